@@ -1,1 +1,7 @@
-//! x
+//! Tapio's agent: loads the kernel programs, judges what they let through, names it and delivers it.
+#![forbid(unsafe_code)]
+
+pub mod metrics;
+pub mod observer;
+pub mod occurrence;
+pub mod sink;

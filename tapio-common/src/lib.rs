@@ -4,3 +4,88 @@
 #![forbid(unsafe_code)]
 
 pub mod baseline;
+pub mod network;
+
+use bytemuck::{Pod, Zeroable};
+
+/// Name of the global in every kernel object that receives the offsets of an observer's fields.
+pub const OFFSETS: &str = "OFFSETS";
+/// Offset of a field that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// The first 40 bytes of every event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Header {
+    /// When it happened: nanoseconds of the boot clock (`CLOCK_BOOTTIME`).
+    pub time_ns: u64,
+    /// Owner: id of its cgroup in the cgroup2 hierarchy; 0 where it is not known.
+    pub cgroup_id: u64,
+    /// Owner: process id (thread group) in the root pid namespace; 0 where it is not known.
+    pub pid: u32,
+    /// How many events of the same key the cool-down held back since the last one.
+    pub held_back: u32,
+    /// Owner: command name, padded with zeros; all zero where it is not known.
+    pub comm: [u8; 16],
+}
+
+/// A record that a kernel program puts into its ring buffer.
+pub trait Event: Pod {
+    /// The header, which stands first in each record.
+    fn header(&self) -> &Header;
+}
+
+/// What one kernel program did with its readings, per CPU.
+/// `seen = learning + normal + held_back + emitted + failed`, exactly.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counts {
+    /// Readings taken.
+    pub seen: u64,
+    /// Readings that taught a baseline which knows too little to judge.
+    pub learning: u64,
+    /// Readings that were normal, and facts that are no anomaly.
+    pub normal: u64,
+    /// Anomalies that the cool-down of their key held back; the next event carries their number.
+    pub held_back: u64,
+    /// Events put into the ring buffer.
+    pub emitted: u64,
+    /// Events lost because the ring buffer was full.
+    pub failed: u64,
+    /// Keys met for the first time. Not part of the sum.
+    pub keys: u64,
+}
+
+impl Counts {
+    /// Adds another CPU's or program's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.seen += other.seen;
+        self.learning += other.learning;
+        self.normal += other.normal;
+        self.held_back += other.held_back;
+        self.emitted += other.emitted;
+        self.failed += other.failed;
+        self.keys += other.keys;
+    }
+
+    /// What became of the readings; equals `seen` when none is under way.
+    #[must_use]
+    pub const fn accounted(&self) -> u64 {
+        self.learning + self.normal + self.held_back + self.emitted + self.failed
+    }
+}
+
+/// Declares the kernel fields that an observer's programs load, each as an index into `OFFSETS`.
+#[macro_export]
+macro_rules! fields {
+    ($($(#[$meta:meta])* $name:ident = $path:literal;)*) => {
+        /// BTF paths (`struct.member.member`) in the order of `OFFSETS`.
+        pub const FIELDS: &[&str] = &[$($path),*];
+        $crate::fields!(@index 0usize; $($(#[$meta])* $name)*);
+    };
+    (@index $at:expr; $(#[$meta:meta])* $name:ident $($rest:tt)*) => {
+        $(#[$meta])* pub const $name: usize = $at;
+        $crate::fields!(@index $at + 1; $($rest)*);
+    };
+    (@index $at:expr;) => {};
+}

@@ -1,0 +1,98 @@
+//! Observers: what they watch, and how they judge what their kernel programs let through.
+//!
+//! An observer is pure: bytes and times in, anomalies out. No files, sockets or clocks.
+
+pub mod network;
+
+use std::net::IpAddr;
+
+use serde::de::DeserializeOwned;
+
+use crate::occurrence::{Data, Normal, Occurrence, Outcome, Severity};
+
+/// One place in the kernel that an observer watches.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// Kernel program in the observer's object, which has the name of the tracepoint.
+    pub program: &'static str,
+    /// How it is attached.
+    pub attach: Attach,
+    /// Fields that it cannot do without, as indices into [`Observer::FIELDS`].
+    pub needs: &'static [usize],
+    /// What is lost without it, for people.
+    pub gives: &'static str,
+}
+
+/// How a kernel program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// A tracepoint with typed arguments (`tp_btf`).
+    BtfTracepoint,
+}
+
+/// A judgement on one or several events, not yet named.
+#[derive(Clone, Debug)]
+pub struct Anomaly {
+    /// Dotted type.
+    pub kind: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// How what was tried ended.
+    pub outcome: Outcome,
+    /// When, boot clock.
+    pub time_ns: u64,
+    /// Owner's cgroup; 0 where it is not known.
+    pub cgroup_id: u64,
+    /// Owner's process; 0 where it is not known.
+    pub pid: u32,
+    /// Owner's command name, padded with zeros.
+    pub comm: [u8; 16],
+    /// The other side.
+    pub peer: Option<(IpAddr, u16)>,
+    /// What is particular to the type.
+    pub data: Data,
+    /// What was normal.
+    pub baseline: Option<Normal>,
+    /// The number by which repeats are compared: of several the greatest is told.
+    pub magnitude: u64,
+    /// How many it stands for, those that the kernel held back included.
+    pub count: u64,
+    /// Says it in one sentence, once it is named.
+    pub message: fn(&Occurrence) -> String,
+}
+
+/// A record that is no event of this observer: counted, never a panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Its size is not the event's.
+    #[error("a record of {0} bytes")]
+    Size(usize),
+    /// It says that it is of a kind this version does not know.
+    #[error("a record of kind {0}")]
+    Kind(u32),
+}
+
+/// Judges one kind of kernel events. The documentation of a settings field is its entry in the
+/// default configuration file.
+pub trait Observer: Send + Sized + 'static {
+    /// Its one name: object, source files, configuration section, metric label.
+    const NAME: &'static str;
+    /// The kernel programs.
+    const HOOKS: &'static [Hook];
+    /// The kernel fields that they load, in the order of the object's `OFFSETS`.
+    const FIELDS: &'static [&'static str];
+    /// Its section of the configuration.
+    type Settings: DeserializeOwned + Default + Clone + Send + Sync + 'static;
+
+    /// Makes one that has seen nothing.
+    fn new(settings: &Self::Settings) -> Self;
+
+    /// The object's `SETTINGS` constant.
+    fn kernel_settings(settings: &Self::Settings) -> Vec<u8>;
+
+    /// Judges one record of the ring buffer.
+    fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed>;
+
+    /// Says what was waiting for time to pass; called about four times a second.
+    fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
+}

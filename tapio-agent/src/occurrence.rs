@@ -1,0 +1,284 @@
+//! An occurrence: an anomaly with identity, the only thing that leaves the node.
+
+use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use ulid::Ulid;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// For those who look for it.
+    Debug,
+    /// Worth knowing, nothing is wrong.
+    Info,
+    /// Something is worse than it was.
+    Warning,
+    /// Something failed.
+    Error,
+    /// Something is down.
+    Critical,
+}
+
+/// How what was tried ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It succeeded.
+    Success,
+    /// It failed.
+    Failure,
+    /// No answer came.
+    Timeout,
+    /// It cannot be told.
+    Unknown,
+}
+
+/// One value of [`Data`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A count, a size, a duration; the unit is in the key.
+    Number(u64),
+    /// A ratio.
+    Real(f64),
+    /// A name.
+    Text(Cow<'static, str>),
+}
+
+/// What is particular to a type: documented keys, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Data(pub Vec<(&'static str, Value)>);
+
+/// The workload that is affected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Workload {
+    /// Kubernetes namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Pod name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Pod UID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// Container name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Container id, 64 hexadecimal digits as the runtime gives it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// Container runtime: containerd, cri-o, docker, podman.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<&'static str>,
+    /// Image name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Kind of the owner: Deployment, StatefulSet, DaemonSet, Job, CronJob, ReplicaSet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner_kind: Option<String>,
+    /// Name of the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// systemd unit, outside containers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+}
+
+/// The process that is affected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Process id in the root pid namespace.
+    pub pid: u32,
+    /// Command name as the kernel has it, at most 15 bytes.
+    pub comm: String,
+}
+
+/// The other side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port; for inbound connections the local port that it connected to.
+    pub port: u16,
+    /// Kubernetes namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Service that has the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Pod that has the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Owner of that pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+/// What was normal.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Normal {
+    /// Smoothed mean.
+    pub mean: u64,
+    /// Smoothed mean deviation.
+    pub deviation: u64,
+    /// Unit of both.
+    pub unit: &'static str,
+    /// How many samples taught it.
+    pub samples: u32,
+    /// The value over the mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
+}
+
+/// What happened, how far from normal, to whom, and who was on the other side.
+#[derive(Clone, Debug, Serialize)]
+pub struct Occurrence {
+    /// Identifies it; receivers drop repeats by it.
+    #[serde(serialize_with = "ulid")]
+    pub id: Ulid,
+    /// When it happened, nanoseconds since 1970 UTC.
+    #[serde(rename = "timestamp", serialize_with = "rfc3339")]
+    pub time_unix_ns: u64,
+    /// Always [`SOURCE`].
+    pub source: &'static str,
+    /// Dotted type, `network.rtt_spike`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// How what was tried ended.
+    pub outcome: Outcome,
+    /// One sentence for people.
+    pub message: String,
+    /// Cluster name, from the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Arc<str>>,
+    /// Node name.
+    pub node: Arc<str>,
+    /// The affected workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Arc<Workload>>,
+    /// The affected process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+    /// The other side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Peer>,
+    /// What is particular to the type.
+    #[serde(skip_serializing_if = "Data::is_empty")]
+    pub data: Data,
+    /// What was normal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Normal>,
+    /// How many anomalies it stands for.
+    pub count: u64,
+}
+
+/// The `source` of every occurrence.
+pub const SOURCE: &str = "tapio";
+
+impl Data {
+    /// True where a type has no data of its own.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
+    }
+
+    /// The value of a key that is a count, a size or a duration.
+    #[must_use]
+    pub fn number(&self, key: &str) -> Option<u64> {
+        match self.get(key) {
+            Some(Value::Number(n)) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// The value of a key that is a name.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self.get(key) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+impl Serialize for Data {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<&'static str> for Value {
+    fn from(text: &'static str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+}
+
+impl Occurrence {
+    /// Who is affected, for messages: pod, container, unit, else the process.
+    pub fn subject(&self) -> impl fmt::Display + '_ {
+        struct Subject<'a>(&'a Occurrence);
+        impl fmt::Display for Subject<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let named = self.0.workload.as_deref().and_then(|w| {
+                    w.pod.as_deref().or(w.unit.as_deref()).or(w.container_id.as_deref().map(short_id))
+                });
+                match (named, &self.0.process) {
+                    (Some(name), Some(p)) if !p.comm.is_empty() => write!(f, "{name} ({})", p.comm),
+                    (Some(name), _) => f.write_str(name),
+                    (None, Some(p)) => write!(f, "{}[{}]", p.comm, p.pid),
+                    (None, None) => f.write_str("unknown process"),
+                }
+            }
+        }
+        Subject(self)
+    }
+}
+
+/// The 12 digits that container tools show.
+fn short_id(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+impl fmt::Display for Peer {
+    /// `service.namespace:port`, `pod:port` or `address:port`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.service, &self.pod, &self.namespace, self.address) {
+            (Some(name), _, Some(namespace), _) | (None, Some(name), Some(namespace), _) => {
+                write!(f, "{name}.{namespace}:{}", self.port)
+            }
+            (_, _, _, IpAddr::V6(v6)) => write!(f, "[{v6}]:{}", self.port),
+            (_, _, _, IpAddr::V4(v4)) => write!(f, "{v4}:{}", self.port),
+        }
+    }
+}
+
+fn ulid<S: Serializer>(id: &Ulid, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut buffer = [0; ulid::ULID_LEN];
+    serializer.serialize_str(id.array_to_str(&mut buffer))
+}
+
+/// `2026-11-20T02:18:18.123456789Z`, always with nine digits.
+fn rfc3339<S: Serializer>(unix_ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    let at = jiff::Timestamp::from_nanosecond(i128::from(*unix_ns)).map_err(serde::ser::Error::custom)?;
+    serializer.collect_str(&format_args!("{at:.9}"))
+}

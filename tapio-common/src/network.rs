@@ -1,0 +1,181 @@
+//! The network observer: event layout, reading keys, kernel fields, settings.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    Event, Header,
+    baseline::{Baseline, Limits},
+};
+
+crate::fields! {
+    /// `AF_INET` or `AF_INET6`.
+    FAMILY = "sock.__sk_common.skc_family";
+    /// Remote IPv4 address, network order.
+    DADDR = "sock.__sk_common.skc_daddr";
+    /// Local IPv4 address, network order.
+    SADDR = "sock.__sk_common.skc_rcv_saddr";
+    /// Remote IPv6 address.
+    DADDR6 = "sock.__sk_common.skc_v6_daddr";
+    /// Local IPv6 address.
+    SADDR6 = "sock.__sk_common.skc_v6_rcv_saddr";
+    /// Remote port, network order.
+    DPORT = "sock.__sk_common.skc_dport";
+    /// Local port, host order.
+    SPORT = "sock.__sk_common.skc_num";
+    /// State of the connection.
+    STATE = "sock.__sk_common.skc_state";
+    /// Network namespace.
+    NET = "sock.__sk_common.skc_net.net";
+    /// Its inode number, as `/proc/PID/ns/net` shows it.
+    NET_INUM = "net.ns.inum";
+    /// Why a connection ended: an errno, 0 where the application closed it.
+    ERR = "sock.sk_err";
+    /// The protocol: sockets other than TCP pass `inet_sock_set_state` too.
+    PROTOCOL = "sock.sk_protocol";
+    /// The socket's own cgroup.
+    CGROUP = "sock.sk_cgrp_data";
+    /// The cgroup's node in the cgroup file system.
+    CGROUP_KN = "cgroup.kn";
+    /// The node's id: what `bpf_get_current_cgroup_id` gives for a task.
+    KN_ID = "kernfs_node.id";
+    /// When the segment acknowledged last was sent, microseconds: changes with each RTT sample.
+    RACK_MSTAMP = "tcp_sock.rack.mstamp";
+    /// The last RTT sample, microseconds, not smoothed.
+    RACK_RTT = "tcp_sock.rack.rtt_us";
+    /// Segments sent.
+    SEGS_OUT = "tcp_sock.segs_out";
+    /// Segments sent again, SYNs included.
+    TOTAL_RETRANS = "tcp_sock.total_retrans";
+    /// Payload bytes received.
+    BYTES_RECEIVED = "tcp_sock.bytes_received";
+    /// Payload bytes that the peer acknowledged (a SYN may count as one).
+    BYTES_ACKED = "tcp_sock.bytes_acked";
+}
+
+/// What a record is about: [`NetworkEvent::kind`].
+pub mod kind {
+    /// A round trip far over its baseline.
+    pub const RTT_SPIKE: u32 = 1;
+    /// The level of round trips has changed.
+    pub const RTT_SHIFT: u32 = 2;
+    /// A connect was answered with a reset.
+    pub const CONNECTION_REFUSED: u32 = 3;
+    /// A connect was not answered.
+    pub const CONNECTION_TIMEOUT: u32 = 4;
+    /// A connect had no way to its destination.
+    pub const CONNECTION_UNREACHABLE: u32 = 5;
+    /// A connection that carried data was reset by the peer.
+    pub const CONNECTION_RESET: u32 = 6;
+    /// A handshake far over its baseline.
+    pub const CONNECT_SLOW: u32 = 7;
+    /// Segments sent again, far more than this destination's past.
+    pub const RETRANSMIT_BURST: u32 = 8;
+}
+
+/// Who opened the connection: [`NetworkEvent::direction`].
+pub mod direction {
+    /// Not known.
+    pub const UNKNOWN: u32 = 0;
+    /// This host connected.
+    pub const OUTBOUND: u32 = 1;
+    /// The peer connected.
+    pub const INBOUND: u32 = 2;
+}
+
+/// One record of the network observer's ring buffer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct NetworkEvent {
+    /// When, and whose socket.
+    pub header: Header,
+    /// One of [`kind`].
+    pub kind: u32,
+    /// One of [`direction`].
+    pub direction: u32,
+    /// Local address; IPv4 as v4-mapped.
+    pub local: [u8; 16],
+    /// Remote address; IPv4 as v4-mapped.
+    pub remote: [u8; 16],
+    /// Local port; 0 where the connect failed before one was chosen.
+    pub local_port: u16,
+    /// Remote port.
+    pub remote_port: u16,
+    /// Inode number of the socket's network namespace; 0 where it is not known.
+    pub netns: u32,
+    /// RTT kinds: round trip. Connect kinds: time since the connect began. Burst: the window. Microseconds.
+    pub value_us: u64,
+    /// RTT kinds: when the run of abnormal samples began, boot clock; else 0.
+    pub since_ns: u64,
+    /// Timeout, unreachable: SYNs sent again. Burst: segments sent again in the window.
+    pub retransmits: u32,
+    /// Burst: segments sent in the window, those sent again included.
+    pub segments: u32,
+    /// Failed connects: the socket's errno; 0 where the application gave up.
+    pub errno: u32,
+    /// Always 0; keeps the record free of padding.
+    pub reserved: u32,
+    /// What was normal before this sample; all zero for kinds without a baseline.
+    pub baseline: Baseline,
+}
+
+impl Event for NetworkEvent {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+}
+
+/// What a baseline is kept for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Destination {
+    /// Remote address; IPv4 as v4-mapped.
+    pub address: [u8; 16],
+    /// Inode number of the network namespace for loopback addresses, else 0.
+    pub netns: u32,
+    /// Outbound: the remote port. Inbound: the local port.
+    pub port: u16,
+    /// One of [`direction`].
+    pub direction: u16,
+}
+
+/// A listening port, which tells inbound connections from outbound ones.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Port {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The port.
+    pub port: u32,
+}
+
+/// Who made a socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Owner {
+    /// Cgroup id; 0 where it is not known.
+    pub cgroup_id: u64,
+    /// Process id in the root pid namespace; 0 where it is not known.
+    pub pid: u32,
+    /// 1 for a socket of the agent itself, which is never judged.
+    pub own: u32,
+    /// Command name; all zero where it is not known.
+    pub comm: [u8; 16],
+}
+
+/// The thresholds that go to the kernel as constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Settings {
+    /// Judges round trips, microseconds.
+    pub rtt: Limits,
+    /// Judges handshakes, microseconds.
+    pub connect: Limits,
+    /// Judges the share of segments sent again per window, 1/1024.
+    pub retransmit: Limits,
+    /// Length of a retransmit window.
+    pub retransmit_window_ns: u64,
+    /// Fewest segments sent again in a window that can be a burst.
+    pub retransmit_min_segments: u64,
+    /// How long a key stays quiet after an event.
+    pub cooldown_ns: u64,
+}
