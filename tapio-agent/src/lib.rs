@@ -1,6 +1,7 @@
 //! Tapio's agent: loads the kernel programs, judges what they let through, names it and delivers it.
 #![forbid(unsafe_code)]
 
+pub mod kernel;
 pub mod metrics;
 pub mod observer;
 pub mod occurrence;

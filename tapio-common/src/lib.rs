@@ -33,6 +33,8 @@ pub struct Header {
 pub trait Event: Pod {
     /// The header, which stands first in each record.
     fn header(&self) -> &Header;
+    /// The same, to fill in.
+    fn header_mut(&mut self) -> &mut Header;
 }
 
 /// What one kernel program did with its readings, per CPU.
@@ -88,4 +90,51 @@ macro_rules! fields {
         $crate::fields!(@index $at + 1; $($rest)*);
     };
     (@index $at:expr;) => {};
+}
+
+/// Name of the global in every kernel object that receives the observer's `Settings`.
+pub const SETTINGS: &str = "SETTINGS";
+/// Name of the global in every kernel object that tells the agent's own process.
+pub const AGENT: &str = "AGENT";
+/// Name of the ring buffer in every kernel object.
+pub const EVENTS: &str = "EVENTS";
+/// Name of the per-CPU array of [`Counts`] in every kernel object, one entry a program.
+pub const COUNTS: &str = "COUNTS";
+
+/// The agent's own process, as it sees itself: its pid namespace may not be the root one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Agent {
+    /// Device number of `/proc/self/ns/pid`.
+    pub pid_namespace_device: u64,
+    /// Inode number of `/proc/self/ns/pid`.
+    pub pid_namespace_inode: u64,
+    /// Process id in that namespace; 0 matches nothing.
+    pub pid: u64,
+}
+
+/// What stays quiet for a while after an event: one kind of trouble between one owner and one subject.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct CooldownKey {
+    /// Owner's cgroup.
+    pub cgroup_id: u64,
+    /// Owner's command name.
+    pub comm: [u8; 16],
+    /// What it is about: an address.
+    pub subject: [u8; 16],
+    /// More of what it is about: a port.
+    pub detail: u32,
+    /// The observer's kind of event.
+    pub kind: u32,
+}
+
+/// The state of one cool-down.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Cooldown {
+    /// When its last event was emitted, boot clock.
+    pub emitted_ns: u64,
+    /// How many were held back since.
+    pub held_back: u64,
 }

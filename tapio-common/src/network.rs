@@ -52,6 +52,18 @@ crate::fields! {
     BYTES_ACKED = "tcp_sock.bytes_acked";
 }
 
+/// The programs, as indices into `COUNTS`.
+pub mod program {
+    /// Round trips.
+    pub const TCP_PROBE: u32 = 0;
+    /// Connects and closes.
+    pub const INET_SOCK_SET_STATE: u32 = 1;
+    /// Segments sent again.
+    pub const TCP_RETRANSMIT_SKB: u32 = 2;
+    /// Resets received.
+    pub const TCP_RECEIVE_RESET: u32 = 3;
+}
+
 /// What a record is about: [`NetworkEvent::kind`].
 pub mod kind {
     /// A round trip far over its baseline.
@@ -114,6 +126,10 @@ pub struct NetworkEvent {
     pub errno: u32,
     /// Always 0; keeps the record free of padding.
     pub reserved: u32,
+    /// Reset: payload bytes received on the connection.
+    pub bytes_received: u64,
+    /// Reset: payload bytes that the peer had acknowledged.
+    pub bytes_acked: u64,
     /// What was normal before this sample; all zero for kinds without a baseline.
     pub baseline: Baseline,
 }
@@ -121,6 +137,10 @@ pub struct NetworkEvent {
 impl Event for NetworkEvent {
     fn header(&self) -> &Header {
         &self.header
+    }
+
+    fn header_mut(&mut self) -> &mut Header {
+        &mut self.header
     }
 }
 
@@ -176,6 +196,8 @@ pub struct Settings {
     pub retransmit_window_ns: u64,
     /// Fewest segments sent again in a window that can be a burst.
     pub retransmit_min_segments: u64,
+    /// Least share of segments sent again that can be a burst, 1/1024.
+    pub retransmit_min_share: u64,
     /// How long a key stays quiet after an event.
     pub cooldown_ns: u64,
 }

@@ -1,2 +1,204 @@
-//! x
+//! What every kernel object of Tapio has: the ring of events, the counts, the cool-down, and
+//! typed reads of kernel structs at offsets that the agent found in this kernel's BTF.
+//!
+//! An object is one file in `src/bin`; it begins with [`object!`].
 #![no_std]
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::{
+    bindings::bpf_pidns_info,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{bpf_get_current_cgroup_id, bpf_get_ns_current_pid_tgid, bpf_ktime_get_boot_ns},
+    },
+    macros::map,
+    maps::{LruHashMap, PerCpuArray, RingBuf},
+};
+pub use tapio_common::{ABSENT, Agent};
+use tapio_common::{Cooldown, CooldownKey, Counts, Event};
+
+/// Programs that one object may hold.
+const MAX_PROGRAMS: u32 = 16;
+/// Events wait here for the agent: a record is below 256 bytes, so it holds some thousands.
+const RING_BYTES: u32 = 1 << 20;
+/// Owners and subjects in trouble at a time; the one quiet longest makes room.
+const MAX_COOLDOWNS: u32 = 8192;
+
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+#[map]
+static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(MAX_PROGRAMS, 0);
+#[map]
+static COOLDOWNS: LruHashMap<CooldownKey, Cooldown> = LruHashMap::with_max_entries(MAX_COOLDOWNS, 0);
+
+/// Declares the constants that the agent fills in before it loads an object, and what the
+/// language wants of a program without a standard library.
+#[macro_export]
+macro_rules! object {
+    (fields: $fields:path, settings: $settings:ty) => {
+        #[unsafe(no_mangle)]
+        static OFFSETS: [u32; $fields.len()] = [$crate::ABSENT; $fields.len()];
+        // SAFETY: settings are plain old data, for which all zero is a value.
+        #[unsafe(no_mangle)]
+        static SETTINGS: $settings = unsafe { core::mem::zeroed() };
+        #[unsafe(no_mangle)]
+        static AGENT: $crate::Agent =
+            $crate::Agent { pid_namespace_device: 0, pid_namespace_inode: 0, pid: 0 };
+
+        // The helpers that read kernel memory are for GPL-compatible programs only.
+        #[unsafe(link_section = "license")]
+        #[unsafe(no_mangle)]
+        static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+        /// A constant of the object. Volatile: the compiler must not use the value it sees here.
+        #[inline(always)]
+        fn constant<T: Copy>(global: &T) -> T {
+            // SAFETY: a reference is valid for reads.
+            unsafe { core::ptr::read_volatile(global) }
+        }
+
+        #[panic_handler]
+        fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+            loop {}
+        }
+    };
+}
+
+/// A field of a kernel struct that the verifier knows the type of: a direct load.
+///
+/// # Safety
+/// `base` is a typed pointer as a `tp_btf` program gets it, and `offset` that of a `T` in its struct.
+#[inline(always)]
+pub unsafe fn load<T: Copy>(base: *const u8, offset: &u32) -> T {
+    // SAFETY: by the caller; the verifier checks the load against the struct's BTF.
+    unsafe { read_volatile(base.add(read_volatile(offset) as usize).cast::<T>()) }
+}
+
+/// A field of a kernel struct behind a pointer that the verifier has no type for. Several times
+/// dearer than [`load`]: only where something is emitted. `None` where the field or the page is absent.
+#[inline(always)]
+pub fn probe<T>(base: *const u8, offset: &u32) -> Option<T> {
+    // SAFETY: a reference is valid for reads.
+    let offset = unsafe { read_volatile(offset) };
+    if offset == ABSENT || base.is_null() {
+        return None;
+    }
+    // SAFETY: the helper checks the address itself.
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) }.ok()
+}
+
+/// Nanoseconds of the boot clock.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: takes nothing, reads a clock.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The running task. Right in task context only: a soft interrupt runs on top of any task.
+pub struct Current {
+    /// Cgroup id.
+    pub cgroup_id: u64,
+    /// Process id in the root pid namespace.
+    pub pid: u32,
+    /// Command name.
+    pub comm: [u8; 16],
+    /// It is the agent.
+    pub is_agent: bool,
+}
+
+impl Current {
+    /// Asks the kernel.
+    #[inline(always)]
+    pub fn get(agent: &Agent) -> Self {
+        let mut seen = bpf_pidns_info { pid: 0, tgid: 0 };
+        // SAFETY: the out-pointer is a local of the size that is given. Fails in other pid namespaces.
+        let same_namespace = unsafe {
+            bpf_get_ns_current_pid_tgid(
+                agent.pid_namespace_device,
+                agent.pid_namespace_inode,
+                &raw mut seen,
+                size_of::<bpf_pidns_info>() as u32,
+            )
+        } == 0;
+        Self {
+            // SAFETY: takes nothing.
+            cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+            pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+            comm: bpf_get_current_comm().unwrap_or_default(),
+            is_agent: same_namespace && u64::from(seen.tgid) == agent.pid,
+        }
+    }
+}
+
+/// One run of a program: counts what becomes of its reading.
+pub struct Run(*mut Counts);
+
+impl Run {
+    /// Begins with a reading seen. `None` never happens; the verifier wants it.
+    #[inline(always)]
+    pub fn begin(program: u32) -> Option<Self> {
+        let run = Self(COUNTS.get_ptr_mut(program)?);
+        run.add(|counts| &mut counts.seen);
+        Some(run)
+    }
+
+    #[inline(always)]
+    fn add(&self, which: impl FnOnce(&mut Counts) -> &mut u64) {
+        // SAFETY: a per-CPU map value; a program does not run again on a CPU before it has ended there.
+        let count = which(unsafe { &mut *self.0 });
+        *count = count.wrapping_add(1);
+    }
+
+    /// A key was met for the first time.
+    #[inline(always)]
+    pub fn new_key(&self) {
+        self.add(|counts| &mut counts.keys);
+    }
+
+    /// Too little is known to judge it.
+    #[inline(always)]
+    pub fn learning(self) {
+        self.add(|counts| &mut counts.learning);
+    }
+
+    /// Nothing is wrong.
+    #[inline(always)]
+    pub fn normal(self) {
+        self.add(|counts| &mut counts.normal);
+    }
+
+    /// The event of a moment ago stands for this one too.
+    #[inline(always)]
+    pub fn held_back(self) {
+        self.add(|counts| &mut counts.held_back);
+    }
+
+    /// Puts an event into the ring, unless its key is quiet.
+    #[inline(always)]
+    pub fn emit<E: Event>(self, key: &CooldownKey, cooldown_ns: u64, event: &mut E) {
+        let now = event.header().time_ns;
+        if let Some(cooldown) = COOLDOWNS.get_ptr_mut(key) {
+            // SAFETY: a map value; two CPUs that race here can miscount the held back by one.
+            let cooldown = unsafe { &mut *cooldown };
+            if now.wrapping_sub(cooldown.emitted_ns) < cooldown_ns {
+                cooldown.held_back = cooldown.held_back.wrapping_add(1);
+                return self.held_back();
+            }
+            event.header_mut().held_back = cooldown.held_back as u32;
+            cooldown.emitted_ns = now;
+            cooldown.held_back = 0;
+        } else {
+            // A map without room for it costs a repeat, no event.
+            let _ = COOLDOWNS.insert(key, Cooldown { emitted_ns: now, held_back: 0 }, 0);
+        }
+        match EVENTS.output::<E>(*event, 0) {
+            Ok(()) => self.add(|counts| &mut counts.emitted),
+            Err(_) => {
+                // Nothing was said: the next of this key must not be held back.
+                let _ = COOLDOWNS.remove(key);
+                self.add(|counts| &mut counts.failed);
+            }
+        }
+    }
+}

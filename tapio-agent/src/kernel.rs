@@ -1,0 +1,269 @@
+//! The kernel side: loads an observer's object, attaches its hooks, reads its ring and its counts.
+//!
+//! The only place that names the loader. A hook, field or right that this kernel does not grant makes that
+//! one hook unsupported, with the reason; it never stops the agent.
+
+pub mod btf;
+mod listeners;
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, ProgramError},
+};
+use tapio_common::{ABSENT, AGENT, Agent, COUNTS, Counts, EVENTS, OFFSETS, SETTINGS};
+use tokio::io::unix::AsyncFd;
+
+use crate::observer::{Attach, Hook};
+
+/// Where a kernel shows its types.
+const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// What an observer brings: its compiled programs, and what they need.
+#[derive(Debug)]
+pub struct Object<'a> {
+    /// The observer's name.
+    pub name: &'static str,
+    /// ELF, eight-byte aligned.
+    pub bytes: &'a [u8],
+    /// Its programs.
+    pub hooks: &'static [Hook],
+    /// The fields that they load.
+    pub fields: &'static [&'static str],
+    /// Its `SETTINGS` constant.
+    pub settings: &'a [u8],
+}
+
+/// Why a hook is not attached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HookError {
+    /// This kernel does not have what it takes: no failure.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+    /// It should have worked.
+    #[error("failed: {0}")]
+    Failed(String),
+}
+
+/// A hook and what became of it.
+#[derive(Clone, Debug)]
+pub struct HookState {
+    /// The hook.
+    pub hook: &'static Hook,
+    /// Attached, or why not.
+    pub state: Result<(), HookError>,
+}
+
+/// This host's kernel.
+pub struct Kernel {
+    btf: Btf,
+    types: Vec<u8>,
+    agent: Agent,
+    proc_root: PathBuf,
+}
+
+/// An observer's programs in the kernel. Dropping it detaches them.
+pub struct Loaded {
+    /// Its hooks, in the order of [`Object::hooks`].
+    pub hooks: Vec<HookState>,
+    /// What it knows less than it should, for people.
+    pub degraded: Option<String>,
+    /// Its ring of events.
+    pub events: Events,
+    /// Its counts.
+    pub counts: CountsReader,
+    /// Keeps the programs attached.
+    _programs: Ebpf,
+}
+
+/// The consumer of an observer's ring buffer.
+pub struct Events(AsyncFd<RingBuf<MapData>>);
+
+/// Reads an observer's counts.
+pub struct CountsReader {
+    map: PerCpuArray<MapData, [u64; COUNTS_WORDS]>,
+    programs: u32,
+}
+
+const COUNTS_WORDS: usize = size_of::<Counts>() / size_of::<u64>();
+
+impl Kernel {
+    /// Reads the kernel's types and finds out who the agent is.
+    ///
+    /// # Errors
+    /// One sentence with the remedy: no BTF, no rights.
+    pub fn open(proc_root: &Path) -> anyhow::Result<Self> {
+        let types = std::fs::read(BTF_PATH).with_context(|| {
+            format!(
+                "{BTF_PATH} cannot be read: Tapio needs a kernel of 5.10 or later built with CONFIG_DEBUG_INFO_BTF=y \
+                 (in a container: mount the host's /sys/kernel/btf read-only)"
+            )
+        })?;
+        let btf =
+            Btf::parse(&types, aya::Endianness::default()).context("the kernel's BTF cannot be read")?;
+        let namespace = rustix::fs::stat("/proc/self/ns/pid").context("/proc/self/ns/pid cannot be read")?;
+        let agent = Agent {
+            pid_namespace_device: namespace.st_dev,
+            pid_namespace_inode: namespace.st_ino,
+            pid: u64::from(std::process::id()),
+        };
+        raise_memlock_limit();
+        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned() })
+    }
+
+    /// Loads an observer's object and attaches what can be attached.
+    ///
+    /// # Errors
+    /// The object as a whole cannot be loaded: no rights, no ring buffers, no memory.
+    pub fn load(&self, object: &Object<'_>) -> anyhow::Result<Loaded> {
+        let types = btf::Types::parse(&self.types)?;
+        let offsets: Vec<_> = object.fields.iter().map(|path| types.offset(path)).collect();
+        let values: Vec<u32> = offsets.iter().map(|offset| *offset.as_ref().unwrap_or(&ABSENT)).collect();
+        let agent = [self.agent.pid_namespace_device, self.agent.pid_namespace_inode, self.agent.pid];
+        let mut programs = EbpfLoader::new()
+            .btf(Some(&self.btf))
+            .override_global(OFFSETS, values.as_slice(), true)
+            .override_global(SETTINGS, object.settings, true)
+            .override_global(AGENT, agent.as_slice(), true)
+            .load(object.bytes)
+            .map_err(|error| explain_load(object.name, error))?;
+
+        let hooks = object
+            .hooks
+            .iter()
+            .map(|hook| {
+                let missing = hook.needs.iter().find_map(|field| offsets.get(*field)?.as_ref().err());
+                let state = match missing {
+                    Some(absent) => Err(HookError::Unsupported(absent.to_string())),
+                    None => attach(&mut programs, hook, &self.btf),
+                };
+                HookState { hook, state }
+            })
+            .collect();
+        let degraded = match programs.take_map(listeners::MAP) {
+            Some(map) => listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root).err(),
+            None => None,
+        };
+        let events = Events(AsyncFd::register(RingBuf::try_from(take(&mut programs, EVENTS)?)?)?);
+        let counts = CountsReader {
+            map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,
+            programs: u32::try_from(object.hooks.len())?,
+        };
+        Ok(Loaded { hooks, degraded, events, counts, _programs: programs })
+    }
+}
+
+impl Events {
+    /// Waits until there is something to read.
+    ///
+    /// # Errors
+    /// The ring cannot be waited for.
+    pub async fn ready(&mut self) -> io::Result<()> {
+        self.0.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
+    /// The next record, if there is one; its place in the ring is free again when it is dropped.
+    pub fn next(&mut self) -> Option<impl std::ops::Deref<Target = [u8]>> {
+        self.0.get_mut().next()
+    }
+}
+
+impl CountsReader {
+    /// The counts of each program, in the order of its hooks, summed over the CPUs.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn read(&self) -> anyhow::Result<Vec<Counts>> {
+        (0..self.programs)
+            .map(|program| {
+                let mut sum = Counts::default();
+                for cpu in self.map.get(&program, 0)?.iter() {
+                    sum.add(&bytemuck::cast(*cpu));
+                }
+                Ok(sum)
+            })
+            .collect()
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("hooks", &self.hooks).finish_non_exhaustive()
+    }
+}
+
+fn take(programs: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    programs.take_map(name).ok_or_else(|| anyhow!("the object has no map {name}"))
+}
+
+fn attach(programs: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), HookError> {
+    let program = programs
+        .program_mut(hook.program)
+        .ok_or_else(|| HookError::Failed(format!("the object has no program {}", hook.program)))?;
+    match hook.attach {
+        Attach::BtfTracepoint => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(explain_hook)?;
+            program.load(hook.program, btf).map_err(explain_hook)?;
+            program.attach().map_err(explain_hook)?;
+        }
+    }
+    Ok(())
+}
+
+/// What this kernel does not have is no failure of the agent.
+fn explain_hook(error: ProgramError) -> HookError {
+    match error {
+        ProgramError::Btf(_) => HookError::Unsupported("this kernel does not have the tracepoint".to_owned()),
+        ProgramError::LoadError { io_error, verifier_log } => {
+            tracing::debug!(%verifier_log, "the verifier's reasons");
+            let log = verifier_log.to_string();
+            let last = log.lines().rev().find(|line| !line.starts_with("processed") && !line.is_empty());
+            HookError::Failed(match io_error.raw_os_error() {
+                Some(EPERM) => format!("no right to load it ({io_error}): it takes CAP_BPF and CAP_PERFMON"),
+                _ => format!("refused by the verifier ({io_error}): {}", last.unwrap_or("no reason given")),
+            })
+        }
+        error => HookError::Failed(error.to_string()),
+    }
+}
+
+/// `EPERM`, include/uapi/asm-generic/errno-base.h.
+const EPERM: i32 = 1;
+
+fn explain_load(name: &str, error: aya::EbpfError) -> anyhow::Error {
+    let mut source: Option<&dyn std::error::Error> = Some(&error);
+    let mut refused = false;
+    while let Some(cause) = source {
+        refused |= cause.downcast_ref::<io::Error>().is_some_and(|e| e.raw_os_error() == Some(EPERM));
+        source = cause.source();
+    }
+    let error = anyhow::Error::new(error);
+    if refused {
+        error.context(format!(
+            "no right to load the programs of {name}: run as root, or with CAP_BPF and CAP_PERFMON"
+        ))
+    } else {
+        error.context(format!("the programs of {name} cannot be loaded"))
+    }
+}
+
+/// Before kernel 5.11 maps count against this limit. Later it does not matter that it may not be raised.
+fn raise_memlock_limit() {
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
+        tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is");
+    }
+}

@@ -1,0 +1,182 @@
+//! Where fields lie in this kernel's structs, from its BTF (`Documentation/bpf/btf.rst`).
+//!
+//! A reader of one's own: the loader's keeps struct members private, and this one keeps nothing but an
+//! index of 4 bytes a type while the agent starts.
+
+use std::collections::HashMap;
+
+const MAGIC: u16 = 0xeb9f;
+const KIND_ARRAY: u32 = 3;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_TYPEDEF: u32 = 8;
+/// Typedef, volatile, const, restrict, type tag: one type around another.
+const WRAPPERS: [u32; 5] = [KIND_TYPEDEF, 9, 10, 11, 18];
+
+/// The types of a kernel.
+#[derive(Debug)]
+pub struct Types<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+    /// Where each type begins; the id is the index plus one.
+    starts: Vec<u32>,
+    structs: HashMap<&'a [u8], u32>,
+}
+
+/// Why a field has no offset.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Absent {
+    /// The bytes are no BTF of a version that is known.
+    #[error("the kernel's type information (BTF) cannot be read")]
+    Malformed,
+    /// No such struct.
+    #[error("this kernel has no struct {0}")]
+    Struct(String),
+    /// No such member.
+    #[error("this kernel has no field {0}")]
+    Field(String),
+}
+
+impl<'a> Types<'a> {
+    /// Indexes `/sys/kernel/btf/vmlinux`, little endian as on all supported machines.
+    ///
+    /// # Errors
+    /// [`Absent::Malformed`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Absent> {
+        if bytes.get(..2) != Some(&MAGIC.to_le_bytes()) {
+            return Err(Absent::Malformed);
+        }
+        let header = |at: usize| word(bytes, at).map(|w| w as usize).ok_or(Absent::Malformed);
+        let body = bytes.get(header(4)?..).ok_or(Absent::Malformed)?;
+        let section = |at: usize| {
+            let (start, len) = (header(at)?, header(at + 4)?);
+            start.checked_add(len).and_then(|end| body.get(start..end)).ok_or(Absent::Malformed)
+        };
+        let mut this =
+            Self { types: section(8)?, strings: section(16)?, starts: Vec::new(), structs: HashMap::new() };
+        let mut at = 0;
+        while at < this.types.len() {
+            let info = word(this.types, at + 4).ok_or(Absent::Malformed)?;
+            this.starts.push(at as u32);
+            if kind(info) == KIND_STRUCT {
+                let name =
+                    word(this.types, at).and_then(|name| this.string(name)).ok_or(Absent::Malformed)?;
+                this.structs.entry(name).or_insert(this.starts.len() as u32);
+            }
+            at += 12 + extra(info).ok_or(Absent::Malformed)?;
+        }
+        Ok(this)
+    }
+
+    /// Byte offset of `struct.member.member`, through anonymous structs and unions.
+    ///
+    /// # Errors
+    /// Which struct or field this kernel does not have.
+    pub fn offset(&self, path: &str) -> Result<u32, Absent> {
+        let mut parts = path.split('.');
+        let name = parts.next().unwrap_or_default();
+        let mut id = *self.structs.get(name.as_bytes()).ok_or_else(|| Absent::Struct(name.to_owned()))?;
+        let mut bits = 0;
+        for part in parts {
+            let (at, member) =
+                self.member(id, part.as_bytes(), 0).ok_or_else(|| Absent::Field(path.to_owned()))?;
+            bits += at;
+            id = member;
+        }
+        Ok(bits / 8)
+    }
+
+    /// Offset in bits and type of a member.
+    fn member(&self, id: u32, name: &[u8], depth: u32) -> Option<(u32, u32)> {
+        let start = self.unwrap(id)?;
+        let info = word(self.types, start + 4)?;
+        if !matches!(kind(info), KIND_STRUCT | KIND_UNION) || depth > 16 {
+            return None;
+        }
+        (0..vlen(info)).find_map(|i| {
+            let at = start + 12 + i as usize * 12;
+            let member = word(self.types, at + 4)?;
+            // With the flag the upper byte is the size of a bit field.
+            let mask = if info >> 31 == 1 { 0x00ff_ffff } else { u32::MAX };
+            let bits = word(self.types, at + 8)? & mask;
+            match self.string(word(self.types, at)?)? {
+                found if found == name => Some((bits, member)),
+                b"" => self.member(member, name, depth + 1).map(|(inner, id)| (bits + inner, id)),
+                _ => None,
+            }
+        })
+    }
+
+    /// Start of the type behind typedefs and qualifiers.
+    fn unwrap(&self, mut id: u32) -> Option<usize> {
+        for _ in 0..32 {
+            let start = *self.starts.get(id.checked_sub(1)? as usize)? as usize;
+            if !WRAPPERS.contains(&kind(word(self.types, start + 4)?)) {
+                return Some(start);
+            }
+            id = word(self.types, start + 8)?;
+        }
+        None
+    }
+
+    fn string(&self, at: u32) -> Option<&'a [u8]> {
+        let rest = self.strings.get(at as usize..)?;
+        rest.split(|byte| *byte == 0).next()
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let word = bytes.get(at..at.checked_add(4)?)?;
+    word.try_into().ok().map(u32::from_le_bytes)
+}
+
+const fn kind(info: u32) -> u32 {
+    (info >> 24) & 0x1f
+}
+
+const fn vlen(info: u32) -> u32 {
+    info & 0xffff
+}
+
+/// Bytes that follow the three words of each type. `None`: a kind from the future, which ends the reading.
+fn extra(info: u32) -> Option<usize> {
+    let each = vlen(info) as usize;
+    Some(match kind(info) {
+        1 | 14 | 17 => 4,
+        2 | 7..=12 | 16 | 18 => 0,
+        KIND_ARRAY => 12,
+        KIND_STRUCT | KIND_UNION | 15 | 19 => each * 12,
+        6 | 13 => each * 8,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_of_the_running_kernel() {
+        let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux") else {
+            println!("SKIP offsets_of_the_running_kernel: this kernel has no BTF");
+            return;
+        };
+        let types = Types::parse(&bytes).unwrap();
+        // include/net/sock.h: the addresses are the first eight bytes of every socket.
+        assert_eq!(types.offset("sock.__sk_common.skc_daddr"), Ok(0));
+        assert_eq!(types.offset("sock.__sk_common.skc_rcv_saddr"), Ok(4));
+        assert!(types.offset("tcp_sock.rack.rtt_us").unwrap() > 500);
+        assert_eq!(types.offset("no_such.x"), Err(Absent::Struct("no_such".into())));
+        assert_eq!(types.offset("sock.no_such"), Err(Absent::Field("sock.no_such".into())));
+        for end in (0..bytes.len()).step_by(97_531) {
+            // Cut short it is refused or lacks types; it never panics.
+            let _ = Types::parse(&bytes[..end]).map(|types| types.offset("tcp_sock.srtt_us"));
+        }
+    }
+
+    #[test]
+    fn rubbish_is_refused() {
+        assert_eq!(Types::parse(b"").unwrap_err(), Absent::Malformed);
+        assert_eq!(Types::parse(&[0x9f, 0xeb, 1, 0, 255, 255, 255, 255]).unwrap_err(), Absent::Malformed);
+    }
+}

@@ -1,0 +1,625 @@
+//! Network: round trips, handshakes, failed connects, resets, segments sent again.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    helpers::generated::bpf_skc_to_tcp_sock,
+    macros::{btf_tracepoint, map},
+    maps::{Array, LruHashMap},
+    programs::BtfTracePointContext,
+};
+use tapio_common::{
+    CooldownKey, Header,
+    baseline::{Baseline, Verdict},
+    network::{self as net, Destination, NetworkEvent, Owner, Port, Settings, direction, kind, program},
+};
+use tapio_ebpf::{Current, Run, load, now_ns, object, probe};
+
+object!(fields: net::FIELDS, settings: Settings);
+
+// include/net/tcp_states.h
+const ESTABLISHED: i32 = 1;
+const SYN_SENT: i32 = 2;
+const CLOSE: i32 = 7;
+const LISTEN: i32 = 10;
+// include/linux/socket.h, include/uapi/linux/in.h
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+// include/uapi/asm-generic/errno.h
+const ETIMEDOUT: u32 = 110;
+const ECONNREFUSED: u32 = 111;
+const EHOSTUNREACH: u32 = 113;
+const ENETUNREACH: u32 = 101;
+
+/// Destinations with a baseline; the one heard of longest ago makes room.
+const MAX_DESTINATIONS: u32 = 65_536;
+/// Connections whose owner is known.
+const MAX_CONNECTIONS: u32 = 65_536;
+/// Slots for the last round trip of a socket; a power of two.
+const SOCKETS_LEN: u32 = 65_536;
+/// A round trip is the least of the last one to two blocks of this many samples: one answer that the peer
+/// held back (a delayed acknowledgement) is not a slow network.
+const BLOCK: u16 = 4;
+
+/// Round trips per destination.
+#[map]
+static PATHS: LruHashMap<Destination, Path> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
+/// Handshakes per destination.
+#[map]
+static HANDSHAKES: LruHashMap<Destination, Baseline> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
+/// Segments sent again per destination.
+#[map]
+static BURSTS: LruHashMap<Destination, Burst> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
+/// Who connected, by address of the socket.
+#[map]
+static CONNECTIONS: LruHashMap<u64, Connection> = LruHashMap::with_max_entries(MAX_CONNECTIONS, 0);
+/// Who listens.
+#[map]
+static LISTENERS: LruHashMap<Port, Owner> = LruHashMap::with_max_entries(16_384, 0);
+/// The last round trips of each socket, by a hash of its address: a cache, where two sockets that meet in a
+/// slot forget each other.
+#[map]
+static SOCKETS: Array<Socket> = Array::with_max_entries(SOCKETS_LEN, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Path {
+    rtt: Baseline,
+    /// Segments sent to it, as far as samples told.
+    segments: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Burst {
+    /// Share of segments sent again in past windows, 1/1024.
+    share: Baseline,
+    window_ns: u64,
+    /// `Path::segments` when the window began.
+    segments: u64,
+    retransmits: u32,
+    said: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Connection {
+    owner: Owner,
+    started_ns: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Socket {
+    /// Its address; another one's is a miss.
+    sk: u64,
+    /// `rack.mstamp` of the last sample.
+    stamp: u64,
+    /// Least sample of the block before.
+    before: u32,
+    /// Least sample of this block.
+    least: u32,
+    /// `segs_out` at the last sample.
+    segs_out: u32,
+    /// Samples in this block.
+    samples: u16,
+    direction: u8,
+    /// The agent's own.
+    own: u8,
+}
+
+/// `TP_PROTO(struct sock *sk, struct sk_buff *skb)`, include/trace/events/tcp.h. Runs for each segment
+/// received in ESTABLISHED, before its acknowledgement is taken: what is read is the sample before.
+#[btf_tracepoint(function = "tcp_probe")]
+fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    round_trip(sk);
+    0
+}
+
+/// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, include/trace/events/sock.h.
+/// CLOSE -> SYN_SENT and CLOSE -> LISTEN run in the task that calls; the others anywhere.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    // SAFETY: a typed pointer and offsets of its fields.
+    if unsafe { load::<u16>(sk, &OFFSETS[net::PROTOCOL]) } != IPPROTO_TCP {
+        return 0;
+    }
+    match (old, new) {
+        (CLOSE, SYN_SENT) => connecting(sk),
+        (SYN_SENT, ESTABLISHED) => connected(sk),
+        (_, ESTABLISHED) => forget_samples(sk),
+        (SYN_SENT, CLOSE) => not_connected(sk),
+        (_, LISTEN) => listening(sk),
+        (LISTEN, CLOSE) => not_listening(sk),
+        (_, CLOSE) => closed(sk),
+        _ => {}
+    }
+    0
+}
+
+/// `TP_PROTO(const struct sock *sk, const struct sk_buff *skb[, int err])`, include/trace/events/tcp.h.
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    retransmit(sk);
+    0
+}
+
+/// `TP_PROTO(struct sock *sk)`, include/trace/events/tcp.h. Runs before the reset is acted upon.
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    reset(sk);
+    0
+}
+
+/// The `tcp_sock` around a `sock`, as a typed pointer.
+#[inline(always)]
+fn tcp_sock(sk: *const u8) -> Option<*const u8> {
+    // SAFETY: a typed pointer; the helper answers null for what is no TCP socket.
+    let tp = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) };
+    if tp.is_null() { None } else { Some(tp.cast_const().cast()) }
+}
+
+#[inline(always)]
+fn slot(sk: *const u8) -> Option<&'static mut Socket> {
+    // Sockets are slab objects: the low bits say nothing. Fibonacci hashing spreads the others.
+    let hash = ((sk as u64) >> 6).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+    let socket = SOCKETS.get_ptr_mut(hash as u32 & (SOCKETS_LEN - 1))?;
+    // SAFETY: a map value. Runs for one socket are under its lock.
+    Some(unsafe { &mut *socket })
+}
+
+fn round_trip(sk: *const u8) {
+    let Some(tp) = tcp_sock(sk) else { return };
+    // SAFETY: typed pointers and offsets of their fields.
+    let stamp: u64 = unsafe { load(tp, &OFFSETS[net::RACK_MSTAMP]) };
+    let Some(socket) = slot(sk) else { return };
+    if socket.sk != sk as u64 {
+        *socket = meet(sk, stamp);
+        // SAFETY: as above.
+        socket.segs_out = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
+        return;
+    }
+    if socket.stamp == stamp || socket.own != 0 {
+        return;
+    }
+    socket.stamp = stamp;
+    let Some(run) = Run::begin(program::TCP_PROBE) else { return };
+    // SAFETY: as above.
+    let rtt_us: u32 = unsafe { load(tp, &OFFSETS[net::RACK_RTT]) };
+    if rtt_us < socket.least {
+        socket.least = rtt_us;
+    }
+    let value_us = if socket.least < socket.before { socket.least } else { socket.before };
+    let filling = socket.before == u32::MAX;
+    socket.samples += 1;
+    if socket.samples == BLOCK {
+        socket.before = socket.least;
+        socket.least = u32::MAX;
+        socket.samples = 0;
+    }
+    if filling {
+        return run.learning();
+    }
+    // SAFETY: as above.
+    let segs_out: u32 = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
+    let sent = segs_out.wrapping_sub(socket.segs_out);
+    socket.segs_out = segs_out;
+
+    let key = destination(sk, socket.direction);
+    let Some(path) = PATHS.get_ptr_mut(&key) else {
+        let mut path = Path { rtt: Baseline::default(), segments: u64::from(sent) };
+        path.rtt.observe(u64::from(value_us), now_ns(), &constant(&SETTINGS.rtt));
+        let _ = PATHS.insert(&key, path, 0);
+        run.new_key();
+        return run.learning();
+    };
+    // SAFETY: a map value; CPUs that race here lose a sample.
+    let path = unsafe { &mut *path };
+    path.segments = path.segments.wrapping_add(u64::from(sent));
+    let before = path.rtt;
+    let now = now_ns();
+    let kind = match path.rtt.observe(u64::from(value_us), now, &constant(&SETTINGS.rtt)) {
+        Verdict::Learning => return run.learning(),
+        Verdict::Normal => return run.normal(),
+        Verdict::Spike => kind::RTT_SPIKE,
+        Verdict::Shift => kind::RTT_SHIFT,
+    };
+    let mut event = describe(sk, u32::from(socket.direction), kind, now);
+    event.value_us = u64::from(value_us);
+    event.since_ns = if path.rtt.since() != 0 { path.rtt.since() } else { now };
+    event.baseline = before;
+    emit(run, &key, event);
+}
+
+/// A socket seen for the first time: who opened it is told by the listening ports.
+#[inline(always)]
+fn meet(sk: *const u8, stamp: u64) -> Socket {
+    let mut socket = Socket {
+        sk: sk as u64,
+        stamp,
+        before: u32::MAX,
+        least: u32::MAX,
+        segs_out: 0,
+        samples: 0,
+        direction: direction::OUTBOUND as u8,
+        own: 0,
+    };
+    if let Some(connection) = CONNECTIONS.get_ptr(&(sk as u64)) {
+        // SAFETY: a map value.
+        socket.own = unsafe { (*connection).owner.own } as u8;
+    } else if let Some(owner) = LISTENERS.get_ptr(&local_port(sk)) {
+        socket.direction = direction::INBOUND as u8;
+        // SAFETY: a map value.
+        socket.own = unsafe { (*owner).own } as u8;
+    }
+    socket
+}
+
+fn connecting(sk: *const u8) {
+    let current = Current::get(&constant(&AGENT));
+    let connection = Connection { owner: owner(&current), started_ns: now_ns() };
+    // A map without room drops the oldest.
+    let _ = CONNECTIONS.insert(&(sk as u64), connection, 0);
+}
+
+fn connected(sk: *const u8) {
+    forget_samples(sk);
+    let Some(connection) = CONNECTIONS.get_ptr(&(sk as u64)) else { return };
+    // SAFETY: a map value.
+    let Connection { owner, started_ns } = unsafe { *connection };
+    if owner.own != 0 {
+        return;
+    }
+    let Some(run) = Run::begin(program::INET_SOCK_SET_STATE) else { return };
+    let now = now_ns();
+    let value_us = now.wrapping_sub(started_ns) / 1000;
+    let key = destination(sk, direction::OUTBOUND as u8);
+    let Some(handshake) = HANDSHAKES.get_ptr_mut(&key) else {
+        let mut handshake = Baseline::default();
+        handshake.observe(value_us, now, &constant(&SETTINGS.connect));
+        let _ = HANDSHAKES.insert(&key, handshake, 0);
+        run.new_key();
+        return run.learning();
+    };
+    // SAFETY: a map value; CPUs that race here lose a sample.
+    let handshake = unsafe { &mut *handshake };
+    let before = *handshake;
+    match handshake.observe(value_us, now, &constant(&SETTINGS.connect)) {
+        Verdict::Learning => return run.learning(),
+        Verdict::Normal => return run.normal(),
+        // A level that went down is no trouble, and one that went up was said sample by sample.
+        Verdict::Shift if value_us <= before.mean() => return run.normal(),
+        Verdict::Spike | Verdict::Shift => {}
+    }
+    let mut event = describe(sk, direction::OUTBOUND, kind::CONNECT_SLOW, now);
+    event.value_us = value_us;
+    if let Some(tp) = tcp_sock(sk) {
+        // SAFETY: a typed pointer and offsets of its fields.
+        event.retransmits = unsafe { load(tp, &OFFSETS[net::TOTAL_RETRANS]) };
+    }
+    event.baseline = before;
+    emit(run, &key, event);
+}
+
+fn not_connected(sk: *const u8) {
+    let id = sk as u64;
+    let Some(connection) = CONNECTIONS.get_ptr(&id) else { return };
+    // SAFETY: a map value.
+    let Connection { owner, started_ns } = unsafe { *connection };
+    let _ = CONNECTIONS.remove(&id);
+    if owner.own != 0 {
+        return;
+    }
+    let Some(run) = Run::begin(program::INET_SOCK_SET_STATE) else { return };
+    let Some(tp) = tcp_sock(sk) else { return run.normal() };
+    // SAFETY: typed pointers and offsets of their fields.
+    let (errno, retransmits): (u32, u32) =
+        unsafe { (load(sk, &OFFSETS[net::ERR]), load(tp, &OFFSETS[net::TOTAL_RETRANS])) };
+    let kind = match errno {
+        ECONNREFUSED => kind::CONNECTION_REFUSED,
+        ETIMEDOUT => kind::CONNECTION_TIMEOUT,
+        EHOSTUNREACH | ENETUNREACH => kind::CONNECTION_UNREACHABLE,
+        // The application gave up; it had reason to where the SYN had to be sent again.
+        0 if retransmits > 0 => kind::CONNECTION_TIMEOUT,
+        _ => return run.normal(),
+    };
+    let now = now_ns();
+    let mut event = describe(sk, direction::OUTBOUND, kind, now);
+    own(&mut event.header, &owner);
+    event.value_us = now.wrapping_sub(started_ns) / 1000;
+    event.retransmits = retransmits;
+    event.errno = errno;
+    let key = destination(sk, direction::OUTBOUND as u8);
+    emit(run, &key, event);
+}
+
+fn listening(sk: *const u8) {
+    let current = Current::get(&constant(&AGENT));
+    let _ = LISTENERS.insert(&local_port(sk), owner(&current), 0);
+}
+
+fn not_listening(sk: *const u8) {
+    let _ = LISTENERS.remove(&local_port(sk));
+}
+
+fn closed(sk: *const u8) {
+    forget_samples(sk);
+    let _ = CONNECTIONS.remove(&(sk as u64));
+}
+
+/// The socket begins or ends: another one may come to its address.
+#[inline(always)]
+fn forget_samples(sk: *const u8) {
+    if let Some(socket) = slot(sk)
+        && socket.sk == sk as u64
+    {
+        socket.sk = 0;
+    }
+}
+
+fn reset(sk: *const u8) {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let state: u8 = unsafe { load(sk, &OFFSETS[net::STATE]) };
+    // In SYN_SENT it is a refused connect; later than ESTABLISHED one side was closing anyway.
+    if i32::from(state) != ESTABLISHED {
+        return;
+    }
+    let socket = slot(sk).filter(|socket| socket.sk == sk as u64).map_or_else(|| meet(sk, 0), |s| *s);
+    if socket.own != 0 {
+        return;
+    }
+    let Some(run) = Run::begin(program::TCP_RECEIVE_RESET) else { return };
+    let Some(tp) = tcp_sock(sk) else { return run.normal() };
+    // SAFETY: as above.
+    let received: u64 = unsafe { load(tp, &OFFSETS[net::BYTES_RECEIVED]) };
+    // SAFETY: as above.
+    let acked: u64 = unsafe { load(tp, &OFFSETS[net::BYTES_ACKED]) };
+    // A SYN counts as one byte acknowledged. Connect, then reset, is how health checks look.
+    if received == 0 && acked <= 1 {
+        return run.normal();
+    }
+    let mut event = describe(sk, u32::from(socket.direction), kind::CONNECTION_RESET, now_ns());
+    event.bytes_received = received;
+    event.bytes_acked = acked;
+    let key = destination(sk, socket.direction);
+    emit(run, &key, event);
+}
+
+fn retransmit(sk: *const u8) {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let state: u8 = unsafe { load(sk, &OFFSETS[net::STATE]) };
+    // A SYN sent again is told by how the connect ends.
+    if i32::from(state) == SYN_SENT {
+        return;
+    }
+    let Some(tp) = tcp_sock(sk) else { return };
+    let Some(socket) = slot(sk) else { return };
+    if socket.sk != sk as u64 {
+        *socket = meet(sk, 0);
+        // SAFETY: as above. The one that is sent again counts already.
+        socket.segs_out = unsafe { load::<u32>(tp, &OFFSETS[net::SEGS_OUT]) }.wrapping_sub(1);
+    }
+    if socket.own != 0 {
+        return;
+    }
+    let Some(run) = Run::begin(program::TCP_RETRANSMIT_SKB) else { return };
+    // SAFETY: as above.
+    let segs_out: u32 = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
+    let sent = segs_out.wrapping_sub(socket.segs_out);
+    socket.segs_out = segs_out;
+    let key = destination(sk, socket.direction);
+    let now = now_ns();
+    let segments = if let Some(path) = PATHS.get_ptr_mut(&key) {
+        // SAFETY: a map value; CPUs that race here lose a count.
+        let path = unsafe { &mut *path };
+        path.segments = path.segments.wrapping_add(u64::from(sent));
+        path.segments
+    } else {
+        let _ = PATHS.insert(&key, Path { rtt: Baseline::default(), segments: u64::from(sent) }, 0);
+        u64::from(sent)
+    };
+    let settings = constant(&SETTINGS);
+    let Some(burst) = BURSTS.get_ptr_mut(&key) else {
+        let share = Baseline::default();
+        let burst = Burst {
+            share,
+            window_ns: now,
+            segments: segments.wrapping_sub(u64::from(sent)),
+            retransmits: 1,
+            said: 0,
+        };
+        let _ = BURSTS.insert(&key, burst, 0);
+        run.new_key();
+        return run.learning();
+    };
+    // SAFETY: a map value; CPUs that race here lose a count.
+    let burst = unsafe { &mut *burst };
+    let since = now.wrapping_sub(burst.window_ns);
+    if since >= settings.retransmit_window_ns {
+        let closed =
+            share(burst.retransmits, segments.wrapping_sub(u64::from(sent)).wrapping_sub(burst.segments));
+        burst.share.observe(closed, now, &settings.retransmit);
+        *burst = Burst {
+            share: burst.share,
+            window_ns: now,
+            segments: segments.wrapping_sub(u64::from(sent)),
+            retransmits: 0,
+            said: 0,
+        };
+    }
+    burst.retransmits += 1;
+    let sent = segments.wrapping_sub(burst.segments);
+    if u64::from(burst.retransmits) < settings.retransmit_min_segments {
+        return run.normal();
+    }
+    let now_share = share(burst.retransmits, sent);
+    // Judged on a copy: a window teaches once, when it is over.
+    let mut judge = burst.share;
+    if now_share < settings.retransmit_min_share
+        || matches!(judge.observe(now_share, now, &settings.retransmit), Verdict::Normal)
+    {
+        return run.normal();
+    }
+    if burst.said != 0 {
+        return run.held_back();
+    }
+    burst.said = 1;
+    let mut event = describe(sk, u32::from(socket.direction), kind::RETRANSMIT_BURST, now);
+    event.value_us = now.wrapping_sub(burst.window_ns) / 1000;
+    event.retransmits = burst.retransmits;
+    event.segments = sent as u32;
+    event.baseline = burst.share;
+    emit(run, &key, event);
+}
+
+/// Part of `segments` that were sent again, 1/1024.
+#[inline(always)]
+fn share(retransmits: u32, segments: u64) -> u64 {
+    let retransmits = u64::from(retransmits) << 10;
+    if segments == 0 { 1024 } else { retransmits / segments }
+}
+
+#[inline(always)]
+fn owner(current: &Current) -> Owner {
+    Owner {
+        cgroup_id: current.cgroup_id,
+        pid: current.pid,
+        own: u32::from(current.is_agent),
+        comm: current.comm,
+    }
+}
+
+#[inline(always)]
+fn own(header: &mut Header, owner: &Owner) {
+    header.cgroup_id = owner.cgroup_id;
+    header.pid = owner.pid;
+    header.comm = owner.comm;
+}
+
+/// An event about a socket, with whoever is known to own it. The running task is never asked.
+#[inline(always)]
+fn describe(sk: *const u8, direction: u32, kind: u32, time_ns: u64) -> NetworkEvent {
+    // SAFETY: plain old data.
+    let mut event: NetworkEvent = unsafe { core::mem::zeroed() };
+    event.header.time_ns = time_ns;
+    event.kind = kind;
+    event.direction = direction;
+    (event.local, event.remote) = addresses(sk);
+    // SAFETY: a typed pointer and offsets of its fields.
+    event.local_port = unsafe { load(sk, &OFFSETS[net::SPORT]) };
+    // SAFETY: as above.
+    event.remote_port = u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) });
+    event.netns = netns(sk);
+    if let Some(connection) = CONNECTIONS.get_ptr(&(sk as u64)) {
+        // SAFETY: a map value.
+        own(&mut event.header, unsafe { &(*connection).owner });
+    } else {
+        if direction == direction::INBOUND
+            && let Some(owner) = LISTENERS.get_ptr(&local_port(sk))
+        {
+            // SAFETY: a map value.
+            own(&mut event.header, unsafe { &*owner });
+        }
+        if let Some(cgroup_id) = cgroup(sk) {
+            event.header.cgroup_id = cgroup_id;
+        }
+    }
+    event
+}
+
+/// The cgroup that the socket was made in.
+#[inline(always)]
+fn cgroup(sk: *const u8) -> Option<u64> {
+    let cgroup = probe::<u64>(sk, &OFFSETS[net::CGROUP])?;
+    // Before kernel 5.15 an odd value is no pointer but a network class of cgroup v1.
+    if cgroup & 1 != 0 {
+        return None;
+    }
+    let node = probe::<u64>(cgroup as *const u8, &OFFSETS[net::CGROUP_KN])?;
+    probe(node as *const u8, &OFFSETS[net::KN_ID])
+}
+
+#[inline(always)]
+fn netns(sk: *const u8) -> u32 {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let net: *const u8 = unsafe { load(sk, &OFFSETS[net::NET]) };
+    // SAFETY: as above.
+    unsafe { load(net, &OFFSETS[net::NET_INUM]) }
+}
+
+#[inline(always)]
+fn local_port(sk: *const u8) -> Port {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let port: u16 = unsafe { load(sk, &OFFSETS[net::SPORT]) };
+    Port { netns: netns(sk), port: u32::from(port) }
+}
+
+/// Local and remote address; IPv4 as v4-mapped.
+#[inline(always)]
+fn addresses(sk: *const u8) -> ([u8; 16], [u8; 16]) {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let family: u16 = unsafe { load(sk, &OFFSETS[net::FAMILY]) };
+    if family == AF_INET6 {
+        // SAFETY: as above.
+        return unsafe { (load6(sk, &OFFSETS[net::SADDR6]), load6(sk, &OFFSETS[net::DADDR6])) };
+    }
+    // SAFETY: as above.
+    unsafe { (mapped(load(sk, &OFFSETS[net::SADDR])), mapped(load(sk, &OFFSETS[net::DADDR]))) }
+}
+
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+unsafe fn load6(sk: *const u8, offset: &u32) -> [u8; 16] {
+    // SAFETY: by the caller. Two words: the verifier knows loads of up to eight bytes.
+    let words: [u64; 2] = unsafe { [load(sk, offset), load(sk.add(8), offset)] };
+    bytemuck::cast(words)
+}
+
+#[inline(always)]
+fn mapped(address: u32) -> [u8; 16] {
+    bytemuck::cast([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), address])
+}
+
+/// What the baseline of a connection is kept for.
+#[inline(always)]
+fn destination(sk: *const u8, direction: u8) -> Destination {
+    let (_, address) = addresses(sk);
+    let port = if u32::from(direction) == direction::INBOUND {
+        // SAFETY: a typed pointer and offsets of its fields.
+        unsafe { load(sk, &OFFSETS[net::SPORT]) }
+    } else {
+        // SAFETY: as above.
+        u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) })
+    };
+    let netns = if is_loopback(&address) { netns(sk) } else { 0 };
+    Destination { address, netns, port, direction: u16::from(direction) }
+}
+
+/// 127.0.0.0/8 and ::1: each network namespace has its own.
+#[inline(always)]
+fn is_loopback(address: &[u8; 16]) -> bool {
+    let words: [u32; 4] = bytemuck::cast(*address);
+    if words[0] != 0 || words[1] != 0 {
+        return false;
+    }
+    if words[2] == 0 { u32::from_be(words[3]) == 1 } else { words[3].to_ne_bytes()[0] == 127 }
+}
+
+#[inline(always)]
+fn emit(run: Run, key: &Destination, mut event: NetworkEvent) {
+    let cooldown = CooldownKey {
+        cgroup_id: event.header.cgroup_id,
+        comm: event.header.comm,
+        subject: key.address,
+        detail: u32::from(key.port),
+        kind: event.kind,
+    };
+    run.emit(&cooldown, constant(&SETTINGS.cooldown_ns), &mut event);
+}
