@@ -1,1 +1,67 @@
-fn main() {}
+//! Tapio's own tasks: `cargo xtask --help`.
+
+#![forbid(unsafe_code)]
+
+mod machine;
+mod setup;
+mod toolchain;
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+/// What can be asked for.
+struct Task {
+    name: &'static str,
+    arguments: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> Result<()>,
+}
+
+const TASKS: &[Task] = &[Task {
+    name: "setup",
+    arguments: "[--route=rustup|debian] [--ci]",
+    about: "Install what building and testing need; what is there is left alone.\n\
+                --route forces one way to the kernel programs' compiler;\n\
+                --ci adds what only `ci` needs",
+    run: setup::task,
+}];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match perform(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(arguments: &[String]) -> Result<()> {
+    let Some((name, rest)) = arguments.split_first() else {
+        bail!("no task given\n\n{}", help());
+    };
+    let wants_help = |argument: &String| argument == "--help" || argument == "-h";
+    let own = rest.split(|argument| argument == "--").next().unwrap_or_default();
+    if wants_help(name) || name == "help" || own.iter().any(wants_help) {
+        println!("{}", help());
+        return Ok(());
+    }
+    match TASKS.iter().find(|task| task.name == name) {
+        Some(task) => (task.run)(rest),
+        None => bail!("there is no task `{name}`\n\n{}", help()),
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from("Usage: cargo xtask TASK\n");
+    for task in TASKS {
+        text.push_str(&format!("\n  {} {}\n", task.name, task.arguments));
+        for line in task.about.lines() {
+            text.push_str(&format!("      {line}\n"));
+        }
+    }
+    text
+}

@@ -1,0 +1,143 @@
+//! Compiles the kernel programs with their own toolchain and embeds them: `OUT_DIR/objects.rs` has one
+//! function, `object(name)`, that gives an observer's object.
+
+#[path = "../xtask/src/toolchain.rs"]
+#[allow(dead_code, reason = "xtask uses the rest")]
+mod toolchain;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{env, fs};
+
+use toolchain::Toolchain;
+
+/// Why there is no object: one line, or everything that the compiler said.
+enum Failure {
+    Line(String),
+    Compiler(String),
+}
+
+fn main() -> ExitCode {
+    match kernel_objects() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Line(line)) => {
+            println!("cargo::error={line}");
+            ExitCode::SUCCESS // cargo shows the line and fails; another code would bury it in a dump
+        }
+        Err(Failure::Compiler(text)) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn kernel_objects() -> Result<(), Failure> {
+    let workspace = variable("CARGO_MANIFEST_DIR")?.join("..");
+    let out = variable("OUT_DIR")?;
+    for input in ["Cargo.toml", "Cargo.lock", "tapio-common", "tapio-ebpf", "xtask/src/toolchain.rs"] {
+        println!("cargo::rerun-if-changed={}", workspace.join(input).display());
+    }
+    println!("cargo::rerun-if-env-changed={}", toolchain::ROUTE_VARIABLE);
+
+    let names = program_names(&workspace.join("tapio-ebpf/src/bin"))?;
+    if !names.is_empty() {
+        let toolchain = toolchain::find().map_err(Failure::Line)?;
+        println!("cargo::rerun-if-changed={}", toolchain.linker().display());
+        let objects = compile(&toolchain, &workspace, &target_directory(&out)?)?;
+        for name in &names {
+            copy(&objects.join(name), &out.join(format!("{name}.o")))?;
+        }
+    }
+    let table = out.join("objects.rs");
+    fs::write(&table, objects_rs(&names)).map_err(|error| failed(&table, &error))
+}
+
+/// One program is one file in `tapio-ebpf/src/bin`, in the order of their names.
+fn program_names(directory: &Path) -> Result<Vec<String>, Failure> {
+    if !directory.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in directory.read_dir().map_err(|error| failed(directory, &error))? {
+        let path = entry.map_err(|error| failed(directory, &error))?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Builds all programs and gives the directory they are in.
+fn compile(toolchain: &Toolchain, workspace: &Path, target: &Path) -> Result<PathBuf, Failure> {
+    let mut cargo = toolchain.cargo();
+    cargo.current_dir(workspace);
+    cargo.args(["build", "--quiet", "--release", "--package", "tapio-ebpf", "--bins"]);
+    cargo.args(["--target", toolchain::TARGET, "--target-dir"]).arg(target);
+    let output = cargo.output().map_err(|error| Failure::Line(format!("cannot run {cargo:?}: {error}")))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(Failure::Compiler(format!("tapio-ebpf does not compile:\n{said}")));
+    }
+    for warning in warnings(&said) {
+        println!("cargo::warning={warning}");
+    }
+    Ok(target.join(toolchain::TARGET).join("release"))
+}
+
+/// Each of the compiler's warnings in one line with its place.
+fn warnings(said: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut lines = said.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some(warning) = line.strip_prefix("warning: ") else { continue };
+        let place = lines.peek().and_then(|next| next.trim_start().strip_prefix("--> "));
+        warnings.push(place.map_or_else(|| warning.to_owned(), |place| format!("{place}: {warning}")));
+    }
+    warnings
+}
+
+/// A target directory of its own, since the outer cargo holds the lock on the usual one; next to that one's
+/// profiles, so that debug and release builds share it.
+fn target_directory(out: &Path) -> Result<PathBuf, Failure> {
+    // <target>/<profile>/build/<package>/out
+    let target =
+        out.ancestors().nth(4).ok_or_else(|| Failure::Line(format!("odd OUT_DIR {}", out.display())))?;
+    Ok(target.join("bpf"))
+}
+
+/// The table of objects. An ELF parser reads 64-bit fields in place, so each object is aligned to 8.
+fn objects_rs(names: &[String]) -> String {
+    let mut text = String::from(
+        "/// The kernel programs of the observer of this name, as an ELF object.\n\
+         pub(crate) fn object(name: &str) -> Option<&'static [u8]> {\n\
+         \x20   #[allow(dead_code)]\n\
+         \x20   #[repr(C, align(8))]\n\
+         \x20   struct Aligned<Bytes: ?Sized>(Bytes);\n\
+         \x20   match name {\n",
+    );
+    for name in names {
+        let bytes = format!("*include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.o\"))");
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "        {name:?} => {{\n            static OBJECT: &Aligned<[u8]> = &Aligned({bytes});\n            \
+             Some(&OBJECT.0)\n        }}"
+        );
+    }
+    text.push_str("        _ => None,\n    }\n}\n");
+    text
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    fs::copy(from, to).map(|_| ()).map_err(|error| failed(from, &error))
+}
+
+fn variable(name: &str) -> Result<PathBuf, Failure> {
+    env::var_os(name).map(PathBuf::from).ok_or_else(|| Failure::Line(format!("cargo did not set {name}")))
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Line(format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,100 @@
+//! This machine: where things are, and how to run a program, as the user or as root.
+
+use std::ffi::OsStr;
+use std::io::IsTerminal as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs, io};
+
+use anyhow::{Context, Result, bail};
+
+/// The workspace's directory.
+pub(crate) fn workspace() -> Result<PathBuf> {
+    let xtask = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+    let workspace = Path::new(&xtask).parent().context("xtask is not inside a workspace")?;
+    Ok(workspace.to_owned())
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let workspace = workspace()?;
+    Ok(workspace.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())))
+}
+
+/// Where a pinned tool is installed, apart from the user's own of that name.
+pub(crate) fn tool_root(name: &str) -> Result<PathBuf> {
+    Ok(crate::toolchain::cache().map_err(anyhow::Error::msg)?.join(name))
+}
+
+/// The cargo that runs this, in the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    if let Ok(workspace) = workspace() {
+        cargo.current_dir(workspace);
+    }
+    cargo
+}
+
+/// Runs a command with its output shown. An error names the command.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let line = line_of(command);
+    let status = command.status().with_context(|| format!("cannot run `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// A command as one would type it.
+fn line_of(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+/// Where a program is in `PATH` or where root's programs are.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let roots = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path).chain(roots).map(|directory| directory.join(name)).find(|path| path.is_file())
+}
+
+/// A command that runs a program as root, or why there can be none.
+pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
+    if fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+        return Ok(Command::new(program));
+    }
+    if self::program("sudo").is_none() {
+        bail!("this needs root: run it as root, or install sudo");
+    }
+    let silent = Command::new("sudo").args(["-n", "true"]).stderr(Stdio::null()).status();
+    if !silent.is_ok_and(|status| status.success()) && !io::stdin().is_terminal() {
+        bail!("this needs root, and sudo would ask for a password where there is no terminal");
+    }
+    let mut command = Command::new("sudo");
+    command.arg("--").arg(program);
+    Ok(command)
+}
+
+/// Installs Debian packages, and never removes one for it.
+pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
+    if program("apt-get").is_none() {
+        bail!("there is no apt-get on this machine to install {}", packages.join(" "));
+    }
+    if apt(&["install", "--no-remove"], packages).is_ok() {
+        return Ok(());
+    }
+    // A new machine has no package lists, an old one may have lists of what is gone.
+    apt(&["update"], &[])?;
+    apt(&["install", "--no-remove"], packages)
+}
+
+fn apt(action: &[&str], packages: &[&str]) -> Result<()> {
+    let mut command = as_root("env")?;
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "--no-install-recommends"]);
+    command.args(["-o", "Dpkg::Use-Pty=0"]).args(action).args(packages);
+    // Its report, a line for each package, is not worth a screen; its errors are.
+    command.stdout(Stdio::null());
+    run(&mut command)
+}

@@ -1,0 +1,172 @@
+//! `cargo xtask setup`: makes this machine able to build and test Tapio. What is there is left alone.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::machine;
+use crate::toolchain::{self, DEBIAN_LLVM, DEBIAN_PACKAGES, NIGHTLY, Route, Toolchain};
+
+/// `cargo deny` of this version judges licences and sources.
+const CARGO_DENY: &str = "0.20.2";
+
+/// What the tests run, and the Debian package it comes from.
+const TEST_TOOLS: &[(&str, &str)] = &[("ip", "iproute2")];
+
+/// The least program there is: shows that a linker reads this compiler's bitcode. It does without `core`,
+/// which the rustup route would first have to build.
+const PROBE: &str = r#"#![feature(no_core, lang_items)]
+#![allow(internal_features)]
+#![no_core]
+#[lang = "pointee_sized"]
+trait PointeeSized {}
+#[lang = "meta_sized"]
+trait MetaSized: PointeeSized {}
+#[lang = "sized"]
+trait Sized: MetaSized {}
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "tapio/probe")]
+extern "C" fn probe() {}
+"#;
+
+/// `setup [--route=rustup|debian] [--ci]`
+pub(crate) fn task(arguments: &[String]) -> Result<()> {
+    let mut routes = Route::ALL.to_vec();
+    let mut ci = false;
+    for argument in arguments {
+        match argument.split_once('=') {
+            Some(("--route", name)) => routes = vec![Route::named(name).map_err(anyhow::Error::msg)?],
+            None if argument == "--ci" => ci = true,
+            _ => bail!("setup does not know `{argument}`; it takes --route=rustup|debian and --ci"),
+        }
+    }
+    compilers(&routes)?;
+    test_tools();
+    if ci {
+        cargo_deny()?;
+    }
+    Ok(())
+}
+
+/// The compilers for the kernel programs, by the first route that works.
+fn compilers(routes: &[Route]) -> Result<()> {
+    // A toolchain that is there is used as it is, unless a route is asked for by name.
+    if routes.len() > 1
+        && let Ok(toolchain) = toolchain::find()
+    {
+        return verified(&toolchain);
+    }
+    let mut failures = Vec::new();
+    for &route in routes {
+        match install(route) {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                say(&format!("the {} route does not work here: {error:#}", route.name()));
+                failures.push(format!("{}: {error:#}\n    remedy: {}", route.name(), remedy(route)));
+            }
+        }
+    }
+    bail!("no compiler for the kernel programs could be installed\n  {}", failures.join("\n  "))
+}
+
+fn remedy(route: Route) -> &'static str {
+    match route {
+        Route::Rustup => {
+            "install rustup (https://rustup.rs) and let it reach static.rust-lang.org and crates.io"
+        }
+        Route::Debian => "as root, on Debian 12 or later with its security updates in the apt sources",
+    }
+}
+
+fn install(route: Route) -> Result<()> {
+    if let Err(missing) = route.compiler() {
+        say(&format!("{missing}: installing it"));
+        match route {
+            Route::Rustup => install_nightly()?,
+            Route::Debian => machine::apt_install(DEBIAN_PACKAGES)?,
+        }
+        route.compiler().map_err(anyhow::Error::msg)?;
+    }
+    if let Err(missing) = route.linker() {
+        say(&format!("{missing}: compiling it, one to three minutes"));
+        install_linker(route)?;
+    }
+    verified(&route.find().map_err(anyhow::Error::msg)?)
+}
+
+fn install_nightly() -> Result<()> {
+    let mut rustup = Command::new("rustup");
+    rustup.args(["toolchain", "install", NIGHTLY, "--no-self-update", "--profile", "minimal"]);
+    rustup.args(["--component", "rust-src", "--component", "clippy"]);
+    machine::run(&mut rustup)
+}
+
+fn install_linker(route: Route) -> Result<()> {
+    let mut cargo = machine::cargo();
+    cargo.args(["install", "bpf-linker", "--locked", "--version", route.linker_version(), "--root"]);
+    cargo.arg(route.linker_root().map_err(anyhow::Error::msg)?);
+    if route == Route::Debian {
+        // Without the prefix a machine with another LLVM, or with /usr/lib64, gives the wrong library directory.
+        let prefix = format!("/usr/lib/llvm-{DEBIAN_LLVM}");
+        cargo.args(["--no-default-features", "--features", "llvm-22"]);
+        cargo.env("LLVM_PREFIX", &prefix).env("LLVM_SYS_221_PREFIX", &prefix);
+    }
+    machine::run(&mut cargo)
+}
+
+/// Compiles and links the probe, since versions alone do not tell whether the linker's LLVM reads what the
+/// compiler writes.
+fn verified(toolchain: &Toolchain) -> Result<()> {
+    let directory = machine::target_directory()?.join("probe");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let source = directory.join("probe.rs");
+    fs::write(&source, PROBE).with_context(|| format!("cannot write {}", source.display()))?;
+    let mut rustc = toolchain.rustc();
+    rustc.args(["--crate-type", "cdylib", "-O", "--out-dir"]).arg(&directory).arg(&source);
+    let output = rustc.output().context("cannot run the kernel programs' compiler")?;
+    let name = toolchain.route().name();
+    if !output.status.success() {
+        let linker = toolchain.linker().display();
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "{linker} does not link what the {name} route's compiler writes; remove it and try again\n{said}"
+        );
+    }
+    let compiler = match toolchain.route() {
+        Route::Rustup => NIGHTLY.to_owned(),
+        Route::Debian => format!("rustc-web on LLVM {DEBIAN_LLVM}"),
+    };
+    say(&format!("{name} route: {compiler} and bpf-linker {} fit", toolchain.route().linker_version()));
+    Ok(())
+}
+
+/// A missing tool costs some tests, which then say so; it is no reason to stop.
+fn test_tools() {
+    for (tool, package) in TEST_TOOLS {
+        if machine::program(tool).is_some() {
+            continue;
+        }
+        say(&format!("`{tool}` is missing, some tests need it: installing {package}"));
+        if let Err(error) = machine::apt_install(&[package]) {
+            say(&format!("{package} could not be installed, those tests will be skipped: {error:#}"));
+        }
+    }
+}
+
+/// Installs `cargo deny` where it is missing. Without optimisation: it runs for seconds, and takes half as
+/// long to compile.
+fn cargo_deny() -> Result<()> {
+    let root = machine::tool_root(&format!("cargo-deny-{CARGO_DENY}"))?;
+    if root.join("bin/cargo-deny").is_file() {
+        return Ok(());
+    }
+    say(&format!("cargo-deny {CARGO_DENY} is missing: compiling it, two to four minutes"));
+    let mut cargo = machine::cargo();
+    cargo.args(["install", "cargo-deny", "--locked", "--debug", "--version", CARGO_DENY, "--root"]).arg(root);
+    machine::run(cargo.env("CARGO_PROFILE_DEV_DEBUG", "0"))
+}
+
+fn say(text: &str) {
+    eprintln!("setup: {text}");
+}

@@ -1,0 +1,279 @@
+//! The compilers that turn `tapio-ebpf` into kernel objects, pinned, and where they are on this machine.
+//!
+//! Two routes lead to the same code (`cargo xtask setup` installs either):
+//! - **rustup**: a nightly with `rust-src`, and a `bpf-linker` that loads that nightly's own LLVM.
+//! - **debian**: Debian's `rustc-web`, which brings a `core` for BPF, and a `bpf-linker` built on the same LLVM.
+//!
+//! `tapio-agent/build.rs` includes this file, so it needs nothing but std.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The nightly of the rustup route. Its LLVM is 22.
+pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
+/// What the Debian route takes from apt: the compiler, its BPF `core`, and what `bpf-linker` is built on.
+pub(crate) const DEBIAN_PACKAGES: &[&str] = &[
+    "rustc-web",
+    "cargo-web",
+    "rust-web-src",
+    "libstd-rust-web-dev-bpf",
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "libzstd-dev",
+];
+/// The LLVM that Debian's compiler and its `bpf-linker` must share.
+pub(crate) const DEBIAN_LLVM: &str = "22";
+/// The kernel programs are built for this.
+pub(crate) const TARGET: &str = "bpfel-unknown-none";
+/// Chooses a route by name where both are there; unset, rustup comes first.
+pub(crate) const ROUTE_VARIABLE: &str = "TAPIO_TOOLCHAIN";
+
+/// Debian's own compiler, whatever is first in `PATH`.
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none/lib";
+
+/// One way to a compiler for the kernel programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// A pinned nightly.
+    Rustup,
+    /// Debian's packages.
+    Debian,
+}
+
+/// A compiler and a linker for the kernel programs that fit each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Toolchain {
+    route: Route,
+    linker: PathBuf,
+}
+
+/// The toolchain to use on this machine. The error is one line that says what is missing and what to run.
+pub(crate) fn find() -> Result<Toolchain, String> {
+    let routes = match env::var(ROUTE_VARIABLE) {
+        Ok(name) => vec![Route::named(&name).map_err(|error| format!("{ROUTE_VARIABLE}: {error}"))?],
+        Err(_) => Route::ALL.to_vec(),
+    };
+    let mut missing = Vec::new();
+    for route in routes {
+        match route.find() {
+            Ok(toolchain) => return Ok(toolchain),
+            Err(what) => missing.push(format!("{}: {what}", route.name())),
+        }
+    }
+    let missing = missing.join("; ");
+    Err(format!("no compiler for the kernel programs, run `cargo xtask setup` ({missing})"))
+}
+
+impl Route {
+    /// In the order in which they are tried.
+    pub(crate) const ALL: [Self; 2] = [Self::Rustup, Self::Debian];
+
+    /// The name it has on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rustup => "rustup",
+            Self::Debian => "debian",
+        }
+    }
+
+    /// The route of this name.
+    pub(crate) fn named(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|route| route.name() == name)
+            .ok_or_else(|| format!("there is no route `{name}`; the routes are `rustup` and `debian`"))
+    }
+
+    /// The version of `bpf-linker` that fits this route's LLVM.
+    pub(crate) fn linker_version(self) -> &'static str {
+        match self {
+            Self::Rustup => "0.10.3",
+            Self::Debian => "0.13.0",
+        }
+    }
+
+    /// Where this route's `bpf-linker` is installed: apart from the other's and from the user's own.
+    pub(crate) fn linker_root(self) -> Result<PathBuf, String> {
+        Ok(cache()?.join(format!("bpf-linker-{}", self.linker_version())))
+    }
+
+    /// The route's toolchain, or what it lacks.
+    pub(crate) fn find(self) -> Result<Toolchain, String> {
+        self.compiler()?;
+        Ok(Toolchain { route: self, linker: self.linker()? })
+    }
+
+    /// Whether the compiler is there, or what it lacks.
+    pub(crate) fn compiler(self) -> Result<(), String> {
+        match self {
+            Self::Rustup => nightly(),
+            Self::Debian => debian_compiler(),
+        }
+    }
+
+    /// The linker of this route's version: the one that set-up installs, or one in `PATH`.
+    pub(crate) fn linker(self) -> Result<PathBuf, String> {
+        let wanted = self.linker_version();
+        let mut candidates = vec![self.linker_root()?.join("bin/bpf-linker")];
+        if self == Self::Rustup {
+            let path = env::var_os("PATH").unwrap_or_default();
+            candidates.extend(env::split_paths(&path).map(|directory| directory.join("bpf-linker")));
+        }
+        candidates
+            .into_iter()
+            .find(|candidate| candidate.is_file() && reported_version(candidate).as_deref() == Some(wanted))
+            .ok_or_else(|| format!("bpf-linker {wanted} is missing"))
+    }
+}
+
+impl Toolchain {
+    /// The route it came by.
+    pub(crate) fn route(&self) -> Route {
+        self.route
+    }
+
+    /// The linker's path.
+    pub(crate) fn linker(&self) -> &Path {
+        &self.linker
+    }
+
+    /// A cargo that is ready for `build`, `check` or `clippy` of `tapio-ebpf` with `--target` [`TARGET`]:
+    /// the compiler and the flags are set, and nothing is inherited from a cargo that runs this process.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = self.tool("cargo");
+        if self.route == Route::Rustup {
+            command.env("CARGO_UNSTABLE_BUILD_STD", "core");
+        }
+        // Names separated by 0x1f, so that a path may have spaces.
+        let flags: Vec<OsString> = self.rustc_flags();
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}".as_ref()));
+        command
+    }
+
+    /// The compiler itself, with the flags for kernel programs.
+    pub(crate) fn rustc(&self) -> Command {
+        let mut command = self.tool("rustc");
+        command.arg("--target").arg(TARGET).args(self.rustc_flags());
+        command
+    }
+
+    fn tool(&self, name: &str) -> Command {
+        let mut command = match self.route {
+            Route::Rustup => {
+                let mut command = Command::new("rustup");
+                command.args(["run", NIGHTLY, name]);
+                command
+            }
+            Route::Debian => Command::new(if name == "cargo" { DEBIAN_CARGO } else { DEBIAN_RUSTC }),
+        };
+        forget_parent(&mut command);
+        if self.route == Route::Debian {
+            command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+        }
+        command
+    }
+
+    fn rustc_flags(&self) -> Vec<OsString> {
+        let mut linker = OsString::from("linker=");
+        linker.push(&self.linker);
+        // BTF is made from the debug information.
+        let mut flags = vec!["-C".into(), linker];
+        flags.extend(["-C", "debuginfo=2", "-C", "link-arg=--btf"].map(OsString::from));
+        flags
+    }
+}
+
+/// Unsets what a parent cargo, clippy or rustup puts into the environment; keeps what the user says about
+/// the network and registries. `LD_LIBRARY_PATH` goes too: it names the parent's LLVM, which the rustup
+/// route's linker would load in place of its own.
+fn forget_parent(command: &mut Command) {
+    const KEPT: &[&str] = &[
+        "CARGO_HOME",
+        "CARGO_HTTP_",
+        "CARGO_NET_",
+        "CARGO_REGISTRIES_",
+        "CARGO_REGISTRY_",
+        "CARGO_SOURCE_",
+        "CARGO_TERM_",
+    ];
+    const OTHERS: &[&str] = &[
+        "RUSTC",
+        "RUSTC_BOOTSTRAP",
+        "RUSTC_LINKER",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTDOC",
+        "RUSTFLAGS",
+        "RUSTUP_TOOLCHAIN",
+        "RUST_RECURSION_COUNT",
+        "LD_LIBRARY_PATH",
+        "CLIPPY_ARGS",
+        "CLIPPY_CONF_DIR",
+    ];
+    for (name, _) in env::vars_os() {
+        let Some(text) = name.to_str() else { continue };
+        let from_cargo = text.starts_with("CARGO") && !KEPT.iter().any(|kept| text.starts_with(kept));
+        if from_cargo || OTHERS.contains(&text) {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// Looks for the files, since `rustup toolchain list` takes longer than a build with nothing to do.
+fn nightly() -> Result<(), String> {
+    let toolchains = directory("RUSTUP_HOME", ".rustup")?.join("toolchains");
+    // <name>-<architecture>-unknown-linux-<gnu or musl>
+    let prefix = format!("{NIGHTLY}-{}-", env::consts::ARCH);
+    let mut entries = toolchains.read_dir().into_iter().flatten().flatten();
+    let installed = entries.find(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    let Some(installed) = installed.map(|entry| entry.path()).filter(|path| path.join("bin/rustc").is_file())
+    else {
+        return Err(format!("{NIGHTLY} is missing"));
+    };
+    if installed.join("lib/rustlib/src/rust/library/core").is_dir() {
+        Ok(())
+    } else {
+        Err(format!("{NIGHTLY} is there without rust-src"))
+    }
+}
+
+fn debian_compiler() -> Result<(), String> {
+    if !Path::new(DEBIAN_CARGO).is_file() || !Path::new(DEBIAN_CORE).is_dir() {
+        return Err("rustc-web, cargo-web or libstd-rust-web-dev-bpf is missing".into());
+    }
+    let version = output(Command::new(DEBIAN_RUSTC).arg("-vV")).unwrap_or_default();
+    let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: ")).unwrap_or("unknown");
+    if llvm.split('.').next() == Some(DEBIAN_LLVM) {
+        Ok(())
+    } else {
+        Err(format!("{DEBIAN_RUSTC} has LLVM {llvm}, bpf-linker needs {DEBIAN_LLVM}"))
+    }
+}
+
+/// `bpf-linker --version` says `bpf-linker 0.10.3`.
+fn reported_version(program: &Path) -> Option<String> {
+    let text = output(Command::new(program).arg("--version"))?;
+    text.split_whitespace().nth(1).map(str::to_owned)
+}
+
+fn output(command: &mut Command) -> Option<String> {
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    String::from_utf8(output.stdout).ok()
+}
+
+/// Where pinned tools are kept.
+pub(crate) fn cache() -> Result<PathBuf, String> {
+    Ok(directory("XDG_CACHE_HOME", ".cache")?.join("tapio"))
+}
+
+/// A directory named by a variable, or by its place in the home directory.
+fn directory(variable: &str, in_home: &str) -> Result<PathBuf, String> {
+    let named = env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    named
+        .or_else(|| env::home_dir().map(|home| home.join(in_home)))
+        .ok_or_else(|| format!("neither {variable} nor HOME is set"))
+}
