@@ -18,7 +18,7 @@ use aya::{
     programs::{BtfTracePoint, ProgramError},
 };
 use tapio_common::{ABSENT, AGENT, Agent, COUNTS, Counts, EVENTS, OFFSETS, SETTINGS};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::observer::{Attach, Hook};
 
@@ -150,7 +150,7 @@ impl Kernel {
             Some(map) => listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root).err(),
             None => None,
         };
-        let events = Events(AsyncFd::register(RingBuf::try_from(take(&mut programs, EVENTS)?)?)?);
+        let events = Events::new(RingBuf::try_from(take(&mut programs, EVENTS)?)?)?;
         let counts = CountsReader {
             map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,
             programs: u32::try_from(object.hooks.len())?,
@@ -160,6 +160,14 @@ impl Kernel {
 }
 
 impl Events {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe to call; a ring owns its descriptor as long as it lives"
+    )]
+    fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        AsyncFd::with_interest(ring, Interest::READABLE).map(Self)
+    }
+
     /// Waits until there is something to read.
     ///
     /// # Errors
@@ -228,7 +236,7 @@ fn explain_hook(error: ProgramError) -> HookError {
     match error {
         ProgramError::Btf(_) => HookError::Unsupported("this kernel does not have the tracepoint".to_owned()),
         ProgramError::LoadError { io_error, verifier_log } => {
-            tracing::debug!(%verifier_log, "the verifier's reasons");
+            tracing::debug!("{verifier_log}");
             let log = verifier_log.to_string();
             let last = log.lines().rev().find(|line| !line.starts_with("processed") && !line.is_empty());
             HookError::Failed(match io_error.raw_os_error() {

@@ -1,8 +1,17 @@
 //! Tapio's agent: loads the kernel programs, judges what they let through, names it and delivers it.
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod kernel;
 pub mod metrics;
 pub mod observer;
 pub mod occurrence;
+pub mod pipeline;
 pub mod sink;
+
+include!(concat!(env!("OUT_DIR"), "/objects.rs"));
+
+/// temporary
+pub fn obj(name: &str) -> &'static [u8] {
+    object(name).unwrap()
+}

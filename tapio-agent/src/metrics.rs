@@ -11,12 +11,18 @@ use prometheus_client::{
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    events: Family<ObserverLabels, Counter>,
     anomalies: Family<AnomalyLabels, Counter>,
     dropped: Family<DropLabels, Counter>,
     sent: Family<SinkLabels, Counter>,
     retried: Family<SinkLabels, Counter>,
     rejected: Family<SinkLabels, Counter>,
     unattributed: Counter,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ObserverLabels {
+    observer: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -40,6 +46,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("tapio"),
+            events: Family::default(),
             anomalies: Family::default(),
             dropped: Family::default(),
             sent: Family::default(),
@@ -48,6 +55,7 @@ impl Default for Metrics {
             unattributed: Counter::default(),
         };
         let registry = &mut metrics.registry;
+        registry.register("events", "Events read from the rings.", metrics.events.clone());
         registry.register("anomalies", "Anomalies judged.", metrics.anomalies.clone());
         registry.register("dropped", "What was lost, by hop and reason.", metrics.dropped.clone());
         registry.register("sink_sent", "Occurrences that a sink took.", metrics.sent.clone());
@@ -63,6 +71,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// `tapio_events_total{observer}`
+    pub fn event(&self, observer: &'static str) {
+        self.events.get_or_create(&ObserverLabels { observer }).inc();
+    }
+
     /// `tapio_anomalies_total{observer,type}`
     pub fn anomalies(&self, observer: &'static str, kind: &'static str, count: u64) {
         self.anomalies.get_or_create(&AnomalyLabels { observer, r#type: kind }).inc_by(count);

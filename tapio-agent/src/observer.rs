@@ -47,8 +47,10 @@ pub struct Anomaly {
     pub pid: u32,
     /// Owner's command name, padded with zeros.
     pub comm: [u8; 16],
-    /// The other side.
+    /// The other side: address and port.
     pub peer: Option<(IpAddr, u16)>,
+    /// What it is about, besides its type, owner and peer address: a service's port. Repeats agree in it.
+    pub detail: u32,
     /// What is particular to the type.
     pub data: Data,
     /// What was normal.
@@ -72,6 +74,28 @@ pub enum Malformed {
     Kind(u32),
 }
 
+/// What the pipeline runs: an observer of whichever type.
+pub trait Judge: Send {
+    /// [`Observer::observe`].
+    ///
+    /// # Errors
+    /// The record is no event of this observer.
+    fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed>;
+
+    /// [`Observer::tick`].
+    fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
+}
+
+impl<O: Observer> Judge for O {
+    fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {
+        Observer::observe(self, record, out)
+    }
+
+    fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
+        Observer::tick(self, now_ns, out);
+    }
+}
+
 /// Judges one kind of kernel events. The documentation of a settings field is its entry in the
 /// default configuration file.
 pub trait Observer: Send + Sized + 'static {
@@ -91,6 +115,9 @@ pub trait Observer: Send + Sized + 'static {
     fn kernel_settings(settings: &Self::Settings) -> Vec<u8>;
 
     /// Judges one record of the ring buffer.
+    ///
+    /// # Errors
+    /// The record is no event of this observer.
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed>;
 
     /// Says what was waiting for time to pass; called about four times a second.

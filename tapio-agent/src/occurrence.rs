@@ -100,7 +100,7 @@ pub struct Process {
 pub struct Peer {
     /// Its address.
     pub address: IpAddr,
-    /// Its port; for inbound connections the local port that it connected to.
+    /// Its port.
     pub port: u16,
     /// Kubernetes namespace.
     #[serde(skip_serializing_if = "Option::is_none")]

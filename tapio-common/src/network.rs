@@ -22,6 +22,10 @@ crate::fields! {
     DPORT = "sock.__sk_common.skc_dport";
     /// Local port, host order.
     SPORT = "sock.__sk_common.skc_num";
+    /// Hash of addresses and ports; of no network namespace.
+    HASH = "sock.__sk_common.skc_hash";
+    /// Both ports.
+    PORTPAIR = "sock.__sk_common.skc_portpair";
     /// State of the connection.
     STATE = "sock.__sk_common.skc_state";
     /// Network namespace.

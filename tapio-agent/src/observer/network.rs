@@ -1,1 +1,286 @@
-//! x
+//! Network: what TCP tells of the way to each destination.
+//!
+//! Watches `tcp_probe`, `inet_sock_set_state`, `tcp_retransmit_skb` and `tcp_receive_reset`.
+//! Says `network.rtt_spike`, `network.rtt_shift`, `network.connection_refused`, `network.connection_timeout`,
+//! `network.connection_unreachable`, `network.connection_reset`, `network.connect_slow` and
+//! `network.retransmit_burst`. The kernel programs judge; here a verdict becomes an anomaly, and a spike that
+//! turns out to be a new level is told as that level only.
+
+mod message;
+mod settings;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+pub use settings::Settings;
+use tapio_common::{
+    baseline::Baseline,
+    network::{self as net, NetworkEvent, direction, kind},
+};
+
+use super::{Anomaly, Attach, Hook, Malformed, Observer};
+use crate::occurrence::{Data, Normal, Outcome, Severity, Value};
+
+/// How long a spike waits for the samples that tell whether the level has changed.
+const SETTLE_NS: u64 = 2_000_000_000;
+/// Spikes that wait at a time; more go out at once.
+const MAX_WAITING: usize = 1024;
+
+/// The network observer.
+#[derive(Debug, Default)]
+pub struct Network {
+    /// Spikes that may yet turn out to be shifts, with the latest of each run.
+    waiting: HashMap<Path, Anomaly>,
+}
+
+/// What a round trip is measured to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Path {
+    remote: IpAddr,
+    port: u16,
+    direction: u32,
+    netns: u32,
+}
+
+/// What the fields of every kernel hook here rest upon.
+const SOCKET: [usize; 12] = [
+    net::FAMILY,
+    net::DADDR,
+    net::SADDR,
+    net::DADDR6,
+    net::SADDR6,
+    net::DPORT,
+    net::SPORT,
+    net::HASH,
+    net::PORTPAIR,
+    net::STATE,
+    net::NET,
+    net::NET_INUM,
+];
+
+/// [`SOCKET`] and more.
+const fn socket_and<const N: usize, const M: usize>(more: [usize; N]) -> [usize; M] {
+    let mut all = [0; M];
+    let mut i = 0;
+    while i < M {
+        all[i] = if i < SOCKET.len() { SOCKET[i] } else { more[i - SOCKET.len()] };
+        i += 1;
+    }
+    all
+}
+
+impl Observer for Network {
+    const NAME: &'static str = "network";
+    const FIELDS: &'static [&'static str] = net::FIELDS;
+    // In the order of `tapio_common::network::program`.
+    const HOOKS: &'static [Hook] = &[
+        Hook {
+            program: "tcp_probe",
+            attach: Attach::BtfTracepoint,
+            needs: &socket_and::<3, 15>([net::RACK_MSTAMP, net::RACK_RTT, net::SEGS_OUT]),
+            gives: "network.rtt_spike, network.rtt_shift",
+        },
+        Hook {
+            program: "inet_sock_set_state",
+            attach: Attach::BtfTracepoint,
+            needs: &socket_and::<3, 15>([net::ERR, net::PROTOCOL, net::TOTAL_RETRANS]),
+            gives: "network.connection_refused, _timeout and _unreachable, network.connect_slow, and who connected",
+        },
+        Hook {
+            program: "tcp_retransmit_skb",
+            attach: Attach::BtfTracepoint,
+            needs: &socket_and::<1, 13>([net::SEGS_OUT]),
+            gives: "network.retransmit_burst",
+        },
+        Hook {
+            program: "tcp_receive_reset",
+            attach: Attach::BtfTracepoint,
+            needs: &socket_and::<2, 14>([net::BYTES_RECEIVED, net::BYTES_ACKED]),
+            gives: "network.connection_reset",
+        },
+    ];
+    type Settings = Settings;
+
+    fn new(_: &Settings) -> Self {
+        Self::default()
+    }
+
+    fn kernel_settings(settings: &Settings) -> Vec<u8> {
+        bytemuck::bytes_of(&settings.kernel()).to_vec()
+    }
+
+    fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {
+        let event: NetworkEvent =
+            bytemuck::try_pod_read_unaligned(record).map_err(|_| Malformed::Size(record.len()))?;
+        let anomaly = judge(&event)?;
+        match event.kind {
+            kind::RTT_SPIKE => self.wait(Path::of(&event), anomaly, out),
+            kind::RTT_SHIFT => {
+                self.waiting.remove(&Path::of(&event));
+                out.push(anomaly);
+            }
+            _ => out.push(anomaly),
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
+        out.extend(
+            self.waiting
+                .extract_if(|_, spike| now_ns.saturating_sub(spike.time_ns) >= SETTLE_NS)
+                .map(|(_, spike)| spike),
+        );
+    }
+}
+
+impl Network {
+    /// Keeps a spike until it is known whether it was one; of a run the highest is kept.
+    fn wait(&mut self, path: Path, spike: Anomaly, out: &mut Vec<Anomaly>) {
+        if let Some(first) = self.waiting.get_mut(&path) {
+            let count = first.count + spike.count;
+            let time_ns = first.time_ns;
+            if spike.magnitude > first.magnitude {
+                *first = spike;
+            }
+            (first.count, first.time_ns) = (count, time_ns);
+        } else if self.waiting.len() < MAX_WAITING {
+            self.waiting.insert(path, spike);
+        } else {
+            out.push(spike);
+        }
+    }
+}
+
+impl Path {
+    fn of(event: &NetworkEvent) -> Self {
+        let (remote, port) = (address(event.remote), service_port(event));
+        Self { remote, port, direction: event.direction, netns: event.netns }
+    }
+}
+
+/// An event as an anomaly.
+fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
+    use Outcome::{Failure, Timeout, Unknown};
+    use Severity::{Error, Info, Warning};
+    let rose = event.value_us >= event.baseline.mean();
+    let gave_up = event.errno == 0;
+    let (kind, severity, outcome, message): (_, _, _, message::Message) = match event.kind {
+        kind::RTT_SPIKE => ("network.rtt_spike", Warning, Unknown, message::rtt_spike),
+        kind::RTT_SHIFT if rose => ("network.rtt_shift", Warning, Unknown, message::rtt_shift),
+        kind::RTT_SHIFT => ("network.rtt_shift", Info, Unknown, message::rtt_shift),
+        kind::CONNECTION_REFUSED => ("network.connection_refused", Error, Failure, message::refused),
+        kind::CONNECTION_TIMEOUT if gave_up => {
+            ("network.connection_timeout", Error, Timeout, message::gave_up)
+        }
+        kind::CONNECTION_TIMEOUT => ("network.connection_timeout", Error, Timeout, message::timeout),
+        kind::CONNECTION_UNREACHABLE => {
+            ("network.connection_unreachable", Error, Failure, message::unreachable)
+        }
+        kind::CONNECTION_RESET => ("network.connection_reset", Error, Failure, message::reset),
+        kind::CONNECT_SLOW => ("network.connect_slow", Warning, Outcome::Success, message::connect_slow),
+        kind::RETRANSMIT_BURST => ("network.retransmit_burst", Warning, Unknown, message::retransmit_burst),
+        other => return Err(Malformed::Kind(other)),
+    };
+    let header = &event.header;
+    Ok(Anomaly {
+        kind,
+        severity,
+        outcome,
+        time_ns: header.time_ns,
+        cgroup_id: header.cgroup_id,
+        pid: header.pid,
+        comm: header.comm,
+        peer: Some((address(event.remote), event.remote_port)),
+        detail: u32::from(service_port(event)),
+        data: data(event),
+        baseline: normal(event),
+        magnitude: event.value_us,
+        count: 1 + u64::from(header.held_back),
+        message,
+    })
+}
+
+/// The port that names the service: for an inbound connection the local one.
+fn service_port(event: &NetworkEvent) -> u16 {
+    if event.direction == direction::INBOUND { event.local_port } else { event.remote_port }
+}
+
+fn address(bytes: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+fn data(event: &NetworkEvent) -> Data {
+    let mut data = Vec::with_capacity(8);
+    let mut put = |key, value: Value| data.push((key, value));
+    match event.kind {
+        kind::RTT_SPIKE => put("rtt_us", event.value_us.into()),
+        kind::RTT_SHIFT => {
+            put("rtt_us", event.value_us.into());
+            put("since_ms", (event.header.time_ns.saturating_sub(event.since_ns) / 1_000_000).into());
+        }
+        kind::CONNECT_SLOW => put("handshake_us", event.value_us.into()),
+        kind::CONNECTION_RESET => {
+            put("bytes_received", event.bytes_received.into());
+            put("bytes_acked", event.bytes_acked.into());
+        }
+        kind::RETRANSMIT_BURST => {
+            put("retransmits", u64::from(event.retransmits).into());
+            put("segments", u64::from(event.segments).into());
+            put("window_us", event.value_us.into());
+        }
+        _ => put("elapsed_us", event.value_us.into()),
+    }
+    if matches!(event.kind, kind::CONNECTION_TIMEOUT | kind::CONNECTION_UNREACHABLE | kind::CONNECT_SLOW) {
+        put("syns", (u64::from(event.retransmits) + 1).into());
+    }
+    if let Some(error) = errno(event.errno) {
+        put("error", error.into());
+    }
+    let local = address(event.local);
+    if !local.is_unspecified() {
+        put("local_address", Value::Text(local.to_string().into()));
+    }
+    if event.local_port != 0 {
+        put("local_port", u64::from(event.local_port).into());
+    }
+    match event.direction {
+        direction::OUTBOUND => put("direction", "outbound".into()),
+        direction::INBOUND => put("direction", "inbound".into()),
+        _ => {}
+    }
+    Data(data)
+}
+
+/// Those that a failed connect ends with, `include/uapi/asm-generic/errno.h`.
+fn errno(errno: u32) -> Option<&'static str> {
+    Some(match errno {
+        101 => "ENETUNREACH",
+        104 => "ECONNRESET",
+        110 => "ETIMEDOUT",
+        111 => "ECONNREFUSED",
+        113 => "EHOSTUNREACH",
+        _ => return None,
+    })
+}
+
+fn normal(event: &NetworkEvent) -> Option<Normal> {
+    let baseline: &Baseline = &event.baseline;
+    let (value, unit) = match event.kind {
+        kind::RTT_SPIKE | kind::RTT_SHIFT | kind::CONNECT_SLOW => (event.value_us, "us"),
+        kind::RETRANSMIT_BURST => {
+            let share = u64::from(event.retransmits) * 1024 / u64::from(event.segments.max(1));
+            (share, "1/1024")
+        }
+        _ => return None,
+    };
+    let mean = baseline.mean();
+    Some(Normal {
+        mean,
+        deviation: baseline.deviation(),
+        unit,
+        samples: baseline.samples(),
+        ratio: (mean > 0).then(|| (value as f64 / mean as f64 * 10.0).round() / 10.0),
+    })
+}

@@ -91,8 +91,8 @@ struct Connection {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Socket {
-    /// Its address; another one's is a miss.
-    sk: u64,
+    /// See [`socket_id`]; another one's is a miss, 0 is free.
+    id: u64,
     /// `rack.mstamp` of the last sample.
     stamp: u64,
     /// Least sample of the block before.
@@ -165,11 +165,20 @@ fn tcp_sock(sk: *const u8) -> Option<*const u8> {
     if tp.is_null() { None } else { Some(tp.cast_const().cast()) }
 }
 
+/// What tells a connection in its slot: the kernel's hash of it, and its ports. The verifier lets no program
+/// calculate with the socket's address.
 #[inline(always)]
-fn slot(sk: *const u8) -> Option<&'static mut Socket> {
-    // Sockets are slab objects: the low bits say nothing. Fibonacci hashing spreads the others.
-    let hash = ((sk as u64) >> 6).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
-    let socket = SOCKETS.get_ptr_mut(hash as u32 & (SOCKETS_LEN - 1))?;
+fn socket_id(sk: *const u8) -> u64 {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let hash: u32 = unsafe { load(sk, &OFFSETS[net::HASH]) };
+    // SAFETY: as above.
+    let ports: u32 = unsafe { load(sk, &OFFSETS[net::PORTPAIR]) };
+    u64::from(ports) << 32 | u64::from(hash)
+}
+
+#[inline(always)]
+fn slot(id: u64) -> Option<&'static mut Socket> {
+    let socket = SOCKETS.get_ptr_mut(id as u32 & (SOCKETS_LEN - 1))?;
     // SAFETY: a map value. Runs for one socket are under its lock.
     Some(unsafe { &mut *socket })
 }
@@ -178,9 +187,10 @@ fn round_trip(sk: *const u8) {
     let Some(tp) = tcp_sock(sk) else { return };
     // SAFETY: typed pointers and offsets of their fields.
     let stamp: u64 = unsafe { load(tp, &OFFSETS[net::RACK_MSTAMP]) };
-    let Some(socket) = slot(sk) else { return };
-    if socket.sk != sk as u64 {
-        *socket = meet(sk, stamp);
+    let id = socket_id(sk);
+    let Some(socket) = slot(id) else { return };
+    if socket.id != id {
+        *socket = meet(sk, id, stamp);
         // SAFETY: as above.
         socket.segs_out = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
         return;
@@ -239,9 +249,9 @@ fn round_trip(sk: *const u8) {
 
 /// A socket seen for the first time: who opened it is told by the listening ports.
 #[inline(always)]
-fn meet(sk: *const u8, stamp: u64) -> Socket {
+fn meet(sk: *const u8, id: u64, stamp: u64) -> Socket {
     let mut socket = Socket {
-        sk: sk as u64,
+        id,
         stamp,
         before: u32::MAX,
         least: u32::MAX,
@@ -356,10 +366,11 @@ fn closed(sk: *const u8) {
 /// The socket begins or ends: another one may come to its address.
 #[inline(always)]
 fn forget_samples(sk: *const u8) {
-    if let Some(socket) = slot(sk)
-        && socket.sk == sk as u64
+    let id = socket_id(sk);
+    if let Some(socket) = slot(id)
+        && socket.id == id
     {
-        socket.sk = 0;
+        socket.id = 0;
     }
 }
 
@@ -370,7 +381,9 @@ fn reset(sk: *const u8) {
     if i32::from(state) != ESTABLISHED {
         return;
     }
-    let socket = slot(sk).filter(|socket| socket.sk == sk as u64).map_or_else(|| meet(sk, 0), |s| *s);
+    let id = socket_id(sk);
+    let Some(slot) = slot(id) else { return };
+    let socket = if slot.id == id { *slot } else { meet(sk, id, 0) };
     if socket.own != 0 {
         return;
     }
@@ -399,9 +412,10 @@ fn retransmit(sk: *const u8) {
         return;
     }
     let Some(tp) = tcp_sock(sk) else { return };
-    let Some(socket) = slot(sk) else { return };
-    if socket.sk != sk as u64 {
-        *socket = meet(sk, 0);
+    let id = socket_id(sk);
+    let Some(socket) = slot(id) else { return };
+    if socket.id != id {
+        *socket = meet(sk, id, 0);
         // SAFETY: as above. The one that is sent again counts already.
         socket.segs_out = unsafe { load::<u32>(tp, &OFFSETS[net::SEGS_OUT]) }.wrapping_sub(1);
     }

@@ -1,0 +1,119 @@
+//! What each anomaly says to people, in one sentence.
+
+use std::fmt;
+
+use crate::occurrence::{Normal, Occurrence};
+
+/// Says it, once it is named.
+pub(super) type Message = fn(&Occurrence) -> String;
+
+pub(super) fn rtt_spike(o: &Occurrence) -> String {
+    format!("{}: RTT {} is {}{}", o.subject(), Way(o), Micros(number(o, "rtt_us")), times(o))
+}
+
+pub(super) fn rtt_shift(o: &Occurrence) -> String {
+    let since = Micros(number(o, "since_ms") * 1000);
+    format!(
+        "{}: RTT {} has been {} for {since}{}",
+        o.subject(),
+        Way(o),
+        Micros(number(o, "rtt_us")),
+        times(o)
+    )
+}
+
+pub(super) fn refused(o: &Occurrence) -> String {
+    format!("{}: connection {} was refused: nothing listens there, or it is rejected", o.subject(), Way(o))
+}
+
+pub(super) fn timeout(o: &Occurrence) -> String {
+    let elapsed = Micros(number(o, "elapsed_us"));
+    format!("{}: no answer {} to {} in {elapsed}", o.subject(), Way(o), syns(o))
+}
+
+pub(super) fn gave_up(o: &Occurrence) -> String {
+    let elapsed = Micros(number(o, "elapsed_us"));
+    format!("{}: gave up connecting {} after {elapsed}: no answer to {}", o.subject(), Way(o), syns(o))
+}
+
+pub(super) fn unreachable(o: &Occurrence) -> String {
+    let what = if o.data.text("error") == Some("ENETUNREACH") { "network" } else { "host" };
+    format!("{}: connection {} failed: {what} unreachable", o.subject(), Way(o))
+}
+
+pub(super) fn reset(o: &Occurrence) -> String {
+    let (received, acked) = (number(o, "bytes_received"), number(o, "bytes_acked"));
+    format!(
+        "{}: connection {} was reset by the peer after {acked} bytes sent, {received} received",
+        o.subject(),
+        Way(o)
+    )
+}
+
+pub(super) fn connect_slow(o: &Occurrence) -> String {
+    let handshake = Micros(number(o, "handshake_us"));
+    format!("{}: connecting {} took {handshake}{}", o.subject(), Way(o), times(o))
+}
+
+pub(super) fn retransmit_burst(o: &Occurrence) -> String {
+    let (again, of) = (number(o, "retransmits"), number(o, "segments"));
+    format!(
+        "{}: {again} of {of} segments {} were sent again within {}",
+        o.subject(),
+        Way(o),
+        Micros(number(o, "window_us"))
+    )
+}
+
+fn number(o: &Occurrence, key: &str) -> u64 {
+    o.data.number(key).unwrap_or_default()
+}
+
+fn syns(o: &Occurrence) -> String {
+    match number(o, "syns") {
+        1 => "1 SYN".to_owned(),
+        n => format!("{n} SYNs"),
+    }
+}
+
+/// `, 8.2 times its normal 5 ms`
+fn times(o: &Occurrence) -> String {
+    match o.baseline {
+        Some(Normal { mean, ratio: Some(ratio), .. }) => {
+            format!(", {ratio} times its normal {}", Micros(mean))
+        }
+        _ => String::new(),
+    }
+}
+
+/// `to redis.default:6379`, `from 10.0.0.7 to port 443`
+struct Way<'a>(&'a Occurrence);
+
+impl fmt::Display for Way<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(peer) = &self.0.peer else { return f.write_str("to an unknown peer") };
+        if self.0.data.text("direction") == Some("inbound") {
+            let port = number(self.0, "local_port");
+            match &peer.pod {
+                Some(pod) => write!(f, "from {pod} to port {port}"),
+                None => write!(f, "from {} to port {port}", peer.address),
+            }
+        } else {
+            write!(f, "to {peer}")
+        }
+    }
+}
+
+/// Microseconds in the unit that people would use.
+struct Micros(u64);
+
+impl fmt::Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            us @ 0..1_000 => write!(f, "{us} us"),
+            us @ 1_000..10_000 => write!(f, "{:.1} ms", us as f64 / 1e3),
+            us @ 10_000..1_000_000 => write!(f, "{} ms", us / 1_000),
+            us => write!(f, "{:.1} s", us as f64 / 1e6),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The way of an event: record -> judge -> fold -> (queue) -> enrich -> sinks.
+
+pub mod fold;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use ulid::Ulid;
+
+use self::fold::Fold;
+use crate::{
+    clock,
+    kernel::Events,
+    metrics::Metrics,
+    observer::{Anomaly, Judge},
+    occurrence::{Occurrence, Peer, Process, SOURCE},
+};
+
+/// How often windows are closed and waiting spikes are said.
+const TICK: Duration = Duration::from_millis(250);
+/// Records taken before the task lets others run.
+const BURST: usize = 1024;
+
+/// The first half, one a task and observer: from its ring to the queue of anomalies.
+#[derive(Debug)]
+pub struct Stage {
+    /// The observer's name.
+    pub observer: &'static str,
+    /// Where anomalies go.
+    pub anomalies: mpsc::Sender<Anomaly>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Stage {
+    /// Runs until `stop` says so; then takes what is left in the ring.
+    pub async fn run(
+        &self,
+        events: &mut Events,
+        judge: &mut dyn Judge,
+        fold: &mut Fold,
+        stop: impl Future<Output = ()>,
+    ) {
+        let mut stop = std::pin::pin!(stop);
+        let mut tick = tokio::time::interval(TICK);
+        let mut out = Vec::new();
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                _ = tick.tick() => {
+                    judge.tick(clock::boot_ns(), &mut out);
+                    self.admit(&mut out, fold);
+                    fold.flush(clock::boot_ns(), &mut out);
+                    self.send(&mut out);
+                }
+                ready = events.ready() => {
+                    if let Err(error) = ready {
+                        tracing::error!(observer = self.observer, %error, "the ring cannot be waited for");
+                        return;
+                    }
+                    self.take(events, judge, fold, &mut out);
+                }
+            }
+        }
+        self.take(events, judge, fold, &mut out);
+        judge.tick(u64::MAX, &mut out);
+        self.admit(&mut out, fold);
+        fold.finish(&mut out);
+        self.send(&mut out);
+    }
+
+    fn take(&self, events: &mut Events, judge: &mut dyn Judge, fold: &mut Fold, out: &mut Vec<Anomaly>) {
+        while let Some(record) = events.next() {
+            self.observe(&record, judge, out);
+            drop(record);
+            self.admit(out, fold);
+        }
+    }
+
+    /// One record: what it means is added to `out`.
+    pub fn observe(&self, record: &[u8], judge: &mut dyn Judge, out: &mut Vec<Anomaly>) {
+        self.metrics.event(self.observer);
+        if let Err(malformed) = judge.observe(record, out) {
+            self.metrics.dropped("record", "malformed", 1);
+            tracing::warn!(observer = self.observer, %malformed, "an event cannot be read");
+        }
+    }
+
+    /// Counts anomalies and sends those that are no repeats.
+    fn admit(&self, out: &mut Vec<Anomaly>, fold: &mut Fold) {
+        for anomaly in out.drain(..) {
+            self.metrics.anomalies(self.observer, anomaly.kind, anomaly.count);
+            if let Some(first) = fold.admit(anomaly, clock::boot_ns()) {
+                self.queue(first);
+            }
+        }
+    }
+
+    fn send(&self, out: &mut Vec<Anomaly>) {
+        out.drain(..).for_each(|anomaly| self.queue(anomaly));
+    }
+
+    fn queue(&self, anomaly: Anomaly) {
+        let count = anomaly.count;
+        if self.anomalies.try_send(anomaly).is_err() {
+            self.metrics.dropped("enrich", "queue_full", count);
+        }
+    }
+}
+
+/// Makes the occurrence of an anomaly, as yet without a workload.
+#[must_use]
+pub fn occurrence(anomaly: Anomaly, cluster: Option<&Arc<str>>, node: &Arc<str>) -> Occurrence {
+    let time_unix_ns = clock::unix_ns(anomaly.time_ns);
+    let process = (anomaly.pid != 0).then(|| Process { pid: anomaly.pid, comm: comm(&anomaly.comm) });
+    let peer = anomaly.peer.map(|(address, port)| Peer {
+        address,
+        port,
+        namespace: None,
+        service: None,
+        pod: None,
+        owner: None,
+    });
+    Occurrence {
+        id: Ulid::from_parts(time_unix_ns / 1_000_000, fastrand::u128(..)),
+        time_unix_ns,
+        source: SOURCE,
+        kind: anomaly.kind,
+        severity: anomaly.severity,
+        outcome: anomaly.outcome,
+        message: String::new(),
+        cluster: cluster.cloned(),
+        node: Arc::clone(node),
+        workload: None,
+        process,
+        peer,
+        data: anomaly.data,
+        baseline: anomaly.baseline,
+        count: anomaly.count,
+    }
+}
+
+/// A command name without its padding; bytes that are no UTF-8 become U+FFFD.
+fn comm(padded: &[u8; 16]) -> String {
+    let end = padded.iter().position(|byte| *byte == 0).unwrap_or(padded.len());
+    String::from_utf8_lossy(&padded[..end]).into_owned()
+}
