@@ -22,6 +22,7 @@ async fn main() {
         eprintln!("{} {:?}", h.hook.program, h.state);
     }
     eprintln!("{:?}", loaded.degraded);
+    eprintln!("ready");
     let (tx, mut rx) = tokio::sync::mpsc::channel(1000);
     let stage = pipeline::Stage {
         observer: "network",
