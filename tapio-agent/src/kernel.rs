@@ -20,25 +20,10 @@ use aya::{
 use tapio_common::{ABSENT, AGENT, Agent, COUNTS, Counts, EVENTS, OFFSETS, SETTINGS};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::observer::{Attach, Hook};
+use crate::observer::{Attach, Hook, Object};
 
 /// Where a kernel shows its types.
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
-
-/// What an observer brings: its compiled programs, and what they need.
-#[derive(Debug)]
-pub struct Object<'a> {
-    /// The observer's name.
-    pub name: &'static str,
-    /// ELF, eight-byte aligned.
-    pub bytes: &'a [u8],
-    /// Its programs.
-    pub hooks: &'static [Hook],
-    /// The fields that they load.
-    pub fields: &'static [&'static str],
-    /// Its `SETTINGS` constant.
-    pub settings: &'a [u8],
-}
 
 /// Why a hook is not attached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,12 +59,11 @@ pub struct Loaded {
     pub hooks: Vec<HookState>,
     /// What it knows less than it should, for people.
     pub degraded: Option<String>,
-    /// Its ring of events.
-    pub events: Events,
+    ring: Option<RingBuf<MapData>>,
     /// Its counts.
     pub counts: CountsReader,
     /// Keeps the programs attached.
-    _programs: Ebpf,
+    programs: Ebpf,
 }
 
 /// The consumer of an observer's ring buffer.
@@ -150,13 +134,54 @@ impl Kernel {
             Some(map) => listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root).err(),
             None => None,
         };
-        let events = Events::new(RingBuf::try_from(take(&mut programs, EVENTS)?)?)?;
+        let ring = Some(RingBuf::try_from(take(&mut programs, EVENTS)?)?);
         let counts = CountsReader {
             map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,
             programs: u32::try_from(object.hooks.len())?,
         };
-        Ok(Loaded { hooks, degraded, events, counts, _programs: programs })
+        Ok(Loaded { hooks, degraded, ring, counts, programs })
     }
+}
+
+impl Loaded {
+    /// Its ring of events, once. Within a runtime only: programs are attached before there is one.
+    ///
+    /// # Errors
+    /// It was taken before, or the runtime cannot wait for it.
+    pub fn events(&mut self) -> anyhow::Result<Events> {
+        let ring = self.ring.take().context("the ring is read by someone else")?;
+        Events::new(ring).context("the ring cannot be waited for")
+    }
+
+    /// How often each attached program ran and how long that took, in the order of its hooks. Zero unless
+    /// [`measure`] or `sysctl kernel.bpf_stats_enabled=1` is on.
+    #[must_use]
+    pub fn run_times(&self) -> Vec<(&'static str, RunTime)> {
+        let attached = self.hooks.iter().filter(|hook| hook.state.is_ok());
+        attached
+            .filter_map(|HookState { hook, .. }| {
+                let info = self.programs.program(hook.program)?.info().ok()?;
+                Some((hook.program, RunTime { runs: info.run_count(), total: info.run_time() }))
+            })
+            .collect()
+    }
+}
+
+/// What the kernel measured of one program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunTime {
+    /// Runs.
+    pub runs: u64,
+    /// Time of all of them.
+    pub total: std::time::Duration,
+}
+
+/// Has the kernel measure the programs' run times until the descriptor is closed (`BPF_ENABLE_STATS`).
+///
+/// # Errors
+/// No right: it takes CAP_SYS_ADMIN.
+pub fn measure() -> anyhow::Result<std::os::fd::OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime).context("the kernel does not measure programs")
 }
 
 impl Events {
@@ -222,9 +247,9 @@ fn attach(programs: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), HookError> 
         .program_mut(hook.program)
         .ok_or_else(|| HookError::Failed(format!("the object has no program {}", hook.program)))?;
     match hook.attach {
-        Attach::BtfTracepoint => {
+        Attach::BtfTracepoint(tracepoint) => {
             let program: &mut BtfTracePoint = program.try_into().map_err(explain_hook)?;
-            program.load(hook.program, btf).map_err(explain_hook)?;
+            program.load(tracepoint, btf).map_err(explain_hook)?;
             program.attach().map_err(explain_hook)?;
         }
     }

@@ -10,8 +10,3 @@ pub mod pipeline;
 pub mod sink;
 
 include!(concat!(env!("OUT_DIR"), "/objects.rs"));
-
-/// temporary
-pub fn obj(name: &str) -> &'static [u8] {
-    object(name).unwrap()
-}

@@ -9,15 +9,7 @@ async fn main() {
     let kernel = kernel::Kernel::open("/proc".as_ref()).unwrap();
     let settings = Default::default();
     let ks = Network::kernel_settings(&settings);
-    let mut loaded = kernel
-        .load(&kernel::Object {
-            name: "network",
-            bytes: obj("network"),
-            hooks: Network::HOOKS,
-            fields: Network::FIELDS,
-            settings: &ks,
-        })
-        .unwrap();
+    let mut loaded = kernel.load(&observer::object::<Network>(&ks).unwrap()).unwrap();
     for h in &loaded.hooks {
         eprintln!("{} {:?}", h.hook.program, h.state);
     }
@@ -41,7 +33,9 @@ async fn main() {
         }
     });
     stage
-        .run(&mut loaded.events, &mut judge, &mut fold, async { tokio::signal::ctrl_c().await.unwrap() })
+        .run(&mut loaded.events().unwrap(), &mut judge, &mut fold, async {
+            tokio::signal::ctrl_c().await.unwrap()
+        })
         .await;
     for (h, c) in loaded.hooks.iter().zip(loaded.counts.read().unwrap()) {
         eprintln!("{} {:?}", h.hook.program, c);

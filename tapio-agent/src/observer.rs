@@ -6,6 +6,7 @@ pub mod network;
 
 use std::net::IpAddr;
 
+use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 
 use crate::occurrence::{Data, Normal, Occurrence, Outcome, Severity};
@@ -13,7 +14,7 @@ use crate::occurrence::{Data, Normal, Occurrence, Outcome, Severity};
 /// One place in the kernel that an observer watches.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
-    /// Kernel program in the observer's object, which has the name of the tracepoint.
+    /// Kernel program in the observer's object.
     pub program: &'static str,
     /// How it is attached.
     pub attach: Attach,
@@ -23,11 +24,26 @@ pub struct Hook {
     pub gives: &'static str,
 }
 
+/// What an observer brings: its compiled programs, and what they need.
+#[derive(Debug)]
+pub struct Object<'a> {
+    /// The observer's name.
+    pub name: &'static str,
+    /// ELF, eight-byte aligned.
+    pub bytes: &'a [u8],
+    /// Its programs.
+    pub hooks: &'static [Hook],
+    /// The fields that they load.
+    pub fields: &'static [&'static str],
+    /// Its `SETTINGS` constant.
+    pub settings: &'a [u8],
+}
+
 /// How a kernel program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
-    /// A tracepoint with typed arguments (`tp_btf`).
-    BtfTracepoint,
+    /// To this tracepoint, with typed arguments (`tp_btf`).
+    BtfTracepoint(&'static str),
 }
 
 /// A judgement on one or several events, not yet named.
@@ -72,6 +88,16 @@ pub enum Malformed {
     /// It says that it is of a kind this version does not know.
     #[error("a record of kind {0}")]
     Kind(u32),
+}
+
+/// The compiled kernel programs of an observer, with what they need.
+///
+/// # Errors
+/// The build did not embed them.
+pub fn object<O: Observer>(settings: &[u8]) -> anyhow::Result<Object<'_>> {
+    let bytes =
+        crate::object(O::NAME).with_context(|| format!("no kernel object {} is embedded", O::NAME))?;
+    Ok(Object { name: O::NAME, bytes, hooks: O::HOOKS, fields: O::FIELDS, settings })
 }
 
 /// What the pipeline runs: an observer of whichever type.

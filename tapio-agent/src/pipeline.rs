@@ -18,8 +18,6 @@ use crate::{
 
 /// How often windows are closed and waiting spikes are said.
 const TICK: Duration = Duration::from_millis(250);
-/// Records taken before the task lets others run.
-const BURST: usize = 1024;
 
 /// The first half, one a task and observer: from its ring to the queue of anomalies.
 #[derive(Debug)]
@@ -72,7 +70,7 @@ impl Stage {
     fn take(&self, events: &mut Events, judge: &mut dyn Judge, fold: &mut Fold, out: &mut Vec<Anomaly>) {
         while let Some(record) = events.next() {
             self.observe(&record, judge, out);
-            drop(record);
+
             self.admit(out, fold);
         }
     }

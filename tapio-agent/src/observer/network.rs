@@ -78,25 +78,25 @@ impl Observer for Network {
     const HOOKS: &'static [Hook] = &[
         Hook {
             program: "tcp_probe",
-            attach: Attach::BtfTracepoint,
+            attach: Attach::BtfTracepoint("tcp_probe"),
             needs: &socket_and::<3, 15>([net::RACK_MSTAMP, net::RACK_RTT, net::SEGS_OUT]),
             gives: "network.rtt_spike, network.rtt_shift",
         },
         Hook {
             program: "inet_sock_set_state",
-            attach: Attach::BtfTracepoint,
+            attach: Attach::BtfTracepoint("inet_sock_set_state"),
             needs: &socket_and::<3, 15>([net::ERR, net::PROTOCOL, net::TOTAL_RETRANS]),
             gives: "network.connection_refused, _timeout and _unreachable, network.connect_slow, and who connected",
         },
         Hook {
             program: "tcp_retransmit_skb",
-            attach: Attach::BtfTracepoint,
+            attach: Attach::BtfTracepoint("tcp_retransmit_skb"),
             needs: &socket_and::<1, 13>([net::SEGS_OUT]),
             gives: "network.retransmit_burst",
         },
         Hook {
             program: "tcp_receive_reset",
-            attach: Attach::BtfTracepoint,
+            attach: Attach::BtfTracepoint("tcp_receive_reset"),
             needs: &socket_and::<2, 14>([net::BYTES_RECEIVED, net::BYTES_ACKED]),
             gives: "network.connection_reset",
         },
