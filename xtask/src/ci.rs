@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::toolchain::{self, Route};
-use crate::{machine, setup, test};
+use crate::{machine, setup, test, toolchain};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -47,9 +46,7 @@ fn lints() -> Result<()> {
 /// The kernel programs need their own compiler's clippy.
 fn kernel_lints() -> Result<()> {
     let toolchain = toolchain::find().map_err(anyhow::Error::msg)?;
-    let mut version = toolchain.cargo();
-    version.args(["clippy", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
-    if toolchain.route() == Route::Debian || !version.status().is_ok_and(|status| status.success()) {
+    if !toolchain.has_clippy() {
         let route = toolchain.route().name();
         eprintln!("skipped: the {route} route's compiler has no clippy, the kernel programs are not linted");
         return Ok(());

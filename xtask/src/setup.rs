@@ -45,6 +45,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     compilers(&routes)?;
     test_tools();
     if ci {
+        kernel_clippy();
         cargo_deny()?;
     }
     Ok(())
@@ -99,7 +100,7 @@ fn install(route: Route) -> Result<()> {
 fn install_nightly() -> Result<()> {
     let mut rustup = Command::new("rustup");
     rustup.args(["toolchain", "install", NIGHTLY, "--no-self-update", "--profile", "minimal"]);
-    rustup.args(["--component", "rust-src", "--component", "clippy"]);
+    rustup.args(["--component", "rust-src"]);
     machine::run(&mut rustup)
 }
 
@@ -162,6 +163,19 @@ fn test_tools() {
         if let Err(error) = machine::apt_install(&[package]) {
             say(&format!("{package} could not be installed, those tests will be skipped: {error:#}"));
         }
+    }
+}
+
+/// The nightly's clippy, for the kernel programs. Without it they are not linted, and `ci` says so.
+fn kernel_clippy() {
+    let Ok(toolchain) = toolchain::find() else { return };
+    if toolchain.has_clippy() || toolchain.route() == Route::Debian {
+        return;
+    }
+    say(&format!("{NIGHTLY} has no clippy: adding it"));
+    let mut rustup = Command::new("rustup");
+    if let Err(error) = machine::run(rustup.args(["component", "add", "clippy", "--toolchain", NIGHTLY])) {
+        say(&format!("the kernel programs will not be linted: {error:#}"));
     }
 }
 

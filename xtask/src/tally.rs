@@ -9,7 +9,7 @@ pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     pub(crate) skipped: usize,
-    /// One line for each test or suite that was skipped, and for what went wrong around the tests.
+    /// One line for each test that failed or was skipped, and for what went wrong around them.
     pub(crate) notes: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ impl Reader {
         } else if let Some(rest) = line.strip_prefix("running ") {
             self.announced += number_before(rest, " test").unwrap_or(0);
         } else if self.section == Section::Report {
-            self.ignored(line);
+            self.reported(line);
         } else {
             self.printed(line);
         }
@@ -96,15 +96,18 @@ impl Reader {
         self.tally.skipped += count(" ignored") + skipped;
     }
 
-    /// `test name ... ignored, reason`
-    fn ignored(&mut self, line: &str) {
-        let Some((name, reason)) =
-            line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ignored"))
+    /// `test name ... ignored, reason` or `test name ... FAILED`
+    fn reported(&mut self, line: &str) {
+        let Some((name, became)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "))
         else {
             return;
         };
-        let reason = reason.strip_prefix(", ").unwrap_or("ignored");
-        self.tally.notes.push(format!("skipped {name}: {reason}"));
+        if became == "FAILED" {
+            self.tally.notes.push(format!("FAILED {name}"));
+        } else if let Some(reason) = became.strip_prefix("ignored") {
+            let reason = reason.strip_prefix(", ").unwrap_or("ignored");
+            self.tally.notes.push(format!("skipped {name}: {reason}"));
+        }
     }
 
     fn printed(&mut self, line: &str) {
@@ -174,7 +177,8 @@ test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
     fn a_skip_is_never_a_pass() {
         let (tally, shown) = read(OUTPUT, false);
         assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 1, 2));
-        assert_eq!(tally.notes, ["skipped ignored_one: no such hook", "skipped skipping: no tbf"]);
+        let notes = ["FAILED failing", "skipped ignored_one: no such hook", "skipped skipping: no tbf"];
+        assert_eq!(tally.notes, notes);
         assert!(shown.contains("thread 'failing' panicked") && !shown.contains("some text"));
     }
 
