@@ -19,9 +19,13 @@ pub(crate) fn task(names: &[String]) -> Result<()> {
         arguments.push("--benches");
     }
     arguments.extend(names.iter().flat_map(|name| ["--bench", name]));
-    let benches = executable::build(&arguments)?;
+    let mut benches = executable::build(&arguments)?;
+    benches.retain(|bench| bench.kind == "bench");
+    if benches.is_empty() {
+        bail!("there are no benches in tapio-agent/benches");
+    }
     let mut failed = Vec::new();
-    for bench in benches.iter().filter(|bench| bench.kind == "bench") {
+    for bench in &benches {
         eprintln!("\n== {}", bench.target);
         if let Err(error) = run_bench(bench) {
             eprintln!("{}: {error:#}", bench.target);
@@ -40,7 +44,11 @@ fn run_bench(bench: &Executable) -> Result<()> {
     } else {
         Command::new(&bench.path)
     };
-    command.arg("--bench").current_dir(&bench.directory).stdout(Stdio::piped());
+    command
+        .arg("--bench")
+        .current_dir(&bench.directory)
+        .env("CARGO_MANIFEST_DIR", &bench.directory)
+        .stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot run it")?;
     let output = child.stdout.take().context("it has no output")?;
     for line in BufReader::new(output).lines() {

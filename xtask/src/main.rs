@@ -92,7 +92,7 @@ fn perform(arguments: &[String]) -> Result<()> {
 fn help() -> String {
     let mut text = String::from("Usage: cargo xtask TASK\n");
     for task in TASKS {
-        text.push_str(&format!("\n  {} {}\n", task.name, task.arguments));
+        text.push_str(&format!("\n  {}\n", format!("{} {}", task.name, task.arguments).trim_end()));
         for line in task.about.lines() {
             text.push_str(&format!("      {line}\n"));
         }

@@ -98,6 +98,9 @@ fn install(route: Route) -> Result<()> {
 }
 
 fn install_nightly() -> Result<()> {
+    if machine::program("rustup").is_none() {
+        bail!("rustup is not installed");
+    }
     let mut rustup = Command::new("rustup");
     rustup.args(["toolchain", "install", NIGHTLY, "--no-self-update", "--profile", "minimal"]);
     rustup.args(["--component", "rust-src"]);

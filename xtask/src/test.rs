@@ -79,7 +79,8 @@ fn run_suite(executable: &Executable, filter: Option<&str>) -> Result<Tally> {
     } else {
         Command::new(&executable.path)
     };
-    command.current_dir(&executable.directory).arg("--show-output").args(filter);
+    command.current_dir(&executable.directory).env("CARGO_MANIFEST_DIR", &executable.directory);
+    command.arg("--show-output").args(filter);
     counted(command)
 }
 
