@@ -82,19 +82,20 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     if program("apt-get").is_none() {
         bail!("there is no apt-get on this machine to install {}", packages.join(" "));
     }
-    if apt(&["install", "--no-remove"], packages).is_ok() {
+    let install = &["install", "--no-remove"];
+    if apt(install, packages)?.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
         return Ok(());
     }
     // A new machine has no package lists, an old one may have lists of what is gone.
-    apt(&["update"], &[])?;
-    apt(&["install", "--no-remove"], packages)
+    run(&mut apt(&["update"], &[])?)?;
+    run(&mut apt(install, packages)?)
 }
 
-fn apt(action: &[&str], packages: &[&str]) -> Result<()> {
+fn apt(action: &[&str], packages: &[&str]) -> Result<Command> {
     let mut command = as_root("env")?;
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "--no-install-recommends"]);
     command.args(["-o", "Dpkg::Use-Pty=0"]).args(action).args(packages);
     // Its report, a line for each package, is not worth a screen; its errors are.
     command.stdout(Stdio::null());
-    run(&mut command)
+    Ok(command)
 }

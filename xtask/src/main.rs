@@ -2,8 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
+mod ci;
+mod executable;
 mod machine;
+mod run;
 mod setup;
+mod tally;
+mod test;
 mod toolchain;
 
 use std::env;
@@ -19,14 +25,42 @@ struct Task {
     run: fn(&[String]) -> Result<()>,
 }
 
-const TASKS: &[Task] = &[Task {
-    name: "setup",
-    arguments: "[--route=rustup|debian] [--ci]",
-    about: "Install what building and testing need; what is there is left alone.\n\
+const TASKS: &[Task] = &[
+    Task {
+        name: "setup",
+        arguments: "[--route=rustup|debian] [--ci]",
+        about: "Install what building and testing need; what is there is left alone.\n\
                 --route forces one way to the kernel programs' compiler;\n\
                 --ci adds what only `ci` needs",
-    run: setup::task,
-}];
+        run: setup::task,
+    },
+    Task {
+        name: "run",
+        arguments: "[-- ARGUMENTS]",
+        about: "Set up, build and run Tapio on this host with readable output.\n\
+                Only Tapio itself runs as root, by sudo where needed",
+        run: run::task,
+    },
+    Task {
+        name: "test",
+        arguments: "[FILTER]",
+        about: "Set up and run every test, or those with FILTER in their names.\n\
+                Only the kernel tests run as root, by sudo where needed; without it they are skipped",
+        run: test::task,
+    },
+    Task {
+        name: "bench",
+        arguments: "[NAME...]",
+        about: "Set up and run the benches, all or these: one `name value unit` a line on stdout",
+        run: bench::task,
+    },
+    Task {
+        name: "ci",
+        arguments: "",
+        about: "Everything a change must pass: format, lints, licences, advisories, tests",
+        run: ci::task,
+    },
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -58,7 +92,7 @@ fn perform(arguments: &[String]) -> Result<()> {
 fn help() -> String {
     let mut text = String::from("Usage: cargo xtask TASK\n");
     for task in TASKS {
-        text.push_str(&format!("\n  {} {}\n", task.name, task.arguments));
+        text.push_str(&format!("\n  {}\n", format!("{} {}", task.name, task.arguments).trim_end()));
         for line in task.about.lines() {
             text.push_str(&format!("      {line}\n"));
         }

@@ -1,7 +1,8 @@
 //! `cargo xtask setup`: makes this machine able to build and test Tapio. What is there is left alone.
 
-use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -44,6 +45,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     compilers(&routes)?;
     test_tools();
     if ci {
+        kernel_clippy();
         cargo_deny()?;
     }
     Ok(())
@@ -89,23 +91,25 @@ fn install(route: Route) -> Result<()> {
         route.compiler().map_err(anyhow::Error::msg)?;
     }
     if let Err(missing) = route.linker() {
-        say(&format!("{missing}: compiling it, one to three minutes"));
+        say(&format!("{missing}: compiling it, about a minute"));
         install_linker(route)?;
     }
     verified(&route.find().map_err(anyhow::Error::msg)?)
 }
 
 fn install_nightly() -> Result<()> {
+    if machine::program("rustup").is_none() {
+        bail!("rustup is not installed");
+    }
     let mut rustup = Command::new("rustup");
     rustup.args(["toolchain", "install", NIGHTLY, "--no-self-update", "--profile", "minimal"]);
-    rustup.args(["--component", "rust-src", "--component", "clippy"]);
+    rustup.args(["--component", "rust-src"]);
     machine::run(&mut rustup)
 }
 
 fn install_linker(route: Route) -> Result<()> {
-    let mut cargo = machine::cargo();
-    cargo.args(["install", "bpf-linker", "--locked", "--version", route.linker_version(), "--root"]);
-    cargo.arg(route.linker_root().map_err(anyhow::Error::msg)?);
+    let root = route.linker_root().map_err(anyhow::Error::msg)?;
+    let mut cargo = cargo_install(&root, "bpf-linker", route.linker_version());
     if route == Route::Debian {
         // Without the prefix a machine with another LLVM, or with /usr/lib64, gives the wrong library directory.
         let prefix = format!("/usr/lib/llvm-{DEBIAN_LLVM}");
@@ -113,6 +117,17 @@ fn install_linker(route: Route) -> Result<()> {
         cargo.env("LLVM_PREFIX", &prefix).env("LLVM_SYS_221_PREFIX", &prefix);
     }
     machine::run(&mut cargo)
+}
+
+/// A `cargo install` into a directory of the tool's own.
+fn cargo_install(root: &Path, package: &str, version: &str) -> Command {
+    let mut cargo = machine::cargo();
+    cargo.args(["install", package, "--locked", "--version", version, "--root"]).arg(root);
+    // Else cargo advises to put the directory there.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(std::iter::once(root.join("bin")).chain(env::split_paths(&path)));
+    cargo.envs(path.map(|path| ("PATH", path)));
+    cargo
 }
 
 /// Compiles and links the probe, since versions alone do not tell whether the linker's LLVM reads what the
@@ -154,17 +169,34 @@ fn test_tools() {
     }
 }
 
-/// Installs `cargo deny` where it is missing. Without optimisation: it runs for seconds, and takes half as
-/// long to compile.
+/// The nightly's clippy, for the kernel programs. Without it they are not linted, and `ci` says so.
+fn kernel_clippy() {
+    let Ok(toolchain) = toolchain::find() else { return };
+    if toolchain.has_clippy() || toolchain.route() == Route::Debian {
+        return;
+    }
+    say(&format!("{NIGHTLY} has no clippy: adding it"));
+    let mut rustup = Command::new("rustup");
+    if let Err(error) = machine::run(rustup.args(["component", "add", "clippy", "--toolchain", NIGHTLY])) {
+        say(&format!("the kernel programs will not be linted: {error:#}"));
+    }
+}
+
+/// Where set-up puts `cargo deny`.
+pub(crate) fn cargo_deny_program() -> Result<PathBuf> {
+    Ok(machine::tool_root(&format!("cargo-deny-{CARGO_DENY}"))?.join("bin/cargo-deny"))
+}
+
+/// Installs `cargo deny` where it is missing. Without optimisation: it runs for seconds, and is
+/// compiled in half the time.
 fn cargo_deny() -> Result<()> {
-    let root = machine::tool_root(&format!("cargo-deny-{CARGO_DENY}"))?;
-    if root.join("bin/cargo-deny").is_file() {
+    if cargo_deny_program()?.is_file() {
         return Ok(());
     }
-    say(&format!("cargo-deny {CARGO_DENY} is missing: compiling it, two to four minutes"));
-    let mut cargo = machine::cargo();
-    cargo.args(["install", "cargo-deny", "--locked", "--debug", "--version", CARGO_DENY, "--root"]).arg(root);
-    machine::run(cargo.env("CARGO_PROFILE_DEV_DEBUG", "0"))
+    say(&format!("cargo-deny {CARGO_DENY} is missing: compiling it, about a minute"));
+    let root = machine::tool_root(&format!("cargo-deny-{CARGO_DENY}"))?;
+    let mut cargo = cargo_install(&root, "cargo-deny", CARGO_DENY);
+    machine::run(cargo.arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "0"))
 }
 
 fn say(text: &str) {

@@ -154,6 +154,11 @@ impl Toolchain {
         command
     }
 
+    /// Whether its cargo has a clippy of the same version; Debian's has none.
+    pub(crate) fn has_clippy(&self) -> bool {
+        self.route == Route::Rustup && output(self.cargo().args(["clippy", "--version"])).is_some()
+    }
+
     /// The compiler itself, with the flags for kernel programs.
     pub(crate) fn rustc(&self) -> Command {
         let mut command = self.tool("rustc");

@@ -1,0 +1,69 @@
+//! `cargo xtask bench`: what Tapio costs and finds, one `name value unit` a line on stdout.
+//!
+//! Each file in `tapio-agent/benches` is a bench. One whose name begins with `kernel` loads kernel programs
+//! and runs as root, the others run as the user. What a bench prints besides its figures goes to stderr.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::executable::{self, Executable};
+use crate::{machine, setup};
+
+/// `bench [NAME...]`
+pub(crate) fn task(names: &[String]) -> Result<()> {
+    setup::task(&[])?;
+    let mut arguments = vec!["bench", "--package", "tapio-agent"];
+    if names.is_empty() {
+        arguments.push("--benches");
+    }
+    arguments.extend(names.iter().flat_map(|name| ["--bench", name]));
+    let mut benches = executable::build(&arguments)?;
+    benches.retain(|bench| bench.kind == "bench");
+    if benches.is_empty() {
+        bail!("there are no benches in tapio-agent/benches");
+    }
+    let mut failed = Vec::new();
+    for bench in &benches {
+        eprintln!("\n== {}", bench.target);
+        if let Err(error) = run_bench(bench) {
+            eprintln!("{}: {error:#}", bench.target);
+            failed.push(bench.target.as_str());
+        }
+    }
+    if !failed.is_empty() {
+        bail!("not measured: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn run_bench(bench: &Executable) -> Result<()> {
+    let mut command = if bench.target.starts_with("kernel") {
+        machine::as_root(&bench.path)?
+    } else {
+        Command::new(&bench.path)
+    };
+    command
+        .arg("--bench")
+        .current_dir(&bench.directory)
+        .env("CARGO_MANIFEST_DIR", &bench.directory)
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot run it")?;
+    let output = child.stdout.take().context("it has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line.context("cannot read what it says")?;
+        if is_figure(&line) { println!("{line}") } else { eprintln!("{line}") }
+    }
+    let status = child.wait().context("cannot wait for it")?;
+    if !status.success() {
+        bail!("it failed ({status})");
+    }
+    Ok(())
+}
+
+/// `rtt_program_ratio 1.8 x`
+fn is_figure(line: &str) -> bool {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    matches!(fields[..], [_, value, _] if value.parse::<f64>().is_ok())
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask ci`: what a change must pass, from a machine with nothing but Rust.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::{machine, setup, test, toolchain};
+
+type Step = (&'static str, fn() -> Result<()>);
+
+/// In this order: what is quick to say no comes first.
+const STEPS: &[Step] = &[
+    ("set-up", || setup::task(&["--ci".into()])),
+    ("format", || machine::run(machine::cargo().args(["fmt", "--all", "--check"]))),
+    ("lints", lints),
+    ("kernel lints", kernel_lints),
+    ("dependencies", dependencies),
+    ("advisories", advisories),
+    ("tests", || test::task(&[])),
+];
+
+/// `ci`
+pub(crate) fn task(arguments: &[String]) -> Result<()> {
+    if let Some(argument) = arguments.first() {
+        bail!("ci takes no arguments, not `{argument}`");
+    }
+    let start = Instant::now();
+    let mut times = Vec::new();
+    for (name, step) in STEPS {
+        eprintln!("\n=== {name}");
+        let step_start = Instant::now();
+        step().map_err(|error| error.context(format!("{name} failed")))?;
+        times.push(format!("{name} {} s", step_start.elapsed().as_secs()));
+    }
+    eprintln!("\nci passed in {} s: {}", start.elapsed().as_secs(), times.join(", "));
+    Ok(())
+}
+
+fn lints() -> Result<()> {
+    let mut cargo = machine::cargo();
+    cargo.args(["clippy", "--workspace", "--exclude", "tapio-ebpf", "--all-targets"]);
+    machine::run(cargo.args(["--", "-D", "warnings"]))
+}
+
+/// The kernel programs need their own compiler's clippy.
+fn kernel_lints() -> Result<()> {
+    let toolchain = toolchain::find().map_err(anyhow::Error::msg)?;
+    if !toolchain.has_clippy() {
+        let route = toolchain.route().name();
+        eprintln!("skipped: the {route} route's compiler has no clippy, the kernel programs are not linted");
+        return Ok(());
+    }
+    let mut cargo = toolchain.cargo();
+    cargo.args(["clippy", "--release", "--package", "tapio-ebpf", "--lib", "--bins"]);
+    cargo.args(["--target", toolchain::TARGET, "--target-dir"]).arg(machine::target_directory()?.join("bpf"));
+    machine::run(cargo.args(["--", "-D", "warnings"]).current_dir(machine::workspace()?))
+}
+
+/// Licences, bans and sources, as deny.toml has them.
+fn dependencies() -> Result<()> {
+    let mut deny = cargo_deny()?;
+    machine::run(deny.args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))
+}
+
+/// A machine that cannot reach the advisory database is no reason to refuse a change.
+fn advisories() -> Result<()> {
+    let fetched = cargo_deny()?.args(["fetch", "db"]).stderr(Stdio::null()).status();
+    if !fetched.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: the advisory database (github.com/RustSec/advisory-db) cannot be had here");
+        return Ok(());
+    }
+    machine::run(cargo_deny()?.args(["check", "--disable-fetch", "--hide-inclusion-graph", "advisories"]))
+}
+
+fn cargo_deny() -> Result<Command> {
+    let mut deny = Command::new(setup::cargo_deny_program()?);
+    deny.current_dir(machine::workspace()?).args(["--log-level", "warn"]);
+    Ok(deny)
+}
