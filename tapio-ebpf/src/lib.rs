@@ -174,6 +174,14 @@ impl Run {
         self.add(|counts| &mut counts.held_back);
     }
 
+    /// Puts an event into the ring.
+    #[inline(always)]
+    pub fn emit_always<E: Event>(self, event: &E) -> bool {
+        let emitted = EVENTS.output::<E>(event, 0).is_ok();
+        self.add(|counts| if emitted { &mut counts.emitted } else { &mut counts.failed });
+        emitted
+    }
+
     /// Puts an event into the ring, unless its key is quiet.
     #[inline(always)]
     pub fn emit<E: Event>(self, key: &CooldownKey, cooldown_ns: u64, event: &mut E) {
@@ -192,13 +200,9 @@ impl Run {
             // A map without room for it costs a repeat, no event.
             let _ = COOLDOWNS.insert(key, Cooldown { emitted_ns: now, held_back: 0 }, 0);
         }
-        match EVENTS.output::<E>(*event, 0) {
-            Ok(()) => self.add(|counts| &mut counts.emitted),
-            Err(_) => {
-                // Nothing was said: the next of this key must not be held back.
-                let _ = COOLDOWNS.remove(key);
-                self.add(|counts| &mut counts.failed);
-            }
+        if !self.emit_always(event) {
+            // Nothing was said: the next of this key must not be held back.
+            let _ = COOLDOWNS.remove(key);
         }
     }
 }

@@ -117,12 +117,6 @@ fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Does nothing on the hook of round trips: what a run costs by itself, for the benchmark.
-#[btf_tracepoint(function = "tcp_probe")]
-fn empty(_: BtfTracePointContext) -> i32 {
-    0
-}
-
 /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, include/trace/events/sock.h.
 /// CLOSE -> SYN_SENT and CLOSE -> LISTEN run in the task that calls; the others anywhere.
 #[btf_tracepoint(function = "inet_sock_set_state")]
