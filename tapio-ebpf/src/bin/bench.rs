@@ -18,13 +18,12 @@ fn empty(_: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_probe")]
 fn flood(_: BtfTracePointContext) -> i32 {
     let Some(run) = Run::begin(0) else { return 0 };
-    // SAFETY: plain old data.
-    let mut event: NetworkEvent = unsafe { core::mem::zeroed() };
-    event.header.time_ns = now_ns();
-    event.header.pid = 1;
-    event.kind = kind::CONNECTION_REFUSED;
-    event.value_us =
-        constant(&SETTINGS.cooldown_ns) + u64::from(constant(&OFFSETS[0])) + constant(&AGENT.pid);
-    run.emit_always(&event);
+    run.emit(|event: &mut NetworkEvent| {
+        event.header.time_ns = now_ns();
+        event.header.pid = 1;
+        event.kind = kind::CONNECTION_REFUSED;
+        // Uses the constants, so that the object has them.
+        event.value_us = constant(&SETTINGS.cooldown_ns) + u64::from(constant(&OFFSETS[0])) + constant(&AGENT.pid);
+    });
     0
 }
