@@ -1,4 +1,9 @@
 //! The command line as a user meets it: what is read, what is refused, in which words, with which exit code.
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "clippy takes the helpers of a test for production code"
+)]
 
 use std::{ffi::OsString, fs, process::ExitCode};
 
