@@ -104,7 +104,7 @@ Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 failed; 2 wrong arguments
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Say what this node can observe: each observer and hook, ok or why not and what is lost by it
+    /// Say what this node can observe: each hook, ok or why not and what is lost
     #[command(
         after_long_help = "Exit codes: 0 something can be observed; 1 nothing can; 2 wrong arguments or \
                                  configuration."
@@ -117,7 +117,7 @@ enum Verb {
                                  what would be right."
     )]
     Config(ConfigArguments),
-    /// Cause harmless real faults on this host and say whether each was reported, once, with the right process
+    /// Cause harmless real faults here and say whether each was reported rightly
     #[command(
         after_long_help = "What it makes (a network namespace, a few connections) it takes away again, also \
                                  when interrupted.\n\nExit codes: 0 every fault was reported; 1 one was not; 2 wrong \
@@ -136,10 +136,10 @@ struct ConfigArguments {
 /// The flags that set a key of the configuration, which documents them in full.
 #[derive(Debug, Default, Args)]
 struct Settings {
-    /// Run only these observers: names parted by commas, or the flag again [default: all]
+    /// Run only these observers, parted by commas [default: all]
     #[arg(long, value_name = "NAMES", help_heading = "Observing", action = ArgAction::Append)]
     observer: Vec<String>,
-    /// Name of this node in occurrences [default: $NODE_NAME, else the name of the host]
+    /// Name of this node in occurrences [default: $NODE_NAME, else hostname]
     #[arg(long, value_name = "NAME", help_heading = "Observing")]
     node_name: Option<String>,
     /// Name of the cluster in occurrences
@@ -148,7 +148,7 @@ struct Settings {
     /// Send occurrences to this POLKU gateway
     #[arg(long, value_name = "HOST:PORT", help_heading = "Sinks")]
     polku: Option<String>,
-    /// Write occurrences to standard output: json, pretty, none or auto [default: auto]
+    /// On standard output: json, pretty, none or auto [default: auto]
     ///
     /// auto is pretty on a terminal, json elsewhere, and none where another sink is given.
     #[arg(long, value_name = "FORM", help_heading = "Sinks")]
@@ -159,13 +159,13 @@ struct Settings {
     /// Keep here what outlives the agent [default: /var/lib/tapio]
     #[arg(long, value_name = "DIR", help_heading = "Operating")]
     state_dir: Option<String>,
-    /// Serve /livez, /readyz, /metrics and /status here, or off [default: 127.0.0.1:9090]
+    /// Serve metrics and probes here, or off [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR", help_heading = "Operating")]
     listen: Option<String>,
-    /// Log this and what is worse: error, warn, info, debug or trace [default: info]
+    /// error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Operating")]
     log_level: Option<String>,
-    /// Write the log as json or text, to standard error [default: text]
+    /// The log on standard error: json or text [default: text]
     #[arg(long, value_name = "FORM", help_heading = "Operating")]
     log_format: Option<String>,
 }
