@@ -1,1 +1,3 @@
-//! x
+//! Identity: who an anomaly is about.
+
+pub mod cgroups;

@@ -149,3 +149,34 @@ pub trait Observer: Send + Sized + 'static {
     /// Says what was waiting for time to pass; called about four times a second.
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
 }
+
+/// Makes the names, and the sections of the configuration, from the table of observers.
+macro_rules! observers {
+    ($($(#[doc = $doc:literal])* $name:ident: $observer:ty,)*) => {
+        /// The observers there are.
+        pub const NAMES: &[&str] = &[$(<$observer as Observer>::NAME),*];
+
+        crate::setting::settings! {
+            /// One section for each observer.
+            pub struct Settings {
+                $($(#[doc = $doc])* pub $name: <$observer as Observer>::Settings = Default::default(),)*
+            }
+        }
+    };
+}
+
+observers! {
+    /// The network observer. Its kernel programs judge, so a change takes effect at the next start.
+    network: network::Network,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setting::Section;
+
+    #[test]
+    fn an_observer_has_one_name() {
+        assert_eq!(NAMES, Settings::KEYS);
+    }
+}

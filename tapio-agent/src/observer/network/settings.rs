@@ -1,22 +1,121 @@
-//! x
-use serde::Deserialize;
-use tapio_common::{baseline::Limits, network};
+//! The network observer's section of the configuration.
 
-/// Thresholds.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Settings {}
+use tapio_common::{baseline, network};
+
+use crate::setting::{Count, MS, Off, Percent, Ratio, SEC, Time, US, settings};
+
+settings! {
+    /// Thresholds of the network observer. Its kernel programs judge, so a change takes effect at the next start.
+    pub struct Settings {
+        /// Round trips, per destination: network.rtt_spike, network.rtt_shift. A latency is abnormal when it is
+        /// over the mean by all of ratio, deviations and floor, or over the ceiling.
+        pub rtt: Latency = Latency::default(),
+        /// Handshakes, per destination: network.connect_slow. No ceiling: a far destination is
+        /// slow by nature.
+        pub connect: Latency = Latency {
+            floor: Time::of_ns(10 * MS),
+            ceiling: Off(None),
+            ..Latency::default()
+        },
+        /// Segments sent again, per destination: network.retransmit_burst. What is judged is their share in a
+        /// window: it is abnormal when it is over the mean by all of min_share, ratio and deviations.
+        pub retransmit: Retransmit = Retransmit::default(),
+        /// How long a destination stays quiet after an anomaly of a kind; those held back are counted into the
+        /// next one.
+        pub cooldown: Time<MS, { 3_600 * SEC }> = Time::of_ns(SEC),
+    }
+}
+
+settings! {
+    /// When a latency is abnormal.
+    pub struct Latency {
+        /// How many times the mean is too much.
+        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(200),
+        /// How many mean deviations over the mean are too much.
+        pub deviations: Count<1, 100> = Count::of(4),
+        /// How much over the mean is never too much: keeps jitter on fast paths quiet.
+        pub floor: Time<0, { 60 * SEC }> = Time::of_ns(2 * MS),
+        /// What is too much whatever was learned.
+        pub ceiling: Off<Time<MS, { 600 * SEC }>> = Off(Some(Time::of_ns(500 * MS))),
+        /// How many abnormal ones in a row are a shift, a new level that is then learned.
+        pub run: Count<2, 1_000> = Count::of(6),
+        /// How many teach a baseline before it judges.
+        pub min_samples: Count<2, 10_000> = Count::of(16),
+    }
+}
+
+settings! {
+    /// When sending again is abnormal.
+    pub struct Retransmit {
+        /// Length of a window.
+        pub window: Time<{ 100 * MS }, { 60 * SEC }> = Time::of_ns(SEC),
+        /// How many segments sent again in a window make a burst at least.
+        pub min_segments: Count<1, 1_000_000> = Count::of(10),
+        /// How much over the mean is never too much, as a share of the segments sent.
+        pub min_share: Percent = Percent::of(5),
+        /// How many times the mean is too much.
+        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(200),
+        /// How many mean deviations over the mean are too much.
+        pub deviations: Count<1, 100> = Count::of(4),
+        /// How many abnormal windows in a row are a new level, which is then learned.
+        pub run: Count<2, 1_000> = Count::of(6),
+        /// How many windows teach a baseline before it judges.
+        pub min_samples: Count<2, 10_000> = Count::of(16),
+    }
+}
 
 impl Settings {
-    /// Kernel form.
+    /// As the kernel programs take them.
+    #[must_use]
     pub fn kernel(&self) -> network::Settings {
         network::Settings {
-            rtt: Limits { floor: 2_000, ceiling: 500_000, ..Limits::DEFAULT },
-            connect: Limits { floor: 10_000, ..Limits::DEFAULT },
-            retransmit: Limits { floor: 51, ..Limits::DEFAULT },
-            retransmit_window_ns: 1_000_000_000,
-            retransmit_min_segments: 10,
-            retransmit_min_share: 51,
-            cooldown_ns: 1_000_000_000,
+            rtt: self.rtt.kernel(),
+            connect: self.connect.kernel(),
+            retransmit: self.retransmit.kernel(),
+            retransmit_window_ns: self.retransmit.window.as_ns(),
+            retransmit_min_segments: self.retransmit.min_segments.get().into(),
+            cooldown_ns: self.cooldown.as_ns(),
         }
+    }
+}
+
+impl Latency {
+    /// In microseconds.
+    fn kernel(&self) -> baseline::Limits {
+        baseline::Limits {
+            ratio_percent: self.ratio.as_percent(),
+            deviations: self.deviations.get(),
+            run: self.run.get(),
+            min_samples: self.min_samples.get(),
+            floor: self.floor.as_ns() / US,
+            ceiling: self.ceiling.0.map_or(0, |ceiling| ceiling.as_ns() / US),
+        }
+    }
+}
+
+impl Retransmit {
+    /// In 1/1024.
+    fn kernel(&self) -> baseline::Limits {
+        baseline::Limits {
+            ratio_percent: self.ratio.as_percent(),
+            deviations: self.deviations.get(),
+            run: self.run.get(),
+            min_samples: self.min_samples.get(),
+            floor: self.min_share.of_1024().into(),
+            ceiling: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_gets_the_documented_units() {
+        let kernel = Settings::default().kernel();
+        assert_eq!((kernel.rtt.ratio_percent, kernel.rtt.floor, kernel.rtt.ceiling), (200, 2_000, 500_000));
+        assert_eq!((kernel.connect.floor, kernel.connect.ceiling), (10_000, 0));
+        assert_eq!((kernel.retransmit.floor, kernel.retransmit_window_ns), (51, 1_000_000_000));
     }
 }

@@ -1,0 +1,263 @@
+//! Values that are names and places.
+
+use std::{
+    fmt::{self, Display},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use super::{Value, Wrong, value::not};
+
+/// A value that can be turned off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Off<T>(pub Option<T>);
+
+impl<T: Value> Value for Off<T> {
+    fn expected() -> String {
+        format!("{}, or off", T::expected())
+    }
+}
+
+impl<T: Value> FromStr for Off<T> {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|value| Self(Some(value))).map_err(|Wrong(why)| Wrong(why + ", or off"))
+    }
+}
+
+impl<T: Display> Display for Off<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+/// A name that goes into every occurrence; may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Name(String);
+
+impl Name {
+    /// The longest one, in bytes: that of a DNS name.
+    const MAX_BYTES: usize = 253;
+
+    /// The name, unless it is empty.
+    #[must_use]
+    pub fn get(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|name| !name.is_empty())
+    }
+}
+
+impl Value for Name {
+    fn expected() -> String {
+        format!(
+            "a name of at most {} bytes without spaces or control characters, or \"\" for none",
+            Self::MAX_BYTES
+        )
+    }
+}
+
+impl FromStr for Name {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let fits =
+            text.len() <= Self::MAX_BYTES && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+        if fits { Ok(Self(text.to_owned())) } else { Err(not::<Self>(text)) }
+    }
+}
+
+impl Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A path from the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsolutePath(PathBuf);
+
+impl AbsolutePath {
+    /// A path that is known when the program is written.
+    #[must_use]
+    pub(crate) fn known(path: &'static str) -> Self {
+        Self(PathBuf::from(path))
+    }
+}
+
+impl AsRef<Path> for AbsolutePath {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Value for AbsolutePath {
+    fn expected() -> String {
+        "a path that begins with /".to_owned()
+    }
+}
+
+impl FromStr for AbsolutePath {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        if text.starts_with('/') && !text.contains('\0') {
+            Ok(Self(PathBuf::from(text)))
+        } else {
+            Err(not::<Self>(text))
+        }
+    }
+}
+
+impl Display for AbsolutePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+/// An address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub SocketAddr);
+
+impl Value for Listen {
+    fn expected() -> String {
+        "ADDRESS:PORT such as 127.0.0.1:9090 or [::]:9090".to_owned()
+    }
+}
+
+impl FromStr for Listen {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        text.parse().map(Self).map_err(|_| not::<Self>(text))
+    }
+}
+
+impl Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `HOST:PORT` to connect to; the host is looked up each time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// DNS name or address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl Value for Endpoint {
+    fn expected() -> String {
+        "HOST:PORT without a scheme, such as polku.observability.svc:50051, 10.0.0.7:50051 or [fd00::7]:50051"
+            .to_owned()
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let parts =
+            text.rsplit_once(':').and_then(|(host, port)| Some((bare_host(host)?, port.parse().ok()?)));
+        match parts {
+            Some((host, port @ 1..)) => Ok(Self { host: host.to_owned(), port }),
+            _ => Err(not::<Self>(text)),
+        }
+    }
+}
+
+impl Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// The host without the brackets of an IPv6 address, if it can be one.
+fn bare_host(host: &str) -> Option<&str> {
+    if let Some(v6) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return v6.parse::<Ipv6Addr>().is_ok().then_some(v6);
+    }
+    // All digits and dots is an address, which must be a whole one.
+    if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return host.parse::<Ipv4Addr>().is_ok().then_some(host);
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    (host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(label)).then_some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        for good in
+            ["polku:50051", "10.0.0.7:1", "[fd00::7]:65535", "a.b-c.svc.cluster.local.:50051", "my_host:1"]
+        {
+            assert_eq!(good.parse::<Endpoint>().unwrap().to_string(), good);
+        }
+        for bad in [
+            "",
+            ":",
+            "polku",
+            "polku:",
+            ":50051",
+            "polku:0",
+            "polku:65536",
+            "polku:http",
+            "fd00::7:50051",
+            "[fd00::7]",
+            "[polku]:1",
+            "1.2.3:1",
+            "1.2.3.4.5:1",
+            "-a:1",
+            "a..b:1",
+            "a b:1",
+            "http://polku:50051",
+            "polku:50051/x",
+            "p\u{f6}lku:1",
+            "polku:+1 ",
+        ] {
+            let Wrong(why) = bad.parse::<Endpoint>().unwrap_err();
+            assert!(why.contains("HOST:PORT"), "{bad}: {why}");
+        }
+    }
+
+    #[test]
+    fn off_is_a_value() {
+        assert_eq!("off".parse::<Off<Listen>>(), Ok(Off(None)));
+        assert_eq!(Off::<Listen>(None).to_string(), "off");
+        assert_eq!("[::]:1".parse::<Off<Listen>>().unwrap().to_string(), "[::]:1");
+        let Wrong(why) = ":9090".parse::<Off<Listen>>().unwrap_err();
+        assert_eq!(why, "`:9090` is not ADDRESS:PORT such as 127.0.0.1:9090 or [::]:9090, or off");
+    }
+
+    #[test]
+    fn names_and_paths() {
+        assert_eq!(
+            "arn:aws:eks:eu-north-1:1:cluster/x".parse::<Name>().unwrap().get(),
+            Some("arn:aws:eks:eu-north-1:1:cluster/x")
+        );
+        assert_eq!("".parse::<Name>().unwrap().get(), None);
+        assert!("a b".parse::<Name>().is_err());
+        assert!("a\u{7}".parse::<Name>().is_err());
+        assert!("x".repeat(254).parse::<Name>().is_err());
+        assert!("/var/lib/tapio".parse::<AbsolutePath>().is_ok());
+        assert!("var/lib".parse::<AbsolutePath>().is_err());
+        assert!("/a\0b".parse::<AbsolutePath>().is_err());
+    }
+}
