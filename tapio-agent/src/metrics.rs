@@ -52,7 +52,11 @@ impl Default for Metrics {
         registry.register("dropped", "What was lost, by hop and reason.", metrics.dropped.clone());
         registry.register("sink_sent", "Occurrences that a sink took.", metrics.sent.clone());
         registry.register("sink_retried", "Batches sent again.", metrics.retried.clone());
-        registry.register("sink_rejected", "Occurrences that a sink refused for good.", metrics.rejected.clone());
+        registry.register(
+            "sink_rejected",
+            "Occurrences that a sink refused for good.",
+            metrics.rejected.clone(),
+        );
         registry.register("unattributed", "Occurrences without an owner.", metrics.unattributed.clone());
         metrics
     }
