@@ -1,9 +1,15 @@
 //! An occurrence: an anomaly with identity, the only thing that leaves the node.
 
+mod timestamp;
+
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use ulid::Ulid;
+
+#[cfg(test)]
+pub(crate) use tests::sample;
+pub use timestamp::Timestamp;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -281,144 +287,5 @@ fn rfc3339<S: Serializer>(unix_ns: &u64, serializer: S) -> Result<S::Ok, S::Erro
     serializer.serialize_str(Timestamp::new(*unix_ns).as_str())
 }
 
-/// A time as `2026-11-20T02:18:18.123456789Z`, always with nine digits. By hand, since a general formatter takes
-/// longer than the rest of an occurrence.
-#[derive(Clone, Copy, Debug)]
-pub struct Timestamp([u8; 30]);
-
-impl Timestamp {
-    /// Of nanoseconds since 1970 UTC; every `u64` is before the year 2555.
-    #[must_use]
-    pub fn new(unix_ns: u64) -> Self {
-        let (seconds, nanos) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        let (year, month, day) = civil(days);
-        let mut text = *b"0000-00-00T00:00:00.000000000Z";
-        let fields = [
-            (0..4, year),
-            (5..7, month),
-            (8..10, day),
-            (11..13, second / 3600),
-            (14..16, second / 60 % 60),
-            (17..19, second % 60),
-            (20..29, nanos),
-        ];
-        for (place, mut number) in fields {
-            for digit in text[place].iter_mut().rev() {
-                // A digit of a decimal number fits in a byte.
-                *digit = b'0' + (number % 10) as u8;
-                number /= 10;
-            }
-        }
-        Self(text)
-    }
-
-    /// The whole of it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-
-    /// The time of day, UTC, to the millisecond: `02:18:18.123`.
-    #[must_use]
-    pub fn time_of_day(&self) -> &str {
-        self.as_str().get(11..23).unwrap_or_default()
-    }
-}
-
-/// Year, month and day of a day since 1970, in the Gregorian calendar (Hinnant, "chrono-compatible low-level
-/// date algorithms", `civil_from_days`).
-const fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year_of_era + (month <= 2) as u64, month, day)
-}
-
-/// One with everything, for tests.
 #[cfg(test)]
-pub(crate) fn sample() -> Occurrence {
-    let some = |text: &str| Some(text.to_owned());
-    Occurrence {
-        id: Ulid::from_parts(1_795_141_098_123, 7),
-        time_unix_ns: 1_795_141_098_123_456_789,
-        source: SOURCE,
-        kind: "network.rtt_spike",
-        severity: Severity::Warning,
-        outcome: Outcome::Failure,
-        message: "checkout-7d9f: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms".to_owned(),
-        cluster: Some("prod".into()),
-        node: "node-a".into(),
-        workload: Some(Arc::new(Workload {
-            namespace: some("shop"),
-            pod: some("checkout-7d9f-x2x"),
-            pod_uid: some("4c2e6c0e-5b0e-4f1c-9f55-0c6f1d7e8a90"),
-            container: some("app"),
-            container_id: some("8f14e45fceea167a5a36dedd4bea2543b1d5781111d84f7b3fe45a0852e59758"),
-            runtime: Some("containerd"),
-            image: some("registry.example/checkout:1.2"),
-            owner_kind: some("Deployment"),
-            owner: some("checkout"),
-            unit: None,
-        })),
-        process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
-        peer: Some(Peer {
-            address: IpAddr::from([10, 0, 3, 7]),
-            port: 6379,
-            namespace: some("default"),
-            service: some("redis"),
-            pod: some("redis-0"),
-            owner: some("redis"),
-        }),
-        data: Data(vec![
-            ("rtt_us", Value::Number(41_000)),
-            ("direction", Value::Text("outbound".into())),
-            ("local_address", Value::Text("10.0.1.2".into())),
-            ("local_port", Value::Number(40_312)),
-        ]),
-        baseline: Some(Normal { mean: 5000, deviation: 400, unit: "us", samples: 18_211, ratio: Some(8.2) }),
-        count: 1,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timestamps_are_what_a_calendar_library_says() {
-        let mut rng = fastrand::Rng::with_seed(3);
-        let edges =
-            [0, 951_782_399_999_999_999, 951_782_400_000_000_000, 4_107_542_399_000_000_001, u64::MAX];
-        for unix_ns in edges.into_iter().chain((0..20_000).map(|_| rng.u64(..))) {
-            let at = jiff::Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap();
-            assert_eq!(Timestamp::new(unix_ns).as_str(), format!("{at:.9}"));
-        }
-        assert_eq!(Timestamp::new(1_790_000_000_123_999_999).time_of_day(), "14:13:20.123");
-    }
-
-    #[test]
-    fn json_has_stable_names_in_order() {
-        let expected = r#"{"id":"01MHYXZA8B0000000000000007","timestamp":"2026-11-20T02:18:18.123456789Z","source":"tapio","type":"network.rtt_spike","severity":"warning","outcome":"failure","message":"checkout-7d9f: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms","cluster":"prod","node":"node-a","workload":{"namespace":"shop","pod":"checkout-7d9f-x2x","pod_uid":"4c2e6c0e-5b0e-4f1c-9f55-0c6f1d7e8a90","container":"app","container_id":"8f14e45fceea167a5a36dedd4bea2543b1d5781111d84f7b3fe45a0852e59758","runtime":"containerd","image":"registry.example/checkout:1.2","owner_kind":"Deployment","owner":"checkout"},"process":{"pid":4242,"comm":"checkout"},"peer":{"address":"10.0.3.7","port":6379,"namespace":"default","service":"redis","pod":"redis-0","owner":"redis"},"data":{"rtt_us":41000,"direction":"outbound","local_address":"10.0.1.2","local_port":40312},"baseline":{"mean":5000,"deviation":400,"unit":"us","samples":18211,"ratio":8.2},"count":1}"#;
-        assert_eq!(serde_json::to_string(&sample()).unwrap(), expected);
-    }
-
-    #[test]
-    fn what_is_not_known_is_absent_from_json() {
-        let bare = Occurrence {
-            cluster: None,
-            workload: None,
-            process: None,
-            peer: None,
-            data: Data::default(),
-            baseline: None,
-            ..sample()
-        };
-        let expected = r#"{"id":"01MHYXZA8B0000000000000007","timestamp":"2026-11-20T02:18:18.123456789Z","source":"tapio","type":"network.rtt_spike","severity":"warning","outcome":"failure","message":"checkout-7d9f: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms","node":"node-a","count":1}"#;
-        assert_eq!(serde_json::to_string(&bare).unwrap(), expected);
-    }
-}
+mod tests;

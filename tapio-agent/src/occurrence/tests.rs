@@ -1,0 +1,67 @@
+use super::*;
+
+/// One with everything, for tests.
+pub(crate) fn sample() -> Occurrence {
+    let some = |text: &str| Some(text.to_owned());
+    Occurrence {
+        id: Ulid::from_parts(1_795_141_098_123, 7),
+        time_unix_ns: 1_795_141_098_123_456_789,
+        source: SOURCE,
+        kind: "network.rtt_spike",
+        severity: Severity::Warning,
+        outcome: Outcome::Failure,
+        message: "checkout-7d9f: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms".to_owned(),
+        cluster: Some("prod".into()),
+        node: "node-a".into(),
+        workload: Some(Arc::new(Workload {
+            namespace: some("shop"),
+            pod: some("checkout-7d9f-x2x"),
+            pod_uid: some("4c2e6c0e-5b0e-4f1c-9f55-0c6f1d7e8a90"),
+            container: some("app"),
+            container_id: some("8f14e45fceea167a5a36dedd4bea2543b1d5781111d84f7b3fe45a0852e59758"),
+            runtime: Some("containerd"),
+            image: some("registry.example/checkout:1.2"),
+            owner_kind: some("Deployment"),
+            owner: some("checkout"),
+            unit: None,
+        })),
+        process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
+        peer: Some(Peer {
+            address: IpAddr::from([10, 0, 3, 7]),
+            port: 6379,
+            namespace: some("default"),
+            service: some("redis"),
+            pod: some("redis-0"),
+            owner: some("redis"),
+        }),
+        data: Data(vec![
+            ("rtt_us", Value::Number(41_000)),
+            ("direction", Value::Text("outbound".into())),
+            ("local_address", Value::Text("10.0.1.2".into())),
+            ("local_port", Value::Number(40_312)),
+        ]),
+        baseline: Some(Normal { mean: 5000, deviation: 400, unit: "us", samples: 18_211, ratio: Some(8.2) }),
+        count: 1,
+    }
+}
+
+#[test]
+fn json_has_stable_names_in_order() {
+    let expected = r#"{"id":"01M7VBYPMB0000000000000007","timestamp":"2026-11-20T02:18:18.123456789Z","source":"tapio","type":"network.rtt_spike","severity":"warning","outcome":"failure","message":"checkout-7d9f: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms","cluster":"prod","node":"node-a","workload":{"namespace":"shop","pod":"checkout-7d9f-x2x","pod_uid":"4c2e6c0e-5b0e-4f1c-9f55-0c6f1d7e8a90","container":"app","container_id":"8f14e45fceea167a5a36dedd4bea2543b1d5781111d84f7b3fe45a0852e59758","runtime":"containerd","image":"registry.example/checkout:1.2","owner_kind":"Deployment","owner":"checkout"},"process":{"pid":4242,"comm":"checkout"},"peer":{"address":"10.0.3.7","port":6379,"namespace":"default","service":"redis","pod":"redis-0","owner":"redis"},"data":{"rtt_us":41000,"direction":"outbound","local_address":"10.0.1.2","local_port":40312},"baseline":{"mean":5000,"deviation":400,"unit":"us","samples":18211,"ratio":8.2},"count":1}"#;
+    assert_eq!(serde_json::to_string(&sample()).unwrap(), expected);
+}
+
+#[test]
+fn what_is_not_known_is_absent_from_json() {
+    let bare = Occurrence {
+        cluster: None,
+        workload: None,
+        process: None,
+        peer: None,
+        data: Data::default(),
+        baseline: None,
+        ..sample()
+    };
+    let expected = r#"{"id":"01M7VBYPMB0000000000000007","timestamp":"2026-11-20T02:18:18.123456789Z","source":"tapio","type":"network.rtt_spike","severity":"warning","outcome":"failure","message":"checkout-7d9f: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms","node":"node-a","count":1}"#;
+    assert_eq!(serde_json::to_string(&bare).unwrap(), expected);
+}
