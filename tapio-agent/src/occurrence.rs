@@ -1,5 +1,6 @@
 //! An occurrence: an anomaly with identity, the only thing that leaves the node.
 
+mod json;
 mod timestamp;
 
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};

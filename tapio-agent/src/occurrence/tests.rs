@@ -65,3 +65,92 @@ fn what_is_not_known_is_absent_from_json() {
     let expected = r#"{"id":"01M7VBYPMB0000000000000007","timestamp":"2026-11-20T02:18:18.123456789Z","source":"tapio","type":"network.rtt_spike","severity":"warning","outcome":"failure","message":"checkout-7d9f: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms","node":"node-a","count":1}"#;
     assert_eq!(serde_json::to_string(&bare).unwrap(), expected);
 }
+
+/// Every field there or not, every text harmless or not.
+fn random(rng: &mut fastrand::Rng) -> Occurrence {
+    const TEXTS: [&str; 12] = [
+        "",
+        "a",
+        "checkout",
+        "checkout-7d9f-x2x",
+        "\"",
+        "a\\b",
+        "tab\t and 8+ bytes",
+        "\u{1}",
+        "ends with \n",
+        "h\u{e9}llo w\u{f6}rld",
+        "\u{7f}\u{80}\u{2028}",
+        "0123456789abcdef0123456789abcdef\r",
+    ];
+    let mut text = || rng.bool().then(|| TEXTS[rng.usize(..TEXTS.len())].to_owned());
+    let workload = Workload {
+        namespace: text(),
+        pod: text(),
+        pod_uid: text(),
+        container: text(),
+        container_id: text(),
+        runtime: text().map(|_| "docker"),
+        image: text(),
+        owner_kind: text(),
+        owner: text(),
+        unit: text(),
+    };
+    let (message, node) = (text().unwrap_or_default(), text().unwrap_or_default().into());
+    let cluster = text().map(Into::into);
+    let process = text().map(|comm| Process { pid: 7, comm });
+    let peer = Peer {
+        address: IpAddr::from([0; 4]),
+        port: 0,
+        namespace: text(),
+        service: text(),
+        pod: text(),
+        owner: text(),
+    };
+    let values =
+        [Value::Text(text().unwrap_or_default().into()), Value::Number(rng.u64(..)), Value::Real(rng.f64())];
+    let address = match rng.bool() {
+        true => IpAddr::from(rng.u32(..).to_be_bytes()),
+        false => IpAddr::from((rng.u128(..) >> rng.u32(..128)).to_be_bytes()),
+    };
+    let ratio = rng.bool().then(|| rng.f64() * 100.0);
+    let baseline = Normal { mean: rng.u64(..), deviation: 0, unit: "us", samples: rng.u32(..), ratio };
+    Occurrence {
+        id: Ulid::from_parts(rng.u64(..1 << 48), rng.u128(..)),
+        time_unix_ns: rng.u64(..),
+        severity: [Severity::Debug, Severity::Info, Severity::Error, Severity::Critical][rng.usize(..4)],
+        outcome: [Outcome::Success, Outcome::Failure, Outcome::Timeout, Outcome::Unknown][rng.usize(..4)],
+        message,
+        cluster,
+        node,
+        workload: rng.bool().then(|| Arc::new(if rng.bool() { workload } else { Workload::default() })),
+        process,
+        peer: rng.bool().then(|| Peer { address, port: rng.u16(..), ..peer }),
+        data: Data(values.into_iter().map(|value| ("key", value)).take(rng.usize(..4)).collect()),
+        baseline: rng.bool().then_some(baseline),
+        count: rng.u64(..),
+        ..sample()
+    }
+}
+
+#[test]
+fn json_by_hand_is_json_as_derived() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    for occurrence in std::iter::repeat_with(|| random(&mut rng)).take(3000) {
+        let mut by_hand = Vec::new();
+        occurrence.write_json(&mut by_hand);
+        assert_eq!(String::from_utf8(by_hand).unwrap(), serde_json::to_string(&occurrence).unwrap());
+    }
+    // Each byte at each place of a word, beside it and beyond it.
+    for (byte, at) in (0..128u8).flat_map(|byte| (0..20).map(move |at| (byte, at))) {
+        let mut text = [b'a'; 20];
+        text[at] = byte;
+        for length in at + 1..=20 {
+            let message = String::from_utf8(text[..length].to_vec()).unwrap();
+            let escaped = serde_json::to_string(&message).unwrap();
+            let mut by_hand = Vec::new();
+            Occurrence { message, ..sample() }.write_json(&mut by_hand);
+            let by_hand = String::from_utf8(by_hand).unwrap();
+            assert!(by_hand.contains(&format!(r#""message":{escaped},"#)), "{by_hand}");
+        }
+    }
+}

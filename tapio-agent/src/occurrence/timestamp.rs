@@ -13,22 +13,16 @@ impl Timestamp {
         let (days, second) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = civil(days);
         let mut text = *b"0000-00-00T00:00:00.000000000Z";
-        let fields = [
-            (0..4, year),
-            (5..7, month),
-            (8..10, day),
-            (11..13, second / 3600),
-            (14..16, second / 60 % 60),
-            (17..19, second % 60),
-            (20..29, nanos),
-        ];
-        for (place, mut number) in fields {
-            for digit in text[place].iter_mut().rev() {
-                // A digit of a decimal number fits in a byte.
-                *digit = b'0' + (number % 10) as u8;
-                number /= 10;
-            }
-        }
+        put(&mut text[0..4], year);
+        put(&mut text[5..7], month);
+        put(&mut text[8..10], day);
+        put(&mut text[11..13], second / 3600);
+        put(&mut text[14..16], second / 60 % 60);
+        put(&mut text[17..19], second % 60);
+        // Three short chains of divisions rather than a long one.
+        put(&mut text[20..23], nanos / 1_000_000);
+        put(&mut text[23..26], nanos / 1000 % 1000);
+        put(&mut text[26..29], nanos % 1000);
         Self(text)
     }
 
@@ -42,6 +36,16 @@ impl Timestamp {
     #[must_use]
     pub fn time_of_day(&self) -> &str {
         self.as_str().get(11..23).unwrap_or_default()
+    }
+}
+
+/// Writes decimal digits from the last to the first.
+#[inline(always)]
+fn put(place: &mut [u8], mut number: u64) {
+    for digit in place.iter_mut().rev() {
+        // A digit of a decimal number fits in a byte.
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 

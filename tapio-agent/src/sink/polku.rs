@@ -117,15 +117,14 @@ impl Polku {
         let mut events = Vec::new();
         let mut bytes = 0;
         for occurrence in occurrences {
-            let event = match event::event(occurrence) {
-                Ok(event) if event.encoded_len() <= BATCH_BYTES => event,
-                _ => {
-                    tracing::warn!(id = %occurrence.id, kind = occurrence.kind, "occurrence too large to send");
-                    flight.verdicts.push(Verdict::Refused);
-                    continue;
-                }
-            };
-            bytes += event.encoded_len();
+            let event = event::event(occurrence);
+            let size = event.encoded_len();
+            if size > BATCH_BYTES {
+                tracing::warn!(id = %occurrence.id, kind = occurrence.kind, size, "occurrence too large to send");
+                flight.verdicts.push(Verdict::Refused);
+                continue;
+            }
+            bytes += size;
             if bytes > BATCH_BYTES || events.len() == BATCH_EVENTS {
                 break;
             }

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval},
 };
 
-use super::{Batching, Destination, Failure, Receipt, Verdict};
+use super::{Batching, Destination, Failure, Receipt};
 use crate::occurrence::Occurrence;
 use pretty::Pretty;
 
@@ -127,17 +127,11 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Destination for Stdout<W> {
 
     async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
         self.buffer.clear();
-        let mut receipt = Receipt::taken(batch.len());
         match &mut self.form {
             Form::Json => {
-                for (occurrence, verdict) in batch.iter().zip(&mut receipt.verdicts) {
-                    let whole_lines = self.buffer.len();
-                    if serde_json::to_writer(&mut self.buffer, occurrence).is_ok() {
-                        self.buffer.push(b'\n');
-                    } else {
-                        self.buffer.truncate(whole_lines);
-                        *verdict = Verdict::Refused;
-                    }
+                for occurrence in batch {
+                    occurrence.write_json(&mut self.buffer);
+                    self.buffer.push(b'\n');
                 }
             }
             Form::Pretty(pretty, beat) => {
@@ -153,7 +147,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Destination for Stdout<W> {
             }
         }
         self.write().await?;
-        Ok(receipt)
+        Ok(Receipt::taken(batch.len()))
     }
 
     async fn idle(&mut self) -> Failure {

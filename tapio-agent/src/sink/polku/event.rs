@@ -6,10 +6,9 @@ use super::proto::event::v1::{Event, NetworkEventData, Outcome, Severity, event:
 use crate::occurrence::{self, Occurrence, SOURCE};
 
 /// Makes the event.
-///
-/// # Errors
-/// The occurrence cannot be written as JSON.
-pub(super) fn event(occurrence: &Occurrence) -> Result<Event, serde_json::Error> {
+pub(super) fn event(occurrence: &Occurrence) -> Event {
+    let mut payload = Vec::new();
+    occurrence.write_json(&mut payload);
     let severity = match occurrence.severity {
         occurrence::Severity::Debug => Severity::Debug,
         occurrence::Severity::Info => Severity::Info,
@@ -23,18 +22,18 @@ pub(super) fn event(occurrence: &Occurrence) -> Result<Event, serde_json::Error>
         occurrence::Outcome::Timeout => Outcome::Timeout,
         occurrence::Outcome::Unknown => Outcome::Unknown,
     };
-    Ok(Event {
+    Event {
         id: occurrence.id.to_string(),
         timestamp_unix_ns: i64::try_from(occurrence.time_unix_ns).unwrap_or(i64::MAX),
         source: SOURCE.to_owned(),
         event_type: occurrence.kind.to_owned(),
         metadata: metadata(occurrence),
-        payload: serde_json::to_vec(occurrence)?,
+        payload,
         route_to: Vec::new(),
         severity: severity.into(),
         outcome: outcome.into(),
         data: occurrence.kind.starts_with("network.").then(|| Data::Network(network(occurrence))),
-    })
+    }
 }
 
 /// The keys that mappers downstream look up; what is not known is not there.

@@ -7,7 +7,7 @@ use std::{
 use super::*;
 use crate::{
     occurrence::{Severity, sample},
-    sink::{Ledger, Sinks},
+    sink::{Ledger, Sinks, Verdict},
 };
 
 /// Keeps what is written; after `most` bytes the reader has gone.
