@@ -11,9 +11,8 @@ pub use observers::Observers;
 
 use crate::{
     observer,
-    setting::{
-        AbsolutePath, Count, Endpoint, Listen, MS, Name, Node, Off, Page, SEC, Time, Wrong, choices, settings,
-    },
+    setting::{AbsolutePath, Count, Listen, MS, Name, Node, Off, Page, SEC, Time, Wrong, choices, settings},
+    sink::polku::Endpoint,
 };
 
 settings! {

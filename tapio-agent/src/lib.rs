@@ -9,6 +9,7 @@ pub mod config;
 pub mod detection;
 pub mod enrich;
 pub mod kernel;
+pub mod log;
 pub mod metrics;
 pub mod observer;
 pub mod occurrence;

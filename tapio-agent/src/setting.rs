@@ -10,7 +10,7 @@ mod value;
 pub use page::Page;
 pub(crate) use section::{InPlace, join, read_section, settings};
 pub use section::{Node, Section, Trail};
-pub use text::{AbsolutePath, Endpoint, Listen, Name, Off};
+pub use text::{AbsolutePath, Listen, Name, Off};
 pub use value::{Count, MS, Percent, Ratio, SEC, Time, US, Value};
 pub(crate) use value::{choices, shown};
 

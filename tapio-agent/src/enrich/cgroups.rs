@@ -102,8 +102,9 @@ impl Cgroups {
     /// The owner of what happened at `at_ns` (boot clock) in a group and a process, of which each may be 0 for not
     /// known. Beside version 1 hierarchies only a container's group is believed: a process in a container then has
     /// the group of the daemon that started it, and where it is in truth its version 1 groups say.
-    pub fn owner(&mut self, id: u64, pid: u32, at_ns: u64, now: Instant) -> Lookup {
-        let found = self.lookup(id, now);
+    /// Looks into what is cached: [`Self::lookup`] comes first.
+    pub fn owner(&self, id: u64, pid: u32, at_ns: u64) -> Lookup {
+        let found = self.cached(id);
         let hybrid = self.mount.as_ref().is_none_or(|mount| mount.hybrid);
         match &found {
             Lookup::Known(workload) if !hybrid || workload.container_id.is_some() => return found,

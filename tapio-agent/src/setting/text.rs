@@ -2,12 +2,13 @@
 
 use std::{
     fmt::{self, Display},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use super::{Value, Wrong, value::not};
+use crate::sink::polku::{Endpoint, parse_endpoint};
 
 /// A value that can be turned off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,19 +146,9 @@ impl Display for Listen {
     }
 }
 
-/// `HOST:PORT` to connect to; the host is looked up each time.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// DNS name or address, without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
 impl Value for Endpoint {
     fn expected() -> String {
-        "HOST:PORT without a scheme, such as polku.observability.svc:50051, 10.0.0.7:50051 or [fd00::7]:50051"
-            .to_owned()
+        "HOST:PORT, such as polku.observability.svc:50051, 10.0.0.7:50051 or [fd00::7]:50051".to_owned()
     }
 }
 
@@ -165,77 +156,13 @@ impl FromStr for Endpoint {
     type Err = Wrong;
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
-        let parts =
-            text.rsplit_once(':').and_then(|(host, port)| Some((bare_host(host)?, port.parse().ok()?)));
-        match parts {
-            Some((host, port @ 1..)) => Ok(Self { host: host.to_owned(), port }),
-            _ => Err(not::<Self>(text)),
-        }
+        parse_endpoint(text).map_err(Wrong)
     }
-}
-
-impl Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
-}
-
-/// The host without the brackets of an IPv6 address, if it can be one.
-fn bare_host(host: &str) -> Option<&str> {
-    if let Some(v6) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return v6.parse::<Ipv6Addr>().is_ok().then_some(v6);
-    }
-    // All digits and dots is an address, which must be a whole one.
-    if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return host.parse::<Ipv4Addr>().is_ok().then_some(host);
-    }
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    (host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(label)).then_some(host)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints() {
-        for good in
-            ["polku:50051", "10.0.0.7:1", "[fd00::7]:65535", "a.b-c.svc.cluster.local.:50051", "my_host:1"]
-        {
-            assert_eq!(good.parse::<Endpoint>().unwrap().to_string(), good);
-        }
-        for bad in [
-            "",
-            ":",
-            "polku",
-            "polku:",
-            ":50051",
-            "polku:0",
-            "polku:65536",
-            "polku:http",
-            "fd00::7:50051",
-            "[fd00::7]",
-            "[polku]:1",
-            "1.2.3:1",
-            "1.2.3.4.5:1",
-            "-a:1",
-            "a..b:1",
-            "a b:1",
-            "http://polku:50051",
-            "polku:50051/x",
-            "p\u{f6}lku:1",
-            "polku:+1 ",
-        ] {
-            let Wrong(why) = bad.parse::<Endpoint>().unwrap_err();
-            assert!(why.contains("HOST:PORT"), "{bad}: {why}");
-        }
-    }
 
     #[test]
     fn off_is_a_value() {

@@ -74,6 +74,7 @@ impl Settings {
             retransmit: self.retransmit.kernel(),
             retransmit_window_ns: self.retransmit.window.as_ns(),
             retransmit_min_segments: self.retransmit.min_segments.get().into(),
+            retransmit_min_share: self.retransmit.min_share.of_1024().into(),
             cooldown_ns: self.cooldown.as_ns(),
         }
     }
@@ -89,6 +90,7 @@ impl Latency {
             min_samples: self.min_samples.get(),
             floor: self.floor.as_ns() / US,
             ceiling: self.ceiling.0.map_or(0, |ceiling| ceiling.as_ns() / US),
+            ..baseline::Limits::DEFAULT
         }
     }
 }
@@ -103,6 +105,7 @@ impl Retransmit {
             min_samples: self.min_samples.get(),
             floor: self.min_share.of_1024().into(),
             ceiling: 0,
+            ..baseline::Limits::DEFAULT
         }
     }
 }
