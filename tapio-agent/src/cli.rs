@@ -4,7 +4,10 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Flag};
+use crate::{
+    config::{self, Config, Flag},
+    replay::ReplayArgs,
+};
 
 /// What the user wants, and how.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub enum Command {
     Doctor(Box<Config>),
     /// Cause harmless faults and say which of them were reported.
     Selftest(Box<Config>),
+    /// Judge a recorded series.
+    Replay(ReplayArgs),
     /// Print this text, and be done.
     Print(String),
 }
@@ -68,6 +73,7 @@ where
         None => Command::Run(load(settings)?),
         Some(Verb::Doctor(settings)) => Command::Doctor(load(settings)?),
         Some(Verb::Selftest(settings)) => Command::Selftest(load(settings)?),
+        Some(Verb::Replay(arguments)) => Command::Replay(arguments),
         Some(Verb::Config(ConfigArguments { check: None })) => Command::Print(Config::default_file()),
         Some(Verb::Config(ConfigArguments { check: Some(file) })) => {
             Config::of_file(&file)?;
@@ -110,7 +116,8 @@ enum Verb {
                                  configuration."
     )]
     Doctor(Settings),
-    // Replay(ReplayArgs): its place in the help.
+    /// Judge a recorded series: one JSON line for each abnormal row, a summary on standard error
+    Replay(ReplayArgs),
     /// Print the default configuration, every key documented; or check a file
     #[command(
         after_long_help = "Exit codes: 0 printed, or the file is right; 2 it is wrong, with the place and \

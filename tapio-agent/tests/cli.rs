@@ -109,6 +109,7 @@ fn the_environment_counts_for_commands_that_need_settings_only() {
     assert!(matches!(tapio_in(&wrong, &[]), Err(Error::Config(_))));
     assert!(matches!(tapio_in(&wrong, &["doctor"]), Err(Error::Config(_))));
     assert!(matches!(tapio_in(&wrong, &["config"]), Ok(Command::Print(_))));
+    assert!(matches!(tapio_in(&wrong, &["replay", "x.csv"]), Ok(Command::Replay(_))));
 }
 
 #[test]

@@ -241,7 +241,7 @@ fn flags_are_stronger_than_the_environment_and_that_than_the_file() {
     assert_eq!(config.queue.get(), 1);
     assert_eq!(config.cluster.get(), Some("environment"));
     assert_eq!(&*config.node(), "strong");
-    assert_eq!(config.state_dir.as_ref(), Path::new("/flag"));
+    assert_eq!(config.state_dir.as_path(), Path::new("/flag"));
     assert_eq!(config.observer.network.rtt.floor.as_ns(), 3 * MS);
     assert_eq!(config.listen, Config::default().listen);
 }

@@ -90,10 +90,10 @@ impl AbsolutePath {
     pub(crate) fn known(path: &'static str) -> Self {
         Self(PathBuf::from(path))
     }
-}
 
-impl AsRef<Path> for AbsolutePath {
-    fn as_ref(&self) -> &Path {
+    /// The path.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
         &self.0
     }
 }

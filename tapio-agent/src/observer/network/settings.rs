@@ -1,6 +1,6 @@
 //! The network observer's section of the configuration.
 
-use tapio_common::{baseline, network};
+use tapio_common::{baseline::Limits, network};
 
 use crate::setting::{Count, MS, Off, Percent, Ratio, SEC, Time, US, settings};
 
@@ -30,17 +30,18 @@ settings! {
     /// When a latency is abnormal.
     pub struct Latency {
         /// How many times the mean is too much.
-        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(200),
+        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(Limits::DEFAULT.ratio_percent),
         /// How many mean deviations over the mean are too much.
-        pub deviations: Count<1, 100> = Count::of(4),
+        pub deviations: Count<1, 100> = Count::of(Limits::DEFAULT.deviations),
         /// How much over the mean is never too much: keeps jitter on fast paths quiet.
         pub floor: Time<0, { 60 * SEC }> = Time::of_ns(2 * MS),
         /// What is too much whatever was learned.
         pub ceiling: Off<Time<MS, { 600 * SEC }>> = Off(Some(Time::of_ns(500 * MS))),
-        /// How many abnormal ones in a row are a shift, a new level that is then learned.
-        pub run: Count<2, 1_000> = Count::of(6),
+        /// How many off the mean on one side, with hardly one between that is not, are a shift: a new level, which
+        /// is then learned.
+        pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run),
         /// How many teach a baseline before it judges.
-        pub min_samples: Count<2, 10_000> = Count::of(16),
+        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),
     }
 }
 
@@ -51,16 +52,17 @@ settings! {
         pub window: Time<{ 100 * MS }, { 60 * SEC }> = Time::of_ns(SEC),
         /// How many segments sent again in a window make a burst at least.
         pub min_segments: Count<1, 1_000_000> = Count::of(10),
-        /// How much over the mean is never too much, as a share of the segments sent.
+        /// What share of the segments sent makes a burst at least; so much over the mean is never too much, too.
         pub min_share: Percent = Percent::of(5),
         /// How many times the mean is too much.
-        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(200),
+        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(Limits::DEFAULT.ratio_percent),
         /// How many mean deviations over the mean are too much.
-        pub deviations: Count<1, 100> = Count::of(4),
-        /// How many abnormal windows in a row are a new level, which is then learned.
-        pub run: Count<2, 1_000> = Count::of(6),
+        pub deviations: Count<1, 100> = Count::of(Limits::DEFAULT.deviations),
+        /// How many windows off the mean on one side, with hardly one between that is not, are a new level, which
+        /// is then learned.
+        pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run),
         /// How many windows teach a baseline before it judges.
-        pub min_samples: Count<2, 10_000> = Count::of(16),
+        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),
     }
 }
 
@@ -82,30 +84,29 @@ impl Settings {
 
 impl Latency {
     /// In microseconds.
-    fn kernel(&self) -> baseline::Limits {
-        baseline::Limits {
+    fn kernel(&self) -> Limits {
+        Limits {
             ratio_percent: self.ratio.as_percent(),
             deviations: self.deviations.get(),
             run: self.run.get(),
             min_samples: self.min_samples.get(),
             floor: self.floor.as_ns() / US,
             ceiling: self.ceiling.0.map_or(0, |ceiling| ceiling.as_ns() / US),
-            ..baseline::Limits::DEFAULT
+            ..Limits::DEFAULT
         }
     }
 }
 
 impl Retransmit {
     /// In 1/1024.
-    fn kernel(&self) -> baseline::Limits {
-        baseline::Limits {
+    fn kernel(&self) -> Limits {
+        Limits {
             ratio_percent: self.ratio.as_percent(),
             deviations: self.deviations.get(),
             run: self.run.get(),
             min_samples: self.min_samples.get(),
             floor: self.min_share.of_1024().into(),
-            ceiling: 0,
-            ..baseline::Limits::DEFAULT
+            ..Limits::DEFAULT
         }
     }
 }
@@ -119,6 +120,8 @@ mod tests {
         let kernel = Settings::default().kernel();
         assert_eq!((kernel.rtt.ratio_percent, kernel.rtt.floor, kernel.rtt.ceiling), (200, 2_000, 500_000));
         assert_eq!((kernel.connect.floor, kernel.connect.ceiling), (10_000, 0));
-        assert_eq!((kernel.retransmit.floor, kernel.retransmit_window_ns), (51, 1_000_000_000));
+        assert_eq!((kernel.retransmit.floor, kernel.retransmit_min_share), (51, 51));
+        assert_eq!((kernel.retransmit_window_ns, kernel.cooldown_ns), (1_000_000_000, 1_000_000_000));
+        assert_eq!(kernel.rtt, Limits { floor: 2_000, ceiling: 500_000, ..Limits::DEFAULT });
     }
 }
