@@ -129,8 +129,13 @@ impl ReplayArgs {
             Box::new(File::open(&self.file).with_context(|| self.file.display().to_string())?)
         };
         let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-        run(input, &self.options, out, io::stderr().lock())
-            .with_context(|| format!("cannot replay {}", self.file.display()))
+        match run(input, &self.options, out, io::stderr().lock()) {
+            // Whoever read the output has seen enough, as in `tapio replay FILE | head`.
+            Err(ReplayError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Ok(Summary::default())
+            }
+            other => other.with_context(|| format!("cannot replay {}", self.file.display())),
+        }
     }
 }
 
