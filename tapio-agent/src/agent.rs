@@ -44,7 +44,7 @@ const PULSE: Duration = Duration::from_secs(1);
 /// Nothing at all can be observed, or an address cannot be bound: one sentence with the remedy.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
-    let kernel = Kernel::open(config.proc_root.as_ref())?;
+    let kernel = Kernel::open(config.proc_root.as_path())?;
     let mut running = Vec::new();
     let mut refused = Vec::new();
     for built in observer::build(config.observers.names(), &config.observer) {

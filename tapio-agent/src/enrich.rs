@@ -35,7 +35,7 @@ impl Identity {
         Self {
             node: config.node(),
             cluster: config.cluster.get().map(Into::into),
-            cgroups: Cgroups::new(config.cgroup_root.as_ref(), config.proc_root.as_ref()),
+            cgroups: Cgroups::new(config.cgroup_root.as_path(), config.proc_root.as_path()),
             walk_from: Instant::now(),
             gone: LruCache::new(MAX_GONE),
         }

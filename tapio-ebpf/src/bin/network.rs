@@ -479,7 +479,7 @@ fn retransmit(sk: *const u8) {
             share(burst.retransmits, segments.wrapping_sub(u64::from(sent)).wrapping_sub(burst.segments));
         burst.share.observe(closed, now, &settings.retransmit);
         // The windows since then had none sent again.
-        let mut idle = since / settings.retransmit_window_ns - 1;
+        let mut idle = since.checked_div(settings.retransmit_window_ns).unwrap_or(1) - 1;
         if idle > MAX_IDLE_WINDOWS {
             idle = MAX_IDLE_WINDOWS;
         }
