@@ -68,7 +68,7 @@ fn every_flag_sets_its_key() {
 #[test]
 fn commands_take_the_same_settings() {
     assert!(
-        matches!(tapio(&["doctor", "--polku=polku:1"]), Ok(Command::Doctor(c)) if c.polku.endpoint.0.is_some())
+        matches!(tapio(&["doctor", "--polku=polku:1"]), Ok(Command::Doctor(d)) if d.config.polku.endpoint.0.is_some())
     );
     assert!(
         matches!(tapio(&["selftest", "--observer", "network"]), Ok(Command::Selftest(c)) if c.observers.named())
