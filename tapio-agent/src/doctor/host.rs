@@ -138,7 +138,13 @@ mod tests {
     #[test]
     fn a_wrong_proc_root_is_said() {
         let dir = tempfile::tempdir().unwrap();
-        for line in [processes(dir.path()), ports(Path::new("/nowhere"), &Rights::read())] {
+        let rights = Rights::read();
+        for line in [
+            processes(dir.path()),
+            ports(dir.path(), &rights),
+            processes(Path::new("/nowhere")),
+            ports(Path::new("/nowhere"), &rights),
+        ] {
             assert!(matches!(line.state, State::Degraded { .. }), "{line:?}");
         }
     }

@@ -62,6 +62,9 @@ pub fn listening(proc_root: &Path) -> Result<Listening, String> {
         }
     }
     found.namespaces = namespaces.len();
+    if found.namespaces == 0 && found.hidden == 0 {
+        return Err(format!("{} shows no processes", proc_root.display()));
+    }
     Ok(found)
 }
 
