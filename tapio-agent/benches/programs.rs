@@ -18,6 +18,9 @@ const EMPTY: &[Hook] =
     &[Hook { program: "empty", attach: Attach::BtfTracepoint("tcp_probe"), needs: &[], gives: "" }];
 
 fn main() -> anyhow::Result<()> {
+    if support::was_load()? {
+        return Ok(());
+    }
     let kernel = Kernel::open("/proc".as_ref())?;
     let network = Built::new::<Network>(&Default::default());
     let network = kernel.load(&network.object()?)?;
