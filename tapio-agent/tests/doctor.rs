@@ -4,10 +4,7 @@
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tapio_agent::{
-    config::Config,
-    doctor::{Doctor, State},
-};
+use tapio_agent::doctor::{Doctor, State};
 
 const HOOKS: [&str; 4] = ["tcp_probe", "inet_sock_set_state", "tcp_retransmit_skb", "tcp_receive_reset"];
 
@@ -113,7 +110,7 @@ fn one_missing_right_is_the_remedy_of_each_hook() {
 
 #[test]
 fn without_btf_it_says_so_and_goes_on() {
-    let mut doctor = Doctor::new(Box::new(Config::default()), None, false);
+    let mut doctor = Doctor::new(Box::default(), None, false);
     doctor.types = "/nowhere/vmlinux".into();
     let report = doctor.examine();
     assert_eq!((report.attached, report.hooks), (0, 4));
