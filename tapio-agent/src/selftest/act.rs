@@ -56,10 +56,11 @@ pub(super) const REQUEST_BYTES: usize = 1400;
 const REPLY_BYTES: usize = 10;
 /// The first SYN is sent again after one second (RFC 6298).
 const GIVE_UP: Duration = Duration::from_millis(1500);
-/// Requests that make a baseline of 16 samples, and some more.
-const CALM: usize = 60;
-/// Requests through a queue. A shift takes five samples after the four to eight whose least is judged.
-const SLOW: usize = 24;
+/// Requests that make a baseline: 16 readings, each of four of them, and some more.
+const CALM: usize = 150;
+/// Requests through a queue. A shift takes five readings, and more where the past was restless; a reading is the
+/// least of eight requests, taken every four.
+const SLOW: usize = 48;
 /// No answer takes as long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -172,4 +173,36 @@ fn tell(word: &str, value: impl std::fmt::Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{word} {value}")?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::cli::{self, Command};
+
+    #[test]
+    fn a_child_understands_its_parent() {
+        let namespace = "tapio-selftest-1-a".to_owned();
+        let at: SocketAddr = ([198, 18, 0, 2], 9).into();
+        for act in [
+            Act::Refused,
+            Act::GiveUp { namespace: namespace.clone(), to: at },
+            Act::Answer { namespace: namespace.clone(), at },
+            Act::Ask { namespace: namespace.clone(), to: at },
+        ] {
+            let words = ["tapio", "fault"].map(str::to_owned).into_iter().chain(act.arguments());
+            match cli::parse(words.map(OsString::from), []) {
+                Ok(Command::Fault(understood)) => assert_eq!(understood, act),
+                other => panic!("{act:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn users_are_not_shown_it() {
+        let help = cli::parse(["tapio", "--help"].map(OsString::from), []).unwrap_err().to_string();
+        assert!(help.contains("selftest") && !help.contains("fault "), "{help}");
+    }
 }

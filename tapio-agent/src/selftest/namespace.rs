@@ -23,7 +23,7 @@ const NO_ONE: &str = "02:00:00:00:00:01";
 /// Ethernet, IPv4 and TCP with timestamps.
 const HEADER_BYTES: usize = 14 + 20 + 32;
 /// What a request waits behind another one.
-const QUEUE_MS: usize = 60;
+const QUEUE_MS: usize = 50;
 
 /// Two namespaces, one a host that asks and one that answers.
 #[derive(Debug)]
