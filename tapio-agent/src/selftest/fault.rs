@@ -207,3 +207,63 @@ impl From<String> for Outcome {
 fn is_to(occurrence: &Occurrence, to: SocketAddr) -> bool {
     occurrence.peer.as_ref().is_some_and(|peer| (peer.address, peer.port) == (to.ip(), to.port()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::occurrence::{Peer, Process, sample};
+
+    fn caused() -> Caused {
+        Caused { to: ([127, 0, 0, 1], 4).into(), pid: 42 }
+    }
+
+    fn seen(kind: &'static str, process: Option<(u32, &str)>) -> Seen {
+        let peer = Peer {
+            address: [127, 0, 0, 1].into(),
+            port: 4,
+            namespace: None,
+            service: None,
+            pod: None,
+            owner: None,
+        };
+        let process = process.map(|(pid, comm)| Process { pid, comm: comm.to_owned() });
+        let occurrence = Occurrence { kind, process, peer: Some(peer), ..sample() };
+        Seen { occurrence, after: Duration::from_millis(2) }
+    }
+
+    #[test]
+    fn only_the_right_type_and_process_will_do() {
+        const REFUSED: &str = "network.connection_refused";
+        let judge = |seen: &Seen| caused().judge(Fault::Refused, seen);
+        assert!(matches!(judge(&seen(REFUSED, Some((42, "tapio-fault")))), Outcome::Reported(_)));
+        for (wrong, why) in [
+            (
+                seen("network.connection_reset", Some((42, "tapio-fault"))),
+                "reported as network.connection_reset instead of network.connection_refused",
+            ),
+            (
+                seen(REFUSED, Some((42, "tapio"))),
+                "network.connection_refused names tapio[42], but it was tapio-fault[42]",
+            ),
+            (seen(REFUSED, None), "network.connection_refused names no process, but it was tapio-fault[42]"),
+        ] {
+            assert!(matches!(judge(&wrong), Outcome::Missed(text) if text == why), "{why}");
+        }
+        let other = judge(&seen(REFUSED, Some((43, "tapio-fault"))));
+        assert_eq!(matches!(other, Outcome::Missed(_)), sees_host_pids());
+    }
+
+    #[test]
+    fn a_second_report_is_one_too_many() {
+        let report = Report::sample();
+        let one = || seen("network.connection_refused", None);
+        let elsewhere = || {
+            let mut seen = one();
+            seen.occurrence.peer = None;
+            seen
+        };
+        assert_eq!(report.repeats(&[elsewhere(), one()]), None);
+        let wrong = report.repeats(&[one(), elsewhere(), one()]).unwrap();
+        assert!(wrong.starts_with("reported 2 times, not once"), "{wrong}");
+    }
+}
