@@ -93,10 +93,13 @@ fn ports(root: &Path, rights: &Rights) -> Line {
             "mount the host's /proc, and give its place as `proc_root`",
         ),
         Ok(found) => match found.problem() {
-            Some(problem) if rights.has(Capability::CAP_SYS_PTRACE) => Line::degraded(
+            Some(_) if rights.has(Capability::CAP_SYS_PTRACE) => Line::degraded(
                 NAME,
                 format!(
-                    "{problem}, although CAP_SYS_PTRACE is there: a security module or user namespace hides it"
+                    "hidden even from CAP_SYS_PTRACE, as by a security module: the network namespaces of {} of the \
+                     processes; connections to their ports that are older than the agent may be taken for outbound \
+                     ones",
+                    found.hidden
                 ),
                 "nothing, if what is hidden does not listen; else have the security module allow reading it",
             ),
