@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tapio_agent::{
     agent,
     cli::{self, Command},
-    log,
+    log, selftest,
 };
 
 fn main() -> ExitCode {
@@ -16,16 +16,22 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(config) => {
             log::start(&config.log);
-            agent::run(*config)
+            agent::run(*config).map(|()| ExitCode::SUCCESS)
         }
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Selftest(config) => {
+            log::start(&config.log);
+            selftest::run(&config)
+        }
+        Command::Fault(act) => act.play().map(|()| ExitCode::SUCCESS),
         Command::Print(text) => {
             print!("{text}");
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        _ => Ok(()),
+        Command::Replay(_) => Ok(ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
