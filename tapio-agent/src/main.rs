@@ -1,6 +1,6 @@
 //! `tapio`: reads the arguments, starts the log, runs, and exits.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use tapio_agent::{
     agent,
@@ -24,11 +24,12 @@ fn main() -> ExitCode {
             selftest::run(&config)
         }
         Command::Fault(act) => act.play().map(|()| ExitCode::SUCCESS),
+        Command::Replay(replay) => replay.run().map(|_| ExitCode::SUCCESS),
+        // A reader that has seen enough, such as `head`, is no error.
         Command::Print(text) => {
-            print!("{text}");
+            let _ = std::io::stdout().write_all(text.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Replay(_) => Ok(ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,
