@@ -68,7 +68,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("threads cannot be started")?;
-    runtime.block_on(observe(config, admin, running, refused))
+    let done = runtime.block_on(observe(config, admin, running, refused));
+    // A reader of standard output that is stuck holds up a thread, not the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }
 
 /// From attached to drained.
@@ -177,6 +180,8 @@ impl Supervisor {
             let Err(panic) = AssertUnwindSafe(stage).catch_unwind().await else { return };
             let why = panic_text(panic.as_ref());
             tracing::error!(observer = self.built.name, why, restart_in = ?pause, "the observer crashed");
+            // The record that it crashed on is gone: another one like it would crash it again.
+            self.stage.metrics.dropped("record", "crash", 1);
             self.shared.set(self.at, State::Failed(why));
             let stopping =
                 tokio::time::timeout(pause, self.stopped.clone().wait_for(|stop| *stop)).await.is_ok();
@@ -217,3 +222,6 @@ async fn beat(pulse: watch::Sender<Pulse>, shared: Arc<Shared>) {
         pulse.send_replace(shared.pulse());
     }
 }
+
+#[cfg(test)]
+mod tests;

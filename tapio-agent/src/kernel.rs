@@ -308,19 +308,16 @@ const EPERM: i32 = 1;
 
 fn explain_load(name: &str, error: aya::EbpfError) -> anyhow::Error {
     let mut source: Option<&dyn std::error::Error> = Some(&error);
-    let mut refused = false;
     while let Some(cause) = source {
-        refused |= cause.downcast_ref::<io::Error>().is_some_and(|e| e.raw_os_error() == Some(EPERM));
+        if cause.downcast_ref::<io::Error>().is_some_and(|e| e.raw_os_error() == Some(EPERM)) {
+            tracing::debug!(%error, "the refusal");
+            return anyhow!(
+                "no right to load the programs of {name}: run as root, or with CAP_BPF and CAP_PERFMON"
+            );
+        }
         source = cause.source();
     }
-    let error = anyhow::Error::new(error);
-    if refused {
-        error.context(format!(
-            "no right to load the programs of {name}: run as root, or with CAP_BPF and CAP_PERFMON"
-        ))
-    } else {
-        error.context(format!("the programs of {name} cannot be loaded"))
-    }
+    anyhow!("the programs of {name} cannot be loaded: {error}")
 }
 
 /// Before kernel 5.11 maps count against this limit. Later it does not matter that it may not be raised.

@@ -43,6 +43,8 @@ impl Stage {
         let mut stop = std::pin::pin!(stop);
         let mut tick = tokio::time::interval(TICK);
         let mut out = Vec::new();
+        // What a run before this one left: the kernel wakes nobody while there are records unread.
+        self.take(events, judge, fold, &mut out);
         loop {
             tokio::select! {
                 () = &mut stop => break,

@@ -1,0 +1,89 @@
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use super::*;
+use crate::{
+    config::Config,
+    observer::{Attach, Hook, Malformed, Observer, network},
+};
+
+static CRASHES: AtomicU32 = AtomicU32::new(0);
+static OBSERVED: AtomicU32 = AtomicU32::new(0);
+
+/// Crashes on its first record; its programs emit one for each segment received.
+struct Crashing;
+
+impl Observer for Crashing {
+    const NAME: &'static str = "bench";
+    const HOOKS: &'static [Hook] =
+        &[Hook { program: "flood", attach: Attach::BtfTracepoint("tcp_probe"), needs: &[], gives: "" }];
+    const FIELDS: &'static [&'static str] = tapio_common::network::FIELDS;
+    type Settings = network::Settings;
+
+    fn new(_: &Self::Settings) -> Self {
+        Self
+    }
+
+    fn kernel_settings(settings: &Self::Settings) -> Vec<u8> {
+        network::Network::kernel_settings(settings)
+    }
+
+    fn observe(&mut self, _: &[u8], _: &mut Vec<Anomaly>) -> Result<(), Malformed> {
+        assert!(CRASHES.fetch_add(1, Ordering::Relaxed) > 0, "the first record is too much");
+        OBSERVED.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn tick(&mut self, _: u64, _: &mut Vec<Anomaly>) {}
+}
+
+/// Two segments each way over loopback.
+fn traffic() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    for _ in 0..2 {
+        client.write_all(b"?").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        server.write_all(b"!").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP an_observer_that_crashes_is_restarted_on_the_same_ring: loading programs takes root");
+        return;
+    }
+    let config = Config::default();
+    let built = Built::new::<Crashing>(&network::Settings::default());
+    let mut loaded = Kernel::open("/proc".as_ref()).unwrap().load(&built.object().unwrap()).unwrap();
+    let events = loaded.events().unwrap();
+    let metrics = Arc::new(Metrics::default());
+    let observed = vec![Observed::new(built.name, loaded)];
+    let shared =
+        Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), Sinks::new(Arc::clone(&metrics), 1)));
+    let (stop, stopped) = watch::channel(false);
+    let (anomalies, _queue) = mpsc::channel(1);
+    let stage = Stage { observer: built.name, anomalies, metrics: Arc::clone(&metrics) };
+    let supervisor = Supervisor { stage, built, shared: Arc::clone(&shared), at: 0, stopped };
+    let task = tokio::spawn(supervisor.run(events, Fold::new(1, 1)));
+
+    traffic();
+    let observed = async {
+        while OBSERVED.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(RESTART[0] * 10, observed).await.expect("it runs again, on what was in the ring");
+    shared.detach();
+    stop.send_replace(true);
+    task.await.unwrap();
+    let text = metrics.render().unwrap();
+    assert!(text.contains("tapio_restarts_total{observer=\"bench\"} 1"), "{text}");
+    assert!(text.contains("tapio_dropped_total{hop=\"record\",reason=\"crash\"} 1"), "{text}");
+}
