@@ -19,6 +19,8 @@ use crate::{
 
 /// How often windows are closed and waiting spikes are said.
 const TICK: Duration = Duration::from_millis(250);
+/// Records taken before windows are closed and others run.
+const BURST: usize = 1024;
 
 /// The first half, one a task and observer: from its ring to the queue of anomalies.
 #[derive(Debug)]
@@ -43,10 +45,11 @@ impl Stage {
         let mut stop = std::pin::pin!(stop);
         let mut tick = tokio::time::interval(TICK);
         let mut out = Vec::new();
-        // What a run before this one left: the kernel wakes nobody while there are records unread.
-        self.take(events, judge, fold, &mut out);
+        // A run before this one may have left records: the kernel wakes nobody while there are any unread.
+        let mut more = true;
         loop {
             tokio::select! {
+                biased;
                 () = &mut stop => break,
                 _ = tick.tick() => {
                     judge.tick(clock::boot_ns(), &mut out);
@@ -54,28 +57,38 @@ impl Stage {
                     fold.flush(clock::boot_ns(), &mut out);
                     self.send(&mut out);
                 }
-                ready = events.ready() => {
+                () = tokio::task::yield_now(), if more => more = self.take(events, judge, fold, &mut out),
+                ready = events.ready(), if !more => {
                     if let Err(error) = ready {
                         tracing::error!(observer = self.observer, %error, "the ring cannot be waited for");
                         return;
                     }
-                    self.take(events, judge, fold, &mut out);
+                    more = true;
                 }
             }
         }
-        self.take(events, judge, fold, &mut out);
+        while self.take(events, judge, fold, &mut out) {}
         judge.tick(u64::MAX, &mut out);
         self.admit(&mut out, fold);
         fold.finish(&mut out);
         self.send(&mut out);
     }
 
-    fn take(&self, events: &mut Events, judge: &mut dyn Judge, fold: &mut Fold, out: &mut Vec<Anomaly>) {
-        while let Some(record) = events.next() {
+    /// Takes records out of the ring; true if there may be more than a burst of them.
+    fn take(
+        &self,
+        events: &mut Events,
+        judge: &mut dyn Judge,
+        fold: &mut Fold,
+        out: &mut Vec<Anomaly>,
+    ) -> bool {
+        for _ in 0..BURST {
+            let Some(record) = events.next() else { return false };
             self.observe(&record, judge, out);
-
+            drop(record);
             self.admit(out, fold);
         }
+        true
     }
 
     /// One record: what it means is added to `out`.
