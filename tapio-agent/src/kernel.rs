@@ -9,6 +9,7 @@ mod listeners;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -34,6 +35,14 @@ pub enum HookError {
     /// It should have worked.
     #[error("failed: {0}")]
     Failed(String),
+}
+
+impl HookError {
+    /// It is nobody's fault.
+    #[must_use]
+    pub const fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported(_))
+    }
 }
 
 /// A hook and what became of it.
@@ -62,8 +71,8 @@ pub struct Loaded {
     ring: Option<RingBuf<MapData>>,
     /// Its counts.
     pub counts: CountsReader,
-    /// Keeps the programs attached.
-    programs: Ebpf,
+    /// `None` once they are detached.
+    programs: Mutex<Option<Ebpf>>,
 }
 
 /// The consumer of an observer's ring buffer.
@@ -139,7 +148,7 @@ impl Kernel {
             map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,
             programs: u32::try_from(object.hooks.len())?,
         };
-        Ok(Loaded { hooks, degraded, ring, counts, programs })
+        Ok(Loaded { hooks, degraded, ring, counts, programs: Mutex::new(Some(programs)) })
     }
 }
 
@@ -157,13 +166,20 @@ impl Loaded {
     /// [`measure`] or `sysctl kernel.bpf_stats_enabled=1` is on.
     #[must_use]
     pub fn run_times(&self) -> Vec<(&'static str, RunTime)> {
+        let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(programs) = programs.as_ref() else { return Vec::new() };
         let attached = self.hooks.iter().filter(|hook| hook.state.is_ok());
         attached
             .filter_map(|HookState { hook, .. }| {
-                let info = self.programs.program(hook.program)?.info().ok()?;
+                let info = programs.program(hook.program)?.info().ok()?;
                 Some((hook.program, RunTime { runs: info.run_count(), total: info.run_time() }))
             })
             .collect()
+    }
+
+    /// Takes the programs off their hooks. The ring and the counts stay, and change no more.
+    pub fn detach(&self) {
+        drop(self.programs.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

@@ -1,4 +1,4 @@
-//! The way of an event: record -> judge -> fold -> (queue) -> enrich -> sinks.
+//! The way of an event: record -> judge -> fold -> (queue) -> name -> sinks.
 
 pub mod fold;
 
@@ -10,6 +10,7 @@ use ulid::Ulid;
 use self::fold::Fold;
 use crate::{
     clock,
+    enrich::Identity,
     kernel::Events,
     metrics::Metrics,
     observer::{Anomaly, Judge},
@@ -106,11 +107,14 @@ impl Stage {
     }
 }
 
-/// Makes the occurrence of an anomaly, as yet without a workload.
-#[must_use]
-pub fn occurrence(anomaly: Anomaly, cluster: Option<&Arc<str>>, node: &Arc<str>) -> Occurrence {
+/// The second half: makes the occurrence of an anomaly.
+pub fn name(anomaly: Anomaly, identity: &mut Identity, metrics: &Metrics) -> Occurrence {
     let time_unix_ns = clock::unix_ns(anomaly.time_ns);
+    let workload = identity.workload(anomaly.cgroup_id, anomaly.pid, anomaly.time_ns);
     let process = (anomaly.pid != 0).then(|| Process { pid: anomaly.pid, comm: comm(&anomaly.comm) });
+    if workload.is_none() && process.is_none() {
+        metrics.unattributed();
+    }
     let peer = anomaly.peer.map(|(address, port)| Peer {
         address,
         port,
@@ -119,7 +123,7 @@ pub fn occurrence(anomaly: Anomaly, cluster: Option<&Arc<str>>, node: &Arc<str>)
         pod: None,
         owner: None,
     });
-    Occurrence {
+    let mut occurrence = Occurrence {
         id: Ulid::from_parts(time_unix_ns / 1_000_000, fastrand::u128(..)),
         time_unix_ns,
         source: SOURCE,
@@ -127,15 +131,17 @@ pub fn occurrence(anomaly: Anomaly, cluster: Option<&Arc<str>>, node: &Arc<str>)
         severity: anomaly.severity,
         outcome: anomaly.outcome,
         message: String::new(),
-        cluster: cluster.cloned(),
-        node: Arc::clone(node),
-        workload: None,
+        cluster: identity.cluster(),
+        node: identity.node(),
+        workload,
         process,
         peer,
         data: anomaly.data,
         baseline: anomaly.baseline,
         count: anomaly.count,
-    }
+    };
+    occurrence.message = (anomaly.message)(&occurrence);
+    occurrence
 }
 
 /// A command name without its padding; bytes that are no UTF-8 become U+FFFD.

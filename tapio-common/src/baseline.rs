@@ -1,112 +1,445 @@
-//! The one baseline.
+//! The one baseline: what is normal for one series, in 32 bytes.
+//!
+//! Compiled into the kernel programs and into the agent, so it is plain 64-bit integer
+//! arithmetic: no division by a variable, no loop, no allocation, no path that panics.
+//! Time comes with the sample, as any number that does not go back.
+//!
+//! What it keeps is a smoothed mean and mean deviation in the manner of Jacobson and Karels
+//! (RFC 6298), with four differences, each measured in `docs/decisions/0002-baseline.md`:
+//! - **gated**: a sample judged abnormal does not move the mean, else a spike becomes normal;
+//! - **leaky runs**: a sample back in the band takes two off a run instead of ending it;
+//! - **unrest**: a series that often leaves its band and comes back must stay away longer
+//!   before that counts as a new level;
+//! - **relearning** starts from the smoothed level of the run, not from its last sample.
+
 use bytemuck::{Pod, Zeroable};
 
-/// What is normal.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Baseline {
-    mean: u64,
-    deviation: u64,
-    since: u64,
-    samples: u32,
-    run: u32,
+/// The largest value told apart; anything larger is taken for this. 2^48 - 1: 3.2 days in
+/// nanoseconds. Room for a fraction and for every product below without overflow.
+pub const MAX_VALUE: u64 = (1 << 48) - 1;
+
+/// What one sample was judged to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Too little is known to judge; the sample taught.
+    Learning,
+    /// Nothing to report. A sample outside the band that is neither far enough for a spike
+    /// nor the end of a run is also normal, but does not teach.
+    Normal,
+    /// Far above what is normal, or over the ceiling. Does not teach.
+    Spike,
+    /// The level has changed, since [`Baseline::since`]. Said once; the new level is normal
+    /// from here on. Copy the baseline before [`Baseline::observe`] to say what was normal
+    /// before.
+    Shift,
 }
 
-/// When is it abnormal.
+/// When a sample is abnormal. Plain integers: handed to the kernel programs as `.rodata`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Limits {
-    /// Percent of the mean.
+    /// A spike is over this many percent of the mean. At most 65 535; larger is taken for that.
     pub ratio_percent: u32,
-    /// Deviations over the mean.
+    /// A spike is over the mean by more than this many deviations. At most 255.
     pub deviations: u32,
-    /// Abnormal samples in a row that make a shift.
+    /// The band is the mean plus and minus this many quarters of a deviation; samples outside
+    /// it do not teach, and make up the runs that end in a shift. At most 255.
+    pub band_quarters: u32,
+    /// This many samples outside the band on one side, and up to three more in a series that
+    /// is restless, are a new level. At most 100; 0 is taken for 1.
     pub run: u32,
-    /// Samples before judging.
+    /// What a sample that does not continue a run takes off it. 2 lets a run survive one stray
+    /// sample in three; a number as large as `run` means that it has to be unbroken.
+    pub leak: u32,
+    /// The first samples of a series are only learnt from. At most 65 535.
     pub min_samples: u32,
-    /// Absolute.
+    /// Within this much of the mean nothing is abnormal, in the value's unit. 0: no floor.
     pub floor: u64,
-    /// Absolute.
+    /// Over this, every sample is a spike whatever was learnt, and does not teach, in the
+    /// value's unit. 0: no ceiling.
     pub ceiling: u64,
 }
-/// Judgement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Too few samples.
-    Learning,
-    /// Normal.
-    Normal,
-    /// Far over.
-    Spike,
-    /// New level.
-    Shift,
+
+/// What is normal for one series. All zeros, the default, knows nothing.
+///
+/// Every bit pattern is valid: one that was torn or written by another version gives odd
+/// verdicts for a while, never a fault.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Baseline {
+    /// Mean (48.8 fixed point) above 8 bits of run: its length, negative below the band.
+    mean_and_run: u64,
+    /// Mean deviation (48.8 fixed point) above 8 bits of unrest.
+    deviation_and_unrest: u64,
+    /// Smoothed level of the current run (48 bits) above 16 bits of sample count.
+    level_and_samples: u64,
+    /// When the latest run began.
+    since: u64,
 }
+
+/// Bits of fraction in the mean and the deviation.
+const FRACTION_BITS: u32 = 8;
+const FIXED_MAX: u64 = (MAX_VALUE << FRACTION_BITS) | 0xff;
+/// Gain of the mean, 1/8 as in RFC 6298.
+const MEAN_GAIN_SHIFT: u32 = 3;
+/// Gain of the deviation, 1/32. RFC 6298 has 1/4, which forgets between two bursts of noise
+/// what the first one taught.
+const DEVIATION_GAIN_SHIFT: u32 = 5;
+/// Gain of both, 1/4, on the first samples of a series: an odd first one is forgotten, and the
+/// noise known, before anything is judged.
+const LEARNING_GAIN_SHIFT: u32 = 2;
+/// An abnormal sample widens the deviation by 1/64, so that a band which most samples have
+/// outgrown opens again although nothing outside it teaches.
+const WIDEN_SHIFT: u32 = 6;
+/// The band is never narrower than 1/128 of the mean: a level change under 0.8 % is not one.
+const NARROWEST_SHIFT: u32 = 7;
+/// After a shift this many samples are learnt from unjudged.
+const SETTLE: u64 = 2;
+/// What a run that comes to nothing adds to the unrest; a quiet sample takes 1 off.
+const UNREST_STEP: u64 = 16;
+const UNREST_MAX: u64 = 255;
+/// Unrest for one more sample of run.
+const UNREST_PER_SAMPLE_SHIFT: u32 = 6;
+const SAMPLES_MAX: u64 = 0xffff;
+const RUN_MAX: u32 = 100;
+
 impl Limits {
-    /// Defaults.
-    pub const DEFAULT: Self =
-        Self { ratio_percent: 200, deviations: 4, run: 6, min_samples: 8, floor: 0, ceiling: 0 };
+    /// Measured on labelled round-trip times; see `docs/decisions/0002-baseline.md`. Floor and
+    /// ceiling are off, since a unit is needed to choose them.
+    pub const DEFAULT: Self = Self {
+        ratio_percent: 200,
+        deviations: 4,
+        band_quarters: 10,
+        run: 5,
+        leak: 2,
+        min_samples: 16,
+        floor: 0,
+        ceiling: 0,
+    };
 }
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 impl Baseline {
-    /// Judge and learn.
+    /// Judges `value` against what is known, then learns from it if it may.
+    ///
+    /// `value` is in any unit, the same for the whole series and for `limits`; see
+    /// [`MAX_VALUE`]. `now` is nanoseconds, a row number, anything that does not go back.
     #[inline(always)]
     pub fn observe(&mut self, value: u64, now: u64, limits: &Limits) -> Verdict {
-        let over = limits.ceiling != 0 && value > limits.ceiling;
-        if self.samples == 0 {
-            self.mean = value << 3;
-            self.deviation = value << 1;
-            self.samples = 1;
-            return if over { Verdict::Spike } else { Verdict::Learning };
-        }
-        let mean = self.mean >> 3;
-        let up = value > mean;
-        let diff = if up { value - mean } else { mean - value };
-        let band = (self.deviation >> 2) * limits.deviations as u64;
-        let band = if band > limits.floor { band } else { limits.floor };
-        if self.samples >= limits.min_samples && (diff > band) {
-            let sign = if up { 0x8000 } else { 0 };
-            if self.run & 0x7fff == 0 || self.run & 0x8000 != sign {
-                self.run = sign;
-                self.since = now;
-            }
-            self.run += 1;
-            if self.run & 0x7fff >= limits.run {
-                self.mean = value << 3;
-                self.deviation = value << 1;
-                self.samples = 1;
-                self.run = 0;
-                return Verdict::Shift;
-            }
-            if over || (up && value * 100 > mean * limits.ratio_percent as u64) {
+        let over_ceiling = limits.ceiling != 0 && value > limits.ceiling;
+        let value = value.min(MAX_VALUE);
+        let sample = value << FRACTION_BITS;
+        let samples = self.level_and_samples & SAMPLES_MAX;
+
+        if samples < u64::from(limits.min_samples).clamp(1, SAMPLES_MAX) {
+            if over_ceiling {
                 return Verdict::Spike;
             }
-            return Verdict::Normal;
+            if samples == 0 {
+                self.relearn(value, 1);
+            } else if samples + SETTLE < u64::from(limits.min_samples) {
+                self.teach(sample, LEARNING_GAIN_SHIFT, LEARNING_GAIN_SHIFT);
+            } else {
+                self.teach(sample, MEAN_GAIN_SHIFT, DEVIATION_GAIN_SHIFT);
+            }
+            return Verdict::Learning;
         }
-        self.run = 0;
-        self.mean = self.mean + value - mean;
-        self.deviation = self.deviation + diff - (self.deviation >> 2);
-        self.samples = self.samples.saturating_add(1);
-        if over {
-            Verdict::Spike
-        } else if self.samples <= limits.min_samples {
-            Verdict::Learning
-        } else {
-            Verdict::Normal
+
+        let mean = self.mean_and_run >> 8;
+        let deviation = self.deviation_and_unrest >> 8;
+        let distance = sample.abs_diff(mean);
+        let floor = limits.floor.min(MAX_VALUE) << FRACTION_BITS;
+        let band = ((deviation * u64::from(limits.band_quarters.min(255))) >> 2)
+            .max(mean >> NARROWEST_SHIFT)
+            .max(floor);
+        let far = sample > mean
+            && distance > floor
+            && distance > deviation * u64::from(limits.deviations.min(255))
+            && is_over_ratio(value, mean, limits.ratio_percent);
+
+        if far || distance > band {
+            if self.prolong_run(value, sample > mean, now, limits) {
+                // The run stands for the samples that a new series would have to wait for.
+                let settled = u64::from(limits.min_samples).min(SAMPLES_MAX).saturating_sub(SETTLE);
+                self.relearn(self.level_and_samples >> 16, settled.max(1));
+                return Verdict::Shift;
+            }
+            let widened = (deviation + (deviation >> WIDEN_SHIFT)).min(FIXED_MAX);
+            self.deviation_and_unrest = (widened << 8) | (self.deviation_and_unrest & 0xff);
+            return if far || over_ceiling { Verdict::Spike } else { Verdict::Normal };
         }
+
+        self.calm(limits);
+        if over_ceiling {
+            return Verdict::Spike;
+        }
+        self.teach(sample, MEAN_GAIN_SHIFT, DEVIATION_GAIN_SHIFT);
+        Verdict::Normal
     }
-    /// Mean.
+
+    /// The smoothed mean, in the value's unit.
+    #[inline(always)]
     pub fn mean(&self) -> u64 {
-        self.mean >> 3
+        round(self.mean_and_run >> 8)
     }
-    /// Deviation.
+
+    /// The smoothed mean deviation, in the value's unit.
+    #[inline(always)]
     pub fn deviation(&self) -> u64 {
-        self.deviation >> 2
+        round(self.deviation_and_unrest >> 8)
     }
-    /// Samples.
+
+    /// How many samples taught this level; stays at 65 535. After a shift it starts just under
+    /// `min_samples`, for the run that became the level.
+    #[inline(always)]
     pub fn samples(&self) -> u32 {
-        self.samples
+        (self.level_and_samples & SAMPLES_MAX) as u32
     }
-    /// Since.
+
+    /// `now` of the first sample of the latest run: of the one that ended in [`Verdict::Shift`]
+    /// when read straight after it. 0 when there was none.
+    #[inline(always)]
     pub fn since(&self) -> u64 {
         self.since
+    }
+
+    /// Takes `level` for the mean, with no more known about the noise than that it is small.
+    #[inline(always)]
+    fn relearn(&mut self, level: u64, samples: u64) {
+        let mean = level << FRACTION_BITS;
+        let deviation = (mean >> 6) + (mean >> 7);
+        self.mean_and_run = mean << 8;
+        self.deviation_and_unrest = (deviation << 8) | (self.deviation_and_unrest & 0xff);
+        self.level_and_samples = (level << 16) | samples;
+    }
+
+    #[inline(always)]
+    fn teach(&mut self, sample: u64, mean_gain_shift: u32, deviation_gain_shift: u32) {
+        let mean = (self.mean_and_run >> 8) as i64;
+        let deviation = (self.deviation_and_unrest >> 8) as i64;
+        let error = sample as i64 - mean;
+        let mean = mean + (error >> mean_gain_shift);
+        let deviation = deviation + ((error.abs() - deviation) >> deviation_gain_shift);
+        self.mean_and_run = ((mean as u64) << 8) | (self.mean_and_run & 0xff);
+        self.deviation_and_unrest = ((deviation as u64) << 8) | (self.deviation_and_unrest & 0xff);
+        if self.level_and_samples & SAMPLES_MAX != SAMPLES_MAX {
+            self.level_and_samples += 1;
+        }
+    }
+
+    /// Counts a sample outside the band; true when its run has become a new level.
+    #[inline(always)]
+    fn prolong_run(&mut self, value: u64, above: bool, now: u64, limits: &Limits) -> bool {
+        let side: i64 = if above { 1 } else { -1 };
+        let mut run = self.run();
+        if run * side < 0 {
+            run = self.leak(run, limits);
+            if run != 0 {
+                self.set_run(run);
+                return false;
+            }
+        }
+        let samples = self.level_and_samples & SAMPLES_MAX;
+        let level = if run == 0 {
+            self.since = now;
+            value
+        } else {
+            ((self.level_and_samples >> 16) + value) >> 1
+        };
+        self.level_and_samples = (level << 16) | samples;
+        run += side;
+        self.set_run(run);
+        let unrest = self.deviation_and_unrest & 0xff;
+        let needed = u64::from(limits.run.min(RUN_MAX)) + (unrest >> UNREST_PER_SAMPLE_SHIFT);
+        run.unsigned_abs() >= needed
+    }
+
+    /// Counts a sample inside the band.
+    #[inline(always)]
+    fn calm(&mut self, limits: &Limits) {
+        let run = self.run();
+        if run != 0 {
+            let run = self.leak(run, limits);
+            self.set_run(run);
+        } else if self.deviation_and_unrest & 0xff != 0 {
+            self.deviation_and_unrest -= 1;
+        }
+    }
+
+    /// What is left of `run` after a sample that does not continue it.
+    #[inline(always)]
+    fn leak(&mut self, run: i64, limits: &Limits) -> i64 {
+        let left = run.abs() - i64::from(limits.leak);
+        if left > 0 {
+            return if run < 0 { -left } else { left };
+        }
+        let unrest = ((self.deviation_and_unrest & 0xff) + UNREST_STEP).min(UNREST_MAX);
+        self.deviation_and_unrest = (self.deviation_and_unrest & !0xff) | unrest;
+        0
+    }
+
+    #[inline(always)]
+    fn run(&self) -> i64 {
+        i64::from(self.mean_and_run as u8 as i8)
+    }
+
+    #[inline(always)]
+    fn set_run(&mut self, run: i64) {
+        self.mean_and_run = (self.mean_and_run & !0xff) | u64::from(run as u8);
+    }
+}
+
+/// `value > mean * ratio_percent / 100`, exactly, for a mean with [`FRACTION_BITS`]. The mean is
+/// multiplied in two parts because it fills 56 bits; 48 + 16 fit, and so does their sum.
+#[inline(always)]
+fn is_over_ratio(value: u64, mean: u64, ratio_percent: u32) -> bool {
+    let ratio = u64::from(ratio_percent.min(0xffff));
+    value * 100 > (mean >> FRACTION_BITS) * ratio + (((mean & 0xff) * ratio) >> FRACTION_BITS)
+}
+
+#[inline(always)]
+fn round(fixed: u64) -> u64 {
+    (fixed + (1 << (FRACTION_BITS - 1))) >> FRACTION_BITS
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits::DEFAULT;
+
+    /// What is said about `values`, without the rows on which nothing is.
+    fn said(baseline: &mut Baseline, values: &[u64], limits: &Limits) -> [usize; 2] {
+        let mut counts = [0, 0];
+        for (row, value) in values.iter().enumerate() {
+            match baseline.observe(*value, row as u64, limits) {
+                Verdict::Spike => counts[0] += 1,
+                Verdict::Shift => counts[1] += 1,
+                Verdict::Learning | Verdict::Normal => {}
+            }
+        }
+        counts
+    }
+
+    /// A baseline that knows 5 000 plus and minus 40.
+    fn settled() -> Baseline {
+        let mut baseline = Baseline::default();
+        for row in 0..200 {
+            baseline.observe(if row % 2 == 0 { 4960 } else { 5040 }, row, &LIMITS);
+        }
+        baseline
+    }
+
+    #[test]
+    fn learns_mean_and_deviation() {
+        let baseline = settled();
+        assert!((4990..=5010).contains(&baseline.mean()), "{}", baseline.mean());
+        assert!((35..=45).contains(&baseline.deviation()), "{}", baseline.deviation());
+        assert_eq!(baseline.samples(), 200);
+    }
+
+    #[test]
+    fn first_samples_are_learnt_from() {
+        let mut baseline = Baseline::default();
+        for row in 0..16 {
+            assert_eq!(baseline.observe(5000, row, &LIMITS), Verdict::Learning);
+        }
+        assert_eq!(baseline.observe(5000, 16, &LIMITS), Verdict::Normal);
+    }
+
+    #[test]
+    fn an_odd_first_sample_is_forgotten() {
+        let mut baseline = Baseline::default();
+        let mut values = [5000; 60];
+        values[0] = 50_000;
+        assert_eq!(said(&mut baseline, &values, &LIMITS), [0, 0]);
+    }
+
+    #[test]
+    fn a_spike_does_not_teach() {
+        let mut baseline = settled();
+        let before = baseline;
+        assert_eq!(baseline.observe(41_000, 200, &LIMITS), Verdict::Spike);
+        assert_eq!(baseline.mean(), before.mean());
+        assert_eq!(baseline.samples(), before.samples());
+    }
+
+    #[test]
+    fn a_spike_is_over_ratio_deviations_and_floor() {
+        assert_eq!(settled().observe(9_900, 200, &LIMITS), Verdict::Normal, "not twice the mean");
+        assert_eq!(settled().observe(10_100, 200, &LIMITS), Verdict::Spike);
+        let floor = Limits { floor: 6_000, ..LIMITS };
+        assert_eq!(settled().observe(10_100, 200, &floor), Verdict::Normal, "within the floor");
+        let deviations = Limits { deviations: 255, ..LIMITS };
+        assert_eq!(settled().observe(10_100, 200, &deviations), Verdict::Normal);
+    }
+
+    #[test]
+    fn over_the_ceiling_is_a_spike_whatever_was_learnt() {
+        let limits = Limits { ceiling: 20_000, ..LIMITS };
+        let mut new = Baseline::default();
+        assert_eq!(new.observe(20_001, 0, &limits), Verdict::Spike);
+        assert_eq!(new, Baseline::default());
+
+        // The level moves above the ceiling: said once as a shift, and a spike ever after.
+        let mut baseline = settled();
+        assert_eq!(said(&mut baseline, &[30_000; 50], &limits), [49, 1]);
+        assert_eq!(baseline.mean(), 30_000);
+    }
+
+    #[test]
+    fn a_new_level_is_said_once_and_learnt() {
+        for level in [3_000, 5_300, 9_000, 80_000] {
+            let mut baseline = settled();
+            let mut shifts = Vec::new();
+            for row in 200..400 {
+                if baseline.observe(level, row, &LIMITS) == Verdict::Shift {
+                    shifts.push((row, baseline.since()));
+                }
+            }
+            assert_eq!(shifts, [(204, 200)], "level {level}");
+            assert_eq!(baseline.mean(), level);
+        }
+    }
+
+    #[test]
+    fn one_stray_sample_does_not_end_a_run() {
+        let mut baseline = settled();
+        let values = [9_000, 9_000, 9_000, 5_000, 9_000, 9_000, 9_000, 9_000];
+        assert_eq!(said(&mut baseline, &values, &LIMITS), [0, 1]);
+        assert_eq!(baseline.since(), 0);
+    }
+
+    #[test]
+    fn noise_that_outgrows_the_band_is_learnt() {
+        let mut baseline = settled();
+        let values: Vec<u64> = (0..2_000_u64).map(|row| 3_500 + row * 7_919 % 3_000).collect();
+        assert_eq!(said(&mut baseline, &values, &LIMITS), [0, 0]);
+        assert!((600..900).contains(&baseline.deviation()), "{}", baseline.deviation());
+    }
+
+    #[test]
+    fn a_restless_series_needs_a_longer_run() {
+        let mut baseline = settled();
+        for row in 200..240 {
+            baseline.observe(if row % 4 == 0 { 9_000 } else { 5_000 }, row, &LIMITS);
+        }
+        assert_eq!(said(&mut baseline, &[9_000; 5], &LIMITS), [0, 0]);
+        assert_eq!(said(&mut baseline, &[9_000; 3], &LIMITS), [0, 1]);
+    }
+
+    #[test]
+    fn a_series_of_zeros_is_normal_until_it_is_not() {
+        let mut baseline = Baseline::default();
+        assert_eq!(said(&mut baseline, &[0; 100], &LIMITS), [0, 0]);
+        assert_eq!(baseline.observe(1, 100, &LIMITS), Verdict::Spike);
     }
 }

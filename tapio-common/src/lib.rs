@@ -33,8 +33,6 @@ pub struct Header {
 pub trait Event: Pod {
     /// The header, which stands first in each record.
     fn header(&self) -> &Header;
-    /// The same, to fill in.
-    fn header_mut(&mut self) -> &mut Header;
 }
 
 /// What one kernel program did with its readings, per CPU.

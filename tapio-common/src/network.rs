@@ -142,10 +142,6 @@ impl Event for NetworkEvent {
     fn header(&self) -> &Header {
         &self.header
     }
-
-    fn header_mut(&mut self) -> &mut Header {
-        &mut self.header
-    }
 }
 
 /// What a baseline is kept for.
@@ -184,6 +180,16 @@ pub struct Owner {
     pub own: u32,
     /// Command name; all zero where it is not known.
     pub comm: [u8; 16],
+}
+
+/// Who listens on a port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Listener {
+    /// Who listened last; nothing is known of those that are older than the agent.
+    pub owner: Owner,
+    /// Sockets that listen: several may share a port (`SO_REUSEPORT`, one an address).
+    pub sockets: u64,
 }
 
 /// The thresholds that go to the kernel as constants.

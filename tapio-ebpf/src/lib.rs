@@ -174,31 +174,50 @@ impl Run {
         self.add(|counts| &mut counts.held_back);
     }
 
-    /// Puts an event into the ring, unless its key is quiet.
+    /// Puts an event into the ring: `fill` writes it in its place there, which is all zero before.
     #[inline(always)]
-    pub fn emit<E: Event>(self, key: &CooldownKey, cooldown_ns: u64, event: &mut E) {
-        let now = event.header().time_ns;
+    pub fn emit<E: Event>(self, fill: impl FnOnce(&mut E)) -> bool {
+        let Some(mut entry) = EVENTS.reserve::<E>(0) else {
+            self.add(|counts| &mut counts.failed);
+            return false;
+        };
+        let event = entry.as_mut_ptr();
+        // SAFETY: the reserved bytes are ours until they are submitted, and all zero is an event.
+        fill(unsafe {
+            event.write_bytes(0, 1);
+            &mut *event
+        });
+        entry.submit(0);
+        self.add(|counts| &mut counts.emitted);
+        true
+    }
+
+    /// Emits an event, unless its key is quiet. `fill` also gets how many were held back.
+    #[inline(always)]
+    pub fn emit_unless_quiet<E: Event>(
+        self,
+        key: &CooldownKey,
+        cooldown_ns: u64,
+        now_ns: u64,
+        fill: impl FnOnce(&mut E, u32),
+    ) {
+        let mut held_back = 0;
         if let Some(cooldown) = COOLDOWNS.get_ptr_mut(key) {
             // SAFETY: a map value; two CPUs that race here can miscount the held back by one.
             let cooldown = unsafe { &mut *cooldown };
-            if now.wrapping_sub(cooldown.emitted_ns) < cooldown_ns {
+            if now_ns.wrapping_sub(cooldown.emitted_ns) < cooldown_ns {
                 cooldown.held_back = cooldown.held_back.wrapping_add(1);
                 return self.held_back();
             }
-            event.header_mut().held_back = cooldown.held_back as u32;
-            cooldown.emitted_ns = now;
-            cooldown.held_back = 0;
+            held_back = cooldown.held_back;
+            *cooldown = Cooldown { emitted_ns: now_ns, held_back: 0 };
         } else {
             // A map without room for it costs a repeat, no event.
-            let _ = COOLDOWNS.insert(key, Cooldown { emitted_ns: now, held_back: 0 }, 0);
+            let _ = COOLDOWNS.insert(key, Cooldown { emitted_ns: now_ns, held_back: 0 }, 0);
         }
-        match EVENTS.output::<E>(*event, 0) {
-            Ok(()) => self.add(|counts| &mut counts.emitted),
-            Err(_) => {
-                // Nothing was said: the next of this key must not be held back.
-                let _ = COOLDOWNS.remove(key);
-                self.add(|counts| &mut counts.failed);
-            }
+        if !self.emit(|event| fill(event, held_back as u32)) {
+            // Nothing was said: the next of this key must not be held back.
+            let _ = COOLDOWNS.remove(key);
         }
     }
 }

@@ -1,18 +1,21 @@
 //! Ports that listened before the agent came: without them an inbound connection looks like an outbound one.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use aya::maps::{HashMap, MapData};
 use procfs::{net::TcpState, process::Process};
-use tapio_common::network::{Owner, Port};
+use tapio_common::network::{Listener, Port};
 
 /// Name of the map; an object that has one gets it filled.
 pub(super) const MAP: &str = "LISTENERS";
 /// `BPF_NOEXIST`: what a program wrote is newer.
 const NO_EXIST: u64 = 1;
 
-/// Bytes of a [`Port`] and an [`Owner`], as the map holds them.
-type Listeners = HashMap<MapData, [u8; size_of::<Port>()], [u8; size_of::<Owner>()]>;
+/// Bytes of a [`Port`] and a [`Listener`], as the map holds them.
+type Listeners = HashMap<MapData, [u8; size_of::<Port>()], [u8; size_of::<Listener>()]>;
 
 /// Reads the listening ports of every network namespace that a process under `proc_root` is in.
 /// Returns how many there were, and why namespaces are missing, if they are.
@@ -48,16 +51,18 @@ fn namespace(process: &Process) -> Option<u32> {
 fn fill_from(map: &mut Listeners, process: &Process, netns: u32) -> usize {
     // Two tables: a listener on [::] takes IPv4 too, but stands in the second only.
     let entries = [process.tcp(), process.tcp6()].into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.state == TcpState::Listen)
-        .filter(|entry| {
-            let port = Port { netns, port: u32::from(entry.local_address.port()) };
-            map.insert(
-                bytemuck::cast::<_, [u8; size_of::<Port>()]>(port),
-                bytemuck::cast::<_, [u8; size_of::<Owner>()]>(Owner::default()),
-                NO_EXIST,
-            )
-            .is_ok()
+    let mut ports = BTreeMap::new();
+    for entry in entries.filter(|entry| entry.state == TcpState::Listen) {
+        *ports.entry(entry.local_address.port()).or_insert(0) += 1;
+    }
+    ports
+        .into_iter()
+        .filter(|(port, sockets)| {
+            let port = Port { netns, port: u32::from(*port) };
+            let listener = Listener { sockets: *sockets, ..Listener::default() };
+            let port: [u8; size_of::<Port>()] = bytemuck::cast(port);
+            let listener: [u8; size_of::<Listener>()] = bytemuck::cast(listener);
+            map.insert(port, listener, NO_EXIST).is_ok()
         })
         .count()
 }

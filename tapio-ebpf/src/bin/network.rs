@@ -3,15 +3,16 @@
 #![no_main]
 
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     helpers::generated::bpf_skc_to_tcp_sock,
     macros::{btf_tracepoint, map},
-    maps::{Array, LruHashMap},
+    maps::{Array, HashMap, LruHashMap},
     programs::BtfTracePointContext,
 };
 use tapio_common::{
     CooldownKey, Header,
     baseline::{Baseline, Verdict},
-    network::{self as net, Destination, NetworkEvent, Owner, Port, Settings, direction, kind, program},
+    network::{self as net, Destination, Listener, NetworkEvent, Owner, Port, Settings, direction, kind, program},
 };
 use tapio_ebpf::{Current, Run, load, now_ns, object, probe};
 
@@ -33,6 +34,8 @@ const ENETUNREACH: u32 = 101;
 
 /// Destinations with a baseline; the one heard of longest ago makes room.
 const MAX_DESTINATIONS: u32 = 65_536;
+/// Ports with a listener, over all network namespaces; one more counts as not listening.
+const MAX_LISTENERS: u32 = 65_536;
 /// Connections whose owner is known.
 const MAX_CONNECTIONS: u32 = 65_536;
 /// Slots for the last round trip of a socket; a power of two.
@@ -40,6 +43,9 @@ const SOCKETS_LEN: u32 = 65_536;
 /// A round trip is the least of the last one to two blocks of this many samples: one answer that the peer
 /// held back (a delayed acknowledgement) is not a slow network.
 const BLOCK: u16 = 4;
+
+/// Quiet windows that count at a time: enough to forget a bad one.
+const MAX_IDLE_WINDOWS: u64 = 16;
 
 /// Round trips per destination.
 #[map]
@@ -55,7 +61,7 @@ static BURSTS: LruHashMap<Destination, Burst> = LruHashMap::with_max_entries(MAX
 static CONNECTIONS: LruHashMap<u64, Connection> = LruHashMap::with_max_entries(MAX_CONNECTIONS, 0);
 /// Who listens.
 #[map]
-static LISTENERS: LruHashMap<Port, Owner> = LruHashMap::with_max_entries(16_384, 0);
+static LISTENERS: HashMap<Port, Listener> = HashMap::with_max_entries(MAX_LISTENERS, BPF_F_NO_PREALLOC);
 /// The last round trips of each socket, by a hash of its address: a cache, where two sockets that meet in a
 /// slot forget each other.
 #[map]
@@ -114,12 +120,6 @@ struct Socket {
 fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
     round_trip(sk);
-    0
-}
-
-/// Does nothing on the hook of round trips: what a run costs by itself, for the benchmark.
-#[btf_tracepoint(function = "tcp_probe")]
-fn empty(_: BtfTracePointContext) -> i32 {
     0
 }
 
@@ -246,11 +246,12 @@ fn round_trip(sk: *const u8) {
         Verdict::Spike => kind::RTT_SPIKE,
         Verdict::Shift => kind::RTT_SHIFT,
     };
-    let mut event = describe(sk, u32::from(socket.direction), kind, now);
-    event.value_us = u64::from(value_us);
-    event.since_ns = if path.rtt.since() != 0 { path.rtt.since() } else { now };
-    event.baseline = before;
-    emit(run, &key, event);
+    let since_ns = path.rtt.since();
+    emit(run, sk, &key, kind, &owner_of(sk, &key), now, |event| {
+        event.value_us = u64::from(value_us);
+        event.since_ns = since_ns;
+        event.baseline = before;
+    });
 }
 
 /// A socket seen for the first time: who opened it is told by the listening ports.
@@ -269,10 +270,10 @@ fn meet(sk: *const u8, id: u64, stamp: u64) -> Socket {
     if let Some(connection) = CONNECTIONS.get_ptr(&(sk as u64)) {
         // SAFETY: a map value.
         socket.own = unsafe { (*connection).owner.own } as u8;
-    } else if let Some(owner) = LISTENERS.get_ptr(&local_port(sk)) {
+    } else if let Some(listener) = LISTENERS.get_ptr(&local_port(sk)) {
         socket.direction = direction::INBOUND as u8;
         // SAFETY: a map value.
-        socket.own = unsafe { (*owner).own } as u8;
+        socket.own = unsafe { (*listener).owner.own } as u8;
     }
     socket
 }
@@ -313,14 +314,14 @@ fn connected(sk: *const u8) {
         Verdict::Shift if value_us <= before.mean() => return run.normal(),
         Verdict::Spike | Verdict::Shift => {}
     }
-    let mut event = describe(sk, direction::OUTBOUND, kind::CONNECT_SLOW, now);
-    event.value_us = value_us;
-    if let Some(tp) = tcp_sock(sk) {
-        // SAFETY: a typed pointer and offsets of its fields.
-        event.retransmits = unsafe { load(tp, &OFFSETS[net::TOTAL_RETRANS]) };
-    }
-    event.baseline = before;
-    emit(run, &key, event);
+    emit(run, sk, &key, kind::CONNECT_SLOW, &owner, now, |event| {
+        event.value_us = value_us;
+        if let Some(tp) = tcp_sock(sk) {
+            // SAFETY: a typed pointer and offsets of its fields.
+            event.retransmits = unsafe { load(tp, &OFFSETS[net::TOTAL_RETRANS]) };
+        }
+        event.baseline = before;
+    });
 }
 
 fn not_connected(sk: *const u8) {
@@ -346,22 +347,32 @@ fn not_connected(sk: *const u8) {
         _ => return run.normal(),
     };
     let now = now_ns();
-    let mut event = describe(sk, direction::OUTBOUND, kind, now);
-    own(&mut event.header, &owner);
-    event.value_us = now.wrapping_sub(started_ns) / 1000;
-    event.retransmits = retransmits;
-    event.errno = errno;
     let key = destination(sk, direction::OUTBOUND as u8);
-    emit(run, &key, event);
+    emit(run, sk, &key, kind, &owner, now, |event| {
+        event.value_us = now.wrapping_sub(started_ns) / 1000;
+        event.retransmits = retransmits;
+        event.errno = errno;
+    });
 }
 
 fn listening(sk: *const u8) {
-    let current = Current::get(&constant(&AGENT));
-    let _ = LISTENERS.insert(&local_port(sk), owner(&current), 0);
+    let owner = owner(&Current::get(&constant(&AGENT)));
+    let port = local_port(sk);
+    // SAFETY: a map value; two sockets that begin or end to listen on one port at once can be miscounted.
+    let sockets = LISTENERS.get_ptr(&port).map_or(0, |listener| unsafe { (*listener).sockets });
+    let _ = LISTENERS.insert(&port, Listener { owner, sockets: sockets + 1 }, 0);
 }
 
 fn not_listening(sk: *const u8) {
-    let _ = LISTENERS.remove(&local_port(sk));
+    let port = local_port(sk);
+    let Some(listener) = LISTENERS.get_ptr_mut(&port) else { return };
+    // SAFETY: a map value.
+    let listener = unsafe { &mut *listener };
+    if listener.sockets > 1 {
+        listener.sockets -= 1;
+    } else {
+        let _ = LISTENERS.remove(&port);
+    }
 }
 
 fn closed(sk: *const u8) {
@@ -403,11 +414,11 @@ fn reset(sk: *const u8) {
     if received == 0 && acked <= 1 {
         return run.normal();
     }
-    let mut event = describe(sk, u32::from(socket.direction), kind::CONNECTION_RESET, now_ns());
-    event.bytes_received = received;
-    event.bytes_acked = acked;
     let key = destination(sk, socket.direction);
-    emit(run, &key, event);
+    emit(run, sk, &key, kind::CONNECTION_RESET, &owner_of(sk, &key), now_ns(), |event| {
+        event.bytes_received = received;
+        event.bytes_acked = acked;
+    });
 }
 
 fn retransmit(sk: *const u8) {
@@ -465,6 +476,14 @@ fn retransmit(sk: *const u8) {
         let closed =
             share(burst.retransmits, segments.wrapping_sub(u64::from(sent)).wrapping_sub(burst.segments));
         burst.share.observe(closed, now, &settings.retransmit);
+        // The windows since then had none sent again.
+        let mut idle = since / settings.retransmit_window_ns - 1;
+        if idle > MAX_IDLE_WINDOWS {
+            idle = MAX_IDLE_WINDOWS;
+        }
+        for _ in 0..idle {
+            burst.share.observe(0, now, &settings.retransmit);
+        }
         *burst = Burst {
             share: burst.share,
             window_ns: now,
@@ -490,12 +509,12 @@ fn retransmit(sk: *const u8) {
         return run.held_back();
     }
     burst.said = 1;
-    let mut event = describe(sk, u32::from(socket.direction), kind::RETRANSMIT_BURST, now);
-    event.value_us = now.wrapping_sub(burst.window_ns) / 1000;
-    event.retransmits = burst.retransmits;
-    event.segments = sent as u32;
-    event.baseline = burst.share;
-    emit(run, &key, event);
+    emit(run, sk, &key, kind::RETRANSMIT_BURST, &owner_of(sk, &key), now, |event| {
+        event.value_us = now.wrapping_sub(burst.window_ns) / 1000;
+        event.retransmits = burst.retransmits;
+        event.segments = sent as u32;
+        event.baseline = burst.share;
+    });
 }
 
 /// Part of `segments` that were sent again, 1/1024.
@@ -515,42 +534,24 @@ fn owner(current: &Current) -> Owner {
     }
 }
 
+/// Whoever is known to own a socket. The running task is never asked.
 #[inline(always)]
-fn own(header: &mut Header, owner: &Owner) {
-    header.cgroup_id = owner.cgroup_id;
-    header.pid = owner.pid;
-    header.comm = owner.comm;
-}
-
-/// An event about a socket, with whoever is known to own it. The running task is never asked.
-#[inline(always)]
-fn describe(sk: *const u8, direction: u32, kind: u32, time_ns: u64) -> NetworkEvent {
-    // SAFETY: plain old data.
-    let mut event: NetworkEvent = unsafe { core::mem::zeroed() };
-    event.header.time_ns = time_ns;
-    event.kind = kind;
-    event.direction = direction;
-    (event.local, event.remote) = addresses(sk);
-    // SAFETY: a typed pointer and offsets of its fields.
-    event.local_port = unsafe { load(sk, &OFFSETS[net::SPORT]) };
-    // SAFETY: as above.
-    event.remote_port = u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) });
-    event.netns = netns(sk);
+fn owner_of(sk: *const u8, key: &Destination) -> Owner {
     if let Some(connection) = CONNECTIONS.get_ptr(&(sk as u64)) {
         // SAFETY: a map value.
-        own(&mut event.header, unsafe { &(*connection).owner });
-    } else {
-        if direction == direction::INBOUND
-            && let Some(owner) = LISTENERS.get_ptr(&local_port(sk))
-        {
-            // SAFETY: a map value.
-            own(&mut event.header, unsafe { &*owner });
-        }
-        if let Some(cgroup_id) = cgroup(sk) {
-            event.header.cgroup_id = cgroup_id;
-        }
+        return unsafe { (*connection).owner };
     }
-    event
+    let mut owner = Owner::default();
+    if u32::from(key.direction) == direction::INBOUND
+        && let Some(listener) = LISTENERS.get_ptr(&local_port(sk))
+    {
+        // SAFETY: a map value.
+        owner = unsafe { (*listener).owner };
+    }
+    if let Some(cgroup_id) = cgroup(sk) {
+        owner.cgroup_id = cgroup_id;
+    }
+    owner
 }
 
 /// The cgroup that the socket was made in.
@@ -632,14 +633,40 @@ fn is_loopback(address: &[u8; 16]) -> bool {
     if words[2] == 0 { u32::from_be(words[3]) == 1 } else { words[3].to_ne_bytes()[0] == 127 }
 }
 
+/// Emits an event about a socket; `fill` adds what is particular to its kind.
 #[inline(always)]
-fn emit(run: Run, key: &Destination, mut event: NetworkEvent) {
+fn emit(
+    run: Run,
+    sk: *const u8,
+    key: &Destination,
+    kind: u32,
+    owner: &Owner,
+    now_ns: u64,
+    fill: impl FnOnce(&mut NetworkEvent),
+) {
     let cooldown = CooldownKey {
-        cgroup_id: event.header.cgroup_id,
-        comm: event.header.comm,
+        cgroup_id: owner.cgroup_id,
+        comm: owner.comm,
         subject: key.address,
         detail: u32::from(key.port),
-        kind: event.kind,
+        kind,
     };
-    run.emit(&cooldown, constant(&SETTINGS.cooldown_ns), &mut event);
+    run.emit_unless_quiet(&cooldown, constant(&SETTINGS.cooldown_ns), now_ns, |event: &mut NetworkEvent, held_back| {
+        event.header = Header {
+            time_ns: now_ns,
+            cgroup_id: owner.cgroup_id,
+            pid: owner.pid,
+            held_back,
+            comm: owner.comm,
+        };
+        event.kind = kind;
+        event.direction = u32::from(key.direction);
+        (event.local, event.remote) = addresses(sk);
+        // SAFETY: a typed pointer and offsets of its fields.
+        event.local_port = unsafe { load(sk, &OFFSETS[net::SPORT]) };
+        // SAFETY: as above.
+        event.remote_port = u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) });
+        event.netns = netns(sk);
+        fill(event);
+    });
 }

@@ -1,0 +1,60 @@
+//! How well the default limits find known level changes: `name value unit` lines.
+//!
+//! Every CSV in a folder (`timestamp,value,label`; label 1 on the first row of a level) is put through
+//! `tapio replay`. The folder is the first argument, or `TAPIO_SERIES`; else the series in `tests/data`.
+
+use std::path::PathBuf;
+use std::{env, fs, io};
+
+use anyhow::Context;
+use tapio_agent::detection::{Report, Score};
+use tapio_agent::replay::{self, Options};
+
+fn main() -> anyhow::Result<()> {
+    // cargo adds flags of its own, such as --bench.
+    let argument = env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let folder = argument
+        .or_else(|| env::var("TAPIO_SERIES").ok())
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/rtt")), PathBuf::from);
+    let mut score = Score::default();
+    let (mut rows, mut files) = (0, 0);
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "csv") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let mut out = Vec::new();
+        let summary = replay::run(text.as_bytes(), &Options::default(), &mut out, io::sink())
+            .with_context(|| path.display().to_string())?;
+        score.add(&reports(&out)?, &changes(&text));
+        rows += summary.rows;
+        files += 1;
+    }
+    anyhow::ensure!(files > 0, "{}: no .csv files", folder.display());
+    println!("detection_files {files} files");
+    println!("detection_rows {rows} rows");
+    println!("detection_changes {} changes", score.changes);
+    println!("detection_reports {} reports", score.reports);
+    println!("detection_precision {:.3} ratio", score.precision());
+    println!("detection_recall {:.3} ratio", score.recall());
+    println!("detection_f1 {:.3} ratio", score.f1());
+    println!("detection_strict_f1 {:.3} ratio", score.strict_f1());
+    Ok(())
+}
+
+fn reports(json_lines: &[u8]) -> anyhow::Result<Vec<Report>> {
+    let mut reports = Vec::new();
+    for line in serde_json::Deserializer::from_slice(json_lines).into_iter::<serde_json::Value>() {
+        let line = line?;
+        if let (Some(row), Some(since)) = (line["row"].as_u64(), line["since"].as_u64()) {
+            reports.push(Report { row, since });
+        }
+    }
+    Ok(reports)
+}
+
+fn changes(text: &str) -> Vec<u64> {
+    let rows = (0..).zip(text.lines().skip(1));
+    rows.filter(|(_, line)| line.rsplit(',').next() == Some("1")).map(|(row, _)| row).collect()
+}

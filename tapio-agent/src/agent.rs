@@ -1,0 +1,203 @@
+//! The agent: builds the stages, supervises the tasks, and takes its leave.
+//!
+//! Programs are attached before there is a runtime, so that capabilities can be dropped on the one thread
+//! there is.
+
+mod status;
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures_util::FutureExt as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep,
+};
+
+use self::status::{Observed, Shared, State};
+use crate::{
+    admin::Admin,
+    config::{Config, Output},
+    enrich::Identity,
+    kernel::{Kernel, Loaded},
+    metrics::Metrics,
+    observer::{self, Anomaly, Built},
+    pipeline::{self, Stage, fold::Fold},
+    privileges,
+    sink::{Pulse, Sinks, polku, stdout},
+};
+
+/// Anomalies that wait to be named.
+const ENRICH_QUEUE: usize = 4096;
+/// How long an observer that crashed waits before it runs again; doubles up to the second.
+const RESTART: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// How often the terminal's status line is renewed.
+const PULSE: Duration = Duration::from_secs(1);
+
+/// Attaches what the configuration names and runs until it is told to stop.
+///
+/// # Errors
+/// Nothing at all can be observed, or an address cannot be bound: one sentence with the remedy.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
+    let kernel = Kernel::open(config.proc_root.as_path())?;
+    let mut running = Vec::new();
+    let mut refused = Vec::new();
+    for built in observer::build(config.observers.names(), &config.observer) {
+        match kernel.load(&built.object()?) {
+            Ok(loaded) => running.push((built, loaded)),
+            Err(error) => refused.push((built.name, error)),
+        }
+    }
+    if running.is_empty()
+        && let Some((_, error)) = refused.pop()
+    {
+        return Err(error);
+    }
+    // The kernel's types are some megabytes.
+    drop(kernel);
+    let left = privileges::drop_to_needed()?;
+    tracing::debug!(capabilities = left.join(" "), "attached; the other capabilities are dropped");
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("threads cannot be started")?;
+    runtime.block_on(observe(config, admin, running, refused))
+}
+
+/// From attached to drained.
+async fn observe(
+    config: Config,
+    admin: Option<Admin>,
+    running: Vec<(Built, Loaded)>,
+    refused: Vec<(&'static str, anyhow::Error)>,
+) -> anyhow::Result<()> {
+    let mut stop_signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    let metrics = Arc::new(Metrics::default());
+    let (pulse, beats) = watch::channel(Pulse::default());
+    let sinks = sinks(&config, &metrics, beats)?;
+    let (stop, stopped) = watch::channel(false);
+    let (anomalies, queue) = mpsc::channel(ENRICH_QUEUE);
+
+    let mut stages = JoinSet::new();
+    let mut observed = Vec::new();
+    let mut supervised = Vec::new();
+    for (built, mut loaded) in running {
+        let events = loaded.events()?;
+        observed.push(Observed::new(built.name, loaded));
+        supervised.push((built, events));
+    }
+    observed.extend(refused.into_iter().map(|(name, error)| Observed::failed(name, &error)));
+    let shared = Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone()));
+
+    for (at, (built, events)) in supervised.into_iter().enumerate() {
+        let stage = Stage { observer: built.name, anomalies: anomalies.clone(), metrics: Arc::clone(&metrics) };
+        let fold = Fold::new(config.fold.window.as_ns(), config.fold.max_window.as_ns());
+        let supervisor = Supervisor { stage, built, shared: Arc::clone(&shared), at, stopped: stopped.clone() };
+        stages.spawn(supervisor.run(events, fold));
+    }
+    drop(anomalies);
+    let deliver = tokio::spawn(deliver(queue, Identity::new(&config), Arc::clone(&shared), sinks.clone()));
+    if let Some(admin) = admin {
+        let mut stopped = stopped.clone();
+        let shutdown = async move {
+            // An error means that the sender is gone: stopped as well.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        tokio::spawn(admin.serve(Arc::clone(&shared), shutdown));
+    }
+    tokio::spawn(beat(pulse, Arc::clone(&shared)));
+    shared.report();
+    tracing::info!("ready");
+
+    let [terminate, interrupt] = &mut stop_signals;
+    let why = tokio::select! {
+        _ = terminate.recv() => "SIGTERM".to_owned(),
+        _ = interrupt.recv() => "SIGINT".to_owned(),
+        ended = sinks.ended() => format!("sink {}: {}", ended.sink, ended.why),
+    };
+    tracing::info!(why, "stopping");
+
+    // From the kernel outwards: nothing new comes while what is on the way is delivered.
+    shared.detach();
+    stop.send_replace(true);
+    while stages.join_next().await.is_some() {}
+    deliver.await.context("occurrences could not be delivered to the end")?;
+    sinks.drain(Duration::from_nanos(config.drain.as_ns())).await;
+    shared.farewell();
+    Ok(())
+}
+
+/// The sinks that the configuration names.
+fn sinks(config: &Config, metrics: &Arc<Metrics>, beats: watch::Receiver<Pulse>) -> anyhow::Result<Sinks> {
+    let mut sinks = Sinks::new(Arc::clone(metrics), config.queue.get() as usize);
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    match config.output(terminal) {
+        Output::Pretty => sinks.add(stdout::Stdout::pretty(terminal, beats)),
+        Output::Json => sinks.add(stdout::Stdout::json()),
+        Output::Auto | Output::None => {}
+    }
+    if let Some(endpoint) = &config.polku.endpoint.0 {
+        sinks.add(polku::Polku::new(endpoint.clone()));
+    }
+    Ok(sinks)
+}
+
+/// Keeps one observer's stage running.
+struct Supervisor {
+    stage: Stage,
+    built: Built,
+    shared: Arc<Shared>,
+    /// Its index in what is shared.
+    at: usize,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Supervisor {
+    /// Runs the stage until the agent stops. A judge that panics is replaced by one that has seen nothing; the
+    /// ring, the programs and the other observers go on.
+    async fn run(self, mut events: crate::kernel::Events, mut fold: Fold) {
+        let mut pause = RESTART[0];
+        loop {
+            let mut judge = self.built.judge();
+            let mut stopped = self.stopped.clone();
+            let stop = async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            let stage = self.stage.run(&mut events, judge.as_mut(), &mut fold, stop);
+            let Err(panic) = AssertUnwindSafe(stage).catch_unwind().await else { return };
+            let why = panic_text(panic.as_ref());
+            tracing::error!(observer = self.built.name, why, restart_in = ?pause, "the observer crashed");
+            self.shared.set(self.at, State::Failed(why));
+            sleep(pause).await;
+            pause = (pause * 2).min(RESTART[1]);
+            self.shared.restarted(self.at);
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
+}
+
+/// The second half of the pipeline: from the queue of anomalies to the sinks.
+async fn deliver(mut queue: mpsc::Receiver<Anomaly>, mut identity: Identity, shared: Arc<Shared>, sinks: Sinks) {
+    while let Some(anomaly) = queue.recv().await {
+        let occurrence = pipeline::name(anomaly, &mut identity, &shared.metrics);
+        sinks.send(Arc::new(occurrence));
+    }
+}
+
+/// Tells the terminal that the agent lives.
+async fn beat(pulse: watch::Sender<Pulse>, shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(PULSE);
+    loop {
+        tick.tick().await;
+        pulse.send_replace(shared.pulse());
+    }
+}

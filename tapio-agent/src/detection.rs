@@ -1,0 +1,111 @@
+//! How well shifts are found in a series whose level changes are known.
+//!
+//! Reports and changes are rows. A report counts for a change when it lies near enough; each is used
+//! once, matched in order. All series are counted together.
+
+/// A report counts from this many rows before a change.
+const EARLY_ROWS: u64 = 2;
+/// And until this many rows after it: the run that makes a shift takes time.
+const LATE_ROWS: u64 = 15;
+/// The strict score takes where the shift is said to have begun, and allows this many rows either way.
+const STRICT_ROWS: u64 = 2;
+
+/// A shift, as `tapio replay` writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The row that it was said on.
+    pub row: u64,
+    /// The row where it began.
+    pub since: u64,
+}
+
+/// Counts over any number of series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Score {
+    /// Shifts reported.
+    pub reports: u64,
+    /// Level changes there are.
+    pub changes: u64,
+    /// Reports whose `row` is near a change.
+    pub found: u64,
+    /// Reports whose `since` is at a change.
+    pub placed: u64,
+}
+
+impl Score {
+    /// Adds one series; both lists in order.
+    pub fn add(&mut self, reports: &[Report], changes: &[u64]) {
+        self.reports += reports.len() as u64;
+        self.changes += changes.len() as u64;
+        self.found += matches(reports.iter().map(|report| report.row), changes, LATE_ROWS);
+        self.placed += matches(reports.iter().map(|report| report.since), changes, STRICT_ROWS);
+    }
+
+    /// The part of the reports that are right, 0 to 1.
+    pub fn precision(&self) -> f64 {
+        self.found as f64 / self.reports.max(1) as f64
+    }
+
+    /// The part of the changes that are found, 0 to 1.
+    pub fn recall(&self) -> f64 {
+        self.found as f64 / self.changes.max(1) as f64
+    }
+
+    /// Harmonic mean of precision and recall.
+    pub fn f1(&self) -> f64 {
+        self.f1_of(self.found)
+    }
+
+    /// The same for where the shifts are said to have begun.
+    pub fn strict_f1(&self) -> f64 {
+        self.f1_of(self.placed)
+    }
+
+    fn f1_of(&self, matched: u64) -> f64 {
+        2.0 * matched as f64 / (self.reports + self.changes).max(1) as f64
+    }
+}
+
+fn matches(reports: impl Iterator<Item = u64>, changes: &[u64], late_rows: u64) -> u64 {
+    let mut changes = changes.iter().peekable();
+    let mut matched = 0;
+    for report in reports {
+        while changes.next_if(|change| **change + late_rows < report).is_some() {}
+        if changes.next_if(|change| **change <= report + EARLY_ROWS).is_some() {
+            matched += 1;
+        }
+    }
+    matched
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(reports: &[(u64, u64)], changes: &[u64]) -> Score {
+        let reports: Vec<_> =
+            reports.iter().map(|(row, since)| Report { row: *row, since: *since }).collect();
+        let mut score = Score::default();
+        score.add(&reports, changes);
+        score
+    }
+
+    #[test]
+    fn near_enough_counts_once() {
+        let score = score(&[(98, 98), (115, 110), (116, 112), (216, 203)], &[100, 200]);
+        assert_eq!(score, Score { reports: 4, changes: 2, found: 1, placed: 1 });
+        assert_eq!(score.f1(), 2.0 / 6.0);
+        assert_eq!((score.precision(), score.recall()), (0.25, 0.5));
+    }
+
+    #[test]
+    fn a_late_report_is_placed_by_where_it_began() {
+        let score = score(&[(104, 100), (215, 202)], &[100, 200]);
+        assert_eq!(score, Score { reports: 2, changes: 2, found: 2, placed: 2 });
+    }
+
+    #[test]
+    fn nothing_is_not_a_number_less_than_zero() {
+        assert_eq!(score(&[], &[]).f1(), 0.0);
+    }
+}

@@ -1,0 +1,248 @@
+//! `tapio replay`: the kernel's own baseline over a recorded series.
+//!
+//! Reads CSV whose header names `timestamp,value` and, where the file holds several series, `key`;
+//! in any order, other columns ignored. Writes a JSON line for each abnormal row and a summary. It
+//! streams: memory grows with neither the rows nor, past [`MAX_KEYS`], the keys.
+//!
+//! Timestamps are passed on as they are. A value of 0 or less is a lost sample: counted, not judged.
+
+mod row;
+mod series;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use lru::LruCache;
+use serde::Serialize;
+use tapio_common::baseline::{Limits, Verdict};
+
+pub use row::ReplayError;
+use row::{Row, Rows};
+use series::{Known, Series};
+
+/// Series remembered at once; past it the one that was silent longest is forgotten. About 20 MB.
+pub const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+
+/// `tapio replay FILE`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// CSV with a header naming `timestamp,value` and optionally `key`; `-` reads standard input
+    pub file: PathBuf,
+    /// When a row is abnormal.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// When a row is abnormal. Floor and ceiling are in the unit of the file.
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+pub struct Options {
+    /// A spike is over this many times the mean
+    #[arg(long, default_value_t = 2.0, value_parser = number_between::<1, 655>, value_name = "TIMES")]
+    pub ratio: f64,
+    /// A spike is over the mean by more than this many deviations
+    #[arg(long, default_value_t = Limits::DEFAULT.deviations, value_parser = clap::value_parser!(u32).range(0..=255), value_name = "N")]
+    pub deviations: u32,
+    /// Rows further than this many deviations from the mean, up or down, do not teach; a run of them
+    /// is a new level. In steps of a quarter
+    #[arg(long, default_value_t = f64::from(Limits::DEFAULT.band_quarters) / 4.0, value_parser = number_between::<0, 63>, value_name = "N")]
+    pub band: f64,
+    /// So many rows in a run are a new level
+    #[arg(long, default_value_t = Limits::DEFAULT.run, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "ROWS")]
+    pub run: u32,
+    /// Within this much of the mean nothing is abnormal; off unless given
+    #[arg(long, default_value_t = 0.0, value_parser = number_between::<0, { u64::MAX }>, hide_default_value = true)]
+    pub floor: f64,
+    /// Over this every row is a spike; off unless given
+    #[arg(long, default_value_t = 0.0, value_parser = number_between::<0, { u64::MAX }>, hide_default_value = true)]
+    pub ceiling: f64,
+    /// The unit of the values, to be named in the output; changes no number
+    #[arg(long)]
+    pub unit: Option<String>,
+    /// Zero is a measurement, not a lost sample
+    #[arg(long)]
+    pub keep_zero: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ratio: f64::from(Limits::DEFAULT.ratio_percent) / 100.0,
+            deviations: Limits::DEFAULT.deviations,
+            band: f64::from(Limits::DEFAULT.band_quarters) / 4.0,
+            run: Limits::DEFAULT.run,
+            floor: 0.0,
+            ceiling: 0.0,
+            unit: None,
+            keep_zero: false,
+        }
+    }
+}
+
+/// What became of the rows: `rows = lost + learning + normal + spikes + shifts`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Rows read.
+    pub rows: u64,
+    /// Rows without a measurement.
+    pub lost: u64,
+    /// Rows before a series was known.
+    pub learning: u64,
+    /// Rows with nothing to report.
+    pub normal: u64,
+    /// Rows reported as spikes.
+    pub spikes: u64,
+    /// Rows reported as shifts.
+    pub shifts: u64,
+    /// Series met; one that was forgotten and came back counts again.
+    pub keys: u64,
+    /// Series forgotten to keep memory bounded.
+    pub forgotten: u64,
+}
+
+/// One abnormal row, as written.
+#[derive(Serialize)]
+struct Abnormal<'a> {
+    row: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
+    timestamp: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    value: f64,
+    verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<Known>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a str>,
+}
+
+impl ReplayArgs {
+    /// Replays the file to standard output, the summary to standard error.
+    pub fn run(&self) -> anyhow::Result<Summary> {
+        let input: Box<dyn Read> = if self.file == Path::new("-") {
+            Box::new(io::stdin().lock())
+        } else {
+            Box::new(File::open(&self.file).with_context(|| self.file.display().to_string())?)
+        };
+        let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+        run(input, &self.options, out, io::stderr().lock())
+            .with_context(|| format!("cannot replay {}", self.file.display()))
+    }
+}
+
+/// Judges every row of `reader`: abnormal ones to `out`, the counts to `summary`.
+pub fn run(
+    reader: impl Read,
+    options: &Options,
+    mut out: impl Write,
+    mut summary: impl Write,
+) -> Result<Summary, ReplayError> {
+    let mut rows = Rows::of(reader)?;
+    let mut known: LruCache<String, Series> = LruCache::new(MAX_KEYS);
+    let mut counts = Summary::default();
+    while let Some(row) = rows.next()? {
+        let number = counts.rows;
+        counts.rows += 1;
+        if row.value < 0.0 || (row.value == 0.0 && !options.keep_zero) {
+            counts.lost += 1;
+            continue;
+        }
+        let series = series_of(&mut known, &row, &mut counts);
+        let before = series.known(row.value);
+        let verdict = series.observe(row.value, number, options);
+        let (name, since) = match verdict {
+            Verdict::Learning => {
+                counts.learning += 1;
+                continue;
+            }
+            Verdict::Normal => {
+                counts.normal += 1;
+                continue;
+            }
+            Verdict::Spike => {
+                counts.spikes += 1;
+                ("spike", None)
+            }
+            Verdict::Shift => {
+                counts.shifts += 1;
+                ("shift", Some(series.since()))
+            }
+        };
+        let abnormal = Abnormal {
+            row: number,
+            since,
+            timestamp: row.timestamp,
+            key: row.key,
+            value: row.value,
+            verdict: name,
+            baseline: before.map(Known::rounded),
+            unit: options.unit.as_deref(),
+        };
+        serde_json::to_writer(&mut out, &abnormal).map_err(io::Error::from)?;
+        out.write_all(b"\n")?;
+    }
+    if counts.rows == 0 {
+        return Err(ReplayError::NoRows);
+    }
+    out.flush()?;
+    writeln!(summary, "{counts}")?;
+    Ok(counts)
+}
+
+impl Options {
+    /// The limits for values multiplied by `factor`.
+    fn limits(&self, factor: f64) -> Limits {
+        Limits {
+            ratio_percent: (self.ratio * 100.0).round() as u32,
+            deviations: self.deviations,
+            band_quarters: (self.band * 4.0).round() as u32,
+            run: self.run,
+            floor: (self.floor * factor).round() as u64,
+            // 0 would be no ceiling at all.
+            ceiling: if self.ceiling > 0.0 { ((self.ceiling * factor) as u64).max(1) } else { 0 },
+            ..Limits::DEFAULT
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rows, lost, learning, normal, spikes, shifts, keys, forgotten } = self;
+        write!(f, "{rows} rows, {keys} series: {spikes} spikes, {shifts} shifts, {normal} normal, ")?;
+        write!(f, "{learning} learning, {lost} lost")?;
+        if *forgotten > 0 {
+            write!(f, "; {forgotten} series forgotten to bound memory")?;
+        }
+        Ok(())
+    }
+}
+
+fn series_of<'a>(
+    known: &'a mut LruCache<String, Series>,
+    row: &Row<'_>,
+    counts: &mut Summary,
+) -> &'a mut Series {
+    let key = row.key.unwrap_or_default();
+    if !known.contains(key) {
+        counts.keys += 1;
+        counts.forgotten += u64::from(known.len() == MAX_KEYS.get());
+    }
+    known.get_or_insert_mut_ref(key, Series::default)
+}
+
+/// A finite decimal from `LEAST` to `MOST`.
+fn number_between<const LEAST: u64, const MOST: u64>(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (LEAST as f64..=MOST as f64).contains(&number) => Ok(number),
+        Ok(_) if MOST == u64::MAX => Err(format!("has to be a number of at least {LEAST}")),
+        Ok(_) => Err(format!("has to be from {LEAST} to {MOST}")),
+        Err(_) => Err("is not a number".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,29 @@
+//! Programs for the benchmarks: what a run costs by itself, and events without a reason.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use tapio_common::network::{self as net, NetworkEvent, Settings, kind};
+use tapio_ebpf::{Run, now_ns, object};
+
+object!(fields: net::FIELDS, settings: Settings);
+
+/// Does nothing on the hook of round trips.
+#[btf_tracepoint(function = "tcp_probe")]
+fn empty(_: BtfTracePointContext) -> i32 {
+    0
+}
+
+/// Emits an event for each segment received.
+#[btf_tracepoint(function = "tcp_probe")]
+fn flood(_: BtfTracePointContext) -> i32 {
+    let Some(run) = Run::begin(0) else { return 0 };
+    run.emit(|event: &mut NetworkEvent| {
+        event.header.time_ns = now_ns();
+        event.header.pid = 1;
+        event.kind = kind::CONNECTION_REFUSED;
+        // Uses the constants, so that the object has them.
+        event.value_us = constant(&SETTINGS.cooldown_ns) + u64::from(constant(&OFFSETS[0])) + constant(&AGENT.pid);
+    });
+    0
+}
