@@ -6,5 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod connect;
+mod counts;
+mod loss;
+mod owner;
+mod quiet;
 mod reset;
+mod rtt;
 mod support;

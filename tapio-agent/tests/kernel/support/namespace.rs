@@ -51,6 +51,17 @@ impl Namespace {
         run("tc", &format!("-n {} {arguments}", self.name)).unwrap();
     }
 
+    /// What [`Link::slow`] does, on the loopback device.
+    pub(crate) fn slow_loopback(&self, millis: u32) {
+        self.queue("lo", millis);
+    }
+
+    fn queue(&self, device: &str, millis: u32) {
+        // 1466 bytes is a message of 1400 with its headers; the bucket holds one.
+        let rate = 1466 * 8 * 1000 / millis;
+        self.tc(&format!("qdisc replace dev {device} root tbf rate {rate}bit burst 1600 limit 100000"));
+    }
+
     /// Sets a sysctl; false where this kernel does not have it.
     pub(crate) fn sysctl(&self, key: &str, value: u32) -> bool {
         let mut command = self.command(Path::new("sysctl"));

@@ -55,6 +55,10 @@ impl Occurrence {
         self.json["baseline"][key].as_f64().unwrap_or_else(|| panic!("no baseline {key} in {}", self.json))
     }
 
+    pub(crate) fn is_of(&self, process: &Process) -> bool {
+        self.json["process"]["pid"] == process.pid()
+    }
+
     #[track_caller]
     pub(crate) fn is_a(self, kind: &str) -> Self {
         assert_eq!(self.kind, format!("network.{kind}"), "{}", self.json);

@@ -128,7 +128,17 @@ impl Process {
         to: SocketAddr,
         deadline: Duration,
     ) -> Result<Connection, String> {
-        let text = self.order(&format!("connect {to} {}", deadline.as_millis()))?;
+        self.begin(&format!("connect {to} {}", deadline.as_millis()));
+        self.end_connect()
+    }
+
+    /// Connects in the background until [`Self::end_connect`].
+    pub(crate) fn begin_connect(&mut self, to: SocketAddr) {
+        self.begin(&format!("connect {to} 0"));
+    }
+
+    pub(crate) fn end_connect(&mut self) -> Result<Connection, String> {
+        let text = self.end()?;
         let numbers = parse(&text);
         Ok(Connection { id: numbers[0].into(), client_port: numbers[1] })
     }
