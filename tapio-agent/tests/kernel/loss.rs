@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::support::{Link, Process, Service, Tapio, needs_a_kernel};
+use crate::support::{Link, Occurrence, Process, Service, Tapio, needs_a_kernel};
 
+/// Many segments, and an answer that tells that they have arrived.
+const UPLOAD: Service = Service { request_bytes: 100_000, reply_bytes: 10, max_delay_ms: 0 };
 /// Handshakes that make a baseline, and some more.
 const HANDSHAKES: usize = 30;
 
@@ -14,18 +16,16 @@ fn a_burst_of_segments_sent_again_is_told_once() {
     let to = link.server_at(4301);
     let tapio = Tapio::start();
     let mut server = Process::start_in(&link.server, "takes-all");
-    server.serve(&to.to_string(), Service::SINK);
+    server.serve(&to.to_string(), UPLOAD);
     let mut client = Process::start_in(&link.client, "sends-again");
     let connection = client.connect(to).unwrap();
     // A clean past.
-    client.begin_trickle(connection, 100, 20_000, 5);
-    client.end().unwrap();
-    link.lossy(4_000);
-    client.begin_trickle(connection, 10, 100_000, 0);
-    client.end().unwrap();
+    client.request(connection, UPLOAD, 30, 1);
+    link.lossy();
+    client.request(connection, UPLOAD, 10, 0);
     link.clear();
 
-    let burst = |o: &crate::support::Occurrence| o.is_to(to) && o.kind.ends_with("burst");
+    let burst = |o: &Occurrence| o.is_to(to) && o.kind.ends_with("burst");
     let told = tapio.expect_one(burst).of(&client);
     assert!(told.number("retransmits") >= 10);
     assert!(told.number("segments") > told.number("retransmits"));

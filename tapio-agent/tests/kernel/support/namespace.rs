@@ -118,9 +118,8 @@ impl Link {
     }
 
     /// A queue so short that what does not go out at once is lost.
-    pub(crate) fn lossy(&self, kilobits: u32) {
-        self.client
-            .tc(&format!("qdisc replace dev {DEVICE} root tbf rate {kilobits}kbit burst 10000 limit 10000"));
+    pub(crate) fn lossy(&self) {
+        self.client.tc(&format!("qdisc replace dev {DEVICE} root tbf rate 4mbit burst 10000 limit 10000"));
     }
 
     /// As it was.
