@@ -4,11 +4,11 @@
 //! `tapio replay`. The folder is the first argument, or `TAPIO_SERIES`; else the series in `tests/data`.
 
 use std::path::PathBuf;
-use std::{env, fs, io};
+use std::{env, fs};
 
 use anyhow::Context;
-use tapio_agent::detection::{Report, Score};
-use tapio_agent::replay::{self, Options};
+use tapio_agent::detection::Score;
+use tapio_agent::replay::Options;
 
 fn main() -> anyhow::Result<()> {
     // cargo adds flags of its own, such as --bench.
@@ -24,11 +24,8 @@ fn main() -> anyhow::Result<()> {
             continue;
         }
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let mut out = Vec::new();
-        let summary = replay::run(text.as_bytes(), &Options::default(), &mut out, io::sink())
-            .with_context(|| path.display().to_string())?;
-        score.add(&reports(&out)?, &changes(&text));
-        rows += summary.rows;
+        let added = score.add_replayed(&text, &Options::default());
+        rows += added.with_context(|| path.display().to_string())?;
         files += 1;
     }
     anyhow::ensure!(files > 0, "{}: no .csv files", folder.display());
@@ -41,20 +38,4 @@ fn main() -> anyhow::Result<()> {
     println!("detection_f1 {:.3} ratio", score.f1());
     println!("detection_strict_f1 {:.3} ratio", score.strict_f1());
     Ok(())
-}
-
-fn reports(json_lines: &[u8]) -> anyhow::Result<Vec<Report>> {
-    let mut reports = Vec::new();
-    for line in serde_json::Deserializer::from_slice(json_lines).into_iter::<serde_json::Value>() {
-        let line = line?;
-        if let (Some(row), Some(since)) = (line["row"].as_u64(), line["since"].as_u64()) {
-            reports.push(Report { row, since });
-        }
-    }
-    Ok(reports)
-}
-
-fn changes(text: &str) -> Vec<u64> {
-    let rows = (0..).zip(text.lines().skip(1));
-    rows.filter(|(_, line)| line.rsplit(',').next() == Some("1")).map(|(row, _)| row).collect()
 }

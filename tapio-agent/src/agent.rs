@@ -13,7 +13,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::sleep,
 };
 
 use self::status::{Observed, Shared, State};
@@ -26,7 +25,10 @@ use crate::{
     observer::{self, Anomaly, Built},
     pipeline::{self, Stage, fold::Fold},
     privileges,
-    sink::{Pulse, Sinks, polku, stdout},
+    sink::{
+        Sinks, polku,
+        stdout::{Pulse, Stdout},
+    },
 };
 
 /// Anomalies that wait to be named.
@@ -95,9 +97,11 @@ async fn observe(
     let shared = Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone()));
 
     for (at, (built, events)) in supervised.into_iter().enumerate() {
-        let stage = Stage { observer: built.name, anomalies: anomalies.clone(), metrics: Arc::clone(&metrics) };
+        let stage =
+            Stage { observer: built.name, anomalies: anomalies.clone(), metrics: Arc::clone(&metrics) };
         let fold = Fold::new(config.fold.window.as_ns(), config.fold.max_window.as_ns());
-        let supervisor = Supervisor { stage, built, shared: Arc::clone(&shared), at, stopped: stopped.clone() };
+        let supervisor =
+            Supervisor { stage, built, shared: Arc::clone(&shared), at, stopped: stopped.clone() };
         stages.spawn(supervisor.run(events, fold));
     }
     drop(anomalies);
@@ -137,12 +141,13 @@ fn sinks(config: &Config, metrics: &Arc<Metrics>, beats: watch::Receiver<Pulse>)
     let mut sinks = Sinks::new(Arc::clone(metrics), config.queue.get() as usize);
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     match config.output(terminal) {
-        Output::Pretty => sinks.add(stdout::Stdout::pretty(terminal, beats)),
-        Output::Json => sinks.add(stdout::Stdout::json()),
+        Output::Pretty => sinks.add(Stdout::pretty(beats)),
+        Output::Json => sinks.add(Stdout::json()),
         Output::Auto | Output::None => {}
     }
     if let Some(endpoint) = &config.polku.endpoint.0 {
-        sinks.add(polku::Polku::new(endpoint.clone()));
+        let cluster = config.cluster.get().map(Into::into);
+        sinks.add(polku::Polku::new(endpoint.clone(), cluster, polku::Timings::default()));
     }
     Ok(sinks)
 }
@@ -173,9 +178,14 @@ impl Supervisor {
             let why = panic_text(panic.as_ref());
             tracing::error!(observer = self.built.name, why, restart_in = ?pause, "the observer crashed");
             self.shared.set(self.at, State::Failed(why));
-            sleep(pause).await;
+            let stopping =
+                tokio::time::timeout(pause, self.stopped.clone().wait_for(|stop| *stop)).await.is_ok();
             pause = (pause * 2).min(RESTART[1]);
             self.shared.restarted(self.at);
+            self.stage.metrics.restarted(self.built.name);
+            if stopping {
+                tracing::debug!(observer = self.built.name, "runs once more, for what is left in its ring");
+            }
         }
     }
 }
@@ -186,9 +196,15 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// The second half of the pipeline: from the queue of anomalies to the sinks.
-async fn deliver(mut queue: mpsc::Receiver<Anomaly>, mut identity: Identity, shared: Arc<Shared>, sinks: Sinks) {
+async fn deliver(
+    mut queue: mpsc::Receiver<Anomaly>,
+    mut identity: Identity,
+    shared: Arc<Shared>,
+    sinks: Sinks,
+) {
     while let Some(anomaly) = queue.recv().await {
-        let occurrence = pipeline::name(anomaly, &mut identity, &shared.metrics);
+        identity.find(anomaly.cgroup_id).await;
+        let occurrence = pipeline::name(anomaly, &identity, &shared.metrics);
         sinks.send(Arc::new(occurrence));
     }
 }

@@ -1,14 +1,22 @@
 //! Tapio's agent: loads the kernel programs, judges what they let through, names it and delivers it.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod agent;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod detection;
+pub mod enrich;
 pub mod kernel;
+pub mod log;
 pub mod metrics;
 pub mod observer;
 pub mod occurrence;
 pub mod pipeline;
+pub mod privileges;
 pub mod replay;
+pub mod setting;
 pub mod sink;
 
 include!(concat!(env!("OUT_DIR"), "/objects.rs"));

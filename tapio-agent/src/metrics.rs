@@ -1,109 +1,165 @@
 //! Every self-metric, one documented line each. Label sets are closed: no label carries an address or a name
 //! that comes from outside.
 
+use std::{sync::atomic::Ordering, time::Duration};
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use tapio_common::Counts;
 
-/// The agent's counters and gauges; made once, shared by reference.
-#[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
-    events: Family<ObserverLabels, Counter>,
-    anomalies: Family<AnomalyLabels, Counter>,
-    dropped: Family<DropLabels, Counter>,
-    sent: Family<SinkLabels, Counter>,
-    retried: Family<SinkLabels, Counter>,
-    rejected: Family<SinkLabels, Counter>,
-    unattributed: Counter,
+/// Declares the metrics, each with its help text, and registers them under `tapio_`.
+macro_rules! metrics {
+    ($($name:ident: $kind:ty = $help:literal,)*) => {
+        /// The agent's counters and gauges; made once, shared by reference.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $($name: $kind,)*
+        }
+
+        impl Default for Metrics {
+            fn default() -> Self {
+                let mut registry = Registry::with_prefix("tapio");
+                $(let $name = <$kind>::default();
+                registry.register(stringify!($name), $help, $name.clone());)*
+                Self { registry, $($name,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    readings: Family<Reading, Counter> = "Readings that kernel programs took, by what became of them",
+    events: Family<OfObserver, Counter> = "Events read from the rings",
+    anomalies: Family<OfType, Counter> = "Anomalies judged, those that the kernel held back included",
+    folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
+    dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
+    unattributed: Counter = "Occurrences without an owner",
+    sink_sent: Family<OfSink, Counter> = "Occurrences that a sink took",
+    sink_retried: Family<OfSink, Counter> = "Batches sent again",
+    sink_rejected: Family<OfSink, Counter> = "Occurrences that a sink refused for good",
+    observer_state: Family<StateOf, Gauge> = "1 for the state that an observer is in",
+    program_runs: Family<OfProgram, Counter> = "Runs of a kernel program, while bpf_stats are on",
+    program_nanoseconds: Family<OfProgram, Counter> = "Time of those runs",
+    restarts: Family<OfObserver, Counter> = "Times that an observer crashed and was started again",
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ObserverLabels {
+struct OfObserver {
     observer: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct AnomalyLabels {
+struct Reading {
+    observer: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfType {
     observer: &'static str,
     r#type: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct DropLabels {
+struct Drop {
     hop: &'static str,
     reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct SinkLabels {
+struct OfSink {
     sink: &'static str,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut metrics = Self {
-            registry: Registry::with_prefix("tapio"),
-            events: Family::default(),
-            anomalies: Family::default(),
-            dropped: Family::default(),
-            sent: Family::default(),
-            retried: Family::default(),
-            rejected: Family::default(),
-            unattributed: Counter::default(),
-        };
-        let registry = &mut metrics.registry;
-        registry.register("events", "Events read from the rings.", metrics.events.clone());
-        registry.register("anomalies", "Anomalies judged.", metrics.anomalies.clone());
-        registry.register("dropped", "What was lost, by hop and reason.", metrics.dropped.clone());
-        registry.register("sink_sent", "Occurrences that a sink took.", metrics.sent.clone());
-        registry.register("sink_retried", "Batches sent again.", metrics.retried.clone());
-        registry.register(
-            "sink_rejected",
-            "Occurrences that a sink refused for good.",
-            metrics.rejected.clone(),
-        );
-        registry.register("unattributed", "Occurrences without an owner.", metrics.unattributed.clone());
-        metrics
-    }
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateOf {
+    observer: &'static str,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfProgram {
+    program: &'static str,
 }
 
 impl Metrics {
-    /// `tapio_events_total{observer}`
+    /// One event read from an observer's ring.
     pub fn event(&self, observer: &'static str) {
-        self.events.get_or_create(&ObserverLabels { observer }).inc();
+        self.events.get_or_create(&OfObserver { observer }).inc();
     }
 
-    /// `tapio_anomalies_total{observer,type}`
+    /// `count` anomalies of one type.
     pub fn anomalies(&self, observer: &'static str, kind: &'static str, count: u64) {
-        self.anomalies.get_or_create(&AnomalyLabels { observer, r#type: kind }).inc_by(count);
+        self.anomalies.get_or_create(&OfType { observer, r#type: kind }).inc_by(count);
     }
 
-    /// `tapio_dropped_total{hop,reason}`: hop is `ring`, `record`, `enrich` or a sink's name.
+    /// `count` anomalies that a follow-up will stand for.
+    pub fn folded(&self, observer: &'static str, count: u64) {
+        self.folded.get_or_create(&OfObserver { observer }).inc_by(count);
+    }
+
+    /// `count` lost. Hop is `ring`, `record`, `enrich` or a sink's name.
     pub fn dropped(&self, hop: &'static str, reason: &'static str, count: u64) {
-        self.dropped.get_or_create(&DropLabels { hop, reason }).inc_by(count);
+        self.dropped.get_or_create(&Drop { hop, reason }).inc_by(count);
     }
 
-    /// `tapio_sink_sent_total{sink}`
-    pub fn sent(&self, sink: &'static str, count: u64) {
-        self.sent.get_or_create(&SinkLabels { sink }).inc_by(count);
-    }
-
-    /// `tapio_sink_retried_total{sink}`
-    pub fn retried(&self, sink: &'static str) {
-        self.retried.get_or_create(&SinkLabels { sink }).inc();
-    }
-
-    /// `tapio_sink_rejected_total{sink}`
-    pub fn rejected(&self, sink: &'static str, count: u64) {
-        self.rejected.get_or_create(&SinkLabels { sink }).inc_by(count);
-    }
-
-    /// `tapio_unattributed_total`
+    /// An occurrence whose owner is not known.
     pub fn unattributed(&self) {
         self.unattributed.inc();
+    }
+
+    /// `count` occurrences that a sink's destination took.
+    pub fn sent(&self, sink: &'static str, count: u64) {
+        self.sink_sent.get_or_create(&OfSink { sink }).inc_by(count);
+    }
+
+    /// A batch that is sent again.
+    pub fn retried(&self, sink: &'static str) {
+        self.sink_retried.get_or_create(&OfSink { sink }).inc();
+    }
+
+    /// `count` occurrences that a sink's destination refused for good.
+    pub fn rejected(&self, sink: &'static str, count: u64) {
+        self.sink_rejected.get_or_create(&OfSink { sink }).inc_by(count);
+    }
+
+    /// An observer that crashed runs again.
+    pub fn restarted(&self, observer: &'static str) {
+        self.restarts.get_or_create(&OfObserver { observer }).inc();
+    }
+
+    /// What the kernel counted, from its beginning.
+    pub fn readings(&self, observer: &'static str, counts: &Counts) {
+        let results = [
+            ("learning", counts.learning),
+            ("normal", counts.normal),
+            ("held_back", counts.held_back),
+            ("emitted", counts.emitted),
+            ("failed", counts.failed),
+        ];
+        for (result, count) in results {
+            set(&self.readings.get_or_create(&Reading { observer, result }), count);
+        }
+        set(&self.dropped.get_or_create(&Drop { hop: "ring", reason: "full" }), counts.failed);
+    }
+
+    /// The one state that an observer is in.
+    pub fn observer_state(&self, observer: &'static str, states: &[&'static str], current: &'static str) {
+        for state in states {
+            let labels = StateOf { observer, state };
+            self.observer_state.get_or_create(&labels).set(i64::from(*state == current));
+        }
+    }
+
+    /// What the kernel measured of a program, from its beginning.
+    pub fn program(&self, program: &'static str, runs: u64, total: Duration) {
+        set(&self.program_runs.get_or_create(&OfProgram { program }), runs);
+        let nanoseconds = u64::try_from(total.as_nanos()).unwrap_or(u64::MAX);
+        set(&self.program_nanoseconds.get_or_create(&OfProgram { program }), nanoseconds);
     }
 
     /// All of them in the text format of OpenMetrics.
@@ -115,4 +171,9 @@ impl Metrics {
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+/// A counter that is counted elsewhere.
+fn set(counter: &Counter, value: u64) {
+    counter.inner().store(value, Ordering::Relaxed);
 }

@@ -90,14 +90,58 @@ pub enum Malformed {
     Kind(u32),
 }
 
-/// The compiled kernel programs of an observer, with what they need.
+/// The compiled kernel programs of this name.
 ///
 /// # Errors
 /// The build did not embed them.
-pub fn object<O: Observer>(settings: &[u8]) -> anyhow::Result<Object<'_>> {
-    let bytes =
-        crate::object(O::NAME).with_context(|| format!("no kernel object {} is embedded", O::NAME))?;
-    Ok(Object { name: O::NAME, bytes, hooks: O::HOOKS, fields: O::FIELDS, settings })
+pub fn programs(name: &str) -> anyhow::Result<&'static [u8]> {
+    crate::object(name).with_context(|| format!("no kernel object {name} is embedded"))
+}
+
+/// An observer of whichever type, with its settings.
+pub struct Built {
+    /// Its name.
+    pub name: &'static str,
+    hooks: &'static [Hook],
+    fields: &'static [&'static str],
+    settings: Vec<u8>,
+    judge: Box<dyn Fn() -> Box<dyn Judge> + Send + Sync>,
+}
+
+impl Built {
+    /// With these settings.
+    #[must_use]
+    pub fn new<O: Observer>(settings: &O::Settings) -> Self {
+        let own = settings.clone();
+        Self {
+            name: O::NAME,
+            hooks: O::HOOKS,
+            fields: O::FIELDS,
+            settings: O::kernel_settings(settings),
+            judge: Box::new(move || Box::new(O::new(&own))),
+        }
+    }
+
+    /// Its kernel programs, with what they need.
+    ///
+    /// # Errors
+    /// The build did not embed them.
+    pub fn object(&self) -> anyhow::Result<Object<'_>> {
+        let bytes = programs(self.name)?;
+        Ok(Object {
+            name: self.name,
+            bytes,
+            hooks: self.hooks,
+            fields: self.fields,
+            settings: &self.settings,
+        })
+    }
+
+    /// One that has seen nothing.
+    #[must_use]
+    pub fn judge(&self) -> Box<dyn Judge> {
+        (self.judge)()
+    }
 }
 
 /// What the pipeline runs: an observer of whichever type.
@@ -148,4 +192,45 @@ pub trait Observer: Send + Sized + 'static {
 
     /// Says what was waiting for time to pass; called about four times a second.
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
+}
+
+/// Makes the names, and the sections of the configuration, from the table of observers.
+macro_rules! observers {
+    ($($(#[doc = $doc:literal])* $name:ident: $observer:ty,)*) => {
+        /// The observers there are.
+        pub const NAMES: &[&str] = &[$(<$observer as Observer>::NAME),*];
+
+        /// Makes those that are named.
+        #[must_use]
+        pub fn build(names: &[&str], settings: &Settings) -> Vec<Built> {
+            let mut built = Vec::new();
+            $(if names.contains(&<$observer as Observer>::NAME) {
+                built.push(Built::new::<$observer>(&settings.$name));
+            })*
+            built
+        }
+
+        crate::setting::settings! {
+            /// One section for each observer.
+            pub struct Settings {
+                $($(#[doc = $doc])* pub $name: <$observer as Observer>::Settings = Default::default(),)*
+            }
+        }
+    };
+}
+
+observers! {
+    /// The network observer. Its kernel programs judge, so a change takes effect at the next start.
+    network: network::Network,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setting::Section;
+
+    #[test]
+    fn an_observer_has_one_name() {
+        assert_eq!(NAMES, Settings::KEYS);
+    }
 }

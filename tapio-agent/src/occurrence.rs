@@ -1,9 +1,16 @@
 //! An occurrence: an anomaly with identity, the only thing that leaves the node.
 
+mod json;
+mod timestamp;
+
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use ulid::Ulid;
+
+#[cfg(test)]
+pub(crate) use tests::sample;
+pub use timestamp::Timestamp;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -277,8 +284,9 @@ fn ulid<S: Serializer>(id: &Ulid, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(id.array_to_str(&mut buffer))
 }
 
-/// `2026-11-20T02:18:18.123456789Z`, always with nine digits.
 fn rfc3339<S: Serializer>(unix_ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    let at = jiff::Timestamp::from_nanosecond(i128::from(*unix_ns)).map_err(serde::ser::Error::custom)?;
-    serializer.collect_str(&format_args!("{at:.9}"))
+    serializer.serialize_str(Timestamp::new(*unix_ns).as_str())
 }
+
+#[cfg(test)]
+mod tests;

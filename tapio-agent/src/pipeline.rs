@@ -89,8 +89,10 @@ impl Stage {
     fn admit(&self, out: &mut Vec<Anomaly>, fold: &mut Fold) {
         for anomaly in out.drain(..) {
             self.metrics.anomalies(self.observer, anomaly.kind, anomaly.count);
-            if let Some(first) = fold.admit(anomaly, clock::boot_ns()) {
-                self.queue(first);
+            let count = anomaly.count;
+            match fold.admit(anomaly, clock::boot_ns()) {
+                Some(first) => self.queue(first),
+                None => self.metrics.folded(self.observer, count),
             }
         }
     }
@@ -108,7 +110,7 @@ impl Stage {
 }
 
 /// The second half: makes the occurrence of an anomaly.
-pub fn name(anomaly: Anomaly, identity: &mut Identity, metrics: &Metrics) -> Occurrence {
+pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Occurrence {
     let time_unix_ns = clock::unix_ns(anomaly.time_ns);
     let workload = identity.workload(anomaly.cgroup_id, anomaly.pid, anomaly.time_ns);
     let process = (anomaly.pid != 0).then(|| Process { pid: anomaly.pid, comm: comm(&anomaly.comm) });

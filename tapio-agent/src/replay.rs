@@ -115,7 +115,14 @@ struct Abnormal<'a> {
     value: f64,
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    baseline: Option<Known>,
+    baseline: Option<Before<'a>>,
+}
+
+/// What was normal before the row.
+#[derive(Serialize)]
+struct Before<'a> {
+    #[serde(flatten)]
+    known: Known,
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<&'a str>,
 }
@@ -126,11 +133,18 @@ impl ReplayArgs {
         let input: Box<dyn Read> = if self.file == Path::new("-") {
             Box::new(io::stdin().lock())
         } else {
-            Box::new(File::open(&self.file).with_context(|| self.file.display().to_string())?)
+            Box::new(
+                File::open(&self.file).with_context(|| format!("cannot replay {}", self.file.display()))?,
+            )
         };
         let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-        run(input, &self.options, out, io::stderr().lock())
-            .with_context(|| format!("cannot replay {}", self.file.display()))
+        match run(input, &self.options, out, io::stderr().lock()) {
+            // Whoever read the output has seen enough, as in `tapio replay FILE | head`.
+            Err(ReplayError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Ok(Summary::default())
+            }
+            other => other.with_context(|| format!("cannot replay {}", self.file.display())),
+        }
     }
 }
 
@@ -179,8 +193,7 @@ pub fn run(
             key: row.key,
             value: row.value,
             verdict: name,
-            baseline: before.map(Known::rounded),
-            unit: options.unit.as_deref(),
+            baseline: before.map(|known| Before { known: known.rounded(), unit: options.unit.as_deref() }),
         };
         serde_json::to_writer(&mut out, &abnormal).map_err(io::Error::from)?;
         out.write_all(b"\n")?;

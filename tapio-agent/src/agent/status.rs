@@ -9,7 +9,13 @@ use std::{
 use serde_json::{Value, json};
 use tapio_common::Counts;
 
-use crate::{admin, config::Config, kernel::Loaded, metrics::Metrics, sink::{Pulse, Sinks}};
+use crate::{
+    admin,
+    config::Config,
+    kernel::Loaded,
+    metrics::Metrics,
+    sink::{Sinks, stdout::Pulse},
+};
 
 /// What the tasks share.
 pub(super) struct Shared {
@@ -53,7 +59,9 @@ impl fmt::Display for State {
 }
 
 impl State {
-    /// The closed set of the metric's label.
+    const LABELS: [&str; 4] = ["running", "degraded", "unsupported", "failed"];
+
+    /// The one of [`Self::LABELS`] that it is.
     const fn label(&self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -71,7 +79,8 @@ impl State {
             .filter_map(|h| h.state.as_ref().err().map(|error| format!("{}: {error}", h.hook.program)))
             .collect();
         let all = problems.len() == loaded.hooks.len();
-        let unsupported = loaded.hooks.iter().all(|h| matches!(&h.state, Err(error) if error.is_unsupported()));
+        let unsupported =
+            loaded.hooks.iter().all(|h| matches!(&h.state, Err(error) if error.is_unsupported()));
         let what = problems.into_iter().chain(loaded.degraded.clone()).collect::<Vec<_>>().join("; ");
         match (what.is_empty(), all, unsupported) {
             (true, ..) => Self::Running,
@@ -158,8 +167,7 @@ impl Shared {
     pub(super) fn pulse(&self) -> Pulse {
         let mut total = Counts::default();
         self.observed.iter().for_each(|observed| total.add(&observed.total()));
-        let sent = self.sinks.status().iter().map(|sink| sink.ledger.sent).max().unwrap_or_default();
-        Pulse { seen: total.seen, keys: total.keys, kept: total.emitted, sent }
+        Pulse { seen: total.seen, keys: total.keys, kept: total.emitted, sent: self.sinks.sent() }
     }
 
     /// What became of all readings, per observer and program, and of all occurrences, per sink.
@@ -179,8 +187,8 @@ impl Shared {
     /// Brings what the kernel counts into the metrics.
     fn collect(&self) {
         for observed in &self.observed {
-            self.metrics.kernel(observed.name, &observed.total());
-            self.metrics.observer_state(observed.name, observed.state().label());
+            self.metrics.readings(observed.name, &observed.total());
+            self.metrics.observer_state(observed.name, &State::LABELS, observed.state().label());
             let run_times = observed.loaded.iter().flat_map(Loaded::run_times);
             run_times.for_each(|(program, time)| self.metrics.program(program, time.runs, time.total));
         }
@@ -217,7 +225,8 @@ impl admin::State for Shared {
                     .iter()
                     .flat_map(|loaded| &loaded.hooks)
                     .map(|h| {
-                        let state = h.state.as_ref().map_or_else(ToString::to_string, |()| "attached".to_owned());
+                        let state =
+                            h.state.as_ref().map_or_else(ToString::to_string, |()| "attached".to_owned());
                         (h.hook.program.to_owned(), state.into())
                     })
                     .collect();

@@ -42,7 +42,7 @@ fn a_spike_says_what_was_normal() {
     let ratio = lines[0]["baseline"]["ratio"].as_f64().unwrap();
     assert!((8.1..8.3).contains(&ratio), "{ratio}");
     assert_eq!(lines[0]["baseline"]["samples"], 200);
-    assert_eq!(lines[0]["unit"], "ms");
+    assert_eq!(lines[0]["baseline"]["unit"], "ms");
     assert_eq!(lines[0]["value"], 41.0);
     assert_eq!((&lines[0]["row"], &lines[0]["verdict"]), (&json!(200), &json!("spike")));
     assert!(lines[0].get("since").is_none() && lines[0].get("key").is_none());

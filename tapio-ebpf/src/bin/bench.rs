@@ -23,7 +23,8 @@ fn flood(_: BtfTracePointContext) -> i32 {
         event.header.pid = 1;
         event.kind = kind::CONNECTION_REFUSED;
         // Uses the constants, so that the object has them.
-        event.value_us = constant(&SETTINGS.cooldown_ns) + u64::from(constant(&OFFSETS[0])) + constant(&AGENT.pid);
+        event.value_us =
+            constant(&SETTINGS.cooldown_ns) + u64::from(constant(&OFFSETS[0])) + constant(&AGENT.pid);
     });
     0
 }

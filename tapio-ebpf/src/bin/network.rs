@@ -12,7 +12,9 @@ use aya_ebpf::{
 use tapio_common::{
     CooldownKey, Header,
     baseline::{Baseline, Verdict},
-    network::{self as net, Destination, Listener, NetworkEvent, Owner, Port, Settings, direction, kind, program},
+    network::{
+        self as net, Destination, Listener, NetworkEvent, Owner, Port, Settings, direction, kind, program,
+    },
 };
 use tapio_ebpf::{Current, Run, load, now_ns, object, probe};
 
@@ -477,7 +479,7 @@ fn retransmit(sk: *const u8) {
             share(burst.retransmits, segments.wrapping_sub(u64::from(sent)).wrapping_sub(burst.segments));
         burst.share.observe(closed, now, &settings.retransmit);
         // The windows since then had none sent again.
-        let mut idle = since / settings.retransmit_window_ns - 1;
+        let mut idle = since.checked_div(settings.retransmit_window_ns).unwrap_or(1) - 1;
         if idle > MAX_IDLE_WINDOWS {
             idle = MAX_IDLE_WINDOWS;
         }
@@ -651,22 +653,27 @@ fn emit(
         detail: u32::from(key.port),
         kind,
     };
-    run.emit_unless_quiet(&cooldown, constant(&SETTINGS.cooldown_ns), now_ns, |event: &mut NetworkEvent, held_back| {
-        event.header = Header {
-            time_ns: now_ns,
-            cgroup_id: owner.cgroup_id,
-            pid: owner.pid,
-            held_back,
-            comm: owner.comm,
-        };
-        event.kind = kind;
-        event.direction = u32::from(key.direction);
-        (event.local, event.remote) = addresses(sk);
-        // SAFETY: a typed pointer and offsets of its fields.
-        event.local_port = unsafe { load(sk, &OFFSETS[net::SPORT]) };
-        // SAFETY: as above.
-        event.remote_port = u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) });
-        event.netns = netns(sk);
-        fill(event);
-    });
+    run.emit_unless_quiet(
+        &cooldown,
+        constant(&SETTINGS.cooldown_ns),
+        now_ns,
+        |event: &mut NetworkEvent, held_back| {
+            event.header = Header {
+                time_ns: now_ns,
+                cgroup_id: owner.cgroup_id,
+                pid: owner.pid,
+                held_back,
+                comm: owner.comm,
+            };
+            event.kind = kind;
+            event.direction = u32::from(key.direction);
+            (event.local, event.remote) = addresses(sk);
+            // SAFETY: a typed pointer and offsets of its fields.
+            event.local_port = unsafe { load(sk, &OFFSETS[net::SPORT]) };
+            // SAFETY: as above.
+            event.remote_port = u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) });
+            event.netns = netns(sk);
+            fill(event);
+        },
+    );
 }

@@ -1,0 +1,232 @@
+//! The configuration: defaults < YAML file < environment < flags, refused as a whole where any of it is wrong.
+
+mod environment;
+mod file;
+mod observers;
+
+use std::{ffi::OsString, fmt, path::Path, sync::Arc};
+
+pub use environment::variable;
+pub use observers::Observers;
+
+use crate::{
+    observer,
+    setting::{AbsolutePath, Count, Listen, MS, Name, Node, Off, Page, SEC, Time, Wrong, choices, settings},
+    sink::polku::Endpoint,
+};
+
+settings! {
+    /// The configuration of Tapio's agent: every key with its default. `tapio config` prints this file,
+    /// `tapio config --check FILE` says whether one is right.
+    ///
+    /// The environment is stronger than the file, and flags are stronger than both. The variable of a key is
+    /// TAPIO_ and the keys on the way to it, in capitals and joined by _: TAPIO_FOLD_WINDOW=1m. An empty variable
+    /// counts as not set.
+    pub struct Config {
+        /// The observers that run.
+        pub observers: Observers = Observers::default(),
+        /// What goes to standard output: JSON lines, or a form for people. `auto` is pretty on a terminal, json
+        /// elsewhere, and none where another sink is given.
+        pub output: Output = Output::Auto,
+        /// The POLKU gateway that gets the occurrences.
+        pub polku: Polku = Polku::default(),
+        /// How many occurrences each sink may have waiting. What comes on top of that is dropped and counted.
+        pub queue: Count<1, 1_000_000> = Count::of(8_192),
+        /// How repeats of one anomaly are folded into one follow-up.
+        pub fold: Fold = Fold::default(),
+        /// Where the agent keeps what outlives it.
+        pub state_dir: AbsolutePath = AbsolutePath::known("/var/lib/tapio"),
+        /// Where /livez, /readyz, /metrics and /status are served.
+        pub listen: Off<Listen> = Off(Some(Listen(([127, 0, 0, 1], 9090).into()))),
+        /// The node's name in occurrences. Empty: NODE_NAME, else the name of the host. In a pod set NODE_NAME
+        /// from spec.nodeName.
+        pub node_name: Name = Name::default(),
+        /// The cluster's name in occurrences. Empty: they carry none.
+        pub cluster: Name = Name::default(),
+        /// The agent's own log, on standard error.
+        pub log: Log = Log::default(),
+        /// How long a stopping agent may take to deliver what it has.
+        pub drain: Time<0, { 300 * SEC }> = Time::of_ns(10 * SEC),
+        /// Where the host's control groups are mounted. In a pod: where the host's /sys/fs/cgroup is mounted.
+        pub cgroup_root: AbsolutePath = AbsolutePath::known("/sys/fs/cgroup"),
+        /// Where the host's processes are. In a pod without hostPID: where the host's /proc is mounted.
+        pub proc_root: AbsolutePath = AbsolutePath::known("/proc"),
+        /// A section for each observer.
+        pub observer: observer::Settings = observer::Settings::default(),
+    }
+}
+
+settings! {
+    /// A POLKU gateway.
+    pub struct Polku {
+        /// Its address. POLKU_ENDPOINT sets it, too.
+        pub endpoint: Off<Endpoint> = Off(None),
+    }
+}
+
+settings! {
+    /// How repeats are folded.
+    pub struct Fold {
+        /// The first anomaly of a kind goes out at once; those that follow within this, as one with their number.
+        pub window: Time<{ 100 * MS }, { 3_600 * SEC }> = Time::of_ns(30 * SEC),
+        /// The window doubles up to this while it lasts.
+        pub max_window: Time<{ 100 * MS }, { 86_400 * SEC }> = Time::of_ns(600 * SEC),
+    }
+}
+
+settings! {
+    /// The agent's log.
+    pub struct Log {
+        /// The least that is logged.
+        pub level: Level = Level::Info,
+        /// How it is written.
+        pub format: Format = Format::Text,
+    }
+}
+
+choices! {
+    /// What goes to standard output.
+    pub enum Output {
+        /// What suits: see the default configuration.
+        Auto = "auto",
+        /// One JSON object a line.
+        Json = "json",
+        /// For people.
+        Pretty = "pretty",
+        /// Nothing.
+        None = "none",
+    }
+}
+
+choices! {
+    /// The least that is logged.
+    pub enum Level {
+        /// What failed.
+        Error = "error",
+        /// What is degraded.
+        Warn = "warn",
+        /// What the agent does.
+        Info = "info",
+        /// Each decision.
+        Debug = "debug",
+        /// Each event.
+        Trace = "trace",
+    }
+}
+
+choices! {
+    /// How the log is written.
+    pub enum Format {
+        /// One JSON object a line.
+        Json = "json",
+        /// For people.
+        Text = "text",
+    }
+}
+
+/// What is wrong in the configuration, and where. Its text is all that the user needs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {what}")]
+pub struct Error {
+    place: String,
+    what: String,
+}
+
+/// One value that a flag gives.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// The flag, with its dashes.
+    pub name: &'static str,
+    /// The keys on the way to the setting, joined by dots.
+    pub path: &'static str,
+    /// What was given.
+    pub text: String,
+}
+
+impl Error {
+    fn at(place: impl fmt::Display, what: impl fmt::Display) -> Self {
+        Self { place: place.to_string(), what: what.to_string() }
+    }
+}
+
+impl Config {
+    /// Reads a file, if there is one, and lays the environment and the flags over it.
+    ///
+    /// # Errors
+    /// At the first value that is wrong, with its place and what would be right.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &[Flag],
+    ) -> Result<Self, Error> {
+        let environment = environment::Environment::read(environment)?;
+        let mut config = Self::default();
+        match (file, environment.config_file()) {
+            (Some(path), _) => file::read(path, &mut config).map_err(|e| e.named_by("--config"))?,
+            (None, Some(path)) => {
+                file::read(path, &mut config).map_err(|e| e.named_by(environment::CONFIG))?
+            }
+            (None, None) => {}
+        }
+        environment.assign(&mut config)?;
+        for Flag { name, path, text } in flags {
+            config.assign(path, text).map_err(|wrong| Error::at(name, wrong))?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads a file alone.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn of_file(path: &Path) -> Result<Self, Error> {
+        let mut config = Self::default();
+        file::read(path, &mut config).map_err(|refused| refused.error)?;
+        config.check().map_err(|error| Error::at(path.display(), error))?;
+        Ok(config)
+    }
+
+    /// The commented default configuration.
+    #[must_use]
+    pub fn default_file() -> String {
+        let mut page = Page::default();
+        Self::default().print("", Self::DOCS, &mut page);
+        page.finish()
+    }
+
+    /// What goes to standard output, which is a terminal or is not.
+    #[must_use]
+    pub const fn output(&self, terminal: bool) -> Output {
+        match self.output {
+            Output::Auto if self.polku.endpoint.0.is_some() => Output::None,
+            Output::Auto if terminal => Output::Pretty,
+            Output::Auto => Output::Json,
+            given => given,
+        }
+    }
+
+    /// The node's name: the one that is set, else that of the host.
+    #[must_use]
+    pub fn node(&self) -> Arc<str> {
+        match self.node_name.get() {
+            Some(name) => name.into(),
+            None => rustix::system::uname().nodename().to_string_lossy().into(),
+        }
+    }
+
+    /// What a single value cannot tell.
+    fn check(&self) -> Result<(), Error> {
+        let Fold { window, max_window } = self.fold;
+        if max_window.as_ns() < window.as_ns() {
+            let what = Wrong(format!(
+                "{max_window} is shorter than fold.window, which is {window}: it must be as long"
+            ));
+            return Err(Error::at("fold.max_window", what));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Identity without Kubernetes: from the id of a control group, by its path, to container, runtime and pod UID, or
+//! to the systemd unit.
+//!
+//! The id is the inode number of the group's directory in the cgroup2 hierarchy, and is never used again while the
+//! host is up. An owner that is not certain is left out.
+
+mod path;
+mod process;
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::{DirEntryExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub use path::parse_path;
+
+use crate::occurrence::Workload;
+
+/// The control groups of this host. Reads files: not for an async task's own thread where there are thousands.
+#[derive(Debug)]
+pub struct Cgroups {
+    mount: Option<Mount>,
+    proc_root: PathBuf,
+    known: HashMap<u64, Group>,
+}
+
+/// What is known of a control group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Whose it is.
+    Known(Arc<Workload>),
+    /// It is there, or was, and is no one's: that of the whole host, or one outside containers and units.
+    Unowned,
+    /// It is not there, or not yet.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Mount {
+    path: PathBuf,
+    /// Version 1 hierarchies stand beside it, which containers may be in instead.
+    hybrid: bool,
+}
+
+#[derive(Debug)]
+struct Group {
+    workload: Option<Arc<Workload>>,
+    gone: Option<Instant>,
+}
+
+/// How long a group that vanished is remembered: for what is still on its way, and for follow-ups.
+const REMEMBER: Duration = Duration::from_secs(300);
+/// A node has hundreds of groups, a large one thousands.
+const MAX_GROUPS: usize = 20_000;
+/// Groups nest by container in container; more is someone's play.
+const MAX_DEPTH: usize = 64;
+
+impl Cgroups {
+    /// Finds the cgroup2 hierarchy at or under `root` (usually `/sys/fs/cgroup`). Where there is none, only
+    /// processes are looked at.
+    #[must_use]
+    pub fn new(root: &Path, proc_root: &Path) -> Self {
+        let is_cgroup2 = |path: &Path| path.join("cgroup.controllers").is_file();
+        let unified = root.join("unified");
+        let mount = if is_cgroup2(root) {
+            Some(Mount { path: root.to_owned(), hybrid: false })
+        } else {
+            is_cgroup2(&unified).then_some(Mount { path: unified, hybrid: true })
+        };
+        Self { mount, proc_root: proc_root.to_owned(), known: HashMap::new() }
+    }
+
+    /// Where the cgroup2 hierarchy is.
+    #[must_use]
+    pub fn mount(&self) -> Option<&Path> {
+        self.mount.as_ref().map(|mount| mount.path.as_path())
+    }
+
+    /// What is known of a group without looking at the hierarchy again.
+    #[must_use]
+    pub fn cached(&self, id: u64) -> Lookup {
+        match self.known.get(&id) {
+            None => Lookup::Unknown,
+            Some(Group { workload: None, .. }) => Lookup::Unowned,
+            Some(Group { workload: Some(workload), .. }) => Lookup::Known(Arc::clone(workload)),
+        }
+    }
+
+    /// What is known of a group. One that is not known costs a walk through the whole hierarchy, some milliseconds
+    /// for a thousand groups: the caller limits how often.
+    pub fn lookup(&mut self, id: u64, now: Instant) -> Lookup {
+        if id != 0 && self.cached(id) == Lookup::Unknown {
+            self.walk(now);
+        }
+        self.cached(id)
+    }
+
+    /// The owner of what happened at `at_ns` (boot clock) in a group and a process, of which each may be 0 for not
+    /// known. Beside version 1 hierarchies only a container's group is believed: a process in a container then has
+    /// the group of the daemon that started it, and where it is in truth its version 1 groups say.
+    /// Looks into what is cached: [`Self::lookup`] comes first.
+    pub fn owner(&self, id: u64, pid: u32, at_ns: u64) -> Lookup {
+        let found = self.cached(id);
+        let hybrid = self.mount.as_ref().is_none_or(|mount| mount.hybrid);
+        match &found {
+            Lookup::Known(workload) if !hybrid || workload.container_id.is_some() => return found,
+            Lookup::Unowned if !hybrid => return found,
+            _ => {}
+        }
+        match process::workload(&self.proc_root, pid, at_ns).filter(|_| pid != 0) {
+            Some(workload) => Lookup::Known(Arc::new(workload)),
+            None if found == Lookup::Unknown => Lookup::Unknown,
+            None => Lookup::Unowned,
+        }
+    }
+
+    /// Takes in the groups that are there, and forgets those that have been gone for long.
+    fn walk(&mut self, now: Instant) {
+        let Some(mount) = &self.mount else { return };
+        let Ok(root) = fs::metadata(&mount.path) else { return };
+        let mut here = HashMap::with_capacity(self.known.len());
+        here.insert(root.ino(), Group { workload: None, gone: None });
+        let mut waiting = vec![(mount.path.clone(), 0)];
+        let mut whole = true;
+        while let Some((directory, depth)) = waiting.pop() {
+            // It may have vanished since it was listed.
+            let Ok(entries) = fs::read_dir(&directory) else { continue };
+            for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                if here.len() >= MAX_GROUPS || depth >= MAX_DEPTH {
+                    whole = false;
+                    break;
+                }
+                let path = entry.path();
+                let known = self.known.remove(&entry.ino()).map(|group| group.workload);
+                let workload = known.unwrap_or_else(|| workload_of(&path, &mount.path));
+                here.insert(entry.ino(), Group { workload, gone: None });
+                waiting.push((path, depth + 1));
+            }
+        }
+        // What is left was not met: it is gone, unless the walk ended early.
+        let mut left: Vec<(u64, Group)> =
+            self.known.drain().filter(|(id, _)| !here.contains_key(id)).collect();
+        for (_, group) in &mut left {
+            group.gone = group.gone.or(Some(now).filter(|_| whole));
+        }
+        left.retain(|(_, group)| group.gone.is_none_or(|gone| now.duration_since(gone) < REMEMBER));
+        left.sort_by_key(|(_, group)| group.gone.map(|gone| now.duration_since(gone)));
+        left.truncate(MAX_GROUPS);
+        here.extend(left);
+        self.known = here;
+    }
+}
+
+fn workload_of(path: &Path, mount: &Path) -> Option<Arc<Workload>> {
+    let below = path.strip_prefix(mount).ok()?;
+    parse_path(&below.to_string_lossy()).map(Arc::new)
+}
+
+#[cfg(test)]
+mod tests;

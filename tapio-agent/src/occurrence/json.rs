@@ -1,0 +1,200 @@
+//! An occurrence as JSON, by hand: names are written as they stand and texts are looked through eight bytes at
+//! a time, which takes less than half of the time of the derived form. Tests hold the two to be the same.
+
+use std::net::IpAddr;
+
+use super::{Normal, Occurrence, Outcome, Peer, Process, Severity, Timestamp, Value, Workload};
+
+impl Occurrence {
+    /// Appends it to `out` as one JSON object without a line break in it.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        // More than nearly all need, so that it grows once.
+        out.reserve(1024);
+        let mut id = [0; ulid::ULID_LEN];
+        raw(out, b"{\"id\":\"", self.id.array_to_str(&mut id));
+        raw(out, b"\",\"timestamp\":\"", Timestamp::new(self.time_unix_ns).as_str());
+        raw(out, b"\",\"source\":\"", self.source);
+        raw(out, b"\",\"type\":\"", self.kind);
+        raw(out, b"\",\"severity\":\"", severity(self.severity));
+        raw(out, b"\",\"outcome\":\"", outcome(self.outcome));
+        out.push(b'"');
+        text(out, b",\"message\":", &self.message);
+        optional(out, b",\"cluster\":", self.cluster.as_deref());
+        text(out, b",\"node\":", &self.node);
+        if let Some(workload) = &self.workload {
+            workload.write_json(out);
+        }
+        if let Some(Process { pid, comm }) = &self.process {
+            number(out, b",\"process\":{\"pid\":", u64::from(*pid));
+            text(out, b",\"comm\":", comm);
+            out.push(b'}');
+        }
+        if let Some(peer) = &self.peer {
+            peer.write_json(out);
+        }
+        if !self.data.is_empty() {
+            out.extend_from_slice(b",\"data\":{");
+            for (nth, (key, value)) in self.data.0.iter().enumerate() {
+                if nth > 0 {
+                    out.push(b',');
+                }
+                quoted(out, key);
+                match value {
+                    Value::Number(count) => number(out, b":", *count),
+                    Value::Real(ratio) => real(out, b":", *ratio),
+                    Value::Text(name) => text(out, b":", name),
+                }
+            }
+            out.push(b'}');
+        }
+        if let Some(Normal { mean, deviation, unit, samples, ratio }) = self.baseline {
+            number(out, b",\"baseline\":{\"mean\":", mean);
+            number(out, b",\"deviation\":", deviation);
+            text(out, b",\"unit\":", unit);
+            number(out, b",\"samples\":", u64::from(samples));
+            if let Some(ratio) = ratio {
+                real(out, b",\"ratio\":", ratio);
+            }
+            out.push(b'}');
+        }
+        number(out, b",\"count\":", self.count);
+        out.push(b'}');
+    }
+}
+
+impl Workload {
+    fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b",\"workload\":");
+        let first = out.len();
+        optional(out, b",\"namespace\":", self.namespace.as_deref());
+        optional(out, b",\"pod\":", self.pod.as_deref());
+        optional(out, b",\"pod_uid\":", self.pod_uid.as_deref());
+        optional(out, b",\"container\":", self.container.as_deref());
+        optional(out, b",\"container_id\":", self.container_id.as_deref());
+        optional(out, b",\"runtime\":", self.runtime);
+        optional(out, b",\"image\":", self.image.as_deref());
+        optional(out, b",\"owner_kind\":", self.owner_kind.as_deref());
+        optional(out, b",\"owner\":", self.owner.as_deref());
+        optional(out, b",\"unit\":", self.unit.as_deref());
+        // The comma of whichever is the first opens the object.
+        match out.get_mut(first) {
+            Some(comma) => *comma = b'{',
+            None => out.push(b'{'),
+        }
+        out.push(b'}');
+    }
+}
+
+impl Peer {
+    fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b",\"peer\":{\"address\":\"");
+        match self.address {
+            IpAddr::V4(v4) => {
+                for (nth, octet) in v4.octets().into_iter().enumerate() {
+                    number(out, if nth > 0 { b"." } else { b"" }, u64::from(octet));
+                }
+            }
+            IpAddr::V6(v6) => out.extend_from_slice(v6.to_string().as_bytes()),
+        }
+        number(out, b"\",\"port\":", u64::from(self.port));
+        optional(out, b",\"namespace\":", self.namespace.as_deref());
+        optional(out, b",\"service\":", self.service.as_deref());
+        optional(out, b",\"pod\":", self.pod.as_deref());
+        optional(out, b",\"owner\":", self.owner.as_deref());
+        out.push(b'}');
+    }
+}
+
+const fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Debug => "debug",
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+        Severity::Critical => "critical",
+    }
+}
+
+const fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Success => "success",
+        Outcome::Failure => "failure",
+        Outcome::Timeout => "timeout",
+        Outcome::Unknown => "unknown",
+    }
+}
+
+/// A value that is known to need no escapes.
+#[inline(always)]
+fn raw(out: &mut Vec<u8>, name: &[u8], value: &str) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(value.as_bytes());
+}
+
+#[inline(always)]
+fn text(out: &mut Vec<u8>, name: &[u8], value: &str) {
+    out.extend_from_slice(name);
+    quoted(out, value);
+}
+
+#[inline(always)]
+fn optional(out: &mut Vec<u8>, name: &[u8], value: Option<&str>) {
+    if let Some(value) = value {
+        text(out, name, value);
+    }
+}
+
+#[inline(always)]
+fn number(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn real(out: &mut Vec<u8>, name: &[u8], value: f64) {
+    out.extend_from_slice(name);
+    // Writing a number to memory does not fail.
+    let _ = serde_json::to_writer(out, &value);
+}
+
+#[inline]
+fn quoted(out: &mut Vec<u8>, value: &str) {
+    if needs_escapes(value.as_bytes()) {
+        // Nor does writing a text.
+        let _ = serde_json::to_writer(out, value);
+    } else {
+        out.push(b'"');
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+    }
+}
+
+/// True if there is a control character, a quote or a backslash.
+#[inline]
+fn needs_escapes(bytes: &[u8]) -> bool {
+    match bytes.last_chunk::<8>() {
+        Some(last) => {
+            let (chunks, _) = bytes.as_chunks::<8>();
+            chunks.iter().fold(word_needs_escapes(last), |found, chunk| found | word_needs_escapes(chunk))
+                != 0
+        }
+        None => {
+            // Spaces need none.
+            let mut word = [b' '; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            word_needs_escapes(&word) != 0
+        }
+    }
+}
+
+/// Not 0 if any of eight bytes needs to be escaped ("Bit Twiddling Hacks": a byte less than n, a zero byte).
+#[inline(always)]
+const fn word_needs_escapes(bytes: &[u8; 8]) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    let word = u64::from_le_bytes(*bytes);
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let quote = word ^ (ONES * b'"' as u64);
+    let quote = quote.wrapping_sub(ONES) & !quote;
+    let backslash = word ^ (ONES * b'\\' as u64);
+    let backslash = backslash.wrapping_sub(ONES) & !backslash;
+    (control | quote | backslash) & (ONES << 7)
+}

@@ -1,0 +1,380 @@
+//! The kinds of values. Each carries its range in its type, so that a value that exists is one that is allowed.
+
+use std::{
+    fmt::{self, Display},
+    str::FromStr,
+    time::Duration,
+};
+
+use super::Wrong;
+
+/// A value of the configuration, which has one form in files, environment and flags.
+pub trait Value: Sized + Display + FromStr<Err = Wrong> {
+    /// What it may be, for people: `2 to 100`.
+    fn expected() -> String;
+}
+
+/// One microsecond, for the ranges of [`Time`].
+pub const US: u64 = 1_000;
+/// One millisecond.
+pub const MS: u64 = 1_000 * US;
+/// One second.
+pub const SEC: u64 = 1_000 * MS;
+
+const TIME_UNITS: &[(&str, u64)] =
+    &[("h", 3_600 * SEC), ("m", 60 * SEC), ("s", SEC), ("ms", MS), ("us", US), ("ns", 1)];
+
+/// A duration between two bounds in nanoseconds, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time<const MIN_NS: u64, const MAX_NS: u64>(u64);
+
+impl<const MIN_NS: u64, const MAX_NS: u64> Time<MIN_NS, MAX_NS> {
+    /// So many nanoseconds, put into the range.
+    #[must_use]
+    pub const fn of_ns(ns: u64) -> Self {
+        Self(clamp(ns, MIN_NS, MAX_NS))
+    }
+
+    /// Nanoseconds.
+    #[must_use]
+    pub const fn as_ns(self) -> u64 {
+        self.0
+    }
+
+    /// As the standard library has it.
+    #[must_use]
+    pub const fn get(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+}
+
+impl<const MIN_NS: u64, const MAX_NS: u64> Value for Time<MIN_NS, MAX_NS> {
+    fn expected() -> String {
+        format!("a duration from {} to {} (units: ns, us, ms, s, m, h)", time(MIN_NS), time(MAX_NS))
+    }
+}
+
+impl<const MIN_NS: u64, const MAX_NS: u64> FromStr for Time<MIN_NS, MAX_NS> {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let ns = quantity(text, TIME_UNITS).filter(|ns| (MIN_NS..=MAX_NS).contains(ns));
+        ns.map(Self).ok_or_else(|| not::<Self>(text))
+    }
+}
+
+impl<const MIN_NS: u64, const MAX_NS: u64> Display for Time<MIN_NS, MAX_NS> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&time(self.0))
+    }
+}
+
+/// A whole number between two bounds, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Count<const MIN: u32, const MAX: u32>(u32);
+
+impl<const MIN: u32, const MAX: u32> Count<MIN, MAX> {
+    /// The number, put into the range.
+    #[must_use]
+    pub const fn of(number: u32) -> Self {
+        Self(clamp(number as u64, MIN as u64, MAX as u64) as u32)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> Value for Count<MIN, MAX> {
+    fn expected() -> String {
+        format!("a whole number from {MIN} to {MAX}")
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> FromStr for Count<MIN, MAX> {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+        number.map(Self).ok_or_else(|| not::<Self>(text))
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> Display for Count<MIN, MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A ratio with two decimals, between two bounds in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ratio<const MIN_PERCENT: u32, const MAX_PERCENT: u32>(u32);
+
+impl<const MIN_PERCENT: u32, const MAX_PERCENT: u32> Ratio<MIN_PERCENT, MAX_PERCENT> {
+    /// The ratio of so many to 100, put into the range.
+    #[must_use]
+    pub const fn of_percent(percent: u32) -> Self {
+        Self(clamp(percent as u64, MIN_PERCENT as u64, MAX_PERCENT as u64) as u32)
+    }
+
+    /// How many to 100.
+    #[must_use]
+    pub const fn as_percent(self) -> u32 {
+        self.0
+    }
+}
+
+impl<const MIN_PERCENT: u32, const MAX_PERCENT: u32> Value for Ratio<MIN_PERCENT, MAX_PERCENT> {
+    fn expected() -> String {
+        let (min, max) = (Self(MIN_PERCENT), Self(MAX_PERCENT));
+        format!("a ratio from {min} to {max}, at most two decimals")
+    }
+}
+
+impl<const MIN_PERCENT: u32, const MAX_PERCENT: u32> FromStr for Ratio<MIN_PERCENT, MAX_PERCENT> {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let percent = decimal(text, 100).and_then(|percent| u32::try_from(percent).ok());
+        let percent = percent.filter(|percent| (MIN_PERCENT..=MAX_PERCENT).contains(percent));
+        percent.map(Self).ok_or_else(|| not::<Self>(text))
+    }
+}
+
+impl<const MIN_PERCENT: u32, const MAX_PERCENT: u32> Display for Ratio<MIN_PERCENT, MAX_PERCENT> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / 100, self.0 % 100);
+        match (rest / 10, rest % 10) {
+            (tenths, 0) => write!(f, "{whole}.{tenths}"),
+            _ => write!(f, "{whole}.{rest:02}"),
+        }
+    }
+}
+
+/// A share of a whole, in whole percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u32);
+
+impl Percent {
+    /// So many of 100; more is 100.
+    #[must_use]
+    pub const fn of(percent: u32) -> Self {
+        Self(clamp(percent as u64, 0, 100) as u32)
+    }
+
+    /// So many of 1024, rounded to the nearest.
+    #[must_use]
+    pub const fn of_1024(self) -> u32 {
+        (self.0 * 1024 + 50) / 100
+    }
+}
+
+impl Value for Percent {
+    fn expected() -> String {
+        "a share from 0% to 100%, in whole percent".to_owned()
+    }
+}
+
+impl FromStr for Percent {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let percent = quantity(text, &[("%", 1)]).filter(|percent| *percent <= 100);
+        percent.and_then(|percent| u32::try_from(percent).ok()).map(Self).ok_or_else(|| not::<Self>(text))
+    }
+}
+
+impl Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+/// Declares a value that is one of some words.
+macro_rules! choices {
+    (
+        $(#[doc = $doc:literal])*
+        pub enum $name:ident { $($(#[doc = $variant_doc:literal])* $variant:ident = $word:literal,)* }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[doc = $variant_doc])* $variant,)* }
+
+        impl $name {
+            const WORDS: &'static [&'static str] = &[$($word),*];
+        }
+
+        impl $crate::setting::Value for $name {
+            fn expected() -> String {
+                format!("one of {}", Self::WORDS.join(", "))
+            }
+        }
+
+        impl ::std::str::FromStr for $name {
+            type Err = $crate::setting::Wrong;
+
+            fn from_str(text: &str) -> Result<Self, $crate::setting::Wrong> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err($crate::setting::unknown("value", text, Self::WORDS)),
+                }
+            }
+        }
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word,)* })
+            }
+        }
+    };
+}
+pub(crate) use choices;
+
+/// That the text is not what is expected.
+pub(super) fn not<V: Value>(text: &str) -> Wrong {
+    Wrong(format!("`{}` is not {}", shown(text), V::expected()))
+}
+
+/// A text from outside, fit for a terminal.
+pub(crate) fn shown(text: &str) -> String {
+    const MAX_CHARS: usize = 80;
+    let more = if text.chars().nth(MAX_CHARS).is_some() { "..." } else { "" };
+    text.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect::<String>() + more
+}
+
+/// A number with one of the units, in the smallest of them: whole, or decimal where that makes a whole one.
+fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(end);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start_matches(' '))?;
+    decimal(number, *factor)
+}
+
+/// `factor` times a decimal number, where that is whole and fits.
+fn decimal(text: &str, factor: u64) -> Option<u64> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let fraction = fraction.trim_end_matches('0');
+    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let parts = if fraction.is_empty() { 0 } else { fraction.parse::<u128>().ok()? };
+    let parts = parts.checked_mul(u128::from(factor)).filter(|parts| parts % scale == 0)? / scale;
+    let total = whole.parse::<u128>().ok()?.checked_mul(u128::from(factor))?.checked_add(parts)?;
+    u64::try_from(total).ok()
+}
+
+/// Nanoseconds in the greatest unit that has them whole.
+fn time(ns: u64) -> String {
+    match TIME_UNITS.iter().find(|(_, unit)| ns != 0 && ns.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", ns / unit),
+        None => "0s".to_owned(),
+    }
+}
+
+const fn clamp(number: u64, min: u64, max: u64) -> u64 {
+    if number < min {
+        min
+    } else if number > max {
+        max
+    } else {
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Any = Time<0, { u64::MAX }>;
+
+    #[test]
+    fn times() {
+        for (text, ns, again) in [
+            ("2ms", 2 * MS, "2ms"),
+            ("500us", 500 * US, "500us"),
+            ("30s", 30 * SEC, "30s"),
+            ("10m", 600 * SEC, "10m"),
+            ("1.5s", 1_500 * MS, "1500ms"),
+            ("90 s", 90 * SEC, "90s"),
+            ("1ns", 1, "1ns"),
+            ("0s", 0, "0s"),
+            ("0ms", 0, "0s"),
+            ("24h", 86_400 * SEC, "24h"),
+        ] {
+            let time = text.parse::<Any>().unwrap();
+            assert_eq!((time.as_ns(), time.to_string().as_str()), (ns, again), "{text}");
+        }
+        for bad in [
+            "",
+            "5",
+            "5 parsecs",
+            "ms",
+            "-5ms",
+            "5MS",
+            "1e3ms",
+            "0.5ns",
+            "99999999999h",
+            ".5s",
+            "5.s",
+            "1.2.3s",
+            "5msx",
+            "5\u{b5}s",
+        ] {
+            let Wrong(why) = bad.parse::<Any>().unwrap_err();
+            assert!(why.contains("ns, us, ms, s, m, h"), "{why}");
+        }
+        let Wrong(why) = "11s".parse::<Time<MS, { 10 * SEC }>>().unwrap_err();
+        assert_eq!(why, "`11s` is not a duration from 1ms to 10s (units: ns, us, ms, s, m, h)");
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!("6".parse::<Count<2, 100>>(), Ok(Count(6)));
+        for bad in ["1", "101", "6.0", "six", "", "-6", "99999999999999"] {
+            assert!(bad.parse::<Count<2, 100>>().is_err(), "{bad}");
+        }
+        for (text, percent, again) in
+            [("2", 200, "2.0"), ("2.0", 200, "2.0"), ("1.25", 125, "1.25"), ("1.05", 105, "1.05")]
+        {
+            let ratio = text.parse::<Ratio<101, 10_000>>().unwrap();
+            assert_eq!((ratio.as_percent(), ratio.to_string().as_str()), (percent, again));
+        }
+        for bad in
+            ["1", "0.5", "1.255", "200%", "nan", "inf", "1e1", "1000000000000000000000000000000000000000000"]
+        {
+            assert!(bad.parse::<Ratio<101, 10_000>>().is_err(), "{bad}");
+        }
+        assert_eq!("5%".parse::<Percent>().unwrap().of_1024(), 51);
+        assert_eq!("100%".parse::<Percent>().unwrap().of_1024(), 1024);
+        for bad in ["5", "101%", "0.5%", "-1%", "%"] {
+            assert!(bad.parse::<Percent>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_cannot_write_to_the_terminal() {
+        assert_eq!(shown("a\u{1b}[2J"), "a\\u{1b}[2J");
+        assert_eq!(shown(&"x".repeat(81)), "x".repeat(80) + "...");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,40}") {
+            let _ = text.parse::<Any>();
+            let _ = text.parse::<Ratio<0, { u32::MAX }>>();
+            let _ = text.parse::<Percent>();
+        }
+
+        #[test]
+        fn what_is_printed_is_read_again(ns: u64) {
+            let time = Any::of_ns(ns);
+            prop_assert_eq!(time.to_string().parse::<Any>(), Ok(time));
+        }
+    }
+}

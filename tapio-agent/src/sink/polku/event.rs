@@ -1,0 +1,114 @@
+//! An occurrence as a gateway's event: payload, typed data and metadata, all saying the same.
+
+use std::collections::HashMap;
+
+use super::proto::event::v1::{Event, NetworkEventData, Outcome, Severity, event::Data};
+use crate::occurrence::{self, Occurrence, SOURCE};
+
+/// Makes the event.
+pub(super) fn event(occurrence: &Occurrence) -> Event {
+    let mut payload = Vec::new();
+    occurrence.write_json(&mut payload);
+    let severity = match occurrence.severity {
+        occurrence::Severity::Debug => Severity::Debug,
+        occurrence::Severity::Info => Severity::Info,
+        occurrence::Severity::Warning => Severity::Warning,
+        occurrence::Severity::Error => Severity::Error,
+        occurrence::Severity::Critical => Severity::Critical,
+    };
+    let outcome = match occurrence.outcome {
+        occurrence::Outcome::Success => Outcome::Success,
+        occurrence::Outcome::Failure => Outcome::Failure,
+        occurrence::Outcome::Timeout => Outcome::Timeout,
+        occurrence::Outcome::Unknown => Outcome::Unknown,
+    };
+    Event {
+        id: occurrence.id.to_string(),
+        timestamp_unix_ns: i64::try_from(occurrence.time_unix_ns).unwrap_or(i64::MAX),
+        source: SOURCE.to_owned(),
+        event_type: occurrence.kind.to_owned(),
+        metadata: metadata(occurrence),
+        payload,
+        route_to: Vec::new(),
+        severity: severity.into(),
+        outcome: outcome.into(),
+        data: occurrence.kind.starts_with("network.").then(|| Data::Network(network(occurrence))),
+    }
+}
+
+/// The keys that mappers downstream look up; what is not known is not there.
+fn metadata(occurrence: &Occurrence) -> HashMap<String, String> {
+    let workload = occurrence.workload.as_deref();
+    let cluster = occurrence.cluster.as_deref();
+    let pod = workload.and_then(|w| w.pod.as_deref());
+    let of_workload = [
+        ("namespace", workload.and_then(|w| w.namespace.as_deref())),
+        ("resource", pod.map(|_| "pod")),
+        ("name", pod),
+        ("pod_name", pod),
+        ("uid", workload.and_then(|w| w.pod_uid.as_deref())),
+        ("container_id", workload.and_then(|w| w.container_id.as_deref())),
+        ("owner_kind", workload.and_then(|w| w.owner_kind.as_deref())),
+        ("owner_name", workload.and_then(|w| w.owner.as_deref())),
+    ];
+    let known = [("cluster", cluster), ("cluster_id", cluster), ("node_name", Some(&*occurrence.node))]
+        .into_iter()
+        .chain(of_workload)
+        .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+    let duration = latency_us(occurrence).map(|us| ("duration_us".to_owned(), us.to_string()));
+    known.chain(duration).collect()
+}
+
+/// The affected end is `src`, the peer `dst`, whoever connected.
+fn network(occurrence: &Occurrence) -> NetworkEventData {
+    let data = &occurrence.data;
+    let text = |key| data.text(key).unwrap_or_default().to_owned();
+    let port = |key| data.number(key).and_then(|port| u16::try_from(port).ok()).map(u32::from);
+    let peer = occurrence.peer.as_ref();
+    let inbound = data.text("direction") == Some("inbound");
+    let peer_port = peer.map(|peer| u32::from(peer.port));
+    // The port of an inbound peer is the local one that it connected to; its own says nothing.
+    let (src_port, dst_port) =
+        if inbound { (port("local_port").or(peer_port), None) } else { (port("local_port"), peer_port) };
+    let rtt = data.number("rtt_us");
+    let rtt_baseline = occurrence.baseline.filter(|normal| rtt.is_some() && normal.unit == "us");
+    NetworkEventData {
+        protocol: "tcp".to_owned(),
+        src_ip: text("local_address"),
+        dst_ip: peer.map(|peer| peer.address.to_string()).unwrap_or_default(),
+        src_port: src_port.unwrap_or_default(),
+        dst_port: dst_port.unwrap_or_default(),
+        direction: text("direction"),
+        latency_ms: latency_us(occurrence).map(ms).unwrap_or_default(),
+        rtt_baseline_ms: rtt_baseline.map(|normal| ms(normal.mean)).unwrap_or_default(),
+        rtt_current_ms: rtt.map(ms).unwrap_or_default(),
+        rtt_degradation_pct: match (rtt, rtt_baseline) {
+            (Some(now), Some(normal)) if normal.mean > 0 => 100.0 * (now as f64 / normal.mean as f64 - 1.0),
+            _ => 0.0,
+        },
+        retransmit_count: data
+            .number("retransmits")
+            .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+            .unwrap_or_default(),
+        process_name: occurrence.process.as_ref().map(|p| p.comm.clone()).unwrap_or_default(),
+        container_id: workload_text(occurrence, |w| &w.container_id),
+        pod_name: workload_text(occurrence, |w| &w.pod),
+        ..NetworkEventData::default()
+    }
+}
+
+/// How long the connect took, or had taken when it failed.
+fn latency_us(occurrence: &Occurrence) -> Option<u64> {
+    occurrence.data.number("handshake_us").or_else(|| occurrence.data.number("elapsed_us"))
+}
+
+fn workload_text(
+    occurrence: &Occurrence,
+    field: impl Fn(&occurrence::Workload) -> &Option<String>,
+) -> String {
+    occurrence.workload.as_deref().and_then(|w| field(w).clone()).unwrap_or_default()
+}
+
+fn ms(us: u64) -> f64 {
+    us as f64 / 1e3
+}

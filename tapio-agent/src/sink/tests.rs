@@ -1,0 +1,259 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::occurrence::sample;
+
+/// Takes what it is allowed to, one permit an occurrence.
+struct Gate {
+    permits: Arc<Semaphore>,
+    taken: Arc<AtomicU64>,
+}
+
+impl Destination for Gate {
+    const NAME: &'static str = "gate";
+
+    fn batching(&self) -> Batching {
+        Batching { count: 4, age: Duration::ZERO }
+    }
+
+    async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
+        self.permits.acquire_many(batch.len() as u32).await.unwrap().forget();
+        self.taken.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        Ok(Receipt::taken(batch.len()))
+    }
+}
+
+/// Takes everything at once.
+struct Open;
+
+impl Destination for Open {
+    const NAME: &'static str = "open";
+
+    fn batching(&self) -> Batching {
+        Batching { count: 64, age: Duration::ZERO }
+    }
+
+    async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
+        Ok(Receipt::taken(batch.len()))
+    }
+}
+
+/// Answers with what the test wrote down, then takes everything.
+struct Scripted {
+    answers: Vec<Result<Receipt, Failure>>,
+    batches: Arc<Mutex<Vec<usize>>>,
+    refuses_connections: Arc<AtomicBool>,
+}
+
+impl Destination for Scripted {
+    const NAME: &'static str = "scripted";
+
+    fn batching(&self) -> Batching {
+        Batching { count: 10, age: Duration::from_millis(100) }
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        match self.refuses_connections.load(Ordering::Relaxed) {
+            true => Err(Failure::Reject("gone".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
+        self.batches.lock().unwrap().push(batch.len());
+        self.answers.pop().unwrap_or_else(|| Ok(Receipt::taken(batch.len())))
+    }
+}
+
+fn scripted(
+    mut answers: Vec<Result<Receipt, Failure>>,
+) -> (Scripted, Arc<Mutex<Vec<usize>>>, Arc<AtomicBool>) {
+    answers.reverse();
+    let (batches, refuses_connections) = (Arc::default(), Arc::default());
+    let scripted = Scripted {
+        answers,
+        batches: Arc::clone(&batches),
+        refuses_connections: Arc::clone(&refuses_connections),
+    };
+    (scripted, batches, refuses_connections)
+}
+
+fn ledger(sinks: &Sinks, name: &str) -> Ledger {
+    let status = sinks.status().into_iter().find(|status| status.sink == name).unwrap();
+    assert!(status.ledger.balanced(), "{status:?}");
+    status.ledger
+}
+
+fn state(sinks: &Sinks, name: &str) -> State {
+    sinks.status().into_iter().find(|status| status.sink == name).unwrap().state
+}
+
+/// Time stands still in these tests while anything can run, so a bounded wait is a wait for a condition.
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..100_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("never: {what}");
+}
+
+fn send(sinks: &Sinks, count: usize) {
+    for _ in 0..count {
+        sinks.send(Arc::new(sample()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_drops_and_counts() {
+    let metrics = Arc::new(Metrics::default());
+    let permits = Arc::new(Semaphore::new(0));
+    let mut sinks = Sinks::new(Arc::clone(&metrics), 8);
+    sinks.add(Gate { permits: Arc::clone(&permits), taken: Arc::default() });
+    send(&sinks, 20);
+    let full = ledger(&sinks, "gate");
+    assert_eq!((full.accepted, full.sent, full.queued), (20, 0, 8));
+    assert_eq!(full.dropped, BTreeMap::from([("queue_full", 12)]));
+
+    permits.add_permits(8);
+    until("all that was queued is sent", || ledger(&sinks, "gate").sent == 8).await;
+    send(&sinks, 3);
+    permits.add_permits(3);
+    let counts = sinks.clone();
+    assert_eq!(sinks.drain(Duration::from_secs(5)).await, 0);
+    let end = ledger(&counts, "gate");
+    assert_eq!((end.accepted, end.sent, end.queued), (23, 11, 0));
+    let text = metrics.render().unwrap();
+    assert!(text.contains(r#"tapio_dropped_total{hop="gate",reason="queue_full"} 12"#), "{text}");
+    assert!(text.contains(r#"tapio_sink_sent_total{sink="gate"} 11"#), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_sink_holds_up_no_other() {
+    let taken = Arc::new(AtomicU64::new(0));
+    let mut sinks = Sinks::new(Arc::default(), 16);
+    sinks.add(Gate { permits: Arc::new(Semaphore::new(0)), taken: Arc::clone(&taken) });
+    sinks.add(Open);
+    for round in 1..=10 {
+        send(&sinks, 10);
+        until("the fast sink has all", || ledger(&sinks, "open").sent == 10 * round).await;
+    }
+    assert_eq!(ledger(&sinks, "open").dropped, BTreeMap::new());
+    assert_eq!(ledger(&sinks, "gate").dropped, BTreeMap::from([("queue_full", 84)]));
+    assert_eq!(taken.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_at_shutdown_is_counted() {
+    let mut sinks = Sinks::new(Arc::default(), 16);
+    sinks.add(Gate { permits: Arc::new(Semaphore::new(4)), taken: Arc::default() });
+    send(&sinks, 10);
+    let counts = sinks.clone();
+    assert_eq!(sinks.drain(Duration::from_secs(1)).await, 6);
+    let end = ledger(&counts, "gate");
+    assert_eq!((end.sent, end.queued), (4, 0));
+    assert_eq!(end.dropped, BTreeMap::from([("shutdown", 6)]));
+    // Who sends too late is counted too.
+    send(&counts, 1);
+    assert_eq!(ledger(&counts, "gate").dropped, BTreeMap::from([("shutdown", 7)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_by_count_and_age() {
+    let (destination, batches, _) = scripted(Vec::new());
+    let mut sinks = Sinks::new(Arc::default(), 64);
+    sinks.add(destination);
+    let start = Instant::now();
+    send(&sinks, 25);
+    until("all are sent", || ledger(&sinks, "scripted").sent == 25).await;
+    assert_eq!(*batches.lock().unwrap(), [10, 10, 5]);
+    assert!(start.elapsed() >= Duration::from_millis(100), "the last waited for company");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_keeps_the_batch_and_reject_does_not() {
+    let answers = vec![
+        Err(Failure::Retry("away".to_owned())),
+        Err(Failure::Retry("still away".to_owned())),
+        Err(Failure::Reject("nonsense".to_owned())),
+    ];
+    let (destination, batches, _) = scripted(answers);
+    let mut sinks = Sinks::new(Arc::default(), 64);
+    sinks.add(destination);
+    let start = Instant::now();
+    send(&sinks, 13);
+    until("it says why", || state(&sinks, "scripted") == State::Retrying("away".to_owned())).await;
+    assert_eq!(ledger(&sinks, "scripted").queued, 13);
+    until("the second batch is sent", || ledger(&sinks, "scripted").sent == 3).await;
+    assert_eq!(*batches.lock().unwrap(), [10, 10, 10, 3]);
+    assert_eq!(ledger(&sinks, "scripted").rejected, 10);
+    assert_eq!(state(&sinks, "scripted"), State::Ok);
+    assert!(start.elapsed() >= Duration::from_millis(750), "two waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_settles_the_beginning_only() {
+    use Verdict::{Refused, Taken, Unanswered};
+    let receipt = |verdicts: &[Verdict]| Ok(Receipt { verdicts: verdicts.to_vec(), slow: false });
+    let answers = vec![
+        receipt(&[Taken, Unanswered, Refused]),
+        receipt(&[Unanswered, Taken]),
+        receipt(&[Unanswered]),
+        receipt(&[Taken, Taken]),
+    ];
+    let (destination, batches, _) = scripted(answers);
+    let mut sinks = Sinks::new(Arc::default(), 64);
+    sinks.add(destination);
+    send(&sinks, 6);
+    until("all are settled", || ledger(&sinks, "scripted").queued == 0).await;
+    let end = ledger(&sinks, "scripted");
+    assert_eq!((end.sent, end.rejected), (4, 1));
+    assert_eq!(end.dropped, BTreeMap::from([("unacknowledged", 1)]), "after three times");
+    assert_eq!(*batches.lock().unwrap(), [6, 4, 3, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nearly_full_destination_is_sent_less() {
+    let slow = || Ok(Receipt { verdicts: vec![Verdict::Taken; 10], slow: true });
+    let (destination, _, _) = scripted(vec![slow(), slow(), slow()]);
+    let mut sinks = Sinks::new(Arc::default(), 64);
+    sinks.add(destination);
+    let start = Instant::now();
+    send(&sinks, 40);
+    until("it says so", || state(&sinks, "scripted") == State::Slowed).await;
+    until("all are sent", || ledger(&sinks, "scripted").sent == 40).await;
+    assert!(start.elapsed() >= Duration::from_millis(250 + 500 + 1000));
+    until("it is well again", || state(&sinks, "scripted") == State::Ok).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_ends_is_told_and_counted() {
+    let (destination, _, refuses_connections) = scripted(vec![Err(Failure::Reject("pipe".to_owned()))]);
+    let mut sinks = Sinks::new(Arc::default(), 64);
+    sinks.add(destination);
+    until("connected", || state(&sinks, "scripted") == State::Ok).await;
+    refuses_connections.store(true, Ordering::Relaxed);
+    send(&sinks, 13);
+    assert_eq!(sinks.ended().await, Ended { sink: "scripted", why: "gone".to_owned() });
+    send(&sinks, 1);
+    let end = ledger(&sinks, "scripted");
+    assert_eq!((end.rejected, end.queued), (10, 0));
+    assert_eq!(end.dropped, BTreeMap::from([("closed", 4)]));
+    assert_eq!(state(&sinks, "scripted").to_string(), "closed(gone)");
+}
+
+#[tokio::test]
+async fn status_as_json() {
+    let mut sinks = Sinks::new(Arc::default(), 1);
+    sinks.add(Gate { permits: Arc::new(Semaphore::new(0)), taken: Arc::default() });
+    send(&sinks, 2);
+    let json = serde_json::to_value(sinks.status()).unwrap();
+    let expected = serde_json::json!([{
+        "sink": "gate", "state": "connecting",
+        "accepted": 2, "sent": 0, "rejected": 0, "dropped": {"queue_full": 1}, "queued": 1,
+    }]);
+    assert_eq!(json, expected);
+}

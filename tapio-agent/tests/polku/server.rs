@@ -1,0 +1,245 @@
+//! A gateway that misbehaves on demand, made from the same protocol.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{SocketAddr, TcpListener},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tapio_agent::sink::polku::proto::{
+    event::v1::Event,
+    v1::{
+        Ack, AckError, HealthRequest, HealthResponse, IngestBatch, IngestEvent,
+        gateway_server::{Gateway, GatewayServer},
+        ingest_batch::Payload,
+    },
+};
+use tokio::{runtime::Runtime, sync::mpsc};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream, wrappers::TcpListenerStream};
+use tonic::{Code, Request, Response, Status, Streaming, transport};
+
+/// How it misbehaves. The default does not.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Manners {
+    /// Ends this many streams, each when its second batch has come and before it is acknowledged.
+    pub(crate) drops_streams: usize,
+    /// Ends this many streams with a status instead of an Ack for the first batch.
+    pub(crate) ends_with: Option<(usize, Code)>,
+    /// Acknowledges so much later.
+    pub(crate) late: Duration,
+    /// Never acknowledges on this many streams.
+    pub(crate) mute_streams: usize,
+    /// Leaves every second event out of its Ack when it comes the first time.
+    pub(crate) forgets: bool,
+    /// Never says anything about this event.
+    pub(crate) ignores: Option<String>,
+    /// Refuses this event.
+    pub(crate) refuses: Option<String>,
+    /// Says that its buffer is so full.
+    pub(crate) buffer: Option<(i64, i64)>,
+    /// Sends each Ack twice.
+    pub(crate) stutters: bool,
+}
+
+/// What it has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Events, by id, the first time.
+    pub(crate) events: BTreeMap<String, Event>,
+    /// How often each came.
+    pub(crate) times: BTreeMap<String, usize>,
+    /// Ids that it said it took.
+    pub(crate) acknowledged: BTreeSet<String>,
+    /// Source and cluster of the last batch.
+    pub(crate) from: (String, String),
+    /// Most events of one batch.
+    pub(crate) largest: usize,
+    /// Most batches of one stream that waited for their Ack.
+    pub(crate) waiting: usize,
+    /// Streams that were opened.
+    pub(crate) streams: usize,
+}
+
+/// What outlives a restart.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared {
+    manners: Arc<Mutex<Manners>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// A running server. It has a runtime of its own, which ends at once with all of its connections.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Shared {
+    pub(crate) fn with(manners: Manners) -> Self {
+        Self { manners: Arc::new(Mutex::new(manners)), seen: Arc::default() }
+    }
+
+    pub(crate) fn manners(&self) -> MutexGuard<'_, Manners> {
+        self.manners.lock().unwrap()
+    }
+
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap()
+    }
+
+    /// What it answers to one batch; none for a stream that is to end.
+    fn answer(&self, events: &[Event], nth: usize) -> Result<Option<Ack>, Status> {
+        let mut manners = self.manners();
+        let mut seen = self.seen();
+        seen.largest = seen.largest.max(events.len());
+        let mut ack = Ack::default();
+        if let Some((buffer_size, buffer_capacity)) = manners.buffer {
+            ack = Ack { buffer_size, buffer_capacity, ..ack };
+        }
+        if let Some((streams, code)) = &mut manners.ends_with
+            && *streams > 0
+        {
+            *streams -= 1;
+            return Err(Status::new(*code, "as asked"));
+        }
+        for (position, event) in events.iter().enumerate() {
+            let times = seen.times.entry(event.id.clone()).or_default();
+            *times += 1;
+            let first = *times == 1;
+            seen.events.entry(event.id.clone()).or_insert_with(|| event.clone());
+            if manners.refuses.as_ref() == Some(&event.id) {
+                let (event_id, code, message) = (event.id.clone(), "invalid".to_owned(), "no".to_owned());
+                ack.errors.push(AckError { event_id, code, message });
+            } else if manners.ignores.as_ref() != Some(&event.id)
+                && !(manners.forgets && first && position % 2 == 1)
+            {
+                ack.event_ids.push(event.id.clone());
+            }
+        }
+        if nth == 2 && manners.drops_streams > 0 {
+            manners.drops_streams -= 1;
+            return Ok(None);
+        }
+        Ok(Some(ack))
+    }
+
+    /// Reads a stream to its end and acknowledges in order.
+    async fn stream(self, mut batches: Streaming<IngestBatch>, acks: mpsc::Sender<Result<Ack, Status>>) {
+        let mute = {
+            let mut manners = self.manners();
+            let mute = manners.mute_streams > 0;
+            manners.mute_streams = manners.mute_streams.saturating_sub(1);
+            mute
+        };
+        self.seen().streams += 1;
+        let (due, mut waiting) = mpsc::channel::<(tokio::time::Instant, Ack)>(1024);
+        let shared = self.clone();
+        let outgoing = acks.clone();
+        let writer = tokio::spawn(async move {
+            while let Some((at, ack)) = waiting.recv().await {
+                tokio::time::sleep_until(at).await;
+                shared.seen().acknowledged.extend(ack.event_ids.iter().cloned());
+                let copies = if shared.manners().stutters { 2 } else { 1 };
+                for _ in 0..copies {
+                    let _ = outgoing.send(Ok(ack.clone())).await;
+                }
+            }
+        });
+        let mut nth = 0;
+        while let Ok(Some(batch)) = batches.message().await {
+            nth += 1;
+            self.seen().from = (batch.source, batch.cluster);
+            let Some(Payload::Events(payload)) = batch.payload else {
+                let _ = acks.send(Err(Status::unimplemented("pass-through only"))).await;
+                break;
+            };
+            match self.answer(&payload.events, nth) {
+                Ok(Some(ack)) if !mute => {
+                    let at = tokio::time::Instant::now() + self.manners().late;
+                    due.send((at, ack)).await.unwrap();
+                    let waits = due.max_capacity() - due.capacity();
+                    let mut seen = self.seen();
+                    seen.waiting = seen.waiting.max(waits);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    writer.abort();
+                    return;
+                }
+                Err(status) => {
+                    let _ = acks.send(Err(status)).await;
+                    break;
+                }
+            }
+        }
+        drop(due);
+        let _ = writer.await;
+    }
+}
+
+#[tonic::async_trait]
+impl Gateway for Shared {
+    type StreamEventsStream = Pin<Box<dyn Stream<Item = Result<Ack, Status>> + Send>>;
+
+    async fn stream_events(
+        &self,
+        request: Request<Streaming<IngestBatch>>,
+    ) -> Result<Response<Self::StreamEventsStream>, Status> {
+        let (acks, outgoing) = mpsc::channel(1);
+        tokio::spawn(self.clone().stream(request.into_inner(), acks));
+        Ok(Response::new(ReceiverStream::new(outgoing).boxed_stream()))
+    }
+
+    async fn send_event(&self, _: Request<IngestEvent>) -> Result<Response<Ack>, Status> {
+        Err(Status::unimplemented("the agent streams"))
+    }
+
+    async fn health(&self, _: Request<HealthRequest>) -> Result<Response<HealthResponse>, Status> {
+        Ok(Response::new(HealthResponse { healthy: true, ..HealthResponse::default() }))
+    }
+}
+
+/// `Box::pin` with the type that the trait wants.
+trait BoxedStream: Stream<Item = Result<Ack, Status>> + Send + Sized + 'static {
+    fn boxed_stream(self) -> Pin<Box<dyn Stream<Item = Result<Ack, Status>> + Send>> {
+        Box::pin(self)
+    }
+}
+impl<S: Stream<Item = Result<Ack, Status>> + Send + 'static> BoxedStream for S {}
+
+impl Server {
+    /// Starts it; a port of 0 is any.
+    pub(crate) fn start(address: SocketAddr, shared: &Shared) -> Self {
+        let listener = (0..200)
+            .find_map(|_| {
+                // After a restart the old listener may need a moment to go.
+                TcpListener::bind(address).map_err(|_| std::thread::sleep(Duration::from_millis(10))).ok()
+            })
+            .expect("a free port");
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let service = GatewayServer::new(shared.clone());
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let incoming = TcpListenerStream::new(listener).filter(Result::is_ok);
+            transport::Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+        });
+        Self { address, runtime: Some(runtime) }
+    }
+
+    /// Gone at once, connections and all.
+    pub(crate) fn kill(self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
