@@ -45,10 +45,10 @@ fn a_few_segments_sent_again_are_no_burst() {
     client.begin_trickle(connection, 50, 5_000, 5);
     client.end().unwrap();
     for _ in 0..3 {
-        client.begin_trickle(connection, 20, 500, 10);
+        client.begin_trickle(connection, 20, 500, 30);
         let cut = link.cut();
-        // Long enough for a segment or two, and their repetition.
-        std::thread::sleep(Duration::from_millis(120));
+        // Long enough for a segment or two.
+        std::thread::sleep(Duration::from_millis(40));
         drop(cut);
         client.end().unwrap();
     }

@@ -6,9 +6,6 @@ use serde_json::Value;
 
 use super::{cgroup::Cgroup, process::Process};
 
-/// The agent names the workload. Off until it does.
-const ENRICHES: bool = false;
-
 #[derive(Clone, Debug)]
 pub(crate) struct Occurrence {
     pub(crate) kind: String,
@@ -83,13 +80,7 @@ impl Occurrence {
 
     #[track_caller]
     pub(crate) fn in_container(self, cgroup: &Cgroup) -> Self {
-        if ENRICHES {
-            assert_eq!(self.json["workload"]["container_id"], *cgroup.container_id, "{}", self.json);
-        }
+        assert_eq!(self.json["workload"]["container_id"], *cgroup.container_id, "{}", self.json);
         self
-    }
-
-    pub(super) fn line(&self) -> String {
-        self.json.to_string()
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tapio_common::Counts;
 
 use super::{Occurrence, process::exists};
@@ -71,7 +72,13 @@ impl Tapio {
         ));
         std::fs::File::create_new(&path).unwrap().write_all(configuration.as_bytes()).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_tapio"))
-            .args(["--observer=network", "--output=json", "--listen=off", "--log-level=debug"])
+            .args([
+                "--observer=network",
+                "--output=json",
+                "--listen=off",
+                "--log-level=debug",
+                "--log-format=json",
+            ])
             .arg(format!("--config={}", path.display()))
             .args(arguments)
             .stdin(Stdio::null())
@@ -83,7 +90,16 @@ impl Tapio {
         let readers = vec![output.read(child.stdout.take().unwrap()), log.read(child.stderr.take().unwrap())];
         let mut tapio = Self { child, output, log, readers, configuration: path };
         tapio.wait_ready();
+        let text = tapio.log.text();
+        assert!(!text.contains("failed: "), "not all of its programs run:\n{text}");
         tapio
+    }
+
+    /// Waits until the agent has logged a line with both in it.
+    pub(crate) fn expect_log(&self, one: &str, other: &str) {
+        let has_both = |line: &String| line.contains(one) && line.contains(other);
+        let found = self.log.wait(PATIENCE, |lines| lines.iter().any(has_both).then_some(()));
+        assert!(found.is_some(), "no line with {one} and {other} in the log:\n{}", self.log.text());
     }
 
     fn wait_ready(&mut self) {
@@ -137,22 +153,19 @@ impl Tapio {
 
     /// Asks it to end, and waits until it has said all that it had to say.
     pub(crate) fn end(mut self) -> Ended {
-        self.interrupt();
+        self.terminate();
         let status = self.child.wait().unwrap();
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
         assert!(status.success(), "{status}; it said:\n{}", self.log.text());
-        Ended {
-            occurrences: self.output.now(occurrences),
-            programs: self.log.now(|lines| lines.iter().filter_map(|line| counts(line)).collect()),
-        }
+        Ended { occurrences: self.output.now(occurrences), programs: self.log.now(counts) }
     }
 
-    fn interrupt(&self) {
+    fn terminate(&self) {
         let pid = Pid::from_child(&self.child);
         // It may have ended already.
-        let _ = kill_process(pid, Signal::INT);
+        let _ = kill_process(pid, Signal::TERM);
     }
 }
 
@@ -167,24 +180,27 @@ impl Drop for Tapio {
     }
 }
 
-/// What a program counted, from the line that the agent writes about it when it ends:
-/// `tcp_probe Counts { seen: 1, learning: 0, ... }`.
-fn counts(line: &str) -> Option<(String, Counts)> {
-    let (before, fields) = line.split_once(" Counts {")?;
-    let field = |name: &str| {
-        let (_, after) = fields.split_once(&format!(" {name}: "))?;
-        after.split([',', ' ']).next()?.parse().ok()
-    };
-    let counts = Counts {
-        seen: field("seen")?,
-        learning: field("learning")?,
-        normal: field("normal")?,
-        held_back: field("held_back")?,
-        emitted: field("emitted")?,
-        failed: field("failed")?,
-        keys: field("keys")?,
-    };
-    Some((before.split(' ').next_back()?.to_owned(), counts))
+/// What each program counted, from the last line that the agent logs.
+fn counts(lines: &[String]) -> Vec<(String, Counts)> {
+    let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let ledgers = parsed.filter_map(|line| line["fields"]["ledger"].as_str().map(ToOwned::to_owned));
+    let ledger = ledgers.last().expect("the agent logs its ledger when it ends");
+    let ledger: Value = serde_json::from_str(&ledger).unwrap();
+    let programs = ledger["programs"]["network"].as_object().unwrap();
+    programs.iter().map(|(program, counts)| (program.clone(), self::program(counts))).collect()
+}
+
+fn program(counts: &Value) -> Counts {
+    let number = |key: &str| counts[key].as_u64().unwrap_or_else(|| panic!("no {key} in {counts}"));
+    Counts {
+        seen: number("seen"),
+        learning: number("learning"),
+        normal: number("normal"),
+        held_back: number("held_back"),
+        emitted: number("emitted"),
+        failed: number("failed"),
+        keys: 0,
+    }
 }
 
 fn occurrences(lines: &[String]) -> Vec<Occurrence> {
