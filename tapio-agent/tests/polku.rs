@@ -53,14 +53,14 @@ async fn typed_data_payload_and_metadata_say_the_same() {
         baseline: None,
         data: Data(vec![
             ("elapsed_us", Value::Number(3_021_500)),
-            ("retransmits", Value::Number(2)),
+            ("syns", Value::Number(3)),
             ("direction", Value::Text("outbound".into())),
         ]),
         peer: Some(Peer { address: "fd00::7".parse().unwrap(), ..occurrence().peer.unwrap() }),
         ..occurrence()
     });
     let inbound = agent.give(Occurrence {
-        data: Data(vec![("rtt_us", Value::Number(9)), ("direction", Value::Text("inbound".into()))]),
+        data: Data(vec![("local_port", Value::Number(80)), ("direction", Value::Text("inbound".into()))]),
         ..occurrence()
     });
     let other = agent.give(Occurrence { kind: "dns.timeout", ..occurrence() });
@@ -120,7 +120,7 @@ async fn typed_data_payload_and_metadata_say_the_same() {
     assert_eq!(metadata, BTreeMap::from([("duration_us", "3021500"), ("node_name", "node-a")]));
 
     let network = typed(&inbound);
-    assert_eq!((network.src_port, network.dst_port), (6379, 0), "the peer's own port is not known");
+    assert_eq!((network.direction.as_str(), network.src_port, network.dst_port), ("inbound", 80, 6379));
     assert!(seen.events[&other].data.is_none());
 }
 
@@ -192,6 +192,17 @@ async fn what_is_never_acknowledged_is_dropped_and_counted() {
 }
 
 #[tokio::test]
+async fn acks_of_other_events_are_none_but_not_for_ever() {
+    let shared = Shared::with(Manners { renames: true, ..Manners::default() });
+    let server = Server::start(ANY, &shared);
+    let mut agent = Agent::new(server.address);
+    agent.send(5);
+    let ledger = agent.settled().await;
+    assert_eq!((ledger.sent, &ledger.dropped), (0, &BTreeMap::from([("unacknowledged", 5)])));
+    assert!(shared.seen().times.values().all(|times| *times == 3));
+}
+
+#[tokio::test]
 async fn an_error_rejects_that_event_only() {
     let shared = Shared::default();
     let server = Server::start(ANY, &shared);
@@ -232,6 +243,7 @@ async fn acks_sent_twice_shift_nothing() {
     }
     let ledger = agent.settled().await;
     all_sent(&agent, &shared, &ledger);
+    assert!(shared.seen().times.values().all(|times| *times == 1));
 }
 
 #[tokio::test]
@@ -264,6 +276,54 @@ async fn killed_and_restarted_in_the_middle() {
     }
     let ledger = agent.settled().await;
     all_sent(&agent, &shared, &ledger);
+}
+
+#[tokio::test]
+async fn by_name() {
+    let shared = Shared::default();
+    let server = Server::start(ANY, &shared);
+    let mut agent = Agent::to(&format!("http://localhost:{}", server.address.port()));
+    agent.send(1);
+    let ledger = agent.settled().await;
+    all_sent(&agent, &shared, &ledger);
+}
+
+#[tokio::test]
+async fn everything_at_once() {
+    let shared = Shared::default();
+    let mut server = Server::start(ANY, &shared);
+    let mut agent = Agent::new(server.address);
+    let mut rng = fastrand::Rng::with_seed(11);
+    let mut refused = Vec::new();
+    for _ in 0..8 {
+        let refuses = occurrence();
+        refused.push(refuses.id.to_string());
+        let mut rarely = || rng.u8(..4) == 0;
+        *shared.manners() = Manners {
+            drops_streams: rarely().into(),
+            ends_with: rarely().then_some((1, tonic::Code::Unavailable)),
+            late: Duration::from_millis(if rarely() { 30 } else { 0 }),
+            forgets: rarely(),
+            refuses: refused.last().cloned(),
+            buffer: rarely().then_some((95, 100)),
+            stutters: rarely(),
+            ..Manners::default()
+        };
+        if rarely() {
+            let address = server.kill();
+            server = Server::start(address, &shared);
+        }
+        agent.send(rng.usize(..400));
+        agent.give(refuses);
+        agent.settled().await;
+    }
+    let ledger = agent.status().ledger;
+    assert_eq!(ledger.rejected, 8);
+    assert_eq!(ledger.accepted, agent.ids.len() as u64);
+    assert!(shared.seen().events.keys().eq(&agent.ids), "an id did not arrive");
+    // Nothing that the gateway took is told as lost, nothing that it did not is told as sent.
+    assert_eq!(ledger.sent, agent.ids.intersection(&shared.seen().acknowledged).count() as u64);
+    assert_eq!(ledger.dropped, BTreeMap::new());
 }
 
 #[tokio::test]

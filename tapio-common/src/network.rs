@@ -158,6 +158,22 @@ pub struct Destination {
     pub direction: u16,
 }
 
+impl Destination {
+    /// Where its baseline is looked for, and what tells it there from most others. `seed` differs from start to
+    /// start, so that nobody can choose addresses that meet.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash(&self, seed: u64) -> u64 {
+        // Multiply and fold, after wyhash; the constants are its own.
+        let words: [u64; 3] = bytemuck::cast(*self);
+        let mut hash = seed;
+        hash = (hash ^ words[0]).wrapping_mul(0xa076_1d64_78bd_642f);
+        hash = (hash ^ (hash >> 32) ^ words[1]).wrapping_mul(0xe703_7ed1_a0b4_28db);
+        hash = (hash ^ (hash >> 32) ^ words[2]).wrapping_mul(0x8ebc_6af0_9c88_c6e3);
+        hash ^ (hash >> 32)
+    }
+}
+
 /// A listening port, which tells inbound connections from outbound ones.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -210,4 +226,6 @@ pub struct Settings {
     pub retransmit_min_share: u64,
     /// How long a key stays quiet after an event.
     pub cooldown_ns: u64,
+    /// For [`Destination::hash`]; chosen by the agent at each start.
+    pub seed: u64,
 }

@@ -250,7 +250,7 @@ fn flags_are_stronger_than_the_environment_and_that_than_the_file() {
 fn the_environment_is_refused_by_the_name_of_the_variable() {
     for (name, value, expected) in [
         ("TAPIO_LISTEN", "9090", "TAPIO_LISTEN: `9090` is not ADDRESS:PORT such as "),
-        ("POLKU_ENDPOINT", "x", "POLKU_ENDPOINT: `x` is not HOST:PORT without a scheme, such as "),
+        ("POLKU_ENDPOINT", "x", "POLKU_ENDPOINT: \"x\" has no port: write host:port, as in "),
         (
             "TAPIO_OBSERVERS",
             "network,netwrok",

@@ -149,6 +149,8 @@ impl Polku {
         };
         let mut rest = occurrences;
         let mut flights = VecDeque::new();
+        let mut deadline = Instant::now() + self.timings.ack;
+        let mut astray = false;
         loop {
             while flights.len() < WINDOW && !rest.is_empty() && !receipt.slow {
                 let (batch, flight) = self.pack(rest);
@@ -162,17 +164,21 @@ impl Polku {
             while let Some(flight) = flights.pop_front_if(|flight: &mut Flight| flight.answered) {
                 receipt.verdicts.extend(flight.verdicts);
             }
-            if flights.is_empty() && (rest.is_empty() || receipt.slow) {
-                self.connection = Some(connection);
-                return Ok(());
-            }
             if flights.is_empty() {
+                if rest.is_empty() || receipt.slow {
+                    self.connection = Some(connection);
+                    return Ok(());
+                }
                 continue;
             }
-            match timeout(self.timings.ack, connection.acks.recv()).await {
+            match timeout_at(deadline, connection.acks.recv()).await {
                 Ok(Some(Ok(ack))) => {
                     receipt.slow |= nearly_full(&ack);
-                    connection.settle(&ack, &mut flights);
+                    if connection.settle(&ack, &mut flights) {
+                        deadline = Instant::now() + self.timings.ack;
+                    } else {
+                        astray = true;
+                    }
                 }
                 Ok(Some(Err(status))) => {
                     if is_poison(&status) {
@@ -183,7 +189,13 @@ impl Polku {
                     return Err(explain(&status));
                 }
                 Ok(None) => return Err("the gateway ended the stream".to_owned()),
-                Err(_) => return Err(format!("no Ack within {:?}", self.timings.ack)),
+                Err(_) => {
+                    // An Ack that names others than it should is none, but not for ever.
+                    if astray {
+                        receipt.verdicts.extend(flights.pop_front().into_iter().flat_map(|f| f.verdicts));
+                    }
+                    return Err(format!("no Ack within {:?}", self.timings.ack));
+                }
             }
         }
     }
@@ -285,9 +297,9 @@ impl Connection {
         Self { batches, acks, reader, refused_before: false }
     }
 
-    /// Notes what an Ack says. It answers the batch that its ids are of, else the oldest: so an Ack too many
-    /// does not shift all that follow.
-    fn settle(&mut self, ack: &Ack, flights: &mut VecDeque<Flight>) {
+    /// Notes what an Ack says, and whether it answers one of these batches: the one that its ids are of, or the
+    /// oldest if it has none. One with other ids is a repeat, which must not pass for the answer to what follows.
+    fn settle(&mut self, ack: &Ack, flights: &mut VecDeque<Flight>) -> bool {
         let taken = ack.event_ids.iter().map(|id| (id, Verdict::Taken));
         let refused = ack.errors.iter().map(|error| (&error.event_id, Verdict::Refused));
         let mut matched = false;
@@ -303,8 +315,12 @@ impl Connection {
                 matched = true;
             }
         }
-        if !matched && let Some(oldest) = flights.front_mut() {
+        if ack.event_ids.is_empty()
+            && ack.errors.is_empty()
+            && let Some(oldest) = flights.front_mut()
+        {
             oldest.answered = true;
+            matched = true;
         }
         for error in &ack.errors {
             let (id, code, message) = (&error.event_id, &error.code, &error.message);
@@ -314,6 +330,7 @@ impl Connection {
                 tracing::warn!(id, code, message, "gateway refused an event; more are logged at debug level");
             }
         }
+        matched
     }
 
     /// Ends when the stream does. An Ack that nothing waits for is of no use.

@@ -62,13 +62,17 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn new(address: SocketAddr) -> Self {
+        Self::to(&address.to_string())
+    }
+
+    pub(crate) fn to(endpoint: &str) -> Self {
         let timings = Timings {
             connect: Duration::from_secs(2),
             ack: Duration::from_secs(1),
             age: Duration::from_millis(5),
             ..Timings::default()
         };
-        let endpoint = parse_endpoint(&address.to_string()).unwrap();
+        let endpoint = parse_endpoint(endpoint).unwrap();
         let metrics = Arc::new(Metrics::default());
         let mut sinks = Sinks::new(Arc::clone(&metrics), 8192);
         sinks.add(Polku::new(endpoint, Some("prod".into()), timings));
@@ -102,7 +106,7 @@ impl Agent {
 
 /// Waits for a condition, and says what was there instead if it never comes.
 pub(crate) async fn until<T: std::fmt::Debug>(mut look: impl FnMut() -> T, enough: impl Fn(&T) -> bool) -> T {
-    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    let end = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         let now = look();
         if enough(&now) {

@@ -19,6 +19,7 @@ use tapio_agent::sink::polku::proto::{
 use tokio::{runtime::Runtime, sync::mpsc};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream, wrappers::TcpListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming, transport};
+use ulid::Ulid;
 
 /// How it misbehaves. The default does not.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +40,8 @@ pub(crate) struct Manners {
     pub(crate) refuses: Option<String>,
     /// Says that its buffer is so full.
     pub(crate) buffer: Option<(i64, i64)>,
+    /// Names other events than those that came.
+    pub(crate) renames: bool,
     /// Sends each Ack twice.
     pub(crate) stutters: bool,
 }
@@ -116,6 +119,9 @@ impl Shared {
             {
                 ack.event_ids.push(event.id.clone());
             }
+        }
+        if manners.renames {
+            ack.event_ids = vec![Ulid::generate().to_string()];
         }
         if nth == 2 && manners.drops_streams > 0 {
             manners.drops_streams -= 1;

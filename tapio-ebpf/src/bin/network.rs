@@ -34,8 +34,10 @@ const ECONNREFUSED: u32 = 111;
 const EHOSTUNREACH: u32 = 113;
 const ENETUNREACH: u32 = 101;
 
-/// Destinations with a baseline; the one heard of longest ago makes room.
+/// Destinations with a baseline; a power of two.
 const MAX_DESTINATIONS: u32 = 65_536;
+/// Places where the path of a destination can be; a power of two. With all of them taken, one makes room.
+const WAYS: u32 = 4;
 /// Ports with a listener, over all network namespaces; one more counts as not listening.
 const MAX_LISTENERS: u32 = 65_536;
 /// Connections whose owner is known.
@@ -44,14 +46,15 @@ const MAX_CONNECTIONS: u32 = 65_536;
 const SOCKETS_LEN: u32 = 65_536;
 /// A round trip is the least of the last one to two blocks of this many samples: one answer that the peer
 /// held back (a delayed acknowledgement) is not a slow network.
-const BLOCK: u16 = 4;
+const BLOCK: u8 = 4;
 
 /// Quiet windows that count at a time: enough to forget a bad one.
 const MAX_IDLE_WINDOWS: u64 = 16;
 
-/// Round trips per destination.
+/// Round trips per destination: sets of [`WAYS`], found by hash. Not a hash map: a socket remembers the place of
+/// its path, and the lookup of a place is three instructions where that of a key is a call of 40 ns.
 #[map]
-static PATHS: LruHashMap<Destination, Path> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
+static PATHS: Array<Path> = Array::with_max_entries(MAX_DESTINATIONS, 0);
 /// Handshakes per destination.
 #[map]
 static HANDSHAKES: LruHashMap<Destination, Baseline> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
@@ -69,12 +72,16 @@ static LISTENERS: HashMap<Port, Listener> = HashMap::with_max_entries(MAX_LISTEN
 #[map]
 static SOCKETS: Array<Socket> = Array::with_max_entries(SOCKETS_LEN, 0);
 
+/// One cache line.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Path {
+    key: Destination,
+    /// Upper half of the key's hash; 0 is free. Written last, read by sockets that were here before.
+    tag: u32,
+    /// Segments sent to it, as far as samples told; wraps.
+    segments: u32,
     rtt: Baseline,
-    /// Segments sent to it, as far as samples told.
-    segments: u64,
 }
 
 #[repr(C)]
@@ -84,9 +91,9 @@ struct Burst {
     share: Baseline,
     window_ns: u64,
     /// `Path::segments` when the window began.
-    segments: u64,
+    segments: u32,
     retransmits: u32,
-    said: u32,
+    said: u64,
 }
 
 #[repr(C)]
@@ -96,25 +103,44 @@ struct Connection {
     started_ns: u64,
 }
 
+/// Half a cache line.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Socket {
     /// See [`socket_id`]; another one's is a miss, 0 is free.
     id: u64,
-    /// `rack.mstamp` of the last sample.
-    stamp: u64,
+    /// Lower half of `rack.mstamp` at the last sample.
+    stamp: u32,
     /// Least sample of the block before.
     before: u32,
     /// Least sample of this block.
     least: u32,
     /// `segs_out` at the last sample.
     segs_out: u32,
+    /// [`Path::tag`] of its path; another one's there: the path has made room.
+    tag: u32,
+    /// Where its path is.
+    path: u16,
     /// Samples in this block.
-    samples: u16,
-    direction: u8,
-    /// The agent's own.
-    own: u8,
+    samples: u8,
+    /// A [`direction`], and [`OWN`].
+    flags: u8,
 }
+
+impl Socket {
+    #[inline(always)]
+    const fn direction(&self) -> u8 {
+        self.flags & !OWN
+    }
+
+    #[inline(always)]
+    const fn is_own(&self) -> bool {
+        self.flags & OWN != 0
+    }
+}
+
+/// A socket of the agent itself.
+const OWN: u8 = 0x80;
 
 /// `TP_PROTO(struct sock *sk, struct sk_buff *skb)`, include/trace/events/tcp.h. Runs for each segment
 /// received in ESTABLISHED, before its acknowledgement is taken: what is read is the sample before.
@@ -194,90 +220,119 @@ fn slot(id: u64) -> Option<&'static mut Socket> {
 fn round_trip(sk: *const u8) {
     let Some(tp) = tcp_sock(sk) else { return };
     // SAFETY: typed pointers and offsets of their fields.
-    let stamp: u64 = unsafe { load(tp, &OFFSETS[net::RACK_MSTAMP]) };
+    let stamp_us: u64 = unsafe { load(tp, &OFFSETS[net::RACK_MSTAMP]) };
     let id = socket_id(sk);
     let Some(socket) = slot(id) else { return };
     if socket.id != id {
-        *socket = meet(sk, id, stamp);
+        *socket = meet(sk, id, stamp_us as u32);
         // SAFETY: as above.
         socket.segs_out = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
         return;
     }
-    if socket.stamp == stamp || socket.own != 0 {
+    if socket.stamp == stamp_us as u32 || socket.is_own() {
         return;
     }
-    socket.stamp = stamp;
+    socket.stamp = stamp_us as u32;
     let Some(run) = Run::begin(program::TCP_PROBE) else { return };
     // SAFETY: as above.
     let rtt_us: u32 = unsafe { load(tp, &OFFSETS[net::RACK_RTT]) };
-    if rtt_us < socket.least {
-        socket.least = rtt_us;
-    }
-    let value_us = if socket.least < socket.before { socket.least } else { socket.before };
-    let filling = socket.before == u32::MAX;
+    let least = if rtt_us < socket.least { rtt_us } else { socket.least };
+    let before = socket.before;
     socket.samples += 1;
     if socket.samples == BLOCK {
-        socket.before = socket.least;
+        socket.before = least;
         socket.least = u32::MAX;
         socket.samples = 0;
+    } else {
+        socket.least = least;
     }
-    if filling {
+    if before == u32::MAX {
         return run.learning();
     }
+    let value_us = u64::from(if least < before { least } else { before });
+
+    let Some(path) = path_of(sk, socket, &run) else { return run.learning() };
     // SAFETY: as above.
     let segs_out: u32 = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
-    let sent = segs_out.wrapping_sub(socket.segs_out);
+    path.segments = path.segments.wrapping_add(segs_out.wrapping_sub(socket.segs_out));
     socket.segs_out = segs_out;
-
-    let key = destination(sk, socket.direction);
-    let Some(path) = PATHS.get_ptr_mut(&key) else {
-        let mut path = Path { rtt: Baseline::default(), segments: u64::from(sent) };
-        path.rtt.observe(u64::from(value_us), now_ns(), &constant(&SETTINGS.rtt));
-        let _ = PATHS.insert(&key, path, 0);
-        run.new_key();
-        return run.learning();
-    };
-    // SAFETY: a map value; CPUs that race here lose a sample.
-    let path = unsafe { &mut *path };
-    path.segments = path.segments.wrapping_add(u64::from(sent));
     let before = path.rtt;
-    let now = now_ns();
-    let kind = match path.rtt.observe(u64::from(value_us), now, &constant(&SETTINGS.rtt)) {
+    // The time of a sample is when its segment was sent, by the clock of TCP: it costs nothing.
+    let kind = match path.rtt.observe(value_us, stamp_us, &constant(&SETTINGS.rtt)) {
         Verdict::Learning => return run.learning(),
         Verdict::Normal => return run.normal(),
         Verdict::Spike => kind::RTT_SPIKE,
         Verdict::Shift => kind::RTT_SHIFT,
     };
-    let since_ns = path.rtt.since();
+    let now = now_ns();
+    let since_ns = now.wrapping_sub(stamp_us.wrapping_sub(path.rtt.since()).wrapping_mul(1000));
+    let key = path.key;
     emit(run, sk, &key, kind, &owner_of(sk, &key), now, |event| {
-        event.value_us = u64::from(value_us);
+        event.value_us = value_us;
         event.since_ns = since_ns;
         event.baseline = before;
     });
 }
 
+/// The path of a socket: where it was, or found again.
+#[inline(always)]
+fn path_of(sk: *const u8, socket: &mut Socket, run: &Run) -> Option<&'static mut Path> {
+    let path = path_at(u32::from(socket.path))?;
+    if path.tag == socket.tag && socket.tag != 0 {
+        return Some(path);
+    }
+    let key = destination(sk, socket.direction());
+    let hash = key.hash(constant(&SETTINGS.seed));
+    let tag = (hash >> 32) as u32 | 1;
+    let set = hash as u32 & (MAX_DESTINATIONS - WAYS);
+    // Which makes room if all are taken is left to the clock.
+    let mut place = set + (socket.stamp & (WAYS - 1));
+    let mut free = true;
+    for way in set..set + WAYS {
+        let path = path_at(way)?;
+        if path.tag == tag && path.key == key {
+            place = way;
+            free = false;
+            break;
+        }
+        if path.tag == 0 {
+            place = way;
+        }
+    }
+    let path = path_at(place)?;
+    if free {
+        *path = Path { key, tag, segments: 0, rtt: Baseline::default() };
+        run.new_key();
+    }
+    socket.tag = tag;
+    socket.path = place as u16;
+    Some(path)
+}
+
+#[inline(always)]
+fn path_at(place: u32) -> Option<&'static mut Path> {
+    // SAFETY: a map value. CPUs that race for it lose a sample or a count; two destinations that take it at
+    // once are told apart by the tag.
+    PATHS.get_ptr_mut(place).map(|path| unsafe { &mut *path })
+}
+
 /// A socket seen for the first time: who opened it is told by the listening ports.
 #[inline(always)]
-fn meet(sk: *const u8, id: u64, stamp: u64) -> Socket {
-    let mut socket = Socket {
-        id,
-        stamp,
-        before: u32::MAX,
-        least: u32::MAX,
-        segs_out: 0,
-        samples: 0,
-        direction: direction::OUTBOUND as u8,
-        own: 0,
-    };
+fn meet(sk: *const u8, id: u64, stamp: u32) -> Socket {
+    let mut flags = direction::OUTBOUND as u8;
+    let mut own = 0;
     if let Some(connection) = CONNECTIONS.get_ptr(&(sk as u64)) {
         // SAFETY: a map value.
-        socket.own = unsafe { (*connection).owner.own } as u8;
+        own = unsafe { (*connection).owner.own };
     } else if let Some(listener) = LISTENERS.get_ptr(&local_port(sk)) {
-        socket.direction = direction::INBOUND as u8;
+        flags = direction::INBOUND as u8;
         // SAFETY: a map value.
-        socket.own = unsafe { (*listener).owner.own } as u8;
+        own = unsafe { (*listener).owner.own };
     }
-    socket
+    if own != 0 {
+        flags |= OWN;
+    }
+    Socket { id, stamp, before: u32::MAX, least: u32::MAX, segs_out: 0, tag: 0, path: 0, samples: 0, flags }
 }
 
 fn connecting(sk: *const u8) {
@@ -403,7 +458,7 @@ fn reset(sk: *const u8) {
     let id = socket_id(sk);
     let Some(slot) = slot(id) else { return };
     let socket = if slot.id == id { *slot } else { meet(sk, id, 0) };
-    if socket.own != 0 {
+    if socket.is_own() {
         return;
     }
     let Some(run) = Run::begin(program::TCP_RECEIVE_RESET) else { return };
@@ -416,7 +471,7 @@ fn reset(sk: *const u8) {
     if received == 0 && acked <= 1 {
         return run.normal();
     }
-    let key = destination(sk, socket.direction);
+    let key = destination(sk, socket.direction());
     emit(run, sk, &key, kind::CONNECTION_RESET, &owner_of(sk, &key), now_ns(), |event| {
         event.bytes_received = received;
         event.bytes_acked = acked;
@@ -438,7 +493,7 @@ fn retransmit(sk: *const u8) {
         // SAFETY: as above. The one that is sent again counts already.
         socket.segs_out = unsafe { load::<u32>(tp, &OFFSETS[net::SEGS_OUT]) }.wrapping_sub(1);
     }
-    if socket.own != 0 {
+    if socket.is_own() {
         return;
     }
     let Some(run) = Run::begin(program::TCP_RETRANSMIT_SKB) else { return };
@@ -446,37 +501,23 @@ fn retransmit(sk: *const u8) {
     let segs_out: u32 = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
     let sent = segs_out.wrapping_sub(socket.segs_out);
     socket.segs_out = segs_out;
-    let key = destination(sk, socket.direction);
     let now = now_ns();
-    let segments = if let Some(path) = PATHS.get_ptr_mut(&key) {
-        // SAFETY: a map value; CPUs that race here lose a count.
-        let path = unsafe { &mut *path };
-        path.segments = path.segments.wrapping_add(u64::from(sent));
-        path.segments
-    } else {
-        let _ = PATHS.insert(&key, Path { rtt: Baseline::default(), segments: u64::from(sent) }, 0);
-        u64::from(sent)
-    };
+    let Some(path) = path_of(sk, socket, &run) else { return run.normal() };
+    path.segments = path.segments.wrapping_add(sent);
+    let (key, segments) = (path.key, path.segments);
     let settings = constant(&SETTINGS);
     let Some(burst) = BURSTS.get_ptr_mut(&key) else {
         let share = Baseline::default();
-        let burst = Burst {
-            share,
-            window_ns: now,
-            segments: segments.wrapping_sub(u64::from(sent)),
-            retransmits: 1,
-            said: 0,
-        };
-        let _ = BURSTS.insert(&key, burst, 0);
-        run.new_key();
+        let segments = segments.wrapping_sub(sent);
+        let _ = BURSTS.insert(&key, Burst { share, window_ns: now, segments, retransmits: 1, said: 0 }, 0);
         return run.learning();
     };
     // SAFETY: a map value; CPUs that race here lose a count.
     let burst = unsafe { &mut *burst };
     let since = now.wrapping_sub(burst.window_ns);
     if since >= settings.retransmit_window_ns {
-        let closed =
-            share(burst.retransmits, segments.wrapping_sub(u64::from(sent)).wrapping_sub(burst.segments));
+        let begins = segments.wrapping_sub(sent);
+        let closed = share(burst.retransmits, begins.wrapping_sub(burst.segments));
         burst.share.observe(closed, now, &settings.retransmit);
         // The windows since then had none sent again.
         let mut idle = since.checked_div(settings.retransmit_window_ns).unwrap_or(1) - 1;
@@ -486,13 +527,7 @@ fn retransmit(sk: *const u8) {
         for _ in 0..idle {
             burst.share.observe(0, now, &settings.retransmit);
         }
-        *burst = Burst {
-            share: burst.share,
-            window_ns: now,
-            segments: segments.wrapping_sub(u64::from(sent)),
-            retransmits: 0,
-            said: 0,
-        };
+        *burst = Burst { share: burst.share, window_ns: now, segments: begins, retransmits: 0, said: 0 };
     }
     burst.retransmits += 1;
     let sent = segments.wrapping_sub(burst.segments);
@@ -514,16 +549,16 @@ fn retransmit(sk: *const u8) {
     emit(run, sk, &key, kind::RETRANSMIT_BURST, &owner_of(sk, &key), now, |event| {
         event.value_us = now.wrapping_sub(burst.window_ns) / 1000;
         event.retransmits = burst.retransmits;
-        event.segments = sent as u32;
+        event.segments = sent;
         event.baseline = burst.share;
     });
 }
 
 /// Part of `segments` that were sent again, 1/1024.
 #[inline(always)]
-fn share(retransmits: u32, segments: u64) -> u64 {
-    let retransmits = u64::from(retransmits) << 10;
-    if segments == 0 { 1024 } else { retransmits / segments }
+fn share(retransmits: u32, segments: u32) -> u64 {
+    // More than all of them: the samples that count segments lag behind.
+    (u64::from(retransmits) << 10).checked_div(u64::from(segments)).unwrap_or(1024).min(1024)
 }
 
 #[inline(always)]

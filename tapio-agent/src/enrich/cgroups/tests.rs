@@ -93,9 +93,9 @@ fn strange_trees_are_walked() {
 #[test]
 fn without_a_hierarchy_nothing_is_known() {
     let empty = tempfile::tempdir().unwrap();
-    let mut cgroups = Cgroups::new(empty.path(), empty.path());
+    let cgroups = Cgroups::new(empty.path(), empty.path());
     assert_eq!(cgroups.mount(), None);
-    assert_eq!(cgroups.owner(1, 1, u64::MAX, Instant::now()), Lookup::Unknown);
+    assert_eq!(cgroups.owner(1, 1, u64::MAX), Lookup::Unknown);
 }
 
 /// A host with version 1 hierarchies, whose containers have the daemon's group in the cgroup2 one.
@@ -113,11 +113,11 @@ fn beside_version_1_the_unit_of_a_daemon_is_not_taken_for_its_containers() {
     )
     .unwrap();
     let mut cgroups = Cgroups::new(tree.0.path(), &proc_root);
-    let now = Instant::now();
-    assert_eq!(container(cgroups.owner(daemon, 7, u64::MAX, now)).as_deref(), Some(ID));
-    assert_eq!(container(cgroups.owner(0, 7, u64::MAX, now)).as_deref(), Some(ID));
-    assert_eq!(cgroups.owner(daemon, 7, 0, now), Lookup::Unowned, "the process is another one");
-    assert_eq!(cgroups.owner(daemon, 0, u64::MAX, now), Lookup::Unowned);
+    cgroups.lookup(daemon, Instant::now());
+    assert_eq!(container(cgroups.owner(daemon, 7, u64::MAX)).as_deref(), Some(ID));
+    assert_eq!(container(cgroups.owner(0, 7, u64::MAX)).as_deref(), Some(ID));
+    assert_eq!(cgroups.owner(daemon, 7, 0), Lookup::Unowned, "the process is another one");
+    assert_eq!(cgroups.owner(daemon, 0, u64::MAX), Lookup::Unowned);
 }
 
 /// A group in the real hierarchy, taken away again however the test ends.

@@ -65,19 +65,17 @@ fn network(occurrence: &Occurrence) -> NetworkEventData {
     let text = |key| data.text(key).unwrap_or_default().to_owned();
     let port = |key| data.number(key).and_then(|port| u16::try_from(port).ok()).map(u32::from);
     let peer = occurrence.peer.as_ref();
-    let inbound = data.text("direction") == Some("inbound");
-    let peer_port = peer.map(|peer| u32::from(peer.port));
-    // The port of an inbound peer is the local one that it connected to; its own says nothing.
-    let (src_port, dst_port) =
-        if inbound { (port("local_port").or(peer_port), None) } else { (port("local_port"), peer_port) };
     let rtt = data.number("rtt_us");
     let rtt_baseline = occurrence.baseline.filter(|normal| rtt.is_some() && normal.unit == "us");
+    // The first SYN is none.
+    let again = data.number("syns").map(|syns| syns.saturating_sub(1));
+    let retransmits = data.number("retransmits").or(again);
     NetworkEventData {
         protocol: "tcp".to_owned(),
         src_ip: text("local_address"),
         dst_ip: peer.map(|peer| peer.address.to_string()).unwrap_or_default(),
-        src_port: src_port.unwrap_or_default(),
-        dst_port: dst_port.unwrap_or_default(),
+        src_port: port("local_port").unwrap_or_default(),
+        dst_port: peer.map(|peer| peer.port.into()).unwrap_or_default(),
         direction: text("direction"),
         latency_ms: latency_us(occurrence).map(ms).unwrap_or_default(),
         rtt_baseline_ms: rtt_baseline.map(|normal| ms(normal.mean)).unwrap_or_default(),
@@ -86,8 +84,8 @@ fn network(occurrence: &Occurrence) -> NetworkEventData {
             (Some(now), Some(normal)) if normal.mean > 0 => 100.0 * (now as f64 / normal.mean as f64 - 1.0),
             _ => 0.0,
         },
-        retransmit_count: data
-            .number("retransmits")
+        bytes_received: data.number("bytes_received").unwrap_or_default(),
+        retransmit_count: retransmits
             .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
             .unwrap_or_default(),
         process_name: occurrence.process.as_ref().map(|p| p.comm.clone()).unwrap_or_default(),
