@@ -21,7 +21,7 @@ fn a_refused_connect_is_told_once_with_its_process() {
         let mut client = Process::start("refused-client");
         assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
 
-        let told = tapio.expect_one(|o| o.is_to(to)).is_a("connection_refused").of(&client);
+        let told = tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client);
         assert_eq!(told.text("error"), "ECONNREFUSED");
         assert_eq!(told.text("direction"), "outbound");
         assert_eq!(told.count, 1);
@@ -38,7 +38,7 @@ fn an_ipv4_address_in_an_ipv6_socket_is_shown_as_ipv4() {
     assert_eq!(client.connect(mapped).unwrap_err(), "ECONNREFUSED");
 
     let told = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == to.port()));
-    let told = told.is_a("connection_refused").of(&client);
+    let told = told.named("connection_refused").of(&client);
     assert_eq!(told.peer(), Some(to));
     assert_eq!(told.text("local_address"), "127.0.0.1");
 }
@@ -56,7 +56,7 @@ fn a_container_is_named() {
     client.enter(&cgroup);
     assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
 
-    tapio.expect_one(|o| o.is_to(to)).is_a("connection_refused").of(&client).in_container(&cgroup);
+    tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client).in_container(&cgroup);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_black_hole_is_a_timeout_with_its_syns() {
     let _cut = link.cut();
     assert_eq!(client.connect(to).unwrap_err(), "ETIMEDOUT");
 
-    let told = tapio.expect_one(|o| o.is_to(to)).is_a("connection_timeout").of(&client);
+    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
     assert_eq!(told.text("error"), "ETIMEDOUT");
     assert_eq!(told.number("syns"), 2);
     assert!((2_900_000..4_000_000).contains(&told.number("elapsed_us")));
@@ -88,7 +88,7 @@ fn giving_up_after_a_syn_was_sent_again_is_a_timeout() {
     let _cut = link.cut();
     assert_eq!(client.connect_within(to, Duration::from_millis(1600)).unwrap_err(), "gave up");
 
-    let told = tapio.expect_one(|o| o.is_to(to)).is_a("connection_timeout").of(&client);
+    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
     assert_eq!(told.text("error"), "", "the kernel had no error");
     assert_eq!(told.number("syns"), 2);
     assert!((1_600_000..2_000_000).contains(&told.number("elapsed_us")));
@@ -120,7 +120,7 @@ fn a_host_that_is_not_there_is_unreachable() {
         let mut client = Process::start_in(&link.client, "to-nobody");
         assert_eq!(client.connect(to).unwrap_err(), "EHOSTUNREACH");
 
-        let told = tapio.expect_one(|o| o.is_to(to)).is_a("connection_unreachable").of(&client);
+        let told = tapio.expect_one(|o| o.is_to(to)).named("connection_unreachable").of(&client);
         assert_eq!(told.text("error"), "EHOSTUNREACH");
     }
 }
@@ -136,7 +136,7 @@ fn a_storm_is_one_occurrence_at_once_and_all_of_it_is_counted() {
     for _ in 0..CONNECTS {
         assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
     }
-    assert_eq!(tapio.expect_one(|o| o.is_to(to)).is_a("connection_refused").of(&client).count, 1);
+    assert_eq!(tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client).count, 1);
 
     // What is held back in the kernel waits for the next event of the same key.
     assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");

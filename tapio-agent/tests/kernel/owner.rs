@@ -25,7 +25,7 @@ fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
     assert_eq!(client.await_end(connection), "ECONNRESET");
 
     let told = tapio.expect_one(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
-    let told = told.is_a("connection_reset").of_no_process().in_container(&cgroup);
+    let told = told.named("connection_reset").of_no_process().in_container(&cgroup);
     assert_eq!(told.text("direction"), "outbound");
 }
 
@@ -50,7 +50,7 @@ fn a_server_older_than_the_agent_is_its_cgroups_and_no_processs() {
     assert_eq!(server.await_end(accepted), "ECONNRESET");
 
     let told = tapio.expect_one(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
-    let told = told.is_a("connection_reset").of_no_process().in_container(&cgroup);
+    let told = told.named("connection_reset").of_no_process().in_container(&cgroup);
     assert_eq!(told.text("direction"), "inbound");
 }
 
@@ -66,6 +66,6 @@ fn two_processes_on_one_destination_are_told_apart() {
     assert_eq!(second.connect(to).unwrap_err(), "ECONNREFUSED");
 
     for process in [&first, &second] {
-        tapio.expect_one(|o| o.is_to(to) && o.is_of(process)).is_a("connection_refused").of(process);
+        tapio.expect_one(|o| o.is_to(to) && o.is_of(process)).named("connection_refused").of(process);
     }
 }

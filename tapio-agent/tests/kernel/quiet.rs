@@ -45,5 +45,5 @@ fn the_agent_does_not_judge_itself() {
     let mut other = Process::start("same-gateway");
     assert_eq!(other.connect(gateway).unwrap_err(), "ECONNREFUSED");
 
-    tapio.expect_one(|o| o.is_to(gateway)).is_a("connection_refused").of(&other);
+    tapio.expect_one(|o| o.is_to(gateway)).named("connection_refused").of(&other);
 }

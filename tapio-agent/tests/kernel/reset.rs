@@ -22,7 +22,7 @@ fn a_reset_in_mid_transfer_is_told_at_the_client() {
     assert_eq!(client.await_end(connection), "ECONNRESET");
 
     let told = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == to.port()));
-    let told = told.is_a("connection_reset").of(&client);
+    let told = told.named("connection_reset").of(&client);
     assert_eq!(told.peer(), Some(to));
     assert_eq!(told.text("direction"), "outbound");
     assert_eq!(told.number("bytes_received"), 300);
@@ -45,7 +45,7 @@ fn a_reset_in_mid_transfer_is_told_at_the_server() {
     assert_eq!(server.await_end(accepted), "ECONNRESET");
 
     let told = tapio.expect_one(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
-    let told = told.is_a("connection_reset").of(&server);
+    let told = told.named("connection_reset").of(&server);
     assert_eq!(told.peer().unwrap().port(), connection.client_port);
     assert_eq!(told.text("direction"), "inbound");
     assert_eq!(told.number("bytes_received"), 700);

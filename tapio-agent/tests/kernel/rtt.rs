@@ -69,7 +69,7 @@ fn a_short_rise_is_one_spike_at_each_end() {
     pair.slow_request(SHORT);
     pair.request(CALM);
 
-    let told = tapio.expect_one(|o| pair.is_client(o)).is_a("rtt_spike").of(&pair.client);
+    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of(&pair.client);
     assert_eq!(told.text("direction"), "outbound");
     assert!((20_000..200_000).contains(&told.number("rtt_us")));
     assert!(told.baseline("mean") < 5_000.0);
@@ -89,12 +89,12 @@ fn a_lasting_rise_is_one_shift_at_each_end_with_its_beginning() {
     pair.slow_request(LASTING);
     let took = begin.elapsed();
 
-    let told = tapio.expect_one(|o| pair.is_client(o)).is_a("rtt_shift").of(&pair.client);
+    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of(&pair.client);
     assert!((20_000..200_000).contains(&told.number("rtt_us")));
     assert!(told.baseline("mean") < 5_000.0, "the level before");
     let since = u128::from(told.number("since_ms"));
     assert!((1..took.as_millis()).contains(&since), "{since} ms of {took:?}");
-    tapio.expect_one(|o| pair.is_server(o)).is_a("rtt_shift").of(&pair.server);
+    tapio.expect_one(|o| pair.is_server(o)).named("rtt_shift").of(&pair.server);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_connection_older_than_the_agent_is_judged_from_its_right_end() {
     pair.request(CALM);
 
     // Who made the connection, nobody saw.
-    tapio.expect_one(|o| pair.is_client(o)).is_a("rtt_spike").of_no_process();
+    tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of_no_process();
     tapio.expect_one(|o| pair.is_server(o)).of_no_process();
 }
 
@@ -165,7 +165,7 @@ fn a_new_connection_does_not_start_over() {
     pair.slow_request(SHORT);
     pair.request(CALM);
 
-    tapio.expect_one(|o| pair.is_client(o)).is_a("rtt_spike").of(&pair.client);
+    tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of(&pair.client);
 }
 
 #[test]

@@ -257,9 +257,7 @@ fn round_trip(sk: *const u8) {
     let Some(run) = Run::begin(program::TCP_PROBE) else { return };
     // SAFETY: as above.
     let rtt_us: u32 = unsafe { load(tp, &OFFSETS[net::RACK_RTT]) };
-    // SAFETY: as above.
-    let mss: u32 = unsafe { load(tp, &OFFSETS[net::MSS]) };
-    let certain_us = certain(socket, rtt_us, payload, acknowledged >= 2 * mss);
+    let certain_us = certain(tp, socket, rtt_us, payload, acknowledged);
     let least = if certain_us < socket.least { certain_us } else { socket.least };
     let before = socket.before;
     socket.samples += 1;
@@ -345,12 +343,20 @@ fn path_at(place: u32) -> Option<&'static mut Path> {
 /// may have held back is taken off, down to the least sample of the connection, whose network it is.
 /// Measured in docs/decisions/0004-rtt-sample.md.
 #[inline(always)]
-fn certain(socket: &mut Socket, rtt_us: u32, payload: u32, two_full_segments: bool) -> u32 {
-    if rtt_us < socket.ever {
+fn certain(tp: *const u8, socket: &mut Socket, rtt_us: u32, payload: u32, acknowledged: u32) -> u32 {
+    if rtt_us <= socket.ever {
         socket.ever = rtt_us;
-    }
-    if payload == 0 && (two_full_segments || rtt_us < SOONEST_DELAYED_US) {
         return rtt_us;
+    }
+    if payload == 0 {
+        if rtt_us < SOONEST_DELAYED_US {
+            return rtt_us;
+        }
+        // SAFETY: a typed pointer and an offset of its fields.
+        let full: u32 = unsafe { load(tp, &OFFSETS[net::MSS]) };
+        if acknowledged >= 2 * full {
+            return rtt_us;
+        }
     }
     let ever = socket.ever;
     let held_back = if ever > LATEST_DELAYED_US { ever } else { LATEST_DELAYED_US };

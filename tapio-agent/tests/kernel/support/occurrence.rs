@@ -57,7 +57,7 @@ impl Occurrence {
     }
 
     #[track_caller]
-    pub(crate) fn is_a(self, kind: &str) -> Self {
+    pub(crate) fn named(self, kind: &str) -> Self {
         assert_eq!(self.kind, format!("network.{kind}"), "{}", self.json);
         assert_eq!(self.json["source"], "tapio");
         assert!(self.json["message"].as_str().is_some_and(|text| !text.is_empty()), "{}", self.json);

@@ -183,8 +183,8 @@ impl Drop for Tapio {
 /// What each program counted, from the last line that the agent logs.
 fn counts(lines: &[String]) -> Vec<(String, Counts)> {
     let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let ledgers = parsed.filter_map(|line| line["fields"]["ledger"].as_str().map(ToOwned::to_owned));
-    let ledger = ledgers.last().expect("the agent logs its ledger when it ends");
+    let mut ledgers = parsed.filter_map(|line| line["fields"]["ledger"].as_str().map(ToOwned::to_owned));
+    let ledger = ledgers.next_back().expect("the agent logs its ledger when it ends");
     let ledger: Value = serde_json::from_str(&ledger).unwrap();
     let programs = ledger["programs"]["network"].as_object().unwrap();
     programs.iter().map(|(program, counts)| (program.clone(), self::program(counts))).collect()
