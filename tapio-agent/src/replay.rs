@@ -44,15 +44,15 @@ pub struct Options {
     #[arg(long, default_value_t = 2.0, value_parser = number_between::<1, 655>, value_name = "TIMES")]
     pub ratio: f64,
     /// A spike is over the mean by more than this many deviations
-    #[arg(long, default_value_t = Limits::DEFAULT.deviations, value_parser = clap::value_parser!(u32).range(0..=255), value_name = "N")]
-    pub deviations: u32,
+    #[arg(long, default_value_t = Limits::DEFAULT.deviations, value_parser = clap::value_parser!(u8), value_name = "N")]
+    pub deviations: u8,
     /// Rows further than this many deviations from the mean, up or down, do not teach; a run of them
     /// is a new level. In steps of a quarter
     #[arg(long, default_value_t = f64::from(Limits::DEFAULT.band_quarters) / 4.0, value_parser = number_between::<0, 63>, value_name = "N")]
     pub band: f64,
     /// So many rows in a run are a new level
-    #[arg(long, default_value_t = Limits::DEFAULT.run, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "ROWS")]
-    pub run: u32,
+    #[arg(long, default_value_t = Limits::DEFAULT.run, value_parser = clap::value_parser!(u8).range(1..=100), value_name = "ROWS")]
+    pub run: u8,
     /// Within this much of the mean nothing is abnormal; off unless given
     #[arg(long, default_value_t = 0.0, value_parser = number_between::<0, { u64::MAX }>, hide_default_value = true)]
     pub floor: f64,
@@ -210,9 +210,9 @@ impl Options {
     /// The limits for values multiplied by `factor`.
     fn limits(&self, factor: f64) -> Limits {
         Limits {
-            ratio_percent: (self.ratio * 100.0).round() as u32,
+            ratio_percent: (self.ratio * 100.0).round() as u16,
             deviations: self.deviations,
-            band_quarters: (self.band * 4.0).round() as u32,
+            band_quarters: (self.band * 4.0).round() as u8,
             run: self.run,
             floor: (self.floor * factor).round() as u64,
             // 0 would be no ceiling at all.

@@ -38,21 +38,21 @@ pub enum Verdict {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Limits {
-    /// A spike is over this many percent of the mean. At most 65 535; larger is taken for that.
-    pub ratio_percent: u32,
-    /// A spike is over the mean by more than this many deviations. At most 255.
-    pub deviations: u32,
+    /// A spike is over this many percent of the mean.
+    pub ratio_percent: u16,
+    /// A spike is over the mean by more than this many deviations.
+    pub deviations: u8,
     /// The band is the mean plus and minus this many quarters of a deviation; samples outside
-    /// it do not teach, and make up the runs that end in a shift. At most 255.
-    pub band_quarters: u32,
+    /// it do not teach, and make up the runs that end in a shift.
+    pub band_quarters: u8,
     /// This many samples outside the band on one side, and up to three more in a series that
     /// is restless, are a new level. At most 100; 0 is taken for 1.
-    pub run: u32,
+    pub run: u8,
     /// What a sample that does not continue a run takes off it. 2 lets a run survive one stray
     /// sample in three; a number as large as `run` means that it has to be unbroken.
-    pub leak: u32,
-    /// The first samples of a series are only learnt from. At most 65 535.
-    pub min_samples: u32,
+    pub leak: u8,
+    /// The first samples of a series are only learnt from.
+    pub min_samples: u16,
     /// Within this much of the mean nothing is abnormal, in the value's unit. 0: no floor.
     pub floor: u64,
     /// Over this, every sample is a spike whatever was learnt, and does not teach, in the
@@ -101,7 +101,7 @@ const UNREST_MAX: u64 = 255;
 /// Unrest for one more sample of run.
 const UNREST_PER_SAMPLE_SHIFT: u32 = 6;
 const SAMPLES_MAX: u64 = 0xffff;
-const RUN_MAX: u32 = 100;
+const RUN_MAX: u8 = 100;
 
 impl Limits {
     /// Measured on labelled round-trip times; see `docs/decisions/0002-baseline.md`. Floor and
@@ -116,6 +116,12 @@ impl Limits {
         floor: 0,
         ceiling: 0,
     };
+
+    /// The floor as the mean is kept.
+    #[inline(always)]
+    fn floor_fixed(&self) -> u64 {
+        self.floor.min(MAX_VALUE) << FRACTION_BITS
+    }
 }
 
 impl Default for Limits {
@@ -131,12 +137,51 @@ impl Baseline {
     /// [`MAX_VALUE`]. `now` is nanoseconds, a row number, anything that does not go back.
     #[inline(always)]
     pub fn observe(&mut self, value: u64, now: u64, limits: &Limits) -> Verdict {
+        if self.learn_if_calm(value, limits) { Verdict::Normal } else { self.judge(value, now, limits) }
+    }
+
+    /// The common case of [`Self::observe`] by itself, for a hook where each instruction counts: learns from a
+    /// `value` that is plainly normal and says so. `false` decides and changes nothing: [`Self::judge`] does.
+    #[inline(always)]
+    #[must_use]
+    pub fn learn_if_calm(&mut self, value: u64, limits: &Limits) -> bool {
+        let samples = self.level_and_samples & SAMPLES_MAX;
+        let running = self.mean_and_run & 0xff != 0;
+        if running || samples < u64::from(limits.min_samples) || samples == 0 || value > MAX_VALUE {
+            return false;
+        }
+        if limits.ceiling != 0 && value > limits.ceiling {
+            return false;
+        }
+        let mean = self.mean_and_run >> 8;
+        let deviation = self.deviation_and_unrest >> 8;
+        let error = (value << FRACTION_BITS) as i64 - mean as i64;
+        let distance = error.unsigned_abs();
+        // Within the floor there is nothing to multiply. Beyond it, nearer than both the band and a spike.
+        if distance > limits.floor_fixed() {
+            let widths = u64::from(limits.band_quarters).min(u64::from(limits.deviations) << 2);
+            if distance > ((deviation * widths) >> 2) {
+                return false;
+            }
+        }
+        let unrest = (self.deviation_and_unrest & 0xff).saturating_sub(1);
+        self.mean_and_run = ((mean as i64 + (error >> MEAN_GAIN_SHIFT)) as u64) << 8;
+        let deviation = deviation as i64;
+        let deviation = deviation + ((distance as i64 - deviation) >> DEVIATION_GAIN_SHIFT);
+        self.deviation_and_unrest = ((deviation as u64) << 8) | unrest;
+        self.level_and_samples += u64::from(samples != SAMPLES_MAX);
+        true
+    }
+
+    /// The whole of [`Self::observe`], for any sample.
+    #[inline(always)]
+    pub fn judge(&mut self, value: u64, now: u64, limits: &Limits) -> Verdict {
         let over_ceiling = limits.ceiling != 0 && value > limits.ceiling;
         let value = value.min(MAX_VALUE);
         let sample = value << FRACTION_BITS;
         let samples = self.level_and_samples & SAMPLES_MAX;
 
-        if samples < u64::from(limits.min_samples).clamp(1, SAMPLES_MAX) {
+        if samples == 0 || samples < u64::from(limits.min_samples) {
             if over_ceiling {
                 return Verdict::Spike;
             }
@@ -153,19 +198,18 @@ impl Baseline {
         let mean = self.mean_and_run >> 8;
         let deviation = self.deviation_and_unrest >> 8;
         let distance = sample.abs_diff(mean);
-        let floor = limits.floor.min(MAX_VALUE) << FRACTION_BITS;
-        let band = ((deviation * u64::from(limits.band_quarters.min(255))) >> 2)
-            .max(mean >> NARROWEST_SHIFT)
-            .max(floor);
+        let floor = limits.floor_fixed();
+        let band =
+            ((deviation * u64::from(limits.band_quarters)) >> 2).max(mean >> NARROWEST_SHIFT).max(floor);
         let far = sample > mean
             && distance > floor
-            && distance > deviation * u64::from(limits.deviations.min(255))
+            && distance > deviation * u64::from(limits.deviations)
             && is_over_ratio(value, mean, limits.ratio_percent);
 
         if far || distance > band {
             if self.prolong_run(value, sample > mean, now, limits) {
                 // The run stands for the samples that a new series would have to wait for.
-                let settled = u64::from(limits.min_samples).min(SAMPLES_MAX).saturating_sub(SETTLE);
+                let settled = u64::from(limits.min_samples).saturating_sub(SETTLE);
                 self.relearn(self.level_and_samples >> 16, settled.max(1));
                 return Verdict::Shift;
             }
@@ -297,8 +341,8 @@ impl Baseline {
 /// `value > mean * ratio_percent / 100`, exactly, for a mean with [`FRACTION_BITS`]. The mean is
 /// multiplied in two parts because it fills 56 bits; 48 + 16 fit, and so does their sum.
 #[inline(always)]
-fn is_over_ratio(value: u64, mean: u64, ratio_percent: u32) -> bool {
-    let ratio = u64::from(ratio_percent.min(0xffff));
+fn is_over_ratio(value: u64, mean: u64, ratio_percent: u16) -> bool {
+    let ratio = u64::from(ratio_percent);
     value * 100 > (mean >> FRACTION_BITS) * ratio + (((mean & 0xff) * ratio) >> FRACTION_BITS)
 }
 

@@ -5,9 +5,9 @@ use tapio_common::baseline::{Baseline, Limits, MAX_VALUE, Verdict};
 
 /// Any limits at all, nonsense included.
 fn any_limits() -> impl Strategy<Value = Limits> {
-    let number = || prop_oneof![0_u32..300, any::<u32>()];
     let value = || prop_oneof![Just(0), 0_u64..10_000, any::<u64>()];
-    (number(), number(), number(), number(), number(), number(), value(), value()).prop_map(
+    let samples = prop_oneof![0_u16..300, any::<u16>()];
+    (any::<u16>(), any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>(), samples, value(), value()).prop_map(
         |(ratio_percent, deviations, band_quarters, run, leak, min_samples, floor, ceiling)| Limits {
             ratio_percent,
             deviations,
@@ -42,11 +42,28 @@ fn noisy_levels() -> impl Strategy<Value = Vec<u64>> {
 #[test]
 fn fits_a_map_value() {
     assert!(size_of::<Baseline>() <= 32);
-    assert_eq!(size_of::<Limits>(), 40);
+    assert_eq!(size_of::<Limits>(), 24);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// The common case by itself is the whole judgement, for the samples that it takes.
+    #[test]
+    fn the_short_way_is_the_long_way(state: [u8; 32], series in any_series(), limits in any_limits()) {
+        for mut baseline in [Baseline::default(), bytemuck::pod_read_unaligned(&state)] {
+            for limits in [limits, Limits::DEFAULT] {
+                for (now, value) in series.iter().enumerate() {
+                    let mut short = baseline;
+                    let verdict = baseline.judge(*value, now as u64, &limits);
+                    if short.learn_if_calm(*value, &limits) {
+                        prop_assert_eq!(verdict, Verdict::Normal);
+                        prop_assert_eq!(short, baseline);
+                    }
+                }
+            }
+        }
+    }
 
     /// Tests are built with overflow checks, so this also says that nothing overflows.
     #[test]

@@ -11,13 +11,13 @@ use crate::support::{
 const REQUEST: Service = Service { request_bytes: 1400, reply_bytes: 10, max_delay_ms: 0 };
 /// What a queued request waits: longer than a peer may hold an acknowledgement back.
 const QUEUE_MS: u32 = 100;
-/// Samples that make a baseline, and some more.
-const CALM: usize = 60;
-/// The first finds the queue empty. Of eight slow ones one to four are judged, since a round trip is the least
-/// of the last four to eight samples.
-const SHORT: usize = 9;
-/// More than a shift needs.
-const LASTING: usize = 24;
+/// Samples that make a baseline, at four a reading, and some more.
+const CALM: usize = 100;
+/// The first finds the queue empty. A reading is the least of the last eight samples, and is taken each fourth:
+/// of eleven slow ones it is one or two.
+const SHORT: usize = 12;
+/// More than a shift needs: nine readings, where there was some unrest.
+const LASTING: usize = 48;
 
 /// A connection over a link, with a client that asks and a server that answers.
 struct Pair {
@@ -157,11 +157,11 @@ fn a_new_connection_does_not_start_over() {
     let tapio = Tapio::start();
     let mut pair = Pair::connected(4205);
     for _ in 0..8 {
-        pair.request(12);
+        pair.request(16);
         pair.client.close(pair.connection);
         pair.connection = pair.client.connect(pair.to).unwrap();
     }
-    pair.request(8);
+    pair.request(12);
     pair.slow_request(SHORT);
     pair.request(CALM);
 
@@ -185,7 +185,7 @@ fn each_namespace_has_a_loopback_of_its_own() {
         server.serve(&to.to_string(), service);
         let mut client = Process::start_in(&namespace, comm);
         let connection = client.connect(to).unwrap();
-        client.request(connection, service, 40, 0);
+        client.request(connection, service, if delay_ms == 0 { 200 } else { 60 }, 0);
         pairs.push((client, server, namespace));
     }
 

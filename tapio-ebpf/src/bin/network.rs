@@ -44,8 +44,8 @@ const MAX_LISTENERS: u32 = 65_536;
 const MAX_CONNECTIONS: u32 = 65_536;
 /// Slots for the last round trip of a socket; a power of two.
 const SOCKETS_LEN: u32 = 65_536;
-/// A round trip is the least of the last one to two blocks of this many samples: one segment that had to wait
-/// for a processor is not a slow network.
+/// Samples of a socket that make a reading: the least of these and of the block before. One segment that had to
+/// wait for a processor is not a slow network, and most segments cost a comparison only.
 const BLOCK: u8 = 4;
 /// No peer holds an acknowledgement back for less without data of its own to send it with: TCP_DELACK_MIN,
 /// include/net/tcp.h, is 40 ms, and a timer of 100 Hz may be 10 ms early.
@@ -54,7 +54,7 @@ const SOONEST_DELAYED_US: u32 = 25_000;
 /// net/ipv4/tcp_output.c).
 const LATEST_DELAYED_US: u32 = 50_000;
 
-/// Quiet windows that count at a time: enough to forget a bad one.
+/// After so many windows without a segment sent again a path counts as clean.
 const MAX_IDLE_WINDOWS: u64 = 16;
 
 /// Round trips per destination: sets of [`WAYS`], found by hash. Not a hash map: a socket remembers the place of
@@ -254,37 +254,61 @@ fn round_trip(sk: *const u8) {
         return;
     }
     socket.stamp = stamp_us as u32;
-    let Some(run) = Run::begin(program::TCP_PROBE) else { return };
     // SAFETY: as above.
     let rtt_us: u32 = unsafe { load(tp, &OFFSETS[net::RACK_RTT]) };
     let certain_us = certain(tp, socket, rtt_us, payload, acknowledged);
-    let least = if certain_us < socket.least { certain_us } else { socket.least };
-    let before = socket.before;
-    socket.samples += 1;
-    if socket.samples == BLOCK {
-        socket.before = least;
-        socket.least = u32::MAX;
-        socket.samples = 0;
-    } else {
-        socket.least = least;
+    if certain_us < socket.least {
+        socket.least = certain_us;
     }
+    socket.samples += 1;
+    if socket.samples < BLOCK {
+        return;
+    }
+    let (before, least) = (socket.before, socket.least);
+    socket.before = least;
+    socket.least = u32::MAX;
+    socket.samples = 0;
     if before == u32::MAX {
-        return run.learning();
+        return;
     }
     let value_us = u64::from(if least < before { least } else { before });
 
+    let Some(run) = Run::begin(program::TCP_PROBE) else { return };
     let Some(path) = path_of(sk, socket, &run) else { return run.learning() };
     // SAFETY: as above.
     let segs_out: u32 = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
     path.segments = path.segments.wrapping_add(segs_out.wrapping_sub(socket.segs_out));
     socket.segs_out = segs_out;
-    let before = path.rtt;
-    // The time of a sample is when its segment was sent, by the clock of TCP: it costs nothing.
-    let kind = match path.rtt.observe(value_us, stamp_us, &constant(&SETTINGS.rtt)) {
-        Verdict::Learning => return run.learning(),
-        Verdict::Normal => return run.normal(),
+    if path.rtt.learn_if_calm(value_us, &constant(&SETTINGS.rtt)) {
+        return run.normal();
+    }
+    abnormal(sk, path, value_us, stamp_us, run);
+}
+
+const LEARNING: u32 = 0;
+const NORMAL: u32 = u32::MAX;
+
+/// A verdict on a round trip as a number: [`LEARNING`], [`NORMAL`] or the kind of the event. A function of its
+/// own, since the verifier walks each way through it with each way that follows.
+#[inline(never)]
+fn judge(rtt: &mut Baseline, value_us: u64, stamp_us: u64) -> u32 {
+    match rtt.judge(value_us, stamp_us, &constant(&SETTINGS.rtt)) {
+        Verdict::Learning => LEARNING,
+        Verdict::Normal => NORMAL,
         Verdict::Spike => kind::RTT_SPIKE,
         Verdict::Shift => kind::RTT_SHIFT,
+    }
+}
+
+/// Judges a round trip that is not plainly normal. Apart, so that the common way has the registers to itself.
+#[inline(never)]
+fn abnormal(sk: *const u8, path: &mut Path, value_us: u64, stamp_us: u64, run: Run) {
+    let before = path.rtt;
+    // The time of a sample is when its segment was sent, by the clock of TCP: it costs nothing.
+    let kind = match judge(&mut path.rtt, value_us, stamp_us) {
+        LEARNING => return run.learning(),
+        NORMAL => return run.normal(),
+        kind => kind,
     };
     let now = now_ns();
     let since_ns = now.wrapping_sub(stamp_us.wrapping_sub(path.rtt.since()).wrapping_mul(1000));
@@ -310,7 +334,8 @@ fn path_of(sk: *const u8, socket: &mut Socket, run: &Run) -> Option<&'static mut
     // Which makes room if all are taken is left to the clock.
     let mut place = set + (socket.stamp & (WAYS - 1));
     let mut free = true;
-    for way in set..set + WAYS {
+    for way in 0..WAYS {
+        let way = set | way;
         let path = path_at(way)?;
         if path.tag == tag && path.key == key {
             place = way;
@@ -579,14 +604,12 @@ fn retransmit(sk: *const u8) {
     if since >= settings.retransmit_window_ns {
         let begins = segments.wrapping_sub(sent);
         let closed = share(burst.retransmits, begins.wrapping_sub(burst.segments));
-        burst.share.observe(closed, now, &settings.retransmit);
-        // The windows since then had none sent again.
-        let mut idle = since.checked_div(settings.retransmit_window_ns).unwrap_or(1) - 1;
-        if idle > MAX_IDLE_WINDOWS {
-            idle = MAX_IDLE_WINDOWS;
-        }
-        for _ in 0..idle {
-            burst.share.observe(0, now, &settings.retransmit);
+        teach_share(&mut burst.share, closed, now);
+        let idle = since.checked_div(settings.retransmit_window_ns).unwrap_or(1) - 1;
+        if idle >= MAX_IDLE_WINDOWS {
+            burst.share = Baseline::default();
+        } else if idle > 0 {
+            teach_share(&mut burst.share, 0, now);
         }
         *burst = Burst { share: burst.share, window_ns: now, segments: begins, retransmits: 0, said: 0 };
     }
@@ -596,11 +619,9 @@ fn retransmit(sk: *const u8) {
         return run.normal();
     }
     let now_share = share(burst.retransmits, sent);
-    // Judged on a copy: a window teaches once, when it is over.
-    let mut judge = burst.share;
-    if now_share < settings.retransmit_min_share
-        || matches!(judge.observe(now_share, now, &settings.retransmit), Verdict::Normal)
-    {
+    // Judged on a copy: a window teaches once, when it is over. A path without a past is clean.
+    let mut copy = burst.share;
+    if now_share < settings.retransmit_min_share || teach_share(&mut copy, now_share, now) == NORMAL {
         return run.normal();
     }
     if burst.said != 0 {
@@ -613,6 +634,15 @@ fn retransmit(sk: *const u8) {
         event.segments = sent;
         event.baseline = burst.share;
     });
+}
+
+/// As [`judge`], for the share of a window.
+#[inline(never)]
+fn teach_share(past: &mut Baseline, share: u64, now_ns: u64) -> u32 {
+    match past.judge(share, now_ns, &constant(&SETTINGS.retransmit)) {
+        Verdict::Normal => NORMAL,
+        _ => kind::RETRANSMIT_BURST,
+    }
 }
 
 /// Part of `segments` that were sent again, 1/1024.

@@ -30,18 +30,18 @@ settings! {
     /// When a latency is abnormal.
     pub struct Latency {
         /// How many times the mean is too much.
-        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(Limits::DEFAULT.ratio_percent),
+        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(Limits::DEFAULT.ratio_percent as u32),
         /// How many mean deviations over the mean are too much.
-        pub deviations: Count<1, 100> = Count::of(Limits::DEFAULT.deviations),
+        pub deviations: Count<1, 100> = Count::of(Limits::DEFAULT.deviations as u32),
         /// How much over the mean is never too much: keeps jitter on fast paths quiet.
         pub floor: Time<0, { 60 * SEC }> = Time::of_ns(2 * MS),
         /// What is too much whatever was learned.
         pub ceiling: Off<Time<MS, { 600 * SEC }>> = Off(Some(Time::of_ns(500 * MS))),
         /// How many off the mean on one side, with hardly one between that is not, are a shift: a new level, which
         /// is then learned.
-        pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run),
+        pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run as u32),
         /// How many teach a baseline before it judges.
-        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),
+        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples as u32),
     }
 }
 
@@ -55,14 +55,14 @@ settings! {
         /// What share of the segments sent makes a burst at least; so much over the mean is never too much, too.
         pub min_share: Percent = Percent::of(5),
         /// How many times the mean is too much.
-        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(Limits::DEFAULT.ratio_percent),
+        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(Limits::DEFAULT.ratio_percent as u32),
         /// How many mean deviations over the mean are too much.
-        pub deviations: Count<1, 100> = Count::of(Limits::DEFAULT.deviations),
+        pub deviations: Count<1, 100> = Count::of(Limits::DEFAULT.deviations as u32),
         /// How many windows off the mean on one side, with hardly one between that is not, are a new level, which
         /// is then learned.
-        pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run),
+        pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run as u32),
         /// How many windows teach a baseline before it judges.
-        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),
+        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples as u32),
     }
 }
 
@@ -83,14 +83,15 @@ impl Settings {
     }
 }
 
+// The ranges of the settings fit the narrower types of the kernel's.
 impl Latency {
     /// In microseconds.
     fn kernel(&self) -> Limits {
         Limits {
-            ratio_percent: self.ratio.as_percent(),
-            deviations: self.deviations.get(),
-            run: self.run.get(),
-            min_samples: self.min_samples.get(),
+            ratio_percent: self.ratio.as_percent() as u16,
+            deviations: self.deviations.get() as u8,
+            run: self.run.get() as u8,
+            min_samples: self.min_samples.get() as u16,
             floor: self.floor.as_ns() / US,
             ceiling: self.ceiling.0.map_or(0, |ceiling| ceiling.as_ns() / US),
             ..Limits::DEFAULT
@@ -102,10 +103,10 @@ impl Retransmit {
     /// In 1/1024.
     fn kernel(&self) -> Limits {
         Limits {
-            ratio_percent: self.ratio.as_percent(),
-            deviations: self.deviations.get(),
-            run: self.run.get(),
-            min_samples: self.min_samples.get(),
+            ratio_percent: self.ratio.as_percent() as u16,
+            deviations: self.deviations.get() as u8,
+            run: self.run.get() as u8,
+            min_samples: self.min_samples.get() as u16,
             floor: self.min_share.of_1024().into(),
             ..Limits::DEFAULT
         }
