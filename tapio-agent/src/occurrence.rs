@@ -52,6 +52,8 @@ pub enum Value {
     Real(f64),
     /// A name.
     Text(Cow<'static, str>),
+    /// An address.
+    Address(IpAddr),
 }
 
 /// What is particular to a type: documented keys, in order.
@@ -213,6 +215,15 @@ impl Data {
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.get(key) {
             Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value of a key that is an address.
+    #[must_use]
+    pub fn address(&self, key: &str) -> Option<IpAddr> {
+        match self.get(key) {
+            Some(Value::Address(address)) => Some(*address),
             _ => None,
         }
     }

@@ -111,7 +111,8 @@ impl Cgroups {
             Lookup::Unowned if !hybrid => return found,
             _ => {}
         }
-        match process::workload(&self.proc_root, pid, at_ns).filter(|_| pid != 0) {
+        let process = (pid != 0).then(|| process::workload(&self.proc_root, pid, at_ns)).flatten();
+        match process {
             Some(workload) => Lookup::Known(Arc::new(workload)),
             None if found == Lookup::Unknown => Lookup::Unknown,
             None => Lookup::Unowned,

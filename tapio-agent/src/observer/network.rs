@@ -247,7 +247,7 @@ fn data(event: &NetworkEvent) -> Data {
     }
     let local = address(event.local);
     if !local.is_unspecified() {
-        put("local_address", Value::Text(local.to_string().into()));
+        put("local_address", Value::Address(local));
     }
     if event.local_port != 0 {
         put("local_port", u64::from(event.local_port).into());

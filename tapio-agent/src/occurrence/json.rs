@@ -43,6 +43,7 @@ impl Occurrence {
                     Value::Number(count) => number(out, b":", *count),
                     Value::Real(ratio) => real(out, b":", *ratio),
                     Value::Text(name) => text(out, b":", name),
+                    Value::Address(ip) => address(out, b":", *ip),
                 }
             }
             out.push(b'}');
@@ -87,16 +88,8 @@ impl Workload {
 
 impl Peer {
     fn write_json(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b",\"peer\":{\"address\":\"");
-        match self.address {
-            IpAddr::V4(v4) => {
-                for (nth, octet) in v4.octets().into_iter().enumerate() {
-                    number(out, if nth > 0 { b"." } else { b"" }, u64::from(octet));
-                }
-            }
-            IpAddr::V6(v6) => out.extend_from_slice(v6.to_string().as_bytes()),
-        }
-        number(out, b"\",\"port\":", u64::from(self.port));
+        address(out, b",\"peer\":{\"address\":", self.address);
+        number(out, b",\"port\":", u64::from(self.port));
         optional(out, b",\"namespace\":", self.namespace.as_deref());
         optional(out, b",\"service\":", self.service.as_deref());
         optional(out, b",\"pod\":", self.pod.as_deref());
@@ -122,6 +115,20 @@ const fn outcome(outcome: Outcome) -> &'static str {
         Outcome::Timeout => "timeout",
         Outcome::Unknown => "unknown",
     }
+}
+
+fn address(out: &mut Vec<u8>, name: &[u8], address: IpAddr) {
+    out.extend_from_slice(name);
+    out.push(b'"');
+    match address {
+        IpAddr::V4(v4) => {
+            for (nth, octet) in v4.octets().into_iter().enumerate() {
+                number(out, if nth > 0 { b"." } else { b"" }, u64::from(octet));
+            }
+        }
+        IpAddr::V6(v6) => out.extend_from_slice(v6.to_string().as_bytes()),
+    }
+    out.push(b'"');
 }
 
 /// A value that is known to need no escapes.

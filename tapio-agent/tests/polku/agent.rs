@@ -45,7 +45,7 @@ pub(crate) fn occurrence() -> Occurrence {
         data: Data(vec![
             ("rtt_us", Value::Number(41_000)),
             ("direction", Value::Text("outbound".into())),
-            ("local_address", Value::Text("10.0.1.2".into())),
+            ("local_address", Value::Address([10, 0, 1, 2].into())),
             ("local_port", Value::Number(40_312)),
         ]),
         baseline: Some(Normal { mean: 5000, deviation: 400, unit: "us", samples: 18_211, ratio: Some(8.2) }),

@@ -72,7 +72,7 @@ fn network(occurrence: &Occurrence) -> NetworkEventData {
     let retransmits = data.number("retransmits").or(again);
     NetworkEventData {
         protocol: "tcp".to_owned(),
-        src_ip: text("local_address"),
+        src_ip: data.address("local_address").map(|ip| ip.to_string()).unwrap_or_default(),
         dst_ip: peer.map(|peer| peer.address.to_string()).unwrap_or_default(),
         src_port: port("local_port").unwrap_or_default(),
         dst_port: peer.map(|peer| peer.port.into()).unwrap_or_default(),

@@ -104,6 +104,7 @@ fn fact(key: &str, value: &Value) -> String {
         (Value::Number(us), Some(name)) => format!("{} {}", name.replace('_', " "), duration(*us)),
         (Value::Number(number), None) => format!("{} {number}", key.replace('_', " ")),
         (Value::Real(real), _) => format!("{} {real:.2}", key.replace('_', " ")),
+        (Value::Address(address), _) => format!("{} {address}", key.replace('_', " ")),
         (Value::Text(text), _) => format!("{} {text}", key.replace('_', " ")),
     }
 }

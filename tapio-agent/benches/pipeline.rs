@@ -1,0 +1,121 @@
+//! What one core makes of events: decode, judge, name (cached) and serialise, against the rate at which the ring
+//! itself can be emptied.
+
+mod support;
+
+use std::{hint::black_box, sync::Arc, time::Instant};
+
+use tapio_agent::{
+    config::{Config, Flag},
+    enrich::Identity,
+    kernel::{Events, Kernel},
+    metrics::Metrics,
+    observer::{Attach, Built, Hook, Object, network::Network},
+    pipeline::{self, Stage},
+};
+use tapio_common::network::{NetworkEvent, direction, kind};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+const ROUNDS: usize = 7;
+const EVENTS: usize = 200_000;
+/// Fewer than the ring holds, so that a round finds them all there.
+const DRAINED: usize = 3_000;
+const FLOOD: &[Hook] =
+    &[Hook { program: "flood", attach: Attach::BtfTracepoint("tcp_probe"), needs: &[], gives: "" }];
+
+fn main() -> anyhow::Result<()> {
+    if support::was_load()? {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pipeline = best(ROUNDS, pipeline_round)?;
+    let kernel = Kernel::open("/proc".as_ref())?;
+    let settings = support::settings();
+    let mut flood = kernel.load(&Object { hooks: FLOOD, ..support::bench_object(&settings)? })?;
+    support::all_attached([&flood])?;
+    let mut events = runtime.block_on(async { flood.events() })?;
+    let ring = best(ROUNDS, || drain_round(&mut events))?;
+    println!("pipeline_events_per_second {pipeline:.0} events/s");
+    println!("ring_drain_events_per_second {ring:.0} events/s");
+    println!("pipeline_ring_ratio {:.2} x", pipeline / ring);
+    Ok(())
+}
+
+fn best(rounds: usize, mut round: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<f64> {
+    let mut best = 0.0_f64;
+    for _ in 0..rounds {
+        best = best.max(round()?);
+    }
+    Ok(best)
+}
+
+/// Events a second through all of it, on this thread.
+fn pipeline_round() -> anyhow::Result<f64> {
+    let built = Built::new::<Network>(&Default::default());
+    let metrics = Arc::new(Metrics::default());
+    let (anomalies, _queue) = mpsc::channel(1);
+    let stage = Stage { observer: built.name, anomalies, metrics: Arc::clone(&metrics) };
+    let (tree, cgroup_id) = container()?;
+    let flag = Flag { name: "", path: "cgroup_root", text: tree.path().display().to_string() };
+    let mut identity = Identity::new(&Config::load(None, [], &[flag])?);
+    tokio::runtime::Builder::new_multi_thread().enable_time().build()?.block_on(identity.find(cgroup_id));
+    let mut judge = built.judge();
+    let mut out = Vec::new();
+    let mut json = Vec::with_capacity(4096);
+    let mut event = refused();
+    event.header.cgroup_id = cgroup_id;
+    event.header.pid = 4242;
+    let start = Instant::now();
+    for port in 0..EVENTS {
+        event.remote_port = port as u16;
+        stage.observe(black_box(bytemuck::bytes_of(&event)), judge.as_mut(), &mut out);
+        for anomaly in out.drain(..) {
+            let occurrence = pipeline::name(anomaly, &identity, &metrics);
+            json.clear();
+            occurrence.write_json(&mut json);
+            black_box(&json);
+        }
+    }
+    Ok(EVENTS as f64 / start.elapsed().as_secs_f64())
+}
+
+/// A hierarchy with one container.
+fn container() -> anyhow::Result<(TempDir, u64)> {
+    let tree = tempfile::tempdir()?;
+    std::fs::write(tree.path().join("cgroup.controllers"), "")?;
+    let pod = "kubepods/burstable/pod3b1c1f6e-8a40-4ab1-9e37-3a1e5d2f6c11";
+    let group = tree.path().join(pod).join("f8d74ab0".repeat(8));
+    std::fs::create_dir_all(&group)?;
+    Ok((tree, std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(group)?)))
+}
+
+/// A refused connect with all that such an event carries.
+fn refused() -> NetworkEvent {
+    let mut event: NetworkEvent = bytemuck::Zeroable::zeroed();
+    event.header.time_ns = tapio_agent::clock::boot_ns();
+    event.header.comm[..5].copy_from_slice(b"bench");
+    event.kind = kind::CONNECTION_REFUSED;
+    event.direction = direction::OUTBOUND;
+    event.local = std::net::Ipv4Addr::new(10, 0, 0, 7).to_ipv6_mapped().octets();
+    event.remote = std::net::Ipv4Addr::new(10, 0, 3, 7).to_ipv6_mapped().octets();
+    event.local_port = 40_000;
+    event.value_us = 180;
+    event.errno = 111;
+    event
+}
+
+/// Records a second out of the ring, without looking at them.
+fn drain_round(events: &mut Events) -> anyhow::Result<f64> {
+    while events.next().is_some() {}
+    support::requests(std::time::Duration::from_millis(400))?;
+    let start = Instant::now();
+    let mut bytes = 0;
+    for _ in 0..DRAINED {
+        let record = events.next();
+        bytes += record.as_deref().map_or(0, <[u8]>::len);
+    }
+    let elapsed = start.elapsed();
+    anyhow::ensure!(bytes == DRAINED * size_of::<NetworkEvent>(), "the ring held only {bytes} bytes");
+    Ok(DRAINED as f64 / elapsed.as_secs_f64())
+}
