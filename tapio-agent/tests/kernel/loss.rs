@@ -79,7 +79,7 @@ fn a_slow_handshake_is_told_once_with_what_was_normal() {
     (0..HANDSHAKES).for_each(|_| handshake(&mut client));
 
     let told = tapio.expect_one(|o| o.is_to(to)).named("connect_slow").of(&client);
-    assert!((1_000_000..1_500_000).contains(&told.number("handshake_us")));
+    told.has("handshake_us", 1_000_000..3_000_000);
     assert_eq!(told.number("syns"), 2);
     assert!(told.baseline("mean") < 10_000.0);
     assert!(told.baseline("samples") >= 16.0);

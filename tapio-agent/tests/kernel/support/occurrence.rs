@@ -1,6 +1,9 @@
 //! A line that the agent printed, and what tests ask of it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
 
 use serde_json::Value;
 
@@ -41,6 +44,12 @@ impl Occurrence {
 
     pub(crate) fn number(&self, key: &str) -> u64 {
         self.json["data"][key].as_u64().unwrap_or_else(|| panic!("no number {key} in {}", self.json))
+    }
+
+    /// Generous where time is measured: the machine may be busy.
+    #[track_caller]
+    pub(crate) fn has(&self, key: &str, range: Range<u64>) {
+        assert!(range.contains(&self.number(key)), "{key} not in {range:?}: {}", self.json);
     }
 
     /// Empty where it is absent.
