@@ -6,7 +6,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
     config::{self, Config, Flag},
+    doctor::Doctor,
     replay::ReplayArgs,
+    selftest::Act,
 };
 
 /// What the user wants, and how.
@@ -15,9 +17,11 @@ pub enum Command {
     /// Observe until stopped.
     Run(Box<Config>),
     /// Say what this node can observe.
-    Doctor(Box<Config>),
+    Doctor(Doctor),
     /// Cause harmless faults and say which of them were reported.
     Selftest(Box<Config>),
+    /// Cause one of them, as a child of the self-test.
+    Fault(Act),
     /// Judge a recorded series.
     Replay(ReplayArgs),
     /// Print this text, and be done.
@@ -66,13 +70,18 @@ where
     E: IntoIterator<Item = (OsString, OsString)>,
 {
     let Tapio { settings, command } = Tapio::try_parse_from(arguments)?;
-    let load = |settings: Settings| -> Result<Box<Config>, Error> {
-        Ok(Box::new(Config::load(settings.config.as_deref(), environment, &settings.flags())?))
+    let environment: Vec<_> = environment.into_iter().collect();
+    let load = |settings: &Settings| -> Result<Box<Config>, Error> {
+        Ok(Box::new(Config::load(settings.config.as_deref(), environment.clone(), &settings.flags())?))
     };
     Ok(match command {
-        None => Command::Run(load(settings)?),
-        Some(Verb::Doctor(settings)) => Command::Doctor(load(settings)?),
-        Some(Verb::Selftest(settings)) => Command::Selftest(load(settings)?),
+        None => Command::Run(load(&settings)?),
+        Some(Verb::Doctor(DoctorArguments { settings, json })) => {
+            let file = Config::file(settings.config.as_deref(), &environment);
+            Command::Doctor(Doctor::new(load(&settings)?, file, json))
+        }
+        Some(Verb::Selftest(settings)) => Command::Selftest(load(&settings)?),
+        Some(Verb::Fault(act)) => Command::Fault(act),
         Some(Verb::Replay(arguments)) => Command::Replay(arguments),
         Some(Verb::Config(ConfigArguments { check: None })) => Command::Print(Config::default_file()),
         Some(Verb::Config(ConfigArguments { check: Some(file) })) => {
@@ -112,10 +121,11 @@ Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 failed; 2 wrong arguments
 enum Verb {
     /// Say what this node can observe: each hook, ok or why not and what is lost
     #[command(
-        after_long_help = "Exit codes: 0 something can be observed; 1 nothing can; 2 wrong arguments or \
-                                 configuration."
+        after_long_help = "The programs are really attached, and detached again; an agent that runs here is not \
+                                 disturbed.\n\nExit codes: 0 something can be observed; 1 nothing can; 2 wrong \
+                                 arguments or configuration."
     )]
-    Doctor(Settings),
+    Doctor(DoctorArguments),
     /// Judge a recorded series: one JSON line for each abnormal row, a summary on standard error
     Replay(ReplayArgs),
     /// Print the default configuration, every key documented; or check a file
@@ -126,11 +136,25 @@ enum Verb {
     Config(ConfigArguments),
     /// Cause harmless real faults here and say whether each was reported rightly
     #[command(
-        after_long_help = "What it makes (a network namespace, a few connections) it takes away again, also \
-                                 when interrupted.\n\nExit codes: 0 every fault was reported; 1 one was not; 2 wrong \
-                                 arguments or configuration."
+        after_long_help = "A refused connect, a connect that is not answered, and round trips that rise. What it \
+                                 makes for them (two network namespaces, a few connections) it takes away again, \
+                                 also when interrupted. It judges with the default thresholds. An agent that runs \
+                                 here reports the faults, too, as those of the process tapio-fault.\n\nExit codes: \
+                                 0 every fault that could be caused was reported, once; 1 one was not, or none could \
+                                 be caused; 2 wrong arguments or configuration."
     )]
     Selftest(Settings),
+    #[command(subcommand, hide = true)]
+    Fault(Act),
+}
+
+#[derive(Debug, Args)]
+struct DoctorArguments {
+    #[command(flatten)]
+    settings: Settings,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,12 @@ mod environment;
 mod file;
 mod observers;
 
-use std::{ffi::OsString, fmt, path::Path, sync::Arc};
+use std::{
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use environment::variable;
 pub use observers::Observers;
@@ -174,6 +179,14 @@ impl Config {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// The file that [`Self::load`] reads, of the same arguments.
+    #[must_use]
+    pub fn file(file: Option<&Path>, environment: &[(OsString, OsString)]) -> Option<PathBuf> {
+        let named =
+            || environment.iter().rfind(|(name, value)| name == environment::CONFIG && !value.is_empty());
+        file.map(Path::to_owned).or_else(|| named().map(|(_, value)| value.into()))
     }
 
     /// Reads a file alone.

@@ -21,10 +21,11 @@ use aya::{
 use tapio_common::{ABSENT, AGENT, Agent, COUNTS, Counts, EVENTS, OFFSETS, SETTINGS};
 use tokio::io::{Interest, unix::AsyncFd};
 
+pub use self::listeners::{Listening, listening};
 use crate::observer::{Attach, Hook, Object};
 
 /// Where a kernel shows its types.
-const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Why a hook is not attached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,10 +93,19 @@ impl Kernel {
     /// # Errors
     /// One sentence with the remedy: no BTF, no rights.
     pub fn open(proc_root: &Path) -> anyhow::Result<Self> {
-        let types = std::fs::read(BTF_PATH).with_context(|| {
+        Self::open_with(Path::new(BTF), proc_root)
+    }
+
+    /// As [`Self::open`], with the kernel's types in another place.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(types: &Path, proc_root: &Path) -> anyhow::Result<Self> {
+        let types = std::fs::read(types).with_context(|| {
             format!(
-                "{BTF_PATH} cannot be read: Tapio needs a kernel of 5.10 or later built with CONFIG_DEBUG_INFO_BTF=y \
-                 (in a container: mount the host's /sys/kernel/btf read-only)"
+                "{} cannot be read: Tapio needs a kernel of 5.10 or later built with CONFIG_DEBUG_INFO_BTF=y \
+                 (in a container: mount the host's /sys/kernel/btf read-only)",
+                types.display()
             )
         })?;
         let btf =

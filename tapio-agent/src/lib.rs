@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod detection;
+pub mod doctor;
 pub mod enrich;
 pub mod kernel;
 pub mod log;
@@ -16,6 +17,7 @@ pub mod occurrence;
 pub mod pipeline;
 pub mod privileges;
 pub mod replay;
+pub mod selftest;
 pub mod setting;
 pub mod sink;
 

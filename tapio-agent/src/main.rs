@@ -1,11 +1,11 @@
 //! `tapio`: reads the arguments, starts the log, runs, and exits.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use tapio_agent::{
     agent,
     cli::{self, Command},
-    log,
+    log, selftest,
 };
 
 fn main() -> ExitCode {
@@ -16,16 +16,23 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(config) => {
             log::start(&config.log);
-            agent::run(*config)
+            agent::run(*config).map(|()| ExitCode::SUCCESS)
         }
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Selftest(config) => {
+            log::start(&config.log);
+            selftest::run(&config)
+        }
+        Command::Fault(act) => act.play().map(|()| ExitCode::SUCCESS),
+        Command::Replay(replay) => replay.run().map(|_| ExitCode::SUCCESS),
+        // A reader that has seen enough, such as `head`, is no error.
         Command::Print(text) => {
-            print!("{text}");
-            Ok(())
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            Ok(ExitCode::SUCCESS)
         }
-        _ => Ok(()),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -137,6 +137,12 @@ impl Built {
         })
     }
 
+    /// Its kernel programs and where they belong.
+    #[must_use]
+    pub const fn hooks(&self) -> &'static [Hook] {
+        self.hooks
+    }
+
     /// One that has seen nothing.
     #[must_use]
     pub fn judge(&self) -> Box<dyn Judge> {

@@ -68,7 +68,7 @@ fn every_flag_sets_its_key() {
 #[test]
 fn commands_take_the_same_settings() {
     assert!(
-        matches!(tapio(&["doctor", "--polku=polku:1"]), Ok(Command::Doctor(c)) if c.polku.endpoint.0.is_some())
+        matches!(tapio(&["doctor", "--polku=polku:1"]), Ok(Command::Doctor(d)) if d.config.polku.endpoint.0.is_some())
     );
     assert!(
         matches!(tapio(&["selftest", "--observer", "network"]), Ok(Command::Selftest(c)) if c.observers.named())
@@ -83,7 +83,7 @@ fn a_wrong_flag_is_refused_by_its_name() {
             "--observer: unknown observer `netwrok`: did you mean `network`? Known: network",
         ),
         ("--observer=network,network", "--observer: observer `network` is named twice: name it once"),
-        ("--polku=polku", "--polku: `polku` is not HOST:PORT without a scheme, such as "),
+        ("--polku=polku", "--polku: \"polku\" has no port: write host:port, as in "),
         ("--output=yaml", "--output: unknown value `yaml`. Known: auto, json, pretty, none"),
         ("--listen=9090", "--listen: `9090` is not ADDRESS:PORT such as 127.0.0.1:9090 or [::]:9090, or off"),
         ("--state-dir=x", "--state-dir: `x` is not a path that begins with /"),

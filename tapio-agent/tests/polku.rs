@@ -19,7 +19,7 @@ use tapio_agent::{
     sink::{
         Ledger, State,
         polku::{
-            BATCH_BYTES, BATCH_EVENTS, WINDOW,
+            BATCH_BYTES, BATCH_EVENTS, Health, WINDOW, health, parse_endpoint,
             proto::{
                 event::v1 as event,
                 v1::{IngestBatch, RawPayload, gateway_client::GatewayClient, ingest_batch::Payload},
@@ -36,6 +36,19 @@ fn all_sent(agent: &Agent, shared: &Shared, ledger: &Ledger) {
     assert_eq!((ledger.accepted, ledger.sent), (count, count), "{ledger:?}");
     assert!(shared.seen().events.keys().eq(&agent.ids), "an id did not arrive");
     assert!(shared.seen().acknowledged.is_superset(&agent.ids));
+}
+
+#[tokio::test]
+async fn a_gateway_is_asked_how_it_is() {
+    let server = Server::start(ANY, &Shared::default());
+    let endpoint = parse_endpoint(&server.address.to_string()).unwrap();
+    assert_eq!(health(&endpoint, Duration::from_secs(5)).await, Ok(Health::Healthy));
+
+    // Someone takes the connection, and says nothing.
+    let silent = std::net::TcpListener::bind(ANY).unwrap();
+    let endpoint = parse_endpoint(&silent.local_addr().unwrap().to_string()).unwrap();
+    let asked = health(&endpoint, Duration::from_millis(300)).await;
+    assert_eq!(asked, Err("no answer within 300ms".to_owned()));
 }
 
 #[tokio::test]

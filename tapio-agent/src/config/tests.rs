@@ -148,8 +148,8 @@ const REFUSED: &[(&str, &str)] = &[
         "t.yaml:2:10: log.level: unknown value `verbose`. Known: error, warn, info, debug, trace",
     ),
     (
-        "polku:\n  endpoint: http://x:1\n",
-        "t.yaml:2:13: polku.endpoint: `http://x:1` is not HOST:PORT without a scheme, such as ",
+        "polku:\n  endpoint: http://x\n",
+        "t.yaml:2:13: polku.endpoint: \"http://x\" has no port: write host:port, as in ",
     ),
     (
         "listen: 9090\n",

@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod event;
+mod health;
 /// The protocol, generated from `proto/polku`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated")]
 pub mod proto {
@@ -42,6 +43,7 @@ use crate::occurrence::{Occurrence, SOURCE};
 use proto::v1::{Ack, EventPayload, IngestBatch, gateway_client::GatewayClient, ingest_batch::Payload};
 
 pub use endpoint::{Endpoint, parse_endpoint};
+pub use health::{Health, health};
 
 /// Most batches on the way without an Ack.
 pub const WINDOW: usize = 4;

@@ -1,0 +1,138 @@
+//! Where occurrences go, where the agent answers, and where it keeps things.
+
+use std::{fs, io, path::Path, time::Duration};
+
+use super::report::Line;
+use crate::{
+    admin::Admin,
+    config::{Config, Output},
+    sink::polku::{self, Endpoint},
+};
+
+/// How long a gateway may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) fn examine(config: &Config) -> Vec<Line> {
+    let mut lines = Vec::new();
+    match config.output(io::IsTerminal::is_terminal(&io::stdout())) {
+        Output::Pretty => lines.push(Line::ok("standard output", "a form for people")),
+        Output::Json => lines.push(Line::ok("standard output", "JSON lines")),
+        Output::Auto | Output::None => {}
+    }
+    lines.extend(config.polku.endpoint.0.as_ref().map(gateway));
+    if lines.is_empty() {
+        lines.push(Line::failed(
+            "sinks",
+            "none: occurrences go nowhere",
+            "give --polku=HOST:PORT or --output",
+        ));
+    }
+    lines.push(listen(config));
+    lines.push(state(config.state_dir.as_path()));
+    lines
+}
+
+fn gateway(endpoint: &Endpoint) -> Line {
+    let asked = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(polku::health(endpoint, PATIENCE)));
+    let name = format!("POLKU {endpoint}");
+    match asked {
+        Ok(polku::Health::Healthy) => Line::ok(name, "answers, and is healthy"),
+        Ok(polku::Health::Unsaid) => Line::ok(name, "answers, and does not say how it is"),
+        Ok(polku::Health::Unhealthy(what)) => Line::degraded(
+            name,
+            format!("answers, and is not healthy: {what}"),
+            "look at the gateway; until then occurrences may be dropped there",
+        ),
+        Err(why) => Line::failed(
+            name,
+            format!("cannot be reached: {why}"),
+            "start the gateway, or correct --polku=HOST:PORT (key `polku.endpoint`)",
+        ),
+    }
+}
+
+fn listen(config: &Config) -> Line {
+    const NAME: &str = "listen";
+    let Some(address) = config.listen.0.map(|listen| listen.0) else {
+        return Line::ok(NAME, "off: no probes, no metrics");
+    };
+    match Admin::bind(address) {
+        Ok(_) => Line::ok(NAME, format!("{address} is free")),
+        Err(error) => {
+            let io = error.downcast_ref::<io::Error>().or_else(|| error.root_cause().downcast_ref());
+            let in_use = io.is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+            let remedy = "give another address with --listen=ADDR (key `listen`), or --listen=off";
+            if in_use {
+                Line::degraded(
+                    NAME,
+                    format!("{address} is in use: by an agent that runs here, or by something else"),
+                    format!("nothing, if it is the agent; else {remedy}"),
+                )
+            } else {
+                let why = io.map_or_else(|| error.to_string(), ToString::to_string);
+                Line::failed(NAME, format!("{address} cannot be had: {why}"), remedy)
+            }
+        }
+    }
+}
+
+/// Nothing stays behind: an absent directory is not made.
+fn state(directory: &Path) -> Line {
+    const NAME: &str = "state directory";
+    let present = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    let shown = directory.display();
+    match writable(present) {
+        Ok(()) if present == directory => Line::ok(NAME, format!("{shown} is writable")),
+        Ok(()) => Line::ok(NAME, format!("{shown} is not there yet and can be made")),
+        Err(error) => Line::degraded(
+            NAME,
+            format!("{shown} is not writable ({error}): nothing outlives the agent"),
+            "make it writable, or give another one with --state-dir=DIR (key `state_dir`)",
+        ),
+    }
+}
+
+/// Asks by doing: permissions alone do not tell of a read-only file system.
+fn writable(directory: &Path) -> io::Result<()> {
+    let file = directory.join(format!(".tapio-doctor-{}", std::process::id()));
+    fs::File::create_new(&file)?;
+    fs::remove_file(&file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::report::State, *};
+
+    #[test]
+    fn a_state_directory_of_each_sort_and_nothing_left_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(state(dir.path()).found.ends_with("is writable"));
+        let line = state(&dir.path().join("a/b"));
+        assert!(line.found.ends_with("can be made") && line.state == State::Ok, "{line:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(matches!(state(Path::new("/proc/tapio")).state, State::Degraded { .. }));
+    }
+
+    #[test]
+    fn a_gateway_that_is_not_there() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = polku::parse_endpoint(&free.local_addr().unwrap().to_string()).unwrap();
+        drop(free);
+        let line = gateway(&endpoint);
+        assert!(line.found.contains("refused"), "{line:?}");
+        assert!(matches!(line.state, State::Failed { .. }));
+    }
+
+    #[test]
+    fn an_address_in_use_is_said() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::default();
+        config.listen.0 = Some(crate::setting::Listen(taken.local_addr().unwrap()));
+        let line = listen(&config);
+        assert!(line.found.contains("is in use"), "{line:?}");
+    }
+}

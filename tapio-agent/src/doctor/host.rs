@@ -1,0 +1,154 @@
+//! What names the affected: control groups, processes and listening ports of the host.
+
+use std::{fs, path::Path};
+
+use super::{report::Line, rights::Rights};
+use caps::Capability;
+
+use crate::{config::Config, enrich::cgroups::Cgroups, kernel};
+
+/// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the host's own pid namespace has the same number everywhere.
+const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+pub(super) fn examine(config: &Config, rights: &Rights) -> Vec<Line> {
+    let root = config.cgroup_root.as_path();
+    let proc_root = config.proc_root.as_path();
+    let cgroups = Cgroups::new(root, proc_root);
+    vec![control_groups(root, cgroups.mount()), processes(proc_root), ports(proc_root, rights)]
+}
+
+/// The hierarchy of version 2 at `mount`, if there is one at or under `root`.
+fn control_groups(root: &Path, mount: Option<&Path>) -> Line {
+    const NAME: &str = "control groups";
+    match mount {
+        // The root of the hierarchy has no such file, and every other group has.
+        Some(mount) if mount.join("cgroup.events").exists() => Line::degraded(
+            NAME,
+            format!("{} is a part of the hierarchy: containers outside it are not named", mount.display()),
+            "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`",
+        ),
+        Some(mount) if mount == root => {
+            Line::ok(NAME, format!("version 2 at {}: containers, pods and units are named", mount.display()))
+        }
+        Some(mount) => Line::ok(
+            NAME,
+            format!(
+                "hybrid, version 2 at {}: containers are named by it or by their version 1 groups, as long as \
+                 the process lives",
+                mount.display()
+            ),
+        ),
+        None if has_groups(root) => Line::degraded(
+            NAME,
+            format!(
+                "version 1 alone at {}: containers and units are named as long as the process lives",
+                root.display()
+            ),
+            "mount a cgroup2 hierarchy, as systemd.unified_cgroup_hierarchy=1 on the kernel command line does",
+        ),
+        None => Line::degraded(
+            NAME,
+            format!("none at {}: only processes are named", root.display()),
+            "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`",
+        ),
+    }
+}
+
+/// Some hierarchy of version 1, each of which is a directory here.
+fn has_groups(root: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(root) else { return false };
+    entries.flatten().any(|entry| entry.path().join("cgroup.procs").exists())
+}
+
+fn processes(root: &Path) -> Line {
+    const NAME: &str = "processes";
+    let own = rustix::fs::stat("/proc/self/ns/pid").map(|namespace| namespace.st_ino);
+    let seen = fs::read_dir(root).map(|entries| {
+        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok()).count()
+    });
+    match seen {
+        Ok(0) | Err(_) => Line::degraded(
+            NAME,
+            format!("none at {}: units and version 1 containers are not named", root.display()),
+            "mount the host's /proc, and give its place as `proc_root`",
+        ),
+        Ok(seen) if root == Path::new("/proc") && own.is_ok_and(|own| own != HOST_PID_NAMESPACE) => {
+            Line::degraded(
+                NAME,
+                format!("{seen}, those of this pid namespace only: those of the host are not looked up"),
+                "set hostPID: true, or mount the host's /proc and give its place as `proc_root`",
+            )
+        }
+        Ok(seen) => Line::ok(NAME, format!("{seen} at {}", root.display())),
+    }
+}
+
+/// Ports that already listen are read by the agent when it starts.
+fn ports(root: &Path, rights: &Rights) -> Line {
+    const NAME: &str = "listening ports";
+    match kernel::listening(root) {
+        Err(why) => Line::degraded(
+            NAME,
+            format!("{why}: connections to those older than the agent may be taken for outbound ones"),
+            "mount the host's /proc, and give its place as `proc_root`",
+        ),
+        Ok(found) => match found.problem() {
+            Some(_) if rights.has(Capability::CAP_SYS_PTRACE) => Line::degraded(
+                NAME,
+                format!(
+                    "hidden even from CAP_SYS_PTRACE, as by a security module: the network namespaces of {} of the \
+                     processes; connections to their ports that are older than the agent may be taken for outbound \
+                     ones",
+                    found.hidden
+                ),
+                "nothing, if what is hidden does not listen; else have the security module allow reading it",
+            ),
+            Some(problem) => Line::degraded(NAME, problem, "run as root, or with CAP_SYS_PTRACE"),
+            None => {
+                Line::ok(NAME, format!("{} in {} network namespaces", found.ports.len(), found.namespaces))
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::report::State, *};
+
+    #[test]
+    fn hierarchies_of_all_sorts() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let examine = || {
+            let cgroups = Cgroups::new(root, Path::new("/proc"));
+            control_groups(root, cgroups.mount())
+        };
+        let line = examine();
+        assert!(line.found.starts_with("none at") && line.state != State::Ok, "{line:?}");
+        fs::create_dir(root.join("memory")).unwrap();
+        fs::write(root.join("memory/cgroup.procs"), "").unwrap();
+        assert!(examine().found.starts_with("version 1 alone"));
+        fs::create_dir(root.join("unified")).unwrap();
+        fs::write(root.join("unified/cgroup.controllers"), "").unwrap();
+        let line = examine();
+        assert!(line.found.starts_with("hybrid") && line.state == State::Ok, "{line:?}");
+        fs::write(root.join("cgroup.controllers"), "").unwrap();
+        assert!(examine().found.starts_with("version 2"));
+        fs::write(root.join("cgroup.events"), "").unwrap();
+        assert!(examine().found.contains("a part of the hierarchy"));
+    }
+
+    #[test]
+    fn a_wrong_proc_root_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let rights = Rights::read();
+        for line in [
+            processes(dir.path()),
+            ports(dir.path(), &rights),
+            processes(Path::new("/nowhere")),
+            ports(Path::new("/nowhere"), &rights),
+        ] {
+            assert!(matches!(line.state, State::Degraded { .. }), "{line:?}");
+        }
+    }
+}

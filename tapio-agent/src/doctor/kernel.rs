@@ -1,0 +1,122 @@
+//! The kernel: its release, its types, and what it forbids.
+
+use std::{fs, path::Path};
+
+use super::report::Line;
+
+/// The oldest kernel with all that the programs use: ring buffers (5.8), CAP_BPF (5.8), typed tracepoints with BTF of
+/// its own. What is older was never tried.
+const OLDEST: [u32; 2] = [5, 10];
+
+pub(super) fn examine(types: &Path) -> Vec<Line> {
+    let mut lines = vec![release(), btf(types)];
+    lines.extend(lockdown(fs::read_to_string("/sys/kernel/security/lockdown").ok().as_deref()));
+    lines.extend(unprivileged(sysctl("kernel/unprivileged_bpf_disabled").as_deref()));
+    lines.extend(paranoid(sysctl("kernel/perf_event_paranoid").as_deref()));
+    lines.extend(jit(sysctl("net/core/bpf_jit_enable").as_deref()));
+    lines
+}
+
+/// Major and minor number of the running kernel.
+pub(super) fn version() -> Option<[u32; 2]> {
+    parse_version(&rustix::system::uname().release().to_string_lossy())
+}
+
+fn parse_version(release: &str) -> Option<[u32; 2]> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some([numbers.next()?.ok()?, numbers.next()?.ok()?])
+}
+
+fn release() -> Line {
+    let uname = rustix::system::uname();
+    let shown = format!("{} {}", uname.release().to_string_lossy(), uname.machine().to_string_lossy());
+    match version() {
+        Some(version) if version < OLDEST => Line::failed(
+            "release",
+            format!("{shown}: older than {}.{}", OLDEST[0], OLDEST[1]),
+            "run a newer kernel",
+        ),
+        _ => Line::ok("release", shown),
+    }
+}
+
+fn btf(types: &Path) -> Line {
+    match fs::metadata(types).and_then(|metadata| fs::File::open(types).map(|_| metadata)) {
+        Ok(metadata) => Line::ok("types (BTF)", format!("{}, {} KiB", types.display(), metadata.len() >> 10)),
+        Err(error) => Line::failed(
+            "types (BTF)",
+            format!("{} cannot be read ({error}): nothing can be observed", types.display()),
+            "run a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount the host's \
+             /sys/kernel/btf read-only",
+        ),
+    }
+}
+
+/// `none [integrity] confidentiality`: the one in brackets holds. `None`: the kernel has no lockdown.
+fn lockdown(file: Option<&str>) -> Option<Line> {
+    let mode = file?.split(['[', ']']).nth(1)?;
+    Some(match mode {
+        "confidentiality" => Line::failed(
+            "lockdown",
+            "confidentiality: programs may not read the kernel's memory, and are refused",
+            "boot with lockdown=integrity, or without lockdown",
+        ),
+        mode => Line::ok("lockdown", mode),
+    })
+}
+
+fn unprivileged(value: Option<&str>) -> Option<Line> {
+    Some(match value? {
+        "0" => Line::note(
+            "unprivileged_bpf_disabled",
+            "0: every user may load some programs; those of Tapio take CAP_BPF even so",
+        ),
+        value => Line::ok("unprivileged_bpf_disabled", format!("{value}: BPF takes CAP_BPF")),
+    })
+}
+
+fn paranoid(value: Option<&str>) -> Option<Line> {
+    let found = format!("{}: without effect, no hook uses perf events", value?);
+    Some(Line::ok("perf_event_paranoid", found))
+}
+
+/// Absent where the network namespace is not the first one.
+fn jit(value: Option<&str>) -> Option<Line> {
+    Some(match value? {
+        "0" => Line::degraded(
+            "bpf_jit_enable",
+            "0: programs are interpreted, which makes every reading several times dearer",
+            "sysctl -w net.core.bpf_jit_enable=1",
+        ),
+        value => Line::ok("bpf_jit_enable", value),
+    })
+}
+
+fn sysctl(name: &str) -> Option<String> {
+    fs::read_to_string(Path::new("/proc/sys").join(name)).ok().map(|value| value.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::report::State, *};
+
+    #[test]
+    fn releases_of_all_sorts() {
+        assert_eq!(parse_version("6.18.44-fc-v595"), Some([6, 18]));
+        assert_eq!(parse_version("5.10.0-28-amd64"), Some([5, 10]));
+        assert_eq!(parse_version("7.2-rc1+"), Some([7, 2]));
+        assert_eq!(parse_version("odd"), None);
+        assert!(version().is_some());
+    }
+
+    #[test]
+    fn what_a_kernel_forbids() {
+        let failed = |line: Option<Line>| line.map(|line| matches!(line.state, State::Failed { .. }));
+        assert_eq!(failed(lockdown(Some("[none] integrity confidentiality\n"))), Some(false));
+        assert_eq!(failed(lockdown(Some("none [integrity] confidentiality\n"))), Some(false));
+        assert_eq!(failed(lockdown(Some("none integrity [confidentiality]\n"))), Some(true));
+        assert_eq!(failed(lockdown(None)), None);
+        assert!(matches!(jit(Some("0")).unwrap().state, State::Degraded { .. }));
+        assert!(matches!(btf("/nowhere".as_ref()).state, State::Failed { .. }));
+    }
+}

@@ -1,0 +1,110 @@
+//! Each observer and each of its hooks: loaded, attached and detached again.
+
+use std::path::Path;
+
+use super::{
+    report::{Line, Section},
+    rights::Rights,
+};
+use crate::{
+    config::Config,
+    kernel::{HookState, Kernel, Loaded},
+    observer::{self, Attach, Built, Hook},
+};
+
+/// How many hooks there are, and how many work.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) attached: usize,
+    pub(super) hooks: usize,
+}
+
+/// One section for each observer that the configuration names.
+pub(super) fn examine(config: &Config, types: &Path, rights: &Rights) -> (Vec<Section>, Tally) {
+    let kernel = Kernel::open_with(types, config.proc_root.as_path());
+    let mut tally = Tally::default();
+    let sections = observer::build(config.observers.names(), &config.observer)
+        .iter()
+        .map(|built| {
+            let lines = match kernel.as_ref().map(|kernel| load(kernel, built)) {
+                Ok(Ok(loaded)) => attached(&loaded, rights, &mut tally),
+                Ok(Err(why)) => refused(built, &why, &rights.remedy(), &mut tally),
+                Err(_) => refused(built, "not loaded: no types (BTF)", "as for the types (BTF)", &mut tally),
+            };
+            Section::new(format!("observer {}", built.name), lines)
+        })
+        .collect();
+    (sections, tally)
+}
+
+fn load(kernel: &Kernel, built: &Built) -> Result<Loaded, String> {
+    built
+        .object()
+        .and_then(|object| kernel.load(&object))
+        .map_err(|error| format!("not loaded: {}", causes(&error)))
+}
+
+/// The causes of an error, each once, without its own text, which has a remedy in it.
+fn causes(error: &anyhow::Error) -> String {
+    let causes = error.chain().skip(1).map(ToString::to_string);
+    let text = causes.fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        told if told.ends_with(&cause) => text,
+        told => format!("{told}: {cause}"),
+    });
+    if text.is_empty() { error.to_string() } else { text }
+}
+
+fn attached(loaded: &Loaded, rights: &Rights, tally: &mut Tally) -> Vec<Line> {
+    tally.hooks += loaded.hooks.len();
+    let lines = loaded.hooks.iter().map(|HookState { hook, state }| match state {
+        Ok(()) => {
+            tally.attached += 1;
+            Line::ok(hook.program, format!("{}: {}", place(hook), hook.gives))
+        }
+        Err(error) => {
+            let found = format!("{error}; without it: no {}", hook.gives);
+            if error.is_unsupported() {
+                let remedy = "run a newer kernel; the other hooks work without it";
+                Line::degraded(hook.program, found, remedy)
+            } else {
+                Line::failed(hook.program, found, rights.remedy())
+            }
+        }
+    });
+    lines.collect()
+}
+
+/// The object as a whole did not load: none of its hooks works, for one reason.
+fn refused(built: &Built, why: &str, remedy: &str, tally: &mut Tally) -> Vec<Line> {
+    let hooks = built.hooks();
+    tally.hooks += hooks.len();
+    let mut lines = vec![Line::failed("programs", why, remedy)];
+    lines.extend(hooks.iter().map(|hook| {
+        let found = format!("not attached; without it: no {}", hook.gives);
+        Line::failed(hook.program, found, "as for the programs")
+    }));
+    lines
+}
+
+fn place(hook: &Hook) -> String {
+    match hook.attach {
+        Attach::BtfTracepoint(name) if name == hook.program => "attached (tp_btf)".to_owned(),
+        Attach::BtfTracepoint(name) => format!("attached (tp_btf {name})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once_and_without_the_remedy() {
+        let error =
+            anyhow::anyhow!("not permitted").context("map EVENTS: not permitted").context("run as root");
+        assert_eq!(causes(&error), "map EVENTS: not permitted");
+        let error = anyhow::anyhow!("not permitted").context("map EVENTS").context("run as root");
+        assert_eq!(causes(&error), "map EVENTS: not permitted");
+        assert_eq!(causes(&anyhow::anyhow!("alone")), "alone");
+    }
+}

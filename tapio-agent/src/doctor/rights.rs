@@ -1,0 +1,188 @@
+//! What this process may do, and what each missing right costs.
+
+use std::{collections::HashSet, fs};
+
+use caps::{CapSet, Capability};
+
+use super::{kernel, report::Line};
+
+/// The rights of this process.
+#[derive(Debug)]
+pub(super) struct Rights {
+    effective: HashSet<Capability>,
+    /// Capabilities count within a user namespace that is not the host's.
+    confined: bool,
+    /// A seccomp filter is on.
+    filtered: bool,
+}
+
+/// What a capability is for.
+struct Right {
+    capability: Capability,
+    gives: &'static str,
+    without: Without,
+}
+
+/// What its lack means.
+enum Without {
+    /// Nothing can be observed.
+    Blind,
+    /// This is lost.
+    Less(&'static str),
+    /// Nothing, on this kernel and in this version.
+    Nothing(&'static str),
+}
+
+impl Rights {
+    pub(super) fn read() -> Self {
+        let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
+        let confined = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_whole(&map));
+        let filtered = fs::read_to_string("/proc/self/status").is_ok_and(|status| has_filter(&status));
+        Self { effective, confined, filtered }
+    }
+
+    pub(super) fn lines(&self) -> Vec<Line> {
+        let mut lines = Vec::new();
+        if self.confined {
+            lines.push(Line::failed(
+                "user namespace",
+                "not the host's: capabilities do not count for BPF here",
+                "run in the host's user namespace: as real root, or in a pod without hostUsers: false",
+            ));
+        }
+        lines.extend(self.table().iter().map(|right| self.line(right)));
+        if self.filtered {
+            lines.push(Line::note("seccomp", "a filter is on: it has to allow bpf(2)"));
+        }
+        lines
+    }
+
+    /// What would make programs load that were refused.
+    pub(super) fn remedy(&self) -> String {
+        let missing: Vec<_> = self
+            .table()
+            .iter()
+            .filter(|right| matches!(right.without, Without::Blind) && !self.has(right.capability))
+            .map(|right| right.capability.to_string())
+            .collect();
+        match (missing.is_empty(), self.confined, self.filtered) {
+            (false, ..) => format!("run as root, or with {}", missing.join(" and ")),
+            (_, true, _) => "run in the host's user namespace".to_owned(),
+            (.., true) => "let the seccomp profile allow bpf(2); if it does, report this line".to_owned(),
+            _ => "report this line, with the kernel's release".to_owned(),
+        }
+    }
+
+    fn table(&self) -> [Right; 5] {
+        let charged = kernel::version().is_some_and(|version| version < [5, 11]);
+        [
+            Right {
+                capability: Capability::CAP_BPF,
+                gives: "loads programs, makes maps",
+                without: Without::Blind,
+            },
+            Right {
+                capability: Capability::CAP_PERFMON,
+                gives: "attaches programs to tracepoints",
+                without: Without::Blind,
+            },
+            Right {
+                capability: Capability::CAP_SYS_PTRACE,
+                gives: "shows the network namespaces of other users' processes",
+                without: Without::Less(
+                    "connections to listening ports that are older than the agent may be taken for outbound ones",
+                ),
+            },
+            Right {
+                capability: Capability::CAP_SYS_RESOURCE,
+                gives: "raises the limit that maps count against before kernel 5.11",
+                without: if charged {
+                    Without::Less("maps may not fit into RLIMIT_MEMLOCK")
+                } else {
+                    Without::Nothing("not needed from kernel 5.11 on")
+                },
+            },
+            Right {
+                capability: Capability::CAP_NET_ADMIN,
+                gives: "not needed by the observers of this version",
+                without: Without::Nothing("not needed by the observers of this version"),
+            },
+        ]
+    }
+
+    fn line(&self, right: &Right) -> Line {
+        let name = right.capability.to_string();
+        let add = |name: &str| {
+            let short = name.strip_prefix("CAP_").unwrap_or(name);
+            format!("run as root, or with {name} (in a pod: capabilities.add: [{short}])")
+        };
+        match (&right.without, self.has(right.capability)) {
+            (_, true) => Line::ok(name, right.gives),
+            (Without::Blind, _) => {
+                let remedy = add(&name);
+                Line::failed(name, format!("missing ({}): nothing can be observed", right.gives), remedy)
+            }
+            (Without::Less(lost), _) => {
+                let remedy = add(&name);
+                Line::degraded(name, format!("missing ({}): {lost}", right.gives), remedy)
+            }
+            (Without::Nothing(why), _) => Line::note(name, format!("missing: {why}")),
+        }
+    }
+
+    /// CAP_SYS_ADMIN stands for those that were taken out of it in kernel 5.8.
+    pub(super) fn has(&self, capability: Capability) -> bool {
+        let part = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
+        self.effective.contains(&capability) || (part && self.effective.contains(&Capability::CAP_SYS_ADMIN))
+    }
+}
+
+/// The host's own user namespace maps all ids to themselves.
+fn is_whole(uid_map: &str) -> bool {
+    uid_map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Mode 2 is a filter, Documentation/userspace-api/seccomp_filter.rst.
+fn has_filter(status: &str) -> bool {
+    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::report::State, *};
+
+    fn with(effective: &[Capability]) -> Rights {
+        Rights { effective: effective.iter().copied().collect(), confined: false, filtered: false }
+    }
+
+    fn bad(rights: &Rights) -> Vec<String> {
+        let is_bad = |state: &State| matches!(state, State::Degraded { .. } | State::Failed { .. });
+        rights.lines().into_iter().filter(|line| is_bad(&line.state)).map(|line| line.name).collect()
+    }
+
+    #[test]
+    fn each_missing_capability_is_named_with_its_remedy() {
+        let none = with(&[]);
+        assert_eq!(bad(&none)[..3], ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"]);
+        assert_eq!(none.remedy(), "run as root, or with CAP_BPF and CAP_PERFMON");
+        let bpf = with(&[Capability::CAP_BPF]);
+        assert_eq!(bpf.remedy(), "run as root, or with CAP_PERFMON");
+        let admin = with(&[Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE]);
+        assert!(!bad(&admin).iter().any(|name| name == "CAP_BPF" || name == "CAP_PERFMON"));
+    }
+
+    #[test]
+    fn a_user_namespace_is_told_from_the_host() {
+        assert!(is_whole("         0          0 4294967295\n"));
+        assert!(!is_whole("         0     100000      65536\n"));
+        let confined = Rights { confined: true, ..with(&[Capability::CAP_BPF, Capability::CAP_PERFMON]) };
+        assert!(bad(&confined).contains(&"user namespace".to_owned()));
+        assert!(confined.remedy().contains("user namespace"));
+    }
+
+    #[test]
+    fn seccomp_is_seen() {
+        assert!(has_filter("Name:\ttapio\nSeccomp:\t2\nSeccomp_filters:\t1\n"));
+        assert!(!has_filter("Seccomp:\t0\nSeccomp_filters:\t0\n"));
+    }
+}

@@ -1,0 +1,269 @@
+//! The faults: how each is caused, and what is the right report of it.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use super::{
+    Outcome,
+    act::{Act, COMM},
+    namespace::Link,
+    player::Player,
+    witness::{Seen, Witness, sees_host_pids},
+};
+use crate::occurrence::Occurrence;
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A connect to a closed port.
+    Refused,
+    /// A connect that is not answered and given up.
+    GivenUp,
+    /// Round trips that rise.
+    SlowRoundTrips,
+}
+
+/// A fault that was caused.
+#[derive(Debug)]
+struct Caused {
+    /// The destination, which no other fault has.
+    to: SocketAddr,
+    pid: u32,
+}
+
+/// The right report of a fault.
+#[derive(Debug)]
+pub(super) struct Report {
+    to: SocketAddr,
+    kind: &'static str,
+    message: String,
+    after: Duration,
+}
+
+/// What faults are caused with.
+#[derive(Debug, Default)]
+pub(super) struct Stage {
+    link: Option<Link>,
+}
+
+/// How long a report may take; a spike waits for two seconds, to see whether it is a new level.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Fault {
+    pub(super) const ALL: [Self; 3] = [Self::Refused, Self::GivenUp, Self::SlowRoundTrips];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused connect",
+            Self::GivenUp => "connect given up",
+            Self::SlowRoundTrips => "round trips that rise",
+        }
+    }
+
+    /// The types of which one is right.
+    const fn kinds(self) -> &'static [&'static str] {
+        match self {
+            Self::Refused => &["network.connection_refused"],
+            Self::GivenUp => &["network.connection_timeout"],
+            Self::SlowRoundTrips => &["network.rtt_shift", "network.rtt_spike"],
+        }
+    }
+
+    /// The observer that should report it.
+    pub(super) const fn observer(self) -> &'static str {
+        "network"
+    }
+
+    /// The kernel program that should see it.
+    pub(super) const fn program(self) -> &'static str {
+        match self {
+            Self::Refused | Self::GivenUp => "inet_sock_set_state",
+            Self::SlowRoundTrips => "tcp_probe",
+        }
+    }
+}
+
+impl Stage {
+    /// Causes a fault and waits for its report.
+    pub(super) async fn test(&mut self, fault: Fault, witness: &mut Witness) -> Outcome {
+        let caused = match self.cause(fault).await {
+            Ok(caused) => caused,
+            Err(outcome) => return outcome,
+        };
+        match witness.wait(PATIENCE, |seen| caused.is_about(&seen.occurrence)).await {
+            Some(seen) => caused.judge(fault, seen),
+            None => Outcome::Missed(format!(
+                "no {} to {} within {PATIENCE:?}",
+                fault.kinds().join(" or "),
+                caused.to
+            )),
+        }
+    }
+
+    async fn cause(&mut self, fault: Fault) -> Result<Caused, Outcome> {
+        match fault {
+            Fault::Refused => {
+                let mut player = Player::start(&Act::Refused)?;
+                let to = player.tells("to").await?;
+                let to = to.parse().map_err(|_| format!("{to:?} is no address"))?;
+                player.tells("done").await?;
+                Ok(Caused { to, pid: player.pid() })
+            }
+            Fault::GivenUp => {
+                let link = self.link()?;
+                let to = link.black_hole();
+                let mut player = Player::start(&Act::GiveUp { namespace: link.asking(), to })?;
+                player.tells("done").await?;
+                Ok(Caused { to, pid: player.pid() })
+            }
+            Fault::SlowRoundTrips => {
+                let link = self.link()?;
+                let to = link.service();
+                let mut server = Player::start(&Act::Answer { namespace: link.answering(), at: to })?;
+                server.tells("ready").await?;
+                let mut player = Player::start(&Act::Ask { namespace: link.asking(), to })?;
+                player.tells("calm").await?;
+                link.slow_down()?;
+                player.go_on().await?;
+                player.tells("done").await?;
+                Ok(Caused { to, pid: player.pid() })
+            }
+        }
+    }
+
+    /// Made when it is first needed.
+    fn link(&mut self) -> Result<&Link, Outcome> {
+        match &mut self.link {
+            Some(link) => Ok(link),
+            none => Ok(none.insert(Link::new()?)),
+        }
+    }
+}
+
+impl Caused {
+    fn is_about(&self, occurrence: &Occurrence) -> bool {
+        is_to(occurrence, self.to)
+    }
+
+    /// Whether it was the right report of the fault.
+    fn judge(&self, fault: Fault, seen: &Seen) -> Outcome {
+        let Seen { occurrence, after } = seen;
+        if !fault.kinds().contains(&occurrence.kind) {
+            return Outcome::Missed(format!(
+                "reported as {} instead of {}",
+                occurrence.kind,
+                fault.kinds().join(" or ")
+            ));
+        }
+        let comm = COMM.to_string_lossy();
+        let right = occurrence
+            .process
+            .as_ref()
+            .is_some_and(|process| process.comm == comm && (!sees_host_pids() || process.pid == self.pid));
+        if !right {
+            let said = occurrence.process.as_ref();
+            let said = said.map_or("no process".to_owned(), |p| format!("{}[{}]", p.comm, p.pid));
+            return Outcome::Missed(format!(
+                "{} names {said}, but it was {comm}[{}]",
+                occurrence.kind, self.pid
+            ));
+        }
+        let (kind, message) = (occurrence.kind, occurrence.message.clone());
+        Outcome::Reported(Report { to: self.to, kind, message, after: *after })
+    }
+}
+
+impl Report {
+    /// What is wrong where there is more than the one, now that all are there.
+    pub(super) fn repeats(&self, all: &[Seen]) -> Option<String> {
+        let about: Vec<_> =
+            all.iter().map(|seen| &seen.occurrence).filter(|occurrence| is_to(occurrence, self.to)).collect();
+        (about.len() != 1).then(|| {
+            let kinds: Vec<_> = about.iter().map(|occurrence| occurrence.kind).collect();
+            format!("reported {} times, not once: {}", about.len(), kinds.join(", "))
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn sample() -> Self {
+        let to = ([127, 0, 0, 1], 4).into();
+        Self { to, kind: "network.connection_refused", message: "refused".into(), after: Duration::ZERO }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let after_ms = self.after.as_secs_f64() * 1e3;
+        write!(f, "{} after {after_ms:.1} ms: {}", self.kind, self.message)
+    }
+}
+
+/// What goes wrong with a child is a fault that was not caused, though it should have been.
+impl From<String> for Outcome {
+    fn from(why: String) -> Self {
+        Self::Missed(format!("it could not be caused: {why}"))
+    }
+}
+
+fn is_to(occurrence: &Occurrence, to: SocketAddr) -> bool {
+    occurrence.peer.as_ref().is_some_and(|peer| (peer.address, peer.port) == (to.ip(), to.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::occurrence::{Peer, Process, sample};
+
+    fn caused() -> Caused {
+        Caused { to: ([127, 0, 0, 1], 4).into(), pid: 42 }
+    }
+
+    fn seen(kind: &'static str, process: Option<(u32, &str)>) -> Seen {
+        let peer = Peer {
+            address: [127, 0, 0, 1].into(),
+            port: 4,
+            namespace: None,
+            service: None,
+            pod: None,
+            owner: None,
+        };
+        let process = process.map(|(pid, comm)| Process { pid, comm: comm.to_owned() });
+        let occurrence = Occurrence { kind, process, peer: Some(peer), ..sample() };
+        Seen { occurrence, after: Duration::from_millis(2) }
+    }
+
+    #[test]
+    fn only_the_right_type_and_process_will_do() {
+        const REFUSED: &str = "network.connection_refused";
+        let judge = |seen: &Seen| caused().judge(Fault::Refused, seen);
+        assert!(matches!(judge(&seen(REFUSED, Some((42, "tapio-fault")))), Outcome::Reported(_)));
+        for (wrong, why) in [
+            (
+                seen("network.connection_reset", Some((42, "tapio-fault"))),
+                "reported as network.connection_reset instead of network.connection_refused",
+            ),
+            (
+                seen(REFUSED, Some((42, "tapio"))),
+                "network.connection_refused names tapio[42], but it was tapio-fault[42]",
+            ),
+            (seen(REFUSED, None), "network.connection_refused names no process, but it was tapio-fault[42]"),
+        ] {
+            assert!(matches!(judge(&wrong), Outcome::Missed(text) if text == why), "{why}");
+        }
+        let other = judge(&seen(REFUSED, Some((43, "tapio-fault"))));
+        assert_eq!(matches!(other, Outcome::Missed(_)), sees_host_pids());
+    }
+
+    #[test]
+    fn a_second_report_is_one_too_many() {
+        let report = Report::sample();
+        let one = || seen("network.connection_refused", None);
+        let elsewhere = || {
+            let mut seen = one();
+            seen.occurrence.peer = None;
+            seen
+        };
+        assert_eq!(report.repeats(&[elsewhere(), one()]), None);
+        let wrong = report.repeats(&[one(), elsewhere(), one()]).unwrap();
+        assert!(wrong.starts_with("reported 2 times, not once"), "{wrong}");
+    }
+}

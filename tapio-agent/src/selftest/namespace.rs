@@ -1,0 +1,206 @@
+//! Network namespaces of the self-test's own, with a link between them. Dropping one takes it away, and all that
+//! is in it.
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::Command,
+};
+
+use super::{
+    Outcome,
+    act::{NAMESPACES, REQUEST_BYTES},
+};
+
+/// Begins the names of all namespaces; the pid of their self-test follows.
+const PREFIX: &str = "tapio-selftest-";
+/// The link's device, in both.
+const DEVICE: &str = "veth0";
+/// A locally administered address that no device has: what is sent there is dropped by the other end.
+const NO_ONE: &str = "02:00:00:00:00:01";
+/// Ethernet, IPv4 and TCP with timestamps.
+const HEADER_BYTES: usize = 14 + 20 + 32;
+/// What a request waits behind another one.
+const QUEUE_MS: usize = 50;
+
+/// Two namespaces, one a host that asks and one that answers.
+#[derive(Debug)]
+pub(super) struct Link {
+    asking: Namespace,
+    answering: Namespace,
+    /// Keeps runs apart: baselines are kept by address.
+    number: u8,
+}
+
+/// One namespace. It may be there in part only.
+#[derive(Debug)]
+struct Namespace(String);
+
+impl Link {
+    pub(super) fn new() -> Result<Self, Outcome> {
+        let link =
+            Self { asking: Namespace::new("a")?, answering: Namespace::new("b")?, number: fastrand::u8(..) };
+        let (asking, answering) = (&link.asking.0, &link.answering.0);
+        ip(&[
+            "-n", asking, "link", "add", DEVICE, "type", "veth", "peer", "name", DEVICE, "netns", answering,
+        ])?;
+        for (namespace, host) in [(asking, ASKING), (answering, ANSWERING)] {
+            let address = format!("{}/24", link.address(host));
+            ip(&["-n", namespace, "address", "add", &address, "dev", DEVICE])?;
+            ip(&["-n", namespace, "link", "set", DEVICE, "up"])?;
+        }
+        let no_one = link.address(ABSENT).to_string();
+        ip(&[
+            "-n",
+            asking,
+            "neigh",
+            "replace",
+            &no_one,
+            "lladdr",
+            NO_ONE,
+            "dev",
+            DEVICE,
+            "nud",
+            "permanent",
+        ])?;
+        Ok(link)
+    }
+
+    pub(super) fn asking(&self) -> String {
+        self.asking.0.clone()
+    }
+
+    pub(super) fn answering(&self) -> String {
+        self.answering.0.clone()
+    }
+
+    /// Where one can listen.
+    pub(super) fn service(&self) -> SocketAddr {
+        (self.address(ANSWERING), 9).into()
+    }
+
+    /// Where no one answers, not even that there is no one.
+    pub(super) fn black_hole(&self) -> SocketAddr {
+        (self.address(ABSENT), 9).into()
+    }
+
+    /// From now on a request that follows another one waits.
+    pub(super) fn slow_down(&self) -> Result<(), Outcome> {
+        let rate = format!("{}bit", (REQUEST_BYTES + HEADER_BYTES) * 8 * 1000 / QUEUE_MS);
+        let (namespace, burst) = (self.asking.0.as_str(), "1600");
+        run(
+            "tc",
+            &[
+                "-n", namespace, "qdisc", "replace", "dev", DEVICE, "root", "tbf", "rate", &rate, "burst",
+                burst, "limit", "100000",
+            ],
+            "load the kernel module sch_tbf, as root",
+        )
+    }
+
+    /// Of the range for benchmarks (RFC 2544).
+    fn address(&self, host: u8) -> IpAddr {
+        [198, 18, self.number, host].into()
+    }
+}
+
+const ASKING: u8 = 1;
+const ANSWERING: u8 = 2;
+const ABSENT: u8 = 9;
+
+impl Namespace {
+    fn new(which: &str) -> Result<Self, Outcome> {
+        // It is one's own before it is made: an interrupted command may have made it.
+        let namespace = Self(format!("{PREFIX}{}-{which}", std::process::id()));
+        ip(&["netns", "add", &namespace.0])?;
+        Ok(namespace)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
+/// Removes the namespaces of self-tests that were killed, and gives their names.
+pub(super) fn remove_stale() -> Vec<String> {
+    let Ok(entries) = fs::read_dir(NAMESPACES) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| is_stale(name, |pid| Path::new("/proc").join(pid).exists()) && remove(name)).collect()
+}
+
+fn is_stale(name: &str, is_alive: impl Fn(&str) -> bool) -> bool {
+    let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
+    pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()) && !is_alive(pid))
+}
+
+/// The devices in a namespace go with it. One that is not there is no trouble.
+fn remove(name: &str) -> bool {
+    ip(&["netns", "delete", name]).is_ok()
+}
+
+fn ip(arguments: &[&str]) -> Result<(), Outcome> {
+    run("ip", arguments, "run as root on the host: network namespaces take CAP_SYS_ADMIN and CAP_NET_ADMIN")
+}
+
+/// What does not work is a fault that cannot be caused here.
+fn run(program: &str, arguments: &[&str], remedy: &str) -> Result<(), Outcome> {
+    // A process group of its own: an interrupt from the terminal does not stop it halfway.
+    let output = match Command::new(program).args(arguments).process_group(0).output() {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => output,
+        Err(error) => {
+            let reason = if error.kind() == io::ErrorKind::NotFound {
+                format!("there is no `{program}` here")
+            } else {
+                format!("`{program}` cannot be run: {error}")
+            };
+            return Err(Outcome::Skipped { reason, remedy: "install iproute2".to_owned() });
+        }
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim().replace('\n', ", ");
+    let reason = format!("`{program} {}`: {said}", arguments.join(" "));
+    Err(Outcome::Skipped { reason, remedy: remedy.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_dead_runs_left_is_stale() {
+        let alive = |pid: &str| pid == "17";
+        for (name, stale) in [
+            ("tapio-selftest-16-a", true),
+            ("tapio-selftest-17-b", false),
+            ("tapio-selftest-x-a", false),
+            ("tapio-selftest--a", false),
+            ("tapio-selftest-16", false),
+            ("tapio-test-16-a", false),
+            ("mine", false),
+        ] {
+            assert_eq!(is_stale(name, alive), stale, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_its_remedy() {
+        let Err(Outcome::Skipped { reason, remedy }) = run("no-such-program", &[], "") else {
+            panic!("it is there");
+        };
+        assert_eq!(
+            (reason.as_str(), remedy.as_str()),
+            ("there is no `no-such-program` here", "install iproute2")
+        );
+        let Err(Outcome::Skipped { reason, remedy }) = run("sh", &["-c", "echo no >&2; exit 1"], "be root")
+        else {
+            panic!("it works");
+        };
+        assert!(reason.ends_with(": no"), "{reason}");
+        assert_eq!(remedy, "be root");
+    }
+}

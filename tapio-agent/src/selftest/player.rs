@@ -1,0 +1,76 @@
+//! A child that plays an [`Act`]. Dropping it ends it.
+
+use std::{process::Stdio, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+use super::act::Act;
+
+/// No act takes as long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A child.
+#[derive(Debug)]
+pub(super) struct Player {
+    pid: u32,
+    /// Ends the child when it is dropped.
+    _child: Child,
+    orders: ChildStdin,
+    told: Lines<BufReader<ChildStdout>>,
+}
+
+impl Player {
+    /// Starts this binary again. Called on the main thread: children end with the thread that started them.
+    pub(super) fn start(act: &Act) -> Result<Self, String> {
+        let start = || -> std::io::Result<Option<Self>> {
+            let mut child = Command::new("/proc/self/exe")
+                .arg("fault")
+                .args(act.arguments())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                // An interrupt from the terminal is the parent's to handle.
+                .process_group(0)
+                .kill_on_drop(true)
+                .spawn()?;
+            let parts = (child.id(), child.stdin.take(), child.stdout.take());
+            let (Some(pid), Some(orders), Some(told)) = parts else { return Ok(None) };
+            Ok(Some(Self { pid, _child: child, orders, told: BufReader::new(told).lines() }))
+        };
+        match start() {
+            Ok(Some(player)) => Ok(player),
+            Ok(None) => Err("a child has no pipes".to_owned()),
+            Err(error) => Err(format!("a child cannot be started: {error}")),
+        }
+    }
+
+    pub(super) const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Waits for this word, and gives its value.
+    pub(super) async fn tells(&mut self, word: &str) -> Result<String, String> {
+        let line = match timeout(PATIENCE, self.told.next_line()).await {
+            Ok(Ok(Some(line))) => line,
+            Ok(Ok(None)) => return Err(format!("its process ended before it was {word}")),
+            Ok(Err(error)) => return Err(format!("its process cannot be heard: {error}")),
+            Err(_) => return Err(format!("its process was not {word} within {PATIENCE:?}")),
+        };
+        match line.split_once(' ') {
+            Some((told, value)) if told == word => Ok(value.to_owned()),
+            Some(("failed", why)) => Err(why.to_owned()),
+            _ => Err(format!("its process says {line:?} where it should be {word}")),
+        }
+    }
+
+    /// Has it go on.
+    pub(super) async fn go_on(&mut self) -> Result<(), String> {
+        let gone = |error| format!("its process does not listen: {error}");
+        self.orders.write_all(b"\n").await.map_err(gone)?;
+        self.orders.flush().await.map_err(gone)
+    }
+}

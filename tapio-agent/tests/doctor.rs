@@ -1,0 +1,144 @@
+//! `tapio doctor` on this host: with all rights, with few, and without what it needs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tapio_agent::doctor::{Doctor, State};
+
+const HOOKS: [&str; 4] = ["tcp_probe", "inet_sock_set_state", "tcp_retransmit_skb", "tcp_receive_reset"];
+
+/// Runs it with the arguments behind those of another program, which may be none.
+fn doctor(before: &[&str], arguments: &[&str]) -> (String, Option<i32>) {
+    let words = before.iter().chain(&[env!("CARGO_BIN_EXE_tapio"), "doctor"]).chain(arguments);
+    let words: Vec<_> = words.collect();
+    let Output { status, stdout, stderr } = Command::new(words[0])
+        .args(&words[1..])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&stderr), "", "a report is all there is");
+    (String::from_utf8(stdout).unwrap(), status.code())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn has_btf() -> bool {
+    std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
+}
+
+/// The arguments that take all capabilities away but these; none where there are none to take away.
+fn without_capabilities(kept: &str) -> Option<Vec<String>> {
+    if !is_root() {
+        return kept.is_empty().then(Vec::new);
+    }
+    Command::new("setpriv").arg("--version").output().ok()?;
+    let bounding = format!("--bounding-set=-all{kept}");
+    Some(vec!["setpriv".into(), bounding, "--inh-caps=-all".into(), "--ambient-caps=-all".into()])
+}
+
+/// The line of that name, with how it is.
+fn line<'a>(report: &'a str, state: &str, name: &str) -> Option<&'a str> {
+    report.lines().find(|line| {
+        let mut words = line.split_whitespace();
+        words.next() == Some(state) && words.next() == Some(name)
+    })
+}
+
+#[test]
+fn as_root_every_hook_is_attached() {
+    if !is_root() || !has_btf() {
+        println!("SKIP as_root_every_hook_is_attached: not root, or a kernel without BTF");
+        return;
+    }
+    let (report, code) = doctor(&[], &["--listen=off"]);
+    for hook in HOOKS {
+        assert!(line(&report, "ok", hook).is_some_and(|line| line.contains("network.")), "{report}");
+    }
+    for right in ["CAP_BPF", "CAP_PERFMON"] {
+        assert!(line(&report, "ok", right).is_some(), "{report}");
+    }
+    assert!(report.ends_with("Everything can be observed here: 4 of 4 hooks attached.\n"), "{report}");
+    assert!(report.is_ascii(), "{report}");
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn without_rights_each_missing_one_is_named_and_what_it_costs() {
+    let Some(before) = without_capabilities("") else {
+        println!("SKIP without_rights_each_missing_one_is_named_and_what_it_costs: there is no setpriv");
+        return;
+    };
+    let before: Vec<_> = before.iter().map(String::as_str).collect();
+    let (report, code) = doctor(&before, &[]);
+    for right in ["CAP_BPF", "CAP_PERFMON"] {
+        let line = line(&report, "fail", right).unwrap_or_else(|| panic!("{report}"));
+        assert!(line.contains("nothing can be observed"), "{line}");
+    }
+    assert!(line(&report, "warn", "CAP_SYS_PTRACE").is_some(), "{report}");
+    assert!(report.contains("remedy: run as root, or with CAP_BPF (in a pod: capabilities.add: [BPF])"));
+    for hook in HOOKS {
+        assert!(line(&report, "fail", hook).is_some_and(|line| line.contains("without it: no network.")));
+    }
+    // What needs no rights is still looked at.
+    assert!(report.contains("control groups") && report.contains("state directory"), "{report}");
+    assert!(report.ends_with("Nothing can be observed here.\n"), "{report}");
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn one_missing_right_is_the_remedy_of_each_hook() {
+    let Some(before) = without_capabilities(",+bpf") else {
+        println!("SKIP one_missing_right_is_the_remedy_of_each_hook: not root, or there is no setpriv");
+        return;
+    };
+    let before: Vec<_> = before.iter().map(String::as_str).collect();
+    let (report, code) = doctor(&before, &["--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let sections = report["sections"].as_array().unwrap();
+    let hooks = sections.iter().find(|section| section["name"] == "observer network").unwrap();
+    for line in hooks["lines"].as_array().unwrap() {
+        assert_eq!(line["state"], "failed");
+        assert_eq!(line["remedy"], "run as root, or with CAP_PERFMON", "{line}");
+    }
+    assert_eq!((&report["attached"], &report["hooks"]), (&Value::from(0), &Value::from(4)));
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn without_btf_it_says_so_and_goes_on() {
+    let mut doctor = Doctor::new(Box::default(), None, false);
+    doctor.types = "/nowhere/vmlinux".into();
+    let report = doctor.examine();
+    assert_eq!((report.attached, report.hooks), (0, 4));
+    let lines = || report.sections.iter().flat_map(|section| &section.lines);
+    let types = lines().find(|line| line.name == "types (BTF)").unwrap();
+    assert!(types.found.starts_with("/nowhere/vmlinux cannot be read"), "{types:?}");
+    assert!(matches!(&types.state, State::Failed { remedy } if remedy.contains("CONFIG_DEBUG_INFO_BTF")));
+    assert!(lines().any(|line| line.name == "control groups"));
+    assert_eq!(lines().filter(|line| HOOKS.contains(&line.name.as_str())).count(), 4);
+}
+
+#[test]
+fn places_that_are_not_there_are_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tapio.yaml");
+    let empty = directory.path().display();
+    std::fs::write(&file, format!("cgroup_root: {empty}\nproc_root: {empty}\nlisten: off\n")).unwrap();
+    let (report, _) =
+        doctor(&[], &["--config", file.to_str().unwrap(), "--state-dir=/proc/tapio", "--polku=127.0.0.1:1"]);
+    for (state, name, word) in [
+        ("warn", "control", "only processes are named"),
+        ("warn", "processes", "none at"),
+        ("warn", "listening", "shows no processes"),
+        ("warn", "state", "/proc/tapio is not writable"),
+        ("fail", "POLKU", "refused"),
+        ("ok", "listen", "off"),
+        ("ok", "file", "tapio.yaml"),
+    ] {
+        assert!(line(&report, state, name).is_some_and(|line| line.contains(word)), "{name}: {report}");
+    }
+}
