@@ -46,6 +46,8 @@ crate::fields! {
     RACK_MSTAMP = "tcp_sock.rack.mstamp";
     /// The last RTT sample, microseconds, not smoothed.
     RACK_RTT = "tcp_sock.rack.rtt_us";
+    /// Payload bytes of a full segment.
+    MSS = "tcp_sock.mss_cache";
     /// Segments sent.
     SEGS_OUT = "tcp_sock.segs_out";
     /// Segments sent again, SYNs included.

@@ -79,7 +79,14 @@ impl Observer for Network {
         Hook {
             program: "tcp_probe",
             attach: Attach::BtfTracepoint("tcp_probe"),
-            needs: &socket_and::<3, 15>([net::RACK_MSTAMP, net::RACK_RTT, net::SEGS_OUT]),
+            needs: &socket_and::<6, 18>([
+                net::RACK_MSTAMP,
+                net::RACK_RTT,
+                net::SEGS_OUT,
+                net::BYTES_RECEIVED,
+                net::BYTES_ACKED,
+                net::MSS,
+            ]),
             gives: "network.rtt_spike, network.rtt_shift",
         },
         Hook {

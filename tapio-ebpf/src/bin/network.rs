@@ -44,9 +44,15 @@ const MAX_LISTENERS: u32 = 65_536;
 const MAX_CONNECTIONS: u32 = 65_536;
 /// Slots for the last round trip of a socket; a power of two.
 const SOCKETS_LEN: u32 = 65_536;
-/// Samples of a socket that make a reading: the least of these and of the block before. An answer that the peer
-/// held back (a delayed acknowledgement) is not a slow network, and most segments cost a comparison only.
+/// Samples of a socket that make a reading: the least of these and of the block before. One segment that had to
+/// wait for a processor is not a slow network, and most segments cost a comparison only.
 const BLOCK: u8 = 4;
+/// No peer holds an acknowledgement back for less without data of its own to send it with: TCP_DELACK_MIN,
+/// include/net/tcp.h, is 40 ms, and a timer of 100 Hz may be 10 ms early.
+const SOONEST_DELAYED_US: u32 = 25_000;
+/// Nor for longer than this, or than a round trip where that takes longer (tcp_send_delayed_ack,
+/// net/ipv4/tcp_output.c).
+const LATEST_DELAYED_US: u32 = 50_000;
 
 /// After so many windows without a segment sent again a path counts as clean.
 const MAX_IDLE_WINDOWS: u64 = 16;
@@ -115,6 +121,12 @@ struct Socket {
     before: u32,
     /// Least sample of this block.
     least: u32,
+    /// Least sample ever, as measured.
+    ever: u32,
+    /// Lower half of `bytes_received` at the last segment.
+    received: u32,
+    /// Lower half of `bytes_acked` at the last segment.
+    acked: u32,
     /// `segs_out` at the last sample.
     segs_out: u32,
     /// [`Path::tag`] of its path; another one's there: the path has made room.
@@ -223,20 +235,30 @@ fn round_trip(sk: *const u8) {
     let stamp_us: u64 = unsafe { load(tp, &OFFSETS[net::RACK_MSTAMP]) };
     let id = socket_id(sk);
     let Some(socket) = slot(id) else { return };
+    // SAFETY: as above.
+    let received = unsafe { load::<u64>(tp, &OFFSETS[net::BYTES_RECEIVED]) } as u32;
+    // SAFETY: as above.
+    let acked = unsafe { load::<u64>(tp, &OFFSETS[net::BYTES_ACKED]) } as u32;
     if socket.id != id {
         *socket = meet(sk, id, stamp_us as u32);
+        (socket.received, socket.acked) = (received, acked);
         // SAFETY: as above.
         socket.segs_out = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
         return;
     }
+    // What the segment before this one brought.
+    let payload = received.wrapping_sub(socket.received);
+    let acknowledged = acked.wrapping_sub(socket.acked);
+    (socket.received, socket.acked) = (received, acked);
     if socket.stamp == stamp_us as u32 || socket.is_own() {
         return;
     }
     socket.stamp = stamp_us as u32;
     // SAFETY: as above.
     let rtt_us: u32 = unsafe { load(tp, &OFFSETS[net::RACK_RTT]) };
-    if rtt_us < socket.least {
-        socket.least = rtt_us;
+    let certain_us = certain(tp, socket, rtt_us, payload, acknowledged);
+    if certain_us < socket.least {
+        socket.least = certain_us;
     }
     socket.samples += 1;
     if socket.samples < BLOCK {
@@ -341,6 +363,32 @@ fn path_at(place: u32) -> Option<&'static mut Path> {
     PATHS.get_ptr_mut(place).map(|path| unsafe { &mut *path })
 }
 
+/// The part of a sample that the network must have taken. A peer may hold an acknowledgement back, until it has
+/// an answer to send with it or until a timer ends, but not for two full segments (RFC 9293, 3.8.6.3). What it
+/// may have held back is taken off, down to the least sample of the connection, whose network it is.
+/// Measured in docs/decisions/0004-rtt-sample.md.
+#[inline(always)]
+fn certain(tp: *const u8, socket: &mut Socket, rtt_us: u32, payload: u32, acknowledged: u32) -> u32 {
+    if rtt_us <= socket.ever {
+        socket.ever = rtt_us;
+        return rtt_us;
+    }
+    if payload == 0 {
+        if rtt_us < SOONEST_DELAYED_US {
+            return rtt_us;
+        }
+        // SAFETY: a typed pointer and an offset of its fields.
+        let full: u32 = unsafe { load(tp, &OFFSETS[net::MSS]) };
+        if acknowledged >= 2 * full {
+            return rtt_us;
+        }
+    }
+    let ever = socket.ever;
+    let held_back = if ever > LATEST_DELAYED_US { ever } else { LATEST_DELAYED_US };
+    let rest = rtt_us.saturating_sub(held_back);
+    if rest > ever { rest } else { ever }
+}
+
 /// A socket seen for the first time: who opened it is told by the listening ports.
 #[inline(always)]
 fn meet(sk: *const u8, id: u64, stamp: u32) -> Socket {
@@ -357,7 +405,20 @@ fn meet(sk: *const u8, id: u64, stamp: u32) -> Socket {
     if own != 0 {
         flags |= OWN;
     }
-    Socket { id, stamp, before: u32::MAX, least: u32::MAX, segs_out: 0, tag: 0, path: 0, samples: 0, flags }
+    Socket {
+        id,
+        stamp,
+        before: u32::MAX,
+        least: u32::MAX,
+        ever: u32::MAX,
+        received: 0,
+        acked: 0,
+        segs_out: 0,
+        tag: 0,
+        path: 0,
+        samples: 0,
+        flags,
+    }
 }
 
 fn connecting(sk: *const u8) {

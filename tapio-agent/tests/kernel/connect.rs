@@ -1,0 +1,146 @@
+//! Connects that fail: refused, not answered, given up, no way there.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::support::{Cgroup, Link, Namespace, Process, Tapio, needs_a_kernel, skip};
+
+/// An address and port where nothing listens: a listener had it a moment ago.
+fn closed_port(host: &str) -> SocketAddr {
+    let mut process = Process::start("had-a-port");
+    let listener = process.listen(&format!("{host}:0"));
+    process.stop_listening(listener);
+    format!("{host}:{}", listener.port).parse().unwrap()
+}
+
+#[test]
+fn a_refused_connect_is_told_once_with_its_process() {
+    needs_a_kernel!();
+    for host in ["127.0.0.1", "[::1]"] {
+        let to = closed_port(host);
+        let tapio = Tapio::start();
+        let mut client = Process::start("refused-client");
+        assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
+
+        let told = tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client);
+        assert_eq!(told.text("error"), "ECONNREFUSED");
+        assert_eq!(told.text("direction"), "outbound");
+        assert_eq!(told.count, 1);
+    }
+}
+
+#[test]
+fn an_ipv4_address_in_an_ipv6_socket_is_shown_as_ipv4() {
+    needs_a_kernel!();
+    let to = closed_port("127.0.0.1");
+    let mapped = format!("[::ffff:127.0.0.1]:{}", to.port()).parse().unwrap();
+    let tapio = Tapio::start();
+    let mut client = Process::start("mapped-client");
+    assert_eq!(client.connect(mapped).unwrap_err(), "ECONNREFUSED");
+
+    let told = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == to.port()));
+    let told = told.named("connection_refused").of(&client);
+    assert_eq!(told.peer(), Some(to));
+    assert_eq!(told.text("local_address"), "127.0.0.1");
+}
+
+#[test]
+fn a_container_is_named() {
+    needs_a_kernel!();
+    let cgroup = match Cgroup::container() {
+        Ok(cgroup) => cgroup,
+        Err(reason) => skip!("{reason}"),
+    };
+    let to = closed_port("127.0.0.1");
+    let tapio = Tapio::start();
+    let mut client = Process::start("contained");
+    client.enter(&cgroup);
+    assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
+
+    tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client).in_container(&cgroup);
+}
+
+#[test]
+fn a_black_hole_is_a_timeout_with_its_syns() {
+    needs_a_kernel!();
+    let link = Link::new();
+    link.sysctl("net.ipv4.tcp_syn_retries", 1);
+    // Newer kernels send some SYNs a second apart before they back off; older ones do not know this.
+    link.sysctl("net.ipv4.tcp_syn_linear_timeouts", 0);
+    let to = link.server_at(4001);
+    let tapio = Tapio::start();
+    let mut client = Process::start_in(&link.client, "waits-in-vain");
+    let _cut = link.cut();
+    assert_eq!(client.connect(to).unwrap_err(), "ETIMEDOUT");
+
+    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
+    assert_eq!(told.text("error"), "ETIMEDOUT");
+    assert_eq!(told.number("syns"), 2);
+    told.has("elapsed_us", 2_900_000..6_000_000);
+}
+
+#[test]
+fn giving_up_after_a_syn_was_sent_again_is_a_timeout() {
+    needs_a_kernel!();
+    let link = Link::new();
+    let to = link.server_at(4002);
+    let tapio = Tapio::start();
+    let mut client = Process::start_in(&link.client, "gives-up");
+    let _cut = link.cut();
+    assert_eq!(client.connect_within(to, Duration::from_millis(1600)).unwrap_err(), "gave up");
+
+    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
+    assert_eq!(told.text("error"), "", "the kernel had no error");
+    assert_eq!(told.number("syns"), 2);
+    told.has("elapsed_us", 1_590_000..4_000_000);
+}
+
+#[test]
+fn giving_up_before_any_syn_was_sent_again_is_nothing() {
+    needs_a_kernel!();
+    let link = Link::new();
+    let to = link.server_at(4003);
+    let tapio = Tapio::start();
+    let mut client = Process::start_in(&link.client, "happy-eyeballs");
+    let _cut = link.cut();
+    assert_eq!(client.connect_within(to, Duration::from_millis(300)).unwrap_err(), "gave up");
+
+    tapio.expect_none(|o| o.is_to(to));
+}
+
+#[test]
+fn a_host_that_is_not_there_is_unreachable() {
+    needs_a_kernel!();
+    let link = Link::new();
+    // Otherwise a neighbour is asked for three times, a second apart.
+    link.sysctl("net.ipv4.neigh.DEVICE.retrans_time_ms", 100);
+    link.sysctl("net.ipv6.neigh.DEVICE.retrans_time_ms", 100);
+    for absent in [link.v4(9), link.v6(9)] {
+        let to = SocketAddr::new(absent, 4004);
+        let tapio = Tapio::start();
+        let mut client = Process::start_in(&link.client, "to-nobody");
+        assert_eq!(client.connect(to).unwrap_err(), "EHOSTUNREACH");
+
+        let told = tapio.expect_one(|o| o.is_to(to)).named("connection_unreachable").of(&client);
+        assert_eq!(told.text("error"), "EHOSTUNREACH");
+    }
+}
+
+#[test]
+fn a_storm_is_one_occurrence_at_once_and_all_of_it_is_counted() {
+    needs_a_kernel!();
+    const CONNECTS: u64 = 200;
+    let namespace = Namespace::new();
+    let to = SocketAddr::from(([127, 0, 0, 1], 4005));
+    let tapio = Tapio::start();
+    let mut client = Process::start_in(&namespace, "storms");
+    for _ in 0..CONNECTS {
+        assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
+    }
+    assert_eq!(tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client).count, 1);
+
+    // What is held back in the kernel waits for the next event of the same key.
+    assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
+    let ended = tapio.end();
+    let told = ended.occurrences.iter().filter(|o| o.is_to(to));
+    assert_eq!(told.map(|o| o.count).sum::<u64>(), CONNECTS + 1);
+}

@@ -1,0 +1,88 @@
+//! Connections that the other side resets.
+
+use std::net::SocketAddr;
+
+use crate::support::{Namespace, Process, Service, Tapio, needs_a_kernel};
+
+#[test]
+fn a_reset_in_mid_transfer_is_told_at_the_client() {
+    needs_a_kernel!();
+    let mut server = Process::start("resetting");
+    let listener = server.listen("127.0.0.1:0");
+    let to = SocketAddr::from(([127, 0, 0, 1], listener.port));
+    let tapio = Tapio::start();
+    let mut client = Process::start("was-reset");
+    let connection = client.connect(to).unwrap();
+    let accepted = server.accept(listener);
+    client.send(connection, 1000);
+    server.receive(accepted, 1000);
+    server.send(accepted, 300);
+    client.receive(connection, 300);
+    server.reset(accepted);
+    assert_eq!(client.await_end(connection), "ECONNRESET");
+
+    let told = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == to.port()));
+    let told = told.named("connection_reset").of(&client);
+    assert_eq!(told.peer(), Some(to));
+    assert_eq!(told.text("direction"), "outbound");
+    assert_eq!(told.number("bytes_received"), 300);
+    assert!((1000..=1001).contains(&told.number("bytes_acked")), "a SYN may count as one");
+}
+
+#[test]
+fn a_reset_in_mid_transfer_is_told_at_the_server() {
+    needs_a_kernel!();
+    let tapio = Tapio::start();
+    let mut server = Process::start("serving");
+    let listener = server.listen("[::1]:0");
+    let to: SocketAddr = format!("[::1]:{}", listener.port).parse().unwrap();
+    let mut client = Process::start("resetting");
+    let connection = client.connect(to).unwrap();
+    let accepted = server.accept(listener);
+    client.send(connection, 700);
+    server.receive(accepted, 700);
+    client.reset(connection);
+    assert_eq!(server.await_end(accepted), "ECONNRESET");
+
+    let told = tapio.expect_one(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
+    let told = told.named("connection_reset").of(&server);
+    assert_eq!(told.peer().unwrap().port(), connection.client_port);
+    assert_eq!(told.text("direction"), "inbound");
+    assert_eq!(told.number("bytes_received"), 700);
+}
+
+#[test]
+fn a_health_check_that_connects_and_resets_is_normal() {
+    needs_a_kernel!();
+    let tapio = Tapio::start();
+    let namespace = Namespace::new();
+    let mut server = Process::start_in(&namespace, "is-healthy");
+    let listener = server.listen("127.0.0.1:4101");
+    let to = SocketAddr::from(([127, 0, 0, 1], 4101));
+    let mut client = Process::start_in(&namespace, "health-check");
+    for _ in 0..5 {
+        let connection = client.connect(to).unwrap();
+        let accepted = server.accept(listener);
+        client.reset(connection);
+        assert_eq!(server.await_end(accepted), "ECONNRESET");
+    }
+
+    tapio.expect_none(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
+}
+
+#[test]
+fn a_connection_that_is_closed_in_order_is_normal() {
+    needs_a_kernel!();
+    let tapio = Tapio::start();
+    let mut server = Process::start("in-order");
+    let listener = server.serve("127.0.0.1:0", Service::echo(500));
+    let to = SocketAddr::from(([127, 0, 0, 1], listener.port));
+    let mut client = Process::start("in-order");
+    for _ in 0..5 {
+        let connection = client.connect(to).unwrap();
+        client.request(connection, Service::echo(500), 3, 0);
+        client.close(connection);
+    }
+
+    tapio.expect_none(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
+}

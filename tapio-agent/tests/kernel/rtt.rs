@@ -1,0 +1,193 @@
+//! Round trips that rise: for a moment, for good, on connections older than the agent; and those that only
+//! look as if they did.
+
+use std::{net::SocketAddr, time::Instant};
+
+use crate::support::{
+    Link, Namespace, Occurrence, Process, Service, Tapio, needs_a_kernel, process::Connection,
+};
+
+/// One full segment, so that a queue delays each request once; a short answer.
+const REQUEST: Service = Service { request_bytes: 1400, reply_bytes: 10, max_delay_ms: 0 };
+/// What a queued request waits: longer than a peer may hold an acknowledgement back.
+const QUEUE_MS: u32 = 100;
+/// Samples that make a baseline, at four a reading, and some more.
+const CALM: usize = 100;
+/// The first finds the queue empty. A reading is the least of the last eight samples, and is taken each fourth:
+/// of eleven slow ones it is one or two.
+const SHORT: usize = 12;
+/// More than a shift needs: nine readings, where there was some unrest.
+const LASTING: usize = 48;
+
+/// A connection over a link, with a client that asks and a server that answers.
+struct Pair {
+    link: Link,
+    client: Process,
+    server: Process,
+    connection: Connection,
+    to: SocketAddr,
+}
+
+impl Pair {
+    fn connected(port: u16) -> Self {
+        let link = Link::new();
+        let to = link.server_at(port);
+        let mut server = Process::start_in(&link.server, "answers");
+        server.serve(&to.to_string(), REQUEST);
+        let mut client = Process::start_in(&link.client, "asks");
+        let connection = client.connect(to).unwrap();
+        Self { link, client, server, connection, to }
+    }
+
+    fn request(&mut self, times: usize) {
+        self.client.request(self.connection, REQUEST, times, 1);
+    }
+
+    /// So many requests through a queue.
+    fn slow_request(&mut self, times: usize) {
+        self.link.slow(QUEUE_MS);
+        self.request(times);
+        self.link.clear();
+    }
+
+    /// Both ends are on this machine, and each is told of: this is the client's end.
+    fn is_client(&self, occurrence: &Occurrence) -> bool {
+        occurrence.is_to(self.to)
+    }
+
+    fn is_server(&self, occurrence: &Occurrence) -> bool {
+        occurrence.is_from(self.link.client_ip(), self.to.port())
+    }
+}
+
+#[test]
+fn a_short_rise_is_one_spike_at_each_end() {
+    needs_a_kernel!();
+    let tapio = Tapio::start();
+    let mut pair = Pair::connected(4201);
+    pair.request(CALM);
+    pair.slow_request(SHORT);
+    pair.request(CALM);
+
+    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of(&pair.client);
+    assert_eq!(told.text("direction"), "outbound");
+    told.has("rtt_us", 20_000..200_000);
+    assert!(told.baseline("mean") < 5_000.0);
+    assert!(told.baseline("ratio") > 2.0);
+    // What the server sends is acknowledged on its own or with the next request: more samples or fewer.
+    let told = tapio.expect_one(|o| pair.is_server(o)).of(&pair.server);
+    assert!(["network.rtt_spike", "network.rtt_shift"].contains(&told.kind.as_str()), "{}", told.kind);
+}
+
+#[test]
+fn a_lasting_rise_is_one_shift_at_each_end_with_its_beginning() {
+    needs_a_kernel!();
+    let tapio = Tapio::start();
+    let mut pair = Pair::connected(4202);
+    pair.request(CALM);
+    let begin = Instant::now();
+    pair.slow_request(LASTING);
+    let took = begin.elapsed();
+
+    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of(&pair.client);
+    told.has("rtt_us", 20_000..200_000);
+    assert!(told.baseline("mean") < 5_000.0, "the level before");
+    let since = u128::from(told.number("since_ms"));
+    assert!((1..took.as_millis()).contains(&since), "{since} ms of {took:?}");
+    tapio.expect_one(|o| pair.is_server(o)).named("rtt_shift").of(&pair.server);
+}
+
+#[test]
+fn a_connection_older_than_the_agent_is_judged_from_its_right_end() {
+    needs_a_kernel!();
+    let mut pair = Pair::connected(4203);
+    pair.request(3);
+    let tapio = Tapio::start();
+    pair.request(CALM);
+    pair.slow_request(SHORT);
+    pair.request(CALM);
+
+    // Who made the connection, nobody saw.
+    tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of_no_process();
+    tapio.expect_one(|o| pair.is_server(o)).of_no_process();
+}
+
+/// Loopback, where all that is slow is the other side: it holds its acknowledgements back, or its answers.
+fn on_loopback(service: Service, load: impl FnOnce(&mut Process, Connection)) {
+    let namespace = Namespace::new();
+    let tapio = Tapio::start();
+    let to = SocketAddr::from(([127, 0, 0, 1], 4204));
+    let mut server = Process::start_in(&namespace, "takes-its-time");
+    server.serve(&to.to_string(), service);
+    let mut client = Process::start_in(&namespace, "is-patient");
+    let connection = client.connect(to).unwrap();
+    load(&mut client, connection);
+
+    tapio.expect_none(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
+}
+
+#[test]
+fn a_server_that_thinks_before_it_answers_is_no_slow_network() {
+    needs_a_kernel!();
+    let service = Service { request_bytes: 100, reply_bytes: 100, max_delay_ms: 60 };
+    on_loopback(service, |client, connection| client.request(connection, service, 150, 0));
+}
+
+#[test]
+fn acknowledgements_held_back_for_small_writes_are_no_slow_network() {
+    needs_a_kernel!();
+    on_loopback(Service::SINK, |client, connection| {
+        client.begin_trickle(connection, 60, 50, 100);
+        client.end().unwrap();
+    });
+}
+
+#[test]
+fn bulk_is_no_slow_network() {
+    needs_a_kernel!();
+    on_loopback(Service::SINK, |client, connection| {
+        client.begin_trickle(connection, 200, 1 << 20, 1);
+        client.end().unwrap();
+    });
+}
+
+#[test]
+fn a_new_connection_does_not_start_over() {
+    needs_a_kernel!();
+    let tapio = Tapio::start();
+    let mut pair = Pair::connected(4205);
+    for _ in 0..8 {
+        pair.request(16);
+        pair.client.close(pair.connection);
+        pair.connection = pair.client.connect(pair.to).unwrap();
+    }
+    pair.request(12);
+    pair.slow_request(SHORT);
+    pair.request(CALM);
+
+    tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of(&pair.client);
+}
+
+#[test]
+fn each_namespace_has_a_loopback_of_its_own() {
+    needs_a_kernel!();
+    let service = Service::echo(1400);
+    let tapio = Tapio::start();
+    let to = SocketAddr::from(([127, 0, 0, 1], 4206));
+    // What is normal in the second would be abnormal in the first.
+    let mut pairs = Vec::new();
+    for (delay_ms, comm) in [(0, "is-fast"), (70, "is-slow")] {
+        let namespace = Namespace::new();
+        if delay_ms > 0 {
+            namespace.slow_loopback(delay_ms);
+        }
+        let mut server = Process::start_in(&namespace, comm);
+        server.serve(&to.to_string(), service);
+        let mut client = Process::start_in(&namespace, comm);
+        let connection = client.connect(to).unwrap();
+        client.request(connection, service, if delay_ms == 0 { 200 } else { 60 }, 0);
+        pairs.push((client, server, namespace));
+    }
+
+    tapio.expect_none(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
+}

@@ -1,0 +1,53 @@
+//! What the tests are written with.
+
+pub(crate) mod cgroup;
+pub(crate) mod namespace;
+pub(crate) mod occurrence;
+pub(crate) mod process;
+mod stage;
+pub(crate) mod tapio;
+
+pub(crate) use self::{
+    cgroup::Cgroup,
+    namespace::{Link, Namespace},
+    occurrence::Occurrence,
+    process::{Process, Service},
+    tapio::Tapio,
+};
+
+/// Begins a test: ends it with one line where this machine cannot run it.
+macro_rules! needs_a_kernel {
+    () => {
+        if let Some(reason) = crate::support::tapio::hindrance() {
+            crate::support::skip!("{reason}");
+        }
+    };
+}
+
+/// Ends a test that cannot run here.
+macro_rules! skip {
+    ($($reason:tt)*) => {{
+        fn here() {}
+        let name = std::any::type_name_of_val(&here).trim_end_matches("::here");
+        println!("SKIP {}: {}", name.trim_start_matches("kernel::"), format_args!($($reason)*));
+        return;
+    }};
+}
+
+pub(crate) use {needs_a_kernel, skip};
+
+/// Also the way into such a process; see [`stage`].
+#[test]
+fn a_process_does_what_it_is_told() {
+    if let Ok(comm) = std::env::var(stage::VARIABLE) {
+        return stage::play(&comm);
+    }
+    let mut server = Process::start("a-server");
+    let listener = server.listen("127.0.0.1:0");
+    let mut client = Process::start("a-client");
+    let connection = client.connect(([127, 0, 0, 1], listener.port).into()).unwrap();
+    let accepted = server.accept(listener);
+    assert_eq!(accepted.client_port, connection.client_port);
+    client.close(connection);
+    assert_eq!(server.await_end(accepted), "closed");
+}

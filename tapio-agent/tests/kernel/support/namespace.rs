@@ -1,0 +1,166 @@
+//! Network namespaces, and links between two of them whose faults the test makes. They end with their
+//! handles.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+pub(crate) struct Namespace {
+    name: String,
+}
+
+/// Two namespaces and a pair of veth devices, one end in each. What a test does to the wire it does to what
+/// the client sends.
+pub(crate) struct Link {
+    pub(crate) client: Namespace,
+    pub(crate) server: Namespace,
+    number: u8,
+}
+
+/// Name of the device in both namespaces.
+const DEVICE: &str = "wire";
+/// Nobody's: frames to it are delivered and ignored.
+const NOBODY: &str = "02:00:00:00:00:01";
+
+static NEXT: AtomicU8 = AtomicU8::new(0);
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let namespace = Self { name: format!("tapio-test-{}-{number}", std::process::id()) };
+        ip(&format!("netns add {}", namespace.name));
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// A command that runs in it, in the same process that is started.
+    pub(super) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    pub(crate) fn ip(&self, arguments: &str) {
+        ip(&format!("-n {} {arguments}", self.name));
+    }
+
+    fn tc(&self, arguments: &str) {
+        run("tc", &format!("-n {} {arguments}", self.name)).unwrap();
+    }
+
+    /// What [`Link::slow`] does, on the loopback device.
+    pub(crate) fn slow_loopback(&self, millis: u32) {
+        self.queue("lo", millis);
+    }
+
+    fn queue(&self, device: &str, millis: u32) {
+        // 1466 bytes is a message of 1400 with its headers; the bucket holds one.
+        let rate = 1466 * 8 * 1000 / millis;
+        self.tc(&format!("qdisc replace dev {device} root tbf rate {rate}bit burst 1600 limit 100000"));
+    }
+
+    /// Sets a sysctl; false where this kernel does not have it.
+    pub(crate) fn sysctl(&self, key: &str, value: u32) -> bool {
+        let mut command = self.command(Path::new("sysctl"));
+        let output = command.args(["-q", "-w", &format!("{key}={value}")]).output().unwrap();
+        output.status.success()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // The devices in it go with it, once the last process there has ended.
+        let _ = run("ip", &format!("netns delete {}", self.name));
+    }
+}
+
+impl Link {
+    pub(crate) fn new() -> Self {
+        let link = Self { client: Namespace::new(), server: Namespace::new(), number: fastrand::u8(..) };
+        let (client, server) = (&link.client.name, &link.server.name);
+        ip(&format!("-n {client} link add {DEVICE} type veth peer name {DEVICE} netns {server}"));
+        for (namespace, host) in [(&link.client, 1), (&link.server, 2)] {
+            namespace.ip(&format!("address add {}/24 dev {DEVICE}", link.v4(host)));
+            namespace.ip(&format!("address add {}/64 dev {DEVICE} nodad", link.v6(host)));
+            namespace.ip(&format!("link set {DEVICE} up"));
+        }
+        link
+    }
+
+    /// The address of a host on it: 1 the client, 2 the server, others nobody. Of the range for benchmarks
+    /// (RFC 2544), which nothing else on the machine uses.
+    pub(crate) fn v4(&self, host: u8) -> IpAddr {
+        [198, 18, self.number, host].into()
+    }
+
+    /// As [`Self::v4`]; of the range for documentation (RFC 3849).
+    pub(crate) fn v6(&self, host: u8) -> IpAddr {
+        [0x2001, 0xdb8, 0, self.number.into(), 0, 0, 0, host.into()].into()
+    }
+
+    pub(crate) fn server_at(&self, port: u16) -> SocketAddr {
+        (self.v4(2), port).into()
+    }
+
+    pub(crate) fn client_ip(&self) -> IpAddr {
+        self.v4(1)
+    }
+
+    /// Each message of about 1400 bytes that follows another one waits for `millis`, as in a queue.
+    pub(crate) fn slow(&self, millis: u32) {
+        // 1466 bytes is such a message with its headers; the bucket holds one.
+        let rate = 1466 * 8 * 1000 / millis;
+        self.client
+            .tc(&format!("qdisc replace dev {DEVICE} root tbf rate {rate}bit burst 1600 limit 100000"));
+    }
+
+    /// A queue so short that what does not go out at once is lost.
+    pub(crate) fn lossy(&self) {
+        self.client.tc(&format!("qdisc replace dev {DEVICE} root tbf rate 4mbit burst 10000 limit 10000"));
+    }
+
+    /// As it was.
+    pub(crate) fn clear(&self) {
+        self.client.tc(&format!("qdisc delete dev {DEVICE} root"));
+    }
+
+    /// What is sent to the server is lost, until the result is dropped.
+    pub(crate) fn cut(&self) -> Cut<'_> {
+        self.neighbour("replace");
+        Cut(self)
+    }
+
+    /// A neighbour that is known and never answers.
+    fn neighbour(&self, verb: &str) {
+        self.client.ip(&format!("neigh {verb} {} dev {DEVICE} lladdr {NOBODY} nud permanent", self.v4(2)));
+    }
+
+    pub(crate) fn sysctl(&self, key: &str, value: u32) -> bool {
+        self.client.sysctl(&key.replace("DEVICE", DEVICE), value)
+    }
+}
+
+/// See [`Link::cut`].
+pub(crate) struct Cut<'a>(&'a Link);
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        self.0.neighbour("delete");
+    }
+}
+
+fn ip(arguments: &str) {
+    run("ip", arguments).unwrap();
+}
+
+fn run(program: &str, arguments: &str) -> Result<(), String> {
+    let output = Command::new(program).args(arguments.split(' ')).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr)))
+}

@@ -1,0 +1,95 @@
+//! A line that the agent printed, and what tests ask of it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
+
+use serde_json::Value;
+
+use super::{cgroup::Cgroup, process::Process};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Occurrence {
+    pub(crate) kind: String,
+    pub(crate) count: u64,
+    json: Value,
+}
+
+impl Occurrence {
+    pub(super) fn parse(line: &str) -> Result<Self, String> {
+        let json: Value = serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))?;
+        let kind = json["type"].as_str().ok_or(format!("no type: {line}"))?.to_owned();
+        let count = json["count"].as_u64().ok_or(format!("no count: {line}"))?;
+        Ok(Self { kind, count, json })
+    }
+
+    /// The other side.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        let address: IpAddr = self.json["peer"]["address"].as_str()?.parse().ok()?;
+        Some((address, u16::try_from(self.json["peer"]["port"].as_u64()?).ok()?).into())
+    }
+
+    /// An outbound one is about the service that was connected to.
+    pub(crate) fn is_to(&self, service: SocketAddr) -> bool {
+        self.peer() == Some(service)
+    }
+
+    /// An inbound one is about a client and a local service.
+    pub(crate) fn is_from(&self, client: IpAddr, local_port: u16) -> bool {
+        self.peer().is_some_and(|peer| peer.ip() == client)
+            && self.text("direction") == "inbound"
+            && self.number("local_port") == u64::from(local_port)
+    }
+
+    pub(crate) fn number(&self, key: &str) -> u64 {
+        self.json["data"][key].as_u64().unwrap_or_else(|| panic!("no number {key} in {}", self.json))
+    }
+
+    /// Generous where time is measured: the machine may be busy.
+    #[track_caller]
+    pub(crate) fn has(&self, key: &str, range: Range<u64>) {
+        assert!(range.contains(&self.number(key)), "{key} not in {range:?}: {}", self.json);
+    }
+
+    /// Empty where it is absent.
+    pub(crate) fn text(&self, key: &str) -> &str {
+        self.json["data"][key].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn baseline(&self, key: &str) -> f64 {
+        self.json["baseline"][key].as_f64().unwrap_or_else(|| panic!("no baseline {key} in {}", self.json))
+    }
+
+    pub(crate) fn is_of(&self, process: &Process) -> bool {
+        self.json["process"]["pid"] == process.pid()
+    }
+
+    #[track_caller]
+    pub(crate) fn named(self, kind: &str) -> Self {
+        assert_eq!(self.kind, format!("network.{kind}"), "{}", self.json);
+        assert_eq!(self.json["source"], "tapio");
+        assert!(self.json["message"].as_str().is_some_and(|text| !text.is_empty()), "{}", self.json);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn of(self, process: &Process) -> Self {
+        assert_eq!(self.json["process"]["pid"], process.pid(), "{}", self.json);
+        assert_eq!(self.json["process"]["comm"], process.comm(), "{}", self.json);
+        self
+    }
+
+    /// Nobody knows the process: nothing must be guessed.
+    #[track_caller]
+    pub(crate) fn of_no_process(self) -> Self {
+        assert_eq!(self.json.get("process"), None, "{}", self.json);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn in_container(self, cgroup: &Cgroup) -> Self {
+        assert_eq!(self.json["workload"]["container_id"], *cgroup.container_id, "{}", self.json);
+        self
+    }
+}

@@ -1,0 +1,251 @@
+//! A process that uses the network as it is told: in a network namespace and a cgroup of the test's choice,
+//! under a name of its own. It ends with its handle.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+use super::{
+    cgroup::Cgroup,
+    namespace::Namespace,
+    stage::{ANSWER, VARIABLE},
+};
+
+pub(crate) struct Process {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    comm: String,
+}
+
+/// A listening socket of a [`Process`].
+#[derive(Clone, Copy)]
+pub(crate) struct Listener {
+    id: usize,
+    pub(crate) port: u16,
+}
+
+/// A connection of a [`Process`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connection {
+    id: usize,
+    /// Of the one who connected.
+    pub(crate) client_port: u16,
+}
+
+/// How a server replies; see `stage::Sockets::serve`.
+#[derive(Clone, Copy)]
+pub(crate) struct Service {
+    pub(crate) request_bytes: usize,
+    pub(crate) reply_bytes: usize,
+    pub(crate) max_delay_ms: u64,
+}
+
+impl Service {
+    /// Replies with as much as it got, at once.
+    pub(crate) const fn echo(bytes: usize) -> Self {
+        Self { request_bytes: bytes, reply_bytes: bytes, max_delay_ms: 0 }
+    }
+
+    /// Never replies.
+    pub(crate) const SINK: Self = Self { request_bytes: 0, reply_bytes: 0, max_delay_ms: 0 };
+}
+
+impl Process {
+    /// In the namespace and the cgroup of the test itself.
+    pub(crate) fn start(comm: &str) -> Self {
+        let binary = std::env::current_exe().unwrap();
+        Self::spawn(comm, Command::new(binary))
+    }
+
+    pub(crate) fn start_in(namespace: &Namespace, comm: &str) -> Self {
+        Self::spawn(comm, namespace.command(&std::env::current_exe().unwrap()))
+    }
+
+    fn spawn(comm: &str, mut command: Command) -> Self {
+        assert!(comm.len() < 16, "the kernel keeps 15 bytes of {comm}");
+        let mut child = command
+            .args(["--exact", "support::a_process_does_what_it_is_told", "--nocapture", "--test-threads=1"])
+            .env(VARIABLE, comm)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let orders = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        let mut process = Self { child, orders, answers, comm: comm.to_owned() };
+        assert_eq!(process.answer(), "ready");
+        process
+    }
+
+    /// Moves it into a cgroup; what sockets it makes from now on belong there.
+    pub(crate) fn enter(&self, cgroup: &Cgroup) {
+        cgroup.add(self.pid());
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn comm(&self) -> &str {
+        &self.comm
+    }
+
+    pub(crate) fn listen(&mut self, address: &str) -> Listener {
+        let numbers = self.numbers(&format!("listen {address}"));
+        Listener { id: numbers[0].into(), port: numbers[1] }
+    }
+
+    pub(crate) fn stop_listening(&mut self, listener: Listener) {
+        self.order(&format!("stop_listening {}", listener.id)).unwrap();
+    }
+
+    /// Accepts and answers in the background, for as long as the process lives.
+    pub(crate) fn serve(&mut self, address: &str, service: Service) -> Listener {
+        let listener = self.listen(address);
+        let Service { request_bytes, reply_bytes, max_delay_ms } = service;
+        self.order(&format!("serve {} {request_bytes} {reply_bytes} {max_delay_ms}", listener.id)).unwrap();
+        listener
+    }
+
+    pub(crate) fn accept(&mut self, listener: Listener) -> Connection {
+        let numbers = self.numbers(&format!("accept {}", listener.id));
+        Connection { id: numbers[0].into(), client_port: numbers[1] }
+    }
+
+    /// Connects, or says why not: the errno's name.
+    pub(crate) fn connect(&mut self, to: SocketAddr) -> Result<Connection, String> {
+        self.connect_within(to, Duration::ZERO)
+    }
+
+    /// As an application with a deadline connects: closes the socket when it has passed.
+    pub(crate) fn connect_within(
+        &mut self,
+        to: SocketAddr,
+        deadline: Duration,
+    ) -> Result<Connection, String> {
+        self.begin(&format!("connect {to} {}", deadline.as_millis()));
+        self.end_connect()
+    }
+
+    /// Connects in the background until [`Self::end_connect`].
+    pub(crate) fn begin_connect(&mut self, to: SocketAddr) {
+        self.begin(&format!("connect {to} 0"));
+    }
+
+    pub(crate) fn end_connect(&mut self) -> Result<Connection, String> {
+        let text = self.end()?;
+        let numbers = parse(&text);
+        Ok(Connection { id: numbers[0].into(), client_port: numbers[1] })
+    }
+
+    pub(crate) fn send(&mut self, connection: Connection, bytes: usize) {
+        self.order(&format!("send {} {bytes}", connection.id)).unwrap();
+    }
+
+    pub(crate) fn receive(&mut self, connection: Connection, bytes: usize) {
+        self.order(&format!("receive {} {bytes}", connection.id)).unwrap();
+    }
+
+    /// `times` requests of `service`, each after the answer to the one before and a pause.
+    pub(crate) fn request(&mut self, connection: Connection, service: Service, times: usize, pause_ms: u64) {
+        self.begin_request(connection, service, times, pause_ms);
+        self.end().unwrap();
+    }
+
+    /// As [`Self::request`], in the background until [`Self::end`].
+    pub(crate) fn begin_request(
+        &mut self,
+        connection: Connection,
+        service: Service,
+        times: usize,
+        pause_ms: u64,
+    ) {
+        let Service { request_bytes, reply_bytes, .. } = service;
+        self.begin(&format!("request {} {times} {request_bytes} {reply_bytes} {pause_ms}", connection.id));
+    }
+
+    /// `times` writes that nobody answers.
+    pub(crate) fn begin_trickle(
+        &mut self,
+        connection: Connection,
+        times: usize,
+        bytes: usize,
+        pause_ms: u64,
+    ) {
+        self.begin(&format!("trickle {} {times} {bytes} {pause_ms}", connection.id));
+    }
+
+    /// Waits for what was begun.
+    pub(crate) fn end(&mut self) -> Result<String, String> {
+        let text = self.answer();
+        match text.split_once(' ').unwrap_or((&text, "")) {
+            ("ok", result) => Ok(result.to_owned()),
+            ("error", name) => Err(name.to_owned()),
+            _ => panic!("{}: unknown answer {text}", self.comm),
+        }
+    }
+
+    /// Reads until the connection has ended, and says how: `closed` or an errno's name.
+    pub(crate) fn await_end(&mut self, connection: Connection) -> String {
+        self.order(&format!("await_end {}", connection.id)).unwrap()
+    }
+
+    /// Closes with a reset.
+    pub(crate) fn reset(&mut self, connection: Connection) {
+        self.order(&format!("reset {}", connection.id)).unwrap();
+    }
+
+    pub(crate) fn close(&mut self, connection: Connection) {
+        self.order(&format!("close {}", connection.id)).unwrap();
+    }
+
+    fn numbers(&mut self, order: &str) -> Vec<u16> {
+        parse(&self.order(order).unwrap_or_else(|error| panic!("{}: {order}: {error}", self.comm)))
+    }
+
+    fn order(&mut self, order: &str) -> Result<String, String> {
+        self.begin(order);
+        self.end()
+    }
+
+    fn begin(&mut self, order: &str) {
+        writeln!(self.orders, "{order}").unwrap();
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if self.answers.read_line(&mut line).unwrap() == 0 {
+                panic!("{} has ended: {:?}", self.comm, self.child.wait());
+            }
+            // The test harness prints the name of its test on the same line.
+            if let Some((_, answer)) = line.split_once(ANSWER) {
+                return answer.trim_end().to_owned();
+            }
+        }
+    }
+}
+
+fn parse(text: &str) -> Vec<u16> {
+    text.split_whitespace().map(|word| word.parse().unwrap()).collect()
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// True where a file can be run by its name.
+pub(crate) fn exists(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| Path::new(&directory).join(program).is_file())
+}

@@ -1,0 +1,184 @@
+//! What a [`Process`](super::process::Process) does: this test binary, run again, takes one order a line on
+//! its standard input, carries it out and answers with one line.
+//!
+//! Sockets are numbered in the order in which they come; all have Nagle's algorithm switched off.
+
+use std::{
+    io::{self, BufRead as _, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    str::{FromStr, SplitWhitespace},
+    thread,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+/// Set for the binary that is to take orders; its value is the command name that it gives itself.
+pub(crate) const VARIABLE: &str = "TAPIO_TEST_PROCESS";
+/// Begins each answer, which tells it from what the test harness prints.
+pub(crate) const ANSWER: &str = "=> ";
+
+/// Takes orders until there are no more.
+pub(crate) fn play(comm: &str) {
+    // The command name is the thread's; threads made later take it over.
+    std::fs::write("/proc/thread-self/comm", comm).unwrap();
+    let mut sockets = Sockets::default();
+    answer("ready");
+    for line in io::stdin().lock().lines() {
+        let line = line.unwrap();
+        let mut words = line.split_whitespace();
+        match sockets.obey(words.next().unwrap_or_default(), &mut Words(words)) {
+            Ok(text) => answer(&format!("ok {text}")),
+            Err(error) => answer(&format!("error {}", name(&error))),
+        }
+    }
+}
+
+fn answer(text: &str) {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{ANSWER}{text}").unwrap();
+    out.flush().unwrap();
+}
+
+/// The errno's name where tests care for it. A deadline that has passed has no errno.
+fn name(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        None if error.kind() == io::ErrorKind::TimedOut => "gave up".to_owned(),
+        None => error.to_string(),
+        Some(101) => "ENETUNREACH".to_owned(),
+        Some(104) => "ECONNRESET".to_owned(),
+        Some(110) => "ETIMEDOUT".to_owned(),
+        Some(111) => "ECONNREFUSED".to_owned(),
+        Some(113) => "EHOSTUNREACH".to_owned(),
+        Some(other) => format!("errno {other}"),
+    }
+}
+
+struct Words<'a>(SplitWhitespace<'a>);
+
+impl Words<'_> {
+    fn next<T: FromStr>(&mut self) -> T {
+        self.0.next().and_then(|word| word.parse().ok()).expect("an order with all its words")
+    }
+
+    fn millis(&mut self) -> Duration {
+        Duration::from_millis(self.next())
+    }
+}
+
+#[derive(Default)]
+struct Sockets {
+    listeners: Vec<TcpListener>,
+    connections: Vec<Option<TcpStream>>,
+}
+
+impl Sockets {
+    fn obey(&mut self, order: &str, words: &mut Words<'_>) -> io::Result<String> {
+        match order {
+            "listen" => {
+                let socket = TcpListener::bind(words.next::<SocketAddr>())?;
+                let port = socket.local_addr()?.port();
+                self.listeners.push(socket);
+                return Ok(format!("{} {port}", self.listeners.len() - 1));
+            }
+            "accept" => {
+                let (connection, peer) = self.listeners[words.next::<usize>()].accept()?;
+                return Ok(format!("{} {}", self.keep(connection), peer.port()));
+            }
+            "serve" => self.serve(words)?,
+            "connect" => {
+                let connection = connect(words.next(), words.millis())?;
+                let port = connection.local_addr()?.port();
+                return Ok(format!("{} {port}", self.keep(connection)));
+            }
+            "send" => {
+                let (mut connection, bytes) = (self.connection(words), words.next());
+                connection.write_all(&vec![b'x'; bytes])?;
+            }
+            "receive" => {
+                let (mut connection, bytes) = (self.connection(words), words.next());
+                connection.read_exact(&mut vec![0; bytes])?;
+            }
+            // What the other side does with the connection, once it is over.
+            "await_end" => match io::copy(&mut self.connection(words), &mut io::sink()) {
+                Ok(_) => return Ok("closed".to_owned()),
+                Err(error) => return Ok(name(&error)),
+            },
+            "request" => {
+                let mut connection = self.connection(words);
+                let (times, bytes, reply) = (words.next::<usize>(), words.next(), words.next());
+                let pause = words.millis();
+                for _ in 0..times {
+                    connection.write_all(&vec![b'x'; bytes])?;
+                    connection.read_exact(&mut vec![0; reply])?;
+                    thread::sleep(pause);
+                }
+            }
+            "trickle" => {
+                let mut connection = self.connection(words);
+                let (times, bytes, pause) = (words.next::<usize>(), words.next(), words.millis());
+                for _ in 0..times {
+                    connection.write_all(&vec![b'x'; bytes])?;
+                    thread::sleep(pause);
+                }
+            }
+            "reset" => {
+                let connection = self.connections[words.next::<usize>()].take().expect("an open connection");
+                SockRef::from(&connection).set_linger(Some(Duration::ZERO))?;
+            }
+            "close" => drop(self.connections[words.next::<usize>()].take()),
+            "stop_listening" => drop(self.listeners.remove(words.next())),
+            other => return Err(io::Error::other(format!("no such order: {other}"))),
+        }
+        Ok(String::new())
+    }
+
+    fn keep(&mut self, connection: TcpStream) -> usize {
+        connection.set_nodelay(true).expect("a socket option");
+        self.connections.push(Some(connection));
+        self.connections.len() - 1
+    }
+
+    fn connection(&self, words: &mut Words<'_>) -> TcpStream {
+        let connection = self.connections[words.next::<usize>()].as_ref().expect("an open connection");
+        connection.try_clone().expect("a file descriptor")
+    }
+
+    /// Takes all connections of a listener in the background: for each `bytes` that come (0: for none) it
+    /// replies with `reply` bytes, after 0 to `delay` milliseconds. Closes when the other side has.
+    fn serve(&self, words: &mut Words<'_>) -> io::Result<()> {
+        let listener = self.listeners[words.next::<usize>()].try_clone()?;
+        let (bytes, reply, delay) = (words.next::<usize>(), words.next::<usize>(), words.next::<u64>());
+        thread::spawn(move || {
+            for mut connection in listener.incoming().flatten() {
+                thread::spawn(move || -> io::Result<()> {
+                    connection.set_nodelay(true)?;
+                    if bytes == 0 {
+                        io::copy(&mut connection, &mut io::sink())?;
+                        return connection.shutdown(Shutdown::Both);
+                    }
+                    let mut buffer = vec![0; bytes];
+                    loop {
+                        connection.read_exact(&mut buffer)?;
+                        if delay > 0 {
+                            thread::sleep(Duration::from_millis(fastrand::u64(0..=delay)));
+                        }
+                        connection.write_all(&vec![b'y'; reply])?;
+                    }
+                });
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A deadline of zero is none: the kernel's own applies.
+fn connect(to: SocketAddr, deadline: Duration) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    if deadline.is_zero() {
+        socket.connect(&to.into())?;
+    } else {
+        socket.connect_timeout(&to.into(), deadline)?;
+    }
+    Ok(socket.into())
+}

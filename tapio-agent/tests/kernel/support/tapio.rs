@@ -1,0 +1,241 @@
+//! The agent, as users run it: the binary, a child of the test. It has to be a process of its own, since it
+//! never judges its own traffic.
+
+use std::{
+    io::{BufRead as _, BufReader, Read, Write as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tapio_common::Counts;
+
+use super::{Occurrence, process::exists};
+
+/// How long the agent may take to attach, in a debug build on a busy machine.
+const START: Duration = Duration::from_secs(30);
+/// How long an occurrence may take, from the fault to the line.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long nothing may come after the one that is expected.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long nothing may come where nothing is expected: the agent holds a spike for two seconds, to see
+/// whether it is a new level.
+const SETTLED: Duration = Duration::from_millis(2800);
+
+pub(crate) struct Tapio {
+    child: Child,
+    output: Arc<Lines>,
+    log: Arc<Lines>,
+    readers: Vec<JoinHandle<()>>,
+    configuration: PathBuf,
+}
+
+/// What the agent said until it ended.
+pub(crate) struct Ended {
+    pub(crate) occurrences: Vec<Occurrence>,
+    pub(crate) programs: Vec<(String, Counts)>,
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: Mutex<Vec<String>>,
+    more: Condvar,
+}
+
+/// Why the agent cannot run here at all.
+pub(crate) fn hindrance() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("not root".to_owned());
+    }
+    if !PathBuf::from("/sys/kernel/btf/vmlinux").exists() {
+        return Some("the kernel has no BTF".to_owned());
+    }
+    ["ip", "tc", "sysctl"].iter().find(|name| !exists(name)).map(|name| format!("there is no {name}"))
+}
+
+impl Tapio {
+    /// Starts it with the default thresholds and waits until its programs are attached.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[], "")
+    }
+
+    /// As [`Self::start`], with arguments and a configuration file.
+    pub(crate) fn start_with(arguments: &[&str], configuration: &str) -> Self {
+        let path = std::env::temp_dir().join(format!(
+            "tapio-test-{}-{:08x}.yaml",
+            std::process::id(),
+            fastrand::u32(..)
+        ));
+        std::fs::File::create_new(&path).unwrap().write_all(configuration.as_bytes()).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tapio"))
+            .args([
+                "--observer=network",
+                "--output=json",
+                "--listen=off",
+                "--log-level=debug",
+                "--log-format=json",
+            ])
+            .arg(format!("--config={}", path.display()))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (output, log) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
+        let readers = vec![output.read(child.stdout.take().unwrap()), log.read(child.stderr.take().unwrap())];
+        let mut tapio = Self { child, output, log, readers, configuration: path };
+        tapio.wait_ready();
+        let text = tapio.log.text();
+        assert!(!text.contains("failed: "), "not all of its programs run:\n{text}");
+        tapio
+    }
+
+    /// Waits until the agent has logged a line with both in it.
+    pub(crate) fn expect_log(&self, one: &str, other: &str) {
+        let has_both = |line: &String| line.contains(one) && line.contains(other);
+        let found = self.log.wait(PATIENCE, |lines| lines.iter().any(has_both).then_some(()));
+        assert!(found.is_some(), "no line with {one} and {other} in the log:\n{}", self.log.text());
+    }
+
+    fn wait_ready(&mut self) {
+        let deadline = Instant::now() + START;
+        let is_ready = |lines: &[String]| lines.iter().any(|line| line.contains("ready")).then_some(());
+        while self.log.wait(Duration::from_millis(200), is_ready).is_none() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "the agent is not ready ({ended:?}); it said:\n{}",
+                self.log.text()
+            );
+        }
+    }
+
+    /// Waits for the one occurrence that `is_meant` says yes to, then for a while that no second one comes.
+    #[track_caller]
+    pub(crate) fn expect_one(&self, is_meant: impl Fn(&Occurrence) -> bool) -> Occurrence {
+        let first = self
+            .output
+            .wait(PATIENCE, |lines| occurrences(lines).into_iter().find(|occurrence| is_meant(occurrence)));
+        assert!(first.is_some(), "no such occurrence; {}", self.seen());
+        self.none_but(1, QUIET, &is_meant).remove(0)
+    }
+
+    /// Waits for a while that no occurrence comes that `is_meant` says yes to.
+    #[track_caller]
+    pub(crate) fn expect_none(&self, is_meant: impl Fn(&Occurrence) -> bool) {
+        self.none_but(0, SETTLED, &is_meant);
+    }
+
+    #[track_caller]
+    fn none_but(
+        &self,
+        count: usize,
+        patience: Duration,
+        is_meant: &impl Fn(&Occurrence) -> bool,
+    ) -> Vec<Occurrence> {
+        let meant = |lines: &[String]| {
+            let all = occurrences(lines);
+            all.into_iter().filter(|occurrence| is_meant(occurrence)).collect::<Vec<_>>()
+        };
+        let more = self.output.wait(patience, |lines| Some(meant(lines)).filter(|all| all.len() > count));
+        assert!(more.is_none(), "{} occurrences for {count}; {}", more.map_or(0, |m| m.len()), self.seen());
+        self.output.now(meant)
+    }
+
+    fn seen(&self) -> String {
+        format!("all that came:\n{}", self.output.text())
+    }
+
+    /// Asks it to end, and waits until it has said all that it had to say.
+    pub(crate) fn end(mut self) -> Ended {
+        self.terminate();
+        let status = self.child.wait().unwrap();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        assert!(status.success(), "{status}; it said:\n{}", self.log.text());
+        Ended { occurrences: self.output.now(occurrences), programs: self.log.now(counts) }
+    }
+
+    fn terminate(&self) {
+        let pid = Pid::from_child(&self.child);
+        // It may have ended already.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+}
+
+impl Drop for Tapio {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.configuration);
+        if thread::panicking() {
+            eprintln!("the agent's log:\n{}", self.log.text());
+        }
+    }
+}
+
+/// What each program counted, from the last line that the agent logs.
+fn counts(lines: &[String]) -> Vec<(String, Counts)> {
+    let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut ledgers = parsed.filter_map(|line| line["fields"]["ledger"].as_str().map(ToOwned::to_owned));
+    let ledger = ledgers.next_back().expect("the agent logs its ledger when it ends");
+    let ledger: Value = serde_json::from_str(&ledger).unwrap();
+    let programs = ledger["programs"]["network"].as_object().unwrap();
+    programs.iter().map(|(program, counts)| (program.clone(), self::program(counts))).collect()
+}
+
+fn program(counts: &Value) -> Counts {
+    let number = |key: &str| counts[key].as_u64().unwrap_or_else(|| panic!("no {key} in {counts}"));
+    Counts {
+        seen: number("seen"),
+        learning: number("learning"),
+        normal: number("normal"),
+        held_back: number("held_back"),
+        emitted: number("emitted"),
+        failed: number("failed"),
+        keys: 0,
+    }
+}
+
+fn occurrences(lines: &[String]) -> Vec<Occurrence> {
+    lines.iter().map(|line| Occurrence::parse(line).unwrap()).collect()
+}
+
+impl Lines {
+    /// Takes what comes, in a thread of its own.
+    fn read(self: &Arc<Self>, from: impl Read + Send + 'static) -> JoinHandle<()> {
+        let lines = Arc::clone(self);
+        thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                lines.lines.lock().unwrap().push(line);
+                lines.more.notify_all();
+            }
+        })
+    }
+
+    /// Waits until `found` finds something.
+    fn wait<T>(&self, patience: Duration, mut found: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
+        let mut result = None;
+        let lines = self.lines.lock().unwrap();
+        let waited = self.more.wait_timeout_while(lines, patience, |lines| {
+            result = found(lines);
+            result.is_none()
+        });
+        drop(waited.unwrap());
+        result
+    }
+
+    fn now<T>(&self, take: impl FnOnce(&[String]) -> T) -> T {
+        take(&self.lines.lock().unwrap())
+    }
+
+    fn text(&self) -> String {
+        self.now(|lines| lines.join("\n"))
+    }
+}
