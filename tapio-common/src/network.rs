@@ -122,6 +122,8 @@ pub struct NetworkEvent {
     pub netns: u32,
     /// RTT kinds: round trip. Connect kinds: time since the connect began. Burst: the window. Microseconds.
     pub value_us: u64,
+    /// RTT kinds: the part of it that the network took for certain; the rest may be the peer's. Microseconds.
+    pub certain_us: u64,
     /// RTT kinds: when the run of abnormal samples began, boot clock; else 0.
     pub since_ns: u64,
     /// Timeout, unreachable: SYNs sent again. Burst: segments sent again in the window.

@@ -222,9 +222,13 @@ fn data(event: &NetworkEvent) -> Data {
     let mut data = Vec::with_capacity(8);
     let mut put = |key, value: Value| data.push((key, value));
     match event.kind {
-        kind::RTT_SPIKE => put("rtt_us", event.value_us.into()),
+        kind::RTT_SPIKE => {
+            put("rtt_us", event.value_us.into());
+            put("certain_us", event.certain_us.into());
+        }
         kind::RTT_SHIFT => {
             put("rtt_us", event.value_us.into());
+            put("certain_us", event.certain_us.into());
             put("since_ms", (event.header.time_ns.saturating_sub(event.since_ns) / 1_000_000).into());
         }
         kind::CONNECT_SLOW => put("handshake_us", event.value_us.into()),

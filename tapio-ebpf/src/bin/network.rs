@@ -109,7 +109,7 @@ struct Connection {
     started_ns: u64,
 }
 
-/// Half a cache line.
+/// Less than a cache line.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Socket {
@@ -121,7 +121,11 @@ struct Socket {
     before: u32,
     /// Least sample of this block.
     least: u32,
-    /// Least sample ever, as measured.
+    /// Least [`certain`] part of a sample of the block before.
+    certain_before: u32,
+    /// The same of this block.
+    certain_least: u32,
+    /// Least sample ever.
     ever: u32,
     /// Lower half of `bytes_received` at the last segment.
     received: u32,
@@ -257,21 +261,26 @@ fn round_trip(sk: *const u8) {
     // SAFETY: as above.
     let rtt_us: u32 = unsafe { load(tp, &OFFSETS[net::RACK_RTT]) };
     let certain_us = certain(tp, socket, rtt_us, payload, acknowledged);
-    if certain_us < socket.least {
-        socket.least = certain_us;
-    }
+    // A timer that held back a bare acknowledgement is nobody's trouble; an answer that took long may be.
+    let value_us = if payload == 0 { certain_us } else { rtt_us };
+    socket.least = min(value_us, socket.least);
+    socket.certain_least = min(certain_us, socket.certain_least);
     socket.samples += 1;
     if socket.samples < BLOCK {
         return;
     }
-    let (before, least) = (socket.before, socket.least);
-    socket.before = least;
-    socket.least = u32::MAX;
+    let before = socket.before;
+    let reading = Reading {
+        value_us: u64::from(min(socket.least, before)),
+        certain_us: u64::from(min(socket.certain_least, socket.certain_before)),
+        stamp_us,
+    };
+    (socket.before, socket.certain_before) = (socket.least, socket.certain_least);
+    (socket.least, socket.certain_least) = (u32::MAX, u32::MAX);
     socket.samples = 0;
     if before == u32::MAX {
         return;
     }
-    let value_us = u64::from(if least < before { least } else { before });
 
     let Some(run) = Run::begin(program::TCP_PROBE) else { return };
     let Some(path) = path_of(sk, socket, &run) else { return run.learning() };
@@ -279,10 +288,20 @@ fn round_trip(sk: *const u8) {
     let segs_out: u32 = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
     path.segments = path.segments.wrapping_add(segs_out.wrapping_sub(socket.segs_out));
     socket.segs_out = segs_out;
-    if path.rtt.learn_if_calm(value_us, &constant(&SETTINGS.rtt)) {
+    if path.rtt.learn_if_calm(reading.value_us, &constant(&SETTINGS.rtt)) {
         return run.normal();
     }
-    abnormal(sk, path, value_us, stamp_us, run);
+    abnormal(sk, path, &reading, run);
+}
+
+/// What a block of samples says.
+struct Reading {
+    /// Least sample.
+    value_us: u64,
+    /// Least certain part of one.
+    certain_us: u64,
+    /// `rack.mstamp` of the last.
+    stamp_us: u64,
 }
 
 const LEARNING: u32 = 0;
@@ -302,22 +321,52 @@ fn judge(rtt: &mut Baseline, value_us: u64, stamp_us: u64) -> u32 {
 
 /// Judges a round trip that is not plainly normal. Apart, so that the common way has the registers to itself.
 #[inline(never)]
-fn abnormal(sk: *const u8, path: &mut Path, value_us: u64, stamp_us: u64, run: Run) {
+fn abnormal(sk: *const u8, path: &mut Path, reading: &Reading, run: Run) {
     let before = path.rtt;
+    let &Reading { value_us, certain_us, stamp_us } = reading;
     // The time of a sample is when its segment was sent, by the clock of TCP: it costs nothing.
     let kind = match judge(&mut path.rtt, value_us, stamp_us) {
         LEARNING => return run.learning(),
         NORMAL => return run.normal(),
         kind => kind,
     };
+    if !is_told(kind, &before, reading) {
+        return run.normal();
+    }
     let now = now_ns();
     let since_ns = now.wrapping_sub(stamp_us.wrapping_sub(path.rtt.since()).wrapping_mul(1000));
     let key = path.key;
     emit(run, sk, &key, kind, &owner_of(sk, &key), now, |event| {
         event.value_us = value_us;
+        event.certain_us = certain_us;
         event.since_ns = since_ns;
         event.baseline = before;
     });
+}
+
+/// Whether a verdict is worth an event. A spike must be one of the network, not of the peer's answers. A level
+/// that went up may be either, and says so; one that went down is told where the peer cannot be why.
+#[inline(always)]
+fn is_told(kind: u32, before: &Baseline, reading: &Reading) -> bool {
+    let limits = constant(&SETTINGS.rtt);
+    let mean = before.mean();
+    let is_certain = reading.certain_us > mean.wrapping_add(limits.floor);
+    if is_certain || (limits.ceiling != 0 && reading.certain_us > limits.ceiling) {
+        return true;
+    }
+    if kind == kind::RTT_SPIKE {
+        return false;
+    }
+    if reading.value_us > mean {
+        reading.value_us * 100 > mean * u64::from(limits.ratio_percent)
+    } else {
+        mean - reading.value_us > u64::from(LATEST_DELAYED_US)
+    }
+}
+
+#[inline(always)]
+const fn min(a: u32, b: u32) -> u32 {
+    if a < b { a } else { b }
 }
 
 /// The path of a socket: where it was, or found again.
@@ -410,6 +459,8 @@ fn meet(sk: *const u8, id: u64, stamp: u32) -> Socket {
         stamp,
         before: u32::MAX,
         least: u32::MAX,
+        certain_before: u32::MAX,
+        certain_least: u32::MAX,
         ever: u32::MAX,
         received: 0,
         acked: 0,
