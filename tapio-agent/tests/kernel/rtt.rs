@@ -9,8 +9,9 @@ use crate::support::{
 
 /// One full segment, so that a queue delays each request once; a short answer.
 const REQUEST: Service = Service { request_bytes: 1400, reply_bytes: 10, max_delay_ms: 0 };
-/// What a queued request waits: longer than a peer may hold an acknowledgement back.
-const QUEUE_MS: u32 = 100;
+/// What a queued request waits: longer than a peer may hold an acknowledgement back, and
+/// short enough that a shift is known before its first spike would be told (two seconds).
+const QUEUE_MS: u32 = 75;
 /// Samples that make a baseline, at four a reading, and some more.
 const CALM: usize = 100;
 /// The first finds the queue empty. A reading is the least of the last eight samples, and is taken each fourth:
@@ -157,7 +158,7 @@ fn a_new_connection_does_not_start_over() {
     let tapio = Tapio::start();
     let mut pair = Pair::connected(4205);
     for _ in 0..8 {
-        pair.request(16);
+        pair.request(24);
         pair.client.close(pair.connection);
         pair.connection = pair.client.connect(pair.to).unwrap();
     }
