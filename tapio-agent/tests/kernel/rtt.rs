@@ -12,6 +12,8 @@ const REQUEST: Service = Service { request_bytes: 1400, reply_bytes: 10, max_del
 /// What a queued request waits: longer than a peer may hold an acknowledgement back, and
 /// short enough that a shift is known before its first spike would be told (two seconds).
 const QUEUE_MS: u32 = 75;
+/// What a peer may hold an acknowledgement back for.
+const SHORT_QUEUE_MS: u32 = 20;
 /// Samples that make a baseline, at four a reading, and some more.
 const CALM: usize = 100;
 /// The first finds the queue empty. A reading is the least of the last eight samples, and is taken each fourth:
@@ -46,7 +48,12 @@ impl Pair {
 
     /// So many requests through a queue.
     fn slow_request(&mut self, times: usize) {
-        self.link.slow(QUEUE_MS);
+        self.queue(QUEUE_MS, times);
+    }
+
+    /// The same through a queue of another length.
+    fn queue(&mut self, queue_ms: u32, times: usize) {
+        self.link.slow(queue_ms);
         self.request(times);
         self.link.clear();
     }
@@ -96,6 +103,23 @@ fn a_lasting_rise_is_one_shift_at_each_end_with_its_beginning() {
     let since = u128::from(told.number("since_ms"));
     assert!((1..took.as_millis()).contains(&since), "{since} ms of {took:?}");
     tapio.expect_one(|o| pair.is_server(o)).named("rtt_shift").of(&pair.server);
+}
+
+/// A peer that thinks for so long would look the same: a moment of it is no news, a level is, with its doubt.
+#[test]
+fn a_rise_that_the_peer_could_be_why_is_told_as_a_level_only() {
+    needs_a_kernel!();
+    let tapio = Tapio::start();
+    let mut pair = Pair::connected(4208);
+    pair.request(CALM);
+    pair.queue(SHORT_QUEUE_MS, SHORT);
+    pair.request(CALM);
+    tapio.expect_none(|o| pair.is_client(o));
+
+    pair.queue(SHORT_QUEUE_MS, LASTING);
+    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of(&pair.client);
+    told.has("rtt_us", 10_000..40_000);
+    assert!(told.number("certain_us") < told.number("rtt_us"));
 }
 
 #[test]
