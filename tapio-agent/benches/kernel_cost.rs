@@ -84,9 +84,7 @@ struct Load(Child, BufReader<std::process::ChildStdout>);
 
 impl Load {
     fn start() -> anyhow::Result<Self> {
-        let mut child = Command::new("taskset")
-            .args(["-c", "1"])
-            .arg(env::current_exe()?)
+        let mut child = support::on_one_cpu()?
             .arg("slices")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,5 +1,7 @@
 //! Imports point down only. A layer may name those under it, and observers and a few crates have one place.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as its assertions do")]
+
 use std::{
     collections::BTreeSet,
     fs,

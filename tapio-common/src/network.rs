@@ -46,6 +46,14 @@ crate::fields! {
     RACK_MSTAMP = "tcp_sock.rack.mstamp";
     /// The last RTT sample, microseconds, not smoothed.
     RACK_RTT = "tcp_sock.rack.rtt_us";
+    /// What TCP notes of a segment, a [`SEGMENT_SEQ`] and so on.
+    SEGMENT = "sk_buff.cb";
+    /// Its first sequence number.
+    SEGMENT_SEQ = "tcp_skb_cb.seq";
+    /// The one after its last.
+    SEGMENT_END = "tcp_skb_cb.end_seq";
+    /// What it acknowledges.
+    SEGMENT_ACK = "tcp_skb_cb.ack_seq";
     /// Payload bytes of a full segment.
     MSS = "tcp_sock.mss_cache";
     /// Segments sent.

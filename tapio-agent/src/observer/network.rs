@@ -79,13 +79,15 @@ impl Observer for Network {
         Hook {
             program: "tcp_probe",
             attach: Attach::BtfTracepoint("tcp_probe"),
-            needs: &socket_and::<6, 18>([
+            needs: &socket_and::<8, 20>([
                 net::RACK_MSTAMP,
                 net::RACK_RTT,
-                net::SEGS_OUT,
-                net::BYTES_RECEIVED,
-                net::BYTES_ACKED,
+                net::SEGMENT,
+                net::SEGMENT_SEQ,
+                net::SEGMENT_END,
+                net::SEGMENT_ACK,
                 net::MSS,
+                net::SEGS_OUT,
             ]),
             gives: "network.rtt_spike, network.rtt_shift",
         },

@@ -1,0 +1,158 @@
+//! What is told of a socket: its addresses, its destination, its owner; and the telling.
+
+use tapio_common::{
+    CooldownKey, Header,
+    network::{self as net, Destination, NetworkEvent, Owner, Port, direction},
+};
+use tapio_ebpf::{Run, load, probe};
+
+use crate::{
+    OFFSETS, SETTINGS,
+    connect::{CONNECTIONS, LISTENERS},
+    constant,
+};
+
+// include/linux/socket.h, include/uapi/linux/in.h
+const AF_INET6: u16 = 10;
+
+/// Whoever is known to own a socket. The running task is never asked.
+#[inline(always)]
+pub(crate) fn owner_of(sk: *const u8, key: &Destination) -> Owner {
+    if let Some(connection) = CONNECTIONS.get_ptr(&(sk as u64)) {
+        // SAFETY: a map value.
+        return unsafe { (*connection).owner };
+    }
+    let mut owner = Owner::default();
+    if u32::from(key.direction) == direction::INBOUND
+        && let Some(listener) = LISTENERS.get_ptr(&local_port(sk))
+    {
+        // SAFETY: a map value.
+        owner = unsafe { (*listener).owner };
+    }
+    if let Some(cgroup_id) = cgroup(sk) {
+        owner.cgroup_id = cgroup_id;
+    }
+    owner
+}
+
+/// The cgroup that the socket was made in.
+#[inline(always)]
+fn cgroup(sk: *const u8) -> Option<u64> {
+    let cgroup = probe::<u64>(sk, &OFFSETS[net::CGROUP])?;
+    // Before kernel 5.15 an odd value is no pointer but a network class of cgroup v1.
+    if cgroup & 1 != 0 {
+        return None;
+    }
+    let node = probe::<u64>(cgroup as *const u8, &OFFSETS[net::CGROUP_KN])?;
+    probe(node as *const u8, &OFFSETS[net::KN_ID])
+}
+
+#[inline(always)]
+pub(crate) fn netns(sk: *const u8) -> u32 {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let net: *const u8 = unsafe { load(sk, &OFFSETS[net::NET]) };
+    // SAFETY: as above.
+    unsafe { load(net, &OFFSETS[net::NET_INUM]) }
+}
+
+#[inline(always)]
+pub(crate) fn local_port(sk: *const u8) -> Port {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let port: u16 = unsafe { load(sk, &OFFSETS[net::SPORT]) };
+    Port { netns: netns(sk), port: u32::from(port) }
+}
+
+/// Local and remote address; IPv4 as v4-mapped.
+#[inline(always)]
+fn addresses(sk: *const u8) -> ([u8; 16], [u8; 16]) {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let family: u16 = unsafe { load(sk, &OFFSETS[net::FAMILY]) };
+    if family == AF_INET6 {
+        // SAFETY: as above.
+        return unsafe { (load6(sk, &OFFSETS[net::SADDR6]), load6(sk, &OFFSETS[net::DADDR6])) };
+    }
+    // SAFETY: as above.
+    unsafe { (mapped(load(sk, &OFFSETS[net::SADDR])), mapped(load(sk, &OFFSETS[net::DADDR]))) }
+}
+
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+unsafe fn load6(sk: *const u8, offset: &u32) -> [u8; 16] {
+    // SAFETY: by the caller. Two words: the verifier knows loads of up to eight bytes.
+    let words: [u64; 2] = unsafe { [load(sk, offset), load(sk.add(8), offset)] };
+    bytemuck::cast(words)
+}
+
+#[inline(always)]
+fn mapped(address: u32) -> [u8; 16] {
+    bytemuck::cast([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), address])
+}
+
+/// What the baseline of a connection is kept for.
+#[inline(always)]
+pub(crate) fn destination(sk: *const u8, direction: u8) -> Destination {
+    let (_, address) = addresses(sk);
+    let port = if u32::from(direction) == direction::INBOUND {
+        // SAFETY: a typed pointer and offsets of its fields.
+        unsafe { load(sk, &OFFSETS[net::SPORT]) }
+    } else {
+        // SAFETY: as above.
+        u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) })
+    };
+    let netns = if is_loopback(&address) { netns(sk) } else { 0 };
+    Destination { address, netns, port, direction: u16::from(direction) }
+}
+
+/// 127.0.0.0/8 and ::1: each network namespace has its own.
+#[inline(always)]
+fn is_loopback(address: &[u8; 16]) -> bool {
+    let words: [u32; 4] = bytemuck::cast(*address);
+    if words[0] != 0 || words[1] != 0 {
+        return false;
+    }
+    if words[2] == 0 { u32::from_be(words[3]) == 1 } else { words[3].to_ne_bytes()[0] == 127 }
+}
+
+/// Emits an event about a socket; `fill` adds what is particular to its kind.
+#[inline(always)]
+pub(crate) fn emit(
+    run: Run,
+    sk: *const u8,
+    key: &Destination,
+    kind: u32,
+    owner: &Owner,
+    now_ns: u64,
+    fill: impl FnOnce(&mut NetworkEvent),
+) {
+    let cooldown = CooldownKey {
+        cgroup_id: owner.cgroup_id,
+        comm: owner.comm,
+        subject: key.address,
+        detail: u32::from(key.port),
+        kind,
+    };
+    run.emit_unless_quiet(
+        &cooldown,
+        constant(&SETTINGS.cooldown_ns),
+        now_ns,
+        |event: &mut NetworkEvent, held_back| {
+            event.header = Header {
+                time_ns: now_ns,
+                cgroup_id: owner.cgroup_id,
+                pid: owner.pid,
+                held_back,
+                comm: owner.comm,
+            };
+            event.kind = kind;
+            event.direction = u32::from(key.direction);
+            (event.local, event.remote) = addresses(sk);
+            // SAFETY: a typed pointer and offsets of its fields.
+            event.local_port = unsafe { load(sk, &OFFSETS[net::SPORT]) };
+            // SAFETY: as above.
+            event.remote_port = u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) });
+            event.netns = netns(sk);
+            fill(event);
+        },
+    );
+}

@@ -1,0 +1,152 @@
+//! What went wrong on connections that were open: resets, and segments sent again.
+
+use aya_ebpf::{macros::map, maps::LruHashMap};
+use tapio_common::{
+    baseline::{Baseline, Verdict},
+    network::{self as net, Destination, kind, program},
+};
+use tapio_ebpf::{Run, load, now_ns};
+
+use crate::{
+    ESTABLISHED, OFFSETS, SETTINGS, SYN_SENT, constant,
+    event::{destination, emit, owner_of},
+    round_trip::{MAX_DESTINATIONS, NORMAL, path_of},
+    socket::{meet, slot, socket_id, tcp_sock},
+};
+
+/// After so many windows without a segment sent again a path counts as clean.
+const MAX_IDLE_WINDOWS: u64 = 16;
+
+/// Segments sent again per destination.
+#[map]
+static BURSTS: LruHashMap<Destination, Burst> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Burst {
+    /// Share of segments sent again in past windows, 1/1024.
+    share: Baseline,
+    window_ns: u64,
+    /// `Path::segments` when the window began.
+    segments: u32,
+    retransmits: u32,
+    said: u64,
+}
+
+pub(crate) fn reset(sk: *const u8) {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let state: u8 = unsafe { load(sk, &OFFSETS[net::STATE]) };
+    // In SYN_SENT it is a refused connect; later than ESTABLISHED one side was closing anyway.
+    if i32::from(state) != ESTABLISHED {
+        return;
+    }
+    let id = socket_id(sk);
+    let Some(slot) = slot(id) else { return };
+    let socket = if slot.id == id { *slot } else { meet(sk, id, 0) };
+    if socket.is_own() {
+        return;
+    }
+    let Some(run) = Run::begin(program::TCP_RECEIVE_RESET) else { return };
+    let Some(tp) = tcp_sock(sk) else { return run.normal() };
+    // SAFETY: as above.
+    let received: u64 = unsafe { load(tp, &OFFSETS[net::BYTES_RECEIVED]) };
+    // SAFETY: as above.
+    let acked: u64 = unsafe { load(tp, &OFFSETS[net::BYTES_ACKED]) };
+    // A SYN counts as one byte acknowledged. Connect, then reset, is how health checks look.
+    if received == 0 && acked <= 1 {
+        return run.normal();
+    }
+    let key = destination(sk, socket.direction());
+    emit(run, sk, &key, kind::CONNECTION_RESET, &owner_of(sk, &key), now_ns(), |event| {
+        event.bytes_received = received;
+        event.bytes_acked = acked;
+    });
+}
+
+pub(crate) fn retransmit(sk: *const u8) {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let state: u8 = unsafe { load(sk, &OFFSETS[net::STATE]) };
+    // A SYN sent again is told by how the connect ends.
+    if i32::from(state) == SYN_SENT {
+        return;
+    }
+    let Some(tp) = tcp_sock(sk) else { return };
+    let id = socket_id(sk);
+    let Some(socket) = slot(id) else { return };
+    if socket.id != id {
+        *socket = meet(sk, id, 0);
+        // SAFETY: as above. The one that is sent again counts already.
+        socket.segs_out = unsafe { load::<u32>(tp, &OFFSETS[net::SEGS_OUT]) }.wrapping_sub(1);
+    }
+    if socket.is_own() {
+        return;
+    }
+    let Some(run) = Run::begin(program::TCP_RETRANSMIT_SKB) else { return };
+    // SAFETY: as above.
+    let segs_out: u32 = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
+    let sent = segs_out.wrapping_sub(socket.segs_out);
+    socket.segs_out = segs_out;
+    let now = now_ns();
+    let Some(path) = path_of(sk, socket, &run) else { return run.normal() };
+    path.segments = path.segments.wrapping_add(sent);
+    let (key, segments) = (path.key, path.segments);
+    let settings = constant(&SETTINGS);
+    let Some(burst) = BURSTS.get_ptr_mut(&key) else {
+        let share = Baseline::default();
+        let segments = segments.wrapping_sub(sent);
+        let _ = BURSTS.insert(&key, Burst { share, window_ns: now, segments, retransmits: 1, said: 0 }, 0);
+        return run.learning();
+    };
+    // SAFETY: a map value; CPUs that race here lose a count.
+    let burst = unsafe { &mut *burst };
+    let since = now.wrapping_sub(burst.window_ns);
+    if since >= settings.retransmit_window_ns {
+        let begins = segments.wrapping_sub(sent);
+        let closed = share(burst.retransmits, begins.wrapping_sub(burst.segments));
+        teach_share(&mut burst.share, closed, now);
+        let idle = since.checked_div(settings.retransmit_window_ns).unwrap_or(1) - 1;
+        if idle >= MAX_IDLE_WINDOWS {
+            burst.share = Baseline::default();
+        } else if idle > 0 {
+            teach_share(&mut burst.share, 0, now);
+        }
+        *burst = Burst { share: burst.share, window_ns: now, segments: begins, retransmits: 0, said: 0 };
+    }
+    burst.retransmits += 1;
+    let sent = segments.wrapping_sub(burst.segments);
+    if u64::from(burst.retransmits) < settings.retransmit_min_segments {
+        return run.normal();
+    }
+    let now_share = share(burst.retransmits, sent);
+    // Judged on a copy: a window teaches once, when it is over. A path without a past is clean.
+    let mut copy = burst.share;
+    if now_share < settings.retransmit_min_share || teach_share(&mut copy, now_share, now) == NORMAL {
+        return run.normal();
+    }
+    if burst.said != 0 {
+        return run.held_back();
+    }
+    burst.said = 1;
+    emit(run, sk, &key, kind::RETRANSMIT_BURST, &owner_of(sk, &key), now, |event| {
+        event.value_us = now.wrapping_sub(burst.window_ns) / 1000;
+        event.retransmits = burst.retransmits;
+        event.segments = sent;
+        event.baseline = burst.share;
+    });
+}
+
+/// As [`judge`], for the share of a window.
+#[inline(never)]
+fn teach_share(past: &mut Baseline, share: u64, now_ns: u64) -> u32 {
+    match past.judge(share, now_ns, &constant(&SETTINGS.retransmit)) {
+        Verdict::Normal => NORMAL,
+        _ => kind::RETRANSMIT_BURST,
+    }
+}
+
+/// Part of `segments` that were sent again, 1/1024.
+#[inline(always)]
+fn share(retransmits: u32, segments: u32) -> u64 {
+    // More than all of them: the samples that count segments lag behind.
+    (u64::from(retransmits) << 10).checked_div(u64::from(segments)).unwrap_or(1024).min(1024)
+}
