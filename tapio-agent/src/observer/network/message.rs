@@ -12,10 +12,10 @@ pub(super) fn rtt_spike(o: &Occurrence) -> String {
 }
 
 pub(super) fn rtt_shift(o: &Occurrence) -> String {
-    let (rtt, since) = (number(o, "rtt_us"), Micros(number(o, "since_ms") * 1000));
+    let (rtt, since) = (number(o, "rtt_us"), Micros(number(o, "since_ms").saturating_mul(1000)));
     let normal = o.baseline.map_or(rtt, |normal| normal.mean);
     // Most of the rise is not certain to be the network's: docs/decisions/0004-rtt-sample.md.
-    let doubt = if number(o, "certain_us") * 2 < rtt + normal && rtt > normal {
+    let doubt = if rtt > normal && number(o, "certain_us").saturating_sub(normal) < (rtt - normal) / 2 {
         ": the network, or the peer's answers"
     } else {
         ""
