@@ -1,7 +1,10 @@
 //! Network: round trips, handshakes, failed connects, resets, segments sent again.
 #![no_std]
 #![no_main]
-#![expect(clippy::needless_borrows_for_generic_args, reason = "a key by value is copied, on a stack of 512 bytes")]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key by value is copied, on a stack of 512 bytes"
+)]
 
 // cargo takes each file beside this one for a program of its own, hence the folder.
 #[path = "network/connect.rs"]
