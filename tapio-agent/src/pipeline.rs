@@ -101,7 +101,7 @@ impl Stage {
     }
 
     /// Counts anomalies and sends those that are no repeats.
-    fn admit(&self, out: &mut Vec<Anomaly>, fold: &mut Fold) {
+    pub fn admit(&self, out: &mut Vec<Anomaly>, fold: &mut Fold) {
         for anomaly in out.drain(..) {
             self.metrics.anomalies(self.observer, anomaly.kind, anomaly.count);
             let count = anomaly.count;
@@ -112,7 +112,8 @@ impl Stage {
         }
     }
 
-    fn send(&self, out: &mut Vec<Anomaly>) {
+    /// Sends what folding let out.
+    pub fn send(&self, out: &mut Vec<Anomaly>) {
         out.drain(..).for_each(|anomaly| self.queue(anomaly));
     }
 

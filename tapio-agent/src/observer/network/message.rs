@@ -12,14 +12,16 @@ pub(super) fn rtt_spike(o: &Occurrence) -> String {
 }
 
 pub(super) fn rtt_shift(o: &Occurrence) -> String {
-    let since = Micros(number(o, "since_ms") * 1000);
-    format!(
-        "{}: RTT {} has been {} for {since}{}",
-        o.subject(),
-        Way(o),
-        Micros(number(o, "rtt_us")),
-        times(o)
-    )
+    let (rtt, since) = (number(o, "rtt_us"), Micros(number(o, "since_ms").saturating_mul(1000)));
+    let normal = o.baseline.map_or(rtt, |normal| normal.mean);
+    // Most of the rise is not certain to be the network's: docs/decisions/0004-rtt-sample.md.
+    let doubt = if rtt > normal && number(o, "certain_us").saturating_sub(normal) < (rtt - normal) / 2 {
+        ": the network, or the peer's answers"
+    } else {
+        ""
+    };
+    let than = if rtt < normal { format!(", down from {}", Micros(normal)) } else { times(o) };
+    format!("{}: RTT {} has been {} for {since}{than}{doubt}", o.subject(), Way(o), Micros(rtt))
 }
 
 pub(super) fn refused(o: &Occurrence) -> String {
@@ -28,7 +30,7 @@ pub(super) fn refused(o: &Occurrence) -> String {
 
 pub(super) fn timeout(o: &Occurrence) -> String {
     let elapsed = Micros(number(o, "elapsed_us"));
-    format!("{}: no answer {} to {} in {elapsed}", o.subject(), Way(o), syns(o))
+    format!("{}: connection {} timed out after {elapsed}: no answer to {}", o.subject(), Way(o), syns(o))
 }
 
 pub(super) fn gave_up(o: &Occurrence) -> String {
@@ -52,17 +54,16 @@ pub(super) fn reset(o: &Occurrence) -> String {
 
 pub(super) fn connect_slow(o: &Occurrence) -> String {
     let handshake = Micros(number(o, "handshake_us"));
-    format!("{}: connecting {} took {handshake}{}", o.subject(), Way(o), times(o))
+    let again = if number(o, "syns") > 1 { format!(", with {}", syns(o)) } else { String::new() };
+    format!("{}: connecting {} took {handshake}{}{again}", o.subject(), Way(o), times(o))
 }
 
 pub(super) fn retransmit_burst(o: &Occurrence) -> String {
     let (again, of) = (number(o, "retransmits"), number(o, "segments"));
-    format!(
-        "{}: {again} of {of} segments {} were sent again within {}",
-        o.subject(),
-        Way(o),
-        Micros(number(o, "window_us"))
-    )
+    // The samples that count what was sent may lag behind.
+    let of = if of > again { format!(" of {of}") } else { String::new() };
+    let within = Micros(number(o, "window_us"));
+    format!("{}: {again}{of} segments {} were sent again within {within}", o.subject(), Way(o))
 }
 
 fn number(o: &Occurrence, key: &str) -> u64 {
@@ -80,7 +81,8 @@ fn syns(o: &Occurrence) -> String {
 fn times(o: &Occurrence) -> String {
     match o.baseline {
         Some(Normal { mean, ratio: Some(ratio), .. }) => {
-            format!(", {ratio} times its normal {}", Micros(mean))
+            let places = usize::from(ratio < 10.0);
+            format!(", {ratio:.places$} times its normal {}", Micros(mean))
         }
         _ => String::new(),
     }

@@ -1,0 +1,378 @@
+//! From the bytes of the ring to the lines that leave the node: each kind as it is told and as the schema has it,
+//! and counts that add up whatever comes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+#[path = "pipeline/line.rs"]
+mod line;
+#[path = "pipeline/record.rs"]
+mod record;
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use jsonschema::Validator;
+use line::{Line, QUEUE, count};
+use proptest::prelude::*;
+use record::{KINDS, TIME_NS, WAYS, event, normal, owned, plausible};
+use serde_json::{Value, json};
+use tapio_common::network::{
+    NetworkEvent,
+    direction::{INBOUND, OUTBOUND, UNKNOWN},
+    kind,
+};
+
+const SECOND: u64 = 1_000_000_000;
+const SIZE: usize = size_of::<NetworkEvent>();
+
+static SCHEMA: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../../docs/occurrence.schema.json")).unwrap());
+static VALIDATOR: LazyLock<Validator> =
+    LazyLock::new(|| jsonschema::options().should_validate_formats(true).build(&SCHEMA).unwrap());
+
+#[track_caller]
+fn conforms(occurrence: &Value) {
+    let errors: Vec<_> =
+        VALIDATOR.iter_errors(occurrence).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{occurrence:#}");
+}
+
+/// The one occurrence of an event, which conforms.
+async fn told(event: &NetworkEvent) -> Value {
+    told_on(&mut Line::new(), event).await
+}
+
+async fn told_on(line: &mut Line, event: &NetworkEvent) -> Value {
+    line.event(event);
+    line.tick(TIME_NS + 2 * SECOND);
+    let [occurrence] = line.occurrences().await.try_into().unwrap();
+    conforms(&occurrence);
+    occurrence
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_conforms_either_way_in_both_families_with_and_without_owner() {
+    let mut line = Line::new();
+    let mut types = BTreeMap::new();
+    for kind in KINDS {
+        for (direction, local, remote) in WAYS {
+            for pid in [0, 4242] {
+                line.fold = tapio_agent::pipeline::fold::Fold::new(SECOND, SECOND);
+                let event = plausible(kind, direction, local, remote);
+                let event = if pid == 0 { event } else { owned(event, line.cgroup_id, pid, b"checkout") };
+                let occurrence = told_on(&mut line, &event).await;
+                assert_eq!(occurrence.get("process").is_some(), pid != 0);
+                assert_eq!(occurrence.get("workload").is_some(), pid != 0);
+                *types.entry(occurrence["type"].as_str().unwrap().to_owned()).or_insert(0) += 1;
+            }
+        }
+    }
+    let known: Vec<&str> = SCHEMA["properties"]["type"]["enum"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t.as_str().unwrap())
+        .collect();
+    assert_eq!(types.len(), known.len());
+    assert!(known.iter().all(|name| types.get(*name) == Some(&8)), "{types:?}");
+    assert_eq!(line.events(), 64);
+    assert_eq!(line.metric("tapio_unattributed_total", &[]), 32);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schema_refuses_what_it_should() {
+    let good = told(&plausible(kind::RTT_SPIKE, OUTBOUND, WAYS[0].1, WAYS[0].2)).await;
+    let wrong: [(&str, Value); 7] = [
+        ("/data/surprise", json!(1)),
+        ("/data/rtt_us", json!("41000")),
+        ("/data/direction", json!("sideways")),
+        ("/type", json!("network.unheard_of")),
+        ("/peer/address", json!("10.0.0")),
+        ("/outcome", json!("failure")),
+        ("/id", json!("short")),
+    ];
+    for (place, value) in wrong {
+        let mut bad = good.clone();
+        let (parent, key) = place.rsplit_once('/').unwrap();
+        bad.pointer_mut(parent).unwrap()[key] = value;
+        assert!(!VALIDATOR.is_valid(&bad), "{place}");
+    }
+    for key in ["data", "baseline", "peer", "id"] {
+        let mut bad = good.clone();
+        bad.as_object_mut().unwrap().remove(key);
+        assert!(!VALIDATOR.is_valid(&bad), "without {key}");
+    }
+}
+
+/// The examples of the documentation were told by a real agent once; they are to stay what one would tell.
+#[test]
+fn documented_examples_conform() {
+    let pages = [include_str!("../../README.md"), include_str!("../../docs/observers.md")];
+    let examples = pages.iter().flat_map(|page| page.lines()).filter(|line| line.starts_with("{\"id\""));
+    let examples: Vec<Value> = examples.map(|line| serde_json::from_str(line).unwrap()).collect();
+    examples.iter().for_each(conforms);
+    assert_eq!(examples.len(), 9);
+}
+
+/// What people read. Whose it is and where to stands in each; the rest is particular.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages() {
+    let outbound = |kind| plausible(kind, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
+    let inbound = |kind| plausible(kind, INBOUND, "10.0.0.1:443", "10.0.0.7:43210");
+    let v6 = |kind| plausible(kind, OUTBOUND, "[2001:db8::1]:43210", "[2001:db8::7]:6379");
+    let shift = outbound(kind::RTT_SHIFT);
+    let cases = [
+        (outbound(kind::RTT_SPIKE), "curl[4242]: RTT to 10.0.0.7:6379 is 41 ms, 8.2 times its normal 5.0 ms"),
+        (
+            inbound(kind::RTT_SPIKE),
+            "curl[4242]: RTT from 10.0.0.7 to port 443 is 41 ms, 8.2 times its normal 5.0 ms",
+        ),
+        (shift, "curl[4242]: RTT to 10.0.0.7:6379 has been 41 ms for 1.5 s, 8.2 times its normal 5.0 ms"),
+        (
+            NetworkEvent { certain_us: 6_000, ..shift },
+            "curl[4242]: RTT to 10.0.0.7:6379 has been 41 ms for 1.5 s, 8.2 times its normal 5.0 ms: the network, or the peer's answers",
+        ),
+        (
+            NetworkEvent { value_us: 900, certain_us: 900, baseline: normal(90_000), ..shift },
+            "curl[4242]: RTT to 10.0.0.7:6379 has been 900 us for 1.5 s, down from 90 ms",
+        ),
+        (
+            NetworkEvent { value_us: 45_146, baseline: normal(14), ..shift },
+            "curl[4242]: RTT to 10.0.0.7:6379 has been 45 ms for 1.5 s, 3225 times its normal 14 us",
+        ),
+        (
+            outbound(kind::CONNECTION_REFUSED),
+            "curl[4242]: connection to 10.0.0.7:6379 was refused: nothing listens there, or it is rejected",
+        ),
+        (
+            v6(kind::CONNECTION_TIMEOUT),
+            "curl[4242]: connection to [2001:db8::7]:6379 timed out after 3.0 s: no answer to 2 SYNs",
+        ),
+        (
+            NetworkEvent { errno: 0, ..outbound(kind::CONNECTION_TIMEOUT) },
+            "curl[4242]: gave up connecting to 10.0.0.7:6379 after 3.0 s: no answer to 2 SYNs",
+        ),
+        (
+            outbound(kind::CONNECTION_UNREACHABLE),
+            "curl[4242]: connection to 10.0.0.7:6379 failed: host unreachable",
+        ),
+        (
+            NetworkEvent { errno: 101, ..v6(kind::CONNECTION_UNREACHABLE) },
+            "curl[4242]: connection to [2001:db8::7]:6379 failed: network unreachable",
+        ),
+        (
+            inbound(kind::CONNECTION_RESET),
+            "curl[4242]: connection from 10.0.0.7 to port 443 was reset by the peer after 1001 bytes sent, 300 received",
+        ),
+        (
+            outbound(kind::CONNECT_SLOW),
+            "curl[4242]: connecting to 10.0.0.7:6379 took 120 ms, 10 times its normal 12 ms",
+        ),
+        (
+            NetworkEvent { value_us: 1_020_078, retransmits: 1, ..outbound(kind::CONNECT_SLOW) },
+            "curl[4242]: connecting to 10.0.0.7:6379 took 1.0 s, 85 times its normal 12 ms, with 2 SYNs",
+        ),
+        (
+            outbound(kind::RETRANSMIT_BURST),
+            "curl[4242]: 20 of 181 segments to 10.0.0.7:6379 were sent again within 254 ms",
+        ),
+        (
+            NetworkEvent { segments: 12, ..outbound(kind::RETRANSMIT_BURST) },
+            "curl[4242]: 20 segments to 10.0.0.7:6379 were sent again within 254 ms",
+        ),
+    ];
+    for (event, message) in cases {
+        let occurrence = told(&owned(event, 0, 4242, b"curl")).await;
+        assert_eq!(occurrence["message"], message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_occurrence_is_whole() {
+    let mut line = Line::new();
+    let mut event = plausible(kind::RTT_SHIFT, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
+    event.header.held_back = 3;
+    let event = owned(event, line.cgroup_id, 4242, b"checkout");
+    let mut occurrence = told_on(&mut line, &event).await;
+    let said = occurrence.as_object_mut().unwrap();
+    assert!(said.remove("id").is_some() && said.remove("timestamp").is_some());
+    let id = "9b2c8089b3b0e4b3b0bafc4177382a788e0a7e446cc1c1be1e7a0872945d4232";
+    assert_eq!(
+        occurrence,
+        json!({
+            "source": "tapio", "type": "network.rtt_shift", "severity": "warning", "outcome": "unknown",
+            "message": "9b2c8089b3b0 (checkout): RTT to 10.0.0.7:6379 has been 41 ms for 1.5 s, 8.2 times its normal 5.0 ms",
+            "node": "node-a",
+            "workload": {
+                "pod_uid": "4f93bb12-5e82-afe0-0791-1dab3df5704b", "container_id": id, "runtime": "containerd"
+            },
+            "process": { "pid": 4242, "comm": "checkout" },
+            "peer": { "address": "10.0.0.7", "port": 6379 },
+            "data": {
+                "rtt_us": 41_000, "certain_us": 40_000, "since_ms": 1_500,
+                "local_address": "10.0.0.1", "local_port": 43_210, "direction": "outbound"
+            },
+            "baseline": {
+                "mean": 5_000, "deviation": event.baseline.deviation(), "unit": "us", "samples": 40, "ratio": 8.2
+            },
+            "count": 4,
+        })
+    );
+}
+
+/// What is not known is absent, and still conforms.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_known_is_absent() {
+    let mut event = event(kind::CONNECTION_TIMEOUT, UNKNOWN, "0.0.0.0:0", "10.0.0.7:6379");
+    event.retransmits = 1;
+    let occurrence = told(&event).await;
+    assert_eq!(occurrence["data"], json!({ "elapsed_us": 0, "syns": 2 }));
+    assert_eq!(
+        occurrence["message"],
+        "unknown process: gave up connecting to 10.0.0.7:6379 after 0 us: no answer to 2 SYNs"
+    );
+    for key in ["process", "workload", "baseline", "cluster"] {
+        assert_eq!(occurrence.get(key), None);
+    }
+}
+
+#[test]
+fn what_is_no_event_is_counted() {
+    let good = plausible(kind::RTT_SPIKE, OUTBOUND, WAYS[0].1, WAYS[0].2);
+    let good = bytemuck::bytes_of(&good);
+    let mut line = Line::new();
+    line.record(&[]);
+    line.record(&good[..SIZE - 1]);
+    line.record(&[good, &[0]].concat());
+    for kind in [0, 9, u32::MAX] {
+        let mut event: NetworkEvent = bytemuck::pod_read_unaligned(good);
+        event.kind = kind;
+        line.event(&event);
+    }
+    assert_eq!((line.events(), line.malformed(), line.anomalies()), (6, 6, 0));
+    line.record(good);
+    line.finish();
+    assert_eq!((line.events(), line.malformed(), line.anomalies()), (7, 6, 1));
+}
+
+/// A storm of one sort is an occurrence at once and a follow-up, with all of it in their counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_folds_and_adds_up() {
+    let mut line = Line::new();
+    let mut event = owned(
+        plausible(kind::CONNECTION_REFUSED, OUTBOUND, "10.0.0.1:0", "10.0.0.7:6379"),
+        line.cgroup_id,
+        4242,
+        b"curl",
+    );
+    for nth in 0..100_000_u64 {
+        event.header.held_back = u32::from(nth % 10 == 9);
+        event.value_us = nth;
+        line.event(&event);
+    }
+    let first = line.occurrences().await;
+    assert_eq!(count(&first), 1);
+    line.finish();
+    let follow_up = line.occurrences().await;
+    assert_eq!((follow_up.len(), count(&follow_up)), (1, 109_999));
+    assert_eq!(follow_up[0]["data"]["elapsed_us"], 99_999, "the worst");
+    assert_eq!((line.events(), line.malformed(), line.anomalies()), (100_000, 0, 110_000));
+    assert_eq!((line.folded(), line.queue_full()), (109_999, 0));
+    first.iter().chain(&follow_up).for_each(conforms);
+}
+
+/// A scan of all ports, by one process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_scan_is_a_handful_and_adds_up() {
+    let mut line = Line::new();
+    let template = plausible(kind::CONNECTION_REFUSED, OUTBOUND, "10.0.0.1:0", "10.0.0.7:1");
+    let mut event = owned(template, 0, 4242, b"nmap");
+    for port in 1..=65_535 {
+        event.remote_port = port;
+        line.event(&event);
+    }
+    let at_once = line.occurrences().await;
+    assert_eq!(at_once.len(), 17);
+    assert_eq!(line.anomalies(), count(&at_once) + line.folded());
+    line.finish();
+    let later = line.occurrences().await;
+    assert_eq!(count(&at_once) + count(&later), 65_535);
+}
+
+/// More owners at once than anybody names in time: what the queue cannot hold is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_queue_cannot_hold_is_counted() {
+    let mut line = Line::new();
+    let event = plausible(kind::CONNECTION_REFUSED, OUTBOUND, "10.0.0.1:0", "10.0.0.7:6379");
+    let owners = QUEUE as u64 + 1000;
+    for pid in 1..=owners {
+        line.event(&owned(event, 0, 1, format!("w{pid}").as_bytes()));
+    }
+    let at_once = line.occurrences().await;
+    assert_eq!((at_once.len(), line.queue_full()), (QUEUE, 1000));
+    assert_eq!(line.anomalies(), count(&at_once) + line.folded() + line.queue_full());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spike_that_becomes_a_level_is_told_as_the_level() {
+    let mut line = Line::new();
+    let spike = plausible(kind::RTT_SPIKE, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
+    let mut shift = plausible(kind::RTT_SHIFT, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
+    shift.header.time_ns += SECOND;
+    line.event(&spike);
+    line.tick(TIME_NS + SECOND);
+    line.event(&shift);
+    line.tick(TIME_NS + 9 * SECOND);
+    let told = line.occurrences().await;
+    assert_eq!(told.iter().map(|o| &o["type"]).collect::<Vec<_>>(), ["network.rtt_shift"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spike_alone_is_told_after_two_seconds_as_the_highest() {
+    let mut line = Line::new();
+    let mut spike = plausible(kind::RTT_SPIKE, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
+    let elsewhere = plausible(kind::RTT_SHIFT, OUTBOUND, "10.0.0.1:43211", "10.0.0.8:6379");
+    line.event(&spike);
+    (spike.value_us, spike.header.time_ns) = (90_000, TIME_NS + SECOND);
+    line.event(&spike);
+    (spike.value_us, spike.header.time_ns) = (60_000, TIME_NS + SECOND);
+    line.event(&spike);
+    line.event(&elsewhere);
+    line.tick(TIME_NS + 2 * SECOND - 1);
+    let at_once = line.occurrences().await;
+    assert_eq!(at_once.iter().map(|o| &o["type"]).collect::<Vec<_>>(), ["network.rtt_shift"]);
+    line.tick(TIME_NS + 2 * SECOND);
+    let [told] = line.occurrences().await.try_into().unwrap();
+    assert_eq!((&told["data"]["rtt_us"], &told["count"]), (&json!(90_000), &json!(3)));
+}
+
+proptest! {
+    /// Whatever the ring holds, nothing panics, nothing is lost, and what is told is JSON.
+    #[test]
+    fn any_bytes_are_counted(
+        records in prop::collection::vec(
+            prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..2 * SIZE),
+                (prop::collection::vec(any::<u8>(), SIZE), 0_u32..12).prop_map(|(mut bytes, kind)| {
+                    bytes[40..44].copy_from_slice(&kind.to_ne_bytes());
+                    bytes
+                }),
+            ],
+            0..32,
+        )
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut line = Line::new();
+        let (mut malformed, mut anomalies) = (0, 0);
+        for record in &records {
+            line.record(record);
+            match bytemuck::try_pod_read_unaligned::<NetworkEvent>(record) {
+                Ok(event) if KINDS.contains(&event.kind) => anomalies += 1 + u64::from(event.header.held_back),
+                _ => malformed += 1,
+            }
+        }
+        line.finish();
+        prop_assert_eq!(line.events(), records.len() as u64);
+        prop_assert_eq!((line.malformed(), line.anomalies()), (malformed, anomalies));
+        let told = runtime.block_on(line.occurrences());
+        prop_assert_eq!(count(&told), anomalies);
+    }
+}
