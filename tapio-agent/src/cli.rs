@@ -94,7 +94,7 @@ where
 /// Learns in the kernel what is normal for this node's workloads, and reports what is not.
 ///
 /// Without a command it observes until it is stopped. What it finds, an occurrence, says what happened, how far
-/// from normal, to whom, and who was on the other side. It goes to standard output unless another sink is given.
+/// from normal, to whom, and who was on the other side. It goes to standard output, or to the sinks that are given.
 #[derive(Debug, Parser)]
 #[command(name = "tapio", version, args_conflicts_with_subcommands = true, after_long_help = EPILOGUE)]
 struct Tapio {
@@ -181,7 +181,7 @@ struct Settings {
     polku: Option<String>,
     /// On standard output: json, pretty, none or auto [default: auto]
     ///
-    /// auto is pretty on a terminal, json elsewhere, and none where another sink is given.
+    /// auto is pretty on a terminal; elsewhere json, or none where another sink is given.
     #[arg(long, value_name = "FORM", help_heading = "Sinks")]
     output: Option<String>,
     /// Read settings from this YAML file; `tapio config` prints one

@@ -30,8 +30,8 @@ settings! {
     pub struct Config {
         /// The observers that run.
         pub observers: Observers = Observers::default(),
-        /// What goes to standard output: JSON lines, or a form for people. `auto` is pretty on a terminal, json
-        /// elsewhere, and none where another sink is given.
+        /// What goes to standard output: JSON lines, or a form for people. `auto` is pretty on a terminal; elsewhere
+        /// it is json, or none where another sink is given.
         pub output: Output = Output::Auto,
         /// The POLKU gateway that gets the occurrences.
         pub polku: Polku = Polku::default(),
@@ -212,8 +212,8 @@ impl Config {
     #[must_use]
     pub const fn output(&self, terminal: bool) -> Output {
         match self.output {
-            Output::Auto if self.polku.endpoint.0.is_some() => Output::None,
             Output::Auto if terminal => Output::Pretty,
+            Output::Auto if self.polku.endpoint.0.is_some() => Output::None,
             Output::Auto => Output::Json,
             given => given,
         }

@@ -303,7 +303,7 @@ fn standard_output_is_what_suits() {
         (Config::default().output(true), Config::default().output(false)),
         (Output::Pretty, Output::Json)
     );
-    assert_eq!((polku.output(true), polku.output(false)), (Output::None, Output::None));
+    assert_eq!((polku.output(true), polku.output(false)), (Output::Pretty, Output::None));
     let both = environment(&[("POLKU_ENDPOINT", "polku:50051"), ("TAPIO_OUTPUT", "json")]).unwrap();
     assert_eq!(both.output(true), Output::Json);
 }
