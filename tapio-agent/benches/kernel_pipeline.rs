@@ -55,7 +55,7 @@ fn pipeline_round() -> anyhow::Result<f64> {
     let built = Built::new::<Network>(&Default::default());
     let metrics = Arc::new(Metrics::default());
     let (anomalies, _queue) = mpsc::channel(1);
-    let stage = Stage { observer: built.name, anomalies, metrics: Arc::clone(&metrics) };
+    let stage = Stage::new(built.name, anomalies, &metrics);
     let (tree, cgroup_id) = container()?;
     let flag = Flag { name: "", path: "cgroup_root", text: tree.path().display().to_string() };
     let mut identity = Identity::new(&Config::load(None, [], &[flag])?);

@@ -100,8 +100,7 @@ async fn observe(
     let shared = Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone()));
 
     for (at, (built, events)) in supervised.into_iter().enumerate() {
-        let stage =
-            Stage { observer: built.name, anomalies: anomalies.clone(), metrics: Arc::clone(&metrics) };
+        let stage = Stage::new(built.name, anomalies.clone(), &metrics);
         let fold = Fold::new(config.fold.window.as_ns(), config.fold.max_window.as_ns());
         let supervisor =
             Supervisor { stage, built, shared: Arc::clone(&shared), at, stopped: stopped.clone() };
@@ -181,13 +180,13 @@ impl Supervisor {
             let why = panic_text(panic.as_ref());
             tracing::error!(observer = self.built.name, why, restart_in = ?pause, "the observer crashed");
             // The record that it crashed on is gone: another one like it would crash it again.
-            self.stage.metrics.dropped("record", "crash", 1);
+            self.shared.metrics.dropped("record", "crash", 1);
             self.shared.set(self.at, State::Failed(why));
             let stopping =
                 tokio::time::timeout(pause, self.stopped.clone().wait_for(|stop| *stop)).await.is_ok();
             pause = (pause * 2).min(RESTART[1]);
             self.shared.restarted(self.at);
-            self.stage.metrics.restarted(self.built.name);
+            self.shared.metrics.restarted(self.built.name);
             if stopping {
                 tracing::debug!(observer = self.built.name, "runs once more, for what is left in its ring");
             }

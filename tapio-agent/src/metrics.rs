@@ -87,9 +87,10 @@ struct OfProgram {
 }
 
 impl Metrics {
-    /// One event read from an observer's ring.
-    pub fn event(&self, observer: &'static str) {
-        self.events.get_or_create(&OfObserver { observer }).inc();
+    /// Counts the events read from an observer's ring.
+    #[must_use]
+    pub fn events(&self, observer: &'static str) -> Counter {
+        self.events.get_or_create_owned(&OfObserver { observer })
     }
 
     /// `count` anomalies of one type.

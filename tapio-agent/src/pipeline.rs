@@ -4,6 +4,7 @@ pub mod fold;
 
 use std::{sync::Arc, time::Duration};
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 use ulid::Ulid;
 
@@ -25,15 +26,21 @@ const BURST: usize = 1024;
 /// The first half, one a task and observer: from its ring to the queue of anomalies.
 #[derive(Debug)]
 pub struct Stage {
-    /// The observer's name.
-    pub observer: &'static str,
-    /// Where anomalies go.
-    pub anomalies: mpsc::Sender<Anomaly>,
+    observer: &'static str,
+    anomalies: mpsc::Sender<Anomaly>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Kept at hand: it counts each event.
+    events: Counter,
 }
 
 impl Stage {
+    /// Of the observer of this name, to this queue.
+    #[must_use]
+    pub fn new(observer: &'static str, anomalies: mpsc::Sender<Anomaly>, metrics: &Arc<Metrics>) -> Self {
+        Self { observer, anomalies, metrics: Arc::clone(metrics), events: metrics.events(observer) }
+    }
+
     /// Runs until `stop` says so; then takes what is left in the ring.
     pub async fn run(
         &self,
@@ -93,7 +100,7 @@ impl Stage {
 
     /// One record: what it means is added to `out`.
     pub fn observe(&self, record: &[u8], judge: &mut dyn Judge, out: &mut Vec<Anomaly>) {
-        self.metrics.event(self.observer);
+        self.events.inc();
         if let Err(malformed) = judge.observe(record, out) {
             self.metrics.dropped("record", "malformed", 1);
             tracing::warn!(observer = self.observer, %malformed, "an event cannot be read");

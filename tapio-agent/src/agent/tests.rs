@@ -69,7 +69,7 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
         Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), Sinks::new(Arc::clone(&metrics), 1)));
     let (stop, stopped) = watch::channel(false);
     let (anomalies, _queue) = mpsc::channel(1);
-    let stage = Stage { observer: built.name, anomalies, metrics: Arc::clone(&metrics) };
+    let stage = Stage::new(built.name, anomalies, &metrics);
     let supervisor = Supervisor { stage, built, shared: Arc::clone(&shared), at: 0, stopped };
     let task = tokio::spawn(supervisor.run(events, Fold::new(1, 1)));
 

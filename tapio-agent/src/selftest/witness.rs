@@ -89,8 +89,7 @@ impl Witness {
         for (built, mut programs) in attached.loaded {
             let mut events = programs.events()?;
             loaded.push((built.name, programs));
-            let stage =
-                Stage { observer: built.name, anomalies: anomalies.clone(), metrics: Arc::clone(&metrics) };
+            let stage = Stage::new(built.name, anomalies.clone(), &metrics);
             let mut fold = Fold::new(config.fold.window.as_ns(), config.fold.max_window.as_ns());
             let mut stopped = stopped.clone();
             stages.spawn(async move {

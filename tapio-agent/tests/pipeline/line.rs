@@ -48,7 +48,7 @@ impl Line {
         Self {
             judge: Built::new::<Network>(&Default::default()).judge(),
             fold: Fold::new(30 * SECOND, 600 * SECOND),
-            stage: Stage { observer: "network", anomalies, metrics: Arc::new(Metrics::default()) },
+            stage: Stage::new("network", anomalies, &Arc::new(Metrics::default())),
             queue,
             cgroup_id,
             identity: Identity::new(&config),
