@@ -34,7 +34,7 @@ const SOONEST_DELAYED_US: u32 = 25_000;
 const LATEST_DELAYED_US: u32 = 50_000;
 
 /// Round trips per destination: sets of [`WAYS`], found by hash. Not a hash map: a socket remembers the place of
-/// its path, and the lookup of a place is three instructions where that of a key is a call of 40 ns.
+/// its path, and the lookup of a place is a few instructions where that of a key is a call.
 #[map]
 static PATHS: Array<Path> = Array::with_max_entries(MAX_DESTINATIONS, 0);
 
