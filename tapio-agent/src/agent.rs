@@ -176,8 +176,14 @@ impl Supervisor {
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
             let stage = self.stage.run(&mut events, judge.as_mut(), &mut fold, stop);
-            let Err(panic) = AssertUnwindSafe(stage).catch_unwind().await else { return };
-            let why = panic_text(panic.as_ref());
+            let why = match AssertUnwindSafe(stage).catch_unwind().await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    tracing::error!(observer = self.built.name, %error, "the ring cannot be waited for");
+                    return self.shared.set(self.at, State::Failed(error.to_string()));
+                }
+                Err(panic) => panic_text(panic.as_ref()),
+            };
             tracing::error!(observer = self.built.name, why, restart_in = ?pause, "the observer crashed");
             // The record that it crashed on is gone: another one like it would crash it again.
             self.shared.metrics.dropped("record", "crash", 1);

@@ -2,7 +2,7 @@
 
 pub mod fold;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
@@ -42,13 +42,16 @@ impl Stage {
     }
 
     /// Runs until `stop` says so; then takes what is left in the ring.
+    ///
+    /// # Errors
+    /// The ring cannot be waited for.
     pub async fn run(
         &self,
         events: &mut Events,
         judge: &mut dyn Judge,
         fold: &mut Fold,
         stop: impl Future<Output = ()>,
-    ) {
+    ) -> io::Result<()> {
         let mut stop = std::pin::pin!(stop);
         let mut tick = tokio::time::interval(TICK);
         let mut out = Vec::new();
@@ -66,10 +69,7 @@ impl Stage {
                 }
                 () = tokio::task::yield_now(), if more => more = self.take(events, judge, fold, &mut out),
                 ready = events.ready(), if !more => {
-                    if let Err(error) = ready {
-                        tracing::error!(observer = self.observer, %error, "the ring cannot be waited for");
-                        return;
-                    }
+                    ready?;
                     more = true;
                 }
             }
@@ -79,6 +79,7 @@ impl Stage {
         self.admit(&mut out, fold);
         fold.finish(&mut out);
         self.send(&mut out);
+        Ok(())
     }
 
     /// Takes records out of the ring; true if there may be more than a burst of them.

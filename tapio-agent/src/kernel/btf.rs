@@ -63,7 +63,9 @@ impl<'a> Types<'a> {
                     word(this.types, at).and_then(|name| this.string(name)).ok_or(Absent::Malformed)?;
                 this.structs.entry(name).or_insert(this.starts.len() as u32);
             }
-            at += 12 + extra(info).ok_or(Absent::Malformed)?;
+            // A kind from the future: what stands after it is not known, what stood before it is.
+            let Some(extra) = extra(info) else { break };
+            at += 12 + extra;
         }
         Ok(this)
     }

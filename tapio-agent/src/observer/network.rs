@@ -127,8 +127,8 @@ impl Observer for Network {
         match event.kind {
             kind::RTT_SPIKE => self.wait(Path::of(&event), anomaly, out),
             kind::RTT_SHIFT => {
-                self.waiting.remove(&Path::of(&event));
-                out.push(anomaly);
+                let spikes = self.waiting.remove(&Path::of(&event)).map_or(0, |spike| spike.count);
+                out.push(Anomaly { count: anomaly.count + spikes, ..anomaly });
             }
             _ => out.push(anomaly),
         }
@@ -165,7 +165,9 @@ impl Network {
 impl Path {
     fn of(event: &NetworkEvent) -> Self {
         let (remote, port) = (address(event.remote), service_port(event));
-        Self { remote, port, direction: event.direction, netns: event.netns }
+        // As the kernel's key: each network namespace has a loopback of its own.
+        let netns = if remote.is_loopback() { event.netns } else { 0 };
+        Self { remote, port, direction: event.direction, netns }
     }
 }
 
@@ -205,7 +207,10 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         detail: u32::from(service_port(event)),
         data: data(event),
         baseline: normal(event),
-        magnitude: event.value_us,
+        magnitude: match event.kind {
+            kind::RETRANSMIT_BURST => u64::from(event.retransmits),
+            _ => event.value_us,
+        },
         count: 1 + u64::from(header.held_back),
         message,
     })
@@ -284,7 +289,7 @@ fn normal(event: &NetworkEvent) -> Option<Normal> {
         kind::RTT_SPIKE | kind::RTT_SHIFT | kind::CONNECT_SLOW => (event.value_us, "us"),
         kind::RETRANSMIT_BURST => {
             let share = u64::from(event.retransmits) * 1024 / u64::from(event.segments.max(1));
-            (share, "1/1024")
+            (share.min(1024), "1/1024")
         }
         _ => return None,
     };

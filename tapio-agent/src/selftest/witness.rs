@@ -97,7 +97,10 @@ impl Witness {
                     // An error means that the witness is gone: stopped as well.
                     let _ = stopped.wait_for(|stop| *stop).await;
                 };
-                stage.run(&mut events, built.judge().as_mut(), &mut fold, stop).await;
+                let ended = stage.run(&mut events, built.judge().as_mut(), &mut fold, stop).await;
+                if let Err(error) = ended {
+                    tracing::error!(observer = built.name, %error, "the ring cannot be waited for");
+                }
             });
         }
         stages.spawn(report(queue, Identity::new(config), metrics, reported));

@@ -120,7 +120,8 @@ pub(crate) fn retransmit(sk: *const u8) {
     let now_share = share(burst.retransmits, sent);
     // Judged on a copy: a window teaches once, when it is over. A path without a past is clean.
     let mut copy = burst.share;
-    if now_share < settings.retransmit_min_share || teach_share(&mut copy, now_share, now) == NORMAL {
+    let over = now_share > copy.mean() && now_share >= settings.retransmit_min_share;
+    if !over || teach_share(&mut copy, now_share, now) == NORMAL {
         return run.normal();
     }
     if burst.said != 0 {
