@@ -94,7 +94,7 @@ fn container() -> anyhow::Result<(TempDir, u64)> {
 fn refused() -> NetworkEvent {
     let mut event: NetworkEvent = bytemuck::Zeroable::zeroed();
     event.header.time_ns = tapio_agent::clock::boot_ns();
-    event.header.comm[..5].copy_from_slice(b"bench");
+    event.header.comm = (*b"bench\0\0\0\0\0\0\0\0\0\0\0").into();
     event.kind = kind::CONNECTION_REFUSED;
     event.direction = direction::OUTBOUND;
     event.local = std::net::Ipv4Addr::new(10, 0, 0, 7).to_ipv6_mapped().octets();

@@ -26,7 +26,25 @@ pub struct Header {
     /// How many events of the same key the cool-down held back since the last one.
     pub held_back: u32,
     /// Owner: command name, padded with zeros; all zero where it is not known.
-    pub comm: [u8; 16],
+    pub comm: Comm,
+}
+
+/// A command name as the kernel keeps it: 15 bytes at most, padded with zeros. Two words, since bytes would be
+/// copied, and kept on a kernel program's stack, one by one.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Comm([u64; 2]);
+
+impl From<[u8; 16]> for Comm {
+    fn from(bytes: [u8; 16]) -> Self {
+        bytemuck::cast(bytes)
+    }
+}
+
+impl From<Comm> for [u8; 16] {
+    fn from(comm: Comm) -> Self {
+        bytemuck::cast(comm)
+    }
 }
 
 /// A record that a kernel program puts into its ring buffer.
@@ -118,7 +136,7 @@ pub struct CooldownKey {
     /// Owner's cgroup.
     pub cgroup_id: u64,
     /// Owner's command name.
-    pub comm: [u8; 16],
+    pub comm: Comm,
     /// What it is about: an address.
     pub subject: [u8; 16],
     /// More of what it is about: a port.

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Event, Header,
+    Comm, Event, Header,
     baseline::{Baseline, Limits},
 };
 
@@ -207,7 +207,7 @@ pub struct Owner {
     /// 1 for a socket of the agent itself, which is never judged.
     pub own: u32,
     /// Command name; all zero where it is not known.
-    pub comm: [u8; 16],
+    pub comm: Comm,
 }
 
 /// Who listens on a port.

@@ -16,7 +16,7 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
 pub use tapio_common::{ABSENT, Agent};
-use tapio_common::{Cooldown, CooldownKey, Counts, Event};
+use tapio_common::{Comm, Cooldown, CooldownKey, Counts, Event};
 
 /// Programs that one object may hold.
 const MAX_PROGRAMS: u32 = 16;
@@ -102,7 +102,7 @@ pub struct Current {
     /// Process id in the root pid namespace.
     pub pid: u32,
     /// Command name.
-    pub comm: [u8; 16],
+    pub comm: Comm,
     /// It is the agent.
     pub is_agent: bool,
 }
@@ -125,7 +125,7 @@ impl Current {
             // SAFETY: takes nothing.
             cgroup_id: unsafe { bpf_get_current_cgroup_id() },
             pid: (bpf_get_current_pid_tgid() >> 32) as u32,
-            comm: bpf_get_current_comm().unwrap_or_default(),
+            comm: bpf_get_current_comm().unwrap_or_default().into(),
             is_agent: same_namespace && u64::from(seen.tgid) == agent.pid,
         }
     }

@@ -202,7 +202,7 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         time_ns: header.time_ns,
         cgroup_id: header.cgroup_id,
         pid: header.pid,
-        comm: header.comm,
+        comm: header.comm.into(),
         peer: Some((address(event.remote), event.remote_port)),
         detail: u32::from(service_port(event)),
         data: data(event),

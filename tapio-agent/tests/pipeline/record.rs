@@ -63,7 +63,9 @@ pub(crate) fn plausible(kind: u32, direction: u32, local: &str, remote: &str) ->
 /// Of a process in a control group.
 pub(crate) fn owned(mut event: NetworkEvent, cgroup_id: u64, pid: u32, comm: &[u8]) -> NetworkEvent {
     (event.header.cgroup_id, event.header.pid) = (cgroup_id, pid);
-    event.header.comm[..comm.len()].copy_from_slice(comm);
+    let mut padded = [0; 16];
+    padded[..comm.len()].copy_from_slice(comm);
+    event.header.comm = padded.into();
     event
 }
 
