@@ -113,12 +113,13 @@ fn warnings(said: &str) -> Vec<String> {
 }
 
 /// A target directory of its own, since the outer cargo holds the lock on the usual one; next to that one's
-/// profiles, so that debug and release builds share it.
+/// profiles, so that all builds share it: the same object is embedded whatever processor the agent is for.
 fn target_directory(out: &Path) -> Result<PathBuf, Failure> {
-    // <target>/<profile>/build/<package>/out
-    let target =
+    // <target>/<profile>/build/<package>/out, or <target>/<triple>/<profile>/... where --target is given
+    let above =
         out.ancestors().nth(4).ok_or_else(|| Failure::Line(format!("odd OUT_DIR {}", out.display())))?;
-    Ok(target.join("bpf"))
+    let triple = env::var_os("TARGET").filter(|triple| above.ends_with(triple));
+    Ok(if triple.is_some() { above.with_file_name("bpf") } else { above.join("bpf") })
 }
 
 /// The table of objects. An ELF parser reads 64-bit fields in place, so each object is aligned to 8.

@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod executable;
+mod kernel_test;
 mod machine;
 mod run;
 mod setup;
@@ -47,6 +48,16 @@ const TASKS: &[Task] = &[
         about: "Set up and run every test, or those with FILTER in their names.\n\
                 Only the kernel tests run as root, by sudo where needed; without it they are skipped",
         run: test::task,
+    },
+    Task {
+        name: "kernel-test",
+        arguments: "[VERSION...] [--arch=amd64|arm64] [--boot=NAME] [--test=FILTER] [--update] [--bless]",
+        about: "Set up and run the kernel tests on the kernels that users run, in virtual machines: all of the\n\
+                matrix, or these versions (6.1, 6.12.95, newest). Needs no root once QEMU is there.\n\
+                --boot runs one way to boot only: plain, lockdown-integrity, lockdown-confidentiality,\n\
+                cgroup-v1 or cgroup-hybrid; --test those tests with FILTER in their names;\n\
+                --update downloads the kernels anew; --bless keeps what `tapio doctor` says as expected",
+        run: kernel_test::task,
     },
     Task {
         name: "bench",

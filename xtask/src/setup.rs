@@ -169,6 +169,37 @@ fn test_tools() {
     }
 }
 
+/// What boots other kernels on this architecture, Debian's name for it, and builds for it.
+pub(crate) fn emulator(arch: &str, target: &str) -> Result<()> {
+    let mut needed = vec![("depmod", "kmod"), ("xz", "xz-utils")];
+    needed.push(match arch {
+        "arm64" => ("qemu-system-aarch64", "qemu-system-arm"),
+        _ => ("qemu-system-x86_64", "qemu-system-x86"),
+    });
+    if arch == "arm64" && env::consts::ARCH != "aarch64" {
+        needed.push(("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"));
+    }
+    let mut packages: Vec<&str> = needed
+        .iter()
+        .filter(|(tool, _)| machine::program(tool).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if packages.contains(&"gcc-aarch64-linux-gnu") {
+        packages.push("libc6-dev-arm64-cross");
+    }
+    if !packages.is_empty() {
+        say(&format!("other kernels need {}: installing", packages.join(", ")));
+        machine::apt_install(&packages)?;
+    }
+    let library =
+        machine::output(Command::new("rustc").args(["--print", "target-libdir", "--target", target]))?;
+    if !Path::new(library.trim()).is_dir() {
+        say(&format!("Rust's library for {target} is missing: installing it"));
+        machine::run(Command::new("rustup").args(["target", "add", target]))?;
+    }
+    Ok(())
+}
+
 /// The nightly's clippy, for the kernel programs. Without it they are not linted, and `ci` says so.
 fn kernel_clippy() {
     let Ok(toolchain) = toolchain::find() else { return };

@@ -1,0 +1,217 @@
+//! `cargo xtask kernel-test`: the kernel tests on the kernels that users run, each in a virtual machine.
+//!
+//! A guest is a distribution's kernel and an initramfs with nothing but what the tests need; it has no disk and
+//! no network, and says all it has to say on its console. Emulated, so that it runs everywhere.
+
+mod expected;
+mod guest;
+mod image;
+mod kernel;
+mod packages;
+mod report;
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::{
+    expected::Skips,
+    guest::Guest,
+    image::Programs,
+    kernel::Kernel,
+    report::{Row, report},
+};
+use crate::{machine, setup};
+
+/// A processor architecture, with the names that others have for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arch {
+    Amd64,
+    Arm64,
+}
+
+impl Arch {
+    const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
+
+    /// As Debian names it, and as one does on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// As Rust names it.
+    fn target(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-unknown-linux-gnu",
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+
+    /// The kernels to test on where none is named: those of the supported Debian releases and the newest there
+    /// is; of arm64 one, since the programs' code is the same.
+    fn default_kernels(self) -> &'static [&'static str] {
+        match self {
+            Self::Amd64 => &["5.10", "6.1", "6.12", kernel::NEWEST],
+            Self::Arm64 => &["6.12"],
+        }
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|arch| arch.name() == name)
+            .with_context(|| format!("there is no architecture `{name}`; there are `amd64` and `arm64`"))
+    }
+}
+
+/// A way to boot a kernel.
+struct Boot {
+    name: &'static str,
+    /// For the kernel's command line.
+    parameters: &'static str,
+    /// Parts of the names of the tests whose outcome may differ from the plain boot's; all where there are none.
+    tests: &'static [&'static str],
+}
+
+const BOOTS: &[Boot] = &[
+    Boot { name: "plain", parameters: "", tests: &[] },
+    Boot { name: "lockdown-integrity", parameters: "lockdown=integrity", tests: &["lockdown", "refused"] },
+    Boot {
+        name: "lockdown-confidentiality",
+        parameters: "lockdown=confidentiality",
+        tests: &["lockdown", "refused"],
+    },
+    Boot { name: "cgroup-v1", parameters: "tapio.cgroups=v1", tests: &["container", "owner::"] },
+    Boot { name: "cgroup-hybrid", parameters: "tapio.cgroups=hybrid", tests: &["container", "owner::"] },
+];
+
+/// What was asked for.
+#[derive(Default)]
+struct Options {
+    kernels: Vec<String>,
+    arch: Option<Arch>,
+    boot: Option<String>,
+    test: Option<String>,
+    bless: bool,
+    update: bool,
+}
+
+/// `kernel-test [VERSION...] [--arch=amd64|arm64] [--boot=NAME] [--test=FILTER] [--bless] [--update]`
+pub(crate) fn task(arguments: &[String]) -> Result<()> {
+    let options = Options::parse(arguments)?;
+    setup::task(&[])?;
+    let mut rows = Vec::new();
+    for arch in Arch::ALL {
+        let Some(kernels) = options.kernels(arch) else { continue };
+        setup::emulator(arch.name(), arch.target())?;
+        let programs = Programs::build(arch)?;
+        for query in kernels {
+            let kernel = Kernel::get(query, arch, options.update)?;
+            for boot in BOOTS.iter().filter(|boot| options.wants(boot)) {
+                rows.push(test(&kernel, boot, &programs, &options)?);
+            }
+        }
+    }
+    report(&rows)
+}
+
+/// Tests one kernel, booted in one way.
+fn test(kernel: &Kernel, boot: &Boot, programs: &Programs, options: &Options) -> Result<Row> {
+    eprintln!("\n== {} {} {}", kernel.release, kernel.arch.name(), boot.name);
+    let start = Instant::now();
+    let filters: Vec<&str> = match &options.test {
+        Some(filter) => vec![filter],
+        None => boot.tests.to_vec(),
+    };
+    let said = Guest::new(kernel, boot.parameters, programs)?.run(&filters)?;
+    let mut row = Row::new(kernel, boot.name, said, start);
+    expected::doctor(&mut row, options.bless)?;
+    Skips::read()?.judge(&mut row, options.test.is_none());
+    Ok(row)
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self::default();
+        for argument in arguments {
+            match argument.split_once('=') {
+                Some(("--arch", name)) => options.arch = Some(Arch::named(name)?),
+                Some(("--boot", name)) => options.boot = Some(boot_named(name)?),
+                Some(("--test", filter)) => options.test = Some(filter.to_owned()),
+                None if argument == "--bless" => options.bless = true,
+                None if argument == "--update" => options.update = true,
+                None if argument == kernel::NEWEST || argument.starts_with(|c: char| c.is_ascii_digit()) => {
+                    options.kernels.push(argument.clone());
+                }
+                _ => bail!("kernel-test does not know `{argument}`; see `cargo xtask --help`"),
+            }
+        }
+        Ok(options)
+    }
+
+    /// The kernels of an architecture to test on. Versions alone are amd64's.
+    fn kernels(&self, arch: Arch) -> Option<Vec<&str>> {
+        match (self.arch, self.kernels.is_empty()) {
+            (Some(wanted), _) if wanted != arch => None,
+            (None, false) if arch != Arch::Amd64 => None,
+            (_, true) => Some(arch.default_kernels().to_vec()),
+            (_, false) => Some(self.kernels.iter().map(String::as_str).collect()),
+        }
+    }
+
+    fn wants(&self, boot: &Boot) -> bool {
+        self.boot.as_deref().is_none_or(|name| name == boot.name)
+    }
+}
+
+fn boot_named(name: &str) -> Result<String> {
+    if BOOTS.iter().any(|boot| boot.name == name) {
+        return Ok(name.to_owned());
+    }
+    let names: Vec<_> = BOOTS.iter().map(|boot| boot.name).collect();
+    bail!("there is no boot `{name}`; there are {}", names.join(", "))
+}
+
+/// A directory for what is downloaded and made from it.
+fn cache() -> Result<std::path::PathBuf> {
+    machine::tool_root("kernel-test")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options> {
+        Options::parse(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn without_arguments_all_kernels_are_tested() -> Result<()> {
+        let options = parse(&[])?;
+        assert_eq!(options.kernels(Arch::Amd64), Some(vec!["5.10", "6.1", "6.12", "newest"]));
+        assert_eq!(options.kernels(Arch::Arm64), Some(vec!["6.12"]));
+        assert!(BOOTS.iter().all(|boot| options.wants(boot)));
+        Ok(())
+    }
+
+    #[test]
+    fn one_kernel_can_be_named() -> Result<()> {
+        let options = parse(&["6.1", "--boot=plain"])?;
+        assert_eq!(options.kernels(Arch::Amd64), Some(vec!["6.1"]));
+        assert_eq!(options.kernels(Arch::Arm64), None);
+        assert_eq!(BOOTS.iter().filter(|boot| options.wants(boot)).count(), 1);
+        let options = parse(&["6.1", "--arch=arm64"])?;
+        assert_eq!(options.kernels(Arch::Amd64), None);
+        assert_eq!(options.kernels(Arch::Arm64), Some(vec!["6.1"]));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for wrong in ["--arch=mips", "--boot=fast", "--bles", "latest"] {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
+        }
+    }
+}

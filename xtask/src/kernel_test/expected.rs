@@ -1,0 +1,165 @@
+//! What is expected of each kernel: which tests cannot run there and why, and what the doctor says.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use super::report::Row;
+use crate::machine;
+
+/// The tests' own directory.
+const DIRECTORY: &str = "tapio-agent/tests/kernel/expected";
+/// The list of skips, in that directory.
+const SKIPS: &str = "skips.toml";
+
+/// The list of tests that cannot run on some kernels.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Skips {
+    #[serde(default)]
+    skip: Vec<Skip>,
+}
+
+/// One entry of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Skip {
+    /// As in `5.10-amd64`; every kernel where it is absent.
+    #[serde(default)]
+    kernels: Vec<String>,
+    /// Ways to boot; every one where it is absent.
+    #[serde(default)]
+    boots: Vec<String>,
+    /// The tests' names.
+    tests: Vec<String>,
+    /// What each of them says.
+    reason: String,
+    /// Why that is right. For readers.
+    #[expect(dead_code, reason = "for readers")]
+    why: String,
+}
+
+impl Skips {
+    pub(super) fn read() -> Result<Self> {
+        let path = directory()?.join(SKIPS);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))
+    }
+
+    /// A skip that is not expected has failed; where all tests were run, so has one that did not happen.
+    pub(super) fn judge(&self, row: &mut Row, complete: bool) {
+        let skipped: Vec<(String, String)> = row
+            .tests
+            .notes
+            .iter()
+            .filter_map(|note| note.strip_prefix("skipped ")?.split_once(": "))
+            .map(|(test, reason)| (test.to_owned(), reason.to_owned()))
+            .collect();
+        let expected: Vec<(&str, &str)> = self
+            .skip
+            .iter()
+            .filter(|skip| skip.kernels.is_empty() || skip.kernels.contains(&row.kernel))
+            .filter(|skip| skip.boots.is_empty() || skip.boots.iter().any(|boot| boot == row.boot))
+            .flat_map(|skip| skip.tests.iter().map(|test| (test.as_str(), skip.reason.as_str())))
+            .collect();
+        for (test, reason) in &skipped {
+            if !expected.contains(&(test, reason)) {
+                row.tests.skipped -= 1;
+                row.fail(format!("{test}: skipped, which {SKIPS} does not expect: {reason}"));
+            }
+        }
+        for (test, reason) in expected.iter().filter(|_| complete) {
+            if !skipped.iter().any(|(skipped, said)| skipped == test && said == reason) {
+                row.fail(format!("{test}: {SKIPS} expects it to be skipped: {reason}"));
+            }
+        }
+    }
+}
+
+/// Compares what the doctor said with what is kept; `bless` keeps it.
+pub(super) fn doctor(row: &mut Row, bless: bool) -> Result<()> {
+    let path = directory()?.join(format!("doctor-{}-{}.txt", row.kernel, row.boot));
+    let said = row.doctor.iter().map(|line| general(line, &row.release) + "\n").collect::<String>();
+    if bless {
+        return fs::write(&path, said).with_context(|| format!("cannot write {}", path.display()));
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    let differences: Vec<String> = differences(&kept, &said);
+    if !differences.is_empty() {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        row.fail(format!(
+            "tapio doctor says other things than {file} has (--bless keeps what it says):\n{}",
+            differences.join("\n")
+        ));
+    }
+    Ok(())
+}
+
+/// Lines that one of the two has and the other has not.
+fn differences(kept: &str, said: &str) -> Vec<String> {
+    let missing = kept.lines().filter(|line| !said.lines().any(|other| other == *line));
+    let new = said.lines().filter(|line| !kept.lines().any(|other| other == *line));
+    missing.map(|line| format!("    -{line}")).chain(new.map(|line| format!("    +{line}"))).collect()
+}
+
+/// A line without what differs from one build of a kernel, or from one boot, to the next.
+fn general(line: &str, release: &str) -> String {
+    let line = line.replace(release, "RELEASE");
+    let counted = [" KiB", " at /proc"];
+    let words: Vec<&str> = line.split(' ').collect();
+    let mut general = Vec::new();
+    for (index, word) in words.iter().enumerate() {
+        let rest = words[index + 1..].join(" ");
+        let is_count = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+        let counts = counted.iter().any(|after| rest.starts_with(after.trim_start()));
+        general.push(if is_count && counts { "N" } else { word });
+    }
+    general.join(" ")
+}
+
+fn directory() -> Result<PathBuf> {
+    Ok(machine::workspace()?.join(DIRECTORY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tally::Tally;
+
+    #[test]
+    fn what_differs_from_build_to_build_is_left_out() {
+        let general = |line| general(line, "6.1.0-56-cloud-amd64");
+        assert_eq!(
+            general("  ok   release   6.1.0-56-cloud-amd64 x86_64"),
+            "  ok   release   RELEASE x86_64"
+        );
+        assert_eq!(general("  ok   types (BTF)   vmlinux, 4083 KiB"), "  ok   types (BTF)   vmlinux, N KiB");
+        assert_eq!(general("  ok   processes   72 at /proc"), "  ok   processes   N at /proc");
+        assert_eq!(general("  ok   bpf_jit_enable   1"), "  ok   bpf_jit_enable   1");
+    }
+
+    fn row(notes: &[&str]) -> Row {
+        let notes: Vec<String> = notes.iter().map(|note| (*note).to_owned()).collect();
+        let tests = Tally { skipped: notes.len(), notes, ..Tally::default() };
+        Row::sample("6.1-amd64", "plain", tests)
+    }
+
+    #[test]
+    fn a_skip_is_on_the_list_or_a_failure() -> Result<()> {
+        let list = "[[skip]]\nkernels = ['6.1-amd64']\ntests = ['one']\nreason = 'no such hook'\nwhy = 'came later'\n";
+        let skips: Skips = toml::from_str(list)?;
+        let judged = |notes: &[&str], complete| {
+            let mut row = row(notes);
+            skips.judge(&mut row, complete);
+            (row.tests.failed, row.tests.skipped)
+        };
+        assert_eq!(judged(&["skipped one: no such hook"], true), (0, 1));
+        assert_eq!(judged(&["skipped one: another reason"], false), (1, 0));
+        assert_eq!(judged(&["skipped one: no such hook", "skipped two: no such hook"], true), (1, 1));
+        assert_eq!(judged(&[], true), (1, 0), "it did not happen");
+        assert_eq!(judged(&[], false), (0, 0), "it was not run");
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! A virtual machine that boots a kernel, takes its steps and ends.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::image::{self, Programs};
+use super::kernel::Kernel;
+use super::{Arch, cache};
+use crate::machine;
+use crate::tally::{Reader, Tally};
+
+/// No guest takes longer, on a machine however slow. It ends itself a little earlier.
+const LIMIT: Duration = Duration::from_secs(1600);
+/// A kernel that has panicked ends within this, or never.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// An emulator may fail where the kernel is right; a kernel that fails does so again.
+const ATTEMPTS: usize = 2;
+
+/// The steps of a guest.
+const DOCTOR: &str = "doctor";
+const SELFTEST: &str = "selftest";
+const TESTS: &str = "tests";
+
+pub(super) struct Guest<'a> {
+    kernel: &'a Kernel,
+    parameters: &'a str,
+    programs: &'a Programs,
+}
+
+/// What a guest said.
+#[derive(Default)]
+pub(super) struct Said {
+    /// What `tapio doctor` printed.
+    pub(super) doctor: Vec<String>,
+    pub(super) tests: Tally,
+}
+
+impl<'a> Guest<'a> {
+    pub(super) fn new(kernel: &'a Kernel, parameters: &'a str, programs: &'a Programs) -> Result<Self> {
+        Ok(Self { kernel, parameters, programs })
+    }
+
+    /// Boots it, asks the doctor and runs the tests that have one of these in their names; all, and the self-test,
+    /// without any.
+    pub(super) fn run(&self, filters: &[&str]) -> Result<Said> {
+        let initrd = Temporary(cache()?.join(format!("initramfs-{}", std::process::id())));
+        image::write(&initrd.0, &self.kernel.modules, self.programs, &self.steps(filters))?;
+        let mut attempt = 1;
+        loop {
+            match self.boot(&initrd.0) {
+                Err(error) if attempt < ATTEMPTS => {
+                    eprintln!("kernel-test: {error:#}; once more");
+                    attempt += 1;
+                }
+                said => return said,
+            }
+        }
+    }
+
+    fn steps(&self, filters: &[&str]) -> String {
+        let (tapio, tests) = (self.programs.tapio.display(), self.programs.tests.display());
+        let selftest =
+            if filters.is_empty() { format!("step {SELFTEST} '{tapio}' selftest\n") } else { String::new() };
+        let filters = filters.join(" ");
+        format!(
+            "step {DOCTOR} '{tapio}' doctor --listen=off\n{selftest}\
+             step {TESTS} '{tests}' --test-threads=1 --show-output {filters}\n"
+        )
+    }
+
+    fn boot(&self, initrd: &PathBuf) -> Result<Said> {
+        let mut command = emulator(self.kernel.arch)?;
+        let console = match self.kernel.arch {
+            Arch::Amd64 => "ttyS0",
+            Arch::Arm64 => "ttyAMA0",
+        };
+        command.args([
+            "-smp",
+            "2",
+            "-m",
+            "1536",
+            "-nodefaults",
+            "-no-user-config",
+            "-nographic",
+            "-no-reboot",
+        ]);
+        command.args(["-serial", "stdio", "-kernel"]).arg(&self.kernel.image).arg("-initrd").arg(initrd);
+        let parameters = format!("console={console} panic=-1 oops=panic quiet {}", self.parameters);
+        command.args(["-append", parameters.trim_end()]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = Running(command.spawn().context("cannot run QEMU")?);
+        let output = child.0.stdout.take().context("QEMU has no output")?;
+
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        self.listen(&lines)
+    }
+
+    /// Follows what the guest says until it ends.
+    fn listen(&self, lines: &mpsc::Receiver<String>) -> Result<Said> {
+        let mut deadline = Instant::now() + LIMIT;
+        let mut said = Said::default();
+        let mut steps = Steps::default();
+        loop {
+            let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the guest did not end; the last it said: {}", steps.last)
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if line.contains("Kernel panic") || line.contains("BUG:") || line.contains("Oops") {
+                eprintln!("{line}");
+                deadline = deadline.min(Instant::now() + LAST_WORDS);
+            }
+            steps.line(&line, &mut said);
+        }
+        steps.finish(said)
+    }
+}
+
+/// Tells the steps' lines apart.
+#[derive(Default)]
+struct Steps {
+    /// The step under way.
+    current: String,
+    last: String,
+    tests: Reader,
+    /// How each ended.
+    codes: HashMap<String, i32>,
+}
+
+impl Steps {
+    fn line(&mut self, line: &str, said: &mut Said) {
+        line.clone_into(&mut self.last);
+        if let Some(name) = line.strip_prefix("@@begin ") {
+            name.clone_into(&mut self.current);
+        } else if let Some((name, code)) = line.strip_prefix("@@end ").and_then(|rest| rest.split_once(' ')) {
+            self.codes.insert(name.to_owned(), code.parse().unwrap_or(-1));
+            self.current.clear();
+        } else {
+            match self.current.as_str() {
+                DOCTOR => said.doctor.push(line.to_owned()),
+                TESTS if !self.tests.line(line) => {}
+                "" => {}
+                _ => println!("{line}"),
+            }
+        }
+    }
+
+    fn finish(self, mut said: Said) -> Result<Said> {
+        let Some(&tests) = self.codes.get(TESTS) else {
+            bail!("the guest ended before its tests did; the last it said: {}", self.last);
+        };
+        said.tests = self.tests.finish(tests == 0);
+        if let Some(code) = self.codes.get(SELFTEST) {
+            let passed = usize::from(*code == 0);
+            said.tests.passed += passed;
+            said.tests.failed += 1 - passed;
+            if passed == 0 {
+                said.tests.notes.push("FAILED tapio selftest".to_owned());
+            }
+        }
+        // 1 says that something is missing, which the report names; more is a panic or a signal.
+        if self.codes.get(DOCTOR).is_none_or(|code| !(0..=1).contains(code)) {
+            said.tests.failed += 1;
+            said.tests.notes.push("FAILED tapio doctor: it did not end in order".to_owned());
+        }
+        Ok(said)
+    }
+}
+
+/// The emulator with a machine and a processor. Every kernel takes the newest there is.
+fn emulator(arch: Arch) -> Result<Command> {
+    let (name, machine, processor) = match arch {
+        Arch::Amd64 => ("qemu-system-x86_64", "q35", "max"),
+        Arch::Arm64 => ("qemu-system-aarch64", "virt,gic-version=3", "max,pauth-impdef=on"),
+    };
+    let program =
+        machine::program(name).with_context(|| format!("{name} is missing: run `cargo xtask setup`"))?;
+    let mut command = Command::new(program);
+    // QEMU before 8 gets the flags of cmpxchg16b wrong, at random.
+    let old = arch == Arch::Amd64 && version(&command)? < 8;
+    let processor = format!("{processor}{}", if old { ",-cx16" } else { "" });
+    command.args(["-M", machine, "-cpu", &processor, "-accel", "tcg,thread=multi,tb-size=256"]);
+    Ok(command)
+}
+
+/// `QEMU emulator version 7.2.22 (Debian ...)`
+fn version(program: &Command) -> Result<u32> {
+    let text = machine::output(Command::new(program.get_program()).arg("--version"))?;
+    let version = text.split("version ").nth(1).and_then(|rest| rest.split('.').next()?.parse().ok());
+    version.with_context(|| format!("odd version of QEMU: {text}"))
+}
+
+/// A process that ends with its handle.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended in order, unless this is about an error.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A file that goes with its handle.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
