@@ -43,8 +43,8 @@ fn every_reading_is_accounted_for() {
     let of = |name: &str| -> Counts {
         ended.programs.iter().find(|(program, _)| program == name).map(|(_, counts)| *counts).unwrap()
     };
-    // A reading is taken of each fourth sample.
-    assert!(of("tcp_probe").seen >= 500);
+    // A reading takes four samples over two milliseconds; the requests take longer than fifty.
+    assert!(of("tcp_probe").seen >= 20);
     // Other processes on this machine connect too.
     let state = of("inet_sock_set_state");
     assert!(state.held_back + state.emitted >= CONNECTS, "{state:?}");

@@ -82,9 +82,14 @@ fn a_short_rise_is_one_spike_at_each_end() {
     told.has("rtt_us", 20_000..200_000);
     assert!(told.baseline("mean") < 5_000.0);
     assert!(told.baseline("ratio") > 2.0);
-    // What the server sends is acknowledged on its own or with the next request: more samples or fewer.
-    let told = tapio.expect_one(|o| pair.is_server(o)).of(&pair.server);
-    assert!(["network.rtt_spike", "network.rtt_shift"].contains(&told.kind.as_str()), "{}", told.kind);
+    // What the server sends is acknowledged with the next request, in the queue, or on its own, past it: that is
+    // the kernel's choice. So it has many slow samples, or few, or none.
+    let ended = tapio.end();
+    let at_server: Vec<_> = ended.occurrences.into_iter().filter(|o| pair.is_server(o)).collect();
+    assert!(at_server.len() <= 1, "{at_server:?}");
+    for told in at_server {
+        assert!(["network.rtt_spike", "network.rtt_shift"].contains(&told.of(&pair.server).kind.as_str()));
+    }
 }
 
 #[test]
@@ -129,12 +134,11 @@ fn a_connection_older_than_the_agent_is_judged_from_its_right_end() {
     pair.request(3);
     let tapio = Tapio::start();
     pair.request(CALM);
-    pair.slow_request(SHORT);
-    pair.request(CALM);
+    pair.slow_request(LASTING);
 
     // Who made the connection, nobody saw.
-    tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of_no_process();
-    tapio.expect_one(|o| pair.is_server(o)).of_no_process();
+    tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of_no_process();
+    tapio.expect_one(|o| pair.is_server(o)).named("rtt_shift").of_no_process();
 }
 
 /// Loopback, where all that is slow is the other side: it holds its acknowledgements back, or its answers.

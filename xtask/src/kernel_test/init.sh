@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The first process of a guest: mounts what a distribution mounts, takes the steps of /steps, ends the machine.
-/bin/busybox mkdir -p /busybox /proc /sys /dev /tmp /run /var/run /root
+/bin/busybox mkdir -p /busybox /proc /sys /dev /tmp /run /var /root
+/bin/busybox ln -s /run /var/run
 /bin/busybox --install -s /busybox
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/busybox HOME=/root
 # Whatever happens, the machine ends.

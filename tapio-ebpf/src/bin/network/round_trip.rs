@@ -21,8 +21,9 @@ pub(crate) const MAX_DESTINATIONS: u32 = 65_536;
 /// Places where the path of a destination can be; a power of two. With all of them taken, one makes room.
 const WAYS: u32 = 4;
 
-/// Samples of a socket that make a reading: the least of these and of the block before. One segment that had to
-/// wait for a processor is not a slow network, and most segments cost a comparison only.
+/// Fewest samples of a socket that make a reading: the least of these and of the block before. Their segments were
+/// sent over at least the floor, so that one flight that had to wait for a processor is not a slow network; and
+/// most segments cost a comparison only.
 const BLOCK: u8 = 4;
 
 /// No peer holds an acknowledgement back for less without data of its own to send it with: TCP_DELACK_MIN,
@@ -75,10 +76,15 @@ pub(crate) fn round_trip(sk: *const u8, skb: *const u8) {
     let value_us = if is_answer { rtt_us } else { certain_us };
     socket.least = min(value_us, socket.least);
     socket.certain_least = min(certain_us, socket.certain_least);
-    socket.samples += 1;
-    if socket.samples < BLOCK {
+    if socket.samples < BLOCK - 1 {
+        socket.samples += 1;
         return;
     }
+    // What was sent together waited together, for whatever made it wait.
+    if u64::from((stamp_us as u32).wrapping_sub(socket.since)) < constant(&SETTINGS.rtt).floor {
+        return;
+    }
+    socket.since = stamp_us as u32;
     let before = socket.before;
     let reading = Reading {
         value_us: u64::from(min(socket.least, before)),

@@ -36,6 +36,8 @@ pub(crate) struct Socket {
     pub(crate) certain_least: u32,
     /// Least sample ever.
     pub(crate) ever: u32,
+    /// When the last segment of the block before was sent; lower half of `rack.mstamp`.
+    pub(crate) since: u32,
     /// What the last segment acknowledged, as a sequence number.
     ack: u32,
     /// The same in bytes.
@@ -146,6 +148,7 @@ pub(crate) fn meet(sk: *const u8, id: u64, stamp: u32) -> Socket {
         certain_before: u32::MAX,
         certain_least: u32::MAX,
         ever: u32::MAX,
+        since: stamp,
         ack: 0,
         acked: 0,
         segs_out: 0,
