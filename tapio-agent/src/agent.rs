@@ -124,7 +124,7 @@ async fn observe(
     let why = tokio::select! {
         _ = terminate.recv() => "SIGTERM".to_owned(),
         _ = interrupt.recv() => "SIGINT".to_owned(),
-        ended = sinks.ended() => format!("sink {}: {}", ended.sink, ended.why),
+        why = sinks.ended() => format!("no sink is left: {why}"),
     };
     tracing::info!(why, "stopping");
 
