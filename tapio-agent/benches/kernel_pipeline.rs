@@ -59,7 +59,8 @@ fn pipeline_round() -> anyhow::Result<f64> {
     let (tree, cgroup_id) = container()?;
     let flag = Flag { name: "", path: "cgroup_root", text: tree.path().display().to_string() };
     let mut identity = Identity::new(&Config::load(None, [], &[flag])?);
-    tokio::runtime::Builder::new_multi_thread().enable_time().build()?.block_on(identity.find(cgroup_id));
+    let find = identity.find(cgroup_id, tapio_agent::clock::boot_ns());
+    tokio::runtime::Builder::new_multi_thread().enable_time().build()?.block_on(find);
     let mut judge = built.judge();
     let mut out = Vec::new();
     let mut json = Vec::with_capacity(4096);

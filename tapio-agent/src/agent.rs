@@ -124,7 +124,7 @@ async fn observe(
     let why = tokio::select! {
         _ = terminate.recv() => "SIGTERM".to_owned(),
         _ = interrupt.recv() => "SIGINT".to_owned(),
-        ended = sinks.ended() => format!("sink {}: {}", ended.sink, ended.why),
+        why = sinks.ended() => format!("no sink is left: {why}"),
     };
     tracing::info!(why, "stopping");
 
@@ -213,7 +213,7 @@ async fn deliver(
     sinks: Sinks,
 ) {
     while let Some(anomaly) = queue.recv().await {
-        identity.find(anomaly.cgroup_id).await;
+        identity.find(anomaly.cgroup_id, anomaly.time_ns).await;
         let occurrence = pipeline::name(anomaly, &identity, &shared.metrics);
         sinks.send(Arc::new(occurrence));
     }

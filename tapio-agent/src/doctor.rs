@@ -64,7 +64,7 @@ impl Doctor {
             Section::new("rights", rights.lines()),
         ];
         sections.extend(observers);
-        sections.push(Section::new("identity", host::examine(&self.config, &rights)));
+        sections.push(Section::new("identity", host::examine(&self.config)));
         sections.push(Section::new("configuration", self.configuration()));
         sections.push(Section::new("delivery", delivery::examine(&self.config)));
         Report {

@@ -1,5 +1,6 @@
 //! An occurrence: an anomaly with identity, the only thing that leaves the node.
 
+mod address;
 mod json;
 mod timestamp;
 
@@ -8,6 +9,7 @@ use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use ulid::Ulid;
 
+use address::AddressText;
 #[cfg(test)]
 pub(crate) use tests::sample;
 pub use timestamp::Timestamp;
@@ -284,8 +286,13 @@ impl fmt::Display for Peer {
             (Some(name), _, Some(namespace), _) | (None, Some(name), Some(namespace), _) => {
                 write!(f, "{name}.{namespace}:{}", self.port)
             }
-            (_, _, _, IpAddr::V6(v6)) => write!(f, "[{v6}]:{}", self.port),
-            (_, _, _, IpAddr::V4(v4)) => write!(f, "{v4}:{}", self.port),
+            (_, _, _, address) => {
+                let text = AddressText::new(address);
+                match address {
+                    IpAddr::V6(_) => write!(f, "[{}]:{}", text.as_str(), self.port),
+                    IpAddr::V4(_) => write!(f, "{}:{}", text.as_str(), self.port),
+                }
+            }
         }
     }
 }

@@ -142,15 +142,6 @@ pub struct Status {
     pub ledger: Ledger,
 }
 
-/// A sink that ended by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Its name.
-    pub sink: &'static str,
-    /// Why.
-    pub why: String,
-}
-
 /// All sinks of the agent. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Sinks {
@@ -158,7 +149,8 @@ pub struct Sinks {
     capacity: usize,
     queues: Vec<Arc<Queue>>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    ended: watch::Sender<Option<Ended>>,
+    /// Why each that ended by itself did.
+    ended: watch::Sender<Vec<String>>,
 }
 
 impl Receipt {
@@ -199,8 +191,7 @@ impl Sinks {
     /// None yet; each that is added gets a queue of `capacity` occurrences.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, capacity: usize) -> Self {
-        let ended = watch::Sender::new(None);
-        Self { metrics, capacity, queues: Vec::new(), tasks: Arc::default(), ended }
+        Self { metrics, capacity, queues: Vec::new(), tasks: Arc::default(), ended: watch::Sender::default() }
     }
 
     /// Starts a sink. Called within a tokio runtime, before clones are made: they do not learn of it.
@@ -233,13 +224,15 @@ impl Sinks {
         self.queues.iter().map(|queue| queue.status().ledger.sent).sum()
     }
 
-    /// Waits until a sink ends by itself, as standard output does when its reader has gone.
-    pub async fn ended(&self) -> Ended {
+    /// Waits until every sink has ended by itself, as standard output does when its reader has gone, and says why.
+    /// One that has ended drops what it is given; the others go on. For ever where there are no sinks.
+    pub async fn ended(&self) -> String {
         let mut ended = self.ended.subscribe();
-        let first = ended.wait_for(Option::is_some).await.ok().and_then(|first| first.clone());
-        match first {
-            Some(first) => first,
-            None => pending().await,
+        let all = |ended: &Vec<String>| !ended.is_empty() && ended.len() == self.queues.len();
+        match ended.wait_for(all).await {
+            Ok(all) => all.join("; "),
+            // Its sender is here.
+            Err(_) => pending().await,
         }
     }
 

@@ -279,6 +279,21 @@ async fn a_storm_folds_and_adds_up() {
     first.iter().chain(&follow_up).for_each(conforms);
 }
 
+/// A reset has no duration to be compared by.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_resets_the_one_that_carried_most_is_told() {
+    let mut line = Line::new();
+    let mut event = plausible(kind::CONNECTION_RESET, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
+    for (received, acked) in [(1, 1), (10, 10), (7, 90_000), (60_000, 7), (u64::MAX, 2), (20, 20)] {
+        (event.bytes_received, event.bytes_acked) = (received, acked);
+        line.event(&event);
+    }
+    line.finish();
+    let told = line.occurrences().await;
+    assert_eq!(told.iter().map(|o| &o["count"]).collect::<Vec<_>>(), [1, 5]);
+    assert_eq!(told[1]["data"]["bytes_received"], u64::MAX);
+}
+
 /// A scan of all ports, by one process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_scan_is_a_handful_and_adds_up() {

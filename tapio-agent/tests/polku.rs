@@ -25,6 +25,7 @@ use tapio_agent::{
                 v1::{IngestBatch, RawPayload, gateway_client::GatewayClient, ingest_batch::Payload},
             },
         },
+        stdout::Stdout,
     },
 };
 
@@ -391,6 +392,23 @@ async fn a_status_that_passes_rejects_nothing() {
     let ledger = agent.settled().await;
     all_sent(&agent, &shared, &ledger);
     assert_eq!(ledger.rejected, 0);
+}
+
+#[tokio::test]
+async fn a_reader_of_standard_output_that_has_gone_takes_nothing_from_the_gateway() {
+    let shared = Shared::default();
+    let server = Server::start(ANY, &shared);
+    let mut agent = Agent::new(server.address);
+    let (stdout, reader) = tokio::io::duplex(64);
+    agent.sinks.add(Stdout::json_to(stdout));
+    drop(reader);
+    agent.send(5);
+    let closed = |state: &State| matches!(state, State::Closed(_));
+    until(|| agent.sinks.status()[1].state.clone(), closed).await;
+    agent.send(5);
+    assert_eq!(agent.sinks.status()[1].ledger.dropped["closed"], 5);
+    let ledger = agent.settled().await;
+    all_sent(&agent, &shared, &ledger);
 }
 
 #[tokio::test]

@@ -2,19 +2,18 @@
 
 use std::{fs, path::Path};
 
-use super::{report::Line, rights::Rights};
-use caps::Capability;
+use super::report::Line;
 
 use crate::{config::Config, enrich::cgroups::Cgroups, kernel};
 
 /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the host's own pid namespace has the same number everywhere.
 const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-pub(super) fn examine(config: &Config, rights: &Rights) -> Vec<Line> {
+pub(super) fn examine(config: &Config) -> Vec<Line> {
     let root = config.cgroup_root.as_path();
     let proc_root = config.proc_root.as_path();
     let cgroups = Cgroups::new(root, proc_root);
-    vec![control_groups(root, cgroups.mount()), processes(proc_root), ports(proc_root, rights)]
+    vec![control_groups(root, cgroups.mount()), processes(proc_root), ports(proc_root)]
 }
 
 /// The hierarchy of version 2 at `mount`, if there is one at or under `root`.
@@ -84,7 +83,7 @@ fn processes(root: &Path) -> Line {
 }
 
 /// Ports that already listen are read by the agent when it starts.
-fn ports(root: &Path, rights: &Rights) -> Line {
+fn ports(root: &Path) -> Line {
     const NAME: &str = "listening ports";
     match kernel::listening(root) {
         Err(why) => Line::degraded(
@@ -93,14 +92,9 @@ fn ports(root: &Path, rights: &Rights) -> Line {
             "mount the host's /proc, and give its place as `proc_root`",
         ),
         Ok(found) => match found.problem() {
-            Some(_) if rights.has(Capability::CAP_SYS_PTRACE) => Line::degraded(
+            Some(problem) if found.may_trace => Line::degraded(
                 NAME,
-                format!(
-                    "hidden even from CAP_SYS_PTRACE, as by a security module: the network namespaces of {} of the \
-                     processes; connections to their ports that are older than the agent may be taken for outbound \
-                     ones",
-                    found.hidden
-                ),
+                problem,
                 "nothing, if what is hidden does not listen; else have the security module allow reading it",
             ),
             Some(problem) => Line::degraded(NAME, problem, "run as root, or with CAP_SYS_PTRACE"),
@@ -141,12 +135,11 @@ mod tests {
     #[test]
     fn a_wrong_proc_root_is_said() {
         let dir = tempfile::tempdir().unwrap();
-        let rights = Rights::read();
         for line in [
             processes(dir.path()),
-            ports(dir.path(), &rights),
+            ports(dir.path()),
             processes(Path::new("/nowhere")),
-            ports(Path::new("/nowhere"), &rights),
+            ports(Path::new("/nowhere")),
         ] {
             assert!(matches!(line.state, State::Degraded { .. }), "{line:?}");
         }

@@ -209,6 +209,8 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         baseline: normal(event),
         magnitude: match event.kind {
             kind::RETRANSMIT_BURST => u64::from(event.retransmits),
+            // It has no duration: the more was carried, the more there was to lose.
+            kind::CONNECTION_RESET => event.bytes_received.saturating_add(event.bytes_acked),
             _ => event.value_us,
         },
         count: 1 + u64::from(header.held_back),

@@ -1,9 +1,9 @@
-//! An occurrence as JSON, by hand: names are written as they stand and texts are looked through eight bytes at
+//! An occurrence as JSON, by hand: names are written as they stand and texts are looked through sixteen bytes at
 //! a time, which takes less than half of the time of the derived form. Tests hold the two to be the same.
 
 use std::net::IpAddr;
 
-use super::{Normal, Occurrence, Outcome, Peer, Process, Severity, Timestamp, Value, Workload};
+use super::{AddressText, Normal, Occurrence, Outcome, Peer, Process, Severity, Timestamp, Value, Workload};
 
 impl Occurrence {
     /// Appends it to `out` as one JSON object without a line break in it.
@@ -12,7 +12,7 @@ impl Occurrence {
         out.reserve(1024);
         let mut id = [0; ulid::ULID_LEN];
         raw(out, b"{\"id\":\"", self.id.array_to_str(&mut id));
-        raw(out, b"\",\"timestamp\":\"", Timestamp::new(self.time_unix_ns).as_str());
+        raw(out, b"\",\"timestamp\":\"", Timestamp::new(self.time_unix_ns).as_bytes());
         raw(out, b"\",\"source\":\"", self.source);
         raw(out, b"\",\"type\":\"", self.kind);
         raw(out, b"\",\"severity\":\"", severity(self.severity));
@@ -35,15 +35,12 @@ impl Occurrence {
         if !self.data.is_empty() {
             out.extend_from_slice(b",\"data\":{");
             for (nth, (key, value)) in self.data.0.iter().enumerate() {
-                if nth > 0 {
-                    out.push(b',');
-                }
-                quoted(out, key);
+                raw(out, if nth > 0 { b",\"" } else { b"\"" }, key);
                 match value {
-                    Value::Number(count) => number(out, b":", *count),
-                    Value::Real(ratio) => real(out, b":", *ratio),
-                    Value::Text(name) => text(out, b":", name),
-                    Value::Address(ip) => address(out, b":", *ip),
+                    Value::Number(count) => number(out, b"\":", *count),
+                    Value::Real(ratio) => real(out, b"\":", *ratio),
+                    Value::Text(name) => text(out, b"\":", name),
+                    Value::Address(ip) => address(out, b"\":", *ip),
                 }
             }
             out.push(b'}');
@@ -119,23 +116,15 @@ const fn outcome(outcome: Outcome) -> &'static str {
 
 fn address(out: &mut Vec<u8>, name: &[u8], address: IpAddr) {
     out.extend_from_slice(name);
-    out.push(b'"');
-    match address {
-        IpAddr::V4(v4) => {
-            for (nth, octet) in v4.octets().into_iter().enumerate() {
-                number(out, if nth > 0 { b"." } else { b"" }, u64::from(octet));
-            }
-        }
-        IpAddr::V6(v6) => out.extend_from_slice(v6.to_string().as_bytes()),
-    }
+    raw(out, b"\"", AddressText::new(address).as_bytes());
     out.push(b'"');
 }
 
 /// A value that is known to need no escapes.
 #[inline(always)]
-fn raw(out: &mut Vec<u8>, name: &[u8], value: &str) {
+fn raw(out: &mut Vec<u8>, name: &[u8], value: impl AsRef<[u8]>) {
     out.extend_from_slice(name);
-    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(value.as_ref());
 }
 
 #[inline(always)]
@@ -175,33 +164,15 @@ fn quoted(out: &mut Vec<u8>, value: &str) {
     }
 }
 
-/// True if there is a control character, a quote or a backslash.
+/// True if there is a control character, a quote or a backslash. Without branches in it, sixteen bytes are looked
+/// at in a few instructions.
 #[inline]
 fn needs_escapes(bytes: &[u8]) -> bool {
-    match bytes.last_chunk::<8>() {
-        Some(last) => {
-            let (chunks, _) = bytes.as_chunks::<8>();
-            chunks.iter().fold(word_needs_escapes(last), |found, chunk| found | word_needs_escapes(chunk))
-                != 0
-        }
-        None => {
-            // Spaces need none.
-            let mut word = [b' '; 8];
-            word[..bytes.len()].copy_from_slice(bytes);
-            word_needs_escapes(&word) != 0
-        }
+    let any = |bytes: &[u8]| {
+        bytes.iter().fold(false, |found, byte| found | (*byte < b' ') | (*byte == b'"') | (*byte == b'\\'))
+    };
+    match bytes.last_chunk::<16>() {
+        Some(last) => bytes.as_chunks::<16>().0.iter().any(|chunk| any(chunk)) || any(last),
+        None => any(bytes),
     }
-}
-
-/// Not 0 if any of eight bytes needs to be escaped ("Bit Twiddling Hacks": a byte less than n, a zero byte).
-#[inline(always)]
-const fn word_needs_escapes(bytes: &[u8; 8]) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    let word = u64::from_le_bytes(*bytes);
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    let quote = word ^ (ONES * b'"' as u64);
-    let quote = quote.wrapping_sub(ONES) & !quote;
-    let backslash = word ^ (ONES * b'\\' as u64);
-    let backslash = backslash.wrapping_sub(ONES) & !backslash;
-    (control | quote | backslash) & (ONES << 7)
 }

@@ -140,11 +140,11 @@ fn json_by_hand_is_json_as_derived() {
         occurrence.write_json(&mut by_hand);
         assert_eq!(String::from_utf8(by_hand).unwrap(), serde_json::to_string(&occurrence).unwrap());
     }
-    // Each byte at each place of a word, beside it and beyond it.
-    for (byte, at) in (0..128u8).flat_map(|byte| (0..20).map(move |at| (byte, at))) {
-        let mut text = [b'a'; 20];
+    // Each byte at each place of sixteen, beside them and beyond them.
+    for (byte, at) in (0..128u8).flat_map(|byte| (0..36).map(move |at| (byte, at))) {
+        let mut text = [b'a'; 36];
         text[at] = byte;
-        for length in at + 1..=20 {
+        for length in at + 1..=36 {
             let message = String::from_utf8(text[..length].to_vec()).unwrap();
             let escaped = serde_json::to_string(&message).unwrap();
             let mut by_hand = Vec::new();

@@ -32,6 +32,12 @@ impl Timestamp {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// The same, in ASCII.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The time of day, UTC, to the millisecond: `02:18:18.123`.
     #[must_use]
     pub fn time_of_day(&self) -> &str {

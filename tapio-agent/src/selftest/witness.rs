@@ -171,7 +171,7 @@ async fn report(
 ) {
     while let Some(anomaly) = queue.recv().await {
         let happened_ns = anomaly.time_ns;
-        identity.find(anomaly.cgroup_id).await;
+        identity.find(anomaly.cgroup_id, anomaly.time_ns).await;
         let occurrence = pipeline::name(anomaly, &identity, &metrics);
         let after = Duration::from_nanos(clock::boot_ns().saturating_sub(happened_ns));
         if reported.send(Seen { occurrence, after }).await.is_err() {

@@ -12,9 +12,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{
-    Batching, Destination, Ended, Failure, Ledger, Receipt, State, Status, Verdict, backoff::Backoff,
-};
+use super::{Batching, Destination, Failure, Ledger, Receipt, State, Status, Verdict, backoff::Backoff};
 use crate::{metrics::Metrics, occurrence::Occurrence};
 
 /// How often an occurrence is sent to a destination that answers but says nothing about it.
@@ -228,7 +226,7 @@ impl Queue {
             State::Ok => tracing::info!(sink = self.name, queued, "sink delivers"),
             State::Slowed => tracing::warn!(sink = self.name, queued, "sink is nearly full, sending slower"),
             State::Retrying(why) => tracing::warn!(sink = self.name, why, queued, "sink away, trying again"),
-            State::Closed(why) => tracing::error!(sink = self.name, why, queued, "sink ended"),
+            State::Closed(why) => tracing::warn!(sink = self.name, why, queued, "sink ended"),
         }
     }
 
@@ -274,7 +272,7 @@ impl Queue {
 pub(super) async fn run<D: Destination>(
     queue: Arc<Queue>,
     mut destination: D,
-    ended: watch::Sender<Option<Ended>>,
+    ended: watch::Sender<Vec<String>>,
 ) {
     let mut retry = RETRY;
     loop {
@@ -299,10 +297,7 @@ pub(super) async fn run<D: Destination>(
             Stop::Failed(Failure::Reject(why)) => {
                 queue.turn(State::Closed(why.clone()));
                 queue.abandon("closed");
-                ended.send_if_modified(|first| {
-                    first.get_or_insert(Ended { sink: queue.name, why });
-                    true
-                });
+                ended.send_modify(|ended| ended.push(why));
                 return;
             }
         }

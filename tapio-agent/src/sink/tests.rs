@@ -237,12 +237,30 @@ async fn a_destination_that_ends_is_told_and_counted() {
     until("connected", || state(&sinks, "scripted") == State::Ok).await;
     refuses_connections.store(true, Ordering::Relaxed);
     send(&sinks, 13);
-    assert_eq!(sinks.ended().await, Ended { sink: "scripted", why: "gone".to_owned() });
+    assert_eq!(sinks.ended().await, "gone");
     send(&sinks, 1);
     let end = ledger(&sinks, "scripted");
     assert_eq!((end.rejected, end.queued), (10, 0));
     assert_eq!(end.dropped, BTreeMap::from([("closed", 4)]));
     assert_eq!(state(&sinks, "scripted").to_string(), "closed(gone)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_ends_leaves_the_others() {
+    let metrics = Arc::new(Metrics::default());
+    let (destination, _, refuses_connections) = scripted(Vec::new());
+    refuses_connections.store(true, Ordering::Relaxed);
+    let mut sinks = Sinks::new(Arc::clone(&metrics), 64);
+    sinks.add(destination);
+    sinks.add(Open);
+    until("one has ended", || state(&sinks, "scripted") == State::Closed("gone".to_owned())).await;
+    send(&sinks, 5);
+    until("the other has all", || ledger(&sinks, "open").sent == 5).await;
+    assert_eq!(ledger(&sinks, "scripted").dropped, BTreeMap::from([("closed", 5)]));
+    let text = metrics.render().unwrap();
+    assert!(text.contains(r#"tapio_dropped_total{hop="scripted",reason="closed"} 5"#), "{text}");
+    let all = tokio::time::timeout(Duration::from_secs(60), sinks.ended()).await;
+    assert!(all.is_err(), "one is left: {all:?}");
 }
 
 #[tokio::test]

@@ -12,4 +12,5 @@ mod owner;
 mod quiet;
 mod reset;
 mod rtt;
+mod sink;
 mod support;

@@ -88,7 +88,7 @@ impl Line {
         while let Ok(anomaly) = self.queue.try_recv() {
             // No other is here, and to look for one takes a while.
             if anomaly.cgroup_id == self.cgroup_id {
-                self.identity.find(anomaly.cgroup_id).await;
+                self.identity.find(anomaly.cgroup_id, anomaly.time_ns).await;
             }
             let occurrence = pipeline::name(anomaly, &self.identity, &self.stage.metrics);
             let mut json = Vec::new();

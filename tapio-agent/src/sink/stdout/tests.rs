@@ -69,7 +69,7 @@ async fn a_reader_that_has_gone_ends_the_sink() {
     for _ in 0..5 {
         sinks.send(Arc::new(sample()));
     }
-    assert_eq!(sinks.ended().await.why, "the reader of standard output has gone");
+    assert_eq!(sinks.ended().await, "the reader of standard output has gone");
     let Ledger { accepted, queued, .. } = sinks.status()[0].ledger;
     assert_eq!((accepted, queued), (5, 0));
     assert!(sinks.status()[0].ledger.balanced());

@@ -38,6 +38,10 @@ pub(crate) struct Tapio {
 pub(crate) struct Ended {
     pub(crate) occurrences: Vec<Occurrence>,
     pub(crate) programs: Vec<(String, Counts)>,
+    /// How its sinks were, as in `/status`.
+    pub(crate) sinks: Value,
+    /// Its log, lines of JSON.
+    pub(crate) log: String,
 }
 
 #[derive(Default)]
@@ -65,6 +69,11 @@ impl Tapio {
 
     /// As [`Self::start`], with arguments and a configuration file.
     pub(crate) fn start_with(arguments: &[&str], configuration: &str) -> Self {
+        Self::start_read(usize::MAX, arguments, configuration)
+    }
+
+    /// As [`Self::start_with`], read as `head` would: to a number of lines.
+    pub(crate) fn start_read(lines: usize, arguments: &[&str], configuration: &str) -> Self {
         let path = std::env::temp_dir().join(format!(
             "tapio-test-{}-{:08x}.yaml",
             std::process::id(),
@@ -87,7 +96,10 @@ impl Tapio {
             .spawn()
             .unwrap();
         let (output, log) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
-        let readers = vec![output.read(child.stdout.take().unwrap()), log.read(child.stderr.take().unwrap())];
+        let readers = vec![
+            output.read(child.stdout.take().unwrap(), lines),
+            log.read(child.stderr.take().unwrap(), usize::MAX),
+        ];
         let mut tapio = Self { child, output, log, readers, configuration: path };
         tapio.wait_ready();
         let text = tapio.log.text();
@@ -152,14 +164,26 @@ impl Tapio {
     }
 
     /// Asks it to end, and waits until it has said all that it had to say.
-    pub(crate) fn end(mut self) -> Ended {
+    pub(crate) fn end(self) -> Ended {
         self.terminate();
+        self.ended()
+    }
+
+    /// Waits until it has ended, well, and has said all that it had to say.
+    pub(crate) fn ended(mut self) -> Ended {
         let status = self.child.wait().unwrap();
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
         assert!(status.success(), "{status}; it said:\n{}", self.log.text());
-        Ended { occurrences: self.output.now(occurrences), programs: self.log.now(counts) }
+        let ledger = self.log.now(ledger);
+        let sinks = ledger["sinks"].clone();
+        Ended {
+            occurrences: self.output.now(occurrences),
+            programs: counts(&ledger),
+            sinks,
+            log: self.log.text(),
+        }
     }
 
     fn terminate(&self) {
@@ -180,12 +204,16 @@ impl Drop for Tapio {
     }
 }
 
-/// What each program counted, from the last line that the agent logs.
-fn counts(lines: &[String]) -> Vec<(String, Counts)> {
+/// The last line that the agent logs.
+fn ledger(lines: &[String]) -> Value {
     let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut ledgers = parsed.filter_map(|line| line["fields"]["ledger"].as_str().map(ToOwned::to_owned));
     let ledger = ledgers.next_back().expect("the agent logs its ledger when it ends");
-    let ledger: Value = serde_json::from_str(&ledger).unwrap();
+    serde_json::from_str(&ledger).unwrap()
+}
+
+/// What each program counted.
+fn counts(ledger: &Value) -> Vec<(String, Counts)> {
     let programs = ledger["programs"]["network"].as_object().unwrap();
     programs.iter().map(|(program, counts)| (program.clone(), self::program(counts))).collect()
 }
@@ -208,11 +236,11 @@ fn occurrences(lines: &[String]) -> Vec<Occurrence> {
 }
 
 impl Lines {
-    /// Takes what comes, in a thread of its own.
-    fn read(self: &Arc<Self>, from: impl Read + Send + 'static) -> JoinHandle<()> {
+    /// Takes what comes, in a thread of its own, and closes it after so many lines.
+    fn read(self: &Arc<Self>, from: impl Read + Send + 'static, most: usize) -> JoinHandle<()> {
         let lines = Arc::clone(self);
         thread::spawn(move || {
-            for line in BufReader::new(from).lines().map_while(Result::ok) {
+            for line in BufReader::new(from).lines().map_while(Result::ok).take(most) {
                 lines.lines.lock().unwrap().push(line);
                 lines.more.notify_all();
             }

@@ -1,0 +1,46 @@
+//! Sinks that end while the agent runs.
+
+use std::{net::SocketAddr, thread, time::Duration};
+
+use crate::support::{Process, Tapio, needs_a_kernel};
+
+const GONE: &str = "the reader of standard output has gone";
+
+/// Connects to as many services where nothing listens.
+fn refused(client: &mut Process, ports: std::ops::Range<u16>) {
+    for port in ports {
+        assert_eq!(client.connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap_err(), "ECONNREFUSED");
+        // Each is a batch of its own.
+        thread::sleep(Duration::from_millis(300));
+    }
+}
+
+#[test]
+fn it_ends_well_when_the_only_reader_has_gone() {
+    needs_a_kernel!();
+    let tapio = Tapio::start_read(1, &[], "");
+    refused(&mut Process::start("to-head"), 4601..4603);
+
+    let ended = tapio.ended();
+    assert_eq!(ended.occurrences.len(), 1);
+    let stops: Vec<_> = ended.log.lines().filter(|line| line.contains("\"stopping\"")).collect();
+    assert!(matches!(stops[..], [line] if line.contains(&format!("no sink is left: {GONE}"))), "{stops:?}");
+}
+
+#[test]
+fn it_goes_on_while_another_sink_is_left() {
+    needs_a_kernel!();
+    // A gateway that is away may come back.
+    let tapio = Tapio::start_read(1, &["--polku=127.0.0.1:4610"], "");
+    let mut client = Process::start("to-gateway");
+    refused(&mut client, 4601..4603);
+    tapio.expect_log("sink ended", GONE);
+    refused(&mut client, 4603..4606);
+
+    let sinks = tapio.end().sinks;
+    let of = |name: &str| sinks.as_array().unwrap().iter().find(|sink| sink["sink"] == name).unwrap();
+    let stdout = of("stdout");
+    assert_eq!(stdout["state"], format!("closed({GONE})"));
+    assert!(stdout["dropped"]["closed"].as_u64() >= Some(3), "{stdout}");
+    assert!(of("polku")["accepted"].as_u64() >= Some(5), "{sinks}");
+}
