@@ -37,7 +37,9 @@ crate::fields! {
     /// The protocol: sockets other than TCP pass `inet_sock_set_state` too.
     PROTOCOL = "sock.sk_protocol";
     /// The socket's own cgroup.
-    CGROUP = "sock.sk_cgrp_data";
+    CGROUP = "sock.sk_cgrp_data.cgroup";
+    /// The same before kernel 5.15: a pointer if even, else a network class of cgroup v1.
+    CGROUP_DATA = "sock.sk_cgrp_data.val";
     /// The cgroup's node in the cgroup file system.
     CGROUP_KN = "cgroup.kn";
     /// The node's id: what `bpf_get_current_cgroup_id` gives for a task.

@@ -75,15 +75,23 @@ pub unsafe fn load<T: Copy>(base: *const u8, offset: &u32) -> T {
     unsafe { read_volatile(base.add(read_volatile(offset) as usize).cast::<T>()) }
 }
 
+/// Whether this kernel lacks a field. The verifier knows, and does not look at the way that is not taken.
+#[inline(always)]
+pub fn is_absent(offset: &u32) -> bool {
+    // SAFETY: a reference is valid for reads.
+    unsafe { read_volatile(offset) == ABSENT }
+}
+
 /// A field of a kernel struct behind a pointer that the verifier has no type for. Several times
-/// dearer than [`load`]: only where something is emitted. `None` where the field or the page is absent.
+/// dearer than [`load`], and refused under lockdown: only where there is no other way. `None` where the
+/// field or the page is absent.
 #[inline(always)]
 pub fn probe<T>(base: *const u8, offset: &u32) -> Option<T> {
-    // SAFETY: a reference is valid for reads.
-    let offset = unsafe { read_volatile(offset) };
-    if offset == ABSENT || base.is_null() {
+    if is_absent(offset) || base.is_null() {
         return None;
     }
+    // SAFETY: a reference is valid for reads.
+    let offset = unsafe { read_volatile(offset) };
     // SAFETY: the helper checks the address itself.
     unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) }.ok()
 }

@@ -4,7 +4,7 @@ use tapio_common::{
     CooldownKey, Header,
     network::{self as net, Destination, NetworkEvent, Owner, Port, direction},
 };
-use tapio_ebpf::{Run, load, probe};
+use tapio_ebpf::{Run, is_absent, load, probe};
 
 use crate::{
     OFFSETS, SETTINGS,
@@ -38,8 +38,16 @@ pub(crate) fn owner_of(sk: *const u8, key: &Destination) -> Owner {
 /// The cgroup that the socket was made in.
 #[inline(always)]
 fn cgroup(sk: *const u8) -> Option<u64> {
-    let cgroup = probe::<u64>(sk, &OFFSETS[net::CGROUP])?;
-    // Before kernel 5.15 an odd value is no pointer but a network class of cgroup v1.
+    if !is_absent(&OFFSETS[net::CGROUP]) {
+        // SAFETY: typed pointers and offsets of their fields; what is behind a null pointer reads as zero.
+        let id: u64 = unsafe {
+            let cgroup: *const u8 = load(sk, &OFFSETS[net::CGROUP]);
+            let node: *const u8 = load(cgroup, &OFFSETS[net::CGROUP_KN]);
+            load(node, &OFFSETS[net::KN_ID])
+        };
+        return (id != 0).then_some(id);
+    }
+    let cgroup = probe::<u64>(sk, &OFFSETS[net::CGROUP_DATA])?;
     if cgroup & 1 != 0 {
         return None;
     }
