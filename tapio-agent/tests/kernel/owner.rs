@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::support::{Cgroup, Process, Tapio, needs_a_kernel, skip};
+use crate::support::{Cgroup, Process, Tapio, Version, needs_a_kernel, skip};
 
 #[test]
 fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
     needs_a_kernel!();
-    let cgroup = match Cgroup::container() {
+    let cgroup = match Cgroup::container(Version::Two) {
         Ok(cgroup) => cgroup,
         Err(reason) => skip!("{reason}"),
     };
@@ -32,7 +32,7 @@ fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
 #[test]
 fn a_server_older_than_the_agent_is_its_cgroups_and_no_processs() {
     needs_a_kernel!();
-    let cgroup = match Cgroup::container() {
+    let cgroup = match Cgroup::container(Version::Two) {
         Ok(cgroup) => cgroup,
         Err(reason) => skip!("{reason}"),
     };

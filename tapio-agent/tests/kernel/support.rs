@@ -8,7 +8,7 @@ mod stage;
 pub(crate) mod tapio;
 
 pub(crate) use self::{
-    cgroup::Cgroup,
+    cgroup::{Cgroup, Version},
     namespace::{Link, Namespace},
     occurrence::Occurrence,
     process::{Process, Service},
