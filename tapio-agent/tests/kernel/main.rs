@@ -11,5 +11,6 @@ mod loss;
 mod owner;
 mod quiet;
 mod reset;
+mod rights;
 mod rtt;
 mod support;

@@ -12,7 +12,7 @@ pub(crate) use self::{
     namespace::{Link, Namespace},
     occurrence::Occurrence,
     process::{Process, Service},
-    tapio::Tapio,
+    tapio::{AGENT, Report, Tapio},
 };
 
 /// Begins a test: ends it with one line where this machine cannot run it.
