@@ -8,6 +8,7 @@
 mod connect;
 mod counts;
 mod loss;
+mod netem;
 mod owner;
 mod quiet;
 mod reset;

@@ -3,6 +3,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod namespace;
 pub(crate) mod occurrence;
+mod pair;
 pub(crate) mod process;
 mod stage;
 pub(crate) mod tapio;
@@ -11,6 +12,7 @@ pub(crate) use self::{
     cgroup::{Cgroup, Version},
     namespace::{Link, Namespace},
     occurrence::Occurrence,
+    pair::Pair,
     process::{Process, Service},
     tapio::{AGENT, Report, Tapio},
 };
