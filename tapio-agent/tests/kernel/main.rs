@@ -7,6 +7,7 @@
 
 mod connect;
 mod counts;
+mod hooks;
 mod loss;
 mod netem;
 mod owner;
