@@ -8,6 +8,7 @@
 mod connect;
 mod counts;
 mod hooks;
+mod lockdown;
 mod loss;
 mod netem;
 mod owner;
