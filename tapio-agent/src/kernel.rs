@@ -5,6 +5,7 @@
 
 pub mod btf;
 mod listeners;
+mod rights;
 
 use std::{
     fmt, io,
@@ -21,7 +22,11 @@ use aya::{
 use tapio_common::{ABSENT, AGENT, Agent, COUNTS, Counts, EVENTS, OFFSETS, SETTINGS};
 use tokio::io::{Interest, unix::AsyncFd};
 
-pub use self::listeners::{Listening, listening};
+use self::rights::{is_locked_down, needed, raise_memlock_limit};
+pub use self::{
+    listeners::{Listening, listening},
+    rights::{LOCKED_DOWN, memlock_limit, version},
+};
 use crate::observer::{Attach, Hook, Object};
 
 /// Where a kernel shows its types.
@@ -127,7 +132,17 @@ impl Kernel {
     pub fn load(&self, object: &Object<'_>) -> anyhow::Result<Loaded> {
         let types = btf::Types::parse(&self.types)?;
         let offsets: Vec<_> = object.fields.iter().map(|path| types.offset(path)).collect();
-        let values: Vec<u32> = offsets.iter().map(|offset| *offset.as_ref().unwrap_or(&ABSENT)).collect();
+        let locked = is_locked_down();
+        // Fields that no hook needs are read with the helper that lockdown forbids. What is done with an absent
+        // one the verifier does not look at.
+        let is_needed = |field: usize| object.hooks.iter().any(|hook| hook.needs.contains(&field));
+        let values: Vec<u32> = offsets
+            .iter()
+            .enumerate()
+            .map(|(field, offset)| {
+                offset.clone().ok().filter(|_| !locked || is_needed(field)).unwrap_or(ABSENT)
+            })
+            .collect();
         let agent = [self.agent.pid_namespace_device, self.agent.pid_namespace_inode, self.agent.pid];
         let mut programs = EbpfLoader::new()
             .btf(Some(&self.btf))
@@ -149,10 +164,12 @@ impl Kernel {
                 HookState { hook, state }
             })
             .collect();
-        let degraded = match programs.take_map(listeners::MAP) {
+        let ports = match programs.take_map(listeners::MAP) {
             Some(map) => listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root).err(),
             None => None,
         };
+        let degraded: Vec<_> = locked.then(|| LOCKED_DOWN.to_owned()).into_iter().chain(ports).collect();
+        let degraded = (!degraded.is_empty()).then(|| degraded.join("; "));
         let ring = Some(RingBuf::try_from(take(&mut programs, EVENTS)?)?);
         let counts = CountsReader {
             map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,
@@ -293,14 +310,20 @@ fn explain_hook(error: ProgramError) -> HookError {
         ProgramError::LoadError { io_error, verifier_log } => {
             tracing::debug!("{verifier_log}");
             let log = verifier_log.to_string();
-            let last = log.lines().rev().find(|line| !line.starts_with("processed") && !line.is_empty());
             HookError::Failed(match io_error.raw_os_error() {
-                Some(EPERM) => format!("no right to load it ({io_error}): it takes CAP_BPF and CAP_PERFMON"),
-                _ => format!("refused by the verifier ({io_error}): {}", last.unwrap_or("no reason given")),
+                Some(EPERM) => format!("no right to load it ({io_error}): it takes {}", needed()),
+                _ => format!("refused by the verifier ({io_error}): {}", reason(&log)),
             })
         }
         error => HookError::Failed(error.to_string()),
     }
+}
+
+/// The verifier's last words. Statistics follow them, of which newer kernels have more.
+fn reason(log: &str) -> &str {
+    const STATISTICS: [&str; 4] = ["processed ", "insns processed ", "stack depth ", "verification time "];
+    let is_reason = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word));
+    log.lines().rev().find(is_reason).unwrap_or("no reason given")
 }
 
 /// `EPERM`, include/uapi/asm-generic/errno-base.h.
@@ -311,19 +334,22 @@ fn explain_load(name: &str, error: aya::EbpfError) -> anyhow::Error {
     while let Some(cause) = source {
         if cause.downcast_ref::<io::Error>().is_some_and(|e| e.raw_os_error() == Some(EPERM)) {
             tracing::debug!(%error, "the refusal");
-            return anyhow!(
-                "no right to load the programs of {name}: run as root, or with CAP_BPF and CAP_PERFMON"
-            );
+            return anyhow!("no right to load the programs of {name}: run as root, or with {}", needed());
         }
         source = cause.source();
     }
     anyhow!("the programs of {name} cannot be loaded: {error}")
 }
 
-/// Before kernel 5.11 maps count against this limit. Later it does not matter that it may not be raised.
-fn raise_memlock_limit() {
-    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
-    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
-        tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_last_words() {
+        let log = "0: (79) r1 = *(u64 *)(r1 +0)\nunknown func bpf_probe_read#4\nverification time 9 usec\n\
+                   stack depth 152+0 max 0\ninsns processed 992\nprocessed 992 insns (limit 1000000)\n\n";
+        assert_eq!(reason(log), "unknown func bpf_probe_read#4");
+        assert_eq!(reason(""), "no reason given");
     }
 }

@@ -4,7 +4,8 @@ use std::{collections::HashSet, fs};
 
 use caps::{CapSet, Capability};
 
-use super::{kernel, report::Line};
+use super::report::Line;
+use crate::kernel::memlock_limit;
 
 /// The rights of this process.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(super) struct Rights {
     confined: bool,
     /// A seccomp filter is on.
     filtered: bool,
+    /// Maps count against a limit.
+    limited: bool,
 }
 
 /// What a capability is for.
@@ -38,7 +41,7 @@ impl Rights {
         let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
         let confined = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_whole(&map));
         let filtered = fs::read_to_string("/proc/self/status").is_ok_and(|status| has_filter(&status));
-        Self { effective, confined, filtered }
+        Self { effective, confined, filtered, limited: memlock_limit().is_some() }
     }
 
     pub(super) fn lines(&self) -> Vec<Line> {
@@ -65,16 +68,20 @@ impl Rights {
             .filter(|right| matches!(right.without, Without::Blind) && !self.has(right.capability))
             .map(|right| right.capability.to_string())
             .collect();
-        match (missing.is_empty(), self.confined, self.filtered) {
-            (false, ..) => format!("run as root, or with {}", missing.join(" and ")),
-            (_, true, _) => "run in the host's user namespace".to_owned(),
-            (.., true) => "let the seccomp profile allow bpf(2); if it does, report this line".to_owned(),
-            _ => "report this line, with the kernel's release".to_owned(),
+        if !missing.is_empty() {
+            format!("run as root, or with {}", missing.join(" and "))
+        } else if self.confined {
+            "run in the host's user namespace".to_owned()
+        } else if self.limited && !self.has(Capability::CAP_SYS_RESOURCE) {
+            "run as root, or with CAP_SYS_RESOURCE, or raise RLIMIT_MEMLOCK".to_owned()
+        } else if self.filtered {
+            "let the seccomp profile allow bpf(2); if it does, report this line".to_owned()
+        } else {
+            "report this line, with the kernel's release".to_owned()
         }
     }
 
     fn table(&self) -> [Right; 5] {
-        let charged = kernel::version().is_some_and(|version| version < [5, 11]);
         [
             Right {
                 capability: Capability::CAP_BPF,
@@ -96,10 +103,10 @@ impl Rights {
             Right {
                 capability: Capability::CAP_SYS_RESOURCE,
                 gives: "raises the limit that maps count against before kernel 5.11",
-                without: if charged {
+                without: if self.limited {
                     Without::Less("maps may not fit into RLIMIT_MEMLOCK")
                 } else {
-                    Without::Nothing("not needed from kernel 5.11 on")
+                    Without::Nothing("not needed: maps count against no limit here")
                 },
             },
             Right {
@@ -152,7 +159,8 @@ mod tests {
     use super::{super::report::State, *};
 
     fn with(effective: &[Capability]) -> Rights {
-        Rights { effective: effective.iter().copied().collect(), confined: false, filtered: false }
+        let effective = effective.iter().copied().collect();
+        Rights { effective, confined: false, filtered: false, limited: false }
     }
 
     fn bad(rights: &Rights) -> Vec<String> {
@@ -169,6 +177,9 @@ mod tests {
         assert_eq!(bpf.remedy(), "run as root, or with CAP_PERFMON");
         let admin = with(&[Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE]);
         assert!(!bad(&admin).iter().any(|name| name == "CAP_BPF" || name == "CAP_PERFMON"));
+        let limited = Rights { limited: true, ..with(&[Capability::CAP_BPF, Capability::CAP_PERFMON]) };
+        assert!(bad(&limited).contains(&"CAP_SYS_RESOURCE".to_owned()));
+        assert!(limited.remedy().contains("RLIMIT_MEMLOCK"));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::support::{Cgroup, Link, Namespace, Process, Tapio, needs_a_kernel, skip};
+use crate::support::{Cgroup, Link, Namespace, Process, Tapio, Version, needs_a_kernel, skip};
 
 /// An address and port where nothing listens: a listener had it a moment ago.
-fn closed_port(host: &str) -> SocketAddr {
+pub(crate) fn closed_port(host: &str) -> SocketAddr {
     let mut process = Process::start("had-a-port");
     let listener = process.listen(&format!("{host}:0"));
     process.stop_listening(listener);
@@ -46,17 +46,29 @@ fn an_ipv4_address_in_an_ipv6_socket_is_shown_as_ipv4() {
 #[test]
 fn a_container_is_named() {
     needs_a_kernel!();
-    let cgroup = match Cgroup::container() {
-        Ok(cgroup) => cgroup,
+    match Cgroup::container(Version::Two) {
+        Ok(cgroup) => is_named(&cgroup),
         Err(reason) => skip!("{reason}"),
-    };
+    }
+}
+
+#[test]
+fn a_container_is_named_by_its_groups_of_version_1() {
+    needs_a_kernel!();
+    match Cgroup::container(Version::One) {
+        Ok(cgroup) => is_named(&cgroup),
+        Err(reason) => skip!("{reason}"),
+    }
+}
+
+fn is_named(cgroup: &Cgroup) {
     let to = closed_port("127.0.0.1");
     let tapio = Tapio::start();
     let mut client = Process::start("contained");
-    client.enter(&cgroup);
+    client.enter(cgroup);
     assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
 
-    tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client).in_container(&cgroup);
+    tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client).in_container(cgroup);
 }
 
 #[test]

@@ -7,10 +7,14 @@
 
 mod connect;
 mod counts;
+mod hooks;
+mod lockdown;
 mod loss;
+mod netem;
 mod owner;
 mod quiet;
 mod reset;
+mod rights;
 mod rtt;
 mod sink;
 mod support;

@@ -2,12 +2,22 @@
 
 use std::net::SocketAddr;
 
-use crate::support::{Cgroup, Process, Tapio, needs_a_kernel, skip};
+use crate::{
+    lockdown,
+    support::{Cgroup, Process, Tapio, Version, needs_a_kernel, skip},
+};
+
+fn cgroup_of_sockets() -> Result<Cgroup, String> {
+    match lockdown::mode().as_deref() {
+        Some("confidentiality") => Err("lockdown forbids reading the cgroup of a socket".to_owned()),
+        _ => Cgroup::container(Version::Two),
+    }
+}
 
 #[test]
 fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
     needs_a_kernel!();
-    let cgroup = match Cgroup::container() {
+    let cgroup = match cgroup_of_sockets() {
         Ok(cgroup) => cgroup,
         Err(reason) => skip!("{reason}"),
     };
@@ -32,7 +42,7 @@ fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
 #[test]
 fn a_server_older_than_the_agent_is_its_cgroups_and_no_processs() {
     needs_a_kernel!();
-    let cgroup = match Cgroup::container() {
+    let cgroup = match cgroup_of_sockets() {
         Ok(cgroup) => cgroup,
         Err(reason) => skip!("{reason}"),
     };

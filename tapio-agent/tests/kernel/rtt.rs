@@ -3,12 +3,8 @@
 
 use std::{net::SocketAddr, time::Instant};
 
-use crate::support::{
-    Link, Namespace, Occurrence, Process, Service, Tapio, needs_a_kernel, process::Connection,
-};
+use crate::support::{Namespace, Pair, Process, Service, Tapio, needs_a_kernel, process::Connection};
 
-/// One full segment, so that a queue delays each request once; a short answer.
-const REQUEST: Service = Service { request_bytes: 1400, reply_bytes: 10, max_delay_ms: 0 };
 /// What a queued request waits: longer than a peer may hold an acknowledgement back, and
 /// short enough that a shift is known before its first spike would be told (two seconds).
 const QUEUE_MS: u32 = 75;
@@ -22,30 +18,7 @@ const SHORT: usize = 12;
 /// More than a shift needs: nine readings, where there was some unrest.
 const LASTING: usize = 48;
 
-/// A connection over a link, with a client that asks and a server that answers.
-struct Pair {
-    link: Link,
-    client: Process,
-    server: Process,
-    connection: Connection,
-    to: SocketAddr,
-}
-
 impl Pair {
-    fn connected(port: u16) -> Self {
-        let link = Link::new();
-        let to = link.server_at(port);
-        let mut server = Process::start_in(&link.server, "answers");
-        server.serve(&to.to_string(), REQUEST);
-        let mut client = Process::start_in(&link.client, "asks");
-        let connection = client.connect(to).unwrap();
-        Self { link, client, server, connection, to }
-    }
-
-    fn request(&mut self, times: usize) {
-        self.client.request(self.connection, REQUEST, times, 1);
-    }
-
     /// So many requests through a queue.
     fn slow_request(&mut self, times: usize) {
         self.queue(QUEUE_MS, times);
@@ -56,15 +29,6 @@ impl Pair {
         self.link.slow(queue_ms);
         self.request(times);
         self.link.clear();
-    }
-
-    /// Both ends are on this machine, and each is told of: this is the client's end.
-    fn is_client(&self, occurrence: &Occurrence) -> bool {
-        occurrence.is_to(self.to)
-    }
-
-    fn is_server(&self, occurrence: &Occurrence) -> bool {
-        occurrence.is_from(self.link.client_ip(), self.to.port())
     }
 }
 

@@ -3,16 +3,18 @@
 pub(crate) mod cgroup;
 pub(crate) mod namespace;
 pub(crate) mod occurrence;
+mod pair;
 pub(crate) mod process;
 mod stage;
 pub(crate) mod tapio;
 
 pub(crate) use self::{
-    cgroup::Cgroup,
+    cgroup::{Cgroup, Version},
     namespace::{Link, Namespace},
     occurrence::Occurrence,
+    pair::Pair,
     process::{Process, Service},
-    tapio::Tapio,
+    tapio::{AGENT, Report, Tapio},
 };
 
 /// Begins a test: ends it with one line where this machine cannot run it.

@@ -2,40 +2,63 @@
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
 pub(crate) struct Cgroup {
-    path: PathBuf,
+    /// One in each hierarchy.
+    paths: Vec<PathBuf>,
     /// Those that were made here, the deepest first.
     made: Vec<PathBuf>,
     pub(crate) container_id: String,
 }
 
+/// Where container runtimes make them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// Each controller has a hierarchy of its own, of which a socket knows nothing.
+    One,
+    /// One hierarchy for all, which is a socket's, too.
+    Two,
+}
+
 impl Cgroup {
-    /// Makes one, or says why none can be had.
-    pub(crate) fn container() -> Result<Self, String> {
-        let root = mount().ok_or("no cgroup2 file system is mounted")?;
+    /// Makes one in all hierarchies of a version, or says why none can be had.
+    pub(crate) fn container(version: Version) -> Result<Self, String> {
+        let mounts = mounts(version);
+        if mounts.is_empty() {
+            return Err(match version {
+                Version::One => "no cgroup file system of version 1 is mounted".to_owned(),
+                Version::Two => {
+                    "no cgroup2 file system is mounted, so that a socket has no cgroup".to_owned()
+                }
+            });
+        }
         let container_id = format!("{:032x}{:032x}", fastrand::u128(..), fastrand::u128(..));
         let id = format!("{:032x}", fastrand::u128(..));
         let pod = format!("pod{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]);
-        let mut cgroup = Self { path: root, made: Vec::new(), container_id };
-        for name in ["kubepods", "burstable", &pod, &cgroup.container_id.clone()] {
-            cgroup.path.push(name);
-            match fs::create_dir(&cgroup.path) {
-                Ok(()) => cgroup.made.insert(0, cgroup.path.clone()),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(format!("{} cannot be made: {error}", cgroup.path.display())),
+        let mut cgroup = Self { paths: Vec::new(), made: Vec::new(), container_id };
+        for mut path in mounts {
+            for name in ["kubepods", "burstable", &pod, &cgroup.container_id] {
+                path.push(name);
+                match fs::create_dir(&path) {
+                    Ok(()) => cgroup.made.insert(0, path.clone()),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(format!("{} cannot be made: {error}", path.display())),
+                }
             }
+            cgroup.paths.push(path);
         }
         Ok(cgroup)
     }
 
     /// Moves a process into it.
     pub(super) fn add(&self, pid: u32) {
-        fs::write(self.path.join("cgroup.procs"), pid.to_string()).unwrap();
+        for path in &self.paths {
+            fs::write(path.join("cgroup.procs"), pid.to_string()).unwrap();
+        }
     }
 }
 
@@ -54,13 +77,22 @@ impl Drop for Cgroup {
     }
 }
 
-/// Where cgroup2 is mounted.
-fn mount() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let mut lines = mounts.lines().map(|line| line.split(' '));
-    let found = lines.find_map(|mut words| {
-        let path = words.nth(1)?;
-        (words.next()? == "cgroup2").then(|| Path::new(path).to_owned())
+/// Those of version 1 that are left alone: a new group of cpuset takes no process before it is given CPUs, and the
+/// first process in one of net_prio takes the group from each socket of the machine, for good, before kernel 5.15.
+const UNFIT: [&str; 2] = ["cpuset", "net_prio"];
+
+/// Where the hierarchies are mounted.
+fn mounts(version: Version) -> Vec<PathBuf> {
+    let kind = match version {
+        Version::One => "cgroup",
+        Version::Two => "cgroup2",
+    };
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let of_kind = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (path, found, options) = (words.next()?, words.next()?, words.next()?);
+        let is_fit = !options.split(',').any(|option| UNFIT.contains(&option));
+        (found == kind && is_fit).then(|| PathBuf::from(path))
     });
-    found.filter(|path| path.is_dir())
+    of_kind.filter(|path| path.is_dir()).collect()
 }

@@ -122,6 +122,12 @@ impl Link {
         self.client.tc(&format!("qdisc replace dev {DEVICE} root tbf rate 4mbit burst 10000 limit 10000"));
     }
 
+    /// A network as netem(8) makes one, for what is sent to the server; or why this kernel does not.
+    pub(crate) fn emulate(&self, network: &str) -> Result<(), String> {
+        let tc = format!("-n {} qdisc replace dev {DEVICE} root netem {network}", self.client.name);
+        run("tc", &tc).map_err(|error| error.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
     /// As it was.
     pub(crate) fn clear(&self) {
         self.client.tc(&format!("qdisc delete dev {DEVICE} root"));

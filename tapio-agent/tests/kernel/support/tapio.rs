@@ -26,6 +26,9 @@ const QUIET: Duration = Duration::from_secs(1);
 /// whether it is a new level.
 const SETTLED: Duration = Duration::from_millis(2800);
 
+/// The binary.
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_tapio");
+
 pub(crate) struct Tapio {
     child: Child,
     output: Arc<Lines>,
@@ -69,18 +72,47 @@ impl Tapio {
 
     /// As [`Self::start`], with arguments and a configuration file.
     pub(crate) fn start_with(arguments: &[&str], configuration: &str) -> Self {
-        Self::start_read(usize::MAX, arguments, configuration)
+        Self::spawn(Command::new(AGENT), usize::MAX, arguments, configuration).ready()
     }
 
     /// As [`Self::start_with`], read as `head` would: to a number of lines.
     pub(crate) fn start_read(lines: usize, arguments: &[&str], configuration: &str) -> Self {
+        Self::spawn(Command::new(AGENT), lines, arguments, configuration).ready()
+    }
+
+    /// As [`Self::start`], by a command that becomes the agent: `setpriv ... tapio`.
+    pub(crate) fn start_by(command: Command) -> Self {
+        Self::spawn(command, usize::MAX, &[], "").ready()
+    }
+
+    /// Starts it by a command where it cannot run: its last words.
+    #[track_caller]
+    pub(crate) fn refused_by(command: Command) -> String {
+        let mut tapio = Self::spawn(command, usize::MAX, &[], "");
+        let deadline = Instant::now() + START;
+        let status = loop {
+            if let Some(status) = tapio.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it runs; it said:\n{}", tapio.log.text());
+            thread::sleep(Duration::from_millis(50));
+        };
+        tapio.readers.drain(..).for_each(|reader| reader.join().unwrap());
+        let said = tapio.log.text();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(!said.contains("panicked"), "{said}");
+        let last = said.lines().last().and_then(|line| line.strip_prefix("error: "));
+        last.unwrap_or_else(|| panic!("its last words are no error: {said}")).to_owned()
+    }
+
+    fn spawn(mut command: Command, lines: usize, arguments: &[&str], configuration: &str) -> Self {
         let path = std::env::temp_dir().join(format!(
             "tapio-test-{}-{:08x}.yaml",
             std::process::id(),
             fastrand::u32(..)
         ));
         std::fs::File::create_new(&path).unwrap().write_all(configuration.as_bytes()).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tapio"))
+        let mut child = command
             .args([
                 "--observer=network",
                 "--output=json",
@@ -100,11 +132,14 @@ impl Tapio {
             output.read(child.stdout.take().unwrap(), lines),
             log.read(child.stderr.take().unwrap(), usize::MAX),
         ];
-        let mut tapio = Self { child, output, log, readers, configuration: path };
-        tapio.wait_ready();
-        let text = tapio.log.text();
+        Self { child, output, log, readers, configuration: path }
+    }
+
+    fn ready(mut self) -> Self {
+        self.wait_ready();
+        let text = self.log.text();
         assert!(!text.contains("failed: "), "not all of its programs run:\n{text}");
-        tapio
+        self
     }
 
     /// Waits until the agent has logged a line with both in it.
@@ -130,11 +165,17 @@ impl Tapio {
     /// Waits for the one occurrence that `is_meant` says yes to, then for a while that no second one comes.
     #[track_caller]
     pub(crate) fn expect_one(&self, is_meant: impl Fn(&Occurrence) -> bool) -> Occurrence {
+        self.expect_some(&is_meant);
+        self.none_but(1, QUIET, &is_meant).remove(0)
+    }
+
+    /// Waits for the first occurrence that `is_meant` says yes to, of which there may be more.
+    #[track_caller]
+    pub(crate) fn expect_some(&self, is_meant: impl Fn(&Occurrence) -> bool) -> Occurrence {
         let first = self
             .output
             .wait(PATIENCE, |lines| occurrences(lines).into_iter().find(|occurrence| is_meant(occurrence)));
-        assert!(first.is_some(), "no such occurrence; {}", self.seen());
-        self.none_but(1, QUIET, &is_meant).remove(0)
+        first.unwrap_or_else(|| panic!("no such occurrence; {}", self.seen()))
     }
 
     /// Waits for a while that no occurrence comes that `is_meant` says yes to.
@@ -201,6 +242,36 @@ impl Drop for Tapio {
         if thread::panicking() {
             eprintln!("the agent's log:\n{}", self.log.text());
         }
+    }
+}
+
+/// What `tapio doctor` says, by a command that becomes the agent.
+pub(crate) struct Report(String);
+
+impl Report {
+    pub(crate) fn of(mut command: Command) -> Self {
+        let output = command.args(["doctor", "--listen=off"]).output().unwrap();
+        let (report, said) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!(said, "", "a report is all there is");
+        Self(report)
+    }
+
+    /// Asserts that a line of that state and name, or its remedy, says so.
+    #[track_caller]
+    pub(crate) fn says(&self, state: &str, name: &str, what: &str) {
+        let mut lines = self.0.lines().skip_while(|line| {
+            let line = line.trim_start().strip_prefix(state).unwrap_or_default();
+            !line.trim_start().starts_with(name)
+        });
+        let found = lines.next().is_some_and(|line| line.contains(what));
+        let mut remedy = || lines.next().is_some_and(|line| line.contains("remedy: ") && line.contains(what));
+        assert!(found || remedy(), "no {state} {name} with {what}:\n{}", self.0);
+    }
+
+    #[track_caller]
+    pub(crate) fn ends(&self, words: &str) {
+        assert!(self.0.trim_end().ends_with(words), "{}", self.0);
     }
 }
 

@@ -1,0 +1,71 @@
+//! What this kernel takes for loading programs, and what it forbids them.
+
+use aya::{
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
+use rustix::process::{Resource, Rlimit};
+
+/// What is lost where programs may not read the kernel's memory through a helper.
+pub const LOCKED_DOWN: &str = "lockdown forbids reading the control group of a socket: connections older than the \
+                               agent may have no owner";
+
+/// Major and minor number of the running kernel.
+#[must_use]
+pub fn version() -> Option<[u32; 2]> {
+    parse_version(&rustix::system::uname().release().to_string_lossy())
+}
+
+fn parse_version(release: &str) -> Option<[u32; 2]> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some([numbers.next()?.ok()?, numbers.next()?.ok()?])
+}
+
+/// RLIMIT_MEMLOCK in bytes, where maps and programs count against it: before kernel 5.11.
+#[must_use]
+pub fn memlock_limit() -> Option<u64> {
+    let counts = version().is_some_and(|version| version < [5, 11]);
+    counts.then(|| rustix::process::getrlimit(Resource::Memlock).current)?
+}
+
+/// Later than 5.10 it does not matter that it may not be raised.
+pub(super) fn raise_memlock_limit() {
+    let unlimited = Rlimit { current: None, maximum: None };
+    if let Err(error) = rustix::process::setrlimit(Resource::Memlock, unlimited) {
+        tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is");
+    }
+}
+
+/// The capabilities that loading takes.
+pub(super) fn needed() -> String {
+    match memlock_limit() {
+        Some(limit) => format!(
+            "CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE (before kernel 5.11 maps count against RLIMIT_MEMLOCK, which is \
+             {} KiB here: to raise that limit will do, too)",
+            limit >> 10
+        ),
+        None => "CAP_BPF and CAP_PERFMON".to_owned(),
+    }
+}
+
+/// Whether the kernel keeps its memory from programs, as with `lockdown=confidentiality`. They still load fields
+/// of what they are given. Not where that cannot be told, for lack of rights.
+pub(super) fn is_locked_down() -> bool {
+    // A program of a type that may use it, and can be made without a place to attach it to.
+    let reads = is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_probe_read_kernel);
+    matches!(reads, Ok(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_of_all_sorts() {
+        assert_eq!(parse_version("6.18.44-fc-v595"), Some([6, 18]));
+        assert_eq!(parse_version("5.10.0-28-amd64"), Some([5, 10]));
+        assert_eq!(parse_version("7.2-rc1+"), Some([7, 2]));
+        assert_eq!(parse_version("odd"), None);
+        assert!(version().is_some());
+    }
+}

@@ -1,0 +1,109 @@
+//! A hook that this kernel does not have: it alone is lost, with the reason, and the others count.
+
+use std::{path::Path, thread, time::Duration};
+
+use tapio_agent::{
+    kernel::{HookError, Kernel, Loaded},
+    observer::{
+        Attach, Hook, Object, Observer as _,
+        network::{Network, Settings},
+        programs,
+    },
+};
+use tapio_common::network as net;
+
+use crate::support::{Link, Process, needs_a_kernel};
+
+const PROBE: usize = net::program::TCP_PROBE as usize;
+const RETRANSMIT: usize = net::program::TCP_RETRANSMIT_SKB as usize;
+const RESET: usize = net::program::TCP_RECEIVE_RESET as usize;
+
+/// Loads the network observer's programs with other hooks and fields.
+fn load(hooks: &[Hook], fields: &[&'static str]) -> Loaded {
+    let object = Object {
+        name: Network::NAME,
+        bytes: programs(Network::NAME).unwrap(),
+        hooks: hooks.to_vec().leak(),
+        fields: fields.to_vec().leak(),
+        settings: &Network::kernel_settings(&Settings::default()),
+    };
+    Kernel::open(Path::new("/proc")).unwrap().load(&object).unwrap()
+}
+
+fn attached_to(hook: usize, tracepoint: &'static str) -> Loaded {
+    let mut hooks = Network::HOOKS.to_vec();
+    hooks[hook].attach = Attach::BtfTracepoint(tracepoint);
+    load(&hooks, Network::FIELDS)
+}
+
+fn without(field: usize, other: &'static str) -> Loaded {
+    let mut fields = Network::FIELDS.to_vec();
+    fields[field] = other;
+    load(Network::HOOKS, &fields)
+}
+
+/// Asserts that all hooks are attached but one, and that each of them counts what it is for.
+#[track_caller]
+fn all_but(broken: usize, loaded: &Loaded) -> HookError {
+    for (at, hook) in loaded.hooks.iter().enumerate() {
+        assert_eq!(hook.state.is_err(), at == broken, "{hook:?}");
+    }
+    let before = loaded.counts.read().unwrap();
+    something_for_each();
+    for (at, (after, before)) in loaded.counts.read().unwrap().iter().zip(before).enumerate() {
+        assert_eq!(after.seen == before.seen, at == broken, "{}: {after:?}", Network::HOOKS[at].program);
+        assert_eq!(after.seen, after.accounted());
+    }
+    loaded.hooks[broken].state.clone().unwrap_err()
+}
+
+/// Round trips, a segment that is lost, a reset.
+fn something_for_each() {
+    let link = Link::new();
+    let mut server = Process::start_in(&link.server, "server");
+    let listener = server.listen(&link.server_at(4701).to_string());
+    let mut client = Process::start_in(&link.client, "client");
+    let connection = client.connect(link.server_at(4701)).unwrap();
+    let accepted = server.accept(listener);
+    for _ in 0..50 {
+        client.send(connection, 100);
+        server.receive(accepted, 100);
+    }
+    let cut = link.cut();
+    client.send(connection, 100);
+    thread::sleep(Duration::from_millis(300));
+    drop(cut);
+    server.receive(accepted, 100);
+    server.reset(accepted);
+    assert_eq!(client.await_end(connection), "ECONNRESET");
+}
+
+#[test]
+fn a_tracepoint_that_does_not_exist_costs_its_hook_only() {
+    needs_a_kernel!();
+    let error = all_but(RETRANSMIT, &attached_to(RETRANSMIT, "tcp_sends_a_pigeon"));
+    assert_eq!(error.to_string(), "unsupported: this kernel does not have the tracepoint");
+}
+
+#[test]
+fn a_field_that_does_not_exist_costs_its_hook_only() {
+    needs_a_kernel!();
+    let error = all_but(RESET, &without(net::BYTES_ACKED, "tcp_sock.pigeons_sent"));
+    assert_eq!(error.to_string(), "unsupported: this kernel has no field tcp_sock.pigeons_sent");
+}
+
+#[test]
+fn a_struct_that_does_not_exist_costs_its_hook_only() {
+    needs_a_kernel!();
+    let error = all_but(PROBE, &without(net::SEGMENT_ACK, "tcp_pigeon.ack_seq"));
+    assert_eq!(error.to_string(), "unsupported: this kernel has no struct tcp_pigeon");
+}
+
+/// Its first argument is a task, and no socket: the verifier knows.
+#[test]
+fn a_tracepoint_with_other_arguments_costs_its_hook_only() {
+    needs_a_kernel!();
+    let error = all_but(RESET, &attached_to(RESET, "sched_process_exit"));
+    assert!(!error.is_unsupported());
+    assert!(error.to_string().starts_with("failed: refused by the verifier"), "{error}");
+}

@@ -1,0 +1,35 @@
+//! A kernel that is locked down, as by secure boot: all that is observed is observed there, too.
+
+use std::{fs, process::Command};
+
+use crate::{
+    connect::closed_port,
+    support::{AGENT, Process, Report, Tapio, needs_a_kernel, skip},
+};
+
+/// The one that holds: `none [integrity] confidentiality`.
+pub(crate) fn mode() -> Option<String> {
+    let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    modes.split(['[', ']']).nth(1).map(ToOwned::to_owned).filter(|mode| mode != "none")
+}
+
+#[test]
+fn a_kernel_that_is_locked_down_is_observed() {
+    needs_a_kernel!();
+    let Some(mode) = mode() else { skip!("no lockdown") };
+    let to = closed_port("127.0.0.1");
+    let tapio = Tapio::start();
+    let mut client = Process::start("refused-client");
+    assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
+    tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client);
+
+    let report = Report::of(Command::new(AGENT));
+    if mode == "confidentiality" {
+        tapio.expect_log("degraded", "lockdown forbids reading the control group");
+        report.says("warn", "lockdown", "connections older than the agent may have no owner");
+        report.says("warn", "lockdown", "boot with lockdown=integrity");
+    } else {
+        report.says("ok", "lockdown", &mode);
+    }
+    report.ends("Everything can be observed here: 4 of 4 hooks attached.");
+}

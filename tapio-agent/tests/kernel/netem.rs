@@ -1,0 +1,103 @@
+//! The same faults made by netem, which delays and loses what no queue would.
+
+use crate::support::{Link, Pair, Process, Service, Tapio, needs_a_kernel, skip};
+
+/// As in `rtt`: samples that make a baseline; that make a spike; that make a shift.
+const CALM: usize = 100;
+const SHORT: usize = 12;
+const LASTING: usize = 48;
+/// More than a peer may hold an acknowledgement back for.
+const SLOW: &str = "delay 100ms";
+/// Many segments, and an answer that tells that they have arrived.
+const UPLOAD: Service = Service { request_bytes: 100_000, reply_bytes: 10, max_delay_ms: 0 };
+
+/// Emulates a network, or ends the test where the kernel cannot.
+macro_rules! emulate {
+    ($link:expr, $network:expr) => {
+        if let Err(why) = $link.emulate($network) {
+            skip!("{why}");
+        }
+    };
+}
+
+#[test]
+fn a_short_delay_is_one_spike() {
+    needs_a_kernel!();
+    let tapio = Tapio::start();
+    let mut pair = Pair::connected(4801);
+    pair.request(CALM);
+    emulate!(pair.link, SLOW);
+    pair.request(SHORT);
+    pair.link.clear();
+    pair.request(CALM);
+
+    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of(&pair.client);
+    told.has("rtt_us", 90_000..250_000);
+    assert!(told.baseline("ratio") > 2.0);
+}
+
+#[test]
+fn a_lasting_delay_is_one_shift() {
+    needs_a_kernel!();
+    let tapio = Tapio::start();
+    let mut pair = Pair::connected(4802);
+    pair.request(CALM);
+    emulate!(pair.link, SLOW);
+    pair.request(LASTING);
+
+    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of(&pair.client);
+    told.has("rtt_us", 90_000..250_000);
+    tapio.expect_one(|o| pair.is_server(o)).named("rtt_shift").of(&pair.server);
+}
+
+#[test]
+fn jitter_from_the_start_is_normal() {
+    needs_a_kernel!();
+    let mut pair = Pair::connected(4803);
+    emulate!(pair.link, "delay 20ms 5ms");
+    let tapio = Tapio::start();
+    pair.request(3 * CALM);
+
+    tapio.expect_none(|o| pair.is_client(o) || pair.is_server(o));
+}
+
+#[test]
+fn heavy_loss_is_a_burst_of_segments_sent_again() {
+    needs_a_kernel!();
+    let link = Link::new();
+    let to = link.server_at(4804);
+    let tapio = Tapio::start();
+    let mut server = Process::start_in(&link.server, "takes-all");
+    server.serve(&to.to_string(), UPLOAD);
+    let mut client = Process::start_in(&link.client, "sends-again");
+    let connection = client.connect(to).unwrap();
+    // A clean past.
+    client.request(connection, UPLOAD, 30, 1);
+    emulate!(link, "loss 20%");
+    client.request(connection, UPLOAD, 10, 0);
+    link.clear();
+
+    // How long it lasts is chance, and each second has a burst of its own.
+    let told = tapio.expect_some(|o| o.is_to(to) && o.kind.ends_with("burst"));
+    let told = told.named("retransmit_burst").of(&client);
+    assert!(told.number("retransmits") >= 10);
+    assert!(told.number("segments") > told.number("retransmits"));
+}
+
+#[test]
+fn total_loss_is_a_timeout() {
+    needs_a_kernel!();
+    let link = Link::new();
+    link.sysctl("net.ipv4.tcp_syn_retries", 1);
+    link.sysctl("net.ipv4.tcp_syn_linear_timeouts", 0);
+    let to = link.server_at(4805);
+    let tapio = Tapio::start();
+    let mut client = Process::start_in(&link.client, "waits-in-vain");
+    // Asked for before anything is lost.
+    assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
+    emulate!(link, "loss 100%");
+    assert_eq!(client.connect(to).unwrap_err(), "ETIMEDOUT");
+
+    let told = tapio.expect_one(|o| o.is_to(to) && o.kind.ends_with("timeout"));
+    assert_eq!(told.named("connection_timeout").of(&client).number("syns"), 2);
+}

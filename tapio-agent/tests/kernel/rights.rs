@@ -1,0 +1,174 @@
+//! With few rights, as in a container, and without the kernel's types: what works then, and what is said.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tapio_agent::kernel::version;
+use tempfile::TempDir;
+
+use crate::{
+    connect::closed_port,
+    support::{AGENT, Process, Report, Tapio, needs_a_kernel, process::exists, skip},
+};
+
+const ROOT: &[&str] = &[];
+const NOBODY: &[&str] = &["--reuid=65534", "--regid=65534", "--clear-groups"];
+
+/// The agent where every user can reach it, which is not so in someone's home.
+struct Agent {
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+impl Agent {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+        let path = directory.path().join("tapio");
+        fs::copy(AGENT, &path).unwrap();
+        Self { path, _directory: directory }
+    }
+
+    fn command(&self) -> Command {
+        Command::new(&self.path)
+    }
+}
+
+/// A command as that user, with these capabilities and no others to be had: `,+bpf`.
+fn limited(user: &[&str], capabilities: &str, command: &Command) -> Command {
+    let mut limited = Command::new("setpriv");
+    limited.args(user);
+    for set in ["bounding-set", "inh-caps", "ambient-caps"] {
+        limited.arg(format!("--{set}=-all{capabilities}"));
+    }
+    becoming(limited, command)
+}
+
+/// A command after a line of shell.
+fn after(line: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{line} && exec \"$@\""), "sh"]);
+    becoming(shell, command)
+}
+
+fn becoming(mut command: Command, next: &Command) -> Command {
+    command.arg(next.get_program()).args(next.get_args());
+    command
+}
+
+/// A setting of the whole machine, until it is dropped.
+struct Sysctl {
+    path: &'static Path,
+    before: String,
+}
+
+impl Sysctl {
+    /// Not where this kernel does not take that value.
+    fn set(path: &'static str, value: &str) -> Option<Self> {
+        let path = Path::new(path);
+        let before = fs::read_to_string(path).ok()?;
+        fs::write(path, value).ok()?;
+        Some(Self { path, before })
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        let _ = fs::write(self.path, &self.before);
+    }
+}
+
+fn maps_count() -> bool {
+    version().is_some_and(|version| version < [5, 11])
+}
+
+#[test]
+fn bpf_and_perfmon_suffice_for_any_user() {
+    needs_a_kernel!();
+    if !exists("setpriv") {
+        skip!("there is no setpriv");
+    }
+    let agent = Agent::new();
+    let capabilities = if maps_count() { ",+bpf,+perfmon,+sys_resource" } else { ",+bpf,+perfmon" };
+    // As Debian has it: no performance events without CAP_PERFMON, if for that.
+    let _paranoid = Sysctl::set("/proc/sys/kernel/perf_event_paranoid", "3");
+    for user in [NOBODY, ROOT] {
+        let to = closed_port("127.0.0.1");
+        let tapio = Tapio::start_by(limited(user, capabilities, &agent.command()));
+        let mut client = Process::start("refused-client");
+        assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
+        tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client);
+        drop(tapio);
+
+        let report = Report::of(limited(user, capabilities, &agent.command()));
+        report.says("ok", "CAP_BPF", "loads programs");
+        report.says("ok", "CAP_PERFMON", "attaches programs");
+        report.says("warn", "CAP_SYS_PTRACE", "run as root, or with CAP_SYS_PTRACE");
+        report.says("ok", "perf_event_paranoid", "without effect");
+        report.ends("Everything can be observed here: 4 of 4 hooks attached.");
+    }
+}
+
+#[test]
+fn what_no_capability_can_do_is_said_with_the_remedy() {
+    needs_a_kernel!();
+    if !exists("setpriv") {
+        skip!("there is no setpriv");
+    }
+    let agent = Agent::new();
+    for user in [NOBODY, ROOT] {
+        let said = Tapio::refused_by(limited(user, "", &agent.command()));
+        let remedy = "no right to load the programs of network: run as root, or with CAP_BPF";
+        assert!(said.starts_with(remedy), "{said}");
+        assert!(said.contains("CAP_PERFMON"), "{said}");
+    }
+}
+
+#[test]
+fn maps_that_exceed_a_limit_are_refused_with_the_remedy() {
+    needs_a_kernel!();
+    if !maps_count() {
+        skip!("maps count against no limit since kernel 5.11");
+    }
+    if !exists("setpriv") {
+        skip!("there is no setpriv");
+    }
+    let agent = Agent::new();
+    for user in [NOBODY, ROOT] {
+        let command = || limited(user, ",+bpf,+perfmon", &after("ulimit -l 64", &agent.command()));
+        let said = Tapio::refused_by(command());
+        assert!(said.contains("RLIMIT_MEMLOCK, which is 64 KiB here"), "{said}");
+        assert!(said.contains("run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE"), "{said}");
+
+        let report = Report::of(command());
+        report.says("warn", "CAP_SYS_RESOURCE", "may not fit into RLIMIT_MEMLOCK");
+        report.says("fail", "programs", "run as root, or with CAP_SYS_RESOURCE, or raise RLIMIT_MEMLOCK");
+        report.ends("Nothing can be observed here.");
+    }
+}
+
+#[test]
+fn a_kernel_without_types_is_said_with_the_remedy() {
+    needs_a_kernel!();
+    if !exists("unshare") {
+        skip!("there is no unshare");
+    }
+    // The mount is gone with the last process of its namespace.
+    let without = || {
+        let mut unshare = Command::new("unshare");
+        unshare.arg("--mount");
+        becoming(unshare, &after("mount -t tmpfs none /sys/kernel/btf", &Command::new(AGENT)))
+    };
+    let said = Tapio::refused_by(without());
+    assert!(said.starts_with("/sys/kernel/btf/vmlinux cannot be read: "), "{said}");
+    assert!(said.contains("CONFIG_DEBUG_INFO_BTF=y"), "{said}");
+
+    let report = Report::of(without());
+    report.says("fail", "types (BTF)", "CONFIG_DEBUG_INFO_BTF=y");
+    report.says("fail", "tcp_probe", "not attached");
+    report.ends("Nothing can be observed here.");
+}
