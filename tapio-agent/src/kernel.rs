@@ -22,10 +22,10 @@ use aya::{
 use tapio_common::{ABSENT, AGENT, Agent, COUNTS, Counts, EVENTS, OFFSETS, SETTINGS};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use self::rights::{is_locked_down, needed, raise_memlock_limit};
+use self::rights::{needed, raise_memlock_limit};
 pub use self::{
     listeners::{Listening, listening},
-    rights::{LOCKED_DOWN, memlock_limit, version},
+    rights::{memlock_limit, version},
 };
 use crate::observer::{Attach, Hook, Object};
 
@@ -132,17 +132,7 @@ impl Kernel {
     pub fn load(&self, object: &Object<'_>) -> anyhow::Result<Loaded> {
         let types = btf::Types::parse(&self.types)?;
         let offsets: Vec<_> = object.fields.iter().map(|path| types.offset(path)).collect();
-        let locked = is_locked_down();
-        // Fields that no hook needs are read with the helper that lockdown forbids. What is done with an absent
-        // one the verifier does not look at.
-        let is_needed = |field: usize| object.hooks.iter().any(|hook| hook.needs.contains(&field));
-        let values: Vec<u32> = offsets
-            .iter()
-            .enumerate()
-            .map(|(field, offset)| {
-                offset.clone().ok().filter(|_| !locked || is_needed(field)).unwrap_or(ABSENT)
-            })
-            .collect();
+        let values: Vec<u32> = offsets.iter().map(|offset| *offset.as_ref().unwrap_or(&ABSENT)).collect();
         let agent = [self.agent.pid_namespace_device, self.agent.pid_namespace_inode, self.agent.pid];
         let mut programs = EbpfLoader::new()
             .btf(Some(&self.btf))
@@ -164,12 +154,10 @@ impl Kernel {
                 HookState { hook, state }
             })
             .collect();
-        let ports = match programs.take_map(listeners::MAP) {
+        let degraded = match programs.take_map(listeners::MAP) {
             Some(map) => listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root).err(),
             None => None,
         };
-        let degraded: Vec<_> = locked.then(|| LOCKED_DOWN.to_owned()).into_iter().chain(ports).collect();
-        let degraded = (!degraded.is_empty()).then(|| degraded.join("; "));
         let ring = Some(RingBuf::try_from(take(&mut programs, EVENTS)?)?);
         let counts = CountsReader {
             map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,

@@ -38,8 +38,6 @@ crate::fields! {
     PROTOCOL = "sock.sk_protocol";
     /// The socket's own cgroup.
     CGROUP = "sock.sk_cgrp_data.cgroup";
-    /// The same before kernel 5.15: a pointer if even, else a network class of cgroup v1.
-    CGROUP_DATA = "sock.sk_cgrp_data.val";
     /// The cgroup's node in the cgroup file system.
     CGROUP_KN = "cgroup.kn";
     /// The node's id: what `bpf_get_current_cgroup_id` gives for a task.

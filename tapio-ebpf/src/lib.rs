@@ -9,7 +9,7 @@ use core::ptr::read_volatile;
 use aya_ebpf::{
     bindings::bpf_pidns_info,
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        bpf_get_current_comm, bpf_get_current_pid_tgid,
         generated::{bpf_get_current_cgroup_id, bpf_get_ns_current_pid_tgid, bpf_ktime_get_boot_ns},
     },
     macros::map,
@@ -46,7 +46,7 @@ macro_rules! object {
         static AGENT: $crate::Agent =
             $crate::Agent { pid_namespace_device: 0, pid_namespace_inode: 0, pid: 0 };
 
-        // The helpers that read kernel memory are for GPL-compatible programs only.
+        // Some helpers are for GPL-compatible programs only.
         #[unsafe(link_section = "license")]
         #[unsafe(no_mangle)]
         static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
@@ -80,20 +80,6 @@ pub unsafe fn load<T: Copy>(base: *const u8, offset: &u32) -> T {
 pub fn is_absent(offset: &u32) -> bool {
     // SAFETY: a reference is valid for reads.
     unsafe { read_volatile(offset) == ABSENT }
-}
-
-/// A field of a kernel struct behind a pointer that the verifier has no type for. Several times
-/// dearer than [`load`], and refused under lockdown: only where there is no other way. `None` where the
-/// field or the page is absent.
-#[inline(always)]
-pub fn probe<T>(base: *const u8, offset: &u32) -> Option<T> {
-    if is_absent(offset) || base.is_null() {
-        return None;
-    }
-    // SAFETY: a reference is valid for reads.
-    let offset = unsafe { read_volatile(offset) };
-    // SAFETY: the helper checks the address itself.
-    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) }.ok()
 }
 
 /// Nanoseconds of the boot clock.

@@ -77,11 +77,11 @@ struct Boot {
 
 const BOOTS: &[Boot] = &[
     Boot { name: "plain", parameters: "", tests: &[] },
-    Boot { name: "lockdown-integrity", parameters: "lockdown=integrity", tests: &["lockdown", "refused"] },
+    Boot { name: "lockdown-integrity", parameters: "lockdown=integrity", tests: &["lockdown", "owner::"] },
     Boot {
         name: "lockdown-confidentiality",
         parameters: "lockdown=confidentiality",
-        tests: &["lockdown", "refused"],
+        tests: &["lockdown", "owner::"],
     },
     Boot { name: "cgroup-v1", parameters: "tapio.cgroups=v1", tests: &["container", "owner::"] },
     Boot { name: "cgroup-hybrid", parameters: "tapio.cgroups=hybrid", tests: &["container", "owner::"] },

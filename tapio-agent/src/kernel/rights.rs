@@ -1,14 +1,6 @@
-//! What this kernel takes for loading programs, and what it forbids them.
+//! What this kernel takes for loading programs.
 
-use aya::{
-    programs::ProgramType,
-    sys::{BpfHelper, is_helper_supported},
-};
 use rustix::process::{Resource, Rlimit};
-
-/// What is lost where programs may not read the kernel's memory through a helper.
-pub const LOCKED_DOWN: &str = "lockdown forbids reading the control group of a socket: connections older than the \
-                               agent may have no owner";
 
 /// Major and minor number of the running kernel.
 #[must_use]
@@ -46,14 +38,6 @@ pub(super) fn needed() -> String {
         ),
         None => "CAP_BPF and CAP_PERFMON".to_owned(),
     }
-}
-
-/// Whether the kernel keeps its memory from programs, as with `lockdown=confidentiality`. They still load fields
-/// of what they are given. Not where that cannot be told, for lack of rights.
-pub(super) fn is_locked_down() -> bool {
-    // A program of a type that may use it, and can be made without a place to attach it to.
-    let reads = is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_probe_read_kernel);
-    matches!(reads, Ok(false))
 }
 
 #[cfg(test)]

@@ -2,22 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::{
-    lockdown,
-    support::{Cgroup, Process, Tapio, Version, needs_a_kernel, skip},
-};
-
-fn cgroup_of_sockets() -> Result<Cgroup, String> {
-    match lockdown::mode().as_deref() {
-        Some("confidentiality") => Err("lockdown forbids reading the cgroup of a socket".to_owned()),
-        _ => Cgroup::container(Version::Two),
-    }
-}
+use crate::support::{Cgroup, Process, Tapio, Version, needs_a_kernel, skip};
 
 #[test]
 fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
     needs_a_kernel!();
-    let cgroup = match cgroup_of_sockets() {
+    let cgroup = match Cgroup::container(Version::Two) {
         Ok(cgroup) => cgroup,
         Err(reason) => skip!("{reason}"),
     };
@@ -42,7 +32,7 @@ fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
 #[test]
 fn a_server_older_than_the_agent_is_its_cgroups_and_no_processs() {
     needs_a_kernel!();
-    let cgroup = match cgroup_of_sockets() {
+    let cgroup = match Cgroup::container(Version::Two) {
         Ok(cgroup) => cgroup,
         Err(reason) => skip!("{reason}"),
     };

@@ -4,7 +4,7 @@ use tapio_common::{
     CooldownKey, Header,
     network::{self as net, Destination, NetworkEvent, Owner, Port, direction},
 };
-use tapio_ebpf::{Run, is_absent, load, probe};
+use tapio_ebpf::{Run, is_absent, load};
 
 use crate::{
     OFFSETS, SETTINGS,
@@ -35,24 +35,20 @@ pub(crate) fn owner_of(sk: *const u8, key: &Destination) -> Owner {
     owner
 }
 
-/// The cgroup that the socket was made in.
+/// The cgroup that the socket was made in. Not known before kernel 5.15 and its backports, where the field is no
+/// typed pointer: a helper would read it, which lockdown forbids.
 #[inline(always)]
 fn cgroup(sk: *const u8) -> Option<u64> {
-    if !is_absent(&OFFSETS[net::CGROUP]) {
-        // SAFETY: typed pointers and offsets of their fields; what is behind a null pointer reads as zero.
-        let id: u64 = unsafe {
-            let cgroup: *const u8 = load(sk, &OFFSETS[net::CGROUP]);
-            let node: *const u8 = load(cgroup, &OFFSETS[net::CGROUP_KN]);
-            load(node, &OFFSETS[net::KN_ID])
-        };
-        return (id != 0).then_some(id);
-    }
-    let cgroup = probe::<u64>(sk, &OFFSETS[net::CGROUP_DATA])?;
-    if cgroup & 1 != 0 {
+    if is_absent(&OFFSETS[net::CGROUP]) {
         return None;
     }
-    let node = probe::<u64>(cgroup as *const u8, &OFFSETS[net::CGROUP_KN])?;
-    probe(node as *const u8, &OFFSETS[net::KN_ID])
+    // SAFETY: typed pointers and offsets of their fields; what is behind a null pointer reads as zero.
+    let id: u64 = unsafe {
+        let cgroup: *const u8 = load(sk, &OFFSETS[net::CGROUP]);
+        let node: *const u8 = load(cgroup, &OFFSETS[net::CGROUP_KN]);
+        load(node, &OFFSETS[net::KN_ID])
+    };
+    (id != 0).then_some(id)
 }
 
 #[inline(always)]
