@@ -65,6 +65,7 @@ fn jitter_from_the_start_is_normal() {
 fn heavy_loss_is_a_burst_of_segments_sent_again() {
     needs_a_kernel!();
     let link = Link::new();
+    link.without_offload();
     let to = link.server_at(4804);
     let tapio = Tapio::start();
     let mut server = Process::start_in(&link.server, "takes-all");

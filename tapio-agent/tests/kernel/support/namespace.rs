@@ -128,6 +128,11 @@ impl Link {
         run("tc", &tc).map_err(|error| error.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
+    /// What connections made from now on send to the server is a packet for each segment, and can be lost so.
+    pub(crate) fn without_offload(&self) {
+        self.client.ip(&format!("link set dev {DEVICE} gso_max_segs 1"));
+    }
+
     /// As it was.
     pub(crate) fn clear(&self) {
         self.client.tc(&format!("qdisc delete dev {DEVICE} root"));
