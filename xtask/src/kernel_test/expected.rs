@@ -29,6 +29,9 @@ struct Skip {
     /// As in `5.10-amd64`; every kernel where it is absent.
     #[serde(default)]
     kernels: Vec<String>,
+    /// But these.
+    #[serde(default)]
+    except: Vec<String>,
     /// Ways to boot; every one where it is absent.
     #[serde(default)]
     boots: Vec<String>,
@@ -61,6 +64,7 @@ impl Skips {
             .skip
             .iter()
             .filter(|skip| skip.kernels.is_empty() || skip.kernels.contains(&row.kernel))
+            .filter(|skip| !skip.except.contains(&row.kernel))
             .filter(|skip| skip.boots.is_empty() || skip.boots.iter().any(|boot| boot == row.boot))
             .flat_map(|skip| skip.tests.iter().map(|test| (test.as_str(), skip.reason.as_str())))
             .collect();
@@ -78,14 +82,22 @@ impl Skips {
     }
 }
 
-/// Compares what the doctor said with what is kept; `bless` keeps it.
-pub(super) fn doctor(row: &mut Row, bless: bool) -> Result<()> {
+/// Compares what the doctor said with what is kept, which has to be there for the default kernels; `bless` keeps
+/// it.
+pub(super) fn doctor(row: &mut Row, is_default: bool, bless: bool) -> Result<()> {
     let path = directory()?.join(format!("doctor-{}-{}.txt", row.kernel, row.boot));
     let said = row.doctor.iter().map(|line| general(line, &row.release) + "\n").collect::<String>();
     if bless {
         return fs::write(&path, said).with_context(|| format!("cannot write {}", path.display()));
     }
-    let kept = fs::read_to_string(&path).unwrap_or_default();
+    let Ok(kept) = fs::read_to_string(&path) else {
+        if is_default {
+            row.fail(format!("{} is missing (--bless keeps what the doctor says)", path.display()));
+        } else {
+            eprintln!("kernel-test: nothing is kept of what the doctor says here; --bless does");
+        }
+        return Ok(());
+    };
     let differences: Vec<String> = differences(&kept, &said);
     if !differences.is_empty() {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
