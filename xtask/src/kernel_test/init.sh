@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The first process of a guest: mounts what a distribution mounts, takes the steps of /steps, ends the machine.
-/bin/busybox mkdir -p /busybox /proc /sys /dev /tmp /run /var /root
+/bin/busybox mkdir -p /busybox /proc /sys /dev /run /var /root
+/bin/busybox mkdir -p -m 1777 /tmp
 /bin/busybox ln -s /run /var/run
 /bin/busybox --install -s /busybox
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/busybox HOME=/root
@@ -10,7 +11,8 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/shm
-for place in /tmp /run /dev/shm; do mount -t tmpfs tmpfs $place; done
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /dev/shm
 mount -t securityfs securityfs /sys/kernel/security
 mount -t bpf bpf /sys/fs/bpf
 
