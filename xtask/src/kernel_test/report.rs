@@ -61,7 +61,40 @@ impl Row {
     }
 }
 
-/// Kernels, skips with their reasons, and the closing line.
+/// Each observer's hooks, and whether they are attached on each kernel; a boot where all are as on the kernel's
+/// first boot has no column of its own.
+fn hooks(rows: &[Row]) {
+    let mut columns: Vec<&Row> = Vec::new();
+    for row in rows {
+        if !columns.iter().any(|column| column.kernel == row.kernel && column.hooks() == row.hooks()) {
+            columns.push(row);
+        }
+    }
+    let mut names: Vec<String> = columns.iter().flat_map(|row| row.hooks()).map(|(hook, _)| hook).collect();
+    names.sort();
+    names.dedup();
+    let titles = columns.iter().map(|row| match row.boot {
+        "plain" => row.kernel.clone(),
+        boot => format!("{} {boot}", row.kernel),
+    });
+    let titles: Vec<String> = titles.collect();
+    println!("\n{:<34} {}", "hook", titles.join("  "));
+    for name in names {
+        let cells = columns.iter().zip(&titles).map(|(row, title)| {
+            let attached = row.hooks().iter().find(|(hook, _)| *hook == name).map(|(_, attached)| *attached);
+            let cell = match attached {
+                Some(true) => "ok",
+                Some(false) => "no",
+                None => "-",
+            };
+            format!("{cell:<width$}", width = title.len())
+        });
+        println!("{name:<34} {}", cells.collect::<Vec<_>>().join("  "));
+    }
+    println!();
+}
+
+/// Kernels, hooks, skips with their reasons, and the closing line.
 pub(super) fn report(rows: &[Row]) -> Result<()> {
     println!(
         "\n{:<34} {:<24} {:>7} {:>7} {:>8} {:>6}  hooks",
@@ -81,11 +114,7 @@ pub(super) fn report(rows: &[Row]) -> Result<()> {
         );
         all.add(&row.tests);
     }
-    for row in rows {
-        for (hook, _) in row.hooks().iter().filter(|(_, attached)| !attached) {
-            println!("not attached: {} {} {hook}", row.release, row.boot);
-        }
-    }
+    hooks(rows);
     for row in rows {
         for note in &row.tests.notes {
             println!("{} {}: {note}", row.release, row.boot);
