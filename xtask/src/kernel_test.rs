@@ -132,7 +132,7 @@ fn test(kernel: &Kernel, boot: &Boot, programs: &Programs, options: &Options) ->
         None if options.quick => QUICK_TESTS.to_vec(),
         None => boot.tests.to_vec(),
     };
-    let said = Guest::new(kernel, boot.parameters, programs)?.run(&filters)?;
+    let said = Guest::new(kernel, boot.parameters, programs).run(&filters)?;
     let mut row = Row::new(kernel, boot.name, said, start);
     let is_default = kernel.arch.default_kernels().contains(&kernel.query.as_str());
     expected::doctor(&mut row, is_default, options.bless)?;

@@ -119,16 +119,13 @@ fn differences(kept: &str, said: &str) -> Vec<String> {
 /// A line without what differs from one build of a kernel, or from one boot, to the next.
 fn general(line: &str, release: &str) -> String {
     let line = line.replace(release, "RELEASE");
-    let counted = [" KiB", " at /proc"];
     let words: Vec<&str> = line.split(' ').collect();
-    let mut general = Vec::new();
-    for (index, word) in words.iter().enumerate() {
-        let rest = words[index + 1..].join(" ");
-        let is_count = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-        let counts = counted.iter().any(|after| rest.starts_with(after.trim_start()));
-        general.push(if is_count && counts { "N" } else { word });
-    }
-    general.join(" ")
+    let general = words.iter().enumerate().map(|(index, word)| {
+        // The size of the types, how many processes are at /proc.
+        let counts = matches!(words.get(index + 1), Some(&"KiB" | &"at"));
+        if counts && word.parse::<u64>().is_ok() { "N" } else { *word }
+    });
+    general.collect::<Vec<_>>().join(" ")
 }
 
 fn directory() -> Result<PathBuf> {

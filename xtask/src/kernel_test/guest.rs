@@ -43,8 +43,8 @@ pub(super) struct Said {
 }
 
 impl<'a> Guest<'a> {
-    pub(super) fn new(kernel: &'a Kernel, parameters: &'a str, programs: &'a Programs) -> Result<Self> {
-        Ok(Self { kernel, parameters, programs })
+    pub(super) fn new(kernel: &'a Kernel, parameters: &'a str, programs: &'a Programs) -> Self {
+        Self { kernel, parameters, programs }
     }
 
     /// Boots it, asks the doctor and runs the tests that have one of these in their names; all, and the self-test,
