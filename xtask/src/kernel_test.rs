@@ -134,8 +134,7 @@ fn test(kernel: &Kernel, boot: &Boot, programs: &Programs, options: &Options) ->
     };
     let said = Guest::new(kernel, boot.parameters, programs).run(&filters)?;
     let mut row = Row::new(kernel, boot.name, said, start);
-    let is_default = kernel.arch.default_kernels().contains(&kernel.query.as_str());
-    expected::doctor(&mut row, is_default, options.bless)?;
+    expected::doctor(&mut row, options.bless)?;
     Skips::read()?.judge(&mut row, options.test.is_none() && !options.quick);
     Ok(row)
 }
