@@ -142,10 +142,7 @@ mod tests {
     #[test]
     fn what_differs_from_build_to_build_is_left_out() {
         let general = |line| general(line, "6.1.0-56-cloud-amd64");
-        assert_eq!(
-            general("  ok   release   6.1.0-56-cloud-amd64 x86_64"),
-            "  ok   release   RELEASE"
-        );
+        assert_eq!(general("  ok   release   6.1.0-56-cloud-amd64 x86_64"), "  ok   release   RELEASE");
         assert_eq!(general("  ok   types (BTF)   vmlinux, 4083 KiB"), "  ok   types (BTF)   vmlinux, N KiB");
         assert_eq!(general("  ok   processes   72 at /proc"), "  ok   processes   N at /proc");
         assert_eq!(general("  ok   bpf_jit_enable   1"), "  ok   bpf_jit_enable   1");
