@@ -65,9 +65,11 @@ fn something_for_each() {
     let mut client = Process::start_in(&link.client, "client");
     let connection = client.connect(link.server_at(4701)).unwrap();
     let accepted = server.accept(listener);
+    // A reading is of samples that were sent over some milliseconds.
     for _ in 0..50 {
         client.send(connection, 100);
         server.receive(accepted, 100);
+        thread::sleep(Duration::from_millis(1));
     }
     let cut = link.cut();
     client.send(connection, 100);
