@@ -82,7 +82,8 @@ fn heavy_loss_is_a_burst_of_segments_sent_again() {
     let told = tapio.expect_some(|o| o.is_to(to) && o.kind.ends_with("burst"));
     let told = told.named("retransmit_burst").of(&client);
     assert!(told.number("retransmits") >= 10);
-    assert!(told.number("segments") > told.number("retransmits"));
+    // In a window of nothing but recovery all of them are.
+    assert!(told.number("segments") >= told.number("retransmits"));
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn general(line: &str, release: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     let general = words.iter().enumerate().map(|(index, word)| {
         // The size of the types, how many processes are at /proc.
-        let counts = matches!(words.get(index + 1), Some(&"KiB" | &"at"));
+        let counts = matches!(words[index + 1..], ["KiB", ..] | ["at", "/proc", ..]);
         if counts && word.parse::<u64>().is_ok() { "N" } else { *word }
     });
     general.collect::<Vec<_>>().join(" ")
@@ -145,7 +145,11 @@ mod tests {
         assert_eq!(general("  ok   release   6.1.0-56-cloud-amd64 x86_64"), "  ok   release   RELEASE");
         assert_eq!(general("  ok   types (BTF)   vmlinux, 4083 KiB"), "  ok   types (BTF)   vmlinux, N KiB");
         assert_eq!(general("  ok   processes   72 at /proc"), "  ok   processes   N at /proc");
-        assert_eq!(general("  ok   bpf_jit_enable   1"), "  ok   bpf_jit_enable   1");
+        for same in
+            ["  ok   bpf_jit_enable   1", "  ok   control groups   version 2 at /sys/fs/cgroup: named"]
+        {
+            assert_eq!(general(same), same);
+        }
     }
 
     fn row(notes: &[&str]) -> Row {
