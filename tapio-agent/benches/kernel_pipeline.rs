@@ -3,6 +3,7 @@
 
 mod support;
 
+use anyhow::Context as _;
 use std::{hint::black_box, sync::Arc, time::Instant};
 
 use tapio_agent::{
@@ -72,7 +73,7 @@ fn pipeline_round() -> anyhow::Result<f64> {
         event.remote_port = port as u16;
         stage.observe(black_box(bytemuck::bytes_of(&event)), judge.as_mut(), &mut out);
         for anomaly in out.drain(..) {
-            let occurrence = pipeline::name(anomaly, &identity, &metrics);
+            let occurrence = pipeline::name(anomaly, &identity, &metrics).context("told")?;
             json.clear();
             occurrence.write_json(&mut json);
             black_box(&json);

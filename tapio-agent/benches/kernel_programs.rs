@@ -1,4 +1,5 @@
-//! What a run of the RTT program costs, against an empty program on the same hook in the same run.
+//! What a run of the RTT program costs, against an empty program on the same hook in the same run; then the same of
+//! the programs that see each signal and each end of a process.
 //!
 //! The kernel's own measure (`bpf_stats`, its two clock reads included), least of five windows of loopback
 //! requests and responses, where nearly every segment brings a new sample.
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use tapio_agent::{
     kernel::{self, Kernel, Loaded, RunTime},
-    observer::{Attach, Built, Hook, Object, network::Network},
+    observer::{Attach, Built, Hook, Object, container::Container, network::Network},
 };
 
 const WINDOWS: usize = 5;
@@ -49,7 +50,51 @@ fn main() -> anyhow::Result<()> {
     println!("rtt_program_empty_ns {empty_ns:.1} ns");
     // A run without a new sample ends early; this many went all the way.
     println!("rtt_program_readings_per_run {:.3} x", readings as f64 / runs as f64);
+    drop(network);
+    ends(&kernel)
+}
+
+const EMPTY_ENDS: &[Hook] = &[
+    Hook { program: "empty_signal", attach: Attach::BtfTracepoint("signal_generate"), needs: &[], gives: "" },
+    Hook {
+        program: "empty_exit",
+        attach: Attach::BtfTracepoint("sched_process_exit"),
+        needs: &[],
+        gives: "",
+    },
+];
+
+/// Short processes, each of which ends and sends its parent a signal.
+fn ends(kernel: &Kernel) -> anyhow::Result<()> {
+    let container = Built::new::<Container>(&Default::default());
+    let container = kernel.load(&container.object()?)?;
+    let settings = support::settings();
+    let empty = kernel.load(&Object { hooks: EMPTY_ENDS, ..support::bench_object(&settings)? })?;
+    support::all_attached([&container, &empty])?;
+    for (name, program, empty_program) in
+        [("signal", "signal_generate", "empty_signal"), ("exit", "sched_process_exit", "empty_exit")]
+    {
+        let mut best = [f64::MAX; 2];
+        for _ in 0..WINDOWS {
+            let before = [of(&container, program), of(&empty, empty_program)];
+            support::short_processes(WINDOW)?;
+            let after = [of(&container, program), of(&empty, empty_program)];
+            for (best, (before, after)) in best.iter_mut().zip(before.into_iter().zip(after)) {
+                let ns = (after.total - before.total).as_nanos() as f64;
+                *best = best.min(ns / (after.runs - before.runs) as f64);
+            }
+        }
+        let [ns, empty_ns] = best;
+        println!("{name}_program_ratio {:.2} x", ns / empty_ns);
+        println!("{name}_program_net_ns {:.1} ns", ns - empty_ns);
+        println!("{name}_program_ns {ns:.1} ns");
+    }
     Ok(())
+}
+
+fn of(loaded: &Loaded, program: &str) -> RunTime {
+    let times = loaded.run_times();
+    times.iter().find(|(name, _)| *name == program).map(|(_, time)| *time).unwrap_or_default()
 }
 
 fn first(loaded: &Loaded) -> RunTime {

@@ -213,9 +213,10 @@ async fn deliver(
     sinks: Sinks,
 ) {
     while let Some(anomaly) = queue.recv().await {
-        identity.find(anomaly.cgroup_id, anomaly.time_ns).await;
-        let occurrence = pipeline::name(anomaly, &identity, &shared.metrics);
-        sinks.send(Arc::new(occurrence));
+        identity.find_all(&anomaly).await;
+        if let Some(occurrence) = pipeline::name(anomaly, &identity, &shared.metrics) {
+            sinks.send(Arc::new(occurrence));
+        }
     }
 }
 

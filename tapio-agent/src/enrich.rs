@@ -8,7 +8,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use self::cgroups::{Cgroups, Lookup};
-use crate::{clock, config::Config, occurrence::Workload};
+use crate::{clock, config::Config, observer::Anomaly};
 
 /// Walks over the tree of control groups are at least this far apart: a storm of unknown ones costs one walk.
 const WALK_INTERVAL: Duration = Duration::from_millis(200);
@@ -67,13 +67,18 @@ impl Identity {
         }
     }
 
-    /// The owner of what happened at `time_ns` (boot clock) in a group and a process, where each may be 0 for not
-    /// known. `None` where it is not certain.
-    pub fn workload(&self, cgroup_id: u64, pid: u32, time_ns: u64) -> Option<Arc<Workload>> {
-        match self.cgroups.owner(cgroup_id, pid, time_ns) {
-            Lookup::Known(workload) => Some(workload),
-            Lookup::Unowned | Lookup::Unknown => None,
+    /// As [`Self::find`], for all that an anomaly names.
+    pub async fn find_all(&mut self, anomaly: &Anomaly) {
+        self.find(anomaly.cgroup_id, anomaly.time_ns).await;
+        if let Some(actor) = anomaly.actor {
+            self.find(actor.cgroup_id, anomaly.time_ns).await;
         }
+    }
+
+    /// The owner of what happened at `time_ns` (boot clock) in a group and a process, where each may be 0 for not
+    /// known.
+    pub fn owner(&self, cgroup_id: u64, pid: u32, time_ns: u64) -> Lookup {
+        self.cgroups.owner(cgroup_id, pid, time_ns)
     }
 
     /// The node's name.
@@ -118,7 +123,7 @@ mod tests {
             let name = format!("later-{storm}.service");
             let later = group(tree.path(), &name);
             identity.find(later, clock::boot_ns()).await;
-            let workload = identity.workload(later, 0, 0);
+            let workload = identity.owner(later, 0, 0).workload();
             assert_eq!(workload.and_then(|workload| workload.unit.clone()), Some(name));
         }
         assert!(start.elapsed() >= 5 * WALK_INTERVAL, "walks are apart");

@@ -19,10 +19,10 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError},
 };
-use tapio_common::{ABSENT, AGENT, Agent, COUNTS, Counts, EVENTS, OFFSETS, SETTINGS};
+use tapio_common::{ABSENT, AGENT, Agent, COUNTS, Counts, EVENTS, OFFSETS, PAGE_BYTES, SETTINGS};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use self::rights::{needed, raise_memlock_limit};
+use self::rights::{LOCKED_DOWN, forbids_reading, needed, raise_memlock_limit};
 pub use self::{
     listeners::{Listening, listening},
     rights::{memlock_limit, version},
@@ -132,12 +132,20 @@ impl Kernel {
     pub fn load(&self, object: &Object<'_>) -> anyhow::Result<Loaded> {
         let types = btf::Types::parse(&self.types)?;
         let offsets: Vec<_> = object.fields.iter().map(|path| types.offset(path)).collect();
-        let values: Vec<u32> = offsets.iter().map(|offset| *offset.as_ref().unwrap_or(&ABSENT)).collect();
+        // What is done with an absent field the verifier does not look at.
+        let forbidden =
+            if !object.by_helper.is_empty() && forbids_reading() { object.by_helper } else { &[] };
+        let value = |(field, offset): (usize, &Result<u32, _>)| match offset {
+            Ok(offset) if !forbidden.contains(&field) => *offset,
+            _ => ABSENT,
+        };
+        let values: Vec<u32> = offsets.iter().enumerate().map(value).collect();
         let agent = [self.agent.pid_namespace_device, self.agent.pid_namespace_inode, self.agent.pid];
         let mut programs = EbpfLoader::new()
             .btf(Some(&self.btf))
             .override_global(OFFSETS, values.as_slice(), true)
-            .override_global(SETTINGS, object.settings, true)
+            .override_global(SETTINGS, object.settings, !object.settings.is_empty())
+            .override_global(PAGE_BYTES, &(rustix::param::page_size() as u64), false)
             .override_global(AGENT, agent.as_slice(), true)
             .load(object.bytes)
             .map_err(|error| explain_load(object.name, error))?;
@@ -158,6 +166,7 @@ impl Kernel {
             Some(map) => listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root).err(),
             None => None,
         };
+        let degraded = degraded.or_else(|| (!forbidden.is_empty()).then(|| LOCKED_DOWN.to_owned()));
         let ring = Some(RingBuf::try_from(take(&mut programs, EVENTS)?)?);
         let counts = CountsReader {
             map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,

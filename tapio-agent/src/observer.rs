@@ -2,6 +2,7 @@
 //!
 //! An observer is pure: bytes and times in, anomalies out. No files, sockets or clocks.
 
+pub mod container;
 pub mod network;
 
 use std::net::IpAddr;
@@ -35,6 +36,8 @@ pub struct Object<'a> {
     pub hooks: &'static [Hook],
     /// The fields that they load.
     pub fields: &'static [&'static str],
+    /// Of them those that are read with a helper, which a kernel that is locked down forbids.
+    pub by_helper: &'static [usize],
     /// Its `SETTINGS` constant.
     pub settings: &'a [u8],
 }
@@ -63,6 +66,10 @@ pub struct Anomaly {
     pub pid: u32,
     /// Owner's command name, padded with zeros.
     pub comm: [u8; 16],
+    /// Who had a hand in it.
+    pub actor: Option<Actor>,
+    /// Of whom it is told.
+    pub only: Only,
     /// The other side: address and port.
     pub peer: Option<(IpAddr, u16)>,
     /// What it is about, besides its type, owner and peer address: a service's port. Repeats agree in it.
@@ -77,6 +84,43 @@ pub struct Anomaly {
     pub count: u64,
     /// Says it in one sentence, once it is named.
     pub message: fn(&Occurrence) -> String,
+}
+
+/// A process that had a hand in an anomaly, not yet named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// Its cgroup; 0 where it is not known.
+    pub cgroup_id: u64,
+    /// The process.
+    pub pid: u32,
+    /// Its command name, padded with zeros.
+    pub comm: [u8; 16],
+}
+
+/// Of whom an anomaly is told, which shows when it is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Only {
+    /// Owners.
+    pub scope: Scope,
+    /// Not where the actor is of the same container or unit.
+    pub from_outside: bool,
+}
+
+impl Only {
+    /// Whoever it is.
+    pub const ALL: Self = Self { scope: Scope::All, from_outside: false };
+}
+
+crate::setting::choices! {
+    /// Whose processes are meant; each takes in those before it.
+    pub enum Scope {
+        /// In containers and pods.
+        Containers = "containers",
+        /// Services of systemd, too.
+        Services = "services",
+        /// All on the host.
+        All = "all",
+    }
 }
 
 /// A record that is no event of this observer: counted, never a panic.
@@ -104,6 +148,7 @@ pub struct Built {
     pub name: &'static str,
     hooks: &'static [Hook],
     fields: &'static [&'static str],
+    by_helper: &'static [usize],
     settings: Vec<u8>,
     judge: Box<dyn Fn() -> Box<dyn Judge> + Send + Sync>,
 }
@@ -117,6 +162,7 @@ impl Built {
             name: O::NAME,
             hooks: O::HOOKS,
             fields: O::FIELDS,
+            by_helper: O::BY_HELPER,
             settings: O::kernel_settings(settings),
             judge: Box::new(move || Box::new(O::new(&own))),
         }
@@ -133,6 +179,7 @@ impl Built {
             bytes,
             hooks: self.hooks,
             fields: self.fields,
+            by_helper: self.by_helper,
             settings: &self.settings,
         })
     }
@@ -181,6 +228,8 @@ pub trait Observer: Send + Sized + 'static {
     const HOOKS: &'static [Hook];
     /// The kernel fields that they load, in the order of the object's `OFFSETS`.
     const FIELDS: &'static [&'static str];
+    /// Of them those that its programs read with a helper, and do without: a kernel that is locked down forbids it.
+    const BY_HELPER: &'static [usize] = &[];
     /// Its section of the configuration.
     type Settings: DeserializeOwned + Default + Clone + Send + Sync + 'static;
 
@@ -226,6 +275,8 @@ macro_rules! observers {
 }
 
 observers! {
+    /// The container observer: who died, and of what.
+    container: container::Container,
     /// The network observer. Its kernel programs judge, so a change takes effect at the next start.
     network: network::Network,
 }

@@ -50,6 +50,8 @@ pub enum Outcome {
 pub enum Value {
     /// A count, a size, a duration; the unit is in the key.
     Number(u64),
+    /// A number that may be below zero.
+    Signed(i64),
     /// A ratio.
     Real(f64),
     /// A name.
@@ -104,6 +106,16 @@ pub struct Process {
     pub pid: u32,
     /// Command name as the kernel has it, at most 15 bytes.
     pub comm: String,
+}
+
+/// Who had a hand in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Actor {
+    /// Its process.
+    pub process: Process,
+    /// Its workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Arc<Workload>>,
 }
 
 /// The other side.
@@ -174,6 +186,9 @@ pub struct Occurrence {
     /// The affected process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
+    /// Who had a hand in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
     /// The other side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<Peer>,

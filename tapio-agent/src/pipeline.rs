@@ -1,6 +1,7 @@
 //! The way of an event: record -> judge -> fold -> (queue) -> name -> sinks.
 
 pub mod fold;
+mod scope;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use crate::{
     kernel::Events,
     metrics::Metrics,
     observer::{Anomaly, Judge},
-    occurrence::{Occurrence, Peer, Process, SOURCE},
+    occurrence::{Actor, Occurrence, Peer, Process, SOURCE},
 };
 
 /// How often windows are closed and waiting spikes are said.
@@ -133,10 +134,20 @@ impl Stage {
     }
 }
 
-/// The second half: makes the occurrence of an anomaly.
-pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Occurrence {
+/// The second half: makes the occurrence of an anomaly. `None` where its name shows that it is not to be told.
+pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<Occurrence> {
     let time_unix_ns = clock::unix_ns(anomaly.time_ns);
-    let workload = identity.workload(anomaly.cgroup_id, anomaly.pid, anomaly.time_ns);
+    let owner = identity.owner(anomaly.cgroup_id, anomaly.pid, anomaly.time_ns);
+    let actor = anomaly.actor.map(|actor| {
+        let owner = identity.owner(actor.cgroup_id, actor.pid, anomaly.time_ns);
+        (Process { pid: actor.pid, comm: comm(&actor.comm) }, owner)
+    });
+    if !scope::is_told(anomaly.only, &owner, actor.as_ref().map(|(_, owner)| owner)) {
+        metrics.dropped("enrich", "out_of_scope", anomaly.count);
+        return None;
+    }
+    let workload = owner.workload();
+    let actor = actor.map(|(process, owner)| Actor { process, workload: owner.workload() });
     let process = (anomaly.pid != 0).then(|| Process { pid: anomaly.pid, comm: comm(&anomaly.comm) });
     if workload.is_none() && process.is_none() {
         metrics.unattributed();
@@ -161,13 +172,14 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Occurre
         node: identity.node(),
         workload,
         process,
+        actor,
         peer,
         data: anomaly.data,
         baseline: anomaly.baseline,
         count: anomaly.count,
     };
     occurrence.message = (anomaly.message)(&occurrence);
-    occurrence
+    Some(occurrence)
 }
 
 /// A command name without its padding; bytes that are no UTF-8 become U+FFFD.

@@ -7,6 +7,7 @@
 
 mod act;
 mod fault;
+mod group;
 mod namespace;
 mod player;
 mod witness;
@@ -72,8 +73,11 @@ async fn faults(config: &Config, attached: Attached) -> anyhow::Result<bool> {
     for stale in namespace::remove_stale() {
         say(&format!("removed what an earlier run left behind: network namespace {stale}\n"));
     }
+    for stale in group::remove_stale(config.cgroup_root.as_path()) {
+        say(&format!("removed what an earlier run left behind: control group {stale}\n"));
+    }
     let mut witness = Witness::start(config, attached)?;
-    let mut stage = Stage::default();
+    let mut stage = Stage::new(config.cgroup_root.as_path().to_owned());
     let mut outcomes = Vec::new();
     for fault in Fault::ALL {
         say(&format!("{:<COLUMN$} ", fault.name()));

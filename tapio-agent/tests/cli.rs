@@ -80,7 +80,7 @@ fn a_wrong_flag_is_refused_by_its_name() {
     for (argument, expected) in [
         (
             "--observer=netwrok",
-            "--observer: unknown observer `netwrok`: did you mean `network`? Known: network",
+            "--observer: unknown observer `netwrok`: did you mean `network`? Known: container, network",
         ),
         ("--observer=network,network", "--observer: observer `network` is named twice: name it once"),
         ("--polku=polku", "--polku: \"polku\" has no port: write host:port, as in "),

@@ -61,7 +61,7 @@ fn as_root_every_hook_is_attached() {
     for right in ["CAP_BPF", "CAP_PERFMON"] {
         assert!(line(&report, "ok", right).is_some(), "{report}");
     }
-    assert!(report.ends_with("Everything can be observed here: 4 of 4 hooks attached.\n"), "{report}");
+    assert!(report.ends_with("Everything can be observed here: 7 of 7 hooks attached.\n"), "{report}");
     assert!(report.is_ascii(), "{report}");
     assert_eq!(code, Some(0));
 }
@@ -104,7 +104,7 @@ fn one_missing_right_is_the_remedy_of_each_hook() {
         assert_eq!(line["state"], "failed");
         assert_eq!(line["remedy"], "run as root, or with CAP_PERFMON", "{line}");
     }
-    assert_eq!((&report["attached"], &report["hooks"]), (&Value::from(0), &Value::from(4)));
+    assert_eq!((&report["attached"], &report["hooks"]), (&Value::from(0), &Value::from(7)));
     assert_eq!(code, Some(1));
 }
 
@@ -113,7 +113,7 @@ fn without_btf_it_says_so_and_goes_on() {
     let mut doctor = Doctor::new(Box::default(), None, false);
     doctor.types = "/nowhere/vmlinux".into();
     let report = doctor.examine();
-    assert_eq!((report.attached, report.hooks), (0, 4));
+    assert_eq!((report.attached, report.hooks), (0, 7));
     let lines = || report.sections.iter().flat_map(|section| &section.lines);
     let types = lines().find(|line| line.name == "types (BTF)").unwrap();
     assert!(types.found.starts_with("/nowhere/vmlinux cannot be read"), "{types:?}");

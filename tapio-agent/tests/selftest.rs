@@ -92,16 +92,19 @@ fn all_faults_are_reported_once() {
         return;
     }
     let lines: Vec<_> = said.lines().collect();
-    let [refused, given_up, slow, last] = lines[..] else { panic!("{said}") };
+    let [refused, given_up, slow, memory, crash, kill, last] = lines[..] else { panic!("{said}") };
     for (line, name, kind) in [
         (refused, "refused connect", "network.connection_refused"),
         (given_up, "connect given up", "network.connection_timeout"),
         (slow, "round trips that rise", "network.rtt_"),
+        (memory, "out of memory", "container.oom_kill"),
+        (crash, "crash", "container.crash"),
+        (kill, "kill from outside", "container.killed"),
     ] {
         assert!(line.starts_with(name) && line.contains("reported") && line.contains(kind), "{said}");
         assert!(line.contains("tapio-fault"), "{said}");
     }
-    assert_eq!(last, "3 of 3 faults reported");
+    assert_eq!(last, "6 of 6 faults reported");
     assert_eq!(code, Some(0));
     assert_eq!(namespaces(&mine), [""; 0]);
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
@@ -182,6 +185,6 @@ fn what_cannot_be_caused_is_skipped_with_the_remedy() {
         2,
         "{said}"
     );
-    assert!(said.ends_with("1 of 1 faults reported, 2 skipped\n"), "{said}");
+    assert!(said.ends_with("4 of 4 faults reported, 2 skipped\n"), "{said}");
     assert_eq!(code, Some(0));
 }

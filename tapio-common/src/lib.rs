@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod baseline;
+pub mod container;
 pub mod network;
 
 use bytemuck::{Pod, Zeroable};
@@ -13,13 +14,18 @@ pub const OFFSETS: &str = "OFFSETS";
 /// Offset of a field that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
+/// Set in the id of a cgroup that is one of the memory controller's own hierarchy, as version 1 has it. Ids are
+/// inode numbers, which count up from 1.
+pub const VERSION_1: u64 = 1 << 63;
+
 /// The first 40 bytes of every event.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Header {
     /// When it happened: nanoseconds of the boot clock (`CLOCK_BOOTTIME`).
     pub time_ns: u64,
-    /// Owner: id of its cgroup in the cgroup2 hierarchy; 0 where it is not known.
+    /// Owner: id of its cgroup in the cgroup2 hierarchy, or with [`VERSION_1`] in that of the memory controller;
+    /// 0 where it is not known.
     pub cgroup_id: u64,
     /// Owner: process id (thread group) in the root pid namespace; 0 where it is not known.
     pub pid: u32,
@@ -108,10 +114,12 @@ macro_rules! fields {
     (@index $at:expr;) => {};
 }
 
-/// Name of the global in every kernel object that receives the observer's `Settings`.
+/// Name of the global in kernel objects that receives the observer's `Settings`, if it has any.
 pub const SETTINGS: &str = "SETTINGS";
 /// Name of the global in every kernel object that tells the agent's own process.
 pub const AGENT: &str = "AGENT";
+/// Name of the global in kernel objects that want to know the bytes of a page.
+pub const PAGE_BYTES: &str = "PAGE_BYTES";
 /// Name of the ring buffer in every kernel object.
 pub const EVENTS: &str = "EVENTS";
 /// Name of the per-CPU array of [`Counts`] in every kernel object, one entry a program.

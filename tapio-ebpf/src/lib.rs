@@ -37,11 +37,14 @@ static COOLDOWNS: LruHashMap<CooldownKey, Cooldown> = LruHashMap::with_max_entri
 #[macro_export]
 macro_rules! object {
     (fields: $fields:path, settings: $settings:ty) => {
-        #[unsafe(no_mangle)]
-        static OFFSETS: [u32; $fields.len()] = [$crate::ABSENT; $fields.len()];
         // SAFETY: settings are plain old data, for which all zero is a value.
         #[unsafe(no_mangle)]
         static SETTINGS: $settings = unsafe { core::mem::zeroed() };
+        $crate::object!(fields: $fields);
+    };
+    (fields: $fields:path) => {
+        #[unsafe(no_mangle)]
+        static OFFSETS: [u32; $fields.len()] = [$crate::ABSENT; $fields.len()];
         #[unsafe(no_mangle)]
         static AGENT: $crate::Agent =
             $crate::Agent { pid_namespace_device: 0, pid_namespace_inode: 0, pid: 0 };

@@ -26,7 +26,7 @@ pub(crate) fn settings() -> Vec<u8> {
 /// The programs of `tapio-ebpf/src/bin/bench.rs`; the caller names its hooks.
 pub(crate) fn bench_object(settings: &[u8]) -> anyhow::Result<Object<'_>> {
     let bytes = observer::programs("bench")?;
-    Ok(Object { name: "bench", bytes, hooks: &[], fields: Network::FIELDS, settings })
+    Ok(Object { name: "bench", bytes, hooks: &[], fields: Network::FIELDS, by_helper: &[], settings })
 }
 
 /// A benchmark of what is not there measures nothing.
@@ -43,6 +43,16 @@ pub(crate) fn requests(window: Duration) -> anyhow::Result<u64> {
     let load = on_one_cpu()?.arg(LOAD).arg(window.as_millis().to_string()).output()?;
     anyhow::ensure!(load.status.success(), "the load failed: {}", String::from_utf8_lossy(&load.stderr));
     Ok(String::from_utf8(load.stdout)?.trim().parse()?)
+}
+
+/// Starts a shell that starts one process after the other, each of which ends at once.
+pub(crate) fn short_processes(window: Duration) -> anyhow::Result<()> {
+    let end = Instant::now() + window;
+    while Instant::now() < end {
+        let script = "i=0; while [ $i -lt 200 ]; do (exit 1); i=$((i + 1)); done";
+        anyhow::ensure!(Command::new("sh").args(["-c", script]).status()?.success(), "the load failed");
+    }
+    Ok(())
 }
 
 /// This program again, with all its threads on one CPU: with its ends on two, whoever touches a socket first pays

@@ -80,28 +80,31 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "observer:\n  netwrok:\n    rtt: 1\n",
-        "t.yaml:2:3: observer: unknown key `netwrok`: did you mean `network`? Known: network",
+        "t.yaml:2:3: observer: unknown key `netwrok`: did you mean `network`? Known: container, network",
     ),
     (
         "observers: [netwrok]\n",
-        "t.yaml:1:13: observers: unknown observer `netwrok`: did you mean `network`? Known: network",
+        "t.yaml:1:13: observers: unknown observer `netwrok`: did you mean `network`? Known: container, network",
     ),
-    ("observers:\n  - network\n  - 5\n", "t.yaml:3:5: observers: unknown observer `5`. Known: network"),
+    (
+        "observers:\n  - network\n  - 5\n",
+        "t.yaml:3:5: observers: unknown observer `5`. Known: container, network",
+    ),
     (
         "observers: [network, network]\n",
         "t.yaml:1:22: observers: observer `network` is named twice: name it once",
     ),
     (
         "observers: []\n",
-        "t.yaml:1:12: observers: no observer is named: expected all, or a list of some of network",
+        "t.yaml:1:12: observers: no observer is named: expected all, or a list of some of container, network",
     ),
     (
         "queue: 1\n\nobservers: {a: b}\n",
-        "t.yaml:3:12: observers: found map: expected all, or a list of some of network",
+        "t.yaml:3:12: observers: found map: expected all, or a list of some of container, network",
     ),
     (
         "queue: 1\n\nobservers: 5\n",
-        "t.yaml:3:1: observers: found integer `5`: expected all, or a list of some of network",
+        "t.yaml:3:1: observers: found integer `5`: expected all, or a list of some of container, network",
     ),
     (
         "observers: [[network]]\n",

@@ -1,8 +1,8 @@
 //! Identity without Kubernetes: from the id of a control group, by its path, to container, runtime and pod UID, or
 //! to the systemd unit.
 //!
-//! The id is the inode number of the group's directory in the cgroup2 hierarchy, and is never used again while the
-//! host is up. An owner that is not certain is left out.
+//! The id is the inode number of the group's directory in the cgroup2 hierarchy, or with [`VERSION_1`] in that of the
+//! memory controller, and is never used again while the host is up. An owner that is not certain is left out.
 
 mod path;
 mod process;
@@ -18,12 +18,16 @@ use std::{
 
 pub use path::parse_path;
 
+use tapio_common::VERSION_1;
+
 use crate::occurrence::Workload;
 
 /// The control groups of this host. Reads files: not for an async task's own thread where there are thousands.
 #[derive(Debug)]
 pub struct Cgroups {
     mount: Option<Mount>,
+    /// The hierarchy that the memory controller has for itself.
+    memory: Option<PathBuf>,
     proc_root: PathBuf,
     known: HashMap<u64, Group>,
 }
@@ -37,6 +41,17 @@ pub enum Lookup {
     Unowned,
     /// It is not there, or not yet.
     Unknown,
+}
+
+impl Lookup {
+    /// Whose it is, where that is certain.
+    #[must_use]
+    pub fn workload(self) -> Option<Arc<Workload>> {
+        match self {
+            Self::Known(workload) => Some(workload),
+            Self::Unowned | Self::Unknown => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -71,7 +86,8 @@ impl Cgroups {
         } else {
             is_cgroup2(&unified).then_some(Mount { path: unified, hybrid: true })
         };
-        Self { mount, proc_root: proc_root.to_owned(), known: HashMap::new() }
+        let memory = Some(root.join("memory")).filter(|path| path.join("memory.limit_in_bytes").is_file());
+        Self { mount, memory, proc_root: proc_root.to_owned(), known: HashMap::new() }
     }
 
     /// Where the cgroup2 hierarchy is.
@@ -109,38 +125,29 @@ impl Cgroups {
         match &found {
             Lookup::Known(workload) if !hybrid || workload.container_id.is_some() => return found,
             Lookup::Unowned if !hybrid => return found,
+            // Nothing else has a group of the memory controller than whom it is of.
+            Lookup::Known(_) | Lookup::Unowned if id & VERSION_1 != 0 => return found,
             _ => {}
         }
         let process = (pid != 0).then(|| process::workload(&self.proc_root, pid, at_ns)).flatten();
         match process {
             Some(workload) => Lookup::Known(Arc::new(workload)),
-            None if found == Lookup::Unknown => Lookup::Unknown,
+            // Where that controller has a hierarchy, who is in its root is in no container.
+            None if found == Lookup::Unknown && (self.memory.is_none() || id & VERSION_1 != 0) => {
+                Lookup::Unknown
+            }
             None => Lookup::Unowned,
         }
     }
 
     /// Takes in the groups that are there, and forgets those that have been gone for long.
     fn walk(&mut self, now: Instant) {
-        let Some(mount) = &self.mount else { return };
-        let Ok(root) = fs::metadata(&mount.path) else { return };
+        let unified = self.mount.iter().map(|mount| (mount.path.clone(), 0));
+        let trees: Vec<_> = unified.chain(self.memory.iter().map(|path| (path.clone(), VERSION_1))).collect();
         let mut here = HashMap::with_capacity(self.known.len());
-        here.insert(root.ino(), Group { workload: None, gone: None });
-        let mut waiting = vec![(mount.path.clone(), 0)];
         let mut whole = true;
-        while let Some((directory, depth)) = waiting.pop() {
-            // It may have vanished since it was listed.
-            let Ok(entries) = fs::read_dir(&directory) else { continue };
-            for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-                if here.len() >= MAX_GROUPS || depth >= MAX_DEPTH {
-                    whole = false;
-                    break;
-                }
-                let path = entry.path();
-                let known = self.known.remove(&entry.ino()).map(|group| group.workload);
-                let workload = known.unwrap_or_else(|| workload_of(&path, &mount.path));
-                here.insert(entry.ino(), Group { workload, gone: None });
-                waiting.push((path, depth + 1));
-            }
+        for (root, mark) in trees {
+            whole &= self.walk_tree(&root, mark, &mut here);
         }
         // What is left was not met: it is gone, unless the walk ended early.
         let mut left: Vec<(u64, Group)> =
@@ -153,6 +160,30 @@ impl Cgroups {
         left.truncate(MAX_GROUPS);
         here.extend(left);
         self.known = here;
+    }
+
+    /// Takes in the groups of one hierarchy, whose ids bear a mark. False where not all of them were looked at.
+    fn walk_tree(&mut self, root: &Path, mark: u64, here: &mut HashMap<u64, Group>) -> bool {
+        let Ok(metadata) = fs::metadata(root) else { return false };
+        here.insert(metadata.ino() | mark, Group { workload: None, gone: None });
+        let mut waiting = vec![(root.to_owned(), 0)];
+        let mut whole = true;
+        while let Some((directory, depth)) = waiting.pop() {
+            // It may have vanished since it was listed.
+            let Ok(entries) = fs::read_dir(&directory) else { continue };
+            for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                if here.len() >= MAX_GROUPS || depth >= MAX_DEPTH {
+                    whole = false;
+                    break;
+                }
+                let (path, id) = (entry.path(), entry.ino() | mark);
+                let known = self.known.remove(&id).map(|group| group.workload);
+                let workload = known.unwrap_or_else(|| workload_of(&path, root));
+                here.insert(id, Group { workload, gone: None });
+                waiting.push((path, depth + 1));
+            }
+        }
+        whole
     }
 }
 

@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 
 const MAGIC: u16 = 0xeb9f;
+const KIND_POINTER: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
 /// Typedef, volatile, const, restrict, type tag: one type around another.
 const WRAPPERS: [u32; 5] = [KIND_TYPEDEF, 9, 10, 11, 18];
@@ -70,7 +72,8 @@ impl<'a> Types<'a> {
         Ok(this)
     }
 
-    /// Byte offset of `struct.member.member`, through anonymous structs and unions.
+    /// Byte offset of `struct.member.member`, through anonymous structs and unions. `member[3]` and
+    /// `member[CONSTANT]` are elements of an array, the latter at the place that an enum has for it.
     ///
     /// # Errors
     /// Which struct or field this kernel does not have.
@@ -80,12 +83,53 @@ impl<'a> Types<'a> {
         let mut id = *self.structs.get(name.as_bytes()).ok_or_else(|| Absent::Struct(name.to_owned()))?;
         let mut bits = 0;
         for part in parts {
-            let (at, member) =
-                self.member(id, part.as_bytes(), 0).ok_or_else(|| Absent::Field(path.to_owned()))?;
+            let absent = || Absent::Field(path.to_owned());
+            let (name, index) =
+                part.split_once('[').map_or((part, None), |(name, index)| (name, Some(index)));
+            let (at, member) = self.member(id, name.as_bytes(), 0).ok_or_else(absent)?;
             bits += at;
             id = member;
+            if let Some(index) = index {
+                let (at, element) =
+                    index.strip_suffix(']').and_then(|index| self.element(id, index)).ok_or_else(absent)?;
+                bits += at;
+                id = element;
+            }
         }
         Ok(bits / 8)
+    }
+
+    /// Offset in bits and type of an array's element.
+    fn element(&self, array: u32, index: &str) -> Option<(u32, u32)> {
+        let start = self.unwrap(array)?;
+        if kind(word(self.types, start + 4)?) != KIND_ARRAY {
+            return None;
+        }
+        let (element, len) = (word(self.types, start + 12)?, word(self.types, start + 20)?);
+        let index = index.parse().ok().or_else(|| self.enumerator(index.as_bytes()))?;
+        (index < len).then_some((self.size(element)?.checked_mul(index)?.checked_mul(8)?, element))
+    }
+
+    /// Bytes of a type that stands in an array.
+    fn size(&self, id: u32) -> Option<u32> {
+        let start = self.unwrap(id)?;
+        match kind(word(self.types, start + 4)?) {
+            KIND_POINTER => Some(8),
+            KIND_ARRAY => None,
+            _ => word(self.types, start + 8),
+        }
+    }
+
+    /// The value of a constant, of whichever enum.
+    fn enumerator(&self, name: &[u8]) -> Option<u32> {
+        self.starts.iter().find_map(|start| {
+            let start = *start as usize;
+            let info = word(self.types, start + 4)?;
+            let constants = if kind(info) == KIND_ENUM { vlen(info) as usize } else { 0 };
+            (0..constants).map(|i| start + 12 + i * 8).find_map(|at| {
+                (self.string(word(self.types, at)?)? == name).then(|| word(self.types, at + 4))?
+            })
+        })
     }
 
     /// Offset in bits and type of a member.
@@ -168,6 +212,13 @@ mod tests {
         assert_eq!(types.offset("sock.__sk_common.skc_daddr"), Ok(0));
         assert_eq!(types.offset("sock.__sk_common.skc_rcv_saddr"), Ok(4));
         assert!(types.offset("tcp_sock.rack.rtt_us").unwrap() > 500);
+        let upid = |path| types.offset(path).unwrap();
+        assert_eq!(upid("task_struct.comm[5]"), upid("task_struct.comm") + 5);
+        // include/linux/pid.h: PIDTYPE_TGID is 1, and an hlist_head a pointer.
+        assert_eq!(upid("pid.tasks[PIDTYPE_TGID]"), upid("pid.tasks") + 8);
+        for wrong in ["task_struct.comm[16]", "task_struct.comm[x]", "task_struct.pid[0]", "pid.tasks[1"] {
+            assert_eq!(types.offset(wrong), Err(Absent::Field(wrong.into())), "{wrong}");
+        }
         assert_eq!(types.offset("no_such.x"), Err(Absent::Struct("no_such".into())));
         assert_eq!(types.offset("sock.no_such"), Err(Absent::Field("sock.no_such".into())));
         for end in (0..bytes.len()).step_by(97_531) {

@@ -1,5 +1,9 @@
 //! What this kernel takes for loading programs.
 
+use aya::{
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
 use rustix::process::{Resource, Rlimit};
 
 /// Major and minor number of the running kernel.
@@ -26,6 +30,17 @@ pub(super) fn raise_memlock_limit() {
     if let Err(error) = rustix::process::setrlimit(Resource::Memlock, unlimited) {
         tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is");
     }
+}
+
+/// What is lost where the kernel is locked down.
+pub(super) const LOCKED_DOWN: &str = "lockdown forbids to read what has no type: usage and limit of a full memory cgroup, and addresses of faults, \
+     are not known";
+
+/// Whether programs may not read the kernel's memory through a helper: it is locked down for confidentiality.
+pub(super) fn forbids_reading() -> bool {
+    // Of a type that may use it, and can be made without a place to attach it to.
+    let reads = is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_probe_read_kernel);
+    matches!(reads, Ok(false))
 }
 
 /// The capabilities that loading takes.

@@ -20,7 +20,7 @@ use tapio_common::{
     network::{self as net, NetworkEvent, direction, kind},
 };
 
-use super::{Anomaly, Attach, Hook, Malformed, Observer};
+use super::{Anomaly, Attach, Hook, Malformed, Observer, Only};
 use crate::occurrence::{Data, Normal, Outcome, Severity, Value};
 
 /// How long a spike waits for the samples that tell whether the level has changed.
@@ -203,6 +203,8 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         cgroup_id: header.cgroup_id,
         pid: header.pid,
         comm: header.comm.into(),
+        actor: None,
+        only: Only::ALL,
         peer: Some((address(event.remote), event.remote_port)),
         detail: u32::from(service_port(event)),
         data: data(event),

@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use super::{AddressText, Normal, Occurrence, Outcome, Peer, Process, Severity, Timestamp, Value, Workload};
+use super::{
+    Actor, AddressText, Normal, Occurrence, Outcome, Peer, Process, Severity, Timestamp, Value, Workload,
+};
 
 impl Occurrence {
     /// Appends it to `out` as one JSON object without a line break in it.
@@ -24,9 +26,14 @@ impl Occurrence {
         if let Some(workload) = &self.workload {
             workload.write_json(out);
         }
-        if let Some(Process { pid, comm }) = &self.process {
-            number(out, b",\"process\":{\"pid\":", u64::from(*pid));
-            text(out, b",\"comm\":", comm);
+        if let Some(process) = &self.process {
+            process.write_json(out, b",\"process\":{\"pid\":");
+        }
+        if let Some(Actor { process, workload }) = &self.actor {
+            process.write_json(out, b",\"actor\":{\"process\":{\"pid\":");
+            if let Some(workload) = workload {
+                workload.write_json(out);
+            }
             out.push(b'}');
         }
         if let Some(peer) = &self.peer {
@@ -38,6 +45,7 @@ impl Occurrence {
                 raw(out, if nth > 0 { b",\"" } else { b"\"" }, key);
                 match value {
                     Value::Number(count) => number(out, b"\":", *count),
+                    Value::Signed(number) => signed(out, b"\":", *number),
                     Value::Real(ratio) => real(out, b"\":", *ratio),
                     Value::Text(name) => text(out, b"\":", name),
                     Value::Address(ip) => address(out, b"\":", *ip),
@@ -56,6 +64,14 @@ impl Occurrence {
             out.push(b'}');
         }
         number(out, b",\"count\":", self.count);
+        out.push(b'}');
+    }
+}
+
+impl Process {
+    fn write_json(&self, out: &mut Vec<u8>, name: &[u8]) {
+        number(out, name, u64::from(self.pid));
+        text(out, b",\"comm\":", &self.comm);
         out.push(b'}');
     }
 }
@@ -142,6 +158,11 @@ fn optional(out: &mut Vec<u8>, name: &[u8], value: Option<&str>) {
 
 #[inline(always)]
 fn number(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn signed(out: &mut Vec<u8>, name: &[u8], value: i64) {
     out.extend_from_slice(name);
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }

@@ -26,6 +26,7 @@ pub(crate) fn sample() -> Occurrence {
             unit: None,
         })),
         process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
+        actor: None,
         peer: Some(Peer {
             address: IpAddr::from([10, 0, 3, 7]),
             port: 6379,
@@ -98,6 +99,8 @@ fn random(rng: &mut fastrand::Rng) -> Occurrence {
     let (message, node) = (text().unwrap_or_default(), text().unwrap_or_default().into());
     let cluster = text().map(Into::into);
     let process = text().map(|comm| Process { pid: 7, comm });
+    let unit = text().map(|unit| Arc::new(Workload { unit: Some(unit), ..Workload::default() }));
+    let actor = text().map(|comm| Actor { process: Process { pid: 8, comm }, workload: unit });
     let peer = Peer {
         address: IpAddr::from([0; 4]),
         port: 0,
@@ -106,8 +109,12 @@ fn random(rng: &mut fastrand::Rng) -> Occurrence {
         pod: text(),
         owner: text(),
     };
-    let values =
-        [Value::Text(text().unwrap_or_default().into()), Value::Number(rng.u64(..)), Value::Real(rng.f64())];
+    let values = [
+        Value::Text(text().unwrap_or_default().into()),
+        Value::Number(rng.u64(..)),
+        Value::Signed(rng.i64(..)),
+        Value::Real(rng.f64()),
+    ];
     let address = match rng.bool() {
         true => IpAddr::from(rng.u32(..).to_be_bytes()),
         false => IpAddr::from((rng.u128(..) >> rng.u32(..128)).to_be_bytes()),
@@ -124,8 +131,9 @@ fn random(rng: &mut fastrand::Rng) -> Occurrence {
         node,
         workload: rng.bool().then(|| Arc::new(if rng.bool() { workload } else { Workload::default() })),
         process,
+        actor,
         peer: rng.bool().then(|| Peer { address, port: rng.u16(..), ..peer }),
-        data: Data(values.into_iter().map(|value| ("key", value)).take(rng.usize(..4)).collect()),
+        data: Data(values.into_iter().map(|value| ("key", value)).take(rng.usize(..5)).collect()),
         baseline: rng.bool().then_some(baseline),
         count: rng.u64(..),
         ..sample()

@@ -143,6 +143,8 @@ mod tests {
             cgroup_id: 7,
             pid: 1,
             comm: [0; 16],
+            actor: None,
+            only: crate::observer::Only::ALL,
             peer: Some(([127, 0, 0, 1].into(), port as u16)),
             detail: port,
             data: Data::default(),

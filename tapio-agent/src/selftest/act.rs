@@ -38,6 +38,12 @@ pub enum Act {
         /// Where
         at: SocketAddr,
     },
+    /// Take more memory than there is, when told to
+    Allocate,
+    /// Abort, when told to
+    Abort,
+    /// Wait until the end
+    Wait,
     /// Make requests over one connection: some at once, and some more when told to
     Ask {
         /// Network namespace
@@ -56,6 +62,8 @@ pub(super) const REQUEST_BYTES: usize = 1400;
 const REPLY_BYTES: usize = 10;
 /// The first SYN is sent again after one second (RFC 6298).
 const GIVE_UP: Duration = Duration::from_millis(1500);
+/// More than the limit of the group that it is moved to.
+const TOO_MUCH: usize = 4 * super::group::LIMIT_BYTES;
 /// Requests that make a baseline: 16 readings, each of four of them, and some more.
 const CALM: usize = 150;
 /// Requests through a queue. A shift takes five readings, and more where the past was restless; a reading is the
@@ -87,6 +95,9 @@ impl Act {
         };
         match self {
             Self::Refused => vec!["refused".to_owned()],
+            Self::Allocate => vec!["allocate".to_owned()],
+            Self::Abort => vec!["abort".to_owned()],
+            Self::Wait => vec!["wait".to_owned()],
             Self::GiveUp { namespace, to } => words("give-up", namespace, to),
             Self::Answer { namespace, at } => words("answer", namespace, at),
             Self::Ask { namespace, to } => words("ask", namespace, to),
@@ -96,6 +107,16 @@ impl Act {
     fn perform(&self) -> anyhow::Result<()> {
         match self {
             Self::Refused => refused(),
+            Self::Allocate => {
+                ready()?;
+                std::hint::black_box(vec![1_u8; TOO_MUCH]);
+                bail!("there was enough memory")
+            }
+            Self::Abort => {
+                ready()?;
+                std::process::abort()
+            }
+            Self::Wait => ready(),
             Self::GiveUp { namespace, to } => {
                 enter(namespace)?;
                 give_up(*to)
@@ -110,6 +131,13 @@ impl Act {
             }
         }
     }
+}
+
+/// Waits to be told to go on.
+fn ready() -> anyhow::Result<()> {
+    tell("ready", "")?;
+    io::stdin().lock().read_line(&mut String::new())?;
+    Ok(())
 }
 
 fn enter(namespace: &str) -> anyhow::Result<()> {
@@ -188,6 +216,9 @@ mod tests {
         let at: SocketAddr = ([198, 18, 0, 2], 9).into();
         for act in [
             Act::Refused,
+            Act::Allocate,
+            Act::Abort,
+            Act::Wait,
             Act::GiveUp { namespace: namespace.clone(), to: at },
             Act::Answer { namespace: namespace.clone(), at },
             Act::Ask { namespace: namespace.clone(), to: at },

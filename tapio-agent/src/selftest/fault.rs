@@ -1,10 +1,13 @@
 //! The faults: how each is caused, and what is the right report of it.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     Outcome,
     act::{Act, COMM},
+    group::Group,
     namespace::Link,
     player::Player,
     witness::{Seen, Witness, sees_host_pids},
@@ -20,42 +23,62 @@ pub(super) enum Fault {
     GivenUp,
     /// Round trips that rise.
     SlowRoundTrips,
+    /// A process that takes more memory than its group may.
+    OutOfMemory,
+    /// A process that aborts.
+    Crash,
+    /// A process that another kills.
+    Kill,
+}
+
+/// What a fault is about: no other fault is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    /// A destination.
+    To(SocketAddr),
+    /// The death of a child with this pid, which is of this type.
+    Death(u32, &'static str),
 }
 
 /// A fault that was caused.
 #[derive(Debug)]
 struct Caused {
-    /// The destination, which no other fault has.
-    to: SocketAddr,
+    subject: Subject,
     pid: u32,
 }
 
 /// The right report of a fault.
 #[derive(Debug)]
 pub(super) struct Report {
-    to: SocketAddr,
+    subject: Subject,
     kind: &'static str,
     message: String,
     after: Duration,
 }
 
 /// What faults are caused with.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stage {
     link: Option<Link>,
+    group: Option<Group>,
+    cgroup_root: PathBuf,
 }
 
 /// How long a report may take; a spike waits for two seconds, to see whether it is a new level.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Fault {
-    pub(super) const ALL: [Self; 3] = [Self::Refused, Self::GivenUp, Self::SlowRoundTrips];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Refused, Self::GivenUp, Self::SlowRoundTrips, Self::OutOfMemory, Self::Crash, Self::Kill];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Refused => "refused connect",
             Self::GivenUp => "connect given up",
             Self::SlowRoundTrips => "round trips that rise",
+            Self::OutOfMemory => "out of memory",
+            Self::Crash => "crash",
+            Self::Kill => "kill from outside",
         }
     }
 
@@ -65,12 +88,18 @@ impl Fault {
             Self::Refused => &["network.connection_refused"],
             Self::GivenUp => &["network.connection_timeout"],
             Self::SlowRoundTrips => &["network.rtt_shift", "network.rtt_spike"],
+            Self::OutOfMemory => &["container.oom_kill"],
+            Self::Crash => &["container.crash"],
+            Self::Kill => &["container.killed"],
         }
     }
 
     /// The observer that should report it.
     pub(super) const fn observer(self) -> &'static str {
-        "network"
+        match self {
+            Self::Refused | Self::GivenUp | Self::SlowRoundTrips => "network",
+            Self::OutOfMemory | Self::Crash | Self::Kill => "container",
+        }
     }
 
     /// The kernel program that should see it.
@@ -78,11 +107,17 @@ impl Fault {
         match self {
             Self::Refused | Self::GivenUp => "inet_sock_set_state",
             Self::SlowRoundTrips => "tcp_probe",
+            Self::OutOfMemory => "mark_victim",
+            Self::Crash | Self::Kill => "sched_process_exit",
         }
     }
 }
 
 impl Stage {
+    pub(super) fn new(cgroup_root: PathBuf) -> Self {
+        Self { link: None, group: None, cgroup_root }
+    }
+
     /// Causes a fault and waits for its report.
     pub(super) async fn test(&mut self, fault: Fault, witness: &mut Witness) -> Outcome {
         let caused = match self.cause(fault).await {
@@ -92,9 +127,9 @@ impl Stage {
         match witness.wait(PATIENCE, |seen| caused.is_about(&seen.occurrence)).await {
             Some(seen) => caused.judge(fault, seen),
             None => Outcome::Missed(format!(
-                "no {} to {} within {PATIENCE:?}",
+                "no {} {} within {PATIENCE:?}",
                 fault.kinds().join(" or "),
-                caused.to
+                caused.subject
             )),
         }
     }
@@ -106,14 +141,14 @@ impl Stage {
                 let to = player.tells("to").await?;
                 let to = to.parse().map_err(|_| format!("{to:?} is no address"))?;
                 player.tells("done").await?;
-                Ok(Caused { to, pid: player.pid() })
+                Ok(Caused { subject: Subject::To(to), pid: player.pid() })
             }
             Fault::GivenUp => {
                 let link = self.link()?;
                 let to = link.black_hole();
                 let mut player = Player::start(&Act::GiveUp { namespace: link.asking(), to })?;
                 player.tells("done").await?;
-                Ok(Caused { to, pid: player.pid() })
+                Ok(Caused { subject: Subject::To(to), pid: player.pid() })
             }
             Fault::SlowRoundTrips => {
                 let link = self.link()?;
@@ -125,8 +160,36 @@ impl Stage {
                 link.slow_down()?;
                 player.go_on().await?;
                 player.tells("done").await?;
-                Ok(Caused { to, pid: player.pid() })
+                Ok(Caused { subject: Subject::To(to), pid: player.pid() })
             }
+            Fault::OutOfMemory => self.death(fault, &Act::Allocate, None).await,
+            Fault::Crash => self.death(fault, &Act::Abort, None).await,
+            Fault::Kill => self.death(fault, &Act::Wait, Some(Signal::KILL)).await,
+        }
+    }
+
+    /// A child in a group of its own, which is not that of this process, goes on or is sent a signal, and dies.
+    async fn death(&mut self, fault: Fault, act: &Act, signal: Option<Signal>) -> Result<Caused, Outcome> {
+        let mut player = Player::start(act)?;
+        player.tells("ready").await?;
+        self.group()?.add(player.pid())?;
+        match signal {
+            None => player.go_on().await?,
+            Some(signal) => {
+                let pid =
+                    i32::try_from(player.pid()).ok().and_then(Pid::from_raw).ok_or("odd pid".to_owned())?;
+                kill_process(pid, signal).map_err(|error| format!("it cannot be killed: {error}"))?;
+            }
+        }
+        player.ends().await?;
+        Ok(Caused { subject: Subject::Death(player.pid(), fault.kinds()[0]), pid: player.pid() })
+    }
+
+    /// Made when it is first needed.
+    fn group(&mut self) -> Result<&Group, Outcome> {
+        match &mut self.group {
+            Some(group) => Ok(group),
+            none => Ok(none.insert(Group::new(&self.cgroup_root)?)),
         }
     }
 
@@ -141,7 +204,7 @@ impl Stage {
 
 impl Caused {
     fn is_about(&self, occurrence: &Occurrence) -> bool {
-        is_to(occurrence, self.to)
+        self.subject.is_of(occurrence)
     }
 
     /// Whether it was the right report of the fault.
@@ -168,15 +231,18 @@ impl Caused {
             ));
         }
         let (kind, message) = (occurrence.kind, occurrence.message.clone());
-        Outcome::Reported(Report { to: self.to, kind, message, after: *after })
+        Outcome::Reported(Report { subject: self.subject, kind, message, after: *after })
     }
 }
 
 impl Report {
     /// What is wrong where there is more than the one, now that all are there.
     pub(super) fn repeats(&self, all: &[Seen]) -> Option<String> {
-        let about: Vec<_> =
-            all.iter().map(|seen| &seen.occurrence).filter(|occurrence| is_to(occurrence, self.to)).collect();
+        let about: Vec<_> = all
+            .iter()
+            .map(|seen| &seen.occurrence)
+            .filter(|occurrence| self.subject.is_of(occurrence))
+            .collect();
         (about.len() != 1).then(|| {
             let kinds: Vec<_> = about.iter().map(|occurrence| occurrence.kind).collect();
             format!("reported {} times, not once: {}", about.len(), kinds.join(", "))
@@ -186,7 +252,12 @@ impl Report {
     #[cfg(test)]
     pub(super) fn sample() -> Self {
         let to = ([127, 0, 0, 1], 4).into();
-        Self { to, kind: "network.connection_refused", message: "refused".into(), after: Duration::ZERO }
+        Self {
+            subject: Subject::To(to),
+            kind: "network.connection_refused",
+            message: "refused".into(),
+            after: Duration::ZERO,
+        }
     }
 }
 
@@ -204,8 +275,30 @@ impl From<String> for Outcome {
     }
 }
 
-fn is_to(occurrence: &Occurrence, to: SocketAddr) -> bool {
-    occurrence.peer.as_ref().is_some_and(|peer| (peer.address, peer.port) == (to.ip(), to.port()))
+impl Subject {
+    fn is_of(self, occurrence: &Occurrence) -> bool {
+        match self {
+            Self::To(to) => {
+                let peer = occurrence.peer.as_ref();
+                peer.is_some_and(|peer| (peer.address, peer.port) == (to.ip(), to.port()))
+            }
+            // In a pid namespace of its own it does not know what the kernel calls its children.
+            Self::Death(_, kind) if !sees_host_pids() => occurrence.kind == kind,
+            Self::Death(pid, _) => {
+                let process = occurrence.process.as_ref();
+                occurrence.peer.is_none() && process.is_some_and(|process| process.pid == pid)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::To(to) => write!(f, "to {to}"),
+            Self::Death(pid, _) => write!(f, "of process {pid}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -214,7 +307,7 @@ mod tests {
     use crate::occurrence::{Peer, Process, sample};
 
     fn caused() -> Caused {
-        Caused { to: ([127, 0, 0, 1], 4).into(), pid: 42 }
+        Caused { subject: Subject::To(([127, 0, 0, 1], 4).into()), pid: 42 }
     }
 
     fn seen(kind: &'static str, process: Option<(u32, &str)>) -> Seen {

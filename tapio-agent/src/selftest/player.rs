@@ -17,8 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Player {
     pid: u32,
-    /// Ends the child when it is dropped.
-    _child: Child,
+    child: Child,
     orders: ChildStdin,
     told: Lines<BufReader<ChildStdout>>,
 }
@@ -39,7 +38,7 @@ impl Player {
                 .spawn()?;
             let parts = (child.id(), child.stdin.take(), child.stdout.take());
             let (Some(pid), Some(orders), Some(told)) = parts else { return Ok(None) };
-            Ok(Some(Self { pid, _child: child, orders, told: BufReader::new(told).lines() }))
+            Ok(Some(Self { pid, child, orders, told: BufReader::new(told).lines() }))
         };
         match start() {
             Ok(Some(player)) => Ok(player),
@@ -64,6 +63,15 @@ impl Player {
             Some((told, value)) if told == word => Ok(value.to_owned()),
             Some(("failed", why)) => Err(why.to_owned()),
             _ => Err(format!("its process says {line:?} where it should be {word}")),
+        }
+    }
+
+    /// Waits until it has ended, in whatever way.
+    pub(super) async fn ends(&mut self) -> Result<(), String> {
+        match timeout(PATIENCE, self.child.wait()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(format!("its process cannot be waited for: {error}")),
+            Err(_) => Err(format!("its process did not end within {PATIENCE:?}")),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     enrich::Identity,
     kernel::{Kernel, Loaded},
     metrics::Metrics,
-    observer::{self, Anomaly, Built},
+    observer::{self, Anomaly, Built, Scope},
     occurrence::Occurrence,
     pipeline::{self, Stage, fold::Fold},
 };
@@ -60,7 +60,10 @@ impl Attached {
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
         let kernel = Kernel::open(config.proc_root.as_path())?;
         let mut this = Self { loaded: Vec::new(), refused: Vec::new() };
-        for built in observer::build(config.observers.names(), &observer::Settings::default()) {
+        let mut settings = observer::Settings::default();
+        // The children are in no container.
+        settings.container.scope = Scope::All;
+        for built in observer::build(config.observers.names(), &settings) {
             match kernel.load(&built.object()?) {
                 Ok(loaded) => this.loaded.push((built, loaded)),
                 Err(error) => this.refused.push((built.name, error)),
@@ -171,8 +174,8 @@ async fn report(
 ) {
     while let Some(anomaly) = queue.recv().await {
         let happened_ns = anomaly.time_ns;
-        identity.find(anomaly.cgroup_id, anomaly.time_ns).await;
-        let occurrence = pipeline::name(anomaly, &identity, &metrics);
+        identity.find_all(&anomaly).await;
+        let Some(occurrence) = pipeline::name(anomaly, &identity, &metrics) else { continue };
         let after = Duration::from_nanos(clock::boot_ns().saturating_sub(happened_ns));
         if reported.send(Seen { occurrence, after }).await.is_err() {
             return;

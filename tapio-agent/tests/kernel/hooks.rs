@@ -25,6 +25,7 @@ fn load(hooks: &[Hook], fields: &[&'static str]) -> Loaded {
         bytes: programs(Network::NAME).unwrap(),
         hooks: hooks.to_vec().leak(),
         fields: fields.to_vec().leak(),
+        by_helper: &[],
         settings: &Network::kernel_settings(&Settings::default()),
     };
     Kernel::open(Path::new("/proc")).unwrap().load(&object).unwrap()

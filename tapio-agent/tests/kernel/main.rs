@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod connect;
+mod container;
 mod counts;
 mod hooks;
 mod lockdown;

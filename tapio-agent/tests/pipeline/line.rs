@@ -7,7 +7,7 @@ use tapio_agent::{
     config::{Config, Flag},
     enrich::Identity,
     metrics::Metrics,
-    observer::{Anomaly, Built, Judge, network::Network},
+    observer::{Anomaly, Built, Judge, Observer, network::Network},
     pipeline::{self, Stage, fold::Fold},
 };
 use tapio_common::network::NetworkEvent;
@@ -28,11 +28,16 @@ pub(crate) struct Line {
     pub(crate) queue: mpsc::Receiver<Anomaly>,
     pub(crate) cgroup_id: u64,
     identity: Identity,
-    _host: TempDir,
+    host: TempDir,
 }
 
 impl Line {
+    /// Of the network observer.
     pub(crate) fn new() -> Self {
+        Self::of::<Network>()
+    }
+
+    pub(crate) fn of<O: Observer>() -> Self {
         let host = tempfile::tempdir().unwrap();
         let root = host.path().join("cgroup");
         fs::create_dir_all(root.join(GROUP)).unwrap();
@@ -46,14 +51,19 @@ impl Line {
         let config = Config::load(None, [], &flags).unwrap();
         let (anomalies, queue) = mpsc::channel(QUEUE);
         Self {
-            judge: Built::new::<Network>(&Default::default()).judge(),
+            judge: Built::new::<O>(&Default::default()).judge(),
             fold: Fold::new(30 * SECOND, 600 * SECOND),
-            stage: Stage::new("network", anomalies, &Arc::new(Metrics::default())),
+            stage: Stage::new(O::NAME, anomalies, &Arc::new(Metrics::default())),
             queue,
             cgroup_id,
             identity: Identity::new(&config),
-            _host: host,
+            host,
         }
+    }
+
+    /// The group of the whole host.
+    pub(crate) fn root_id(&self) -> u64 {
+        fs::metadata(self.host.path().join("cgroup")).unwrap().ino()
     }
 
     /// A record of the ring, all the way to the queue.
@@ -90,7 +100,8 @@ impl Line {
             if anomaly.cgroup_id == self.cgroup_id {
                 self.identity.find(anomaly.cgroup_id, anomaly.time_ns).await;
             }
-            let occurrence = pipeline::name(anomaly, &self.identity, &self.stage.metrics);
+            let named = pipeline::name(anomaly, &self.identity, &self.stage.metrics);
+            let Some(occurrence) = named else { continue };
             let mut json = Vec::new();
             occurrence.write_json(&mut json);
             told.push(serde_json::from_slice(&json).unwrap());

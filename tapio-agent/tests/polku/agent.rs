@@ -34,6 +34,7 @@ pub(crate) fn occurrence() -> Occurrence {
             ..Workload::default()
         })),
         process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
+        actor: None,
         peer: Some(Peer {
             address: "10.0.3.7".parse().unwrap(),
             port: 6379,

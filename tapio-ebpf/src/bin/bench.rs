@@ -14,6 +14,18 @@ fn empty(_: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Does nothing on the hook of signals.
+#[btf_tracepoint(function = "signal_generate")]
+fn empty_signal(_: BtfTracePointContext) -> i32 {
+    0
+}
+
+/// Does nothing on the hook of ends.
+#[btf_tracepoint(function = "sched_process_exit")]
+fn empty_exit(_: BtfTracePointContext) -> i32 {
+    0
+}
+
 /// Emits an event for each segment received.
 #[btf_tracepoint(function = "tcp_probe")]
 fn flood(_: BtfTracePointContext) -> i32 {

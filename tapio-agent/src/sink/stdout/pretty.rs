@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io::Write as _};
 
 use super::Pulse;
-use crate::occurrence::{Normal, Occurrence, Severity, Timestamp, Value};
+use crate::occurrence::{Actor, Normal, Occurrence, Severity, Timestamp, Value};
 
 const RESET: &str = "\x1b[0m";
 const DIM: &str = "\x1b[2m";
@@ -83,6 +83,9 @@ fn facts(occurrence: &Occurrence) -> String {
     if let Some(process) = &occurrence.process {
         parts.push(format!("{}[{}]", process.comm, process.pid));
     }
+    if let Some(Actor { process, .. }) = &occurrence.actor {
+        parts.push(format!("by {}[{}]", process.comm, process.pid));
+    }
     if let Some(peer) = &occurrence.peer {
         let name = peer.to_string();
         let address = peer.address.to_string();
@@ -103,6 +106,7 @@ fn fact(key: &str, value: &Value) -> String {
     match (value, key.strip_suffix("_us")) {
         (Value::Number(us), Some(name)) => format!("{} {}", name.replace('_', " "), duration(*us)),
         (Value::Number(number), None) => format!("{} {number}", key.replace('_', " ")),
+        (Value::Signed(number), _) => format!("{} {number}", key.replace('_', " ")),
         (Value::Real(real), _) => format!("{} {real:.2}", key.replace('_', " ")),
         (Value::Address(address), _) => format!("{} {address}", key.replace('_', " ")),
         (Value::Text(text), _) => format!("{} {text}", key.replace('_', " ")),

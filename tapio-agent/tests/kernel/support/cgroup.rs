@@ -54,6 +54,47 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Makes one that has memory of its own, where this kernel keeps it, or says why none can be had.
+    pub(crate) fn with_memory() -> Result<Self, String> {
+        let has_memory = |path: PathBuf| {
+            let controllers = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+            controllers.split_whitespace().any(|name| name == "memory")
+        };
+        let version =
+            if mounts(Version::Two).into_iter().any(has_memory) { Version::Two } else { Version::One };
+        let cgroup = Self::container(version)?;
+        for path in cgroup.paths.iter().filter(|_| version == Version::Two) {
+            // From the root down to the container's, each lets those below have the controller.
+            for above in path.ancestors().skip(1).take(4).collect::<Vec<_>>().into_iter().rev() {
+                fs::write(above.join("cgroup.subtree_control"), "+memory")
+                    .map_err(|error| format!("{} lets no group have memory: {error}", above.display()))?;
+            }
+        }
+        match cgroup.memory() {
+            Some(_) => Ok(cgroup),
+            None => Err("no control group has memory".to_owned()),
+        }
+    }
+
+    /// Its directory with the memory controller, and the name of the file with the limit.
+    fn memory(&self) -> Option<(&PathBuf, &'static str)> {
+        ["memory.max", "memory.limit_in_bytes"]
+            .into_iter()
+            .find_map(|file| Some((self.paths.iter().find(|path| path.join(file).exists())?, file)))
+    }
+
+    /// Limits its memory.
+    pub(crate) fn limit(&self, bytes: u64) {
+        let (path, file) = self.memory().unwrap();
+        fs::write(path.join(file), bytes.to_string()).unwrap();
+    }
+
+    /// Limits the memory of its pod.
+    pub(crate) fn limit_pod(&self, bytes: u64) {
+        let (path, file) = self.memory().unwrap();
+        fs::write(path.parent().unwrap().join(file), bytes.to_string()).unwrap();
+    }
+
     /// Moves a process into it.
     pub(super) fn add(&self, pid: u32) {
         for path in &self.paths {

@@ -65,6 +65,56 @@ impl Occurrence {
         self.json["process"]["pid"] == process.pid()
     }
 
+    pub(crate) fn is_in(&self, cgroup: &Cgroup) -> bool {
+        self.json["workload"]["container_id"] == *cgroup.container_id
+    }
+
+    #[track_caller]
+    pub(crate) fn is(self, kind: &str) -> Self {
+        assert_eq!(self.kind, kind, "{}", self.json);
+        self
+    }
+
+    /// Who had a hand in it.
+    #[track_caller]
+    pub(crate) fn by(self, process: &Process) -> Self {
+        assert_eq!(self.json["actor"]["process"]["pid"], process.pid(), "{}", self.json);
+        assert_eq!(self.json["actor"]["process"]["comm"], process.comm(), "{}", self.json);
+        self
+    }
+
+    /// The actor's container.
+    #[track_caller]
+    pub(crate) fn actor_in(self, cgroup: Option<&Cgroup>) -> Self {
+        let id = self.json["actor"]["workload"]["container_id"].as_str();
+        assert_eq!(id, cgroup.map(|cgroup| cgroup.container_id.as_str()), "{}", self.json);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn by_nobody(self) -> Self {
+        assert_eq!(self.json.get("actor"), None, "{}", self.json);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn of_pid(self, pid: u32) -> Self {
+        assert_eq!(self.json["process"]["pid"], pid, "{}", self.json);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn severe(self, severity: &str) -> Self {
+        assert_eq!(self.json["severity"], severity, "{}", self.json);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn says(self, key: &str, text: &str) -> Self {
+        assert_eq!(self.text(key), text, "{}", self.json);
+        self
+    }
+
     #[track_caller]
     pub(crate) fn named(self, kind: &str) -> Self {
         assert_eq!(self.kind, format!("network.{kind}"), "{}", self.json);

@@ -17,6 +17,7 @@ use super::{
 
 pub(crate) struct Process {
     child: Child,
+    pid: u32,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
     comm: String,
@@ -66,6 +67,18 @@ impl Process {
         Self::spawn(comm, namespace.command(&std::env::current_exe().unwrap()))
     }
 
+    /// As the first process of a pid namespace, which is what a container's main process is. Who started it is, like
+    /// a container's runtime, not in there.
+    pub(crate) fn start_as_init(comm: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).arg(std::env::current_exe().unwrap());
+        // It grumbles when its child is killed.
+        command.stderr(Stdio::null());
+        let mut process = Self::spawn(comm, command);
+        process.pid = child_of(process.child.id()).expect("unshare has a child");
+        process
+    }
+
     fn spawn(comm: &str, mut command: Command) -> Self {
         assert!(comm.len() < 16, "the kernel keeps 15 bytes of {comm}");
         let mut child = command
@@ -77,7 +90,8 @@ impl Process {
             .unwrap();
         let orders = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        let mut process = Self { child, orders, answers, comm: comm.to_owned() };
+        let pid = child.id();
+        let mut process = Self { child, pid, orders, answers, comm: comm.to_owned() };
         assert_eq!(process.answer(), "ready");
         process
     }
@@ -88,7 +102,7 @@ impl Process {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     pub(crate) fn comm(&self) -> &str {
@@ -180,6 +194,48 @@ impl Process {
         self.begin(&format!("trickle {} {times} {bytes} {pause_ms}", connection.id));
     }
 
+    /// Takes so much memory, in the background; it need not live to have it.
+    pub(crate) fn begin_allocate(&mut self, bytes: usize) {
+        self.begin(&format!("allocate {bytes}"));
+    }
+
+    /// Sends a signal.
+    pub(crate) fn kill(&mut self, signal: u32, pid: u32) {
+        self.order(&format!("kill {signal} {pid}")).unwrap();
+    }
+
+    /// As [`Self::kill`], where it may be dead already.
+    pub(crate) fn kill_if_there(&mut self, signal: u32, pid: u32) {
+        let _ = self.order(&format!("kill {signal} {pid}"));
+    }
+
+    /// Becomes a shell that runs a script, and is called `sh` from then on.
+    pub(crate) fn begin_script(&mut self, script: &str) {
+        "sh".clone_into(&mut self.comm);
+        self.begin(&format!("script {script}"));
+    }
+
+    /// Becomes another program, which keeps its command name where the file has it.
+    pub(crate) fn become_program(&mut self, path: &Path) {
+        self.begin(&format!("exec {}", path.display()));
+    }
+
+    /// Dies as it is told: `exit 1`, `abort`.
+    pub(crate) fn die(&mut self, how: &str) {
+        self.begin(how);
+        self.await_death();
+    }
+
+    /// Waits until it is dead. Its standard input ends with that, which ends nothing by itself.
+    pub(crate) fn await_death(&mut self) {
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for a line of a script.
+    pub(crate) fn await_line(&mut self, line: &str) {
+        assert_eq!(self.answer(), line);
+    }
+
     /// Waits for what was begun.
     pub(crate) fn end(&mut self) -> Result<String, String> {
         let text = self.answer();
@@ -230,6 +286,15 @@ impl Process {
             }
         }
     }
+}
+
+fn child_of(parent: u32) -> Option<u32> {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    processes.filter_map(|process| process.file_name().to_str()?.parse().ok()).find(|pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace().nth(1));
+        after.flatten() == Some(&parent.to_string())
+    })
 }
 
 fn parse(text: &str) -> Vec<u16> {

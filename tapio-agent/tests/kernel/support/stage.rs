@@ -6,11 +6,14 @@
 use std::{
     io::{self, BufRead as _, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
+    process::Command,
     str::{FromStr, SplitWhitespace},
     thread,
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Set for the binary that is to take orders; its value is the command name that it gives itself.
@@ -20,8 +23,10 @@ pub(crate) const ANSWER: &str = "=> ";
 
 /// Takes orders until there are no more.
 pub(crate) fn play(comm: &str) {
-    // The command name is the thread's; threads made later take it over.
-    std::fs::write("/proc/thread-self/comm", comm).unwrap();
+    // Each thread has a command name, and threads made later take it over; the first one's is the process's.
+    for task in ["thread-self", "self"] {
+        std::fs::write(format!("/proc/{task}/comm"), comm).unwrap();
+    }
     let mut sockets = Sockets::default();
     answer("ready");
     for line in io::stdin().lock().lines() {
@@ -122,6 +127,24 @@ impl Sockets {
                     thread::sleep(pause);
                 }
             }
+            "allocate" => {
+                // Written to, page by page, so that it is there.
+                let memory = vec![1_u8; words.next()];
+                std::hint::black_box(&memory);
+                std::mem::forget(memory);
+            }
+            "kill" => {
+                let (signal, pid) = (words.next::<i32>(), words.next::<i32>());
+                let signal = Signal::from_named_raw(signal).expect("a signal");
+                kill_process(Pid::from_raw(pid).expect("a process"), signal)?;
+            }
+            "exit" => std::process::exit(words.next()),
+            "abort" => std::process::abort(),
+            "script" => {
+                let script = (&mut words.0).collect::<Vec<_>>().join(" ");
+                return Err(Command::new("sh").arg("-c").arg(script).exec());
+            }
+            "exec" => return Err(Command::new(words.next::<String>()).exec()),
             "reset" => {
                 let connection = self.connections[words.next::<usize>()].take().expect("an open connection");
                 SockRef::from(&connection).set_linger(Some(Duration::ZERO))?;

@@ -75,6 +75,11 @@ impl Tapio {
         Self::spawn(Command::new(AGENT), usize::MAX, arguments, configuration).ready()
     }
 
+    /// As [`Self::start`], with the observer of this name.
+    pub(crate) fn start_observer(name: &str) -> Self {
+        Self::start_with(&[&format!("--observer={name}")], "")
+    }
+
     /// As [`Self::start_with`], read as `head` would: to a number of lines.
     pub(crate) fn start_read(lines: usize, arguments: &[&str], configuration: &str) -> Self {
         Self::spawn(Command::new(AGENT), lines, arguments, configuration).ready()
@@ -112,14 +117,11 @@ impl Tapio {
             fastrand::u32(..)
         ));
         std::fs::File::create_new(&path).unwrap().write_all(configuration.as_bytes()).unwrap();
+        if !arguments.iter().any(|argument| argument.starts_with("--observer=")) {
+            command.arg("--observer=network");
+        }
         let mut child = command
-            .args([
-                "--observer=network",
-                "--output=json",
-                "--listen=off",
-                "--log-level=debug",
-                "--log-format=json",
-            ])
+            .args(["--output=json", "--listen=off", "--log-level=debug", "--log-format=json"])
             .arg(format!("--config={}", path.display()))
             .args(arguments)
             .stdin(Stdio::null())
@@ -285,8 +287,9 @@ fn ledger(lines: &[String]) -> Value {
 
 /// What each program counted.
 fn counts(ledger: &Value) -> Vec<(String, Counts)> {
-    let programs = ledger["programs"]["network"].as_object().unwrap();
-    programs.iter().map(|(program, counts)| (program.clone(), self::program(counts))).collect()
+    let observers = ledger["programs"].as_object().unwrap().values();
+    let programs = observers.flat_map(|programs| programs.as_object().unwrap());
+    programs.map(|(program, counts)| (program.clone(), self::program(counts))).collect()
 }
 
 fn program(counts: &Value) -> Counts {

@@ -1,0 +1,236 @@
+//! Container: who died, and of what.
+//!
+//! Watches `signal_generate`, `mark_victim` and `sched_process_exit`. Says `container.oom_kill`,
+//! `container.exit_error`, `container.crash` and `container.killed`. The kernel programs find out who sent what and
+//! let through deaths that are news; here they get their type, and ends that are usual are folded.
+
+mod habit;
+mod message;
+mod settings;
+mod signal;
+
+pub use settings::Settings;
+use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kind, origin};
+
+use self::habit::Habits;
+use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only, Scope};
+use crate::occurrence::{Data, Outcome, Severity, Value};
+
+/// The container observer.
+#[derive(Debug)]
+pub struct Container {
+    scope: Scope,
+    habits: Habits,
+}
+
+/// What the fields of every hook here rest upon.
+const TASK: [usize; 19] = [
+    fields::PID,
+    fields::TGID,
+    fields::COMM,
+    fields::LEADER,
+    fields::SIGNAL,
+    fields::STARTED,
+    fields::PARENT,
+    fields::NSPROXY,
+    fields::CGROUPS,
+    fields::SIGNAL_FLAGS,
+    fields::SESSION_LEADER,
+    fields::PID_NS,
+    fields::REAPER,
+    fields::NS_LEVEL,
+    fields::CGROUP,
+    fields::CGROUP_ROOT,
+    fields::CGROUP_LEVEL,
+    fields::CGROUP_KN,
+    fields::KN_ID,
+];
+
+/// [`TASK`] and more.
+const fn task_and<const N: usize, const M: usize>(more: [usize; N]) -> [usize; M] {
+    let mut all = [0; M];
+    let mut i = 0;
+    while i < M {
+        all[i] = if i < TASK.len() { TASK[i] } else { more[i - TASK.len()] };
+        i += 1;
+    }
+    all
+}
+
+impl Observer for Container {
+    const NAME: &'static str = "container";
+    const FIELDS: &'static [&'static str] = fields::FIELDS;
+    const BY_HELPER: &'static [usize] = fields::BY_HELPER;
+    // In the order of `tapio_common::container::program`.
+    const HOOKS: &'static [Hook] = &[
+        Hook {
+            program: "signal_generate",
+            attach: Attach::BtfTracepoint("signal_generate"),
+            needs: &task_and::<2, 21>([fields::MM, fields::OOM_SCORE_ADJ]),
+            gives: "who sent a signal, the faulting address, and with mark_victim container.oom_kill",
+        },
+        Hook {
+            program: "mark_victim",
+            attach: Attach::BtfTracepoint("mark_victim"),
+            needs: &[],
+            gives: "with signal_generate container.oom_kill",
+        },
+        Hook {
+            program: "sched_process_exit",
+            attach: Attach::BtfTracepoint("sched_process_exit"),
+            needs: &task_and::<3, 22>([fields::LIVE, fields::EXIT_CODE, fields::GROUP_EXIT_CODE]),
+            gives: "container.exit_error, container.crash, container.killed",
+        },
+    ];
+    type Settings = Settings;
+
+    fn new(settings: &Settings) -> Self {
+        Self { scope: settings.scope, habits: Habits::new(settings.usual_window.as_ns()) }
+    }
+
+    fn kernel_settings(_: &Settings) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {
+        let event: ContainerEvent =
+            bytemuck::try_pod_read_unaligned(record).map_err(|_| Malformed::Size(record.len()))?;
+        let anomaly = judge(&event, self.scope)?;
+        if event.kind == kind::EXIT_ERROR {
+            self.habits.admit(anomaly, out);
+        } else {
+            out.push(anomaly);
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
+        self.habits.tick(now_ns, out);
+    }
+}
+
+/// How it died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    OomKill,
+    ExitError,
+    Crash,
+    Killed,
+    /// It was asked to end before, and did not.
+    Stopped,
+}
+
+impl Death {
+    fn of(event: &ContainerEvent) -> Result<Self, Malformed> {
+        Ok(match event.kind {
+            kind::OOM_KILL => Self::OomKill,
+            kind::EXIT_ERROR => Self::ExitError,
+            kind::SIGNALLED if is_crash(event) => Self::Crash,
+            kind::SIGNALLED if event.signal == signal::SIGKILL && event.asked_signal != 0 => Self::Stopped,
+            kind::SIGNALLED => Self::Killed,
+            other => return Err(Malformed::Kind(other)),
+        })
+    }
+}
+
+/// A signal of its own making. One whose origin is not known is taken for that, as others send these hardly ever.
+fn is_crash(event: &ContainerEvent) -> bool {
+    signal::is_fault(event.signal) && matches!(event.origin, origin::ITSELF | origin::UNKNOWN)
+}
+
+/// An event as an anomaly.
+fn judge(event: &ContainerEvent, scope: Scope) -> Result<Anomaly, Malformed> {
+    let death = Death::of(event)?;
+    let header = &event.header;
+    let (kind, severity, outcome, message): (_, _, _, message::Message) = match death {
+        Death::OomKill => ("container.oom_kill", Severity::Error, Outcome::Failure, message::oom_kill),
+        Death::ExitError => ("container.exit_error", Severity::Error, Outcome::Failure, message::exit_error),
+        Death::Crash => ("container.crash", Severity::Error, Outcome::Failure, message::crash),
+        Death::Killed => ("container.killed", Severity::Error, Outcome::Failure, message::killed),
+        Death::Stopped => ("container.killed", Severity::Warning, Outcome::Timeout, message::stopped),
+    };
+    let has_actor = event.actor.pid != 0 && (event.origin == origin::PROCESS || death == Death::OomKill);
+    Ok(Anomaly {
+        kind,
+        severity,
+        outcome,
+        time_ns: header.time_ns,
+        cgroup_id: header.cgroup_id,
+        pid: header.pid,
+        comm: header.comm.into(),
+        actor: has_actor.then(|| Actor {
+            cgroup_id: event.actor.cgroup_id,
+            pid: event.actor.pid,
+            comm: event.actor.comm.into(),
+        }),
+        only: Only { scope, from_outside: matches!(death, Death::Killed | Death::Stopped) },
+        peer: None,
+        detail: if death == Death::ExitError { event.status } else { event.signal },
+        data: data(event, death),
+        baseline: None,
+        magnitude: known(event.memory.anon_bytes).unwrap_or_default(),
+        count: 1 + u64::from(header.held_back),
+        message,
+    })
+}
+
+fn data(event: &ContainerEvent, death: Death) -> Data {
+    let mut data = Vec::with_capacity(12);
+    let mut put = |key, value: Value| data.push((key, value));
+    match death {
+        Death::OomKill => {
+            let (full, memory) = (&event.full, &event.memory);
+            if let Some(cgroup_id) = known(full.cgroup_id) {
+                put("constraint", if cgroup_id == 0 { "node" } else { "cgroup" }.into());
+            }
+            for (key, value) in [
+                ("usage_bytes", full.usage_bytes),
+                ("limit_bytes", full.limit_bytes),
+                ("levels_up", full.levels_up),
+                ("anon_bytes", memory.anon_bytes),
+                ("file_bytes", memory.file_bytes),
+                ("shmem_bytes", memory.shmem_bytes),
+                ("page_tables_bytes", memory.page_tables_bytes),
+            ] {
+                if let Some(value) = known(value) {
+                    put(key, value.into());
+                }
+            }
+            put("oom_score_adj", Value::Signed(i64::from(event.score_adj as i32)));
+        }
+        Death::ExitError => {
+            put("status", u64::from(event.status).into());
+            if let Some(meaning) = signal::meaning(event.status) {
+                put("meaning", Value::Text(meaning));
+            }
+        }
+        Death::Crash | Death::Killed | Death::Stopped => {
+            put("signal", Value::Text(signal::name(event.signal)))
+        }
+    }
+    if death == Death::Crash {
+        if let Some(code) = signal::code(event.signal, event.code as i32) {
+            put("code", code.into());
+        }
+        if let Some(address) =
+            known(event.address).filter(|_| signal::has_address(event.signal, event.code as i32))
+        {
+            put("address", Value::Text(format!("{address:#x}").into()));
+        }
+    }
+    if matches!(death, Death::Killed | Death::Stopped) && event.origin == origin::KERNEL {
+        put("sender", "kernel".into());
+    }
+    if event.asked_signal != 0 && death != Death::OomKill && death != Death::Crash {
+        put("asked_signal", Value::Text(signal::name(event.asked_signal)));
+        put("asked_ms", (event.header.time_ns.saturating_sub(event.asked_ns) / 1_000_000).into());
+    }
+    let is_main = event.flags & (flag::INIT | flag::SESSION_OF_HOST) != 0;
+    put("process_role", if is_main { "main" } else { "child" }.into());
+    put("ran_ms", (event.header.time_ns.saturating_sub(event.started_ns) / 1_000_000).into());
+    Data(data)
+}
+
+const fn known(number: u64) -> Option<u64> {
+    if number == UNKNOWN { None } else { Some(number) }
+}

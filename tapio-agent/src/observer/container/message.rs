@@ -1,0 +1,144 @@
+//! What each death says to people, in one sentence.
+
+use std::fmt;
+
+use crate::occurrence::{Occurrence, Workload};
+
+/// Says it, once it is named.
+pub(super) type Message = fn(&Occurrence) -> String;
+
+pub(super) fn oom_kill(o: &Occurrence) -> String {
+    let held = o.data.number("anon_bytes").map_or(String::new(), |bytes| format!(" with {}", Bytes(bytes)));
+    let usage = match (o.data.number("usage_bytes"), o.data.number("limit_bytes"), o.data.number("levels_up"))
+    {
+        (Some(usage), Some(limit), Some(up)) => {
+            let whose = if up > 0 { "a group above it" } else { "its group" };
+            format!(": {whose} used {} of {}", Bytes(usage), Bytes(limit))
+        }
+        _ if o.data.text("constraint") == Some("node") => ": the whole node was out of memory".to_owned(),
+        _ => String::new(),
+    };
+    let trigger = match &o.actor {
+        Some(actor) if o.process.as_ref() != Some(&actor.process) => {
+            format!("; {} asked for more", Who(&actor.process.comm, actor.process.pid))
+        }
+        _ => String::new(),
+    };
+    format!("{}: {} was killed for want of memory{held}{usage}{trigger}", o.subject(), Role(o))
+}
+
+pub(super) fn exit_error(o: &Occurrence) -> String {
+    let status = o.data.number("status").unwrap_or_default();
+    let meaning = o.data.text("meaning").map_or(String::new(), |meaning| format!(" ({meaning})"));
+    format!("{}: {} ended with status {status}{meaning}{}{}", o.subject(), Role(o), After(o), Asked(o))
+}
+
+pub(super) fn crash(o: &Occurrence) -> String {
+    let code = o.data.text("code").map_or(String::new(), |code| format!(" ({code})"));
+    let address = o.data.text("address").map_or(String::new(), |address| format!(" at {address}"));
+    format!("{}: {} crashed with {}{code}{address}{}", o.subject(), Role(o), signal(o), After(o))
+}
+
+pub(super) fn killed(o: &Occurrence) -> String {
+    format!("{}: {} was killed with {} by {}{}", o.subject(), Role(o), signal(o), Sender(o), After(o))
+}
+
+pub(super) fn stopped(o: &Occurrence) -> String {
+    format!("{}: {} was killed with {} by {}{}", o.subject(), Role(o), signal(o), Sender(o), Asked(o))
+}
+
+fn signal(o: &Occurrence) -> &str {
+    o.data.text("signal").unwrap_or("a signal")
+}
+
+/// `the main process`, `a process`
+struct Role<'a>(&'a Occurrence);
+
+impl fmt::Display for Role<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.data.text("process_role") == Some("main") {
+            "the main process"
+        } else {
+            "a process"
+        })
+    }
+}
+
+/// `bash[12] of the host`, `the kernel`
+struct Sender<'a>(&'a Occurrence);
+
+impl fmt::Display for Sender<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(actor) = &self.0.actor else {
+            let is_kernel = self.0.data.text("sender") == Some("kernel");
+            return f.write_str(if is_kernel { "the kernel" } else { "whom is not known" });
+        };
+        Who(&actor.process.comm, actor.process.pid).fmt(f)?;
+        match actor.workload.as_deref().and_then(short_name) {
+            Some(name) => write!(f, " of {name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn short_name(workload: &Workload) -> Option<&str> {
+    let id = workload.container_id.as_deref().map(|id| id.get(..12).unwrap_or(id));
+    workload.pod.as_deref().or(workload.unit.as_deref()).or(id)
+}
+
+struct Who<'a>(&'a str, u32);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.0, self.1)
+    }
+}
+
+/// `, 3.0 s after SIGTERM`
+struct Asked<'a>(&'a Occurrence);
+
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.data.text("asked_signal"), self.0.data.number("asked_ms")) {
+            (Some(signal), Some(ms)) => write!(f, ", {} after {signal}", Millis(ms)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// ` after 3.0 s`
+struct After<'a>(&'a Occurrence);
+
+impl fmt::Display for After<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " after {}", Millis(self.0.data.number("ran_ms").unwrap_or_default()))
+    }
+}
+
+/// Milliseconds in the unit that people would use.
+struct Millis(u64);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ms @ 0..1_000 => write!(f, "{ms} ms"),
+            ms @ 1_000..120_000 => write!(f, "{:.1} s", ms as f64 / 1e3),
+            ms @ 120_000..7_200_000 => write!(f, "{} min", ms / 60_000),
+            ms @ 7_200_000..172_800_000 => write!(f, "{} h", ms / 3_600_000),
+            ms => write!(f, "{} days", ms / 86_400_000),
+        }
+    }
+}
+
+/// Bytes in the unit that limits are given in.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes @ 0..1_048_576 => write!(f, "{} KiB", bytes >> 10),
+            bytes @ 1_048_576..10_737_418_240 => write!(f, "{} MiB", bytes >> 20),
+            bytes => write!(f, "{} GiB", bytes >> 30),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The container observer's section of the configuration.
+
+use crate::{
+    observer::Scope,
+    setting::{SEC, Time, settings},
+};
+
+settings! {
+    /// What the container observer tells.
+    pub struct Settings {
+        /// Whose deaths are told, each taking in those before it: of containers, of services of systemd, of all.
+        pub scope: Scope = Scope::Services,
+        /// How often processes of a name end with a status is learned in windows of this length. Where that is usual,
+        /// one end in such a window stands for all.
+        pub usual_window: Time<{ 10 * SEC }, { 86_400 * SEC }> = Time::of_ns(600 * SEC),
+    }
+}

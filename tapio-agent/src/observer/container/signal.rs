@@ -1,0 +1,115 @@
+//! Signals and statuses as people name them. Numbers of x86 and arm64, include/uapi/asm-generic/{signal,siginfo}.h.
+
+use std::borrow::Cow;
+
+pub(super) const SIGKILL: u32 = 9;
+
+const NAMES: [&str; 32] = [
+    "",
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
+];
+
+/// Its name, or its number where it has none.
+pub(super) fn name(signal: u32) -> Cow<'static, str> {
+    match NAMES.get(signal as usize) {
+        Some(name) if !name.is_empty() => Cow::Borrowed(name),
+        _ => Cow::Owned(format!("signal {signal}")),
+    }
+}
+
+/// Whether it is what a process's own fault raises.
+pub(super) fn is_fault(signal: u32) -> bool {
+    matches!(
+        name(signal).as_ref(),
+        "SIGILL" | "SIGTRAP" | "SIGABRT" | "SIGBUS" | "SIGFPE" | "SIGSEGV" | "SIGSYS"
+    )
+}
+
+/// What exactly the fault was.
+pub(super) fn code(signal: u32, code: i32) -> Option<&'static str> {
+    Some(match (name(signal).as_ref(), code) {
+        ("SIGSEGV", 1) => "SEGV_MAPERR",
+        ("SIGSEGV", 2) => "SEGV_ACCERR",
+        ("SIGBUS", 1) => "BUS_ADRALN",
+        ("SIGBUS", 2) => "BUS_ADRERR",
+        ("SIGBUS", 3) => "BUS_OBJERR",
+        ("SIGBUS", 4) => "BUS_MCEERR_AR",
+        ("SIGFPE", 1) => "FPE_INTDIV",
+        ("SIGFPE", 2) => "FPE_INTOVF",
+        ("SIGILL", 1) => "ILL_ILLOPC",
+        ("SIGILL", 2) => "ILL_ILLOPN",
+        ("SIGSYS", 1) => "SYS_SECCOMP",
+        _ => return None,
+    })
+}
+
+/// Whether its address is one of the fault: `SI_KERNEL` (0x80) has none.
+pub(super) fn has_address(signal: u32, code: i32) -> bool {
+    matches!(name(signal).as_ref(), "SIGILL" | "SIGBUS" | "SIGFPE" | "SIGSEGV") && (1..0x80).contains(&code)
+}
+
+/// What a status means by the custom of shells and runtimes.
+pub(super) fn meaning(status: u32) -> Option<Cow<'static, str>> {
+    Some(match status {
+        126 => "the command cannot be run".into(),
+        127 => "the command was not found".into(),
+        129..=159 => format!("128 + {}", name(status - 128)).into(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_of_shells_and_runtimes() {
+        let of = |status| meaning(status).unwrap_or_default().into_owned();
+        assert_eq!(of(127), "the command was not found");
+        assert_eq!(of(137), "128 + SIGKILL");
+        assert_eq!(of(139), "128 + SIGSEGV");
+        assert_eq!(of(143), "128 + SIGTERM");
+        for plain in [0, 1, 2, 125, 128, 160, 255] {
+            assert_eq!(of(plain), "", "{plain}");
+        }
+    }
+
+    #[test]
+    fn any_number_has_a_name() {
+        assert_eq!(
+            (name(11), name(31), name(0), name(64)),
+            ("SIGSEGV".into(), "SIGSYS".into(), "signal 0".into(), "signal 64".into())
+        );
+        assert!(is_fault(6) && !is_fault(9) && !is_fault(999));
+    }
+}

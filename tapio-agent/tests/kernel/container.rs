@@ -1,0 +1,440 @@
+//! Deaths: what of, whose, and by whom; each told once.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
+
+use crate::support::{Cgroup, Occurrence, Process, Tapio, needs_a_kernel, skip};
+
+const MIB: u64 = 1 << 20;
+/// More than each limit here.
+const TOO_MUCH: usize = 200 << 20;
+
+/// A container, or the end of the test.
+macro_rules! container {
+    () => {
+        match Cgroup::with_memory() {
+            Ok(cgroup) => cgroup,
+            Err(reason) => skip!("{reason}"),
+        }
+    };
+}
+
+fn start() -> Tapio {
+    Tapio::start_observer("container")
+}
+
+/// All that is told of a container.
+fn of(cgroup: &Cgroup) -> impl Fn(&Occurrence) -> bool {
+    |occurrence| occurrence.is_in(cgroup)
+}
+
+fn kill(signal: &str, pid: u32) {
+    let status = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn a_child_that_takes_too_much_memory_is_an_oom_kill() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(40 * MIB);
+    let tapio = start();
+    let mut hog = Process::start("hog");
+    hog.enter(&cgroup);
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
+    let told = told.says("process_role", "child").in_container(&cgroup);
+    has_full(&told, 40 * MIB, 0);
+    if !is_confidential() {
+        told.has("anon_bytes", 10 * MIB..41 * MIB);
+    }
+    told.has("page_tables_bytes", 4096..MIB);
+}
+
+#[test]
+fn the_first_process_of_a_container_that_takes_too_much_memory_is_an_oom_kill_and_no_exit() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(40 * MIB);
+    let tapio = start();
+    let mut hog = Process::start_as_init("main");
+    hog.enter(&cgroup);
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
+    has_full(&told.says("process_role", "main"), 40 * MIB, 0);
+}
+
+#[test]
+fn a_limit_of_the_pod_is_the_one_that_is_full() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(900 * MIB);
+    cgroup.limit_pod(40 * MIB);
+    let tapio = start();
+    let mut hog = Process::start("hog");
+    hog.enter(&cgroup);
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog);
+    has_full(&told, 40 * MIB, 1);
+}
+
+#[test]
+fn who_asked_for_the_memory_need_not_be_the_victim() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(100 * MIB);
+    let tapio = start();
+    let mut victim = Process::start("victim");
+    victim.enter(&cgroup);
+    victim.begin_allocate(70 << 20);
+    victim.end().unwrap();
+    let mut trigger = Process::start("trigger");
+    fs::write(format!("/proc/{}/oom_score_adj", victim.pid()), "1000").unwrap();
+    // Where memory is freed slowly it is next, and told for itself. To be spared takes a right that root need not have.
+    let _ = fs::write(format!("/proc/{}/oom_score_adj", trigger.pid()), "-1000");
+    trigger.enter(&cgroup);
+    trigger.begin_allocate(50 << 20);
+    victim.await_death();
+
+    let told = tapio
+        .expect_one(|o| o.is_in(&cgroup) && o.is_of(&victim))
+        .is("container.oom_kill")
+        .of(&victim)
+        .by(&trigger);
+    assert_eq!(told.number("oom_score_adj"), 1000);
+    has_full(&told, 100 * MIB, 0);
+}
+
+/// Usage and limit are absent together, where lockdown forbids to read them.
+#[track_caller]
+fn has_full(told: &Occurrence, limit: u64, levels_up: u64) {
+    if is_confidential() {
+        return assert_eq!(told.text("constraint"), "");
+    }
+    assert_eq!(told.text("constraint"), "cgroup");
+    assert_eq!(told.number("limit_bytes"), limit);
+    told.has("usage_bytes", limit - 3 * MIB..limit + 1);
+    assert_eq!(told.number("levels_up"), levels_up);
+}
+
+/// What is absent where lockdown forbids to read it.
+fn readable(text: &str) -> &str {
+    if is_confidential() { "" } else { text }
+}
+
+fn is_confidential() -> bool {
+    fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| text.contains("[confidentiality]"))
+}
+
+#[test]
+fn twenty_oom_kills_at_once_are_all_counted() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(30 * MIB);
+    let tapio = start();
+    let mut hogs: Vec<_> = (0..20).map(|_| Process::start("storm")).collect();
+    for hog in &mut hogs {
+        hog.enter(&cgroup);
+    }
+    for hog in &mut hogs {
+        hog.begin_allocate(TOO_MUCH);
+    }
+    hogs.iter_mut().for_each(Process::await_death);
+
+    tapio.expect_some(of(&cgroup));
+    let ended = tapio.end();
+    let told: Vec<_> = ended.occurrences.iter().filter(|o| o.is_in(&cgroup)).collect();
+    assert!(told.iter().all(|o| o.kind == "container.oom_kill"), "{told:?}");
+    assert_eq!(told.iter().map(|o| o.count).sum::<u64>(), 20, "{told:?}");
+    assert!(told.len() <= 3, "{told:?}");
+}
+
+/// A program that writes to address 64, and a place for it.
+struct Fault(std::path::PathBuf);
+
+impl Fault {
+    const ADDRESS: &str = "0x40";
+
+    fn new() -> Self {
+        let code: &[u8] = match std::env::consts::ARCH {
+            // movl $1, 0x40
+            "x86_64" => &[0xc7, 0x04, 0x25, 0x40, 0, 0, 0, 1, 0, 0, 0],
+            // mov x0, #0x40; str w0, [x0]
+            _ => &[0x00, 0x08, 0x80, 0xd2, 0x00, 0x00, 0x00, 0xb9],
+        };
+        let machine: u16 = if std::env::consts::ARCH == "x86_64" { 62 } else { 183 };
+        let (base, size) = (0x40_0000_u64, 120 + code.len() as u64);
+        // An ELF header and one segment that is all of the file, elf(5).
+        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0".to_vec();
+        file.extend(machine.to_le_bytes());
+        file.extend(1_u32.to_le_bytes());
+        [base + 120, 64, 0].iter().for_each(|word| file.extend(word.to_le_bytes()));
+        file.extend(0_u32.to_le_bytes());
+        [64_u16, 56, 1, 0, 0, 0].iter().for_each(|half| file.extend(half.to_le_bytes()));
+        file.extend(1_u32.to_le_bytes());
+        file.extend(5_u32.to_le_bytes());
+        [0, base, base, size, size, 4096].iter().for_each(|word| file.extend(word.to_le_bytes()));
+        file.extend(code);
+        let path = std::env::temp_dir().join(format!("faults-{:08x}", fastrand::u32(..)));
+        fs::write(&path, file).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_fault_of_a_child_is_a_crash_with_its_address() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let fault = Fault::new();
+    let tapio = start();
+    let mut child = Process::start("child");
+    child.enter(&cgroup);
+    child.become_program(&fault.0);
+    child.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.crash").by_nobody();
+    let told = told.says("signal", "SIGSEGV").says("code", readable("SEGV_MAPERR"));
+    let told = told.says("address", readable(Fault::ADDRESS));
+    told.says("process_role", "child").of_pid(child.pid());
+}
+
+#[test]
+fn a_fault_of_the_first_process_is_a_crash_and_no_exit() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let fault = Fault::new();
+    let tapio = start();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.become_program(&fault.0);
+    main.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.crash").says("address", readable(Fault::ADDRESS));
+    told.says("process_role", "main").of_pid(main.pid());
+}
+
+#[test]
+fn an_abort_is_a_crash() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut child = Process::start("aborts");
+    child.enter(&cgroup);
+    child.die("abort");
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&child).by_nobody();
+    assert_eq!(told.says("signal", "SIGABRT").text("address"), "");
+}
+
+#[test]
+fn a_kill_from_the_host_says_who_sent_it() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    let mut killer = Process::start("killer");
+    killer.kill(9, main.pid());
+    main.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&main).by(&killer).actor_in(None);
+    told.says("signal", "SIGKILL").says("process_role", "main").says("asked_signal", "");
+}
+
+#[test]
+fn a_kill_from_another_container_says_which() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let other = container!();
+    let tapio = start();
+    let mut child = Process::start("child");
+    child.enter(&cgroup);
+    let mut killer = Process::start("killer");
+    killer.enter(&other);
+    // Beside version 1 its container is known by its process, whose beginning is known to a tick.
+    std::thread::sleep(Duration::from_millis(50));
+    killer.kill(9, child.pid());
+    child.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&child).by(&killer);
+    told.actor_in(Some(&other)).says("process_role", "child");
+}
+
+#[test]
+fn a_segv_from_outside_is_no_crash() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut child = Process::start("child");
+    child.enter(&cgroup);
+    let mut killer = Process::start("killer");
+    // Of two, as the standard library handles the first, finds no fault of its own and lets the next end it.
+    killer.kill(11, child.pid());
+    std::thread::sleep(Duration::from_millis(100));
+    kill("CONT", child.pid());
+    killer.kill_if_there(11, child.pid());
+    child.await_death();
+
+    tapio.expect_one(of(&cgroup)).is("container.killed").of(&child).by(&killer).says("signal", "SIGSEGV");
+}
+
+#[test]
+fn what_a_container_does_to_itself_is_its_own() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut child = Process::start("child");
+    child.enter(&cgroup);
+    let mut supervisor = Process::start("supervisor");
+    supervisor.enter(&cgroup);
+    std::thread::sleep(Duration::from_millis(50));
+    supervisor.kill(9, child.pid());
+    child.await_death();
+
+    tapio.expect_none(of(&cgroup));
+}
+
+#[test]
+fn a_clean_stop_is_nothing() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    for ending in ["exit 0", "exit 143", "exit $((128 + 15))"] {
+        let mut main = Process::start_as_init("main");
+        main.enter(&cgroup);
+        main.begin_script(&format!("trap '{ending}' TERM; echo '=> ok'; while :; do sleep 0.05; done"));
+        main.await_line("ok");
+        kill("TERM", main.pid());
+        main.await_death();
+    }
+    // Without a handler, and not pid 1.
+    let mut child = Process::start("child");
+    child.enter(&cgroup);
+    kill("TERM", child.pid());
+    child.await_death();
+
+    tapio.expect_none(of(&cgroup));
+}
+
+#[test]
+fn a_stop_that_had_to_be_forced_is_a_warning() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    // As pid 1 without a handler it does not hear SIGTERM.
+    let mut main = Process::start_as_init("deaf");
+    main.enter(&cgroup);
+    let mut runtime = Process::start("runtime");
+    runtime.kill(15, main.pid());
+    std::thread::sleep(Duration::from_millis(300));
+    runtime.kill(9, main.pid());
+    main.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&main).by(&runtime);
+    let told = told.says("asked_signal", "SIGTERM").severe("warning");
+    told.has("asked_ms", 290..5_000);
+}
+
+#[test]
+fn who_ends_with_the_first_process_is_no_news() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.begin_script("sleep 50 & sleep 50 & echo '=> ok'; wait");
+    main.await_line("ok");
+    let mut killer = Process::start("killer");
+    killer.kill(9, main.pid());
+    main.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.killed").by(&killer);
+    told.says("process_role", "main").of_pid(main.pid());
+}
+
+#[test]
+fn a_status_of_the_first_process_is_told() {
+    needs_a_kernel!();
+    for (status, meaning) in [(1, ""), (127, "the command was not found"), (137, "128 + SIGKILL")] {
+        let cgroup = container!();
+        let tapio = start();
+        let mut main = Process::start_as_init("main");
+        main.enter(&cgroup);
+        main.die(&format!("exit {status}"));
+
+        let told = tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&main).by_nobody();
+        assert_eq!(told.says("meaning", meaning).number("status"), status);
+    }
+}
+
+#[test]
+fn ends_in_good_order_and_of_children_are_nothing() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.die("exit 0");
+    let mut child = Process::start("child");
+    child.enter(&cgroup);
+    child.die("exit 1");
+    // A reader that goes, an alarm, a terminal.
+    for signal in ["PIPE", "ALRM", "HUP", "INT"] {
+        let mut child = Process::start("child");
+        child.enter(&cgroup);
+        child.begin_script(&format!("kill -{signal} $$"));
+        child.await_death();
+    }
+
+    tapio.expect_none(of(&cgroup));
+}
+
+#[test]
+fn many_short_processes_are_nothing_and_all_are_counted() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    let loops = "i=0; while [ $i -lt 1000 ]; do (exit 1) & (exit 0); wait; i=$((i + 1)); done";
+    main.begin_script(&format!("{loops}; exit 0"));
+    main.await_death();
+
+    tapio.expect_none(of(&cgroup));
+    let ended = tapio.end();
+    for (program, counts) in &ended.programs {
+        assert_eq!(counts.seen, counts.accounted(), "{program}: {counts:?}");
+    }
+    let exits = ended.programs.iter().find(|(program, _)| program == "sched_process_exit").unwrap();
+    assert!(exits.1.normal >= 2_000, "{exits:?}");
+}
+
+#[test]
+fn a_process_of_the_host_is_out_of_scope_unless_all_are_meant() {
+    needs_a_kernel!();
+    let tapio = start();
+    let mut aborts = Process::start("on-the-host");
+    let pid = aborts.pid();
+    aborts.die("abort");
+    tapio.expect_none(|o| o.is_of(&aborts));
+    drop(tapio);
+
+    let all = "observer:\n  container:\n    scope: all\n";
+    let tapio = Tapio::start_with(&["--observer=container"], all);
+    let mut aborts = Process::start("on-the-host");
+    assert_ne!(aborts.pid(), pid);
+    aborts.die("abort");
+    tapio.expect_one(|o| o.is_of(&aborts)).is("container.crash").of(&aborts);
+}

@@ -1,0 +1,229 @@
+//! Deaths as records of the ring, and what is told of them.
+
+use bytemuck::Zeroable as _;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tapio_agent::observer::container::Container;
+use tapio_common::container::{Actor, ContainerEvent, Full, Memory, UNKNOWN, flag, kind, origin};
+
+use crate::{
+    SECOND, conforms,
+    line::{Line, count},
+    record::TIME_NS,
+};
+
+const MIB: u64 = 1 << 20;
+const SIZE: usize = size_of::<ContainerEvent>();
+
+fn comm(name: &[u8]) -> tapio_common::Comm {
+    let mut padded = [0; 16];
+    padded[..name.len()].copy_from_slice(name);
+    padded.into()
+}
+
+/// The first process of a container, two minutes old, of which nothing else is known.
+fn death(kind: u32, cgroup_id: u64) -> ContainerEvent {
+    let mut event = ContainerEvent::zeroed();
+    event.header.time_ns = TIME_NS;
+    (event.header.cgroup_id, event.header.pid, event.header.comm) = (cgroup_id, 4242, comm(b"checkout"));
+    (event.kind, event.flags) = (kind, flag::INIT | flag::IN_NAMESPACE);
+    event.started_ns = TIME_NS - 120 * SECOND;
+    event.address = UNKNOWN;
+    event.memory =
+        Memory { anon_bytes: UNKNOWN, file_bytes: UNKNOWN, shmem_bytes: UNKNOWN, page_tables_bytes: UNKNOWN };
+    event.full = Full { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
+    event
+}
+
+fn signalled(signal: u32, origin: u32, cgroup_id: u64) -> ContainerEvent {
+    ContainerEvent { signal, origin, ..death(kind::SIGNALLED, cgroup_id) }
+}
+
+/// Another process of the host.
+fn runc() -> Actor {
+    Actor { cgroup_id: 1, pid: 77, reserved: 0, comm: comm(b"runc") }
+}
+
+fn oom_kill(cgroup_id: u64) -> ContainerEvent {
+    ContainerEvent {
+        signal: 9,
+        origin: origin::KERNEL,
+        score_adj: -997_i32 as u32,
+        actor: Actor { cgroup_id, pid: 4250, reserved: 0, comm: comm(b"worker") },
+        memory: Memory { anon_bytes: 500 * MIB, file_bytes: 3 * MIB, shmem_bytes: 0, page_tables_bytes: MIB },
+        full: Full { cgroup_id: 99, usage_bytes: 512 * MIB, limit_bytes: 512 * MIB, levels_up: 1 },
+        ..death(kind::OOM_KILL, cgroup_id)
+    }
+}
+
+async fn all_told(line: &mut Line, event: &ContainerEvent) -> Vec<Value> {
+    line.record(bytemuck::bytes_of(event));
+    let told = line.occurrences().await;
+    told.iter().for_each(conforms);
+    told
+}
+
+async fn told(event: impl Fn(u64) -> ContainerEvent) -> Value {
+    let mut line = Line::of::<Container>();
+    let event = event(line.cgroup_id);
+    let [occurrence] = all_told(&mut line, &event).await.try_into().unwrap();
+    occurrence
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_death_has_one_type_and_says_it() {
+    type Make<'a> = &'a dyn Fn(u64) -> ContainerEvent;
+    let cases: [(Make<'_>, &str, &str, &str); 10] = [
+        (
+            &oom_kill,
+            "container.oom_kill",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed for want of memory with 500 MiB: a group above it used 512 MiB of 512 MiB; worker[4250] asked for more",
+        ),
+        (
+            &|id| ContainerEvent { status: 127, ..death(kind::EXIT_ERROR, id) },
+            "container.exit_error",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process ended with status 127 (the command was not found) after 2 min",
+        ),
+        (
+            &|id| ContainerEvent {
+                status: 1,
+                asked_signal: 15,
+                asked_ns: TIME_NS - 3 * SECOND,
+                origin: origin::PROCESS,
+                actor: runc(),
+                ..death(kind::EXIT_ERROR, id)
+            },
+            "container.exit_error",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process ended with status 1 after 2 min, 3.0 s after SIGTERM",
+        ),
+        (
+            &|id| ContainerEvent { code: 1, address: 0x40, ..signalled(11, origin::ITSELF, id) },
+            "container.crash",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process crashed with SIGSEGV (SEGV_MAPERR) at 0x40 after 2 min",
+        ),
+        (
+            &|id| ContainerEvent { code: -6_i32 as u32, flags: 0, ..signalled(6, origin::ITSELF, id) },
+            "container.crash",
+            "error",
+            "9b2c8089b3b0 (checkout): a process crashed with SIGABRT after 2 min",
+        ),
+        (
+            &|id| ContainerEvent { actor: runc(), ..signalled(9, origin::PROCESS, id) },
+            "container.killed",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGKILL by runc[77] after 2 min",
+        ),
+        (
+            &|id| ContainerEvent { actor: runc(), ..signalled(11, origin::PROCESS, id) },
+            "container.killed",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGSEGV by runc[77] after 2 min",
+        ),
+        (
+            &|id| ContainerEvent {
+                actor: runc(),
+                asked_signal: 15,
+                asked_ns: TIME_NS - 30 * SECOND,
+                ..signalled(9, origin::PROCESS, id)
+            },
+            "container.killed",
+            "warning",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGKILL by runc[77], 30.0 s after SIGTERM",
+        ),
+        (
+            &|id| signalled(24, origin::KERNEL, id),
+            "container.killed",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGXCPU by the kernel after 2 min",
+        ),
+        (
+            &|id| signalled(9, origin::UNKNOWN, id),
+            "container.killed",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGKILL by whom is not known after 2 min",
+        ),
+    ];
+    for (event, kind, severity, message) in cases {
+        let told = told(event).await;
+        assert_eq!((&told["type"], &told["severity"]), (&json!(kind), &json!(severity)));
+        assert_eq!(told["message"], message);
+        assert!(told["workload"]["container_id"].is_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_absent() {
+    let told = told(|id| ContainerEvent { actor: Actor::default(), ..death(kind::OOM_KILL, id) }).await;
+    assert_eq!(told["data"], json!({"oom_score_adj": 0, "process_role": "main", "ran_ms": 120_000}));
+    assert_eq!(told.get("actor"), None);
+    let node = self::told(|id| {
+        let full = Full { cgroup_id: 0, ..death(kind::OOM_KILL, id).full };
+        ContainerEvent { full, ..death(kind::OOM_KILL, id) }
+    });
+    assert_eq!(node.await["data"]["constraint"], "node");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_kills_its_own_and_who_is_in_none_are_not_told() {
+    let mut line = Line::of::<Container>();
+    let id = line.cgroup_id;
+    let own = Actor { cgroup_id: id, ..runc() };
+    let inside = ContainerEvent { actor: own, ..signalled(9, origin::PROCESS, id) };
+    assert_eq!(all_told(&mut line, &inside).await, [Value::Null; 0]);
+    // The root of the hierarchy is known, and is no one's.
+    let root = line.root_id();
+    let outside = ContainerEvent { code: 1, address: 8, ..signalled(11, origin::ITSELF, root) };
+    assert_eq!(all_told(&mut line, &outside).await, [Value::Null; 0]);
+    assert_eq!(line.metric("tapio_dropped_total", &[r#"reason="out_of_scope""#]), 2);
+    // One that has vanished may have been anybody's.
+    let vanished = ContainerEvent { code: 1, address: 8, ..signalled(11, origin::ITSELF, u64::MAX / 4) };
+    let [told] = all_told(&mut line, &vanished).await.try_into().unwrap();
+    assert_eq!(told.get("workload"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_oom_kills_folds_and_adds_up() {
+    let mut line = Line::of::<Container>();
+    for _ in 0..20 {
+        let event = oom_kill(line.cgroup_id);
+        line.record(bytemuck::bytes_of(&event));
+    }
+    line.finish();
+    let told = line.occurrences().await;
+    assert_eq!((told.len(), count(&told)), (2, 20));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_told_or_refused(
+        records in prop::collection::vec(
+            (prop::collection::vec(any::<u8>(), SIZE), 0_u32..5).prop_map(|(mut bytes, kind)| {
+                bytes[40..44].copy_from_slice(&kind.to_ne_bytes());
+                bytes
+            }),
+            1..20,
+        ),
+    ) {
+        let mut line = Line::of::<Container>();
+        for record in &records {
+            line.record(record);
+        }
+        line.finish();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let told = runtime.block_on(line.occurrences());
+        let known = records.iter().filter(|record| (1..4).contains(&record[40])).count() as u64;
+        prop_assert_eq!(line.events(), records.len() as u64);
+        prop_assert_eq!(line.malformed(), records.len() as u64 - known);
+        let dropped = line.metric("tapio_dropped_total", &[r#"reason="out_of_scope""#]);
+        prop_assert_eq!(count(&told) + dropped, line.anomalies());
+        for occurrence in &told {
+            prop_assert!(occurrence["message"].as_str().is_some_and(|text| !text.is_empty()));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What is read of a task.
+
+use tapio_common::{
+    Comm, VERSION_1,
+    container::{self as fields, flag},
+};
+use tapio_ebpf::{is_absent, load};
+
+use crate::OFFSETS;
+
+/// `SIGNAL_GROUP_EXIT`, include/linux/sched/signal.h: all threads of the group end.
+const GROUP_EXIT: u32 = 4;
+
+/// A task by a typed pointer, as `tp_btf` programs get it. What is behind a null pointer reads as zero.
+#[derive(Clone, Copy)]
+pub(crate) struct Task(pub(crate) *const u8);
+
+impl Task {
+    #[inline(always)]
+    fn load<T: Copy>(self, field: usize) -> T {
+        // SAFETY: a typed pointer and an offset of its fields.
+        unsafe { load(self.0, &OFFSETS[field]) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn pid(self) -> u32 {
+        self.load(fields::PID)
+    }
+
+    #[inline(always)]
+    pub(crate) fn tgid(self) -> u32 {
+        self.load(fields::TGID)
+    }
+
+    /// The thread that the group is named after.
+    #[inline(always)]
+    pub(crate) fn leader(self) -> Self {
+        Self(self.load(fields::LEADER))
+    }
+
+    #[inline(always)]
+    pub(crate) fn mm(self) -> *const u8 {
+        self.load(fields::MM)
+    }
+
+    /// When it began: with the process id it tells one process from any other.
+    #[inline(always)]
+    pub(crate) fn started_ns(self) -> u64 {
+        self.load(fields::STARTED)
+    }
+
+    #[inline(always)]
+    pub(crate) fn comm(self) -> Comm {
+        let words: [u64; 2] = [
+            self.load(fields::COMM),
+            // SAFETY: the second word of the same 16 bytes.
+            unsafe { load(self.0.add(8), &OFFSETS[fields::COMM]) },
+        ];
+        bytemuck::cast(words)
+    }
+
+    /// A field of what the threads of the group share.
+    #[inline(always)]
+    pub(crate) fn shared<T: Copy>(self, field: usize) -> T {
+        let signal: *const u8 = self.load(fields::SIGNAL);
+        // SAFETY: a typed pointer and an offset of its fields.
+        unsafe { load(signal, &OFFSETS[field]) }
+    }
+
+    /// All threads of the group end, or have ended.
+    #[inline(always)]
+    pub(crate) fn is_ending(self) -> bool {
+        self.shared::<u32>(fields::SIGNAL_FLAGS) & GROUP_EXIT != 0
+    }
+
+    /// How the group ended.
+    #[inline(always)]
+    pub(crate) fn group_exit_code(self) -> u32 {
+        if self.is_ending() {
+            return self.shared(fields::GROUP_EXIT_CODE);
+        }
+        self.leaders_exit_code()
+    }
+
+    /// Before 5.17 the last thread may end by itself: then the leader's code is the group's. Apart, since older
+    /// verifiers cannot follow two loads of different structs that were made one.
+    #[inline(never)]
+    fn leaders_exit_code(self) -> u32 {
+        self.leader().load(fields::EXIT_CODE)
+    }
+
+    #[inline(always)]
+    fn pid_namespace(self) -> *const u8 {
+        let namespaces: *const u8 = self.load(fields::NSPROXY);
+        // SAFETY: a typed pointer and an offset of its fields.
+        unsafe { load(namespaces, &OFFSETS[fields::PID_NS]) }
+    }
+
+    /// How deep its pid namespace is.
+    #[inline(always)]
+    pub(crate) fn namespace_level(self) -> u32 {
+        // SAFETY: a typed pointer and an offset of its fields.
+        unsafe { load(self.pid_namespace(), &OFFSETS[fields::NS_LEVEL]) }
+    }
+
+    /// The first process of its pid namespace.
+    #[inline(always)]
+    pub(crate) fn reaper(self) -> Self {
+        // SAFETY: a typed pointer and an offset of its fields.
+        Self(unsafe { load(self.pid_namespace(), &OFFSETS[fields::REAPER]) })
+    }
+
+    /// Bits of [`flag`].
+    #[inline(always)]
+    pub(crate) fn flags(self) -> u32 {
+        if self.namespace_level() != 0 {
+            // pid 1 in its namespace. Not by `signal->flags`, which forgets it when the process ends.
+            let is_init = self.reaper().tgid() == self.tgid();
+            return if is_init { flag::IN_NAMESPACE | flag::INIT } else { flag::IN_NAMESPACE };
+        }
+        if self.shared::<u32>(fields::SESSION_LEADER) == 0 {
+            return 0;
+        }
+        let parent = Self(self.load(fields::PARENT));
+        if parent.tgid() == 1 { flag::SESSION_OF_HOST } else { 0 }
+    }
+
+    /// Its group in the hierarchy of version 2; in that of the memory controller, where that has its own.
+    #[inline(always)]
+    pub(crate) fn cgroup_id(self) -> u64 {
+        let groups: *const u8 = self.load(fields::CGROUPS);
+        // SAFETY: typed pointers and offsets of their fields.
+        let unified: *const u8 = unsafe { load(groups, &OFFSETS[fields::CGROUP]) };
+        if !is_absent(&OFFSETS[fields::MEMORY_CSS]) {
+            // SAFETY: as above.
+            let memory: *const u8 = unsafe {
+                let css: *const u8 = load(groups, &OFFSETS[fields::MEMORY_CSS]);
+                load(css, &OFFSETS[fields::CSS_CGROUP])
+            };
+            // SAFETY: as above.
+            let level: u32 = unsafe { load(memory, &OFFSETS[fields::CGROUP_LEVEL]) };
+            if level != 0 && root(memory) != root(unified) {
+                return id(memory) | VERSION_1;
+            }
+        }
+        id(unified)
+    }
+
+    /// The group that the memory controller has for it.
+    #[inline(always)]
+    pub(crate) fn memory_css(self) -> *const u8 {
+        let groups: *const u8 = self.load(fields::CGROUPS);
+        // SAFETY: a typed pointer and an offset of its fields.
+        unsafe { load(groups, &OFFSETS[fields::MEMORY_CSS]) }
+    }
+}
+
+/// The hierarchy of a cgroup, as its address.
+#[inline(always)]
+pub(crate) fn root(cgroup: *const u8) -> u64 {
+    // SAFETY: a typed pointer and an offset of its fields.
+    unsafe { load(cgroup, &OFFSETS[fields::CGROUP_ROOT]) }
+}
+
+/// The id of a cgroup.
+#[inline(always)]
+pub(crate) fn id(cgroup: *const u8) -> u64 {
+    // SAFETY: typed pointers and offsets of their fields.
+    unsafe {
+        let node: *const u8 = load(cgroup, &OFFSETS[fields::CGROUP_KN]);
+        load(node, &OFFSETS[fields::KN_ID])
+    }
+}
