@@ -15,15 +15,16 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::status::{Observed, Shared, State};
+use self::status::{Observed, Parts, Shared, State};
 use crate::{
     admin::Admin,
+    cgroupfs::Files,
     config::{Config, Output},
     enrich::Identity,
-    kernel::{Kernel, Loaded},
+    kernel::Kernel,
     metrics::Metrics,
     observer::{self, Anomaly, Built},
-    pipeline::{self, Stage, fold::Fold},
+    pipeline::{self, Source, Stage, fold::Fold},
     privileges,
     sink::{
         Sinks, polku,
@@ -44,16 +45,16 @@ const PULSE: Duration = Duration::from_secs(1);
 /// Nothing at all can be observed, or an address cannot be bound: one sentence with the remedy.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
-    let kernel = Kernel::open(config.proc_root.as_path())?;
+    let kernel = Kernel::open(config.proc_root.as_path());
     let mut running = Vec::new();
     let mut refused = Vec::new();
     for built in observer::build(config.observers.names(), &config.observer) {
-        match kernel.load(&built.object()?) {
-            Ok(loaded) => running.push((built, loaded)),
+        match parts(&built, &config, kernel.as_ref()) {
+            Ok(parts) => running.push((built, parts)),
             Err(error) => refused.push((built.name, error)),
         }
     }
-    if running.is_empty()
+    if !running.iter().any(|(_, parts)| parts.observes())
         && let Some((_, error)) = refused.pop()
     {
         return Err(error);
@@ -74,11 +75,24 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     done
 }
 
+/// What an observer works with: its programs, attached, and the files that are read for it.
+fn parts(built: &Built, config: &Config, kernel: Result<&Kernel, &anyhow::Error>) -> anyhow::Result<Parts> {
+    let loaded = match kernel {
+        _ if built.hooks().is_empty() => None,
+        Ok(kernel) => Some(kernel.load(&built.object()?)?),
+        Err(error) => anyhow::bail!("{error:#}"),
+    };
+    let files = built
+        .reads()
+        .map(|reads| Files::open(config.cgroup_root.as_path(), config.proc_root.as_path(), reads.interval));
+    Ok(Parts { loaded, files })
+}
+
 /// From attached to drained.
 async fn observe(
     config: Config,
     admin: Option<Admin>,
-    running: Vec<(Built, Loaded)>,
+    running: Vec<(Built, Parts)>,
     refused: Vec<(&'static str, anyhow::Error)>,
 ) -> anyhow::Result<()> {
     let mut stop_signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
@@ -91,20 +105,21 @@ async fn observe(
     let mut stages = JoinSet::new();
     let mut observed = Vec::new();
     let mut supervised = Vec::new();
-    for (built, mut loaded) in running {
-        let events = loaded.events()?;
-        observed.push(Observed::new(built.name, loaded));
-        supervised.push((built, events));
+    for (built, mut parts) in running {
+        let ring = parts.loaded.as_mut().map(|loaded| loaded.events()).transpose()?;
+        let reader = parts.files.as_mut().map(Files::reader);
+        observed.push(Observed::new(built.name, parts));
+        supervised.push((built, Source { ring, reader }));
     }
     observed.extend(refused.into_iter().map(|(name, error)| Observed::failed(name, &error)));
     let shared = Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone()));
 
-    for (at, (built, events)) in supervised.into_iter().enumerate() {
+    for (at, (built, source)) in supervised.into_iter().enumerate() {
         let stage = Stage::new(built.name, anomalies.clone(), &metrics);
         let fold = Fold::new(config.fold.window.as_ns(), config.fold.max_window.as_ns());
         let supervisor =
             Supervisor { stage, built, shared: Arc::clone(&shared), at, stopped: stopped.clone() };
-        stages.spawn(supervisor.run(events, fold));
+        stages.spawn(supervisor.run(source, fold));
     }
     drop(anomalies);
     let deliver = tokio::spawn(deliver(queue, Identity::new(&config), Arc::clone(&shared), sinks.clone()));
@@ -167,7 +182,7 @@ struct Supervisor {
 impl Supervisor {
     /// Runs the stage until the agent stops. A judge that panics is replaced by one that has seen nothing; the
     /// ring, the programs and the other observers go on.
-    async fn run(self, mut events: crate::kernel::Events, mut fold: Fold) {
+    async fn run(self, mut source: Source, mut fold: Fold) {
         let mut pause = RESTART[0];
         loop {
             let mut judge = self.built.judge();
@@ -175,7 +190,7 @@ impl Supervisor {
             let stop = async move {
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
-            let stage = self.stage.run(&mut events, judge.as_mut(), &mut fold, stop);
+            let stage = self.stage.run(&mut source, judge.as_mut(), &mut fold, stop);
             let why = match AssertUnwindSafe(stage).catch_unwind().await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => {

@@ -51,7 +51,9 @@ impl Doctor {
             report.text(Style::of_stdout())
         };
         out.write_all(text.as_bytes()).context("the report cannot be written")?;
-        Ok(if report.attached > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        // Without any of its hooks an agent does not do what it is for.
+        let works = report.attached > 0 || (report.hooks == 0 && report.files);
+        Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     /// Examines this node.
@@ -73,6 +75,7 @@ impl Doctor {
             sections,
             attached: tally.attached,
             hooks: tally.hooks,
+            files: tally.files,
         }
     }
 

@@ -5,6 +5,7 @@ pub mod cgroups;
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use lru::LruCache;
+use tapio_common::WHOLE_NODE;
 use tokio::time::Instant;
 
 use self::cgroups::{Cgroups, Lookup};
@@ -51,6 +52,7 @@ impl Identity {
     /// groups only the first waits, and those that came meanwhile do not.
     pub async fn find(&mut self, cgroup_id: u64, time_ns: u64) {
         if cgroup_id == 0
+            || cgroup_id == WHOLE_NODE
             || self.cgroups.cached(cgroup_id) != Lookup::Unknown
             || self.gone.contains(&cgroup_id)
         {

@@ -33,7 +33,7 @@ macro_rules! metrics {
 
 metrics! {
     readings: Family<Reading, Counter> = "Readings that kernel programs took, by what became of them",
-    events: Family<OfObserver, Counter> = "Events read from the rings",
+    events: Family<OfObserver, Counter> = "Events read from the rings, and looks at files",
     anomalies: Family<OfType, Counter> = "Anomalies judged, those that the kernel held back included",
     folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
     dropped: Family<Drop, Counter> = "What was lost, by hop and reason",

@@ -4,8 +4,9 @@
 
 pub mod container;
 pub mod network;
+pub mod node;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
@@ -49,6 +50,14 @@ pub enum Attach {
     BtfTracepoint(&'static str),
 }
 
+/// What an observer has read for it from files, beside its kernel programs or instead of them: control groups and
+/// pressure, as [`tapio_common::node::Sample`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// How often.
+    pub interval: Duration,
+}
+
 /// A judgement on one or several events, not yet named.
 #[derive(Clone, Debug)]
 pub struct Anomaly {
@@ -60,7 +69,7 @@ pub struct Anomaly {
     pub outcome: Outcome,
     /// When, boot clock.
     pub time_ns: u64,
-    /// Owner's cgroup; 0 where it is not known.
+    /// Owner's cgroup; 0 where it is not known; [`tapio_common::WHOLE_NODE`] for the node itself.
     pub cgroup_id: u64,
     /// Owner's process; 0 where it is not known.
     pub pid: u32,
@@ -150,6 +159,7 @@ pub struct Built {
     fields: &'static [&'static str],
     by_helper: &'static [usize],
     settings: Vec<u8>,
+    reads: Option<Reads>,
     judge: Box<dyn Fn() -> Box<dyn Judge> + Send + Sync>,
 }
 
@@ -164,6 +174,7 @@ impl Built {
             fields: O::FIELDS,
             by_helper: O::BY_HELPER,
             settings: O::kernel_settings(settings),
+            reads: O::reads(settings),
             judge: Box::new(move || Box::new(O::new(&own))),
         }
     }
@@ -184,7 +195,13 @@ impl Built {
         })
     }
 
-    /// Its kernel programs and where they belong.
+    /// What is read for it from files.
+    #[must_use]
+    pub const fn reads(&self) -> Option<Reads> {
+        self.reads
+    }
+
+    /// Its kernel programs and where they belong; none where it has no object.
     #[must_use]
     pub const fn hooks(&self) -> &'static [Hook] {
         self.hooks
@@ -219,7 +236,7 @@ impl<O: Observer> Judge for O {
     }
 }
 
-/// Judges one kind of kernel events. The documentation of a settings field is its entry in the
+/// Judges one kind of records, of a kernel's ring or of a reader of files. The documentation of a settings field is its entry in the
 /// default configuration file.
 pub trait Observer: Send + Sized + 'static {
     /// Its one name: object, source files, configuration section, metric label.
@@ -239,7 +256,12 @@ pub trait Observer: Send + Sized + 'static {
     /// The object's `SETTINGS` constant.
     fn kernel_settings(settings: &Self::Settings) -> Vec<u8>;
 
-    /// Judges one record of the ring buffer.
+    /// What is read for it from files: nothing, for most.
+    fn reads(_settings: &Self::Settings) -> Option<Reads> {
+        None
+    }
+
+    /// Judges one record.
     ///
     /// # Errors
     /// The record is no event of this observer.
@@ -279,6 +301,8 @@ observers! {
     container: container::Container,
     /// The network observer. Its kernel programs judge, so a change takes effect at the next start.
     network: network::Network,
+    /// The node observer: memory, processors and waiting of containers, units and the node.
+    node: node::Node,
 }
 
 #[cfg(test)]

@@ -2,18 +2,20 @@
 
 pub mod fold;
 mod scope;
+mod source;
 
 use std::{io, sync::Arc, time::Duration};
 
 use prometheus_client::metrics::counter::Counter;
+use tapio_common::WHOLE_NODE;
 use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use self::fold::Fold;
+pub use self::source::Source;
 use crate::{
     clock,
     enrich::Identity,
-    kernel::Events,
     metrics::Metrics,
     observer::{Anomaly, Judge},
     occurrence::{Actor, Occurrence, Peer, Process, SOURCE},
@@ -24,7 +26,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// Records taken before windows are closed and others run.
 const BURST: usize = 1024;
 
-/// The first half, one a task and observer: from its ring to the queue of anomalies.
+/// The first half, one a task and observer: from its records to the queue of anomalies.
 #[derive(Debug)]
 pub struct Stage {
     observer: &'static str,
@@ -42,13 +44,13 @@ impl Stage {
         Self { observer, anomalies, metrics: Arc::clone(metrics), events: metrics.events(observer) }
     }
 
-    /// Runs until `stop` says so; then takes what is left in the ring.
+    /// Runs until `stop` says so; then takes what is left.
     ///
     /// # Errors
-    /// The ring cannot be waited for.
+    /// The source cannot be waited for.
     pub async fn run(
         &self,
-        events: &mut Events,
+        source: &mut Source,
         judge: &mut dyn Judge,
         fold: &mut Fold,
         stop: impl Future<Output = ()>,
@@ -68,14 +70,14 @@ impl Stage {
                     fold.flush(clock::boot_ns(), &mut out);
                     self.send(&mut out);
                 }
-                () = tokio::task::yield_now(), if more => more = self.take(events, judge, fold, &mut out),
-                ready = events.ready(), if !more => {
+                () = tokio::task::yield_now(), if more => more = self.take(source, judge, fold, &mut out),
+                ready = source.ready(), if !more => {
                     ready?;
                     more = true;
                 }
             }
         }
-        while self.take(events, judge, fold, &mut out) {}
+        while self.take(source, judge, fold, &mut out) {}
         judge.tick(u64::MAX, &mut out);
         self.admit(&mut out, fold);
         fold.finish(&mut out);
@@ -83,18 +85,18 @@ impl Stage {
         Ok(())
     }
 
-    /// Takes records out of the ring; true if there may be more than a burst of them.
+    /// Takes records; true if there may be more than a burst of them.
     fn take(
         &self,
-        events: &mut Events,
+        source: &mut Source,
         judge: &mut dyn Judge,
         fold: &mut Fold,
         out: &mut Vec<Anomaly>,
     ) -> bool {
         for _ in 0..BURST {
-            let Some(record) = events.next() else { return false };
-            self.observe(&record, judge, out);
-            drop(record);
+            if !source.next(|record| self.observe(record, judge, out)) {
+                return false;
+            }
             self.admit(out, fold);
         }
         true
@@ -149,7 +151,7 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
     let workload = owner.workload();
     let actor = actor.map(|(process, owner)| Actor { process, workload: owner.workload() });
     let process = (anomaly.pid != 0).then(|| Process { pid: anomaly.pid, comm: comm(&anomaly.comm) });
-    if workload.is_none() && process.is_none() {
+    if workload.is_none() && process.is_none() && anomaly.cgroup_id != WHOLE_NODE {
         metrics.unattributed();
     }
     let peer = anomaly.peer.map(|(address, port)| Peer {

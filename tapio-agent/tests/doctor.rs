@@ -85,7 +85,7 @@ fn without_rights_each_missing_one_is_named_and_what_it_costs() {
     }
     // What needs no rights is still looked at.
     assert!(report.contains("control groups") && report.contains("state directory"), "{report}");
-    assert!(report.ends_with("Nothing can be observed here.\n"), "{report}");
+    assert!(report.ends_with("Only files can be observed here: 0 of 4 hooks attached.\n"), "{report}");
     assert_eq!(code, Some(1));
 }
 

@@ -15,6 +15,8 @@ const LAYERS: &[&[&str]] = &[
     &["selftest", "doctor"],
     &["agent"],
     &["pipeline", "admin", "log", "privileges"],
+    // Reads files as records: whose group one is, enrichment knows by its path.
+    &["cgroupfs"],
     &["enrich"],
     &["config"],
     &["detection"],

@@ -6,6 +6,7 @@
 pub mod baseline;
 pub mod container;
 pub mod network;
+pub mod node;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -14,8 +15,10 @@ pub const OFFSETS: &str = "OFFSETS";
 /// Offset of a field that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
-/// Set in the id of a cgroup that is one of the memory controller's own hierarchy, as version 1 has it. Ids are
-/// inode numbers, which count up from 1.
+/// In the place of a control group's id: the node as a whole, which is no one's in particular.
+pub const WHOLE_NODE: u64 = u64::MAX;
+/// Set in the id of a control group of the memory hierarchy of version 1, whose ids are its own. Those of the kernel
+/// are counted up from 1, and never come to it.
 pub const VERSION_1: u64 = 1 << 63;
 
 /// The first 40 bytes of every event.
@@ -25,7 +28,7 @@ pub struct Header {
     /// When it happened: nanoseconds of the boot clock (`CLOCK_BOOTTIME`).
     pub time_ns: u64,
     /// Owner: id of its cgroup in the cgroup2 hierarchy, or with [`VERSION_1`] in that of the memory controller;
-    /// 0 where it is not known.
+    /// 0 where it is not known, [`WHOLE_NODE`] where it is all of it.
     pub cgroup_id: u64,
     /// Owner: process id (thread group) in the root pid namespace; 0 where it is not known.
     pub pid: u32,

@@ -83,8 +83,12 @@ const BOOTS: &[Boot] = &[
         parameters: "lockdown=confidentiality",
         tests: &["lockdown", "owner::"],
     },
-    Boot { name: "cgroup-v1", parameters: "tapio.cgroups=v1", tests: &["container", "owner::"] },
-    Boot { name: "cgroup-hybrid", parameters: "tapio.cgroups=hybrid", tests: &["container", "owner::"] },
+    Boot { name: "cgroup-v1", parameters: "tapio.cgroups=v1", tests: &["container", "node::", "owner::"] },
+    Boot {
+        name: "cgroup-hybrid",
+        parameters: "tapio.cgroups=hybrid",
+        tests: &["container", "node::", "owner::"],
+    },
 ];
 
 /// With `--quick`: the oldest kernel and the newest, and what most likely differs between them, but for what takes

@@ -11,6 +11,7 @@ use tapio_common::Counts;
 
 use crate::{
     admin,
+    cgroupfs::Files,
     config::Config,
     kernel::Loaded,
     metrics::Metrics,
@@ -29,9 +30,18 @@ pub(super) struct Shared {
 /// One observer.
 pub(super) struct Observed {
     name: &'static str,
-    /// `None` where its programs could not be loaded.
-    loaded: Option<Loaded>,
+    /// Nothing where its programs could not be loaded.
+    parts: Parts,
     state: Mutex<State>,
+}
+
+/// What an observer works with.
+#[derive(Default)]
+pub(super) struct Parts {
+    /// Its programs.
+    pub(super) loaded: Option<Loaded>,
+    /// The files that are read for it.
+    pub(super) files: Option<Files>,
 }
 
 /// How an observer is.
@@ -72,16 +82,21 @@ impl State {
     }
 
     /// As its hooks and its knowledge are.
-    fn of(loaded: &Loaded) -> Self {
-        let problems: Vec<_> = loaded
-            .hooks
-            .iter()
-            .filter_map(|h| h.state.as_ref().err().map(|error| format!("{}: {error}", h.hook.program)))
-            .collect();
-        let all = problems.len() == loaded.hooks.len();
-        let unsupported =
-            loaded.hooks.iter().all(|h| matches!(&h.state, Err(error) if error.is_unsupported()));
-        let what = problems.into_iter().chain(loaded.degraded.clone()).collect::<Vec<_>>().join("; ");
+    fn of(Parts { loaded, files }: &Parts) -> Self {
+        let hooks = loaded.iter().flat_map(|loaded| &loaded.hooks);
+        let unsupported = hooks.clone().all(|h| matches!(&h.state, Err(error) if error.is_unsupported()));
+        let hooks = hooks.map(|h| h.state.clone().map_err(|error| format!("{}: {error}", h.hook.program)));
+        // What takes nothing away but time is worth no word here.
+        let files = files.iter().flat_map(|files| &files.parts).filter(|part| !part.gives.is_empty());
+        let files = files.map(|part| match &part.state {
+            Ok(_) => Ok(()),
+            Err(absent) => Err(format!("{}: {}", part.name, absent.why)),
+        });
+        let states: Vec<Result<(), String>> = hooks.chain(files).collect();
+        let all = states.iter().all(Result::is_err);
+        let degraded = loaded.iter().filter_map(|loaded| loaded.degraded.clone());
+        let problems = states.into_iter().filter_map(Result::err);
+        let what = problems.chain(degraded).collect::<Vec<_>>().join("; ");
         match (what.is_empty(), all, unsupported) {
             (true, ..) => Self::Running,
             (_, true, true) => Self::Unsupported(what),
@@ -91,16 +106,24 @@ impl State {
     }
 }
 
+impl Parts {
+    /// Whether there is anything at all in them.
+    pub(super) fn observes(&self) -> bool {
+        let mut files = self.files.iter().flat_map(|files| &files.parts);
+        self.loaded.is_some() || files.any(|part| part.state.is_ok() && !part.gives.is_empty())
+    }
+}
+
 impl Observed {
-    /// One whose programs are loaded.
-    pub(super) fn new(name: &'static str, loaded: Loaded) -> Self {
-        let state = Mutex::new(State::of(&loaded));
-        Self { name, loaded: Some(loaded), state }
+    /// One that runs.
+    pub(super) fn new(name: &'static str, parts: Parts) -> Self {
+        let state = Mutex::new(State::of(&parts));
+        Self { name, parts, state }
     }
 
     /// One whose programs could not be loaded.
     pub(super) fn failed(name: &'static str, error: &anyhow::Error) -> Self {
-        Self { name, loaded: None, state: Mutex::new(State::Failed(format!("{error:#}"))) }
+        Self { name, parts: Parts::default(), state: Mutex::new(State::Failed(format!("{error:#}"))) }
     }
 
     fn state(&self) -> State {
@@ -109,7 +132,7 @@ impl Observed {
 
     /// The counts of each program; none where they cannot be read.
     fn counts(&self) -> Vec<(&'static str, Counts)> {
-        let Some(loaded) = &self.loaded else { return Vec::new() };
+        let Some(loaded) = &self.parts.loaded else { return Vec::new() };
         match loaded.counts.read() {
             Ok(counts) => loaded.hooks.iter().map(|h| h.hook.program).zip(counts).collect(),
             Err(error) => {
@@ -139,8 +162,8 @@ impl Shared {
 
     /// A crashed observer runs again.
     pub(super) fn restarted(&self, at: usize) {
-        if let Some(loaded) = self.observed.get(at).and_then(|observed| observed.loaded.as_ref()) {
-            self.set(at, State::of(loaded));
+        if let Some(observed) = self.observed.get(at) {
+            self.set(at, State::of(&observed.parts));
         }
     }
 
@@ -156,7 +179,7 @@ impl Shared {
 
     /// Takes all programs off their hooks.
     pub(super) fn detach(&self) {
-        self.observed.iter().filter_map(|observed| observed.loaded.as_ref()).for_each(Loaded::detach);
+        self.observed.iter().filter_map(|observed| observed.parts.loaded.as_ref()).for_each(Loaded::detach);
     }
 
     /// The accounts, when all is done.
@@ -189,7 +212,7 @@ impl Shared {
         for observed in &self.observed {
             self.metrics.readings(observed.name, &observed.total());
             self.metrics.observer_state(observed.name, &State::LABELS, observed.state().label());
-            let run_times = observed.loaded.iter().flat_map(Loaded::run_times);
+            let run_times = observed.parts.loaded.iter().flat_map(Loaded::run_times);
             run_times.for_each(|(program, time)| self.metrics.program(program, time.runs, time.total));
         }
     }
@@ -221,6 +244,7 @@ impl admin::State for Shared {
             .iter()
             .map(|observed| {
                 let hooks: serde_json::Map<_, _> = observed
+                    .parts
                     .loaded
                     .iter()
                     .flat_map(|loaded| &loaded.hooks)
@@ -230,7 +254,15 @@ impl admin::State for Shared {
                         (h.hook.program.to_owned(), state.into())
                     })
                     .collect();
-                let status = json!({ "state": observed.state().to_string(), "hooks": hooks });
+                let mut status = json!({ "state": observed.state().to_string(), "hooks": hooks });
+                if let Some(files) = &observed.parts.files {
+                    let parts = files.parts.iter().map(|part| {
+                        let state =
+                            part.state.as_ref().map_or_else(|absent| absent.why.clone(), Clone::clone);
+                        (part.name.to_owned(), Value::from(state))
+                    });
+                    status["files"] = Value::Object(parts.collect());
+                }
                 (observed.name.to_owned(), status)
             })
             .collect();

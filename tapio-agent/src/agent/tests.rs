@@ -62,16 +62,16 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
     let config = Config::default();
     let built = Built::new::<Crashing>(&network::Settings::default());
     let mut loaded = Kernel::open("/proc".as_ref()).unwrap().load(&built.object().unwrap()).unwrap();
-    let events = loaded.events().unwrap();
+    let source = Source { ring: Some(loaded.events().unwrap()), reader: None };
     let metrics = Arc::new(Metrics::default());
-    let observed = vec![Observed::new(built.name, loaded)];
+    let observed = vec![Observed::new(built.name, Parts { loaded: Some(loaded), files: None })];
     let shared =
         Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), Sinks::new(Arc::clone(&metrics), 1)));
     let (stop, stopped) = watch::channel(false);
     let (anomalies, _queue) = mpsc::channel(1);
     let stage = Stage::new(built.name, anomalies, &metrics);
     let supervisor = Supervisor { stage, built, shared: Arc::clone(&shared), at: 0, stopped };
-    let task = tokio::spawn(supervisor.run(events, Fold::new(1, 1)));
+    let task = tokio::spawn(supervisor.run(source, Fold::new(1, 1)));
 
     traffic();
     let observed = async {

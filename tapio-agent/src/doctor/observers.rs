@@ -7,16 +7,18 @@ use super::{
     rights::Rights,
 };
 use crate::{
+    cgroupfs::{Files, Part},
     config::Config,
     kernel::{HookState, Kernel, Loaded},
     observer::{self, Attach, Built, Hook},
 };
 
-/// How many hooks there are, and how many work.
+/// How many hooks there are, and how many work; whether files tell something, too.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub(super) attached: usize,
     pub(super) hooks: usize,
+    pub(super) files: bool,
 }
 
 /// One section for each observer that the configuration names.
@@ -26,15 +28,39 @@ pub(super) fn examine(config: &Config, types: &Path, rights: &Rights) -> (Vec<Se
     let sections = observer::build(config.observers.names(), &config.observer)
         .iter()
         .map(|built| {
-            let lines = match kernel.as_ref().map(|kernel| load(kernel, built)) {
+            let mut lines = Vec::new();
+            if let Some(reads) = built.reads() {
+                let (groups, proc) = (config.cgroup_root.as_path(), config.proc_root.as_path());
+                let files = Files::open(groups, proc, reads.interval);
+                tally.files |= files.parts.iter().any(|part| part.state.is_ok() && !part.gives.is_empty());
+                lines.extend(files.parts.iter().map(part));
+            }
+            if built.hooks().is_empty() {
+                return Section::new(format!("observer {}", built.name), lines);
+            }
+            let hooks = match kernel.as_ref().map(|kernel| load(kernel, built)) {
                 Ok(Ok(loaded)) => attached(&loaded, rights, &mut tally),
                 Ok(Err(why)) => refused(built, &why, &rights.remedy(), &mut tally),
                 Err(_) => refused(built, "not loaded: no types (BTF)", "as for the types (BTF)", &mut tally),
             };
+            lines.extend(hooks);
             Section::new(format!("observer {}", built.name), lines)
         })
         .collect();
     (sections, tally)
+}
+
+/// What is read from files.
+fn part(Part { name, state, gives }: &Part) -> Line {
+    match state {
+        Ok(place) if gives.is_empty() => Line::ok(*name, place),
+        Ok(place) => Line::ok(*name, format!("{place}: {gives}")),
+        // It takes nothing away but time.
+        Err(absent) if gives.is_empty() => Line::note(*name, &absent.why),
+        Err(absent) => {
+            Line::degraded(*name, format!("{}; without it: no {gives}", absent.why), absent.remedy)
+        }
+    }
 }
 
 fn load(kernel: &Kernel, built: &Built) -> Result<Loaded, String> {

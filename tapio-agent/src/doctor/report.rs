@@ -20,6 +20,8 @@ pub struct Report {
     pub attached: usize,
     /// Hooks that the chosen observers have.
     pub hooks: usize,
+    /// Whether files tell something, too.
+    pub files: bool,
 }
 
 /// What belongs together.
@@ -95,6 +97,10 @@ impl Report {
 
     fn verdict(&self) -> String {
         match (self.attached, self.hooks) {
+            (0, 0) if self.files => "Everything can be observed here, from files.".to_owned(),
+            (0, hooks) if self.files => {
+                format!("Only files can be observed here: 0 of {hooks} hooks attached.")
+            }
             (0, _) => "Nothing can be observed here.".to_owned(),
             (attached, hooks) if attached == hooks => {
                 format!("Everything can be observed here: {attached} of {hooks} hooks attached.")
@@ -198,6 +204,7 @@ mod tests {
             sections: vec![Section::new("rights", lines)],
             attached: 1,
             hooks: 4,
+            files: false,
         }
     }
 

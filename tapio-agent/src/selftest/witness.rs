@@ -18,7 +18,7 @@ use crate::{
     metrics::Metrics,
     observer::{self, Anomaly, Built, Scope},
     occurrence::Occurrence,
-    pipeline::{self, Stage, fold::Fold},
+    pipeline::{self, Source, Stage, fold::Fold},
 };
 
 /// Anomalies that wait to be named; more than a busy host has in the time.
@@ -64,6 +64,10 @@ impl Attached {
         // The children are in no container.
         settings.container.scope = Scope::All;
         for built in observer::build(config.observers.names(), &settings) {
+            // What is read from files alone has no hook that could be broken.
+            if built.hooks().is_empty() {
+                continue;
+            }
             match kernel.load(&built.object()?) {
                 Ok(loaded) => this.loaded.push((built, loaded)),
                 Err(error) => this.refused.push((built.name, error)),
@@ -90,7 +94,7 @@ impl Witness {
         let mut stages = JoinSet::new();
         let mut loaded = Vec::new();
         for (built, mut programs) in attached.loaded {
-            let mut events = programs.events()?;
+            let mut source = Source { ring: Some(programs.events()?), reader: None };
             loaded.push((built.name, programs));
             let stage = Stage::new(built.name, anomalies.clone(), &metrics);
             let mut fold = Fold::new(config.fold.window.as_ns(), config.fold.max_window.as_ns());
@@ -100,7 +104,7 @@ impl Witness {
                     // An error means that the witness is gone: stopped as well.
                     let _ = stopped.wait_for(|stop| *stop).await;
                 };
-                let ended = stage.run(&mut events, built.judge().as_mut(), &mut fold, stop).await;
+                let ended = stage.run(&mut source, built.judge().as_mut(), &mut fold, stop).await;
                 if let Err(error) = ended {
                     tracing::error!(observer = built.name, %error, "the ring cannot be waited for");
                 }

@@ -12,6 +12,7 @@ mod hooks;
 mod lockdown;
 mod loss;
 mod netem;
+mod node;
 mod owner;
 mod quiet;
 mod reset;

@@ -1,11 +1,13 @@
 //! What the tests are written with.
 
 pub(crate) mod cgroup;
+mod limit;
 pub(crate) mod namespace;
 pub(crate) mod occurrence;
 mod pair;
 pub(crate) mod process;
 mod stage;
+mod strain;
 pub(crate) mod tapio;
 
 pub(crate) use self::{

@@ -9,7 +9,7 @@ use std::{
 
 pub(crate) struct Cgroup {
     /// One in each hierarchy.
-    paths: Vec<PathBuf>,
+    pub(super) paths: Vec<PathBuf>,
     /// Those that were made here, the deepest first.
     made: Vec<PathBuf>,
     pub(crate) container_id: String,
@@ -22,6 +22,8 @@ pub(crate) enum Version {
     One,
     /// One hierarchy for all, which is a socket's, too.
     Two,
+    /// In all hierarchies that there are, with the same path.
+    Any,
 }
 
 impl Cgroup {
@@ -31,6 +33,7 @@ impl Cgroup {
         if mounts.is_empty() {
             return Err(match version {
                 Version::One => "no cgroup file system of version 1 is mounted".to_owned(),
+                Version::Any => "no control groups are mounted".to_owned(),
                 Version::Two => {
                     "no cgroup2 file system is mounted, so that a socket has no cgroup".to_owned()
                 }
@@ -124,16 +127,17 @@ const UNFIT: [&str; 2] = ["cpuset", "net_prio"];
 
 /// Where the hierarchies are mounted.
 fn mounts(version: Version) -> Vec<PathBuf> {
-    let kind = match version {
-        Version::One => "cgroup",
-        Version::Two => "cgroup2",
+    let kinds: &[&str] = match version {
+        Version::One => &["cgroup"],
+        Version::Two => &["cgroup2"],
+        Version::Any => &["cgroup", "cgroup2"],
     };
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let of_kind = mounts.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1);
         let (path, found, options) = (words.next()?, words.next()?, words.next()?);
         let is_fit = !options.split(',').any(|option| UNFIT.contains(&option));
-        (found == kind && is_fit).then(|| PathBuf::from(path))
+        (kinds.contains(&found) && is_fit).then(|| PathBuf::from(path))
     });
     of_kind.filter(|path| path.is_dir()).collect()
 }

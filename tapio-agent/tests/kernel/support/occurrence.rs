@@ -117,7 +117,12 @@ impl Occurrence {
 
     #[track_caller]
     pub(crate) fn named(self, kind: &str) -> Self {
-        assert_eq!(self.kind, format!("network.{kind}"), "{}", self.json);
+        self.of_observer("network", kind)
+    }
+
+    #[track_caller]
+    pub(crate) fn of_observer(self, observer: &str, kind: &str) -> Self {
+        assert_eq!(self.kind, format!("{observer}.{kind}"), "{}", self.json);
         assert_eq!(self.json["source"], "tapio");
         assert!(self.json["message"].as_str().is_some_and(|text| !text.is_empty()), "{}", self.json);
         self

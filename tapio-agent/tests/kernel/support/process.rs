@@ -236,6 +236,36 @@ impl Process {
         assert_eq!(self.answer(), line);
     }
 
+    /// Holds more and more memory, so many KiB a second, and lets go of it all at `most_bytes`; in the background.
+    pub(crate) fn grow(&mut self, kib_per_second: u64, most_bytes: u64) {
+        self.order(&format!("grow {kib_per_second} {most_bytes}")).unwrap();
+    }
+
+    /// Holds so much memory.
+    pub(crate) fn grow_to(&mut self, bytes: u64) {
+        self.order(&format!("grow_to {bytes}")).unwrap();
+    }
+
+    /// Writes and reads a file of that size, or says why none can be cached.
+    pub(crate) fn fill_cache(&mut self, bytes: u64) -> Result<(), String> {
+        self.order(&format!("fill_cache {bytes}")).map(|_| ())
+    }
+
+    /// Writes to a disk, again and again in the background, or says why it cannot.
+    pub(crate) fn write_through(&mut self) -> Result<(), String> {
+        self.order("write_through").map(|_| ())
+    }
+
+    /// Computes and rests in turn, in so many threads in the background.
+    pub(crate) fn burn(&mut self, threads: usize, work_ms: u64, rest_ms: u64) {
+        self.order(&format!("burn {threads} {work_ms} {rest_ms}")).unwrap();
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Waits for what was begun.
     pub(crate) fn end(&mut self) -> Result<String, String> {
         let text = self.answer();

@@ -16,6 +16,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::strain;
+
 /// Set for the binary that is to take orders; its value is the command name that it gives itself.
 pub(crate) const VARIABLE: &str = "TAPIO_TEST_PROCESS";
 /// Begins each answer, which tells it from what the test harness prints.
@@ -90,6 +92,11 @@ impl Sockets {
                 let (connection, peer) = self.listeners[words.next::<usize>()].accept()?;
                 return Ok(format!("{} {}", self.keep(connection), peer.port()));
             }
+            "grow" => strain::grow(words.next(), words.next()),
+            "grow_to" => strain::grow_to(words.next()),
+            "fill_cache" => strain::fill_cache(words.next())?,
+            "write_through" => strain::write_through()?,
+            "burn" => strain::burn(words.next(), words.millis(), words.millis()),
             "serve" => self.serve(words)?,
             "connect" => {
                 let connection = connect(words.next(), words.millis())?;

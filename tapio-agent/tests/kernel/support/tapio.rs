@@ -174,9 +174,19 @@ impl Tapio {
     /// Waits for the first occurrence that `is_meant` says yes to, of which there may be more.
     #[track_caller]
     pub(crate) fn expect_some(&self, is_meant: impl Fn(&Occurrence) -> bool) -> Occurrence {
+        self.expect_within(PATIENCE, is_meant)
+    }
+
+    /// As [`Self::expect_some`], of what takes its time.
+    #[track_caller]
+    pub(crate) fn expect_within(
+        &self,
+        patience: Duration,
+        is_meant: impl Fn(&Occurrence) -> bool,
+    ) -> Occurrence {
         let first = self
             .output
-            .wait(PATIENCE, |lines| occurrences(lines).into_iter().find(|occurrence| is_meant(occurrence)));
+            .wait(patience, |lines| occurrences(lines).into_iter().find(|occurrence| is_meant(occurrence)));
         first.unwrap_or_else(|| panic!("no such occurrence; {}", self.seen()))
     }
 

@@ -1,0 +1,179 @@
+//! What the files of control groups, and of `/proc`, tell of memory, processors and waiting: read now and then, as
+//! records that go the way of those from a kernel's ring.
+//!
+//! Looked at are the groups of containers and of systemd's units, and the node as a whole; not the slices and pods
+//! above them, whose faults are theirs. Everything that cannot be read is [`UNKNOWN`](tapio_common::node::UNKNOWN).
+//!
+//! A pass is spread over turns of [`TURN`] groups, between which others run. The next begins after the interval, or
+//! later where passes are dear: reading takes one part in [`SHARE`] of a processor at most. A trigger of the kernel
+//! (Documentation/accounting/psi.rst, "Monitoring for pressure thresholds") brings it forward; while tasks wait, one
+//! part in [`PRESSED_SHARE`].
+
+pub mod hierarchy;
+mod parse;
+mod sample;
+mod tree;
+mod trigger;
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant as Clock},
+};
+
+use bytemuck::bytes_of;
+use tapio_common::node::Sample;
+use tokio::time::Instant;
+
+pub use self::hierarchy::{Hierarchy, Part};
+use self::{
+    sample::{Eyes, Node},
+    tree::Tree,
+    trigger::{Trigger, Waiting},
+};
+
+/// Groups that are read before others run.
+const TURN: usize = 64;
+/// One of how many parts of a processor reading may take.
+const SHARE: u32 = 200;
+/// The same while tasks wait.
+const PRESSED_SHARE: u32 = 50;
+/// Passes that triggers bring forward are at least this far apart.
+const FORWARD: Duration = Duration::from_secs(1);
+
+/// The files, before there is a runtime and while all rights are there.
+#[derive(Debug)]
+pub struct Files {
+    interval: Duration,
+    tree: Tree,
+    eyes: Eyes,
+    triggers: Vec<Trigger>,
+    /// What is there, and what is not.
+    pub parts: Vec<Part>,
+}
+
+/// The reader of an observer that looks at control groups. Its records are made as they are asked for.
+pub struct Reader {
+    interval: Duration,
+    tree: Tree,
+    eyes: Eyes,
+    triggers: Vec<Waiting>,
+    /// When the next pass begins.
+    next: Instant,
+    /// When the last one began.
+    began: Instant,
+    /// How long it has taken so far, without the pauses between turns.
+    spent: Duration,
+    /// What is left of the pass: the groups from here on, then the node.
+    at: Option<usize>,
+    left: usize,
+    record: Sample,
+}
+
+impl Files {
+    /// Looks which there are: control groups at `cgroup_root`, memory and pressure of the node at `proc_root`.
+    #[must_use]
+    pub fn open(cgroup_root: &Path, proc_root: &Path, interval: Duration) -> Self {
+        let hierarchy = Hierarchy::find(cgroup_root);
+        let pressure: Vec<PathBuf> =
+            ["memory", "io"].iter().map(|name| proc_root.join("pressure").join(name)).collect();
+        let opened: Vec<io::Result<Trigger>> = pressure.iter().map(|path| Trigger::open(path)).collect();
+        let parts = hierarchy::parts(&hierarchy, proc_root, &opened);
+        Self {
+            interval,
+            tree: Tree::new(hierarchy.clone(), proc_root),
+            eyes: Eyes::new(hierarchy, Node::new(proc_root)),
+            triggers: opened.into_iter().flatten().collect(),
+            parts,
+        }
+    }
+
+    /// The reader. Within a runtime only.
+    pub fn reader(&mut self) -> Reader {
+        // One that cannot be waited for brings nothing forward.
+        let triggers = self.triggers.drain(..).filter_map(|trigger| trigger.wait().ok()).collect();
+        Reader {
+            interval: self.interval,
+            tree: self.tree.clone(),
+            eyes: self.eyes.clone(),
+            triggers,
+            next: Instant::now(),
+            began: Instant::now(),
+            spent: Duration::ZERO,
+            at: None,
+            left: 0,
+            record: bytemuck::Zeroable::zeroed(),
+        }
+    }
+}
+
+impl Reader {
+    /// Waits until there is something to read. May be dropped while it waits.
+    pub async fn ready(&mut self) {
+        if self.at.is_none() {
+            let earliest = self.began + FORWARD.max(self.spent * PRESSED_SHARE);
+            tokio::select! {
+                () = tokio::time::sleep_until(self.next) => {}
+                () = trigger::any(&mut self.triggers, earliest) => {}
+            }
+            self.begin();
+        } else {
+            tokio::task::yield_now().await;
+        }
+        self.left = TURN;
+    }
+
+    /// The next record, if there is one: until then nothing is read.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an item borrows from the reader, which an iterator cannot"
+    )]
+    pub fn next(&mut self) -> Option<&[u8]> {
+        let at = self.at?;
+        self.left = self.left.checked_sub(1)?;
+        let start = Clock::now();
+        let found = match self.tree.groups().get(at) {
+            Some(group) => {
+                self.at = Some(at + 1);
+                self.eyes.group(group)
+            }
+            None => {
+                self.at = None;
+                self.eyes.node()
+            }
+        };
+        self.spent += start.elapsed();
+        if self.at.is_none() {
+            self.next = self.began + self.interval.max(self.spent * SHARE);
+        }
+        match found {
+            Some(sample) => {
+                self.record = sample;
+                Some(bytes_of(&self.record))
+            }
+            None => {
+                // It has vanished: the next pass looks for those that are there.
+                self.tree.is_stale();
+                self.next()
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let start = Clock::now();
+        self.began = Instant::now();
+        self.tree.update();
+        self.eyes.begin();
+        self.spent = start.elapsed();
+        self.at = Some(0);
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("interval", &self.interval).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Where the files are: control groups of version 2, of version 1, or of both beside each other.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{parse, tree::has_controller, trigger::Trigger};
+
+/// The hierarchies of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// None is mounted.
+    None,
+    /// One for all controllers.
+    Two(PathBuf),
+    /// One a controller. Version 2 may stand beside them, without memory and processors.
+    One {
+        /// Of memory. Its groups are those that are looked at.
+        memory: PathBuf,
+        /// Of processor time and its limits.
+        cpu: Option<PathBuf>,
+        /// Of processor time used.
+        cpuacct: Option<PathBuf>,
+        /// Of version 2, which has the pressure.
+        unified: Option<PathBuf>,
+    },
+}
+
+/// Something that is read, and whether it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What it is.
+    pub name: &'static str,
+    /// Where it is, or why not, and what would help.
+    pub state: Result<String, Absent>,
+    /// What is lost without it, for people; empty where nothing but time is.
+    pub gives: &'static str,
+}
+
+/// Why something is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// In one sentence.
+    pub why: String,
+    /// What would help, in one sentence.
+    pub remedy: &'static str,
+}
+
+impl Hierarchy {
+    /// Those at or under `root` (usually `/sys/fs/cgroup`).
+    #[must_use]
+    pub fn find(root: &Path) -> Self {
+        let is_two = |path: &Path| path.join("cgroup.controllers").is_file();
+        if is_two(root) {
+            return Self::Two(root.to_owned());
+        }
+        let mut names: Vec<_> =
+            fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        let of = |controller| {
+            let name = names.iter().find(|name| has_controller(name, controller))?;
+            Some(root.join(name)).filter(|path| path.join("cgroup.procs").is_file())
+        };
+        let unified = Some(root.join("unified")).filter(|path| is_two(path));
+        match (of("memory"), unified) {
+            (Some(memory), unified) => Self::One { memory, cpu: of("cpu"), cpuacct: of("cpuacct"), unified },
+            (None, Some(unified)) => Self::Two(unified),
+            (None, None) => Self::None,
+        }
+    }
+
+    /// The one whose groups are looked at.
+    #[must_use]
+    pub fn root(&self) -> Option<&Path> {
+        match self {
+            Self::None => None,
+            Self::Two(root) | Self::One { memory: root, .. } => Some(root),
+        }
+    }
+
+    /// How many groups there are, which tells cheaply whether one came or went.
+    pub(super) fn count(&self, counts: &Path) -> Option<u64> {
+        match self {
+            Self::None => Some(0),
+            Self::Two(root) => {
+                let [living, dying] = parse::keyed(
+                    &fs::read(root.join("cgroup.stat")).ok()?,
+                    ["nr_descendants", "nr_dying_descendants"],
+                );
+                // One that goes while another comes leaves a dying one behind, for a while.
+                Some(living?.wrapping_mul(1 << 32).wrapping_add(dying?))
+            }
+            // `memory HIERARCHY NUMBER ENABLED`
+            Self::One { .. } => parse::column(&fs::read(counts).ok()?, "memory", 2),
+        }
+    }
+}
+
+/// What there is to read, for people.
+pub(super) fn parts(hierarchy: &Hierarchy, proc_root: &Path, triggers: &[io::Result<Trigger>]) -> Vec<Part> {
+    vec![
+        groups(hierarchy),
+        processors(hierarchy),
+        node(proc_root),
+        pressure(hierarchy, proc_root),
+        prompt(triggers),
+    ]
+}
+
+fn groups(hierarchy: &Hierarchy) -> Part {
+    const REMEDY: &str = "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`";
+    let state = match hierarchy {
+        Hierarchy::None => Err(Absent { why: "no control groups are mounted".to_owned(), remedy: REMEDY }),
+        Hierarchy::Two(root) if !controllers(root).contains("memory") => Err(Absent {
+            why: format!("{} has no memory controller", root.display()),
+            remedy: "boot without cgroup_disable=memory; on some boards with cgroup_enable=memory",
+        }),
+        Hierarchy::Two(root) => Ok(format!("version 2 at {}", root.display())),
+        Hierarchy::One { memory, unified: None, .. } => Ok(format!("version 1 at {}", memory.display())),
+        Hierarchy::One { memory, .. } => Ok(format!("version 1, beside version 2, at {}", memory.display())),
+    };
+    Part {
+        name: "memory",
+        state,
+        gives: "node.memory_pressure and node.oom_predicted of containers and units",
+    }
+}
+
+fn processors(hierarchy: &Hierarchy) -> Part {
+    let cpu = match hierarchy {
+        Hierarchy::None => None,
+        Hierarchy::Two(root) => Some(root.clone()).filter(|root| controllers(root).contains("cpu")),
+        Hierarchy::One { cpu, .. } => cpu.clone(),
+    };
+    let state = cpu.map(|path| format!("at {}", path.display())).ok_or_else(|| Absent {
+        why: "no cpu controller".to_owned(),
+        remedy: "mount the host's /sys/fs/cgroup with its cpu controller",
+    });
+    Part { name: "cpu", state, gives: "node.cpu_throttled" }
+}
+
+fn node(proc_root: &Path) -> Part {
+    let path = proc_root.join("meminfo");
+    let text = fs::read(&path).unwrap_or_default();
+    let [total, available] = parse::keyed(&text, ["MemTotal:", "MemAvailable:"]);
+    let state = total.and(available).map(|_| format!("at {}", path.display())).ok_or_else(|| Absent {
+        why: format!("{} cannot be read", path.display()),
+        remedy: "mount the host's /proc, and give its place as `proc_root`",
+    });
+    Part { name: "meminfo", state, gives: "node.memory_pressure and node.oom_predicted of the node" }
+}
+
+fn pressure(hierarchy: &Hierarchy, proc_root: &Path) -> Part {
+    let path = proc_root.join("pressure/memory");
+    let state = match (fs::read(&path), hierarchy) {
+        (Ok(_), Hierarchy::Two(_)) => Ok("of the node and of groups".to_owned()),
+        (Ok(_), Hierarchy::One { unified: Some(_), .. }) => {
+            Ok("of the node, and of groups that version 2 has, too".to_owned())
+        }
+        (Ok(_), _) => Err(Absent {
+            why: "of the node only: version 1 has none of groups".to_owned(),
+            remedy: "mount a cgroup2 hierarchy, as systemd.unified_cgroup_hierarchy=1 on the kernel command line does",
+        }),
+        (Err(error), _) => Err(Absent {
+            why: format!("{} cannot be read ({error})", path.display()),
+            remedy: "boot with psi=1, with a kernel built with CONFIG_PSI=y",
+        }),
+    };
+    Part { name: "pressure", state, gives: "node.io_pressure, and node.memory_pressure by waiting" }
+}
+
+fn prompt(triggers: &[io::Result<Trigger>]) -> Part {
+    let refused = triggers.iter().find_map(|trigger| trigger.as_ref().err());
+    let state = match refused {
+        None => Ok("set: what begins to wait is looked at within a second".to_owned()),
+        Some(error) => Err(Absent {
+            why: format!("not set ({error}): what begins to wait is seen in the next pass"),
+            remedy: "start it with CAP_SYS_RESOURCE, or with a kernel of 6.5 or later",
+        }),
+    };
+    Part { name: "triggers", state, gives: "" }
+}
+
+fn controllers(root: &Path) -> String {
+    fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default()
+}

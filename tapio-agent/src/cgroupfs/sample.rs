@@ -1,0 +1,283 @@
+//! One look at a group, or at the node.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use tapio_common::{
+    Header, WHOLE_NODE,
+    node::{Sample, UNKNOWN, UNLIMITED, kind},
+};
+
+use super::{hierarchy::Hierarchy, parse, tree::Group};
+use crate::clock;
+
+/// More than these files have: `memory.stat` has some 2 KiB.
+const MAX_BYTES: usize = 16 << 10;
+/// A group's waiting is not read again before the node's has grown by this, microseconds: it can have grown by no more.
+const WAITED_US: u64 = 20_000;
+
+/// What is looked with.
+#[derive(Clone, Debug)]
+pub(super) struct Eyes {
+    hierarchy: Hierarchy,
+    node: Node,
+    text: Vec<u8>,
+    /// What the node had in this pass.
+    now: Sample,
+    /// What the node had when the groups' waiting was read last.
+    waited: Option<[u64; 2]>,
+    look: bool,
+    /// What each group had then.
+    last: HashMap<u64, [u64; 4]>,
+    before: HashMap<u64, [u64; 4]>,
+}
+
+/// The files of the node.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    meminfo: PathBuf,
+    memory: PathBuf,
+    io: PathBuf,
+}
+
+impl Node {
+    pub(super) fn new(proc_root: &Path) -> Self {
+        let pressure = proc_root.join("pressure");
+        Self { meminfo: proc_root.join("meminfo"), memory: pressure.join("memory"), io: pressure.join("io") }
+    }
+}
+
+impl Eyes {
+    pub(super) fn new(hierarchy: Hierarchy, node: Node) -> Self {
+        Self {
+            hierarchy,
+            node,
+            text: Vec::with_capacity(MAX_BYTES),
+            now: Sample::unknown(kind::NODE, header(WHOLE_NODE)),
+            waited: None,
+            look: true,
+            last: HashMap::new(),
+            before: HashMap::new(),
+        }
+    }
+
+    /// Begins a pass: looks at the node.
+    pub(super) fn begin(&mut self) {
+        let mut now = Sample::unknown(kind::NODE, header(WHOLE_NODE));
+        if self.read(self.node.meminfo.clone()) {
+            let keys = ["MemTotal:", "MemAvailable:", "SwapTotal:", "SwapFree:"];
+            let [total, available, swap, swap_free] =
+                parse::keyed(&self.text, keys).map(|kib| kib.and_then(|kib| kib.checked_mul(1024)));
+            now.limit_bytes = total.unwrap_or(UNKNOWN);
+            now.held_bytes =
+                total.zip(available).and_then(|(all, free)| all.checked_sub(free)).unwrap_or(UNKNOWN);
+            now.usage_bytes = now.held_bytes;
+            now.swap_limit_bytes = swap.unwrap_or(UNKNOWN);
+            now.swap_bytes =
+                swap.zip(swap_free).and_then(|(all, free)| all.checked_sub(free)).unwrap_or(UNKNOWN);
+        }
+        [now.memory_some_us, now.memory_full_us] = self.pressure(self.node.memory.clone());
+        [now.io_some_us, now.io_full_us] = self.pressure(self.node.io.clone());
+        let waited = [now.memory_some_us, now.io_some_us];
+        self.look = self.waited.is_none_or(|then| {
+            waited.iter().zip(then).any(|(now, then)| *now == UNKNOWN || now.abs_diff(then) >= WAITED_US)
+        });
+        if self.look {
+            self.waited = Some(waited);
+        }
+        // Those that are not met in a pass are forgotten.
+        self.before = std::mem::take(&mut self.last);
+        self.now = now;
+    }
+
+    /// The node, as it was when the pass began.
+    pub(super) fn node(&mut self) -> Option<Sample> {
+        Some(self.now)
+    }
+
+    /// A group; `None` if it has vanished.
+    pub(super) fn group(&mut self, group: &Group) -> Option<Sample> {
+        let mut sample = Sample::unknown(kind::GROUP, header(group.id));
+        sample.inner = u32::from(group.inner);
+        let pressure = match &self.hierarchy {
+            Hierarchy::None => return None,
+            Hierarchy::Two(root) => {
+                let path = root.join(&group.path);
+                self.two(&path, &mut sample);
+                Some(path)
+            }
+            Hierarchy::One { memory, cpu, cpuacct, unified } => {
+                let [memory, cpu, cpuacct, unified] =
+                    [Some(memory), cpu.as_ref(), cpuacct.as_ref(), unified.as_ref()]
+                        .map(|root| root.map(|root| root.join(&group.path)));
+                if let Some(memory) = memory {
+                    self.memory_one(&memory, &mut sample);
+                }
+                if let Some(cpu) = cpu {
+                    self.cpu_one(&cpu, cpuacct.as_deref(), &mut sample);
+                }
+                unified
+            }
+        };
+        let nothing = Sample { inner: sample.inner, ..Sample::unknown(kind::GROUP, sample.header) };
+        if let Some(path) = pressure {
+            // One that has vanished had waited before, too.
+            if sample == nothing {
+                self.before.remove(&group.id);
+            }
+            self.waiting(&path, group.id, &mut sample);
+        }
+        (sample != nothing).then_some(sample)
+    }
+
+    /// Its waiting; what it was, where it cannot have changed by much.
+    fn waiting(&mut self, path: &Path, id: u64, sample: &mut Sample) {
+        let waited = match self.before.remove(&id) {
+            Some(waited) if !self.look => waited,
+            _ => {
+                let [memory, memory_full] = self.pressure(path.join("memory.pressure"));
+                let [io, io_full] = self.pressure(path.join("io.pressure"));
+                [memory, memory_full, io, io_full]
+            }
+        };
+        self.last.insert(id, waited);
+        [sample.memory_some_us, sample.memory_full_us, sample.io_some_us, sample.io_full_us] = waited;
+    }
+
+    fn two(&mut self, path: &Path, sample: &mut Sample) {
+        let limit = self.one(path.join("memory.max"), parse::limit);
+        sample.limit_bytes = limit.unwrap_or(UNKNOWN);
+        // Without a limit there is nothing to compare with, and the rest is dear.
+        if limit.is_some_and(|limit| limit != UNLIMITED) {
+            let usage = self.one(path.join("memory.current"), parse::number);
+            sample.usage_bytes = usage.unwrap_or(UNKNOWN);
+            if self.read(path.join("memory.stat")) {
+                let keys = ["inactive_file", "active_file", "slab_reclaimable"];
+                let [inactive, active, slab] = parse::keyed(&self.text, keys);
+                sample.held_bytes = held(usage, [inactive, active, slab.or(Some(0))]).unwrap_or(UNKNOWN);
+            }
+            match self.now.swap_limit_bytes {
+                UNKNOWN => {}
+                0 => (sample.swap_bytes, sample.swap_limit_bytes) = (0, 0),
+                _ => {
+                    let swap = self.one(path.join("memory.swap.current"), parse::number);
+                    let most = self.one(path.join("memory.swap.max"), parse::limit);
+                    self.swap(swap, most, sample);
+                }
+            }
+        }
+        if let Some((quota, period)) = self.one(path.join("cpu.max"), parse::quota) {
+            (sample.quota_us, sample.period_us) = (quota, period);
+            if quota != UNLIMITED && self.read(path.join("cpu.stat")) {
+                let keys = ["usage_usec", "nr_periods", "nr_throttled", "throttled_usec"];
+                [sample.cpu_us, sample.periods, sample.throttled, sample.throttled_us] =
+                    parse::keyed(&self.text, keys).map(|value| value.unwrap_or(UNKNOWN));
+            }
+        }
+    }
+
+    fn memory_one(&mut self, path: &Path, sample: &mut Sample) {
+        let limit = self.one(path.join("memory.limit_in_bytes"), parse::limit_v1);
+        sample.limit_bytes = limit.unwrap_or(UNKNOWN);
+        if limit.is_none_or(|limit| limit == UNLIMITED) {
+            return;
+        }
+        let usage = self.one(path.join("memory.usage_in_bytes"), parse::number);
+        sample.usage_bytes = usage.unwrap_or(UNKNOWN);
+        if self.read(path.join("memory.stat")) {
+            // How much of the kernel's memory could be dropped is not told here, so none of it is held.
+            let keys = ["total_inactive_anon", "total_active_anon", "total_unevictable"];
+            let [inactive, active, unevictable] = parse::keyed(&self.text, keys);
+            let held = inactive
+                .zip(active)
+                .zip(unevictable)
+                .and_then(|((a, b), c)| a.checked_add(b)?.checked_add(c));
+            sample.held_bytes = held.unwrap_or(UNKNOWN);
+        }
+        match self.now.swap_limit_bytes {
+            UNKNOWN => {}
+            0 => (sample.swap_bytes, sample.swap_limit_bytes) = (0, 0),
+            _ => {
+                let both = self.one(path.join("memory.memsw.usage_in_bytes"), parse::number);
+                let most = self.one(path.join("memory.memsw.limit_in_bytes"), parse::limit_v1);
+                let swap = both.zip(usage).map(|(both, usage)| both.saturating_sub(usage));
+                let most = most.zip(limit).map(|(most, limit)| match most {
+                    UNLIMITED => UNLIMITED,
+                    most => most.saturating_sub(limit),
+                });
+                self.swap(swap, most, sample);
+            }
+        }
+    }
+
+    /// How much it may swap out is bounded by what the node has free, too.
+    fn swap(&self, swap: Option<u64>, most: Option<u64>, sample: &mut Sample) {
+        let (Some(swap), Some(most)) = (swap, most) else { return };
+        let free = self.now.swap_limit_bytes.saturating_sub(self.now.swap_bytes);
+        sample.swap_bytes = swap;
+        sample.swap_limit_bytes = most.min(swap.saturating_add(free));
+    }
+
+    fn cpu_one(&mut self, path: &Path, cpuacct: Option<&Path>, sample: &mut Sample) {
+        let quota = self.one(path.join("cpu.cfs_quota_us"), parse::quota_v1);
+        sample.quota_us = quota.unwrap_or(UNKNOWN);
+        if quota.is_none_or(|quota| quota == UNLIMITED) {
+            return;
+        }
+        sample.period_us = self.one(path.join("cpu.cfs_period_us"), parse::number).unwrap_or(UNKNOWN);
+        if self.read(path.join("cpu.stat")) {
+            let [periods, throttled, ns] =
+                parse::keyed(&self.text, ["nr_periods", "nr_throttled", "throttled_time"]);
+            sample.periods = periods.unwrap_or(UNKNOWN);
+            sample.throttled = throttled.unwrap_or(UNKNOWN);
+            sample.throttled_us = ns.map_or(UNKNOWN, |ns| ns / 1000);
+        }
+        let used = cpuacct.and_then(|path| self.one(path.join("cpuacct.usage"), parse::number));
+        sample.cpu_us = used.map_or(UNKNOWN, |ns| ns / 1000);
+    }
+
+    fn pressure(&mut self, path: PathBuf) -> [u64; 2] {
+        if !self.read(path) {
+            return [UNKNOWN; 2];
+        }
+        parse::pressure(&self.text).map(|us| us.unwrap_or(UNKNOWN))
+    }
+
+    fn one<T>(&mut self, path: PathBuf, parse: fn(&[u8]) -> Option<T>) -> Option<T> {
+        if self.read(path) { parse(&self.text) } else { None }
+    }
+
+    /// Reads a file, which the kernel makes up as it is read, with as few calls as can be.
+    fn read(&mut self, path: PathBuf) -> bool {
+        self.text.resize(MAX_BYTES, 0);
+        let read = File::open(path).and_then(|mut file| fill(&mut file, &mut self.text));
+        self.text.truncate(*read.as_ref().unwrap_or(&0));
+        read.is_ok()
+    }
+}
+
+/// Reads until there is no more; the rest of a file that is longer is not looked at.
+fn fill(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while let Some(rest) = into.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest)? {
+            0 => break,
+            more => length += more,
+        }
+    }
+    Ok(length)
+}
+
+/// What of it cannot be dropped. The numbers are read one after another, so that they may not agree.
+fn held(usage: Option<u64>, dropped: [Option<u64>; 3]) -> Option<u64> {
+    let dropped = dropped.into_iter().try_fold(0_u64, |sum, part| sum.checked_add(part?))?;
+    Some(usage?.saturating_sub(dropped))
+}
+
+fn header(cgroup_id: u64) -> Header {
+    Header { time_ns: clock::boot_ns(), cgroup_id, pid: 0, held_back: 0, comm: [0; 16].into() }
+}

@@ -1,0 +1,295 @@
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+};
+
+use tapio_common::{
+    VERSION_1, WHOLE_NODE,
+    node::{UNKNOWN, UNLIMITED},
+};
+use tempfile::TempDir;
+
+use super::*;
+
+const ID: &str = "3f4e1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f";
+const OTHER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const POD: &str = "kubepods/burstable/pod3b1c1f6e-8a40-4ab1-9e37-3a1e5d2f6c11";
+const MIB: u64 = 1 << 20;
+
+/// A host made of files.
+struct Host(TempDir);
+
+impl Host {
+    fn new() -> Self {
+        let host = Self(tempfile::tempdir().unwrap());
+        host.write(
+            "proc/meminfo",
+            "MemTotal: 2048 kB\nMemFree: 1 kB\nMemAvailable: 512 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n",
+        );
+        host.pressure("proc/pressure/memory", 1_000);
+        host.pressure("proc/pressure/io", 2_000);
+        fs::create_dir_all(host.path("cgroup")).unwrap();
+        host
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn pressure(&self, path: &str, us: u64) {
+        let line = format!("avg10=0.00 avg60=0.00 avg300=0.00 total={us}\n");
+        self.write(path, &format!("some {line}full {line}"));
+    }
+
+    /// A group of version 2 with all its files.
+    fn two(&self, group: &str) {
+        self.write("cgroup/cgroup.controllers", "cpu io memory pids\n");
+        let files = [
+            ("memory.max", "134217728\n"),
+            ("memory.current", "104857600\n"),
+            (
+                "memory.stat",
+                "anon 1\ninactive_file 10485760\nactive_file 20971520\nslab_reclaimable 1048576\n",
+            ),
+            ("cpu.max", "50000 100000\n"),
+            ("cpu.stat", "usage_usec 5\nuser_usec 1\nnr_periods 20\nnr_throttled 3\nthrottled_usec 9\n"),
+        ];
+        files.iter().for_each(|(name, text)| self.write(&format!("cgroup/{group}/{name}"), text));
+        self.pressure(&format!("cgroup/{group}/memory.pressure"), 70);
+        self.pressure(&format!("cgroup/{group}/io.pressure"), 80);
+    }
+
+    fn one(&self, group: &str) {
+        for controller in ["memory", "cpu,cpuacct"] {
+            self.write(&format!("cgroup/{controller}/cgroup.procs"), "");
+        }
+        let files = [
+            ("memory", "memory.limit_in_bytes", "134217728\n"),
+            ("memory", "memory.usage_in_bytes", "104857600\n"),
+            (
+                "memory",
+                "memory.stat",
+                "cache 9\ntotal_inactive_anon 100\ntotal_active_anon 20\ntotal_unevictable 3\n",
+            ),
+            ("cpu,cpuacct", "cpu.cfs_quota_us", "50000\n"),
+            ("cpu,cpuacct", "cpu.cfs_period_us", "100000\n"),
+            ("cpu,cpuacct", "cpu.stat", "nr_periods 20\nnr_throttled 3\nthrottled_time 9000\n"),
+            ("cpu,cpuacct", "cpuacct.usage", "5000\n"),
+        ];
+        for (controller, name, text) in files {
+            self.write(&format!("cgroup/{controller}/{group}/{name}"), text);
+        }
+    }
+
+    fn ino(&self, path: &str) -> u64 {
+        fs::metadata(self.path(path)).unwrap().ino()
+    }
+
+    fn reader(&self) -> Reader {
+        Files::open(&self.path("cgroup"), &self.path("proc"), Duration::from_secs(5)).reader()
+    }
+}
+
+/// One pass, as a stage takes it.
+async fn pass(reader: &mut Reader) -> HashMap<u64, Sample> {
+    let mut seen = HashMap::new();
+    loop {
+        reader.ready().await;
+        while let Some(record) = reader.next() {
+            let sample: Sample = bytemuck::pod_read_unaligned(record);
+            let id = sample.header.cgroup_id;
+            assert!(seen.insert(id, sample).is_none(), "twice");
+            if id == WHOLE_NODE {
+                return seen;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn version_2() {
+    let host = Host::new();
+    host.two(&format!("{POD}/{ID}"));
+    let seen = pass(&mut host.reader()).await;
+    let sample = seen[&host.ino(&format!("cgroup/{POD}/{ID}"))];
+    assert_eq!((sample.usage_bytes, sample.limit_bytes), (100 * MIB, 128 * MIB));
+    assert_eq!(sample.held_bytes, (100 - 10 - 20 - 1) * MIB, "no caches");
+    assert_eq!((sample.swap_bytes, sample.swap_limit_bytes), (0, 0));
+    assert_eq!((sample.memory_some_us, sample.memory_full_us, sample.io_some_us), (70, 70, 80));
+    assert_eq!((sample.quota_us, sample.period_us, sample.cpu_us), (50_000, 100_000, 5));
+    assert_eq!((sample.periods, sample.throttled, sample.throttled_us), (20, 3, 9));
+    let node = seen[&WHOLE_NODE];
+    assert_eq!((node.held_bytes, node.limit_bytes), (1536 << 10, 2048 << 10));
+    assert_eq!((node.memory_some_us, node.io_full_us), (1_000, 2_000));
+    assert_eq!(seen.len(), 2, "neither pods nor slices");
+}
+
+#[tokio::test(start_paused = true)]
+async fn version_1() {
+    let host = Host::new();
+    host.one(&format!("docker/{ID}"));
+    let seen = pass(&mut host.reader()).await;
+    let sample = seen[&(host.ino(&format!("cgroup/memory/docker/{ID}")) | VERSION_1)];
+    assert_eq!((sample.usage_bytes, sample.limit_bytes, sample.held_bytes), (100 * MIB, 128 * MIB, 123));
+    assert_eq!((sample.quota_us, sample.cpu_us, sample.throttled_us), (50_000, 5, 9));
+    assert_eq!((sample.periods, sample.throttled), (20, 3));
+    assert_eq!(sample.memory_some_us, UNKNOWN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_version_1_a_container_has_its_id_and_pressure_of_version_2() {
+    let host = Host::new();
+    host.one(&format!("docker/{ID}"));
+    host.one("system.slice/nginx.service");
+    host.write("cgroup/unified/cgroup.controllers", "");
+    host.pressure(&format!("cgroup/unified/docker/{ID}/memory.pressure"), 70);
+    host.pressure("cgroup/unified/system.slice/nginx.service/memory.pressure", 5);
+    let seen = pass(&mut host.reader()).await;
+    let container = seen[&host.ino(&format!("cgroup/unified/docker/{ID}"))];
+    assert_eq!((container.limit_bytes, container.memory_some_us), (128 * MIB, 70));
+    let unit = seen[&(host.ino("cgroup/memory/system.slice/nginx.service") | VERSION_1)];
+    assert_eq!((unit.limit_bytes, unit.memory_some_us), (128 * MIB, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_groups_in_groups_those_that_have_others_say_so() {
+    let host = Host::new();
+    for group in [
+        &format!("{POD}/{ID}"),
+        &format!("{POD}/{ID}/init.scope"),
+        &format!("system.slice/docker-{ID}.scope/kubelet/{POD}/{OTHER}"),
+        &format!("system.slice/docker-{ID}.scope"),
+        "system.slice/nginx.service",
+        "user.slice/user-0.slice/user@0.service/app.slice/a.service",
+        "user.slice/user-0.slice/user@0.service",
+    ] {
+        host.two(group);
+    }
+    let seen = pass(&mut host.reader()).await;
+    let inner = |path: &str| seen.get(&host.ino(&format!("cgroup/{path}"))).map(|sample| sample.inner);
+    assert_eq!(inner(&format!("{POD}/{ID}")), Some(0));
+    assert_eq!(inner(&format!("{POD}/{ID}/init.scope")), None, "of its container");
+    assert_eq!(inner(POD), None);
+    assert_eq!(inner(&format!("system.slice/docker-{ID}.scope")), Some(1));
+    assert_eq!(inner(&format!("system.slice/docker-{ID}.scope/kubelet/{POD}/{OTHER}")), Some(0));
+    assert_eq!(inner("system.slice/nginx.service"), Some(0));
+    assert_eq!(inner("user.slice/user-0.slice/user@0.service"), Some(1));
+    assert_eq!(inner("user.slice/user-0.slice/user@0.service/app.slice/a.service"), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_unknown() {
+    let host = Host::new();
+    for (at, garbage) in
+        ["", "\n", "max max max", "-1\n", "\u{0}\u{1}", "9".repeat(40).as_str()].iter().enumerate()
+    {
+        let group = format!("system.slice/g{at}.service");
+        host.two(&group);
+        for name in ["memory.current", "memory.stat", "cpu.stat", "memory.pressure", "io.pressure"] {
+            host.write(&format!("cgroup/{group}/{name}"), garbage);
+        }
+        let seen = pass(&mut host.reader()).await;
+        let sample = seen[&host.ino(&format!("cgroup/{group}"))];
+        let values = [sample.usage_bytes, sample.held_bytes, sample.memory_some_us, sample.io_full_us];
+        assert_eq!(values, [UNKNOWN; 4], "{garbage:?}");
+        assert_eq!([sample.periods, sample.throttled, sample.cpu_us], [UNKNOWN; 3], "{garbage:?}");
+    }
+    host.two("system.slice/none.service");
+    host.write("cgroup/system.slice/none.service/memory.max", "max\n");
+    host.write("cgroup/system.slice/none.service/cpu.max", "max 100000\n");
+    let seen = pass(&mut host.reader()).await;
+    let sample = seen[&host.ino("cgroup/system.slice/none.service")];
+    assert_eq!((sample.limit_bytes, sample.quota_us), (UNLIMITED, UNLIMITED));
+    assert_eq!((sample.held_bytes, sample.periods), (UNKNOWN, UNKNOWN), "not even read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn odd_names_and_depths_are_borne() {
+    let host = Host::new();
+    host.two("system.slice/nginx.service");
+    let deep = (0..100).fold(host.path("cgroup"), |path, level| path.join(format!("d{level}")));
+    fs::create_dir_all(deep.join(ID)).unwrap();
+    for name in [&b"new\nline.service"[..], b"\xff\xfe.service", b"tab\t.scope", b" "] {
+        fs::create_dir_all(host.path("cgroup").join(OsStr::from_bytes(name))).unwrap();
+    }
+    std::os::unix::fs::symlink(host.path("cgroup"), host.path("cgroup/loop.service")).unwrap();
+    let seen = pass(&mut host.reader()).await;
+    assert_eq!(seen.len(), 2, "the unit and the node: {seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_come_and_go() {
+    let host = Host::new();
+    host.two("system.slice/a.service");
+    let count = |n: u64| {
+        host.write("cgroup/cgroup.stat", &format!("nr_descendants {n}\nnr_dying_descendants 0\n"));
+    };
+    count(2);
+    let mut reader = host.reader();
+    assert_eq!(pass(&mut reader).await.len(), 2);
+    host.two("system.slice/b.service");
+    count(3);
+    assert_eq!(pass(&mut reader).await.len(), 3);
+    fs::remove_dir_all(host.path("cgroup/system.slice/a.service")).unwrap();
+    assert_eq!(pass(&mut reader).await.len(), 2, "vanished, whatever the count says");
+    assert_eq!(pass(&mut reader).await.len(), 2);
+    fs::rename(host.path("cgroup/system.slice/b.service"), host.path("cgroup/system.slice/c.service"))
+        .unwrap();
+    assert_eq!(pass(&mut reader).await.len(), 1);
+    assert_eq!(pass(&mut reader).await.len(), 2, "found again under its new name");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_groups_waiting_is_read_again_once_the_node_has_waited() {
+    let host = Host::new();
+    host.two("system.slice/a.service");
+    let mut reader = host.reader();
+    let id = host.ino("cgroup/system.slice/a.service");
+    assert_eq!(pass(&mut reader).await[&id].memory_some_us, 70);
+    host.pressure("cgroup/system.slice/a.service/memory.pressure", 5_000);
+    host.pressure("proc/pressure/memory", 6_000);
+    assert_eq!(pass(&mut reader).await[&id].memory_some_us, 70);
+    host.pressure("proc/pressure/memory", 600_000);
+    host.pressure("cgroup/system.slice/a.service/memory.pressure", 500_000);
+    assert_eq!(pass(&mut reader).await[&id].memory_some_us, 500_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_nothing_each_thing_says_so() {
+    let empty = tempfile::tempdir().unwrap();
+    let mut files = Files::open(&empty.path().join("none"), empty.path(), Duration::from_secs(5));
+    assert_eq!(files.parts.len(), 5);
+    for part in &files.parts {
+        let absent = part.state.as_ref().unwrap_err();
+        assert!(!absent.why.is_empty() && !absent.remedy.is_empty(), "{part:?}");
+    }
+    let seen = pass(&mut files.reader()).await;
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[&WHOLE_NODE].held_bytes, UNKNOWN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn passes_are_an_interval_apart_and_further_where_they_are_dear() {
+    let host = Host::new();
+    host.two("system.slice/s0.service");
+    let mut reader = host.reader();
+    pass(&mut reader).await;
+    let first = Instant::now();
+    pass(&mut reader).await;
+    assert!(first.elapsed() >= Duration::from_millis(4_900), "{:?}", first.elapsed());
+    (0..200).for_each(|at| host.two(&format!("system.slice/s{at}.service")));
+    pass(&mut reader).await;
+    let spent = reader.spent;
+    let dear = Instant::now();
+    let seen = pass(&mut reader).await;
+    assert_eq!(seen.len(), 201);
+    assert!(dear.elapsed() + Duration::from_millis(100) >= spent * SHARE);
+}

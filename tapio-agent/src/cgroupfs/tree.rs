@@ -1,0 +1,128 @@
+//! Which groups there are to look at.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::DirEntryExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use tapio_common::VERSION_1;
+
+use super::hierarchy::Hierarchy;
+use crate::{enrich::cgroups::parse_path, occurrence::Workload};
+
+/// A node has hundreds of groups, a large one thousands. More are not looked at.
+const MAX_GROUPS: usize = 20_000;
+/// Groups nest by container in container; more is someone's play.
+const MAX_DEPTH: usize = 64;
+/// The tree is walked when the number of groups in it has changed, and so often to be sure.
+const WALK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A group of a container or of a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    /// As identity knows it.
+    pub(super) id: u64,
+    /// Below the root of each hierarchy.
+    pub(super) path: PathBuf,
+    /// Others of these are below it.
+    pub(super) inner: bool,
+}
+
+/// The groups that there were when it was walked last.
+#[derive(Clone, Debug)]
+pub(super) struct Tree {
+    hierarchy: Hierarchy,
+    /// Counts the groups of version 1.
+    counts: PathBuf,
+    groups: Vec<Group>,
+    walked: Option<Instant>,
+    count: Option<u64>,
+}
+
+impl Tree {
+    pub(super) fn new(hierarchy: Hierarchy, proc_root: &Path) -> Self {
+        Self { hierarchy, counts: proc_root.join("cgroups"), groups: Vec::new(), walked: None, count: None }
+    }
+
+    pub(super) fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// One of them was not there.
+    pub(super) fn is_stale(&mut self) {
+        self.walked = None;
+    }
+
+    /// Walks where there is a reason to.
+    pub(super) fn update(&mut self) {
+        let count = self.hierarchy.count(&self.counts);
+        let is_fresh = self.walked.is_some_and(|walked| walked.elapsed() < WALK_INTERVAL);
+        if !is_fresh || count.is_none() || count != self.count {
+            self.groups = walk(&self.hierarchy);
+            self.walked = Some(Instant::now());
+            self.count = count;
+        }
+    }
+}
+
+/// A directory that is still to be read.
+struct Directory {
+    /// Below the root.
+    path: PathBuf,
+    depth: usize,
+    workload: Option<Workload>,
+    /// The group that it belongs to, by its place among those found.
+    within: Option<usize>,
+}
+
+fn walk(hierarchy: &Hierarchy) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let Some(root) = hierarchy.root() else { return groups };
+    let mut waiting = vec![Directory { path: PathBuf::new(), depth: 0, workload: None, within: None }];
+    let mut seen = 0;
+    while let Some(directory) = waiting.pop() {
+        // It may have vanished since it was listed.
+        let Ok(entries) = fs::read_dir(root.join(&directory.path)) else { continue };
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            seen += 1;
+            if seen > MAX_GROUPS || directory.depth >= MAX_DEPTH {
+                break;
+            }
+            let path = directory.path.join(entry.file_name());
+            let workload = parse_path(&path.to_string_lossy());
+            let is_subject = workload != directory.workload
+                && workload.as_ref().is_some_and(|w| w.container_id.is_some() || w.unit.is_some());
+            let mut within = directory.within;
+            if is_subject {
+                if let Some(above) = within.and_then(|at| groups.get_mut(at)) {
+                    above.inner = true;
+                }
+                within = Some(groups.len());
+                let id = id(hierarchy, &path, workload.as_ref(), entry.ino());
+                groups.push(Group { id, path: path.clone(), inner: false });
+            }
+            waiting.push(Directory { path, depth: directory.depth + 1, workload, within });
+        }
+    }
+    groups
+}
+
+/// The id by which the group is named: that of version 2 where it can be had. Beside hierarchies of version 1 the
+/// groups of version 2 tell the truth of containers only.
+fn id(hierarchy: &Hierarchy, path: &Path, workload: Option<&Workload>, ino: u64) -> u64 {
+    let Hierarchy::One { unified, .. } = hierarchy else { return ino };
+    let is_container = workload.is_some_and(|workload| workload.container_id.is_some());
+    let twin = unified.as_ref().filter(|_| is_container).and_then(|root| {
+        let metadata = fs::metadata(root.join(path)).ok()?;
+        Some(std::os::unix::fs::MetadataExt::ino(&metadata))
+    });
+    twin.unwrap_or(ino | VERSION_1)
+}
+
+/// Whether a name is that of a directory with one of these controllers: `cpu,cpuacct`.
+pub(super) fn has_controller(name: &OsStr, controller: &str) -> bool {
+    name.to_str().is_some_and(|name| name.split(',').any(|part| part == controller))
+}

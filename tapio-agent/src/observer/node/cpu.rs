@@ -1,0 +1,78 @@
+//! Processor time: how many of its periods a group had to wait in because its quota was used up.
+
+use tapio_common::node::{Sample, UNKNOWN, UNLIMITED};
+
+use super::{anomaly, gauge::Gauge, message, normal, percent, put, settings::Share};
+use crate::{observer::Anomaly, occurrence::Severity};
+
+/// A share of fewer periods says nothing.
+const LEAST_PERIODS: u64 = 10;
+
+/// What is known of one group.
+#[derive(Debug, Default)]
+pub(super) struct Cpu {
+    gauge: Gauge,
+    /// The look that the next share begins at.
+    from: Option<Sample>,
+}
+
+impl Cpu {
+    pub(super) fn judge(&mut self, sample: &Sample, limits: &Share) -> Option<Anomaly> {
+        let has_quota = !matches!(sample.quota_us, UNKNOWN | UNLIMITED) && sample.period_us != UNKNOWN;
+        if !has_quota || sample.periods == UNKNOWN || sample.throttled == UNKNOWN {
+            self.from = None;
+            return None;
+        }
+        let from = self.from.filter(|from| {
+            let is_same = (from.quota_us, from.period_us) == (sample.quota_us, sample.period_us);
+            is_same && from.periods <= sample.periods && from.throttled <= sample.throttled
+        });
+        let Some(from) = from else {
+            self.from = Some(*sample);
+            return None;
+        };
+        let periods = sample.periods - from.periods;
+        // A group that does not run has no periods: what is normal is so for when it runs.
+        if periods < LEAST_PERIODS {
+            return None;
+        }
+        self.from = Some(*sample);
+        let throttled = sample.throttled - from.throttled;
+        let share = (u128::from(throttled) * 1024 / u128::from(periods)).min(1024) as u64;
+        let before = self.gauge.judge(share, sample.header.time_ns, limits)??;
+
+        let mut told = anomaly(sample, "node.cpu_throttled", Severity::Warning, message::throttled);
+        put(&mut told.data, "throttled_percent", percent(share));
+        put(&mut told.data, "throttled_periods", throttled);
+        put(&mut told.data, "periods", periods);
+        let window_ns = sample.header.time_ns.saturating_sub(from.header.time_ns).max(1);
+        put(&mut told.data, "window_ms", window_ns / 1_000_000);
+        put(
+            &mut told.data,
+            "limit_millicores",
+            millicores(sample.quota_us, sample.period_us.saturating_mul(1000)),
+        );
+        let used = known(sample.cpu_us, from.cpu_us);
+        let waited = known(sample.throttled_us, from.throttled_us);
+        if let Some(used) = used {
+            // Of the periods that it ran in: one that rests in between wants no less while it runs.
+            let ran_ns = periods.saturating_mul(sample.period_us).saturating_mul(1000).min(window_ns);
+            put(&mut told.data, "used_millicores", millicores(used, ran_ns));
+            if let Some(waited) = waited {
+                put(&mut told.data, "wanted_millicores", millicores(used.saturating_add(waited), ran_ns));
+            }
+        }
+        told.baseline = Some(normal(&before, share));
+        told.magnitude = share;
+        Some(told)
+    }
+}
+
+fn known(now: u64, then: u64) -> Option<u64> {
+    if now == UNKNOWN || then == UNKNOWN { None } else { now.checked_sub(then) }
+}
+
+/// Thousandths of a processor: microseconds of nanoseconds.
+fn millicores(us: u64, of_ns: u64) -> u64 {
+    u64::try_from(u128::from(us) * 1_000_000 / u128::from(of_ns.max(1))).unwrap_or(u64::MAX - 1)
+}

@@ -1,0 +1,32 @@
+//! A share of time that is compared with its own past.
+
+use tapio_common::baseline::{Baseline, Verdict};
+
+use super::settings::Share;
+
+/// What is normal for it, and for how long it has not been.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    baseline: Baseline,
+    over: u32,
+}
+
+impl Gauge {
+    /// Judges a share, in 1/1024. `None`: normal. Otherwise what was normal before, once it has lasted.
+    pub(super) fn judge(&mut self, share: u64, now_ns: u64, limits: &Share) -> Option<Option<Baseline>> {
+        let before = self.baseline;
+        let verdict = self.baseline.observe(share.min(1024), now_ns, &limits.limits);
+        let is_over = verdict == Verdict::Spike || (verdict == Verdict::Shift && share > before.mean());
+        if !is_over {
+            self.over = 0;
+            return None;
+        }
+        self.over += 1;
+        let has_lasted = self.over >= limits.sustain;
+        if verdict == Verdict::Shift {
+            // From here on it is normal.
+            self.over = 0;
+        }
+        Some(has_lasted.then_some(before))
+    }
+}

@@ -1,0 +1,107 @@
+//! Memory: how near it is to its limit, and whether it grows towards it.
+
+use tapio_common::node::{Sample, UNKNOWN, UNLIMITED, kind};
+
+use super::{
+    anomaly, message, put,
+    settings::Limits,
+    trend::{Forecast, Trend},
+};
+use crate::{
+    observer::Anomaly,
+    occurrence::{Data, Severity, Value},
+};
+
+/// So much below the threshold, in 1/1024 of the limit, a level has to fall before it can be told again: 5 %.
+const HYSTERESIS: u64 = 51;
+
+/// What is known of one group.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    is_near: bool,
+    trend: Trend,
+    /// What was predicted last, and when that was.
+    told: Option<(Forecast, u64)>,
+}
+
+/// A prediction stands for so long after the last look that agreed with it.
+const STANDS_NS: u64 = 120 * 1_000_000_000;
+
+impl Memory {
+    /// Whether growth was told that has not ended.
+    pub(super) const fn is_predicted(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// Judges a look: one anomaly at most.
+    pub(super) fn judge(&mut self, sample: &Sample, limits: &Limits) -> Option<Anomaly> {
+        let limit = sample.limit_bytes;
+        if matches!(limit, 0 | UNKNOWN | UNLIMITED) || sample.held_bytes == UNKNOWN {
+            *self = Self::default();
+            return None;
+        }
+        let predicted = self.predict(sample, limits);
+        let threshold = if sample.kind == kind::NODE { limits.node_share } else { limits.share };
+        let share = (u128::from(sample.held_bytes) * 1024 / u128::from(limit)).min(1024) as u64;
+        let was_near = self.is_near;
+        self.is_near = share > if was_near { threshold.saturating_sub(HYSTERESIS) } else { threshold };
+        if self.is_predicted() {
+            return predicted;
+        }
+        if !self.is_near || was_near {
+            return None;
+        }
+        let mut told = anomaly(sample, "node.memory_pressure", Severity::Warning, message::near);
+        put(&mut told.data, "held_bytes", sample.held_bytes);
+        put_limit(&mut told.data, sample);
+        put(&mut told.data, "usage_bytes", sample.usage_bytes);
+        told.magnitude = sample.held_bytes;
+        Some(told)
+    }
+
+    /// What is to be told of its growth: when it is seen, and whenever half of the time that was left is over.
+    fn predict(&mut self, sample: &Sample, limits: &Limits) -> Option<Anomaly> {
+        // With swap that it may use it lives on where the limit is reached; without knowing that, nothing is said.
+        let (swap, room) = (sample.swap_bytes, sample.swap_limit_bytes);
+        if swap == UNKNOWN || matches!(room, UNKNOWN | UNLIMITED) {
+            return None;
+        }
+        let held = sample.held_bytes.saturating_add(swap);
+        let limit = sample.limit_bytes.saturating_add(room);
+        let now_ns = sample.header.time_ns;
+        let fell = self.trend.add(now_ns, held, limit);
+        let forecast = self.trend.forecast(limit).filter(|forecast| {
+            forecast.left_s <= limits.horizon_s && forecast.confidence >= limits.confidence
+        });
+        let Some(forecast) = forecast else {
+            self.told =
+                self.told.filter(|(_, agreed_ns)| !fell && now_ns.saturating_sub(*agreed_ns) < STANDS_NS);
+            return None;
+        };
+        if let Some((last, agreed_ns)) = &mut self.told
+            && forecast.left_s > last.left_s / 2
+        {
+            *agreed_ns = now_ns;
+            return None;
+        }
+        self.told = Some((forecast, now_ns));
+
+        let mut told = anomaly(sample, "node.oom_predicted", Severity::Error, message::predicted);
+        put(&mut told.data, "held_bytes", held);
+        put(&mut told.data, "limit_bytes", limit);
+        put(&mut told.data, "growth_bytes_per_minute", forecast.per_minute);
+        put(&mut told.data, "left_seconds", forecast.left_s);
+        put(&mut told.data, "window_seconds", forecast.window_s);
+        told.data.0.push(("confidence", Value::Real((forecast.confidence * 100.0).round() / 100.0)));
+        // The nearer the worse.
+        told.magnitude = u64::MAX - forecast.left_s;
+        Some(told)
+    }
+}
+
+/// The limit, where there is one.
+pub(super) fn put_limit(data: &mut Data, sample: &Sample) {
+    if sample.limit_bytes != UNLIMITED {
+        put(data, "limit_bytes", sample.limit_bytes);
+    }
+}

@@ -1,0 +1,132 @@
+//! What each anomaly says to people, in one sentence.
+
+use std::fmt;
+
+use crate::occurrence::Occurrence;
+
+/// Says it, once it is named.
+pub(super) type Message = fn(&Occurrence) -> String;
+
+pub(super) fn near(o: &Occurrence) -> String {
+    format!("{}: memory {}", Who(o), Filled(o))
+}
+
+pub(super) fn predicted(o: &Occurrence) -> String {
+    format!(
+        "{}: memory {}, grows {} a minute: out of memory in about {}",
+        Who(o),
+        Filled(o),
+        Bytes(number(o, "growth_bytes_per_minute")),
+        Seconds(number(o, "left_seconds")),
+    )
+}
+
+pub(super) fn memory_waiting(o: &Occurrence) -> String {
+    let filled = match (o.data.number("held_bytes"), o.data.number("limit_bytes")) {
+        (Some(_), Some(_)) => format!(": {}", Filled(o)),
+        _ => String::new(),
+    };
+    format!("{}: waits for memory {}{filled}", Who(o), Waits(o))
+}
+
+pub(super) fn io_waiting(o: &Occurrence) -> String {
+    format!("{}: waits for input and output {}", Who(o), Waits(o))
+}
+
+pub(super) fn throttled(o: &Occurrence) -> String {
+    let limit = Processors(number(o, "limit_millicores"));
+    let wanted = o.data.number("wanted_millicores");
+    let wanted = wanted.map_or(String::new(), |wanted| format!(", and wants about {}", Processors(wanted)));
+    format!(
+        "{}: throttled in {} % of its periods, normally {} %: it may use {limit} CPU{wanted}",
+        Who(o),
+        number(o, "throttled_percent"),
+        normally(o),
+    )
+}
+
+fn number(o: &Occurrence, key: &str) -> u64 {
+    o.data.number(key).unwrap_or_default()
+}
+
+fn normally(o: &Occurrence) -> u64 {
+    o.baseline.map_or(0, |normal| super::percent(normal.mean))
+}
+
+/// The workload, or the node.
+struct Who<'a>(&'a Occurrence);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.data.text("of"), &self.0.workload) {
+            (Some("node"), _) => write!(f, "node {}", self.0.node),
+            (_, Some(_)) => self.0.subject().fmt(f),
+            (_, None) => f.write_str("a container or unit that is gone"),
+        }
+    }
+}
+
+/// `412 MiB of 512 MiB (80 %)`
+struct Filled<'a>(&'a Occurrence);
+
+impl fmt::Display for Filled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (held, limit) = (number(self.0, "held_bytes"), number(self.0, "limit_bytes"));
+        let percent = (u128::from(held) * 100).checked_div(u128::from(limit)).unwrap_or_default();
+        write!(f, "{} of {} ({percent} %)", Bytes(held), Bytes(limit))
+    }
+}
+
+/// `64 % of the time (all of it at once 12 %), normally 2 %`
+struct Waits<'a>(&'a Occurrence);
+
+impl fmt::Display for Waits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let o = self.0;
+        write!(f, "{} % of the time", number(o, "some_percent"))?;
+        if let Some(full) = o.data.number("full_percent").filter(|full| *full > 0) {
+            write!(f, " ({full} % with nothing else to do)")?;
+        }
+        write!(f, ", normally {} %", normally(o))
+    }
+}
+
+/// Bytes in the unit that people would use.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const KIB: f64 = 1024.0;
+        let (value, unit) = match self.0 as f64 {
+            b if b < KIB => (b, "B"),
+            b if b < KIB * KIB => (b / KIB, "KiB"),
+            b if b < KIB * KIB * KIB => (b / KIB / KIB, "MiB"),
+            b => (b / KIB / KIB / KIB, "GiB"),
+        };
+        let places = usize::from(value < 9.95 && unit != "B");
+        write!(f, "{value:.places$} {unit}")
+    }
+}
+
+/// `45 seconds`, `9 minutes`
+struct Seconds(u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("1 second"),
+            seconds @ 0..120 => write!(f, "{seconds} seconds"),
+            seconds => write!(f, "{} minutes", (seconds + 30) / 60),
+        }
+    }
+}
+
+/// Thousandths of a processor: `0.25`, `2`.
+struct Processors(u64);
+
+impl fmt::Display for Processors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{:.2}", self.0 as f64 / 1000.0);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}

@@ -1,0 +1,239 @@
+use tapio_common::{Header, node::UNLIMITED};
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+const MIB: u64 = 1 << 20;
+
+/// A node that is looked at every five seconds.
+struct Watched {
+    node: Node,
+    at_s: u64,
+}
+
+impl Watched {
+    fn new() -> Self {
+        Self { node: Node::new(&Settings::default()), at_s: 1_000 }
+    }
+
+    /// Looks once, at each of these; the types of what is told, and of whom.
+    fn look(&mut self, samples: &[Sample]) -> Vec<Anomaly> {
+        self.at_s += 5;
+        let mut out = Vec::new();
+        for sample in samples {
+            let mut sample = *sample;
+            sample.header.time_ns = self.at_s * SECOND;
+            self.node.observe(bytemuck::bytes_of(&sample), &mut out).unwrap();
+        }
+        out
+    }
+}
+
+fn group(id: u64) -> Sample {
+    let header = Header { time_ns: 0, cgroup_id: id, pid: 0, held_back: 0, comm: [0; 16].into() };
+    Sample { swap_bytes: 0, swap_limit_bytes: 0, ..Sample::unknown(kind::GROUP, header) }
+}
+
+fn node() -> Sample {
+    let header = Header { cgroup_id: WHOLE_NODE, ..group(0).header };
+    Sample { kind: kind::NODE, header, ..group(0) }
+}
+
+fn filled(id: u64, mib: u64) -> Sample {
+    Sample { held_bytes: mib * MIB, usage_bytes: mib * MIB, limit_bytes: 512 * MIB, ..group(id) }
+}
+
+fn kinds(told: &[Anomaly]) -> Vec<(&'static str, u64)> {
+    told.iter().map(|anomaly| (anomaly.kind, anomaly.cgroup_id)).collect()
+}
+
+#[test]
+fn near_the_limit_is_told_once_until_it_is_over() {
+    let mut watched = Watched::new();
+    assert!(watched.look(&[filled(7, 400)]).is_empty());
+    let told = watched.look(&[filled(7, 412)]);
+    assert_eq!(kinds(&told), [("node.memory_pressure", 7)]);
+    assert_eq!(told[0].data.number("held_bytes"), Some(412 * MIB));
+    for mib in [450, 405, 412, 390, 450] {
+        assert!(watched.look(&[filled(7, mib)]).is_empty(), "{mib}");
+    }
+    assert!(watched.look(&[filled(7, 380)]).is_empty());
+    assert_eq!(watched.look(&[filled(7, 420)]).len(), 1, "it was over");
+}
+
+#[test]
+fn cache_is_no_pressure() {
+    let mut watched = Watched::new();
+    for _ in 0..50 {
+        let cached = Sample { usage_bytes: 512 * MIB, ..filled(7, 100) };
+        assert!(watched.look(&[cached]).is_empty());
+    }
+}
+
+#[test]
+fn a_leak_is_told_as_such_and_not_as_pressure_too() {
+    let mut watched = Watched::new();
+    let mut told = Vec::new();
+    for step in 0..100 {
+        told.extend(watched.look(&[filled(7, (50 + step * 5).min(511))]).into_iter().map(|a| (step, a)));
+    }
+    assert!(told.iter().all(|(_, anomaly)| anomaly.kind == "node.oom_predicted"), "{told:?}");
+    assert!((2..9).contains(&told.len()), "again when half of the time is over: {}", told.len());
+    let (step, first) = &told[0];
+    let left = (92 - step) * 5;
+    assert!(left >= 30 && first.data.number("left_seconds").unwrap().abs_diff(left) < left / 5 + 5);
+    assert_eq!(first.data.number("growth_bytes_per_minute"), Some(60 * MIB));
+}
+
+#[test]
+fn with_swap_the_end_is_further() {
+    let mut watched = Watched::new();
+    for step in 0..90 {
+        let swap = Sample { swap_limit_bytes: 4096 * MIB, ..filled(7, 50 + step * 5) };
+        let unknown = Sample { swap_limit_bytes: UNKNOWN, ..filled(8, 50 + step * 5) };
+        let told = watched.look(&[swap, unknown]);
+        assert!(told.iter().all(|anomaly| anomaly.kind == "node.memory_pressure"), "{told:?}");
+    }
+}
+
+/// Waits for a share of the time.
+struct Wait(u64);
+
+impl Wait {
+    fn look(&mut self, id: u64, percent: u64) -> Sample {
+        self.0 += percent * 50_000;
+        let sample = if id == WHOLE_NODE { node() } else { group(id) };
+        Sample {
+            memory_some_us: self.0,
+            memory_full_us: 0,
+            io_some_us: self.0,
+            io_full_us: self.0 / 2,
+            ..sample
+        }
+    }
+}
+
+#[test]
+fn waiting_above_its_past_is_told_once_it_lasts() {
+    let mut watched = Watched::new();
+    let mut wait = Wait(0);
+    for _ in 0..40 {
+        assert!(watched.look(&[wait.look(7, 2)]).is_empty());
+    }
+    assert!(watched.look(&[wait.look(7, 60)]).is_empty());
+    assert!(watched.look(&[wait.look(7, 60)]).is_empty());
+    let told = watched.look(&[wait.look(7, 60)]);
+    assert_eq!(kinds(&told), [("node.memory_pressure", 7), ("node.io_pressure", 7)]);
+    assert_eq!(told[1].data.number("some_percent"), Some(60));
+    assert_eq!(told[1].data.number("full_percent"), Some(30));
+    assert_eq!(told[1].baseline.map(|normal| percent(normal.mean)), Some(2));
+    // A level that stays is learned.
+    let repeats: usize = (0..100).map(|_| watched.look(&[wait.look(7, 60)]).len()).sum();
+    assert!(repeats < 30, "{repeats}");
+    assert!(watched.look(&[wait.look(7, 60)]).is_empty());
+}
+
+#[test]
+fn waiting_that_is_usual_is_not_told() {
+    let mut watched = Watched::new();
+    let mut wait = Wait(0);
+    for _ in 0..200 {
+        assert!(watched.look(&[wait.look(7, 55)]).is_empty());
+    }
+}
+
+#[test]
+fn the_nodes_waiting_is_told_where_no_group_explains_it() {
+    for explained in [true, false] {
+        let mut watched = Watched::new();
+        let (mut of_group, mut of_node) = (Wait(0), Wait(0));
+        let mut told = Vec::new();
+        for step in 0..50 {
+            let percent = if step < 40 { 1 } else { 70 };
+            let group = of_group.look(7, if explained { percent } else { 1 });
+            told.extend(watched.look(&[group, of_node.look(WHOLE_NODE, percent)]));
+        }
+        let who = if explained { 7 } else { WHOLE_NODE };
+        assert!(!told.is_empty() && told.iter().all(|anomaly| anomaly.cgroup_id == who), "{told:?}");
+    }
+}
+
+#[test]
+fn waiting_of_a_group_of_groups_is_that_of_those_in_it() {
+    let mut watched = Watched::new();
+    let mut wait = Wait(0);
+    for step in 0..50 {
+        let inner = wait.look(7, if step < 40 { 1 } else { 70 });
+        assert!(watched.look(&[Sample { inner: 1, ..inner }]).is_empty());
+    }
+}
+
+#[test]
+fn throttling_above_its_past_is_told_with_limit_and_demand() {
+    let mut watched = Watched::new();
+    let mut sample = Sample { quota_us: 50_000, period_us: 100_000, ..group(7) };
+    (sample.periods, sample.throttled, sample.throttled_us, sample.cpu_us) = (0, 0, 0, 0);
+    let mut run = |watched: &mut Watched, throttled: u64| {
+        sample.periods += 50;
+        sample.throttled += throttled;
+        sample.throttled_us += throttled * 60_000;
+        sample.cpu_us += 2_500_000;
+        watched.look(&[sample])
+    };
+    for _ in 0..40 {
+        assert!(run(&mut watched, 1).is_empty());
+    }
+    assert!(run(&mut watched, 40).is_empty());
+    let told = run(&mut watched, 40);
+    assert_eq!(kinds(&told), [("node.cpu_throttled", 7)]);
+    let number = |key| told[0].data.number(key).unwrap();
+    assert_eq!((number("throttled_percent"), number("limit_millicores")), (80, 500));
+    assert_eq!((number("used_millicores"), number("wanted_millicores")), (500, 980));
+}
+
+#[test]
+fn a_group_that_rests_has_no_share() {
+    let mut watched = Watched::new();
+    let sample = Sample { quota_us: 50_000, period_us: 100_000, throttled: 0, periods: 0, ..group(7) };
+    for step in 0..100 {
+        assert!(watched.look(&[Sample { periods: step / 20, throttled: step / 20, ..sample }]).is_empty());
+    }
+}
+
+#[test]
+fn what_is_unknown_says_nothing_and_what_goes_back_begins_anew() {
+    let mut watched = Watched::new();
+    let mut wait = Wait(1 << 40);
+    for _ in 0..30 {
+        watched.look(&[wait.look(7, 1), Sample { limit_bytes: UNLIMITED, ..filled(8, 511) }, group(9)]);
+    }
+    wait.0 = 0;
+    for _ in 0..30 {
+        assert!(watched.look(&[wait.look(7, 1), Sample { limit_bytes: 0, ..filled(8, 511) }]).is_empty());
+    }
+    // Time that goes back.
+    watched.at_s = 0;
+    assert!(watched.look(&[filled(7, 511)]).is_empty());
+}
+
+#[test]
+fn groups_that_are_gone_are_forgotten() {
+    let mut watched = Watched::new();
+    for id in 1..=MAX_GROUPS as u64 + 10 {
+        watched.look(&[filled(id, 1)]);
+    }
+    assert_eq!(watched.node.groups.len(), MAX_GROUPS);
+    watched.node.tick(watched.at_s * SECOND + FORGET_NS, &mut Vec::new());
+    assert!(watched.node.groups.is_empty());
+}
+
+#[test]
+fn what_is_no_sample_is_malformed() {
+    let mut node = Node::new(&Settings::default());
+    let mut out = Vec::new();
+    assert_eq!(node.observe(&[0; 3], &mut out), Err(Malformed::Size(3)));
+    let odd = Sample { kind: 9, ..group(7) };
+    assert_eq!(node.observe(bytemuck::bytes_of(&odd), &mut out), Err(Malformed::Kind(9)));
+    let mixed = Sample { kind: kind::NODE, ..group(7) };
+    assert_eq!(node.observe(bytemuck::bytes_of(&mixed), &mut out), Err(Malformed::Kind(kind::NODE)));
+}

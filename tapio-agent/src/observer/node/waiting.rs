@@ -1,0 +1,87 @@
+//! Waiting for memory, and for input or output: how much of the time some task waited, and all did.
+
+use tapio_common::{
+    baseline::Baseline,
+    node::{Sample, UNKNOWN},
+};
+
+use super::{anomaly, gauge::Gauge, message, normal, percent, put, settings::Share};
+use crate::{observer::Anomaly, occurrence::Severity};
+
+/// The kernel brings the sums up to date every two seconds: less says nothing.
+const LEAST_NS: u64 = 2_000_000_000;
+
+/// What is known of one kind of waiting in one group.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    gauge: Gauge,
+    /// Sums of the look that the next share begins at, and when that was.
+    from: Option<(u64, [u64; 2])>,
+}
+
+/// More of it than is normal.
+#[derive(Debug)]
+pub(super) struct Wait {
+    some: u64,
+    full: Option<u64>,
+    window_ns: u64,
+    before: Baseline,
+}
+
+impl Waiting {
+    /// Judges the sums of a look. `None`: normal. Otherwise what there is to tell, once it has lasted.
+    pub(super) fn judge(&mut self, sample: &Sample, sums: [u64; 2], limits: &Share) -> Option<Option<Wait>> {
+        let now_ns = sample.header.time_ns;
+        if sums[0] == UNKNOWN {
+            self.from = None;
+            return None;
+        }
+        let Some((then_ns, then)) = self.from.filter(|(_, then)| then[0] <= sums[0]) else {
+            self.from = Some((now_ns, sums));
+            return None;
+        };
+        let window_ns = now_ns.saturating_sub(then_ns);
+        if window_ns < LEAST_NS {
+            return None;
+        }
+        self.from = Some((now_ns, sums));
+        let some = share(sums[0] - then[0], window_ns);
+        let full = (sums[1] != UNKNOWN && then[1] != UNKNOWN)
+            .then(|| share(sums[1].saturating_sub(then[1]), window_ns));
+        let judged = self.gauge.judge(some, now_ns, limits)?;
+        Some(judged.map(|before| Wait { some, full, window_ns, before }))
+    }
+}
+
+/// Microseconds of nanoseconds, in 1/1024.
+fn share(us: u64, of_ns: u64) -> u64 {
+    let share = u128::from(us) * 1000 * 1024 / u128::from(of_ns.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX).min(1024)
+}
+
+impl Wait {
+    pub(super) fn of_memory(self, sample: &Sample) -> Anomaly {
+        let mut told = self.tell(sample, "node.memory_pressure", message::memory_waiting);
+        put(&mut told.data, "held_bytes", sample.held_bytes);
+        super::memory::put_limit(&mut told.data, sample);
+        // Not a repeat of being near the limit.
+        told.detail = 1;
+        told
+    }
+
+    pub(super) fn of_io(self, sample: &Sample) -> Anomaly {
+        self.tell(sample, "node.io_pressure", message::io_waiting)
+    }
+
+    fn tell(self, sample: &Sample, kind: &'static str, message: message::Message) -> Anomaly {
+        let mut told = anomaly(sample, kind, Severity::Warning, message);
+        put(&mut told.data, "some_percent", percent(self.some));
+        if let Some(full) = self.full {
+            put(&mut told.data, "full_percent", percent(full));
+        }
+        put(&mut told.data, "window_ms", self.window_ns / 1_000_000);
+        told.baseline = Some(normal(&self.before, self.some));
+        told.magnitude = self.some;
+        told
+    }
+}

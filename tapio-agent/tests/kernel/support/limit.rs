@@ -1,0 +1,50 @@
+//! What a cgroup may use.
+
+use std::{fs, path::PathBuf};
+
+use super::cgroup::Cgroup;
+
+impl Cgroup {
+    /// Whether memory and processor time of its processes can be limited, or why not.
+    pub(crate) fn is_limitable(&self) -> Result<(), String> {
+        for path in &self.paths {
+            // Of version 2: a controller is there for the groups below one that says so. The topmost are the
+            // system's.
+            let above: Vec<_> = path.ancestors().skip(1).take(3).collect();
+            for parent in above.into_iter().rev() {
+                let control = parent.join("cgroup.subtree_control");
+                for controller in ["+memory", "+cpu"].iter().filter(|_| control.exists()) {
+                    let _ = fs::write(&control, controller);
+                }
+            }
+        }
+        self.has("memory.max").or_else(|_| self.has("memory.limit_in_bytes"))?;
+        self.has("cpu.max").or_else(|_| self.has("cpu.cfs_quota_us"))
+    }
+
+    /// Whether it has such a file.
+    pub(crate) fn has(&self, file: &str) -> Result<(), String> {
+        self.file(file).map(|_| ()).ok_or_else(|| format!("a group has no {file} here"))
+    }
+
+    pub(crate) fn set(&self, file: &str, value: &str) {
+        fs::write(self.file(file).unwrap(), value).unwrap();
+    }
+
+    pub(crate) fn limit_memory(&self, bytes: u64) {
+        let is_two = self.has("memory.max").is_ok();
+        self.set(if is_two { "memory.max" } else { "memory.limit_in_bytes" }, &bytes.to_string());
+    }
+
+    pub(crate) fn limit_cpu(&self, quota_us: u64, period_us: u64) {
+        if self.has("cpu.max").is_ok() {
+            return self.set("cpu.max", &format!("{quota_us} {period_us}"));
+        }
+        self.set("cpu.cfs_period_us", &period_us.to_string());
+        self.set("cpu.cfs_quota_us", &quota_us.to_string());
+    }
+
+    fn file(&self, name: &str) -> Option<PathBuf> {
+        self.paths.iter().map(|path| path.join(name)).find(|path| path.exists())
+    }
+}

@@ -1,0 +1,135 @@
+//! The node observer: from looks at files to the lines that leave the node.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tapio_agent::observer::node::Node;
+use tapio_common::{
+    Header, WHOLE_NODE,
+    node::{Sample, kind},
+};
+
+use super::{SECOND, conforms, line::Line};
+
+const MIB: u64 = 1 << 20;
+
+fn sample(cgroup_id: u64) -> Sample {
+    let header = Header { time_ns: 1_000 * SECOND, cgroup_id, pid: 0, held_back: 0, comm: [0; 16].into() };
+    let kind = if cgroup_id == WHOLE_NODE { kind::NODE } else { kind::GROUP };
+    Sample { swap_bytes: 0, swap_limit_bytes: 0, ..Sample::unknown(kind, header) }
+}
+
+/// Looks every five seconds, at what `then` makes of each.
+async fn told(line: &mut Line, of: u64, looks: u64, mut then: impl FnMut(u64, &mut Sample)) -> Vec<Value> {
+    let mut look = sample(of);
+    for at in 0..looks {
+        look.header.time_ns += 5 * SECOND;
+        then(at, &mut look);
+        line.record(bytemuck::bytes_of(&look));
+    }
+    let told = line.occurrences().await;
+    told.iter().for_each(conforms);
+    told
+}
+
+fn filled(mib: u64, look: &mut Sample) {
+    (look.held_bytes, look.usage_bytes, look.limit_bytes) = (mib * MIB, (mib + 30) * MIB, 512 * MIB);
+}
+
+/// Adds to a sum that begins with the first look.
+fn sum(at: u64, sum: &mut u64, more: u64) {
+    *sum = if at == 0 { 0 } else { *sum + more };
+}
+
+/// The container of the line.
+const WHO: &str = "9b2c8089b3b0";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn near_its_limit() {
+    let mut line = Line::of::<Node>();
+    let group = line.cgroup_id;
+    let near = told(&mut line, group, 2, |at, look| filled(300 + 120 * at, look)).await;
+    assert_eq!(near[0]["message"], format!("{WHO}: memory 420 MiB of 512 MiB (82 %)"));
+    assert_eq!(near[0]["workload"]["pod_uid"], "4f93bb12-5e82-afe0-0791-1dab3df5704b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leak() {
+    let mut line = Line::of::<Node>();
+    let group = line.cgroup_id;
+    let leak = told(&mut line, group, 80, |at, look| filled(20 + 6 * at, look)).await;
+    assert_eq!(leak[0]["type"], "node.oom_predicted");
+    assert_eq!(
+        leak[0]["message"],
+        format!(
+            "{WHO}: memory 350 MiB of 512 MiB (68 %), grows 72 MiB a minute: out of memory in about 2 minutes"
+        )
+    );
+    assert_eq!(leak[0]["data"]["confidence"], json!(1.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_waits() {
+    let mut line = Line::of::<Node>();
+    let waiting = told(&mut line, WHOLE_NODE, 24, |at, look| {
+        let us = if at < 20 { 100_000 } else { 3_200_000 };
+        sum(at, &mut look.io_some_us, us);
+        sum(at, &mut look.io_full_us, us / 2);
+        (look.memory_some_us, look.memory_full_us) = (look.io_some_us, look.io_full_us);
+    })
+    .await;
+    let waits = "64 % of the time (32 % with nothing else to do), normally 2 %";
+    assert_eq!(waiting[0]["message"], format!("node node-a: waits for memory {waits}"));
+    assert_eq!(waiting[1]["message"], format!("node node-a: waits for input and output {waits}"));
+    assert_eq!(line.metric("tapio_unattributed_total", &[]), 0, "the node is known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttled() {
+    let mut line = Line::of::<Node>();
+    let group = line.cgroup_id;
+    let throttled = told(&mut line, group, 24, |at, look| {
+        let share = if at < 20 { 1 } else { 31 };
+        (look.quota_us, look.period_us) = (25_000, 100_000);
+        sum(at, &mut look.periods, 50);
+        sum(at, &mut look.throttled, share);
+        sum(at, &mut look.throttled_us, share * 50_000);
+        sum(at, &mut look.cpu_us, 1_250_000);
+    })
+    .await;
+    assert_eq!(
+        throttled[0]["message"],
+        format!(
+            "{WHO}: throttled in 62 % of its periods, normally 2 %: it may use 0.25 CPU, and wants about 0.56"
+        )
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_gone_is_nobody() {
+    let mut line = Line::of::<Node>();
+    let near = told(&mut line, 1 << 40, 2, |at, look| filled(300 + 120 * at, look)).await;
+    assert_eq!(near[0].get("workload"), None);
+    assert!(near[0]["message"].as_str().unwrap().starts_with("a container or unit that is gone: memory"));
+    assert_eq!(line.metric("tapio_unattributed_total", &[]), 1);
+}
+
+proptest! {
+    /// Whatever a look has in it, nothing panics and nothing is lost.
+    #[test]
+    fn any_looks_are_counted(
+        looks in prop::collection::vec((prop::array::uniform16(any::<u64>()), 0_u32..4), 0..64)
+    ) {
+        let mut line = Line::of::<Node>();
+        let mut malformed = 0;
+        for (words, sort) in &looks {
+            let mut look = sample(7);
+            let body = size_of::<Header>() + 8;
+            bytemuck::bytes_of_mut(&mut look)[body..].copy_from_slice(bytemuck::cast_slice(&words[..15]));
+            (look.header.time_ns, look.kind) = (words[15], *sort);
+            malformed += u64::from(*sort != kind::GROUP);
+            line.record(bytemuck::bytes_of(&look));
+        }
+        line.finish();
+        prop_assert_eq!((line.events(), line.malformed()), (looks.len() as u64, malformed));
+    }
+}

@@ -1,0 +1,93 @@
+//! The node observer: what one look at the files of a control group, or of the whole node, gives.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Event, Header};
+
+/// A number that could not be read, or that this kernel does not have: nothing is concluded from it.
+pub const UNKNOWN: u64 = u64::MAX;
+/// A limit that is not set.
+pub const UNLIMITED: u64 = u64::MAX - 1;
+
+/// What a record is about: [`Sample::kind`].
+pub mod kind {
+    /// A control group.
+    pub const GROUP: u32 = 1;
+    /// The whole node; its control group is [`crate::WHOLE_NODE`].
+    pub const NODE: u32 = 2;
+}
+
+/// One look. Numbers that only grow are sums since the group was made; each may be [`UNKNOWN`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Sample {
+    /// When, and at which group; of no process.
+    pub header: Header,
+    /// One of [`kind`].
+    pub kind: u32,
+    /// 1 where containers or units that are looked at themselves are below it: its stalls are theirs.
+    pub inner: u32,
+    /// Memory: all that is charged to it, caches included.
+    pub usage_bytes: u64,
+    /// Memory: what cannot be dropped: anonymous and shared memory, and what the kernel keeps for it.
+    pub held_bytes: u64,
+    /// Memory: its limit, or [`UNLIMITED`].
+    pub limit_bytes: u64,
+    /// Swap in use.
+    pub swap_bytes: u64,
+    /// How much swap it may use at most, that in use included.
+    pub swap_limit_bytes: u64,
+    /// Time in which some task waited for memory, microseconds.
+    pub memory_some_us: u64,
+    /// Time in which all of them did, microseconds.
+    pub memory_full_us: u64,
+    /// Time in which some task waited for input or output, microseconds.
+    pub io_some_us: u64,
+    /// Time in which all of them did, microseconds.
+    pub io_full_us: u64,
+    /// Processor time used, microseconds.
+    pub cpu_us: u64,
+    /// Processor time that it may use in a period, microseconds, or [`UNLIMITED`].
+    pub quota_us: u64,
+    /// Length of a period, microseconds.
+    pub period_us: u64,
+    /// Periods in which it ran.
+    pub periods: u64,
+    /// Those of them in which it used up its quota and had to wait.
+    pub throttled: u64,
+    /// How long it waited, microseconds, summed over processors.
+    pub throttled_us: u64,
+}
+
+impl Sample {
+    /// One that knows nothing yet.
+    #[must_use]
+    pub const fn unknown(kind: u32, header: Header) -> Self {
+        Self {
+            header,
+            kind,
+            inner: 0,
+            usage_bytes: UNKNOWN,
+            held_bytes: UNKNOWN,
+            limit_bytes: UNKNOWN,
+            swap_bytes: UNKNOWN,
+            swap_limit_bytes: UNKNOWN,
+            memory_some_us: UNKNOWN,
+            memory_full_us: UNKNOWN,
+            io_some_us: UNKNOWN,
+            io_full_us: UNKNOWN,
+            cpu_us: UNKNOWN,
+            quota_us: UNKNOWN,
+            period_us: UNKNOWN,
+            periods: UNKNOWN,
+            throttled: UNKNOWN,
+            throttled_us: UNKNOWN,
+        }
+    }
+}
+
+impl Event for Sample {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+}
