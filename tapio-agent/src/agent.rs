@@ -19,12 +19,13 @@ use self::status::{Observed, Parts, Shared, State};
 use crate::{
     admin::Admin,
     cgroupfs::Files,
+    clock,
     config::{Config, Output},
     enrich::Identity,
     kernel::Kernel,
     metrics::Metrics,
     observer::{self, Anomaly, Built},
-    pipeline::{self, Source, Stage, fold::Fold},
+    pipeline::{self, Sign, Source, Stage, Usual, fold::Fold},
     privileges,
     sink::{
         Sinks, polku,
@@ -36,6 +37,8 @@ use crate::{
 const ENRICH_QUEUE: usize = 4096;
 /// How long an observer that crashed waits before it runs again; doubles up to the second.
 const RESTART: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// How often it is looked whether what is usual has waited long enough.
+const USUAL_TICK: Duration = Duration::from_secs(1);
 /// How often the terminal's status line is renewed.
 const PULSE: Duration = Duration::from_secs(1);
 
@@ -105,9 +108,13 @@ async fn observe(
     let mut stages = JoinSet::new();
     let mut observed = Vec::new();
     let mut supervised = Vec::new();
+    let mut identity = Identity::new(&config);
     for (built, mut parts) in running {
         let ring = parts.loaded.as_mut().map(|loaded| loaded.events()).transpose()?;
         let reader = parts.files.as_mut().map(Files::reader);
+        if let Some(files) = &parts.files {
+            identity = identity.with_past(Arc::clone(&files.past));
+        }
         observed.push(Observed::new(built.name, parts));
         supervised.push((built, Source { ring, reader }));
     }
@@ -122,7 +129,7 @@ async fn observe(
         stages.spawn(supervisor.run(source, fold));
     }
     drop(anomalies);
-    let deliver = tokio::spawn(deliver(queue, Identity::new(&config), Arc::clone(&shared), sinks.clone()));
+    let deliver = tokio::spawn(deliver(queue, identity, Arc::clone(&shared), sinks.clone()));
     if let Some(admin) = admin {
         let mut stopped = stopped.clone();
         let shutdown = async move {
@@ -227,12 +234,29 @@ async fn deliver(
     shared: Arc<Shared>,
     sinks: Sinks,
 ) {
-    while let Some(anomaly) = queue.recv().await {
-        identity.find_all(&anomaly).await;
-        if let Some(occurrence) = pipeline::name(anomaly, &identity, &shared.metrics) {
+    let mut usual = Usual::new(Arc::clone(&shared.metrics));
+    let mut tick = tokio::time::interval(USUAL_TICK);
+    loop {
+        let anomaly = tokio::select! {
+            anomaly = queue.recv() => anomaly,
+            _ = tick.tick() => {
+                usual.over(clock::boot_ns()).for_each(|late| sinks.send(late));
+                continue;
+            }
+        };
+        let Some(mut anomaly) = anomaly else { break };
+        let sign = Sign::of(&anomaly);
+        identity.find_all(&mut anomaly).await;
+        let Some(occurrence) = pipeline::name(anomaly, &identity, &shared.metrics) else { continue };
+        let news = match sign {
+            Some(sign) => usual.admit(sign, occurrence),
+            None => Some(occurrence),
+        };
+        if let Some(occurrence) = news {
             sinks.send(Arc::new(occurrence));
         }
     }
+    usual.over(u64::MAX).for_each(|late| sinks.send(late));
 }
 
 /// Tells the terminal that the agent lives.

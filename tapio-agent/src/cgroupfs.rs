@@ -18,6 +18,7 @@ mod trigger;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant as Clock},
 };
 
@@ -31,6 +32,7 @@ use self::{
     tree::Tree,
     trigger::{Trigger, Waiting},
 };
+use crate::{clock, enrich::memory::Past};
 
 /// Groups that are read before others run.
 const TURN: usize = 64;
@@ -50,6 +52,8 @@ pub struct Files {
     triggers: Vec<Trigger>,
     /// What is there, and what is not.
     pub parts: Vec<Part>,
+    /// What groups with a limit have held.
+    pub past: Arc<Past>,
 }
 
 /// The reader of an observer that looks at control groups. Its records are made as they are asked for.
@@ -58,6 +62,7 @@ pub struct Reader {
     tree: Tree,
     eyes: Eyes,
     triggers: Vec<Waiting>,
+    past: Arc<Past>,
     /// When the next pass begins.
     next: Instant,
     /// When the last one began.
@@ -85,6 +90,7 @@ impl Files {
             eyes: Eyes::new(hierarchy, Node::new(proc_root)),
             triggers: opened.into_iter().flatten().collect(),
             parts,
+            past: Arc::default(),
         }
     }
 
@@ -97,6 +103,7 @@ impl Files {
             tree: self.tree.clone(),
             eyes: self.eyes.clone(),
             triggers,
+            past: Arc::clone(&self.past),
             next: Instant::now(),
             began: Instant::now(),
             spent: Duration::ZERO,
@@ -135,7 +142,11 @@ impl Reader {
         let found = match self.tree.groups().get(at) {
             Some(group) => {
                 self.at = Some(at + 1);
-                self.eyes.group(group)
+                let sample = self.eyes.group(group);
+                if let Some(sample) = &sample {
+                    self.past.note(group.memory_id, sample.header.time_ns, sample.held_bytes);
+                }
+                sample
             }
             None => {
                 self.at = None;
@@ -164,6 +175,7 @@ impl Reader {
         self.began = Instant::now();
         self.tree.update();
         self.eyes.begin();
+        self.past.forget(clock::boot_ns());
         self.spent = start.elapsed();
         self.at = Some(0);
     }

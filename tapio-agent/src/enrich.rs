@@ -1,14 +1,18 @@
 //! Identity: who an anomaly is about. Right, or empty.
 
 pub mod cgroups;
+pub mod memory;
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use lru::LruCache;
 use tapio_common::WHOLE_NODE;
 use tokio::time::Instant;
 
-use self::cgroups::{Cgroups, Lookup};
+use self::{
+    cgroups::{Cgroups, Lookup},
+    memory::Past,
+};
 use crate::{clock, config::Config, observer::Anomaly};
 
 /// Walks over the tree of control groups are at least this far apart: a storm of unknown ones costs one walk.
@@ -29,6 +33,9 @@ pub struct Identity {
     walked_ns: u64,
     /// Groups that were gone when they were asked for. Ids are not used twice, so they stay gone.
     gone: LruCache<u64, ()>,
+    proc_root: PathBuf,
+    /// What groups held, where an observer looks at it.
+    past: Arc<Past>,
 }
 
 impl Identity {
@@ -42,7 +49,15 @@ impl Identity {
             walk_from: Instant::now(),
             walked_ns: 0,
             gone: LruCache::new(MAX_GONE),
+            proc_root: config.proc_root.as_path().to_owned(),
+            past: Arc::default(),
         }
+    }
+
+    /// Knows what groups have held, too.
+    #[must_use]
+    pub fn with_past(self, past: Arc<Past>) -> Self {
+        Self { past, ..self }
     }
 
     /// Makes sure that what can be known of a control group is known, in which something happened at `time_ns` (boot
@@ -69,8 +84,16 @@ impl Identity {
         }
     }
 
-    /// As [`Self::find`], for all that an anomaly names.
-    pub async fn find_all(&mut self, anomaly: &Anomaly) {
+    /// As [`Self::find`], for all that an anomaly names; and adds what is to be said of the group whose memory is full.
+    pub async fn find_all(&mut self, anomaly: &mut Anomaly) {
+        if let Some(full) = anomaly.full {
+            self.find(full, anomaly.time_ns).await;
+            let directory = self.cgroups.directory(full);
+            let more = tokio::task::block_in_place(|| {
+                memory::of(full, anomaly.time_ns, directory.as_deref(), &self.proc_root, &self.past)
+            });
+            anomaly.data.0.extend(more.0);
+        }
         self.find(anomaly.cgroup_id, anomaly.time_ns).await;
         if let Some(actor) = anomaly.actor {
             self.find(actor.cgroup_id, anomaly.time_ns).await;

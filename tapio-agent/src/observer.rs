@@ -77,6 +77,8 @@ pub struct Anomaly {
     pub comm: [u8; 16],
     /// Who had a hand in it.
     pub actor: Option<Actor>,
+    /// The memory cgroup that is full, of which more is to be told.
+    pub full: Option<u64>,
     /// Of whom it is told.
     pub only: Only,
     /// The other side: address and port.
@@ -106,18 +108,21 @@ pub struct Actor {
     pub comm: [u8; 16],
 }
 
-/// Of whom an anomaly is told, which shows when it is named.
+/// Of whom an anomaly is told, and how often, which shows when it is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Only {
     /// Owners.
     pub scope: Scope,
     /// Not where the actor is of the same container or unit.
     pub from_outside: bool,
+    /// Learned in windows of this length how often it comes of an owner; where that is usual, one of a window stands
+    /// for all. `None`: each is news.
+    pub usual_window_ns: Option<u64>,
 }
 
 impl Only {
     /// Whoever it is.
-    pub const ALL: Self = Self { scope: Scope::All, from_outside: false };
+    pub const ALL: Self = Self { scope: Scope::All, from_outside: false, usual_window_ns: None };
 }
 
 crate::setting::choices! {

@@ -1,6 +1,7 @@
 //! An occurrence: an anomaly with identity, the only thing that leaves the node.
 
 mod address;
+mod bytes;
 mod json;
 mod timestamp;
 
@@ -10,6 +11,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use ulid::Ulid;
 
 use address::AddressText;
+pub use bytes::Bytes;
 #[cfg(test)]
 pub(crate) use tests::sample;
 pub use timestamp::Timestamp;
@@ -58,6 +60,8 @@ pub enum Value {
     Text(Cow<'static, str>),
     /// An address.
     Address(IpAddr),
+    /// Several of a kind, each with keys of its own.
+    List(Vec<Data>),
 }
 
 /// What is particular to a type: documented keys, in order.

@@ -1,8 +1,9 @@
-//! The way of an event: record -> judge -> fold -> (queue) -> name -> sinks.
+//! The way of an event: record -> judge -> fold -> (queue) -> name -> usual? -> sinks.
 
 pub mod fold;
 mod scope;
 mod source;
+mod usual;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -12,7 +13,10 @@ use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use self::fold::Fold;
-pub use self::source::Source;
+pub use self::{
+    source::Source,
+    usual::{Sign, Usual},
+};
 use crate::{
     clock,
     enrich::Identity,

@@ -25,6 +25,8 @@ const WALK_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct Group {
     /// As identity knows it.
     pub(super) id: u64,
+    /// As its memory is known: in the hierarchy of the memory controller.
+    pub(super) memory_id: u64,
     /// Below the root of each hierarchy.
     pub(super) path: PathBuf,
     /// Others of these are below it.
@@ -101,8 +103,12 @@ fn walk(hierarchy: &Hierarchy) -> Vec<Group> {
                     above.inner = true;
                 }
                 within = Some(groups.len());
-                let id = id(hierarchy, &path, workload.as_ref(), entry.ino());
-                groups.push(Group { id, path: path.clone(), inner: false });
+                let memory_id = match hierarchy {
+                    Hierarchy::One { .. } => entry.ino() | VERSION_1,
+                    Hierarchy::None | Hierarchy::Two(_) => entry.ino(),
+                };
+                let id = twin(hierarchy, &path, workload.as_ref()).unwrap_or(memory_id);
+                groups.push(Group { id, memory_id, path: path.clone(), inner: false });
             }
             waiting.push(Directory { path, depth: directory.depth + 1, workload, within });
         }
@@ -110,16 +116,13 @@ fn walk(hierarchy: &Hierarchy) -> Vec<Group> {
     groups
 }
 
-/// The id by which the group is named: that of version 2 where it can be had. Beside hierarchies of version 1 the
-/// groups of version 2 tell the truth of containers only.
-fn id(hierarchy: &Hierarchy, path: &Path, workload: Option<&Workload>, ino: u64) -> u64 {
-    let Hierarchy::One { unified, .. } = hierarchy else { return ino };
-    let is_container = workload.is_some_and(|workload| workload.container_id.is_some());
-    let twin = unified.as_ref().filter(|_| is_container).and_then(|root| {
-        let metadata = fs::metadata(root.join(path)).ok()?;
-        Some(std::os::unix::fs::MetadataExt::ino(&metadata))
-    });
-    twin.unwrap_or(ino | VERSION_1)
+/// The id of the same group in the hierarchy of version 2, by which it is named where that is beside those of version
+/// 1. Its groups tell the truth of containers only.
+fn twin(hierarchy: &Hierarchy, path: &Path, workload: Option<&Workload>) -> Option<u64> {
+    let Hierarchy::One { unified: Some(root), .. } = hierarchy else { return None };
+    workload?.container_id.as_ref()?;
+    let metadata = fs::metadata(root.join(path)).ok()?;
+    Some(std::os::unix::fs::MetadataExt::ino(&metadata))
 }
 
 /// Whether a name is that of a directory with one of these controllers: `cpu,cpuacct`.

@@ -63,6 +63,8 @@ struct Mount {
 
 #[derive(Debug)]
 struct Group {
+    /// Below the root of its hierarchy.
+    path: Box<Path>,
     workload: Option<Arc<Workload>>,
     gone: Option<Instant>,
 }
@@ -94,6 +96,14 @@ impl Cgroups {
     #[must_use]
     pub fn mount(&self) -> Option<&Path> {
         self.mount.as_ref().map(|mount| mount.path.as_path())
+    }
+
+    /// Where a group is, or was.
+    #[must_use]
+    pub fn directory(&self, id: u64) -> Option<PathBuf> {
+        let group = self.known.get(&id)?;
+        let root = if id & VERSION_1 == 0 { self.mount() } else { self.memory.as_deref() };
+        root.map(|root| root.join(&group.path))
     }
 
     /// What is known of a group without looking at the hierarchy again.
@@ -165,7 +175,8 @@ impl Cgroups {
     /// Takes in the groups of one hierarchy, whose ids bear a mark. False where not all of them were looked at.
     fn walk_tree(&mut self, root: &Path, mark: u64, here: &mut HashMap<u64, Group>) -> bool {
         let Ok(metadata) = fs::metadata(root) else { return false };
-        here.insert(metadata.ino() | mark, Group { workload: None, gone: None });
+        let whole_host = Group { path: Path::new("").into(), workload: None, gone: None };
+        here.insert(metadata.ino() | mark, whole_host);
         let mut waiting = vec![(root.to_owned(), 0)];
         let mut whole = true;
         while let Some((directory, depth)) = waiting.pop() {
@@ -177,9 +188,9 @@ impl Cgroups {
                     break;
                 }
                 let (path, id) = (entry.path(), entry.ino() | mark);
-                let known = self.known.remove(&id).map(|group| group.workload);
-                let workload = known.unwrap_or_else(|| workload_of(&path, root));
-                here.insert(id, Group { workload, gone: None });
+                let known = self.known.remove(&id);
+                let group = known.unwrap_or_else(|| Group::new(path.strip_prefix(root).unwrap_or(&path)));
+                here.insert(id, Group { gone: None, ..group });
                 waiting.push((path, depth + 1));
             }
         }
@@ -187,9 +198,11 @@ impl Cgroups {
     }
 }
 
-fn workload_of(path: &Path, mount: &Path) -> Option<Arc<Workload>> {
-    let below = path.strip_prefix(mount).ok()?;
-    parse_path(&below.to_string_lossy()).map(Arc::new)
+impl Group {
+    fn new(path: &Path) -> Self {
+        let workload = parse_path(&path.to_string_lossy()).map(Arc::new);
+        Self { path: path.into(), workload, gone: None }
+    }
 }
 
 #[cfg(test)]

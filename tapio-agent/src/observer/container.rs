@@ -2,9 +2,8 @@
 //!
 //! Watches `signal_generate`, `mark_victim` and `sched_process_exit`. Says `container.oom_kill`,
 //! `container.exit_error`, `container.crash` and `container.killed`. The kernel programs find out who sent what and
-//! let through deaths that are news; here they get their type, and ends that are usual are folded.
+//! let through deaths that are news; here they get their type.
 
-mod habit;
 mod message;
 mod settings;
 mod signal;
@@ -12,15 +11,13 @@ mod signal;
 pub use settings::Settings;
 use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kind, origin};
 
-use self::habit::Habits;
-use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only, Scope};
+use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only};
 use crate::occurrence::{Data, Outcome, Severity, Value};
 
 /// The container observer.
 #[derive(Debug)]
 pub struct Container {
-    scope: Scope,
-    habits: Habits,
+    settings: Settings,
 }
 
 /// What the fields of every hook here rest upon.
@@ -85,7 +82,7 @@ impl Observer for Container {
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
-        Self { scope: settings.scope, habits: Habits::new(settings.usual_window.as_ns()) }
+        Self { settings: settings.clone() }
     }
 
     fn kernel_settings(_: &Settings) -> Vec<u8> {
@@ -95,18 +92,11 @@ impl Observer for Container {
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {
         let event: ContainerEvent =
             bytemuck::try_pod_read_unaligned(record).map_err(|_| Malformed::Size(record.len()))?;
-        let anomaly = judge(&event, self.scope)?;
-        if event.kind == kind::EXIT_ERROR {
-            self.habits.admit(anomaly, out);
-        } else {
-            out.push(anomaly);
-        }
+        out.push(judge(&event, &self.settings)?);
         Ok(())
     }
 
-    fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
-        self.habits.tick(now_ns, out);
-    }
+    fn tick(&mut self, _: u64, _: &mut Vec<Anomaly>) {}
 }
 
 /// How it died.
@@ -133,13 +123,13 @@ impl Death {
     }
 }
 
-/// A signal of its own making. One whose origin is not known is taken for that, as others send these hardly ever.
+/// A signal of its own making, or one of which that is not known; then it is not said, either.
 fn is_crash(event: &ContainerEvent) -> bool {
     signal::is_fault(event.signal) && matches!(event.origin, origin::ITSELF | origin::UNKNOWN)
 }
 
 /// An event as an anomaly.
-fn judge(event: &ContainerEvent, scope: Scope) -> Result<Anomaly, Malformed> {
+fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malformed> {
     let death = Death::of(event)?;
     let header = &event.header;
     let (kind, severity, outcome, message): (_, _, _, message::Message) = match death {
@@ -163,7 +153,12 @@ fn judge(event: &ContainerEvent, scope: Scope) -> Result<Anomaly, Malformed> {
             pid: event.actor.pid,
             comm: event.actor.comm.into(),
         }),
-        only: Only { scope, from_outside: matches!(death, Death::Killed | Death::Stopped) },
+        full: (death == Death::OomKill).then_some(event.full.cgroup_id).and_then(known).filter(|id| *id != 0),
+        only: Only {
+            scope: settings.scope,
+            from_outside: matches!(death, Death::Killed | Death::Stopped),
+            usual_window_ns: (death == Death::ExitError).then(|| settings.usual_window.as_ns()),
+        },
         peer: None,
         detail: if death == Death::ExitError { event.status } else { event.signal },
         data: data(event, death),
@@ -209,6 +204,7 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
         }
     }
     if death == Death::Crash {
+        put("origin", if event.origin == origin::ITSELF { "itself" } else { "unknown" }.into());
         if let Some(code) = signal::code(event.signal, event.code as i32) {
             put("code", code.into());
         }

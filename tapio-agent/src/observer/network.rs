@@ -204,6 +204,7 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         pid: header.pid,
         comm: header.comm.into(),
         actor: None,
+        full: None,
         only: Only::ALL,
         peer: Some((address(event.remote), event.remote_port)),
         detail: u32::from(service_port(event)),

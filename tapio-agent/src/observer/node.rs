@@ -135,6 +135,7 @@ fn anomaly(sample: &Sample, kind: &'static str, severity: Severity, message: mes
         pid: 0,
         comm: [0; 16],
         actor: None,
+        full: None,
         only: Only::ALL,
         peer: None,
         detail: 0,

@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use super::{
-    Actor, AddressText, Normal, Occurrence, Outcome, Peer, Process, Severity, Timestamp, Value, Workload,
+    Actor, AddressText, Data, Normal, Occurrence, Outcome, Peer, Process, Severity, Timestamp, Value,
+    Workload,
 };
 
 impl Occurrence {
@@ -40,18 +41,8 @@ impl Occurrence {
             peer.write_json(out);
         }
         if !self.data.is_empty() {
-            out.extend_from_slice(b",\"data\":{");
-            for (nth, (key, value)) in self.data.0.iter().enumerate() {
-                raw(out, if nth > 0 { b",\"" } else { b"\"" }, key);
-                match value {
-                    Value::Number(count) => number(out, b"\":", *count),
-                    Value::Signed(number) => signed(out, b"\":", *number),
-                    Value::Real(ratio) => real(out, b"\":", *ratio),
-                    Value::Text(name) => text(out, b"\":", name),
-                    Value::Address(ip) => address(out, b"\":", *ip),
-                }
-            }
-            out.push(b'}');
+            out.extend_from_slice(b",\"data\":");
+            self.data.write_json(out);
         }
         if let Some(Normal { mean, deviation, unit, samples, ratio }) = self.baseline {
             number(out, b",\"baseline\":{\"mean\":", mean);
@@ -64,6 +55,33 @@ impl Occurrence {
             out.push(b'}');
         }
         number(out, b",\"count\":", self.count);
+        out.push(b'}');
+    }
+}
+
+impl Data {
+    fn write_json(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        for (nth, (key, value)) in self.0.iter().enumerate() {
+            raw(out, if nth > 0 { b",\"" } else { b"\"" }, key);
+            match value {
+                Value::Number(count) => number(out, b"\":", *count),
+                Value::Signed(number) => signed(out, b"\":", *number),
+                Value::Real(ratio) => real(out, b"\":", *ratio),
+                Value::Text(name) => text(out, b"\":", name),
+                Value::Address(ip) => address(out, b"\":", *ip),
+                Value::List(several) => {
+                    out.extend_from_slice(b"\":[");
+                    for (nth, data) in several.iter().enumerate() {
+                        if nth > 0 {
+                            out.push(b',');
+                        }
+                        data.write_json(out);
+                    }
+                    out.push(b']');
+                }
+            }
+        }
         out.push(b'}');
     }
 }

@@ -114,6 +114,7 @@ fn random(rng: &mut fastrand::Rng) -> Occurrence {
         Value::Number(rng.u64(..)),
         Value::Signed(rng.i64(..)),
         Value::Real(rng.f64()),
+        Value::List(vec![Data(vec![("one", 1.into()), ("two", "2".into())]); rng.usize(..3)]),
     ];
     let address = match rng.bool() {
         true => IpAddr::from(rng.u32(..).to_be_bytes()),

@@ -25,7 +25,15 @@ pub struct Fold {
 struct Key {
     owner: Owner,
     /// `None`: the window that the subjects over the limit share.
-    subject: Option<(Option<IpAddr>, u32)>,
+    subject: Option<Subject>,
+}
+
+/// The other side, or who had a hand in it by group and command, and what it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Subject {
+    peer: Option<IpAddr>,
+    actor: Option<(u64, [u8; 16])>,
+    detail: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,7 +109,11 @@ impl Fold {
 
     fn key(&self, anomaly: &Anomaly) -> Key {
         let owner = Owner { kind: anomaly.kind, cgroup_id: anomaly.cgroup_id, comm: anomaly.comm };
-        let subject = (anomaly.peer.map(|(address, _)| address), anomaly.detail);
+        let subject = Subject {
+            peer: anomaly.peer.map(|(address, _)| address),
+            actor: anomaly.actor.map(|actor| (actor.cgroup_id, actor.comm)),
+            detail: anomaly.detail,
+        };
         let key = Key { owner, subject: Some(subject) };
         if self.windows.contains_key(&key) {
             return key;
@@ -144,6 +156,7 @@ mod tests {
             pid: 1,
             comm: [0; 16],
             actor: None,
+            full: None,
             only: crate::observer::Only::ALL,
             peer: Some(([127, 0, 0, 1].into(), port as u16)),
             detail: port,

@@ -61,14 +61,14 @@ mod tests {
             (Scope::Services, [true, true, false, false, true]),
             (Scope::All, [true; 5]),
         ] {
-            let only = Only { scope, from_outside: false };
+            let only = Only { scope, ..Only::ALL };
             assert_eq!(owners.each_ref().map(|owner| is_told(only, owner, None)), told, "{scope}");
         }
     }
 
     #[test]
     fn what_a_workload_does_to_itself_is_its_own() {
-        let only = Only { scope: Scope::All, from_outside: true };
+        let only = Only { from_outside: true, ..Only::ALL };
         assert!(!is_told(only, &container("a"), Some(&container("a"))));
         assert!(!is_told(only, &unit("a.service"), Some(&unit("a.service"))));
         for other in [container("b"), Lookup::Unowned, Lookup::Unknown] {

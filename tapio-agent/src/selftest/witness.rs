@@ -176,9 +176,9 @@ async fn report(
     metrics: Arc<Metrics>,
     reported: mpsc::Sender<Seen>,
 ) {
-    while let Some(anomaly) = queue.recv().await {
+    while let Some(mut anomaly) = queue.recv().await {
         let happened_ns = anomaly.time_ns;
-        identity.find_all(&anomaly).await;
+        identity.find_all(&mut anomaly).await;
         let Some(occurrence) = pipeline::name(anomaly, &identity, &metrics) else { continue };
         let after = Duration::from_nanos(clock::boot_ns().saturating_sub(happened_ns));
         if reported.send(Seen { occurrence, after }).await.is_err() {

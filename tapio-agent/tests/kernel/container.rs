@@ -107,6 +107,10 @@ fn who_asked_for_the_memory_need_not_be_the_victim() {
         .of(&victim)
         .by(&trigger);
     assert_eq!(told.number("oom_score_adj"), 1000);
+    let users = told.list("users");
+    let other = users.iter().find(|user| user["pid"] == trigger.pid()).expect("it holds memory, too");
+    assert_eq!(other["comm"], "trigger");
+    assert!(other["rss_bytes"].as_u64().unwrap() > MIB, "{other}");
     has_full(&told, 100 * MIB, 0);
 }
 
@@ -129,6 +133,27 @@ fn readable(text: &str) -> &str {
 
 fn is_confidential() -> bool {
     fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| text.contains("[confidentiality]"))
+}
+
+#[test]
+fn what_a_group_held_before_is_told() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(100 * MIB);
+    let settings = "observer:\n  node:\n    interval: 1s\n";
+    let tapio = Tapio::start_with(&["--observer=container,node"], settings);
+    let mut hog = Process::start("hog");
+    hog.enter(&cgroup);
+    hog.grow_to(30 * MIB);
+    // Of the passes of the node observer some are in this time.
+    std::thread::sleep(Duration::from_secs(5));
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(|o| o.is_in(&cgroup) && o.kind == "container.oom_kill");
+    let before = told.list("before").iter().map(|look| look["held_bytes"].as_u64().unwrap());
+    let held: Vec<u64> = before.collect();
+    assert!(!held.is_empty() && held.iter().all(|held| (29 * MIB..60 * MIB).contains(held)), "{held:?}");
 }
 
 #[test]
@@ -283,7 +308,6 @@ fn a_segv_from_outside_is_no_crash() {
     // Of two, as the standard library handles the first, finds no fault of its own and lets the next end it.
     killer.kill(11, child.pid());
     std::thread::sleep(Duration::from_millis(100));
-    kill("CONT", child.pid());
     killer.kill_if_there(11, child.pid());
     child.await_death();
 
@@ -377,6 +401,37 @@ fn a_status_of_the_first_process_is_told() {
         let told = tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&main).by_nobody();
         assert_eq!(told.says("meaning", meaning).number("status"), status);
     }
+}
+
+#[test]
+fn a_child_that_is_killed_is_told_and_not_again_as_the_status_of_its_parents() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.begin_script("echo '=> ok'; (sleep 50; exit $?); exit $?");
+    main.await_line("ok");
+    let child = main.await_descendant("sleep");
+    let mut killer = Process::start("killer");
+    killer.kill(9, child);
+    main.await_death();
+
+    tapio.expect_one(of(&cgroup)).is("container.killed").by(&killer).of_pid(child);
+}
+
+#[test]
+fn a_child_that_is_killed_from_within_is_told_as_the_status_of_the_first_process() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.begin_script("sleep 50 & kill -9 $!; wait $!; exit $?");
+    main.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&main);
+    assert_eq!(told.number("status"), 137);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::occurrence::{Occurrence, Workload};
+use crate::occurrence::{Bytes, Occurrence, Value, Workload};
 
 /// Says it, once it is named.
 pub(super) type Message = fn(&Occurrence) -> String;
@@ -13,7 +13,7 @@ pub(super) fn oom_kill(o: &Occurrence) -> String {
     {
         (Some(usage), Some(limit), Some(up)) => {
             let whose = if up > 0 { "a group above it" } else { "its group" };
-            format!(": {whose} used {} of {}", Bytes(usage), Bytes(limit))
+            format!(": {whose} used {} of {}{}", Bytes(usage), Bytes(limit), Earlier(o))
         }
         _ if o.data.text("constraint") == Some("node") => ": the whole node was out of memory".to_owned(),
         _ => String::new(),
@@ -36,7 +36,9 @@ pub(super) fn exit_error(o: &Occurrence) -> String {
 pub(super) fn crash(o: &Occurrence) -> String {
     let code = o.data.text("code").map_or(String::new(), |code| format!(" ({code})"));
     let address = o.data.text("address").map_or(String::new(), |address| format!(" at {address}"));
-    format!("{}: {} crashed with {}{code}{address}{}", o.subject(), Role(o), signal(o), After(o))
+    let how = if o.data.text("origin") == Some("itself") { "crashed with" } else { "died of" };
+    let whose = if how == "died of" { "; whether of its own making is not known" } else { "" };
+    format!("{}: {} {how} {}{code}{address}{}{whose}", o.subject(), Role(o), signal(o), After(o))
 }
 
 pub(super) fn killed(o: &Occurrence) -> String {
@@ -45,6 +47,22 @@ pub(super) fn killed(o: &Occurrence) -> String {
 
 pub(super) fn stopped(o: &Occurrence) -> String {
     format!("{}: {} was killed with {} by {}{}", o.subject(), Role(o), signal(o), Sender(o), Asked(o))
+}
+
+/// ` (20 MiB 5 min before)`
+struct Earlier<'a>(&'a Occurrence);
+
+impl fmt::Display for Earlier<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Value::List(looks)) = self.0.data.get("before") else { return Ok(()) };
+        let first = looks.first().and_then(|look| look.number("held_bytes").zip(look.number("seconds_ago")));
+        match first {
+            Some((held, seconds)) if seconds > 0 => {
+                write!(f, " ({} {} before)", Bytes(held), Millis(seconds * 1000))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn signal(o: &Occurrence) -> &str {
@@ -126,19 +144,6 @@ impl fmt::Display for Millis {
             ms @ 120_000..7_200_000 => write!(f, "{} min", ms / 60_000),
             ms @ 7_200_000..172_800_000 => write!(f, "{} h", ms / 3_600_000),
             ms => write!(f, "{} days", ms / 86_400_000),
-        }
-    }
-}
-
-/// Bytes in the unit that limits are given in.
-struct Bytes(u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            bytes @ 0..1_048_576 => write!(f, "{} KiB", bytes >> 10),
-            bytes @ 1_048_576..10_737_418_240 => write!(f, "{} MiB", bytes >> 20),
-            bytes => write!(f, "{} GiB", bytes >> 30),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::occurrence::Occurrence;
+use crate::occurrence::{Bytes, Occurrence};
 
 /// Says it, once it is named.
 pub(super) type Message = fn(&Occurrence) -> String;
@@ -88,23 +88,6 @@ impl fmt::Display for Waits<'_> {
             write!(f, " ({full} % with nothing else to do)")?;
         }
         write!(f, ", normally {} %", normally(o))
-    }
-}
-
-/// Bytes in the unit that people would use.
-struct Bytes(u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const KIB: f64 = 1024.0;
-        let (value, unit) = match self.0 as f64 {
-            b if b < KIB => (b, "B"),
-            b if b < KIB * KIB => (b / KIB, "KiB"),
-            b if b < KIB * KIB * KIB => (b / KIB / KIB, "MiB"),
-            b => (b / KIB / KIB / KIB, "GiB"),
-        };
-        let places = usize::from(value < 9.95 && unit != "B");
-        write!(f, "{value:.places$} {unit}")
     }
 }
 

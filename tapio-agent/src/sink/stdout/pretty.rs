@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io::Write as _};
 
 use super::Pulse;
-use crate::occurrence::{Actor, Normal, Occurrence, Severity, Timestamp, Value};
+use crate::occurrence::{Actor, Bytes, Data, Normal, Occurrence, Severity, Timestamp, Value};
 
 const RESET: &str = "\x1b[0m";
 const DIM: &str = "\x1b[2m";
@@ -103,13 +103,23 @@ fn facts(occurrence: &Occurrence) -> String {
 
 /// `rtt 41 ms` for `rtt_us: 41000`.
 fn fact(key: &str, value: &Value) -> String {
-    match (value, key.strip_suffix("_us")) {
-        (Value::Number(us), Some(name)) => format!("{} {}", name.replace('_', " "), duration(*us)),
-        (Value::Number(number), None) => format!("{} {number}", key.replace('_', " ")),
-        (Value::Signed(number), _) => format!("{} {number}", key.replace('_', " ")),
-        (Value::Real(real), _) => format!("{} {real:.2}", key.replace('_', " ")),
-        (Value::Address(address), _) => format!("{} {address}", key.replace('_', " ")),
-        (Value::Text(text), _) => format!("{} {text}", key.replace('_', " ")),
+    let unit = ["us", "bytes"].into_iter().find(|unit| key.ends_with(&format!("_{unit}")));
+    let name = key.strip_suffix(unit.unwrap_or_default()).unwrap_or(key).replace('_', " ");
+    let name = name.trim_end();
+    match (value, unit) {
+        (Value::Number(us), Some("us")) => format!("{name} {}", duration(*us)),
+        (Value::Number(bytes), Some(_)) => format!("{name} {}", Bytes(*bytes)),
+        (Value::Number(number), None) => format!("{name} {number}"),
+        (Value::Signed(number), _) => format!("{name} {number}"),
+        (Value::Real(real), _) => format!("{name} {real:.2}"),
+        (Value::Address(address), _) => format!("{name} {address}"),
+        (Value::Text(text), _) => format!("{name} {text}"),
+        (Value::List(several), _) => {
+            let facts = |data: &Data| {
+                data.0.iter().map(|(key, value)| fact(key, value)).collect::<Vec<_>>().join(" ")
+            };
+            format!("{name}: {}", several.iter().map(facts).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -103,6 +103,11 @@ impl Occurrence {
         self
     }
 
+    /// A list of its data; empty where there is none.
+    pub(crate) fn list(&self, key: &str) -> &[Value] {
+        self.json["data"][key].as_array().map_or(&[], Vec::as_slice)
+    }
+
     #[track_caller]
     pub(crate) fn severe(self, severity: &str) -> Self {
         assert_eq!(self.json["severity"], severity, "{}", self.json);

@@ -231,6 +231,21 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Waits until its only child, or that one's, has this name, and gives its process id.
+    pub(crate) fn await_descendant(&self, comm: &str) -> u32 {
+        for _ in 0..500 {
+            let mut descendants = std::iter::successors(child_of(self.pid), |pid| child_of(*pid));
+            let has_name = |pid: &u32| {
+                std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == comm)
+            };
+            if let Some(pid) = descendants.find(has_name) {
+                return pid;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{} has no descendant {comm}", self.comm)
+    }
+
     /// Waits for a line of a script.
     pub(crate) fn await_line(&mut self, line: &str) {
         assert_eq!(self.answer(), line);

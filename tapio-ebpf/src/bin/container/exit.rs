@@ -18,6 +18,11 @@ const MAX_TOLD: u32 = 4096;
 #[map]
 static TOLD: LruHashMap<Death, u8> = LruHashMap::with_max_entries(MAX_TOLD, 0);
 
+/// What [`TOLD`] holds: it was told itself.
+const ITSELF: u8 = 0;
+/// It was told with another, whose memory it shares.
+const WITH_ANOTHER: u8 = 1;
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Death {
@@ -38,7 +43,61 @@ const ORDERLY: u32 = 1 << SIGHUP | 1 << SIGINT | 1 << SIGQUIT | 1 << SIGPIPE | 1
 pub(crate) fn is_first_to_tell(tgid: u32, started_ns: u64) -> bool {
     let death = Death { started_ns, tgid: u64::from(tgid) };
     // Whoever puts it in first. A map without room drops the oldest.
-    TOLD.insert(&death, 0, u64::from(BPF_NOEXIST)).is_ok()
+    TOLD.insert(&death, ITSELF, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+/// As [`is_first_to_tell`], by the kernel's word: that also makes one that was a part of another a victim of its own.
+#[inline(always)]
+pub(crate) fn is_first_to_confirm(tgid: u32, started_ns: u64) -> bool {
+    let death = Death { started_ns, tgid: u64::from(tgid) };
+    let Some(told) = TOLD.get_ptr_mut(&death) else { return is_first_to_tell(tgid, started_ns) };
+    // SAFETY: a map value.
+    unsafe { core::mem::replace(&mut *told, ITSELF) == WITH_ANOTHER }
+}
+
+/// The end of a process will be that of another, which is told.
+#[inline(always)]
+pub(crate) fn is_part_of_another(tgid: u32, started_ns: u64) {
+    let death = Death { started_ns, tgid: u64::from(tgid) };
+    // One that was told already stays so.
+    let _ = TOLD.insert(&death, WITH_ANOTHER, u64::from(BPF_NOEXIST));
+}
+
+/// Processes of which a child was killed, and how that was: many end then with status 128 + its signal.
+#[map]
+static BEREFT: LruHashMap<u32, Bereft> = LruHashMap::with_max_entries(MAX_TOLD, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Bereft {
+    /// Of the process: its id may be used again.
+    started_ns: u64,
+    at_ns: u64,
+    signal: u64,
+}
+
+/// A status of 128 + n after this is no longer that of a child that was killed with n: 10 s.
+const BEREFT_NS: u64 = 10_000_000_000;
+
+/// Takes down that a parent's child was killed.
+#[inline(always)]
+fn bereave(parent: Task, signal: u32) {
+    let bereft =
+        Bereft { started_ns: parent.leader().started_ns(), at_ns: now_ns(), signal: u64::from(signal) };
+    // Without room the parent's end is told, too.
+    let _ = BEREFT.insert(&parent.tgid(), bereft, 0);
+}
+
+/// Whether a process that ends with this status says by it that a child of it was killed.
+#[inline(always)]
+fn passes_on(task: Task, status: u32) -> bool {
+    let tgid = task.tgid();
+    let Some(bereft) = BEREFT.get_ptr(&tgid) else { return false };
+    // SAFETY: a map value.
+    let bereft = unsafe { &*bereft };
+    bereft.started_ns == task.leader().started_ns()
+        && u64::from(status) == 128 + bereft.signal
+        && now_ns().wrapping_sub(bereft.at_ns) < BEREFT_NS
 }
 
 pub(crate) fn ended(task: *const u8) {
@@ -58,6 +117,11 @@ pub(crate) fn ended(task: *const u8) {
     }
     let flags = task.flags();
     let is_main = flags & (flag::INIT | flag::SESSION_OF_HOST) != 0;
+    let status = (code >> 8) & 0xff;
+    if signal == 0 && status > 128 && passes_on(task, status) {
+        bereave(task.parent(), status - 128);
+        return run.normal();
+    }
     if signal == 0 && !is_main {
         return run.normal();
     }
@@ -86,6 +150,10 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
         && status == 128 + fate.asked_signal
     {
         return run.normal();
+    }
+    // What is done within a group is told of its main process only.
+    if signal != 0 && !fate.is_some_and(|fate| fate.is_from_within(task.cgroup_id())) {
+        bereave(task.parent(), signal);
     }
     if !is_first_to_tell(tgid, started_ns) {
         return run.normal();

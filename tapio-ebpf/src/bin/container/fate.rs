@@ -4,7 +4,10 @@ use aya_ebpf::{macros::map, maps::LruHashMap};
 use tapio_common::container::{self as fields, Actor, UNKNOWN, origin, program};
 use tapio_ebpf::{Current, Run, is_absent, now_ns};
 
-use crate::{AGENT, OFFSETS, constant, memory, task::Task};
+use crate::{
+    AGENT, OFFSETS, constant, memory,
+    task::{Task, current_memory_group},
+};
 
 /// `TRACE_SIGNAL_DELIVERED`, include/trace/events/signal.h. Others are ignored, or wait already.
 pub(crate) const DELIVERED: i32 = 0;
@@ -93,7 +96,13 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
     let task = Task(task);
     let current = Current::get(&constant(&AGENT));
     let tgid = task.tgid();
-    let actor = Actor { cgroup_id: current.cgroup_id, pid: current.pid, reserved: 0, comm: current.comm };
+    let own = if task.is_beside_version_1() { current_memory_group() } else { None };
+    let actor = Actor {
+        cgroup_id: own.unwrap_or(current.cgroup_id),
+        pid: current.pid,
+        reserved: 0,
+        comm: current.comm,
+    };
     if signal == SIGKILL && info as u64 == SEND_SIG_PRIV {
         memory::suspected(task, &actor);
     }
@@ -136,6 +145,12 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
 }
 
 impl Fate {
+    /// Whether a process of the same group sent it.
+    #[inline(always)]
+    pub(crate) fn is_from_within(&self, cgroup_id: u64) -> bool {
+        self.origin == origin::PROCESS && self.actor.cgroup_id == cgroup_id
+    }
+
     /// Whether a later signal to the same process changes nothing: nothing comes after SIGKILL, nothing comes of one
     /// that is ignored, and one that a process sends to itself again is how a handler passes a fault on.
     #[inline(always)]

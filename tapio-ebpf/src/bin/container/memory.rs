@@ -13,8 +13,7 @@ use tapio_common::{
 use tapio_ebpf::{Run, is_absent, load, now_ns};
 
 use crate::{
-    OFFSETS, PAGE_BYTES, constant,
-    exit::is_first_to_tell,
+    OFFSETS, PAGE_BYTES, constant, exit,
     fate::SIGKILL,
     task::{Task, id},
 };
@@ -36,7 +35,11 @@ struct Suspect {
     by: u64,
     /// The victim, as older kernels name it: its thread, and as later ones do: its address.
     thread: u32,
+    /// It was confirmed, or is part of one that was.
+    told: u32,
     address: u64,
+    /// Address of its memory.
+    memory: u64,
     event: ContainerEvent,
 }
 
@@ -46,7 +49,14 @@ pub(crate) fn suspected(task: Task, actor: &Actor) {
     let Some(suspect) = SUSPECT.get_ptr_mut(0) else { return };
     // SAFETY: a map value of this CPU; an interrupt that kills, too, overwrites it, and neither is confirmed.
     let suspect = unsafe { &mut *suspect };
-    suspect.by = bpf_get_current_pid_tgid();
+    let by = bpf_get_current_pid_tgid();
+    let memory = task.mm() as u64;
+    // Right after the victim those are killed that have the same memory: they are part of it.
+    let is_part = suspect.told != 0 && suspect.by == by && suspect.memory == memory;
+    if is_part {
+        exit::is_part_of_another(task.tgid(), task.leader().started_ns());
+    }
+    (suspect.by, suspect.told, suspect.memory) = (by, u32::from(is_part), memory);
     suspect.thread = task.pid();
     suspect.address = task.0 as u64;
     let leader = task.leader();
@@ -79,11 +89,11 @@ pub(crate) fn confirmed(victim: u64) {
     if suspect.by != bpf_get_current_pid_tgid() {
         return run.normal();
     }
-    suspect.by = 0;
     if !suspect.is(victim) {
         return run.normal();
     }
-    if !is_first_to_tell(suspect.event.header.pid, suspect.event.started_ns) {
+    suspect.told = 1;
+    if !exit::is_first_to_confirm(suspect.event.header.pid, suspect.event.started_ns) {
         return run.normal();
     }
     run.emit(|event: &mut ContainerEvent| *event = suspect.event);

@@ -1,12 +1,13 @@
 //! What is read of a task.
 
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tapio_common::{
     Comm, VERSION_1,
     container::{self as fields, flag},
 };
 use tapio_ebpf::{is_absent, load};
 
-use crate::OFFSETS;
+use crate::{OFFSETS, memory::read};
 
 /// `SIGNAL_GROUP_EXIT`, include/linux/sched/signal.h: all threads of the group end.
 const GROUP_EXIT: u32 = 4;
@@ -110,6 +111,12 @@ impl Task {
         Self(unsafe { load(self.pid_namespace(), &OFFSETS[fields::REAPER]) })
     }
 
+    /// Who awaits its end.
+    #[inline(always)]
+    pub(crate) fn parent(self) -> Self {
+        Self(self.load(fields::PARENT))
+    }
+
     /// Bits of [`flag`].
     #[inline(always)]
     pub(crate) fn flags(self) -> u32 {
@@ -121,29 +128,43 @@ impl Task {
         if self.shared::<u32>(fields::SESSION_LEADER) == 0 {
             return 0;
         }
-        let parent = Self(self.load(fields::PARENT));
-        if parent.tgid() == 1 { flag::SESSION_OF_HOST } else { 0 }
+        if self.parent().tgid() == 1 { flag::SESSION_OF_HOST } else { 0 }
     }
 
     /// Its group in the hierarchy of version 2; in that of the memory controller, where that has its own.
     #[inline(always)]
     pub(crate) fn cgroup_id(self) -> u64 {
-        let groups: *const u8 = self.load(fields::CGROUPS);
-        // SAFETY: typed pointers and offsets of their fields.
-        let unified: *const u8 = unsafe { load(groups, &OFFSETS[fields::CGROUP]) };
-        if !is_absent(&OFFSETS[fields::MEMORY_CSS]) {
-            // SAFETY: as above.
-            let memory: *const u8 = unsafe {
-                let css: *const u8 = load(groups, &OFFSETS[fields::MEMORY_CSS]);
-                load(css, &OFFSETS[fields::CSS_CGROUP])
-            };
-            // SAFETY: as above.
+        let unified = self.unified();
+        if let Some(memory) = self.memory_group() {
+            // SAFETY: a typed pointer and an offset of its fields.
             let level: u32 = unsafe { load(memory, &OFFSETS[fields::CGROUP_LEVEL]) };
             if level != 0 && root(memory) != root(unified) {
                 return id(memory) | VERSION_1;
             }
         }
         id(unified)
+    }
+
+    /// Whether the memory controller has a hierarchy of its own.
+    #[inline(always)]
+    pub(crate) fn is_beside_version_1(self) -> bool {
+        self.memory_group().is_some_and(|memory| root(memory) != root(self.unified()))
+    }
+
+    #[inline(always)]
+    fn unified(self) -> *const u8 {
+        let groups: *const u8 = self.load(fields::CGROUPS);
+        // SAFETY: a typed pointer and an offset of its fields.
+        unsafe { load(groups, &OFFSETS[fields::CGROUP]) }
+    }
+
+    #[inline(always)]
+    fn memory_group(self) -> Option<*const u8> {
+        if is_absent(&OFFSETS[fields::MEMORY_CSS]) {
+            return None;
+        }
+        // SAFETY: a typed pointer and an offset of its fields.
+        Some(unsafe { load(self.memory_css(), &OFFSETS[fields::CSS_CGROUP]) })
     }
 
     /// The group that the memory controller has for it.
@@ -153,6 +174,25 @@ impl Task {
         // SAFETY: a typed pointer and an offset of its fields.
         unsafe { load(groups, &OFFSETS[fields::MEMORY_CSS]) }
     }
+}
+
+/// The group of the running task in the hierarchy that the memory controller has for itself; `None` where that is its
+/// root, or helpers are forbidden. By a helper, since the running task has a type from kernel 5.11 on only.
+#[inline(always)]
+pub(crate) fn current_memory_group() -> Option<u64> {
+    if is_absent(&OFFSETS[fields::SI_CODE]) || is_absent(&OFFSETS[fields::MEMORY_CSS]) {
+        return None;
+    }
+    // SAFETY: it has no arguments.
+    let task = unsafe { bpf_get_current_task() } as *const u8;
+    let groups: *const u8 = read(task, fields::CGROUPS)?;
+    let css: *const u8 = read(groups, fields::MEMORY_CSS)?;
+    let group: *const u8 = read(css, fields::CSS_CGROUP)?;
+    if read::<u32>(group, fields::CGROUP_LEVEL)? == 0 {
+        return None;
+    }
+    let node: *const u8 = read(group, fields::CGROUP_KN)?;
+    Some(read::<u64>(node, fields::KN_ID)? | VERSION_1)
 }
 
 /// The hierarchy of a cgroup, as its address.

@@ -1,0 +1,208 @@
+//! The memory of a control group when one of its processes is killed for want of it: who else holds most, and how
+//! it came to that.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tapio_common::node::UNKNOWN;
+
+use crate::occurrence::{Data, Value};
+
+/// How far looks are apart that are kept.
+const STEP_NS: u64 = 30_000_000_000;
+/// How many are kept, the latest included: five minutes.
+const LOOKS: usize = 11;
+/// Of a group that has not been looked at for so long nothing is known any more.
+const FORGET_NS: u64 = 60_000_000_000;
+
+/// Who hold most, told of a group.
+const USERS: usize = 5;
+/// A group with more processes is not looked through, nor one with more groups in it.
+const MAX_PROCESSES: usize = 2048;
+const MAX_GROUPS: usize = 256;
+
+/// What groups with a limit have held: written by who reads their files, read when one is full.
+#[derive(Debug, Default)]
+pub struct Past(Mutex<HashMap<u64, VecDeque<Look>>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    time_ns: u64,
+    held_bytes: u64,
+}
+
+/// A process and what it holds.
+struct User {
+    pid: u32,
+    comm: String,
+    rss_bytes: u64,
+}
+
+impl Past {
+    /// Takes down what a group held, by its id in the hierarchy of the memory controller.
+    pub fn note(&self, id: u64, time_ns: u64, held_bytes: u64) {
+        if held_bytes == UNKNOWN {
+            return;
+        }
+        let look = Look { time_ns, held_bytes };
+        let mut groups = self.groups();
+        let looks = groups.entry(id).or_default();
+        let step = time_ns / STEP_NS;
+        match looks.back_mut() {
+            Some(last) if last.time_ns / STEP_NS == step => *last = look,
+            _ => looks.push_back(look),
+        }
+        if looks.len() > LOOKS {
+            looks.pop_front();
+        }
+    }
+
+    /// Forgets groups that are no longer looked at.
+    pub fn forget(&self, now_ns: u64) {
+        let is_new = |look: &Look| now_ns.saturating_sub(look.time_ns) < FORGET_NS;
+        self.groups().retain(|_, looks| looks.back().is_some_and(is_new));
+    }
+
+    /// What it held before `time_ns`, the latest last.
+    fn before(&self, id: u64, time_ns: u64) -> Option<Value> {
+        let groups = self.groups();
+        let look = |look: &Look| {
+            let seconds_ago = time_ns.saturating_sub(look.time_ns) / 1_000_000_000;
+            Data(vec![("seconds_ago", seconds_ago.into()), ("held_bytes", look.held_bytes.into())])
+        };
+        let looks: Vec<Data> = groups.get(&id)?.iter().filter(|l| l.time_ns < time_ns).map(look).collect();
+        (!looks.is_empty()).then_some(Value::List(looks))
+    }
+
+    fn groups(&self) -> MutexGuard<'_, HashMap<u64, VecDeque<Look>>> {
+        // Whoever panicked left whole looks behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What there is to say of a group, of which one may have vanished and the other not be known.
+pub(super) fn of(id: u64, time_ns: u64, directory: Option<&Path>, proc_root: &Path, past: &Past) -> Data {
+    let users = directory.and_then(|directory| users(directory, proc_root)).map(Value::List);
+    let before = past.before(id, time_ns);
+    Data(users.map(|users| ("users", users)).into_iter().chain(before.map(|b| ("before", b))).collect())
+}
+
+/// The processes in a group and those below it that hold most. `None` where some of them cannot be seen: then it is
+/// not known who they are.
+fn users(directory: &Path, proc_root: &Path) -> Option<Vec<Data>> {
+    let page_bytes = rustix::param::page_size() as u64;
+    let mut users: Vec<User> = processes(directory)?
+        .into_iter()
+        // One that has ended holds nothing.
+        .filter_map(|pid| user(&proc_root.join(pid.to_string()), pid, page_bytes))
+        .collect();
+    users.sort_by_key(|user| std::cmp::Reverse(user.rss_bytes));
+    users.truncate(USERS);
+    let data = |user: User| {
+        let comm = Value::Text(user.comm.into());
+        Data(vec![("pid", u64::from(user.pid).into()), ("comm", comm), ("rss_bytes", user.rss_bytes.into())])
+    };
+    (!users.is_empty()).then(|| users.into_iter().map(data).collect())
+}
+
+fn user(process: &Path, pid: u32, page_bytes: u64) -> Option<User> {
+    let statm = fs::read_to_string(process.join("statm")).ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let comm = fs::read(process.join("comm")).ok()?;
+    let comm = String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned();
+    Some(User { pid, comm, rss_bytes: pages.checked_mul(page_bytes)? }).filter(|user| user.rss_bytes > 0)
+}
+
+/// The processes in a group and those below.
+fn processes(directory: &Path) -> Option<Vec<u32>> {
+    let mut processes = Vec::new();
+    let mut waiting = vec![PathBuf::from(directory)];
+    let mut groups = 0;
+    while let Some(group) = waiting.pop() {
+        groups += 1;
+        // Those below may vanish meanwhile.
+        let Ok(text) = fs::read_to_string(group.join("cgroup.procs")) else {
+            if groups == 1 { return None } else { continue }
+        };
+        for line in text.lines() {
+            // 0: one that this pid namespace does not see.
+            let pid = line.parse().ok().filter(|pid| *pid != 0)?;
+            processes.push(pid);
+        }
+        let below = fs::read_dir(&group).into_iter().flatten().flatten();
+        waiting.extend(below.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
+        if processes.len() > MAX_PROCESSES || groups + waiting.len() > MAX_GROUPS {
+            return None;
+        }
+    }
+    Some(processes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn process(proc_root: &Path, pid: u32, comm: &[u8], pages: &str) {
+        let process = proc_root.join(pid.to_string());
+        fs::create_dir(&process).unwrap();
+        fs::write(process.join("comm"), comm).unwrap();
+        fs::write(process.join("statm"), pages).unwrap();
+    }
+
+    #[test]
+    fn who_hold_most_come_first_and_from_groups_below_too() {
+        let tree = tempfile::tempdir().unwrap();
+        let group = tree.path().join("group");
+        fs::create_dir_all(group.join("below")).unwrap();
+        fs::write(group.join("cgroup.procs"), "1\n2\n3\n4\n5\n6\n7\n9\n").unwrap();
+        fs::write(group.join("below/cgroup.procs"), "8\n").unwrap();
+        for pid in 1..=6 {
+            process(tree.path(), pid, b"small\n", &format!("100 {pid} 0"));
+        }
+        process(tree.path(), 7, b"garbage\n", "no numbers");
+        process(tree.path(), 8, b"od\xffd\n", "100 50 0");
+        let users = users(&group, tree.path()).unwrap();
+        assert_eq!(users.len(), USERS, "and one has ended");
+        let page_bytes = rustix::param::page_size() as u64;
+        assert_eq!(users[0].text("comm"), Some("od\u{fffd}d"));
+        assert_eq!((users[0].number("pid"), users[0].number("rss_bytes")), (Some(8), Some(50 * page_bytes)));
+        assert_eq!(users[1].number("pid"), Some(6));
+    }
+
+    #[test]
+    fn whom_one_cannot_see_might_hold_most() {
+        let tree = tempfile::tempdir().unwrap();
+        process(tree.path(), 5, b"seen\n", "100 50 0");
+        for text in ["5\n0\n", "5\nx\n"] {
+            fs::write(tree.path().join("cgroup.procs"), text).unwrap();
+            assert!(users(tree.path(), tree.path()).is_none(), "{text:?}");
+        }
+        assert!(users(&tree.path().join("vanished"), tree.path()).is_none());
+    }
+
+    #[test]
+    fn looks_are_thirty_seconds_apart_and_the_latest() {
+        let past = Past::default();
+        for second in 0..1000 {
+            past.note(7, second * SECOND, second);
+        }
+        past.note(7, 1001 * SECOND, UNKNOWN);
+        let Some(Value::List(looks)) = past.before(7, 1000 * SECOND) else { panic!("nothing is known") };
+        assert_eq!(looks.len(), LOOKS);
+        assert_eq!(
+            (looks[0].number("seconds_ago"), looks[0].number("held_bytes")),
+            (Some(1000 - 719), Some(719))
+        );
+        assert_eq!(looks[LOOKS - 1].number("held_bytes"), Some(999));
+        assert!(past.before(8, 1000 * SECOND).is_none(), "another");
+        assert!(past.before(7, 0).is_none(), "nothing was before");
+        past.forget(1100 * SECOND);
+        assert!(past.before(7, 1000 * SECOND).is_none());
+    }
+}

@@ -1,0 +1,253 @@
+//! What is usual: how often something comes of one owner is learned, and where that is within it, one occurrence
+//! stands for all in a window.
+
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+
+use lru::LruCache;
+use tapio_common::baseline::{Baseline, Limits, Verdict};
+
+use crate::{
+    metrics::Metrics,
+    observer::Anomaly,
+    occurrence::{Occurrence, Workload},
+};
+
+/// Habits that are told apart; the one not used for longest makes room, and is learned anew.
+const MAX_HABITS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// Windows with nothing in them after which a habit is over: what comes once a week is none.
+const MAX_IDLE_WINDOWS: u64 = 144;
+
+/// How many come in a window. One more or less is never abnormal.
+const LIMITS: Limits = Limits { floor: 1, min_samples: 6, ..Limits::DEFAULT };
+
+/// The habits of all owners.
+#[derive(Debug)]
+pub struct Usual {
+    metrics: Arc<Metrics>,
+    known: LruCache<Key, Habit>,
+    /// What is usual, and waits for the end of its window.
+    waiting: HashMap<Key, Waiting>,
+}
+
+/// What an occurrence has for this before it is named.
+#[derive(Clone, Copy, Debug)]
+pub struct Sign {
+    window_ns: u64,
+    time_ns: u64,
+    detail: u32,
+}
+
+/// Not the control group: what is started again has another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    kind: &'static str,
+    owner: Owner,
+    comm: String,
+    detail: u32,
+}
+
+/// Whose habit it is: of the widest that is certain to be the same again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    /// Namespace, kind and name of the owner, container.
+    Named([Option<String>; 4]),
+    Pod(String),
+    Unit(String),
+    Container(String),
+}
+
+#[derive(Debug)]
+struct Habit {
+    /// How many come in a window.
+    past: Baseline,
+    window_ns: u64,
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    until_ns: u64,
+    occurrence: Occurrence,
+}
+
+impl Sign {
+    /// `None` where each is news.
+    #[must_use]
+    pub fn of(anomaly: &Anomaly) -> Option<Self> {
+        let window_ns = anomaly.only.usual_window_ns?;
+        Some(Self { window_ns, time_ns: anomaly.time_ns, detail: anomaly.detail })
+    }
+}
+
+impl Usual {
+    /// One that has seen nothing.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, known: LruCache::new(MAX_HABITS), waiting: HashMap::new() }
+    }
+
+    /// Gives an occurrence back that is not usual, and keeps one that is until its window is over.
+    pub fn admit(&mut self, sign: Sign, occurrence: Occurrence) -> Option<Occurrence> {
+        let Some(owner) = occurrence.workload.as_deref().and_then(Owner::of) else {
+            return Some(occurrence);
+        };
+        let comm = occurrence.process.as_ref().map_or_else(String::new, |process| process.comm.clone());
+        let key = Key { kind: occurrence.kind, owner, comm, detail: sign.detail };
+        let habit = self.known.get_or_insert_mut_ref(&key, || Habit {
+            past: Baseline::default(),
+            window_ns: sign.time_ns,
+            count: 0,
+        });
+        habit.close(sign.time_ns, sign.window_ns);
+        habit.count = habit.count.saturating_add(occurrence.count);
+        // Judged on a copy: a window teaches once, when it is over.
+        let verdict = { habit.past }.observe(habit.count, sign.time_ns, &LIMITS);
+        if verdict != Verdict::Normal {
+            return Some(occurrence);
+        }
+        if let Some(waits) = self.waiting.get_mut(&key) {
+            let observer = key.kind.split('.').next().unwrap_or_default();
+            self.metrics.folded(observer, occurrence.count);
+            waits.occurrence.count = waits.occurrence.count.saturating_add(occurrence.count);
+        } else if self.waiting.len() < MAX_HABITS.get() {
+            let until_ns = sign.time_ns.saturating_add(sign.window_ns);
+            self.waiting.insert(key, Waiting { until_ns, occurrence });
+        } else {
+            return Some(occurrence);
+        }
+        None
+    }
+
+    /// What has waited for the end of its window; all of it at `u64::MAX`.
+    pub fn over(&mut self, now_ns: u64) -> impl Iterator<Item = Arc<Occurrence>> {
+        let over = self.waiting.extract_if(move |_, waits| now_ns >= waits.until_ns);
+        over.map(|(_, waits)| Arc::new(waits.occurrence))
+    }
+}
+
+impl Owner {
+    fn of(workload: &Workload) -> Option<Self> {
+        if workload.owner.is_some() {
+            let Workload { namespace, owner_kind, owner, container, .. } = workload.clone();
+            return Some(Self::Named([namespace, owner_kind, owner, container]));
+        }
+        let pod = workload.pod_uid.clone().map(Self::Pod);
+        let unit = workload.unit.clone().map(Self::Unit);
+        pod.or(unit).or_else(|| workload.container_id.clone().map(Self::Container))
+    }
+}
+
+impl Habit {
+    /// Learns from the windows that are over.
+    fn close(&mut self, now_ns: u64, window_ns: u64) {
+        let over = now_ns.saturating_sub(self.window_ns) / window_ns.max(1);
+        if over == 0 {
+            return;
+        }
+        if over > MAX_IDLE_WINDOWS {
+            *self = Self { past: Baseline::default(), window_ns: now_ns, count: 0 };
+            return;
+        }
+        self.past.observe(self.count, self.window_ns, &LIMITS);
+        for _ in 1..over {
+            self.past.observe(0, self.window_ns, &LIMITS);
+        }
+        self.window_ns = self.window_ns.saturating_add(over.saturating_mul(window_ns));
+        self.count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::occurrence::{Process, sample};
+
+    const SECOND: u64 = 1_000_000_000;
+    const WINDOW: u64 = 600 * SECOND;
+
+    fn end_of(owner: &str, time_ns: u64, status: u32) -> (Sign, Occurrence) {
+        let workload = Workload {
+            namespace: Some("shop".to_owned()),
+            owner: Some(owner.to_owned()),
+            container_id: Some(time_ns.to_string()),
+            ..Workload::default()
+        };
+        let process = Process { pid: time_ns as u32, comm: "batch-job".to_owned() };
+        let occurrence = Occurrence {
+            kind: "container.exit_error",
+            workload: Some(Arc::new(workload)),
+            process: Some(process),
+            count: 1,
+            ..sample()
+        };
+        (Sign { window_ns: WINDOW, time_ns, detail: status }, occurrence)
+    }
+
+    /// One end a minute for so many minutes; how many were told at once, and how many in all.
+    fn a_day(usual: &mut Usual, from: u64, minutes: u64) -> (usize, u64) {
+        let (mut told, mut count) = (0, 0);
+        for minute in 0..minutes {
+            let now = (from + minute) * 60 * SECOND;
+            let (sign, end) = end_of("report", now, 1);
+            if let Some(end) = usual.admit(sign, end) {
+                told += 1;
+                count += end.count;
+            }
+            count += usual.over(now).map(|late| late.count).sum::<u64>();
+        }
+        (told, count)
+    }
+
+    fn is_told(usual: &mut Usual, (sign, occurrence): (Sign, Occurrence)) -> bool {
+        usual.admit(sign, occurrence).is_some()
+    }
+
+    #[test]
+    fn a_job_that_fails_all_day_is_told_until_that_is_usual_and_each_is_counted() {
+        let mut usual = Usual::new(Arc::default());
+        let (told, count) = a_day(&mut usual, 1, 60);
+        assert_eq!((told, count), (60, 60), "the first hour is news");
+        let (told, count) = a_day(&mut usual, 61, 600);
+        let rest: u64 = usual.over(u64::MAX).map(|late| late.count).sum();
+        assert_eq!(told, 0);
+        assert_eq!(count + rest, 600, "none is lost");
+    }
+
+    #[test]
+    fn far_more_than_usual_another_status_and_another_owner_are_news() {
+        let mut usual = Usual::new(Arc::default());
+        a_day(&mut usual, 1, 200);
+        let now = 201 * 60 * SECOND;
+        assert!(!is_told(&mut usual, end_of("report", now, 1)));
+        assert!(is_told(&mut usual, end_of("report", now, 2)));
+        assert!(is_told(&mut usual, end_of("checkout", now, 1)), "of the same name and status");
+        let told =
+            (0..100).filter(|n| is_told(&mut usual, end_of("report", now + 60 * SECOND + n, 1))).count();
+        assert!(told > 50, "a storm: {told}");
+    }
+
+    #[test]
+    fn whose_owner_is_not_known_is_news() {
+        let mut usual = Usual::new(Arc::default());
+        for minute in 1..200 {
+            let (sign, mut end) = end_of("report", minute * 60 * SECOND, 1);
+            end.workload = None;
+            assert!(is_told(&mut usual, (sign, end)));
+        }
+    }
+
+    #[test]
+    fn a_habit_ends() {
+        let mut usual = Usual::new(Arc::default());
+        a_day(&mut usual, 1, 200);
+        assert_eq!(a_day(&mut usual, 10_000, 1).0, 1);
+    }
+
+    #[test]
+    fn memory_is_bounded_whoever_comes() {
+        let mut usual = Usual::new(Arc::default());
+        let told = (0..20_000).filter(|n| is_told(&mut usual, end_of(&n.to_string(), 1, 1))).count();
+        assert!(usual.known.len() <= MAX_HABITS.get() && usual.waiting.len() <= MAX_HABITS.get());
+        assert_eq!(told, 20_000);
+    }
+}
