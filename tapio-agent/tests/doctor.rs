@@ -76,7 +76,7 @@ fn without_rights_each_missing_one_is_named_and_what_it_costs() {
     let (report, code) = doctor(&before, &[]);
     for right in ["CAP_BPF", "CAP_PERFMON"] {
         let line = line(&report, "fail", right).unwrap_or_else(|| panic!("{report}"));
-        assert!(line.contains("nothing can be observed"), "{line}");
+        assert!(line.contains("only files can be observed"), "{line}");
     }
     assert!(line(&report, "warn", "CAP_SYS_PTRACE").is_some(), "{report}");
     assert!(report.contains("remedy: run as root, or with CAP_BPF (in a pod: capabilities.add: [BPF])"));
@@ -85,7 +85,7 @@ fn without_rights_each_missing_one_is_named_and_what_it_costs() {
     }
     // What needs no rights is still looked at.
     assert!(report.contains("control groups") && report.contains("state directory"), "{report}");
-    assert!(report.ends_with("Only files can be observed here: 0 of 4 hooks attached.\n"), "{report}");
+    assert!(report.ends_with("Only files can be observed here: 0 of 7 hooks attached.\n"), "{report}");
     assert_eq!(code, Some(1));
 }
 

@@ -36,7 +36,7 @@ fn btf(types: &Path) -> Line {
         Ok(metadata) => Line::ok("types (BTF)", format!("{}, {} KiB", types.display(), metadata.len() >> 10)),
         Err(error) => Line::failed(
             "types (BTF)",
-            format!("{} cannot be read ({error}): nothing can be observed", types.display()),
+            format!("{} cannot be read ({error}): only files can be observed", types.display()),
             "run a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount the host's \
              /sys/kernel/btf read-only",
         ),

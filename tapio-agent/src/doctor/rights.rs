@@ -28,7 +28,7 @@ struct Right {
 
 /// What its lack means.
 enum Without {
-    /// Nothing can be observed.
+    /// Only files can be observed.
     Blind,
     /// This is lost.
     Less(&'static str),
@@ -127,7 +127,7 @@ impl Rights {
             (_, true) => Line::ok(name, right.gives),
             (Without::Blind, _) => {
                 let remedy = add(&name);
-                Line::failed(name, format!("missing ({}): nothing can be observed", right.gives), remedy)
+                Line::failed(name, format!("missing ({}): only files can be observed", right.gives), remedy)
             }
             (Without::Less(lost), _) => {
                 let remedy = add(&name);

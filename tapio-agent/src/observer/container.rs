@@ -64,13 +64,13 @@ impl Observer for Container {
             program: "signal_generate",
             attach: Attach::BtfTracepoint("signal_generate"),
             needs: &task_and::<2, 21>([fields::MM, fields::OOM_SCORE_ADJ]),
-            gives: "who sent a signal, the faulting address, and with mark_victim container.oom_kill",
+            gives: "container.oom_kill, who sent a signal, and the address of a fault",
         },
         Hook {
             program: "mark_victim",
             attach: Attach::BtfTracepoint("mark_victim"),
             needs: &[],
-            gives: "with signal_generate container.oom_kill",
+            gives: "container.oom_kill",
         },
         Hook {
             program: "sched_process_exit",
