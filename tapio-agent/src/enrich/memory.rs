@@ -51,11 +51,13 @@ impl Past {
         let look = Look { time_ns, held_bytes };
         let mut groups = self.groups();
         let looks = groups.entry(id).or_default();
-        let step = time_ns / STEP_NS;
-        match looks.back_mut() {
-            Some(last) if last.time_ns / STEP_NS == step => *last = look,
-            _ => looks.push_back(look),
+        // The first look of each step, and the latest.
+        let step = |look: &Look| look.time_ns / STEP_NS;
+        let mut last = looks.iter().rev().map(step);
+        if last.next().is_some_and(|latest| last.next() == Some(latest)) {
+            looks.pop_back();
         }
+        looks.push_back(look);
         if looks.len() > LOOKS {
             looks.pop_front();
         }
@@ -197,7 +199,7 @@ mod tests {
         assert_eq!(looks.len(), LOOKS);
         assert_eq!(
             (looks[0].number("seconds_ago"), looks[0].number("held_bytes")),
-            (Some(1000 - 719), Some(719))
+            (Some(1000 - 720), Some(720))
         );
         assert_eq!(looks[LOOKS - 1].number("held_bytes"), Some(999));
         assert!(past.before(8, 1000 * SECOND).is_none(), "another");
