@@ -251,16 +251,17 @@ impl Eyes {
         if self.read(path) { parse(&self.text) } else { None }
     }
 
-    /// Reads a file, which the kernel makes up as it is read, with as few calls as can be.
+    /// Reads a file, which the kernel makes up as it is read, with as few calls as can be. One that is longer than it
+    /// can be is not believed: its last number may be a part of one.
     fn read(&mut self, path: PathBuf) -> bool {
         self.text.resize(MAX_BYTES, 0);
         let read = File::open(path).and_then(|mut file| fill(&mut file, &mut self.text));
         self.text.truncate(*read.as_ref().unwrap_or(&0));
-        read.is_ok()
+        read.is_ok_and(|length| length < MAX_BYTES)
     }
 }
 
-/// Reads until there is no more; the rest of a file that is longer is not looked at.
+/// Reads until there is no more, or no room.
 fn fill(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while let Some(rest) = into.get_mut(length..).filter(|rest| !rest.is_empty()) {

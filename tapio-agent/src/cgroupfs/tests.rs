@@ -13,6 +13,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod hostile;
+
 const ID: &str = "3f4e1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f";
 const OTHER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const POD: &str = "kubepods/burstable/pod3b1c1f6e-8a40-4ab1-9e37-3a1e5d2f6c11";

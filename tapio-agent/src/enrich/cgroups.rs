@@ -73,8 +73,8 @@ struct Group {
 const REMEMBER: Duration = Duration::from_secs(300);
 /// A node has hundreds of groups, a large one thousands.
 const MAX_GROUPS: usize = 20_000;
-/// Groups nest by container in container; more is someone's play.
-const MAX_DEPTH: usize = 64;
+/// Groups nest by container in container; more is someone's play. As deep as paths of names of 16 bytes can be.
+const MAX_DEPTH: usize = 256;
 
 impl Cgroups {
     /// Finds the cgroup2 hierarchy at or under `root` (usually `/sys/fs/cgroup`). Where there is none, only

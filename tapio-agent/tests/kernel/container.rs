@@ -1,8 +1,14 @@
 //! Deaths: what of, whose, and by whom; each told once.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
+mod clock;
+mod node_oom;
+mod odd;
+mod reuse;
+mod storm;
 
-use crate::support::{Cgroup, Occurrence, Process, Tapio, needs_a_kernel, skip};
+use std::{fs, process::Command, time::Duration};
+
+use crate::support::{Cgroup, Occurrence, Process, Program, Tapio, needs_a_kernel};
 
 const MIB: u64 = 1 << 20;
 /// More than each limit here.
@@ -11,12 +17,14 @@ const TOO_MUCH: usize = 200 << 20;
 /// A container, or the end of the test.
 macro_rules! container {
     () => {
-        match Cgroup::with_memory() {
+        match crate::support::Cgroup::with_memory() {
             Ok(cgroup) => cgroup,
-            Err(reason) => skip!("{reason}"),
+            Err(reason) => crate::support::skip!("{reason}"),
         }
     };
 }
+
+use container;
 
 fn start() -> Tapio {
     Tapio::start_observer("container")
@@ -178,59 +186,34 @@ fn twenty_oom_kills_at_once_are_all_counted() {
     assert!(told.len() <= 3, "{told:?}");
 }
 
-/// A program that writes to address 64, and a place for it.
-struct Fault(std::path::PathBuf);
+/// Where [`fault`] writes to, and nothing is.
+const ADDRESS: &str = "0x40";
 
-impl Fault {
-    const ADDRESS: &str = "0x40";
-
-    fn new() -> Self {
-        let code: &[u8] = match std::env::consts::ARCH {
-            // movl $1, 0x40
-            "x86_64" => &[0xc7, 0x04, 0x25, 0x40, 0, 0, 0, 1, 0, 0, 0],
-            // mov x0, #0x40; str w0, [x0]
-            _ => &[0x00, 0x08, 0x80, 0xd2, 0x00, 0x00, 0x00, 0xb9],
-        };
-        let machine: u16 = if std::env::consts::ARCH == "x86_64" { 62 } else { 183 };
-        let (base, size) = (0x40_0000_u64, 120 + code.len() as u64);
-        // An ELF header and one segment that is all of the file, elf(5).
-        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0".to_vec();
-        file.extend(machine.to_le_bytes());
-        file.extend(1_u32.to_le_bytes());
-        [base + 120, 64, 0].iter().for_each(|word| file.extend(word.to_le_bytes()));
-        file.extend(0_u32.to_le_bytes());
-        [64_u16, 56, 1, 0, 0, 0].iter().for_each(|half| file.extend(half.to_le_bytes()));
-        file.extend(1_u32.to_le_bytes());
-        file.extend(5_u32.to_le_bytes());
-        [0, base, base, size, size, 4096].iter().for_each(|word| file.extend(word.to_le_bytes()));
-        file.extend(code);
-        let path = std::env::temp_dir().join(format!("faults-{:08x}", fastrand::u32(..)));
-        fs::write(&path, file).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Fault {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+/// A program that writes there.
+fn fault() -> Program {
+    let code: &[u8] = match std::env::consts::ARCH {
+        // movl $1, 0x40
+        "x86_64" => &[0xc7, 0x04, 0x25, 0x40, 0, 0, 0, 1, 0, 0, 0],
+        // mov x0, #0x40; str w0, [x0]
+        _ => &[0x00, 0x08, 0x80, 0xd2, 0x00, 0x00, 0x00, 0xb9],
+    };
+    Program::new("faults", code).unwrap()
 }
 
 #[test]
 fn a_fault_of_a_child_is_a_crash_with_its_address() {
     needs_a_kernel!();
     let cgroup = container!();
-    let fault = Fault::new();
+    let fault = fault();
     let tapio = start();
     let mut child = Process::start("child");
     child.enter(&cgroup);
-    child.become_program(&fault.0);
+    child.become_program(fault.path());
     child.await_death();
 
     let told = tapio.expect_one(of(&cgroup)).is("container.crash").by_nobody();
     let told = told.says("signal", "SIGSEGV").says("code", readable("SEGV_MAPERR"));
-    let told = told.says("address", readable(Fault::ADDRESS));
+    let told = told.says("address", readable(ADDRESS));
     told.says("process_role", "child").of_pid(child.pid());
 }
 
@@ -238,14 +221,14 @@ fn a_fault_of_a_child_is_a_crash_with_its_address() {
 fn a_fault_of_the_first_process_is_a_crash_and_no_exit() {
     needs_a_kernel!();
     let cgroup = container!();
-    let fault = Fault::new();
+    let fault = fault();
     let tapio = start();
     let mut main = Process::start_as_init("main");
     main.enter(&cgroup);
-    main.become_program(&fault.0);
+    main.become_program(fault.path());
     main.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").says("address", readable(Fault::ADDRESS));
+    let told = tapio.expect_one(of(&cgroup)).is("container.crash").says("address", readable(ADDRESS));
     told.says("process_role", "main").of_pid(main.pid());
 }
 

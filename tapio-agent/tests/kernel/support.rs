@@ -1,11 +1,14 @@
 //! What the tests are written with.
 
 pub(crate) mod cgroup;
+pub(crate) mod guest;
 mod limit;
 pub(crate) mod namespace;
+mod nested;
 pub(crate) mod occurrence;
 mod pair;
 pub(crate) mod process;
+mod program;
 mod stage;
 mod strain;
 pub(crate) mod tapio;
@@ -16,6 +19,7 @@ pub(crate) use self::{
     occurrence::Occurrence,
     pair::Pair,
     process::{Process, Service},
+    program::Program,
     tapio::{AGENT, Report, Tapio},
 };
 
@@ -24,6 +28,16 @@ macro_rules! needs_a_kernel {
     () => {
         if let Some(reason) = crate::support::tapio::hindrance() {
             crate::support::skip!("{reason}");
+        }
+    };
+}
+
+/// As [`needs_a_kernel`], of what is done to the whole machine: never on one that anybody uses.
+macro_rules! needs_a_guest {
+    () => {
+        crate::support::needs_a_kernel!();
+        if !crate::support::guest::is_one() {
+            crate::support::skip!("only in a guest of `cargo xtask kernel-test`, which is thrown away");
         }
     };
 }
@@ -38,7 +52,7 @@ macro_rules! skip {
     }};
 }
 
-pub(crate) use {needs_a_kernel, skip};
+pub(crate) use {needs_a_guest, needs_a_kernel, skip};
 
 /// Also the way into such a process; see [`stage`].
 #[test]

@@ -92,7 +92,8 @@ impl<'a> Guest<'a> {
             "-no-reboot",
         ]);
         command.args(["-serial", "stdio", "-kernel"]).arg(&self.kernel.image).arg("-initrd").arg(initrd);
-        let parameters = format!("console={console} panic=-1 oops=panic quiet {}", self.parameters);
+        let parameters =
+            format!("console={console} panic=-1 oops=panic quiet tapio.guest {}", self.parameters);
         command.args(["-append", parameters.trim_end()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = Running(command.spawn().context("cannot run QEMU")?);

@@ -4,6 +4,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::*;
 
+mod hostile;
+mod version_1;
+
 const ID: &str = "3f4e1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f";
 
 /// A directory that looks as the mount of a cgroup2 hierarchy does.
@@ -87,7 +90,7 @@ fn strange_trees_are_walked() {
     let now = Instant::now();
     assert_eq!(container(cgroups.lookup(deep, now)).as_deref(), Some(ID));
     assert_eq!(cgroups.lookup(fs::metadata(&odd).unwrap().ino(), now), Lookup::Unowned);
-    assert!(cgroups.known.len() < 200, "a link was followed");
+    assert!(cgroups.known.len() < MAX_DEPTH + 100, "a link was followed");
 }
 
 #[test]

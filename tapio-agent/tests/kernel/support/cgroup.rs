@@ -108,15 +108,20 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A process that has just ended is still in it for a moment.
-        let deadline = Instant::now() + Duration::from_secs(2);
-        for path in &self.made {
-            while let Err(error) = fs::remove_dir(path) {
-                if error.kind() == io::ErrorKind::NotFound || Instant::now() > deadline {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(10));
+        remove(&self.made);
+    }
+}
+
+/// Takes groups away, the deepest first.
+pub(super) fn remove(groups: &[PathBuf]) {
+    // A process that has just ended is still in it for a moment.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    for path in groups {
+        while let Err(error) = fs::remove_dir(path) {
+            if error.kind() == io::ErrorKind::NotFound || Instant::now() > deadline {
+                break;
             }
+            thread::sleep(Duration::from_millis(10));
         }
     }
 }

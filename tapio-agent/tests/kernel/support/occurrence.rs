@@ -42,6 +42,25 @@ impl Occurrence {
             && self.number("local_port") == u64::from(local_port)
     }
 
+    /// When it was, seconds since 1970.
+    pub(crate) fn unix_seconds(&self) -> i64 {
+        let text = self.json["timestamp"].as_str().unwrap();
+        text.parse::<jiff::Timestamp>().unwrap().as_second()
+    }
+
+    /// Whether anything is said of whose it is.
+    pub(crate) fn has_workload(&self) -> bool {
+        self.json.get("workload").is_some()
+    }
+
+    pub(crate) fn container_id(&self) -> Option<&str> {
+        self.json["workload"]["container_id"].as_str()
+    }
+
+    pub(crate) fn has_data(&self, key: &str) -> bool {
+        self.json["data"].get(key).is_some()
+    }
+
     pub(crate) fn number(&self, key: &str) -> u64 {
         self.json["data"][key].as_u64().unwrap_or_else(|| panic!("no number {key} in {}", self.json))
     }

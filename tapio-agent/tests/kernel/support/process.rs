@@ -109,6 +109,13 @@ impl Process {
         &self.comm
     }
 
+    /// Takes another command name, of any bytes.
+    pub(crate) fn call_itself(&mut self, comm: &[u8]) {
+        let hex: String = comm.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.order(&format!("comm {hex}")).unwrap();
+        self.comm = String::from_utf8_lossy(comm).into_owned();
+    }
+
     pub(crate) fn listen(&mut self, address: &str) -> Listener {
         let numbers = self.numbers(&format!("listen {address}"));
         Listener { id: numbers[0].into(), port: numbers[1] }

@@ -145,6 +145,15 @@ impl Sockets {
                 let signal = Signal::from_named_raw(signal).expect("a signal");
                 kill_process(Pid::from_raw(pid).expect("a process"), signal)?;
             }
+            // In hexadecimal, as it may be any bytes.
+            "comm" => {
+                let hex: String = words.next();
+                let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("two digits");
+                let comm: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+                for task in ["thread-self", "self"] {
+                    std::fs::write(format!("/proc/{task}/comm"), &comm)?;
+                }
+            }
             "exit" => std::process::exit(words.next()),
             "abort" => std::process::abort(),
             "script" => {

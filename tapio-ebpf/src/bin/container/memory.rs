@@ -167,6 +167,10 @@ fn full(task: Task, version_1: bool, full: &mut Full) {
         // SAFETY: as above.
         css = unsafe { load(css, &OFFSETS[fields::CSS_PARENT]) };
     }
+    // Groups above those that were looked at may be full.
+    if !css.is_null() {
+        return;
+    }
     // Version 1 also has limits of memory and swap together, which are not looked at.
     if least > ROOM && !version_1 {
         full.cgroup_id = 0;

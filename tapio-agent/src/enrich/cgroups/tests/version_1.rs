@@ -1,0 +1,105 @@
+//! Groups of the memory controller's own hierarchy, whose ids bear a mark.
+
+use super::*;
+
+const OTHER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A host with the memory controller in version 1, and version 2 beside it or not.
+struct Host(tempfile::TempDir);
+
+impl Host {
+    fn new(is_hybrid: bool) -> Self {
+        let host = Self(tempfile::tempdir().unwrap());
+        host.group("memory");
+        fs::write(host.0.path().join("memory/memory.limit_in_bytes"), "").unwrap();
+        if is_hybrid {
+            host.group("unified");
+            fs::write(host.0.path().join("unified/cgroup.controllers"), "").unwrap();
+        }
+        host
+    }
+
+    /// Makes a group and gives its inode number.
+    fn group(&self, path: &str) -> u64 {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(&path).unwrap();
+        fs::metadata(path).unwrap().ino()
+    }
+
+    /// A process that began long ago, in this group of the memory controller.
+    fn process(&self, pid: u32, group: &str) {
+        let process = self.0.path().join(format!("proc/{pid}"));
+        fs::create_dir_all(&process).unwrap();
+        let stat = format!("{pid} (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 100 20");
+        fs::write(process.join("stat"), stat).unwrap();
+        fs::write(process.join("cgroup"), format!("9:memory:{group}\n")).unwrap();
+    }
+
+    fn cgroups(&self) -> Cgroups {
+        Cgroups::new(self.0.path(), &self.0.path().join("proc"))
+    }
+}
+
+#[test]
+fn a_group_is_found_by_its_id_with_the_mark_and_by_that_alone() {
+    for is_hybrid in [false, true] {
+        let host = Host::new(is_hybrid);
+        let (group, root) = (host.group(&format!("memory/docker/{ID}")), host.group("memory"));
+        let unit = host.group("memory/system.slice/nginx.service");
+        let mut cgroups = host.cgroups();
+        let now = Instant::now();
+        assert_eq!(container(cgroups.lookup(group | VERSION_1, now)).as_deref(), Some(ID));
+        let Lookup::Known(found) = cgroups.lookup(unit | VERSION_1, now) else { panic!("not found") };
+        assert_eq!(found.unit.as_deref(), Some("nginx.service"));
+        assert_eq!(cgroups.lookup(root | VERSION_1, now), Lookup::Unowned);
+        for other in [group, unit, root, VERSION_1, VERSION_1 | (u64::MAX >> 1)] {
+            assert_eq!(cgroups.lookup(other, now), Lookup::Unknown, "{other:#x}");
+        }
+    }
+}
+
+#[test]
+fn a_group_of_the_other_hierarchy_has_no_mark() {
+    let host = Host::new(true);
+    let (memory, unified) =
+        (host.group(&format!("memory/docker/{ID}")), host.group(&format!("unified/docker/{OTHER}")));
+    let mut cgroups = host.cgroups();
+    let now = Instant::now();
+    assert_eq!(container(cgroups.lookup(memory | VERSION_1, now)).as_deref(), Some(ID));
+    assert_eq!(container(cgroups.lookup(unified, now)).as_deref(), Some(OTHER));
+    assert_eq!(cgroups.lookup(unified | VERSION_1, now), Lookup::Unknown);
+}
+
+/// Its group is the memory controller's own word; where that is no container, the process is in none.
+#[test]
+fn what_the_group_says_counts_more_than_the_process() {
+    let host = Host::new(true);
+    let (group, slice) = (host.group(&format!("memory/docker/{ID}")), host.group("memory/system.slice"));
+    host.process(7, &format!("/docker/{OTHER}"));
+    let mut cgroups = host.cgroups();
+    cgroups.lookup(group | VERSION_1, Instant::now());
+    let owner = |id: u64, pid| cgroups.owner(id, pid, u64::MAX);
+    assert_eq!(container(owner(group | VERSION_1, 7)).as_deref(), Some(ID));
+    assert_eq!(owner(slice | VERSION_1, 7), Lookup::Unowned);
+    // A group that is not known says nothing, and the process is asked; one that is gone, too, nothing at all.
+    assert_eq!(container(owner(VERSION_1 | 1, 7)).as_deref(), Some(OTHER));
+    assert_eq!(owner(VERSION_1 | 1, 8), Lookup::Unknown);
+    assert_eq!(owner(VERSION_1 | 1, 0), Lookup::Unknown);
+    // Not in the memory controller's hierarchy but in its root, without a process: in no container.
+    assert_eq!(owner(0, 0), Lookup::Unowned);
+}
+
+#[test]
+fn one_that_vanished_is_remembered_for_a_time() {
+    let host = Host::new(false);
+    let path = format!("memory/docker/{ID}");
+    let id = host.group(&path) | VERSION_1;
+    let mut cgroups = host.cgroups();
+    let start = Instant::now();
+    cgroups.lookup(id, start);
+    fs::remove_dir(host.0.path().join(path)).unwrap();
+    cgroups.walk(start);
+    assert_eq!(container(cgroups.owner(id, 0, u64::MAX)).as_deref(), Some(ID));
+    cgroups.walk(start + REMEMBER);
+    assert_eq!(cgroups.owner(id, 0, u64::MAX), Lookup::Unknown);
+}

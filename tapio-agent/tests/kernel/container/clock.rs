@@ -1,0 +1,61 @@
+//! The time of day, which may be set while things happen. It is the whole machine's, hence in a guest.
+
+use super::{of, start};
+use crate::support::{Process, guest::Clock, needs_a_guest};
+
+const HOUR: i64 = 3600;
+/// An emulated processor that is busy.
+const SLACK: i64 = 60;
+
+#[track_caller]
+fn is_near(seconds: i64, expected: i64) {
+    assert!(seconds.abs_diff(expected) < SLACK as u64, "{seconds}, and it was {expected}");
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+#[test]
+fn what_is_told_has_the_time_of_day_that_it_is() {
+    needs_a_guest!();
+    let (before, back, forth) = (super::container!(), super::container!(), super::container!());
+    let tapio = start();
+    let aborts = |cgroup| {
+        let mut child = Process::start("child");
+        child.enter(cgroup);
+        child.die("abort");
+        let told = tapio.expect_one(of(cgroup)).is("container.crash").of(&child);
+        is_near(told.unix_seconds(), now());
+        told.has("ran_ms", 0..SLACK as u64 * 1000);
+    };
+    aborts(&before);
+    let clock = Clock::step(-HOUR);
+    aborts(&back);
+    drop(clock);
+    let _clock = Clock::step(24 * HOUR);
+    aborts(&forth);
+}
+
+/// How long a stop took is by a clock that nobody sets.
+#[test]
+fn durations_do_not_step_with_the_time_of_day() {
+    needs_a_guest!();
+    for seconds in [-HOUR, HOUR] {
+        let cgroup = super::container!();
+        let tapio = start();
+        let mut main = Process::start_as_init("deaf");
+        main.enter(&cgroup);
+        let mut runtime = Process::start("runtime");
+        runtime.kill(15, main.pid());
+        let _clock = Clock::step(seconds);
+        runtime.kill(9, main.pid());
+        main.await_death();
+
+        let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&main).by(&runtime);
+        let told = told.says("asked_signal", "SIGTERM").severe("warning");
+        told.has("asked_ms", 0..SLACK as u64 * 1000);
+        told.has("ran_ms", told.number("asked_ms")..SLACK as u64 * 1000);
+        is_near(told.unix_seconds(), now());
+    }
+}

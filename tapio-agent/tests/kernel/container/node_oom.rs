@@ -1,0 +1,44 @@
+//! A machine without any memory left, which is no group's limit.
+
+use std::fs;
+
+use super::{is_confidential, start};
+use crate::support::{Process, needs_a_guest};
+
+/// Faster than any machine gives, and more than a guest has.
+const FAST_KIB: u64 = 4 << 20;
+const MORE_THAN_ALL: u64 = 1 << 40;
+
+#[test]
+fn a_node_without_memory_is_the_nodes_and_no_groups() {
+    needs_a_guest!();
+    let cgroup = super::container!();
+    // Else who asks is killed, whoever that is.
+    assert_eq!(fs::read_to_string("/proc/sys/vm/oom_kill_allocating_task").unwrap().trim(), "0");
+    let tapio = start();
+    let mut filler = Process::start("filler");
+    fs::write(format!("/proc/{}/oom_score_adj", filler.pid()), "1000").unwrap();
+    filler.enter(&cgroup);
+    let before = oom_kills();
+    filler.grow(FAST_KIB, MORE_THAN_ALL);
+    filler.await_death();
+
+    // Not of the filler alone: it is the only victim.
+    let told = tapio.expect_one(|o| o.kind == "container.oom_kill" || o.is_in(&cgroup));
+    let told = told.is("container.oom_kill").of(&filler).in_container(&cgroup).says("process_role", "child");
+    assert_eq!(oom_kills() - before, 1);
+    assert_eq!(told.number("oom_score_adj"), 1000);
+    // Beside version 1 it may have been a limit of memory and swap together.
+    let is_said = !is_confidential() && cgroup.has("memory.max").is_ok();
+    assert_eq!(told.text("constraint"), if is_said { "node" } else { "" });
+    for number in ["usage_bytes", "limit_bytes", "levels_up"] {
+        assert!(!told.has_data(number), "{told:?}");
+    }
+}
+
+/// All since the machine began.
+fn oom_kills() -> u64 {
+    let text = fs::read_to_string("/proc/vmstat").unwrap();
+    let number = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap();
+    number.parse().unwrap()
+}

@@ -1,0 +1,142 @@
+//! Groups and names that nobody expects: deep, odd, gone. What is said is right, or is not said.
+
+use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _};
+
+use super::{MIB, TOO_MUCH, has_full, of, start};
+use crate::support::{Process, needs_a_kernel};
+
+/// Names of levels.
+fn levels(count: usize) -> impl Iterator<Item = &'static OsStr> {
+    std::iter::repeat_n(OsStr::new("d"), count)
+}
+
+#[test]
+fn a_process_a_hundred_groups_deep_is_its_containers() {
+    needs_a_kernel!();
+    let cgroup = super::container!();
+    let deep = cgroup.nested(levels(100)).unwrap();
+    let tapio = start();
+    let mut child = Process::start("deep");
+    deep.take(&child);
+    child.die("abort");
+
+    tapio.expect_one(|o| o.is_of(&child)).is("container.crash").of(&child).in_container(&cgroup);
+}
+
+#[test]
+fn a_limit_some_groups_above_is_the_one_that_is_full() {
+    needs_a_kernel!();
+    let cgroup = super::container!();
+    cgroup.limit(40 * MIB);
+    let inner = cgroup.nested(levels(3)).unwrap();
+    inner.keep_memory();
+    let tapio = start();
+    let mut hog = Process::start("hog");
+    inner.take(&hog);
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
+    has_full(&told, 40 * MIB, 3);
+}
+
+/// The kernel's program looks at so many levels.
+#[test]
+fn a_limit_too_far_above_is_not_taken_for_the_nodes() {
+    needs_a_kernel!();
+    let cgroup = super::container!();
+    cgroup.limit(40 * MIB);
+    let inner = cgroup.nested(levels(40)).unwrap();
+    inner.keep_memory();
+    let tapio = start();
+    let mut hog = Process::start("hog");
+    inner.take(&hog);
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
+    assert_eq!(told.text("constraint"), "", "{told:?}");
+    assert!(!told.has_data("limit_bytes"), "{told:?}");
+}
+
+#[test]
+fn groups_with_odd_names_are_their_containers() {
+    needs_a_kernel!();
+    let names: &[&[u8]] = &[
+        b"\xff\xfe\x80",
+        b"tab\tand \"quotes\" and \\",
+        b"\x1b[31mred",
+        b"..service",
+        b"x (deleted)",
+        b"kubepods-podnone.slice",
+        b"cri-containerd-0123.scope",
+        b"0::",
+    ];
+    for name in names {
+        let cgroup = super::container!();
+        let odd = cgroup.nested([OsStr::from_bytes(name)]).unwrap();
+        let tapio = start();
+        let mut child = Process::start("in-an-odd-group");
+        odd.take(&child);
+        child.die("abort");
+
+        tapio.expect_one(|o| o.is_of(&child)).is("container.crash").of(&child).in_container(&cgroup);
+    }
+}
+
+/// So that a line of `/proc/PID/cgroup` is a line.
+#[test]
+fn the_kernel_makes_no_group_with_a_line_break_in_its_name() {
+    needs_a_kernel!();
+    let cgroup = super::container!();
+    let refused = cgroup.nested([OsStr::new("a\nb.service")]).map(|_| ()).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{refused}");
+}
+
+#[test]
+fn odd_command_names_are_told_as_well_as_can_be() {
+    needs_a_kernel!();
+    for comm in [
+        &b"two\nlines"[..],
+        b"\xff\xfe\x80",
+        b"\"},{\"pid\":1",
+        b"\x1b[31m\x07",
+        b") S 1 (",
+        b" ",
+        b"\xe2\x82",
+    ] {
+        let cgroup = super::container!();
+        let tapio = start();
+        let mut child = Process::start("child");
+        child.enter(&cgroup);
+        child.call_itself(comm);
+        let mut killer = Process::start("killer");
+        killer.call_itself(comm);
+        killer.kill(9, child.pid());
+        child.await_death();
+
+        // Both names are compared.
+        tapio.expect_one(of(&cgroup)).is("container.killed").of(&child).by(&killer).actor_in(None);
+    }
+}
+
+/// Made after the agent has looked, and taken away as soon as it is empty.
+#[test]
+fn a_group_that_is_gone_is_its_containers_or_no_ones() {
+    needs_a_kernel!();
+    let tapio = start();
+    let mut gone = Vec::new();
+    for _ in 0..5 {
+        let cgroup = super::container!();
+        let mut child = Process::start("short-lived");
+        child.enter(&cgroup);
+        child.die("abort");
+        let id = cgroup.container_id.clone();
+        drop(cgroup);
+        gone.push((child, id));
+    }
+    for (child, id) in &gone {
+        let told = tapio.expect_one(|o| o.is_of(child)).is("container.crash");
+        assert!(!told.has_workload() || told.container_id() == Some(id.as_str()), "{told:?}");
+    }
+}

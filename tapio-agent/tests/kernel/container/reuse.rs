@@ -1,0 +1,100 @@
+//! The id of a process that was sent a signal, used again for another: what was done to the first is not the second's.
+//!
+//! Which id comes next is the whole machine's, hence in a guest.
+
+use std::{fs, path::Path};
+
+use super::{kill, of, start};
+use crate::support::{Cgroup, Process, Tapio, needs_a_guest, skip};
+
+const NEXT: &str = "/proc/sys/kernel/ns_last_pid";
+/// Others may be faster.
+const ATTEMPTS: usize = 50;
+
+/// A process that was asked to end by another one, and ended well.
+fn asked() -> Process {
+    // So that ids before it are free afterwards, for what starts a main process.
+    let _before = Process::start("before");
+    let mut process = Process::start("first");
+    process.begin_script("trap 'exit 0' TERM; echo '=> ok'; while :; do sleep 0.05; done");
+    process.await_line("ok");
+    kill("TERM", process.pid());
+    process.await_death();
+    process
+}
+
+/// Starts one under an id that was another's. What it takes to start it may need an id, too: that one then has to be
+/// the only one that is free among so many before.
+fn again(pid: u32, start: impl Fn() -> Process) -> Process {
+    for before in (0..8).cycle().take(ATTEMPTS) {
+        fs::write(NEXT, (pid - 1 - before).to_string()).unwrap();
+        let process = start();
+        if process.pid() == pid {
+            return process;
+        }
+    }
+    panic!("id {pid} did not come again");
+}
+
+macro_rules! needs_ids {
+    () => {
+        needs_a_guest!();
+        if !Path::new(NEXT).exists() {
+            skip!("this kernel has no {NEXT}");
+        }
+    };
+}
+
+#[track_caller]
+fn told_of(tapio: &Tapio, cgroup: &Cgroup) -> crate::support::Occurrence {
+    let told = tapio.expect_one(of(cgroup)).says("asked_signal", "");
+    assert!(!told.has_data("asked_ms"), "{told:?}");
+    told
+}
+
+/// 128 + SIGTERM, and nobody asked for it.
+#[test]
+fn a_status_is_not_what_the_one_before_was_asked_for() {
+    needs_ids!();
+    let cgroup = super::container!();
+    let tapio = start();
+    let first = asked();
+    let mut main = again(first.pid(), || Process::start_as_init("main"));
+    main.enter(&cgroup);
+    main.die("exit 143");
+
+    let told = told_of(&tapio, &cgroup).is("container.exit_error").of(&main).by_nobody();
+    assert_eq!(told.number("status"), 143);
+}
+
+#[test]
+fn a_kill_is_not_a_stop_of_the_one_before() {
+    needs_ids!();
+    let cgroup = super::container!();
+    let tapio = start();
+    let first = asked();
+    let mut main = again(first.pid(), || Process::start_as_init("main"));
+    main.enter(&cgroup);
+    let mut killer = Process::start("killer");
+    killer.kill(9, main.pid());
+    main.await_death();
+
+    told_of(&tapio, &cgroup).is("container.killed").of(&main).by(&killer).severe("error");
+}
+
+/// By a signal whose senders are not kept.
+#[test]
+fn an_unknown_killer_is_not_that_of_the_one_before() {
+    const SIGPROF: u32 = 27;
+    needs_ids!();
+    let cgroup = super::container!();
+    let tapio = start();
+    let first = asked();
+    let mut child = again(first.pid(), || Process::start("child"));
+    child.enter(&cgroup);
+    let mut killer = Process::start("killer");
+    killer.kill(SIGPROF, child.pid());
+    child.await_death();
+
+    told_of(&tapio, &cgroup).is("container.killed").of(&child).by_nobody().says("signal", "SIGPROF");
+}

@@ -1,0 +1,44 @@
+//! Many deaths for want of memory at once.
+
+use super::{MIB, TOO_MUCH, of, start};
+use crate::support::{Process, needs_a_kernel};
+
+const CONTAINERS: usize = 4;
+const EACH: usize = 5;
+
+#[test]
+fn oom_kills_at_once_in_different_and_the_same_containers_are_all_counted_and_each_as_its_own() {
+    needs_a_kernel!();
+    let mut cgroups = Vec::new();
+    for _ in 0..CONTAINERS {
+        cgroups.push(super::container!());
+    }
+    cgroups.iter().for_each(|cgroup| cgroup.limit(30 * MIB));
+    let tapio = start();
+    // By turns, so that those that are side by side in time are in different containers.
+    let mut hogs: Vec<_> = (0..CONTAINERS * EACH).map(|_| Process::start("storm")).collect();
+    for (hog, cgroup) in hogs.iter().zip(cgroups.iter().cycle()) {
+        hog.enter(cgroup);
+    }
+    hogs.iter_mut().for_each(|hog| hog.begin_allocate(TOO_MUCH));
+    hogs.iter_mut().for_each(Process::await_death);
+
+    // The first of each goes out at once, the others with the end.
+    for cgroup in &cgroups {
+        tapio.expect_some(of(cgroup));
+    }
+    let ended = tapio.end();
+    for cgroup in &cgroups {
+        let told: Vec<_> = ended.occurrences.iter().filter(|o| o.is_in(cgroup)).collect();
+        assert!(told.iter().all(|o| o.kind == "container.oom_kill"), "{told:?}");
+        assert_eq!(told.iter().map(|o| o.count).sum::<u64>(), EACH as u64, "{told:?}");
+        assert!(told.len() <= 3, "not folded: {told:?}");
+        let is_of_one = |o: &&crate::support::Occurrence| hogs.iter().any(|hog| o.is_of(hog));
+        assert!(told.iter().all(is_of_one), "{told:?}");
+    }
+    for (program, counts) in &ended.programs {
+        assert_eq!((counts.failed, counts.seen), (0, counts.accounted()), "{program}: {counts:?}");
+    }
+    let marked = ended.programs.iter().find(|(program, _)| program == "mark_victim").unwrap();
+    assert!(marked.1.emitted >= (CONTAINERS * EACH) as u64, "{marked:?}");
+}

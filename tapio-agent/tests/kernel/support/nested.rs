@@ -1,0 +1,53 @@
+//! Groups below a container's, as what runs in one makes them.
+
+use std::{ffi::OsStr, fs, io, path::PathBuf};
+
+use super::{
+    cgroup::{Cgroup, remove},
+    process::Process,
+};
+
+/// One in each hierarchy of its container. They end with their handle.
+pub(crate) struct Nested<'a> {
+    _container: &'a Cgroup,
+    /// The deepest first.
+    made: Vec<PathBuf>,
+    innermost: Vec<PathBuf>,
+}
+
+impl Cgroup {
+    /// Makes a group within, in that another one, and so on.
+    pub(crate) fn nested<'a>(&self, names: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Nested<'_>> {
+        let mut nested = Nested { _container: self, made: Vec::new(), innermost: self.paths.clone() };
+        for name in names {
+            for path in &mut nested.innermost {
+                path.push(name);
+                fs::create_dir(&*path)?;
+                nested.made.insert(0, path.clone());
+            }
+        }
+        Ok(nested)
+    }
+}
+
+impl Nested<'_> {
+    /// Gives each of them memory of its own, where that is not so by itself.
+    pub(crate) fn keep_memory(&self) {
+        let parents = self.made.iter().rev().filter_map(|path| path.parent());
+        for control in parents.map(|path| path.join("cgroup.subtree_control")).filter(|path| path.exists()) {
+            fs::write(control, "+memory").unwrap();
+        }
+    }
+
+    pub(crate) fn take(&self, process: &Process) {
+        for path in &self.innermost {
+            fs::write(path.join("cgroup.procs"), process.pid().to_string()).unwrap();
+        }
+    }
+}
+
+impl Drop for Nested<'_> {
+    fn drop(&mut self) {
+        remove(&self.made);
+    }
+}
