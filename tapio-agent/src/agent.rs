@@ -78,17 +78,24 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     done
 }
 
-/// What an observer works with: its programs, attached, and the files that are read for it.
+/// What an observer works with: its programs, attached, and the files that are read for it. With files that tell
+/// something it does without programs.
 fn parts(built: &Built, config: &Config, kernel: Result<&Kernel, &anyhow::Error>) -> anyhow::Result<Parts> {
-    let loaded = match kernel {
-        _ if built.hooks().is_empty() => None,
-        Ok(kernel) => Some(kernel.load(&built.object()?)?),
-        Err(error) => anyhow::bail!("{error:#}"),
-    };
     let files = built
         .reads()
         .map(|reads| Files::open(config.cgroup_root.as_path(), config.proc_root.as_path(), reads.interval));
-    Ok(Parts { loaded, files })
+    let loaded = match kernel {
+        _ if built.hooks().is_empty() => Ok(None),
+        Ok(kernel) => built.object().and_then(|object| kernel.load(&object)).map(Some),
+        Err(error) => Err(anyhow::anyhow!("{error:#}")),
+    };
+    let mut parts = Parts { loaded: None, files, unloaded: None };
+    match loaded {
+        Ok(loaded) => parts.loaded = loaded,
+        Err(error) if parts.observes() => parts.unloaded = Some(format!("{error:#}")),
+        Err(error) => return Err(error),
+    }
+    Ok(parts)
 }
 
 /// From attached to drained.

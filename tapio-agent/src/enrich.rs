@@ -95,6 +95,9 @@ impl Identity {
             anomaly.data.0.extend(more.0);
         }
         self.find(anomaly.cgroup_id, anomaly.time_ns).await;
+        if let Some(antagonist) = anomaly.antagonist {
+            self.find(antagonist, anomaly.time_ns).await;
+        }
         if let Some(actor) = anomaly.actor {
             self.find(actor.cgroup_id, anomaly.time_ns).await;
         }

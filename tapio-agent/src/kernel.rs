@@ -4,6 +4,7 @@
 //! one hook unsupported, with the reason; it never stops the agent.
 
 pub mod btf;
+mod counters;
 mod listeners;
 mod rights;
 
@@ -19,11 +20,12 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError},
 };
-use tapio_common::{ABSENT, AGENT, Agent, COUNTS, Counts, EVENTS, OFFSETS, PAGE_BYTES, SETTINGS};
+use tapio_common::{ABSENT, AGENT, Agent, COUNTERS, COUNTS, Counts, EVENTS, OFFSETS, PAGE_BYTES, SETTINGS};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::rights::{LOCKED_DOWN, forbids_reading, needed, raise_memlock_limit};
 pub use self::{
+    counters::Counting,
     listeners::{Listening, listening},
     rights::{memlock_limit, version},
 };
@@ -75,6 +77,8 @@ pub struct Loaded {
     /// What it knows less than it should, for people.
     pub degraded: Option<String>,
     ring: Option<RingBuf<MapData>>,
+    /// The performance counters that its programs read.
+    counting: Mutex<Option<Counting>>,
     /// Its counts.
     pub counts: CountsReader,
     /// `None` once they are detached.
@@ -140,24 +144,42 @@ impl Kernel {
             _ => ABSENT,
         };
         let values: Vec<u32> = offsets.iter().enumerate().map(value).collect();
+        let mut group = object.counters.map(counters::Group::open).transpose();
+        let chosen = match (&group, object.counters) {
+            (Ok(Some(group)), _) => group.chosen.clone(),
+            (_, counters) => vec![0; counters.map_or(0, |counters| counters.all.len())],
+        };
         let agent = [self.agent.pid_namespace_device, self.agent.pid_namespace_inode, self.agent.pid];
-        let mut programs = EbpfLoader::new()
+        let page_bytes = rustix::param::page_size() as u64;
+        let mut loader = EbpfLoader::new();
+        loader
             .btf(Some(&self.btf))
             .override_global(OFFSETS, values.as_slice(), true)
             .override_global(SETTINGS, object.settings, !object.settings.is_empty())
-            .override_global(PAGE_BYTES, &(rustix::param::page_size() as u64), false)
-            .override_global(AGENT, agent.as_slice(), true)
-            .load(object.bytes)
-            .map_err(|error| explain_load(object.name, error))?;
+            .override_global(PAGE_BYTES, &page_bytes, false)
+            .override_global(AGENT, agent.as_slice(), true);
+        if object.counters.is_some() {
+            loader.override_global(COUNTERS, chosen.as_slice(), true);
+        }
+        let mut programs = loader.load(object.bytes).map_err(|error| explain_load(object.name, error))?;
+        let counting = match &mut group {
+            Ok(group) => group.take().map(|group| group.place(&mut programs)).transpose()?,
+            Err(_) => None,
+        };
+        let uncounted = |hook: &Hook| match (&group, object.counters) {
+            (Err(error), Some(counters)) if counters.program == hook.program => Some(error.clone()),
+            _ => None,
+        };
 
         let hooks = object
             .hooks
             .iter()
             .map(|hook| {
                 let missing = hook.needs.iter().find_map(|field| offsets.get(*field)?.as_ref().err());
-                let state = match missing {
-                    Some(absent) => Err(HookError::Unsupported(absent.to_string())),
-                    None => attach(&mut programs, hook, &self.btf),
+                let state = match (missing, uncounted(hook)) {
+                    (Some(absent), _) => Err(HookError::Unsupported(absent.to_string())),
+                    (None, Some(error)) => Err(error),
+                    (None, None) => attach(&mut programs, hook, &self.btf),
                 };
                 HookState { hook, state }
             })
@@ -172,7 +194,14 @@ impl Kernel {
             map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,
             programs: u32::try_from(object.hooks.len())?,
         };
-        Ok(Loaded { hooks, degraded, ring, counts, programs: Mutex::new(Some(programs)) })
+        Ok(Loaded {
+            hooks,
+            degraded,
+            ring,
+            counting: Mutex::new(counting),
+            counts,
+            programs: Mutex::new(Some(programs)),
+        })
     }
 }
 
@@ -199,6 +228,13 @@ impl Loaded {
                 Some((hook.program, RunTime { runs: info.run_count(), total: info.run_time() }))
             })
             .collect()
+    }
+
+    /// Of the program that reads performance counters: its name, which they are, and what part of the time they count.
+    #[must_use]
+    pub fn counting(&self) -> Option<(&'static str, String)> {
+        let mut counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        counting.as_mut().map(|counting| (counting.program(), counting.shown()))
     }
 
     /// Takes the programs off their hooks. The ring and the counts stay, and change no more.

@@ -41,6 +41,67 @@ pub struct Object<'a> {
     pub by_helper: &'static [usize],
     /// Its `SETTINGS` constant.
     pub settings: &'a [u8],
+    /// The performance counters that they read.
+    pub counters: Option<&'static Counters>,
+}
+
+/// Performance counters that one kernel program reads, and is nothing without.
+#[derive(Debug)]
+pub struct Counters {
+    /// The program in the observer's object.
+    pub program: &'static str,
+    /// In the order of the object's `COUNTERS`.
+    pub all: &'static [Counter],
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Counter {
+    /// For people.
+    pub name: &'static str,
+    /// The map of the object that holds it, one for each processor.
+    pub map: &'static str,
+    /// What it counts: the first of these that the processor has.
+    pub of: &'static [Quantity],
+    /// The program is nothing without it.
+    pub needed: bool,
+}
+
+/// What a performance counter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// Cycles of the processor.
+    Cycles,
+    /// Instructions that it has done.
+    Instructions,
+    /// Those of them that were no part of the kernel. For tests, on emulated processors whose instructions all take as
+    /// long.
+    InstructionsOfUser,
+    /// Cycles in which it waited for memory or another of its units.
+    StalledCycles,
+    /// Misses of its last cache.
+    CacheMisses,
+    /// Nanoseconds. For tests of all but the numbers, where there is no PMU.
+    Clock,
+    /// Switches of tasks: of a slice one, so that "cycles per instruction" of a clock is how long slices are. For the same
+    /// tests.
+    Switches,
+}
+
+impl Quantity {
+    /// For people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cycles => "cycles",
+            Self::Instructions => "instructions",
+            Self::InstructionsOfUser => "instructions of user space",
+            Self::StalledCycles => "stalled cycles",
+            Self::CacheMisses => "cache misses",
+            Self::Clock => "a clock",
+            Self::Switches => "switches",
+        }
+    }
 }
 
 /// How a kernel program is attached.
@@ -87,6 +148,8 @@ pub struct Anomaly {
     pub detail: u32,
     /// What is particular to the type.
     pub data: Data,
+    /// The group whose processor time rose with it, and is likely to be why.
+    pub antagonist: Option<u64>,
     /// What was normal.
     pub baseline: Option<Normal>,
     /// The number by which repeats are compared: of several the greatest is told.
@@ -164,6 +227,7 @@ pub struct Built {
     fields: &'static [&'static str],
     by_helper: &'static [usize],
     settings: Vec<u8>,
+    counters: Option<&'static Counters>,
     reads: Option<Reads>,
     judge: Box<dyn Fn() -> Box<dyn Judge> + Send + Sync>,
 }
@@ -179,6 +243,7 @@ impl Built {
             fields: O::FIELDS,
             by_helper: O::BY_HELPER,
             settings: O::kernel_settings(settings),
+            counters: O::COUNTERS,
             reads: O::reads(settings),
             judge: Box::new(move || Box::new(O::new(&own))),
         }
@@ -197,6 +262,7 @@ impl Built {
             fields: self.fields,
             by_helper: self.by_helper,
             settings: &self.settings,
+            counters: self.counters,
         })
     }
 
@@ -210,6 +276,12 @@ impl Built {
     #[must_use]
     pub const fn hooks(&self) -> &'static [Hook] {
         self.hooks
+    }
+
+    /// The program that reads performance counters.
+    #[must_use]
+    pub fn counts_in(&self) -> Option<&'static str> {
+        self.counters.map(|counters| counters.program)
     }
 
     /// One that has seen nothing.
@@ -252,6 +324,8 @@ pub trait Observer: Send + Sized + 'static {
     const FIELDS: &'static [&'static str];
     /// Of them those that its programs read with a helper, and do without: a kernel that is locked down forbids it.
     const BY_HELPER: &'static [usize] = &[];
+    /// The performance counters that one of them reads: none, for most.
+    const COUNTERS: Option<&'static Counters> = None;
     /// Its section of the configuration.
     type Settings: DeserializeOwned + Default + Clone + Send + Sync + 'static;
 

@@ -62,6 +62,8 @@ pub enum Value {
     Address(IpAddr),
     /// Several of a kind, each with keys of its own.
     List(Vec<Data>),
+    /// Another workload.
+    Workload(Arc<Workload>),
 }
 
 /// What is particular to a type: documented keys, in order.
@@ -240,6 +242,15 @@ impl Data {
         }
     }
 
+    /// The value of a key that is another workload.
+    #[must_use]
+    pub fn workload(&self, key: &str) -> Option<&Workload> {
+        match self.get(key) {
+            Some(Value::Workload(workload)) => Some(workload),
+            _ => None,
+        }
+    }
+
     /// The value of a key that is an address.
     #[must_use]
     pub fn address(&self, key: &str) -> Option<IpAddr> {
@@ -272,15 +283,22 @@ impl From<&'static str> for Value {
     }
 }
 
+impl Workload {
+    /// What people call it: pod, unit, container.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        let name = self.pod.as_deref().or(self.unit.as_deref());
+        name.or(self.container_id.as_deref().map(short_id))
+    }
+}
+
 impl Occurrence {
     /// Who is affected, for messages: pod, container, unit, else the process.
     pub fn subject(&self) -> impl fmt::Display + '_ {
         struct Subject<'a>(&'a Occurrence);
         impl fmt::Display for Subject<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let named = self.0.workload.as_deref().and_then(|w| {
-                    w.pod.as_deref().or(w.unit.as_deref()).or(w.container_id.as_deref().map(short_id))
-                });
+                let named = self.0.workload.as_deref().and_then(Workload::name);
                 match (named, &self.0.process) {
                     (Some(name), Some(p)) if !p.comm.is_empty() => write!(f, "{name} ({})", p.comm),
                     (Some(name), _) => f.write_str(name),

@@ -22,7 +22,7 @@ use crate::{
     enrich::Identity,
     metrics::Metrics,
     observer::{Anomaly, Judge},
-    occurrence::{Actor, Occurrence, Peer, Process, SOURCE},
+    occurrence::{Actor, Occurrence, Peer, Process, SOURCE, Value},
 };
 
 /// How often windows are closed and waiting spikes are said.
@@ -166,6 +166,15 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         pod: None,
         owner: None,
     });
+    let antagonist =
+        anomaly.antagonist.and_then(|group| identity.owner(group, 0, anomaly.time_ns).workload());
+    let mut data = anomaly.data;
+    // A container is not its own: groups may be in groups.
+    match antagonist.filter(|antagonist| Some(antagonist) != workload.as_ref()) {
+        Some(antagonist) => data.0.push(("antagonist", Value::Workload(antagonist))),
+        // Numbers of nobody say nothing.
+        None => data.0.retain(|(key, _)| !key.starts_with("antagonist")),
+    }
     let mut occurrence = Occurrence {
         id: Ulid::from_parts(time_unix_ns / 1_000_000, fastrand::u128(..)),
         time_unix_ns,
@@ -180,7 +189,7 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         process,
         actor,
         peer,
-        data: anomaly.data,
+        data,
         baseline: anomaly.baseline,
         count: anomaly.count,
     };

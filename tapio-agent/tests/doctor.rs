@@ -61,9 +61,16 @@ fn as_root_every_hook_is_attached() {
     for right in ["CAP_BPF", "CAP_PERFMON"] {
         assert!(line(&report, "ok", right).is_some(), "{report}");
     }
-    assert!(report.ends_with("Everything can be observed here: 7 of 7 hooks attached.\n"), "{report}");
     assert!(report.is_ascii(), "{report}");
-    assert_eq!(code, Some(0));
+    // Few virtual machines show the counters that sched_switch reads.
+    if line(&report, "ok", "sched_switch").is_some() {
+        assert!(report.ends_with("Everything can be observed here: 8 of 8 hooks attached.\n"), "{report}");
+        assert_eq!(code, Some(0));
+    } else {
+        let line = line(&report, "warn", "sched_switch").unwrap_or_else(|| panic!("{report}"));
+        assert!(line.contains("PMU"), "{line}");
+        assert!(report.ends_with("Some of it cannot be observed here: 7 of 8 hooks attached.\n"), "{report}");
+    }
 }
 
 #[test]
@@ -85,7 +92,7 @@ fn without_rights_each_missing_one_is_named_and_what_it_costs() {
     }
     // What needs no rights is still looked at.
     assert!(report.contains("control groups") && report.contains("state directory"), "{report}");
-    assert!(report.ends_with("Only files can be observed here: 0 of 7 hooks attached.\n"), "{report}");
+    assert!(report.ends_with("Only files can be observed here: 0 of 8 hooks attached.\n"), "{report}");
     assert_eq!(code, Some(1));
 }
 
@@ -104,7 +111,7 @@ fn one_missing_right_is_the_remedy_of_each_hook() {
         assert_eq!(line["state"], "failed");
         assert_eq!(line["remedy"], "run as root, or with CAP_PERFMON", "{line}");
     }
-    assert_eq!((&report["attached"], &report["hooks"]), (&Value::from(0), &Value::from(7)));
+    assert_eq!((&report["attached"], &report["hooks"]), (&Value::from(0), &Value::from(8)));
     assert_eq!(code, Some(1));
 }
 
@@ -113,7 +120,7 @@ fn without_btf_it_says_so_and_goes_on() {
     let mut doctor = Doctor::new(Box::default(), None, false);
     doctor.types = "/nowhere/vmlinux".into();
     let report = doctor.examine();
-    assert_eq!((report.attached, report.hooks), (0, 7));
+    assert_eq!((report.attached, report.hooks), (0, 8));
     let lines = || report.sections.iter().flat_map(|section| &section.lines);
     let types = lines().find(|line| line.name == "types (BTF)").unwrap();
     assert!(types.found.starts_with("/nowhere/vmlinux cannot be read"), "{types:?}");

@@ -33,6 +33,7 @@ const BESIDE: &[(&str, &str, &str)] =
 /// Crates with one place.
 const PLACES: &[(&str, &[&str])] = &[
     ("aya", &["kernel"]),
+    ("perf_event", &["kernel"]),
     ("tonic", &["sink"]),
     ("hyper", &["admin"]),
     ("kube", &["enrich"]),

@@ -123,6 +123,8 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const AGENT: &str = "AGENT";
 /// Name of the global in kernel objects that want to know the bytes of a page.
 pub const PAGE_BYTES: &str = "PAGE_BYTES";
+/// Name of the global, in a kernel object that reads performance counters, that tells what each counts.
+pub const COUNTERS: &str = "COUNTERS";
 /// Name of the ring buffer in every kernel object.
 pub const EVENTS: &str = "EVENTS";
 /// Name of the per-CPU array of [`Counts`] in every kernel object, one entry a program.

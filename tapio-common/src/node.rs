@@ -1,4 +1,7 @@
-//! The node observer: what one look at the files of a control group, or of the whole node, gives.
+//! The node observer: what one look at the files of a control group, or of the whole node, gives; and [`cycles`], what
+//! its kernel program counts.
+
+pub mod cycles;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -15,6 +18,10 @@ pub mod kind {
     pub const GROUP: u32 = 1;
     /// The whole node; its control group is [`crate::WHOLE_NODE`].
     pub const NODE: u32 = 2;
+    /// Of a kernel program, a [`super::cycles::CyclesEvent`]: a control group needs more cycles an instruction.
+    pub const CPI_OUTLIER: u32 = 3;
+    /// The same of the whole node.
+    pub const IPC_DEGRADED: u32 = 4;
 }
 
 /// One look. Numbers that only grow are sums since the group was made; each may be [`UNKNOWN`].

@@ -36,6 +36,13 @@ static COOLDOWNS: LruHashMap<CooldownKey, Cooldown> = LruHashMap::with_max_entri
 /// language wants of a program without a standard library.
 #[macro_export]
 macro_rules! object {
+    (fields: $fields:path, settings: $settings:ty, counters: $counters:literal) => {
+        $crate::object!(fields: $fields, settings: $settings);
+
+        // What each performance counter counts; 0 where there is none.
+        #[unsafe(no_mangle)]
+        static COUNTERS: [u32; $counters] = [0; $counters];
+    };
     (fields: $fields:path, settings: $settings:ty) => {
         // SAFETY: settings are plain old data, for which all zero is a value.
         #[unsafe(no_mangle)]
@@ -108,24 +115,30 @@ impl Current {
     /// Asks the kernel.
     #[inline(always)]
     pub fn get(agent: &Agent) -> Self {
-        let mut seen = bpf_pidns_info { pid: 0, tgid: 0 };
-        // SAFETY: the out-pointer is a local of the size that is given. Fails in other pid namespaces.
-        let same_namespace = unsafe {
-            bpf_get_ns_current_pid_tgid(
-                agent.pid_namespace_device,
-                agent.pid_namespace_inode,
-                &raw mut seen,
-                size_of::<bpf_pidns_info>() as u32,
-            )
-        } == 0;
         Self {
             // SAFETY: takes nothing.
             cgroup_id: unsafe { bpf_get_current_cgroup_id() },
             pid: (bpf_get_current_pid_tgid() >> 32) as u32,
             comm: bpf_get_current_comm().unwrap_or_default().into(),
-            is_agent: same_namespace && u64::from(seen.tgid) == agent.pid,
+            is_agent: is_agent(agent),
         }
     }
+}
+
+/// Whether the running task is the agent's.
+#[inline(always)]
+pub fn is_agent(agent: &Agent) -> bool {
+    let mut seen = bpf_pidns_info { pid: 0, tgid: 0 };
+    // SAFETY: the out-pointer is a local of the size that is given. Fails in other pid namespaces.
+    let same_namespace = unsafe {
+        bpf_get_ns_current_pid_tgid(
+            agent.pid_namespace_device,
+            agent.pid_namespace_inode,
+            &raw mut seen,
+            size_of::<bpf_pidns_info>() as u32,
+        )
+    } == 0;
+    same_namespace && u64::from(seen.tgid) == agent.pid
 }
 
 /// One run of a program: counts what becomes of its reading.

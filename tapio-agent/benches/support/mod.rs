@@ -26,7 +26,8 @@ pub(crate) fn settings() -> Vec<u8> {
 /// The programs of `tapio-ebpf/src/bin/bench.rs`; the caller names its hooks.
 pub(crate) fn bench_object(settings: &[u8]) -> anyhow::Result<Object<'_>> {
     let bytes = observer::programs("bench")?;
-    Ok(Object { name: "bench", bytes, hooks: &[], fields: Network::FIELDS, by_helper: &[], settings })
+    let (fields, hooks) = (Network::FIELDS, &[][..]);
+    Ok(Object { name: "bench", bytes, hooks, fields, by_helper: &[], settings, counters: None })
 }
 
 /// A benchmark of what is not there measures nothing.

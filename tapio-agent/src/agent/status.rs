@@ -42,6 +42,8 @@ pub(super) struct Parts {
     pub(super) loaded: Option<Loaded>,
     /// The files that are read for it.
     pub(super) files: Option<Files>,
+    /// Why it has no programs where it should have, and is left with the files.
+    pub(super) unloaded: Option<String>,
 }
 
 /// How an observer is.
@@ -82,7 +84,7 @@ impl State {
     }
 
     /// As its hooks and its knowledge are.
-    fn of(Parts { loaded, files }: &Parts) -> Self {
+    fn of(Parts { loaded, files, unloaded }: &Parts) -> Self {
         let hooks = loaded.iter().flat_map(|loaded| &loaded.hooks);
         let unsupported = hooks.clone().all(|h| matches!(&h.state, Err(error) if error.is_unsupported()));
         let hooks = hooks.map(|h| h.state.clone().map_err(|error| format!("{}: {error}", h.hook.program)));
@@ -94,7 +96,7 @@ impl State {
         });
         let states: Vec<Result<(), String>> = hooks.chain(files).collect();
         let all = states.iter().all(Result::is_err);
-        let degraded = loaded.iter().filter_map(|loaded| loaded.degraded.clone());
+        let degraded = loaded.iter().filter_map(|loaded| loaded.degraded.clone()).chain(unloaded.clone());
         let problems = states.into_iter().filter_map(Result::err);
         let what = problems.chain(degraded).collect::<Vec<_>>().join("; ");
         match (what.is_empty(), all, unsupported) {
@@ -255,6 +257,9 @@ impl admin::State for Shared {
                     })
                     .collect();
                 let mut status = json!({ "state": observed.state().to_string(), "hooks": hooks });
+                if let Some((program, what)) = observed.parts.loaded.as_ref().and_then(Loaded::counting) {
+                    status["counters"] = json!({ program: what });
+                }
                 if let Some(files) = &observed.parts.files {
                     let parts = files.parts.iter().map(|part| {
                         let state =

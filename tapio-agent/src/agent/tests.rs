@@ -64,7 +64,7 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
     let mut loaded = Kernel::open("/proc".as_ref()).unwrap().load(&built.object().unwrap()).unwrap();
     let source = Source { ring: Some(loaded.events().unwrap()), reader: None };
     let metrics = Arc::new(Metrics::default());
-    let observed = vec![Observed::new(built.name, Parts { loaded: Some(loaded), files: None })];
+    let observed = vec![Observed::new(built.name, Parts { loaded: Some(loaded), ..Parts::default() })];
     let shared =
         Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), Sinks::new(Arc::clone(&metrics), 1)));
     let (stop, stopped) = watch::channel(false);

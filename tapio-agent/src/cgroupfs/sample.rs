@@ -172,11 +172,12 @@ impl Eyes {
         }
         if let Some((quota, period)) = self.one(path.join("cpu.max"), parse::quota) {
             (sample.quota_us, sample.period_us) = (quota, period);
-            if quota != UNLIMITED && self.read(path.join("cpu.stat")) {
-                let keys = ["usage_usec", "nr_periods", "nr_throttled", "throttled_usec"];
-                [sample.cpu_us, sample.periods, sample.throttled, sample.throttled_us] =
-                    parse::keyed(&self.text, keys).map(|value| value.unwrap_or(UNKNOWN));
-            }
+        }
+        // Of each group, whose time may have risen with another's trouble; it is there without the controller, too.
+        if self.read(path.join("cpu.stat")) {
+            let keys = ["usage_usec", "nr_periods", "nr_throttled", "throttled_usec"];
+            [sample.cpu_us, sample.periods, sample.throttled, sample.throttled_us] =
+                parse::keyed(&self.text, keys).map(|value| value.unwrap_or(UNKNOWN));
         }
     }
 
@@ -223,6 +224,8 @@ impl Eyes {
     }
 
     fn cpu_one(&mut self, path: &Path, cpuacct: Option<&Path>, sample: &mut Sample) {
+        let used = cpuacct.and_then(|path| self.one(path.join("cpuacct.usage"), parse::number));
+        sample.cpu_us = used.map_or(UNKNOWN, |ns| ns / 1000);
         let quota = self.one(path.join("cpu.cfs_quota_us"), parse::quota_v1);
         sample.quota_us = quota.unwrap_or(UNKNOWN);
         if quota.is_none_or(|quota| quota == UNLIMITED) {
@@ -236,8 +239,6 @@ impl Eyes {
             sample.throttled = throttled.unwrap_or(UNKNOWN);
             sample.throttled_us = ns.map_or(UNKNOWN, |ns| ns / 1000);
         }
-        let used = cpuacct.and_then(|path| self.one(path.join("cpuacct.usage"), parse::number));
-        sample.cpu_us = used.map_or(UNKNOWN, |ns| ns / 1000);
     }
 
     fn pressure(&mut self, path: PathBuf) -> [u64; 2] {

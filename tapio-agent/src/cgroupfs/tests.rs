@@ -210,7 +210,8 @@ async fn garbage_is_unknown() {
     let seen = pass(&mut host.reader()).await;
     let sample = seen[&host.ino("cgroup/system.slice/none.service")];
     assert_eq!((sample.limit_bytes, sample.quota_us), (UNLIMITED, UNLIMITED));
-    assert_eq!((sample.held_bytes, sample.periods), (UNKNOWN, UNKNOWN), "not even read");
+    assert_eq!(sample.held_bytes, UNKNOWN, "not even read");
+    assert_ne!(sample.cpu_us, UNKNOWN, "its processor time may be why another has trouble");
 }
 
 #[tokio::test(start_paused = true)]

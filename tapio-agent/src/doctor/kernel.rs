@@ -63,7 +63,7 @@ fn unprivileged(value: Option<&str>) -> Option<Line> {
 }
 
 fn paranoid(value: Option<&str>) -> Option<Line> {
-    let found = format!("{}: without effect, no hook uses perf events", value?);
+    let found = format!("{}: without effect on a process with CAP_PERFMON", value?);
     Some(Line::ok("perf_event_paranoid", found))
 }
 

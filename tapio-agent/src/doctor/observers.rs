@@ -39,7 +39,7 @@ pub(super) fn examine(config: &Config, types: &Path, rights: &Rights) -> (Vec<Se
                 return Section::new(format!("observer {}", built.name), lines);
             }
             let hooks = match kernel.as_ref().map(|kernel| load(kernel, built)) {
-                Ok(Ok(loaded)) => attached(&loaded, rights, &mut tally),
+                Ok(Ok(loaded)) => attached(built, &loaded, rights, &mut tally),
                 Ok(Err(why)) => refused(built, &why, &rights.remedy(), &mut tally),
                 Err(_) => refused(built, "not loaded: no types (BTF)", "as for the types (BTF)", &mut tally),
             };
@@ -81,12 +81,22 @@ fn causes(error: &anyhow::Error) -> String {
     if text.is_empty() { error.to_string() } else { text }
 }
 
-fn attached(loaded: &Loaded, rights: &Rights, tally: &mut Tally) -> Vec<Line> {
+fn attached(built: &Built, loaded: &Loaded, rights: &Rights, tally: &mut Tally) -> Vec<Line> {
     tally.hooks += loaded.hooks.len();
+    let counting = loaded.counting();
+    let is_uncounted = |hook: &Hook| counting.is_none() && built.counts_in() == Some(hook.program);
     let lines = loaded.hooks.iter().map(|HookState { hook, state }| match state {
         Ok(()) => {
             tally.attached += 1;
-            Line::ok(hook.program, format!("{}: {}", place(hook), hook.gives))
+            let counting = counting.iter().filter(|(program, _)| *program == hook.program);
+            let counting: String = counting.map(|(_, what)| format!(" with {what}")).collect();
+            Line::ok(hook.program, format!("{}{counting}: {}", place(hook), hook.gives))
+        }
+        Err(error) if error.is_unsupported() && is_uncounted(hook) => {
+            let found = format!("{error}; without it: no {}", hook.gives);
+            let remedy =
+                "run on a machine that shows its performance counters (KVM: -cpu host,pmu=on), and free ones";
+            Line::degraded(hook.program, found, remedy)
         }
         Err(error) => {
             let found = format!("{error}; without it: no {}", hook.gives);

@@ -106,7 +106,7 @@ impl Report {
                 format!("Everything can be observed here: {attached} of {hooks} hooks attached.")
             }
             (attached, hooks) => {
-                format!("Something can be observed here: {attached} of {hooks} hooks attached.")
+                format!("Some of it cannot be observed here: {attached} of {hooks} hooks attached.")
             }
         }
     }
@@ -219,7 +219,7 @@ mod tests {
              \x20                                 remedy: add it\n\
              \x20 fail bpf                        missing: all is lost\n\
              \x20                                 remedy: add that\n\n\
-             Something can be observed here: 1 of 4 hooks attached.\n"
+             Some of it cannot be observed here: 1 of 4 hooks attached.\n"
         );
         let terminal = report().text(Style::Terminal { colour: false });
         assert!(terminal.contains("  ✗ bpf                        missing"), "{terminal}");

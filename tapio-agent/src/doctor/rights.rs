@@ -90,7 +90,7 @@ impl Rights {
             },
             Right {
                 capability: Capability::CAP_PERFMON,
-                gives: "attaches programs to tracepoints",
+                gives: "attaches programs to tracepoints, opens performance counters",
                 without: Without::Blind,
             },
             Right {

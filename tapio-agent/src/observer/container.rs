@@ -159,6 +159,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
             from_outside: matches!(death, Death::Killed | Death::Stopped),
             usual_window_ns: (death == Death::ExitError).then(|| settings.usual_window.as_ns()),
         },
+        antagonist: None,
         peer: None,
         detail: if death == Death::ExitError { event.status } else { event.signal },
         data: data(event, death),

@@ -209,6 +209,7 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         peer: Some((address(event.remote), event.remote_port)),
         detail: u32::from(service_port(event)),
         data: data(event),
+        antagonist: None,
         baseline: normal(event),
         magnitude: match event.kind {
             kind::RETRANSMIT_BURST => u64::from(event.retransmits),

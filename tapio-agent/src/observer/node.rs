@@ -1,13 +1,17 @@
 //! Node: memory, processors and waiting, of each container and unit, and of the node itself.
 //!
-//! Watches no hooks; judges what is read from the files of control groups and from `/proc`, a
-//! [`Sample`](tapio_common::node::Sample) a group and pass.
-//! Says `node.memory_pressure`, `node.oom_predicted`, `node.cpu_throttled` and `node.io_pressure`.
+//! Judges what is read from the files of control groups and from `/proc`, a [`Sample`](tapio_common::node::Sample) a
+//! group and pass. Says `node.memory_pressure`, `node.oom_predicted`, `node.cpu_throttled` and `node.io_pressure`.
+//!
+//! Watches `sched_switch` (tp_btf), where its program reads counters of cycles and instructions, and judges them in the
+//! kernel. Says `node.cpi_outlier` and `node.ipc_degraded`. What a run costs is in docs/observers.md.
 //!
 //! One fault is one anomaly: growth that was predicted to end badly is not told again as pressure; the node's waiting
-//! is told only where no group's explains it; and of groups in groups, waiting is that of the innermost.
+//! is told only where no group's explains it, and so are its instructions per cycle; and of groups in groups, waiting is
+//! that of the innermost.
 
 mod cpu;
+pub mod cycles;
 mod gauge;
 mod memory;
 mod message;
@@ -19,12 +23,16 @@ use std::collections::HashMap;
 
 pub use settings::Settings;
 use tapio_common::{
-    WHOLE_NODE,
-    node::{Sample, UNKNOWN, kind},
+    Event as _, Header, WHOLE_NODE,
+    node::{
+        Sample, UNKNOWN,
+        cycles::{self as counted, CyclesEvent},
+        kind,
+    },
 };
 
-use self::{cpu::Cpu, memory::Memory, settings::Limits, waiting::Waiting};
-use super::{Anomaly, Hook, Malformed, Observer, Only, Reads};
+use self::{cpu::Cpu, cycles::Used, memory::Memory, settings::Limits, waiting::Waiting};
+use super::{Anomaly, Attach, Counters, Hook, Malformed, Observer, Only, Reads};
 use crate::occurrence::{Data, Normal, Outcome, Severity, Value};
 
 /// A group that was not seen for so long is gone, or the passes are that far apart.
@@ -33,6 +41,10 @@ const FORGET_NS: u64 = 15 * 60 * 1_000_000_000;
 const MAX_GROUPS: usize = 20_000;
 /// What a group's waiting explains of the node's: for so long, since the two are judged one after another.
 const EXPLAINS_NS: u64 = 30 * 1_000_000_000;
+/// What a group's cycles per instruction explain of the node's: for so many windows.
+const EXPLAINS_WINDOWS: u64 = 3;
+/// A group that is met later than this after the first look is new; those before it may be as old as the node.
+const FIRST_LOOKS_NS: u64 = 60 * 1_000_000_000;
 
 /// The node observer.
 #[derive(Debug)]
@@ -41,12 +53,23 @@ pub struct Node {
     groups: HashMap<u64, Group>,
     /// When some group waited for memory more than is normal for it, and when for input or output.
     waited: [Option<u64>; 2],
+    /// When the first look was: a group that was met well after it is new.
+    began_ns: Option<u64>,
+    /// The node's instructions per cycle, until it is known whether a group's explain it.
+    degraded: Option<Anomaly>,
+    /// When a group's cycles per instruction were told of.
+    outlier_ns: Option<u64>,
 }
 
 /// What is known of a group, or of the node.
 #[derive(Debug, Default)]
 struct Group {
     seen_ns: u64,
+    /// It was not there at the first looks.
+    is_new: bool,
+    /// Containers or units that are looked at themselves are below it.
+    is_inner: bool,
+    used: Used,
     memory: Memory,
     memory_waiting: Waiting,
     io_waiting: Waiting,
@@ -55,16 +78,30 @@ struct Group {
 
 impl Observer for Node {
     const NAME: &'static str = "node";
-    const FIELDS: &'static [&'static str] = &[];
-    const HOOKS: &'static [Hook] = &[];
+    const FIELDS: &'static [&'static str] = counted::FIELDS;
+    const COUNTERS: Option<&'static Counters> = Some(&cycles::COUNTERS);
+    // In the order of `tapio_common::node::cycles::program`.
+    const HOOKS: &'static [Hook] = &[Hook {
+        program: cycles::COUNTERS.program,
+        attach: Attach::BtfTracepoint("sched_switch"),
+        needs: &[counted::PID, counted::GROUPS, counted::GROUP, counted::GROUP_NODE, counted::NODE_ID],
+        gives: "node.cpi_outlier, node.ipc_degraded",
+    }];
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
-        Self { limits: settings.limits(), groups: HashMap::new(), waited: [None; 2] }
+        Self {
+            limits: settings.limits(),
+            groups: HashMap::new(),
+            waited: [None; 2],
+            began_ns: None,
+            degraded: None,
+            outlier_ns: None,
+        }
     }
 
-    fn kernel_settings(_: &Settings) -> Vec<u8> {
-        Vec::new()
+    fn kernel_settings(settings: &Settings) -> Vec<u8> {
+        bytemuck::bytes_of(&settings.cycles.kernel()).to_vec()
     }
 
     fn reads(settings: &Settings) -> Option<Reads> {
@@ -72,35 +109,79 @@ impl Observer for Node {
     }
 
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {
-        let sample: Sample =
+        // Each kind of record has a size of its own, and the same beginning.
+        if let Ok(sample) = bytemuck::try_pod_read_unaligned::<Sample>(record) {
+            is_whole(&sample.header, sample.kind, kind::GROUP, kind::NODE)?;
+            self.look(&sample, out);
+            return Ok(());
+        }
+        let event: CyclesEvent =
             bytemuck::try_pod_read_unaligned(record).map_err(|_| Malformed::Size(record.len()))?;
-        let is_node = sample.header.cgroup_id == WHOLE_NODE;
-        match sample.kind {
-            kind::GROUP if !is_node => {}
-            kind::NODE if is_node => {}
-            other => return Err(Malformed::Kind(other)),
+        is_whole(event.header(), event.kind, kind::CPI_OUTLIER, kind::IPC_DEGRADED)?;
+        self.count(&event, out);
+        Ok(())
+    }
+
+    fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
+        self.groups.retain(|_, group| now_ns.saturating_sub(group.seen_ns) < FORGET_NS);
+        let settle_ns = self.limits.window_ns;
+        out.extend(self.degraded.take_if(|degraded| now_ns.saturating_sub(degraded.time_ns) >= settle_ns));
+    }
+}
+
+impl Node {
+    /// What the kernel program judged.
+    fn count(&mut self, event: &CyclesEvent, out: &mut Vec<Anomaly>) {
+        let now_ns = event.header.time_ns;
+        let explains_ns = self.limits.window_ns.saturating_mul(EXPLAINS_WINDOWS);
+        if event.kind == kind::CPI_OUTLIER {
+            self.outlier_ns = Some(now_ns);
+            self.degraded = None;
+            out.push(cycles::judge(event, self.antagonist(event)));
+        } else if self.outlier_ns.is_none_or(|then| now_ns.saturating_sub(then) >= explains_ns) {
+            self.degraded = Some(cycles::judge(event, None));
         }
+    }
+
+    /// The group whose processor time rose with a group's cycles per instruction.
+    fn antagonist(&self, event: &CyclesEvent) -> Option<(u64, cycles::Rise)> {
+        let others = self
+            .groups
+            .iter()
+            .filter(|(id, group)| **id != event.header.cgroup_id && **id != WHOLE_NODE && !group.is_inner);
+        cycles::likeliest(
+            others.filter_map(|(id, group)| Some((*id, group.used.rise(event.since_ns, group.is_new)?))),
+        )
+    }
+
+    /// One look at a group's files, or the node's.
+    fn look(&mut self, sample: &Sample, out: &mut Vec<Anomaly>) {
+        let is_node = sample.kind == kind::NODE;
         let (id, now_ns) = (sample.header.cgroup_id, sample.header.time_ns);
+        let began_ns = *self.began_ns.get_or_insert(now_ns);
         if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&id) {
-            return Ok(());
+            return;
         }
-        let group = self.groups.entry(id).or_default();
+        let is_new = now_ns.saturating_sub(began_ns) > FIRST_LOOKS_NS;
+        let group = self.groups.entry(id).or_insert_with(|| Group { is_new, ..Group::default() });
         if now_ns < group.seen_ns {
-            return Ok(());
+            return;
         }
         group.seen_ns = now_ns;
-        out.extend(group.memory.judge(&sample, &self.limits));
-        out.extend(group.cpu.judge(&sample, &self.limits.cpu));
+        group.is_inner = sample.inner != 0;
+        group.used.look(sample);
+        out.extend(group.memory.judge(sample, &self.limits));
+        out.extend(group.cpu.judge(sample, &self.limits.cpu));
         if sample.inner != 0 {
-            return Ok(());
+            return;
         }
         let waits = [
             group.memory_waiting.judge(
-                &sample,
+                sample,
                 [sample.memory_some_us, sample.memory_full_us],
                 &self.limits.memory,
             ),
-            group.io_waiting.judge(&sample, [sample.io_some_us, sample.io_full_us], &self.limits.io),
+            group.io_waiting.judge(sample, [sample.io_some_us, sample.io_full_us], &self.limits.io),
         ];
         // What grows towards its end waits for memory before it: that is told.
         let is_told = [group.memory.is_predicted(), false];
@@ -113,15 +194,16 @@ impl Observer for Node {
                 self.waited[at] = Some(now_ns);
             }
             if let Some(wait) = waited.filter(|_| !is_told[at]) {
-                out.push(if at == 0 { wait.of_memory(&sample) } else { wait.of_io(&sample) });
+                out.push(if at == 0 { wait.of_memory(sample) } else { wait.of_io(sample) });
             }
         }
-        Ok(())
     }
+}
 
-    fn tick(&mut self, now_ns: u64, _: &mut Vec<Anomaly>) {
-        self.groups.retain(|_, group| now_ns.saturating_sub(group.seen_ns) < FORGET_NS);
-    }
+/// Whether a record is of one of two kinds, the second of which is of the whole node.
+fn is_whole(header: &Header, kind: u32, of_group: u32, of_node: u32) -> Result<(), Malformed> {
+    let is_right = if header.cgroup_id == WHOLE_NODE { kind == of_node } else { kind == of_group };
+    if is_right { Ok(()) } else { Err(Malformed::Kind(kind)) }
 }
 
 /// What anomalies of this observer have in common.
@@ -140,6 +222,7 @@ fn anomaly(sample: &Sample, kind: &'static str, severity: Severity, message: mes
         peer: None,
         detail: 0,
         data: Data(vec![("of", if sample.kind == kind::NODE { "node" } else { "group" }.into())]),
+        antagonist: None,
         baseline: None,
         magnitude: 0,
         count: 1,

@@ -25,7 +25,7 @@ impl Occurrence {
         optional(out, b",\"cluster\":", self.cluster.as_deref());
         text(out, b",\"node\":", &self.node);
         if let Some(workload) = &self.workload {
-            workload.write_json(out);
+            workload.write_json(out, b",\"workload\":");
         }
         if let Some(process) = &self.process {
             process.write_json(out, b",\"process\":{\"pid\":");
@@ -33,7 +33,7 @@ impl Occurrence {
         if let Some(Actor { process, workload }) = &self.actor {
             process.write_json(out, b",\"actor\":{\"process\":{\"pid\":");
             if let Some(workload) = workload {
-                workload.write_json(out);
+                workload.write_json(out, b",\"workload\":");
             }
             out.push(b'}');
         }
@@ -70,6 +70,7 @@ impl Data {
                 Value::Real(ratio) => real(out, b"\":", *ratio),
                 Value::Text(name) => text(out, b"\":", name),
                 Value::Address(ip) => address(out, b"\":", *ip),
+                Value::Workload(workload) => workload.write_json(out, b"\":"),
                 Value::List(several) => {
                     out.extend_from_slice(b"\":[");
                     for (nth, data) in several.iter().enumerate() {
@@ -95,8 +96,8 @@ impl Process {
 }
 
 impl Workload {
-    fn write_json(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b",\"workload\":");
+    fn write_json(&self, out: &mut Vec<u8>, name: &[u8]) {
+        out.extend_from_slice(name);
         let first = out.len();
         optional(out, b",\"namespace\":", self.namespace.as_deref());
         optional(out, b",\"pod\":", self.pod.as_deref());

@@ -109,12 +109,14 @@ fn random(rng: &mut fastrand::Rng) -> Occurrence {
         pod: text(),
         owner: text(),
     };
+    let other = Workload { namespace: text(), pod: text(), unit: text(), ..Workload::default() };
     let values = [
         Value::Text(text().unwrap_or_default().into()),
         Value::Number(rng.u64(..)),
         Value::Signed(rng.i64(..)),
         Value::Real(rng.f64()),
         Value::List(vec![Data(vec![("one", 1.into()), ("two", "2".into())]); rng.usize(..3)]),
+        Value::Workload(Arc::new(other)),
     ];
     let address = match rng.bool() {
         true => IpAddr::from(rng.u32(..).to_be_bytes()),

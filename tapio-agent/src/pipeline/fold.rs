@@ -162,6 +162,7 @@ mod tests {
             detail: port,
             data: Data::default(),
             baseline: None,
+            antagonist: None,
             magnitude,
             count: 1,
             message: |_| String::new(),

@@ -27,6 +27,7 @@ fn load(hooks: &[Hook], fields: &[&'static str]) -> Loaded {
         fields: fields.to_vec().leak(),
         by_helper: &[],
         settings: &Network::kernel_settings(&Settings::default()),
+        counters: None,
     };
     Kernel::open(Path::new("/proc")).unwrap().load(&object).unwrap()
 }

@@ -8,6 +8,7 @@
 mod connect;
 mod container;
 mod counts;
+mod cycles;
 mod hooks;
 mod lockdown;
 mod loss;

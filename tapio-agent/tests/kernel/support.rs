@@ -1,6 +1,7 @@
 //! What the tests are written with.
 
 pub(crate) mod cgroup;
+pub(crate) mod counted;
 pub(crate) mod guest;
 mod limit;
 pub(crate) mod namespace;
@@ -15,6 +16,7 @@ pub(crate) mod tapio;
 
 pub(crate) use self::{
     cgroup::{Cgroup, Version},
+    counted::Counted,
     namespace::{Link, Namespace},
     occurrence::Occurrence,
     pair::Pair,

@@ -97,8 +97,8 @@ impl Line {
         let mut told = Vec::new();
         while let Ok(anomaly) = self.queue.try_recv() {
             // No other is here, and to look for one takes a while.
-            if anomaly.cgroup_id == self.cgroup_id {
-                self.identity.find(anomaly.cgroup_id, anomaly.time_ns).await;
+            if [Some(anomaly.cgroup_id), anomaly.antagonist].contains(&Some(self.cgroup_id)) {
+                self.identity.find(self.cgroup_id, anomaly.time_ns).await;
             }
             let named = pipeline::name(anomaly, &self.identity, &self.stage.metrics);
             let Some(occurrence) = named else { continue };

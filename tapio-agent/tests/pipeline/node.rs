@@ -5,7 +5,12 @@ use serde_json::{Value, json};
 use tapio_agent::observer::node::Node;
 use tapio_common::{
     Header, WHOLE_NODE,
-    node::{Sample, kind},
+    baseline::{Baseline, Limits},
+    node::{
+        Sample,
+        cycles::{CyclesEvent, Usage, extra},
+        kind,
+    },
 };
 
 use super::{SECOND, conforms, line::Line};
@@ -102,6 +107,61 @@ async fn throttled() {
             "{WHO}: throttled in 62 % of its periods, normally 2 %: it may use 0.25 CPU, and wants about 0.56"
         )
     );
+}
+
+/// Two and a half cycles an instruction for half a minute, normally one.
+fn slow(kind: u32, cgroup_id: u64, extra_is: u32) -> CyclesEvent {
+    let mut cpi = Baseline::default();
+    for time in 0..30 {
+        cpi.observe(1024, time, &Limits::DEFAULT);
+    }
+    let usage = Usage {
+        cycles: 10_000_000_000,
+        instructions: 4_000_000_000,
+        extra: 200_000_000,
+        ns: 5 * SECOND,
+        counted_ns: 5 * SECOND,
+        slices: 900,
+        ..Usage::default()
+    };
+    let header = Header { time_ns: 1_100 * SECOND, cgroup_id, ..sample(cgroup_id).header };
+    CyclesEvent { header, kind, extra_is, usage, window_ns: 10 * SECOND, since_ns: 1_065 * SECOND, cpi }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cycles_per_instruction() {
+    let mut line = Line::of::<Node>();
+    let group = line.cgroup_id;
+    line.record(bytemuck::bytes_of(&slow(kind::CPI_OUTLIER, group, extra::STALLED)));
+    // Another group, whose trouble began when this one's use rose.
+    let told_until_then = told(&mut line, group, 20, |at, look| {
+        sum(at, &mut look.cpu_us, if at < 13 { 500_000 } else { 7_500_000 });
+    })
+    .await;
+    let message = format!("{WHO}: 2.50 cycles an instruction for 35 seconds, normally 1.00");
+    assert_eq!(told_until_then[0]["message"], message);
+    assert_eq!(told_until_then[0]["data"]["stalled_percent"], 2);
+    line.record(bytemuck::bytes_of(&slow(kind::CPI_OUTLIER, 1 << 40, extra::MISSES)));
+    let suffers = line.occurrences().await;
+    suffers.iter().for_each(conforms);
+    let message = format!(
+        "a container or unit that is gone: 2.50 cycles an instruction for 35 seconds, normally 1.00, since {WHO} uses \
+         1.4 more CPU (1.5)"
+    );
+    assert_eq!(suffers[0]["message"], message);
+    assert!(suffers[0]["data"]["antagonist"]["container_id"].as_str().unwrap().starts_with(WHO));
+    assert_eq!(suffers[0]["data"]["misses_per_1000_instructions"], 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instructions_per_cycle_of_the_node() {
+    let mut line = Line::of::<Node>();
+    line.record(bytemuck::bytes_of(&slow(kind::IPC_DEGRADED, WHOLE_NODE, extra::NONE)));
+    line.finish();
+    let degraded = line.occurrences().await;
+    degraded.iter().for_each(conforms);
+    let message = "node node-a: 0.40 instructions a cycle for 35 seconds, normally 1.00";
+    assert_eq!(degraded[0]["message"], message);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,12 @@ fn empty_exit(_: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Does nothing on the hook of switches.
+#[btf_tracepoint(function = "sched_switch")]
+fn empty_switch(_: BtfTracePointContext) -> i32 {
+    0
+}
+
 /// Emits an event for each segment received.
 #[btf_tracepoint(function = "tcp_probe")]
 fn flood(_: BtfTracePointContext) -> i32 {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::image::{self, Programs};
 use super::kernel::Kernel;
-use super::{Arch, cache};
+use super::{Arch, Boot, cache};
 use crate::machine;
 use crate::tally::{Reader, Tally};
 
@@ -30,7 +30,7 @@ const TESTS: &str = "tests";
 
 pub(super) struct Guest<'a> {
     kernel: &'a Kernel,
-    parameters: &'a str,
+    boot: &'a Boot,
     programs: &'a Programs,
 }
 
@@ -43,8 +43,8 @@ pub(super) struct Said {
 }
 
 impl<'a> Guest<'a> {
-    pub(super) fn new(kernel: &'a Kernel, parameters: &'a str, programs: &'a Programs) -> Self {
-        Self { kernel, parameters, programs }
+    pub(super) fn new(kernel: &'a Kernel, boot: &'a Boot, programs: &'a Programs) -> Self {
+        Self { kernel, boot, programs }
     }
 
     /// Boots it, asks the doctor and runs the tests that have one of these in their names; all, and the self-test,
@@ -76,7 +76,7 @@ impl<'a> Guest<'a> {
     }
 
     fn boot(&self, initrd: &PathBuf) -> Result<Said> {
-        let mut command = emulator(self.kernel.arch)?;
+        let mut command = emulator(self.kernel.arch, self.boot.counted)?;
         let console = match self.kernel.arch {
             Arch::Amd64 => "ttyS0",
             Arch::Arm64 => "ttyAMA0",
@@ -93,7 +93,7 @@ impl<'a> Guest<'a> {
         ]);
         command.args(["-serial", "stdio", "-kernel"]).arg(&self.kernel.image).arg("-initrd").arg(initrd);
         let parameters =
-            format!("console={console} panic=-1 oops=panic quiet tapio.guest {}", self.parameters);
+            format!("console={console} panic=-1 oops=panic quiet tapio.guest {}", self.boot.parameters);
         command.args(["-append", parameters.trim_end()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = Running(command.spawn().context("cannot run QEMU")?);
@@ -186,7 +186,7 @@ impl Steps {
 }
 
 /// The emulator with a machine and a processor. Every kernel takes the newest there is.
-fn emulator(arch: Arch) -> Result<Command> {
+fn emulator(arch: Arch, counted: bool) -> Result<Command> {
     let (name, machine, processor) = match arch {
         Arch::Amd64 => ("qemu-system-x86_64", "q35", "max"),
         Arch::Arm64 => ("qemu-system-aarch64", "virt,gic-version=3", "max,pauth-impdef=on"),
@@ -197,7 +197,12 @@ fn emulator(arch: Arch) -> Result<Command> {
     // QEMU before 8 gets the flags of cmpxchg16b wrong, at random.
     let old = arch == Arch::Amd64 && version(&command)? < 8;
     let processor = format!("{processor}{}", if old { ",-cx16" } else { "" });
-    command.args(["-M", machine, "-cpu", &processor, "-accel", "tcg,thread=multi,tb-size=256"]);
+    let threads = if counted { "single" } else { "multi" };
+    command.args(["-M", machine, "-cpu", &processor, "-accel"]);
+    command.arg(format!("tcg,thread={threads},tb-size=256"));
+    if counted {
+        command.args(["-icount", "shift=1"]);
+    }
     Ok(command)
 }
 

@@ -22,6 +22,8 @@ version_1() {
         mkdir -p /sys/fs/cgroup/$controllers
         mount -t cgroup -o $controllers cgroup /sys/fs/cgroup/$controllers || rmdir /sys/fs/cgroup/$controllers
     done
+    # As systemd does: before 5.11 the limit of a group does not hold for those below it by itself.
+    echo 1 > /sys/fs/cgroup/memory/memory.use_hierarchy
     mkdir -p /sys/fs/cgroup/systemd
     mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::occurrence::{Bytes, Occurrence};
+use crate::occurrence::{Bytes, Occurrence, Value};
 
 /// Says it, once it is named.
 pub(super) type Message = fn(&Occurrence) -> String;
@@ -43,6 +43,29 @@ pub(super) fn throttled(o: &Occurrence) -> String {
         number(o, "throttled_percent"),
         normally(o),
     )
+}
+
+pub(super) fn cpi_outlier(o: &Occurrence) -> String {
+    let (cpi, normal) = (real(o, "cpi"), o.baseline.map_or(0.0, |normal| normal.mean as f64 / 1024.0));
+    let antagonist = o.data.workload("antagonist").and_then(|workload| workload.name());
+    let antagonist = antagonist.map_or(String::new(), |name| {
+        let (now, rise) = (number(o, "antagonist_millicores"), number(o, "antagonist_rise_millicores"));
+        format!(", since {name} uses {} more CPU ({})", Processors(rise), Processors(now))
+    });
+    format!("{}: {cpi:.2} cycles an instruction for {}, normally {normal:.2}{antagonist}", Who(o), Since(o))
+}
+
+pub(super) fn ipc_degraded(o: &Occurrence) -> String {
+    let normal = o.baseline.map_or(0.0, |normal| 1024.0 / normal.mean.max(1) as f64);
+    let ipc = real(o, "ipc");
+    format!("{}: {ipc:.2} instructions a cycle for {}, normally {normal:.2}", Who(o), Since(o))
+}
+
+fn real(o: &Occurrence, key: &str) -> f64 {
+    match o.data.get(key) {
+        Some(Value::Real(number)) => *number,
+        _ => 0.0,
+    }
 }
 
 fn number(o: &Occurrence, key: &str) -> u64 {
@@ -88,6 +111,15 @@ impl fmt::Display for Waits<'_> {
             write!(f, " ({full} % with nothing else to do)")?;
         }
         write!(f, ", normally {} %", normally(o))
+    }
+}
+
+/// `31 seconds`
+struct Since<'a>(&'a Occurrence);
+
+impl fmt::Display for Since<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Seconds(number(self.0, "since_ms") / 1000).fmt(f)
     }
 }
 

@@ -1,8 +1,11 @@
 //! The node observer's section of the configuration.
 
-use tapio_common::baseline;
+use tapio_common::{baseline, node::cycles};
 
 use crate::setting::{Count, MS, Percent, Ratio, SEC, Time, settings};
+
+/// Within this much of the mean nothing is abnormal: an eighth of a cycle an instruction.
+const CPI_FLOOR: u64 = 128;
 
 settings! {
     /// Thresholds of the node observer.
@@ -18,6 +21,31 @@ settings! {
         pub memory_waiting: Past = Past::default(),
         /// Share of the time in which some task waited for input or output, against its past: node.io_pressure.
         pub io_waiting: Past = Past { floor: Percent::of(20), ..Past::default() },
+        /// Cycles per instruction of a group, and of the node, against their past: node.cpi_outlier, node.ipc_degraded.
+        /// The kernel program judges, so a change takes effect at the next start.
+        pub cycles: Cycles = Cycles::default(),
+    }
+}
+
+settings! {
+    /// When cycles per instruction are too many.
+    pub struct Cycles {
+        /// How long what is counted is summed up before it is judged.
+        pub window: Time<{ SEC }, { 300 * SEC }> = Time::of_ns(10 * SEC),
+        /// A group that used less than this of one processor in a window is not judged.
+        pub share: Percent = Percent::of(5),
+        /// How many times the mean is too much.
+        pub ratio: Ratio<110, 10_000> = Ratio::of_percent(150),
+        /// How many mean deviations over the mean are too much.
+        pub deviations: Count<1, 100> = Count::of(4),
+        /// How many windows in a row it has to last.
+        pub sustain: Count<1, 100> = Count::of(3),
+        /// How many off the mean on one side are a new level, which is then learned.
+        pub run: Count<2, 100> = Count::of(12),
+        /// How many teach a baseline before it judges.
+        pub min_samples: Count<2, 10_000> = Count::of(16),
+        /// How long a group is not told of again.
+        pub cooldown: Time<0, { 3_600 * SEC }> = Time::of_ns(60 * SEC),
     }
 }
 
@@ -66,6 +94,8 @@ pub(super) struct Limits {
     pub(super) cpu: Share,
     pub(super) memory: Share,
     pub(super) io: Share,
+    /// Length of a window of cycles and instructions.
+    pub(super) window_ns: u64,
 }
 
 /// When a share, in 1/1024, is abnormal.
@@ -86,6 +116,31 @@ impl Settings {
             cpu: self.cpu.share(),
             memory: self.memory_waiting.share(),
             io: self.io_waiting.share(),
+            window_ns: self.cycles.window.as_ns(),
+        }
+    }
+}
+
+impl Cycles {
+    /// As the kernel program takes them. The ranges of the settings fit the narrower types.
+    pub(super) fn kernel(&self) -> cycles::Settings {
+        let load =
+            baseline::Limits { min_samples: self.min_samples.get() as u16, ..baseline::Limits::DEFAULT };
+        let cpi = baseline::Limits {
+            ratio_percent: self.ratio.as_percent() as u16,
+            deviations: self.deviations.get() as u8,
+            run: self.run.get() as u8,
+            floor: CPI_FLOOR,
+            ..load
+        };
+        let window_ns = self.window.as_ns();
+        cycles::Settings {
+            cpi,
+            load,
+            window_ns,
+            least_ns: window_ns / 1024 * u64::from(self.share.of_1024()),
+            sustain: self.sustain.get().into(),
+            cooldown_ns: self.cooldown.as_ns(),
         }
     }
 }

@@ -114,6 +114,7 @@ fn fact(key: &str, value: &Value) -> String {
         (Value::Real(real), _) => format!("{name} {real:.2}"),
         (Value::Address(address), _) => format!("{name} {address}"),
         (Value::Text(text), _) => format!("{name} {text}"),
+        (Value::Workload(other), _) => format!("{name} {}", other.name().unwrap_or("of no name")),
         (Value::List(several), _) => {
             let facts = |data: &Data| {
                 data.0.iter().map(|(key, value)| fact(key, value)).collect::<Vec<_>>().join(" ")

@@ -22,6 +22,14 @@ impl Cgroup {
         self.has("cpu.max").or_else(|_| self.has("cpu.cfs_quota_us"))
     }
 
+    /// Whether a task in it is in a group of version 2 of its own, or why not.
+    pub(crate) fn is_of_two(&self) -> Result<(), String> {
+        let is_of_two = self.paths.iter().any(|path| path.join("cgroup.stat").exists());
+        is_of_two
+            .then_some(())
+            .ok_or_else(|| "no cgroup2 file system is mounted, and a task has no other".to_owned())
+    }
+
     /// Whether it has such a file.
     pub(crate) fn has(&self, file: &str) -> Result<(), String> {
         self.file(file).map(|_| ()).ok_or_else(|| format!("a group has no {file} here"))

@@ -76,6 +76,11 @@ impl Occurrence {
         self.json["data"][key].as_str().unwrap_or_default()
     }
 
+    /// The container that it names as the likeliest reason.
+    pub(crate) fn antagonist(&self) -> Option<&str> {
+        self.json["data"]["antagonist"]["container_id"].as_str()
+    }
+
     pub(crate) fn baseline(&self, key: &str) -> f64 {
         self.json["baseline"][key].as_f64().unwrap_or_else(|| panic!("no baseline {key} in {}", self.json))
     }

@@ -283,6 +283,16 @@ impl Process {
         self.order(&format!("burn {threads} {work_ms} {rest_ms}")).unwrap();
     }
 
+    /// Uses a processor for so long each time, however long it has to wait for one.
+    pub(crate) fn slice(&mut self, work_us: u64, rest_us: u64) {
+        self.order(&format!("slice 1 {work_us} {rest_us}")).unwrap();
+    }
+
+    /// As [`Self::slice`], in the kernel for the most part.
+    pub(crate) fn call(&mut self, work_us: u64, rest_us: u64) {
+        self.order(&format!("call 1 {work_us} {rest_us}")).unwrap();
+    }
+
     /// Whether it has not ended.
     pub(crate) fn lives(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

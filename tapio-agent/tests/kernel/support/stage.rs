@@ -68,6 +68,10 @@ impl Words<'_> {
         self.0.next().and_then(|word| word.parse().ok()).expect("an order with all its words")
     }
 
+    fn micros(&mut self) -> Duration {
+        Duration::from_micros(self.next())
+    }
+
     fn millis(&mut self) -> Duration {
         Duration::from_millis(self.next())
     }
@@ -97,6 +101,8 @@ impl Sockets {
             "fill_cache" => strain::fill_cache(words.next())?,
             "write_through" => strain::write_through()?,
             "burn" => strain::burn(words.next(), words.millis(), words.millis()),
+            "slice" => strain::slice(words.next(), words.micros(), words.micros()),
+            "call" => strain::call(words.next(), words.micros(), words.micros()),
             "serve" => self.serve(words)?,
             "connect" => {
                 let connection = connect(words.next(), words.millis())?;

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::time::{ClockId, clock_gettime};
+
 const MIB: usize = 1 << 20;
 /// What is computed last ends what was before it.
 static BURNING: AtomicUsize = AtomicUsize::new(0);
@@ -75,14 +77,42 @@ fn on_disk() -> io::Result<File> {
 }
 
 pub(super) fn burn(threads: usize, work: Duration, rest: Duration) {
+    strain(threads, rest, move || {
+        let start = Instant::now();
+        while start.elapsed() < work {
+            std::hint::spin_loop();
+        }
+    });
+}
+
+/// By the processor's time, however long it has to wait for it.
+pub(super) fn slice(threads: usize, work: Duration, rest: Duration) {
+    strain(threads, rest, move || while_it_runs(work, std::hint::spin_loop));
+}
+
+/// The same, in the kernel for the most part.
+pub(super) fn call(threads: usize, work: Duration, rest: Duration) {
+    strain(threads, rest, move || while_it_runs(work, || drop(fs::metadata("/"))));
+}
+
+fn while_it_runs(work: Duration, step: fn()) {
+    let used = || {
+        let used = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
+    };
+    let end = used() + work;
+    while used() < end {
+        (0..50).for_each(|_| step());
+    }
+}
+
+fn strain(threads: usize, rest: Duration, work: impl Fn() + Clone + Send + 'static) {
     let turn = BURNING.fetch_add(1, Ordering::Relaxed) + 1;
     for _ in 0..threads {
+        let work = work.clone();
         thread::spawn(move || {
             while BURNING.load(Ordering::Relaxed) == turn {
-                let start = Instant::now();
-                while start.elapsed() < work {
-                    std::hint::spin_loop();
-                }
+                work();
                 thread::sleep(rest);
             }
         });

@@ -1,0 +1,190 @@
+//! Cycles per instruction: what the kernel program judged, and who is likely to be why.
+
+use std::collections::VecDeque;
+
+use tapio_common::{
+    baseline::Baseline,
+    node::{
+        Sample, UNKNOWN,
+        cycles::{CyclesEvent, extra},
+        kind,
+    },
+};
+
+use super::{message, percent, put};
+use crate::{
+    observer::{Anomaly, Counter, Counters, Only, Quantity},
+    occurrence::{Data, Normal, Outcome, Severity},
+};
+
+/// What the program reads, in the order of the object's `COUNTERS`.
+pub const COUNTERS: Counters = Counters {
+    program: "sched_switch",
+    all: &[
+        Counter { name: "cycles", map: "CYCLES", of: &[Quantity::Cycles], needed: true },
+        Counter { name: "instructions", map: "INSTRUCTIONS", of: &[Quantity::Instructions], needed: true },
+        // In the order of `tapio_common::node::cycles::extra`.
+        Counter {
+            name: "stalled cycles or cache misses",
+            map: "EXTRA",
+            of: &[Quantity::StalledCycles, Quantity::CacheMisses],
+            needed: false,
+        },
+    ],
+};
+
+/// Looks that are kept of a group.
+const LOOKS: usize = 16;
+/// They are at least this far apart.
+const APART_NS: u64 = 5_000_000_000;
+/// What was before a rise is known from at least so long.
+const LEAST_BEFORE_NS: u64 = 10_000_000_000;
+/// Less is no rise: a tenth of a processor, in thousandths of one.
+const LEAST_RISE: u64 = 100;
+
+/// The processor time of one group, of late.
+#[derive(Debug, Default)]
+pub(super) struct Used {
+    /// When, and microseconds used until then.
+    looks: VecDeque<(u64, u64)>,
+}
+
+impl Used {
+    pub(super) fn look(&mut self, sample: &Sample) {
+        let (now_ns, used_us) = (sample.header.time_ns, sample.cpu_us);
+        if used_us == UNKNOWN || self.looks.back().is_some_and(|(_, before_us)| used_us < *before_us) {
+            self.looks.clear();
+            return;
+        }
+        // The latest is always kept, those before it are apart.
+        let len = self.looks.len();
+        if len >= 2 && self.looks[len - 1].0.saturating_sub(self.looks[len - 2].0) < APART_NS {
+            self.looks.pop_back();
+        }
+        if self.looks.len() >= LOOKS {
+            self.looks.pop_front();
+        }
+        self.looks.push_back((now_ns, used_us));
+    }
+
+    /// By how much its use was higher from `since_ns` on than before, in thousandths of a processor, and what it was then.
+    /// Nothing where it is not higher in both halves of that time: it has to have risen with it, and to have lasted.
+    pub(super) fn rise(&self, since_ns: u64, born_later: bool) -> Option<Rise> {
+        let at = self.looks.partition_point(|(time_ns, _)| *time_ns <= since_ns);
+        let (last, first) = (self.looks.back()?, self.looks.front()?);
+        // The look before it began; a group that is younger had used nothing.
+        let (start, before) = match at.checked_sub(1).and_then(|at| self.looks.get(at)) {
+            Some(start) if start.0.saturating_sub(first.0) >= LEAST_BEFORE_NS => {
+                (*start, rate(*first, *start)?)
+            }
+            None if born_later => (*first, 0),
+            _ => return None,
+        };
+        let middle = *self.looks.get((at + self.looks.len()) / 2)?;
+        let (early, late) = (rate(start, middle)?, rate(middle, *last)?);
+        let least = before + LEAST_RISE.max(before / 4);
+        if early < least || late < least {
+            return None;
+        }
+        let now = rate(start, *last)?;
+        Some(Rise { rise: now.checked_sub(before)?, now })
+    }
+}
+
+/// More processor time than before, in thousandths of a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rise {
+    pub(super) rise: u64,
+    pub(super) now: u64,
+}
+
+fn rate(from: (u64, u64), to: (u64, u64)) -> Option<u64> {
+    let us = u128::from(to.1.checked_sub(from.1)?);
+    let rate = (us * 1_000_000).checked_div(u128::from(to.0.checked_sub(from.0)?))?;
+    u64::try_from(rate).ok()
+}
+
+/// Of the groups whose use rose, the one that is likely to be why: it rose by more than all others together.
+pub(super) fn likeliest(rises: impl Iterator<Item = (u64, Rise)>) -> Option<(u64, Rise)> {
+    let (mut most, mut all): (Option<(u64, Rise)>, u64) = (None, 0);
+    for (id, rise) in rises {
+        all = all.saturating_add(rise.rise);
+        if most.is_none_or(|(_, most)| most.rise < rise.rise) {
+            most = Some((id, rise));
+        }
+    }
+    most.filter(|(_, most)| most.rise.saturating_mul(2) > all)
+}
+
+/// An event as an anomaly.
+pub(super) fn judge(event: &CyclesEvent, antagonist: Option<(u64, Rise)>) -> Anomaly {
+    let is_node = event.kind == kind::IPC_DEGRADED;
+    let usage = &event.usage;
+    let cpi = usage.cpi().unwrap_or_default();
+    let mut data = Data(vec![("of", if is_node { "node" } else { "group" }.into())]);
+    if is_node {
+        data.0.push(("ipc", hundredths(1024.0 / cpi.max(1) as f64)));
+    } else {
+        data.0.push(("cpi", hundredths(cpi as f64 / 1024.0)));
+    }
+    put(&mut data, "window_ms", event.window_ns / 1_000_000);
+    put(&mut data, "since_ms", event.header.time_ns.saturating_sub(event.since_ns) / 1_000_000);
+    put(&mut data, "used_millicores", thousandths(usage.ns, event.window_ns));
+    let per_1000 = (u128::from(usage.extra) * 1000).checked_div(u128::from(match event.extra_is {
+        extra::STALLED => usage.cycles,
+        extra::MISSES => usage.instructions,
+        _ => 0,
+    }));
+    if let Some(per_1000) = per_1000.and_then(|number| u64::try_from(number).ok()) {
+        if event.extra_is == extra::STALLED {
+            put(&mut data, "stalled_percent", (per_1000 + 5) / 10);
+        } else {
+            put(&mut data, "misses_per_1000_instructions", per_1000);
+        }
+    }
+    let counted = usage.counted_share();
+    if counted < 1014 {
+        put(&mut data, "counted_percent", percent(counted));
+    }
+    if let Some((_, rise)) = antagonist {
+        put(&mut data, "antagonist_millicores", rise.now);
+        put(&mut data, "antagonist_rise_millicores", rise.rise);
+    }
+    Anomaly {
+        kind: if is_node { "node.ipc_degraded" } else { "node.cpi_outlier" },
+        severity: Severity::Warning,
+        outcome: Outcome::Unknown,
+        time_ns: event.header.time_ns,
+        cgroup_id: event.header.cgroup_id,
+        pid: 0,
+        comm: [0; 16],
+        actor: None,
+        full: None,
+        only: Only::ALL,
+        peer: None,
+        detail: 0,
+        data,
+        antagonist: antagonist.map(|(id, _)| id),
+        baseline: Some(normal(&event.cpi, cpi)),
+        magnitude: cpi,
+        count: 1 + u64::from(event.header.held_back),
+        message: if is_node { message::ipc_degraded } else { message::cpi_outlier },
+    }
+}
+
+/// What was normal, in 1/1024 of a cycle an instruction.
+fn normal(baseline: &Baseline, cpi: u64) -> Normal {
+    Normal { unit: "cycles/1024 instructions", ..super::normal(baseline, cpi) }
+}
+
+fn hundredths(value: f64) -> crate::occurrence::Value {
+    crate::occurrence::Value::Real((value * 100.0).round() / 100.0)
+}
+
+fn thousandths(ns: u64, of_ns: u64) -> u64 {
+    let number = (u128::from(ns) * 1000).checked_div(u128::from(of_ns)).unwrap_or_default();
+    u64::try_from(number).unwrap_or(u64::MAX - 1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! The node observer with counters of the test's choice, in this process: the program in the kernel, the files, the
+//! judge and the names are the agent's own.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tapio_agent::{
+    cgroupfs::Files,
+    config::Config,
+    enrich::Identity,
+    kernel::{HookError, Kernel, Loaded},
+    metrics::Metrics,
+    observer::{
+        Counter, Counters, Object, Observer as _, Quantity,
+        node::{Node, Settings, cycles},
+        programs,
+    },
+    pipeline::{self, Source},
+    setting::{Count, Percent, SEC, Time},
+};
+use tokio::runtime::Runtime;
+
+use super::{Cgroup, Occurrence};
+
+/// Windows that teach.
+const LEARNING: u32 = 10;
+/// Windows that it has to last: twelve seconds, in which processor time is looked at more than once.
+const SUSTAIN: u32 = 6;
+/// Length of a window, seconds.
+const WINDOW: u32 = 2;
+
+pub(crate) struct Counted {
+    runtime: Runtime,
+    loaded: Loaded,
+    source: Source,
+    node: Node,
+    identity: Identity,
+    told: Vec<Occurrence>,
+}
+
+impl Counted {
+    /// With these in the place of cycles and instructions.
+    pub(crate) fn start(cycles: Quantity, instructions: Quantity) -> Result<Self, HookError> {
+        let settings = settings();
+        let kernel_settings = Node::kernel_settings(&settings);
+        let [first, second, third] = cycles::COUNTERS.all else { panic!("three counters") };
+        let all = vec![
+            Counter { of: vec![cycles].leak(), ..*first },
+            Counter { of: vec![instructions].leak(), ..*second },
+            Counter { of: &[], ..*third },
+        ];
+        let object = Object {
+            name: Node::NAME,
+            bytes: programs(Node::NAME).unwrap(),
+            hooks: Node::HOOKS,
+            fields: Node::FIELDS,
+            by_helper: &[],
+            settings: &kernel_settings,
+            counters: Some(Box::leak(Box::new(Counters { program: "sched_switch", all: all.leak() }))),
+        };
+        let mut loaded = Kernel::open(Path::new("/proc")).unwrap().load(&object).unwrap();
+        loaded.hooks[0].state.clone()?;
+        let config = Config::load(None, [], &[]).unwrap();
+        let interval = Duration::from_secs(1);
+        let mut files = Files::open(config.cgroup_root.as_path(), config.proc_root.as_path(), interval);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build().unwrap();
+        let source = {
+            let _guard = runtime.enter();
+            Source { ring: Some(loaded.events().unwrap()), reader: Some(files.reader()) }
+        };
+        let identity = Identity::new(&config);
+        Ok(Self { runtime, loaded, source, node: Node::new(&settings), identity, told: Vec::new() })
+    }
+
+    /// Until baselines are learned, and a little longer.
+    pub(crate) fn learn(&mut self) {
+        self.run(WINDOW * (LEARNING + 4) * Duration::from_secs(1));
+    }
+
+    /// Until what began has lasted long enough to be told, and a little longer.
+    pub(crate) fn last(&mut self) {
+        self.run(WINDOW * (SUSTAIN + 3) * Duration::from_secs(1));
+    }
+
+    fn run(&mut self, length: Duration) {
+        let end = Instant::now() + length;
+        let metrics = Arc::new(Metrics::default());
+        let mut out = Vec::new();
+        while Instant::now() < end {
+            let ready = async { tokio::time::timeout(Duration::from_millis(100), self.source.ready()).await };
+            if let Ok(ready) = self.runtime.block_on(ready) {
+                ready.unwrap();
+            }
+            let node = &mut self.node;
+            while self.source.next(|record| node.observe(record, &mut out).unwrap()) {}
+            for mut anomaly in out.drain(..) {
+                let identity = &mut self.identity;
+                self.runtime.block_on(identity.find_all(&mut anomaly));
+                let mut line = Vec::new();
+                pipeline::name(anomaly, identity, &metrics).unwrap().write_json(&mut line);
+                let line = String::from_utf8(line).unwrap();
+                println!("{line}");
+                self.told.push(Occurrence::parse(&line).unwrap());
+            }
+        }
+    }
+
+    /// What was told of a container.
+    pub(crate) fn told_of(&self, cgroup: &Cgroup) -> Vec<Occurrence> {
+        self.told.iter().filter(|told| told.is_in(cgroup)).cloned().collect()
+    }
+
+    /// What the program counted, exactly summed up.
+    pub(crate) fn counts(&self) -> tapio_common::Counts {
+        self.loaded.detach();
+        let counts = self.loaded.counts.read().unwrap()[0];
+        assert_eq!(counts.seen, counts.accounted(), "{counts:?}");
+        counts
+    }
+}
+
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.cycles.window = Time::of_ns(u64::from(WINDOW) * SEC);
+    settings.cycles.min_samples = Count::of(LEARNING);
+    settings.cycles.share = Percent::of(1);
+    settings.cycles.sustain = Count::of(SUSTAIN);
+    settings.cycles.run = Count::of(40);
+    settings
+}
