@@ -114,7 +114,7 @@ fn documented_examples_conform() {
     let examples = pages.iter().flat_map(|page| page.lines()).filter(|line| line.starts_with("{\"id\""));
     let examples: Vec<Value> = examples.map(|line| serde_json::from_str(line).unwrap()).collect();
     examples.iter().for_each(conforms);
-    assert_eq!(examples.len(), 10);
+    assert_eq!(examples.len(), 15);
 }
 
 /// What people read. Whose it is and where to stands in each; the rest is particular.
