@@ -9,7 +9,7 @@ use crate::support::{Cgroup, Process, Tapio, needs_a_guest, skip};
 
 const NEXT: &str = "/proc/sys/kernel/ns_last_pid";
 /// Others may be faster.
-const ATTEMPTS: usize = 50;
+const ATTEMPTS: usize = 400;
 
 /// A process that was asked to end by another one, and ended well.
 fn asked() -> Process {
