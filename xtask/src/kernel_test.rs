@@ -96,7 +96,7 @@ const BOOTS: &[Boot] = &[
         name: "lockdown-confidentiality",
         parameters: "lockdown=confidentiality",
         counted: false,
-        tests: &["lockdown", "owner::"],
+        tests: &["container::", "lockdown", "owner::"],
     },
     Boot {
         name: "cgroup-v1",
@@ -117,7 +117,7 @@ const BOOTS: &[Boot] = &[
 /// long or depends on how even an emulated processor runs.
 const QUICK_KERNELS: &[&str] = &["5.10", kernel::NEWEST];
 const QUICK_TESTS: &[&str] =
-    &["connect::", "counts::", "hooks::", "loss::", "owner::", "reset::", "rights::"];
+    &["connect::", "container::", "counts::", "hooks::", "loss::", "owner::", "reset::", "rights::"];
 
 /// What was asked for.
 #[derive(Default)]

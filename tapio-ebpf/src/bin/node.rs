@@ -1,6 +1,10 @@
 //! Node: cycles and instructions of each control group, and of the node.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key by value is copied, on a stack of 512 bytes"
+)]
 
 // cargo takes each file beside this one for a program of its own, hence the folder.
 #[path = "node/counters.rs"]
