@@ -98,7 +98,7 @@ impl Identity {
         if let Some(antagonist) = anomaly.antagonist {
             self.find(antagonist, anomaly.time_ns).await;
         }
-        if let Some(actor) = anomaly.actor {
+        if let Some(actor) = &anomaly.actor {
             self.find(actor.cgroup_id, anomaly.time_ns).await;
         }
     }

@@ -137,7 +137,7 @@ pub struct Anomaly {
     /// Owner's command name, padded with zeros.
     pub comm: [u8; 16],
     /// Who had a hand in it.
-    pub actor: Option<Actor>,
+    pub actor: Option<Box<Actor>>,
     /// The memory cgroup that is full, of which more is to be told.
     pub full: Option<u64>,
     /// Of whom it is told.

@@ -166,14 +166,15 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         pod: None,
         owner: None,
     });
-    let antagonist =
-        anomaly.antagonist.and_then(|group| identity.owner(group, 0, anomaly.time_ns).workload());
     let mut data = anomaly.data;
-    // A container is not its own: groups may be in groups.
-    match antagonist.filter(|antagonist| Some(antagonist) != workload.as_ref()) {
-        Some(antagonist) => data.0.push(("antagonist", Value::Workload(antagonist))),
-        // Numbers of nobody say nothing.
-        None => data.0.retain(|(key, _)| !key.starts_with("antagonist")),
+    if let Some(group) = anomaly.antagonist {
+        let antagonist = identity.owner(group, 0, anomaly.time_ns).workload();
+        // A container is not its own: groups may be in groups.
+        match antagonist.filter(|antagonist| Some(antagonist) != workload.as_ref()) {
+            Some(antagonist) => data.0.push(("antagonist", Value::Workload(antagonist))),
+            // Numbers of nobody say nothing.
+            None => data.0.retain(|(key, _)| !key.starts_with("antagonist")),
+        }
     }
     let mut occurrence = Occurrence {
         id: Ulid::from_parts(time_unix_ns / 1_000_000, fastrand::u128(..)),

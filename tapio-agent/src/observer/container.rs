@@ -148,10 +148,9 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         cgroup_id: header.cgroup_id,
         pid: header.pid,
         comm: header.comm.into(),
-        actor: has_actor.then(|| Actor {
-            cgroup_id: event.actor.cgroup_id,
-            pid: event.actor.pid,
-            comm: event.actor.comm.into(),
+        actor: has_actor.then(|| {
+            let fields::Actor { cgroup_id, pid, comm, .. } = event.actor;
+            Box::new(Actor { cgroup_id, pid, comm: comm.into() })
         }),
         full: (death == Death::OomKill).then_some(event.full.cgroup_id).and_then(known).filter(|id| *id != 0),
         only: Only {

@@ -1,9 +1,13 @@
 //! Folding: the first anomaly of a kind goes out at once; its repeats become one follow-up per window, with
 //! their count and the worst of them, and the window grows while it lasts.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::IpAddr,
+};
 
-use crate::observer::Anomaly;
+use crate::observer::{Actor, Anomaly};
 
 /// Subjects of one kind and owner that are told apart at a time; the others share one window, so that a port
 /// scan is a handful of occurrences and not thousands.
@@ -32,7 +36,8 @@ struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Subject {
     peer: Option<IpAddr>,
-    actor: Option<(u64, [u8; 16])>,
+    /// Of [`hash`]; 0 where there is none.
+    actor: u64,
     detail: u32,
 }
 
@@ -111,7 +116,7 @@ impl Fold {
         let owner = Owner { kind: anomaly.kind, cgroup_id: anomaly.cgroup_id, comm: anomaly.comm };
         let subject = Subject {
             peer: anomaly.peer.map(|(address, _)| address),
-            actor: anomaly.actor.map(|actor| (actor.cgroup_id, actor.comm)),
+            actor: anomaly.actor.as_ref().map_or(0, |actor| hash(actor)),
             detail: anomaly.detail,
         };
         let key = Key { owner, subject: Some(subject) };
@@ -126,6 +131,13 @@ impl Fold {
             _ => key,
         }
     }
+}
+
+/// Who had a hand in it, by group and command: a key as large as those would be costs each anomaly that has none.
+fn hash(actor: &Actor) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (actor.cgroup_id, actor.comm).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Anomaly {
