@@ -63,8 +63,14 @@ fn unprivileged(value: Option<&str>) -> Option<Line> {
 }
 
 fn paranoid(value: Option<&str>) -> Option<Line> {
-    let found = format!("{}: without effect on a process with CAP_PERFMON", value?);
-    Some(Line::ok("perf_event_paranoid", found))
+    let value = value?;
+    // 3 and more are of distributions' own, and older ones let CAP_SYS_ADMIN through alone.
+    let effect = if matches!(value.parse(), Ok(..=2)) {
+        "without effect on a process with CAP_PERFMON"
+    } else {
+        "without effect on programs; performance counters may take CAP_SYS_ADMIN"
+    };
+    Some(Line::ok("perf_event_paranoid", format!("{value}: {effect}")))
 }
 
 /// Absent where the network namespace is not the first one.

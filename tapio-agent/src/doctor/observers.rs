@@ -103,6 +103,9 @@ fn attached(built: &Built, loaded: &Loaded, rights: &Rights, tally: &mut Tally) 
             if error.is_unsupported() {
                 let remedy = "run a newer kernel; the other hooks work without it";
                 Line::degraded(hook.program, found, remedy)
+            } else if is_uncounted(hook) && rights.missing().is_empty() {
+                let remedy = "sysctl -w kernel.perf_event_paranoid=2, or what the line names";
+                Line::failed(hook.program, found, remedy)
             } else {
                 Line::failed(hook.program, found, rights.remedy())
             }

@@ -62,12 +62,7 @@ impl Rights {
 
     /// What would make programs load that were refused.
     pub(super) fn remedy(&self) -> String {
-        let missing: Vec<_> = self
-            .table()
-            .iter()
-            .filter(|right| matches!(right.without, Without::Blind) && !self.has(right.capability))
-            .map(|right| right.capability.to_string())
-            .collect();
+        let missing = self.missing();
         if !missing.is_empty() {
             format!("run as root, or with {}", missing.join(" and "))
         } else if self.confined {
@@ -79,6 +74,12 @@ impl Rights {
         } else {
             "report this line, with the kernel's release".to_owned()
         }
+    }
+
+    /// Capabilities without which only files can be observed.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let missing = |right: &&Right| matches!(right.without, Without::Blind) && !self.has(right.capability);
+        self.table().iter().filter(missing).map(|right| right.capability.to_string()).collect()
     }
 
     fn table(&self) -> [Right; 5] {

@@ -247,8 +247,8 @@ fn explain(quantity: Quantity, error: &io::Error) -> HookError {
         Some(EPERM | EACCES) => {
             let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
             HookError::Failed(format!(
-                "no right to count {name} ({error}): it takes CAP_PERFMON, as kernel.perf_event_paranoid is {}, and a \
-                 seccomp profile that allows perf_event_open(2)",
+                "no right to count {name} ({error}): it takes CAP_PERFMON, or CAP_SYS_ADMIN where a distribution's \
+                 kernel.perf_event_paranoid is 3 or more (it is {}), and a seccomp profile that allows perf_event_open(2)",
                 paranoid.trim()
             ))
         }
