@@ -9,7 +9,7 @@ use crate::support::{Cgroup, Process, Tapio, needs_a_guest, skip};
 
 const NEXT: &str = "/proc/sys/kernel/ns_last_pid";
 /// Others may be faster.
-const ATTEMPTS: usize = 400;
+const ATTEMPTS: usize = 8;
 
 /// A process that was asked to end by another one, and ended well.
 fn asked() -> Process {
@@ -23,17 +23,21 @@ fn asked() -> Process {
     process
 }
 
-/// Starts one under an id that was another's. What it takes to start it may need an id, too: that one then has to be
-/// the only one that is free among so many before.
-fn again(pid: u32, start: impl Fn() -> Process) -> Process {
-    for before in (0..8).cycle().take(ATTEMPTS) {
-        fs::write(NEXT, (pid - 1 - before).to_string()).unwrap();
-        let process = start();
-        if process.pid() == pid {
-            return process;
+/// Starts one under the id of one that was asked to end. What it takes to start it may need an id, too: that one then
+/// has to be the only one that is free among so many before. Who takes the id in between may keep it for good, like a
+/// thread of the kernel: then it is another's turn.
+fn under_the_id_of_one_asked(start: impl Fn() -> Process) -> Process {
+    for _ in 0..ATTEMPTS {
+        let pid = asked().pid();
+        for before in (0..8).cycle().take(64) {
+            fs::write(NEXT, (pid - 1 - before).to_string()).unwrap();
+            let process = start();
+            if process.pid() == pid {
+                return process;
+            }
         }
     }
-    panic!("id {pid} did not come again");
+    panic!("no id came again");
 }
 
 macro_rules! needs_ids {
@@ -58,8 +62,7 @@ fn a_status_is_not_what_the_one_before_was_asked_for() {
     needs_ids!();
     let cgroup = super::container!();
     let tapio = start();
-    let first = asked();
-    let mut main = again(first.pid(), || Process::start_as_init("main"));
+    let mut main = under_the_id_of_one_asked(|| Process::start_as_init("main"));
     main.enter(&cgroup);
     main.die("exit 143");
 
@@ -72,8 +75,7 @@ fn a_kill_is_not_a_stop_of_the_one_before() {
     needs_ids!();
     let cgroup = super::container!();
     let tapio = start();
-    let first = asked();
-    let mut main = again(first.pid(), || Process::start_as_init("main"));
+    let mut main = under_the_id_of_one_asked(|| Process::start_as_init("main"));
     main.enter(&cgroup);
     let mut killer = Process::start("killer");
     killer.kill(9, main.pid());
@@ -89,8 +91,7 @@ fn an_unknown_killer_is_not_that_of_the_one_before() {
     needs_ids!();
     let cgroup = super::container!();
     let tapio = start();
-    let first = asked();
-    let mut child = again(first.pid(), || Process::start("child"));
+    let mut child = under_the_id_of_one_asked(|| Process::start("child"));
     child.enter(&cgroup);
     let mut killer = Process::start("killer");
     killer.kill(SIGPROF, child.pid());
