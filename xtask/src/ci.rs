@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{kernel_test, machine, setup, test, toolchain};
+use crate::{kernel_test, kube, machine, setup, test, toolchain};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -17,6 +17,7 @@ const STEPS: &[Step] = &[
     ("kernel lints", kernel_lints),
     ("dependencies", dependencies),
     ("advisories", advisories),
+    ("kubernetes", kube::for_tests),
     ("tests", || test::task(&[])),
     ("kernels", || kernel_test::task(&["--quick".into()])),
 ];

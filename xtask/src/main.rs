@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod executable;
 mod kernel_test;
+mod kube;
 mod machine;
 mod run;
 mod setup;
@@ -59,6 +60,15 @@ const TASKS: &[Task] = &[
                 --quick takes the oldest and the newest kernel and most of the tests, as `ci` does;\n\
                 --update downloads the kernels anew; --bless keeps what `tapio doctor` says as expected",
         run: kernel_test::task,
+    },
+    Task {
+        name: "kube",
+        arguments: "build [PROGRAM...] | apiserver up [DIR]|down DIR | cluster up|down|exec ...|load ... | image ...",
+        about: "A real Kubernetes on this machine, built from pinned Go modules (Go 1.26; 6 min, once) into\n\
+                KUBEBUILDER_ASSETS or the cache. `apiserver up` starts an API server and prints an admin's\n\
+                kubeconfig, as many as are wanted; `cluster up`, as root, a cluster of one node in namespaces\n\
+                of its own. `image NAME:TAG DIR COMMAND... >ARCHIVE` makes an image that `cluster load` takes",
+        run: kube::task,
     },
     Task {
         name: "bench",

@@ -1,0 +1,84 @@
+//! `cargo xtask kube`: a real Kubernetes on this machine, built from pinned Go modules.
+//!
+//! - `build [PROGRAM...]`: its programs, those that are missing or of another version.
+//! - `apiserver up|down`: an API server with its etcd, for objects, tokens and permissions; as many as are wanted.
+//! - `cluster up|down|exec|load`: all of it with one node, in namespaces of its own; one at a time, as root.
+//! - `image`: a container image from a directory, without a registry.
+
+mod apiserver;
+mod certificate;
+mod cluster;
+mod image;
+mod program;
+mod programs;
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::apiserver::ApiServer;
+use crate::machine;
+
+/// The programs of an API server.
+const APISERVER: &[&str] = &["etcd", "kube-apiserver", "kubectl"];
+
+const USAGE: &str = "kube build [PROGRAM...]\n\
+                     kube apiserver up [DIRECTORY], which prints an admin's kubeconfig | down DIRECTORY|KUBECONFIG\n\
+                     kube cluster up | down | exec COMMAND... | load ARCHIVE...\n\
+                     kube image NAME:TAG DIRECTORY COMMAND... >ARCHIVE";
+
+/// `kube build|apiserver|cluster|image ...`
+pub(crate) fn task(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["build", wanted @ ..] => programs::build(wanted).map(drop),
+        ["apiserver", "up"] => apiserver_up(None),
+        ["apiserver", "up", directory] => apiserver_up(Some(Path::new(directory))),
+        ["apiserver", "down", place] => {
+            let place = Path::new(place);
+            let directory = place.parent().filter(|_| place.ends_with("admin.kubeconfig")).unwrap_or(place);
+            apiserver::remove(directory)
+        }
+        ["cluster", "up"] => cluster::up(),
+        ["cluster", "down"] => cluster::down(),
+        ["cluster", "exec", command @ ..] if !command.is_empty() => cluster::exec(command),
+        ["cluster", "load", archives @ ..] if !archives.is_empty() => cluster::load(archives),
+        // Only `cluster up` runs this, in the node's namespaces.
+        ["cluster", "node", directory] => cluster::node(Path::new(directory)),
+        ["image", name, root, command @ ..] if !command.is_empty() => {
+            image::write(name, Path::new(root), command, &mut std::io::stdout().lock())
+        }
+        _ => bail!("kube takes one of\n{USAGE}"),
+    }
+}
+
+/// What tests/kubernetes takes. A machine without it skips those tests, and says so.
+pub(crate) fn for_tests() -> Result<()> {
+    match programs::build(APISERVER) {
+        Err(error) if machine::program("go").is_none() => {
+            eprintln!("skipped: {error:#}");
+            Ok(())
+        }
+        built => built.map(drop),
+    }
+}
+
+fn apiserver_up(directory: Option<&Path>) -> Result<()> {
+    let programs = programs::build(APISERVER)?;
+    let directory = match directory {
+        Some(named) => std::path::absolute(named).context("there is no such directory")?,
+        None => env::temp_dir().join(format!("tapio-apiserver-{}", std::process::id())),
+    };
+    let server = ApiServer::start(&programs, &directory, "127.0.0.1", 0)?;
+    println!("{}", server.admin().display());
+    Ok(())
+}
+
+/// Where the programs are kept: `KUBEBUILDER_ASSETS`, as tests of other projects have it, or the cache.
+fn programs_directory() -> Result<PathBuf> {
+    match env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
+        Some(named) => std::path::absolute(PathBuf::from(named)).context("KUBEBUILDER_ASSETS is no path"),
+        None => machine::tool_root("kube"),
+    }
+}

@@ -1,0 +1,216 @@
+//! A cluster of one node, called `node`, in network and mount namespaces of its own.
+//!
+//! Its API server is at 198.18.0.2:6443; pods and services can be reached from outside, too. Programs run in the control
+//! group `kube-node` and pods in `kube-pods`: taking it down kills those two, and nothing else.
+
+mod node;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+pub(super) use self::node::node;
+use super::apiserver;
+use super::program::Program;
+use super::{programs, programs_directory};
+use crate::machine;
+
+/// The node's address and that of its other end, on a link of their own (RFC 2544's addresses).
+const ADDRESS: &str = "198.18.0.2";
+const OUTSIDE: &str = "198.18.0.1";
+/// Pods and services.
+const NETWORKS: [&str; 2] = ["10.244.0.0/24", "10.96.0.0/16"];
+/// Its control groups; the kubelet's settings name the second.
+const PROGRAMS_GROUP: &str = "kube-node";
+const PODS_GROUP: &str = "kube-pods";
+/// The state of the one cluster that can be up.
+const STATE: &str = "/var/lib/tapio-kube";
+/// Directories that are the cluster's own.
+const DIRECTORIES: &[&str] = &[
+    "/etc/kubernetes",
+    "/run/containerd",
+    "/run/netns",
+    "/usr/libexec/kubernetes",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+    "/var/log/pods",
+];
+const PACKAGES: &[&str] =
+    &["openssl", "iproute2", "iptables", "runc", "containernetworking-plugins", "busybox-static"];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Starts it, where it is not up, and prints the kubeconfig of an admin.
+pub(super) fn up() -> Result<()> {
+    root()?;
+    let state = Path::new(STATE);
+    let admin = state.join("admin.kubeconfig");
+    if Program::new("kubelet", state).pid().is_some() {
+        println!("{}", admin.display());
+        return Ok(());
+    }
+    down()?;
+    machine::apt_install(PACKAGES)?;
+    let programs = programs::build(&[])?;
+    let started = start(state, &programs);
+    if let Err(error) = started {
+        // What is wrong is told by the error; what cannot be taken away is, too.
+        return Err(match down() {
+            Ok(()) => error,
+            Err(left) => error.context(format!("and it could not be taken down: {left:#}")),
+        });
+    }
+    println!("{}", admin.display());
+    Ok(())
+}
+
+fn start(state: &Path, programs: &Path) -> Result<()> {
+    let group = cgroup2()?.join(PROGRAMS_GROUP);
+    let mut directories = vec![group.clone(), state.to_owned()];
+    directories.extend(DIRECTORIES.iter().map(PathBuf::from));
+    // The kubelet wants the one for pods in each hierarchy.
+    directories.extend(hierarchies()?.into_iter().map(|hierarchy| hierarchy.join(PODS_GROUP)));
+    for directory in directories {
+        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    let outside = format!("{OUTSIDE}/30");
+    for arguments in [
+        &["link", "add", "kube0", "type", "veth", "peer", "name", "kube1"][..],
+        &["address", "add", &outside, "dev", "kube0"],
+        &["link", "set", "kube0", "up"],
+        &["route", "add", NETWORKS[0], "via", ADDRESS],
+        &["route", "add", NETWORKS[1], "via", ADDRESS],
+    ] {
+        machine::run(Command::new("ip").args(arguments))?;
+    }
+    // Into the group first: whatever it starts is in it, too.
+    let mut inner = Command::new("sh");
+    inner.args([
+        "-c",
+        "echo $$ >\"$1\" && shift && exec unshare --mount --net --propagation private -- \"$@\"",
+        "sh",
+    ]);
+    inner.arg(group.join("cgroup.procs")).arg(std::env::current_exe().context("this program is gone")?);
+    machine::run(inner.args(["kube", "cluster", "node"]).arg(state).stdout(Stdio::null()))?;
+
+    let kubelet = Program::new("kubelet", state);
+    let admin = format!("--kubeconfig={}", state.join("admin.kubeconfig").display());
+    for what in [
+        &["wait", "--for=condition=Ready", "node/node", "--timeout=1s"][..],
+        &["get", "serviceaccount", "default"],
+    ] {
+        kubelet.wait_until(PATIENCE, || {
+            let mut kubectl = Command::new(programs.join("kubectl"));
+            kubectl.arg(&admin).args(what).stdout(Stdio::null()).stderr(Stdio::null());
+            kubectl.status().is_ok_and(|status| status.success())
+        })?;
+    }
+    Ok(())
+}
+
+/// Ends it. Two control groups hold all of its processes; with the last of them its namespaces go.
+pub(super) fn down() -> Result<()> {
+    root()?;
+    let state = Path::new(STATE);
+    if !state.exists() {
+        return Ok(());
+    }
+    let unified = cgroup2()?;
+    for name in [PROGRAMS_GROUP, PODS_GROUP] {
+        let group = unified.join(name);
+        if group.exists() {
+            fs::write(group.join("cgroup.kill"), "1").context("the cluster's processes cannot be killed")?;
+            let end = Instant::now() + PATIENCE;
+            while populated(&group) {
+                if Instant::now() > end {
+                    bail!("processes in {} do not end", group.display());
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        for hierarchy in hierarchies()? {
+            remove_groups(&hierarchy.join(name))?;
+        }
+    }
+    if Path::new("/sys/class/net/kube0").exists() {
+        machine::run(Command::new("ip").args(["link", "delete", "kube0"]))?;
+    }
+    for directory in DIRECTORIES {
+        // One that is not empty, or not there, is not the cluster's.
+        let _ = fs::remove_dir(directory);
+    }
+    match state.join("etcd.pid").is_file() {
+        true => apiserver::remove(state),
+        false => fs::remove_dir_all(state).with_context(|| format!("cannot remove {STATE}")),
+    }
+}
+
+/// Runs a command in the node's namespaces, as the cluster's admin.
+pub(super) fn exec(command: &[&str]) -> Result<()> {
+    root()?;
+    let state = Path::new(STATE);
+    let Some(kubelet) = Program::new("kubelet", state).pid() else {
+        bail!("no cluster is up: cargo xtask kube cluster up");
+    };
+    let programs = programs_directory()?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let here = std::env::current_dir().context("this directory is gone")?;
+    let mut inside = Command::new("nsenter");
+    inside.args(["--target", &kubelet.to_string(), "--mount", "--net"]);
+    inside.arg(format!("--wd={}", here.display())).arg("--").args(command);
+    inside.env("KUBECONFIG", state.join("admin.kubeconfig"));
+    inside.env("PATH", format!("{}:{path}", programs.display()));
+    machine::run(&mut inside)
+}
+
+/// Brings images into it.
+pub(super) fn load(archives: &[&str]) -> Result<()> {
+    for archive in archives {
+        let archive = std::path::absolute(archive).context("there is no such archive")?;
+        exec(&["ctr", "--namespace", "k8s.io", "images", "import", &archive.to_string_lossy()])?;
+    }
+    Ok(())
+}
+
+fn root() -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+        bail!("a cluster takes root, for its namespaces and control groups: run it as root");
+    }
+    Ok(())
+}
+
+/// The cgroup2 hierarchy of this machine.
+fn cgroup2() -> Result<PathBuf> {
+    let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+    let found = places.iter().map(Path::new).find(|place| place.join("cgroup.controllers").is_file());
+    found.map(Path::to_owned).context("there is no cgroup2 hierarchy")
+}
+
+fn hierarchies() -> Result<Vec<PathBuf>> {
+    let all = Path::new("/sys/fs/cgroup");
+    let below = fs::read_dir(all).context("there are no control groups")?;
+    // Of version 1 each has a directory; `cpu`, say, is a link to `cpu,cpuacct`. Of version 2 alone there is one.
+    let version_1 = below.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    match all.join("cgroup.controllers").is_file() {
+        true => Ok(vec![all.to_owned()]),
+        false => Ok(version_1.map(|entry| entry.path()).collect()),
+    }
+}
+
+fn populated(group: &Path) -> bool {
+    fs::read_to_string(group.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+}
+
+/// Removes a group and those in it; nothing where it is not there.
+fn remove_groups(group: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(group) else { return Ok(()) };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_groups(&entry.path())?;
+    }
+    fs::remove_dir(group).with_context(|| format!("cannot remove {}", group.display()))
+}

@@ -1,0 +1,56 @@
+//! Container images from directories, as archives that container runtimes import.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use crate::machine;
+
+/// Writes an image whose root is a directory and that runs a command.
+pub(super) fn write(name: &str, root: &Path, command: &[&str], out: &mut impl Write) -> Result<()> {
+    let directory = std::env::temp_dir().join(format!("tapio-image-{}", std::process::id()));
+    fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let written = write_in(&directory, name, root, command, out);
+    fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+    written
+}
+
+fn write_in(directory: &Path, name: &str, root: &Path, command: &[&str], out: &mut impl Write) -> Result<()> {
+    let layer = directory.join("layer.tar");
+    machine::run(tar().arg("-f").arg(&layer).arg("-C").arg(root).arg("."))?;
+    let sum = machine::output(Command::new("sha256sum").arg(&layer))?;
+    let digest = sum.split(' ').next().unwrap_or_default();
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => bail!("there is no image for {other}"),
+    };
+    let config = json!({
+        "architecture": architecture, "os": "linux",
+        "config": { "Cmd": command, "Env": ["PATH=/usr/bin:/bin"] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
+    });
+    let manifest = json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
+    for (file, content) in [("config.json", config), ("manifest.json", manifest)] {
+        fs::write(directory.join(file), content.to_string())
+            .with_context(|| format!("cannot write {file}"))?;
+    }
+    let archive = directory.join("image.tar");
+    let mut tar = tar();
+    tar.arg("-f").arg(&archive).arg("-C").arg(directory);
+    machine::run(tar.args(["manifest.json", "config.json", "layer.tar"]))?;
+    let mut file = fs::File::open(&archive).context("the archive is gone")?;
+    io::copy(&mut file, out).context("the archive cannot be written")?;
+    Ok(())
+}
+
+/// With nothing in it of who made it, and when.
+fn tar() -> Command {
+    let mut tar = Command::new("tar");
+    tar.args(["--numeric-owner", "--owner=0", "--group=0", "--sort=name", "--mtime=@0", "-c"]);
+    tar
+}
