@@ -8,7 +8,11 @@ use std::{hint::black_box, sync::Arc, time::Instant};
 
 use tapio_agent::{
     config::{Config, Flag},
-    enrich::Identity,
+    enrich::{
+        Identity,
+        kubernetes::Kubernetes,
+        pods::{Container, Pod, Pods},
+    },
     kernel::{Events, Kernel},
     metrics::Metrics,
     observer::{Attach, Built, Hook, Object, network::Network},
@@ -30,7 +34,8 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let pipeline = best(ROUNDS, pipeline_round)?;
+    let pipeline = best(ROUNDS, || pipeline_round(false))?;
+    let named = best(ROUNDS, || pipeline_round(true))?;
     let kernel = Kernel::open("/proc".as_ref())?;
     let settings = support::settings();
     let mut flood = kernel.load(&Object { hooks: FLOOD, ..support::bench_object(&settings)? })?;
@@ -38,6 +43,7 @@ fn main() -> anyhow::Result<()> {
     let mut events = runtime.block_on(async { flood.events() })?;
     let ring = best(ROUNDS, || drain_round(&mut events))?;
     println!("pipeline_events_per_second {pipeline:.0} events/s");
+    println!("pipeline_named_events_per_second {named:.0} events/s");
     println!("ring_drain_events_per_second {ring:.0} events/s");
     println!("pipeline_ring_ratio {:.2} x", pipeline / ring);
     Ok(())
@@ -51,15 +57,17 @@ fn best(rounds: usize, mut round: impl FnMut() -> anyhow::Result<f64>) -> anyhow
     Ok(best)
 }
 
-/// Events a second through all of it, on this thread.
-fn pipeline_round() -> anyhow::Result<f64> {
+/// Events a second through all of it, on this thread; with names from Kubernetes of the container and of its peer, or
+/// without.
+fn pipeline_round(names: bool) -> anyhow::Result<f64> {
     let built = Built::new::<Network>(&Default::default());
     let metrics = Arc::new(Metrics::default());
     let (anomalies, _queue) = mpsc::channel(1);
     let stage = Stage::new(built.name, anomalies, &metrics);
     let (tree, cgroup_id) = container()?;
     let flag = Flag { name: "", path: "cgroup_root", text: tree.path().display().to_string() };
-    let mut identity = Identity::new(&Config::load(None, [], &[flag])?);
+    let kubernetes = names.then(|| Kubernetes::of_pods(&pods(), &metrics));
+    let mut identity = Identity::new(&Config::load(None, [], &[flag])?).with(kubernetes);
     let find = identity.find(cgroup_id, tapio_agent::clock::boot_ns());
     tokio::runtime::Builder::new_multi_thread().enable_time().build()?.block_on(find);
     let mut judge = built.judge();
@@ -80,6 +88,26 @@ fn pipeline_round() -> anyhow::Result<f64> {
         }
     }
     Ok(EVENTS as f64 / start.elapsed().as_secs_f64())
+}
+
+/// The container's pod, and that of its peer.
+fn pods() -> Pods {
+    let pod = |name: &str, containers, addresses| Pod {
+        uid: name.to_owned(),
+        namespace: "shop".to_owned(),
+        name: format!("{name}-7d9f8c6b5d-x2x4z"),
+        owner: Some(("Deployment".to_owned(), name.to_owned())),
+        since_unix_ns: Some(0),
+        containers,
+        addresses,
+        ..Pod::default()
+    };
+    let image = Some("registry.example/checkout:1.2".to_owned());
+    let container = Container { id: "f8d74ab0".repeat(8), runtime: None, name: "app".to_owned(), image };
+    let mut pods = Pods::default();
+    pods.apply(pod("checkout", vec![container], Vec::new()), Instant::now());
+    pods.apply(pod("redis", Vec::new(), vec![[10, 0, 3, 7].into()]), Instant::now());
+    pods
 }
 
 /// A hierarchy with one container.

@@ -19,13 +19,15 @@ use self::status::{Observed, Parts, Shared, State};
 use crate::{
     admin::Admin,
     cgroupfs::Files,
-    clock,
     config::{Config, Output},
-    enrich::Identity,
+    enrich::{
+        Identity,
+        kubernetes::{Access, Kubernetes},
+    },
     kernel::Kernel,
     metrics::Metrics,
-    observer::{self, Anomaly, Built},
-    pipeline::{self, Sign, Source, Stage, Usual, fold::Fold},
+    observer::{self, Built},
+    pipeline::{self, Source, Stage, fold::Fold},
     privileges,
     sink::{
         Sinks, polku,
@@ -37,8 +39,6 @@ use crate::{
 const ENRICH_QUEUE: usize = 4096;
 /// How long an observer that crashed waits before it runs again; doubles up to the second.
 const RESTART: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// How often it is looked whether what is usual has waited long enough.
-const USUAL_TICK: Duration = Duration::from_secs(1);
 /// How often the terminal's status line is renewed.
 const PULSE: Duration = Duration::from_secs(1);
 
@@ -48,6 +48,7 @@ const PULSE: Duration = Duration::from_secs(1);
 /// Nothing at all can be observed, or an address cannot be bound: one sentence with the remedy.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
+    let access = Access::find(config.kubernetes)?;
     let kernel = Kernel::open(config.proc_root.as_path());
     let mut running = Vec::new();
     let mut refused = Vec::new();
@@ -72,7 +73,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("threads cannot be started")?;
-    let done = runtime.block_on(observe(config, admin, running, refused));
+    let done = runtime.block_on(observe(config, admin, access, running, refused));
     // A reader of standard output that is stuck holds up a thread, not the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
@@ -102,6 +103,7 @@ fn parts(built: &Built, config: &Config, kernel: Result<&Kernel, &anyhow::Error>
 async fn observe(
     config: Config,
     admin: Option<Admin>,
+    access: Option<Access>,
     running: Vec<(Built, Parts)>,
     refused: Vec<(&'static str, anyhow::Error)>,
 ) -> anyhow::Result<()> {
@@ -126,7 +128,10 @@ async fn observe(
         supervised.push((built, Source { ring, reader }));
     }
     observed.extend(refused.into_iter().map(|(name, error)| Observed::failed(name, &error)));
-    let shared = Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone()));
+    let kubernetes = access.map(|access| Kubernetes::start(access, &config, &metrics));
+    let health = kubernetes.as_ref().map(Kubernetes::health);
+    let shared = Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone(), health));
+    let identity = identity.with(kubernetes);
 
     for (at, (built, source)) in supervised.into_iter().enumerate() {
         let stage = Stage::new(built.name, anomalies.clone(), &metrics);
@@ -136,7 +141,10 @@ async fn observe(
         stages.spawn(supervisor.run(source, fold));
     }
     drop(anomalies);
-    let deliver = tokio::spawn(deliver(queue, identity, Arc::clone(&shared), sinks.clone()));
+    let (counted, to) = (Arc::clone(&metrics), sinks.clone());
+    let deliver = tokio::spawn(async move {
+        pipeline::deliver(queue, identity, &counted, |occurrence| to.send(Arc::new(occurrence))).await;
+    });
     if let Some(admin) = admin {
         let mut stopped = stopped.clone();
         let shutdown = async move {
@@ -232,38 +240,6 @@ impl Supervisor {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
-}
-
-/// The second half of the pipeline: from the queue of anomalies to the sinks.
-async fn deliver(
-    mut queue: mpsc::Receiver<Anomaly>,
-    mut identity: Identity,
-    shared: Arc<Shared>,
-    sinks: Sinks,
-) {
-    let mut usual = Usual::new(Arc::clone(&shared.metrics));
-    let mut tick = tokio::time::interval(USUAL_TICK);
-    loop {
-        let anomaly = tokio::select! {
-            anomaly = queue.recv() => anomaly,
-            _ = tick.tick() => {
-                usual.over(clock::boot_ns()).for_each(|late| sinks.send(late));
-                continue;
-            }
-        };
-        let Some(mut anomaly) = anomaly else { break };
-        let sign = Sign::of(&anomaly);
-        identity.find_all(&mut anomaly).await;
-        let Some(occurrence) = pipeline::name(anomaly, &identity, &shared.metrics) else { continue };
-        let news = match sign {
-            Some(sign) => usual.admit(sign, occurrence),
-            None => Some(occurrence),
-        };
-        if let Some(occurrence) = news {
-            sinks.send(Arc::new(occurrence));
-        }
-    }
-    usual.over(u64::MAX).for_each(|late| sinks.send(late));
 }
 
 /// Tells the terminal that the agent lives.

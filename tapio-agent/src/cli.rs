@@ -176,6 +176,11 @@ struct Settings {
     /// Name of the cluster in occurrences
     #[arg(long, value_name = "NAME", help_heading = "Observing")]
     cluster: Option<String>,
+    /// Names from the Kubernetes API: on, off or auto [default: auto]
+    ///
+    /// auto has them in a pod with a service account, and where KUBECONFIG is set.
+    #[arg(long, value_name = "MODE", help_heading = "Observing")]
+    kubernetes: Option<String>,
     /// Send occurrences to this POLKU gateway
     #[arg(long, value_name = "HOST:PORT", help_heading = "Sinks")]
     polku: Option<String>,
@@ -209,6 +214,7 @@ impl Settings {
             ("--observer", "observers", &observers),
             ("--node-name", "node_name", &self.node_name),
             ("--cluster", "cluster", &self.cluster),
+            ("--kubernetes", "kubernetes", &self.kubernetes),
             ("--polku", "polku.endpoint", &self.polku),
             ("--output", "output", &self.output),
             ("--state-dir", "state_dir", &self.state_dir),

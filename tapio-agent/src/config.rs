@@ -48,6 +48,9 @@ settings! {
         pub node_name: Name = Name::default(),
         /// The cluster's name in occurrences. Empty: they carry none.
         pub cluster: Name = Name::default(),
+        /// Names of pods, services and nodes from the Kubernetes API: `auto` has them where the agent runs in a pod with
+        /// a service account, or KUBECONFIG is set; with `on` it is an error where neither is so.
+        pub kubernetes: Kubernetes = Kubernetes::Auto,
         /// The agent's own log, on standard error.
         pub log: Log = Log::default(),
         /// How long a stopping agent may take to deliver what it has.
@@ -100,6 +103,18 @@ choices! {
         Pretty = "pretty",
         /// Nothing.
         None = "none",
+    }
+}
+
+choices! {
+    /// Whether Kubernetes is asked for names.
+    pub enum Kubernetes {
+        /// Where there is one.
+        Auto = "auto",
+        /// There has to be one.
+        On = "on",
+        /// Never.
+        Off = "off",
     }
 }
 

@@ -1,22 +1,39 @@
 //! Identity: who an anomaly is about. Right, or empty.
 
 pub mod cgroups;
+pub mod kubernetes;
 pub mod memory;
+pub mod party;
+pub mod peers;
+pub mod pods;
+mod waiting;
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, net::IpAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use lru::LruCache;
 use tapio_common::WHOLE_NODE;
 use tokio::time::Instant;
 
+pub use self::waiting::Waiting;
 use self::{
     cgroups::{Cgroups, Lookup},
+    kubernetes::{Kubernetes, Missing},
     memory::Past,
 };
-use crate::{clock, config::Config, observer::Anomaly};
+use crate::{
+    clock,
+    config::Config,
+    observer::Anomaly,
+    occurrence::{Peer, Workload},
+};
 
 /// Walks over the tree of control groups are at least this far apart: a storm of unknown ones costs one walk.
 const WALK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Owners kept with what Kubernetes says of them; more containers than a node has.
+const MAX_NAMED: usize = 4_096;
 
 /// Groups remembered as gone.
 const MAX_GONE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
@@ -36,6 +53,9 @@ pub struct Identity {
     proc_root: PathBuf,
     /// What groups held, where an observer looks at it.
     past: Arc<Past>,
+    kubernetes: Option<Kubernetes>,
+    /// Owners by control group with what Kubernetes says of them, made anew when the pods change.
+    named: HashMap<u64, Arc<Workload>>,
 }
 
 impl Identity {
@@ -51,6 +71,8 @@ impl Identity {
             gone: LruCache::new(MAX_GONE),
             proc_root: config.proc_root.as_path().to_owned(),
             past: Arc::default(),
+            kubernetes: None,
+            named: HashMap::new(),
         }
     }
 
@@ -60,12 +82,34 @@ impl Identity {
         Self { past, ..self }
     }
 
+    /// Also knows what Kubernetes tells.
+    #[must_use]
+    pub fn with(mut self, kubernetes: Option<Kubernetes>) -> Self {
+        self.kubernetes = kubernetes;
+        self
+    }
+
     /// Makes sure that what can be known of a control group is known, in which something happened at `time_ns` (boot
     /// clock). Walks over the tree where it is not, and waits before that where the last walk was a moment ago.
     ///
     /// A walk that began later and did not meet the group is enough: it has vanished. So of a storm of vanished
     /// groups only the first waits, and those that came meanwhile do not.
     pub async fn find(&mut self, cgroup_id: u64, time_ns: u64) {
+        self.walk(cgroup_id, time_ns).await;
+        let Some(kubernetes) = &mut self.kubernetes else { return };
+        if kubernetes.pods_changed() || self.named.len() >= MAX_NAMED {
+            self.named.clear();
+        }
+        // With version 1 hierarchies the process decides, each time.
+        if !self.named.contains_key(&cgroup_id)
+            && let Lookup::Known(workload) = self.cgroups.cached(cgroup_id)
+            && workload.container_id.is_some()
+        {
+            self.named.insert(cgroup_id, self.in_pod(workload));
+        }
+    }
+
+    async fn walk(&mut self, cgroup_id: u64, time_ns: u64) {
         if cgroup_id == 0
             || cgroup_id == WHOLE_NODE
             || self.cgroups.cached(cgroup_id) != Lookup::Unknown
@@ -106,7 +150,47 @@ impl Identity {
     /// The owner of what happened at `time_ns` (boot clock) in a group and a process, where each may be 0 for not
     /// known.
     pub fn owner(&self, cgroup_id: u64, pid: u32, time_ns: u64) -> Lookup {
-        self.cgroups.owner(cgroup_id, pid, time_ns)
+        if let Some(workload) = self.named.get(&cgroup_id) {
+            return Lookup::Known(Arc::clone(workload));
+        }
+        match self.cgroups.owner(cgroup_id, pid, time_ns) {
+            Lookup::Known(workload) => Lookup::Known(self.in_pod(workload)),
+            other => other,
+        }
+    }
+
+    /// The other side of what happened at `unix_ns` (1970 UTC), with its names as far as they are known.
+    #[must_use]
+    pub fn peer(&self, address: IpAddr, port: u16, unix_ns: u64) -> Peer {
+        let party = self.kubernetes.as_ref().and_then(|kubernetes| kubernetes.party(address, unix_ns));
+        party.map_or_else(|| Peer::unnamed(address, port), |party| party.peer(address, port))
+    }
+
+    /// What is worth waiting for before it is named, of what happened at `time_ns` (boot clock) in a group and a
+    /// process, with a peer. `None` where all is known that will be.
+    #[must_use]
+    pub fn missing(&self, cgroup_id: u64, pid: u32, time_ns: u64, peer: Option<IpAddr>) -> Option<Missing> {
+        let kubernetes = self.kubernetes.as_ref()?;
+        let named = self.named.get(&cgroup_id).is_some_and(|workload| workload.container.is_some());
+        let workload = if named { None } else { self.owner(cgroup_id, pid, time_ns).workload() };
+        kubernetes.missing(workload, peer, time_ns)
+    }
+
+    /// What Kubernetes says of a workload, laid over what its control group says.
+    fn in_pod(&self, workload: Arc<Workload>) -> Arc<Workload> {
+        let Some(kubernetes) = &self.kubernetes else { return workload };
+        let index = kubernetes.pods();
+        let container = workload.container_id.as_deref().and_then(|id| index.container(id));
+        // The container's names may be late: the pod's are better than none.
+        let pod = || workload.pod_uid.as_deref().and_then(|uid| index.pod(uid));
+        match container.or_else(pod) {
+            Some(known) => Arc::new(Workload {
+                container_id: workload.container_id.clone(),
+                runtime: workload.runtime.or(known.runtime),
+                ..(*known).clone()
+            }),
+            None => workload,
+        }
     }
 
     /// The node's name.

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod agent;
+mod backoff;
 pub mod cgroupfs;
 pub mod cli;
 pub mod clock;

@@ -38,6 +38,9 @@ metrics! {
     folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
     dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
     unattributed: Counter = "Occurrences without an owner",
+    kubernetes_objects: Counter = "Pods of this node that the watch brought, with each change",
+    kubernetes_requests: Family<Asked, Counter> = "Questions for peers, by what was asked for and found",
+    unnamed: Family<Unnamed, Counter> = "Names that an occurrence went out without, though they may have come",
     sink_sent: Family<OfSink, Counter> = "Occurrences that a sink took",
     sink_retried: Family<OfSink, Counter> = "Batches sent again",
     sink_rejected: Family<OfSink, Counter> = "Occurrences that a sink refused for good",
@@ -67,6 +70,18 @@ struct OfType {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Drop {
     hop: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Asked {
+    resource: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Unnamed {
+    name: &'static str,
     reason: &'static str,
 }
 
@@ -111,6 +126,28 @@ impl Metrics {
     /// An occurrence whose owner is not known.
     pub fn unattributed(&self) {
         self.unattributed.inc();
+    }
+
+    /// The watch brought a pod.
+    pub fn kubernetes_object(&self) {
+        self.kubernetes_objects.inc();
+    }
+
+    /// A question for a peer among `pods`, `services` or `nodes` was answered.
+    pub fn kubernetes_answer(&self, resource: &'static str, found: bool) {
+        let result = if found { "found" } else { "none" };
+        self.kubernetes_requests.get_or_create(&Asked { resource, result }).inc();
+    }
+
+    /// It was not.
+    pub fn kubernetes_failed(&self, resource: &'static str) {
+        self.kubernetes_requests.get_or_create(&Asked { resource, result: "failed" }).inc();
+    }
+
+    /// An occurrence goes out without the name of its `workload` or `peer`: it was `late`, there were more questions
+    /// than may be asked (`limited`), or too many waited (`full`).
+    pub fn unnamed(&self, name: &'static str, reason: &'static str) {
+        self.unnamed.get_or_create(&Unnamed { name, reason }).inc();
     }
 
     /// `count` occurrences that a sink's destination took.

@@ -103,6 +103,10 @@ pub struct Workload {
     /// systemd unit, outside containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// The pod's annotations `resource.opentelemetry.io/*` and labels `app.kubernetes.io/*`, for sinks that name
+    /// services by them. Not in the JSON.
+    #[serde(skip)]
+    pub labels: Vec<(String, String)>,
 }
 
 /// The process that is affected.
@@ -133,16 +137,22 @@ pub struct Peer {
     pub port: u16,
     /// Kubernetes namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
+    pub namespace: Option<Arc<str>>,
     /// Service that has the address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
+    pub service: Option<Arc<str>>,
     /// Pod that has the address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
+    pub pod: Option<Arc<str>>,
+    /// Node that has the address; its pods on the host's network have it, too, and are not told apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<Arc<str>>,
+    /// Kind of that pod's owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner_kind: Option<Arc<str>>,
     /// Owner of that pod.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
+    pub owner: Option<Arc<str>>,
 }
 
 /// What was normal.
@@ -316,13 +326,29 @@ fn short_id(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
+impl Peer {
+    /// One that has no name.
+    #[must_use]
+    pub const fn unnamed(address: IpAddr, port: u16) -> Self {
+        Self {
+            address,
+            port,
+            namespace: None,
+            service: None,
+            pod: None,
+            node: None,
+            owner_kind: None,
+            owner: None,
+        }
+    }
+}
+
 impl fmt::Display for Peer {
-    /// `service.namespace:port`, `pod:port` or `address:port`.
+    /// `service.namespace:port`, `pod.namespace:port`, `node:port` or `address:port`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.service, &self.pod, &self.namespace, self.address) {
-            (Some(name), _, Some(namespace), _) | (None, Some(name), Some(namespace), _) => {
-                write!(f, "{name}.{namespace}:{}", self.port)
-            }
+        match (self.service.as_ref().or(self.pod.as_ref()), &self.namespace, &self.node, self.address) {
+            (Some(name), Some(namespace), ..) => write!(f, "{name}.{namespace}:{}", self.port),
+            (_, _, Some(node), _) => write!(f, "{node}:{}", self.port),
             (_, _, _, address) => {
                 let text = AddressText::new(address);
                 match address {

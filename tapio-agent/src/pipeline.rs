@@ -1,5 +1,6 @@
 //! The way of an event: record -> judge -> fold -> (queue) -> name -> usual? -> sinks.
 
+mod deliver;
 pub mod fold;
 mod scope;
 mod source;
@@ -12,6 +13,7 @@ use tapio_common::WHOLE_NODE;
 use tokio::sync::mpsc;
 use ulid::Ulid;
 
+pub use self::deliver::deliver;
 use self::fold::Fold;
 pub use self::{
     source::Source,
@@ -22,7 +24,7 @@ use crate::{
     enrich::Identity,
     metrics::Metrics,
     observer::{Anomaly, Judge},
-    occurrence::{Actor, Occurrence, Peer, Process, SOURCE, Value},
+    occurrence::{Actor, Occurrence, Process, SOURCE, Value},
 };
 
 /// How often windows are closed and waiting spikes are said.
@@ -158,14 +160,7 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
     if workload.is_none() && process.is_none() && anomaly.cgroup_id != WHOLE_NODE {
         metrics.unattributed();
     }
-    let peer = anomaly.peer.map(|(address, port)| Peer {
-        address,
-        port,
-        namespace: None,
-        service: None,
-        pod: None,
-        owner: None,
-    });
+    let peer = anomaly.peer.map(|(address, port)| identity.peer(address, port, time_unix_ns));
     let mut data = anomaly.data;
     if let Some(group) = anomaly.antagonist {
         let antagonist = identity.owner(group, 0, anomaly.time_ns).workload();

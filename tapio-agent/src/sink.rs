@@ -4,7 +4,6 @@
 //! What is given to a sink is at every moment either sent, rejected, dropped for a reason, or queued:
 //! [`Ledger::balanced`].
 
-mod backoff;
 pub mod polku;
 mod queue;
 pub mod stdout;

@@ -84,6 +84,7 @@ fn a_wrong_flag_is_refused_by_its_name() {
         ),
         ("--observer=network,network", "--observer: observer `network` is named twice: name it once"),
         ("--polku=polku", "--polku: \"polku\" has no port: write host:port, as in "),
+        ("--kubernetes=yes", "--kubernetes: unknown value `yes`. Known: auto, on, off"),
         ("--output=yaml", "--output: unknown value `yaml`. Known: auto, json, pretty, none"),
         ("--listen=9090", "--listen: `9090` is not ADDRESS:PORT such as 127.0.0.1:9090 or [::]:9090, or off"),
         ("--state-dir=x", "--state-dir: `x` is not a path that begins with /"),

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["kernel", "replay"],
     &["observer", "sink"],
     &["setting"],
-    &["occurrence", "metrics", "clock"],
+    &["occurrence", "metrics", "clock", "backoff"],
 ];
 
 /// Who may name a module that is not under it, and why.
@@ -37,6 +37,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("tonic", &["sink"]),
     ("hyper", &["admin"]),
     ("kube", &["enrich"]),
+    ("k8s_openapi", &["enrich"]),
     ("procfs", &["kernel", "enrich", "doctor", "selftest"]),
     ("caps", &["privileges", "doctor"]),
 ];

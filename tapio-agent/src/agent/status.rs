@@ -13,6 +13,7 @@ use crate::{
     admin,
     cgroupfs::Files,
     config::Config,
+    enrich::kubernetes::Health,
     kernel::Loaded,
     metrics::Metrics,
     sink::{Sinks, stdout::Pulse},
@@ -25,6 +26,7 @@ pub(super) struct Shared {
     observed: Vec<Observed>,
     pub(super) metrics: Arc<Metrics>,
     sinks: Sinks,
+    kubernetes: Option<Arc<Health>>,
 }
 
 /// One observer.
@@ -152,8 +154,14 @@ impl Observed {
 }
 
 impl Shared {
-    pub(super) fn new(config: &Config, observed: Vec<Observed>, metrics: Arc<Metrics>, sinks: Sinks) -> Self {
-        Self { started: Instant::now(), node: config.node(), observed, metrics, sinks }
+    pub(super) fn new(
+        config: &Config,
+        observed: Vec<Observed>,
+        metrics: Arc<Metrics>,
+        sinks: Sinks,
+        kubernetes: Option<Arc<Health>>,
+    ) -> Self {
+        Self { started: Instant::now(), node: config.node(), observed, metrics, sinks, kubernetes }
     }
 
     pub(super) fn set(&self, at: usize, state: State) {
@@ -233,7 +241,7 @@ impl admin::State for Shared {
         if !failed.is_empty() && failed.len() == self.observed.len() {
             return Err(format!("no observer runs: {}", failed.join("; ")));
         }
-        Ok(())
+        self.kubernetes.as_ref().map_or(Ok(()), |kubernetes| kubernetes.synced_once())
     }
 
     fn alive(&self) -> Result<(), String> {
@@ -276,6 +284,7 @@ impl admin::State for Shared {
             "node": &*self.node,
             "uptime_seconds": self.started.elapsed().as_secs(),
             "observers": observers,
+            "kubernetes": self.kubernetes.as_ref().map_or_else(|| "none".into(), |health| health.status()),
             "ledger": self.ledger(),
         })
     }

@@ -7,7 +7,7 @@ use std::{
 use super::*;
 use crate::{
     config::Config,
-    observer::{Attach, Hook, Malformed, Observer, network},
+    observer::{Anomaly, Attach, Hook, Malformed, Observer, network},
 };
 
 static CRASHES: AtomicU32 = AtomicU32::new(0);
@@ -65,8 +65,13 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
     let source = Source { ring: Some(loaded.events().unwrap()), reader: None };
     let metrics = Arc::new(Metrics::default());
     let observed = vec![Observed::new(built.name, Parts { loaded: Some(loaded), ..Parts::default() })];
-    let shared =
-        Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), Sinks::new(Arc::clone(&metrics), 1)));
+    let shared = Arc::new(Shared::new(
+        &config,
+        observed,
+        Arc::clone(&metrics),
+        Sinks::new(Arc::clone(&metrics), 1),
+        None,
+    ));
     let (stop, stopped) = watch::channel(false);
     let (anomalies, _queue) = mpsc::channel(1);
     let stage = Stage::new(built.name, anomalies, &metrics);

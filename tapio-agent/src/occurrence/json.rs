@@ -125,6 +125,8 @@ impl Peer {
         optional(out, b",\"namespace\":", self.namespace.as_deref());
         optional(out, b",\"service\":", self.service.as_deref());
         optional(out, b",\"pod\":", self.pod.as_deref());
+        optional(out, b",\"node\":", self.node.as_deref());
+        optional(out, b",\"owner_kind\":", self.owner_kind.as_deref());
         optional(out, b",\"owner\":", self.owner.as_deref());
         out.push(b'}');
     }

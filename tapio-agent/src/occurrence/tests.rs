@@ -24,16 +24,19 @@ pub(crate) fn sample() -> Occurrence {
             owner_kind: some("Deployment"),
             owner: some("checkout"),
             unit: None,
+            labels: vec![("app.kubernetes.io/name".to_owned(), "checkout".to_owned())],
         })),
         process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
         actor: None,
         peer: Some(Peer {
             address: IpAddr::from([10, 0, 3, 7]),
             port: 6379,
-            namespace: some("default"),
-            service: some("redis"),
-            pod: some("redis-0"),
-            owner: some("redis"),
+            namespace: Some("default".into()),
+            service: Some("redis".into()),
+            pod: Some("redis-0".into()),
+            node: Some("node-b".into()),
+            owner_kind: Some("StatefulSet".into()),
+            owner: Some("redis".into()),
         }),
         data: Data(vec![
             ("rtt_us", Value::Number(41_000)),
@@ -48,7 +51,7 @@ pub(crate) fn sample() -> Occurrence {
 
 #[test]
 fn json_has_stable_names_in_order() {
-    let expected = r#"{"id":"01M7VBYPMB0000000000000007","timestamp":"2026-11-20T02:18:18.123456789Z","source":"tapio","type":"network.rtt_spike","severity":"warning","outcome":"failure","message":"checkout-7d9f: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms","cluster":"prod","node":"node-a","workload":{"namespace":"shop","pod":"checkout-7d9f-x2x","pod_uid":"4c2e6c0e-5b0e-4f1c-9f55-0c6f1d7e8a90","container":"app","container_id":"8f14e45fceea167a5a36dedd4bea2543b1d5781111d84f7b3fe45a0852e59758","runtime":"containerd","image":"registry.example/checkout:1.2","owner_kind":"Deployment","owner":"checkout"},"process":{"pid":4242,"comm":"checkout"},"peer":{"address":"10.0.3.7","port":6379,"namespace":"default","service":"redis","pod":"redis-0","owner":"redis"},"data":{"rtt_us":41000,"direction":"outbound","local_address":"10.0.1.2","local_port":40312},"baseline":{"mean":5000,"deviation":400,"unit":"us","samples":18211,"ratio":8.2},"count":1}"#;
+    let expected = r#"{"id":"01M7VBYPMB0000000000000007","timestamp":"2026-11-20T02:18:18.123456789Z","source":"tapio","type":"network.rtt_spike","severity":"warning","outcome":"failure","message":"checkout-7d9f: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms","cluster":"prod","node":"node-a","workload":{"namespace":"shop","pod":"checkout-7d9f-x2x","pod_uid":"4c2e6c0e-5b0e-4f1c-9f55-0c6f1d7e8a90","container":"app","container_id":"8f14e45fceea167a5a36dedd4bea2543b1d5781111d84f7b3fe45a0852e59758","runtime":"containerd","image":"registry.example/checkout:1.2","owner_kind":"Deployment","owner":"checkout"},"process":{"pid":4242,"comm":"checkout"},"peer":{"address":"10.0.3.7","port":6379,"namespace":"default","service":"redis","pod":"redis-0","node":"node-b","owner_kind":"StatefulSet","owner":"redis"},"data":{"rtt_us":41000,"direction":"outbound","local_address":"10.0.1.2","local_port":40312},"baseline":{"mean":5000,"deviation":400,"unit":"us","samples":18211,"ratio":8.2},"count":1}"#;
     assert_eq!(serde_json::to_string(&sample()).unwrap(), expected);
 }
 
@@ -95,6 +98,7 @@ fn random(rng: &mut fastrand::Rng) -> Occurrence {
         owner_kind: text(),
         owner: text(),
         unit: text(),
+        labels: Vec::new(),
     };
     let (message, node) = (text().unwrap_or_default(), text().unwrap_or_default().into());
     let cluster = text().map(Into::into);
@@ -104,10 +108,12 @@ fn random(rng: &mut fastrand::Rng) -> Occurrence {
     let peer = Peer {
         address: IpAddr::from([0; 4]),
         port: 0,
-        namespace: text(),
-        service: text(),
-        pod: text(),
-        owner: text(),
+        namespace: text().map(Into::into),
+        service: text().map(Into::into),
+        pod: text().map(Into::into),
+        node: text().map(Into::into),
+        owner_kind: text().map(Into::into),
+        owner: text().map(Into::into),
     };
     let other = Workload { namespace: text(), pod: text(), unit: text(), ..Workload::default() };
     let values = [

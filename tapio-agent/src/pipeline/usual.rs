@@ -119,9 +119,9 @@ impl Usual {
     }
 
     /// What has waited for the end of its window; all of it at `u64::MAX`.
-    pub fn over(&mut self, now_ns: u64) -> impl Iterator<Item = Arc<Occurrence>> {
+    pub fn over(&mut self, now_ns: u64) -> impl Iterator<Item = Occurrence> {
         let over = self.waiting.extract_if(move |_, waits| now_ns >= waits.until_ns);
-        over.map(|(_, waits)| Arc::new(waits.occurrence))
+        over.map(|(_, waits)| waits.occurrence)
     }
 }
 

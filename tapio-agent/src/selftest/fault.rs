@@ -311,14 +311,7 @@ mod tests {
     }
 
     fn seen(kind: &'static str, process: Option<(u32, &str)>) -> Seen {
-        let peer = Peer {
-            address: [127, 0, 0, 1].into(),
-            port: 4,
-            namespace: None,
-            service: None,
-            pod: None,
-            owner: None,
-        };
+        let peer = Peer::unnamed([127, 0, 0, 1].into(), 4);
         let process = process.map(|(pid, comm)| Process { pid, comm: comm.to_owned() });
         let occurrence = Occurrence { kind, process, peer: Some(peer), ..sample() };
         Seen { occurrence, after: Duration::from_millis(2) }

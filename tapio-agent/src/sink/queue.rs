@@ -12,8 +12,8 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{Batching, Destination, Failure, Ledger, Receipt, State, Status, Verdict, backoff::Backoff};
-use crate::{metrics::Metrics, occurrence::Occurrence};
+use super::{Batching, Destination, Failure, Ledger, Receipt, State, Status, Verdict};
+use crate::{backoff::Backoff, metrics::Metrics, occurrence::Occurrence};
 
 /// How often an occurrence is sent to a destination that answers but says nothing about it.
 const MOST_SENDS: u8 = 3;

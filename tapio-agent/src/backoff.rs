@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Doubling waits, each somewhere between half of a step and the whole, so that the agents of a cluster do not
 /// come back all at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     most: Duration,
     step: Duration,
@@ -13,24 +13,24 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// Waits from half of `first` up to `most`.
-    pub(super) const fn new(first: Duration, most: Duration) -> Self {
+    pub(crate) const fn new(first: Duration, most: Duration) -> Self {
         Self { first, most, step: first }
     }
 
     /// The next wait.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let wait = self.step.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.step = (self.step * 2).min(self.most);
         wait
     }
 
     /// The longest wait.
-    pub(super) const fn most(&self) -> Duration {
+    pub(crate) const fn most(&self) -> Duration {
         self.most
     }
 
     /// It works again.
-    pub(super) const fn reset(&mut self) {
+    pub(crate) const fn reset(&mut self) {
         self.step = self.first;
     }
 }

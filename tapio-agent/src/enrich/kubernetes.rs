@@ -1,0 +1,175 @@
+//! Names from Kubernetes: the pods of this node, from a watch, and peers, asked for one by one as anomalies name them.
+//!
+//! All of it runs beside the way of the occurrences. Where the API server is away, slow or says no, they go out with what
+//! is known.
+
+mod access;
+mod health;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+pub use access::Access;
+pub use health::{Fault, Health};
+
+use super::{
+    party::Party,
+    peers::{self, Peers},
+    pods::{self, Index, Pods},
+};
+use crate::{clock, config::Config, metrics::Metrics, occurrence::Workload};
+
+/// How long an occurrence waits for a name that may yet come.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is known of pods and peers, and the tasks that find it out. They end with it.
+#[derive(Debug)]
+pub struct Kubernetes {
+    index: watch::Receiver<Arc<Index>>,
+    peers: Arc<Peers>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    _tasks: JoinSet<()>,
+}
+
+/// What an occurrence waits for.
+#[derive(Debug)]
+pub struct Missing {
+    index: watch::Receiver<Arc<Index>>,
+    peers: Arc<Peers>,
+    metrics: Arc<Metrics>,
+    container: Option<Arc<Workload>>,
+    peer: Option<(IpAddr, u64)>,
+    until: Instant,
+}
+
+impl Kubernetes {
+    /// Begins to watch the pods of this node. Within a runtime.
+    #[must_use]
+    pub fn start(access: Access, config: &Config, metrics: &Arc<Metrics>) -> Self {
+        let health = Arc::new(Health::new(access.place()));
+        let (publish, index) = watch::channel(Arc::default());
+        let (client, clients) = watch::channel(None);
+        let peers = Arc::new(Peers::default());
+        let mut tasks = JoinSet::new();
+        let node = config.node();
+        tasks.spawn(pods::watch(access, node, publish, client, Arc::clone(&health), Arc::clone(metrics)));
+        tasks.spawn(peers::answer(Arc::clone(&peers), clients, Arc::clone(&health), Arc::clone(metrics)));
+        Self { index, peers, health, metrics: Arc::clone(metrics), _tasks: tasks }
+    }
+
+    /// One that knows these pods of the node, and asks nobody. For benches.
+    #[must_use]
+    pub fn of_pods(pods: &Pods, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            index: watch::channel(Arc::new(pods.index())).1,
+            peers: Arc::default(),
+            health: Arc::new(Health::new("a fixed list".to_owned())),
+            metrics: Arc::clone(metrics),
+            _tasks: JoinSet::new(),
+        }
+    }
+
+    /// How it goes with the API server.
+    #[must_use]
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
+    }
+
+    /// The pods of this node, as they are known now. Others wait to change them meanwhile.
+    pub fn pods(&self) -> watch::Ref<'_, Arc<Index>> {
+        self.index.borrow()
+    }
+
+    /// Whether the pods changed since this was asked.
+    pub fn pods_changed(&mut self) -> bool {
+        // An error means that the watch has ended, and that nothing changes any more.
+        let changed = self.index.has_changed().unwrap_or(false);
+        if changed {
+            self.index.mark_unchanged();
+        }
+        changed
+    }
+
+    /// Whose an address was at a time (1970 UTC), as far as it is known without asking.
+    #[must_use]
+    pub fn party(&self, address: IpAddr, unix_ns: u64) -> Option<Arc<Party>> {
+        let here = self.here(&self.index.borrow(), address, unix_ns);
+        here.or_else(|| self.peers.known(address, unix_ns).party())
+    }
+
+    /// The pod of this node that had an address. While nobody follows them, another may have got it.
+    fn here(&self, index: &Index, address: IpAddr, unix_ns: u64) -> Option<Arc<Party>> {
+        index.at(address, unix_ns).filter(|_| !self.health.is_lost())
+    }
+
+    /// What is worth waiting for, of an anomaly in `workload` with `peer` at `time_ns` (boot clock); asks for the peer
+    /// where nobody has yet. `None` where all is known, or nothing more will be.
+    #[must_use]
+    pub fn missing(
+        &self,
+        workload: Option<Arc<Workload>>,
+        peer: Option<IpAddr>,
+        time_ns: u64,
+    ) -> Option<Missing> {
+        let unix_ns = clock::unix_ns(time_ns);
+        let until = Instant::now() + PATIENCE;
+        let index = self.index.borrow();
+        // Where nobody follows the pods, none will come.
+        let container = workload.filter(|workload| may_come(&index, workload) && !self.health.is_lost());
+        let peer = peer
+            .filter(|address| peers::may_have_name(*address))
+            .filter(|address| self.here(&index, *address, unix_ns).is_none())
+            .filter(|address| self.peers.ask(*address, unix_ns, until, &self.metrics))
+            .map(|address| (address, unix_ns));
+        drop(index);
+        (container.is_some() || peer.is_some()).then(|| Missing {
+            index: self.index.clone(),
+            peers: Arc::clone(&self.peers),
+            metrics: Arc::clone(&self.metrics),
+            container,
+            peer,
+            until,
+        })
+    }
+}
+
+impl Missing {
+    /// There is no room to wait: it goes without.
+    pub(super) fn forgo(self) {
+        if self.container.is_some() {
+            self.metrics.unnamed("workload", "full");
+        }
+        if self.peer.is_some() {
+            self.metrics.unnamed("peer", "full");
+        }
+    }
+
+    /// Returns when it is known, or when it was waited for long enough.
+    pub async fn wait(mut self) {
+        let index = &mut self.index;
+        if let Some(workload) = self.container {
+            let known = index.wait_for(|index| !may_come(index, &workload));
+            if timeout_at(self.until, known).await.is_err() {
+                self.metrics.unnamed("workload", "late");
+            }
+        }
+        if let Some((address, unix_ns)) = self.peer
+            && timeout_at(self.until, self.peers.settled(address, unix_ns)).await.is_err()
+        {
+            self.metrics.unnamed("peer", "late");
+        }
+    }
+}
+
+/// Whether the container is not known and may yet be: the pod of one that has just begun is told a moment later.
+fn may_come(index: &Index, workload: &Workload) -> bool {
+    workload.container_id.as_ref().is_some_and(|id| index.container(id).is_none())
+        // A container outside of pods never is.
+        && workload.pod_uid.is_some()
+}

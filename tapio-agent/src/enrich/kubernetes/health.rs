@@ -1,0 +1,227 @@
+//! How it goes with the API server: told by the tasks that speak to it, read by the operator.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kube::{Error, core::Status, runtime::watcher};
+use serde_json::{Value, json};
+
+/// What is told of the API server.
+#[derive(Debug)]
+pub struct Health {
+    place: String,
+    synced: AtomicBool,
+    lost: AtomicBool,
+    parts: Mutex<Parts>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    /// Why the pods are not followed, since when; `None` while they are, or nothing was tried yet.
+    watch: Option<(String, Instant)>,
+    /// The same of the questions for peers, by what was asked for.
+    peers: BTreeMap<&'static str, (String, Instant)>,
+    /// Pods and containers known.
+    pods: usize,
+    containers: usize,
+}
+
+/// Why the API server did not give what was asked.
+#[derive(Debug)]
+pub struct Fault {
+    /// One sentence, with the remedy where there is one.
+    pub why: String,
+    /// The HTTP status, if it answered at all.
+    pub code: Option<u16>,
+}
+
+impl Health {
+    /// One of a server that is reached this way.
+    pub(super) fn new(place: String) -> Self {
+        Self { place, synced: AtomicBool::new(false), lost: AtomicBool::new(false), parts: Mutex::default() }
+    }
+
+    /// Whether the pods of this node were known once.
+    ///
+    /// # Errors
+    /// What keeps them from it.
+    pub fn synced_once(&self) -> Result<(), String> {
+        if self.synced.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let why = self.parts().watch.as_ref().map(|(why, _)| format!(": {why}")).unwrap_or_default();
+        Err(format!("kubernetes: the pods of this node are not known yet{why}"))
+    }
+
+    /// For `/status`.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let synced = self.synced.load(Ordering::Acquire);
+        let parts = self.parts();
+        let state = match (&parts.watch, synced) {
+            (None, false) => "starting".to_owned(),
+            (None, true) => "running".to_owned(),
+            (Some((why, since)), false) => format!("failed({why}; for {} s)", since.elapsed().as_secs()),
+            (Some((why, since)), true) => {
+                format!("degraded(pods are not followed: {why}; for {} s)", since.elapsed().as_secs())
+            }
+        };
+        let troubles: Vec<_> = parts
+            .peers
+            .iter()
+            .map(|(resource, (why, since))| format!("{resource}: {why}; for {} s", since.elapsed().as_secs()))
+            .collect();
+        let peers = match troubles.as_slice() {
+            [] => "running".to_owned(),
+            _ => format!("degraded({})", troubles.join("; ")),
+        };
+        json!({
+            "by": self.place,
+            "state": state,
+            "peers": peers,
+            "pods": parts.pods,
+            "containers": parts.containers,
+        })
+    }
+
+    /// Whether the pods cannot be followed at the moment.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// The pods are known and followed.
+    pub(in crate::enrich) fn synced(&self) {
+        let first = !self.synced.swap(true, Ordering::AcqRel);
+        self.lost.store(false, Ordering::Release);
+        if let Some((_, since)) = self.parts().watch.take() {
+            tracing::info!(after = ?whole(since.elapsed()), "kubernetes: the pods of this node are followed again");
+        } else if first {
+            tracing::info!(by = self.place, "kubernetes: the pods of this node are known");
+        }
+    }
+
+    /// The pods are not followed.
+    pub(in crate::enrich) fn lost(&self, why: &str) {
+        self.lost.store(true, Ordering::Release);
+        if tell(&mut self.parts().watch, why) {
+            tracing::warn!(by = self.place, why, "kubernetes: the pods of this node are not followed");
+        }
+    }
+
+    /// How many are known.
+    pub(in crate::enrich) fn count(&self, pods: usize, containers: usize) {
+        let mut parts = self.parts();
+        (parts.pods, parts.containers) = (pods, containers);
+    }
+
+    /// Peers were asked for among these, with this result.
+    pub(in crate::enrich) fn asked(&self, resource: &'static str, fault: Option<&Fault>) {
+        let mut parts = self.parts();
+        let mut trouble = parts.peers.remove(resource);
+        match fault {
+            Some(Fault { why, .. }) => {
+                if tell(&mut trouble, why) {
+                    tracing::warn!(by = self.place, resource, why, "kubernetes: peers are not named");
+                }
+                parts.peers.extend(trouble.map(|trouble| (resource, trouble)));
+            }
+            None if trouble.is_some() => {
+                tracing::info!(resource, "kubernetes: peers are named again");
+            }
+            None => {}
+        }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a reason, from when the trouble began; true where it was not the reason before.
+fn tell(trouble: &mut Option<(String, Instant)>, why: &str) -> bool {
+    match trouble {
+        Some((before, _)) if before == why => false,
+        Some((before, _)) => {
+            why.clone_into(before);
+            true
+        }
+        none => {
+            *none = Some((why.to_owned(), Instant::now()));
+            true
+        }
+    }
+}
+
+fn whole(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs())
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl Fault {
+    /// No answer in time.
+    #[must_use]
+    pub fn slow(patience: Duration) -> Self {
+        Self { why: format!("the API server gave no answer within {patience:?}"), code: None }
+    }
+
+    /// Whether the server answered and meant this one question.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.code, Some(400 | 403 | 404))
+    }
+
+    fn of_status(status: &Status) -> Self {
+        let told = &status.message;
+        let why = match status.code {
+            401 => {
+                "the API server does not take the token (401): it has expired, or is another cluster's".into()
+            }
+            403 => format!(
+                "the API server forbids it (403): bind the ClusterRole `tapio` to the agent's service account. {told}"
+            ),
+            429 => "the API server is busy (429)".to_owned(),
+            code => format!("the API server says {code}: {told}"),
+        };
+        Self { why, code: Some(status.code) }
+    }
+}
+
+impl From<&Error> for Fault {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Api(status) => Self::of_status(status),
+            other => {
+                // What went wrong is said by the last of the causes.
+                let mut last: &dyn std::error::Error = other;
+                while let Some(cause) = last.source() {
+                    last = cause;
+                }
+                Self { why: format!("the API server cannot be reached: {last}"), code: None }
+            }
+        }
+    }
+}
+
+impl From<&watcher::Error> for Fault {
+    fn from(error: &watcher::Error) -> Self {
+        match error {
+            watcher::Error::InitialListFailed(e)
+            | watcher::Error::WatchStartFailed(e)
+            | watcher::Error::WatchFailed(e) => e.into(),
+            watcher::Error::WatchError(status) => Self::of_status(status),
+            watcher::Error::NoResourceVersion => Self { why: error.to_string(), code: None },
+        }
+    }
+}

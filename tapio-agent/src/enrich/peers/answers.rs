@@ -1,0 +1,241 @@
+//! What was answered for addresses, and for which time it holds.
+
+use std::{collections::HashSet, net::IpAddr, num::NonZeroUsize, sync::Arc};
+
+use lru::LruCache;
+use tokio::time::Instant;
+
+use super::nodes::Nodes;
+use crate::enrich::party::Party;
+
+/// Addresses remembered; the ones not asked for the longest make room.
+const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
+/// Parties remembered of one address.
+const MAX_PARTIES: usize = 4;
+/// How long nobody is believed to have an address that nobody had.
+const NOBODY_NS: u64 = 60_000_000_000;
+/// The same of an address that a pod had, which another may get.
+const VACANT_NS: u64 = 10_000_000_000;
+
+/// Answers by address.
+#[derive(Debug)]
+pub(super) struct Answers {
+    known: LruCache<IpAddr, History>,
+    asked: HashSet<IpAddr>,
+    pub(super) nodes: Nodes,
+    /// Until then nothing is asked.
+    paused: Option<Instant>,
+}
+
+/// What is known of an address at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It was this one's.
+    Party(Arc<Party>),
+    /// It was nobody's that the cluster knows, or whose is not certain: asking again would not help.
+    Nobody,
+    /// Asking would help.
+    NotYet,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    /// The newest last.
+    held: Vec<Held>,
+    /// When it was asked for last, 1970 UTC.
+    asked_unix_ns: u64,
+}
+
+/// That a party had the address: certainly from `from_unix_ns` to `seen_unix_ns`, most likely for a while longer, but not
+/// from `until_unix_ns` on.
+#[derive(Debug)]
+struct Held {
+    party: Arc<Party>,
+    from_unix_ns: u64,
+    seen_unix_ns: u64,
+    until_unix_ns: Option<u64>,
+}
+
+/// One answer of the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) party: Party,
+    pub(super) from_unix_ns: u64,
+    pub(super) until_unix_ns: Option<u64>,
+}
+
+impl Known {
+    /// Whose it is.
+    #[must_use]
+    pub fn party(self) -> Option<Arc<Party>> {
+        match self {
+            Self::Party(party) => Some(party),
+            Self::Nobody | Self::NotYet => None,
+        }
+    }
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self {
+            known: LruCache::new(MAX_ADDRESSES),
+            asked: HashSet::new(),
+            nodes: Nodes::default(),
+            paused: None,
+        }
+    }
+}
+
+impl Answers {
+    /// Whose an address was.
+    pub(super) fn get(&mut self, address: IpAddr, unix_ns: u64) -> Known {
+        if let Some(party) = self.nodes.at(address, unix_ns) {
+            return Known::Party(party);
+        }
+        let Some(history) = self.known.get(&address) else { return Known::NotYet };
+        if let Some(held) = history.held.iter().rev().find(|held| held.covers(unix_ns)) {
+            return Known::Party(Arc::clone(&held.party));
+        }
+        let believed_ns = match history.held.last() {
+            // It was someone's: whose it was after that is worth a question.
+            Some(last) if last.until_unix_ns.is_none() => 0,
+            Some(_) => VACANT_NS,
+            None => NOBODY_NS,
+        };
+        if unix_ns <= history.asked_unix_ns.saturating_add(believed_ns) {
+            Known::Nobody
+        } else {
+            Known::NotYet
+        }
+    }
+
+    /// The API server was asked at `asked_unix_ns` and named all who have, or had, the address.
+    pub(super) fn put(&mut self, address: IpAddr, asked_unix_ns: u64, found: Vec<Found>) {
+        let history = self.known.get_or_insert_mut(address, History::default);
+        history.asked_unix_ns = asked_unix_ns;
+        for held in &mut history.held {
+            // Whoever had it and is not named has it no more, since some time after it was seen.
+            if !found.iter().any(|found| found.party.uid == held.party.uid) {
+                held.until_unix_ns = Some(held.until_unix_ns.unwrap_or(held.seen_unix_ns.saturating_add(1)));
+            }
+        }
+        for Found { party, from_unix_ns, until_unix_ns } in found {
+            history.held.retain(|held| held.party.uid != party.uid);
+            let party = Arc::new(party);
+            history.held.push(Held { party, from_unix_ns, seen_unix_ns: asked_unix_ns, until_unix_ns });
+        }
+        history.held.sort_by_key(|held| held.from_unix_ns);
+        let over = history.held.len().saturating_sub(MAX_PARTIES);
+        history.held.drain(..over);
+    }
+
+    /// Whether it is asked for at the moment.
+    pub(super) fn is_asked(&self, address: IpAddr) -> bool {
+        self.asked.contains(&address)
+    }
+
+    pub(super) fn begin(&mut self, address: IpAddr) {
+        self.asked.insert(address);
+    }
+
+    pub(super) fn end(&mut self, address: IpAddr) {
+        self.asked.remove(&address);
+    }
+
+    pub(super) fn paused(&self, now: Instant) -> bool {
+        self.paused.is_some_and(|until| now < until)
+    }
+
+    pub(super) fn pause(&mut self, until: Option<Instant>) {
+        self.paused = until;
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+}
+
+impl Held {
+    fn covers(&self, unix_ns: u64) -> bool {
+        let ends = self.until_unix_ns.unwrap_or(self.seen_unix_ns.saturating_add(self.party.fresh_ns()));
+        self.from_unix_ns <= unix_ns && unix_ns < ends
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 2, 0, 5));
+
+    fn pod(uid: &str, from: u64, until: Option<u64>) -> Found {
+        let party = Party { uid: uid.to_owned(), pod: Some(uid.into()), ..Party::default() };
+        let until_unix_ns = until.map(|second| second * SECOND_NS);
+        Found { party, from_unix_ns: from * SECOND_NS, until_unix_ns }
+    }
+
+    fn at(answers: &mut Answers, second: u64) -> &'static str {
+        match answers.get(ADDRESS, second * SECOND_NS) {
+            Known::Party(party) if party.uid == "a" => "a",
+            Known::Party(_) => "b",
+            Known::Nobody => "nobody",
+            Known::NotYet => "not yet",
+        }
+    }
+
+    #[test]
+    fn an_answer_holds_for_its_time() {
+        let mut answers = Answers::default();
+        assert_eq!(at(&mut answers, 100), "not yet");
+        answers.put(ADDRESS, 100 * SECOND_NS, vec![pod("a", 50, None)]);
+        for (second, expected) in
+            [(49, "nobody"), (50, "a"), (100, "a"), (109, "a"), (110, "not yet"), (500, "not yet")]
+        {
+            assert_eq!(at(&mut answers, second), expected, "{second}");
+        }
+        // Asked again, another has it: when the first lost it is not known.
+        answers.put(ADDRESS, 200 * SECOND_NS, vec![pod("b", 150, None)]);
+        for (second, expected) in [(100, "a"), (101, "nobody"), (149, "nobody"), (150, "b"), (209, "b")] {
+            assert_eq!(at(&mut answers, second), expected, "{second}");
+        }
+        // Then nobody, which is believed for less long than of an address that never was anybody's.
+        answers.put(ADDRESS, 300 * SECOND_NS, Vec::new());
+        for (second, expected) in [(100, "a"), (200, "b"), (201, "nobody"), (310, "nobody"), (311, "not yet")]
+        {
+            assert_eq!(at(&mut answers, second), expected, "{second}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_believed_for_a_minute() {
+        let mut answers = Answers::default();
+        answers.put(ADDRESS, 100 * SECOND_NS, Vec::new());
+        for (second, expected) in [(1, "nobody"), (160, "nobody"), (161, "not yet")] {
+            assert_eq!(at(&mut answers, second), expected, "{second}");
+        }
+    }
+
+    #[test]
+    fn one_that_has_ended_had_it_until_then() {
+        let mut answers = Answers::default();
+        answers.put(ADDRESS, 100 * SECOND_NS, vec![pod("b", 70, None), pod("a", 10, Some(20))]);
+        for (second, expected) in [(15, "a"), (20, "nobody"), (69, "nobody"), (70, "b")] {
+            assert_eq!(at(&mut answers, second), expected, "{second}");
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut answers = Answers::default();
+        for number in 0..3 * MAX_ADDRESSES.get() as u32 {
+            answers.put(IpAddr::from(number.to_be_bytes()), SECOND_NS, Vec::new());
+        }
+        assert_eq!(answers.len(), MAX_ADDRESSES.get());
+        for nth in 0..100 {
+            answers.put(ADDRESS, nth * SECOND_NS, vec![pod(&nth.to_string(), nth, None)]);
+        }
+        assert!(answers.known.get(&ADDRESS).is_some_and(|history| history.held.len() <= MAX_PARTIES));
+    }
+}

@@ -1,0 +1,258 @@
+//! Asks the API server, one question at a time and a few in a second.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+
+use http::{Request, header::ACCEPT};
+use k8s_openapi::api::core::v1::{Pod as ApiPod, Service};
+use kube::{Api, Client, api::ListParams};
+use serde::Deserialize;
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout},
+};
+
+use super::{
+    Peers, Question,
+    answers::Found,
+    nodes::{self, NodeAddress},
+};
+use crate::{
+    backoff::Backoff,
+    clock,
+    enrich::{
+        kubernetes::{Fault, Health, PATIENCE},
+        party::Party,
+        pods::{Pod, unix_ns},
+    },
+    metrics::Metrics,
+};
+
+/// Between two questions: five in a second.
+const PACE: Duration = Duration::from_millis(200);
+/// For the list of nodes, which is the longest answer.
+const NODES: Duration = Duration::from_secs(10);
+/// Nodes in one page of it.
+const PAGE: usize = 500;
+/// A table instead of the nodes themselves, which carry the names of all of their images.
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+/// The API's times are cut off to the second.
+const SECOND_NS: u64 = 1_000_000_000;
+/// After a question that failed, none is asked for 0.5 s up to 30 s.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+
+/// Answers for ever.
+pub async fn answer(
+    peers: Arc<Peers>,
+    mut clients: watch::Receiver<Option<Client>>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+) {
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asker = Asker { client: None, pace, health, metrics, nodes_refused_unix_ns: 0 };
+    let mut retry = RETRY;
+    let mut asked = peers.asked.lock().await;
+    while let Some(Question { address, until }) = asked.recv().await {
+        asker.client.clone_from(&clients.borrow_and_update());
+        // Whoever waited for it has left: it made room for those who still wait.
+        if Instant::now() < until {
+            let result = asker.resolve(&peers, address).await;
+            let mut answers = peers.answers();
+            match result {
+                Ok(found) => {
+                    if let Some((asked_unix_ns, found)) = found {
+                        answers.put(address, asked_unix_ns, found);
+                    }
+                    answers.pause(None);
+                    retry = RETRY;
+                }
+                Err(fault) if fault.is_refusal() => {}
+                Err(_) => answers.pause(Some(Instant::now() + retry.next())),
+            }
+        }
+        peers.answers().end(address);
+        peers.tell();
+    }
+}
+
+struct Asker {
+    client: Option<Client>,
+    pace: Interval,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    /// When the list of them was refused last; 0 for never.
+    nodes_refused_unix_ns: u64,
+}
+
+impl Asker {
+    /// Who has an address, and when the question was put; `None` where the list of nodes tells.
+    async fn resolve(&mut self, peers: &Peers, address: IpAddr) -> Result<Option<(u64, Vec<Found>)>, Fault> {
+        let Some(client) = self.client.clone() else {
+            let fault = Fault { why: "the API server was not reached yet".to_owned(), code: None };
+            self.health.asked("pods", Some(&fault));
+            return Err(fault);
+        };
+        // Where they may not be listed there are still pods and services.
+        match self.refresh_nodes(peers, &client).await {
+            Err(fault) if !fault.is_refusal() => return Err(fault),
+            _ => {}
+        }
+        if peers.answers().nodes.at(address, now_unix_ns()).is_some() {
+            return Ok(None);
+        }
+        let (asked_unix_ns, mut found) = self.pods(&client, address).await?;
+        // Those who had it and have ended say nothing of who has it now.
+        if !found.iter().any(|found| found.until_unix_ns.is_none()) {
+            found.extend(self.services(&client, address).await?);
+        }
+        Ok(Some((asked_unix_ns, found)))
+    }
+
+    async fn pods(&mut self, client: &Client, address: IpAddr) -> Result<(u64, Vec<Found>), Fault> {
+        let selector = ListParams::default().fields(&format!("status.podIP={address}"));
+        let api = Api::<ApiPod>::all(client.clone());
+        let (asked, pods) = self.ask("pods", PATIENCE, api.list(&selector)).await?;
+        let pods = pods.items.iter().filter_map(Pod::read);
+        let pods: Vec<Pod> = pods.filter(|pod| pod.addresses.contains(&address)).collect();
+        self.metrics.kubernetes_answer("pods", !pods.is_empty());
+        // One on the node's network tells which node has the address, and no more.
+        let node = pods.iter().find(|pod| pod.host_network && pod.until_unix_ns.is_none());
+        if let Some(name) = node.and_then(|pod| pod.node.clone()) {
+            let from_unix_ns = node.and_then(|pod| pod.since_unix_ns).unwrap_or(u64::MAX);
+            return Ok((
+                asked,
+                vec![Found { party: Party::of_node(&name), from_unix_ns, until_unix_ns: None }],
+            ));
+        }
+        let own = pods.iter().filter(|pod| !pod.host_network);
+        let found = own.map(|pod| Found {
+            party: Party::of_pod(pod),
+            from_unix_ns: pod.since_unix_ns.unwrap_or(u64::MAX),
+            until_unix_ns: pod.until_unix_ns,
+        });
+        Ok((asked, found.collect()))
+    }
+
+    async fn services(&mut self, client: &Client, address: IpAddr) -> Result<Vec<Found>, Fault> {
+        let selector = ListParams::default().fields(&format!("spec.clusterIP={address}"));
+        let api = Api::<Service>::all(client.clone());
+        let (_, services) = self.ask("services", PATIENCE, api.list(&selector)).await?;
+        self.metrics.kubernetes_answer("services", !services.items.is_empty());
+        let found = services.items.into_iter().filter_map(|service| {
+            let made = service.metadata.creation_timestamp.as_ref().map(unix_ns)?;
+            let metadata = service.metadata;
+            Some(Found {
+                party: Party::of_service(metadata.uid?, &metadata.namespace?, &metadata.name?),
+                from_unix_ns: made.saturating_add(SECOND_NS),
+                until_unix_ns: None,
+            })
+        });
+        Ok(found.collect())
+    }
+
+    /// Lists the nodes if that was not done, or refused, for a while.
+    async fn refresh_nodes(&mut self, peers: &Peers, client: &Client) -> Result<(), Fault> {
+        let now = now_unix_ns();
+        let due = peers.answers().nodes.is_due(now) && now >= self.nodes_refused_unix_ns + nodes::FRESH_NS;
+        if !due {
+            return Ok(());
+        }
+        let mut all = Vec::new();
+        let mut next = String::new();
+        loop {
+            let uri = format!("/api/v1/nodes?includeObject=Metadata&limit={PAGE}&continue={next}");
+            let request = Request::get(uri).header(ACCEPT, TABLE).body(Vec::new());
+            let request = request.map_err(|error| Fault { why: error.to_string(), code: None })?;
+            let answer = self.ask("nodes", NODES, client.request::<Table>(request)).await;
+            if answer.as_ref().is_err_and(Fault::is_refusal) {
+                self.nodes_refused_unix_ns = now;
+            }
+            let (_, table) = answer?;
+            table.addresses(&mut all);
+            next = table.metadata.next;
+            if next.is_empty() {
+                break;
+            }
+        }
+        self.metrics.kubernetes_answer("nodes", !all.is_empty());
+        peers.answers().nodes.replace(all, now);
+        Ok(())
+    }
+
+    /// One question, when it is its turn; with the time at which it was put.
+    async fn ask<T>(
+        &mut self,
+        resource: &'static str,
+        patience: Duration,
+        question: impl Future<Output = kube::Result<T>>,
+    ) -> Result<(u64, T), Fault> {
+        self.pace.tick().await;
+        let asked_unix_ns = now_unix_ns();
+        let answer = match timeout(patience, question).await {
+            Ok(answer) => answer.map_err(|error| Fault::from(&error)),
+            Err(_) => Err(Fault::slow(patience)),
+        };
+        self.health.asked(resource, answer.as_ref().err());
+        if answer.is_err() {
+            self.metrics.kubernetes_failed(resource);
+        }
+        answer.map(|answer| (asked_unix_ns, answer))
+    }
+}
+
+fn now_unix_ns() -> u64 {
+    clock::unix_ns(clock::boot_ns())
+}
+
+/// Nodes as `kubectl get nodes --output=wide` shows them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Table {
+    metadata: TableMetadata,
+    column_definitions: Vec<Column>,
+    #[serde(default)]
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TableMetadata {
+    #[serde(default, rename = "continue")]
+    next: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Column {
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Row {
+    cells: Vec<serde_json::Value>,
+    object: RowObject,
+}
+
+#[derive(Debug, Deserialize)]
+struct RowObject {
+    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+}
+
+impl Table {
+    /// Adds the addresses of its nodes.
+    fn addresses(&self, out: &mut Vec<NodeAddress>) {
+        let columns: HashMap<&str, usize> = self
+            .column_definitions
+            .iter()
+            .enumerate()
+            .map(|(at, column)| (column.name.as_str(), at))
+            .collect();
+        let shown = ["Internal-IP", "External-IP"].map(|name| columns.get(name).copied());
+        for Row { cells, object } in &self.rows {
+            let metadata = &object.metadata;
+            let (Some(name), Some(made)) = (&metadata.name, &metadata.creation_timestamp) else { continue };
+            let made_unix_ns = unix_ns(made).saturating_add(SECOND_NS);
+            // A node without such an address has `<none>` there.
+            let addresses = shown.iter().flatten().filter_map(|at| cells.get(*at)?.as_str()?.parse().ok());
+            out.extend(addresses.map(|address| NodeAddress { address, name: name.clone(), made_unix_ns }));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The pods of this node, as a watch on them and on nothing else tells, and those that were here a moment ago.
+
+pub mod owner;
+mod pod;
+mod watch;
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub(in crate::enrich) use pod::unix_ns;
+pub use pod::{Container, Pod};
+pub use watch::watch;
+
+use super::party::Party;
+use crate::occurrence::Workload;
+
+/// How long a pod, or a container of one that goes on, is remembered when it is gone: for what is still on its way,
+/// and for follow-ups.
+pub const REMEMBER: Duration = Duration::from_secs(300);
+/// A node has some hundred pods; the rest is room for what is gone.
+const MAX_PODS: usize = 4_096;
+/// Containers of one pod, those that were restarted included.
+const MAX_CONTAINERS: usize = 256;
+
+/// The pods as they are told, each with what it had before.
+#[derive(Debug, Default)]
+pub struct Pods {
+    known: HashMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pod: Pod,
+    gone: Option<Instant>,
+    /// Containers that its status named once and no longer does.
+    replaced: Vec<(Container, Instant)>,
+}
+
+/// What is looked up for an anomaly: made anew with each change, then never changed.
+#[derive(Debug, Default)]
+pub struct Index {
+    containers: HashMap<String, Arc<Workload>>,
+    /// By UID, and of static pods also by the hash that their control groups are named after.
+    pods: HashMap<String, Arc<Workload>>,
+    addresses: HashMap<IpAddr, Vec<Holder>>,
+    /// Pods that are here.
+    present: usize,
+}
+
+/// Who had an address, and when.
+#[derive(Clone, Debug)]
+struct Holder {
+    party: Arc<Party>,
+    since_unix_ns: u64,
+    until_unix_ns: Option<u64>,
+}
+
+impl Pods {
+    /// A pod is there, or has changed.
+    pub fn apply(&mut self, pod: Pod, now: Instant) {
+        let mut replaced = Vec::new();
+        if let Some(before) = self.known.remove(&pod.uid) {
+            replaced = before.replaced;
+            let lost = before.pod.containers.into_iter();
+            replaced.extend(lost.map(|container| (container, now)));
+        }
+        let named: HashSet<&str> = pod.containers.iter().map(|container| container.id.as_str()).collect();
+        replaced.retain(|(container, gone)| {
+            !named.contains(container.id.as_str()) && now.duration_since(*gone) < REMEMBER
+        });
+        let over = replaced.len().saturating_sub(MAX_CONTAINERS);
+        replaced.drain(..over);
+        self.known.insert(pod.uid.clone(), Entry { pod, gone: None, replaced });
+        self.forget(now);
+    }
+
+    /// A pod is no more: it was not, at the latest, at `unix_ns`.
+    pub fn delete(&mut self, pod: Pod, now: Instant, unix_ns: u64) {
+        let uid = pod.uid.clone();
+        self.apply(pod, now);
+        self.end(&uid, now, unix_ns);
+    }
+
+    /// These are all that there are: the others went away unseen.
+    pub fn replace(&mut self, pods: Vec<Pod>, now: Instant, unix_ns: u64) {
+        let here: HashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
+        let missing: Vec<String> = self.known.keys().filter(|uid| !here.contains(*uid)).cloned().collect();
+        missing.iter().for_each(|uid| self.end(uid, now, unix_ns));
+        pods.into_iter().for_each(|pod| self.apply(pod, now));
+    }
+
+    /// What is looked up from now on.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        let mut index = Index::default();
+        for entry in self.known.values() {
+            let pod = &entry.pod;
+            let workload = Arc::new(pod.workload(None));
+            let names = [Some(&pod.uid), pod.static_hash.as_ref()];
+            for name in names.into_iter().flatten() {
+                index.pods.insert(name.clone(), Arc::clone(&workload));
+            }
+            let replaced = entry.replaced.iter().map(|(container, _)| container);
+            for container in pod.containers.iter().chain(replaced) {
+                index.containers.insert(container.id.clone(), Arc::new(pod.workload(Some(container))));
+            }
+            if let Some(since_unix_ns) = pod.since_unix_ns.filter(|_| !pod.host_network) {
+                let party = Arc::new(Party::of_pod(pod));
+                let holder = Holder { party, since_unix_ns, until_unix_ns: pod.until_unix_ns };
+                for address in &pod.addresses {
+                    index.addresses.entry(*address).or_default().push(holder.clone());
+                }
+            }
+            index.present += usize::from(entry.gone.is_none());
+        }
+        index
+    }
+
+    fn end(&mut self, uid: &str, now: Instant, unix_ns: u64) {
+        if let Some(entry) = self.known.get_mut(uid)
+            && entry.gone.is_none()
+        {
+            entry.gone = Some(now);
+            entry.pod.until_unix_ns = Some(entry.pod.until_unix_ns.map_or(unix_ns, |ns| ns.min(unix_ns)));
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        self.known.retain(|_, entry| entry.gone.is_none_or(|gone| now.duration_since(gone) < REMEMBER));
+        while self.known.len() > MAX_PODS {
+            let oldest = self.known.iter().filter_map(|(uid, entry)| Some((entry.gone?, uid))).min();
+            let Some(uid) = oldest.map(|(_, uid)| uid.clone()) else { return };
+            self.known.remove(&uid);
+        }
+    }
+}
+
+impl Index {
+    /// Whose a container is, by its id.
+    #[must_use]
+    pub fn container(&self, id: &str) -> Option<Arc<Workload>> {
+        self.containers.get(id).cloned()
+    }
+
+    /// Which pod it is, by the UID that control groups are named after.
+    #[must_use]
+    pub fn pod(&self, uid: &str) -> Option<Arc<Workload>> {
+        self.pods.get(uid).cloned()
+    }
+
+    /// The pod that had an address at a time. Pods on the node's own network have none of their own.
+    #[must_use]
+    pub fn at(&self, address: IpAddr, unix_ns: u64) -> Option<Arc<Party>> {
+        let had = |holder: &&Holder| {
+            holder.since_unix_ns <= unix_ns && holder.until_unix_ns.is_none_or(|until| unix_ns < until)
+        };
+        let mut had = self.addresses.get(&address)?.iter().filter(had);
+        // Two at once cannot be: whichever it was is not known.
+        had.next().filter(|_| had.next().is_none()).map(|holder| Arc::clone(&holder.party))
+    }
+
+    /// How many pods are here.
+    #[must_use]
+    pub const fn present(&self) -> usize {
+        self.present
+    }
+
+    /// How many containers are known, those that are gone included.
+    #[must_use]
+    pub fn containers(&self) -> usize {
+        self.containers.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

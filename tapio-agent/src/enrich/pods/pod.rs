@@ -1,0 +1,310 @@
+//! A pod, as far as it is needed.
+
+use std::net::IpAddr;
+
+use k8s_openapi::{
+    api::core::v1::{self, ContainerStatus},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+
+use super::owner;
+use crate::occurrence::Workload;
+
+/// Annotation of a mirror pod: the hash that stands for the static pod in its control groups.
+const STATIC_HASH: &str = "kubernetes.io/config.hash";
+const TEMPLATE_HASH: &str = "pod-template-hash";
+/// What sinks name services by; nothing else of labels and annotations is kept.
+const KEPT_LABELS: &str = "app.kubernetes.io/";
+const KEPT_ANNOTATIONS: &str = "resource.opentelemetry.io/";
+/// Runtimes as the API names them, which is how occurrences do.
+const RUNTIMES: &[&str] = &["containerd", "cri-o", "docker"];
+/// Labels and annotations kept of one pod, and the longest value of one, in bytes.
+const MAX_KEPT: usize = 16;
+const MAX_VALUE_BYTES: usize = 256;
+/// The API's times are cut off to the second: what it says happened then did so before this was over.
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// What identity needs of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// UID.
+    pub uid: String,
+    /// Of a static pod, what its control groups are named after instead of the UID.
+    pub static_hash: Option<String>,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Kind and name of its owner.
+    pub owner: Option<(String, String)>,
+    /// The node that it is bound to.
+    pub node: Option<String>,
+    /// It has the node's addresses, which tell it from no other.
+    pub host_network: bool,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// From when on the addresses were surely its own, 1970 UTC; `None` where that is not known.
+    pub since_unix_ns: Option<u64>,
+    /// Until when they surely were: it has finished, or was deleted.
+    pub until_unix_ns: Option<u64>,
+    /// Containers that its status names: init, sidecar and ephemeral ones, and those before a restart.
+    pub containers: Vec<Container>,
+    /// Labels and annotations that sinks need.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its id, without the runtime's name.
+    pub id: String,
+    /// The runtime that gave it.
+    pub runtime: Option<&'static str>,
+    /// Its name in the pod.
+    pub name: String,
+    /// Its image, as the pod asks for it.
+    pub image: Option<String>,
+}
+
+impl Pod {
+    /// Reads one of the API. `None` for one without UID or name, which the API never has.
+    #[must_use]
+    pub fn read(pod: &v1::Pod) -> Option<Self> {
+        let metadata = &pod.metadata;
+        let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
+        let label = |key: &str| metadata.labels.as_ref()?.get(key).map(String::as_str);
+        let annotation = |key: &str| metadata.annotations.as_ref()?.get(key).cloned();
+        let created_unix_s = metadata.creation_timestamp.as_ref().map(|time| unix_ns(time) / SECOND_NS);
+        let controller = metadata.owner_references.iter().flatten().find(|r| r.controller == Some(true));
+        let owner = controller
+            .and_then(|r| owner::resolve(&r.kind, &r.name, label(TEMPLATE_HASH), created_unix_s))
+            .map(|(kind, name)| (kind.to_owned(), name.to_owned()));
+        let statuses: Vec<&ContainerStatus> = status
+            .into_iter()
+            .flat_map(|s| {
+                [&s.init_container_statuses, &s.container_statuses, &s.ephemeral_container_statuses]
+            })
+            .flatten()
+            .flatten()
+            .collect();
+        Some(Self {
+            uid: metadata.uid.clone()?,
+            static_hash: annotation(STATIC_HASH),
+            namespace: metadata.namespace.clone()?,
+            name: metadata.name.clone()?,
+            owner,
+            node: spec.and_then(|spec| spec.node_name.clone()),
+            host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+            addresses: addresses(status),
+            since_unix_ns: since(status, &statuses),
+            until_unix_ns: until(status, &statuses),
+            containers: containers(spec, &statuses),
+            labels: kept(pod),
+        })
+    }
+
+    /// What occurrences in it carry, or in one of its containers.
+    #[must_use]
+    pub fn workload(&self, container: Option<&Container>) -> Workload {
+        let (owner_kind, owner) = self.owner.clone().unzip();
+        Workload {
+            namespace: Some(self.namespace.clone()),
+            pod: Some(self.name.clone()),
+            pod_uid: Some(self.uid.clone()),
+            container: container.map(|container| container.name.clone()),
+            container_id: container.map(|container| container.id.clone()),
+            runtime: container.and_then(|container| container.runtime),
+            image: container.and_then(|container| container.image.clone()),
+            owner_kind,
+            owner,
+            labels: self.labels.clone(),
+            ..Workload::default()
+        }
+    }
+}
+
+fn addresses(status: Option<&v1::PodStatus>) -> Vec<IpAddr> {
+    let Some(status) = status else { return Vec::new() };
+    let all = status.pod_ips.iter().flatten().map(|ip| &ip.ip).chain(&status.pod_ip);
+    let mut addresses: Vec<IpAddr> = all.filter_map(|text| text.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+/// When its network was ready, which is said anew where it was made anew; on clusters that do not say, when the first of
+/// its containers that are there now began, which is later. Rounded up.
+fn since(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Option<u64> {
+    let ready = status?
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "PodReadyToStartContainers" && c.status == "True")
+        .and_then(|condition| condition.last_transition_time.as_ref());
+    let began = || {
+        let states = statuses.iter().filter_map(|status| status.state.as_ref());
+        let times = states.filter_map(|state| {
+            let running = state.running.as_ref().and_then(|running| running.started_at.as_ref());
+            running.or_else(|| state.terminated.as_ref()?.started_at.as_ref())
+        });
+        times.map(unix_ns).min()
+    };
+    Some(ready.map(unix_ns).or_else(began)?.saturating_add(SECOND_NS))
+}
+
+/// Finished pods are still shown with the address that they had: it was theirs until the last container ended.
+fn until(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Option<u64> {
+    let phase = status?.phase.as_deref()?;
+    if phase != "Succeeded" && phase != "Failed" {
+        return None;
+    }
+    let ended = statuses
+        .iter()
+        .filter_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref())
+        .map(unix_ns)
+        .max();
+    Some(ended.unwrap_or(0))
+}
+
+fn containers(spec: Option<&v1::PodSpec>, statuses: &[&ContainerStatus]) -> Vec<Container> {
+    let image = |name: &str| {
+        let spec = spec?;
+        let plain = spec.init_containers.iter().flatten().chain(&spec.containers);
+        let mut images = plain.map(|c| (&c.name, &c.image));
+        let ephemeral = || spec.ephemeral_containers.iter().flatten().map(|c| (&c.name, &c.image));
+        let named = images.find(|(n, _)| *n == name).or_else(|| ephemeral().find(|(n, _)| *n == name));
+        named.and_then(|(_, image)| image.clone())
+    };
+    let mut containers: Vec<Container> = Vec::new();
+    for status in statuses {
+        let terminated = [&status.state, &status.last_state]
+            .map(|state| state.as_ref().and_then(|state| state.terminated.as_ref()?.container_id.as_deref()));
+        for id in [status.container_id.as_deref()].into_iter().chain(terminated).flatten() {
+            // RUNTIME://ID
+            let (runtime, id) = id.rsplit_once("://").unwrap_or(("", id));
+            let runtime = RUNTIMES.iter().copied().find(|known| *known == runtime);
+            if !id.is_empty() && !containers.iter().any(|container| container.id == id) {
+                let (id, name) = (id.to_owned(), status.name.clone());
+                let asked = image(&name).or_else(|| Some(status.image.clone()).filter(|i| !i.is_empty()));
+                containers.push(Container { id, runtime, name, image: asked });
+            }
+        }
+    }
+    containers
+}
+
+fn kept(pod: &v1::Pod) -> Vec<(String, String)> {
+    let of = |map: Option<&std::collections::BTreeMap<String, String>>, prefix: &str| {
+        let entries = map.into_iter().flatten().filter(|(key, value)| {
+            key.starts_with(prefix) && !value.is_empty() && value.len() <= MAX_VALUE_BYTES
+        });
+        entries.map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>()
+    };
+    let annotations = of(pod.metadata.annotations.as_ref(), KEPT_ANNOTATIONS);
+    let labels = of(pod.metadata.labels.as_ref(), KEPT_LABELS);
+    annotations.into_iter().chain(labels).take(MAX_KEPT).collect()
+}
+
+/// 0 for a time before 1970.
+pub(in crate::enrich) fn unix_ns(time: &Time) -> u64 {
+    u64::try_from(time.0.as_nanosecond()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: serde_json::Value) -> Pod {
+        Pod::read(&serde_json::from_value(value).unwrap()).unwrap()
+    }
+
+    fn metadata() -> serde_json::Value {
+        json!({ "uid": "u", "namespace": "shop", "name": "p" })
+    }
+
+    #[test]
+    fn containers_of_every_sort() {
+        let status = |name: &str, id: &str| json!({ "name": name, "image": "resolved", "imageID": "", "ready": true, "restartCount": 0, "containerID": id });
+        let mut restarted = status("app", "containerd://aa");
+        restarted["lastState"] =
+            json!({ "terminated": { "exitCode": 1, "containerID": "containerd://before" } });
+        let pod = read(json!({
+            "metadata": metadata(),
+            "spec": {
+                "initContainers": [{ "name": "init", "image": "asked/init" }],
+                "containers": [{ "name": "app", "image": "asked/app" }],
+                "ephemeralContainers": [{ "name": "debug", "image": "asked/debug" }],
+            },
+            "status": {
+                "initContainerStatuses": [status("init", "cri-o://bb")],
+                "containerStatuses": [restarted, status("not-yet", "")],
+                "ephemeralContainerStatuses": [status("debug", "docker://cc")],
+            },
+        }));
+        let containers: Vec<_> = pod
+            .containers
+            .iter()
+            .map(|c| (c.id.as_str(), c.runtime, c.name.as_str(), c.image.as_deref()))
+            .collect();
+        assert_eq!(
+            containers,
+            [
+                ("bb", Some("cri-o"), "init", Some("asked/init")),
+                ("aa", Some("containerd"), "app", Some("asked/app")),
+                ("before", Some("containerd"), "app", Some("asked/app")),
+                ("cc", Some("docker"), "debug", Some("asked/debug")),
+            ]
+        );
+    }
+
+    #[test]
+    fn since_when_and_until() {
+        let running = |at: &str| {
+            json!({
+                "name": "app", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "state": { "running": { "startedAt": at } },
+            })
+        };
+        let at = |second: u64| Some((1_795_139_200 + second) * SECOND_NS);
+        // 2026-11-20T01:46:40Z is second 1_795_139_200.
+        let started = "2026-11-20T01:46:40Z";
+        let pod = |status: serde_json::Value| read(json!({ "metadata": metadata(), "status": status }));
+        let begun = pod(json!({ "phase": "Running", "containerStatuses": [running(started)] }));
+        assert_eq!((begun.since_unix_ns, begun.until_unix_ns), (at(1), None));
+        // The network was ready before the first container, and is what counts.
+        let ready = pod(json!({
+            "phase": "Running", "containerStatuses": [running("2026-11-20T01:46:50Z")],
+            "conditions": [{ "type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": started }],
+        }));
+        assert_eq!(ready.since_unix_ns, at(1));
+        let pending = pod(json!({ "phase": "Pending", "startTime": started }));
+        assert_eq!(pending.since_unix_ns, None);
+        let mut ended = running(started);
+        ended["state"] = json!({ "terminated": {
+            "exitCode": 0, "startedAt": started, "finishedAt": "2026-11-20T01:46:45Z",
+        } });
+        let ended = pod(json!({ "phase": "Succeeded", "containerStatuses": [ended] }));
+        assert_eq!((ended.since_unix_ns, ended.until_unix_ns), (at(1), at(5)));
+        let evicted = pod(json!({ "phase": "Failed" }));
+        assert_eq!((evicted.since_unix_ns, evicted.until_unix_ns), (None, Some(0)));
+    }
+
+    #[test]
+    fn of_labels_and_annotations_only_what_sinks_need() {
+        let pod = read(json!({ "metadata": {
+            "uid": "u", "namespace": "shop", "name": "p",
+            "labels": { "app.kubernetes.io/name": "checkout", "team": "x", "app.kubernetes.io/part-of": "" },
+            "annotations": {
+                "resource.opentelemetry.io/service.name": "pay", "kubectl.kubernetes.io/x": "{}",
+                "resource.opentelemetry.io/long": "a".repeat(MAX_VALUE_BYTES + 1),
+            },
+        } }));
+        let pairs: Vec<_> = pod.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(
+            pairs,
+            [("resource.opentelemetry.io/service.name", "pay"), ("app.kubernetes.io/name", "checkout")]
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! The second half of the way, one task: from the queue of anomalies to the sinks, with names.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{
+    name,
+    usual::{Sign, Usual},
+};
+use crate::{
+    clock,
+    enrich::{Identity, Waiting},
+    metrics::Metrics,
+    observer::Anomaly,
+    occurrence::Occurrence,
+};
+
+/// How often it is looked whether what is usual has waited long enough.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Runs until the queue is closed and empty. Those whose names may yet come wait aside, at the end, too, and hold
+/// up no other.
+pub async fn deliver(
+    mut queue: mpsc::Receiver<Anomaly>,
+    mut identity: Identity,
+    metrics: &Arc<Metrics>,
+    mut send: impl FnMut(Occurrence),
+) {
+    let mut waiting = Waiting::default();
+    let mut usual = Usual::new(Arc::clone(metrics));
+    let mut tick = tokio::time::interval(TICK);
+    let mut open = true;
+    while open || !waiting.is_empty() {
+        let anomaly = tokio::select! {
+            biased;
+            // First, lest a full queue keeps them waiting.
+            next = waiting.next(), if !waiting.is_empty() => {
+                if let Some(Anomaly { cgroup_id, time_ns, .. }) = next {
+                    identity.find(cgroup_id, time_ns).await;
+                }
+                next
+            }
+            _ = tick.tick() => {
+                usual.over(clock::boot_ns()).for_each(&mut send);
+                None
+            }
+            next = queue.recv(), if open => match next {
+                Some(anomaly) => arrive(anomaly, &mut identity, &mut waiting).await,
+                None => {
+                    open = false;
+                    None
+                }
+            },
+        };
+        let Some(anomaly) = anomaly else { continue };
+        let sign = Sign::of(&anomaly);
+        let Some(occurrence) = name(anomaly, &identity, metrics) else { continue };
+        let news = match sign {
+            Some(sign) => usual.admit(sign, occurrence),
+            None => Some(occurrence),
+        };
+        news.into_iter().for_each(&mut send);
+    }
+    usual.over(u64::MAX).for_each(&mut send);
+}
+
+/// Gives an anomaly back that need not wait, or for which there is no room to.
+async fn arrive(
+    mut anomaly: Anomaly,
+    identity: &mut Identity,
+    waiting: &mut Waiting<Anomaly>,
+) -> Option<Anomaly> {
+    identity.find_all(&mut anomaly).await;
+    let Anomaly { cgroup_id, pid, time_ns, peer, .. } = anomaly;
+    match identity.missing(cgroup_id, pid, time_ns, peer.map(|(address, _)| address)) {
+        Some(missing) => waiting.hold(anomaly, missing),
+        None => Some(anomaly),
+    }
+}

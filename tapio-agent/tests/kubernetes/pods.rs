@@ -1,0 +1,125 @@
+//! The right pod: owners, late metadata, and nothing of other nodes.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Agent, PodKind, Shape, cluster_or_skip};
+
+/// Of 3,000 pods on 100 nodes the watch brings the 30 of this node.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watch_sees_its_own_node_only() {
+    let cluster = cluster_or_skip!("the_watch_sees_its_own_node_only");
+    let shapes = (0..3_000).map(|nth| {
+        let (node, ip) = (format!("node-{}", nth % 100), format!("10.1.{}.{}", nth / 250, nth % 250 + 1));
+        Shape::new(&format!("pod-{nth}"), &node, &ip)
+    });
+    cluster.node("node-7", "192.168.0.7").await;
+    cluster.many_pods(shapes.collect()).await;
+
+    let mut agent = Agent::synced(&cluster, "node-7").await;
+    assert_eq!(agent.metric("tapio_kubernetes_objects_total", &[]), 30);
+    assert_eq!(agent.health.status()["pods"], 30);
+    // What happens elsewhere is not told; here, that the pod is to end and that it has.
+    for nth in (8..3_000).step_by(100) {
+        cluster.delete_pod(&format!("pod-{nth}")).await;
+    }
+    cluster.delete_pod("pod-107").await;
+    crate::support::until(async || agent.health.status()["pods"].as_u64(), |pods| *pods == Some(29)).await;
+    assert!(agent.metric("tapio_kubernetes_objects_total", &[]) <= 32);
+    // The pods of this node are peers that nobody has to be asked for.
+    let told = agent.tell(Agent::anomaly(0, "10.1.0.8")).await;
+    assert_eq!((&told["peer"]["pod"], agent.requests()), (&json!("pod-7"), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sort_of_pod_has_its_owner() {
+    let cluster = cluster_or_skip!("every_sort_of_pod_has_its_owner");
+    cluster.node("node-a", "192.168.0.1").await;
+    let mut agent = Agent::synced(&cluster, "node-a").await;
+    let cases = [
+        ("bare", PodKind::Bare, false, json!(null)),
+        ("deployed", PodKind::Deployment, false, json!(["Deployment", "checkout"])),
+        ("redis-0", PodKind::StatefulSet, false, json!(["StatefulSet", "redis"])),
+        ("exporter", PodKind::DaemonSet, true, json!(["DaemonSet", "exporter"])),
+        ("import", PodKind::Job, false, json!(["Job", "import-2"])),
+        ("backup", PodKind::CronJob, false, json!(["CronJob", "backup"])),
+        ("kube-proxy-node-a", PodKind::Static, true, json!(null)),
+    ];
+    for (nth, (name, kind, host_network, owner)) in cases.into_iter().enumerate() {
+        let ip = if host_network { "192.168.0.1".to_owned() } else { format!("10.1.0.{}", nth + 1) };
+        let shape = Shape { kind, host_network, ..Shape::new(name, "node-a", &ip) };
+        let uid = cluster.pod(&shape).await;
+        let in_group = if matches!(kind, PodKind::Static) { Shape::STATIC_HASH } else { &uid };
+        let cgroup_id = agent.cgroup(in_group, &shape.container_id());
+        let told = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
+        let mut expected = json!({
+            "namespace": "shop", "pod": name, "pod_uid": uid, "container": "app",
+            "container_id": shape.container_id(), "runtime": "containerd", "image": "registry.example/app:1",
+        });
+        if let Some([kind, name]) = owner.as_array().map(Vec::as_slice) {
+            expected["owner_kind"] = kind.clone();
+            expected["owner"] = name.clone();
+        }
+        assert_eq!(told["workload"], expected);
+        assert_eq!(told["message"], format!("{name}: connection to 127.0.0.1:6379 was refused"));
+    }
+}
+
+/// An occurrence in a container that the API does not know yet waits, and others pass it by.
+#[tokio::test(flavor = "multi_thread")]
+async fn late_metadata_is_waited_for() {
+    let cluster = cluster_or_skip!("late_metadata_is_waited_for");
+    cluster.node("node-a", "192.168.0.1").await;
+    let early = Shape::new("early", "node-a", "10.1.0.1");
+    let uid = cluster.pod(&early).await;
+    let mut agent = Agent::synced(&cluster, "node-a").await;
+    let known = agent.cgroup(&uid, &early.container_id());
+
+    let late = Shape::new("late", "node-a", "10.1.0.2");
+    let uid = cluster.pod_without_status(&late).await;
+    let start = Instant::now();
+    agent.give(Agent::anomaly(agent.cgroup(&uid, &late.container_id()), "127.0.0.1"));
+    // Others are not held up by it, but for the walk over the control groups.
+    let told = agent.tell(Agent::anomaly(known, "127.0.0.1")).await;
+    assert_eq!(told["workload"]["pod"], "early");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.report(&late).await;
+    let told = agent.told().await;
+    assert_eq!((&told["workload"]["pod"], &told["workload"]["container"]), (&json!("late"), &json!("app")));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+
+    // One that never comes: with its pod's names after two seconds.
+    let start = Instant::now();
+    let never = agent.cgroup(&uid, &"ab".repeat(32));
+    let told = agent.tell(Agent::anomaly(never, "127.0.0.1")).await;
+    assert_eq!((&told["workload"]["pod"], told["workload"].get("container")), (&json!("late"), None));
+    let waited = start.elapsed();
+    assert!(waited > Duration::from_millis(1_900) && waited < Duration::from_secs(3), "{waited:?}");
+    assert_eq!(agent.metric("tapio_unnamed_total", &[r#"name="workload""#, r#"reason="late""#]), 1);
+    assert!(agent.stop().await.is_empty());
+}
+
+/// What happened in a pod that is gone by now.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_pods_stay_known() {
+    let cluster = cluster_or_skip!("deleted_pods_stay_known");
+    cluster.node("node-a", "192.168.0.1").await;
+    let shape = Shape::new("gone", "node-a", "10.1.0.1");
+    let uid = cluster.pod(&shape).await;
+    let mut agent = Agent::synced(&cluster, "node-a").await;
+    let cgroup_id = agent.cgroup(&uid, &shape.container_id());
+    cluster.delete_pod("gone").await;
+    crate::support::until(async || agent.health.status()["pods"].as_u64(), |pods| *pods == Some(0)).await;
+    let told = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
+    assert_eq!(told["workload"]["container"], "app");
+    // Also after the server, and with it the watch, began anew.
+    tokio::task::block_in_place(|| {
+        cluster.server.program("kube-apiserver").stop().unwrap();
+        cluster.server.resume().unwrap();
+    });
+    crate::support::until(async || agent.state(), |state| state == "running").await;
+    let told = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
+    assert_eq!(told["workload"]["container"], "app");
+}

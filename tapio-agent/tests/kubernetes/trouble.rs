@@ -1,0 +1,221 @@
+//! Whatever the API server does, occurrences go out with what is known, `/status` says what is wrong, and it mends itself.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tapio_agent::enrich::kubernetes::Access;
+
+use crate::support::{Agent, Answer, Cluster, Gate, Shape, cluster_or_skip, until};
+
+/// A pod on the agent's node and one elsewhere.
+async fn two_pods(cluster: &Cluster) -> (Shape, String) {
+    cluster.node("node-a", "192.168.0.1").await;
+    let here = Shape::new("here", "node-a", "10.1.0.1");
+    let uid = cluster.pod(&here).await;
+    for nth in 1..=6 {
+        cluster.pod(&Shape::new(&format!("there-{nth}"), "node-b", &format!("10.2.0.{nth}"))).await;
+    }
+    (here, uid)
+}
+
+/// What is told of an anomaly, which is not held up for longer than it should be.
+async fn promptly(agent: &mut Agent, cgroup_id: u64, peer: &str) -> Value {
+    let start = Instant::now();
+    let told = agent.tell(Agent::anomaly(cgroup_id, peer)).await;
+    assert!(start.elapsed() < Duration::from_millis(2_500), "{:?}", start.elapsed());
+    told
+}
+
+async fn until_running(agent: &Agent) {
+    until(async || agent.state(), |state| state == "running").await;
+}
+
+async fn until_named(agent: &mut Agent, peer: &str, name: &str) {
+    let named = |told: &Value| told["peer"]["pod"] == name;
+    until(async || agent.tell(Agent::anomaly(0, peer)).await, named).await;
+    assert_eq!(agent.health.status()["peers"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_and_comes_back() {
+    let cluster = cluster_or_skip!("a_server_that_is_away_and_comes_back");
+    let (here, uid) = two_pods(&cluster).await;
+    let file = cluster.kubeconfig();
+    let server = cluster.server.program("kube-apiserver");
+    tokio::task::block_in_place(|| server.stop().unwrap());
+
+    let mut agent = Agent::by(Access::Kubeconfig(vec![file]), "node-a");
+    let cgroup_id = agent.cgroup(&uid, &here.container_id());
+    let told = promptly(&mut agent, cgroup_id, "10.2.0.1").await;
+    let bare = json!({ "pod_uid": uid, "container_id": here.container_id() });
+    assert_eq!((&told["workload"], &told["peer"]), (&bare, &json!({ "address": "10.2.0.1", "port": 6379 })));
+    until(async || agent.state(), |state| state.contains("cannot be reached")).await;
+    let why = agent.health.synced_once().unwrap_err();
+    assert!(why.contains("not known yet: the API server cannot be reached"), "{why}");
+
+    tokio::task::block_in_place(|| cluster.server.resume().unwrap());
+    until_running(&agent).await;
+    let told = promptly(&mut agent, cgroup_id, "127.0.0.1").await;
+    assert_eq!(told["workload"]["pod"], "here");
+    until_named(&mut agent, "10.2.0.1", "there-1").await;
+
+    // Killed: what is known stays known, what is not is not waited for any longer than it must.
+    tokio::task::block_in_place(|| server.signal("KILL").unwrap());
+    let told = promptly(&mut agent, cgroup_id, "10.2.0.2").await;
+    assert_eq!((&told["workload"]["pod"], told["peer"].get("pod")), (&json!("here"), None));
+    until(async || agent.state(), |state| state.starts_with("degraded(pods are not followed")).await;
+    assert_eq!(agent.health.synced_once(), Ok(()), "it was ready, and is");
+    tokio::task::block_in_place(|| cluster.server.resume().unwrap());
+    until_running(&agent).await;
+    until_named(&mut agent, "10.2.0.3", "there-3").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_too_old_is_made_anew() {
+    let cluster = cluster_or_skip!("a_list_that_is_too_old_is_made_anew");
+    let (here, uid) = two_pods(&cluster).await;
+    let gate = Gate::before(&cluster).await;
+    let mut agent = Agent::by(Access::Kubeconfig(vec![gate.kubeconfig()]), "node-a");
+    agent.wait_until_synced().await;
+    let lists = || gate.seen("nodeName%3Dnode-a").iter().filter(|uri| !uri.contains("watch=true")).count();
+    assert_eq!(lists(), 1);
+    until(async || gate.seen("watch=true").len(), |watches| *watches == 1).await;
+
+    gate.answer(Answer::Gone);
+    gate.cut();
+    until(async || gate.seen("watch=true").len(), |watches| *watches == 2).await;
+    cluster.delete_pod("here").await;
+    let new = Shape::new("new", "node-a", "10.1.0.2");
+    let new_uid = cluster.pod(&new).await;
+    let before = lists();
+    gate.release();
+    // Of both pods the two containers, and of the pods one that is here.
+    let known = |status: &Value| status["pods"] == 1 && status["containers"] == 4;
+    until(async || agent.health.status(), known).await;
+    assert!(lists() > before, "{:?}", gate.seen(""));
+    let cgroup_id = agent.cgroup(&new_uid, &new.container_id());
+    assert_eq!(promptly(&mut agent, cgroup_id, "127.0.0.1").await["workload"]["pod"], "new");
+    let cgroup_id = agent.cgroup(&uid, &here.container_id());
+    assert_eq!(promptly(&mut agent, cgroup_id, "127.0.0.1").await["workload"]["pod"], "here");
+    assert_eq!(agent.state(), "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_busy_or_slow() {
+    let cluster = cluster_or_skip!("a_server_that_is_busy_or_slow");
+    let (here, uid) = two_pods(&cluster).await;
+    let gate = Gate::before(&cluster).await;
+    gate.answer(Answer::Status(429));
+    let mut agent = Agent::by(Access::Kubeconfig(vec![gate.kubeconfig()]), "node-a");
+    let cgroup_id = agent.cgroup(&uid, &here.container_id());
+    until(async || agent.state(), |state| state.starts_with("failed(the API server is busy (429)")).await;
+    assert!(promptly(&mut agent, cgroup_id, "10.2.0.1").await["workload"].get("pod").is_none());
+    gate.answer(Answer::Pass);
+    until_running(&agent).await;
+    until_named(&mut agent, "10.2.0.1", "there-1").await;
+
+    gate.answer(Answer::Slowly(Duration::from_secs(10)));
+    let told = promptly(&mut agent, cgroup_id, "10.2.0.2").await;
+    assert_eq!((&told["workload"]["pod"], told["peer"].get("pod")), (&json!("here"), None));
+    until(
+        async || agent.health.status()["peers"].as_str().unwrap().to_owned(),
+        |peers| peers.contains("gave no answer within 2s"),
+    )
+    .await;
+    // While nothing is asked, nothing is waited for.
+    let start = Instant::now();
+    agent.tell(Agent::anomaly(cgroup_id, "10.2.0.3")).await;
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    gate.answer(Answer::Pass);
+    until_named(&mut agent, "10.2.0.4", "there-4").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_role() {
+    let cluster = cluster_or_skip!("without_the_role");
+    let (here, uid) = two_pods(&cluster).await;
+    cluster.kubectl(&["delete", "clusterrolebinding", "tapio"]);
+    let mut agent = Agent::start(&cluster, "node-a");
+    until(async || agent.state(), |state| state.contains("(403): bind the ClusterRole `tapio`")).await;
+    let cgroup_id = agent.cgroup(&uid, &here.container_id());
+    promptly(&mut agent, cgroup_id, "10.2.0.1").await;
+    cluster.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "tapio",
+        "--clusterrole=tapio",
+        "--serviceaccount=tapio:tapio",
+    ]);
+    until_running(&agent).await;
+    assert_eq!(promptly(&mut agent, cgroup_id, "127.0.0.1").await["workload"]["pod"], "here");
+}
+
+/// The role allows to read, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_has_no_more_than_it_needs() {
+    let cluster = cluster_or_skip!("the_role_has_no_more_than_it_needs");
+    let agent = "--as=system:serviceaccount:tapio:tapio";
+    let allowed = cluster.kubectl(&["auth", "can-i", "--list", "--no-headers", agent]);
+    let of_core: Vec<Vec<&str>> = allowed
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| matches!(words[0], "pods" | "nodes" | "services"))
+        .collect();
+    assert_eq!(of_core.len(), 3, "{allowed}");
+    assert!(allowed.contains("[get list watch]") && allowed.matches("[get list]").count() == 2, "{allowed}");
+    for verb in ["update", "patch", "delete", "deletecollection"] {
+        assert!(!allowed.contains(verb), "{verb}: {allowed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_the_cluster_does_not_have() {
+    let cluster = cluster_or_skip!("a_node_that_the_cluster_does_not_have");
+    two_pods(&cluster).await;
+    let mut agent = Agent::start(&cluster, "node-z");
+    until(async || agent.state(), |state| state.contains("no node node-z: set NODE_NAME")).await;
+    assert!(
+        promptly(&mut agent, 0, "10.2.0.1").await["peer"].get("pod").is_none(),
+        "it may be another cluster"
+    );
+    cluster.node("node-z", "192.168.0.26").await;
+    until_running(&agent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_no_longer_taken() {
+    let cluster = cluster_or_skip!("a_token_that_is_no_longer_taken");
+    let (here, uid) = two_pods(&cluster).await;
+    // A token that ends with this secret: the shortest lifetime of one is ten minutes.
+    cluster.kubectl(&["create", "secret", "generic", "session", "--namespace=tapio"]);
+    cluster.renew_token(&["--bound-object-kind=Secret", "--bound-object-name=session"]);
+    let mut agent = Agent::synced(&cluster, "node-a").await;
+    let cgroup_id = agent.cgroup(&uid, &here.container_id());
+    until_named(&mut agent, "10.2.0.1", "there-1").await;
+    cluster.kubectl(&["delete", "secret", "session", "--namespace=tapio"]);
+    tokio::task::block_in_place(|| {
+        cluster.server.program("kube-apiserver").stop().unwrap();
+        cluster.server.resume().unwrap();
+    });
+    until(async || agent.state(), |state| state.contains("does not take the token (401)")).await;
+    assert_eq!(promptly(&mut agent, cgroup_id, "10.2.0.2").await["workload"]["pod"], "here");
+    cluster.renew_token(&[]);
+    until_running(&agent).await;
+    until_named(&mut agent, "10.2.0.3", "there-3").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_is_replaced() {
+    let cluster = cluster_or_skip!("an_authority_that_is_replaced");
+    two_pods(&cluster).await;
+    let mut agent = Agent::synced(&cluster, "node-a").await;
+    let ca = cluster.rotate_authority();
+    until(async || agent.state(), |state| state.contains("certificate")).await;
+    promptly(&mut agent, 0, "10.2.0.1").await;
+    fs::copy(ca, cluster.file("agent-ca.crt")).unwrap();
+    until_running(&agent).await;
+    until_named(&mut agent, "10.2.0.2", "there-2").await;
+}
