@@ -115,11 +115,14 @@ fn who_asked_for_the_memory_need_not_be_the_victim() {
         .of(&victim)
         .by(&trigger);
     assert_eq!(told.number("oom_score_adj"), 1000);
+    has_full(&told, 100 * MIB, 0);
     let users = told.list("users");
+    if is_confidential() {
+        return assert!(users.is_empty(), "of a group that is not known: {users:?}");
+    }
     let other = users.iter().find(|user| user["pid"] == trigger.pid()).expect("it holds memory, too");
     assert_eq!(other["comm"], "trigger");
     assert!(other["rss_bytes"].as_u64().unwrap() > MIB, "{other}");
-    has_full(&told, 100 * MIB, 0);
 }
 
 /// Usage and limit are absent together, where lockdown forbids to read them.
@@ -162,6 +165,9 @@ fn what_a_group_held_before_is_told() {
     // The first look may be from before it held anything, the last from when it already held more.
     let held: Vec<u64> =
         told.list("before").iter().map(|look| look["held_bytes"].as_u64().unwrap()).collect();
+    if is_confidential() {
+        return assert!(held.is_empty(), "of a group that is not known: {held:?}");
+    }
     assert!(held.iter().any(|held| (29 * MIB..60 * MIB).contains(held)), "{held:?}");
 }
 
