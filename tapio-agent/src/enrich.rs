@@ -8,9 +8,7 @@ pub mod peers;
 pub mod pods;
 mod waiting;
 
-use std::{
-    collections::HashMap, net::IpAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use lru::LruCache;
 use tapio_common::WHOLE_NODE;

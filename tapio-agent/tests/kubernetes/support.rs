@@ -37,7 +37,7 @@ pub(crate) use cluster_or_skip;
 
 /// Waits for a condition, and says what was there instead if it never comes.
 pub(crate) async fn until<T: Debug>(mut look: impl AsyncFnMut() -> T, enough: impl Fn(&T) -> bool) -> T {
-    let end = tokio::time::Instant::now() + Duration::from_secs(90);
+    let end = tokio::time::Instant::now() + Duration::from_secs(150);
     loop {
         let now = look().await;
         if enough(&now) {

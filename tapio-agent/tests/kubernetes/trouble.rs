@@ -133,6 +133,25 @@ async fn a_server_that_is_busy_or_slow() {
     until_named(&mut agent, "10.2.0.4", "there-4").await;
 }
 
+/// As when a gateway on the way has forgotten the connection. One on which nothing happens is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_dead_is_told_from_one_that_is_quiet() {
+    let cluster = cluster_or_skip!("a_watch_that_is_dead_is_told_from_one_that_is_quiet");
+    two_pods(&cluster).await;
+    let (quiet, dead) = (Gate::before(&cluster).await, Gate::before(&cluster).await);
+    dead.answer(Answer::Silence);
+    let by = |gate: &Gate| Agent::by(Access::Kubeconfig(vec![gate.kubeconfig()]), "node-a");
+    let (of_quiet, of_dead) = (by(&quiet), by(&dead));
+    until_running(&of_quiet).await;
+    until_running(&of_dead).await;
+    until(async || of_dead.state(), |state| state.starts_with("degraded(pods are not followed")).await;
+    dead.answer(Answer::Pass);
+    until_running(&of_dead).await;
+    let lists = |gate: &Gate| gate.seen("nodeName%3Dnode-a").len() - gate.seen("watch=true").len();
+    assert_eq!((lists(&quiet), lists(&dead)), (1, 2));
+    assert_eq!((of_quiet.state().as_str(), quiet.seen("watch=true").len()), ("running", 2));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_role() {
     let cluster = cluster_or_skip!("without_the_role");

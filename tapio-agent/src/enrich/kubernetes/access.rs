@@ -19,8 +19,10 @@ const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 const KUBECONFIG: &str = "KUBECONFIG";
 
-/// For a connection, and for writing a request; reading has bounds where it is done.
+/// For a connection, and for writing a request.
 const CONNECT: Duration = Duration::from_secs(5);
+/// For the next bytes: a connection that a gateway on the way has forgotten brings nothing, for ever.
+const SILENCE: Duration = Duration::from_secs(90);
 
 /// A way to the API server. What it takes is read anew each time a client is made, so that what was rotated is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +103,9 @@ impl Access {
         };
         config.connect_timeout = Some(CONNECT);
         config.write_timeout = Some(CONNECT);
+        config.read_timeout = Some(SILENCE);
+        // Else what it was idle before a request would count.
+        config.reset_reader_on_write = true;
         // What is sent is counted and limited where it is sent.
         config.default_retry = false;
         Client::try_from(config).context("there can be no client")

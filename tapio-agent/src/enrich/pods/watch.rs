@@ -25,6 +25,9 @@ use crate::{
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// For one step of the first list.
 const LIST: Duration = Duration::from_secs(30);
+/// Seconds after which the server ends a watch and another one goes on: where nothing happens it says nothing in between,
+/// and one that is longer silent is dead.
+const WATCH: u32 = 60;
 /// The list that it began with is too old to go on from: it makes a new one by itself.
 const GONE: u16 = 410;
 
@@ -69,8 +72,8 @@ impl Follower {
             return fault;
         }
         self.clients.send_replace(Some(client.clone()));
-        let config =
-            watcher::Config::default().any_semantic().fields(&format!("spec.nodeName={}", self.node));
+        let here = format!("spec.nodeName={}", self.node);
+        let config = watcher::Config::default().any_semantic().fields(&here).timeout(WATCH);
         let mut events = pin!(watcher(Api::<ApiPod>::all(client), config));
         let mut listing = true;
         loop {

@@ -34,6 +34,8 @@ pub(crate) enum Answer {
     Status(u16),
     /// A watch is told that its beginning is too old, once the gate is released.
     Gone,
+    /// The server's own, and none to a watch.
+    Silence,
 }
 
 pub(crate) struct Gate {
@@ -71,7 +73,12 @@ impl Gate {
         let address = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, Arc::clone(&state)));
-        Self { address, state, cluster_file: cluster.file("gate.kubeconfig"), _tasks: tasks }
+        Self {
+            address,
+            state,
+            cluster_file: cluster.file(&format!("gate-{}.kubeconfig", address.port())),
+            _tasks: tasks,
+        }
     }
 
     /// A kubeconfig that goes through it.
@@ -141,7 +148,8 @@ async fn pass(state: Arc<State>, request: Request<Incoming>) -> Result<Response<
             let event = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old resource version","reason":"Expired","code":410}}"#;
             return Ok(Response::new(Body::from(format!("{event}\n").into_bytes())));
         }
-        Answer::Gone | Answer::Pass => {}
+        Answer::Silence if uri.contains("watch=true") => std::future::pending().await,
+        Answer::Gone | Answer::Silence | Answer::Pass => {}
     }
     let (head, _) = request.into_parts();
     let path = head.uri.path_and_query().unwrap().as_str().to_owned();
