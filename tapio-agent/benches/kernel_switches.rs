@@ -48,6 +48,7 @@ fn main() -> anyhow::Result<()> {
             by_helper: &[],
             settings: &settings,
             counters: Some(counters),
+            kept: &[],
         })
     };
     let mut node = kernel.load(&object(&COUNTERS)?)?;

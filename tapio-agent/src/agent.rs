@@ -3,6 +3,7 @@
 //! Programs are attached before there is a runtime, so that capabilities can be dropped on the one thread
 //! there is.
 
+mod keep;
 mod status;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -15,6 +16,7 @@ use tokio::{
     task::JoinSet,
 };
 
+use self::keep::Keeper;
 use self::status::{Observed, Parts, Shared, State};
 use crate::{
     admin::Admin,
@@ -49,7 +51,8 @@ const PULSE: Duration = Duration::from_secs(1);
 pub fn run(config: Config) -> anyhow::Result<()> {
     let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
     let access = Access::find(config.kubernetes)?;
-    let kernel = Kernel::open(config.proc_root.as_path());
+    let (keeper, learned) = Keeper::open(&config);
+    let kernel = Kernel::open(config.proc_root.as_path()).map(|kernel| kernel.with(learned));
     let mut running = Vec::new();
     let mut refused = Vec::new();
     for built in observer::build(config.observers.names(), &config.observer) {
@@ -73,7 +76,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("threads cannot be started")?;
-    let done = runtime.block_on(observe(config, admin, access, running, refused));
+    let done = runtime.block_on(observe(config, admin, access, keeper, running, refused));
     // A reader of standard output that is stuck holds up a thread, not the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
@@ -104,6 +107,7 @@ async fn observe(
     config: Config,
     admin: Option<Admin>,
     access: Option<Access>,
+    keeper: Keeper,
     running: Vec<(Built, Parts)>,
     refused: Vec<(&'static str, anyhow::Error)>,
 ) -> anyhow::Result<()> {
@@ -130,7 +134,8 @@ async fn observe(
     observed.extend(refused.into_iter().map(|(name, error)| Observed::failed(name, &error)));
     let kubernetes = access.map(|access| Kubernetes::start(access, &config, &metrics));
     let health = kubernetes.as_ref().map(Kubernetes::health);
-    let shared = Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone(), health));
+    let shared =
+        Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone(), health, keeper));
     let identity = identity.with(kubernetes);
 
     for (at, (built, source)) in supervised.into_iter().enumerate() {
@@ -154,6 +159,7 @@ async fn observe(
         tokio::spawn(admin.serve(Arc::clone(&shared), shutdown));
     }
     tokio::spawn(beat(pulse, Arc::clone(&shared)));
+    let keeping = tokio::spawn(Keeper::run(Arc::clone(&shared)));
     shared.report();
     tracing::info!("ready");
 
@@ -168,6 +174,8 @@ async fn observe(
     // From the kernel outwards: nothing new comes while what is on the way is delivered.
     shared.detach();
     stop.send_replace(true);
+    keeping.abort();
+    Keeper::save(&shared).await;
     while stages.join_next().await.is_some() {}
     deliver.await.context("occurrences could not be delivered to the end")?;
     sinks.drain(Duration::from_nanos(config.drain.as_ns())).await;

@@ -41,6 +41,8 @@ settings! {
         pub fold: Fold = Fold::default(),
         /// Where the agent keeps what outlives it.
         pub state_dir: AbsolutePath = AbsolutePath::known("/var/lib/tapio"),
+        /// How often what was learned is written there. What comes between that and a kill is learned anew.
+        pub snapshot: Time<{ SEC }, { 3_600 * SEC }> = Time::of_ns(60 * SEC),
         /// Where /livez, /readyz, /metrics and /status are served.
         pub listen: Off<Listen> = Off(Some(Listen(([127, 0, 0, 1], 9090).into()))),
         /// The node's name in occurrences. Empty: NODE_NAME, else the name of the host. In a pod set NODE_NAME

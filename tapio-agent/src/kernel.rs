@@ -5,6 +5,7 @@
 
 pub mod btf;
 mod counters;
+mod kept;
 mod listeners;
 mod rights;
 
@@ -20,7 +21,9 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError},
 };
-use tapio_common::{ABSENT, AGENT, Agent, COUNTERS, COUNTS, Counts, EVENTS, OFFSETS, PAGE_BYTES, SETTINGS};
+use tapio_common::{
+    ABSENT, AGENT, Agent, COUNTERS, COUNTS, Counts, EVENTS, OFFSETS, PAGE_BYTES, SEED, SETTINGS,
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::rights::{LOCKED_DOWN, forbids_reading, needed, raise_memlock_limit};
@@ -29,7 +32,10 @@ pub use self::{
     listeners::{Listening, listening},
     rights::{memlock_limit, version},
 };
-use crate::observer::{Attach, Hook, Object};
+use crate::{
+    learned::Learned,
+    observer::{Attach, Hook, Object},
+};
 
 /// Where a kernel shows its types.
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -68,6 +74,7 @@ pub struct Kernel {
     types: Vec<u8>,
     agent: Agent,
     proc_root: PathBuf,
+    learned: Learned,
 }
 
 /// An observer's programs in the kernel. Dropping it detaches them.
@@ -81,6 +88,7 @@ pub struct Loaded {
     counting: Mutex<Option<Counting>>,
     /// Its counts.
     pub counts: CountsReader,
+    kept: kept::Maps,
     /// `None` once they are detached.
     programs: Mutex<Option<Ebpf>>,
 }
@@ -126,7 +134,13 @@ impl Kernel {
             pid: u64::from(std::process::id()),
         };
         raise_memlock_limit();
-        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned() })
+        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), learned: Learned::default() })
+    }
+
+    /// Knows what was learned before; its programs begin with that.
+    #[must_use]
+    pub fn with(self, learned: Learned) -> Self {
+        Self { learned, ..self }
     }
 
     /// Loads an observer's object and attaches what can be attached.
@@ -157,6 +171,7 @@ impl Kernel {
             .override_global(OFFSETS, values.as_slice(), true)
             .override_global(SETTINGS, object.settings, !object.settings.is_empty())
             .override_global(PAGE_BYTES, &page_bytes, false)
+            .override_global(SEED, &self.learned.seed, false)
             .override_global(AGENT, agent.as_slice(), true);
         if object.counters.is_some() {
             loader.override_global(COUNTERS, chosen.as_slice(), true);
@@ -166,6 +181,7 @@ impl Kernel {
             Ok(group) => group.take().map(|group| group.place(&mut programs)).transpose()?,
             Err(_) => None,
         };
+        let kept = kept::Maps::take(&mut programs, object.name, object.kept, &self.learned)?;
         let uncounted = |hook: &Hook| match (&group, object.counters) {
             (Err(error), Some(counters)) if counters.program == hook.program => Some(error.clone()),
             _ => None,
@@ -200,6 +216,7 @@ impl Kernel {
             ring,
             counting: Mutex::new(counting),
             counts,
+            kept,
             programs: Mutex::new(Some(programs)),
         })
     }
@@ -235,6 +252,14 @@ impl Loaded {
     pub fn counting(&self) -> Option<(&'static str, String)> {
         let mut counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
         counting.as_mut().map(|counting| (counting.program(), counting.shown()))
+    }
+
+    /// Adds what its programs have learned.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn learned(&self, learned: &mut Learned) -> anyhow::Result<()> {
+        self.kept.read(learned)
     }
 
     /// Takes the programs off their hooks. The ring and the counts stay, and change no more.

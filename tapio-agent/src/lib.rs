@@ -12,6 +12,7 @@ pub mod detection;
 pub mod doctor;
 pub mod enrich;
 pub mod kernel;
+pub mod learned;
 pub mod log;
 pub mod metrics;
 pub mod observer;

@@ -43,6 +43,24 @@ pub struct Object<'a> {
     pub settings: &'a [u8],
     /// The performance counters that they read.
     pub counters: Option<&'static Counters>,
+    /// Its maps whose content outlives the agent.
+    pub kept: &'static [Kept],
+}
+
+/// A map in which kernel programs keep what they have learned. Its content is the same to the agent that comes after this
+/// one, as long as [`crate::learned::LAYOUT`] is.
+#[derive(Debug)]
+pub struct Kept {
+    /// Its name in the object.
+    pub map: &'static str,
+    /// Bytes of a key; `None` for an array.
+    pub key: Option<usize>,
+    /// Bytes of a value.
+    pub value: usize,
+    /// So many bytes at the beginning of a value are of the moment, and not kept.
+    pub forget: usize,
+    /// Of an array: the map that notes which [`tapio_common::PARTS`] have been used.
+    pub used: Option<&'static str>,
 }
 
 /// Performance counters that one kernel program reads, and is nothing without.
@@ -228,6 +246,7 @@ pub struct Built {
     by_helper: &'static [usize],
     settings: Vec<u8>,
     counters: Option<&'static Counters>,
+    kept: &'static [Kept],
     reads: Option<Reads>,
     judge: Box<dyn Fn() -> Box<dyn Judge> + Send + Sync>,
 }
@@ -244,6 +263,7 @@ impl Built {
             by_helper: O::BY_HELPER,
             settings: O::kernel_settings(settings),
             counters: O::COUNTERS,
+            kept: O::KEPT,
             reads: O::reads(settings),
             judge: Box::new(move || Box::new(O::new(&own))),
         }
@@ -263,6 +283,7 @@ impl Built {
             by_helper: self.by_helper,
             settings: &self.settings,
             counters: self.counters,
+            kept: self.kept,
         })
     }
 
@@ -326,6 +347,8 @@ pub trait Observer: Send + Sized + 'static {
     const BY_HELPER: &'static [usize] = &[];
     /// The performance counters that one of them reads: none, for most.
     const COUNTERS: Option<&'static Counters> = None;
+    /// The maps in which they keep what they have learned.
+    const KEPT: &'static [Kept] = &[];
     /// Its section of the configuration.
     type Settings: DeserializeOwned + Default + Clone + Send + Sync + 'static;
 

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["kernel", "replay"],
     &["observer", "sink"],
     &["setting"],
-    &["occurrence", "metrics", "clock", "backoff"],
+    &["occurrence", "metrics", "clock", "backoff", "learned"],
 ];
 
 /// Who may name a module that is not under it, and why.

@@ -123,8 +123,15 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const AGENT: &str = "AGENT";
 /// Name of the global in kernel objects that want to know the bytes of a page.
 pub const PAGE_BYTES: &str = "PAGE_BYTES";
+/// Name of the global in kernel objects that place keys by their hash: a number that nobody can guess, the same as long as
+/// what was learned with it is kept.
+pub const SEED: &str = "SEED";
 /// Name of the global, in a kernel object that reads performance counters, that tells what each counts.
 pub const COUNTERS: &str = "COUNTERS";
+/// Parts in which an array may be noted as used, a byte each: who reads all that is there need not read what never was.
+pub const PARTS: usize = 4096;
+/// Name of the map of cool-downs in every kernel object.
+pub const COOLDOWNS: &str = "COOLDOWNS";
 /// Name of the ring buffer in every kernel object.
 pub const EVENTS: &str = "EVENTS";
 /// Name of the per-CPU array of [`Counts`] in every kernel object, one entry a program.

@@ -171,8 +171,8 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Where its baseline is looked for, and what tells it there from most others. `seed` differs from start to
-    /// start, so that nobody can choose addresses that meet.
+    /// Where its baseline is looked for, and what tells it there from most others. `seed` is [`crate::SEED`], so that
+    /// nobody can choose addresses that meet.
     #[inline(always)]
     #[must_use]
     pub fn hash(&self, seed: u64) -> u64 {
@@ -238,6 +238,4 @@ pub struct Settings {
     pub retransmit_min_share: u64,
     /// How long a key stays quiet after an event.
     pub cooldown_ns: u64,
-    /// For [`Destination::hash`]; chosen by the agent at each start.
-    pub seed: u64,
 }

@@ -116,8 +116,17 @@ const BOOTS: &[Boot] = &[
 /// With `--quick`: the oldest kernel and the newest, and what most likely differs between them, but for what takes
 /// long or depends on how even an emulated processor runs.
 const QUICK_KERNELS: &[&str] = &["5.10", kernel::NEWEST];
-const QUICK_TESTS: &[&str] =
-    &["connect::", "container::", "counts::", "hooks::", "loss::", "owner::", "reset::", "rights::"];
+const QUICK_TESTS: &[&str] = &[
+    "connect::",
+    "container::",
+    "counts::",
+    "hooks::",
+    "learned::",
+    "loss::",
+    "owner::",
+    "reset::",
+    "rights::",
+];
 
 /// What was asked for.
 #[derive(Default)]

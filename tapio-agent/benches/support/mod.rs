@@ -27,7 +27,7 @@ pub(crate) fn settings() -> Vec<u8> {
 pub(crate) fn bench_object(settings: &[u8]) -> anyhow::Result<Object<'_>> {
     let bytes = observer::programs("bench")?;
     let (fields, hooks) = (Network::FIELDS, &[][..]);
-    Ok(Object { name: "bench", bytes, hooks, fields, by_helper: &[], settings, counters: None })
+    Ok(Object { name: "bench", bytes, hooks, fields, by_helper: &[], settings, counters: None, kept: &[] })
 }
 
 /// A benchmark of what is not there measures nothing.

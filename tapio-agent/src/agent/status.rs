@@ -9,12 +9,14 @@ use std::{
 use serde_json::{Value, json};
 use tapio_common::Counts;
 
+use super::keep::Keeper;
 use crate::{
     admin,
     cgroupfs::Files,
     config::Config,
     enrich::kubernetes::Health,
     kernel::Loaded,
+    learned::Learned,
     metrics::Metrics,
     sink::{Sinks, stdout::Pulse},
 };
@@ -27,6 +29,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     sinks: Sinks,
     kubernetes: Option<Arc<Health>>,
+    pub(super) keeper: Keeper,
 }
 
 /// One observer.
@@ -160,8 +163,9 @@ impl Shared {
         metrics: Arc<Metrics>,
         sinks: Sinks,
         kubernetes: Option<Arc<Health>>,
+        keeper: Keeper,
     ) -> Self {
-        Self { started: Instant::now(), node: config.node(), observed, metrics, sinks, kubernetes }
+        Self { started: Instant::now(), node: config.node(), observed, metrics, sinks, kubernetes, keeper }
     }
 
     pub(super) fn set(&self, at: usize, state: State) {
@@ -190,6 +194,14 @@ impl Shared {
     /// Takes all programs off their hooks.
     pub(super) fn detach(&self) {
         self.observed.iter().filter_map(|observed| observed.parts.loaded.as_ref()).for_each(Loaded::detach);
+    }
+
+    /// Adds what the observers have learned.
+    pub(super) fn learned(&self, learned: &mut Learned) -> anyhow::Result<()> {
+        self.observed
+            .iter()
+            .filter_map(|observed| observed.parts.loaded.as_ref())
+            .try_for_each(|l| l.learned(learned))
     }
 
     /// The accounts, when all is done.
@@ -285,6 +297,7 @@ impl admin::State for Shared {
             "uptime_seconds": self.started.elapsed().as_secs(),
             "observers": observers,
             "kubernetes": self.kubernetes.as_ref().map_or_else(|| "none".into(), |health| health.status()),
+            "learned": self.keeper.status(),
             "ledger": self.ledger(),
         })
     }

@@ -20,7 +20,7 @@ use tapio_common::{
     network::{self as net, NetworkEvent, direction, kind},
 };
 
-use super::{Anomaly, Attach, Hook, Malformed, Observer, Only};
+use super::{Anomaly, Attach, Hook, Kept, Malformed, Observer, Only};
 use crate::occurrence::{Data, Normal, Outcome, Severity, Value};
 
 /// How long a spike waits for the samples that tell whether the level has changed.
@@ -109,6 +109,11 @@ impl Observer for Network {
             needs: &socket_and::<2, 14>([net::BYTES_RECEIVED, net::BYTES_ACKED]),
             gives: "network.connection_reset",
         },
+    ];
+    const KEPT: &'static [Kept] = &[
+        Kept { map: "PATHS", key: None, value: 64, forget: 0, used: Some("USED_PATHS") },
+        Kept { map: "HANDSHAKES", key: Some(24), value: 32, forget: 0, used: None },
+        Kept { map: "BURSTS", key: Some(24), value: 56, forget: 0, used: None },
     ];
     type Settings = Settings;
 

@@ -26,15 +26,17 @@ use tapio_common::{
     Event as _, Header, WHOLE_NODE,
     node::{
         Sample, UNKNOWN,
-        cycles::{self as counted, CyclesEvent},
+        cycles::{self as counted, CyclesEvent, Track},
         kind,
     },
 };
 
 use self::{cpu::Cpu, cycles::Used, memory::Memory, settings::Limits, waiting::Waiting};
-use super::{Anomaly, Attach, Counters, Hook, Malformed, Observer, Only, Reads};
+use super::{Anomaly, Attach, Counters, Hook, Kept, Malformed, Observer, Only, Reads};
 use crate::occurrence::{Data, Normal, Outcome, Severity, Value};
 
+/// Of a [`Track`] the window under way.
+const OF_THE_WINDOW: usize = std::mem::offset_of!(Track, cpi);
 /// A group that was not seen for so long is gone, or the passes are that far apart.
 const FORGET_NS: u64 = 15 * 60 * 1_000_000_000;
 /// Groups that are known at a time. As many as a reader looks at.
@@ -87,6 +89,10 @@ impl Observer for Node {
         needs: &[counted::PID, counted::GROUPS, counted::GROUP, counted::GROUP_NODE, counted::NODE_ID],
         gives: "node.cpi_outlier, node.ipc_degraded",
     }];
+    const KEPT: &'static [Kept] = &[
+        Kept { map: "GROUPS", key: Some(8), value: size_of::<Track>(), forget: OF_THE_WINDOW, used: None },
+        Kept { map: "NODE", key: None, value: size_of::<Track>(), forget: OF_THE_WINDOW, used: None },
+    ];
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {

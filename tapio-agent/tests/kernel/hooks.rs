@@ -28,6 +28,7 @@ fn load(hooks: &[Hook], fields: &[&'static str]) -> Loaded {
         by_helper: &[],
         settings: &Network::kernel_settings(&Settings::default()),
         counters: None,
+        kept: &[],
     };
     Kernel::open(Path::new("/proc")).unwrap().load(&object).unwrap()
 }

@@ -10,6 +10,7 @@ mod container;
 mod counts;
 mod cycles;
 mod hooks;
+mod learned;
 mod lockdown;
 mod loss;
 mod netem;

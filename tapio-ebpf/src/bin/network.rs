@@ -24,6 +24,10 @@ use tapio_ebpf::{load, object};
 
 object!(fields: net::FIELDS, settings: Settings);
 
+/// For [`net::Destination::hash`].
+#[unsafe(no_mangle)]
+static SEED: u64 = 0;
+
 // include/net/tcp_states.h
 const ESTABLISHED: i32 = 1;
 const SYN_SENT: i32 = 2;

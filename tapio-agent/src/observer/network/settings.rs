@@ -78,7 +78,6 @@ impl Settings {
             retransmit_min_segments: self.retransmit.min_segments.get().into(),
             retransmit_min_share: self.retransmit.min_share.of_1024().into(),
             cooldown_ns: self.cooldown.as_ns(),
-            seed: fastrand::u64(..),
         }
     }
 }

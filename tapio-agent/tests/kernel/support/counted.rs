@@ -60,6 +60,7 @@ impl Counted {
             by_helper: &[],
             settings: &kernel_settings,
             counters: Some(Box::leak(Box::new(Counters { program: "sched_switch", all: all.leak() }))),
+            kept: &[],
         };
         let mut loaded = Kernel::open(Path::new("/proc")).unwrap().load(&object).unwrap();
         loaded.hooks[0].state.clone()?;

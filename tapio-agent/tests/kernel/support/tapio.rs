@@ -35,6 +35,8 @@ pub(crate) struct Tapio {
     log: Arc<Lines>,
     readers: Vec<JoinHandle<()>>,
     configuration: PathBuf,
+    /// What it keeps ends with it.
+    state: PathBuf,
 }
 
 /// What the agent said until it ended.
@@ -116,11 +118,13 @@ impl Tapio {
             std::process::id(),
             fastrand::u32(..)
         ));
+        let state = path.with_extension("state");
         std::fs::File::create_new(&path).unwrap().write_all(configuration.as_bytes()).unwrap();
         if !arguments.iter().any(|argument| argument.starts_with("--observer=")) {
             command.arg("--observer=network");
         }
         let mut child = command
+            .env("TAPIO_STATE_DIR", &state)
             .args(["--output=json", "--listen=off", "--log-level=debug", "--log-format=json"])
             .arg(format!("--config={}", path.display()))
             .args(arguments)
@@ -134,7 +138,7 @@ impl Tapio {
             output.read(child.stdout.take().unwrap(), lines),
             log.read(child.stderr.take().unwrap(), usize::MAX),
         ];
-        Self { child, output, log, readers, configuration: path }
+        Self { child, output, log, readers, configuration: path, state }
     }
 
     fn ready(mut self) -> Self {
@@ -251,6 +255,7 @@ impl Drop for Tapio {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.configuration);
+        let _ = std::fs::remove_dir_all(&self.state);
         if thread::panicking() {
             eprintln!("the agent's log:\n{}", self.log.text());
         }

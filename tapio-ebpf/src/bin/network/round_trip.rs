@@ -4,13 +4,14 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::{macros::map, maps::Array};
 use tapio_common::{
+    PARTS,
     baseline::{Baseline, Verdict},
     network::{self as net, Destination, kind, program},
 };
 use tapio_ebpf::{Run, load, now_ns};
 
 use crate::{
-    OFFSETS, SETTINGS, constant,
+    OFFSETS, SEED, SETTINGS, constant,
     event::{destination, emit, owner_of},
     socket::{Segment, Socket, meet, slot, socket_id, tcp_sock},
 };
@@ -38,6 +39,10 @@ const LATEST_DELAYED_US: u32 = 50_000;
 /// its path, and the lookup of a place is a few instructions where that of a key is a call.
 #[map]
 static PATHS: Array<Path> = Array::with_max_entries(MAX_DESTINATIONS, 0);
+
+/// Which of its parts have been used.
+#[map]
+static USED_PATHS: Array<[u8; PARTS]> = Array::with_max_entries(1, 0);
 
 /// One cache line.
 #[repr(C)]
@@ -208,7 +213,7 @@ pub(crate) fn path_of(sk: *const u8, socket: &mut Socket, run: &Run) -> Option<&
         return Some(path);
     }
     let key = destination(sk, socket.direction());
-    let hash = key.hash(constant(&SETTINGS.seed));
+    let hash = key.hash(constant(&SEED));
     let tag = (hash >> 32) as u32 | 1;
     let set = hash as u32 & (MAX_DESTINATIONS - WAYS);
     // Which makes room if all are taken is left to the clock.
@@ -229,11 +234,19 @@ pub(crate) fn path_of(sk: *const u8, socket: &mut Socket, run: &Run) -> Option<&
     let path = path_at(place)?;
     if free {
         *path = Path { key, tag, segments: 0, rtt: Baseline::default() };
+        note_used(place);
         run.new_key();
     }
     socket.tag = tag;
     socket.path = place as u16;
     Some(path)
+}
+
+#[inline(never)]
+fn note_used(place: u32) {
+    let Some(used) = USED_PATHS.get_ptr_mut(0) else { return };
+    // SAFETY: a map value, of which each byte is written with one value only.
+    unsafe { (*used)[place as usize / (MAX_DESTINATIONS as usize / PARTS) % PARTS] = 1 };
 }
 
 #[inline(always)]

@@ -1,0 +1,121 @@
+//! Keeps what was learned: takes up what an agent before this one has left, and leaves it to the next.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::time::MissedTickBehavior;
+
+use super::status::Shared;
+use crate::{
+    clock,
+    config::Config,
+    learned::{Learned, Store, Useless},
+};
+
+/// The file, and how it goes with it.
+pub(super) struct Keeper {
+    store: io::Result<Store>,
+    interval: Duration,
+    seed: u64,
+    /// What was found at the start.
+    found: String,
+    saved: Mutex<Saved>,
+}
+
+#[derive(Default)]
+struct Saved {
+    /// When it was written last, and how much.
+    last: Option<(Instant, usize)>,
+    /// Why it could not be, since then.
+    problem: Option<String>,
+}
+
+impl Keeper {
+    /// Reads what there is. Whatever is wrong with it, the agent runs.
+    pub(super) fn open(config: &Config) -> (Self, Learned) {
+        let store = Store::of(config.state_dir.as_path(), config.proc_root.as_path());
+        let loaded = store.as_ref().map(|store| (store.load(clock::boot_ns()), store.path().display()));
+        let (learned, found) = match loaded {
+            Ok((Ok((learned, age)), _)) => {
+                let age = Duration::from_secs(age.as_secs());
+                tracing::info!(?age, bytes = learned.bytes(), "what was learned before is taken up");
+                (learned, format!("taken up: {age:?} old"))
+            }
+            Ok((Err(why @ Useless::Damaged(_)), path)) => {
+                tracing::warn!(%path, %why, "what was learned before cannot be used; all is learned anew");
+                (Learned::default(), format!("learned anew: {why}"))
+            }
+            Ok((Err(why), path)) => {
+                tracing::debug!(%path, %why, "all is learned anew");
+                (Learned::default(), format!("learned anew: {why}"))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "which boot of the machine this is cannot be read; what is learned ends with the agent");
+                (Learned::default(), format!("not kept: {error}"))
+            }
+        };
+        let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), learned.seed);
+        (Self { store, interval, seed, found, saved: Mutex::default() }, learned)
+    }
+
+    /// Writes it again and again, until it is dropped.
+    pub(super) async fn run(shared: Arc<Shared>) {
+        let mut tick = tokio::time::interval(shared.keeper.interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first is over at once, and nothing is learned yet.
+        tick.tick().await;
+        loop {
+            tick.tick().await;
+            Self::save(&shared).await;
+        }
+    }
+
+    /// Writes it, beside the tasks: with very many destinations it takes some time.
+    pub(super) async fn save(shared: &Arc<Shared>) {
+        let shared = Arc::clone(shared);
+        // An error means that it panicked, which has been told.
+        let _ = tokio::task::spawn_blocking(move || shared.keeper.write(&shared)).await;
+    }
+
+    fn write(&self, shared: &Shared) {
+        let Ok(store) = &self.store else { return };
+        let mut learned = Learned::with_seed(self.seed);
+        let written = shared.learned(&mut learned).and_then(|()| Ok(store.save(&learned, clock::boot_ns())?));
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        match written {
+            Ok(()) => {
+                saved.last = Some((Instant::now(), learned.bytes()));
+                if saved.problem.take().is_some() {
+                    tracing::info!("what is learned is kept again");
+                }
+            }
+            Err(error) => {
+                let problem = format!("{} cannot be written: {error:#}", store.path().display());
+                if saved.problem.is_none() {
+                    tracing::warn!(
+                        "{problem}; what is learned from here on ends with the agent (key `state_dir`)"
+                    );
+                }
+                saved.problem = Some(problem);
+            }
+        }
+    }
+
+    /// For `/status`.
+    pub(super) fn status(&self) -> Value {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = json!({ "found": self.found });
+        if let Some((at, bytes)) = saved.last {
+            status["saved_seconds_ago"] = at.elapsed().as_secs().into();
+            status["bytes"] = bytes.into();
+        }
+        if let Some(problem) = &saved.problem {
+            status["problem"] = problem.as_str().into();
+        }
+        status
+    }
+}

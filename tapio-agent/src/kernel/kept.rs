@@ -1,0 +1,157 @@
+//! The content of maps that outlives the agent: read while programs write to it, and put back before the next are attached.
+
+use anyhow::{Context as _, bail};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData},
+};
+use tapio_common::{COOLDOWNS, Cooldown, CooldownKey, PARTS};
+
+use super::take;
+use crate::{learned::Learned, observer::Kept};
+
+/// Entries that are read of a map; none holds more.
+const MOST: usize = 65_536;
+/// What every object keeps.
+const OF_EACH: Kept = Kept {
+    map: COOLDOWNS,
+    key: Some(size_of::<CooldownKey>()),
+    value: size_of::<Cooldown>(),
+    forget: 0,
+    used: None,
+};
+
+/// The maps of one object.
+pub(super) struct Maps {
+    observer: &'static str,
+    maps: Vec<(&'static Kept, Box<dyn Content>)>,
+}
+
+impl Maps {
+    /// Takes them out of an object, and puts back into them what was learned.
+    pub(super) fn take(
+        programs: &mut Ebpf,
+        observer: &'static str,
+        kept: &'static [Kept],
+        learned: &Learned,
+    ) -> anyhow::Result<Self> {
+        let mut maps = Vec::new();
+        // The loader leaves out what no program of the object uses.
+        let of_each = programs.map(COOLDOWNS).is_some().then_some(&OF_EACH);
+        for kept in kept.iter().chain(of_each) {
+            let mut content = open(programs, kept)?;
+            if let Some(bytes) = learned.part(observer, kept.map) {
+                // One that is full, or was larger, leaves some to be learned anew.
+                if let Err(error) = content.restore(bytes) {
+                    tracing::warn!(observer, map = kept.map, %error, "not all that was learned is taken up");
+                }
+            }
+            maps.push((kept, content));
+        }
+        Ok(Self { observer, maps })
+    }
+
+    /// Adds what they hold now.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub(super) fn read(&self, learned: &mut Learned) -> anyhow::Result<()> {
+        for (kept, content) in &self.maps {
+            let bytes = content.read(kept.forget).with_context(|| format!("map {}", kept.map))?;
+            learned.put(self.observer, kept.map, bytes);
+        }
+        Ok(())
+    }
+}
+
+/// A map's content as bytes: each key, for an array the place, and value one after the other.
+trait Content: Send + Sync {
+    fn read(&self, forget: usize) -> anyhow::Result<Vec<u8>>;
+    fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()>;
+}
+
+fn open(programs: &mut Ebpf, kept: &Kept) -> anyhow::Result<Box<dyn Content>> {
+    // The loader wants sizes when it is compiled.
+    macro_rules! of_sizes {
+        (arrays $($value:literal)*, hashes $($of:literal to $to:literal)*) => {
+            match (kept.key, kept.value) {
+                $((None, $value) => Box::new(Places::<$value> {
+                    places: Array::try_from(take(programs, kept.map)?)?,
+                    used: kept.used.map(|used| anyhow::Ok(Array::try_from(take(programs, used)?)?)).transpose()?,
+                }),)*
+                $((Some($of), $to) => Box::new(HashMap::<_, [u8; $of], [u8; $to]>::try_from(take(programs, kept.map)?)?),)*
+                sizes => bail!("the content of {} cannot be kept: no map is known with {sizes:?} bytes", kept.map),
+            }
+        };
+    }
+    Ok(of_sizes!(arrays 64 184, hashes 8 to 184 24 to 32 24 to 56 48 to 16))
+}
+
+impl<const K: usize, const V: usize> Content for HashMap<MapData, [u8; K], [u8; V]> {
+    fn read(&self, forget: usize) -> anyhow::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        // The kernel begins again where the key that it stood at has made room since.
+        for entry in self.iter().take(MOST) {
+            let (key, mut value) = entry?;
+            value.iter_mut().take(forget).for_each(|byte| *byte = 0);
+            out.extend_from_slice(&key);
+            out.extend_from_slice(&value);
+        }
+        Ok(out)
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        for entry in entries(bytes, K + V)? {
+            if let Some((key, value)) = entry.split_first_chunk::<K>() {
+                self.insert(key, <&[u8; V]>::try_from(value)?, 0)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An array, and which of its parts have been used; all, where that is not noted.
+struct Places<const V: usize> {
+    places: Array<MapData, [u8; V]>,
+    used: Option<Array<MapData, [u8; PARTS]>>,
+}
+
+impl<const V: usize> Content for Places<V> {
+    fn read(&self, forget: usize) -> anyhow::Result<Vec<u8>> {
+        let used = self.used.as_ref().map(|used| used.get(&0, 0)).transpose()?;
+        let part = (self.places.len() / PARTS as u32).max(1);
+        let is_used = |place: &u32| used.is_none_or(|used| used[(place / part) as usize % PARTS] != 0);
+        let mut out = Vec::new();
+        for place in (0..self.places.len()).filter(is_used) {
+            let mut value = self.places.get(&place, 0)?;
+            value.iter_mut().take(forget).for_each(|byte| *byte = 0);
+            if value != [0; V] {
+                out.extend_from_slice(&place.to_ne_bytes());
+                out.extend_from_slice(&value);
+            }
+        }
+        Ok(out)
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let part = (self.places.len() / PARTS as u32).max(1);
+        let mut noted = [0; PARTS];
+        for entry in entries(bytes, 4 + V)? {
+            if let Some((place, value)) = entry.split_first_chunk() {
+                let place = u32::from_ne_bytes(*place);
+                self.places.set(place, <&[u8; V]>::try_from(value)?, 0)?;
+                noted[(place / part) as usize % PARTS] = 1;
+            }
+        }
+        if let Some(used) = &mut self.used {
+            used.set(0, noted, 0)?;
+        }
+        Ok(())
+    }
+}
+
+fn entries(bytes: &[u8], size: usize) -> anyhow::Result<std::slice::ChunksExact<'_, u8>> {
+    let entries = bytes.chunks_exact(size);
+    anyhow::ensure!(entries.remainder().is_empty(), "{} bytes are no entries of {size}", bytes.len());
+    Ok(entries)
+}

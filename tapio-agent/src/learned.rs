@@ -1,0 +1,280 @@
+//! What was learned, as a file that outlives the agent: normal round trips do not have to be found out again after an
+//! update, a crash or a kill.
+//!
+//! Good for this boot of the machine, for [`MAX_AGE`], and for agents of the same [`LAYOUT`]; else all is learned anew.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Of what the kernel programs and the observers keep. A change of what any of it means, or where it stands, raises it.
+pub const LAYOUT: u32 = 1;
+/// What was normal longer ago says too little of now.
+pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// In the state directory.
+const FILE: &str = "learned";
+const MAGIC: &[u8; 8] = b"TAPIO-LN";
+/// More than all maps hold when they are full.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// What was learned, by observer and part: a map of its kernel programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// [`tapio_common::SEED`].
+    pub seed: u64,
+    parts: BTreeMap<String, Vec<u8>>,
+}
+
+/// Why a file is of no use. Each but the last is a matter of course.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Useless {
+    /// There is none.
+    #[error("there is nothing yet")]
+    Absent,
+    /// The machine was booted since: addresses and groups are others'.
+    #[error("it is from before this machine was booted")]
+    Boot,
+    /// [`MAX_AGE`].
+    #[error("it is {0:?} old")]
+    Age(Duration),
+    /// [`LAYOUT`].
+    #[error("another version of tapio wrote it")]
+    Layout,
+    /// It cannot be read, or is not what was written.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// The file.
+#[derive(Clone, Debug)]
+pub struct Store {
+    path: PathBuf,
+    /// Tells this boot of the machine from others.
+    boot: [u8; 16],
+}
+
+impl Default for Learned {
+    /// Nothing, to be learned with a seed of its own.
+    fn default() -> Self {
+        Self { seed: fastrand::u64(..), parts: BTreeMap::new() }
+    }
+}
+
+impl Learned {
+    /// Nothing, learned with this seed.
+    #[must_use]
+    pub fn with_seed(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// What a part holds.
+    #[must_use]
+    pub fn part(&self, observer: &str, name: &str) -> Option<&[u8]> {
+        self.parts.get(&format!("{observer}/{name}")).map(Vec::as_slice)
+    }
+
+    /// Keeps what a part holds.
+    pub fn put(&mut self, observer: &str, name: &str, bytes: Vec<u8>) {
+        self.parts.insert(format!("{observer}/{name}"), bytes);
+    }
+
+    /// Bytes of all parts.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.parts.values().map(Vec::len).sum()
+    }
+
+    fn encode(&self, boot: &[u8; 16], boot_ns: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.bytes() + 4096);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&LAYOUT.to_le_bytes());
+        out.extend_from_slice(boot);
+        out.extend_from_slice(&boot_ns.to_le_bytes());
+        out.extend_from_slice(&self.seed.to_le_bytes());
+        for (name, bytes) in &self.parts {
+            for field in [name.as_bytes(), bytes] {
+                out.extend_from_slice(&(field.len() as u64).to_le_bytes());
+                out.extend_from_slice(field);
+            }
+        }
+        let sum = crc32fast::hash(&out);
+        out.extend_from_slice(&sum.to_le_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8], boot: &[u8; 16], boot_ns: u64) -> Result<(Self, Duration), Useless> {
+        let damaged = || Useless::Damaged("it is damaged".to_owned());
+        let (body, sum) = bytes.split_last_chunk().ok_or_else(damaged)?;
+        let mut rest = Fields(body);
+        if rest.array()? != *MAGIC || crc32fast::hash(body) != u32::from_le_bytes(*sum) {
+            return Err(damaged());
+        }
+        if u32::from_le_bytes(rest.array()?) != LAYOUT {
+            return Err(Useless::Layout);
+        }
+        if rest.array()? != *boot {
+            return Err(Useless::Boot);
+        }
+        let age = boot_ns.checked_sub(u64::from_le_bytes(rest.array()?)).map(Duration::from_nanos);
+        let age = age.ok_or_else(damaged)?;
+        if age > MAX_AGE {
+            return Err(Useless::Age(Duration::from_secs(age.as_secs())));
+        }
+        let seed = u64::from_le_bytes(rest.array()?);
+        let mut parts = BTreeMap::new();
+        while !rest.0.is_empty() {
+            let name = String::from_utf8(rest.field()?.to_vec()).map_err(|_| damaged())?;
+            parts.insert(name, rest.field()?.to_vec());
+        }
+        Ok((Self { seed, parts }, age))
+    }
+}
+
+/// What is left to read of a file.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Useless> {
+        let (array, rest) = self.0.split_first_chunk().ok_or_else(cut)?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    fn field(&mut self) -> Result<&'a [u8], Useless> {
+        let length = u64::from_le_bytes(self.array()?);
+        let length = usize::try_from(length).ok();
+        let (field, rest) = length.and_then(|length| self.0.split_at_checked(length)).ok_or_else(cut)?;
+        self.0 = rest;
+        Ok(field)
+    }
+}
+
+fn cut() -> Useless {
+    Useless::Damaged("it ends too early".to_owned())
+}
+
+impl Store {
+    /// The file in a state directory; the machine's boot is told by `proc_root`.
+    ///
+    /// # Errors
+    /// Which boot this is cannot be read.
+    pub fn of(state_dir: &Path, proc_root: &Path) -> io::Result<Self> {
+        let text = fs::read_to_string(proc_root.join("sys/kernel/random/boot_id"))?;
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        let boot = u128::from_str_radix(&digits, 16).map_err(io::Error::other)?.to_be_bytes();
+        Ok(Self { path: state_dir.join(FILE), boot })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads it at `boot_ns` (boot clock), and says how old it is.
+    ///
+    /// # Errors
+    /// It is of no use.
+    pub fn load(&self, boot_ns: u64) -> Result<(Learned, Duration), Useless> {
+        let read = || {
+            let size = fs::metadata(&self.path)?.len();
+            if size > MAX_BYTES {
+                return Err(io::Error::other(format!("it has {size} bytes, more than there can be")));
+            }
+            fs::read(&self.path)
+        };
+        match read() {
+            Ok(bytes) => Learned::decode(&bytes, &self.boot, boot_ns),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Useless::Absent),
+            Err(error) => Err(Useless::Damaged(error.to_string())),
+        }
+    }
+
+    /// Writes it at `boot_ns` (boot clock). Whoever reads it finds this or the one before, after a cut of the power, too.
+    ///
+    /// # Errors
+    /// It cannot be written. The one before stays.
+    pub fn save(&self, learned: &Learned, boot_ns: u64) -> io::Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(directory)?;
+        let new = self.path.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(&learned.encode(&self.boot, boot_ns))?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        File::open(directory)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOOT: [u8; 16] = [7; 16];
+    const HOUR_NS: u64 = 3_600_000_000_000;
+
+    fn learned() -> Learned {
+        let mut learned = Learned::with_seed(42);
+        learned.put("network", "PATHS", vec![1, 2, 3]);
+        learned.put("node", "NODE", Vec::new());
+        learned
+    }
+
+    #[test]
+    fn what_was_saved_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = directory.path().join("new/state");
+        let store = Store::of(&state_dir, Path::new("/proc")).unwrap();
+        assert_eq!(store.load(HOUR_NS), Err(Useless::Absent));
+        store.save(&Learned::default(), 1).unwrap();
+        store.save(&learned(), HOUR_NS).unwrap();
+        assert_eq!(store.load(3 * HOUR_NS), Ok((learned(), Duration::from_secs(7200))));
+        assert_eq!(fs::read_dir(&state_dir).unwrap().count(), 1);
+        fs::remove_file(store.path()).unwrap();
+        fs::create_dir(store.path()).unwrap();
+        assert!(matches!(store.load(HOUR_NS), Err(Useless::Damaged(_))));
+        assert!(store.save(&learned(), HOUR_NS).is_err());
+    }
+
+    #[test]
+    fn what_is_of_no_use_is_not_used() {
+        let bytes = learned().encode(&BOOT, HOUR_NS);
+        let refused = |bytes: &[u8], boot, now| Learned::decode(bytes, boot, now).unwrap_err();
+        assert_eq!(refused(&bytes, &[8; 16], HOUR_NS), Useless::Boot);
+        let age = Duration::from_secs(25 * 3600);
+        assert_eq!(refused(&bytes, &BOOT, 26 * HOUR_NS), Useless::Age(age));
+        assert!(matches!(refused(&bytes, &BOOT, HOUR_NS - 1), Useless::Damaged(_)), "of the future");
+        let mut other = bytes.clone();
+        other.truncate(bytes.len() - 4);
+        other[8] += 1;
+        other.extend_from_slice(&crc32fast::hash(&other).to_le_bytes());
+        assert_eq!(refused(&other, &BOOT, HOUR_NS), Useless::Layout);
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_noticed(at in 0..100_usize, bit in 0..8, cut in any::<bool>()) {
+            let mut bytes = learned().encode(&BOOT, HOUR_NS);
+            let at = at % bytes.len();
+            if cut { bytes.truncate(at) } else { bytes[at] ^= 1_u8 << bit };
+            prop_assert!(matches!(Learned::decode(&bytes, &BOOT, HOUR_NS), Err(Useless::Damaged(_))));
+        }
+
+        #[test]
+        fn whatever_it_holds_is_no_fault(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Learned::decode(&bytes, &BOOT, HOUR_NS);
+            // Past the sum, too.
+            let mut whole = learned().encode(&BOOT, HOUR_NS)[..44].to_vec();
+            whole.append(&mut bytes);
+            whole.extend_from_slice(&crc32fast::hash(&whole).to_le_bytes());
+            let _ = Learned::decode(&whole, &BOOT, HOUR_NS);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What was learned outlives the agent, however it ends.
+
+use std::{fs, path::Path, thread, time::Duration};
+
+use crate::support::{Occurrence, Pair, Tapio, needs_a_kernel};
+
+const QUEUE_MS: u32 = 75;
+/// Samples that make a baseline, at four a reading, and some more.
+const CALM: usize = 100;
+/// Calm samples that a socket has to have for a reading, too few to make a baseline.
+const FEW: usize = 12;
+/// Of eleven slow samples one reading or two are slow.
+const SHORT: usize = 12;
+/// Snapshots as often as can be.
+const EACH_SECOND: &str = "snapshot: 1s\n";
+/// Two of them.
+const TWICE: Duration = Duration::from_millis(2_200);
+
+fn start(state: &Path) -> Tapio {
+    Tapio::start_with(&[&format!("--state-dir={}", state.display())], EACH_SECOND)
+}
+
+/// A rise that who knows nothing takes for what is normal.
+fn spike(tapio: &Tapio, pair: &mut Pair) -> Occurrence {
+    pair.request(FEW);
+    pair.link.slow(QUEUE_MS);
+    pair.request(SHORT);
+    pair.link.clear();
+    pair.request(FEW);
+    tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike")
+}
+
+#[test]
+fn what_was_learned_outlives_a_stop_and_kills() {
+    needs_a_kernel!();
+    let state = tempfile::tempdir().unwrap();
+    let tapio = start(state.path());
+    let mut pair = Pair::connected(4801);
+    pair.request(CALM);
+    tapio.end();
+
+    for _ in 0..5 {
+        let tapio = start(state.path());
+        tapio.expect_log("what was learned before is taken up", "");
+        pair.request(FEW);
+        thread::sleep(TWICE);
+        // Killed, without a word.
+        drop(tapio);
+    }
+
+    let tapio = start(state.path());
+    let told = spike(&tapio, &mut pair);
+    assert!(told.baseline("mean") < 5_000.0);
+    // A reading every four samples; kills cost some.
+    assert!(told.baseline("samples") >= (CALM / 4) as f64, "{told:?}");
+    let known = fs::metadata(state.path().join("learned")).unwrap().len();
+    assert!(known < 1 << 20, "only what is used is kept: {known} bytes");
+}
+
+#[test]
+fn what_cannot_be_used_is_said_and_learned_anew() {
+    needs_a_kernel!();
+    let state = tempfile::tempdir().unwrap();
+    fs::write(state.path().join("learned"), "something else").unwrap();
+    let tapio = start(state.path());
+    tapio.expect_log("what was learned before cannot be used; all is learned anew", "it is damaged");
+    let mut pair = Pair::connected(4802);
+    pair.request(CALM);
+    assert!(spike(&tapio, &mut pair).baseline("mean") < 5_000.0);
+    tapio.end();
+    let tapio = start(state.path());
+    tapio.expect_log("what was learned before is taken up", "");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_costs_what_is_kept_only() {
+    needs_a_kernel!();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let tapio = start(file.path());
+    tapio.expect_log("what is learned from here on ends with the agent", "cannot be written");
+    let mut pair = Pair::connected(4803);
+    pair.request(CALM);
+    spike(&tapio, &mut pair);
+    let log = tapio.end().log;
+    assert_eq!(log.matches("ends with the agent").count(), 1, "once:\n{log}");
+}
