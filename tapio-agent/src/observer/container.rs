@@ -14,10 +14,25 @@ use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kin
 use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only};
 use crate::occurrence::{Data, Outcome, Severity, Value};
 
+/// How long a death by the kernel's hand waits for the word that it was for want of memory. That comes from the processor
+/// that killed, right after; a virtual one may stand still in between.
+const WORD_NS: u64 = 1_000_000_000;
+/// Deaths that wait for it; more are told at once.
+const MAX_WAITING: usize = 1024;
+
 /// The container observer.
 #[derive(Debug)]
 pub struct Container {
     settings: Settings,
+    waiting: Vec<Waiting>,
+}
+
+/// A process that the kernel killed, as it is to be told if it was for no want of memory.
+#[derive(Debug)]
+struct Waiting {
+    pid: u32,
+    started_ns: u64,
+    anomaly: Anomaly,
 }
 
 /// What the fields of every hook here rest upon.
@@ -82,7 +97,7 @@ impl Observer for Container {
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
-        Self { settings: settings.clone() }
+        Self { settings: settings.clone(), waiting: Vec::new() }
     }
 
     fn kernel_settings(_: &Settings) -> Vec<u8> {
@@ -92,11 +107,26 @@ impl Observer for Container {
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {
         let event: ContainerEvent =
             bytemuck::try_pod_read_unaligned(record).map_err(|_| Malformed::Size(record.len()))?;
-        out.push(judge(&event, &self.settings)?);
+        let anomaly = judge(&event, &self.settings)?;
+        let (pid, started_ns) = (event.header.pid, event.started_ns);
+        if event.kind == kind::OOM_KILL {
+            self.waiting.retain(|waits| (waits.pid, waits.started_ns) != (pid, started_ns));
+        }
+        let by_kernel = event.kind == kind::SIGNALLED
+            && event.signal == signal::SIGKILL
+            && event.origin == origin::KERNEL;
+        if by_kernel && self.waiting.len() < MAX_WAITING {
+            self.waiting.push(Waiting { pid, started_ns, anomaly });
+        } else {
+            out.push(anomaly);
+        }
         Ok(())
     }
 
-    fn tick(&mut self, _: u64, _: &mut Vec<Anomaly>) {}
+    fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
+        let over = |waits: &mut Waiting| now_ns.saturating_sub(waits.anomaly.time_ns) >= WORD_NS;
+        out.extend(self.waiting.extract_if(.., over).map(|waits| waits.anomaly));
+    }
 }
 
 /// How it died.
@@ -229,4 +259,52 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
 
 const fn known(number: u64) -> Option<u64> {
     if number == UNKNOWN { None } else { Some(number) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn killed(pid: u32, kind: u32, time_ns: u64) -> ContainerEvent {
+        let mut event: ContainerEvent = bytemuck::Zeroable::zeroed();
+        (event.header.pid, event.header.time_ns, event.started_ns) = (pid, time_ns, 7);
+        (event.kind, event.signal, event.origin) = (kind, signal::SIGKILL, origin::KERNEL);
+        event
+    }
+
+    fn observe(container: &mut Container, event: &ContainerEvent) -> Vec<&'static str> {
+        let mut out = Vec::new();
+        container.observe(bytemuck::bytes_of(event), &mut out).unwrap();
+        out.iter().map(|anomaly| anomaly.kind).collect()
+    }
+
+    fn tick(container: &mut Container, now_ns: u64) -> Vec<u32> {
+        let mut out = Vec::new();
+        container.tick(now_ns, &mut out);
+        assert!(out.iter().all(|anomaly| anomaly.kind == "container.killed"));
+        out.iter().map(|anomaly| anomaly.pid).collect()
+    }
+
+    #[test]
+    fn a_victim_that_is_gone_before_the_kernel_says_why_is_told_once_with_the_reason() {
+        let mut container = Container::new(&Settings::default());
+        assert!(observe(&mut container, &killed(1, kind::SIGNALLED, 100)).is_empty());
+        assert!(observe(&mut container, &killed(2, kind::SIGNALLED, 200)).is_empty());
+        assert_eq!(observe(&mut container, &killed(1, kind::OOM_KILL, 90)), ["container.oom_kill"]);
+        assert!(tick(&mut container, 150 + WORD_NS).is_empty());
+        assert_eq!(tick(&mut container, 200 + WORD_NS), [2], "nobody said why");
+        let other = ContainerEvent { started_ns: 8, ..killed(2, kind::OOM_KILL, 300) };
+        observe(&mut container, &killed(2, kind::SIGNALLED, 300));
+        observe(&mut container, &other);
+        assert_eq!(tick(&mut container, u64::MAX), [2], "the other had its id before");
+    }
+
+    #[test]
+    fn a_storm_of_deaths_by_the_kernel_is_bounded() {
+        let mut container = Container::new(&Settings::default());
+        let told: usize =
+            (0..2000).map(|pid| observe(&mut container, &killed(pid, kind::SIGNALLED, 1)).len()).sum();
+        assert_eq!(told + tick(&mut container, u64::MAX).len(), 2000);
+        assert_eq!(told, 2000 - MAX_WAITING);
+    }
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::LruHashMap};
 use tapio_common::{
     Header,
-    container::{self as fields, ContainerEvent, Full, Memory, UNKNOWN, flag, kind, program},
+    container::{self as fields, ContainerEvent, Full, Memory, UNKNOWN, flag, kind, origin, program},
 };
 use tapio_ebpf::{Run, now_ns};
 
@@ -22,6 +22,9 @@ static TOLD: LruHashMap<Death, u8> = LruHashMap::with_max_entries(MAX_TOLD, 0);
 const ITSELF: u8 = 0;
 /// It was told with another, whose memory it shares.
 const WITH_ANOTHER: u8 = 1;
+/// It was told as killed by the kernel, which may yet say why: a victim can be gone before the one that killed it gets to
+/// that.
+const BY_KERNEL: u8 = 2;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -40,19 +43,20 @@ const ORDERLY: u32 = 1 << SIGHUP | 1 << SIGINT | 1 << SIGQUIT | 1 << SIGPIPE | 1
 
 /// True for the first of those that would tell the end of a process.
 #[inline(always)]
-pub(crate) fn is_first_to_tell(tgid: u32, started_ns: u64) -> bool {
+fn is_first_to_tell(tgid: u32, started_ns: u64, how: u8) -> bool {
     let death = Death { started_ns, tgid: u64::from(tgid) };
     // Whoever puts it in first. A map without room drops the oldest.
-    TOLD.insert(&death, ITSELF, u64::from(BPF_NOEXIST)).is_ok()
+    TOLD.insert(&death, how, u64::from(BPF_NOEXIST)).is_ok()
 }
 
-/// As [`is_first_to_tell`], by the kernel's word: that also makes one that was a part of another a victim of its own.
+/// True for the first time that the kernel says why. It makes one that was a part of another a victim of its own, and
+/// stands in the place of a death that was told without a reason.
 #[inline(always)]
 pub(crate) fn is_first_to_confirm(tgid: u32, started_ns: u64) -> bool {
     let death = Death { started_ns, tgid: u64::from(tgid) };
-    let Some(told) = TOLD.get_ptr_mut(&death) else { return is_first_to_tell(tgid, started_ns) };
+    let Some(told) = TOLD.get_ptr_mut(&death) else { return is_first_to_tell(tgid, started_ns, ITSELF) };
     // SAFETY: a map value.
-    unsafe { core::mem::replace(&mut *told, ITSELF) == WITH_ANOTHER }
+    unsafe { core::mem::replace(&mut *told, ITSELF) != ITSELF }
 }
 
 /// The end of a process will be that of another, which is told.
@@ -155,7 +159,8 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
     if signal != 0 && !fate.is_some_and(|fate| fate.is_from_within(task.cgroup_id())) {
         bereave(task.parent(), signal);
     }
-    if !is_first_to_tell(tgid, started_ns) {
+    let by_kernel = signal == SIGKILL && fate.is_some_and(|fate| fate.origin == origin::KERNEL);
+    if !is_first_to_tell(tgid, started_ns, if by_kernel { BY_KERNEL } else { ITSELF }) {
         return run.normal();
     }
     run.emit(|event: &mut ContainerEvent| {
