@@ -22,6 +22,8 @@ use crate::machine;
 
 /// The programs of an API server.
 const APISERVER: &[&str] = &["etcd", "kube-apiserver", "kubectl"];
+/// The programs of the tests.
+const TESTS: &[&str] = &["etcd", "kube-apiserver", "kubectl", "helm"];
 
 const USAGE: &str = "kube build [PROGRAM...]\n\
                      kube apiserver up [DIRECTORY], which prints an admin's kubeconfig | down DIRECTORY|KUBECONFIG\n\
@@ -55,7 +57,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
 
 /// What tests/kubernetes takes. A machine without it skips those tests, and says so.
 pub(crate) fn for_tests() -> Result<()> {
-    match programs::build(APISERVER) {
+    match programs::build(TESTS) {
         Err(error) if machine::program("go").is_none() => {
             eprintln!("skipped: {error:#}");
             Ok(())

@@ -7,6 +7,7 @@ mod apiserver;
 mod certificate;
 mod cluster;
 mod gate;
+mod manifest;
 mod node;
 #[path = "../../../xtask/src/kube/program.rs"]
 #[allow(dead_code, reason = "a part of it is the task's")]
@@ -15,11 +16,26 @@ mod program;
 #[allow(dead_code, reason = "where the cache is")]
 mod toolchain;
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, path::PathBuf, time::Duration};
 
 pub(crate) use cluster::{Cluster, PodKind, Shape};
 pub(crate) use gate::{Answer, Gate};
+pub(crate) use manifest::{Helm, deploy, objects, one, shipped};
 pub(crate) use node::Agent;
+
+/// Where these programs are, or that one of them is missing.
+pub(crate) fn programs(names: &[&str]) -> Result<PathBuf, String> {
+    let directory = match std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
+        Some(named) => PathBuf::from(named),
+        None => toolchain::cache()?.join("kube"),
+    };
+    match names.iter().find(|name| !directory.join(name).is_file()) {
+        Some(missing) => {
+            Err(format!("there is no {missing} in {}: run `cargo xtask kube build`", directory.display()))
+        }
+        None => Ok(directory),
+    }
+}
 
 /// Says that a test cannot run here, and why, and ends it.
 macro_rules! cluster_or_skip {

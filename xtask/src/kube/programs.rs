@@ -52,6 +52,13 @@ const MODULES: &[Module] = &[
         packages: "cmd",
         programs: &["containerd", "containerd-shim-runc-v2", "ctr"],
     },
+    Module {
+        pins: "helm",
+        path: "helm.sh/helm/v3",
+        version_variable: Some("helm.sh/helm/v3/internal/version.version"),
+        packages: "cmd",
+        programs: &["helm"],
+    },
 ];
 
 /// Builds those that are missing or of another version, all or the named ones. Gives their directory.

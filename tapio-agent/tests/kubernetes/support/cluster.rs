@@ -18,11 +18,11 @@ use tempfile::TempDir;
 use super::{
     apiserver::{self, ApiServer},
     certificate::{self, For, TRUST},
-    toolchain,
+    manifest::deploy,
+    programs,
 };
 
 pub(crate) const NAMESPACE: &str = "shop";
-const ROLE: &str = include_str!("../../../../deploy/base/clusterrole.yaml");
 /// Where the server keeps its state.
 const STATE: &str = "apiserver";
 /// Requests at a time where there are thousands to make.
@@ -143,20 +143,9 @@ impl Shape {
 }
 
 impl Cluster {
-    /// Starts one with the agent's role and service account, or says why there can be none.
+    /// Starts one with what is shipped in it, the agent's role and service account, or says why there can be none.
     pub(crate) async fn start() -> Result<Self, String> {
-        let programs = match std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
-            Some(named) => PathBuf::from(named),
-            None => toolchain::cache()?.join("kube"),
-        };
-        if let Some(missing) =
-            ["etcd", "kube-apiserver", "kubectl"].into_iter().find(|name| !programs.join(name).is_file())
-        {
-            return Err(format!(
-                "there is no {missing} in {}: run `cargo xtask kube build`",
-                programs.display()
-            ));
-        }
+        let programs = programs(&["etcd", "kube-apiserver", "kubectl"])?;
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join(STATE);
         let server = tokio::task::block_in_place(|| ApiServer::start(&programs, &state, "127.0.0.1", 0));
@@ -165,16 +154,8 @@ impl Cluster {
         let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
         let client = Client::try_from(config).unwrap();
         let cluster = Self { server, client, directory };
-        let role = cluster.directory.path().join("role.yaml");
-        fs::write(&role, ROLE).unwrap();
-        cluster.kubectl(&["apply", "-f", role.to_str().unwrap()]);
-        for arguments in [
-            "create namespace tapio",
-            "create serviceaccount tapio --namespace=tapio",
-            "create clusterrolebinding tapio --clusterrole=tapio --serviceaccount=tapio:tapio",
-            "create namespace shop",
-            "create serviceaccount default --namespace=shop",
-        ] {
+        cluster.kubectl(&["apply", "-f", deploy("tapio.yaml").to_str().unwrap()]);
+        for arguments in ["create namespace shop", "create serviceaccount default --namespace=shop"] {
             cluster.kubectl(&arguments.split(' ').collect::<Vec<_>>());
         }
         Ok(cluster)
@@ -182,6 +163,19 @@ impl Cluster {
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         tokio::task::block_in_place(|| self.server.kubectl(arguments)).unwrap()
+    }
+
+    /// Applies a text, and gives what is said.
+    pub(crate) fn apply(&self, name: &str, text: &str, options: &[&str]) -> String {
+        self.try_apply(name, text, options).unwrap()
+    }
+
+    /// As [`Self::apply`], of what may be refused.
+    pub(crate) fn try_apply(&self, name: &str, text: &str, options: &[&str]) -> Result<String, String> {
+        let file = self.file(name);
+        fs::write(&file, text).unwrap();
+        let arguments = [&["apply", "-f", file.to_str().unwrap()], options].concat();
+        tokio::task::block_in_place(|| self.server.kubectl(&arguments)).map_err(|error| format!("{error:#}"))
     }
 
     /// A new token of the agent's, in the file that its kubeconfig names.

@@ -1,0 +1,284 @@
+//! The chart: its values, what it refuses, and a release from its installation to its end.
+
+use std::fs;
+
+use serde_json::{Map, Value, json};
+use tapio_agent::config::Config;
+
+use crate::support::{Helm, cluster_or_skip, deploy, objects, one};
+
+/// What may be asked for beside BPF and PERFMON.
+pub(crate) const EVERY_CAPABILITY: &[&str] = &["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"];
+
+/// All values, and with them all settings of the agent.
+pub(crate) fn every_value() -> Value {
+    let mut config: Value = serde_saphyr::from_str(&Config::default_file()).unwrap();
+    words(&mut config);
+    let settings = config.as_object_mut().unwrap();
+    settings.remove(NODE_NAME);
+    for (key, value) in
+        [("listen", "[::]:9191"), ("cgroup_root", "/host/cgroup"), ("state_dir", "/var/lib/t, {x}")]
+    {
+        settings.insert(key.to_owned(), value.into());
+    }
+    json!({
+        "image": { "repository": "registry.example/tapio", "tag": "1", "pullPolicy": "Always", "pullSecrets": ["key"] },
+        "config": config,
+        "env": [{ "name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": { "secretKeyRef": { "name": "otlp", "key": "h" } } }],
+        "capabilities": EVERY_CAPABILITY,
+        "appArmorProfile": "Unconfined",
+        "priorityClassName": "system-cluster-critical",
+        "resources": { "requests": { "cpu": "50m", "memory": "64Mi" }, "limits": { "memory": "256Mi" } },
+        "maxUnavailable": 1,
+        "terminationGracePeriodSeconds": 400,
+        "nodeSelector": { "disk": "ssd" },
+        "affinity": { "podAntiAffinity": {} },
+        "tolerations": [{ "key": "gpu", "operator": "Exists" }],
+        "podAnnotations": { "a": "b" },
+        "podLabels": { "team": "platform" },
+        "volumes": [{ "name": "ca", "secret": { "secretName": "ca" } }],
+        "volumeMounts": [{ "name": "ca", "mountPath": "/etc/ca" }],
+        "podMonitor": { "enabled": true, "interval": "15s", "labels": { "release": "prometheus" } },
+        "global": {},
+    })
+}
+
+/// Each pod has its node's, from the environment, which is stronger than the file.
+const NODE_NAME: &str = "node_name";
+
+/// `off` is a word to the agent.
+fn words(value: &mut Value) {
+    match value {
+        Value::Bool(false) => *value = "off".into(),
+        Value::Object(map) => map.values_mut().for_each(words),
+        _ => {}
+    }
+}
+
+fn schema_file() -> Value {
+    serde_json::from_slice(&fs::read(deploy("helm/tapio/values.schema.json")).unwrap()).unwrap()
+}
+
+/// The schema has every setting of the agent, as the agent documents it. `BLESS=1` writes it.
+#[test]
+fn the_schema_has_every_setting() {
+    let mut schema = schema_file();
+    let mut settings = settings(&Config::default_file());
+    // A chart that has none of these would mount nothing, or at a place that nobody knows.
+    settings["required"] = json!(["cgroup_root", "listen", "state_dir"]);
+    if std::env::var_os("BLESS").is_some() {
+        schema["properties"]["config"] = settings;
+        fs::write(deploy("helm/tapio/values.schema.json"), format!("{schema:#}\n")).unwrap();
+        return;
+    }
+    assert_eq!(
+        schema["properties"]["config"], settings,
+        "BLESS=1 cargo test --package tapio-agent --test kubernetes the_schema writes the settings into the schema"
+    );
+    let named = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(named(&schema["properties"]), named(&every_value()), "every_value() has all there are");
+}
+
+/// The commented default configuration as a JSON schema.
+fn settings(page: &str) -> Value {
+    let mut open = vec![Map::new()];
+    let mut keys: Vec<String> = Vec::new();
+    let mut comment = String::new();
+    for line in page.lines() {
+        let text = line.trim_start();
+        if let Some(words) = text.strip_prefix('#') {
+            comment += words;
+            continue;
+        }
+        let Some((key, value)) = text.split_once(':') else {
+            comment.clear();
+            continue;
+        };
+        while open.len() > (line.len() - text.len()) / 2 + 1 {
+            close(&mut open, &mut keys);
+        }
+        let description = comment.trim().to_owned();
+        comment.clear();
+        if value.is_empty() {
+            keys.push(key.to_owned());
+            open.push(Map::new());
+        } else if key != NODE_NAME {
+            let mut leaf = leaf(description.split_once("Value: ").unwrap().1.trim_end_matches('.'));
+            leaf["description"] = description.into();
+            open.last_mut().unwrap().insert(key.to_owned(), leaf);
+        }
+    }
+    while !keys.is_empty() {
+        close(&mut open, &mut keys);
+    }
+    section(open.pop().unwrap())
+}
+
+fn close(open: &mut Vec<Map<String, Value>>, keys: &mut Vec<String>) {
+    let inner = section(open.pop().unwrap());
+    open.last_mut().unwrap().insert(keys.pop().unwrap(), inner);
+}
+
+fn section(properties: Map<String, Value>) -> Value {
+    json!({ "type": "object", "additionalProperties": false, "properties": properties })
+}
+
+/// What a value may be, from the agent's words for it. Words that are not known here allow anything.
+fn leaf(expected: &str) -> Value {
+    let (words, off) = expected.strip_suffix(", or off").map_or((expected, ""), |words| (words, "|off"));
+    let bounds = |range: &str, parse: fn(&str) -> Value| {
+        let (min, max) = range.split(',').next().unwrap().split_once(" to ").unwrap();
+        json!({ "minimum": parse(min), "maximum": parse(max) })
+    };
+    let with = |mut value: Value, kind: &str| {
+        value["type"] = kind.into();
+        value
+    };
+    let text = |pattern: &str| json!({ "type": "string", "pattern": format!("^({pattern}{off})$") });
+    if let Some(range) = words.strip_prefix("a whole number from ") {
+        with(bounds(range, |text| text.parse::<u64>().unwrap().into()), "integer")
+    } else if let Some(range) = words.strip_prefix("a ratio from ") {
+        with(bounds(range, |text| text.parse::<f64>().unwrap().into()), "number")
+    } else if let Some(list) = words.strip_prefix("one of ") {
+        json!({ "type": "string", "enum": list.split(", ").collect::<Vec<_>>() })
+    } else if let Some(list) = words.strip_prefix("all, or a list of some of ") {
+        let names: Vec<_> = list.split(", ").collect();
+        let one = names.join("|");
+        json!({
+            "type": ["string", "array"], "pattern": format!("^(all|({one})(,({one}))*)$"),
+            "items": { "enum": names }, "uniqueItems": true, "minItems": 1,
+        })
+    } else if words.starts_with("a duration from ") {
+        text(r"[0-9]+(\.[0-9]+)? *(ns|us|ms|s|m|h)")
+    } else if words.starts_with("a share from ") {
+        text(r"(100|[0-9]{1,2}) *%")
+    } else if words.starts_with("a path that begins with /") {
+        text("/.*")
+    } else if words.starts_with("a name of at most") {
+        text(r"[^\s]{0,253}")
+    } else if words.contains("ADDRESS:PORT") || words.contains("HOST:PORT") {
+        text(r"[^\s]+:[0-9]{1,5}")
+    } else {
+        json!({})
+    }
+}
+
+#[test]
+fn bad_values_are_refused_by_name() {
+    let helm = match Helm::find() {
+        Ok(helm) => helm,
+        Err(reason) => return println!("SKIP bad_values_are_refused_by_name: {reason}"),
+    };
+    for (set, said) in [
+        ("imag.tag=1", "'imag' not allowed"),
+        ("image.repository=", "/image/repository"),
+        ("image.tag=a b", "/image/tag"),
+        ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+        ("config.quue=1", "'quue' not allowed"),
+        ("config.queue=0", "/config/queue"),
+        ("config.queue=many", "/config/queue"),
+        ("config.output=xml", "/config/output"),
+        ("config.kubernetes=false", "/config/kubernetes"),
+        ("config.fold.window=30", "/config/fold/window"),
+        ("config.observers={network,disk}", "/config/observers/1"),
+        ("config.polku.endpoint=polku", "/config/polku/endpoint"),
+        ("config.observer.network.rtt.ratio=1", "/config/observer/network/rtt/ratio"),
+        ("config.observer.network.retransmit.min_share=5", "/config/observer/network/retransmit/min_share"),
+        ("config.state_dir=state", "/config/state_dir"),
+        ("config.state_dir=null", "'state_dir'"),
+        ("config.node_name=a", "'node_name' not allowed"),
+        ("config.listen=127.0.0.1:9090", "config.listen: 127.0.0.1:9090 cannot be reached"),
+        ("podMonitor.enabled=true,config.listen=off", "podMonitor.enabled: there are no metrics"),
+        ("capabilities={SYS_MODULE}", "/capabilities/0"),
+        ("capabilities={BPF}", "/capabilities/0"),
+        ("privileged=true", "'privileged' not allowed"),
+        ("appArmorProfile=none", "/appArmorProfile"),
+        ("priorityClassName=A B", "/priorityClassName"),
+        ("maxUnavailable=some", "/maxUnavailable"),
+        ("terminationGracePeriodSeconds=-1", "/terminationGracePeriodSeconds"),
+        ("env[0].nam=x", "/env/0"),
+        ("podLabels.a=1", "/podLabels/a"),
+        ("resources.limit.memory=1Mi", "'limit' not allowed"),
+        ("podMonitor.interval=soon", "/podMonitor/interval"),
+        ("podMonitor.enabled=yes", "/podMonitor/enabled"),
+    ] {
+        let refused = helm.template(&["--set", set]).expect_err(set);
+        assert!(refused.contains(said), "{set}: {refused}");
+    }
+    helm.run(&["lint", "--strict", deploy("helm/tapio").to_str().unwrap()]).unwrap();
+}
+
+#[test]
+fn values_go_where_they_belong() {
+    let helm = match Helm::find() {
+        Ok(helm) => helm,
+        Err(reason) => return println!("SKIP values_go_where_they_belong: {reason}"),
+    };
+    let render = |values: &[&str]| objects(&helm.template(values).unwrap());
+    // Nothing listens: nothing looks.
+    let quiet = render(&["--set", "config.listen=off"]);
+    let template = &one(&quiet, "DaemonSet")["spec"]["template"];
+    let container = template["spec"]["containers"][0].as_object().unwrap();
+    assert!(!container.keys().any(|key| key.ends_with("Probe") || key == "ports"), "{container:?}");
+    assert_eq!(template["metadata"]["annotations"].as_object().unwrap().len(), 1);
+    // No names are asked for: no rights, and no token.
+    let alone = render(&["--set", "config.kubernetes=off"]);
+    assert!(!alone.iter().any(|object| object["kind"].as_str().unwrap().starts_with("ClusterRole")));
+    for pod in [&one(&alone, "DaemonSet")["spec"]["template"]["spec"], &one(&alone, "Pod")["spec"]] {
+        assert_eq!(pod["automountServiceAccountToken"], false);
+    }
+    // The test sees what the agent does.
+    let full = render(&["--values", &helm.values(&every_value())]);
+    let agent = &one(&full, "DaemonSet")["spec"]["template"];
+    let test = &one(&full, "Pod")["spec"];
+    assert_eq!((&test["containers"][0]["args"], &test["hostPID"]), (&json!(["doctor"]), &json!(true)));
+    for what in ["env", "image", "securityContext", "volumeMounts"] {
+        assert_eq!(test["containers"][0][what], agent["spec"]["containers"][0][what], "{what}");
+    }
+    assert_eq!(test["volumes"], agent["spec"]["volumes"]);
+    assert_eq!(agent["spec"]["containers"][0]["ports"][0]["containerPort"], 9191);
+    assert_eq!(agent["metadata"]["annotations"].get("prometheus.io/scrape"), None);
+    assert_eq!(agent["metadata"]["labels"]["team"], "platform");
+}
+
+/// Installed, changed, and taken away, beside what `tapio.yaml` made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_comes_changes_and_goes() {
+    const TEST: &str = "a_release_comes_changes_and_goes";
+    let helm = match Helm::find() {
+        Ok(helm) => helm,
+        Err(reason) => return println!("SKIP {TEST}: {reason}"),
+    };
+    let cluster = cluster_or_skip!("a_release_comes_changes_and_goes");
+    let (chart, admin) = (deploy("helm/tapio"), format!("--kubeconfig={}", cluster.server.admin().display()));
+    let run = |arguments: &[&str]| {
+        let arguments = [arguments, &["--namespace=watch", &admin]].concat();
+        tokio::task::block_in_place(|| helm.run(&arguments)).unwrap()
+    };
+    let notes = run(&["install", "second", chart.to_str().unwrap(), "--create-namespace"]);
+    assert!(notes.contains("helm --namespace watch test second --logs"), "{notes}");
+    let checksum = || {
+        let path = r"-o=jsonpath={.spec.template.metadata.annotations.checksum/config}";
+        cluster.kubectl(&["get", "daemonset/second", "--namespace=watch", path])
+    };
+    let first = checksum();
+    run(&["upgrade", "second", chart.to_str().unwrap(), "--set=config.queue=16"]);
+    assert!(first.len() == 64 && first != checksum(), "{first}");
+    let config = cluster.kubectl(&[
+        "get",
+        "configmap/second",
+        "--namespace=watch",
+        "-o=jsonpath={.data.tapio\\.yaml}",
+    ]);
+    assert!(config.contains("queue: 16"), "{config}");
+    run(&["uninstall", "second"]);
+    let kinds = "daemonsets,configmaps,serviceaccounts,clusterroles,clusterrolebindings";
+    let left = cluster.kubectl(&[
+        "get",
+        kinds,
+        "--all-namespaces",
+        "-l=app.kubernetes.io/instance=second",
+        "-o=name",
+    ]);
+    assert_eq!(left, "");
+}

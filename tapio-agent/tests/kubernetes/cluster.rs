@@ -1,0 +1,240 @@
+//! What is shipped, on a real cluster: deployed, with faults in pods, updated, and taken away without a trace.
+//!
+//! Needs root, `cargo xtask kube cluster up`, and the agent's image in it (`cargo xtask kube cluster load`). There is one
+//! cluster on a machine, so this is one test.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{Helm, deploy, one, programs, shipped};
+
+/// Where `cargo xtask kube cluster up` keeps its state.
+const CLUSTER: &str = "/var/lib/tapio-kube";
+const FAULTS: &str = include_str!("data/faults.yaml");
+const PATIENCE: Duration = Duration::from_secs(180);
+
+struct Cluster {
+    kubectl: PathBuf,
+    directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// The one that is up, with an image of the agent in it, or why there is none.
+    fn find() -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("takes root, to see what the agent holds in the kernel".to_owned());
+        }
+        if !admin().exists() {
+            return Err("no cluster is up: cargo xtask kube cluster up".to_owned());
+        }
+        let kubectl = programs(&["kubectl"])?.join("kubectl");
+        let cluster = Self { kubectl, directory: tempfile::tempdir().unwrap() };
+        let image = &one(&shipped(), "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["image"];
+        let images =
+            cluster.try_kubectl(&["get", "nodes", "-o=jsonpath={.items[*].status.images[*].names}"])?;
+        if images.contains(image.as_str().unwrap()) {
+            Ok(cluster)
+        } else {
+            Err(format!(
+                "the cluster has no image {image}: cargo xtask kube cluster load ARCHIVE, and 10 s later"
+            ))
+        }
+    }
+
+    fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut kubectl = Command::new(&self.kubectl);
+        let output =
+            kubectl.arg(format!("--kubeconfig={}", admin().display())).args(arguments).output().unwrap();
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    fn kubectl(&self, arguments: &[&str]) -> String {
+        self.try_kubectl(arguments).unwrap()
+    }
+
+    fn rolled_out(&self) {
+        self.kubectl(&["rollout", "status", "daemonset/tapio", "--namespace=tapio", "--timeout=180s"]);
+    }
+
+    /// Applies the faults, and gives them as they are told, by type.
+    fn faults(&self) -> [Value; 3] {
+        let file = self.directory.path().join("faults.yaml");
+        fs::write(&file, FAULTS).unwrap();
+        self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+        let types = ["network.connection_refused", "container.oom_kill", "container.crash"];
+        let told = types.map(|what| {
+            self.until(|| {
+                let log = self.try_kubectl(&["logs", "daemonset/tapio", "--namespace=tapio"])?;
+                let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+                let of_faults =
+                    |told: &Value| told["type"] == what && told["workload"]["namespace"] == "faults";
+                let told: Vec<_> = lines.filter(of_faults).collect();
+                told.first().cloned().ok_or(format!("no {what} in\n{log}"))
+            })
+        });
+        self.kubectl(&["delete", "namespace", "faults", "--timeout=120s"]);
+        told
+    }
+
+    /// The id of the agent's one process on this node.
+    fn agent(&self) -> u32 {
+        let uid = "-o=jsonpath={.items[0].metadata.uid}";
+        let uid = self.kubectl(&["get", "pods", "--namespace=tapio", "-l=app.kubernetes.io/name=tapio", uid]);
+        assert!(!uid.is_empty());
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let read =
+            |pid: u32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let mut found =
+            pids.filter(|pid| read(*pid, "comm") == "tapio\n" && read(*pid, "cgroup").contains(&uid));
+        let pid = found.next().unwrap();
+        assert_eq!(found.next(), None);
+        pid
+    }
+
+    fn until<T>(&self, look: impl Fn() -> Result<T, String>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match look() {
+                Ok(found) => return found,
+                Err(missing) => assert!(Instant::now() < end, "{missing}"),
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+}
+
+/// Takes away what the test makes, also when it fails.
+struct Cleaned<'a>(&'a Cluster);
+
+impl Drop for Cleaned<'_> {
+    fn drop(&mut self) {
+        let file = deploy("tapio.yaml");
+        for what in [&["-f", file.to_str().unwrap()][..], &["namespace", "faults"]] {
+            let delete = [&["delete", "--ignore-not-found", "--timeout=60s"], what].concat();
+            if let Err(error) = self.0.try_kubectl(&delete) {
+                eprintln!("{error}");
+            }
+        }
+    }
+}
+
+fn admin() -> PathBuf {
+    Path::new(CLUSTER).join("admin.kubeconfig")
+}
+
+/// The programs and maps that a process holds, by id. An id is not used again before all others were.
+fn held(pid: u32) -> (BTreeSet<u32>, BTreeSet<u32>) {
+    let (mut programs, mut maps) = (BTreeSet::new(), BTreeSet::new());
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        for line in text.lines() {
+            match line.split_once(":\t") {
+                Some(("prog_id", id)) => drop(programs.insert(id.parse().unwrap())),
+                Some(("map_id", id)) => drop(maps.insert(id.parse().unwrap())),
+                _ => {}
+            }
+        }
+    }
+    (programs, maps)
+}
+
+/// Of these, what the kernel still has.
+fn left((programs, maps): &(BTreeSet<u32>, BTreeSet<u32>)) -> Vec<String> {
+    let loaded = aya::programs::loaded_programs().filter_map(Result::ok);
+    let kept = loaded.filter(|program| programs.contains(&program.id()));
+    let made = aya::maps::loaded_maps().filter_map(Result::ok).filter(|map| maps.contains(&map.id()));
+    kept.map(|program| format!("program {}", program.id()))
+        .chain(made.map(|map| format!("map {}", map.id())))
+        .collect()
+}
+
+/// What is pinned on the node.
+fn pins() -> Vec<String> {
+    let kubelet = fs::read_to_string(Path::new(CLUSTER).join("kubelet.pid")).unwrap();
+    let entries = fs::read_dir(format!("/proc/{}/root/sys/fs/bpf", kubelet.trim())).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn deployed_it_names_faults_and_leaves_nothing_behind() {
+    let cluster = match Cluster::find() {
+        Ok(cluster) => cluster,
+        Err(reason) => return println!("SKIP deployed_it_names_faults_and_leaves_nothing_behind: {reason}"),
+    };
+    let _cleaned = Cleaned(&cluster);
+    let pins_before = pins();
+    let file = deploy("tapio.yaml");
+    cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+    cluster.rolled_out();
+    for (told, owner) in
+        cluster.faults().iter().zip([["Deployment", "caller"], ["Job", "hog"], ["Job", "crasher"]])
+    {
+        let workload = &told["workload"];
+        assert!(workload["pod"].as_str().unwrap().starts_with(&format!("{}-", owner[1])), "{told}");
+        assert_eq!(json!([workload["owner_kind"], workload["owner"]]), json!(owner), "{told}");
+        assert_eq!(
+            (&workload["container"], &workload["image"]),
+            (&json!("app"), &json!("localhost/busybox:1")),
+            "{told}"
+        );
+        assert_eq!(told["node"], "node", "{told}");
+        match owner[1] {
+            "caller" => {
+                let peer = json!({ "address": "10.96.0.91", "port": 6379, "namespace": "faults", "service": "closed" });
+                assert_eq!(told["peer"], peer, "{told}");
+            }
+            // Only who sees the node's processes can tell.
+            "hog" => {
+                assert!(told["data"]["users"].as_array().is_some_and(|users| !users.is_empty()), "{told}")
+            }
+            _ => assert_eq!(told["data"]["signal"], "SIGSEGV", "{told}"),
+        }
+    }
+
+    // Another process, and nothing of the first.
+    let first = cluster.agent();
+    let of_first = held(first);
+    assert!(!of_first.0.is_empty() && !of_first.1.is_empty(), "{of_first:?}");
+    assert!(!left(&of_first).is_empty());
+    cluster.kubectl(&["rollout", "restart", "daemonset/tapio", "--namespace=tapio"]);
+    cluster.rolled_out();
+    let gone = |ids: &_| match left(ids) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    };
+    cluster.until(|| gone(&of_first));
+    let second = cluster.agent();
+    assert_ne!(first, second);
+    let of_second = held(second);
+    cluster.faults();
+
+    cluster.kubectl(&["delete", "-f", file.to_str().unwrap(), "--timeout=120s"]);
+    cluster.until(|| gone(&of_second));
+    assert_eq!(pins(), pins_before);
+
+    // The chart, with its own test.
+    let Ok(helm) = Helm::find() else { return println!("SKIP the chart on a cluster: there is no helm") };
+    let kubeconfig = format!("--kubeconfig={}", admin().display());
+    let run = |arguments: &[&str]| helm.run(&[arguments, &["--namespace=tapio", &kubeconfig]].concat());
+    run(&["install", "tapio", deploy("helm/tapio").to_str().unwrap(), "--create-namespace", "--wait"])
+        .unwrap();
+    let report = run(&["test", "tapio", "--logs"]);
+    run(&["uninstall", "tapio", "--wait"]).unwrap();
+    cluster.kubectl(&["delete", "namespace", "tapio", "--timeout=120s"]);
+    let report = report.unwrap();
+    assert!(report.contains("Phase:          Succeeded"), "{report}");
+}

@@ -1,0 +1,74 @@
+//! What is in `deploy`, as objects, and the Helm that renders the chart.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::programs;
+
+/// A file or directory of `deploy`.
+pub(crate) fn deploy(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("deploy").join(name)
+}
+
+/// The documents of a YAML stream.
+pub(crate) fn objects(yaml: &str) -> Vec<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).unwrap();
+    documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// `deploy/tapio.yaml`.
+pub(crate) fn shipped() -> Vec<Value> {
+    objects(&fs::read_to_string(deploy("tapio.yaml")).unwrap())
+}
+
+/// The one object of a kind.
+pub(crate) fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    let mut found = objects.iter().filter(|object| object["kind"] == kind);
+    let first = found.next().unwrap_or_else(|| panic!("there is no {kind}"));
+    assert!(found.next().is_none(), "there are several of {kind}");
+    first
+}
+
+/// The real Helm, without what its user has configured.
+pub(crate) struct Helm {
+    program: PathBuf,
+    pub(crate) directory: TempDir,
+}
+
+impl Helm {
+    /// Finds it, or says why there is none.
+    pub(crate) fn find() -> Result<Self, String> {
+        Ok(Self { program: programs(&["helm"])?.join("helm"), directory: tempfile::tempdir().unwrap() })
+    }
+
+    /// Gives what it prints, or what it says against it.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut helm = Command::new(&self.program);
+        for what in ["CACHE", "CONFIG", "DATA"] {
+            helm.env(format!("HELM_{what}_HOME"), self.directory.path().join(what));
+        }
+        let output = helm.args(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// The chart, rendered.
+    pub(crate) fn template(&self, arguments: &[&str]) -> Result<String, String> {
+        let chart = deploy("helm/tapio");
+        let release = ["template", "tapio", chart.to_str().unwrap(), "--namespace=tapio"];
+        self.run(&[&release, arguments].concat())
+    }
+
+    /// A file with these values.
+    pub(crate) fn values(&self, values: &Value) -> String {
+        let file = self.directory.path().join("values.yaml");
+        fs::write(&file, values.to_string()).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+}
