@@ -134,16 +134,13 @@ async fn the_agent_takes_its_configuration() {
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
 
         let container = &pod(&objects)["containers"][0];
-        let environment: Vec<_> = container["env"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|variable| match variable["name"].as_str().unwrap() {
-                "TAPIO_CONFIG" => ("TAPIO_CONFIG", file.to_str().unwrap()),
-                name => (name, variable["value"].as_str().unwrap_or("node-a")),
-            })
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect();
+        // Secrets are not known here.
+        let known = |variable: &'_ Value| match variable["name"].as_str()? {
+            "TAPIO_CONFIG" => Some(("TAPIO_CONFIG".into(), file.clone().into_os_string())),
+            "NODE_NAME" => Some(("NODE_NAME".into(), "node-a".into())),
+            name => Some((name.into(), variable["value"].as_str()?.into())),
+        };
+        let environment: Vec<_> = container["env"].as_array().unwrap().iter().filter_map(known).collect();
         let command = cli::parse(["tapio".into()], environment).unwrap();
         let cli::Command::Run(config) = command else { panic!("{command:?}") };
         assert_eq!(&*config.node(), "node-a");
