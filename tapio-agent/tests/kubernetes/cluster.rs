@@ -36,7 +36,8 @@ impl Cluster {
         }
         let kubectl = programs(&["kubectl"])?.join("kubectl");
         let cluster = Self { kubectl, directory: tempfile::tempdir().unwrap() };
-        let image = &one(&shipped(), "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["image"];
+        let shipped = shipped();
+        let image = &one(&shipped, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["image"];
         let images =
             cluster.try_kubectl(&["get", "nodes", "-o=jsonpath={.items[*].status.images[*].names}"])?;
         if images.contains(image.as_str().unwrap()) {

@@ -33,6 +33,7 @@ async fn every_form_is_valid_and_asks_for_little() {
     let cluster = cluster_or_skip!("every_form_is_valid_and_asks_for_little");
     // As much of the operator's definition as the chart uses.
     cluster.apply("podmonitor.yaml", include_str!("data/podmonitor.yaml"), &[]);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com"]);
     let every_value = helm.values(&every_value());
     let mut forms = vec![
         ("tapio.yaml".to_owned(), fs::read_to_string(deploy("tapio.yaml")).unwrap()),
