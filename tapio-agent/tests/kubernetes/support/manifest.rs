@@ -38,7 +38,7 @@ pub(crate) fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
 /// The real Helm, without what its user has configured.
 pub(crate) struct Helm {
     program: PathBuf,
-    pub(crate) directory: TempDir,
+    directory: TempDir,
 }
 
 impl Helm {
