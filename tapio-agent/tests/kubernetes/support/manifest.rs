@@ -29,10 +29,9 @@ pub(crate) fn shipped() -> Vec<Value> {
 
 /// The one object of a kind.
 pub(crate) fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
-    let mut found = objects.iter().filter(|object| object["kind"] == kind);
-    let first = found.next().unwrap_or_else(|| panic!("there is no {kind}"));
-    assert!(found.next().is_none(), "there are several of {kind}");
-    first
+    let found: Vec<_> = objects.iter().filter(|object| object["kind"] == kind).collect();
+    assert_eq!(found.len(), 1, "objects of the kind {kind}");
+    found[0]
 }
 
 /// The real Helm, without what its user has configured.
