@@ -165,10 +165,7 @@ fn leaf(expected: &str) -> Value {
 
 #[test]
 fn bad_values_are_refused_by_name() {
-    let helm = match Helm::find() {
-        Ok(helm) => helm,
-        Err(reason) => return println!("SKIP bad_values_are_refused_by_name: {reason}"),
-    };
+    let Some(helm) = Helm::or_skip("bad_values_are_refused_by_name") else { return };
     for (set, said) in [
         ("imag.tag=1", "'imag' not allowed"),
         ("image.repository=", "/image/repository"),
@@ -210,10 +207,7 @@ fn bad_values_are_refused_by_name() {
 
 #[test]
 fn values_go_where_they_belong() {
-    let helm = match Helm::find() {
-        Ok(helm) => helm,
-        Err(reason) => return println!("SKIP values_go_where_they_belong: {reason}"),
-    };
+    let Some(helm) = Helm::or_skip("values_go_where_they_belong") else { return };
     let render = |values: &[&str]| objects(&helm.template(values).unwrap());
     // Nothing listens: nothing looks.
     let quiet = render(&["--set", "config.listen=off"]);
@@ -245,11 +239,8 @@ fn values_go_where_they_belong() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_comes_changes_and_goes() {
     const TEST: &str = "a_release_comes_changes_and_goes";
-    let helm = match Helm::find() {
-        Ok(helm) => helm,
-        Err(reason) => return println!("SKIP {TEST}: {reason}"),
-    };
-    let cluster = cluster_or_skip!("a_release_comes_changes_and_goes");
+    let Some(helm) = Helm::or_skip(TEST) else { return };
+    let cluster = cluster_or_skip!(TEST);
     let (chart, admin) = (deploy("helm/tapio"), format!("--kubeconfig={}", cluster.server.admin().display()));
     let run = |arguments: &[&str]| {
         let arguments = [arguments, &["--namespace=watch", &admin]].concat();

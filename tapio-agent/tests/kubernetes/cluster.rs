@@ -172,9 +172,11 @@ fn pins() -> Vec<String> {
 
 #[test]
 fn deployed_it_names_faults_and_leaves_nothing_behind() {
+    const TEST: &str = "deployed_it_names_faults_and_leaves_nothing_behind";
+    let Some(helm) = Helm::or_skip(TEST) else { return };
     let cluster = match Cluster::find() {
         Ok(cluster) => cluster,
-        Err(reason) => return println!("SKIP deployed_it_names_faults_and_leaves_nothing_behind: {reason}"),
+        Err(reason) => return println!("SKIP {TEST}: {reason}"),
     };
     let _cleaned = Cleaned(&cluster);
     let pins_before = pins();
@@ -228,7 +230,6 @@ fn deployed_it_names_faults_and_leaves_nothing_behind() {
     assert_eq!(pins(), pins_before);
 
     // The chart, with its own test.
-    let Ok(helm) = Helm::find() else { return println!("SKIP the chart on a cluster: there is no helm") };
     let kubeconfig = format!("--kubeconfig={}", admin().display());
     let run = |arguments: &[&str]| helm.run(&[arguments, &["--namespace=tapio", &kubeconfig]].concat());
     run(&["install", "tapio", deploy("helm/tapio").to_str().unwrap(), "--create-namespace", "--wait"])

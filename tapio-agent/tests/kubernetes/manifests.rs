@@ -13,24 +13,15 @@ use crate::{
 
 const OVERLAYS: &[&str] = &["base", "polku", "otlp"];
 
-fn helm_or_skip(test: &str) -> Option<Helm> {
-    Helm::find().map_err(|reason| println!("SKIP {test}: {reason}")).ok()
-}
-
 fn kustomize(cluster: &Cluster, overlay: &str) -> String {
     cluster.kubectl(&["kustomize", deploy("kustomize").join(overlay).to_str().unwrap()])
-}
-
-/// The containers of the agent's pods.
-fn pod(objects: &[Value]) -> &Value {
-    &one(objects, "DaemonSet")["spec"]["template"]["spec"]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_form_is_valid_and_asks_for_little() {
     const TEST: &str = "every_form_is_valid_and_asks_for_little";
-    let Some(helm) = helm_or_skip(TEST) else { return };
-    let cluster = cluster_or_skip!("every_form_is_valid_and_asks_for_little");
+    let Some(helm) = Helm::or_skip(TEST) else { return };
+    let cluster = cluster_or_skip!(TEST);
     // As much of the operator's definition as the chart uses.
     cluster.apply("podmonitor.yaml", include_str!("data/podmonitor.yaml"), &[]);
     cluster.kubectl(&["wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com"]);
@@ -101,7 +92,7 @@ fn the_forms_say_the_same() {
         file.display(),
         base.display()
     );
-    let Some(helm) = helm_or_skip("the_forms_say_the_same") else { return };
+    let Some(helm) = Helm::or_skip("the_forms_say_the_same") else { return };
     let sorted = |objects: Vec<Value>| {
         let mut objects: Vec<_> =
             objects.into_iter().map(|object| (object["kind"].to_string(), object)).collect();
@@ -118,8 +109,8 @@ fn the_forms_say_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_takes_its_configuration() {
     const TEST: &str = "the_agent_takes_its_configuration";
-    let Some(helm) = helm_or_skip(TEST) else { return };
-    let cluster = cluster_or_skip!("the_agent_takes_its_configuration");
+    let Some(helm) = Helm::or_skip(TEST) else { return };
+    let cluster = cluster_or_skip!(TEST);
     let every_value = helm.values(&every_value());
     let forms = OVERLAYS.iter().map(|overlay| kustomize(&cluster, overlay));
     for text in forms.chain([helm.template(&["--values", &every_value]).unwrap()]) {
@@ -134,7 +125,7 @@ async fn the_agent_takes_its_configuration() {
             .unwrap();
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
 
-        let container = &pod(&objects)["containers"][0];
+        let container = &one(&objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
         // Secrets are not known here.
         let known = |variable: &'_ Value| match variable["name"].as_str()? {
             "TAPIO_CONFIG" => Some(("TAPIO_CONFIG".into(), file.clone().into_os_string())),

@@ -39,7 +39,7 @@ pub(crate) fn programs(names: &[&str]) -> Result<PathBuf, String> {
 
 /// Says that a test cannot run here, and why, and ends it.
 macro_rules! cluster_or_skip {
-    ($test:literal) => {
+    ($test:expr) => {
         match $crate::support::Cluster::start().await {
             Ok(cluster) => cluster,
             Err(reason) => {

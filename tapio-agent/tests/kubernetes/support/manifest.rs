@@ -41,9 +41,17 @@ pub(crate) struct Helm {
 }
 
 impl Helm {
-    /// Finds it, or says why there is none.
-    pub(crate) fn find() -> Result<Self, String> {
-        Ok(Self { program: programs(&["helm"])?.join("helm"), directory: tempfile::tempdir().unwrap() })
+    /// Finds it, or says that a test cannot run here, and why.
+    pub(crate) fn or_skip(test: &str) -> Option<Self> {
+        match programs(&["helm"]) {
+            Ok(programs) => {
+                Some(Self { program: programs.join("helm"), directory: tempfile::tempdir().unwrap() })
+            }
+            Err(reason) => {
+                println!("SKIP {test}: {reason}");
+                None
+            }
+        }
     }
 
     /// Gives what it prints, or what it says against it.
