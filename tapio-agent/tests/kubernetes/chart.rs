@@ -123,7 +123,7 @@ fn section(properties: Map<String, Value>) -> Value {
     json!({ "type": "object", "additionalProperties": false, "properties": properties })
 }
 
-/// What a value may be, from the agent's words for it. Words that are not known here allow anything.
+/// What a value may be, from the agent's words for it. Words that are not known here allow any text or number.
 fn leaf(expected: &str) -> Value {
     let (words, off) = expected.strip_suffix(", or off").map_or((expected, ""), |words| (words, "|off"));
     let bounds = |range: &str, parse: fn(&str) -> Value| {
@@ -159,7 +159,7 @@ fn leaf(expected: &str) -> Value {
     } else if words.contains("ADDRESS:PORT") || words.contains("HOST:PORT") {
         text(r"[^\s]+:[0-9]{1,5}")
     } else {
-        json!({})
+        json!({ "type": ["string", "number"] })
     }
 }
 
