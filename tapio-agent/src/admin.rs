@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -18,6 +18,8 @@ use tokio::{
     task::JoinSet,
     time,
 };
+
+use crate::metrics;
 
 /// What the server tells.
 pub trait State: Send + Sync + 'static {
@@ -51,6 +53,7 @@ pub struct Admin {
 const PATHS: &[&str] = &["/livez", "/readyz", "/metrics", "/status"];
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const CLASSIC: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
@@ -140,7 +143,8 @@ impl Admin {
 /// Answers the requests of one connection.
 async fn answer<S: State + ?Sized>(stream: TcpStream, state: Arc<S>, mut stopped: watch::Receiver<()>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = respond(&*state, request.method(), request.uri().path());
+        let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let response = respond(&*state, request.method(), request.uri().path(), accept);
         async { Ok::<_, Infallible>(response) }
     });
     let mut connection = pin!(
@@ -160,7 +164,12 @@ async fn answer<S: State + ?Sized>(stream: TcpStream, state: Arc<S>, mut stopped
     let _ = time::timeout(GRACE, connection).await;
 }
 
-fn respond(state: &(impl State + ?Sized), method: &Method, path: &str) -> Response<Full<Bytes>> {
+fn respond(
+    state: &(impl State + ?Sized),
+    method: &Method,
+    path: &str,
+    accept: &str,
+) -> Response<Full<Bytes>> {
     if !PATHS.contains(&path) {
         return response(StatusCode::NOT_FOUND, TEXT, format!("not found; there are {}\n", PATHS.join(" ")));
     }
@@ -172,7 +181,11 @@ fn respond(state: &(impl State + ?Sized), method: &Method, path: &str) -> Respon
     match path {
         "/livez" => probe(state.alive()),
         "/readyz" => probe(state.ready()),
-        "/metrics" => response(StatusCode::OK, OPENMETRICS, state.metrics()),
+        // Prometheus asks for it; who does not may not know it.
+        "/metrics" if accept.contains("application/openmetrics-text") => {
+            response(StatusCode::OK, OPENMETRICS, state.metrics())
+        }
+        "/metrics" => response(StatusCode::OK, CLASSIC, metrics::classic(&state.metrics())),
         _ => response(StatusCode::OK, JSON, format!("{:#}\n", state.status())),
     }
 }

@@ -6,7 +6,9 @@
 mod delivery;
 mod host;
 mod kernel;
+mod kubernetes;
 mod observers;
+mod pod;
 mod report;
 mod rights;
 
@@ -14,8 +16,11 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
-use self::report::{Line, Section, Style};
 pub use self::report::{Report, State};
+use self::{
+    pod::Pod,
+    report::{Line, Section, Style},
+};
 use crate::{config::Config, kernel::BTF};
 
 /// What to examine.
@@ -59,16 +64,21 @@ impl Doctor {
     /// Examines this node.
     #[must_use]
     pub fn examine(&self) -> Report {
-        let rights = rights::Rights::read();
+        let pod = Pod::here();
+        let rights = rights::Rights::read(pod);
         let (observers, tally) = observers::examine(&self.config, &self.types, &rights);
         let mut sections = vec![
-            Section::new("kernel", kernel::examine(&self.types)),
+            Section::new("kernel", kernel::examine(&self.types, pod)),
             Section::new("rights", rights.lines()),
         ];
         sections.extend(observers);
-        sections.push(Section::new("identity", host::examine(&self.config)));
+        sections.push(Section::new("identity", host::examine(&self.config, pod)));
+        let kubernetes = kubernetes::examine(&self.config, pod);
+        if !kubernetes.is_empty() {
+            sections.push(Section::new("kubernetes", kubernetes));
+        }
         sections.push(Section::new("configuration", self.configuration()));
-        sections.push(Section::new("delivery", delivery::examine(&self.config)));
+        sections.push(Section::new("delivery", delivery::examine(&self.config, pod)));
         Report {
             version: env!("CARGO_PKG_VERSION"),
             node: self.config.node().to_string(),

@@ -1,7 +1,10 @@
 //! Every self-metric, one documented line each. Label sets are closed: no label carries an address or a name
 //! that comes from outside.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -38,15 +41,18 @@ metrics! {
     folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
     dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
     unattributed: Counter = "Occurrences without an owner",
+    kubernetes_state: Family<StateOfKubernetes, Gauge> = "1 for how it is with the API server",
     kubernetes_objects: Counter = "Pods of this node that the watch brought, with each change",
     kubernetes_requests: Family<Asked, Counter> = "Questions for peers, by what was asked for and found",
     unnamed: Family<Unnamed, Counter> = "Names that an occurrence went out without, though they may have come",
+    sink_state: Family<StateOfSink, Gauge> = "1 for the state that a sink is in",
+    sink_queued: Family<OfSink, Gauge> = "Occurrences that wait for a sink's destination",
     sink_sent: Family<OfSink, Counter> = "Occurrences that a sink took",
     sink_retried: Family<OfSink, Counter> = "Batches sent again",
     sink_rejected: Family<OfSink, Counter> = "Occurrences that a sink refused for good",
     observer_state: Family<StateOf, Gauge> = "1 for the state that an observer is in",
     program_runs: Family<OfProgram, Counter> = "Runs of a kernel program, while bpf_stats are on",
-    program_nanoseconds: Family<OfProgram, Counter> = "Time of those runs",
+    program_seconds: Family<OfProgram, Counter<f64, AtomicU64>> = "Time of those runs",
     restarts: Family<OfObserver, Counter> = "Times that an observer crashed and was started again",
 }
 
@@ -97,11 +103,53 @@ struct StateOf {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateOfSink {
+    sink: &'static str,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateOfKubernetes {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfProgram {
     program: &'static str,
 }
 
 impl Metrics {
+    /// Has what may go wrong begin at 0: where a line comes with the first loss, no increase is seen.
+    pub fn begin(&self, observers: &[&'static str], sinks: &[&'static str], kubernetes: bool) {
+        for (hop, reason) in [("record", "malformed"), ("record", "crash"), ("enrich", "queue_full")] {
+            self.dropped(hop, reason, 0);
+        }
+        for observer in observers {
+            self.folded(observer, 0);
+            self.restarts.get_or_create(&OfObserver { observer }).inc_by(0);
+        }
+        for sink in sinks {
+            self.dropped(sink, "queue_full", 0);
+            self.dropped(sink, "unacknowledged", 0);
+            self.sent(sink, 0);
+            self.rejected(sink, 0);
+            self.sink_retried.get_or_create(&OfSink { sink }).inc_by(0);
+        }
+        if !kubernetes {
+            return;
+        }
+        for resource in ["pods", "services", "nodes"] {
+            for result in ["found", "none", "failed"] {
+                self.kubernetes_requests.get_or_create(&Asked { resource, result }).inc_by(0);
+            }
+        }
+        for (name, reasons) in [("workload", &["late", "full"][..]), ("peer", &["late", "limited", "full"])] {
+            for reason in reasons {
+                self.unnamed.get_or_create(&Unnamed { name, reason }).inc_by(0);
+            }
+        }
+    }
+
     /// Counts the events read from an observer's ring.
     #[must_use]
     pub fn events(&self, observer: &'static str) -> Counter {
@@ -193,11 +241,27 @@ impl Metrics {
         }
     }
 
+    /// The one state that a sink is in, and how many occurrences wait for it.
+    pub fn sink(&self, sink: &'static str, states: &[&'static str], current: &'static str, queued: u64) {
+        for state in states {
+            self.sink_state.get_or_create(&StateOfSink { sink, state }).set(i64::from(*state == current));
+        }
+        self.sink_queued.get_or_create(&OfSink { sink }).set(i64::try_from(queued).unwrap_or(i64::MAX));
+    }
+
+    /// How it is with the API server.
+    pub fn kubernetes_state(&self, states: &[&'static str], current: &'static str) {
+        for state in states {
+            let labels = StateOfKubernetes { state };
+            self.kubernetes_state.get_or_create(&labels).set(i64::from(*state == current));
+        }
+    }
+
     /// What the kernel measured of a program, from its beginning.
     pub fn program(&self, program: &'static str, runs: u64, total: Duration) {
         set(&self.program_runs.get_or_create(&OfProgram { program }), runs);
-        let nanoseconds = u64::try_from(total.as_nanos()).unwrap_or(u64::MAX);
-        set(&self.program_nanoseconds.get_or_create(&OfProgram { program }), nanoseconds);
+        let seconds = self.program_seconds.get_or_create(&OfProgram { program });
+        seconds.inner().store(total.as_secs_f64().to_bits(), Ordering::Relaxed);
     }
 
     /// All of them in the text format of OpenMetrics.
@@ -211,7 +275,50 @@ impl Metrics {
     }
 }
 
+/// The same text in the format that Prometheus had before OpenMetrics: there a counter is called as its samples are, and
+/// there is no end.
+#[must_use]
+pub fn classic(openmetrics: &str) -> String {
+    let counters: Vec<&str> = openmetrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut text = String::with_capacity(openmetrics.len());
+    for line in openmetrics.lines().filter(|line| *line != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(&name) => {
+                text.extend(["# ", kind, " ", name, "_total ", rest]);
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// A counter that is counted elsewhere.
 fn set(counter: &Counter, value: u64) {
     counter.inner().store(value, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_old_format_names_counters_as_their_samples() {
+        let metrics = Metrics::default();
+        metrics.begin(&["network"], &[], false);
+        metrics.observer_state("network", &["running"], "running");
+        let text = classic(&metrics.render().unwrap());
+        for line in [
+            "# HELP tapio_dropped_total What was lost, by hop and reason.\n# TYPE tapio_dropped_total counter\n",
+            "\ntapio_dropped_total{hop=\"record\",reason=\"crash\"} 0\n",
+            "\n# TYPE tapio_observer_state gauge\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(!text.contains("EOF") && !text.contains("total_total"), "{text}");
+    }
 }

@@ -168,14 +168,26 @@ impl Ledger {
     }
 }
 
+impl State {
+    pub(crate) const LABELS: [&str; 5] = ["connecting", "ok", "slowed", "retrying", "closed"];
+
+    /// The one of [`Self::LABELS`] that it is.
+    pub(crate) const fn label(&self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Ok => "ok",
+            Self::Slowed => "slowed",
+            Self::Retrying(_) => "retrying",
+            Self::Closed(_) => "closed",
+        }
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connecting => f.write_str("connecting"),
-            Self::Ok => f.write_str("ok"),
-            Self::Slowed => f.write_str("slowed"),
-            Self::Retrying(why) => write!(f, "retrying({why})"),
-            Self::Closed(why) => write!(f, "closed({why})"),
+            Self::Connecting | Self::Ok | Self::Slowed => f.write_str(self.label()),
+            Self::Retrying(why) | Self::Closed(why) => write!(f, "{}({why})", self.label()),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::process::{Command, Output};
 
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
 use tapio_agent::doctor::{Doctor, State};
 
@@ -10,12 +11,18 @@ const HOOKS: [&str; 4] = ["tcp_probe", "inet_sock_set_state", "tcp_retransmit_sk
 
 /// Runs it with the arguments behind those of another program, which may be none.
 fn doctor(before: &[&str], arguments: &[&str]) -> (String, Option<i32>) {
+    doctor_in(&[], before, arguments)
+}
+
+/// The same with these variables, and no others.
+fn doctor_in(environment: &[(&str, &str)], before: &[&str], arguments: &[&str]) -> (String, Option<i32>) {
     let words = before.iter().chain(&[env!("CARGO_BIN_EXE_tapio"), "doctor"]).chain(arguments);
     let words: Vec<_> = words.collect();
     let Output { status, stdout, stderr } = Command::new(words[0])
         .args(&words[1..])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(environment.iter().copied())
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&stderr), "", "a report is all there is");
@@ -148,4 +155,73 @@ fn places_that_are_not_there_are_said() {
     ] {
         assert!(line(&report, state, name).is_some_and(|line| line.contains(word)), "{name}: {report}");
     }
+}
+
+#[test]
+fn outside_of_a_cluster_there_is_nothing_to_say_of_one() {
+    for arguments in [&["--listen=off"][..], &["--listen=off", "--kubernetes=off"]] {
+        let (report, _) = doctor(&[], arguments);
+        assert!(!report.contains("API server") && !report.contains("\nkubernetes\n"), "{report}");
+    }
+    let (report, _) = doctor(&[], &["--listen=off", "--kubernetes=on"]);
+    let line = line(&report, "fail", "API").unwrap_or_else(|| panic!("{report}"));
+    assert!(line.contains("no cluster is found") && line.contains("Set KUBECONFIG"), "{line}");
+}
+
+#[test]
+fn a_pod_is_told_what_its_manifest_lacks() {
+    let pod = ("KUBERNETES_SERVICE_HOST", "127.0.0.1");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tapio.yaml");
+    let empty = directory.path().display();
+    std::fs::write(&file, format!("cgroup_root: {empty}\nproc_root: {empty}\nlisten: off\n")).unwrap();
+    let arguments = ["--config", file.to_str().unwrap(), "--state-dir=/proc/tapio"];
+    let (report, _) = doctor_in(&[pod], &[], &arguments);
+    if std::path::Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists() {
+        println!("SKIP a_pod_is_told_what_its_manifest_lacks: this is a pod, with a token of its own");
+        return;
+    }
+    assert!(line(&report, "warn", "API").is_some_and(|line| line.contains("has no token")), "{report}");
+    for remedy in [
+        "remedy: set automountServiceAccountToken: true",
+        &format!(
+            "hostPath: {{path: /sys/fs/cgroup}}}}] and the container volumeMounts: [{{name: sys-fs-cgroup, mountPath: {empty}"
+        ),
+        "hostPath: {path: /proc}}]",
+        "and set `proc_root: /host/proc`",
+        "hostPath: {path: /var/lib/tapio, type: DirectoryOrCreate}}]",
+    ] {
+        assert!(report.contains(remedy), "{remedy}: {report}");
+    }
+    let (report, _) = doctor_in(&[pod], &[], &["--listen=off", "--kubernetes=off"]);
+    assert!(line(&report, "-", "API").is_some_and(|line| line.contains("off: nothing is named")), "{report}");
+}
+
+/// A filter as a container runtime has it for what does not hold the capability, on the thread that starts the agent.
+#[test]
+fn a_seccomp_filter_that_forbids_bpf_is_told_from_a_missing_right() {
+    const NAME: &str = "a_seccomp_filter_that_forbids_bpf_is_told_from_a_missing_right";
+    if !is_root() || !has_btf() {
+        println!("SKIP {NAME}: not root, or a kernel without BTF");
+        return;
+    }
+    let number = if cfg!(target_arch = "x86_64") { 321 } else { 280 };
+    let refuse = SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error().unsigned_abs());
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter =
+        SeccompFilter::new([(number, Vec::new())].into(), SeccompAction::Allow, refuse, arch).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    let confined = std::thread::spawn(move || {
+        seccompiler::apply_filter(&program).unwrap();
+        doctor(&[], &["--listen=off", "--observer=container"])
+    });
+    let (report, code) = confined.join().unwrap();
+    assert!(line(&report, "ok", "CAP_BPF").is_some(), "{report}");
+    assert!(line(&report, "-", "seccomp").is_some(), "{report}");
+    let programs = line(&report, "fail", "programs").unwrap_or_else(|| panic!("{report}"));
+    assert!(programs.contains("not permitted"), "{programs}");
+    assert!(!programs.contains("run as root"), "{programs}");
+    assert!(report.contains("remedy: let the seccomp profile allow bpf(2)"), "{report}");
+    assert!(!report.contains("remedy: run as root"), "{report}");
+    assert_eq!(code, Some(1));
 }

@@ -12,7 +12,7 @@ mod report;
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use self::{
     expected::Skips,
@@ -21,34 +21,9 @@ use self::{
     kernel::Kernel,
     report::{Row, report},
 };
-use crate::{machine, setup};
-
-/// A processor architecture, with the names that others have for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Arch {
-    Amd64,
-    Arm64,
-}
+use crate::{arch::Arch, machine, setup};
 
 impl Arch {
-    const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
-
-    /// As Debian names it, and as one does on the command line.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    /// As Rust names it.
-    fn target(self) -> &'static str {
-        match self {
-            Self::Amd64 => "x86_64-unknown-linux-gnu",
-            Self::Arm64 => "aarch64-unknown-linux-gnu",
-        }
-    }
-
     /// The kernels to test on where none is named: those of the supported Debian releases and the newest there
     /// is; of arm64 one, since the programs' code is the same.
     fn default_kernels(self) -> &'static [&'static str] {
@@ -56,13 +31,6 @@ impl Arch {
             Self::Amd64 => &["5.10", "6.1", "6.12", kernel::NEWEST],
             Self::Arm64 => &["6.12"],
         }
-    }
-
-    fn named(name: &str) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|arch| arch.name() == name)
-            .with_context(|| format!("there is no architecture `{name}`; there are `amd64` and `arm64`"))
     }
 }
 
@@ -147,7 +115,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     let mut rows = Vec::new();
     for arch in Arch::ALL {
         let Some(kernels) = options.kernels(arch) else { continue };
-        setup::emulator(arch.name(), arch.target())?;
+        setup::emulator(arch)?;
         let programs = Programs::build(arch)?;
         for query in kernels {
             let kernel = Kernel::get(query, arch, options.update)?;

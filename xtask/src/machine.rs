@@ -101,6 +101,29 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     run(&mut apt(install, packages)?)
 }
 
+/// Downloads a Debian package and unpacks it into a directory: nothing is installed.
+pub(crate) fn apt_unpack(package: &str, into: &Path) -> Result<()> {
+    if program("apt-get").is_none() {
+        bail!("there is no apt-get on this machine to download {package}");
+    }
+    let download = || {
+        let mut apt = Command::new("apt-get");
+        apt.args(["-qq", "download", package]).current_dir(into).stderr(Stdio::null());
+        apt
+    };
+    if !download().status().is_ok_and(|status| status.success()) {
+        run(&mut apt(&["update"], &[])?)?;
+        run(download().stderr(Stdio::inherit()))?;
+    }
+    for entry in fs::read_dir(into).with_context(|| format!("cannot read {}", into.display()))? {
+        let path = entry.with_context(|| format!("cannot read {}", into.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(into))?;
+        }
+    }
+    Ok(())
+}
+
 fn apt(action: &[&str], packages: &[&str]) -> Result<Command> {
     let mut command = as_root("env")?;
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "--no-install-recommends"]);

@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod arch;
 mod bench;
 mod ci;
 mod executable;
+mod image;
 mod kernel_test;
 mod kube;
 mod machine;
@@ -69,6 +71,14 @@ const TASKS: &[Task] = &[
                 kubeconfig, as many as are wanted; `cluster up`, as root, a cluster of one node in namespaces\n\
                 of its own. `image NAME:TAG DIR COMMAND... >ARCHIVE` makes an image that `cluster load` takes",
         run: kube::task,
+    },
+    Task {
+        name: "image",
+        arguments: "[--arch=amd64|arm64] [--tag=NAME:TAG] [--output=ARCHIVE]",
+        about: "The agent alone, linked statically, as a container image with its bill of materials: an OCI archive\n\
+                that `kube cluster load`, `docker load` and `skopeo copy` take. By Docker where one answers, else by\n\
+                buildah. The same commit and compilers give the same digest, which is printed",
+        run: image::task,
     },
     Task {
         name: "bench",

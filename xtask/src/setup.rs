@@ -6,6 +6,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
+use crate::arch::Arch;
 use crate::machine;
 use crate::toolchain::{self, DEBIAN_LLVM, DEBIAN_PACKAGES, NIGHTLY, Route, Toolchain};
 
@@ -14,6 +15,9 @@ const CARGO_DENY: &str = "0.20.2";
 
 /// What the tests run, and the Debian package it comes from.
 const TEST_TOOLS: &[(&str, &str)] = &[("ip", "iproute2")];
+
+/// What tests run that take longer, and the Debian package it comes from.
+const CI_TOOLS: &[(&str, &str)] = &[("buildah", "buildah")];
 
 /// The least program there is: shows that a linker reads this compiler's bitcode. It does without `core`,
 /// which the rustup route would first have to build.
@@ -43,8 +47,10 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
         }
     }
     compilers(&routes)?;
-    test_tools();
+    test_tools(TEST_TOOLS);
     if ci {
+        test_tools(CI_TOOLS);
+        promtool();
         kernel_clippy();
         cargo_deny()?;
     }
@@ -157,8 +163,8 @@ fn verified(toolchain: &Toolchain) -> Result<()> {
 }
 
 /// A missing tool costs some tests, which then say so; it is no reason to stop.
-fn test_tools() {
-    for (tool, package) in TEST_TOOLS {
+fn test_tools(tools: &[(&str, &str)]) {
+    for (tool, package) in tools {
         if machine::program(tool).is_some() {
             continue;
         }
@@ -169,35 +175,71 @@ fn test_tools() {
     }
 }
 
-/// What boots other kernels on this architecture, Debian's name for it, and builds for it.
-pub(crate) fn emulator(arch: &str, target: &str) -> Result<()> {
-    let mut needed = vec![("depmod", "kmod"), ("xz", "xz-utils")];
-    needed.push(match arch {
-        "arm64" => ("qemu-system-aarch64", "qemu-system-arm"),
-        _ => ("qemu-system-x86_64", "qemu-system-x86"),
-    });
-    if arch == "arm64" && env::consts::ARCH != "aarch64" {
-        needed.push(("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"));
+/// Prometheus's `promtool` out of Debian's package, which installed would run a server, on the agent's own port.
+fn promtool() {
+    let taken = || -> Result<()> {
+        let root = machine::tool_root("promtool")?;
+        if machine::program("promtool").is_some() || root.join("promtool").is_file() {
+            return Ok(());
+        }
+        say("`promtool` is missing, some tests need it: taking it out of the package prometheus");
+        let partial = root.with_extension("partial");
+        fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
+        machine::apt_unpack("prometheus", &partial)?;
+        fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+        fs::rename(partial.join("usr/bin/promtool"), root.join("promtool")).context("it is not in there")?;
+        fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))
+    };
+    if let Err(error) = taken() {
+        say(&format!("there is no promtool, those tests will be skipped: {error:#}"));
     }
-    let mut packages: Vec<&str> = needed
-        .iter()
-        .filter(|(tool, _)| machine::program(tool).is_none())
-        .map(|(_, package)| *package)
-        .collect();
-    if packages.contains(&"gcc-aarch64-linux-gnu") {
-        packages.push("libc6-dev-arm64-cross");
+}
+
+/// What boots other kernels on this architecture, and builds for it.
+pub(crate) fn emulator(arch: Arch) -> Result<()> {
+    packages(&[
+        ("depmod", "kmod"),
+        ("xz", "xz-utils"),
+        match arch {
+            Arch::Arm64 => ("qemu-system-aarch64", "qemu-system-arm"),
+            Arch::Amd64 => ("qemu-system-x86_64", "qemu-system-x86"),
+        },
+    ])?;
+    target(arch, "gnu")
+}
+
+/// What builds for this architecture, with this C library: `gnu` or `musl`. C is compiled, too, by GNU's headers.
+pub(crate) fn target(arch: Arch, library: &str) -> Result<()> {
+    let compiler = format!("{}gcc", arch.tools());
+    if machine::program(&compiler).is_none() {
+        let (package, headers) = match arch.tools() {
+            "" => ("gcc".to_owned(), "libc6-dev".to_owned()),
+            tools => (
+                format!("gcc-{}", tools.trim_end_matches('-').replace('_', "-")),
+                format!("libc6-dev-{}-cross", arch.name()),
+            ),
+        };
+        packages(&[(&compiler, &package), (&compiler, &headers)])?;
     }
-    if !packages.is_empty() {
-        say(&format!("other kernels need {}: installing", packages.join(", ")));
-        machine::apt_install(&packages)?;
-    }
-    let library =
-        machine::output(Command::new("rustc").args(["--print", "target-libdir", "--target", target]))?;
-    if !Path::new(library.trim()).is_dir() {
+    let target = arch.target(library);
+    let installed =
+        machine::output(Command::new("rustc").args(["--print", "target-libdir", "--target", &target]))?;
+    if !Path::new(installed.trim()).is_dir() {
         say(&format!("Rust's library for {target} is missing: installing it"));
-        machine::run(Command::new("rustup").args(["target", "add", target]))?;
+        machine::run(Command::new("rustup").args(["target", "add", &target]))?;
     }
     Ok(())
+}
+
+/// Installs the packages of those tools that are missing.
+pub(crate) fn packages(tools: &[(&str, &str)]) -> Result<()> {
+    let missing = tools.iter().filter(|(tool, _)| machine::program(tool).is_none());
+    let missing: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    say(&format!("{} missing: installing", missing.join(", ")));
+    machine::apt_install(&missing)
 }
 
 /// The nightly's clippy, for the kernel programs. Without it they are not linted, and `ci` says so.

@@ -188,6 +188,8 @@ impl Toolchain {
         // BTF is made from the debug information.
         let mut flags = vec!["-C".into(), linker];
         flags.extend(["-C", "debuginfo=2", "-C", "link-arg=--btf"].map(OsString::from));
+        // So that an object does not tell where it was built.
+        flags.extend(remapped());
         flags
     }
 }
@@ -273,6 +275,26 @@ fn output(command: &mut Command) -> Option<String> {
 /// Where pinned tools are kept.
 pub(crate) fn cache() -> Result<PathBuf, String> {
     Ok(directory("XDG_CACHE_HOME", ".cache")?.join("tapio"))
+}
+
+/// Flags that leave the places of sources out of what is compiled: the workspace's, of which `cargo` runs a package,
+/// and the libraries'.
+pub(crate) fn remapped() -> Vec<OsString> {
+    let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let workspace = package.as_deref().and_then(Path::parent).map(Path::to_owned);
+    let cargo = directory("CARGO_HOME", ".cargo").ok();
+    let rustup = directory("RUSTUP_HOME", ".rustup").ok();
+    let named = [(workspace, "/tapio"), (cargo, "/cargo"), (rustup, "/rustup")];
+    named.into_iter().filter_map(|(directory, name)| Some(remap(&directory?, name))).collect()
+}
+
+/// The flag that gives a directory another name in what is compiled.
+pub(crate) fn remap(directory: &Path, name: &str) -> OsString {
+    let mut flag = OsString::from("--remap-path-prefix=");
+    flag.push(directory);
+    flag.push("=");
+    flag.push(name);
+    flag
 }
 
 /// A directory named by a variable, or by its place in the home directory.

@@ -83,7 +83,12 @@ async fn it_tells_what_there_is() {
         ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("observer network is starting\n"),
         "{ready}"
     );
-    let metrics = server.get("/metrics").await;
+    let classic = server.get("/metrics").await;
+    let kind = "content-type: text/plain; version=0.0.4; charset=utf-8\r\n";
+    assert!(classic.contains(kind) && classic.ends_with("\r\n\r\n"), "{classic}");
+    let asked = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                 accept: application/openmetrics-text;version=1.0.0;q=0.75,text/plain;q=0.5\r\n\r\n";
+    let metrics = server.say(asked).await;
     let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
     assert!(metrics.contains(kind) && metrics.ends_with("# EOF\n"), "{metrics}");
     let status = server.get("/status").await;

@@ -18,7 +18,7 @@ use crate::{
     kernel::Loaded,
     learned::Learned,
     metrics::Metrics,
-    sink::{Sinks, stdout::Pulse},
+    sink::{self, Sinks, stdout::Pulse},
 };
 
 /// What the tasks share.
@@ -165,6 +165,9 @@ impl Shared {
         kubernetes: Option<Arc<Health>>,
         keeper: Keeper,
     ) -> Self {
+        let observers: Vec<_> = observed.iter().map(|observed| observed.name).collect();
+        let names: Vec<_> = sinks.status().iter().map(|status| status.sink).collect();
+        metrics.begin(&observers, &names, kubernetes.is_some());
         Self { started: Instant::now(), node: config.node(), observed, metrics, sinks, kubernetes, keeper }
     }
 
@@ -229,8 +232,15 @@ impl Shared {
         json!({ "programs": observers, "sinks": self.sinks.status() })
     }
 
-    /// Brings what the kernel counts into the metrics.
+    /// Brings what the kernel counts, and how all is, into the metrics.
     fn collect(&self) {
+        for status in self.sinks.status() {
+            let current = status.state.label();
+            self.metrics.sink(status.sink, &sink::State::LABELS, current, status.ledger.queued);
+        }
+        if let Some(health) = &self.kubernetes {
+            self.metrics.kubernetes_state(&Health::LABELS, health.label());
+        }
         for observed in &self.observed {
             self.metrics.readings(observed.name, &observed.total());
             self.metrics.observer_state(observed.name, &State::LABELS, observed.state().label());

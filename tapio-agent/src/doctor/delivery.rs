@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use super::report::Line;
+use super::{pod::Pod, report::Line};
 use crate::{
     admin::Admin,
     config::{Config, Output},
@@ -12,7 +12,7 @@ use crate::{
 /// How long a gateway may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-pub(super) fn examine(config: &Config) -> Vec<Line> {
+pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
     let mut lines = Vec::new();
     match config.output(io::IsTerminal::is_terminal(&io::stdout())) {
         Output::Pretty => lines.push(Line::ok("standard output", "a form for people")),
@@ -28,7 +28,7 @@ pub(super) fn examine(config: &Config) -> Vec<Line> {
         ));
     }
     lines.push(listen(config));
-    lines.push(state(config.state_dir.as_path()));
+    lines.push(state(config.state_dir.as_path(), pod));
     lines
 }
 
@@ -81,7 +81,7 @@ fn listen(config: &Config) -> Line {
 }
 
 /// Nothing stays behind: an absent directory is not made.
-fn state(directory: &Path) -> Line {
+fn state(directory: &Path, pod: Pod) -> Line {
     const NAME: &str = "state directory";
     let present = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
     let shown = directory.display();
@@ -91,7 +91,10 @@ fn state(directory: &Path) -> Line {
         Err(error) => Line::degraded(
             NAME,
             format!("{shown} is not writable ({error}): nothing outlives the agent"),
-            "make it writable, or give another one with --state-dir=DIR (key `state_dir`)",
+            pod.or_writable(
+                "make it writable, or give another one with --state-dir=DIR (key `state_dir`)",
+                directory,
+            ),
         ),
     }
 }
@@ -110,11 +113,16 @@ mod tests {
     #[test]
     fn a_state_directory_of_each_sort_and_nothing_left_in_it() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(state(dir.path()).found.ends_with("is writable"));
-        let line = state(&dir.path().join("a/b"));
+        assert!(state(dir.path(), Pod(false)).found.ends_with("is writable"));
+        let line = state(&dir.path().join("a/b"), Pod(false));
         assert!(line.found.ends_with("can be made") && line.state == State::Ok, "{line:?}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert!(matches!(state(Path::new("/proc/tapio")).state, State::Degraded { .. }));
+        assert!(matches!(state(Path::new("/proc/tapio"), Pod(false)).state, State::Degraded { .. }));
+        let State::Degraded { remedy } = state(Path::new("/proc/tapio"), Pod(true)).state else { panic!() };
+        assert!(
+            remedy.contains("DirectoryOrCreate") && remedy.contains("mountPath: /proc/tapio"),
+            "{remedy}"
+        );
     }
 
     #[test]

@@ -2,29 +2,35 @@
 
 use std::{fs, path::Path};
 
-use super::report::Line;
+use super::{pod::Pod, report::Line};
 
 use crate::{config::Config, enrich::cgroups::Cgroups, kernel};
 
 /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the host's own pid namespace has the same number everywhere.
 const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-pub(super) fn examine(config: &Config) -> Vec<Line> {
+/// Where a pod finds the host's processes, in the manifests.
+const PROC: &str = "/host/proc";
+
+pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
     let root = config.cgroup_root.as_path();
     let proc_root = config.proc_root.as_path();
     let cgroups = Cgroups::new(root, proc_root);
-    vec![control_groups(root, cgroups.mount()), processes(proc_root), ports(proc_root)]
+    vec![control_groups(root, cgroups.mount(), pod), processes(proc_root, pod), ports(proc_root, pod)]
 }
 
 /// The hierarchy of version 2 at `mount`, if there is one at or under `root`.
-fn control_groups(root: &Path, mount: Option<&Path>) -> Line {
+fn control_groups(root: &Path, mount: Option<&Path>, pod: Pod) -> Line {
     const NAME: &str = "control groups";
+    const HOST: &str = "/sys/fs/cgroup";
+    let other = "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`";
+    let remedy = pod.or_mount(other, HOST, root);
     match mount {
         // The root of the hierarchy has no such file, and every other group has.
         Some(mount) if mount.join("cgroup.events").exists() => Line::degraded(
             NAME,
             format!("{} is a part of the hierarchy: containers outside it are not named", mount.display()),
-            "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`",
+            remedy,
         ),
         Some(mount) if mount == root => {
             Line::ok(NAME, format!("version 2 at {}: containers, pods and units are named", mount.display()))
@@ -45,11 +51,7 @@ fn control_groups(root: &Path, mount: Option<&Path>) -> Line {
             ),
             "mount a cgroup2 hierarchy, as systemd.unified_cgroup_hierarchy=1 on the kernel command line does",
         ),
-        None => Line::degraded(
-            NAME,
-            format!("none at {}: only processes are named", root.display()),
-            "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`",
-        ),
+        None => Line::degraded(NAME, format!("none at {}: only processes are named", root.display()), remedy),
     }
 }
 
@@ -59,7 +61,7 @@ fn has_groups(root: &Path) -> bool {
     entries.flatten().any(|entry| entry.path().join("cgroup.procs").exists())
 }
 
-fn processes(root: &Path) -> Line {
+fn processes(root: &Path, pod: Pod) -> Line {
     const NAME: &str = "processes";
     let own = rustix::fs::stat("/proc/self/ns/pid").map(|namespace| namespace.st_ino);
     let seen = fs::read_dir(root).map(|entries| {
@@ -69,27 +71,35 @@ fn processes(root: &Path) -> Line {
         Ok(0) | Err(_) => Line::degraded(
             NAME,
             format!("none at {}: units and version 1 containers are not named", root.display()),
-            "mount the host's /proc, and give its place as `proc_root`",
+            of_host(pod, "mount the host's /proc, and give its place as `proc_root`"),
         ),
         Ok(seen) if root == Path::new("/proc") && own.is_ok_and(|own| own != HOST_PID_NAMESPACE) => {
             Line::degraded(
                 NAME,
                 format!("{seen}, those of this pid namespace only: those of the host are not looked up"),
-                "set hostPID: true, or mount the host's /proc and give its place as `proc_root`",
+                of_host(
+                    pod,
+                    "set hostPID: true, or mount the host's /proc and give its place as `proc_root`",
+                ),
             )
         }
         Ok(seen) => Line::ok(NAME, format!("{seen} at {}", root.display())),
     }
 }
 
+fn of_host(pod: Pod, other: &str) -> String {
+    let remedy = pod.or_mount(other, "/proc", Path::new(PROC));
+    if pod.is() { format!("{remedy}, and set `proc_root: {PROC}`") } else { remedy }
+}
+
 /// Ports that already listen are read by the agent when it starts.
-fn ports(root: &Path) -> Line {
+fn ports(root: &Path, pod: Pod) -> Line {
     const NAME: &str = "listening ports";
     match kernel::listening(root) {
         Err(why) => Line::degraded(
             NAME,
             format!("{why}: connections to those older than the agent may be taken for outbound ones"),
-            "mount the host's /proc, and give its place as `proc_root`",
+            of_host(pod, "mount the host's /proc, and give its place as `proc_root`"),
         ),
         Ok(found) => match found.problem() {
             Some(problem) if found.may_trace => Line::degraded(
@@ -115,7 +125,7 @@ mod tests {
         let root = dir.path();
         let examine = || {
             let cgroups = Cgroups::new(root, Path::new("/proc"));
-            control_groups(root, cgroups.mount())
+            control_groups(root, cgroups.mount(), Pod(false))
         };
         let line = examine();
         assert!(line.found.starts_with("none at") && line.state != State::Ok, "{line:?}");
@@ -136,12 +146,27 @@ mod tests {
     fn a_wrong_proc_root_is_said() {
         let dir = tempfile::tempdir().unwrap();
         for line in [
-            processes(dir.path()),
-            ports(dir.path()),
-            processes(Path::new("/nowhere")),
-            ports(Path::new("/nowhere")),
+            processes(dir.path(), Pod(false)),
+            ports(dir.path(), Pod(false)),
+            processes(Path::new("/nowhere"), Pod(false)),
+            ports(Path::new("/nowhere"), Pod(false)),
         ] {
             assert!(matches!(line.state, State::Degraded { .. }), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn in_a_pod_the_mounts_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = [
+            control_groups(dir.path(), None, Pod(true)),
+            processes(dir.path(), Pod(true)),
+            ports(dir.path(), Pod(true)),
+        ];
+        for (line, host) in lines.iter().zip(["/sys/fs/cgroup", "/proc", "/proc"]) {
+            let State::Degraded { remedy } = &line.state else { panic!("{line:?}") };
+            assert!(remedy.contains(&format!("hostPath: {{path: {host}}}")), "{remedy}");
+            assert_eq!(remedy.contains("proc_root: /host/proc"), host == "/proc", "{remedy}");
         }
     }
 }

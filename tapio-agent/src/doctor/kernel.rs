@@ -2,15 +2,17 @@
 
 use std::{fs, path::Path};
 
-use super::report::Line;
+use super::{pod::Pod, report::Line};
 use crate::kernel::version;
 
 /// The oldest kernel with all that the programs use: ring buffers (5.8), CAP_BPF (5.8), typed tracepoints with BTF of
 /// its own. What is older was never tried.
 const OLDEST: [u32; 2] = [5, 10];
+/// Where the host's kernel shows its types.
+const DIRECTORY: &str = "/sys/kernel/btf";
 
-pub(super) fn examine(types: &Path) -> Vec<Line> {
-    let mut lines = vec![release(), btf(types)];
+pub(super) fn examine(types: &Path, pod: Pod) -> Vec<Line> {
+    let mut lines = vec![release(), btf(types, pod)];
     lines.extend(lockdown(fs::read_to_string("/sys/kernel/security/lockdown").ok().as_deref()));
     lines.extend(unprivileged(sysctl("kernel/unprivileged_bpf_disabled").as_deref()));
     lines.extend(paranoid(sysctl("kernel/perf_event_paranoid").as_deref()));
@@ -31,14 +33,18 @@ fn release() -> Line {
     }
 }
 
-fn btf(types: &Path) -> Line {
+fn btf(types: &Path, pod: Pod) -> Line {
     match fs::metadata(types).and_then(|metadata| fs::File::open(types).map(|_| metadata)) {
         Ok(metadata) => Line::ok("types (BTF)", format!("{}, {} KiB", types.display(), metadata.len() >> 10)),
         Err(error) => Line::failed(
             "types (BTF)",
             format!("{} cannot be read ({error}): only files can be observed", types.display()),
-            "run a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount the host's \
-             /sys/kernel/btf read-only",
+            pod.or_mount(
+                "run a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount the host's \
+                 /sys/kernel/btf read-only",
+                DIRECTORY,
+                Path::new(DIRECTORY),
+            ),
         ),
     }
 }
@@ -100,6 +106,6 @@ mod tests {
         assert_eq!(found(locked), Some(("integrity".to_owned(), State::Ok)));
         assert_eq!(found(None), None);
         assert!(matches!(jit(Some("0")).unwrap().state, State::Degraded { .. }));
-        assert!(matches!(btf("/nowhere".as_ref()).state, State::Failed { .. }));
+        assert!(matches!(btf("/nowhere".as_ref(), Pod(false)).state, State::Failed { .. }));
     }
 }

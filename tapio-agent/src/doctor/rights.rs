@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs};
 
 use caps::{CapSet, Capability};
 
-use super::report::Line;
+use super::{pod::Pod, report::Line};
 use crate::kernel::memlock_limit;
 
 /// The rights of this process.
@@ -15,6 +15,11 @@ pub(super) struct Rights {
     confined: bool,
     /// A seccomp filter is on.
     filtered: bool,
+    /// The profile of AppArmor that is enforced.
+    profile: Option<String>,
+    /// Capabilities that root would have here.
+    bounding: HashSet<Capability>,
+    pod: Pod,
     /// Maps count against a limit.
     limited: bool,
 }
@@ -37,11 +42,16 @@ enum Without {
 }
 
 impl Rights {
-    pub(super) fn read() -> Self {
+    pub(super) fn read(pod: Pod) -> Self {
+        let bounding = caps::read(None, CapSet::Bounding).unwrap_or_default();
         let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
         let confined = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_whole(&map));
         let filtered = fs::read_to_string("/proc/self/status").is_ok_and(|status| has_filter(&status));
-        Self { effective, confined, filtered, limited: memlock_limit().is_some() }
+        // Where several security modules run, the first file is another's.
+        let labels = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
+        let profile = labels.iter().find_map(|file| fs::read_to_string(file).ok());
+        let profile = profile.and_then(|label| enforced(&label));
+        Self { effective, confined, filtered, profile, bounding, limited: memlock_limit().is_some(), pod }
     }
 
     pub(super) fn lines(&self) -> Vec<Line> {
@@ -57,6 +67,11 @@ impl Rights {
         if self.filtered {
             lines.push(Line::note("seccomp", "a filter is on: it has to allow bpf(2)"));
         }
+        if let Some(profile) = &self.profile {
+            let found =
+                format!("the profile {profile} is enforced: it has to allow capability bpf and perfmon");
+            lines.push(Line::note("AppArmor", found));
+        }
         lines
     }
 
@@ -69,10 +84,35 @@ impl Rights {
             "run in the host's user namespace".to_owned()
         } else if self.limited && !self.has(Capability::CAP_SYS_RESOURCE) {
             "run as root, or with CAP_SYS_RESOURCE, or raise RLIMIT_MEMLOCK".to_owned()
-        } else if self.filtered {
-            "let the seccomp profile allow bpf(2); if it does, report this line".to_owned()
         } else {
-            "report this line, with the kernel's release".to_owned()
+            self.remedy_of_refusal()
+        }
+    }
+
+    /// It holds what it takes and is refused all the same: by what stands before the kernel's own checks.
+    fn remedy_of_refusal(&self) -> String {
+        let seccomp = "let the seccomp profile allow bpf(2) and perf_event_open(2)";
+        let apparmor =
+            |profile: &str| format!("let the AppArmor profile {profile} allow capability bpf and perfmon");
+        let (seccomp, apparmor) = match self.pod.is() {
+            false => (seccomp.to_owned(), self.profile.as_deref().map(apparmor)),
+            true => (
+                format!("{seccomp} (in a pod: securityContext.seccompProfile: {{type: Unconfined}} does)"),
+                self.profile.as_deref().map(|profile| {
+                    format!(
+                        "{} (in a pod: securityContext.appArmorProfile: {{type: Unconfined}} does)",
+                        apparmor(profile)
+                    )
+                }),
+            ),
+        };
+        match (self.filtered, apparmor) {
+            (true, None) => format!("{seccomp}; if it does, report this line"),
+            (false, Some(apparmor)) => format!("{apparmor}; if it does, report this line"),
+            (true, Some(apparmor)) => {
+                format!("{apparmor}, if the kernel's log has apparmor=\"DENIED\" for it; else {seccomp}")
+            }
+            (false, None) => "report this line, with the kernel's release".to_owned(),
         }
     }
 
@@ -121,6 +161,9 @@ impl Rights {
     fn line(&self, right: &Right) -> Line {
         let name = right.capability.to_string();
         let add = |name: &str| {
+            if self.pod.is() && self.bounding.contains(&right.capability) {
+                return "set runAsUser: 0: a capability that the pod adds is root's alone".to_owned();
+            }
             let short = name.strip_prefix("CAP_").unwrap_or(name);
             format!("run as root, or with {name} (in a pod: capabilities.add: [{short}])")
         };
@@ -155,13 +198,26 @@ fn has_filter(status: &str) -> bool {
     status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
 }
 
+/// `cri-containerd.apparmor.d (enforce)`: the profile's name. Other modes, and other modules' labels, forbid nothing.
+fn enforced(label: &str) -> Option<String> {
+    label.trim_end_matches(['\n', '\0']).strip_suffix(" (enforce)").map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::report::State, *};
 
     fn with(effective: &[Capability]) -> Rights {
         let effective = effective.iter().copied().collect();
-        Rights { effective, confined: false, filtered: false, limited: false }
+        Rights {
+            effective,
+            confined: false,
+            filtered: false,
+            profile: None,
+            bounding: HashSet::new(),
+            limited: false,
+            pod: Pod(false),
+        }
     }
 
     fn bad(rights: &Rights) -> Vec<String> {
@@ -196,5 +252,40 @@ mod tests {
     fn seccomp_is_seen() {
         assert!(has_filter("Name:\ttapio\nSeccomp:\t2\nSeccomp_filters:\t1\n"));
         assert!(!has_filter("Seccomp:\t0\nSeccomp_filters:\t0\n"));
+    }
+
+    #[test]
+    fn who_refuses_what_is_allowed_is_told_apart() {
+        let allowed = || with(&[Capability::CAP_BPF, Capability::CAP_PERFMON]);
+        assert!(allowed().remedy().starts_with("report this line"));
+        let seccomp = Rights { filtered: true, ..allowed() }.remedy();
+        assert!(seccomp.contains("seccomp") && !seccomp.contains("AppArmor"), "{seccomp}");
+        let profile = || enforced("cri-containerd.apparmor.d (enforce)\n");
+        let apparmor = Rights { profile: profile(), ..allowed() };
+        let remedy = apparmor.remedy();
+        assert!(remedy.contains("AppArmor profile cri-containerd.apparmor.d") && !remedy.contains("seccomp"));
+        assert!(apparmor.lines().iter().any(|line| line.name == "AppArmor" && line.state == State::Note));
+        let both = Rights { profile: profile(), filtered: true, pod: Pod(true), ..allowed() }.remedy();
+        assert!(both.contains("DENIED") && both.contains("seccompProfile: {type: Unconfined}"), "{both}");
+        for label in ["unconfined\n", "docker-default (complain)\n", "system_u:system_r:container_t:s0"] {
+            assert_eq!(enforced(label), None);
+        }
+    }
+
+    #[test]
+    fn in_a_pod_of_another_user_root_is_the_remedy() {
+        let bounding = HashSet::from([Capability::CAP_BPF]);
+        let rights = Rights { bounding, pod: Pod(true), ..with(&[]) };
+        let remedy = |name: &str| match rights
+            .lines()
+            .into_iter()
+            .find(|line| line.name == name)
+            .map(|line| line.state)
+        {
+            Some(State::Failed { remedy }) => remedy,
+            other => panic!("{other:?}"),
+        };
+        assert!(remedy("CAP_BPF").contains("runAsUser: 0"));
+        assert!(remedy("CAP_PERFMON").contains("capabilities.add: [PERFMON]"));
     }
 }

@@ -4,6 +4,7 @@
 //! is known.
 
 mod access;
+mod check;
 mod health;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -14,7 +15,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub use access::Access;
+pub use access::{Access, in_pod};
+pub use check::{Check, RIGHTS, Right, check};
 pub use health::{Fault, Health};
 
 use super::{

@@ -4,6 +4,7 @@
 
 mod chart;
 mod cluster;
+mod doctor;
 mod manifests;
 mod peers;
 mod pods;

@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::image::{self, Programs};
 use super::kernel::Kernel;
-use super::{Arch, Boot, cache};
+use super::{Boot, cache};
+use crate::arch::Arch;
 use crate::machine;
 use crate::tally::{Reader, Tally};
 

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use cpio::newc::{self, Builder};
 
+use super::cache;
 use super::packages::Packages;
-use super::{Arch, cache};
-use crate::executable;
+use crate::{arch::Arch, executable};
 
 /// Packages with what the tests call.
 const TOOLS: &[&str] = &["busybox-static", "iproute2", "util-linux"];
@@ -39,13 +39,13 @@ pub(super) struct Programs {
 
 impl Programs {
     pub(super) fn build(arch: Arch) -> Result<Self> {
-        let target = arch.target();
+        let target = arch.target("gnu");
         let mut arguments =
             vec!["test", "--package", "tapio-agent", "--test", "kernel", "--profile", "guest"];
         let flags = format!("target.{target}.rustflags=['-C','target-feature=+crt-static']");
-        let linker = format!("target.{target}.linker='aarch64-linux-gnu-gcc'");
-        arguments.extend(["--target", target, "--config", &flags]);
-        if arch == Arch::Arm64 && std::env::consts::ARCH != "aarch64" {
+        let linker = format!("target.{target}.linker='{}gcc'", arch.tools());
+        arguments.extend(["--target", &target, "--config", &flags]);
+        if !arch.tools().is_empty() {
             arguments.extend(["--config", &linker]);
         }
         let built = executable::build(&arguments)?;

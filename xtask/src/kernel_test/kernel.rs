@@ -6,8 +6,9 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::cache;
 use super::packages::{Packages, remove};
-use super::{Arch, cache};
+use crate::arch::Arch;
 
 /// Names the newest kernel there is.
 pub(super) const NEWEST: &str = "newest";

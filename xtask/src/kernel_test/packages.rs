@@ -7,7 +7,8 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Arch, cache};
+use super::cache;
+use crate::arch::Arch;
 use crate::machine;
 
 /// Names the repository where this machine has none of Debian's: the URI that ends with `/debian`.

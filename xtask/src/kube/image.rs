@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use crate::machine;
+use crate::{arch::Arch, machine};
 
 /// Writes an image whose root is a directory and that runs a command.
 pub(super) fn write(name: &str, root: &Path, command: &[&str], out: &mut impl Write) -> Result<()> {
@@ -24,13 +24,8 @@ fn write_in(directory: &Path, name: &str, root: &Path, command: &[&str], out: &m
     machine::run(tar().arg("-f").arg(&layer).arg("-C").arg(root).arg("."))?;
     let sum = machine::output(Command::new("sha256sum").arg(&layer))?;
     let digest = sum.split(' ').next().unwrap_or_default();
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => bail!("there is no image for {other}"),
-    };
     let config = json!({
-        "architecture": architecture, "os": "linux",
+        "architecture": Arch::native()?.name(), "os": "linux",
         "config": { "Cmd": command, "Env": ["PATH=/usr/bin:/bin"] },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
     });

@@ -33,6 +33,12 @@ pub enum Access {
     Kubeconfig(Vec<PathBuf>),
 }
 
+/// Whether this is a pod.
+#[must_use]
+pub fn in_pod() -> bool {
+    std::env::var_os(IN_CLUSTER).is_some_and(|value| !value.is_empty())
+}
+
 impl Access {
     /// The way that the environment shows, if there is one and it is wanted.
     ///

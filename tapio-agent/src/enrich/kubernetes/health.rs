@@ -60,17 +60,34 @@ impl Health {
         Err(format!("kubernetes: the pods of this node are not known yet{why}"))
     }
 
+    /// How it can be, in a word.
+    pub const LABELS: [&str; 4] = ["starting", "running", "failed", "degraded"];
+
+    /// The one of [`Self::LABELS`] that it is.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        self.label_of(&self.parts())
+    }
+
+    fn label_of(&self, parts: &Parts) -> &'static str {
+        match (parts.watch.is_some(), self.synced.load(Ordering::Acquire)) {
+            (false, false) => "starting",
+            (false, true) => "running",
+            (true, false) => "failed",
+            (true, true) => "degraded",
+        }
+    }
+
     /// For `/status`.
     #[must_use]
     pub fn status(&self) -> Value {
-        let synced = self.synced.load(Ordering::Acquire);
         let parts = self.parts();
-        let state = match (&parts.watch, synced) {
-            (None, false) => "starting".to_owned(),
-            (None, true) => "running".to_owned(),
-            (Some((why, since)), false) => format!("failed({why}; for {} s)", since.elapsed().as_secs()),
-            (Some((why, since)), true) => {
-                format!("degraded(pods are not followed: {why}; for {} s)", since.elapsed().as_secs())
+        let label = self.label_of(&parts);
+        let state = match &parts.watch {
+            None => label.to_owned(),
+            Some((why, since)) => {
+                let lost = if label == "degraded" { "pods are not followed: " } else { "" };
+                format!("{label}({lost}{why}; for {} s)", since.elapsed().as_secs())
             }
         };
         let troubles: Vec<_> = parts

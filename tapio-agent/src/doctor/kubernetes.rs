@@ -1,0 +1,174 @@
+//! The Kubernetes API: whether it is found, lets the agent in, and tells what names take. Outside of a cluster there is
+//! nothing to say.
+
+use super::{pod::Pod, report::Line};
+use crate::{
+    config::{Config, Kubernetes as Mode},
+    enrich::kubernetes::{self, Access, Check, Fault, Right},
+};
+
+const API: &str = "API server";
+/// What it takes away that nothing is known of pods.
+const LOST: &str = "nothing is named by its pod, owner or service";
+
+pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
+    match (Access::find(config.kubernetes), config.kubernetes) {
+        (Ok(Some(access)), _) => asked(&access, config, pod),
+        (Ok(None), Mode::Off) if pod.is() => {
+            vec![Line::note(API, format!("off: {LOST}"))]
+        }
+        (Ok(None), _) if pod.is() => vec![Line::degraded(
+            API,
+            format!("not asked, since this pod has no token: {LOST}"),
+            "set automountServiceAccountToken: true in the pod or in its service account",
+        )],
+        // There is no cluster to miss.
+        (Ok(None), _) => Vec::new(),
+        (Err(error), _) => vec![Line::failed(
+            API,
+            format!("the agent does not start: {error}"),
+            "what the line says, or --kubernetes=auto, which does without",
+        )],
+    }
+}
+
+/// By a way that was found.
+fn asked(access: &Access, config: &Config, pod: Pod) -> Vec<Line> {
+    let node = config.node();
+    let checked = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fault { why: error.to_string(), code: None })
+        .and_then(|runtime| runtime.block_on(kubernetes::check(access, &node)));
+    match checked {
+        Ok(check) => told(access, &check, config, pod),
+        Err(fault) => vec![refused(access, &fault)],
+    }
+}
+
+fn refused(access: &Access, fault: &Fault) -> Line {
+    let found = format!("{fault} (by {}): {LOST}", access.place());
+    let remedy = match (fault.code, access) {
+        (Some(401), Access::InCluster) => {
+            "delete the pod, so that it gets a new token; if that does not help, the API server's keys have changed"
+        }
+        (Some(401), Access::Kubeconfig(_)) => {
+            "put a token of this cluster into the file that KUBECONFIG names"
+        }
+        _ => {
+            "start the API server, or let the pod reach it: look at NetworkPolicies, and at the address that is named"
+        }
+    };
+    Line::failed(API, found, remedy)
+}
+
+fn told(access: &Access, check: &Check, config: &Config, pod: Pod) -> Vec<Line> {
+    let by = access.place();
+    let user = check.user.as_deref().unwrap_or("a user that the server does not tell");
+    let mut lines = vec![Line::ok(API, format!("{} answers {user}, by {by}", check.version))];
+    lines.extend(node(check, config, pod));
+    lines.extend(check.rights.iter().map(|(right, may)| permission(right, may, user)));
+    lines
+}
+
+/// Whether the node is the cluster's. Where that may not be asked, the line of the permission says so.
+fn node(check: &Check, config: &Config, pod: Pod) -> Option<Line> {
+    const NAME: &str = "node";
+    let node = config.node();
+    let remedy = match pod.is() {
+        true => format!("give the container {}", Pod::NODE_NAME),
+        false => {
+            "give the name of its Node object with --node-name, or unset a KUBECONFIG of another cluster"
+                .to_owned()
+        }
+    };
+    match &check.node {
+        Ok(true) => Some(Line::ok(NAME, format!("{node} is one of the cluster"))),
+        Ok(false) if config.node_name.get().is_none() => {
+            let found = format!(
+                "NODE_NAME is not set, and the cluster has no node of this host's name, {node}: {LOST}"
+            );
+            Some(Line::failed(NAME, found, remedy))
+        }
+        Ok(false) => Some(Line::failed(NAME, format!("the cluster has no node {node}: {LOST}"), remedy)),
+        Err(fault) if fault.code == Some(403) => None,
+        Err(fault) => Some(Line::failed(NAME, format!("{fault}: {LOST}"), "try again")),
+    }
+}
+
+fn permission(right: &Right, may: &Result<bool, Fault>, user: &str) -> Line {
+    let Right { verb, resource, gives } = right;
+    let name = format!("may {verb} {resource}");
+    match may {
+        Ok(true) => Line::ok(name, *gives),
+        Ok(false) => Line::failed(
+            name,
+            format!("no; without it: no {gives}"),
+            format!(
+                "bind the ClusterRole `tapio` to {user}; in it: {{apiGroups: [\"\"], resources: [{resource}], \
+                 verbs: [{verb}]}}"
+            ),
+        ),
+        Err(fault) => Line::degraded(
+            name,
+            format!("the server does not tell: {fault}"),
+            "bind the ClusterRole `system:basic-user` to the group system:authenticated, as clusters have it",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::report::State, *};
+    use crate::enrich::kubernetes::RIGHTS;
+
+    fn fault(code: Option<u16>) -> Fault {
+        Fault { why: "the API server says so".to_owned(), code }
+    }
+
+    #[test]
+    fn a_missing_verb_is_named_with_what_it_costs_and_the_rule_that_gives_it() {
+        let user = "system:serviceaccount:tapio:tapio";
+        for right in RIGHTS {
+            let line = permission(right, &Ok(false), user);
+            assert_eq!(line.name, format!("may {} {}", right.verb, right.resource));
+            assert!(line.found.contains(right.gives), "{line:?}");
+            let State::Failed { remedy } = &line.state else { panic!("{line:?}") };
+            assert!(
+                remedy.contains(user) && remedy.contains(&format!("verbs: [{}]", right.verb)),
+                "{remedy}"
+            );
+            assert_eq!(permission(right, &Ok(true), user).state, State::Ok);
+            assert!(matches!(permission(right, &Err(fault(None)), user).state, State::Degraded { .. }));
+        }
+    }
+
+    #[test]
+    fn the_node_is_the_clusters_or_what_would_name_it() {
+        let with = |node| Check { version: String::new(), user: None, node, rights: Vec::new() };
+        let config = Config::default();
+        let line = |found, pod| node(&with(found), &config, Pod(pod));
+        assert_eq!(line(Ok(true), true).unwrap().state, State::Ok);
+        let unset = line(Ok(false), true).unwrap();
+        assert!(unset.found.starts_with("NODE_NAME is not set"), "{unset:?}");
+        assert!(
+            matches!(&unset.state, State::Failed { remedy } if remedy.contains("fieldPath: spec.nodeName"))
+        );
+        assert!(
+            matches!(&line(Ok(false), false).unwrap().state, State::Failed { remedy } if remedy.contains("--node-name"))
+        );
+        assert_eq!(line(Err(fault(Some(403))), true).map(|line| line.name), None, "the permission tells");
+        assert!(line(Err(fault(None)), true).is_some());
+    }
+
+    #[test]
+    fn a_server_that_does_not_let_in_has_its_remedy() {
+        let remedy = |access: &Access, code| match refused(access, &fault(code)).state {
+            State::Failed { remedy } => remedy,
+            other => panic!("{other:?}"),
+        };
+        assert!(remedy(&Access::InCluster, Some(401)).contains("new token"));
+        assert!(remedy(&Access::Kubeconfig(Vec::new()), Some(401)).contains("KUBECONFIG"));
+        assert!(remedy(&Access::InCluster, None).contains("NetworkPolicies"));
+    }
+}

@@ -1,0 +1,66 @@
+//! Whether this is a pod, whose manifest then is the remedy for what is missing.
+
+use std::path::Path;
+
+use crate::enrich::kubernetes::in_pod;
+
+/// Whether this is one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pod(pub(super) bool);
+
+impl Pod {
+    /// What gives the container the node's name.
+    pub(super) const NODE_NAME: &str =
+        "env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]";
+
+    pub(super) fn here() -> Self {
+        Self(in_pod())
+    }
+
+    pub(super) const fn is(self) -> bool {
+        self.0
+    }
+
+    /// The remedy where a directory of the host is missing at a place: the manifest's lines in a pod, else this.
+    pub(super) fn or_mount(self, other: &str, host: &str, at: &Path) -> String {
+        self.or(other, host, at, "", ", readOnly: true")
+    }
+
+    /// The same for one that is written to.
+    pub(super) fn or_writable(self, other: &str, directory: &Path) -> String {
+        self.or(other, "/var/lib/tapio", directory, ", type: DirectoryOrCreate", "")
+    }
+
+    fn or(self, other: &str, host: &str, at: &Path, made: &str, mode: &str) -> String {
+        if !self.0 {
+            return other.to_owned();
+        }
+        let name = host.trim_start_matches('/').replace('/', "-");
+        format!(
+            "give the pod volumes: [{{name: {name}, hostPath: {{path: {host}{made}}}}}] and the container \
+             volumeMounts: [{{name: {name}, mountPath: {}{mode}}}]",
+            at.display()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_pod_the_remedy_is_the_manifest() {
+        let proc = Path::new("/host/proc");
+        assert_eq!(Pod(false).or_mount("mount it", "/proc", proc), "mount it");
+        assert_eq!(
+            Pod(true).or_mount("mount it", "/proc", proc),
+            "give the pod volumes: [{name: proc, hostPath: {path: /proc}}] and the container volumeMounts: \
+             [{name: proc, mountPath: /host/proc, readOnly: true}]"
+        );
+        assert_eq!(
+            Pod(true).or_writable("make it so", Path::new("/var/lib/tapio")),
+            "give the pod volumes: [{name: var-lib-tapio, hostPath: {path: /var/lib/tapio, type: DirectoryOrCreate}}] \
+             and the container volumeMounts: [{name: var-lib-tapio, mountPath: /var/lib/tapio}]"
+        );
+    }
+}

@@ -1,0 +1,279 @@
+//! `cargo xtask image`: the agent as a container image, from a binary that needs nothing else.
+//!
+//! What goes in is the binary and its bill of materials, what says where it comes from is the commit: the same commit,
+//! compilers and builder give the same bytes, in whatever directory. What came out is read back and judged.
+
+mod archive;
+mod builder;
+mod materials;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::archive::Archive;
+use self::builder::Request;
+use crate::arch::Arch;
+use crate::{machine, setup, toolchain};
+
+/// What the image holds, and nothing else.
+const BINARY: &str = "usr/bin/tapio";
+const MATERIALS: &str = "usr/share/doc/tapio/tapio.spdx.json";
+/// What it may be at most, unpacked, in bytes.
+const LIMIT: u64 = 25_000_000;
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    arch: Arch,
+    tag: Option<String>,
+    output: Option<PathBuf>,
+}
+
+/// Where the image comes from.
+struct Commit {
+    /// Its id, with `-dirty` behind it where files differ from it.
+    revision: String,
+    /// Seconds since 1970.
+    time: u64,
+    /// The same, as RFC 3339 has it.
+    date: String,
+}
+
+/// `image [--arch=amd64|arm64] [--tag=NAME:TAG] [--output=ARCHIVE]`
+pub(crate) fn task(arguments: &[String]) -> Result<()> {
+    let Options { arch, tag, output } = Options::parse(arguments)?;
+    setup::task(&[])?;
+    setup::target(arch, "musl")?;
+    let commit = Commit::here()?;
+    let directory = machine::target_directory()?.join("image").join(arch.name());
+    let context = directory.join("context");
+    empty(&context)?;
+
+    let binary = binary(arch)?;
+    fs::copy(&binary, context.join("tapio")).with_context(|| format!("cannot copy {}", binary.display()))?;
+    let materials = materials::of_agent(&arch.target("musl"), &commit.revision, &commit.date)?;
+    fs::write(context.join("tapio.spdx.json"), materials).context("cannot write the bill of materials")?;
+
+    let version = env!("CARGO_PKG_VERSION");
+    let request = Request {
+        arch,
+        tag: tag.unwrap_or_else(|| format!("localhost/tapio:{version}")),
+        labels: labels(version, &commit),
+        time: commit.time,
+        context,
+        scratch: directory.join("scratch"),
+        archive: output.unwrap_or_else(|| directory.join("tapio.tar")),
+    };
+    request.build()?;
+    let image = Archive::read(&request.archive, &request.scratch)?;
+    image.check(&request)?;
+    let Archive { digest, bytes, .. } = image;
+    println!("{} {digest} {bytes} bytes, {}", request.tag, request.archive.display());
+    Ok(())
+}
+
+/// <https://github.com/opencontainers/image-spec/blob/main/annotations.md>
+fn labels(version: &str, commit: &Commit) -> Vec<(&'static str, String)> {
+    vec![
+        ("org.opencontainers.image.title", "tapio".to_owned()),
+        (
+            "org.opencontainers.image.description",
+            "Learns in the kernel what is normal for a node's workloads, and reports what is not".to_owned(),
+        ),
+        ("org.opencontainers.image.version", version.to_owned()),
+        ("org.opencontainers.image.revision", commit.revision.clone()),
+        ("org.opencontainers.image.created", commit.date.clone()),
+        ("org.opencontainers.image.licenses", "Apache-2.0".to_owned()),
+    ]
+}
+
+/// Builds the agent, linked statically by the linker that Rust brings along: no C library of the target is needed.
+fn binary(arch: Arch) -> Result<PathBuf> {
+    let target = arch.target("musl");
+    let output = machine::target_directory()?;
+    let mut flags: Vec<OsString> = vec!["-C".into(), "target-feature=+crt-static".into()];
+    flags.extend(toolchain::remapped());
+    // Generated sources are in there.
+    flags.push(toolchain::remap(&output, "/tapio/target"));
+    let mut cargo = machine::cargo();
+    cargo.args(["build", "--locked", "--package", "tapio-agent", "--bin", "tapio", "--profile", "image"]);
+    cargo.args(["--target", &target, "--config", &format!("target.{target}.linker='rust-lld'")]);
+    // Names separated by 0x1f, so that a path may have spaces; what the user sets would make another binary.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}".as_ref())).env_remove("RUSTFLAGS");
+    // Some C, which needs nothing of a C library, is in a dependency.
+    let variable = target.replace('-', "_");
+    for (tool, program) in [("CC", "gcc"), ("AR", "ar")] {
+        cargo.env(format!("{tool}_{variable}"), format!("{}{program}", arch.tools()));
+    }
+    machine::run(&mut cargo)?;
+    Ok(output.join(target).join("image/tapio"))
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self { arch: Arch::native()?, tag: None, output: None };
+        for argument in arguments {
+            match argument.split_once('=') {
+                Some(("--arch", name)) => options.arch = Arch::named(name)?,
+                Some(("--tag", tag)) => options.tag = Some(checked_tag(tag)?.to_owned()),
+                Some(("--output", file)) if !file.is_empty() && !file.contains(':') => {
+                    options.output = Some(std::path::absolute(file).context("--output is no path")?);
+                }
+                Some(("--output", file)) => {
+                    bail!("--output={file}: name a file, without a colon in its name")
+                }
+                _ => bail!(
+                    "image does not know `{argument}`; it takes --arch, --tag and --output, each with ="
+                ),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// `registry.example/tapio:1.0`: both parts, and nothing that a reference may not have.
+fn checked_tag(tag: &str) -> Result<&str> {
+    let parts = tag.rsplit_once(':').filter(|(name, tag)| !name.is_empty() && !tag.contains('/'));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let name = |c: char| (allowed(c) && !c.is_ascii_uppercase()) || c == '/' || c == ':';
+    match parts {
+        Some((named, tagged))
+            if named.chars().all(name) && !tagged.is_empty() && tagged.chars().all(allowed) =>
+        {
+            Ok(tag)
+        }
+        _ => bail!(
+            "--tag={tag} is not NAME:TAG such as registry.example/tapio:0.1.0, the name in small letters"
+        ),
+    }
+}
+
+impl Commit {
+    /// Of the workspace.
+    fn here() -> Result<Self> {
+        let git = |arguments: &[&str]| {
+            let mut git = Command::new("git");
+            git.args(arguments).current_dir(machine::workspace()?);
+            let said = machine::output(&mut git).context("an image is made from a git clone")?;
+            Ok::<_, anyhow::Error>(said.trim().to_owned())
+        };
+        let mut revision = git(&["rev-parse", "HEAD"])?;
+        if !git(&["status", "--porcelain"])?.is_empty() {
+            eprintln!("image: files differ from the commit, which `revision` then says");
+            revision.push_str("-dirty");
+        }
+        // <https://reproducible-builds.org/specs/source-date-epoch/>
+        let time = match std::env::var("SOURCE_DATE_EPOCH") {
+            Ok(set) => set,
+            Err(_) => git(&["log", "-1", "--format=%ct"])?,
+        };
+        let time = time.parse().with_context(|| format!("SOURCE_DATE_EPOCH is `{time}`, not seconds"))?;
+        let date = format!("--date=@{time}");
+        let date = machine::output(Command::new("date").args(["--utc", &date, "+%Y-%m-%dT%H:%M:%SZ"]))?;
+        Ok(Self { revision, time, date: date.trim().to_owned() })
+    }
+}
+
+/// Makes a directory, or empties it.
+fn empty(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+    }
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options> {
+        Options::parse(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_asked_for() -> Result<()> {
+        let options =
+            parse(&["--arch=arm64", "--tag=registry.example:5000/ops/tapio:v1_A", "--output=/tmp/i.tar"])?;
+        assert_eq!(options.arch, Arch::Arm64);
+        assert_eq!(options.tag.as_deref(), Some("registry.example:5000/ops/tapio:v1_A"));
+        assert_eq!(options.output, Some("/tmp/i.tar".into()));
+        assert_eq!(parse(&[])?, Options { arch: Arch::native()?, tag: None, output: None });
+        for wrong in [
+            "--arch=mips",
+            "--tag=tapio",
+            "--tag=registry.example:5000/tapio",
+            "--tag=:1",
+            "--tag=Tapio:1",
+            "--tag=a b:1",
+            "--output=",
+            "--output=a:b",
+            "--push",
+        ] {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
+        }
+        Ok(())
+    }
+
+    /// What the builder makes of a file that stands for the agent is what is wanted of the real one.
+    #[test]
+    fn an_image_is_what_it_should_be_and_the_same_again() -> Result<()> {
+        if let Some(reason) = builder::hindrance() {
+            println!("SKIP an_image_is_what_it_should_be_and_the_same_again: {reason}");
+            return Ok(());
+        }
+        let commit =
+            Commit { revision: "0123".into(), time: 1_795_000_000, date: "2026-11-18T11:06:40Z".into() };
+        let mut digests = Vec::new();
+        for (arch, place) in [(Arch::Amd64, "a"), (Arch::Amd64, "b"), (Arch::Arm64, "c")] {
+            let directory = std::env::temp_dir().join(format!("tapio-image-{}-{place}", std::process::id()));
+            let request = Request {
+                arch,
+                tag: "localhost/tapio:test".into(),
+                labels: labels("1.2.3", &commit),
+                time: commit.time,
+                context: directory.join("context"),
+                scratch: directory.join("scratch"),
+                archive: directory.join("tapio.tar"),
+            };
+            let made = make(&request);
+            fs::remove_dir_all(&directory)?;
+            digests.push(made?);
+        }
+        assert_eq!(digests[0], digests[1], "made twice");
+        assert_ne!(digests[0], digests[2], "another architecture");
+        Ok(())
+    }
+
+    fn make(request: &Request) -> Result<String> {
+        empty(&request.context)?;
+        fs::write(request.context.join("tapio"), "\x7fELF")?;
+        fs::write(request.context.join("tapio.spdx.json"), "{}")?;
+        request.build()?;
+        let image = Archive::read(&request.archive, &request.scratch)?;
+        image.check(request)?;
+
+        // Whatever differs from what is wanted is named.
+        let differs = |arch, tag: &str, labels| Request { arch, tag: tag.into(), labels, ..request.clone() };
+        let other = if request.arch == Arch::Amd64 { Arch::Arm64 } else { Arch::Amd64 };
+        let wanted = vec![("org.opencontainers.image.version", "9".to_owned())];
+        for (request, named) in [
+            (differs(other, &request.tag, Vec::new()), "architecture"),
+            (differs(request.arch, "localhost/other:1", Vec::new()), "localhost/other:1"),
+            (differs(request.arch, &request.tag, wanted), "org.opencontainers.image.version"),
+        ] {
+            let error = image.check(&request).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(named), "{named}: {error}");
+        }
+        let mut large = image.clone();
+        large.bytes = LIMIT + 1;
+        assert!(large.check(request).is_err());
+        let mut more = image.clone();
+        more.files.push("-rw-r--r-- 0/0 etc/x".into());
+        assert!(more.check(request).is_err());
+        Ok(image.digest)
+    }
+}
