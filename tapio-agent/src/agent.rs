@@ -186,6 +186,9 @@ async fn observe(
 /// The sinks that the configuration names.
 fn sinks(config: &Config, metrics: &Arc<Metrics>, beats: watch::Receiver<Pulse>) -> anyhow::Result<Sinks> {
     let mut sinks = Sinks::new(Arc::clone(metrics), config.queue.get() as usize);
+    if let Some(cap) = config.spool.0 {
+        sinks = sinks.spooling(config.state_dir.as_path(), cap.get());
+    }
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     match config.output(terminal) {
         Output::Pretty => sinks.add(Stdout::pretty(beats)),

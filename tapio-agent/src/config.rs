@@ -16,7 +16,10 @@ pub use observers::Observers;
 
 use crate::{
     observer,
-    setting::{AbsolutePath, Count, Listen, MS, Name, Node, Off, Page, SEC, Time, Wrong, choices, settings},
+    setting::{
+        AbsolutePath, Bytes, Count, Listen, MIB, MS, Name, Node, Off, Page, SEC, Time, Wrong, choices,
+        settings,
+    },
     sink::polku::Endpoint,
 };
 
@@ -35,7 +38,7 @@ settings! {
         pub output: Output = Output::Auto,
         /// The POLKU gateway that gets the occurrences.
         pub polku: Polku = Polku::default(),
-        /// How many occurrences each sink may have waiting. What comes on top of that is dropped and counted.
+        /// How many occurrences each sink may have waiting in memory. What comes on top of that is dropped and counted.
         pub queue: Count<1, 1_000_000> = Count::of(8_192),
         /// How repeats of one anomaly are folded into one follow-up.
         pub fold: Fold = Fold::default(),
@@ -43,6 +46,9 @@ settings! {
         pub state_dir: AbsolutePath = AbsolutePath::known("/var/lib/tapio"),
         /// How often what was learned is written there. What comes between that and a kill is learned anew.
         pub snapshot: Time<{ SEC }, { 3_600 * SEC }> = Time::of_ns(60 * SEC),
+        /// How much each sink may keep on disk, in `state_dir`, of what it cannot take in time; it is sent when the
+        /// destination is back, after a restart, too. The oldest goes where it would be more. `off`: all waits in memory.
+        pub spool: Off<Bytes<{ 8 * MIB }, { 64 * 1024 * MIB }>> = Off(Some(Bytes::of(64 * MIB))),
         /// Where /livez, /readyz, /metrics and /status are served.
         pub listen: Off<Listen> = Off(Some(Listen(([127, 0, 0, 1], 9090).into()))),
         /// The node's name in occurrences. Empty: NODE_NAME, else the name of the host. In a pod set NODE_NAME
@@ -55,7 +61,7 @@ settings! {
         pub kubernetes: Kubernetes = Kubernetes::Auto,
         /// The agent's own log, on standard error.
         pub log: Log = Log::default(),
-        /// How long a stopping agent may take to deliver what it has.
+        /// How long a stopping agent may take to deliver what it has, or to write it to the spool.
         pub drain: Time<0, { 300 * SEC }> = Time::of_ns(10 * SEC),
         /// Where the host's control groups are mounted. In a pod: where the host's /sys/fs/cgroup is mounted.
         pub cgroup_root: AbsolutePath = AbsolutePath::known("/sys/fs/cgroup"),

@@ -20,6 +20,8 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
+            /// The sum of `anomalies`, of which the parts cannot be listed.
+            judged: AtomicU64,
             $($name: $kind,)*
         }
 
@@ -28,7 +30,7 @@ macro_rules! metrics {
                 let mut registry = Registry::with_prefix("tapio");
                 $(let $name = <$kind>::default();
                 registry.register(stringify!($name), $help, $name.clone());)*
-                Self { registry, $($name,)* }
+                Self { registry, judged: AtomicU64::default(), $($name,)* }
             }
         }
     };
@@ -39,6 +41,7 @@ metrics! {
     events: Family<OfObserver, Counter> = "Events read from the rings, and looks at files",
     anomalies: Family<OfType, Counter> = "Anomalies judged, those that the kernel held back included",
     folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
+    told: Counter = "Anomalies that the occurrences given to sinks stand for",
     dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
     unattributed: Counter = "Occurrences without an owner",
     kubernetes_state: Family<StateOfKubernetes, Gauge> = "1 for how it is with the API server",
@@ -46,10 +49,17 @@ metrics! {
     kubernetes_requests: Family<Asked, Counter> = "Questions for peers, by what was asked for and found",
     unnamed: Family<Unnamed, Counter> = "Names that an occurrence went out without, though they may have come",
     sink_state: Family<StateOfSink, Gauge> = "1 for the state that a sink is in",
-    sink_queued: Family<OfSink, Gauge> = "Occurrences that wait for a sink's destination",
+    sink_given: Family<OfSink, Counter> = "Occurrences given to a sink",
+    sink_recovered: Family<OfSink, Counter> = "Occurrences that an earlier run left in a sink's spool",
     sink_sent: Family<OfSink, Counter> = "Occurrences that a sink took",
     sink_retried: Family<OfSink, Counter> = "Batches sent again",
     sink_rejected: Family<OfSink, Counter> = "Occurrences that a sink refused for good",
+    sink_in_flight: Family<OfSink, Gauge> = "Occurrences on the way without an answer",
+    sink_queued: Family<OfSink, Gauge> = "Occurrences in memory alone, on the way or waiting",
+    spool_records: Family<OfSink, Gauge> = "Occurrences in a sink's spool",
+    spool_bytes: Family<OfSink, Gauge> = "Room that they take on disk, about",
+    spool_failures: Family<OfSink, Counter> = "Times that a sink's spool could not be read or written",
+    spool_set_aside: Family<OfSink, Counter> = "Damaged spools that were set aside",
     observer_state: Family<StateOf, Gauge> = "1 for the state that an observer is in",
     program_runs: Family<OfProgram, Counter> = "Runs of a kernel program, while bpf_stats are on",
     program_seconds: Family<OfProgram, Counter<f64, AtomicU64>> = "Time of those runs",
@@ -118,6 +128,19 @@ struct OfProgram {
     program: &'static str,
 }
 
+/// What became of anomalies: judged = told + dropped + waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnomalyLedger {
+    /// Judged, each repeat and those that the kernel held back included.
+    pub judged: u64,
+    /// Those that occurrences given to sinks stand for.
+    pub told: u64,
+    /// Lost before they had a name, by reason.
+    pub dropped: [(&'static str, u64); 2],
+    /// In a window of repeats, or on the way to their name. None when the agent has stopped.
+    pub waiting: u64,
+}
+
 impl Metrics {
     /// Has what may go wrong begin at 0: where a line comes with the first loss, no increase is seen.
     pub fn begin(&self, observers: &[&'static str], sinks: &[&'static str], kubernetes: bool) {
@@ -131,6 +154,8 @@ impl Metrics {
         for sink in sinks {
             self.dropped(sink, "queue_full", 0);
             self.dropped(sink, "unacknowledged", 0);
+            self.dropped(sink, "spool_full", 0);
+            self.spool_failures.get_or_create(&OfSink { sink }).inc_by(0);
             self.sent(sink, 0);
             self.rejected(sink, 0);
             self.sink_retried.get_or_create(&OfSink { sink }).inc_by(0);
@@ -159,6 +184,24 @@ impl Metrics {
     /// `count` anomalies of one type.
     pub fn anomalies(&self, observer: &'static str, kind: &'static str, count: u64) {
         self.anomalies.get_or_create(&OfType { observer, r#type: kind }).inc_by(count);
+        self.judged.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Sinks were given an occurrence that stands for `count` anomalies.
+    pub fn told(&self, count: u64) {
+        self.told.inc_by(count);
+    }
+
+    /// What became of all anomalies so far.
+    #[must_use]
+    pub fn anomaly_ledger(&self) -> AnomalyLedger {
+        // Whatever is counted meanwhile is in what waits, never less than nothing.
+        let told = self.told.get();
+        let dropped = ["queue_full", "out_of_scope"]
+            .map(|reason| (reason, self.dropped.get_or_create(&Drop { hop: "enrich", reason }).get()));
+        let judged = self.judged.load(Ordering::Relaxed);
+        let gone = told + dropped.iter().map(|(_, count)| count).sum::<u64>();
+        AnomalyLedger { judged, told, dropped, waiting: judged.saturating_sub(gone) }
     }
 
     /// `count` anomalies that a follow-up will stand for.
@@ -196,6 +239,34 @@ impl Metrics {
     /// than may be asked (`limited`), or too many waited (`full`).
     pub fn unnamed(&self, name: &'static str, reason: &'static str) {
         self.unnamed.get_or_create(&Unnamed { name, reason }).inc();
+    }
+
+    /// How many a sink was given so far, and of what it has how many are on the way, and in memory alone.
+    pub fn sink(&self, sink: &'static str, given: u64, in_flight: u64, queued: u64) {
+        set(&self.sink_given.get_or_create(&OfSink { sink }), given);
+        self.sink_in_flight.get_or_create(&OfSink { sink }).set(gauge(in_flight));
+        self.sink_queued.get_or_create(&OfSink { sink }).set(gauge(queued));
+    }
+
+    /// What a sink's spool has.
+    pub fn spool(&self, sink: &'static str, records: u64, bytes: u64) {
+        self.spool_records.get_or_create(&OfSink { sink }).set(gauge(records));
+        self.spool_bytes.get_or_create(&OfSink { sink }).set(gauge(bytes));
+    }
+
+    /// `count` occurrences that an earlier run left in a sink's spool.
+    pub fn recovered(&self, sink: &'static str, count: u64) {
+        self.sink_recovered.get_or_create(&OfSink { sink }).inc_by(count);
+    }
+
+    /// A sink's spool could not be read or written.
+    pub fn spool_failed(&self, sink: &'static str) {
+        self.spool_failures.get_or_create(&OfSink { sink }).inc();
+    }
+
+    /// A damaged spool was set aside.
+    pub fn spool_set_aside(&self, sink: &'static str) {
+        self.spool_set_aside.get_or_create(&OfSink { sink }).inc();
     }
 
     /// `count` occurrences that a sink's destination took.
@@ -241,12 +312,11 @@ impl Metrics {
         }
     }
 
-    /// The one state that a sink is in, and how many occurrences wait for it.
-    pub fn sink(&self, sink: &'static str, states: &[&'static str], current: &'static str, queued: u64) {
+    /// The one state that a sink is in.
+    pub fn sink_state(&self, sink: &'static str, states: &[&'static str], current: &'static str) {
         for state in states {
             self.sink_state.get_or_create(&StateOfSink { sink, state }).set(i64::from(*state == current));
         }
-        self.sink_queued.get_or_create(&OfSink { sink }).set(i64::try_from(queued).unwrap_or(i64::MAX));
     }
 
     /// How it is with the API server.
@@ -295,6 +365,10 @@ pub fn classic(openmetrics: &str) -> String {
         text.push('\n');
     }
     text
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// A counter that is counted elsewhere.

@@ -11,7 +11,7 @@ pub use page::Page;
 pub(crate) use section::{InPlace, join, read_section, settings};
 pub use section::{Node, Section, Trail};
 pub use text::{AbsolutePath, Listen, Name, Off};
-pub use value::{Count, MS, Percent, Ratio, SEC, Time, US, Value};
+pub use value::{Bytes, Count, MIB, MS, Percent, Ratio, SEC, Time, US, Value};
 pub(crate) use value::{choices, shown};
 
 /// Why a value was refused: what was found and what would be right.

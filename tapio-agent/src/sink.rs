@@ -1,17 +1,21 @@
 //! Sinks: where occurrences go. Each is a bounded queue and a task with a destination, so a slow one holds up
 //! nothing but itself.
 //!
-//! What is given to a sink is at every moment either sent, rejected, dropped for a reason, or queued:
-//! [`Ledger::balanced`].
+//! What is given to a sink is at every moment either sent, rejected, dropped for a reason, on disk, or in memory:
+//! [`Ledger::balanced`]. It is **accepted** once the destination has acknowledged it or it is on disk, which is within
+//! a second: what is accepted arrives, at least once.
 
 pub mod polku;
 mod queue;
+pub mod spool;
 pub mod stdout;
+mod task;
 
 use std::{
     collections::BTreeMap,
     fmt,
     future::{Future, pending, ready},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -33,6 +37,10 @@ pub const QUEUE_CAPACITY: usize = 8192;
 pub trait Destination: Send + 'static {
     /// The sink's one name: metric label and key in `/status`.
     const NAME: &'static str;
+
+    /// Whether what it cannot take in time is kept on disk for it, and for the next run. Not where it never
+    /// acknowledges anything.
+    const SPOOLED: bool = true;
 
     /// When a batch is delivered.
     fn batching(&self) -> Batching;
@@ -118,15 +126,21 @@ pub enum State {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ledger {
     /// Given to the sink.
-    pub accepted: u64,
-    /// Taken by the destination.
+    pub given: u64,
+    /// Found in the spool when it was opened: accepted by an earlier run.
+    pub recovered: u64,
+    /// Acknowledged by the destination.
     pub sent: u64,
     /// Refused by the destination for good.
     pub rejected: u64,
     /// Lost, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
-    /// Waiting, or on the way without an answer.
+    /// In memory alone: waiting, or on the way without an answer.
     pub queued: u64,
+    /// On disk: waiting, or on the way without an answer.
+    pub spooled: u64,
+    /// How many of these two are on the way.
+    pub in_flight: u64,
 }
 
 /// A sink in `/status`.
@@ -139,6 +153,9 @@ pub struct Status {
     /// Its accounts.
     #[serde(flatten)]
     pub ledger: Ledger,
+    /// Its spool, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spool: Option<spool::Status>,
 }
 
 /// All sinks of the agent. Clones share them.
@@ -146,6 +163,7 @@ pub struct Status {
 pub struct Sinks {
     metrics: Arc<Metrics>,
     capacity: usize,
+    spools: Option<spool::Place>,
     queues: Vec<Arc<Queue>>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
     /// Why each that ended by itself did.
@@ -164,7 +182,20 @@ impl Ledger {
     /// What came in equals what went out, what was lost and what is here.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        self.accepted == self.sent + self.rejected + self.dropped.values().sum::<u64>() + self.queued
+        let done = self.sent + self.rejected + self.dropped.values().sum::<u64>();
+        self.given + self.recovered == done + self.queued + self.spooled
+    }
+
+    /// Whose fate is not known yet.
+    #[must_use]
+    pub const fn waiting(&self) -> u64 {
+        self.queued + self.spooled
+    }
+
+    fn drop(&mut self, reason: &'static str, count: u64) {
+        if count > 0 {
+            *self.dropped.entry(reason).or_default() += count;
+        }
     }
 }
 
@@ -202,15 +233,32 @@ impl Sinks {
     /// None yet; each that is added gets a queue of `capacity` occurrences.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, capacity: usize) -> Self {
-        Self { metrics, capacity, queues: Vec::new(), tasks: Arc::default(), ended: watch::Sender::default() }
+        let (tasks, ended) = (Arc::default(), watch::Sender::default());
+        Self { metrics, capacity, spools: None, queues: Vec::new(), tasks, ended }
     }
 
-    /// Starts a sink. Called within a tokio runtime, before clones are made: they do not learn of it.
+    /// Those that are added from now on spool what they cannot take, each into a file of its own in `state_dir/spool`
+    /// that takes at most `cap_bytes` on disk.
+    #[must_use]
+    pub fn spooling(mut self, state_dir: &Path, cap_bytes: u64) -> Self {
+        self.spools = Some(spool::Place::new(state_dir, cap_bytes));
+        self
+    }
+
+    /// Starts a sink. Called within a tokio runtime, before clones are made: they do not learn of it. Opens its spool,
+    /// which is read as a whole: some tenths of a second for a full one.
     pub fn add<D: Destination>(&mut self, destination: D) {
-        let queue = Arc::new(Queue::new(D::NAME, self.capacity, Arc::clone(&self.metrics)));
-        let task = tokio::spawn(queue::run(Arc::clone(&queue), destination, self.ended.clone()));
+        let spool = self.spools.as_ref().filter(|_| D::SPOOLED).map(|place| place.of(D::NAME));
+        let spooled = spool.is_some();
+        let queue = Arc::new(Queue::new(D::NAME, self.capacity, Arc::clone(&self.metrics), spool));
+        queue.open_spool();
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.push(tokio::spawn(task::run(Arc::clone(&queue), destination, self.ended.clone())));
+        if spooled {
+            tasks.push(tokio::spawn(queue::keep(Arc::clone(&queue))));
+        }
+        drop(tasks);
         self.queues.push(queue);
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
 
     /// Gives an occurrence to every sink. Never blocks: a full queue drops it and counts that.
@@ -247,22 +295,31 @@ impl Sinks {
         }
     }
 
-    /// Closes the queues and delivers what is in them within the time. What is left then is dropped, counted
-    /// and its number returned.
+    /// Closes the queues and delivers what is in them within the time, or writes it to the spools: at once where the
+    /// destination is away, else after half of the time. What is in memory alone then is dropped, counted and its number
+    /// returned.
     pub async fn drain(self, within: Duration) -> u64 {
-        let deadline = Instant::now() + within;
+        let now = Instant::now();
         for queue in &self.queues {
-            queue.drain();
+            queue.drain(now + within / 2);
         }
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for mut task in tasks {
-            if timeout_at(deadline, &mut task).await.is_err() {
+            if timeout_at(now + within, &mut task).await.is_err() {
                 task.abort();
                 // Only an aborted task has surely stopped to settle what it has sent.
                 let _ = task.await;
             }
         }
-        self.queues.iter().map(|queue| queue.abandon("shutdown")).sum()
+        let left = self.queues.iter().map(|queue| queue.abandon("shutdown")).sum();
+        for queue in &self.queues {
+            queue::on_disk(queue, |queue| queue.close_spool()).await;
+            let Status { sink, ledger, .. } = queue.status();
+            if ledger.spooled > 0 {
+                tracing::info!(sink, count = ledger.spooled, "left in the spool, for the next run");
+            }
+        }
+        left
     }
 }
 

@@ -35,6 +35,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("aya", &["kernel"]),
     ("perf_event", &["kernel"]),
     ("tonic", &["sink"]),
+    ("redb", &["sink"]),
     ("hyper", &["admin"]),
     ("kube", &["enrich"]),
     ("k8s_openapi", &["enrich"]),

@@ -34,7 +34,7 @@ const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// All were sent, all arrived, nothing was lost.
 fn all_sent(agent: &Agent, shared: &Shared, ledger: &Ledger) {
     let count = agent.ids.len() as u64;
-    assert_eq!((ledger.accepted, ledger.sent), (count, count), "{ledger:?}");
+    assert_eq!((ledger.given, ledger.sent), (count, count), "{ledger:?}");
     assert!(shared.seen().events.keys().eq(&agent.ids), "an id did not arrive");
     assert!(shared.seen().acknowledged.is_superset(&agent.ids));
 }
@@ -200,7 +200,7 @@ async fn what_is_never_acknowledged_is_dropped_and_counted() {
     let ignored = agent.give(ignored);
     agent.send(5);
     let ledger = agent.settled().await;
-    assert_eq!((ledger.accepted, ledger.sent), (11, 10));
+    assert_eq!((ledger.given, ledger.sent), (11, 10));
     assert_eq!(ledger.dropped, BTreeMap::from([("unacknowledged", 1)]));
     assert_eq!(shared.seen().times[&ignored], 3);
 }
@@ -227,7 +227,7 @@ async fn an_error_rejects_that_event_only() {
     let refused = agent.give(refused);
     agent.send(5);
     let ledger = agent.settled().await;
-    assert_eq!((ledger.accepted, ledger.sent, ledger.rejected), (11, 10, 1));
+    assert_eq!((ledger.given, ledger.sent, ledger.rejected), (11, 10, 1));
     assert_eq!(shared.seen().times[&refused], 1, "it is not sent again");
     assert!(agent.metrics.render().unwrap().contains(r#"tapio_sink_rejected_total{sink="polku"} 1"#));
 }
@@ -333,7 +333,7 @@ async fn everything_at_once() {
     }
     let ledger = agent.status().ledger;
     assert_eq!(ledger.rejected, 8);
-    assert_eq!(ledger.accepted, agent.ids.len() as u64);
+    assert_eq!(ledger.given, agent.ids.len() as u64);
     assert!(shared.seen().events.keys().eq(&agent.ids), "an id did not arrive");
     // Nothing that the gateway took is told as lost, nothing that it did not is told as sent.
     assert_eq!(ledger.sent, agent.ids.intersection(&shared.seen().acknowledged).count() as u64);
@@ -364,7 +364,7 @@ async fn an_event_over_the_limit_is_rejected_alone() {
     let whole: Vec<_> = (0..3).map(|_| agent.give(big(BATCH_BYTES / 2 - 4096))).collect();
     agent.send(3);
     let ledger = agent.settled().await;
-    assert_eq!((ledger.accepted, ledger.sent, ledger.rejected), (10, 9, 1));
+    assert_eq!((ledger.given, ledger.sent, ledger.rejected), (10, 9, 1));
     let seen = shared.seen();
     assert!(!seen.events.contains_key(&lost));
     assert!(whole.iter().all(|id| seen.times[id] == 1));

@@ -1,6 +1,7 @@
 //! What the agent tells of itself: `/livez`, `/readyz`, `/status`, `/metrics`, and the log's last line.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -17,8 +18,8 @@ use crate::{
     enrich::kubernetes::Health,
     kernel::Loaded,
     learned::Learned,
-    metrics::Metrics,
-    sink::{self, Sinks, stdout::Pulse},
+    metrics::{AnomalyLedger, Metrics},
+    sink::{self, Sinks, Status, stdout::Pulse},
 };
 
 /// What the tasks share.
@@ -218,7 +219,7 @@ impl Shared {
         Pulse { seen: total.seen, keys: total.keys, kept: total.emitted, sent: self.sinks.sent() }
     }
 
-    /// What became of all readings, per observer and program, and of all occurrences, per sink.
+    /// What became of all readings, per observer and program, of all anomalies, and of all occurrences, per sink.
     fn ledger(&self) -> Value {
         let observers: serde_json::Map<_, _> = self
             .observed
@@ -229,15 +230,14 @@ impl Shared {
                 (observed.name.to_owned(), Value::Object(programs))
             })
             .collect();
-        json!({ "programs": observers, "sinks": self.sinks.status() })
+        let AnomalyLedger { judged, told, dropped, waiting } = self.metrics.anomaly_ledger();
+        let dropped: BTreeMap<_, _> = dropped.into_iter().filter(|(_, count)| *count > 0).collect();
+        let anomalies = json!({ "judged": judged, "told": told, "dropped": dropped, "waiting": waiting });
+        json!({ "programs": observers, "anomalies": anomalies, "sinks": self.sinks.status() })
     }
 
     /// Brings what the kernel counts, and how all is, into the metrics.
     fn collect(&self) {
-        for status in self.sinks.status() {
-            let current = status.state.label();
-            self.metrics.sink(status.sink, &sink::State::LABELS, current, status.ledger.queued);
-        }
         if let Some(health) = &self.kubernetes {
             self.metrics.kubernetes_state(&Health::LABELS, health.label());
         }
@@ -246,6 +246,13 @@ impl Shared {
             self.metrics.observer_state(observed.name, &State::LABELS, observed.state().label());
             let run_times = observed.parts.loaded.iter().flat_map(Loaded::run_times);
             run_times.for_each(|(program, time)| self.metrics.program(program, time.runs, time.total));
+        }
+        for Status { sink, state, ledger, spool } in self.sinks.status() {
+            self.metrics.sink_state(sink, &sink::State::LABELS, state.label());
+            self.metrics.sink(sink, ledger.given, ledger.in_flight, ledger.queued);
+            if let Some(spool) = spool {
+                self.metrics.spool(sink, spool.records, spool.bytes);
+            }
         }
     }
 }

@@ -90,7 +90,9 @@ fn state(directory: &Path, pod: Pod) -> Line {
         Ok(()) => Line::ok(NAME, format!("{shown} is not there yet and can be made")),
         Err(error) => Line::degraded(
             NAME,
-            format!("{shown} is not writable ({error}): nothing outlives the agent"),
+            format!(
+                "{shown} is not writable ({error}): what a sink cannot take waits in memory alone, and what is learned ends with the agent"
+            ),
             pod.or_writable(
                 "make it writable, or give another one with --state-dir=DIR (key `state_dir`)",
                 directory,

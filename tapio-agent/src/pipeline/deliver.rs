@@ -27,6 +27,10 @@ pub async fn deliver(
     metrics: &Arc<Metrics>,
     mut send: impl FnMut(Occurrence),
 ) {
+    let mut send = |occurrence: Occurrence| {
+        metrics.told(occurrence.count);
+        send(occurrence);
+    };
     let mut waiting = Waiting::default();
     let mut usual = Usual::new(Arc::clone(metrics));
     let mut tick = tokio::time::interval(TICK);

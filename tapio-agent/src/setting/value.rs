@@ -69,6 +69,59 @@ impl<const MIN_NS: u64, const MAX_NS: u64> Display for Time<MIN_NS, MAX_NS> {
     }
 }
 
+/// 2^20 bytes, for the ranges of [`Bytes`].
+pub const MIB: u64 = 1 << 20;
+
+/// The greatest first.
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("GiB", 1 << 30),
+    ("GB", 1_000_000_000),
+    ("MiB", MIB),
+    ("MB", 1_000_000),
+    ("KiB", 1 << 10),
+    ("kB", 1_000),
+    ("B", 1),
+];
+
+/// A size between two bounds in bytes, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes<const MIN: u64, const MAX: u64>(u64);
+
+impl<const MIN: u64, const MAX: u64> Bytes<MIN, MAX> {
+    /// So many bytes, put into the range.
+    #[must_use]
+    pub const fn of(bytes: u64) -> Self {
+        Self(clamp(bytes, MIN, MAX))
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Value for Bytes<MIN, MAX> {
+    fn expected() -> String {
+        format!("a size from {} to {} (units: B, kB, MB, GB, KiB, MiB, GiB)", size(MIN), size(MAX))
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> FromStr for Bytes<MIN, MAX> {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let bytes = quantity(text, SIZE_UNITS).filter(|bytes| (MIN..=MAX).contains(bytes));
+        bytes.map(Self).ok_or_else(|| not::<Self>(text))
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Display for Bytes<MIN, MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&size(self.0))
+    }
+}
+
 /// A whole number between two bounds, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Count<const MIN: u32, const MAX: u32>(u32);
@@ -269,10 +322,18 @@ fn decimal(text: &str, factor: u64) -> Option<u64> {
 
 /// Nanoseconds in the greatest unit that has them whole.
 fn time(ns: u64) -> String {
-    match TIME_UNITS.iter().find(|(_, unit)| ns != 0 && ns.is_multiple_of(*unit)) {
-        Some((name, unit)) => format!("{}{name}", ns / unit),
-        None => "0s".to_owned(),
-    }
+    whole(ns, TIME_UNITS).unwrap_or_else(|| "0s".to_owned())
+}
+
+/// Bytes in the greatest unit that has them whole.
+fn size(bytes: u64) -> String {
+    whole(bytes, SIZE_UNITS).unwrap_or_else(|| "0B".to_owned())
+}
+
+/// A number in the first of the units that has it whole; none has 0.
+fn whole(number: u64, units: &[(&str, u64)]) -> Option<String> {
+    let (name, unit) = units.iter().find(|(_, unit)| number != 0 && number.is_multiple_of(*unit))?;
+    Some(format!("{}{name}", number / unit))
 }
 
 const fn clamp(number: u64, min: u64, max: u64) -> u64 {
@@ -331,6 +392,26 @@ mod tests {
         }
         let Wrong(why) = "11s".parse::<Time<MS, { 10 * SEC }>>().unwrap_err();
         assert_eq!(why, "`11s` is not a duration from 1ms to 10s (units: ns, us, ms, s, m, h)");
+    }
+
+    #[test]
+    fn sizes() {
+        type Size = Bytes<1, { 64 << 30 }>;
+        for (text, bytes, again) in [
+            ("64MiB", 64 << 20, "64MiB"),
+            ("64 MB", 64_000_000, "64MB"),
+            ("1.5GiB", 3 << 29, "1536MiB"),
+            ("512B", 512, "512B"),
+            ("3kB", 3_000, "3kB"),
+        ] {
+            let size = text.parse::<Size>().unwrap();
+            assert_eq!((size.get(), size.to_string().as_str()), (bytes, again), "{text}");
+        }
+        for bad in ["", "64", "64M", "64mib", "-1MiB", "0B", "65GiB", "0.5B"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+        let Wrong(why) = "1MiB".parse::<Bytes<{ 8 * MIB }, { 64 << 30 }>>().unwrap_err();
+        assert_eq!(why, "`1MiB` is not a size from 8MiB to 64GiB (units: B, kB, MB, GB, KiB, MiB, GiB)");
     }
 
     #[test]

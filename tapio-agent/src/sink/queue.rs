@@ -1,4 +1,11 @@
-//! A sink's queue, its accounts, and the task that empties it into the destination.
+//! A sink's queue and its accounts: what it was given is in memory, on disk, or done with.
+//!
+//! ```text
+//!  oldest                                             newest
+//!  head (memory; some of it on disk, too)  |  unread (disk)  |  tail (memory)
+//! ```
+
+mod spooled;
 
 use std::{
     collections::VecDeque,
@@ -8,38 +15,59 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{Batching, Destination, Failure, Ledger, Receipt, State, Status, Verdict};
-use crate::{backoff::Backoff, metrics::Metrics, occurrence::Occurrence};
+use super::{
+    Batching, Ledger, State, Status, Verdict,
+    spool::{self, Spool},
+};
+use crate::{metrics::Metrics, occurrence::Occurrence};
+
+pub(super) use spooled::{keep, on_disk};
 
 /// How often an occurrence is sent to a destination that answers but says nothing about it.
 const MOST_SENDS: u8 = 3;
-/// Waits between attempts: 0.25 s to 30 s.
-const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
-/// Waits between batches for a destination that is about to be full.
-const SLOW: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
-/// The same while draining, where little time is left.
+/// How long one is in memory alone before it is written to the spool: all that a crash of the agent can take.
+const HOLD: Duration = Duration::from_secs(1);
+/// The longest wait while draining, where little time is left.
 const LAST_WAIT: Duration = Duration::from_millis(250);
 
 /// Bounded, in order, with accounts that always balance: an occurrence leaves it only when its fate is known.
 #[derive(Debug)]
 pub(super) struct Queue {
-    name: &'static str,
+    pub(super) name: &'static str,
+    pub(super) metrics: Arc<Metrics>,
+    /// Most occurrences in memory.
     capacity: usize,
-    metrics: Arc<Metrics>,
+    spool: Option<Spool>,
     inner: Mutex<Inner>,
-    /// Something was pushed, or the phase changed. Only the sink's task waits for it.
+    /// There may be something to deliver. Only the sink's task waits for it.
     changed: Notify,
-    /// Draining has begun. Only the sink's task waits for it.
+    /// Draining has begun, or got on. Only the sink's task waits for it.
     draining: Notify,
+    /// There may be something to write. Only the spool's task waits for it.
+    unwritten: Notify,
 }
 
 #[derive(Debug)]
 struct Inner {
-    entries: VecDeque<Entry>,
+    /// What is delivered next.
+    head: VecDeque<Entry>,
+    /// How many are on disk and not in `head`: newer than those, older than `tail`.
+    unread: u64,
+    /// What came since. None of it is on disk.
+    tail: VecDeque<Entry>,
+    /// How many of `head` are on the way.
+    in_flight: usize,
+    /// Keys on disk of what is done with.
+    finished: Vec<u64>,
+    /// Numbers the entries.
+    nth: u64,
+    /// The spool cannot even be read: what is in memory goes first.
+    away: bool,
+    spool: spool::Status,
     ledger: Ledger,
     state: State,
     phase: Phase,
@@ -47,6 +75,9 @@ struct Inner {
 
 #[derive(Debug)]
 struct Entry {
+    nth: u64,
+    /// In the spool.
+    key: Option<u64>,
     occurrence: Arc<Occurrence>,
     arrived: Instant,
     sends: u8,
@@ -55,82 +86,118 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
-    Draining,
+    /// From the instant on what is left is written, also while the destination takes some.
+    Draining(Instant),
     /// Nobody empties it any more; the reason that later drops are counted by.
     Closed(&'static str),
 }
 
-/// Why the task stopped to deliver.
-enum Stop {
-    /// All is delivered.
-    Drained,
-    /// The batch was refused; the next may not be.
-    Refused,
-    Failed(Failure),
+/// What the sink's task does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Deliver the batch.
+    Deliver,
+    /// Read so many from the spool.
+    Read(usize),
+    /// No more comes, and nothing is left that would be lost.
+    Leave,
 }
 
 impl Queue {
-    pub(super) fn new(name: &'static str, capacity: usize, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        capacity: usize,
+        metrics: Arc<Metrics>,
+        spool: Option<Spool>,
+    ) -> Self {
         let inner = Inner {
-            entries: VecDeque::new(),
+            head: VecDeque::new(),
+            unread: 0,
+            tail: VecDeque::new(),
+            in_flight: 0,
+            finished: Vec::new(),
+            nth: 0,
+            away: false,
+            spool: spool::Status { state: spool::OK.to_owned(), ..spool::Status::default() },
             ledger: Ledger::default(),
             state: State::Connecting,
             phase: Phase::Open,
         };
         Self {
             name,
-            capacity,
             metrics,
+            capacity,
+            spool,
             inner: Mutex::new(inner),
             changed: Notify::new(),
             draining: Notify::new(),
+            unwritten: Notify::new(),
         }
     }
 
+    /// Takes an occurrence, or drops and counts it where there is no room.
     pub(super) fn push(&self, occurrence: Arc<Occurrence>) {
         let mut inner = self.lock();
-        inner.ledger.accepted += 1;
+        inner.ledger.given += 1;
+        let waiting = inner.head.len() + inner.tail.len();
         let reason = match inner.phase {
-            Phase::Open if inner.entries.len() < self.capacity => {
-                inner.entries.push_back(Entry { occurrence, arrived: Instant::now(), sends: 0 });
+            Phase::Open if waiting < self.capacity => {
+                let entry = inner.entry(occurrence, None);
+                inner.tail.push_back(entry);
+                let news = inner.tail.len() == 1 || waiting + 1 == self.capacity.div_ceil(2);
                 drop(inner);
+                if news {
+                    self.unwritten.notify_one();
+                }
                 return self.changed.notify_one();
             }
             Phase::Open => "queue_full",
-            Phase::Draining => "shutdown",
+            Phase::Draining(_) => "shutdown",
             Phase::Closed(reason) => reason,
         };
-        *inner.ledger.dropped.entry(reason).or_default() += 1;
+        inner.ledger.drop(reason, 1);
         drop(inner);
         self.metrics.dropped(self.name, reason, 1);
     }
 
+    /// How it is, and its accounts.
     pub(super) fn status(&self) -> Status {
         let inner = self.lock();
-        let ledger = Ledger { queued: inner.entries.len() as u64, ..inner.ledger.clone() };
-        Status { sink: self.name, state: inner.state.clone(), ledger }
+        let ledger = Ledger {
+            queued: inner.unwritten() as u64,
+            spooled: inner.unread + inner.head.iter().filter(|entry| entry.key.is_some()).count() as u64,
+            in_flight: inner.in_flight as u64,
+            ..inner.ledger.clone()
+        };
+        let spool = self.spool.as_ref().map(|_| inner.spool.clone());
+        Status { sink: self.name, state: inner.state.clone(), ledger, spool }
     }
 
-    /// Takes no more; the task ends when all is delivered.
-    pub(super) fn drain(&self) {
+    /// Takes no more. The task ends when all is delivered or written; from `flush_at` on it is written.
+    pub(super) fn drain(&self, flush_at: Instant) {
         let mut inner = self.lock();
         if inner.phase == Phase::Open {
-            inner.phase = Phase::Draining;
+            inner.phase = Phase::Draining(flush_at);
         }
         drop(inner);
         self.changed.notify_one();
         self.draining.notify_one();
+        self.unwritten.notify_one();
     }
 
-    /// Drops what is here and what will come.
+    /// Drops what is in memory alone, and what will come; how many that are now.
     pub(super) fn abandon(&self, reason: &'static str) -> u64 {
         let mut inner = self.lock();
         inner.phase = Phase::Closed(reason);
-        let left = mem::take(&mut inner.entries).len() as u64;
-        if left > 0 {
-            *inner.ledger.dropped.entry(reason).or_default() += left;
-        }
+        inner.in_flight = 0;
+        let left = inner.unwritten() as u64;
+        let written = mem::take(&mut inner.head).into_iter().filter(|entry| entry.key.is_some()).count();
+        // On disk they are all the same.
+        inner.unread += written as u64;
+        inner.tail.clear();
+        inner.ledger.drop(reason, left);
         drop(inner);
+        self.unwritten.notify_one();
         if left > 0 {
             self.metrics.dropped(self.name, reason, left);
             tracing::warn!(sink = self.name, reason, count = left, "occurrences dropped");
@@ -138,26 +205,36 @@ impl Queue {
         left
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Copies the next complete batch, which stays queued. False when all is delivered and no more comes.
-    async fn next(&self, batching: Batching, batch: &mut Vec<Arc<Occurrence>>) -> bool {
+    /// Says what to do next, and copies the batch, which stays queued, where that is to deliver it.
+    pub(super) async fn next(&self, batching: Batching, batch: &mut Vec<Arc<Occurrence>>) -> Next {
+        let count = batching.count.min(self.capacity);
         loop {
             let wait_until = {
-                let inner = self.lock();
-                let oldest = inner.entries.front().map(|entry| entry.arrived + batching.age);
+                let mut inner = self.lock();
+                if inner.may_leave() {
+                    return Next::Leave;
+                }
+                let from_disk = inner.unread > 0 && !inner.away;
+                if from_disk && inner.head.is_empty() {
+                    return Next::Read(count);
+                }
+                if !from_disk {
+                    let more = count.saturating_sub(inner.head.len()).min(inner.tail.len());
+                    let Inner { head, tail, .. } = &mut *inner;
+                    head.extend(tail.drain(..more));
+                }
+                let oldest = inner.head.front().map(|entry| entry.arrived + batching.age);
                 match oldest {
-                    None if inner.phase == Phase::Open => None,
-                    None => return false,
+                    None => None,
                     Some(due) => {
-                        let complete = inner.entries.len() >= batching.count.min(self.capacity);
+                        let complete = inner.head.len() >= count || from_disk;
                         if complete || inner.phase != Phase::Open || due <= Instant::now() {
                             batch.clear();
-                            let first = inner.entries.iter().take(batching.count);
-                            batch.extend(first.map(|entry| Arc::clone(&entry.occurrence)));
-                            return true;
+                            batch.extend(
+                                inner.head.iter().take(count).map(|entry| Arc::clone(&entry.occurrence)),
+                            );
+                            inner.in_flight = batch.len();
+                            return Next::Deliver;
                         }
                         Some(due)
                     }
@@ -171,13 +248,19 @@ impl Queue {
         }
     }
 
+    /// Nothing is on the way any more.
+    pub(super) fn returned(&self) {
+        self.lock().in_flight = 0;
+    }
+
     /// Accounts for the first occurrences; true if any of them is done with.
-    fn settle(&self, verdicts: &[Verdict]) -> bool {
+    pub(super) fn settle(&self, verdicts: &[Verdict]) -> bool {
         let (mut sent, mut rejected, mut lost) = (0, 0, 0);
         let mut again = Vec::new();
         let mut inner = self.lock();
+        inner.in_flight = 0;
         for verdict in verdicts {
-            let Some(mut entry) = inner.entries.pop_front() else { break };
+            let Some(mut entry) = inner.head.pop_front() else { break };
             match verdict {
                 Verdict::Taken => sent += 1,
                 Verdict::Refused => rejected += 1,
@@ -185,21 +268,20 @@ impl Queue {
                     entry.sends += 1;
                     if entry.sends < MOST_SENDS {
                         again.push(entry);
-                    } else {
-                        lost += 1;
+                        continue;
                     }
+                    lost += 1;
                 }
             }
+            inner.finished.extend(entry.key);
         }
         let repeats = !again.is_empty();
         for entry in again.into_iter().rev() {
-            inner.entries.push_front(entry);
+            inner.head.push_front(entry);
         }
         inner.ledger.sent += sent;
         inner.ledger.rejected += rejected;
-        if lost > 0 {
-            *inner.ledger.dropped.entry("unacknowledged").or_default() += lost;
-        }
+        inner.ledger.drop("unacknowledged", lost);
         drop(inner);
         self.metrics.sent(self.name, sent);
         self.metrics.rejected(self.name, rejected);
@@ -213,49 +295,52 @@ impl Queue {
     }
 
     /// Says each change once.
-    fn turn(&self, state: State) {
+    pub(super) fn turn(&self, state: State) {
         let mut inner = self.lock();
         let before = mem::replace(&mut inner.state, state.clone());
-        let queued = inner.entries.len();
+        let queued = inner.unwritten();
+        let spooled = inner.spool.records;
         drop(inner);
+        // While draining it decides when to write.
+        self.unwritten.notify_one();
         if mem::discriminant(&before) == mem::discriminant(&state) {
-            return tracing::debug!(sink = self.name, %state, queued, "sink");
+            return tracing::debug!(sink = self.name, %state, queued, spooled, "sink");
         }
         match state {
             State::Connecting => {}
-            State::Ok => tracing::info!(sink = self.name, queued, "sink delivers"),
+            State::Ok => tracing::info!(sink = self.name, queued, spooled, "sink delivers"),
             State::Slowed => tracing::warn!(sink = self.name, queued, "sink is nearly full, sending slower"),
-            State::Retrying(why) => tracing::warn!(sink = self.name, why, queued, "sink away, trying again"),
-            State::Closed(why) => tracing::warn!(sink = self.name, why, queued, "sink ended"),
+            State::Retrying(why) => {
+                tracing::warn!(sink = self.name, why, queued, spooled, "sink away, trying again");
+            }
+            State::Closed(why) => tracing::warn!(sink = self.name, why, queued, spooled, "sink ended"),
         }
     }
 
     /// A connection alone proves little: with something to deliver, the delivery is the proof, else a
     /// destination that takes connections and nothing more would be "ok" between any two attempts.
-    fn connected(&self) {
+    pub(super) fn connected(&self) {
         let inner = self.lock();
-        let proof = inner.entries.is_empty() || inner.state == State::Connecting;
+        let empty = inner.head.is_empty() && inner.tail.is_empty() && inner.unread == 0;
+        let proof = empty || inner.state == State::Connecting;
         drop(inner);
         if proof {
             self.turn(State::Ok);
         }
     }
 
-    /// Ends when draining has begun and nothing is left to deliver.
-    async fn drained(&self) {
+    /// Ends when draining has begun and nothing is left that would be lost.
+    pub(super) async fn drained(&self) {
         loop {
-            {
-                let inner = self.lock();
-                if inner.phase != Phase::Open && inner.entries.is_empty() {
-                    return;
-                }
+            if self.lock().may_leave() {
+                return;
             }
             self.draining.notified().await;
         }
     }
 
     /// Waits, but not on the way out.
-    async fn pause(&self, wait: Duration) {
+    pub(super) async fn pause(&self, wait: Duration) {
         let open = self.lock().phase == Phase::Open;
         if open {
             tokio::select! {
@@ -266,93 +351,24 @@ impl Queue {
             sleep(wait.min(LAST_WAIT)).await;
         }
     }
-}
 
-/// The sink's task: delivers until the queue is drained or the destination ends.
-pub(super) async fn run<D: Destination>(
-    queue: Arc<Queue>,
-    mut destination: D,
-    ended: watch::Sender<Vec<String>>,
-) {
-    let mut retry = RETRY;
-    loop {
-        let connected = tokio::select! {
-            connected = destination.connect() => connected,
-            () = queue.drained() => break,
-        };
-        let stop = match connected {
-            Ok(()) => {
-                queue.connected();
-                deliver(&queue, &mut destination, &mut retry).await
-            }
-            Err(failure) => Stop::Failed(failure),
-        };
-        match stop {
-            Stop::Drained => break,
-            Stop::Refused => {}
-            Stop::Failed(Failure::Retry(why)) => {
-                queue.turn(State::Retrying(why));
-                queue.pause(retry.next()).await;
-            }
-            Stop::Failed(Failure::Reject(why)) => {
-                queue.turn(State::Closed(why.clone()));
-                queue.abandon("closed");
-                ended.send_modify(|ended| ended.push(why));
-                return;
-            }
-        }
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    destination.close().await;
-    queue.abandon("shutdown");
 }
 
-/// Delivers until something is wrong.
-async fn deliver<D: Destination>(queue: &Queue, destination: &mut D, retry: &mut Backoff) -> Stop {
-    let batching = destination.batching();
-    let connected = Instant::now();
-    let mut batch = Vec::new();
-    let mut slow = SLOW;
-    loop {
-        let more = tokio::select! {
-            biased;
-            more = queue.next(batching, &mut batch) => more,
-            failure = destination.idle() => {
-                if connected.elapsed() > retry.most() {
-                    retry.reset();
-                }
-                return Stop::Failed(failure);
-            }
-        };
-        if !more {
-            return Stop::Drained;
-        }
-        match destination.deliver(&batch).await {
-            Ok(Receipt { verdicts, slow: wants_less }) => {
-                let unanswered = verdicts.contains(&Verdict::Unanswered);
-                let progress = queue.settle(&verdicts);
-                if progress {
-                    retry.reset();
-                }
-                if wants_less {
-                    queue.turn(State::Slowed);
-                    queue.pause(slow.next()).await;
-                } else {
-                    slow.reset();
-                    queue.turn(State::Ok);
-                    if unanswered || !progress {
-                        queue.pause(retry.next()).await;
-                    }
-                }
-            }
-            Err(Failure::Retry(why)) => {
-                queue.metrics.retried(queue.name);
-                return Stop::Failed(Failure::Retry(why));
-            }
-            Err(Failure::Reject(why)) => {
-                tracing::warn!(sink = queue.name, why, count = batch.len(), "batch refused");
-                queue.settle(&vec![Verdict::Refused; batch.len()]);
-                return Stop::Refused;
-            }
-        }
+impl Inner {
+    fn entry(&mut self, occurrence: Arc<Occurrence>, key: Option<u64>) -> Entry {
+        self.nth += 1;
+        Entry { nth: self.nth, key, occurrence, arrived: Instant::now(), sends: 0 }
+    }
+
+    /// How many are in memory alone.
+    fn unwritten(&self) -> usize {
+        self.head.iter().filter(|entry| entry.key.is_none()).count() + self.tail.len()
+    }
+
+    fn may_leave(&self) -> bool {
+        self.phase != Phase::Open && self.tail.is_empty() && self.head.iter().all(|entry| entry.key.is_some())
     }
 }

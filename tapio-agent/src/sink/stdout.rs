@@ -113,6 +113,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Stdout<W> {
 
 impl<W: AsyncWrite + Send + Unpin + 'static> Destination for Stdout<W> {
     const NAME: &'static str = "stdout";
+    const SPOOLED: bool = false;
 
     fn batching(&self) -> Batching {
         Batching { count: 256, age: Duration::ZERO }

@@ -115,7 +115,7 @@ async fn a_full_queue_drops_and_counts() {
     sinks.add(Gate { permits: Arc::clone(&permits), taken: Arc::default() });
     send(&sinks, 20);
     let full = ledger(&sinks, "gate");
-    assert_eq!((full.accepted, full.sent, full.queued), (20, 0, 8));
+    assert_eq!((full.given, full.sent, full.queued), (20, 0, 8));
     assert_eq!(full.dropped, BTreeMap::from([("queue_full", 12)]));
 
     permits.add_permits(8);
@@ -125,7 +125,7 @@ async fn a_full_queue_drops_and_counts() {
     let counts = sinks.clone();
     assert_eq!(sinks.drain(Duration::from_secs(5)).await, 0);
     let end = ledger(&counts, "gate");
-    assert_eq!((end.accepted, end.sent, end.queued), (23, 11, 0));
+    assert_eq!((end.given, end.sent, end.queued), (23, 11, 0));
     let text = metrics.render().unwrap();
     assert!(text.contains(r#"tapio_dropped_total{hop="gate",reason="queue_full"} 12"#), "{text}");
     assert!(text.contains(r#"tapio_sink_sent_total{sink="gate"} 11"#), "{text}");
@@ -271,7 +271,8 @@ async fn status_as_json() {
     let json = serde_json::to_value(sinks.status()).unwrap();
     let expected = serde_json::json!([{
         "sink": "gate", "state": "connecting",
-        "accepted": 2, "sent": 0, "rejected": 0, "dropped": {"queue_full": 1}, "queued": 1,
+        "given": 2, "recovered": 0, "sent": 0, "rejected": 0, "dropped": {"queue_full": 1}, "queued": 1,
+        "spooled": 0, "in_flight": 0,
     }]);
     assert_eq!(json, expected);
 }

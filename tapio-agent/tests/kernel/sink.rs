@@ -31,16 +31,23 @@ fn it_ends_well_when_the_only_reader_has_gone() {
 fn it_goes_on_while_another_sink_is_left() {
     needs_a_kernel!();
     // A gateway that is away may come back.
-    let tapio = Tapio::start_read(1, &["--polku=127.0.0.1:4610"], "");
+    let state = tempfile::tempdir().unwrap();
+    let arguments = ["--polku=127.0.0.1:4610", &format!("--state-dir={}", state.path().display())];
+    let tapio = Tapio::start_read(1, &arguments, "");
     let mut client = Process::start("to-gateway");
     refused(&mut client, 4601..4603);
     tapio.expect_log("sink ended", GONE);
     refused(&mut client, 4603..4606);
 
-    let sinks = tapio.end().sinks;
-    let of = |name: &str| sinks.as_array().unwrap().iter().find(|sink| sink["sink"] == name).unwrap();
-    let stdout = of("stdout");
+    let ended = tapio.end();
+    let stdout = ended.sink("stdout");
     assert_eq!(stdout["state"], format!("closed({GONE})"));
     assert!(stdout["dropped"]["closed"].as_u64() >= Some(3), "{stdout}");
-    assert!(of("polku")["accepted"].as_u64() >= Some(5), "{sinks}");
+    let polku = ended.sink("polku");
+    assert!(polku["given"].as_u64() >= Some(5), "{polku}");
+    assert_eq!(polku["spooled"], polku["given"], "{polku}");
+
+    // What it could not deliver is the next one's.
+    let next = Tapio::start_read(1, &arguments, "").end();
+    assert_eq!(next.sink("polku")["recovered"], polku["given"], "{}", next.sinks);
 }

@@ -70,8 +70,8 @@ async fn a_reader_that_has_gone_ends_the_sink() {
         sinks.send(Arc::new(sample()));
     }
     assert_eq!(sinks.ended().await, "the reader of standard output has gone");
-    let Ledger { accepted, queued, .. } = sinks.status()[0].ledger;
-    assert_eq!((accepted, queued), (5, 0));
+    let Ledger { given, queued, .. } = sinks.status()[0].ledger;
+    assert_eq!((given, queued), (5, 0));
     assert!(sinks.status()[0].ledger.balanced());
 }
 

@@ -235,6 +235,11 @@ impl Tapio {
         assert!(status.success(), "{status}; it said:\n{}", self.log.text());
         let ledger = self.log.now(ledger);
         let sinks = ledger["sinks"].clone();
+        let anomalies = &ledger["anomalies"];
+        let dropped: u64 = anomalies["dropped"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        let told = anomalies["told"].as_u64().unwrap();
+        assert_eq!(anomalies["judged"].as_u64(), Some(told + dropped), "{ledger}");
+        assert_eq!(anomalies["waiting"], 0, "{ledger}");
         Ended {
             occurrences: self.output.now(occurrences),
             programs: counts(&ledger),
@@ -247,6 +252,14 @@ impl Tapio {
         let pid = Pid::from_child(&self.child);
         // It may have ended already.
         let _ = kill_process(pid, Signal::TERM);
+    }
+}
+
+impl Ended {
+    /// The accounts of the sink of this name.
+    #[track_caller]
+    pub(crate) fn sink(&self, name: &str) -> &Value {
+        self.sinks.as_array().unwrap().iter().find(|sink| sink["sink"] == name).expect("it has that sink")
     }
 }
 

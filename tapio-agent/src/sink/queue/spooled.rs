@@ -1,0 +1,378 @@
+//! The queue and its spool: what is written when, what is read back, and what becomes of it where the disk fails.
+//!
+//! All but [`keep`] waits for the disk, and is called where that holds up nobody.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{HOLD, Inner, LAST_WAIT, Phase, Queue};
+use crate::{
+    backoff::Backoff,
+    occurrence::Occurrence,
+    sink::{
+        State,
+        spool::{CHANGE_BYTES, Disk, OK, Trouble, encode},
+    },
+};
+
+/// Most records that one change of the spool writes.
+const CHANGE_RECORDS: usize = 1024;
+/// Waits before the spool is tried again: 0.25 s to 5 s.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+
+/// When the spool's task has something to do.
+enum Due {
+    At(Instant),
+    /// There is nothing that could become due.
+    Whenever,
+    /// There will be nothing more.
+    Never,
+}
+
+/// The spool's task: writes what has been in memory for too long.
+pub(in crate::sink) async fn keep(queue: Arc<Queue>) {
+    let mut retry = RETRY;
+    loop {
+        match queue.due() {
+            Due::Never => return queue.draining.notify_one(),
+            Due::Whenever => queue.unwritten.notified().await,
+            Due::At(time) if time > Instant::now() => {
+                // Late is as good as notified: both look again.
+                let _ = timeout_at(time, queue.unwritten.notified()).await;
+            }
+            Due::At(_) => {
+                if on_disk(&queue, |queue| queue.write_out()).await {
+                    retry.reset();
+                } else {
+                    let draining = queue.lock().phase != Phase::Open;
+                    sleep(if draining { LAST_WAIT } else { retry.next() }).await;
+                }
+            }
+        }
+    }
+}
+
+/// Runs what waits for the disk on a thread of its own.
+pub(in crate::sink) async fn on_disk<T: Send + Default + 'static>(
+    queue: &Arc<Queue>,
+    work: impl FnOnce(&Queue) -> T + Send + 'static,
+) -> T {
+    let queue = Arc::clone(queue);
+    match tokio::task::spawn_blocking(move || work(&queue)).await {
+        Ok(done) => done,
+        Err(error) => {
+            tracing::error!(%error, "the spool's work was not done");
+            T::default()
+        }
+    }
+}
+
+impl Queue {
+    /// Opens the spool, for the first time.
+    pub(in crate::sink) fn open_spool(&self) {
+        if let Some(spool) = &self.spool {
+            self.opened(&mut spool.lock());
+        }
+    }
+
+    /// Closes it: all is written.
+    pub(in crate::sink) fn close_spool(&self) {
+        if let Some(spool) = &self.spool {
+            let mut disk = spool.lock();
+            self.tidy(&mut disk);
+            disk.close();
+        }
+    }
+
+    /// Writes all that is in memory alone, oldest first, and takes out what is done with. True if that is so now.
+    pub(in crate::sink) fn write_out(&self) -> bool {
+        let Some(spool) = &self.spool else { return true };
+        let mut disk = spool.lock();
+        if !disk.may_write() || !self.opened(&mut disk) || !self.tidy(&mut disk) {
+            return false;
+        }
+        loop {
+            let entries = self.lock().oldest_unwritten();
+            if entries.is_empty() {
+                self.well(&disk);
+                return true;
+            }
+            let mut bytes = 0_u64;
+            let mut records = Vec::new();
+            for (_, occurrence) in &entries {
+                let record = encode(occurrence);
+                bytes += record.len() as u64;
+                records.push(record);
+                if bytes > CHANGE_BYTES {
+                    break;
+                }
+            }
+            match disk.append(&records) {
+                Ok(written) => {
+                    let keys = (written.first..).zip(entries.iter().take(records.len()));
+                    let mut keys = keys.map(|(key, (nth, _))| (*nth, key)).collect();
+                    let mut inner = self.lock();
+                    inner.unread -= written.evicted;
+                    inner.ledger.drop("spool_full", written.evicted);
+                    inner.written(&mut keys).iter().for_each(|key| disk.hold(*key));
+                    drop(inner);
+                    self.well(&disk);
+                    if written.evicted > 0 {
+                        self.metrics.dropped(self.name, "spool_full", written.evicted);
+                    }
+                    self.changed.notify_one();
+                    self.draining.notify_one();
+                }
+                Err(trouble) => {
+                    self.troubled(&mut disk, trouble);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Brings the oldest of the spool into memory.
+    pub(in crate::sink) fn read_back(&self, count: usize) {
+        let Some(spool) = &self.spool else { return };
+        let mut disk = spool.lock();
+        if !self.opened(&mut disk) {
+            return;
+        }
+        match disk.read(count) {
+            Ok(records) => {
+                let mut malformed = 0;
+                let mut inner = self.lock();
+                inner.unread -= records.len() as u64;
+                for (key, record) in records {
+                    match record {
+                        Ok(occurrence) => {
+                            let entry = inner.entry(Arc::new(occurrence), Some(key));
+                            inner.head.push_back(entry);
+                        }
+                        Err(why) => {
+                            tracing::warn!(sink = self.name, key, %why, "a record of the spool cannot be read");
+                            inner.finished.push(key);
+                            malformed += 1;
+                        }
+                    }
+                }
+                inner.ledger.drop("spool_malformed", malformed);
+                drop(inner);
+                if malformed > 0 {
+                    self.metrics.dropped(self.name, "spool_malformed", malformed);
+                }
+            }
+            Err(trouble) => self.troubled(&mut disk, trouble),
+        }
+    }
+
+    /// Whether the spool has what is done with.
+    pub(in crate::sink) fn has_finished(&self) -> bool {
+        !self.lock().finished.is_empty()
+    }
+
+    /// Takes that out.
+    pub(in crate::sink) fn forget(&self) {
+        if let Some(spool) = &self.spool {
+            let mut disk = spool.lock();
+            if disk.may_write() && self.opened(&mut disk) {
+                self.tidy(&mut disk);
+            }
+        }
+    }
+
+    fn due(&self) -> Due {
+        let inner = self.lock();
+        let oldest = inner.head.iter().find(|entry| entry.key.is_none()).or(inner.tail.front());
+        match (inner.phase, oldest) {
+            (Phase::Closed(_), _) | (Phase::Draining(_), None) => Due::Never,
+            (Phase::Draining(flush_at), _) if matches!(inner.state, State::Ok | State::Slowed) => {
+                Due::At(flush_at)
+            }
+            (Phase::Draining(_), _) => Due::At(Instant::now()),
+            _ if inner.spool.state != OK || inner.unwritten() >= self.capacity.div_ceil(2) => {
+                Due::At(Instant::now())
+            }
+            (Phase::Open, Some(oldest)) => Due::At(oldest.arrived + HOLD),
+            (Phase::Open, None) => Due::Whenever,
+        }
+    }
+
+    /// Takes out what is done with; false where that is not possible.
+    fn tidy(&self, disk: &mut Disk) -> bool {
+        let finished = self.lock().finished.clone();
+        if finished.is_empty() {
+            return true;
+        }
+        match disk.remove(&finished) {
+            Ok(()) => {
+                // What was added since comes after those.
+                self.lock().finished.drain(..finished.len());
+                self.well(disk);
+                true
+            }
+            Err(trouble) => {
+                self.troubled(disk, trouble);
+                false
+            }
+        }
+    }
+
+    /// Opens the file where it is not, and accounts for what is in it. False where that is not possible.
+    fn opened(&self, disk: &mut Disk) -> bool {
+        match disk.open() {
+            Ok(None) => {}
+            Ok(Some(opened)) => {
+                let mut inner = self.lock();
+                let (before, now) = (inner.unread, disk.unread());
+                let lost = before.saturating_sub(now);
+                let recovered = now.saturating_sub(before);
+                inner.unread = now;
+                inner.away = false;
+                inner.ledger.recovered += recovered;
+                inner.ledger.drop("spool_lost", lost);
+                inner.no_longer_written(&opened.missing);
+                inner.stocked(disk);
+                drop(inner);
+                self.metrics.recovered(self.name, recovered);
+                if lost > 0 {
+                    self.metrics.dropped(self.name, "spool_lost", lost);
+                }
+                if recovered > 0 {
+                    tracing::info!(sink = self.name, recovered, "the spool has what an earlier run left");
+                }
+                if opened.first {
+                    self.well(disk);
+                }
+                self.changed.notify_one();
+            }
+            Err(trouble) => self.failed(disk, &trouble),
+        }
+        disk.is_open()
+    }
+
+    /// Something went wrong, and the file is closed. One that can still be read is opened again at once.
+    fn troubled(&self, disk: &mut Disk, trouble: Trouble) {
+        self.failed(disk, &trouble);
+        if !disk.is_open() {
+            self.opened(disk);
+        }
+    }
+
+    fn failed(&self, disk: &mut Disk, trouble: &Trouble) {
+        self.metrics.spool_failed(self.name);
+        if let Trouble::Damaged(why) = trouble {
+            let mut inner = self.lock();
+            let lost = std::mem::take(&mut inner.unread);
+            inner.finished.clear();
+            inner.head.iter_mut().for_each(|entry| entry.key = None);
+            inner.ledger.drop("spool_damaged", lost);
+            drop(inner);
+            if lost > 0 {
+                self.metrics.dropped(self.name, "spool_damaged", lost);
+            }
+            match disk.set_aside() {
+                Ok(aside) => {
+                    self.metrics.spool_set_aside(self.name);
+                    let aside = aside.display();
+                    tracing::error!(
+                        sink = self.name, why, lost, %aside,
+                        "the spool is damaged: it is set aside, and a new one begun"
+                    );
+                    if let Ok(Some(_)) = disk.open() {
+                        let mut inner = self.lock();
+                        inner.away = false;
+                        return inner.stocked(disk);
+                    }
+                }
+                Err(error) => {
+                    let why = format!("{why}; it cannot be set aside: {error}");
+                    return self.away(disk, &Trouble::Damaged(why));
+                }
+            }
+        }
+        self.away(disk, trouble);
+    }
+
+    /// Nothing can be written or read.
+    fn away(&self, disk: &Disk, trouble: &Trouble) {
+        self.lock().away = true;
+        self.unwell(disk, trouble);
+        self.changed.notify_one();
+        self.unwritten.notify_one();
+    }
+
+    /// Nothing is wrong with the spool; logged where something was.
+    fn well(&self, disk: &Disk) {
+        let mut inner = self.lock();
+        inner.stocked(disk);
+        if inner.spool.state != OK {
+            OK.clone_into(&mut inner.spool.state);
+            drop(inner);
+            tracing::info!(sink = self.name, file = %disk.path().display(), "the spool is well again");
+        }
+    }
+
+    /// Something is; logged where nothing was.
+    fn unwell(&self, disk: &Disk, trouble: &Trouble) {
+        let mut inner = self.lock();
+        inner.stocked(disk);
+        let before = std::mem::replace(&mut inner.spool.state, format!("memory only({trouble})"));
+        drop(inner);
+        if before == OK {
+            tracing::warn!(
+                sink = self.name, why = %trouble, file = %disk.path().display(),
+                "nothing can be spooled: what the sink does not take waits in memory alone"
+            );
+        }
+    }
+}
+
+impl Inner {
+    fn stocked(&mut self, disk: &Disk) {
+        let stock = disk.stock();
+        (self.spool.records, self.spool.bytes) = (stock.records, stock.bytes);
+    }
+
+    /// The oldest that are in memory alone, with their numbers.
+    fn oldest_unwritten(&self) -> Vec<(u64, Arc<Occurrence>)> {
+        let head = self.head.iter().filter(|entry| entry.key.is_none());
+        let oldest = head.chain(&self.tail).take(CHANGE_RECORDS);
+        oldest.map(|entry| (entry.nth, Arc::clone(&entry.occurrence))).collect()
+    }
+
+    /// Takes note of what was written, by number; gives the keys that are in memory, too. What is done with since is
+    /// taken out of the spool later.
+    fn written(&mut self, keys: &mut HashMap<u64, u64>) -> Vec<u64> {
+        let mut held = Vec::new();
+        for entry in &mut self.head {
+            if let Some(key) = keys.remove(&entry.nth) {
+                entry.key = Some(key);
+                held.push(key);
+            }
+        }
+        while let Some(first) = self.tail.front()
+            && keys.remove(&first.nth).is_some()
+        {
+            self.tail.pop_front();
+            self.unread += 1;
+        }
+        let mut finished: Vec<_> = keys.values().copied().collect();
+        finished.sort_unstable();
+        held.extend(&finished);
+        self.finished.extend(finished);
+        held
+    }
+
+    fn no_longer_written(&mut self, missing: &BTreeSet<u64>) {
+        for entry in &mut self.head {
+            entry.key = entry.key.filter(|key| !missing.contains(key));
+        }
+        self.finished.retain(|key| !missing.contains(key));
+    }
+}

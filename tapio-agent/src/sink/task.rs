@@ -1,0 +1,130 @@
+//! The task that empties a sink's queue into its destination.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    Destination, Failure, Receipt, State, Verdict,
+    queue::{Next, Queue, on_disk},
+};
+use crate::backoff::Backoff;
+
+/// Waits between attempts: 0.25 s to 30 s.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+/// Waits between batches for a destination that is about to be full.
+const SLOW: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+
+/// Why the task stopped to deliver.
+enum Stop {
+    /// Nothing is left that would be lost.
+    Drained,
+    /// The batch was refused; the next may not be.
+    Refused,
+    Failed(Failure),
+}
+
+/// The sink's task: delivers until the queue is drained or the destination ends.
+pub(super) async fn run<D: Destination>(
+    queue: Arc<Queue>,
+    mut destination: D,
+    ended: watch::Sender<Vec<String>>,
+) {
+    let mut retry = RETRY;
+    loop {
+        let connected = tokio::select! {
+            connected = destination.connect() => connected,
+            () = queue.drained() => break,
+        };
+        let stop = match connected {
+            Ok(()) => {
+                queue.connected();
+                deliver(&queue, &mut destination, &mut retry).await
+            }
+            Err(failure) => Stop::Failed(failure),
+        };
+        match stop {
+            Stop::Drained => break,
+            Stop::Refused => {}
+            Stop::Failed(Failure::Retry(why)) => {
+                queue.turn(State::Retrying(why));
+                queue.pause(retry.next()).await;
+            }
+            Stop::Failed(Failure::Reject(why)) => {
+                queue.turn(State::Closed(why.clone()));
+                queue.abandon("closed");
+                ended.send_modify(|ended| ended.push(why));
+                return;
+            }
+        }
+    }
+    destination.close().await;
+    queue.abandon("shutdown");
+}
+
+/// Delivers until something is wrong.
+async fn deliver<D: Destination>(queue: &Arc<Queue>, destination: &mut D, retry: &mut Backoff) -> Stop {
+    let batching = destination.batching();
+    let connected = Instant::now();
+    let mut batch = Vec::new();
+    let mut slow = SLOW;
+    loop {
+        // Before anything else is sent: a crash repeats no more than what was on the way.
+        if queue.has_finished() {
+            on_disk(queue, |queue| queue.forget()).await;
+        }
+        let next = tokio::select! {
+            biased;
+            next = queue.next(batching, &mut batch) => next,
+            failure = destination.idle() => {
+                if connected.elapsed() > retry.most() {
+                    retry.reset();
+                }
+                return Stop::Failed(failure);
+            }
+        };
+        match next {
+            Next::Deliver => {}
+            Next::Read(count) => {
+                on_disk(queue, move |queue| queue.read_back(count)).await;
+                continue;
+            }
+            Next::Leave => return Stop::Drained,
+        }
+        let delivered = tokio::select! {
+            biased;
+            delivered = destination.deliver(&batch) => delivered,
+            // All of it has been written meanwhile.
+            () = queue.drained() => return Stop::Drained,
+        };
+        match delivered {
+            Ok(Receipt { verdicts, slow: wants_less }) => {
+                let unanswered = verdicts.contains(&Verdict::Unanswered);
+                let progress = queue.settle(&verdicts);
+                if progress {
+                    retry.reset();
+                }
+                if wants_less {
+                    queue.turn(State::Slowed);
+                    queue.pause(slow.next()).await;
+                } else {
+                    slow.reset();
+                    queue.turn(State::Ok);
+                    if unanswered || !progress {
+                        queue.pause(retry.next()).await;
+                    }
+                }
+            }
+            Err(Failure::Retry(why)) => {
+                queue.returned();
+                queue.metrics.retried(queue.name);
+                return Stop::Failed(Failure::Retry(why));
+            }
+            Err(Failure::Reject(why)) => {
+                tracing::warn!(sink = queue.name, why, count = batch.len(), "batch refused");
+                queue.settle(&vec![Verdict::Refused; batch.len()]);
+                return Stop::Refused;
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What arrived at the gateway, held against what was accepted.
+
+use std::{collections::HashSet, path::Path};
+
+use ulid::Ulid;
+
+/// Everything that arrived, in order, repeats included.
+pub(crate) fn arrivals(directory: &Path) -> Vec<Ulid> {
+    let text = std::fs::read_to_string(directory.join("arrivals")).unwrap_or_default();
+    // One that was killed may have written half a line.
+    text.split_whitespace().filter_map(|id| Ulid::from_string(id).ok()).collect()
+}
+
+/// How many of these have not arrived.
+pub(crate) fn missing(accepted: &[Ulid], arrived: &[Ulid]) -> usize {
+    let arrived: HashSet<_> = arrived.iter().collect();
+    accepted.iter().filter(|id| !arrived.contains(id)).count()
+}
+
+/// How many came more than once.
+pub(crate) fn repeats(arrived: &[Ulid]) -> usize {
+    arrived.len() - arrived.iter().collect::<HashSet<_>>().len()
+}
+
+/// The first that came after a later one; repeats do not count.
+pub(crate) fn out_of_order(arrived: &[Ulid]) -> Option<(Ulid, Ulid)> {
+    let mut seen = HashSet::new();
+    let mut firsts = arrived.iter().filter(|id| seen.insert(**id)).peekable();
+    while let Some(id) = firsts.next() {
+        if let Some(next) = firsts.peek()
+            && *next < id
+        {
+            return Some((*id, **next));
+        }
+    }
+    None
+}
