@@ -32,7 +32,7 @@ use crate::{
     pipeline::{self, Source, Stage, fold::Fold},
     privileges,
     sink::{
-        Sinks, polku,
+        Sinks, otlp, polku,
         stdout::{Pulse, Stdout},
     },
 };
@@ -51,6 +51,8 @@ const PULSE: Duration = Duration::from_secs(1);
 pub fn run(config: Config) -> anyhow::Result<()> {
     let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
     let access = Access::find(config.kubernetes)?;
+    let otlp = otlp::Otlp::new(&config.otlp, access.is_some())
+        .map_err(|trouble| anyhow::anyhow!("OTLP: {trouble}"))?;
     let (keeper, learned) = Keeper::open(&config);
     let kernel = Kernel::open(config.proc_root.as_path()).map(|kernel| kernel.with(learned));
     let mut running = Vec::new();
@@ -76,7 +78,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("threads cannot be started")?;
-    let done = runtime.block_on(observe(config, admin, access, keeper, running, refused));
+    let done = runtime.block_on(observe(config, admin, access, otlp, keeper, running, refused));
     // A reader of standard output that is stuck holds up a thread, not the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
@@ -107,6 +109,7 @@ async fn observe(
     config: Config,
     admin: Option<Admin>,
     access: Option<Access>,
+    otlp: Option<otlp::Otlp>,
     keeper: Keeper,
     running: Vec<(Built, Parts)>,
     refused: Vec<(&'static str, anyhow::Error)>,
@@ -114,7 +117,7 @@ async fn observe(
     let mut stop_signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let metrics = Arc::new(Metrics::default());
     let (pulse, beats) = watch::channel(Pulse::default());
-    let sinks = sinks(&config, &metrics, beats)?;
+    let sinks = sinks(&config, otlp, &metrics, beats);
     let (stop, stopped) = watch::channel(false);
     let (anomalies, queue) = mpsc::channel(ENRICH_QUEUE);
 
@@ -184,7 +187,12 @@ async fn observe(
 }
 
 /// The sinks that the configuration names.
-fn sinks(config: &Config, metrics: &Arc<Metrics>, beats: watch::Receiver<Pulse>) -> anyhow::Result<Sinks> {
+fn sinks(
+    config: &Config,
+    otlp: Option<otlp::Otlp>,
+    metrics: &Arc<Metrics>,
+    beats: watch::Receiver<Pulse>,
+) -> Sinks {
     let mut sinks = Sinks::new(Arc::clone(metrics), config.queue.get() as usize);
     if let Some(cap) = config.spool.0 {
         sinks = sinks.spooling(config.state_dir.as_path(), cap.get());
@@ -199,7 +207,10 @@ fn sinks(config: &Config, metrics: &Arc<Metrics>, beats: watch::Receiver<Pulse>)
         let cluster = config.cluster.get().map(Into::into);
         sinks.add(polku::Polku::new(endpoint.clone(), cluster, polku::Timings::default()));
     }
-    Ok(sinks)
+    if let Some(otlp) = otlp {
+        sinks.add(otlp);
+    }
+    sinks
 }
 
 /// Keeps one observer's stage running.

@@ -109,11 +109,13 @@ Examples:
   tapio                                        observe all there is, readable, here
   tapio --observer=network --output=json       one JSON object a line
   tapio --polku=polku.observability.svc:50051  to a POLKU gateway
+  tapio --otlp=http://collector:4318           to an OpenTelemetry Collector
   tapio doctor                                 what this node can observe, and why not
   tapio config > tapio.yaml                    each setting, its default and range
 
 Settings: default < --config file < environment < flag. The variable of a key is TAPIO_ and
-the keys on the way to it (TAPIO_FOLD_WINDOW=1m). POLKU_ENDPOINT and NODE_NAME are known, too.
+the keys on the way to it (TAPIO_FOLD_WINDOW=1m). POLKU_ENDPOINT and NODE_NAME are known,
+too, and OTEL_EXPORTER_OTLP_* for logs.
 
 Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 failed; 2 wrong arguments or configuration.";
 
@@ -184,6 +186,11 @@ struct Settings {
     /// Send occurrences to this POLKU gateway
     #[arg(long, value_name = "HOST:PORT", help_heading = "Sinks")]
     polku: Option<String>,
+    /// Send occurrences by OTLP to this collector, http://HOST:4318
+    ///
+    /// Protocol, headers and certificates: keys `otlp.*`, or OTEL_EXPORTER_OTLP_* as OpenTelemetry has them.
+    #[arg(long, value_name = "URL", help_heading = "Sinks")]
+    otlp: Option<String>,
     /// On standard output: json, pretty, none or auto [default: auto]
     ///
     /// auto is pretty on a terminal; elsewhere json, or none where another sink is given.
@@ -216,6 +223,7 @@ impl Settings {
             ("--cluster", "cluster", &self.cluster),
             ("--kubernetes", "kubernetes", &self.kubernetes),
             ("--polku", "polku.endpoint", &self.polku),
+            ("--otlp", "otlp.endpoint", &self.otlp),
             ("--output", "output", &self.output),
             ("--state-dir", "state_dir", &self.state_dir),
             ("--listen", "listen", &self.listen),

@@ -20,7 +20,7 @@ use crate::{
         AbsolutePath, Bytes, Count, Listen, MIB, MS, Name, Node, Off, Page, SEC, Time, Wrong, choices,
         settings,
     },
-    sink::polku::Endpoint,
+    sink::{otlp, polku::Endpoint},
 };
 
 settings! {
@@ -38,6 +38,8 @@ settings! {
         pub output: Output = Output::Auto,
         /// The POLKU gateway that gets the occurrences.
         pub polku: Polku = Polku::default(),
+        /// An OpenTelemetry Collector, or what else takes logs by OTLP, that gets them.
+        pub otlp: otlp::Settings = otlp::Settings::default(),
         /// How many occurrences each sink may have waiting in memory. What comes on top of that is dropped and counted.
         pub queue: Count<1, 1_000_000> = Count::of(8_192),
         /// How repeats of one anomaly are folded into one follow-up.
@@ -236,7 +238,7 @@ impl Config {
     pub const fn output(&self, terminal: bool) -> Output {
         match self.output {
             Output::Auto if terminal => Output::Pretty,
-            Output::Auto if self.polku.endpoint.0.is_some() => Output::None,
+            Output::Auto if self.polku.endpoint.0.is_some() || self.otlp.endpoint.0.is_some() => Output::None,
             Output::Auto => Output::Json,
             given => given,
         }
@@ -260,7 +262,7 @@ impl Config {
             ));
             return Err(Error::at("fold.max_window", what));
         }
-        Ok(())
+        self.otlp.check().map_err(|(key, wrong)| Error::at(format_args!("otlp.{key}"), wrong))
     }
 }
 

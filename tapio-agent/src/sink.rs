@@ -5,6 +5,7 @@
 //! [`Ledger::balanced`]. It is **accepted** once the destination has acknowledged it or it is on disk, which is within
 //! a second: what is accepted arrives, at least once.
 
+pub mod otlp;
 pub mod polku;
 mod queue;
 pub mod spool;

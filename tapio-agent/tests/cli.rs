@@ -46,14 +46,15 @@ fn every_flag_sets_its_key() {
         "--node-name=node-a",
         "--cluster=prod",
         "--polku=polku:50051",
+        "--otlp=http://collector:4318",
         "--output=json",
         "--state-dir=/s",
         "--listen=off",
         "--log-level=debug",
         "--log-format=json",
     ]);
-    let expected = "observers: network\nnode_name: node-a\ncluster: prod\npolku: {endpoint: polku:50051}\noutput: json\n\
-                    state_dir: /s\nlisten: off\nlog: {level: debug, format: json}\n";
+    let expected = "observers: network\nnode_name: node-a\ncluster: prod\npolku: {endpoint: polku:50051}\n\
+                    otlp: {endpoint: \"http://collector:4318\"}\noutput: json\nstate_dir: /s\nlisten: off\nlog: {level: debug, format: json}\n";
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tapio.yaml");
     fs::write(&file, expected).unwrap();
@@ -83,6 +84,10 @@ fn a_wrong_flag_is_refused_by_its_name() {
             "--observer: unknown observer `netwrok`: did you mean `network`? Known: container, network",
         ),
         ("--observer=network,network", "--observer: observer `network` is named twice: name it once"),
+        (
+            "--otlp=collector",
+            "--otlp: `collector` has neither a scheme nor a port: write http://host:port, as in ",
+        ),
         ("--polku=polku", "--polku: \"polku\" has no port: write host:port, as in "),
         ("--kubernetes=yes", "--kubernetes: unknown value `yes`. Known: auto, on, off"),
         ("--output=yaml", "--output: unknown value `yaml`. Known: auto, json, pretty, none"),
@@ -133,7 +138,7 @@ fn config_prints_what_check_accepts() {
 #[test]
 fn help_says_what_there_is() {
     for (arguments, words) in [
-        (&["-h"][..], &["--observer", "--polku", "doctor", "selftest", "Sinks:", "Operating:"][..]),
+        (&["-h"][..], &["--observer", "--polku", "--otlp", "doctor", "selftest", "Sinks:", "Operating:"][..]),
         (&["--help"], &["Examples:", "Exit codes:", "TAPIO_FOLD_WINDOW"]),
         (&["doctor", "--help"], &["Exit codes:", "--config"]),
         (&["config", "--help"], &["--check", "Exit codes:"]),

@@ -142,14 +142,16 @@ fn places_that_are_not_there_are_said() {
     let file = directory.path().join("tapio.yaml");
     let empty = directory.path().display();
     std::fs::write(&file, format!("cgroup_root: {empty}\nproc_root: {empty}\nlisten: off\n")).unwrap();
-    let (report, _) =
-        doctor(&[], &["--config", file.to_str().unwrap(), "--state-dir=/proc/tapio", "--polku=127.0.0.1:1"]);
+    let sinks = ["--polku=127.0.0.1:1", "--otlp=http://127.0.0.1:1"];
+    let others = ["--config", file.to_str().unwrap(), "--state-dir=/proc/tapio"];
+    let (report, _) = doctor(&[], &[&others[..], &sinks].concat());
     for (state, name, word) in [
         ("warn", "control", "only processes are named"),
         ("warn", "processes", "none at"),
         ("warn", "listening", "shows no processes"),
         ("warn", "state", "/proc/tapio is not writable"),
         ("fail", "POLKU", "refused"),
+        ("fail", "OTLP", "refused"),
         ("ok", "listen", "off"),
         ("ok", "file", "tapio.yaml"),
     ] {

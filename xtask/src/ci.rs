@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{kernel_test, kube, machine, setup, test, toolchain};
+use crate::{kernel_test, kube, machine, otelcol, setup, test, toolchain};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -18,6 +18,7 @@ const STEPS: &[Step] = &[
     ("dependencies", dependencies),
     ("advisories", advisories),
     ("kubernetes", kube::for_tests),
+    ("collector", otelcol::for_tests),
     ("tests", || test::task(&[])),
     ("kernels", || kernel_test::task(&["--quick".into()])),
 ];

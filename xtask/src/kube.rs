@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use self::apiserver::ApiServer;
-use crate::machine;
+use crate::{go, machine};
 
 /// The programs of an API server.
 const APISERVER: &[&str] = &["etcd", "kube-apiserver", "kubectl"];
@@ -58,7 +58,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
 /// What tests/kubernetes takes. A machine without it skips those tests, and says so.
 pub(crate) fn for_tests() -> Result<()> {
     match programs::build(TESTS) {
-        Err(error) if machine::program("go").is_none() => {
+        Err(error) if !go::is_there() => {
             eprintln!("skipped: {error:#}");
             Ok(())
         }

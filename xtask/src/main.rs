@@ -6,10 +6,12 @@ mod arch;
 mod bench;
 mod ci;
 mod executable;
+mod go;
 mod image;
 mod kernel_test;
 mod kube;
 mod machine;
+mod otelcol;
 mod run;
 mod setup;
 mod tally;
@@ -79,6 +81,13 @@ const TASKS: &[Task] = &[
                 that `kube cluster load`, `docker load` and `skopeo copy` take. By Docker where one answers, else by\n\
                 buildah. The same commit and compilers give the same digest, which is printed",
         run: image::task,
+    },
+    Task {
+        name: "otelcol",
+        arguments: "build",
+        about: "An OpenTelemetry Collector for the tests, built from pinned Go modules (Go 1.26) into OTELCOL or the\n\
+                cache. Prints its path",
+        run: otelcol::task,
     },
     Task {
         name: "bench",

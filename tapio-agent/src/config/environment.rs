@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Config, Error};
-use crate::setting::{Node, nearest, shown};
+use crate::{
+    setting::{Node, Wrong, nearest, shown},
+    sink::otlp,
+};
 
 /// Names the configuration file, as `--config` does.
 pub(super) const CONFIG: &str = "TAPIO_CONFIG";
@@ -28,6 +31,19 @@ struct Value {
     text: String,
 }
 
+/// A variable, the path of what it sets, and what makes of its text that of the setting.
+struct Known {
+    variable: String,
+    path: String,
+    form: fn(&str) -> Result<String, Wrong>,
+}
+
+impl Known {
+    fn new(variable: impl Into<String>, path: impl Into<String>) -> Self {
+        Self { variable: variable.into(), path: path.into(), form: |text| Ok(text.to_owned()) }
+    }
+}
+
 /// The variable that sets the value at a path.
 #[must_use]
 pub fn variable(path: &str) -> String {
@@ -39,26 +55,30 @@ impl Environment {
     pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, Error> {
         let mut paths = Vec::new();
         Config::default().paths("", &mut paths);
-        let mut known: Vec<(String, String)> =
-            ALIASES.iter().map(|(name, path)| (name.to_string(), path.to_string())).collect();
-        known.extend(paths.into_iter().map(|path| (variable(&path), path)));
+        let mut known: Vec<_> = ALIASES.iter().map(|(name, path)| Known::new(*name, *path)).collect();
+        known.extend(otlp::VARIABLES.iter().map(|of_otlp| Known {
+            form: of_otlp.form,
+            ..Known::new(of_otlp.name, format!("otlp.{}", of_otlp.key))
+        }));
+        known.extend(paths.into_iter().map(|path| Known::new(variable(&path), path)));
 
         let mut found = Self { file: None, values: Vec::new() };
         for (name, value) in variables {
             let Some(name) = name.to_str() else { continue };
-            let place = known.iter().position(|(known, _)| known == name);
-            if (place.is_none() && !name.starts_with(PREFIX)) || value.is_empty() {
+            let place = known.iter().position(|known| known.variable == name);
+            let is_own = [PREFIX, otlp::PREFIX].iter().any(|prefix| name.starts_with(prefix));
+            if (place.is_none() && !is_own) || value.is_empty() {
                 continue;
             }
             if name == CONFIG {
                 found.file = Some(value.into());
                 continue;
             }
-            let Some((_, path)) = place.and_then(|at| known.get(at)) else {
+            let Some(Known { path, form, .. }) = place.and_then(|at| known.get(at)) else {
                 if is_service_link(name) {
                     continue;
                 }
-                let names = known.iter().map(|(name, _)| name.as_str()).chain([CONFIG]);
+                let names = known.iter().map(|known| known.variable.as_str()).chain([CONFIG]);
                 let like = nearest(name, names).map(|name| format!(": did you mean `{name}`?"));
                 let like = like.unwrap_or_else(|| ": `tapio config` lists the settings".to_owned());
                 return Err(Error::at(shown(name), format!("unknown environment variable{like}")));
@@ -66,10 +86,11 @@ impl Environment {
             let Ok(text) = value.into_string() else {
                 return Err(Error::at(name, "its value is not UTF-8"));
             };
+            let text = form(&text).map_err(|wrong| Error::at(name, wrong))?;
             found.values.push(Value { variable: name.to_owned(), path: path.clone(), text });
         }
         // The order of the environment is arbitrary: that of the table is not.
-        found.values.sort_by_key(|value| known.iter().position(|(name, _)| *name == value.variable));
+        found.values.sort_by_key(|value| known.iter().position(|known| known.variable == value.variable));
         Ok(found)
     }
 

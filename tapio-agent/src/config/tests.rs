@@ -155,6 +155,15 @@ const REFUSED: &[(&str, &str)] = &[
         "t.yaml:2:13: polku.endpoint: \"http://x\" has no port: write host:port, as in ",
     ),
     (
+        "otlp:\n  endpoint: collector:4318\n",
+        "otlp.endpoint: collector:4318 has no scheme: write http://collector:4318, or https://collector:4318 for TLS",
+    ),
+    (
+        "otlp: {endpoint: \"grpc://c:4317\"}\n",
+        "t.yaml:1:18: otlp.endpoint: `grpc://c:4317` has a scheme that is neither http nor https: write http://host:port",
+    ),
+    ("otlp: {headers: secret}\n", "t.yaml:1:17: otlp.headers: pair 1 has no `=`: expected key=value"),
+    (
         "listen: 9090\n",
         "t.yaml:1:9: listen: `9090` is not ADDRESS:PORT such as 127.0.0.1:9090 or [::]:9090, or off",
     ),
@@ -276,6 +285,81 @@ fn the_environment_is_refused_by_the_name_of_the_variable() {
     assert!(Config::load(None, [(raw.clone(), raw)], &[]).is_ok(), "what is not the agent's is left alone");
 }
 
+/// Flag, TAPIO_OTLP_*, the variable of logs, that of all signals, file, default: the first that there is counts.
+#[test]
+fn the_variables_of_opentelemetry_have_their_place() {
+    let all = [
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318/otlp"),
+        ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "2500"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_INSECURE", "True"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=1"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "b=2"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/certificate"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team=a"),
+        ("OTEL_SERVICE_NAME", "agent"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "of another signal"),
+    ];
+    let otlp = environment(&all).unwrap().otlp;
+    let mut expected = otlp::Settings::default();
+    for (key, text) in [
+        ("endpoint", "http://logs:4318/"),
+        ("timeout", "2500ms"),
+        ("protocol", "grpc"),
+        ("insecure", "true"),
+        ("compression", "gzip"),
+        ("headers", "b=2"),
+        ("certificate", "/ca"),
+        ("client_certificate", "/certificate"),
+        ("client_key", "/key"),
+        ("resource_attributes", "team=a"),
+        ("service_name", "agent"),
+    ] {
+        expected.assign(key, text).unwrap();
+    }
+    assert_eq!(otlp, expected);
+    let endpoint = |config: Config| config.otlp.endpoint.to_string();
+    assert_eq!(endpoint(environment(&all[1..]).unwrap()), "http://all:4318/otlp/v1/logs");
+    let own = [&all[..], &[("TAPIO_OTLP_ENDPOINT", "http://own:4318")]].concat();
+    assert_eq!(endpoint(environment(&own).unwrap()), "http://own:4318");
+    let flags = [Flag { name: "--otlp", path: "otlp.endpoint", text: "http://flag:4318".to_owned() }];
+    let variables = own.iter().map(|(name, value)| (name.into(), value.into()));
+    assert_eq!(endpoint(Config::load(None, variables, &flags).unwrap()), "http://flag:4318");
+    for (name, value, expected) in [
+        (
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+            "10s",
+            "OTEL_EXPORTER_OTLP_TIMEOUT: `10s` is not a whole number of milli",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "collector",
+            "OTEL_EXPORTER_OTLP_ENDPOINT: `collector` has neither a scheme",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
+            "http/json",
+            "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL: unknown value `http/json`",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPONT",
+            "x",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPONT: unknown environment variable: did you mean \
+             `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT`?",
+        ),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key", "otlp.client_key: needs otlp.client_certificate"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=secret%0a", "otlp.headers: the value of the header `a` has other"),
+    ] {
+        let error = environment(&[(name, value)]).unwrap_err().to_string();
+        assert!(error.starts_with(expected) && !error.contains("secret"), "{error}");
+    }
+}
+
 #[test]
 fn service_links_of_kubernetes_are_no_settings() {
     let links = [
@@ -307,6 +391,8 @@ fn standard_output_is_what_suits() {
         (Output::Pretty, Output::Json)
     );
     assert_eq!((polku.output(true), polku.output(false)), (Output::Pretty, Output::None));
+    let otlp = environment(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")]).unwrap();
+    assert_eq!((otlp.output(true), otlp.output(false)), (Output::Pretty, Output::None));
     let both = environment(&[("POLKU_ENDPOINT", "polku:50051"), ("TAPIO_OUTPUT", "json")]).unwrap();
     assert_eq!(both.output(true), Output::Json);
 }

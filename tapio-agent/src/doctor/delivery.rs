@@ -6,10 +6,13 @@ use super::{pod::Pod, report::Line};
 use crate::{
     admin::Admin,
     config::{Config, Output},
-    sink::polku::{self, Endpoint},
+    sink::{
+        otlp::{Otlp, Settings, Trouble},
+        polku::{self, Endpoint},
+    },
 };
 
-/// How long a gateway may take to answer.
+/// How long a gateway or a collector may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
@@ -20,11 +23,12 @@ pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
         Output::Auto | Output::None => {}
     }
     lines.extend(config.polku.endpoint.0.as_ref().map(gateway));
+    lines.extend(collector(&config.otlp));
     if lines.is_empty() {
         lines.push(Line::failed(
             "sinks",
             "none: occurrences go nowhere",
-            "give --polku=HOST:PORT or --output",
+            "give --polku=HOST:PORT, --otlp=URL or --output",
         ));
     }
     lines.push(listen(config));
@@ -33,11 +37,7 @@ pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
 }
 
 fn gateway(endpoint: &Endpoint) -> Line {
-    let asked = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(polku::health(endpoint, PATIENCE)));
+    let asked = wait_for(polku::health(endpoint, PATIENCE)).map_err(|error| error.to_string()).flatten();
     let name = format!("POLKU {endpoint}");
     match asked {
         Ok(polku::Health::Healthy) => Line::ok(name, "answers, and is healthy"),
@@ -53,6 +53,25 @@ fn gateway(endpoint: &Endpoint) -> Line {
             "start the gateway, or correct --polku=HOST:PORT (key `polku.endpoint`)",
         ),
     }
+}
+
+/// Asked by a request with nothing in it, with the headers and certificates that the agent would have.
+fn collector(settings: &Settings) -> Option<Line> {
+    let name = format!("OTLP {}", settings.endpoint.0.as_ref()?);
+    let asked = match Otlp::new(settings, false) {
+        Ok(otlp) => wait_for(otlp?.ask(PATIENCE)).map_err(|error| Trouble::bare(error.to_string())).flatten(),
+        Err(trouble) => Err(trouble),
+    };
+    Some(match asked {
+        Ok(()) => Line::ok(name, format!("takes logs by {}", settings.protocol)),
+        Err(Trouble { what, remedy }) => {
+            Line::failed(name, what, remedy.unwrap_or_else(|| "look at the log of the collector".to_owned()))
+        }
+    })
+}
+
+fn wait_for<T>(asked: impl Future<Output = T>) -> io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(asked))
 }
 
 fn listen(config: &Config) -> Line {
@@ -135,6 +154,23 @@ mod tests {
         let line = gateway(&endpoint);
         assert!(line.found.contains("refused"), "{line:?}");
         assert!(matches!(line.state, State::Failed { .. }));
+    }
+
+    #[test]
+    fn a_collector_that_is_not_there() {
+        use crate::setting::Node as _;
+        let mut settings = Settings::default();
+        assert!(collector(&settings).is_none());
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        settings.assign("endpoint", &format!("http://{}", free.local_addr().unwrap())).unwrap();
+        drop(free);
+        let line = collector(&settings).unwrap();
+        assert!(line.found.contains("refused"), "{line:?}");
+        assert!(matches!(&line.state, State::Failed { remedy } if remedy.contains("--otlp=URL")), "{line:?}");
+        settings.assign("endpoint", "https://collector:1").unwrap();
+        settings.assign("certificate", "/nothing").unwrap();
+        let line = collector(&settings).unwrap();
+        assert!(line.found.contains("/nothing cannot be used"), "{line:?}");
     }
 
     #[test]

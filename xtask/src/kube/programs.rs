@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use super::programs_directory;
-use crate::machine;
+use crate::{go, machine};
 
 /// Programs that come from one Go module.
 struct Module {
@@ -81,36 +81,28 @@ pub(super) fn build(wanted: &[&str]) -> Result<PathBuf> {
 impl Module {
     fn build(&self, name: &str, directory: &Path) -> Result<()> {
         let program = directory.join(name);
-        let has_go = machine::program("go").is_some();
-        if !has_go {
+        if !go::is_there() {
             // What someone else has put there will do.
             if program.is_file() {
                 return Ok(());
             }
-            bail!(
-                "{} is not there and there is no Go to build it: install Go 1.26 (https://go.dev/dl), or set \
-                 KUBEBUILDER_ASSETS to where it is",
-                program.display()
-            );
+            bail!("{}, or set KUBEBUILDER_ASSETS to where it is", go::missing_for(&program));
         }
-        let version = machine::output(self.go()?.args(["list", "-m", "-f", "{{.Version}}", self.path]))?;
+        let pins = self.pins();
+        let version =
+            machine::output(go::command(&pins)?.args(["list", "-m", "-f", "{{.Version}}", self.path]))?;
         let version = version.trim();
         if self.is_there(&program, version) {
             return Ok(());
         }
         eprintln!("building {name} {version}");
         let start = Instant::now();
-        let flags = match self.version_variable {
-            Some(variable) => format!("-ldflags=-s -w -X {variable}={version}"),
-            None => "-ldflags=-s -w".to_owned(),
-        };
+        let variable = self.version_variable.map(|variable| format!("{variable}={version}"));
         let package = match self.packages {
             "" => self.path.to_owned(),
             packages => format!("{}/{packages}/{name}", self.path),
         };
-        let mut go = self.go()?;
-        go.args(["build", "-p", "2", "-trimpath", "-buildvcs=false", &flags, "-o"]);
-        machine::run(go.arg(&program).arg(package).env("CGO_ENABLED", "0"))?;
+        go::build(&pins, &package, variable.as_deref(), &program)?;
         eprintln!("built {name} {version} in {} s", start.elapsed().as_secs());
         Ok(())
     }
@@ -124,10 +116,8 @@ impl Module {
         })
     }
 
-    fn go(&self) -> Result<Command> {
-        let mut go = Command::new("go");
-        go.current_dir(machine::workspace()?.join("xtask/kube").join(self.pins));
-        Ok(go)
+    fn pins(&self) -> PathBuf {
+        Path::new("kube").join(self.pins)
     }
 }
 

@@ -1,0 +1,203 @@
+//! OTLP: occurrences as logs to an OpenTelemetry Collector or what else takes them, by gRPC or as protobuf over HTTP,
+//! at least once.
+//!
+//! A delivery is one request of at most [`REQUEST_BYTES`]. What the receiver refuses for good is counted as rejected and
+//! not sent again; what passes is, when the receiver asks for it, or else as the queue has it. A connection is made
+//! when one is needed and kept.
+
+mod answer;
+mod attributes;
+mod connection;
+mod endpoint;
+mod exchange;
+mod pairs;
+mod record;
+mod request;
+mod resource;
+mod settings;
+mod tls;
+mod trouble;
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderMap;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Batching, Destination, Failure, Receipt, Verdict};
+use crate::occurrence::Occurrence;
+use answer::Answer;
+use connection::{Connection, Target};
+use exchange::Broken;
+use resource::Surroundings;
+
+pub use endpoint::Endpoint;
+pub use pairs::Pairs;
+pub use request::REQUEST_BYTES;
+pub use settings::{Compression, PREFIX, Protocol, Settings, Switch, VARIABLES, Variable};
+pub use trouble::Trouble;
+
+/// Most occurrences of a request, as OpenTelemetry's own exporters have it.
+const REQUEST_RECORDS: usize = 512;
+/// How long an occurrence waits for others.
+const AGE: Duration = Duration::from_millis(100);
+
+/// A receiver of OTLP as a destination.
+#[derive(Debug)]
+pub struct Otlp {
+    settings: Settings,
+    target: Target,
+    headers: HeaderMap,
+    surroundings: Surroundings,
+    connection: Option<Connection>,
+    /// When the receiver wants to hear from the agent again.
+    not_before: Option<Instant>,
+    /// What was complained about last.
+    said: Option<String>,
+}
+
+impl Otlp {
+    /// Not connected yet; `None` where no endpoint is set. `in_kubernetes`: the node's name is that of a Node.
+    ///
+    /// # Errors
+    /// A file that TLS needs cannot be used, or a header cannot be sent.
+    pub fn new(settings: &Settings, in_kubernetes: bool) -> Result<Option<Self>, Trouble> {
+        let Some(target) = Target::of(settings) else { return Ok(None) };
+        if target.tls {
+            tls::config(settings)?;
+        }
+        Ok(Some(Self {
+            headers: settings.headers.headers().map_err(|wrong| Trouble::bare(wrong.to_string()))?,
+            surroundings: Surroundings::new(settings, in_kubernetes),
+            settings: settings.clone(),
+            target,
+            connection: None,
+            not_before: None,
+            said: None,
+        }))
+    }
+
+    /// Asks the receiver to take nothing, which tells whether it would take something.
+    ///
+    /// # Errors
+    /// It cannot be reached within the time, or would not.
+    pub async fn ask(mut self, within: Duration) -> Result<(), Trouble> {
+        let nothing = ExportLogsServiceRequest::default();
+        match timeout(within, self.exchange(&nothing)).await.map_err(|_| no_answer(within))?? {
+            Answer::Taken { .. } => Ok(()),
+            Answer::Later { why, .. } | Answer::Refused(why) => Err(why),
+        }
+    }
+
+    /// Sends a request, over a new connection where there is none that works. One that was kept may end in the moment
+    /// that it is used: then once more.
+    async fn exchange(&mut self, request: &ExportLogsServiceRequest) -> Result<Answer, Trouble> {
+        let mut kept = self.connection.take().filter(|kept| !kept.is_closed());
+        loop {
+            let is_kept = kept.is_some();
+            let mut connection = match kept.take() {
+                Some(kept) => kept,
+                None => self.target.open(&self.settings).await?,
+            };
+            let sent = connection.exchange(&self.target, &self.settings, &self.headers, request).await;
+            match sent {
+                Ok(answer) => {
+                    self.connection = Some(connection);
+                    return Ok(answer);
+                }
+                Err(Broken(_)) if is_kept => {}
+                Err(Broken(error)) => {
+                    return Err(self.target.diagnose(&self.settings, connection, error).await);
+                }
+            }
+        }
+    }
+
+    /// Complains, but not twice in a row of the same.
+    fn complain(&mut self, what: String, rejected: usize) {
+        let endpoint = &self.target.endpoint;
+        if self.said.as_ref() == Some(&what) {
+            tracing::debug!(sink = Self::NAME, %endpoint, rejected, what, "occurrences refused");
+        } else {
+            tracing::warn!(
+                sink = Self::NAME, %endpoint, rejected, what,
+                "occurrences refused for good; more of the same are logged at debug level"
+            );
+            self.said = Some(what);
+        }
+    }
+
+    fn retry(&self, why: &Trouble) -> Failure {
+        Failure::Retry(format!("{} {why}", self.target.endpoint))
+    }
+}
+
+impl Destination for Otlp {
+    const NAME: &'static str = "otlp";
+
+    fn batching(&self) -> Batching {
+        Batching { count: REQUEST_RECORDS, age: AGE }
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        if let Some(not_before) = self.not_before {
+            sleep_until(not_before).await;
+            self.not_before = None;
+        }
+        if self.connection.as_ref().is_some_and(|kept| !kept.is_closed()) {
+            return Ok(());
+        }
+        let within = self.settings.timeout.get();
+        match timeout(within, self.target.open(&self.settings)).await {
+            Ok(Ok(connection)) => {
+                self.connection = Some(connection);
+                Ok(())
+            }
+            Ok(Err(why)) => Err(self.retry(&why)),
+            Err(_) => Err(self.retry(&no_answer(within))),
+        }
+    }
+
+    async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
+        let event_name = self.settings.event_name == Switch::True;
+        let (request, count) = request::pack(batch, &self.surroundings, event_name);
+        if count == 0 {
+            self.complain("an occurrence is larger than a request may be".to_owned(), 1);
+            return Ok(Receipt { verdicts: vec![Verdict::Refused], slow: false });
+        }
+        let within = self.settings.timeout.get();
+        let answer = match timeout(within, self.exchange(&request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(why)) => return Err(self.retry(&why)),
+            Err(_) => return Err(self.retry(&no_answer(within))),
+        };
+        let rejected = match answer {
+            Answer::Later { why, after } => {
+                self.not_before = after.map(|after| Instant::now() + after);
+                return Err(self.retry(&why));
+            }
+            Answer::Refused(why) => {
+                self.complain(why.to_string(), count);
+                count
+            }
+            Answer::Taken { rejected, message } => {
+                let rejected = rejected.min(count);
+                if rejected > 0 || !message.is_empty() {
+                    self.complain(format!("takes a part only ({message})"), rejected);
+                }
+                rejected
+            }
+        };
+        // Which of them, the receiver does not say: the accounts are right.
+        let mut verdicts = vec![Verdict::Taken; count - rejected];
+        verdicts.resize(count, Verdict::Refused);
+        Ok(Receipt { verdicts, slow: false })
+    }
+}
+
+fn no_answer(within: Duration) -> Trouble {
+    Trouble::bare(format!("gave no answer within {within:?}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! What became of a request: taken, to be sent again, or refused. By the rules of
+//! <https://opentelemetry.io/docs/specs/otlp/#failures>.
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, header, response::Parts};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use prost::Message as _;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::{Endpoint, Trouble};
+use crate::setting::shown;
+
+/// The longest that a receiver is left alone because it asks for that: a wrong clock is not to silence for good.
+pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(300);
+
+/// What the receiver made of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Answer {
+    /// All but some of the records, which would be refused again.
+    Taken { rejected: usize, message: String },
+    /// Nothing now; not before so long, if it says.
+    Later { why: Trouble, after: Option<Duration> },
+    /// Nothing, and it would refuse it again.
+    Refused(Trouble),
+}
+
+impl Answer {
+    pub(super) fn of_response(response: ExportLogsServiceResponse) -> Self {
+        let partial = response.partial_success.unwrap_or_default();
+        let rejected = usize::try_from(partial.rejected_log_records).unwrap_or_default();
+        Self::Taken { rejected, message: shown(&partial.error_message) }
+    }
+
+    /// A status of gRPC that is no success.
+    pub(super) fn of_grpc(status: &Status) -> Self {
+        let said = shown(status.message());
+        let info = status.get_details_retry_info();
+        let after = info.as_ref().and_then(|info| info.retry_delay).map(|delay| delay.min(MOST_PATIENCE));
+        let code = status.code();
+        let answers = || Trouble::bare(format!("answers {code:?} ({said})"));
+        match code {
+            Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unavailable
+            | Code::DataLoss => Self::Later { why: answers(), after },
+            // Without it there is no word that it passes.
+            Code::ResourceExhausted if info.is_some() => Self::Later { why: answers(), after },
+            Code::Unauthenticated | Code::PermissionDenied => Self::Refused(Trouble::new(
+                format!("does not let the agent in: {code:?} ({said})"),
+                "correct the headers: key `otlp.headers`, or OTEL_EXPORTER_OTLP_HEADERS",
+            )),
+            Code::Unimplemented | Code::NotFound => Self::Refused(Trouble::new(
+                format!("takes no logs by OTLP: {code:?} ({said})"),
+                "correct the endpoint, or give the collector a pipeline for logs",
+            )),
+            _ => Self::Refused(answers()),
+        }
+    }
+
+    /// An answer to gRPC that is none of gRPC: that of a proxy, which counts as it does for HTTP.
+    pub(super) fn of_no_grpc(head: &Parts, endpoint: &Endpoint, now: SystemTime) -> Self {
+        if head.status.is_success() {
+            return Self::Later { why: not_otlp("it is no answer of gRPC"), after: None };
+        }
+        Self::of_http(head.status.as_u16(), &head.headers, b"", endpoint, now)
+    }
+
+    /// An answer of HTTP.
+    pub(super) fn of_http(
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+        endpoint: &Endpoint,
+        now: SystemTime,
+    ) -> Self {
+        let form = headers.get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok()).unwrap_or_default();
+        let is_protobuf = form.starts_with("application/x-protobuf");
+        match status {
+            200..300 if is_protobuf => match ExportLogsServiceResponse::decode(body) {
+                Ok(response) => Self::of_response(response),
+                Err(error) => Self::Later { why: not_otlp(&error.to_string()), after: None },
+            },
+            // Some say no more than that.
+            200..300 if body.is_empty() || form.starts_with("application/json") => {
+                Self::Taken { rejected: 0, message: String::new() }
+            }
+            200..300 => {
+                Self::Later { why: not_otlp(&format!("its content type is `{}`", shown(form))), after: None }
+            }
+            _ => {
+                let said = if is_protobuf {
+                    tonic_types::Status::decode(body).map(|status| status.message).unwrap_or_default()
+                } else {
+                    String::from_utf8_lossy(body).lines().next().unwrap_or_default().to_owned()
+                };
+                let why = Trouble::of_status(status, &shown(&said), endpoint);
+                match status {
+                    429 | 502 | 503 | 504 => Self::Later { why, after: retry_after(headers, now) },
+                    _ => Self::Refused(why),
+                }
+            }
+        }
+    }
+}
+
+/// Seconds or a date, RFC 9110, section 10.2.3.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let after = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        // One in the past is now.
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(after.min(MOST_PATIENCE))
+}
+
+fn not_otlp(why: &str) -> Trouble {
+    Trouble::new(
+        format!("answers with success and not as OTLP does: {why}"),
+        "correct the endpoint: something else answers there",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn http(status: u16, headers: &[(header::HeaderName, &'static str)], body: &[u8]) -> Answer {
+        let headers =
+            headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
+        let now = httpdate::parse_http_date("Sat, 21 Nov 2026 12:00:00 GMT").unwrap();
+        Answer::of_http(status, &headers, body, &"http://c:4318".parse().unwrap(), now)
+    }
+
+    fn seconds(seconds: u64) -> Option<Duration> {
+        Some(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn what_passes_is_sent_again_when_it_is_asked_for() {
+        for (status, value, expected) in [
+            (429, Some("7"), seconds(7)),
+            (503, Some("Sat, 21 Nov 2026 12:01:30 GMT"), seconds(90)),
+            (503, Some("Sat, 21 Nov 2026 11:00:00 GMT"), seconds(0)),
+            (502, Some("soon"), None),
+            (504, None, None),
+            (503, Some("86400"), seconds(300)),
+        ] {
+            let headers: Vec<_> = value.map(|value| (header::RETRY_AFTER, value)).into_iter().collect();
+            match http(status, &headers, b"busy\nvery") {
+                Answer::Later { why, after } => {
+                    assert_eq!(after, expected, "{status} {value:?}");
+                    assert_eq!(why.what, format!("answers with status {status} (busy)"));
+                }
+                other => panic!("{status}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_pass_is_refused_with_a_remedy() {
+        for (status, what, remedy) in [
+            (302, "has moved", "new URL"),
+            (401, "does not let the agent in", "headers"),
+            (403, "does not let the agent in", "headers"),
+            (404, "nothing at /v1/logs", "path"),
+            (405, "takes no OTLP at /v1/logs", "path"),
+            (413, "too large", "1 MiB"),
+        ] {
+            match http(status, &[], b"") {
+                Answer::Refused(Trouble { what: found, remedy: Some(helps) }) => {
+                    assert!(found.contains(what) && helps.contains(remedy), "{status}: {found}; {helps}");
+                }
+                other => panic!("{status}: {other:?}"),
+            }
+        }
+        assert!(matches!(http(400, &[], b"bad"), Answer::Refused(_)));
+        assert!(matches!(http(500, &[], b""), Answer::Refused(_)));
+        let status = tonic_types::Status { message: "no such tenant".to_owned(), ..Default::default() };
+        let protobuf = [(header::CONTENT_TYPE, "application/x-protobuf")];
+        match http(400, &protobuf, &status.encode_to_vec()) {
+            Answer::Refused(trouble) => assert_eq!(trouble.what, "answers with status 400 (no such tenant)"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn success_is_what_otlp_says_it_is() {
+        let taken = Answer::Taken { rejected: 0, message: String::new() };
+        let protobuf = [(header::CONTENT_TYPE, "application/x-protobuf")];
+        assert_eq!(http(200, &protobuf, b""), taken);
+        assert_eq!(http(202, &[], b""), taken);
+        assert_eq!(http(200, &[(header::CONTENT_TYPE, "application/json")], b"{}"), taken);
+        assert!(matches!(http(200, &[(header::CONTENT_TYPE, "text/html")], b"<html>"), Answer::Later { .. }));
+        assert!(matches!(http(200, &protobuf, b"<html>"), Answer::Later { .. }));
+    }
+
+    #[test]
+    fn statuses_of_grpc() {
+        for code in (1..=16).map(Code::from_i32) {
+            let again = matches!(
+                code,
+                Code::Cancelled
+                    | Code::DeadlineExceeded
+                    | Code::Aborted
+                    | Code::OutOfRange
+                    | Code::Unavailable
+                    | Code::DataLoss
+            );
+            let answer = Answer::of_grpc(&Status::new(code, "x"));
+            assert_eq!(matches!(answer, Answer::Later { after: None, .. }), again, "{code:?}: {answer:?}");
+            assert_eq!(matches!(answer, Answer::Refused(_)), !again, "{code:?}");
+        }
+        for code in [Code::ResourceExhausted, Code::Unavailable] {
+            let details = ErrorDetails::with_retry_info(seconds(7));
+            let answer = Answer::of_grpc(&Status::with_error_details(code, "x", details));
+            assert!(
+                matches!(&answer, Answer::Later { after, .. } if *after == seconds(7)),
+                "{code:?}: {answer:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A sink as the agent has it, and something to give to it.
+
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
+
+use tapio_agent::{
+    metrics::Metrics,
+    occurrence::{
+        Actor, Data, Normal, Occurrence, Outcome, Peer, Process, SOURCE, Severity, Value, Workload,
+    },
+    setting::Node as _,
+    sink::{
+        Ledger, Sinks, Status,
+        otlp::{Otlp, Settings},
+    },
+};
+use ulid::Ulid;
+
+/// A sink with these settings and what it was given.
+pub(crate) struct Agent {
+    pub(crate) sinks: Sinks,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) ids: BTreeSet<String>,
+}
+
+/// The keys of the section with their texts; one that is given twice counts by the last.
+pub(crate) fn settings(keys: &[(&str, &str)]) -> Settings {
+    let mut settings = Settings::default();
+    for (key, text) in keys {
+        settings.assign(key, text).unwrap_or_else(|wrong| panic!("{key}: {wrong}"));
+    }
+    settings.check().unwrap();
+    settings
+}
+
+pub(crate) fn otlp(keys: &[(&str, &str)]) -> Otlp {
+    Otlp::new(&settings(keys), true).unwrap().expect("an endpoint")
+}
+
+impl Agent {
+    pub(crate) fn new(keys: &[(&str, &str)]) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let mut sinks = Sinks::new(Arc::clone(&metrics), 8192);
+        sinks.add(otlp(keys));
+        Self { sinks, metrics, ids: BTreeSet::new() }
+    }
+
+    pub(crate) fn give(&mut self, occurrence: Occurrence) -> String {
+        let id = occurrence.id.to_string();
+        self.ids.insert(id.clone());
+        self.sinks.send(Arc::new(occurrence));
+        id
+    }
+
+    pub(crate) fn send(&mut self, count: usize) {
+        for _ in 0..count {
+            self.give(spike());
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let status = self.sinks.status().remove(0);
+        assert!(status.ledger.balanced(), "{status:?}");
+        status
+    }
+
+    /// Waits until the fate of everything is known.
+    pub(crate) async fn settled(&self) -> Ledger {
+        until(|| self.status(), |status| status.ledger.queued == 0).await.ledger
+    }
+
+    /// Sends until the sink says why it does not deliver.
+    pub(crate) async fn retrying(&mut self) -> String {
+        self.send(1);
+        let status = until(|| self.status(), |status| status.state.to_string().starts_with("retrying")).await;
+        status.state.to_string()
+    }
+}
+
+/// Waits for a condition, and says what was there instead if it never comes.
+pub(crate) async fn until<T: Debug>(mut look: impl FnMut() -> T, enough: impl Fn(&T) -> bool) -> T {
+    let end = tokio::time::Instant::now() + Duration::from_secs(90);
+    loop {
+        let now = look();
+        if enough(&now) {
+            return now;
+        }
+        assert!(tokio::time::Instant::now() < end, "still {now:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+/// Of a pod, with a peer that has a name.
+pub(crate) fn spike() -> Occurrence {
+    Occurrence {
+        id: Ulid::generate(),
+        time_unix_ns: 1_795_141_098_123_456_789,
+        source: SOURCE,
+        kind: "network.rtt_spike",
+        severity: Severity::Warning,
+        outcome: Outcome::Unknown,
+        message: "checkout: RTT to redis.default:6379 is 41 ms".to_owned(),
+        cluster: Some("prod".into()),
+        node: "node-a".into(),
+        workload: Some(Arc::new(Workload {
+            namespace: some("shop"),
+            pod: some("checkout-7d9f-x2x"),
+            pod_uid: some("4c2e6c0e"),
+            container: some("app"),
+            container_id: some("8f14e45fceea"),
+            runtime: Some("containerd"),
+            image: some("registry.example:5000/shop/checkout:1.4"),
+            owner_kind: some("Deployment"),
+            owner: some("checkout"),
+            unit: None,
+            labels: vec![("resource.opentelemetry.io/team".to_owned(), "pay".to_owned())],
+        })),
+        process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
+        actor: None,
+        peer: Some(Peer {
+            namespace: Some("default".into()),
+            service: Some("redis".into()),
+            owner_kind: Some("StatefulSet".into()),
+            owner: Some("redis".into()),
+            ..Peer::unnamed("10.0.3.7".parse().unwrap(), 6379)
+        }),
+        data: Data(vec![
+            ("rtt_us", Value::Number(41_000)),
+            ("certain_us", Value::Number(40_000)),
+            ("local_address", Value::Address([10, 0, 1, 2].into())),
+            ("local_port", Value::Number(40_312)),
+            ("direction", Value::Text("outbound".into())),
+        ]),
+        baseline: Some(Normal { mean: 5000, deviation: 400, unit: "us", samples: 18_211, ratio: Some(8.2) }),
+        count: 3,
+    }
+}
+
+/// Of a unit, with a list, and someone who had a hand in it.
+pub(crate) fn oom_kill() -> Occurrence {
+    let user = |pid, comm: &'static str, rss: Option<u64>| {
+        let all = [
+            ("pid", Some(Value::Number(pid))),
+            ("comm", Some(Value::Text(comm.into()))),
+            ("rss_bytes", rss.map(Value::Number)),
+        ];
+        Data(all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+    };
+    Occurrence {
+        kind: "container.oom_kill",
+        severity: Severity::Error,
+        outcome: Outcome::Failure,
+        message: "nginx was killed".to_owned(),
+        workload: Some(Arc::new(Workload { unit: some("nginx.service"), ..Workload::default() })),
+        actor: Some(Actor {
+            process: Process { pid: 7, comm: "hog".to_owned() },
+            workload: Some(Arc::new(Workload { unit: some("hog.service"), ..Workload::default() })),
+        }),
+        peer: None,
+        data: Data(vec![
+            ("oom_score_adj", Value::Signed(-5)),
+            ("users", Value::List(vec![user(7, "hog", Some(1 << 30)), user(8, "nginx", None)])),
+            ("status", Value::Number(137)),
+        ]),
+        baseline: None,
+        count: 1,
+        ..spike()
+    }
+}
+
+/// Of the node itself, with a real number and another workload.
+pub(crate) fn outlier() -> Occurrence {
+    Occurrence {
+        kind: "node.cpi_outlier",
+        message: "node-a needs 1.9 cycles an instruction".to_owned(),
+        workload: None,
+        process: None,
+        peer: None,
+        data: Data(vec![
+            ("cpi", Value::Real(1.94)),
+            (
+                "antagonist",
+                Value::Workload(Arc::new(Workload { pod: some("batch-0"), ..Workload::default() })),
+            ),
+        ]),
+        baseline: Some(Normal {
+            mean: 900,
+            deviation: 40,
+            unit: "cycles/1024 instructions",
+            samples: 40,
+            ratio: None,
+        }),
+        count: 1,
+        ..spike()
+    }
+}
+
+/// Of a process that is of no workload, reached over IPv6.
+pub(crate) fn timeout() -> Occurrence {
+    Occurrence {
+        kind: "network.connection_timeout",
+        severity: Severity::Critical,
+        outcome: Outcome::Timeout,
+        message: "no answer".to_owned(),
+        cluster: None,
+        workload: None,
+        peer: Some(Peer::unnamed("fd00::7".parse().unwrap(), 443)),
+        data: Data(vec![
+            ("elapsed_us", Value::Number(3_021_500)),
+            ("error", Value::Text("ETIMEDOUT".into())),
+            ("local_address", Value::Address("fd00::1".parse().unwrap())),
+            ("local_port", Value::Number(8080)),
+            ("direction", Value::Text("inbound".into())),
+        ]),
+        baseline: None,
+        count: 1,
+        ..spike()
+    }
+}
