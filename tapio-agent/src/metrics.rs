@@ -155,10 +155,13 @@ impl Metrics {
             self.dropped(sink, "queue_full", 0);
             self.dropped(sink, "unacknowledged", 0);
             self.dropped(sink, "spool_full", 0);
-            self.spool_failures.get_or_create(&OfSink { sink }).inc_by(0);
+            for counter in
+                [&self.spool_failures, &self.spool_set_aside, &self.sink_recovered, &self.sink_retried]
+            {
+                counter.get_or_create(&OfSink { sink }).inc_by(0);
+            }
             self.sent(sink, 0);
             self.rejected(sink, 0);
-            self.sink_retried.get_or_create(&OfSink { sink }).inc_by(0);
         }
         if !kubernetes {
             return;
