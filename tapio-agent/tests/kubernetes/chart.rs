@@ -12,8 +12,9 @@ pub(crate) const EVERY_CAPABILITY: &[&str] = &["NET_ADMIN", "SYS_ADMIN", "SYS_PT
 
 /// All values, and with them all settings of the agent.
 pub(crate) fn every_value() -> Value {
-    let mut config: Value = serde_saphyr::from_str(&Config::default_file()).unwrap();
-    words(&mut config);
+    // `off` is a word to the agent.
+    let strict = serde_saphyr::options! { strict_booleans: true };
+    let mut config: Value = serde_saphyr::from_str_with_options(&Config::default_file(), strict).unwrap();
     let settings = config.as_object_mut().unwrap();
     settings.remove(NODE_NAME);
     for (key, value) in
@@ -45,15 +46,6 @@ pub(crate) fn every_value() -> Value {
 
 /// Each pod has its node's, from the environment, which is stronger than the file.
 const NODE_NAME: &str = "node_name";
-
-/// `off` is a word to the agent.
-fn words(value: &mut Value) {
-    match value {
-        Value::Bool(false) => *value = "off".into(),
-        Value::Object(map) => map.values_mut().for_each(words),
-        _ => {}
-    }
-}
 
 fn schema_file() -> Value {
     serde_json::from_slice(&fs::read(deploy("helm/tapio/values.schema.json")).unwrap()).unwrap()
@@ -139,6 +131,9 @@ fn leaf(expected: &str) -> Value {
         with(bounds(range, |text| text.parse::<u64>().unwrap().into()), "integer")
     } else if let Some(range) = words.strip_prefix("a ratio from ") {
         with(bounds(range, |text| text.parse::<f64>().unwrap().into()), "number")
+    } else if words == "one of true, false" {
+        // In quotes or not, the agent takes it.
+        json!({ "enum": [true, false, "true", "false"] })
     } else if let Some(list) = words.strip_prefix("one of ") {
         json!({ "type": "string", "enum": list.split(", ").collect::<Vec<_>>() })
     } else if let Some(list) = words.strip_prefix("all, or a list of some of ") {
