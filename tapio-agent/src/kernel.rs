@@ -11,6 +11,7 @@ mod rights;
 
 use std::{
     fmt, io,
+    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -91,6 +92,8 @@ pub struct Loaded {
     kept: kept::Maps,
     /// `None` once they are detached.
     programs: Mutex<Option<Ebpf>>,
+    /// As far as it was looked at.
+    missed: Mutex<Vec<(&'static str, u64)>>,
 }
 
 /// The consumer of an observer's ring buffer.
@@ -218,6 +221,7 @@ impl Kernel {
             counts,
             kept,
             programs: Mutex::new(Some(programs)),
+            missed: Mutex::default(),
         })
     }
 }
@@ -247,6 +251,19 @@ impl Loaded {
             .collect()
     }
 
+    /// How often the kernel left out a run of each attached program, since one of it was under way on that processor: what
+    /// it would have read is in no count. Where programs may be interrupted by others (from kernel 7 on) it can happen.
+    #[must_use]
+    pub fn missed(&self) -> Vec<(&'static str, u64)> {
+        let mut known = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(programs) = self.programs.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            let attached = self.hooks.iter().filter(|hook| hook.state.is_ok());
+            *known =
+                attached.filter_map(|h| Some((h.hook.program, missed(programs, h.hook.program)?))).collect();
+        }
+        known.clone()
+    }
+
     /// Of the program that reads performance counters: its name, which they are, and what part of the time they count.
     #[must_use]
     pub fn counting(&self) -> Option<(&'static str, String)> {
@@ -264,6 +281,8 @@ impl Loaded {
 
     /// Takes the programs off their hooks. The ring and the counts stay, and change no more.
     pub fn detach(&self) {
+        // It is asked for afterwards, too.
+        drop(self.missed());
         drop(self.programs.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
@@ -341,6 +360,13 @@ impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loaded").field("hooks", &self.hooks).finish_non_exhaustive()
     }
+}
+
+/// As the kernel shows it of a descriptor, from 5.12 on.
+fn missed(programs: &Ebpf, name: &str) -> Option<u64> {
+    let fd = programs.program(name)?.fd().ok()?.as_fd().as_raw_fd();
+    let shown = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    shown.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
 
 fn take(programs: &mut Ebpf, name: &str) -> anyhow::Result<Map> {

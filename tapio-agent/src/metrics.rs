@@ -63,6 +63,7 @@ metrics! {
     observer_state: Family<StateOf, Gauge> = "1 for the state that an observer is in",
     program_runs: Family<OfProgram, Counter> = "Runs of a kernel program, while bpf_stats are on",
     program_seconds: Family<OfProgram, Counter<f64, AtomicU64>> = "Time of those runs",
+    program_missed: Family<OfProgram, Counter> = "Runs of a kernel program that the kernel left out, as one was under way",
     restarts: Family<OfObserver, Counter> = "Times that an observer crashed and was started again",
 }
 
@@ -335,6 +336,11 @@ impl Metrics {
         set(&self.program_runs.get_or_create(&OfProgram { program }), runs);
         let seconds = self.program_seconds.get_or_create(&OfProgram { program });
         seconds.inner().store(total.as_secs_f64().to_bits(), Ordering::Relaxed);
+    }
+
+    /// How many runs of a program the kernel left out, from its beginning.
+    pub fn program_missed(&self, program: &'static str, missed: u64) {
+        set(&self.program_missed.get_or_create(&OfProgram { program }), missed);
     }
 
     /// All of them in the text format of OpenMetrics.

@@ -225,8 +225,11 @@ impl Shared {
             .observed
             .iter()
             .map(|observed| {
-                let programs: serde_json::Map<_, _> =
+                let mut programs: serde_json::Map<_, _> =
                     observed.counts().into_iter().map(|(name, c)| (name.to_owned(), counts(&c))).collect();
+                for (name, missed) in observed.parts.loaded.iter().flat_map(Loaded::missed) {
+                    programs.entry(name).and_modify(|counts| counts["missed"] = missed.into());
+                }
                 (observed.name.to_owned(), Value::Object(programs))
             })
             .collect();
@@ -246,6 +249,8 @@ impl Shared {
             self.metrics.observer_state(observed.name, &State::LABELS, observed.state().label());
             let run_times = observed.parts.loaded.iter().flat_map(Loaded::run_times);
             run_times.for_each(|(program, time)| self.metrics.program(program, time.runs, time.total));
+            let missed = observed.parts.loaded.iter().flat_map(Loaded::missed);
+            missed.for_each(|(program, missed)| self.metrics.program_missed(program, missed));
         }
         for Status { sink, state, ledger, spool } in self.sinks.status() {
             self.metrics.sink_state(sink, &sink::State::LABELS, state.label());

@@ -35,7 +35,7 @@ struct Skip {
     /// Ways to boot; every one where it is absent.
     #[serde(default)]
     boots: Vec<String>,
-    /// The tests' names.
+    /// The tests' names; `container::` is all in there that say so.
     tests: Vec<String>,
     /// What each of them says.
     reason: String,
@@ -68,14 +68,17 @@ impl Skips {
             .filter(|skip| skip.boots.is_empty() || skip.boots.iter().any(|boot| boot == row.boot))
             .flat_map(|skip| skip.tests.iter().map(|test| (test.as_str(), skip.reason.as_str())))
             .collect();
-        for (test, reason) in &skipped {
-            if !expected.contains(&(test, reason)) {
+        let is = |(test, reason): &(String, String), (named, said): &(&str, &str)| {
+            (test == named || named.ends_with("::") && test.starts_with(named)) && reason == said
+        };
+        for both @ (test, reason) in &skipped {
+            if !expected.iter().any(|entry| is(both, entry)) {
                 row.tests.skipped -= 1;
                 row.fail(format!("{test}: skipped, which {SKIPS} does not expect: {reason}"));
             }
         }
-        for (test, reason) in expected.iter().filter(|_| complete) {
-            if !skipped.iter().any(|(skipped, said)| skipped == test && said == reason) {
+        for entry @ (test, reason) in expected.iter().filter(|_| complete) {
+            if !skipped.iter().any(|both| is(both, entry)) {
                 row.fail(format!("{test}: {SKIPS} expects it to be skipped: {reason}"));
             }
         }
@@ -156,6 +159,20 @@ mod tests {
         let notes: Vec<String> = notes.iter().map(|note| (*note).to_owned()).collect();
         let tests = Tally { skipped: notes.len(), notes, ..Tally::default() };
         Row::sample("6.1-amd64", "plain", tests)
+    }
+
+    #[test]
+    fn a_whole_module_may_be_skipped() -> Result<()> {
+        let skips: Skips = toml::from_str("[[skip]]\ntests = ['all::']\nreason = 'none'\nwhy = 'so'\n")?;
+        let judged = |notes: &[&str]| {
+            let mut row = row(notes);
+            skips.judge(&mut row, true);
+            (row.tests.failed, row.tests.skipped)
+        };
+        assert_eq!(judged(&["skipped all::of: none", "skipped all::these: none"]), (0, 2));
+        assert_eq!(judged(&["skipped all::of: none", "skipped alls: none", "skipped all::of: x"]), (2, 1));
+        assert_eq!(judged(&[]), (1, 0));
+        Ok(())
     }
 
     #[test]

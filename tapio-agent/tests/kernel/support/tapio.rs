@@ -43,6 +43,8 @@ pub(crate) struct Tapio {
 pub(crate) struct Ended {
     pub(crate) occurrences: Vec<Occurrence>,
     pub(crate) programs: Vec<(String, Counts)>,
+    /// Runs that the kernel left out, of all programs.
+    pub(crate) missed: u64,
     /// How its sinks were, as in `/status`.
     pub(crate) sinks: Value,
     /// Its log, lines of JSON.
@@ -243,6 +245,7 @@ impl Tapio {
         Ended {
             occurrences: self.output.now(occurrences),
             programs: counts(&ledger),
+            missed: missed(&ledger),
             sinks,
             log: self.log.text(),
         }
@@ -329,6 +332,14 @@ fn counts(ledger: &Value) -> Vec<(String, Counts)> {
     let observers = ledger["programs"].as_object().unwrap().values();
     let programs = observers.flat_map(|programs| programs.as_object().unwrap());
     programs.map(|(program, counts)| (program.clone(), self::program(counts))).collect()
+}
+
+fn missed(ledger: &Value) -> u64 {
+    let observers = ledger["programs"].as_object().unwrap().values();
+    observers
+        .flat_map(|programs| programs.as_object().unwrap().values())
+        .filter_map(|p| p["missed"].as_u64())
+        .sum()
 }
 
 fn program(counts: &Value) -> Counts {
