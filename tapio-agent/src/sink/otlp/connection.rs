@@ -187,6 +187,17 @@ struct Hearing<I> {
     heard: Arc<Mutex<Heard>>,
 }
 
+impl<I: AsyncRead + Unpin> Hearing<I> {
+    /// Where nothing more can be written, what was said before that may not have been read yet.
+    fn listen(&mut self, cx: &mut Context<'_>, failed: bool) {
+        let mut bytes = [0; FIRST_BYTES];
+        if failed {
+            // Nothing said, or an error, is no more than is known.
+            let _ = Pin::new(self).poll_read(cx, &mut ReadBuf::new(&mut bytes));
+        }
+    }
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for Hearing<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -201,19 +212,23 @@ impl<I: AsyncRead + Unpin> AsyncRead for Hearing<I> {
                 let room = FIRST_BYTES - heard.first.len();
                 heard.first.extend(buffer.filled().iter().skip(before).take(room));
             }
-            Err(error) => heard.tls = of_tls(error).cloned(),
+            Err(error) => heard.tls = of_tls(error).cloned().or(heard.tls.take()),
         }
         Poll::Ready(read)
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Hearing<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Hearing<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
+        self.listen(cx, written.is_err());
+        Poll::Ready(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
+        self.listen(cx, flushed.is_err());
+        Poll::Ready(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
