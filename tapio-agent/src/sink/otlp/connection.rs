@@ -167,7 +167,7 @@ where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let heard = Arc::default();
-    let io = TokioIo::new(Hearing { io, heard: Arc::clone(&heard) });
+    let io = TokioIo::new(Hearing { io, heard: Arc::clone(&heard), broken: None });
     let (sender, driver) = match protocol {
         Protocol::Grpc => {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
@@ -185,16 +185,25 @@ where
 struct Hearing<I> {
     io: I,
     heard: Arc<Mutex<Heard>>,
+    /// Nothing more can be written, which is told once it is known what was said before.
+    broken: Option<io::Error>,
 }
 
 impl<I: AsyncRead + Unpin> Hearing<I> {
-    /// Where nothing more can be written, what was said before that may not have been read yet.
-    fn listen(&mut self, cx: &mut Context<'_>, failed: bool) {
+    /// What came of writing. Where it failed, what the other side said before that may not have been read yet; then
+    /// something can be read, if only the end.
+    fn written<T>(&mut self, cx: &mut Context<'_>, written: io::Result<T>) -> Poll<io::Result<T>> {
+        let error = match written {
+            Ok(done) => return Poll::Ready(Ok(done)),
+            Err(error) => error,
+        };
         let mut bytes = [0; FIRST_BYTES];
-        if failed {
-            // Nothing said, or an error, is no more than is known.
-            let _ = Pin::new(self).poll_read(cx, &mut ReadBuf::new(&mut bytes));
+        let has_heard = !self.heard.lock().unwrap_or_else(PoisonError::into_inner).first.is_empty();
+        if has_heard || Pin::new(&mut *self).poll_read(cx, &mut ReadBuf::new(&mut bytes)).is_ready() {
+            return Poll::Ready(Err(error));
         }
+        self.broken = Some(error);
+        Poll::Pending
     }
 }
 
@@ -220,15 +229,19 @@ impl<I: AsyncRead + Unpin> AsyncRead for Hearing<I> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Hearing<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
-        self.listen(cx, written.is_err());
-        Poll::Ready(written)
+        let written = match self.broken.take() {
+            Some(error) => Err(error),
+            None => ready!(Pin::new(&mut self.io).poll_write(cx, bytes)),
+        };
+        self.written(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
-        self.listen(cx, flushed.is_err());
-        Poll::Ready(flushed)
+        let flushed = match self.broken.take() {
+            Some(error) => Err(error),
+            None => ready!(Pin::new(&mut self.io).poll_flush(cx)),
+        };
+        self.written(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
