@@ -59,7 +59,7 @@ pub struct Kept {
     pub value: usize,
     /// So many bytes at the beginning of a value are of the moment, and not kept.
     pub forget: usize,
-    /// Of an array: the map that notes which [`tapio_common::PARTS`] have been used.
+    /// Of an array: the map that notes which of its parts, all as large, have been used.
     pub used: Option<&'static str>,
 }
 

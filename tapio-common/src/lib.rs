@@ -128,8 +128,6 @@ pub const PAGE_BYTES: &str = "PAGE_BYTES";
 pub const SEED: &str = "SEED";
 /// Name of the global, in a kernel object that reads performance counters, that tells what each counts.
 pub const COUNTERS: &str = "COUNTERS";
-/// Parts in which an array may be noted as used, a byte each: who reads all that is there need not read what never was.
-pub const PARTS: usize = 4096;
 /// Name of the map of cool-downs in every kernel object.
 pub const COOLDOWNS: &str = "COOLDOWNS";
 /// Name of the ring buffer in every kernel object.

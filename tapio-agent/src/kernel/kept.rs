@@ -5,7 +5,7 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData},
 };
-use tapio_common::{COOLDOWNS, Cooldown, CooldownKey, PARTS};
+use tapio_common::{COOLDOWNS, Cooldown, CooldownKey};
 
 use super::take;
 use crate::{learned::Learned, observer::Kept};
@@ -113,14 +113,24 @@ impl<const K: usize, const V: usize> Content for HashMap<MapData, [u8; K], [u8; 
 /// An array, and which of its parts have been used; all, where that is not noted.
 struct Places<const V: usize> {
     places: Array<MapData, [u8; V]>,
-    used: Option<Array<MapData, [u8; PARTS]>>,
+    used: Option<Array<MapData, u32>>,
+}
+
+impl<const V: usize> Places<V> {
+    /// Places of a part.
+    fn part(&self) -> u32 {
+        self.used.as_ref().map_or(1, |used| (self.places.len() / used.len()).max(1))
+    }
 }
 
 impl<const V: usize> Content for Places<V> {
     fn read(&self, forget: usize) -> anyhow::Result<Vec<u8>> {
-        let used = self.used.as_ref().map(|used| used.get(&0, 0)).transpose()?;
-        let part = (self.places.len() / PARTS as u32).max(1);
-        let is_used = |place: &u32| used.is_none_or(|used| used[(place / part) as usize % PARTS] != 0);
+        let used = self.used.as_ref().map(|used| used.iter().collect::<Result<Vec<u32>, _>>()).transpose()?;
+        let part = self.part();
+        let is_used = |place: &u32| {
+            let used = used.as_ref().and_then(|used| used.get((place / part) as usize));
+            used.is_none_or(|used| *used != 0)
+        };
         let mut out = Vec::new();
         for place in (0..self.places.len()).filter(is_used) {
             let mut value = self.places.get(&place, 0)?;
@@ -134,17 +144,15 @@ impl<const V: usize> Content for Places<V> {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        let part = (self.places.len() / PARTS as u32).max(1);
-        let mut noted = [0; PARTS];
+        let part = self.part();
         for entry in entries(bytes, 4 + V)? {
             if let Some((place, value)) = entry.split_first_chunk() {
                 let place = u32::from_ne_bytes(*place);
                 self.places.set(place, <&[u8; V]>::try_from(value)?, 0)?;
-                noted[(place / part) as usize % PARTS] = 1;
+                if let Some(used) = &mut self.used {
+                    used.set(place / part, 1, 0)?;
+                }
             }
-        }
-        if let Some(used) = &mut self.used {
-            used.set(0, noted, 0)?;
         }
         Ok(())
     }

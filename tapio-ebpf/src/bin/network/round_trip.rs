@@ -4,7 +4,6 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::{macros::map, maps::Array};
 use tapio_common::{
-    PARTS,
     baseline::{Baseline, Verdict},
     network::{self as net, Destination, kind, program},
 };
@@ -40,9 +39,10 @@ const LATEST_DELAYED_US: u32 = 50_000;
 #[map]
 static PATHS: Array<Path> = Array::with_max_entries(MAX_DESTINATIONS, 0);
 
-/// Which of its parts have been used.
+/// Which of its parts have been used, 1 for each: who reads all that is there need not read what never was.
 #[map]
-static USED_PATHS: Array<[u8; PARTS]> = Array::with_max_entries(1, 0);
+static USED_PATHS: Array<u32> = Array::with_max_entries(PARTS, 0);
+const PARTS: u32 = 4096;
 
 /// One cache line.
 #[repr(C)]
@@ -242,11 +242,12 @@ pub(crate) fn path_of(sk: *const u8, socket: &mut Socket, run: &Run) -> Option<&
     Some(path)
 }
 
-#[inline(never)]
+#[inline(always)]
 fn note_used(place: u32) {
-    let Some(used) = USED_PATHS.get_ptr_mut(0) else { return };
-    // SAFETY: a map value, of which each byte is written with one value only.
-    unsafe { (*used)[place as usize / (MAX_DESTINATIONS as usize / PARTS) % PARTS] = 1 };
+    if let Some(used) = USED_PATHS.get_ptr_mut(place / (MAX_DESTINATIONS / PARTS)) {
+        // SAFETY: a map value, which is written with one value only.
+        unsafe { *used = 1 };
+    }
 }
 
 #[inline(always)]
