@@ -252,7 +252,7 @@ impl Loaded {
     }
 
     /// How often the kernel left out a run of each attached program, since one of it was under way on that processor: what
-    /// it would have read is in no count. Where programs may be interrupted by others (from kernel 7 on) it can happen.
+    /// it would have read is in no count.
     #[must_use]
     pub fn missed(&self) -> Vec<(&'static str, u64)> {
         let mut known = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
