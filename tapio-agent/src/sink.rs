@@ -14,6 +14,7 @@ mod task;
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     fmt,
     future::{Future, pending, ready},
     path::Path,
@@ -322,6 +323,20 @@ impl Sinks {
         }
         left
     }
+}
+
+/// An error with its causes, of which the first alone says nothing ("transport error").
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

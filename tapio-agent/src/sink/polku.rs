@@ -22,7 +22,6 @@ pub mod proto {
 
 use std::{
     collections::{HashMap, VecDeque},
-    error::Error,
     mem,
     sync::Arc,
     time::Duration,
@@ -38,7 +37,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, transport};
 use ulid::Ulid;
 
-use super::{Batching, Destination, Failure, Receipt, Verdict};
+use super::{Batching, Destination, Failure, Receipt, Verdict, causes};
 use crate::occurrence::{Occurrence, SOURCE};
 use proto::v1::{Ack, EventPayload, IngestBatch, gateway_client::GatewayClient, ingest_batch::Payload};
 
@@ -188,7 +187,7 @@ impl Polku {
                             flights.pop_front().map(|flight| flight.verdicts.len()).unwrap_or_default();
                         receipt.verdicts.extend(std::iter::repeat_n(Verdict::Refused, first));
                     }
-                    return Err(explain(&status));
+                    return Err(causes(&status));
                 }
                 Ok(None) => return Err("the gateway ended the stream".to_owned()),
                 Err(_) => {
@@ -217,7 +216,7 @@ impl Destination for Polku {
         // A new channel each time, since one of old would keep the addresses that it has resolved.
         let connecting = transport::Endpoint::from_shared(format!("http://{}", self.endpoint))
             .and_then(|endpoint| endpoint.user_agent(concat!("tapio/", env!("CARGO_PKG_VERSION"))))
-            .map_err(|error| Failure::Reject(explain(&error)))?
+            .map_err(|error| Failure::Reject(causes(&error)))?
             .connect_timeout(self.timings.connect)
             .tcp_keepalive(Some(self.timings.keep_alive))
             .http2_keep_alive_interval(self.timings.keep_alive)
@@ -228,7 +227,7 @@ impl Destination for Polku {
                 self.connection = Some(Connection::open(channel));
                 return Ok(());
             }
-            Ok(Err(error)) => explain(&error),
+            Ok(Err(error)) => causes(&error),
             Err(_) => format!("no connection within {:?}", self.timings.connect),
         };
         Err(Failure::Retry(format!("{}: {why}", self.endpoint)))
@@ -340,7 +339,7 @@ impl Connection {
         loop {
             match self.acks.recv().await {
                 Some(Ok(_)) => {}
-                Some(Err(status)) => return explain(&status),
+                Some(Err(status)) => return causes(&status),
                 None => return "the gateway ended the stream".to_owned(),
             }
         }
@@ -355,18 +354,4 @@ fn nearly_full(ack: &Ack) -> bool {
 /// The batch itself is the reason, and would be again.
 fn is_poison(status: &Status) -> bool {
     matches!(status.code(), Code::InvalidArgument | Code::OutOfRange)
-}
-
-/// An error with its causes, of which the first alone says nothing ("transport error").
-fn explain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io};
 
 use rustls::{AlertDescription, CertificateError};
 
-use super::{Endpoint, Protocol};
+use super::{super::causes, Endpoint, Protocol};
 
 /// What is wrong, and what helps if anything does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,11 +154,11 @@ impl Trouble {
                 };
                 let what = format!(
                     "ends the connection without a word when spoken to in {version}: {}",
-                    chain(error)
+                    causes(error)
                 );
                 Self::new(what, format!("if it is up and does not know {version}: {remedy}"))
             }
-            _ => Self::bare(format!("the connection broke: {}", chain(error))),
+            _ => Self::bare(format!("the connection broke: {}", causes(error))),
         }
     }
 
@@ -226,18 +226,4 @@ fn names(error: &CertificateError) -> String {
 /// The error of TLS that one of a stream is, if it is.
 pub(super) fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
-}
-
-/// An error with its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

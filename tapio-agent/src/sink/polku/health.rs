@@ -6,7 +6,8 @@ use tokio::time::timeout;
 use tonic::{Code, transport};
 
 use super::{
-    Endpoint, explain,
+    super::causes,
+    Endpoint,
     proto::v1::{HealthRequest, HealthResponse, gateway_client::GatewayClient},
 };
 
@@ -28,14 +29,14 @@ pub enum Health {
 pub async fn health(endpoint: &Endpoint, within: Duration) -> Result<Health, String> {
     let asked = async {
         let channel = transport::Endpoint::from_shared(format!("http://{endpoint}"))
-            .map_err(|error| explain(&error))?
+            .map_err(|error| causes(&error))?
             .connect()
             .await
-            .map_err(|error| explain(&error))?;
+            .map_err(|error| causes(&error))?;
         match GatewayClient::new(channel).health(HealthRequest {}).await {
             Ok(response) => Ok(of(&response.into_inner())),
             Err(status) if status.code() == Code::Unimplemented => Ok(Health::Unsaid),
-            Err(status) => Err(explain(&status)),
+            Err(status) => Err(causes(&status)),
         }
     };
     timeout(within, asked).await.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
