@@ -5,8 +5,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -203,7 +204,8 @@ impl Store {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory)?;
         let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
+        // The seed is nobody else's to know.
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&learned.encode(&self.boot, boot_ns))?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
@@ -213,6 +215,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -237,6 +241,7 @@ mod tests {
         store.save(&learned(), HOUR_NS).unwrap();
         assert_eq!(store.load(3 * HOUR_NS), Ok((learned(), Duration::from_secs(7200))));
         assert_eq!(fs::read_dir(&state_dir).unwrap().count(), 1);
+        assert_eq!(fs::metadata(store.path()).unwrap().permissions().mode() & 0o777, 0o600);
         fs::remove_file(store.path()).unwrap();
         fs::create_dir(store.path()).unwrap();
         assert!(matches!(store.load(HOUR_NS), Err(Useless::Damaged(_))));

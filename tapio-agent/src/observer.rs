@@ -13,6 +13,20 @@ use serde::de::DeserializeOwned;
 
 use crate::occurrence::{Data, Normal, Occurrence, Outcome, Severity};
 
+/// Fields of all hooks, and more of one.
+const fn with<const A: usize, const B: usize, const ALL: usize>(
+    of_all: [usize; A],
+    more: [usize; B],
+) -> [usize; ALL] {
+    let mut all = [0; ALL];
+    let mut i = 0;
+    while i < ALL {
+        all[i] = if i < A { of_all[i] } else { more[i - A] };
+        i += 1;
+    }
+    all
+}
+
 /// One place in the kernel that an observer watches.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
@@ -57,8 +71,10 @@ pub struct Kept {
     pub key: Option<usize>,
     /// Bytes of a value.
     pub value: usize,
-    /// So many bytes at the beginning of a value are of the moment, and not kept.
-    pub forget: usize,
+    /// Bytes of a value, from and to, that are of the moment: they are zero when it is taken up again.
+    pub moment: &'static [(usize, usize)],
+    /// Where in a value baselines are. Of these the run under way is of the moment.
+    pub baselines: &'static [usize],
     /// Of an array: the map that notes which of its parts, all as large, have been used.
     pub used: Option<&'static str>,
 }

@@ -226,6 +226,12 @@ impl Baseline {
         Verdict::Normal
     }
 
+    /// The same without the run under way, for one that is taken up again later: what came in between is not known.
+    #[must_use]
+    pub const fn without_run(self) -> Self {
+        Self { mean_and_run: self.mean_and_run & !0xff, since: 0, ..self }
+    }
+
     /// The smoothed mean, in the value's unit.
     #[inline(always)]
     pub fn mean(&self) -> u64 {

@@ -1,11 +1,13 @@
 //! The content of maps that outlives the agent: read while programs write to it, and put back before the next are attached.
 
+use std::mem::offset_of;
+
 use anyhow::{Context as _, bail};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData},
 };
-use tapio_common::{COOLDOWNS, Cooldown, CooldownKey};
+use tapio_common::{COOLDOWNS, Cooldown, CooldownKey, baseline::Baseline};
 
 use super::take;
 use crate::{learned::Learned, observer::Kept};
@@ -17,7 +19,9 @@ const OF_EACH: Kept = Kept {
     map: COOLDOWNS,
     key: Some(size_of::<CooldownKey>()),
     value: size_of::<Cooldown>(),
-    forget: 0,
+    // What was held back may have been told since.
+    moment: &[(offset_of!(Cooldown, held_back), size_of::<Cooldown>())],
+    baselines: &[],
     used: None,
 };
 
@@ -57,7 +61,7 @@ impl Maps {
     /// A map cannot be read.
     pub(super) fn read(&self, learned: &mut Learned) -> anyhow::Result<()> {
         for (kept, content) in &self.maps {
-            let bytes = content.read(kept.forget).with_context(|| format!("map {}", kept.map))?;
+            let bytes = content.read(kept).with_context(|| format!("map {}", kept.map))?;
             learned.put(self.observer, kept.map, bytes);
         }
         Ok(())
@@ -66,7 +70,7 @@ impl Maps {
 
 /// A map's content as bytes: each key, for an array the place, and value one after the other.
 trait Content: Send + Sync {
-    fn read(&self, forget: usize) -> anyhow::Result<Vec<u8>>;
+    fn read(&self, kept: &Kept) -> anyhow::Result<Vec<u8>>;
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()>;
 }
 
@@ -84,16 +88,16 @@ fn open(programs: &mut Ebpf, kept: &Kept) -> anyhow::Result<Box<dyn Content>> {
             }
         };
     }
-    Ok(of_sizes!(arrays 64 184, hashes 8 to 184 24 to 32 24 to 56 48 to 16))
+    Ok(of_sizes!(arrays 64 184, hashes 8 to 184 24 to 32 48 to 16))
 }
 
 impl<const K: usize, const V: usize> Content for HashMap<MapData, [u8; K], [u8; V]> {
-    fn read(&self, forget: usize) -> anyhow::Result<Vec<u8>> {
+    fn read(&self, kept: &Kept) -> anyhow::Result<Vec<u8>> {
         let mut out = Vec::new();
         // The kernel begins again where the key that it stood at has made room since.
         for entry in self.iter().take(MOST) {
             let (key, mut value) = entry?;
-            value.iter_mut().take(forget).for_each(|byte| *byte = 0);
+            forget(&mut value, kept);
             out.extend_from_slice(&key);
             out.extend_from_slice(&value);
         }
@@ -124,7 +128,7 @@ impl<const V: usize> Places<V> {
 }
 
 impl<const V: usize> Content for Places<V> {
-    fn read(&self, forget: usize) -> anyhow::Result<Vec<u8>> {
+    fn read(&self, kept: &Kept) -> anyhow::Result<Vec<u8>> {
         let used = self.used.as_ref().map(|used| used.iter().collect::<Result<Vec<u32>, _>>()).transpose()?;
         let part = self.part();
         let is_used = |place: &u32| {
@@ -134,7 +138,7 @@ impl<const V: usize> Content for Places<V> {
         let mut out = Vec::new();
         for place in (0..self.places.len()).filter(is_used) {
             let mut value = self.places.get(&place, 0)?;
-            value.iter_mut().take(forget).for_each(|byte| *byte = 0);
+            forget(&mut value, kept);
             if value != [0; V] {
                 out.extend_from_slice(&place.to_ne_bytes());
                 out.extend_from_slice(&value);
@@ -158,8 +162,57 @@ impl<const V: usize> Content for Places<V> {
     }
 }
 
+/// Takes out of a value what is of the moment: an agent that comes later does not know how it went on.
+fn forget(value: &mut [u8], kept: &Kept) {
+    for (from, to) in kept.moment {
+        value.get_mut(*from..*to).unwrap_or_default().fill(0);
+    }
+    for at in kept.baselines {
+        if let Some(bytes) = value.get_mut(*at..at + size_of::<Baseline>()) {
+            let baseline: Baseline = bytemuck::pod_read_unaligned(bytes);
+            bytes.copy_from_slice(bytemuck::bytes_of(&baseline.without_run()));
+        }
+    }
+}
+
 fn entries(bytes: &[u8], size: usize) -> anyhow::Result<std::slice::ChunksExact<'_, u8>> {
     let entries = bytes.chunks_exact(size);
     anyhow::ensure!(entries.remainder().is_empty(), "{} bytes are no entries of {size}", bytes.len());
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use tapio_common::{
+        baseline::{Limits, Verdict},
+        node::cycles::Track,
+    };
+
+    use super::*;
+    use crate::observer::{Observer as _, node::Node};
+
+    #[test]
+    fn what_is_of_the_moment_is_forgotten_and_what_was_learned_is_not() {
+        let mut track = Track { began_ns: 1, since_ns: 2, over: 3, elsewhere: 4, ..Track::default() };
+        for now in 0..30 {
+            track.cpi.observe(1000, now, &Limits::DEFAULT);
+        }
+        // Nearly a shift: what comes between this and the next agent is not known.
+        for now in 30..34 {
+            track.cpi.observe(5000, now, &Limits::DEFAULT);
+        }
+        let mut bytes = bytemuck::bytes_of(&track).to_vec();
+        forget(&mut bytes, &Node::KEPT[0]);
+        let mut kept: Track = bytemuck::pod_read_unaligned(&bytes);
+        assert_eq!((kept.began_ns, kept.since_ns, kept.over, kept.elsewhere), (0, 0, 0, 0));
+        assert_eq!((kept.cpi.mean(), kept.cpi.samples()), (track.cpi.mean(), track.cpi.samples()));
+        assert_eq!(track.cpi.observe(5000, 40, &Limits::DEFAULT), Verdict::Shift);
+        assert_eq!(kept.cpi.observe(5000, 40, &Limits::DEFAULT), Verdict::Spike, "a run of one");
+
+        let cooldown = Cooldown { emitted_ns: 5, held_back: 6 };
+        let mut bytes = bytemuck::bytes_of(&cooldown).to_vec();
+        forget(&mut bytes, &OF_EACH);
+        let kept: Cooldown = bytemuck::pod_read_unaligned(&bytes);
+        assert_eq!((kept.emitted_ns, kept.held_back), (5, 0));
+    }
 }

@@ -11,7 +11,7 @@ mod signal;
 pub use settings::Settings;
 use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kind, origin};
 
-use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only};
+use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only, with};
 use crate::occurrence::{Data, Outcome, Severity, Value};
 
 /// How long a death by the kernel's hand waits for the word that it was for want of memory. That comes from the processor
@@ -58,17 +58,6 @@ const TASK: [usize; 19] = [
     fields::KN_ID,
 ];
 
-/// [`TASK`] and more.
-const fn task_and<const N: usize, const M: usize>(more: [usize; N]) -> [usize; M] {
-    let mut all = [0; M];
-    let mut i = 0;
-    while i < M {
-        all[i] = if i < TASK.len() { TASK[i] } else { more[i - TASK.len()] };
-        i += 1;
-    }
-    all
-}
-
 impl Observer for Container {
     const NAME: &'static str = "container";
     const FIELDS: &'static [&'static str] = fields::FIELDS;
@@ -78,7 +67,7 @@ impl Observer for Container {
         Hook {
             program: "signal_generate",
             attach: Attach::BtfTracepoint("signal_generate"),
-            needs: &task_and::<2, 21>([fields::MM, fields::OOM_SCORE_ADJ]),
+            needs: &with::<_, 2, 21>(TASK, [fields::MM, fields::OOM_SCORE_ADJ]),
             gives: "container.oom_kill, who sent a signal, and the address of a fault",
         },
         Hook {
@@ -90,7 +79,7 @@ impl Observer for Container {
         Hook {
             program: "sched_process_exit",
             attach: Attach::BtfTracepoint("sched_process_exit"),
-            needs: &task_and::<3, 22>([fields::LIVE, fields::EXIT_CODE, fields::GROUP_EXIT_CODE]),
+            needs: &with::<_, 3, 22>(TASK, [fields::LIVE, fields::EXIT_CODE, fields::GROUP_EXIT_CODE]),
             gives: "container.exit_error, container.crash, container.killed",
         },
     ];

@@ -17,10 +17,10 @@ use std::{
 pub use settings::Settings;
 use tapio_common::{
     baseline::Baseline,
-    network::{self as net, NetworkEvent, direction, kind},
+    network::{self as net, Destination, NetworkEvent, direction, kind},
 };
 
-use super::{Anomaly, Attach, Hook, Kept, Malformed, Observer, Only};
+use super::{Anomaly, Attach, Hook, Kept, Malformed, Observer, Only, with};
 use crate::occurrence::{Data, Normal, Outcome, Severity, Value};
 
 /// How long a spike waits for the samples that tell whether the level has changed.
@@ -60,17 +60,6 @@ const SOCKET: [usize; 12] = [
     net::NET_INUM,
 ];
 
-/// [`SOCKET`] and more.
-const fn socket_and<const N: usize, const M: usize>(more: [usize; N]) -> [usize; M] {
-    let mut all = [0; M];
-    let mut i = 0;
-    while i < M {
-        all[i] = if i < SOCKET.len() { SOCKET[i] } else { more[i - SOCKET.len()] };
-        i += 1;
-    }
-    all
-}
-
 impl Observer for Network {
     const NAME: &'static str = "network";
     const FIELDS: &'static [&'static str] = net::FIELDS;
@@ -79,41 +68,51 @@ impl Observer for Network {
         Hook {
             program: "tcp_probe",
             attach: Attach::BtfTracepoint("tcp_probe"),
-            needs: &socket_and::<8, 20>([
-                net::RACK_MSTAMP,
-                net::RACK_RTT,
-                net::SEGMENT,
-                net::SEGMENT_SEQ,
-                net::SEGMENT_END,
-                net::SEGMENT_ACK,
-                net::MSS,
-                net::SEGS_OUT,
-            ]),
+            needs: &with::<_, 8, 20>(
+                SOCKET,
+                [
+                    net::RACK_MSTAMP,
+                    net::RACK_RTT,
+                    net::SEGMENT,
+                    net::SEGMENT_SEQ,
+                    net::SEGMENT_END,
+                    net::SEGMENT_ACK,
+                    net::MSS,
+                    net::SEGS_OUT,
+                ],
+            ),
             gives: "network.rtt_spike, network.rtt_shift",
         },
         Hook {
             program: "inet_sock_set_state",
             attach: Attach::BtfTracepoint("inet_sock_set_state"),
-            needs: &socket_and::<3, 15>([net::ERR, net::PROTOCOL, net::TOTAL_RETRANS]),
+            needs: &with::<_, 3, 15>(SOCKET, [net::ERR, net::PROTOCOL, net::TOTAL_RETRANS]),
             gives: "network.connection_refused, _timeout and _unreachable, network.connect_slow, and who connected",
         },
         Hook {
             program: "tcp_retransmit_skb",
             attach: Attach::BtfTracepoint("tcp_retransmit_skb"),
-            needs: &socket_and::<1, 13>([net::SEGS_OUT]),
+            needs: &with::<_, 1, 13>(SOCKET, [net::SEGS_OUT]),
             gives: "network.retransmit_burst",
         },
         Hook {
             program: "tcp_receive_reset",
             attach: Attach::BtfTracepoint("tcp_receive_reset"),
-            needs: &socket_and::<2, 14>([net::BYTES_RECEIVED, net::BYTES_ACKED]),
+            needs: &with::<_, 2, 14>(SOCKET, [net::BYTES_RECEIVED, net::BYTES_ACKED]),
             gives: "network.connection_reset",
         },
     ];
     const KEPT: &'static [Kept] = &[
-        Kept { map: "PATHS", key: None, value: 64, forget: 0, used: Some("USED_PATHS") },
-        Kept { map: "HANDSHAKES", key: Some(24), value: 32, forget: 0, used: None },
-        Kept { map: "BURSTS", key: Some(24), value: 56, forget: 0, used: None },
+        // Its key, a tag, a count, and the baseline.
+        Kept { map: "PATHS", key: None, value: 64, moment: &[], baselines: &[32], used: Some("USED_PATHS") },
+        Kept {
+            map: "HANDSHAKES",
+            key: Some(size_of::<Destination>()),
+            value: size_of::<Baseline>(),
+            moment: &[],
+            baselines: &[0],
+            used: None,
+        },
     ];
     type Settings = Settings;
 

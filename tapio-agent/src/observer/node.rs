@@ -19,7 +19,7 @@ mod settings;
 mod trend;
 mod waiting;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem::offset_of};
 
 pub use settings::Settings;
 use tapio_common::{
@@ -35,8 +35,15 @@ use self::{cpu::Cpu, cycles::Used, memory::Memory, settings::Limits, waiting::Wa
 use super::{Anomaly, Attach, Counters, Hook, Kept, Malformed, Observer, Only, Reads};
 use crate::occurrence::{Data, Normal, Outcome, Severity, Value};
 
-/// Of a [`Track`] the window under way.
-const OF_THE_WINDOW: usize = std::mem::offset_of!(Track, cpi);
+/// What is kept of a [`Track`]: not the window under way, nor how many before it were over what is normal.
+const TRACK: Kept = Kept {
+    map: "",
+    key: None,
+    value: size_of::<Track>(),
+    moment: &[(0, offset_of!(Track, cpi)), (offset_of!(Track, since_ns), size_of::<Track>())],
+    baselines: &[offset_of!(Track, cpi), offset_of!(Track, time), offset_of!(Track, work)],
+    used: None,
+};
 /// A group that was not seen for so long is gone, or the passes are that far apart.
 const FORGET_NS: u64 = 15 * 60 * 1_000_000_000;
 /// Groups that are known at a time. As many as a reader looks at.
@@ -90,8 +97,8 @@ impl Observer for Node {
         gives: "node.cpi_outlier, node.ipc_degraded",
     }];
     const KEPT: &'static [Kept] = &[
-        Kept { map: "GROUPS", key: Some(8), value: size_of::<Track>(), forget: OF_THE_WINDOW, used: None },
-        Kept { map: "NODE", key: None, value: size_of::<Track>(), forget: OF_THE_WINDOW, used: None },
+        Kept { map: "GROUPS", key: Some(size_of::<u64>()), ..TRACK },
+        Kept { map: "NODE", key: None, ..TRACK },
     ];
     type Settings = Settings;
 
