@@ -17,6 +17,8 @@ mod fields;
 mod program;
 #[path = "otlp/receiver.rs"]
 mod receiver;
+#[path = "sinks/agent.rs"]
+mod sinks;
 #[path = "otlp/tls.rs"]
 mod tls;
 #[path = "../../xtask/src/toolchain.rs"]

@@ -5,6 +5,8 @@
 mod agent;
 #[path = "polku/server.rs"]
 mod server;
+#[path = "sinks/agent.rs"]
+mod sinks;
 
 use std::{
     collections::BTreeMap,

@@ -1,26 +1,17 @@
-//! A sink as the agent has it, and something to give to it.
+//! An agent with this sink, and something to give to it.
 
-use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tapio_agent::{
-    metrics::Metrics,
     occurrence::{
         Actor, Data, Normal, Occurrence, Outcome, Peer, Process, SOURCE, Severity, Value, Workload,
     },
     setting::Node as _,
-    sink::{
-        Ledger, Sinks, Status,
-        otlp::{Otlp, Settings},
-    },
+    sink::otlp::{Otlp, Settings},
 };
 use ulid::Ulid;
 
-/// A sink with these settings and what it was given.
-pub(crate) struct Agent {
-    pub(crate) sinks: Sinks,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) ids: BTreeSet<String>,
-}
+pub(crate) use crate::sinks::{Agent, until};
 
 /// The keys of the section with their texts; one that is given twice counts by the last.
 pub(crate) fn settings(keys: &[(&str, &str)]) -> Settings {
@@ -38,17 +29,7 @@ pub(crate) fn otlp(keys: &[(&str, &str)]) -> Otlp {
 
 impl Agent {
     pub(crate) fn new(keys: &[(&str, &str)]) -> Self {
-        let metrics = Arc::new(Metrics::default());
-        let mut sinks = Sinks::new(Arc::clone(&metrics), 8192);
-        sinks.add(otlp(keys));
-        Self { sinks, metrics, ids: BTreeSet::new() }
-    }
-
-    pub(crate) fn give(&mut self, occurrence: Occurrence) -> String {
-        let id = occurrence.id.to_string();
-        self.ids.insert(id.clone());
-        self.sinks.send(Arc::new(occurrence));
-        id
+        Self::with(otlp(keys))
     }
 
     pub(crate) fn send(&mut self, count: usize) {
@@ -57,35 +38,11 @@ impl Agent {
         }
     }
 
-    pub(crate) fn status(&self) -> Status {
-        let status = self.sinks.status().remove(0);
-        assert!(status.ledger.balanced(), "{status:?}");
-        status
-    }
-
-    /// Waits until the fate of everything is known.
-    pub(crate) async fn settled(&self) -> Ledger {
-        until(|| self.status(), |status| status.ledger.queued == 0).await.ledger
-    }
-
     /// Sends until the sink says why it does not deliver.
     pub(crate) async fn retrying(&mut self) -> String {
         self.send(1);
         let status = until(|| self.status(), |status| status.state.to_string().starts_with("retrying")).await;
         status.state.to_string()
-    }
-}
-
-/// Waits for a condition, and says what was there instead if it never comes.
-pub(crate) async fn until<T: Debug>(mut look: impl FnMut() -> T, enough: impl Fn(&T) -> bool) -> T {
-    let end = tokio::time::Instant::now() + Duration::from_secs(90);
-    loop {
-        let now = look();
-        if enough(&now) {
-            return now;
-        }
-        assert!(tokio::time::Instant::now() < end, "still {now:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

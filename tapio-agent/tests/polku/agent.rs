@@ -1,16 +1,14 @@
-//! A sink as the agent has it, and something to give to it.
+//! An agent with this sink, and something to give to it.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tapio_agent::{
-    metrics::Metrics,
     occurrence::{Data, Normal, Occurrence, Outcome, Peer, Process, SOURCE, Severity, Value, Workload},
-    sink::{
-        Ledger, Sinks, Status,
-        polku::{Polku, Timings, parse_endpoint},
-    },
+    sink::polku::{Polku, Timings, parse_endpoint},
 };
 use ulid::Ulid;
+
+pub(crate) use crate::sinks::{Agent, until};
 
 pub(crate) fn occurrence() -> Occurrence {
     let some = |text: &str| Some(text.to_owned());
@@ -47,13 +45,6 @@ pub(crate) fn occurrence() -> Occurrence {
     }
 }
 
-/// A sink to `address` and what it was given.
-pub(crate) struct Agent {
-    pub(crate) sinks: Sinks,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) ids: BTreeSet<String>,
-}
-
 impl Agent {
     pub(crate) fn new(address: SocketAddr) -> Self {
         Self::to(&address.to_string())
@@ -67,46 +58,12 @@ impl Agent {
             ..Timings::default()
         };
         let endpoint = parse_endpoint(endpoint).unwrap();
-        let metrics = Arc::new(Metrics::default());
-        let mut sinks = Sinks::new(Arc::clone(&metrics), 8192);
-        sinks.add(Polku::new(endpoint, Some("prod".into()), timings));
-        Self { sinks, metrics, ids: BTreeSet::new() }
-    }
-
-    pub(crate) fn give(&mut self, occurrence: Occurrence) -> String {
-        let id = occurrence.id.to_string();
-        self.ids.insert(id.clone());
-        self.sinks.send(Arc::new(occurrence));
-        id
+        Self::with(Polku::new(endpoint, Some("prod".into()), timings))
     }
 
     pub(crate) fn send(&mut self, count: usize) {
         for _ in 0..count {
             self.give(occurrence());
         }
-    }
-
-    pub(crate) fn status(&self) -> Status {
-        let status = self.sinks.status().remove(0);
-        assert!(status.ledger.balanced(), "{status:?}");
-        status
-    }
-
-    /// Waits until the fate of everything is known.
-    pub(crate) async fn settled(&self) -> Ledger {
-        until(|| self.status(), |status| status.ledger.queued == 0).await.ledger
-    }
-}
-
-/// Waits for a condition, and says what was there instead if it never comes.
-pub(crate) async fn until<T: std::fmt::Debug>(mut look: impl FnMut() -> T, enough: impl Fn(&T) -> bool) -> T {
-    let end = tokio::time::Instant::now() + Duration::from_secs(60);
-    loop {
-        let now = look();
-        if enough(&now) {
-            return now;
-        }
-        assert!(tokio::time::Instant::now() < end, "still {now:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
