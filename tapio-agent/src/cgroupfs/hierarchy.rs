@@ -12,19 +12,31 @@ use super::{parse, tree::has_controller, trigger::Trigger};
 pub enum Hierarchy {
     /// None is mounted.
     None,
-    /// One for all controllers.
-    Two(PathBuf),
+    /// Of version 2, with memory; its groups are those that are looked at.
+    Two {
+        /// For all controllers, or for all that version 1 does not have.
+        root: PathBuf,
+        /// Where version 1 stands beside it and has processors: kernels lose its memory control first.
+        processors: Option<Processors>,
+    },
     /// One a controller. Version 2 may stand beside them, without memory and processors.
     One {
         /// Of memory. Its groups are those that are looked at.
         memory: PathBuf,
-        /// Of processor time and its limits.
-        cpu: Option<PathBuf>,
-        /// Of processor time used.
-        cpuacct: Option<PathBuf>,
+        /// Of processors.
+        processors: Option<Processors>,
         /// Of version 2, which has the pressure.
         unified: Option<PathBuf>,
     },
+}
+
+/// The hierarchies of version 1 that have processor time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Processors {
+    /// Of its limits.
+    pub cpu: PathBuf,
+    /// Of what is used.
+    pub cpuacct: Option<PathBuf>,
 }
 
 /// Something that is read, and whether it is there.
@@ -47,13 +59,20 @@ pub struct Absent {
     pub remedy: &'static str,
 }
 
+impl Processors {
+    /// With another path for each.
+    pub(super) fn each(&self, path: impl Fn(&PathBuf) -> PathBuf) -> Self {
+        Self { cpu: path(&self.cpu), cpuacct: self.cpuacct.as_ref().map(path) }
+    }
+}
+
 impl Hierarchy {
     /// Those at or under `root` (usually `/sys/fs/cgroup`).
     #[must_use]
     pub fn find(root: &Path) -> Self {
         let is_two = |path: &Path| path.join("cgroup.controllers").is_file();
         if is_two(root) {
-            return Self::Two(root.to_owned());
+            return Self::Two { root: root.to_owned(), processors: None };
         }
         let mut names: Vec<_> =
             fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
@@ -63,9 +82,10 @@ impl Hierarchy {
             Some(root.join(name)).filter(|path| path.join("cgroup.procs").is_file())
         };
         let unified = Some(root.join("unified")).filter(|path| is_two(path));
+        let processors = of("cpu").map(|cpu| Processors { cpu, cpuacct: of("cpuacct") });
         match (of("memory"), unified) {
-            (Some(memory), unified) => Self::One { memory, cpu: of("cpu"), cpuacct: of("cpuacct"), unified },
-            (None, Some(unified)) => Self::Two(unified),
+            (Some(memory), unified) => Self::One { memory, processors, unified },
+            (None, Some(root)) => Self::Two { root, processors },
             (None, None) => Self::None,
         }
     }
@@ -75,7 +95,7 @@ impl Hierarchy {
     pub fn root(&self) -> Option<&Path> {
         match self {
             Self::None => None,
-            Self::Two(root) | Self::One { memory: root, .. } => Some(root),
+            Self::Two { root, .. } | Self::One { memory: root, .. } => Some(root),
         }
     }
 
@@ -83,7 +103,7 @@ impl Hierarchy {
     pub(super) fn count(&self, counts: &Path) -> Option<u64> {
         match self {
             Self::None => Some(0),
-            Self::Two(root) => {
+            Self::Two { root, .. } => {
                 let [living, dying] = parse::keyed(
                     &fs::read(root.join("cgroup.stat")).ok()?,
                     ["nr_descendants", "nr_dying_descendants"],
@@ -112,11 +132,11 @@ fn groups(hierarchy: &Hierarchy) -> Part {
     const REMEDY: &str = "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`";
     let state = match hierarchy {
         Hierarchy::None => Err(Absent { why: "no control groups are mounted".to_owned(), remedy: REMEDY }),
-        Hierarchy::Two(root) if !controllers(root).contains("memory") => Err(Absent {
+        Hierarchy::Two { root, .. } if !controllers(root).contains("memory") => Err(Absent {
             why: format!("{} has no memory controller", root.display()),
             remedy: "boot without cgroup_disable=memory; on some boards with cgroup_enable=memory",
         }),
-        Hierarchy::Two(root) => Ok(format!("version 2 at {}", root.display())),
+        Hierarchy::Two { root, .. } => Ok(format!("version 2 at {}", root.display())),
         Hierarchy::One { memory, unified: None, .. } => Ok(format!("version 1 at {}", memory.display())),
         Hierarchy::One { memory, .. } => Ok(format!("version 1, beside version 2, at {}", memory.display())),
     };
@@ -130,8 +150,11 @@ fn groups(hierarchy: &Hierarchy) -> Part {
 fn processors(hierarchy: &Hierarchy) -> Part {
     let cpu = match hierarchy {
         Hierarchy::None => None,
-        Hierarchy::Two(root) => Some(root.clone()).filter(|root| controllers(root).contains("cpu")),
-        Hierarchy::One { cpu, .. } => cpu.clone(),
+        Hierarchy::Two { processors: Some(one), .. } | Hierarchy::One { processors: Some(one), .. } => {
+            Some(&one.cpu)
+        }
+        Hierarchy::Two { root, .. } => Some(root).filter(|root| controllers(root).contains("cpu")),
+        Hierarchy::One { .. } => None,
     };
     let state = cpu.map(|path| format!("at {}", path.display())).ok_or_else(|| Absent {
         why: "no cpu controller".to_owned(),
@@ -154,7 +177,7 @@ fn node(proc_root: &Path) -> Part {
 fn pressure(hierarchy: &Hierarchy, proc_root: &Path) -> Part {
     let path = proc_root.join("pressure/memory");
     let state = match (fs::read(&path), hierarchy) {
-        (Ok(_), Hierarchy::Two(_)) => Ok("of the node and of groups".to_owned()),
+        (Ok(_), Hierarchy::Two { .. }) => Ok("of the node and of groups".to_owned()),
         (Ok(_), Hierarchy::One { unified: Some(_), .. }) => {
             Ok("of the node, and of groups that version 2 has, too".to_owned())
         }

@@ -12,7 +12,11 @@ use tapio_common::{
     node::{Sample, UNKNOWN, UNLIMITED, kind},
 };
 
-use super::{hierarchy::Hierarchy, parse, tree::Group};
+use super::{
+    hierarchy::{Hierarchy, Processors},
+    parse,
+    tree::Group,
+};
 use crate::clock;
 
 /// More than these files have: `memory.stat` has some 2 KiB.
@@ -103,26 +107,24 @@ impl Eyes {
     pub(super) fn group(&mut self, group: &Group) -> Option<Sample> {
         let mut sample = Sample::unknown(kind::GROUP, header(group.id));
         sample.inner = u32::from(group.inner);
-        let pressure = match &self.hierarchy {
+        let of_group = |root: &PathBuf| root.join(&group.path);
+        let (pressure, processors) = match &self.hierarchy {
             Hierarchy::None => return None,
-            Hierarchy::Two(root) => {
-                let path = root.join(&group.path);
+            Hierarchy::Two { root, processors } => {
+                let (path, processors) = (of_group(root), processors.as_ref().map(|one| one.each(of_group)));
                 self.two(&path, &mut sample);
-                Some(path)
+                (Some(path), processors)
             }
-            Hierarchy::One { memory, cpu, cpuacct, unified } => {
-                let [memory, cpu, cpuacct, unified] =
-                    [Some(memory), cpu.as_ref(), cpuacct.as_ref(), unified.as_ref()]
-                        .map(|root| root.map(|root| root.join(&group.path)));
-                if let Some(memory) = memory {
-                    self.memory_one(&memory, &mut sample);
-                }
-                if let Some(cpu) = cpu {
-                    self.cpu_one(&cpu, cpuacct.as_deref(), &mut sample);
-                }
-                unified
+            Hierarchy::One { memory, processors, unified } => {
+                let processors = processors.as_ref().map(|one| one.each(of_group));
+                let (memory, unified) = (of_group(memory), unified.as_ref().map(of_group));
+                self.memory_one(&memory, &mut sample);
+                (unified, processors)
             }
         };
+        if let Some(Processors { cpu, cpuacct }) = processors {
+            self.cpu_one(&cpu, cpuacct.as_deref(), &mut sample);
+        }
         let nothing = Sample { inner: sample.inner, ..Sample::unknown(kind::GROUP, sample.header) };
         if let Some(path) = pressure {
             // One that has vanished had waited before, too.

@@ -161,6 +161,33 @@ async fn beside_version_1_a_container_has_its_id_and_pressure_of_version_2() {
     assert_eq!((unit.limit_bytes, unit.memory_some_us), (128 * MIB, 5));
 }
 
+/// As kernels are built since memory control of version 1 is an option.
+#[tokio::test(start_paused = true)]
+async fn processors_of_version_1_beside_memory_of_version_2() {
+    let host = Host::new();
+    let group = format!("{POD}/{ID}");
+    host.write("cgroup/cpu,cpuacct/cgroup.procs", "");
+    for (name, text) in [
+        ("cpu.cfs_quota_us", "50000\n"),
+        ("cpu.cfs_period_us", "100000\n"),
+        ("cpu.stat", "nr_periods 20\nnr_throttled 3\nthrottled_time 9000\n"),
+        ("cpuacct.usage", "5000\n"),
+    ] {
+        host.write(&format!("cgroup/cpu,cpuacct/{group}/{name}"), text);
+    }
+    host.write("cgroup/unified/cgroup.controllers", "memory io\n");
+    for (name, text) in [("memory.max", "134217728\n"), ("cpu.stat", "usage_usec 7\n")] {
+        host.write(&format!("cgroup/unified/{group}/{name}"), text);
+    }
+    let seen = pass(&mut host.reader()).await;
+    let sample = seen[&host.ino(&format!("cgroup/unified/{group}"))];
+    assert_eq!((sample.limit_bytes, sample.quota_us, sample.cpu_us), (128 * MIB, 50_000, 5));
+    assert_eq!((sample.periods, sample.throttled, sample.throttled_us), (20, 3, 9));
+    let parts = Files::open(&host.path("cgroup"), &host.path("proc"), Duration::from_secs(5)).parts;
+    let cpu = parts.iter().find(|part| part.name == "cpu").unwrap();
+    assert_eq!(cpu.state, Ok(format!("at {}", host.path("cgroup/cpu,cpuacct").display())));
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_groups_in_groups_those_that_have_others_say_so() {
     let host = Host::new();

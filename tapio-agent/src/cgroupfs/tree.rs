@@ -105,7 +105,7 @@ fn walk(hierarchy: &Hierarchy) -> Vec<Group> {
                 within = Some(groups.len());
                 let memory_id = match hierarchy {
                     Hierarchy::One { .. } => entry.ino() | VERSION_1,
-                    Hierarchy::None | Hierarchy::Two(_) => entry.ino(),
+                    Hierarchy::None | Hierarchy::Two { .. } => entry.ino(),
                 };
                 let id = twin(hierarchy, &path, workload.as_ref()).unwrap_or(memory_id);
                 groups.push(Group { id, memory_id, path: path.clone(), inner: false });

@@ -8,9 +8,8 @@ impl Cgroup {
     /// Whether memory and processor time of its processes can be limited, or why not.
     pub(crate) fn is_limitable(&self) -> Result<(), String> {
         for path in &self.paths {
-            // Of version 2: a controller is there for the groups below one that says so. The topmost are the
-            // system's.
-            let above: Vec<_> = path.ancestors().skip(1).take(3).collect();
+            // Of version 2: a controller is there for the groups below one that says so, from the root on.
+            let above: Vec<_> = path.ancestors().skip(1).take(4).collect();
             for parent in above.into_iter().rev() {
                 let control = parent.join("cgroup.subtree_control");
                 for controller in ["+memory", "+cpu"].iter().filter(|_| control.exists()) {
