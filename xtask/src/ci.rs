@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{kernel_test, kube, machine, otelcol, setup, test, toolchain};
+use crate::{image, kernel_test, kube, machine, otelcol, setup, test, toolchain};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
     ("collector", otelcol::for_tests),
     ("tests", || test::task(&[])),
     ("kernels", || kernel_test::task(&["--quick".into()])),
+    ("cluster", cluster),
 ];
 
 /// `ci`
@@ -58,6 +59,17 @@ fn kernel_lints() -> Result<()> {
     cargo.args(["clippy", "--release", "--package", "tapio-ebpf", "--lib", "--bins"]);
     cargo.args(["--target", toolchain::TARGET, "--target-dir"]).arg(machine::target_directory()?.join("bpf"));
     machine::run(cargo.args(["--", "-D", "warnings"]).current_dir(machine::workspace()?))
+}
+
+/// What is shipped, on a real cluster, with the image as it is made here.
+fn cluster() -> Result<()> {
+    if let Some(reason) = kube::cluster_hindrance() {
+        eprintln!("skipped: {reason}");
+        return Ok(());
+    }
+    let archive = machine::target_directory()?.join("ci-image.tar");
+    image::task(&[format!("--output={}", archive.display())])?;
+    kube::in_cluster(&archive, || test::task(&["deployed_it_names_faults".into()]))
 }
 
 /// Licences, bans and sources, as deny.toml has them.

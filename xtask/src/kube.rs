@@ -66,6 +66,25 @@ pub(crate) fn for_tests() -> Result<()> {
     }
 }
 
+/// Why no cluster can be had here, if so.
+pub(crate) fn cluster_hindrance() -> Option<String> {
+    if !go::is_there() {
+        return Some("a cluster is built with Go 1.26, which is not there (https://go.dev/dl)".to_owned());
+    }
+    cluster::root().err().map(|error| error.to_string())
+}
+
+/// Runs something while a cluster is up that has the image of an archive. One that was up before stays.
+pub(crate) fn in_cluster(archive: &Path, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    let was_up = cluster::is_up();
+    cluster::up()?;
+    let ran = cluster::load(&[&archive.to_string_lossy()]).and_then(|()| run());
+    if !was_up {
+        cluster::down()?;
+    }
+    ran
+}
+
 fn apiserver_up(directory: Option<&Path>) -> Result<()> {
     let programs = programs::build(APISERVER)?;
     let directory = match directory {

@@ -1,7 +1,7 @@
 //! What is shipped, on a real cluster: deployed, with faults in pods, updated, and taken away without a trace.
 //!
-//! Needs root, `cargo xtask kube cluster up`, and the agent's image in it (`cargo xtask kube cluster load`). There is one
-//! cluster on a machine, so this is one test.
+//! Needs root, `cargo xtask kube cluster up`, and the agent's image in it (`cargo xtask kube cluster load`), as `cargo xtask
+//! ci` makes them. There is one cluster on a machine, so this is one test.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// The one that is up, with an image of the agent in it, or why there is none.
+    /// The one that is up, once it has the image of the agent, or why there is none.
     fn find() -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("takes root, to see what the agent holds in the kernel".to_owned());
@@ -38,15 +38,15 @@ impl Cluster {
         let cluster = Self { kubectl, directory: tempfile::tempdir().unwrap() };
         let shipped = shipped();
         let image = &one(&shipped, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["image"];
-        let images =
-            cluster.try_kubectl(&["get", "nodes", "-o=jsonpath={.items[*].status.images[*].names}"])?;
-        if images.contains(image.as_str().unwrap()) {
-            Ok(cluster)
-        } else {
-            Err(format!(
-                "the cluster has no image {image}: cargo xtask kube cluster load ARCHIVE, and 10 s later"
-            ))
-        }
+        let image = image.as_str().unwrap();
+        // The kubelet tells it after a while.
+        cluster.until(|| {
+            let images = "-o=jsonpath={.items[*].status.images[*].names}";
+            let images = cluster.try_kubectl(&["get", "nodes", images])?;
+            let missing = format!("the cluster has no image {image}: cargo xtask kube cluster load ARCHIVE");
+            images.contains(image).then_some(()).ok_or(missing)
+        });
+        Ok(cluster)
     }
 
     fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {

@@ -44,12 +44,16 @@ const PACKAGES: &[&str] =
     &["openssl", "iproute2", "iptables", "runc", "containernetworking-plugins", "busybox-static"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
+pub(super) fn is_up() -> bool {
+    Program::new("kubelet", Path::new(STATE)).pid().is_some()
+}
+
 /// Starts it, where it is not up, and prints the kubeconfig of an admin.
 pub(super) fn up() -> Result<()> {
     root()?;
     let state = Path::new(STATE);
     let admin = state.join("admin.kubeconfig");
-    if Program::new("kubelet", state).pid().is_some() {
+    if is_up() {
         println!("{}", admin.display());
         return Ok(());
     }
@@ -176,7 +180,7 @@ pub(super) fn load(archives: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn root() -> Result<()> {
+pub(super) fn root() -> Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
         bail!("a cluster takes root, for its namespaces and control groups: run it as root");
