@@ -8,10 +8,10 @@ mod counters;
 mod kept;
 mod listeners;
 mod rights;
+mod runs;
 
 use std::{
     fmt, io,
-    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -32,6 +32,7 @@ pub use self::{
     counters::Counting,
     listeners::{Listening, listening},
     rights::{memlock_limit, version},
+    runs::{RunTime, measure},
 };
 use crate::{
     learned::Learned,
@@ -236,34 +237,6 @@ impl Loaded {
         Events::new(ring).context("the ring cannot be waited for")
     }
 
-    /// How often each attached program ran and how long that took, in the order of its hooks. Zero unless
-    /// [`measure`] or `sysctl kernel.bpf_stats_enabled=1` is on.
-    #[must_use]
-    pub fn run_times(&self) -> Vec<(&'static str, RunTime)> {
-        let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(programs) = programs.as_ref() else { return Vec::new() };
-        let attached = self.hooks.iter().filter(|hook| hook.state.is_ok());
-        attached
-            .filter_map(|HookState { hook, .. }| {
-                let info = programs.program(hook.program)?.info().ok()?;
-                Some((hook.program, RunTime { runs: info.run_count(), total: info.run_time() }))
-            })
-            .collect()
-    }
-
-    /// How often the kernel left out a run of each attached program, since one of it was under way on that processor: what
-    /// it would have read is in no count.
-    #[must_use]
-    pub fn missed(&self) -> Vec<(&'static str, u64)> {
-        let mut known = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(programs) = self.programs.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            let attached = self.hooks.iter().filter(|hook| hook.state.is_ok());
-            *known =
-                attached.filter_map(|h| Some((h.hook.program, missed(programs, h.hook.program)?))).collect();
-        }
-        known.clone()
-    }
-
     /// Of the program that reads performance counters: its name, which they are, and what part of the time they count.
     #[must_use]
     pub fn counting(&self) -> Option<(&'static str, String)> {
@@ -285,23 +258,6 @@ impl Loaded {
         drop(self.missed());
         drop(self.programs.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
-}
-
-/// What the kernel measured of one program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RunTime {
-    /// Runs.
-    pub runs: u64,
-    /// Time of all of them.
-    pub total: std::time::Duration,
-}
-
-/// Has the kernel measure the programs' run times until the descriptor is closed (`BPF_ENABLE_STATS`).
-///
-/// # Errors
-/// No right: it takes CAP_SYS_ADMIN.
-pub fn measure() -> anyhow::Result<std::os::fd::OwnedFd> {
-    aya::sys::enable_stats(aya::sys::Stats::RunTime).context("the kernel does not measure programs")
 }
 
 impl Events {
@@ -360,13 +316,6 @@ impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loaded").field("hooks", &self.hooks).finish_non_exhaustive()
     }
-}
-
-/// As the kernel shows it of a descriptor, from 5.12 on.
-fn missed(programs: &Ebpf, name: &str) -> Option<u64> {
-    let fd = programs.program(name)?.fd().ok()?.as_fd().as_raw_fd();
-    let shown = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    shown.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
 
 fn take(programs: &mut Ebpf, name: &str) -> anyhow::Result<Map> {

@@ -1,11 +1,16 @@
 //! An occurrence in the spool: a protobuf message, so that another version of the agent reads what it knows of it.
-//! A tag keeps its meaning for ever.
+
+mod message;
 
 use std::{borrow::Cow, collections::HashSet, net::IpAddr, sync::Arc};
 
 use prost::Message as _;
 use ulid::Ulid;
 
+use self::message::{
+    ActorRecord, DataRecord, FieldRecord, LabelRecord, ListRecord, NormalRecord, PeerRecord, ProcessRecord,
+    Record, ValueRecord, WorkloadRecord,
+};
 use crate::occurrence::{
     Actor, Data, Normal, Occurrence, Outcome, Peer, Process, SOURCE, Severity, Value, Workload,
 };
@@ -40,162 +45,6 @@ impl Names {
         self.0.insert(known);
         Ok(known)
     }
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Record {
-    #[prost(bytes = "vec", tag = "1")]
-    id: Vec<u8>,
-    #[prost(fixed64, tag = "2")]
-    time_unix_ns: u64,
-    #[prost(string, tag = "3")]
-    kind: String,
-    #[prost(uint32, tag = "4")]
-    severity: u32,
-    #[prost(uint32, tag = "5")]
-    outcome: u32,
-    #[prost(string, tag = "6")]
-    message: String,
-    #[prost(string, optional, tag = "7")]
-    cluster: Option<String>,
-    #[prost(string, tag = "8")]
-    node: String,
-    #[prost(message, optional, tag = "9")]
-    workload: Option<WorkloadRecord>,
-    #[prost(message, optional, tag = "10")]
-    process: Option<ProcessRecord>,
-    #[prost(message, optional, tag = "11")]
-    actor: Option<ActorRecord>,
-    #[prost(message, optional, tag = "12")]
-    peer: Option<PeerRecord>,
-    #[prost(message, optional, tag = "13")]
-    data: Option<DataRecord>,
-    #[prost(message, optional, tag = "14")]
-    baseline: Option<NormalRecord>,
-    #[prost(uint64, tag = "15")]
-    count: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct WorkloadRecord {
-    #[prost(string, optional, tag = "1")]
-    namespace: Option<String>,
-    #[prost(string, optional, tag = "2")]
-    pod: Option<String>,
-    #[prost(string, optional, tag = "3")]
-    pod_uid: Option<String>,
-    #[prost(string, optional, tag = "4")]
-    container: Option<String>,
-    #[prost(string, optional, tag = "5")]
-    container_id: Option<String>,
-    #[prost(string, optional, tag = "6")]
-    runtime: Option<String>,
-    #[prost(string, optional, tag = "7")]
-    image: Option<String>,
-    #[prost(string, optional, tag = "8")]
-    owner_kind: Option<String>,
-    #[prost(string, optional, tag = "9")]
-    owner: Option<String>,
-    #[prost(string, optional, tag = "10")]
-    unit: Option<String>,
-    #[prost(message, repeated, tag = "11")]
-    labels: Vec<LabelRecord>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct LabelRecord {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ProcessRecord {
-    #[prost(uint32, tag = "1")]
-    pid: u32,
-    #[prost(string, tag = "2")]
-    comm: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ActorRecord {
-    #[prost(message, optional, tag = "1")]
-    process: Option<ProcessRecord>,
-    #[prost(message, optional, tag = "2")]
-    workload: Option<WorkloadRecord>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PeerRecord {
-    #[prost(string, tag = "1")]
-    address: String,
-    #[prost(uint32, tag = "2")]
-    port: u32,
-    #[prost(string, optional, tag = "3")]
-    namespace: Option<String>,
-    #[prost(string, optional, tag = "4")]
-    service: Option<String>,
-    #[prost(string, optional, tag = "5")]
-    pod: Option<String>,
-    #[prost(string, optional, tag = "6")]
-    node: Option<String>,
-    #[prost(string, optional, tag = "7")]
-    owner_kind: Option<String>,
-    #[prost(string, optional, tag = "8")]
-    owner: Option<String>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct NormalRecord {
-    #[prost(uint64, tag = "1")]
-    mean: u64,
-    #[prost(uint64, tag = "2")]
-    deviation: u64,
-    #[prost(string, tag = "3")]
-    unit: String,
-    #[prost(uint32, tag = "4")]
-    samples: u32,
-    #[prost(double, optional, tag = "5")]
-    ratio: Option<f64>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct DataRecord {
-    #[prost(message, repeated, tag = "1")]
-    fields: Vec<FieldRecord>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct FieldRecord {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(oneof = "ValueRecord", tags = "2, 3, 4, 5, 6, 7, 8")]
-    value: Option<ValueRecord>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum ValueRecord {
-    #[prost(uint64, tag = "2")]
-    Number(u64),
-    #[prost(sint64, tag = "3")]
-    Signed(i64),
-    #[prost(double, tag = "4")]
-    Real(f64),
-    #[prost(string, tag = "5")]
-    Text(String),
-    #[prost(string, tag = "6")]
-    Address(String),
-    #[prost(message, tag = "7")]
-    List(ListRecord),
-    #[prost(message, tag = "8")]
-    Workload(Box<WorkloadRecord>),
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ListRecord {
-    #[prost(message, repeated, tag = "1")]
-    items: Vec<DataRecord>,
 }
 
 /// As it is written.
