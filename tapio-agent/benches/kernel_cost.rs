@@ -4,16 +4,18 @@
 mod support;
 
 use std::{
-    env, fs,
-    io::{BufRead, BufReader, Read, Write},
+    env,
+    io::Read as _,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
 use rustix::time::{ClockId, clock_gettime};
+use support::{
+    agent::Agent,
+    slices::{self, Slices},
+};
 use tapio_agent::{
     kernel::Kernel,
     observer::{Built, network::Network},
@@ -29,7 +31,7 @@ const MANY_DESTINATIONS: u32 = 1_000_000;
 
 fn main() -> anyhow::Result<()> {
     if env::args().nth(1).as_deref() == Some("slices") {
-        return slices();
+        return load();
     }
     request_response()?;
     memory_and_idle()
@@ -39,25 +41,22 @@ fn main() -> anyhow::Result<()> {
 fn request_response() -> anyhow::Result<()> {
     let kernel = Kernel::open("/proc".as_ref())?;
     let built = Built::new::<Network>(&Default::default());
-    let mut load = Load::start()?;
-    load.slice()?;
+    let mut load = Slices::start(support::on_one_cpu()?.arg("slices"))?;
+    load.next()?;
     let mut ratios = Vec::new();
     let mut counts = Counts::default();
     for _ in 0..QUADS {
-        let off = load.slice()?;
+        let off = load.next()?;
         let loaded = kernel.load(&built.object()?)?;
         support::all_attached([&loaded])?;
         // The first readings of a connection make its baseline.
-        load.slice()?;
-        let on = [load.slice()?, load.slice()?];
+        load.next()?;
+        let on = [load.next()?, load.next()?];
         loaded.counts.read()?.iter().for_each(|program| counts.add(program));
         drop(loaded);
-        ratios.extend([on[0] / off, on[1] / load.slice()?]);
+        ratios.extend([on[0] / off, on[1] / load.next()?]);
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("request_response_ratio {:.4} x", ratios[ratios.len() / 2]);
-    println!("request_response_ratio_p25 {:.4} x", ratios[ratios.len() / 4]);
-    println!("request_response_ratio_p75 {:.4} x", ratios[ratios.len() * 3 / 4]);
+    slices::print_ratios("request_response_ratio", &mut ratios);
     println!("crossing_percent {:.4} %", 100.0 * counts.emitted as f64 / counts.seen as f64);
     println!("crossing_readings {} readings", counts.seen);
     Ok(())
@@ -65,7 +64,7 @@ fn request_response() -> anyhow::Result<()> {
 
 /// The whole agent: memory with ten thousand destinations and after a million, CPU when nothing happens.
 fn memory_and_idle() -> anyhow::Result<()> {
-    let agent = Agent::start()?;
+    let agent = Agent::start(&["--observer=network", "--output=none"])?;
     let before = agent.cpu()?;
     let start = Instant::now();
     thread::sleep(IDLE);
@@ -79,91 +78,17 @@ fn memory_and_idle() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A process that measures slices of requests on request.
-struct Load(Child, BufReader<std::process::ChildStdout>);
-
-impl Load {
-    fn start() -> anyhow::Result<Self> {
-        let mut child = support::on_one_cpu()?
-            .arg("slices")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("taskset (util-linux) is needed")?;
-        let out = child.stdout.take().context("no pipe")?;
-        Ok(Self(child, BufReader::new(out)))
-    }
-
-    /// CPU nanoseconds per request.
-    fn slice(&mut self) -> anyhow::Result<f64> {
-        writeln!(self.0.stdin.as_mut().context("no pipe")?)?;
-        let mut line = String::new();
-        self.1.read_line(&mut line)?;
-        Ok(line.trim().parse()?)
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
-
-/// In the load's process: a slice for each line.
-fn slices() -> anyhow::Result<()> {
+/// In the load's process: CPU nanoseconds per request.
+fn load() -> anyhow::Result<()> {
     let pair = support::Pair::connect()?;
-    for line in std::io::stdin().lines() {
-        line?;
+    slices::each(|| {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let end = Instant::now() + SLICE;
         let requests = pair.ask_until(|| Instant::now() >= end)?;
         let now = clock_gettime(ClockId::ProcessCPUTime);
         let spent = (now.tv_sec - cpu.tv_sec) as f64 * 1e9 + (now.tv_nsec - cpu.tv_nsec) as f64;
-        println!("{}", spent / requests as f64);
-    }
-    Ok(())
-}
-
-/// The built agent, delivering to nowhere.
-struct Agent(Child);
-
-impl Agent {
-    fn start() -> anyhow::Result<Self> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tapio"))
-            .args(["--observer=network", "--output=none", "--listen=off"])
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let log = BufReader::new(child.stderr.take().context("no pipe")?);
-        let agent = Self(child);
-        let mut lines = log.lines();
-        ensure!(lines.any(|line| line.is_ok_and(|line| line.contains("ready"))), "the agent did not start");
-        thread::spawn(move || lines.for_each(drop));
-        Ok(agent)
-    }
-
-    fn rss_mb(&self) -> anyhow::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
-    }
-
-    /// Time on a CPU of all its threads.
-    fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut total = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
-            let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-            total += stat.split_whitespace().next().context("empty schedstat")?.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(total))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+        Ok(spent / requests as f64)
+    })
 }
 
 /// One connection to each of so many loopback addresses, with enough samples for a reading.

@@ -7,15 +7,18 @@ mod support;
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read as _, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
 use program::Program;
+use support::{
+    agent::Agent,
+    slices::{self, Slices},
+};
 use tapio_agent::{
     enrich::cgroups::Cgroups,
     kernel::{Kernel, Loaded},
@@ -33,7 +36,7 @@ const NAME: &str = "tapio-forks";
 
 fn main() -> anyhow::Result<()> {
     if env::args().nth(1).as_deref() == Some("slices") {
-        return slices();
+        return load();
     }
     let group = Group::make()?;
     let program = forks()?;
@@ -77,28 +80,27 @@ fn forks() -> anyhow::Result<Program> {
 fn compare(group: &Group, program: &Program) -> anyhow::Result<()> {
     let kernel = Kernel::open("/proc".as_ref())?;
     let built = Built::new::<Container>(&Default::default());
-    let mut load = Load::start(group, program)?;
-    load.slice()?;
+    let mut load =
+        Slices::start(support::on_one_cpu()?.arg("slices").args([group.0.as_path(), program.path()]))?;
+    fs::write(group.0.join("cgroup.procs"), load.pid().to_string())?;
+    load.next()?;
     let (mut ratios, mut costs) = (Vec::new(), Vec::new());
     let mut seen = 0;
     for _ in 0..QUADS {
-        let off = load.slice()?;
+        let off = load.next()?;
         let loaded = kernel.load(&built.object()?)?;
         support::all_attached([&loaded])?;
         let before = exits(&loaded)?;
-        let on = [load.slice()?, load.slice()?];
+        let on = [load.next()?, load.next()?];
         seen += exits(&loaded)? - before;
         drop(loaded);
-        ratios.extend([on[0] / off, on[1] / load.slice()?]);
+        ratios.extend([on[0] / off, on[1] / load.next()?]);
         costs.push(off);
     }
     ensure!(seen >= QUADS as u64 * 2 * u64::from(SLICE), "the observer saw {seen} ends only");
     costs.sort_by(f64::total_cmp);
     println!("short_process_us {:.2} us", costs[costs.len() / 2] / 1e3);
-    ratios.sort_by(f64::total_cmp);
-    println!("short_process_ratio {:.4} x", ratios[ratios.len() / 2]);
-    println!("short_process_ratio_p25 {:.4} x", ratios[ratios.len() / 4]);
-    println!("short_process_ratio_p75 {:.4} x", ratios[ratios.len() * 3 / 4]);
+    slices::print_ratios("short_process_ratio", &mut ratios);
     Ok(())
 }
 
@@ -110,7 +112,7 @@ fn exits(loaded: &Loaded) -> anyhow::Result<u64> {
 
 /// The whole agent, with all CPUs starting processes.
 fn storm(group: &Group, program: &Program) -> anyhow::Result<()> {
-    let mut agent = Agent::start()?;
+    let mut agent = Agent::start(&["--observer=container", "--output=json"])?;
     let cpu = agent.cpu()?;
     let start = Instant::now();
     let rounds = thread::scope(|scope| {
@@ -170,50 +172,15 @@ impl Drop for Group {
     }
 }
 
-/// A process that measures slices on request.
-struct Load(Child, BufReader<std::process::ChildStdout>);
-
-impl Load {
-    fn start(group: &Group, program: &Program) -> anyhow::Result<Self> {
-        let mut child = support::on_one_cpu()?
-            .arg("slices")
-            .args([group.0.as_path(), program.path()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("taskset (util-linux) is needed")?;
-        let out = child.stdout.take().context("no pipe")?;
-        fs::write(group.0.join("cgroup.procs"), child.id().to_string())?;
-        Ok(Self(child, BufReader::new(out)))
-    }
-
-    /// CPU nanoseconds per process, its start by its parent included.
-    fn slice(&mut self) -> anyhow::Result<f64> {
-        writeln!(self.0.stdin.as_mut().context("no pipe")?)?;
-        let mut line = String::new();
-        self.1.read_line(&mut line)?;
-        Ok(line.trim().parse()?)
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
-
-/// In the load's process, which is in the group: a slice for each line.
-fn slices() -> anyhow::Result<()> {
+/// In the load's process, which is in the group: CPU nanoseconds per process, its start by its parent included.
+fn load() -> anyhow::Result<()> {
     let mut paths = env::args_os().skip(2).map(PathBuf::from);
     let (group, program) = (paths.next().context("no group")?, paths.next().context("no program")?);
-    for line in std::io::stdin().lines() {
-        line?;
+    slices::each(|| {
         let before = used_us(&group)?;
         ensure!(Command::new(&program).status()?.success(), "the load failed");
-        println!("{}", (used_us(&group)? - before) as f64 * 1e3 / f64::from(SLICE));
-    }
-    Ok(())
+        Ok((used_us(&group)? - before) as f64 * 1e3 / f64::from(SLICE))
+    })
 }
 
 /// Time on a CPU of all that was ever in a group.
@@ -221,51 +188,4 @@ fn used_us(group: &Path) -> anyhow::Result<u64> {
     let text = fs::read_to_string(group.join("cpu.stat"))?;
     let used = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
     Ok(used.context("no usage_usec")?.parse()?)
-}
-
-/// The built agent, with what it tells.
-struct Agent(Child);
-
-impl Agent {
-    fn start() -> anyhow::Result<Self> {
-        let child = Command::new(env!("CARGO_BIN_EXE_tapio"))
-            .args(["--observer=container", "--output=json", "--listen=off"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut agent = Self(child);
-        let mut log = BufReader::new(agent.0.stderr.take().context("no pipe")?).lines();
-        ensure!(log.any(|line| line.is_ok_and(|line| line.contains("ready"))), "the agent did not start");
-        thread::spawn(move || log.for_each(drop));
-        Ok(agent)
-    }
-
-    /// Time on a CPU of all its threads.
-    fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut total = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
-            let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-            total += stat.split_whitespace().next().context("empty schedstat")?.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(total))
-    }
-
-    /// All that it told, when it has ended in order.
-    fn end(&mut self) -> anyhow::Result<String> {
-        rustix::process::kill_process(
-            rustix::process::Pid::from_child(&self.0),
-            rustix::process::Signal::TERM,
-        )?;
-        let mut told = String::new();
-        self.0.stdout.take().context("no pipe")?.read_to_string(&mut told)?;
-        ensure!(self.0.wait()?.success(), "the agent failed");
-        Ok(told)
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -1,6 +1,9 @@
 //! What the benchmarks share: the load, and the object of programs that only they use.
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
+pub(crate) mod agent;
+pub(crate) mod slices;
+
 use std::{
     env,
     io::{Read, Write},

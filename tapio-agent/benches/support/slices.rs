@@ -1,0 +1,61 @@
+//! A load in slices, for comparing in pairs: a slice with something on, a slice with it off.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use anyhow::Context;
+
+/// A process that does a slice for each line it reads, and writes what that cost.
+pub(crate) struct Slices(Child, BufReader<ChildStdout>);
+
+impl Slices {
+    /// Starts this program again, on one CPU, with these arguments; there it calls [`each`].
+    pub(crate) fn start(program: &mut Command) -> anyhow::Result<Self> {
+        let mut child = program
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("taskset (util-linux) is needed")?;
+        let out = child.stdout.take().context("no pipe")?;
+        Ok(Self(child, BufReader::new(out)))
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// What the next slice cost.
+    pub(crate) fn next(&mut self) -> anyhow::Result<f64> {
+        writeln!(self.0.stdin.as_mut().context("no pipe")?)?;
+        let mut line = String::new();
+        self.1.read_line(&mut line)?;
+        Ok(line.trim().parse()?)
+    }
+}
+
+impl Drop for Slices {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// In that process: does a slice whenever one is asked for, until none is any more.
+pub(crate) fn each(mut slice: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<()> {
+    for line in std::io::stdin().lines() {
+        line?;
+        println!("{}", slice()?);
+    }
+    Ok(())
+}
+
+/// Prints the quartiles of ratios.
+pub(crate) fn print_ratios(name: &str, ratios: &mut [f64]) {
+    ratios.sort_by(f64::total_cmp);
+    println!("{name} {:.4} x", ratios[ratios.len() / 2]);
+    println!("{name}_p25 {:.4} x", ratios[ratios.len() / 4]);
+    println!("{name}_p75 {:.4} x", ratios[ratios.len() * 3 / 4]);
+}
