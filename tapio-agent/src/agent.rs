@@ -6,7 +6,7 @@
 mod keep;
 mod status;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{mem, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
@@ -142,16 +142,18 @@ async fn observe(
     let identity = identity.with(kubernetes);
 
     for (at, (built, source)) in supervised.into_iter().enumerate() {
-        let stage = Stage::new(built.name, anomalies.clone(), &metrics);
+        let stage =
+            Stage::new(built.name, anomalies.clone(), &metrics).noting(Arc::clone(&shared.keeper.notes));
         let fold = Fold::new(config.fold.window.as_ns(), config.fold.max_window.as_ns());
         let supervisor =
             Supervisor { stage, built, shared: Arc::clone(&shared), at, stopped: stopped.clone() };
         stages.spawn(supervisor.run(source, fold));
     }
     drop(anomalies);
-    let (counted, to) = (Arc::clone(&metrics), sinks.clone());
+    let (counted, to, notes) = (Arc::clone(&metrics), sinks.clone(), Arc::clone(&shared.keeper.notes));
     let deliver = tokio::spawn(async move {
-        pipeline::deliver(queue, identity, &counted, |occurrence| to.send(Arc::new(occurrence))).await;
+        let send = |occurrence| to.send(Arc::new(occurrence));
+        pipeline::deliver(queue, identity, &counted, &notes, send).await;
     });
     if let Some(admin) = admin {
         let mut stopped = stopped.clone();
@@ -178,9 +180,9 @@ async fn observe(
     shared.detach();
     stop.send_replace(true);
     keeping.abort();
-    Keeper::save(&shared).await;
     while stages.join_next().await.is_some() {}
     deliver.await.context("occurrences could not be delivered to the end")?;
+    Keeper::save(&shared).await;
     sinks.drain(Duration::from_nanos(config.drain.as_ns())).await;
     shared.farewell();
     Ok(())
@@ -228,8 +230,13 @@ impl Supervisor {
     /// ring, the programs and the other observers go on.
     async fn run(self, mut source: Source, mut fold: Fold) {
         let mut pause = RESTART[0];
+        let mut is_first = true;
         loop {
             let mut judge = self.built.judge();
+            // One that crashed may have crashed on what it knew.
+            if mem::take(&mut is_first) {
+                self.stage.recall(judge.as_mut());
+            }
             let mut stopped = self.stopped.clone();
             let stop = async move {
                 let _ = stopped.wait_for(|stop| *stop).await;

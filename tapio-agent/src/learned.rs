@@ -1,5 +1,5 @@
-//! What was learned, as a file that outlives the agent: normal round trips do not have to be found out again after an
-//! update, a crash or a kill.
+//! What was learned, as a file that outlives the agent: what is normal does not have to be found out again after an
+//! update, a crash or a kill. In the file are the maps of kernel programs, and the [`Notes`] of who learns outside of them.
 //!
 //! Good for this boot of the machine, for [`MAX_AGE`], and for agents of the same [`LAYOUT`]; else all is learned anew.
 
@@ -9,11 +9,12 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 /// Of what the kernel programs and the observers keep. A change of what any of it means, or where it stands, raises it.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 /// What was normal longer ago says too little of now.
 pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -23,12 +24,31 @@ const MAGIC: &[u8; 8] = b"TAPIO-LN";
 /// More than all maps hold when they are full.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// What was learned, by observer and part: a map of its kernel programs.
+/// The part of one who learns outside of the kernel.
+const NOTES: &str = "notes";
+
+/// What was learned, by observer and part: a map of its kernel programs, or its notes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learned {
     /// [`tapio_common::SEED`].
     pub seed: u64,
     parts: BTreeMap<String, Vec<u8>>,
+}
+
+/// What is learned outside of the kernel: who learns notes it now and then, and finds there at the start what an agent
+/// before this one had noted.
+#[derive(Debug)]
+pub struct Notes {
+    interval: Duration,
+    began: Instant,
+    of: Mutex<BTreeMap<&'static str, Note>>,
+}
+
+#[derive(Debug, Default)]
+struct Note {
+    bytes: Vec<u8>,
+    /// When it was noted; `None` for one of an agent before this one.
+    at: Option<Instant>,
 }
 
 /// Why a file is of no use. Each but the last is a matter of course.
@@ -136,6 +156,44 @@ impl Learned {
     }
 }
 
+impl Notes {
+    /// Those that an agent before this one had taken for these, to be renewed as often.
+    #[must_use]
+    pub fn of(learned: &Learned, names: &[&'static str], interval: Duration) -> Self {
+        let found = names.iter().filter_map(|name| {
+            let bytes = learned.part(name, NOTES)?.to_vec();
+            Some((*name, Note { bytes, at: None }))
+        });
+        Self { interval, began: Instant::now(), of: Mutex::new(found.collect()) }
+    }
+
+    /// What an agent before this one had noted.
+    #[must_use]
+    pub fn before(&self, name: &str) -> Option<Vec<u8>> {
+        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        of.get(name).filter(|note| note.at.is_none()).map(|note| note.bytes.clone())
+    }
+
+    /// Whether it is time to note again.
+    #[must_use]
+    pub fn is_due(&self, name: &str) -> bool {
+        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        of.get(name).and_then(|note| note.at).unwrap_or(self.began).elapsed() >= self.interval
+    }
+
+    /// Notes what is known now.
+    pub fn note(&self, name: &'static str, bytes: Vec<u8>) {
+        let note = Note { bytes, at: Some(Instant::now()) };
+        self.of.lock().unwrap_or_else(PoisonError::into_inner).insert(name, note);
+    }
+
+    /// Adds all of them.
+    pub fn add_to(&self, learned: &mut Learned) {
+        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        of.iter().for_each(|(name, note)| learned.put(name, NOTES, note.bytes.clone()));
+    }
+}
+
 /// What is left to read of a file.
 struct Fields<'a>(&'a [u8]);
 
@@ -201,12 +259,16 @@ impl Store {
     /// # Errors
     /// It cannot be written. The one before stays.
     pub fn save(&self, learned: &Learned, boot_ns: u64) -> io::Result<()> {
+        let bytes = learned.encode(&self.boot, boot_ns);
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(io::Error::other(format!("{} bytes are more than are read again", bytes.len())));
+        }
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory)?;
         let new = self.path.with_extension("new");
         // The seed is nobody else's to know.
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&learned.encode(&self.boot, boot_ns))?;
+        file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
         File::open(directory)?.sync_all()
@@ -246,6 +308,26 @@ mod tests {
         fs::create_dir(store.path()).unwrap();
         assert!(matches!(store.load(HOUR_NS), Err(Useless::Damaged(_))));
         assert!(store.save(&learned(), HOUR_NS).is_err());
+    }
+
+    #[test]
+    fn notes_go_from_one_agent_to_the_next() {
+        let first = Notes::of(&learned(), &["node"], Duration::ZERO);
+        assert_eq!(first.before("node"), None);
+        first.note("node", vec![1]);
+        first.note("usual", vec![2]);
+        let mut kept = learned();
+        first.add_to(&mut kept);
+
+        let second = Notes::of(&kept, &["node", "usual"], Duration::from_secs(3600));
+        assert_eq!((second.before("node"), second.before("usual")), (Some(vec![1]), Some(vec![2])));
+        assert!(first.is_due("node") && !second.is_due("node"));
+        second.note("node", vec![3]);
+        assert_eq!(second.before("node"), None, "it is of this one now");
+        // Who has not come to note anything yet has not forgotten.
+        let mut kept = learned();
+        second.add_to(&mut kept);
+        assert_eq!(kept.part("usual", NOTES), Some(&[2][..]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! An observer is pure: bytes and times in, anomalies out. No files, sockets or clocks.
 
+pub(crate) mod baseline;
 pub mod container;
 pub mod network;
 pub mod node;
@@ -222,6 +223,15 @@ pub trait Judge: Send {
 
     /// [`Observer::tick`].
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
+
+    /// [`Observer::learned`].
+    fn learned(&self) -> Option<Vec<u8>>;
+
+    /// [`Observer::recall`].
+    ///
+    /// # Errors
+    /// It is not what an observer of this kind had learned.
+    fn recall(&mut self, learned: &[u8]) -> anyhow::Result<()>;
 }
 
 impl<O: Observer> Judge for O {
@@ -231,6 +241,14 @@ impl<O: Observer> Judge for O {
 
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
         Observer::tick(self, now_ns, out);
+    }
+
+    fn learned(&self) -> Option<Vec<u8>> {
+        Observer::learned(self)
+    }
+
+    fn recall(&mut self, learned: &[u8]) -> anyhow::Result<()> {
+        Observer::recall(self, learned)
     }
 }
 
@@ -271,6 +289,20 @@ pub trait Observer: Send + Sized + 'static {
 
     /// Says what was waiting for time to pass; called about four times a second.
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
+
+    /// What it has learned, for one of an agent that comes later. `None`, for most: what they learn is in maps of their
+    /// programs.
+    fn learned(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Takes up what one before it had learned.
+    ///
+    /// # Errors
+    /// It is not what an observer of this kind had learned.
+    fn recall(&mut self, _learned: &[u8]) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 /// Makes the names, and the sections of the configuration, from the table of observers.

@@ -22,6 +22,7 @@ pub use self::{
 use crate::{
     clock,
     enrich::Identity,
+    learned::Notes,
     metrics::Metrics,
     observer::{Anomaly, Judge},
     occurrence::{Actor, Occurrence, Process, SOURCE, Value},
@@ -41,13 +42,41 @@ pub struct Stage {
     pub metrics: Arc<Metrics>,
     /// Kept at hand: it counts each event.
     events: Counter,
+    notes: Option<Arc<Notes>>,
 }
 
 impl Stage {
     /// Of the observer of this name, to this queue.
     #[must_use]
     pub fn new(observer: &'static str, anomalies: mpsc::Sender<Anomaly>, metrics: &Arc<Metrics>) -> Self {
-        Self { observer, anomalies, metrics: Arc::clone(metrics), events: metrics.events(observer) }
+        Self {
+            observer,
+            anomalies,
+            metrics: Arc::clone(metrics),
+            events: metrics.events(observer),
+            notes: None,
+        }
+    }
+
+    /// Notes there what is learned.
+    #[must_use]
+    pub fn noting(self, notes: Arc<Notes>) -> Self {
+        Self { notes: Some(notes), ..self }
+    }
+
+    /// A judge takes up what one before it had noted.
+    pub fn recall(&self, judge: &mut dyn Judge) {
+        let Some(before) = self.notes.as_ref().and_then(|notes| notes.before(self.observer)) else { return };
+        if let Err(error) = judge.recall(&before) {
+            tracing::warn!(observer = self.observer, %error, "what was noted before cannot be used; it is learned anew");
+        }
+    }
+
+    fn note(&self, judge: &dyn Judge, is_last: bool) {
+        let notes = self.notes.as_ref().filter(|notes| is_last || notes.is_due(self.observer));
+        if let Some((notes, learned)) = notes.and_then(|notes| Some((notes, judge.learned()?))) {
+            notes.note(self.observer, learned);
+        }
     }
 
     /// Runs until `stop` says so; then takes what is left.
@@ -75,6 +104,7 @@ impl Stage {
                     self.admit(&mut out, fold);
                     fold.flush(clock::boot_ns(), &mut out);
                     self.send(&mut out);
+                    self.note(judge, false);
                 }
                 () = tokio::task::yield_now(), if more => more = self.take(source, judge, fold, &mut out),
                 ready = source.ready(), if !more => {
@@ -84,6 +114,7 @@ impl Stage {
             }
         }
         while self.take(source, judge, fold, &mut out) {}
+        self.note(judge, true);
         judge.tick(u64::MAX, &mut out);
         self.admit(&mut out, fold);
         fold.finish(&mut out);

@@ -13,7 +13,9 @@ use super::status::Shared;
 use crate::{
     clock,
     config::Config,
-    learned::{Learned, Store, Useless},
+    learned::{Learned, Notes, Store, Useless},
+    observer,
+    pipeline::Usual,
 };
 
 /// The file, and how it goes with it.
@@ -21,6 +23,8 @@ pub(super) struct Keeper {
     store: io::Result<Store>,
     interval: Duration,
     seed: u64,
+    /// What is learned outside of the kernel.
+    pub(super) notes: Arc<Notes>,
     /// What was found at the start.
     found: String,
     saved: Mutex<Saved>,
@@ -59,7 +63,9 @@ impl Keeper {
             }
         };
         let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), learned.seed);
-        (Self { store, interval, seed, found, saved: Mutex::default() }, learned)
+        let names = [observer::NAMES, &[Usual::NAME]].concat();
+        let notes = Arc::new(Notes::of(&learned, &names, interval));
+        (Self { store, interval, seed, notes, found, saved: Mutex::default() }, learned)
     }
 
     /// Writes it again and again, until it is dropped.
@@ -84,6 +90,7 @@ impl Keeper {
     fn write(&self, shared: &Shared) {
         let Ok(store) = &self.store else { return };
         let mut learned = Learned::with_seed(self.seed);
+        self.notes.add_to(&mut learned);
         let written = shared.learned(&mut learned).and_then(|()| Ok(store.save(&learned, clock::boot_ns())?));
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         match written {

@@ -19,7 +19,10 @@ mod settings;
 mod trend;
 mod waiting;
 
-use std::{collections::HashMap, mem::offset_of};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem::offset_of,
+};
 
 pub use settings::Settings;
 use tapio_common::{
@@ -30,6 +33,8 @@ use tapio_common::{
         kind,
     },
 };
+
+use serde::{Deserialize, Serialize};
 
 use self::{cpu::Cpu, cycles::Used, memory::Memory, settings::Limits, waiting::Waiting};
 use super::{Anomaly, Attach, Counters, Hook, Kept, Malformed, Observer, Only, Reads};
@@ -60,6 +65,8 @@ const FIRST_LOOKS_NS: u64 = 60 * 1_000_000_000;
 pub struct Node {
     limits: Limits,
     groups: HashMap<u64, Group>,
+    /// What an agent before this one knew of groups that were not met yet.
+    before: HashMap<u64, Group>,
     /// When some group waited for memory more than is normal for it, and when for input or output.
     waited: [Option<u64>; 2],
     /// When the first look was: a group that was met well after it is new.
@@ -70,14 +77,17 @@ pub struct Node {
     outlier_ns: Option<u64>,
 }
 
-/// What is known of a group, or of the node.
-#[derive(Debug, Default)]
+/// What is known of a group, or of the node. What is of the moment is not kept for the next agent.
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Group {
     seen_ns: u64,
     /// It was not there at the first looks.
+    #[serde(skip)]
     is_new: bool,
     /// Containers or units that are looked at themselves are below it.
+    #[serde(skip)]
     is_inner: bool,
+    #[serde(skip)]
     used: Used,
     memory: Memory,
     memory_waiting: Waiting,
@@ -106,6 +116,7 @@ impl Observer for Node {
         Self {
             limits: settings.limits(),
             groups: HashMap::new(),
+            before: HashMap::new(),
             waited: [None; 2],
             began_ns: None,
             degraded: None,
@@ -139,6 +150,17 @@ impl Observer for Node {
         self.groups.retain(|_, group| now_ns.saturating_sub(group.seen_ns) < FORGET_NS);
         let settle_ns = self.limits.window_ns;
         out.extend(self.degraded.take_if(|degraded| now_ns.saturating_sub(degraded.time_ns) >= settle_ns));
+    }
+
+    fn learned(&self) -> Option<Vec<u8>> {
+        let known: BTreeMap<_, _> = self.before.iter().chain(&self.groups).collect();
+        // Nothing in it can fail to be written.
+        serde_json::to_vec(&known).ok()
+    }
+
+    fn recall(&mut self, learned: &[u8]) -> anyhow::Result<()> {
+        self.before = serde_json::from_slice(learned)?;
+        Ok(())
     }
 }
 
@@ -176,7 +198,14 @@ impl Node {
             return;
         }
         let is_new = now_ns.saturating_sub(began_ns) > FIRST_LOOKS_NS;
-        let group = self.groups.entry(id).or_insert_with(|| Group { is_new, ..Group::default() });
+        if is_new {
+            // Those that are still there were met. Another may have the number of one that is not.
+            self.before = HashMap::new();
+        }
+        let group = self
+            .groups
+            .entry(id)
+            .or_insert_with(|| self.before.remove(&id).unwrap_or(Group { is_new, ..Group::default() }));
         if now_ns < group.seen_ns {
             return;
         }

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     clock,
     enrich::{Identity, Waiting},
+    learned::Notes,
     metrics::Metrics,
     observer::Anomaly,
     occurrence::Occurrence,
@@ -25,6 +26,7 @@ pub async fn deliver(
     mut queue: mpsc::Receiver<Anomaly>,
     mut identity: Identity,
     metrics: &Arc<Metrics>,
+    notes: &Notes,
     mut send: impl FnMut(Occurrence),
 ) {
     let mut send = |occurrence: Occurrence| {
@@ -32,7 +34,7 @@ pub async fn deliver(
         send(occurrence);
     };
     let mut waiting = Waiting::default();
-    let mut usual = Usual::new(Arc::clone(metrics));
+    let mut usual = Usual::recalled(Arc::clone(metrics), notes);
     let mut tick = tokio::time::interval(TICK);
     let mut open = true;
     while open || !waiting.is_empty() {
@@ -47,6 +49,9 @@ pub async fn deliver(
             }
             _ = tick.tick() => {
                 usual.over(clock::boot_ns()).for_each(&mut send);
+                if notes.is_due(Usual::NAME) {
+                    usual.note(notes);
+                }
                 None
             }
             next = queue.recv(), if open => match next {
@@ -66,6 +71,7 @@ pub async fn deliver(
         };
         news.into_iter().for_each(&mut send);
     }
+    usual.note(notes);
     usual.over(u64::MAX).for_each(&mut send);
 }
 

@@ -1,14 +1,16 @@
 //! What is usual: how often something comes of one owner is learned, and where that is within it, one occurrence
 //! stands for all in a window.
 
-use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
+use serde::{Deserialize, Serialize};
 use tapio_common::baseline::{Baseline, Limits, Verdict};
 
 use crate::{
+    learned::Notes,
     metrics::Metrics,
-    observer::Anomaly,
+    observer::{Anomaly, baseline},
     occurrence::{Occurrence, Workload},
 };
 
@@ -38,16 +40,16 @@ pub struct Sign {
 }
 
 /// Not the control group: what is started again has another.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Key {
-    kind: &'static str,
+    kind: Cow<'static, str>,
     owner: Owner,
     comm: String,
     detail: u32,
 }
 
 /// Whose habit it is: of the widest that is certain to be the same again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Owner {
     /// Namespace, kind and name of the owner, container.
     Named([Option<String>; 4]),
@@ -56,9 +58,10 @@ enum Owner {
     Container(String),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Habit {
     /// How many come in a window.
+    #[serde(with = "baseline")]
     past: Baseline,
     window_ns: u64,
     count: u64,
@@ -80,6 +83,33 @@ impl Sign {
 }
 
 impl Usual {
+    /// Under which it notes what it has learned.
+    pub const NAME: &'static str = "usual";
+
+    /// One that knows what one of an agent before this had noted.
+    #[must_use]
+    pub fn recalled(metrics: Arc<Metrics>, notes: &Notes) -> Self {
+        let mut usual = Self::new(metrics);
+        let before = notes.before(Self::NAME).map(|noted| serde_json::from_slice::<Vec<_>>(&noted));
+        match before.transpose() {
+            // The one used last comes last.
+            Ok(known) => known.into_iter().flatten().for_each(|(key, habit)| {
+                usual.known.put(key, habit);
+            }),
+            Err(error) => tracing::warn!(%error, "what was usual before cannot be used; it is learned anew"),
+        }
+        usual
+    }
+
+    /// Notes what it has learned.
+    pub fn note(&self, notes: &Notes) {
+        let known: Vec<_> = self.known.iter().rev().collect();
+        // Nothing in it can fail to be written.
+        if let Ok(noted) = serde_json::to_vec(&known) {
+            notes.note(Self::NAME, noted);
+        }
+    }
+
     /// One that has seen nothing.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
@@ -92,7 +122,7 @@ impl Usual {
             return Some(occurrence);
         };
         let comm = occurrence.process.as_ref().map_or_else(String::new, |process| process.comm.clone());
-        let key = Key { kind: occurrence.kind, owner, comm, detail: sign.detail };
+        let key = Key { kind: occurrence.kind.into(), owner, comm, detail: sign.detail };
         let habit = self.known.get_or_insert_mut_ref(&key, || Habit {
             past: Baseline::default(),
             window_ns: sign.time_ns,
@@ -106,7 +136,7 @@ impl Usual {
             return Some(occurrence);
         }
         if let Some(waits) = self.waiting.get_mut(&key) {
-            let observer = key.kind.split('.').next().unwrap_or_default();
+            let observer = waits.occurrence.kind.split('.').next().unwrap_or_default();
             self.metrics.folded(observer, occurrence.count);
             waits.occurrence.count = waits.occurrence.count.saturating_add(occurrence.count);
         } else if self.waiting.len() < MAX_HABITS.get() {
@@ -159,8 +189,13 @@ impl Habit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::occurrence::{Process, sample};
+    use crate::{
+        learned::Learned,
+        occurrence::{Process, sample},
+    };
 
     const SECOND: u64 = 1_000_000_000;
     const WINDOW: u64 = 600 * SECOND;
@@ -224,6 +259,24 @@ mod tests {
         let told =
             (0..100).filter(|n| is_told(&mut usual, end_of("report", now + 60 * SECOND + n, 1))).count();
         assert!(told > 50, "a storm: {told}");
+    }
+
+    #[test]
+    fn what_is_usual_is_known_to_the_next_agent() {
+        let notes = |learned: &Learned| Notes::of(learned, &[Usual::NAME], Duration::ZERO);
+        let (mut learned, first) = (Learned::default(), notes(&Learned::default()));
+        let mut usual = Usual::new(Arc::default());
+        a_day(&mut usual, 1, 200);
+        usual.note(&first);
+        first.add_to(&mut learned);
+
+        let mut usual = Usual::recalled(Arc::default(), &notes(&learned));
+        let now = 201 * 60 * SECOND;
+        assert!(!is_told(&mut usual, end_of("report", now, 1)));
+        assert!(is_told(&mut usual, end_of("report", now, 2)));
+        learned.put(Usual::NAME, "notes", b"[[1]]".to_vec());
+        let mut usual = Usual::recalled(Arc::default(), &notes(&learned));
+        assert!(is_told(&mut usual, end_of("report", now, 1)), "of what is no note nothing is known");
     }
 
     #[test]

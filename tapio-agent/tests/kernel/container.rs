@@ -157,7 +157,7 @@ fn what_a_group_held_before_is_told() {
     hog.enter(&cgroup);
     hog.grow_to(30 * MIB);
     // Of the passes of the node observer some are in this time, on a slow machine, too.
-    std::thread::sleep(Duration::from_secs(15));
+    std::thread::sleep(Duration::from_secs(30));
     hog.begin_allocate(TOO_MUCH);
     hog.await_death();
 

@@ -1,5 +1,6 @@
 //! Processor time: how many of its periods a group had to wait in because its quota was used up.
 
+use serde::{Deserialize, Serialize};
 use tapio_common::node::{Sample, UNKNOWN, UNLIMITED};
 
 use super::{anomaly, gauge::Gauge, message, normal, percent, put, settings::Share};
@@ -9,10 +10,11 @@ use crate::{observer::Anomaly, occurrence::Severity};
 const LEAST_PERIODS: u64 = 10;
 
 /// What is known of one group.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cpu {
     gauge: Gauge,
     /// The look that the next share begins at.
+    #[serde(skip)]
     from: Option<Sample>,
 }
 

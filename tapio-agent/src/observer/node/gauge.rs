@@ -1,13 +1,17 @@
 //! A share of time that is compared with its own past.
 
+use serde::{Deserialize, Serialize};
 use tapio_common::baseline::{Baseline, Verdict};
 
 use super::settings::Share;
+use crate::observer::baseline;
 
 /// What is normal for it, and for how long it has not been.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Gauge {
+    #[serde(with = "baseline")]
     baseline: Baseline,
+    #[serde(skip)]
     over: u32,
 }
 

@@ -1,11 +1,12 @@
 //! Memory: how near it is to its limit, and whether it grows towards it.
 
+use serde::{Deserialize, Serialize};
 use tapio_common::node::{Sample, UNKNOWN, UNLIMITED, kind};
 
 use super::{
     anomaly, message, put,
     settings::Limits,
-    trend::{Forecast, Trend},
+    trend::{self, Forecast, Trend},
 };
 use crate::{
     observer::Anomaly,
@@ -16,9 +17,10 @@ use crate::{
 const HYSTERESIS: u64 = 51;
 
 /// What is known of one group.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Memory {
     is_near: bool,
+    #[serde(serialize_with = "trend::keep")]
     trend: Trend,
     /// What was predicted last, and when that was.
     told: Option<(Forecast, u64)>,

@@ -16,6 +16,13 @@ impl Watched {
         Self { node: Node::new(&Settings::default()), at_s: 1_000 }
     }
 
+    /// Another agent an hour later, which takes up what this one knows.
+    fn next(&self) -> Self {
+        let mut next = Self { at_s: self.at_s + 3600, ..Self::new() };
+        Observer::recall(&mut next.node, &Observer::learned(&self.node).unwrap()).unwrap();
+        next
+    }
+
     /// Looks once, at each of these; the types of what is told, and of whom.
     fn look(&mut self, samples: &[Sample]) -> Vec<Anomaly> {
         self.at_s += 5;
@@ -225,6 +232,79 @@ fn groups_that_are_gone_are_forgotten() {
     assert_eq!(watched.node.groups.len(), MAX_GROUPS);
     watched.node.tick(watched.at_s * SECOND + FORGET_NS, &mut Vec::new());
     assert!(watched.node.groups.is_empty());
+}
+
+#[test]
+fn what_is_normal_is_known_to_the_next_agent() {
+    let mut watched = Watched::new();
+    let mut wait = Wait(0);
+    for _ in 0..40 {
+        watched.look(&[wait.look(7, 2)]);
+    }
+    // A run under way is of the moment.
+    watched.look(&[wait.look(7, 60)]);
+    watched.look(&[wait.look(7, 60)]);
+    let mut next = watched.next();
+    // Noted again before anything was met.
+    let mut next = {
+        next.node.tick(next.at_s * SECOND, &mut Vec::new());
+        next.next()
+    };
+    assert!(next.look(&[wait.look(7, 2)]).is_empty(), "a first look has no share");
+    assert!(next.look(&[wait.look(7, 60)]).is_empty());
+    assert!(next.look(&[wait.look(7, 60)]).is_empty());
+    let told = next.look(&[wait.look(7, 60)]);
+    assert_eq!(kinds(&told), [("node.memory_pressure", 7), ("node.io_pressure", 7)]);
+    assert_eq!(told[1].baseline.map(|normal| percent(normal.mean)), Some(2));
+    // A group that comes much later may have the number of one that is gone.
+    let mut later = watched.next();
+    for _ in 0..20 {
+        later.look(&[node()]);
+    }
+    assert!((0..10).all(|_| later.look(&[wait.look(7, 60)]).is_empty()));
+}
+
+#[test]
+fn what_was_told_is_not_told_again_by_the_next_agent() {
+    let mut watched = Watched::new();
+    watched.look(&[filled(7, 400)]);
+    assert_eq!(watched.look(&[filled(7, 450)]).len(), 1);
+    assert!(watched.next().look(&[filled(7, 450)]).is_empty());
+
+    // Growth that goes on.
+    let mut watched = Watched::new();
+    let grown = |step: u64| filled(8, 50 + step * 5);
+    let step = (0..90).find(|step| !watched.look(&[grown(*step)]).is_empty()).unwrap();
+    let mut next = Watched { at_s: watched.at_s, ..watched.next() };
+    assert!((1..6).all(|more| next.look(&[grown(step + more)]).is_empty()));
+    let told: Vec<_> = (6..40).flat_map(|more| next.look(&[grown(step + more)])).collect();
+    assert_eq!(kinds(&told)[..1], [("node.oom_predicted", 8)], "half of the time is over");
+}
+
+#[test]
+fn a_heap_that_is_collected_is_no_leak_to_the_next_agent() {
+    let rise = |watched: &mut Watched| -> usize {
+        (0..69).map(|step| watched.look(&[filled(7, 60 + step * 5)]).len()).sum()
+    };
+    let mut watched = Watched::new();
+    assert!(rise(&mut watched) > 0, "who has not seen it come back takes it for a leak");
+    watched.look(&[filled(7, 60)]);
+    assert_eq!(rise(&mut watched), 0);
+    watched.look(&[filled(7, 60)]);
+    let known = Observer::learned(&watched.node).unwrap();
+    assert!(
+        known.len() < 400,
+        "no looks are kept where nothing rises: {}",
+        String::from_utf8(known).unwrap()
+    );
+    assert_eq!(rise(&mut watched.next()), 0);
+}
+
+#[test]
+fn what_nobody_has_noted_is_refused() {
+    let mut node = Node::new(&Settings::default());
+    assert!(Observer::recall(&mut node, b"{\"7\":{}}").is_err());
+    assert!(Observer::recall(&mut node, b"").is_err());
 }
 
 #[test]

@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize, Serializer};
+
 /// Looks that are kept of a series.
 const MAX_LOOKS: usize = 128;
 /// Fewer looks, or a shorter time, say nothing.
@@ -29,11 +31,13 @@ const NOISE_OF_LIMIT: u64 = 256;
 const SECOND: u64 = 1_000_000_000;
 
 /// What one series of looks shows.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Trend {
     limit: u64,
+    #[serde(skip)]
     last: Option<Look>,
-    /// The latest looks of this rise.
+    /// The latest looks of this rise, which are soon there again.
+    #[serde(skip)]
     fine: VecDeque<Look>,
     /// Looks of this rise that go further back.
     coarse: VecDeque<Look>,
@@ -44,14 +48,35 @@ pub(super) struct Trend {
     peak: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "(u64, u64)", from = "(u64, u64)")]
 struct Look {
     at_ns: u64,
     value: u64,
 }
 
+impl From<Look> for (u64, u64) {
+    fn from(look: Look) -> Self {
+        (look.at_ns, look.value)
+    }
+}
+
+impl From<(u64, u64)> for Look {
+    fn from((at_ns, value): (u64, u64)) -> Self {
+        Self { at_ns, value }
+    }
+}
+
+/// Keeps a trend for the next agent: without looks, which are many, where nothing has risen.
+pub(super) fn keep<S: Serializer>(trend: &Trend, to: S) -> Result<S::Ok, S::Error> {
+    let Trend { limit, low, high, peak, .. } = *trend;
+    let has_risen = high.saturating_sub(low) > limit / NOISE_OF_LIMIT;
+    let coarse = if has_risen { trend.coarse.clone() } else { VecDeque::new() };
+    Trend { limit, low, high, peak, coarse, ..Trend::default() }.serialize(to)
+}
+
 /// It will reach the limit.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Forecast {
     /// In so many seconds.
     pub(super) left_s: u64,

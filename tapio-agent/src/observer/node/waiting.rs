@@ -1,5 +1,6 @@
 //! Waiting for memory, and for input or output: how much of the time some task waited, and all did.
 
+use serde::{Deserialize, Serialize};
 use tapio_common::{
     baseline::Baseline,
     node::{Sample, UNKNOWN},
@@ -12,10 +13,11 @@ use crate::{observer::Anomaly, occurrence::Severity};
 const LEAST_NS: u64 = 2_000_000_000;
 
 /// What is known of one kind of waiting in one group.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Waiting {
     gauge: Gauge,
     /// Sums of the look that the next share begins at, and when that was.
+    #[serde(skip)]
     from: Option<(u64, [u64; 2])>,
 }
 

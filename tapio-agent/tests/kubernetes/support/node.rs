@@ -18,6 +18,7 @@ use tapio_agent::{
         Identity,
         kubernetes::{Access, Health, Kubernetes},
     },
+    learned::{Learned, Notes},
     metrics::Metrics,
     observer::{Anomaly, Only},
     occurrence::{Data, Occurrence, Outcome, Severity},
@@ -69,8 +70,9 @@ impl Agent {
         let (send, occurrences) = mpsc::channel(8192);
         let counted = Arc::clone(&metrics);
         let task = tokio::spawn(async move {
-            pipeline::deliver(queue, identity, &counted, |occurrence| send.try_send(occurrence).unwrap())
-                .await;
+            let notes = Notes::of(&Learned::default(), &[], Duration::MAX);
+            let send = |occurrence| send.try_send(occurrence).unwrap();
+            pipeline::deliver(queue, identity, &counted, &notes, send).await;
         });
         Self { health, metrics, anomalies, occurrences, task, host }
     }
