@@ -86,6 +86,35 @@ fn memory_near_its_limit_is_told_and_a_cache_is_not() {
 }
 
 #[test]
+fn what_was_told_is_not_told_again_after_a_kill() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit_memory(64 * MIB);
+    let state = tempfile::tempdir().unwrap();
+    let start = || {
+        let arguments = ["--observer=node", &format!("--state-dir={}", state.path().display())];
+        Tapio::start_with(&arguments, &format!("{CONFIGURATION}snapshot: 1s\n"))
+    };
+    let tapio = start();
+    let mut process = Process::start("is-full");
+    process.enter(&cgroup);
+    process.grow_to(56 * MIB);
+    tapio.expect_one(|o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
+    // It is noted, and then written.
+    std::thread::sleep(Duration::from_secs(4));
+    // Killed, without a word.
+    drop(tapio);
+
+    let tapio = start();
+    tapio.expect_log("what was learned before is taken up", "");
+    std::thread::sleep(Duration::from_secs(3));
+    tapio.expect_none(|o| o.is_in(&cgroup));
+    drop(tapio);
+    std::fs::remove_file(state.path().join("learned")).unwrap();
+    start().expect_one(|o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
+}
+
+#[test]
 fn throttling_by_a_quota_is_told_with_limit_and_demand() {
     needs_a_kernel!();
     let cgroup = container!();

@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _};
 
 use super::{MIB, TOO_MUCH, has_full, of, start};
-use crate::support::{Process, needs_a_kernel};
+use crate::support::{Cgroup, Occurrence, Process, needs_a_kernel};
 
 /// Names of levels.
 fn levels(count: usize) -> impl Iterator<Item = &'static OsStr> {
@@ -23,20 +23,24 @@ fn a_process_a_hundred_groups_deep_is_its_containers() {
     tapio.expect_one(|o| o.is_of(&child)).is("container.crash").of(&child).in_container(&cgroup);
 }
 
-#[test]
-fn a_limit_some_groups_above_is_the_one_that_is_full() {
-    needs_a_kernel!();
-    let cgroup = super::container!();
-    cgroup.limit(40 * MIB);
-    let inner = cgroup.nested(levels(3)).unwrap();
+/// What is told where the group that is full is so many levels above the victim's.
+fn killed_below(full: &Cgroup, many: usize) -> Occurrence {
+    full.limit(40 * MIB);
+    let inner = full.nested(levels(many)).unwrap();
     inner.keep_memory();
     let tapio = start();
     let mut hog = Process::start("hog");
     inner.take(&hog);
     hog.begin_allocate(TOO_MUCH);
     hog.await_death();
+    tapio.expect_one(of(full)).is("container.oom_kill").of(&hog).by(&hog)
+}
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
+#[test]
+fn a_limit_some_groups_above_is_the_one_that_is_full() {
+    needs_a_kernel!();
+    let cgroup = super::container!();
+    let told = killed_below(&cgroup, 3);
     has_full(&told, 40 * MIB, 3);
 }
 
@@ -45,16 +49,7 @@ fn a_limit_some_groups_above_is_the_one_that_is_full() {
 fn a_limit_too_far_above_is_not_taken_for_the_nodes() {
     needs_a_kernel!();
     let cgroup = super::container!();
-    cgroup.limit(40 * MIB);
-    let inner = cgroup.nested(levels(40)).unwrap();
-    inner.keep_memory();
-    let tapio = start();
-    let mut hog = Process::start("hog");
-    inner.take(&hog);
-    hog.begin_allocate(TOO_MUCH);
-    hog.await_death();
-
-    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
+    let told = killed_below(&cgroup, 40);
     assert_eq!(told.text("constraint"), "", "{told:?}");
     assert!(!told.has_data("limit_bytes"), "{told:?}");
 }
