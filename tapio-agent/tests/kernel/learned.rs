@@ -16,6 +16,11 @@ const EACH_SECOND: &str = "snapshot: 1s\n";
 /// Two of them.
 const TWICE: Duration = Duration::from_millis(2_200);
 
+/// Kills in a row; `TAPIO_KILLS` makes them more.
+fn kills() -> u32 {
+    std::env::var("TAPIO_KILLS").map_or(5, |kills| kills.parse().unwrap())
+}
+
 fn start(state: &Path) -> Tapio {
     Tapio::start_with(&[&format!("--state-dir={}", state.display())], EACH_SECOND)
 }
@@ -39,7 +44,7 @@ fn what_was_learned_outlives_a_stop_and_kills() {
     pair.request(CALM);
     tapio.end();
 
-    for _ in 0..5 {
+    for _ in 0..kills() {
         let tapio = start(state.path());
         tapio.expect_log("what was learned before is taken up", "");
         pair.request(FEW);
