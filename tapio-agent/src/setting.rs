@@ -2,11 +2,13 @@
 //! default configuration file. File, environment and flags all go through here, so that one wrong value is
 //! told in the same words wherever it stands.
 
+pub(crate) mod list;
 mod page;
 mod section;
 mod text;
 mod value;
 
+pub use list::List;
 pub use page::Page;
 pub(crate) use section::{InPlace, join, read_section, settings};
 pub use section::{Node, Section, Trail};

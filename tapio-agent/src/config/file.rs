@@ -56,7 +56,8 @@ pub(super) fn parse(name: &str, bytes: &[u8], config: &mut Config) -> Result<(),
         }
     };
     let trail = Trail::default();
-    let options = options! { with_snippet: false };
+    // `off` is a word.
+    let options = options! { with_snippet: false, strict_booleans: true };
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |from| config.read(from, &trail))
         .map_err(|e| explain(name, &e, &trail))
 }

@@ -83,7 +83,7 @@ impl<'de, N: Node> DeserializeSeed<'de> for InPlace<'_, N> {
 impl<V: Value> Node for V {
     fn read<'de, D: Deserializer<'de>>(&mut self, from: D, at: &Trail) -> Result<(), D::Error> {
         at.expect(Some(V::expected()));
-        *self = from.deserialize_str(Scalar(at, PhantomData))?;
+        *self = V::read(from, at)?;
         at.expect(None);
         Ok(())
     }
@@ -106,6 +106,11 @@ impl<V: Value> Node for V {
     fn paths(&self, prefix: &str, out: &mut Vec<String>) {
         out.push(prefix.to_owned());
     }
+}
+
+/// Reads a value that is a scalar in the file, too.
+pub(super) fn read_scalar<'de, V: Value, D: Deserializer<'de>>(from: D, at: &Trail) -> Result<V, D::Error> {
+    from.deserialize_str(Scalar(at, PhantomData))
 }
 
 /// Takes a scalar as the text it is in the file, whatever type the file's format would give it.

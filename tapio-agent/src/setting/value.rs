@@ -6,12 +6,22 @@ use std::{
     time::Duration,
 };
 
-use super::Wrong;
+use serde::de::Deserializer;
+
+use super::{Trail, Wrong, section};
 
 /// A value of the configuration, which has one form in files, environment and flags.
 pub trait Value: Sized + Display + FromStr<Err = Wrong> {
     /// What it may be, for people: `2 to 100`.
     fn expected() -> String;
+
+    /// Reads it from a file, where it is the text that it is elsewhere.
+    ///
+    /// # Errors
+    /// What the file's format says, or [`Wrong`] as a custom error.
+    fn read<'de, D: Deserializer<'de>>(from: D, at: &Trail) -> Result<Self, D::Error> {
+        section::read_scalar(from, at)
+    }
 }
 
 /// One microsecond, for the ranges of [`Time`].
