@@ -6,17 +6,21 @@
 mod agent;
 #[path = "otlp/answers.rs"]
 mod answers;
-#[path = "otlp/certificates.rs"]
+#[path = "sinks/certificates.rs"]
 mod certificates;
 #[path = "otlp/collector.rs"]
 mod collector;
 #[path = "otlp/fields.rs"]
 mod fields;
+#[path = "sinks/log.rs"]
+mod log;
 #[path = "../../xtask/src/kube/program.rs"]
 #[allow(dead_code, reason = "a part of it is the task's")]
 mod program;
 #[path = "otlp/receiver.rs"]
 mod receiver;
+#[path = "sinks/serve.rs"]
+mod serve;
 #[path = "sinks/agent.rs"]
 mod sinks;
 #[path = "otlp/tls.rs"]

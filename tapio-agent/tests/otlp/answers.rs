@@ -1,56 +1,17 @@
 //! Answers that a collector seldom gives: what they do to the accounts, and that each is told once.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use tapio_agent::sink::{State, otlp::REQUEST_BYTES};
 use tonic::Code;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::Level;
 
 use crate::{
     PROTOCOLS,
     agent::{Agent, spike, until},
+    log::Log,
     receiver::{Receiver, Reply},
 };
-
-/// What is logged on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn count(&self, text: &str) -> usize {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).matches(text).count()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
 
 fn agent(receiver: &Receiver, protocol: &str, more: &[(&str, &str)]) -> Agent {
     let endpoint = format!("http://{}", receiver.address);
@@ -86,7 +47,7 @@ async fn headers_path_and_compression_are_as_they_were_set() {
 #[tokio::test]
 async fn a_part_that_is_refused_is_counted_and_not_sent_again() {
     for (protocol, is_grpc) in PROTOCOLS {
-        let (log, _guard) = Log::start();
+        let (log, _guard) = Log::start(Level::INFO);
         let receiver = Receiver::start(is_grpc, None).await;
         let partial = Reply::Partial(2, "two too old");
         receiver.replies([partial.clone(), partial, Reply::Partial(0, "sampled soon")]);
@@ -99,7 +60,7 @@ async fn a_part_that_is_refused_is_counted_and_not_sent_again() {
         let ledger = agent.settled().await;
         assert_eq!((ledger.given, ledger.sent, ledger.rejected), (15, 11, 4));
         assert!(agent.metrics.render().unwrap().contains(r#"tapio_sink_rejected_total{sink="otlp"} 4"#));
-        assert_eq!((log.count("two too old"), log.count("sampled soon")), (1, 1), "each is told once");
+        assert_eq!((log.lines(&["two too old"]), log.lines(&["sampled soon"])), (1, 1), "each is told once");
     }
 }
 
@@ -154,7 +115,7 @@ async fn what_does_not_pass_is_rejected_and_told_once() {
         ("grpc", Reply::Grpc(Code::ResourceExhausted, None), "answers ResourceExhausted (so it is)"),
         ("grpc", http(401), "does not let the agent in: status 401; correct the headers"),
     ] {
-        let (log, _guard) = Log::start();
+        let (log, _guard) = Log::start(Level::INFO);
         let receiver = Receiver::start(protocol == "grpc", None).await;
         receiver.replies([reply.clone(), reply.clone(), reply]);
         let mut agent = agent(&receiver, protocol, &[]);
@@ -165,7 +126,7 @@ async fn what_does_not_pass_is_rejected_and_told_once() {
         agent.send(1);
         let ledger = agent.settled().await;
         assert_eq!((ledger.sent, ledger.rejected, receiver.came().len()), (1, 6, 4), "{protocol}: {said}");
-        assert_eq!((log.count(said), log.count("WARN")), (1, 1), "{protocol}: {said}");
+        assert_eq!((log.lines(&[said]), log.lines(&["WARN"])), (1, 1), "{protocol}: {said}");
     }
 }
 
@@ -196,7 +157,7 @@ async fn an_occurrence_over_the_limit_is_rejected_alone() {
 
 #[tokio::test]
 async fn a_receiver_that_is_not_there_yet_is_no_error() {
-    let (log, _guard) = Log::start();
+    let (log, _guard) = Log::start(Level::INFO);
     let address = Receiver::start(true, None).await.address;
     let mut agent =
         Agent::new(&[("endpoint", &address.to_string()), ("protocol", "grpc"), ("insecure", "true")]);
@@ -208,7 +169,7 @@ async fn a_receiver_that_is_not_there_yet_is_no_error() {
         agent.send(1);
         until(|| agent.status().state.to_string(), |state| retried(state.clone())).await;
     }
-    assert_eq!(log.count("WARN"), 1, "said once");
+    assert_eq!(log.lines(&["WARN"]), 1, "said once");
     assert_eq!(agent.sinks.clone().drain(Duration::from_millis(300)).await, 4);
     assert_eq!(agent.status().ledger.dropped, BTreeMap::from([("shutdown", 4)]));
     assert!(!matches!(agent.status().state, State::Closed(_)));
@@ -217,7 +178,7 @@ async fn a_receiver_that_is_not_there_yet_is_no_error() {
 /// A receiver may end a connection that nothing is on at any time: no trouble, and nothing to tell.
 #[tokio::test]
 async fn a_connection_that_ended_while_idle_is_made_again_silently() {
-    let (log, _guard) = Log::start();
+    let (log, _guard) = Log::start(Level::INFO);
     let receiver = Receiver::start(false, None).await;
     receiver.replies([Reply::Http(200, vec![("connection", "close")], "")]);
     let mut agent = agent(&receiver, "http/protobuf", &[]);
@@ -225,5 +186,5 @@ async fn a_connection_that_ended_while_idle_is_made_again_silently() {
         agent.send(1);
         assert_eq!(agent.settled().await.sent, sent);
     }
-    assert_eq!((log.count("WARN"), receiver.came().len()), (0, 3));
+    assert_eq!((log.lines(&["WARN"]), receiver.came().len()), (0, 3));
 }

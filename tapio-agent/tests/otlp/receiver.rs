@@ -14,23 +14,18 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, StreamBody, combinators::BoxBody};
 use hyper::{
     body::{Bytes, Frame, Incoming},
-    server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
 use prost::Message as _;
 use rustls::ServerConfig;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    task::JoinSet,
-};
-use tokio_rustls::TlsAcceptor;
+use tokio::{net::TcpListener, task::JoinSet};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::serve::{Version, serve};
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -76,25 +71,14 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
-        let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
-        let mut tasks = JoinSet::new();
+        let version = if is_grpc { Version::Http2 } else { Version::Http1 };
         let all = Arc::clone(&shared);
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((tcp, _)) = listener.accept().await {
-                let (all, acceptor) = (Arc::clone(&all), acceptor.clone());
-                connections.spawn(async move {
-                    match acceptor {
-                        Some(acceptor) => {
-                            if let Ok(stream) = acceptor.accept(tcp).await {
-                                serve(stream, is_grpc, all).await;
-                            }
-                        }
-                        None => serve(tcp, is_grpc, all).await,
-                    }
-                });
-            }
+        let service = service_fn(move |request| {
+            let all = Arc::clone(&all);
+            async move { Ok::<_, Infallible>(all.answer(request, is_grpc).await) }
         });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, version, tls, service));
         Self { address, shared, _tasks: tasks }
     }
 
@@ -104,20 +88,6 @@ impl Receiver {
 
     pub(crate) fn came(&self) -> MutexGuard<'_, Vec<Came>> {
         self.shared.came.lock().unwrap()
-    }
-}
-
-async fn serve(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, is_grpc: bool, shared: Arc<Shared>) {
-    let service = service_fn(move |request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(shared.answer(request, is_grpc).await) }
-    });
-    let io = TokioIo::new(io);
-    // A connection that breaks is what some tests are about.
-    if is_grpc {
-        let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
-    } else {
-        let _ = http1::Builder::new().serve_connection(io, service).await;
     }
 }
 
