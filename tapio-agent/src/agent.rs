@@ -32,7 +32,7 @@ use crate::{
     pipeline::{self, Source, Stage, fold::Fold},
     privileges,
     sink::{
-        Sinks, otlp, polku,
+        Sinks, Trouble, otlp, polku,
         stdout::{Pulse, Stdout},
     },
 };
@@ -51,8 +51,7 @@ const PULSE: Duration = Duration::from_secs(1);
 pub fn run(config: Config) -> anyhow::Result<()> {
     let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
     let access = Access::find(config.kubernetes)?;
-    let otlp = otlp::Otlp::new(&config.otlp, access.is_some())
-        .map_err(|trouble| anyhow::anyhow!("OTLP: {trouble}"))?;
+    let remote = Remote::new(&config, access.is_some())?;
     let (keeper, learned) = Keeper::open(&config);
     let kernel = Kernel::open(config.proc_root.as_path()).map(|kernel| kernel.with(learned));
     let mut running = Vec::new();
@@ -78,7 +77,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("threads cannot be started")?;
-    let done = runtime.block_on(observe(config, admin, access, otlp, keeper, running, refused));
+    let done = runtime.block_on(observe(config, admin, access, remote, keeper, running, refused));
     // A reader of standard output that is stuck holds up a thread, not the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
@@ -109,7 +108,7 @@ async fn observe(
     config: Config,
     admin: Option<Admin>,
     access: Option<Access>,
-    otlp: Option<otlp::Otlp>,
+    remote: Remote,
     keeper: Keeper,
     running: Vec<(Built, Parts)>,
     refused: Vec<(&'static str, anyhow::Error)>,
@@ -117,7 +116,7 @@ async fn observe(
     let mut stop_signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let metrics = Arc::new(Metrics::default());
     let (pulse, beats) = watch::channel(Pulse::default());
-    let sinks = sinks(&config, otlp, &metrics, beats);
+    let sinks = sinks(&config, remote, &metrics, beats);
     let (stop, stopped) = watch::channel(false);
     let (anomalies, queue) = mpsc::channel(ENRICH_QUEUE);
 
@@ -188,13 +187,26 @@ async fn observe(
     Ok(())
 }
 
-/// The sinks that the configuration names.
-fn sinks(
-    config: &Config,
+/// The destinations on other machines that the configuration names, whose files are read before there are threads.
+struct Remote {
+    polku: Option<polku::Polku>,
     otlp: Option<otlp::Otlp>,
-    metrics: &Arc<Metrics>,
-    beats: watch::Receiver<Pulse>,
-) -> Sinks {
+}
+
+impl Remote {
+    fn new(config: &Config, in_kubernetes: bool) -> anyhow::Result<Self> {
+        let of = |sink: &'static str| move |trouble: Trouble| anyhow::anyhow!("{sink}: {trouble}");
+        let cluster = config.cluster.get().map(Into::into);
+        Ok(Self {
+            polku: polku::Polku::new(&config.polku, cluster, polku::Timings::default())
+                .map_err(of("POLKU"))?,
+            otlp: otlp::Otlp::new(&config.otlp, in_kubernetes).map_err(of("OTLP"))?,
+        })
+    }
+}
+
+/// The sinks that the configuration names.
+fn sinks(config: &Config, remote: Remote, metrics: &Arc<Metrics>, beats: watch::Receiver<Pulse>) -> Sinks {
     let mut sinks = Sinks::new(Arc::clone(metrics), config.queue.get() as usize);
     if let Some(cap) = config.spool.0 {
         sinks = sinks.spooling(config.state_dir.as_path(), cap.get());
@@ -205,11 +217,10 @@ fn sinks(
         Output::Json => sinks.add(Stdout::json()),
         Output::Auto | Output::None => {}
     }
-    if let Some(endpoint) = &config.polku.endpoint.0 {
-        let cluster = config.cluster.get().map(Into::into);
-        sinks.add(polku::Polku::new(endpoint.clone(), cluster, polku::Timings::default()));
+    if let Some(polku) = remote.polku {
+        sinks.add(polku);
     }
-    if let Some(otlp) = otlp {
+    if let Some(otlp) = remote.otlp {
         sinks.add(otlp);
     }
     sinks

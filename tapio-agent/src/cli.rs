@@ -183,9 +183,20 @@ struct Settings {
     /// auto has them in a pod with a service account, and where KUBECONFIG is set.
     #[arg(long, value_name = "MODE", help_heading = "Observing")]
     kubernetes: Option<String>,
-    /// Send occurrences to this POLKU gateway
+    /// Send occurrences to this POLKU gateway, or of several, parted by commas, to the first that answers
+    ///
+    /// https://HOST:PORT asks for TLS; a plain HOST:PORT has it where --polku-ca or --polku-cert is given.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Sinks")]
     polku: Option<String>,
+    /// Trust the authorities in this PEM file, instead of this machine's
+    #[arg(long, value_name = "FILE", help_heading = "Sinks")]
+    polku_ca: Option<String>,
+    /// Show the gateway the certificate in this PEM file
+    #[arg(long, value_name = "FILE", help_heading = "Sinks")]
+    polku_cert: Option<String>,
+    /// The key of that certificate, a PEM file
+    #[arg(long, value_name = "FILE", help_heading = "Sinks")]
+    polku_key: Option<String>,
     /// Send occurrences by OTLP to this collector, http://HOST:4318
     ///
     /// Protocol, headers and certificates: keys `otlp.*`, or OTEL_EXPORTER_OTLP_* as OpenTelemetry has them.
@@ -223,6 +234,9 @@ impl Settings {
             ("--cluster", "cluster", &self.cluster),
             ("--kubernetes", "kubernetes", &self.kubernetes),
             ("--polku", "polku.endpoint", &self.polku),
+            ("--polku-ca", "polku.ca", &self.polku_ca),
+            ("--polku-cert", "polku.cert", &self.polku_cert),
+            ("--polku-key", "polku.key", &self.polku_key),
             ("--otlp", "otlp.endpoint", &self.otlp),
             ("--output", "output", &self.output),
             ("--state-dir", "state_dir", &self.state_dir),

@@ -20,7 +20,7 @@ use crate::{
         AbsolutePath, Bytes, Count, Listen, MIB, MS, Name, Node, Off, Page, SEC, Time, Wrong, choices,
         settings,
     },
-    sink::{otlp, polku::Endpoint},
+    sink::{otlp, polku},
 };
 
 settings! {
@@ -37,7 +37,7 @@ settings! {
         /// it is json, or none where another sink is given.
         pub output: Output = Output::Auto,
         /// The POLKU gateway that gets the occurrences.
-        pub polku: Polku = Polku::default(),
+        pub polku: polku::Settings = polku::Settings::default(),
         /// An OpenTelemetry Collector, or what else takes logs by OTLP, that gets them.
         pub otlp: otlp::Settings = otlp::Settings::default(),
         /// How many occurrences each sink may have waiting in memory. What comes on top of that is dropped and counted.
@@ -71,14 +71,6 @@ settings! {
         pub proc_root: AbsolutePath = AbsolutePath::known("/proc"),
         /// A section for each observer.
         pub observer: observer::Settings = observer::Settings::default(),
-    }
-}
-
-settings! {
-    /// A POLKU gateway.
-    pub struct Polku {
-        /// Its address. POLKU_ENDPOINT sets it, too.
-        pub endpoint: Off<Endpoint> = Off(None),
     }
 }
 
@@ -235,10 +227,12 @@ impl Config {
 
     /// What goes to standard output, which is a terminal or is not.
     #[must_use]
-    pub const fn output(&self, terminal: bool) -> Output {
+    pub fn output(&self, terminal: bool) -> Output {
         match self.output {
             Output::Auto if terminal => Output::Pretty,
-            Output::Auto if self.polku.endpoint.0.is_some() || self.otlp.endpoint.0.is_some() => Output::None,
+            Output::Auto if !self.polku.endpoint.all().is_empty() || self.otlp.endpoint.0.is_some() => {
+                Output::None
+            }
             Output::Auto => Output::Json,
             given => given,
         }
@@ -262,6 +256,7 @@ impl Config {
             ));
             return Err(Error::at("fold.max_window", what));
         }
+        self.polku.check().map_err(|(key, wrong)| Error::at(format_args!("polku.{key}"), wrong))?;
         self.otlp.check().map_err(|(key, wrong)| Error::at(format_args!("otlp.{key}"), wrong))
     }
 }

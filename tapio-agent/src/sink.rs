@@ -5,6 +5,7 @@
 //! [`Ledger::balanced`]. It is **accepted** once the destination has acknowledged it or it is on disk, which is within
 //! a second: what is accepted arrives, at least once.
 
+mod connection;
 pub mod otlp;
 pub mod polku;
 mod queue;
@@ -32,6 +33,8 @@ use tokio::{
 use crate::{metrics::Metrics, occurrence::Occurrence};
 use queue::Queue;
 
+pub use connection::Trouble;
+
 /// How many occurrences wait for a sink before more are dropped: some 10 MB, hours of a bad day.
 pub const QUEUE_CAPACITY: usize = 8192;
 
@@ -46,6 +49,11 @@ pub trait Destination: Send + 'static {
 
     /// When a batch is delivered.
     fn batching(&self) -> Batching;
+
+    /// Which of several places it delivers to now, where it is connected to one.
+    fn endpoint(&self) -> Option<&str> {
+        None
+    }
 
     /// Makes ready to deliver; called at the start and after each [`Failure`]. `Reject` ends the sink for good.
     fn connect(&mut self) -> impl Future<Output = Result<(), Failure>> + Send {
@@ -152,6 +160,9 @@ pub struct Status {
     pub sink: &'static str,
     /// How it is.
     pub state: State,
+    /// Which of several places it delivers to, where it is connected to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Its accounts.
     #[serde(flatten)]
     pub ledger: Ledger,

@@ -45,7 +45,10 @@ fn every_flag_sets_its_key() {
         "--observer=network",
         "--node-name=node-a",
         "--cluster=prod",
-        "--polku=polku:50051",
+        "--polku=polku:50051,spare:50051",
+        "--polku-ca=/ca",
+        "--polku-cert=/cert",
+        "--polku-key=/key",
         "--otlp=http://collector:4318",
         "--output=json",
         "--state-dir=/s",
@@ -53,7 +56,7 @@ fn every_flag_sets_its_key() {
         "--log-level=debug",
         "--log-format=json",
     ]);
-    let expected = "observers: network\nnode_name: node-a\ncluster: prod\npolku: {endpoint: polku:50051}\n\
+    let expected = "observers: network\nnode_name: node-a\ncluster: prod\npolku: {endpoint: [polku:50051, spare:50051], ca: /ca, cert: /cert, key: /key}\n\
                     otlp: {endpoint: \"http://collector:4318\"}\noutput: json\nstate_dir: /s\nlisten: off\nlog: {level: debug, format: json}\n";
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tapio.yaml");
@@ -69,7 +72,7 @@ fn every_flag_sets_its_key() {
 #[test]
 fn commands_take_the_same_settings() {
     assert!(
-        matches!(tapio(&["doctor", "--polku=polku:1"]), Ok(Command::Doctor(d)) if d.config.polku.endpoint.0.is_some())
+        matches!(tapio(&["doctor", "--polku=polku:1"]), Ok(Command::Doctor(d)) if d.config.polku.endpoint.all().len() == 1)
     );
     assert!(
         matches!(tapio(&["selftest", "--observer", "network"]), Ok(Command::Selftest(c)) if c.observers.named())

@@ -142,7 +142,7 @@ fn places_that_are_not_there_are_said() {
     let file = directory.path().join("tapio.yaml");
     let empty = directory.path().display();
     std::fs::write(&file, format!("cgroup_root: {empty}\nproc_root: {empty}\nlisten: off\n")).unwrap();
-    let sinks = ["--polku=127.0.0.1:1", "--otlp=http://127.0.0.1:1"];
+    let sinks = ["--polku=127.0.0.1:1,127.0.0.1:2", "--otlp=http://127.0.0.1:1"];
     let others = ["--config", file.to_str().unwrap(), "--state-dir=/proc/tapio"];
     let (report, _) = doctor(&[], &[&others[..], &sinks].concat());
     for (state, name, word) in [
@@ -157,6 +157,7 @@ fn places_that_are_not_there_are_said() {
     ] {
         assert!(line(&report, state, name).is_some_and(|line| line.contains(word)), "{name}: {report}");
     }
+    assert!(report.contains("POLKU 127.0.0.1:1 ") && report.contains("POLKU 127.0.0.1:2 "), "{report}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Modules from the top down; those of one line may not name each other, unless [`BESIDE`] says so.
+/// Modules from the top down; those of one line may not name each other.
 const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
@@ -25,10 +25,6 @@ const LAYERS: &[&[&str]] = &[
     &["setting"],
     &["occurrence", "metrics", "clock", "backoff", "learned"],
 ];
-
-/// Who may name a module that is not under it, and why.
-const BESIDE: &[(&str, &str, &str)] =
-    &[("setting", "sink", "an endpoint is a value that a sink knows how to read")];
 
 /// Crates with one place.
 const PLACES: &[(&str, &[&str])] = &[
@@ -70,10 +66,7 @@ fn imports_point_down() {
         };
         for named in file.modules() {
             let Some(other) = rank(&named) else { continue };
-            let allowed = named == file.module
-                || other > own
-                || BESIDE.iter().any(|(from, to, _)| *from == file.module && *to == named);
-            if !allowed {
+            if named != file.module && other <= own {
                 wrong.push(format!("{}: names crate::{named}, which is not under it", file.path.display()));
             }
         }

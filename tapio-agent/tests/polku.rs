@@ -3,10 +3,20 @@
 
 #[path = "polku/agent.rs"]
 mod agent;
+#[path = "sinks/certificates.rs"]
+mod certificates;
+#[path = "sinks/log.rs"]
+mod log;
+#[path = "sinks/serve.rs"]
+mod serve;
 #[path = "polku/server.rs"]
 mod server;
+#[path = "polku/several.rs"]
+mod several;
 #[path = "sinks/agent.rs"]
 mod sinks;
+#[path = "polku/tls.rs"]
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +29,9 @@ use server::{Manners, Server, Shared};
 use tapio_agent::{
     occurrence::{Data, Occurrence, Outcome, Peer, Severity, Value},
     sink::{
-        Ledger, State,
+        Ledger, State, Trouble,
         polku::{
-            BATCH_BYTES, BATCH_EVENTS, Health, WINDOW, health, parse_endpoint,
+            BATCH_BYTES, BATCH_EVENTS, Health, Settings, WINDOW, health,
             proto::{
                 event::v1 as event,
                 v1::{IngestBatch, RawPayload, gateway_client::GatewayClient, ingest_batch::Payload},
@@ -44,14 +54,15 @@ fn all_sent(agent: &Agent, shared: &Shared, ledger: &Ledger) {
 #[tokio::test]
 async fn a_gateway_is_asked_how_it_is() {
     let server = Server::start(ANY, &Shared::default());
-    let endpoint = parse_endpoint(&server.address.to_string()).unwrap();
-    assert_eq!(health(&endpoint, Duration::from_secs(5)).await, Ok(Health::Healthy));
+    let settings = Settings::default();
+    let endpoint = server.address.to_string().parse().unwrap();
+    assert_eq!(health(&settings, &endpoint, Duration::from_secs(5)).await, Ok(Health::Healthy));
 
     // Someone takes the connection, and says nothing.
     let silent = std::net::TcpListener::bind(ANY).unwrap();
-    let endpoint = parse_endpoint(&silent.local_addr().unwrap().to_string()).unwrap();
-    let asked = health(&endpoint, Duration::from_millis(300)).await;
-    assert_eq!(asked, Err("no answer within 300ms".to_owned()));
+    let endpoint = silent.local_addr().unwrap().to_string().parse().unwrap();
+    let asked = health(&settings, &endpoint, Duration::from_millis(300)).await;
+    assert_eq!(asked, Err(Trouble::bare("gave no answer within 300ms")));
 }
 
 #[tokio::test]

@@ -252,7 +252,7 @@ impl Shared {
             let missed = observed.parts.loaded.iter().flat_map(Loaded::missed);
             missed.for_each(|(program, missed)| self.metrics.program_missed(program, missed));
         }
-        for Status { sink, state, ledger, spool } in self.sinks.status() {
+        for Status { sink, state, ledger, spool, .. } in self.sinks.status() {
             self.metrics.sink_state(sink, &sink::State::LABELS, state.label());
             self.metrics.sink(sink, ledger.given, ledger.in_flight, ledger.queued);
             if let Some(spool) = spool {

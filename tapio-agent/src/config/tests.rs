@@ -70,6 +70,18 @@ fn observers_are_a_list_or_all() {
     assert!(!parse("observers: all").unwrap().observers.named());
 }
 
+#[test]
+fn gateways_are_a_list_or_one_or_off() {
+    for text in ["[\"a:1\", \"https://b:2\"]", "a:1, https://b:2", "\"a:1,https://b:2\""] {
+        let config = parse(&format!("polku:\n  endpoint: {text}\n")).unwrap();
+        assert_eq!(config.polku.endpoint.to_string(), "a:1,https://b:2", "{text}");
+    }
+    assert_eq!(parse("polku: {endpoint: a:1}").unwrap().polku.endpoint.all().len(), 1);
+    assert_eq!(parse("polku: {endpoint: off}"), Ok(Config::default()));
+    let both = environment(&[("POLKU_ENDPOINT", "a:1,b:2"), ("TAPIO_POLKU_CA", "/ca")]).unwrap();
+    assert_eq!((both.polku.endpoint.all().len(), both.polku.ca.to_string().as_str()), (2, "/ca"));
+}
+
 /// A file, and what it is refused with; `...` stands for the list of all keys.
 const REFUSED: &[(&str, &str)] = &[
     ("queue: 1\nfoo: 1\n", "t.yaml:2:1: unknown key `foo`: did you mean `fold`? Known: observers, "),
@@ -112,7 +124,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "queue: 1\n\npolku: x:1\n",
-        "t.yaml:3:8: polku: found something else than keys with values: expected keys with values (endpoint)",
+        "t.yaml:3:8: polku: found something else than keys with values: expected keys with values (endpoint, ca, cert, key)",
     ),
     (
         "- queue\n",
@@ -153,6 +165,15 @@ const REFUSED: &[(&str, &str)] = &[
     (
         "polku:\n  endpoint: http://x\n",
         "t.yaml:2:13: polku.endpoint: \"http://x\" has no port: write host:port, as in ",
+    ),
+    ("polku: {key: /k}\n", "polku.key: needs polku.cert (--polku-cert=FILE): give both or neither"),
+    (
+        "polku: {endpoint: \"http://g:1\", ca: /ca}\n",
+        "polku.ca: is for TLS, and http://g:1 is without: write https://g:1, or leave polku.ca out",
+    ),
+    (
+        "polku: {endpoint: [a:1, a:1]}\n",
+        "t.yaml:1:25: polku.endpoint: endpoint `a:1` is named twice: name it once",
     ),
     (
         "otlp:\n  endpoint: collector:4318\n",

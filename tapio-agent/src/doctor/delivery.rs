@@ -7,7 +7,8 @@ use crate::{
     admin::Admin,
     config::{Config, Output},
     sink::{
-        otlp::{Otlp, Settings, Trouble},
+        Trouble,
+        otlp::{Otlp, Settings},
         polku::{self, Endpoint},
     },
 };
@@ -22,7 +23,7 @@ pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
         Output::Json => lines.push(Line::ok("standard output", "JSON lines")),
         Output::Auto | Output::None => {}
     }
-    lines.extend(config.polku.endpoint.0.as_ref().map(gateway));
+    lines.extend(config.polku.endpoint.all().iter().map(|endpoint| gateway(&config.polku, endpoint)));
     lines.extend(collector(&config.otlp));
     if lines.is_empty() {
         lines.push(Line::failed(
@@ -36,10 +37,11 @@ pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
     lines
 }
 
-fn gateway(endpoint: &Endpoint) -> Line {
-    let asked = wait_for(polku::health(endpoint, PATIENCE)).map_err(|error| error.to_string()).flatten();
+/// Asked with the certificates that the agent would have.
+fn gateway(settings: &polku::Settings, endpoint: &Endpoint) -> Line {
+    let asked = wait_for(polku::health(settings, endpoint, PATIENCE));
     let name = format!("POLKU {endpoint}");
-    match asked {
+    match asked.map_err(|error| Trouble::bare(error.to_string())).flatten() {
         Ok(polku::Health::Healthy) => Line::ok(name, "answers, and is healthy"),
         Ok(polku::Health::Unsaid) => Line::ok(name, "answers, and does not say how it is"),
         Ok(polku::Health::Unhealthy(what)) => Line::degraded(
@@ -47,11 +49,7 @@ fn gateway(endpoint: &Endpoint) -> Line {
             format!("answers, and is not healthy: {what}"),
             "look at the gateway; until then occurrences may be dropped there",
         ),
-        Err(why) => Line::failed(
-            name,
-            format!("cannot be reached: {why}"),
-            "start the gateway, or correct --polku=HOST:PORT (key `polku.endpoint`)",
-        ),
+        Err(trouble) => in_trouble(name, trouble, "look at the log of the gateway"),
     }
 }
 
@@ -64,10 +62,13 @@ fn collector(settings: &Settings) -> Option<Line> {
     };
     Some(match asked {
         Ok(()) => Line::ok(name, format!("takes logs by {}", settings.protocol)),
-        Err(Trouble { what, remedy }) => {
-            Line::failed(name, what, remedy.unwrap_or_else(|| "look at the log of the collector".to_owned()))
-        }
+        Err(trouble) => in_trouble(name, trouble, "look at the log of the collector"),
     })
+}
+
+/// With what helps where nothing better is known.
+fn in_trouble(name: String, Trouble { what, remedy }: Trouble, at_last: &str) -> Line {
+    Line::failed(name, what, remedy.unwrap_or_else(|| at_last.to_owned()))
 }
 
 fn wait_for<T>(asked: impl Future<Output = T>) -> io::Result<T> {
@@ -149,9 +150,9 @@ mod tests {
     #[test]
     fn a_gateway_that_is_not_there() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = polku::parse_endpoint(&free.local_addr().unwrap().to_string()).unwrap();
+        let endpoint = free.local_addr().unwrap().to_string().parse().unwrap();
         drop(free);
-        let line = gateway(&endpoint);
+        let line = gateway(&polku::Settings::default(), &endpoint);
         assert!(line.found.contains("refused"), "{line:?}");
         assert!(matches!(line.state, State::Failed { .. }));
     }

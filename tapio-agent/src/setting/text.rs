@@ -8,7 +8,6 @@ use std::{
 };
 
 use super::{Value, Wrong, value::not};
-use crate::sink::polku::{Endpoint, parse_endpoint};
 
 /// A value that can be turned off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +36,14 @@ impl<T: Display> Display for Off<T> {
             Some(value) => value.fmt(f),
             None => f.write_str("off"),
         }
+    }
+}
+
+impl Off<AbsolutePath> {
+    /// The path of a file, if one is given.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        self.0.as_ref().map(|path| path.0.clone())
     }
 }
 
@@ -143,20 +150,6 @@ impl FromStr for Listen {
 impl Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-impl Value for Endpoint {
-    fn expected() -> String {
-        "HOST:PORT, such as polku.observability.svc:50051, 10.0.0.7:50051 or [fd00::7]:50051".to_owned()
-    }
-}
-
-impl FromStr for Endpoint {
-    type Err = Wrong;
-
-    fn from_str(text: &str) -> Result<Self, Wrong> {
-        parse_endpoint(text).map_err(Wrong)
     }
 }
 

@@ -7,7 +7,6 @@
 
 mod answer;
 mod attributes;
-mod connection;
 mod endpoint;
 mod exchange;
 mod pairs;
@@ -15,8 +14,6 @@ mod record;
 mod request;
 mod resource;
 mod settings;
-mod tls;
-mod trouble;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,23 +21,39 @@ use http::HeaderMap;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Batching, Destination, Failure, Receipt, Verdict};
+use super::{
+    Batching, Destination, Failure, Receipt, Trouble, Verdict,
+    connection::{Files, Target, Words},
+};
 use crate::occurrence::Occurrence;
 use answer::Answer;
-use connection::{Connection, Target};
-use exchange::Broken;
+use exchange::{Broken, Connection};
 use resource::Surroundings;
 
 pub use endpoint::Endpoint;
 pub use pairs::Pairs;
 pub use request::REQUEST_BYTES;
 pub use settings::{Compression, PREFIX, Protocol, Settings, Switch, VARIABLES, Variable};
-pub use trouble::Trouble;
 
 /// Most occurrences of a request, as OpenTelemetry's own exporters have it.
 const REQUEST_RECORDS: usize = 512;
 /// How long an occurrence waits for others.
 const AGE: Duration = Duration::from_millis(100);
+
+const WORDS: Words = Words {
+    what: "logs by OTLP",
+    endpoint: "--otlp=URL, key `otlp.endpoint`",
+    authorities: "key `otlp.certificate`, or OTEL_EXPORTER_OTLP_CERTIFICATE",
+    ca: "otlp.certificate",
+    certificate: "otlp.client_certificate",
+    key: "otlp.client_key",
+    http1_only: "set the protocol to http/protobuf (key `otlp.protocol`), take the port of gRPC (usually 4317), or let the \
+                 proxy pass HTTP/2",
+    http2_only: "set the protocol to grpc (key `otlp.protocol`), or take the port of http/protobuf (usually 4318)",
+    no_access: "correct the headers: key `otlp.headers`, or OTEL_EXPORTER_OTLP_HEADERS",
+    no_path: "correct the path of the endpoint; that of a collector is /v1/logs",
+    no_service: "correct the endpoint, or give the collector a pipeline for logs",
+};
 
 /// A receiver of OTLP as a destination.
 #[derive(Debug)]
@@ -62,10 +75,8 @@ impl Otlp {
     /// # Errors
     /// A file that TLS needs cannot be used, or a header cannot be sent.
     pub fn new(settings: &Settings, in_kubernetes: bool) -> Result<Option<Self>, Trouble> {
-        let Some(target) = Target::of(settings) else { return Ok(None) };
-        if target.tls {
-            tls::config(settings)?;
-        }
+        let Some(target) = target(settings) else { return Ok(None) };
+        target.check()?;
         Ok(Some(Self {
             headers: settings.headers.headers().map_err(|wrong| Trouble::bare(wrong.to_string()))?,
             surroundings: Surroundings::new(settings, in_kubernetes),
@@ -83,7 +94,7 @@ impl Otlp {
     /// It cannot be reached within the time, or would not.
     pub async fn ask(mut self, within: Duration) -> Result<(), Trouble> {
         let nothing = ExportLogsServiceRequest::default();
-        match timeout(within, self.exchange(&nothing)).await.map_err(|_| no_answer(within))?? {
+        match timeout(within, self.exchange(&nothing)).await.map_err(|_| Trouble::no_answer(within))?? {
             Answer::Taken { .. } => Ok(()),
             Answer::Later { why, .. } | Answer::Refused(why) => Err(why),
         }
@@ -97,7 +108,7 @@ impl Otlp {
             let is_kept = kept.is_some();
             let mut connection = match kept.take() {
                 Some(kept) => kept,
-                None => self.target.open(&self.settings).await?,
+                None => Connection::open(&self.target, &self.settings).await?,
             };
             let sent = connection.exchange(&self.target, &self.settings, &self.headers, request).await;
             match sent {
@@ -107,7 +118,7 @@ impl Otlp {
                 }
                 Err(Broken(_)) if is_kept => {}
                 Err(Broken(error)) => {
-                    return Err(self.target.diagnose(&self.settings, connection, error).await);
+                    return Err(self.target.diagnose(connection.link, error).await);
                 }
             }
         }
@@ -115,12 +126,15 @@ impl Otlp {
 
     /// Complains, but not twice in a row of the same.
     fn complain(&mut self, what: String, rejected: usize) {
-        let endpoint = &self.target.endpoint;
+        let endpoint = self.target.endpoint.as_str();
         if self.said.as_ref() == Some(&what) {
-            tracing::debug!(sink = Self::NAME, %endpoint, rejected, what, "occurrences refused");
+            tracing::debug!(sink = Self::NAME, endpoint, rejected, what, "occurrences refused");
         } else {
             tracing::warn!(
-                sink = Self::NAME, %endpoint, rejected, what,
+                sink = Self::NAME,
+                endpoint,
+                rejected,
+                what,
                 "occurrences refused for good; more of the same are logged at debug level"
             );
             self.said = Some(what);
@@ -147,15 +161,9 @@ impl Destination for Otlp {
         if self.connection.as_ref().is_some_and(|kept| !kept.is_closed()) {
             return Ok(());
         }
-        let within = self.settings.timeout.get();
-        match timeout(within, self.target.open(&self.settings)).await {
-            Ok(Ok(connection)) => {
-                self.connection = Some(connection);
-                Ok(())
-            }
-            Ok(Err(why)) => Err(self.retry(&why)),
-            Err(_) => Err(self.retry(&no_answer(within))),
-        }
+        let opened = Connection::open(&self.target, &self.settings).await;
+        self.connection = Some(opened.map_err(|why| self.retry(&why))?);
+        Ok(())
     }
 
     async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
@@ -169,7 +177,7 @@ impl Destination for Otlp {
         let answer = match timeout(within, self.exchange(&request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => return Err(self.retry(&why)),
-            Err(_) => return Err(self.retry(&no_answer(within))),
+            Err(_) => return Err(self.retry(&Trouble::no_answer(within))),
         };
         let rejected = match answer {
             Answer::Later { why, after } => {
@@ -195,8 +203,22 @@ impl Destination for Otlp {
     }
 }
 
-fn no_answer(within: Duration) -> Trouble {
-    Trouble::bare(format!("gave no answer within {within:?}"))
+/// Where to connect to; `None` where the sink is off.
+fn target(settings: &Settings) -> Option<Target> {
+    let endpoint = settings.endpoint.0.as_ref()?;
+    let tls = endpoint.is_tls().unwrap_or(settings.insecure == Switch::False);
+    let own = settings.client_certificate.file().zip(settings.client_key.file());
+    Some(Target {
+        endpoint: endpoint.to_string(),
+        host: endpoint.host().to_owned(),
+        port: endpoint.port(tls),
+        authority: endpoint.authority(),
+        path: endpoint.path().to_owned(),
+        tls: tls.then(|| Files { authorities: settings.certificate.file(), own }),
+        within: settings.timeout.get(),
+        keep_alive: None,
+        words: &WORDS,
+    })
 }
 
 #[cfg(test)]

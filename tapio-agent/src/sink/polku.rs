@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod event;
+mod gateways;
 mod health;
 /// The protocol, generated from `proto/polku`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated")]
@@ -20,6 +21,9 @@ pub mod proto {
     }
 }
 
+mod settings;
+mod stream;
+
 use std::{
     collections::{HashMap, VecDeque},
     mem,
@@ -28,21 +32,20 @@ use std::{
 };
 
 use prost::Message as _;
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{Instant, timeout, timeout_at},
-};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, transport};
+use tokio::time::{Instant, timeout_at};
 use ulid::Ulid;
 
-use super::{Batching, Destination, Failure, Receipt, Verdict, causes};
+use super::{Batching, Destination, Failure, Receipt, Trouble, Verdict};
 use crate::occurrence::{Occurrence, SOURCE};
-use proto::v1::{Ack, EventPayload, IngestBatch, gateway_client::GatewayClient, ingest_batch::Payload};
+use gateways::Gateways;
+use proto::v1::{Ack, EventPayload, IngestBatch, ingest_batch::Payload};
+use stream::{Lost, Stream};
 
-pub use endpoint::{Endpoint, parse_endpoint};
+pub use endpoint::{Endpoint, Endpoints};
 pub use health::{Health, health};
+pub use settings::Settings;
+
+const NAME: &str = "polku";
 
 /// Most batches on the way without an Ack.
 pub const WINDOW: usize = 4;
@@ -62,27 +65,19 @@ pub struct Timings {
     pub keep_alive: Duration,
     /// How long an event waits for others.
     pub age: Duration,
+    /// Between looks at whether the files of TLS have changed.
+    pub look: Duration,
 }
 
-/// The gateway as a destination.
+/// The gateway as a destination, or several of which one is used.
 #[derive(Debug)]
 pub struct Polku {
-    endpoint: Endpoint,
+    gateways: Gateways,
     cluster: Option<Arc<str>>,
     timings: Timings,
-    connection: Option<Connection>,
-    /// Why there is no connection.
+    stream: Option<Stream>,
+    /// Why there is no stream.
     lost: Option<String>,
-}
-
-/// One stream. Dropping it ends it.
-#[derive(Debug)]
-struct Connection {
-    batches: mpsc::Sender<IngestBatch>,
-    acks: mpsc::Receiver<Result<Ack, Status>>,
-    reader: JoinSet<()>,
-    /// An error of one event is logged loudly once, not for each.
-    refused_before: bool,
 }
 
 /// A batch on the way, and what is known about the occurrences in it.
@@ -101,15 +96,24 @@ impl Default for Timings {
             ack: Duration::from_secs(10),
             keep_alive: Duration::from_secs(30),
             age: Duration::from_millis(100),
+            look: Duration::from_secs(30),
         }
     }
 }
 
 impl Polku {
-    /// Not connected yet.
-    #[must_use]
-    pub const fn new(endpoint: Endpoint, cluster: Option<Arc<str>>, timings: Timings) -> Self {
-        Self { endpoint, cluster, timings, connection: None, lost: None }
+    /// Not connected yet; `None` where no endpoint is set.
+    ///
+    /// # Errors
+    /// A file that TLS needs cannot be used.
+    pub fn new(
+        settings: &Settings,
+        cluster: Option<Arc<str>>,
+        timings: Timings,
+    ) -> Result<Option<Self>, Trouble> {
+        let Some(gateways) = Gateways::new(settings, timings) else { return Ok(None) };
+        gateways.check()?;
+        Ok(Some(Self { gateways, cluster, timings, stream: None, lost: None }))
     }
 
     /// The next batch for the wire, and what it has of `occurrences`: always at least one.
@@ -141,13 +145,11 @@ impl Polku {
 
     /// Sends batches and settles them in order; leaves in `receipt` what is known when something is wrong.
     async fn exchange(
-        &mut self,
+        &self,
+        stream: &mut Stream,
         occurrences: &[Arc<Occurrence>],
         receipt: &mut Receipt,
-    ) -> Result<(), String> {
-        let Some(mut connection) = self.connection.take() else {
-            return Err(self.lost.take().unwrap_or_else(|| "not connected".to_owned()));
-        };
+    ) -> Result<(), Lost> {
         let mut rest = occurrences;
         let mut flights = VecDeque::new();
         let mut deadline = Instant::now() + self.timings.ack;
@@ -157,8 +159,7 @@ impl Polku {
                 let (batch, flight) = self.pack(rest);
                 rest = &rest[flight.verdicts.len()..];
                 if !flight.answered {
-                    // A stream that is at its end says why where Acks are read.
-                    let _ = timeout(self.timings.ack, connection.batches.send(batch)).await;
+                    stream.send(batch, self.timings.ack).await;
                 }
                 flights.push_back(flight);
             }
@@ -167,181 +168,105 @@ impl Polku {
             }
             if flights.is_empty() {
                 if rest.is_empty() || receipt.slow {
-                    self.connection = Some(connection);
                     return Ok(());
                 }
                 continue;
             }
-            match timeout_at(deadline, connection.acks.recv()).await {
-                Ok(Some(Ok(ack))) => {
+            match timeout_at(deadline, stream.ack()).await {
+                Ok(Ok(ack)) => {
                     receipt.slow |= nearly_full(&ack);
-                    if connection.settle(&ack, &mut flights) {
+                    if stream.settle(&ack, &mut flights) {
                         deadline = Instant::now() + self.timings.ack;
                     } else {
                         astray = true;
                     }
                 }
-                Ok(Some(Err(status))) => {
-                    if is_poison(&status) {
+                Ok(Err(lost)) => {
+                    if lost.is_poison() {
                         let first =
                             flights.pop_front().map(|flight| flight.verdicts.len()).unwrap_or_default();
                         receipt.verdicts.extend(std::iter::repeat_n(Verdict::Refused, first));
                     }
-                    return Err(causes(&status));
+                    return Err(lost);
                 }
-                Ok(None) => return Err("the gateway ended the stream".to_owned()),
                 Err(_) => {
                     // An Ack that names others than it should is none, but not for ever.
                     if astray {
                         receipt.verdicts.extend(flights.pop_front().into_iter().flat_map(|f| f.verdicts));
                     }
-                    return Err(format!("no Ack within {:?}", self.timings.ack));
+                    return Err(Lost::Silent(self.timings.ack));
                 }
             }
         }
     }
+
+    /// Takes another stream where the files of TLS have changed. Nothing is on the way then, so nothing is lost.
+    async fn renew(&mut self) {
+        if let Some(stream) = &mut self.stream
+            && stream.is_outdated()
+            && let Some(renewed) = self.gateways.renewed(stream).await
+        {
+            mem::replace(stream, renewed).close().await;
+        }
+    }
+
+    /// Why there is no stream.
+    fn absence(&mut self) -> Failure {
+        Failure::Retry(self.lost.take().unwrap_or_else(|| "not connected".to_owned()))
+    }
 }
 
 impl Destination for Polku {
-    const NAME: &'static str = "polku";
+    const NAME: &'static str = NAME;
 
     fn batching(&self) -> Batching {
         Batching { count: WINDOW * BATCH_EVENTS, age: self.timings.age }
     }
 
+    fn endpoint(&self) -> Option<&str> {
+        self.stream.as_ref().map(|stream| stream.target.endpoint.as_str())
+    }
+
     async fn connect(&mut self) -> Result<(), Failure> {
-        if self.connection.is_some() {
-            return Ok(());
+        if self.stream.is_none() {
+            self.stream = Some(self.gateways.open().await.map_err(Failure::Retry)?);
         }
-        // A new channel each time, since one of old would keep the addresses that it has resolved.
-        let connecting = transport::Endpoint::from_shared(format!("http://{}", self.endpoint))
-            .and_then(|endpoint| endpoint.user_agent(concat!("tapio/", env!("CARGO_PKG_VERSION"))))
-            .map_err(|error| Failure::Reject(causes(&error)))?
-            .connect_timeout(self.timings.connect)
-            .tcp_keepalive(Some(self.timings.keep_alive))
-            .http2_keep_alive_interval(self.timings.keep_alive)
-            .keep_alive_timeout(self.timings.keep_alive)
-            .keep_alive_while_idle(true);
-        let why = match timeout(self.timings.connect, connecting.connect()).await {
-            Ok(Ok(channel)) => {
-                self.connection = Some(Connection::open(channel));
-                return Ok(());
-            }
-            Ok(Err(error)) => causes(&error),
-            Err(_) => format!("no connection within {:?}", self.timings.connect),
-        };
-        Err(Failure::Retry(format!("{}: {why}", self.endpoint)))
+        Ok(())
     }
 
     async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
+        self.renew().await;
+        let Some(mut stream) = self.stream.take() else { return Err(self.absence()) };
         let mut receipt = Receipt::default();
-        match self.exchange(batch, &mut receipt).await {
-            Ok(()) => Ok(receipt),
-            Err(why) if receipt.verdicts.is_empty() => {
-                Err(Failure::Retry(format!("{}: {why}", self.endpoint)))
-            }
-            // What is known counts; the next delivery says why.
-            Err(why) => {
-                self.lost = Some(why);
+        match self.exchange(&mut stream, batch, &mut receipt).await {
+            Ok(()) => {
+                self.stream = Some(stream);
                 Ok(receipt)
+            }
+            Err(lost) => {
+                self.lost = Some(self.gateways.lost(stream, lost).await);
+                // What is known counts; the next delivery says why.
+                if receipt.verdicts.is_empty() { Err(self.absence()) } else { Ok(receipt) }
             }
         }
     }
 
     async fn idle(&mut self) -> Failure {
-        let why = match &mut self.connection {
-            Some(connection) => connection.lost().await,
-            None => self.lost.take().unwrap_or_else(|| "not connected".to_owned()),
-        };
-        self.connection = None;
-        Failure::Retry(format!("{}: {why}", self.endpoint))
+        loop {
+            let Some(stream) = &mut self.stream else { return self.absence() };
+            let Some(lost) = stream.lost().await else {
+                self.renew().await;
+                continue;
+            };
+            if let Some(stream) = self.stream.take() {
+                self.lost = Some(self.gateways.lost(stream, lost).await);
+            }
+        }
     }
 
     async fn close(&mut self) {
-        if let Some(Connection { batches, acks, mut reader, .. }) = self.connection.take() {
-            drop((batches, acks));
-            // The gateway sees the stream's end rather than a cut; not worth more than a moment.
-            let _ = timeout_at(Instant::now() + Duration::from_millis(250), reader.join_next()).await;
-        }
-    }
-}
-
-impl Connection {
-    /// Starts the stream. Its response is awaited in a task of its own: a gateway may hold back its headers
-    /// until it has something to acknowledge.
-    fn open(channel: transport::Channel) -> Self {
-        let (batches, outgoing) = mpsc::channel(WINDOW);
-        let (incoming, acks) = mpsc::channel(WINDOW);
-        let mut reader = JoinSet::new();
-        reader.spawn(async move {
-            let mut client = GatewayClient::new(channel);
-            let failure = match client.stream_events(ReceiverStream::new(outgoing)).await {
-                Ok(response) => {
-                    let mut stream = response.into_inner();
-                    loop {
-                        match stream.message().await {
-                            Ok(Some(ack)) => {
-                                if incoming.send(Ok(ack)).await.is_err() {
-                                    return;
-                                }
-                            }
-                            Ok(None) => return,
-                            Err(status) => break status,
-                        }
-                    }
-                }
-                Err(status) => status,
-            };
-            // Nobody who listens is nobody to tell.
-            let _ = incoming.send(Err(failure)).await;
-        });
-        Self { batches, acks, reader, refused_before: false }
-    }
-
-    /// Notes what an Ack says, and whether it answers one of these batches: the one that its ids are of, or the
-    /// oldest if it has none. One with other ids is a repeat, which must not pass for the answer to what follows.
-    fn settle(&mut self, ack: &Ack, flights: &mut VecDeque<Flight>) -> bool {
-        let taken = ack.event_ids.iter().map(|id| (id, Verdict::Taken));
-        let refused = ack.errors.iter().map(|error| (&error.event_id, Verdict::Refused));
-        let mut matched = false;
-        for (id, verdict) in taken.chain(refused) {
-            let Ok(id) = Ulid::from_string(id) else { continue };
-            let found = flights.iter_mut().find_map(|flight| {
-                let position = *flight.positions.get(&id)?;
-                Some((flight, position))
-            });
-            if let Some((flight, position)) = found {
-                flight.verdicts[position] = verdict;
-                flight.answered = true;
-                matched = true;
-            }
-        }
-        if ack.event_ids.is_empty()
-            && ack.errors.is_empty()
-            && let Some(oldest) = flights.front_mut()
-        {
-            oldest.answered = true;
-            matched = true;
-        }
-        for error in &ack.errors {
-            let (id, code, message) = (&error.event_id, &error.code, &error.message);
-            if mem::replace(&mut self.refused_before, true) {
-                tracing::debug!(id, code, message, "gateway refused an event");
-            } else {
-                tracing::warn!(id, code, message, "gateway refused an event; more are logged at debug level");
-            }
-        }
-        matched
-    }
-
-    /// Ends when the stream does. An Ack that nothing waits for is of no use.
-    async fn lost(&mut self) -> String {
-        loop {
-            match self.acks.recv().await {
-                Some(Ok(_)) => {}
-                Some(Err(status)) => return causes(&status),
-                None => return "the gateway ended the stream".to_owned(),
-            }
+        if let Some(stream) = self.stream.take() {
+            stream.close().await;
         }
     }
 }
@@ -349,9 +274,4 @@ impl Connection {
 /// From nine tenths on.
 fn nearly_full(ack: &Ack) -> bool {
     ack.buffer_capacity > 0 && ack.buffer_size >= ack.buffer_capacity - ack.buffer_capacity / 10
-}
-
-/// The batch itself is the reason, and would be again.
-fn is_poison(status: &Status) -> bool {
-    matches!(status.code(), Code::InvalidArgument | Code::OutOfRange)
 }

@@ -70,6 +70,8 @@ struct Inner {
     spool: spool::Status,
     ledger: Ledger,
     state: State,
+    /// Where it is delivered to, while there is a connection.
+    endpoint: Option<String>,
     phase: Phase,
 }
 
@@ -121,6 +123,7 @@ impl Queue {
             spool: spool::Status { state: spool::OK.to_owned(), ..spool::Status::default() },
             ledger: Ledger::default(),
             state: State::Connecting,
+            endpoint: None,
             phase: Phase::Open,
         };
         Self {
@@ -170,7 +173,8 @@ impl Queue {
             ..inner.ledger.clone()
         };
         let spool = self.spool.as_ref().map(|_| inner.spool.clone());
-        Status { sink: self.name, state: inner.state.clone(), ledger, spool }
+        let endpoint = inner.endpoint.clone();
+        Status { sink: self.name, state: inner.state.clone(), endpoint, ledger, spool }
     }
 
     /// Takes no more. The task ends when all is delivered or written; from `flush_at` on it is written.
@@ -298,6 +302,10 @@ impl Queue {
     pub(super) fn turn(&self, state: State) {
         let mut inner = self.lock();
         let before = mem::replace(&mut inner.state, state.clone());
+        if matches!(state, State::Retrying(_) | State::Closed(_)) {
+            inner.endpoint = None;
+        }
+        let endpoint = inner.endpoint.clone();
         let queued = inner.unwritten();
         let spooled = inner.spool.records;
         drop(inner);
@@ -308,7 +316,7 @@ impl Queue {
         }
         match state {
             State::Connecting => {}
-            State::Ok => tracing::info!(sink = self.name, queued, spooled, "sink delivers"),
+            State::Ok => tracing::info!(sink = self.name, endpoint, queued, spooled, "sink delivers"),
             State::Slowed => tracing::warn!(sink = self.name, queued, "sink is nearly full, sending slower"),
             State::Retrying(why) => {
                 tracing::warn!(sink = self.name, why, queued, spooled, "sink away, trying again");
@@ -319,8 +327,9 @@ impl Queue {
 
     /// A connection alone proves little: with something to deliver, the delivery is the proof, else a
     /// destination that takes connections and nothing more would be "ok" between any two attempts.
-    pub(super) fn connected(&self) {
-        let inner = self.lock();
+    pub(super) fn connected(&self, endpoint: Option<&str>) {
+        let mut inner = self.lock();
+        inner.endpoint = endpoint.map(str::to_owned);
         let empty = inner.head.is_empty() && inner.tail.is_empty() && inner.unread == 0;
         let proof = empty || inner.state == State::Connecting;
         drop(inner);

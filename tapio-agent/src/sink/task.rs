@@ -38,7 +38,7 @@ pub(super) async fn run<D: Destination>(
         };
         let stop = match connected {
             Ok(()) => {
-                queue.connected();
+                queue.connected(destination.endpoint());
                 deliver(&queue, &mut destination, &mut retry).await
             }
             Err(failure) => Stop::Failed(failure),

@@ -17,9 +17,10 @@ use serde_json::Value;
 use tapio_agent::{
     metrics::Metrics,
     occurrence::{Data, Occurrence, Outcome, Process, SOURCE, Severity},
+    setting::Node as _,
     sink::{
         Sinks,
-        polku::{Polku, Timings, parse_endpoint},
+        polku::{Polku, Settings, Timings},
     },
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -142,11 +143,13 @@ async fn run(order: Order) {
         ack: Duration::from_secs(2),
         keep_alive: Duration::from_secs(2),
         age: Duration::from_millis(20),
+        ..Timings::default()
     };
-    let endpoint = parse_endpoint(&order.gateway.to_string()).unwrap();
+    let mut settings = Settings::default();
+    settings.assign("endpoint", &order.gateway.to_string()).unwrap();
     let mut sinks =
         Sinks::new(Arc::new(Metrics::default()), 8192).spooling(&order.state_dir, order.cap_bytes);
-    sinks.add(Polku::new(endpoint, None, timings));
+    sinks.add(Polku::new(&settings, None, timings).unwrap().unwrap());
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     let mut said = Said::default();
     let mut nth = 0;

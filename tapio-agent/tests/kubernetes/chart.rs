@@ -151,7 +151,13 @@ fn leaf(expected: &str) -> Value {
         text("/.*")
     } else if words.starts_with("a name of at most") {
         text(r"[^\s]{0,253}")
-    } else if words.contains("ADDRESS:PORT") || words.contains("HOST:PORT") {
+    } else if words.ends_with(", or a list of some") {
+        let place = r"[^\s,]+:[0-9]{1,5}";
+        json!({
+            "type": ["string", "array"], "pattern": format!("^({place}(,{place})*{off})$"),
+            "items": { "type": "string", "pattern": format!("^({place})$") }, "uniqueItems": true, "minItems": 1,
+        })
+    } else if words.contains("ADDRESS:PORT") {
         text(r"[^\s]+:[0-9]{1,5}")
     } else {
         json!({ "type": ["string", "number"] })
@@ -174,6 +180,8 @@ fn bad_values_are_refused_by_name() {
         ("config.fold.window=30", "/config/fold/window"),
         ("config.observers={network,disk}", "/config/observers/1"),
         ("config.polku.endpoint=polku", "/config/polku/endpoint"),
+        ("config.polku.endpoint={a:1,b}", "/config/polku/endpoint/1"),
+        ("config.polku.ca=ca.crt", "/config/polku/ca"),
         ("config.observer.network.rtt.ratio=1", "/config/observer/network/rtt/ratio"),
         ("config.observer.network.retransmit.min_share=5", "/config/observer/network/retransmit/min_share"),
         ("config.state_dir=state", "/config/state_dir"),

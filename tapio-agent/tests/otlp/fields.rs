@@ -3,10 +3,7 @@
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use serde_json::{Map, Value, json};
-use tapio_agent::sink::{
-    State,
-    otlp::{Switch, Trouble},
-};
+use tapio_agent::sink::{State, Trouble, otlp::Switch};
 
 use crate::{
     PROTOCOLS,

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use tapio_agent::sink::{State, otlp::Trouble};
+use tapio_agent::sink::{State, Trouble};
 
 use crate::{
     PROTOCOLS,

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tapio_agent::{
     occurrence::{Data, Normal, Occurrence, Outcome, Peer, Process, SOURCE, Severity, Value, Workload},
-    sink::polku::{Polku, Timings, parse_endpoint},
+    setting::Node as _,
+    sink::polku::{Polku, Settings, Timings},
 };
 use ulid::Ulid;
 
@@ -45,20 +46,34 @@ pub(crate) fn occurrence() -> Occurrence {
     }
 }
 
+pub(crate) fn settings(keys: &[(&str, &str)]) -> Settings {
+    let mut settings = Settings::default();
+    for (key, text) in keys {
+        settings.assign(key, text).unwrap_or_else(|wrong| panic!("{key}: {wrong}"));
+    }
+    settings.check().unwrap();
+    settings
+}
+
 impl Agent {
     pub(crate) fn new(address: SocketAddr) -> Self {
         Self::to(&address.to_string())
     }
 
     pub(crate) fn to(endpoint: &str) -> Self {
+        Self::set(&[("endpoint", endpoint)])
+    }
+
+    /// One with these keys of the section.
+    pub(crate) fn set(keys: &[(&str, &str)]) -> Self {
         let timings = Timings {
             connect: Duration::from_secs(2),
             ack: Duration::from_secs(1),
             age: Duration::from_millis(5),
+            look: Duration::from_millis(100),
             ..Timings::default()
         };
-        let endpoint = parse_endpoint(endpoint).unwrap();
-        Self::with(Polku::new(endpoint, Some("prod".into()), timings))
+        Self::with(Polku::new(&settings(keys), Some("prod".into()), timings).unwrap().unwrap())
     }
 
     pub(crate) fn send(&mut self, count: usize) {

@@ -2,12 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{SocketAddr, TcpListener},
+    convert::Infallible,
+    future::ready,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    service::{Service, service_fn},
+};
+use rustls::ServerConfig;
 use tapio_agent::sink::polku::proto::{
     event::v1::Event,
     v1::{
@@ -17,9 +25,12 @@ use tapio_agent::sink::polku::proto::{
     },
 };
 use tokio::{runtime::Runtime, sync::mpsc};
-use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream, wrappers::TcpListenerStream};
-use tonic::{Code, Request, Response, Status, Streaming, transport};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Code, Status, Streaming, body::Body};
+use tower::Service as _;
 use ulid::Ulid;
+
+use crate::serve::{Shown, Version, serve};
 
 /// How it misbehaves. The default does not.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +74,8 @@ pub(crate) struct Seen {
     pub(crate) waiting: usize,
     /// Streams that were opened.
     pub(crate) streams: usize,
+    /// For each of these, the certificate that the agent showed.
+    pub(crate) shown: Vec<Shown>,
 }
 
 /// What outlives a restart.
@@ -71,6 +84,9 @@ pub(crate) struct Shared {
     manners: Arc<Mutex<Manners>>,
     seen: Arc<Mutex<Seen>>,
 }
+
+/// What something else answers.
+pub(crate) type Answer = fn() -> Response<Body>;
 
 /// A running server. It has a runtime of its own, which ends at once with all of its connections.
 pub(crate) struct Server {
@@ -190,19 +206,23 @@ impl Gateway for Shared {
 
     async fn stream_events(
         &self,
-        request: Request<Streaming<IngestBatch>>,
-    ) -> Result<Response<Self::StreamEventsStream>, Status> {
+        request: tonic::Request<Streaming<IngestBatch>>,
+    ) -> Result<tonic::Response<Self::StreamEventsStream>, Status> {
+        self.seen().shown.extend(request.extensions().get().cloned());
         let (acks, outgoing) = mpsc::channel(1);
         tokio::spawn(self.clone().stream(request.into_inner(), acks));
-        Ok(Response::new(ReceiverStream::new(outgoing).boxed_stream()))
+        Ok(tonic::Response::new(ReceiverStream::new(outgoing).boxed_stream()))
     }
 
-    async fn send_event(&self, _: Request<IngestEvent>) -> Result<Response<Ack>, Status> {
+    async fn send_event(&self, _: tonic::Request<IngestEvent>) -> Result<tonic::Response<Ack>, Status> {
         Err(Status::unimplemented("the agent streams"))
     }
 
-    async fn health(&self, _: Request<HealthRequest>) -> Result<Response<HealthResponse>, Status> {
-        Ok(Response::new(HealthResponse { healthy: true, ..HealthResponse::default() }))
+    async fn health(
+        &self,
+        _: tonic::Request<HealthRequest>,
+    ) -> Result<tonic::Response<HealthResponse>, Status> {
+        Ok(tonic::Response::new(HealthResponse { healthy: true, ..HealthResponse::default() }))
     }
 }
 
@@ -215,8 +235,29 @@ trait BoxedStream: Stream<Item = Result<Ack, Status>> + Send + Sized + 'static {
 impl<S: Stream<Item = Result<Ack, Status>> + Send + 'static> BoxedStream for S {}
 
 impl Server {
-    /// Starts it; a port of 0 is any.
+    /// Starts it without TLS; a port of 0 is any.
     pub(crate) fn start(address: SocketAddr, shared: &Shared) -> Self {
+        Self::start_with(address, shared, None)
+    }
+
+    /// Starts it with TLS if so configured.
+    pub(crate) fn start_with(address: SocketAddr, shared: &Shared, tls: Option<ServerConfig>) -> Self {
+        let gateway = GatewayServer::new(shared.clone());
+        let service = service_fn(move |request| gateway.clone().call(request));
+        Self::serving(address, Version::Http2, tls, service)
+    }
+
+    /// Starts something that is no gateway, and answers everything with this.
+    pub(crate) fn answering(version: Version, tls: Option<ServerConfig>, answer: Answer) -> Self {
+        let service = service_fn(move |_| ready(Ok(answer())));
+        Self::serving(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), version, tls, service)
+    }
+
+    fn serving<S>(address: SocketAddr, version: Version, tls: Option<ServerConfig>, service: S) -> Self
+    where
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>,
+        S: Clone + Send + Sync + 'static,
+    {
         let listener = (0..200)
             .find_map(|_| {
                 // After a restart the old listener may need a moment to go.
@@ -227,18 +268,21 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let service = GatewayServer::new(shared.clone());
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let incoming = TcpListenerStream::new(listener).filter(Result::is_ok);
-            transport::Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+            serve(listener, version, tls, service).await;
         });
         Self { address, runtime: Some(runtime) }
     }
 
-    /// Gone at once, connections and all.
+    /// Gone, connections and all, when this returns.
     pub(crate) fn kill(self) -> SocketAddr {
-        self.address
+        let address = self.address;
+        drop(self);
+        while TcpStream::connect(address).is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        address
     }
 }
 

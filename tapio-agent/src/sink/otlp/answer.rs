@@ -9,7 +9,7 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{Endpoint, Trouble};
+use super::{super::connection::Target, Trouble};
 use crate::setting::shown;
 
 /// The longest that a receiver is left alone because it asks for that: a wrong clock is not to silence for good.
@@ -34,39 +34,29 @@ impl Answer {
     }
 
     /// A status of gRPC that is no success.
-    pub(super) fn of_grpc(status: &Status) -> Self {
-        let said = shown(status.message());
+    pub(super) fn of_grpc(status: &Status, target: &Target) -> Self {
         let info = status.get_details_retry_info();
         let after = info.as_ref().and_then(|info| info.retry_delay).map(|delay| delay.min(MOST_PATIENCE));
-        let code = status.code();
-        let answers = || Trouble::bare(format!("answers {code:?} ({said})"));
-        match code {
+        let why = Trouble::of_grpc(status, target);
+        match status.code() {
             Code::Cancelled
             | Code::DeadlineExceeded
             | Code::Aborted
             | Code::OutOfRange
             | Code::Unavailable
-            | Code::DataLoss => Self::Later { why: answers(), after },
+            | Code::DataLoss => Self::Later { why, after },
             // Without it there is no word that it passes.
-            Code::ResourceExhausted if info.is_some() => Self::Later { why: answers(), after },
-            Code::Unauthenticated | Code::PermissionDenied => Self::Refused(Trouble::new(
-                format!("does not let the agent in: {code:?} ({said})"),
-                "correct the headers: key `otlp.headers`, or OTEL_EXPORTER_OTLP_HEADERS",
-            )),
-            Code::Unimplemented | Code::NotFound => Self::Refused(Trouble::new(
-                format!("takes no logs by OTLP: {code:?} ({said})"),
-                "correct the endpoint, or give the collector a pipeline for logs",
-            )),
-            _ => Self::Refused(answers()),
+            Code::ResourceExhausted if info.is_some() => Self::Later { why, after },
+            _ => Self::Refused(why),
         }
     }
 
     /// An answer to gRPC that is none of gRPC: that of a proxy, which counts as it does for HTTP.
-    pub(super) fn of_no_grpc(head: &Parts, endpoint: &Endpoint, now: SystemTime) -> Self {
+    pub(super) fn of_no_grpc(head: &Parts, target: &Target, now: SystemTime) -> Self {
         if head.status.is_success() {
             return Self::Later { why: not_otlp("it is no answer of gRPC"), after: None };
         }
-        Self::of_http(head.status.as_u16(), &head.headers, b"", endpoint, now)
+        Self::of_http(head.status.as_u16(), &head.headers, b"", target, now)
     }
 
     /// An answer of HTTP.
@@ -74,7 +64,7 @@ impl Answer {
         status: u16,
         headers: &HeaderMap,
         body: &[u8],
-        endpoint: &Endpoint,
+        target: &Target,
         now: SystemTime,
     ) -> Self {
         let form = headers.get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok()).unwrap_or_default();
@@ -97,7 +87,7 @@ impl Answer {
                 } else {
                     String::from_utf8_lossy(body).lines().next().unwrap_or_default().to_owned()
                 };
-                let why = Trouble::of_status(status, &shown(&said), endpoint);
+                let why = Trouble::of_status(status, &shown(&said), target);
                 match status {
                     429 | 502 | 503 | 504 => Self::Later { why, after: retry_after(headers, now) },
                     _ => Self::Refused(why),
@@ -119,10 +109,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 fn not_otlp(why: &str) -> Trouble {
-    Trouble::new(
-        format!("answers with success and not as OTLP does: {why}"),
-        "correct the endpoint: something else answers there",
-    )
+    Trouble::stranger("OTLP", why)
 }
 
 #[cfg(test)]
@@ -130,13 +117,23 @@ mod tests {
     use http::HeaderValue;
     use tonic_types::ErrorDetails;
 
-    use super::*;
+    use super::{
+        super::{Settings, target},
+        *,
+    };
+    use crate::setting::Node as _;
+
+    fn collector() -> Target {
+        let mut settings = Settings::default();
+        settings.assign("endpoint", "http://c:4318").unwrap();
+        target(&settings).unwrap()
+    }
 
     fn http(status: u16, headers: &[(header::HeaderName, &'static str)], body: &[u8]) -> Answer {
         let headers =
             headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
         let now = httpdate::parse_http_date("Sat, 21 Nov 2026 12:00:00 GMT").unwrap();
-        Answer::of_http(status, &headers, body, &"http://c:4318".parse().unwrap(), now)
+        Answer::of_http(status, &headers, body, &collector(), now)
     }
 
     fn seconds(seconds: u64) -> Option<Duration> {
@@ -171,7 +168,7 @@ mod tests {
             (401, "does not let the agent in", "headers"),
             (403, "does not let the agent in", "headers"),
             (404, "nothing at /v1/logs", "path"),
-            (405, "takes no OTLP at /v1/logs", "path"),
+            (405, "takes no logs by OTLP at /v1/logs", "path"),
             (413, "too large", "1 MiB"),
         ] {
             match http(status, &[], b"") {
@@ -214,13 +211,13 @@ mod tests {
                     | Code::Unavailable
                     | Code::DataLoss
             );
-            let answer = Answer::of_grpc(&Status::new(code, "x"));
+            let answer = Answer::of_grpc(&Status::new(code, "x"), &collector());
             assert_eq!(matches!(answer, Answer::Later { after: None, .. }), again, "{code:?}: {answer:?}");
             assert_eq!(matches!(answer, Answer::Refused(_)), !again, "{code:?}");
         }
         for code in [Code::ResourceExhausted, Code::Unavailable] {
             let details = ErrorDetails::with_retry_info(seconds(7));
-            let answer = Answer::of_grpc(&Status::with_error_details(code, "x", details));
+            let answer = Answer::of_grpc(&Status::with_error_details(code, "x", details), &collector());
             assert!(
                 matches!(&answer, Answer::Later { after, .. } if *after == seconds(7)),
                 "{code:?}: {answer:?}"

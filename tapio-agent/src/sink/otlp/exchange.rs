@@ -1,47 +1,71 @@
 //! One request and its answer, by either protocol.
 
-use std::{error::Error, io::Write as _, time::SystemTime};
+use std::{io::Write as _, time::SystemTime};
 
 use flate2::write::GzEncoder;
-use http::{HeaderMap, Request, Response, Uri, header, uri::Scheme};
+use http::{HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
     body::{Bytes, Incoming},
-    client::conn::{http1, http2},
+    client::conn::http1,
 };
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsServiceRequest, logs_service_client::LogsServiceClient,
 };
 use prost::Message as _;
 use tonic::{codec::CompressionEncoding, metadata::MetadataMap};
-use tower::service_fn;
 
 use super::{
-    Compression, Settings, Trouble,
+    super::connection::{AGENT, Cause, Failed, Grpc, Link, Target},
+    Compression, Protocol, Settings, Trouble,
     answer::Answer,
-    connection::{Cause, Connection, Sender, Target},
 };
 
 /// The most that is read of an answer.
 const ANSWER_BYTES: usize = 64 << 10;
 const PROTOBUF: &str = "application/x-protobuf";
-const AGENT: &str = concat!("tapio/", env!("CARGO_PKG_VERSION"));
+
+/// One connection; dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: Sender,
+    pub(super) link: Link,
+}
 
 /// The connection broke before there was an answer.
 #[derive(Debug)]
 pub(super) struct Broken(pub(super) Cause);
 
-/// Why gRPC has no answer.
-#[derive(Debug, thiserror::Error)]
-enum Unanswered {
-    /// There is one, of a proxy or of something else that speaks HTTP/2.
-    #[error("no answer of gRPC")]
-    Other(Box<http::response::Parts>),
-    #[error(transparent)]
-    Broken(#[from] hyper::Error),
+/// What takes requests.
+#[derive(Debug)]
+enum Sender {
+    Grpc(Grpc),
+    Http(http1::SendRequest<Full<Bytes>>),
 }
 
 impl Connection {
+    /// Connects, by the protocol that is set.
+    pub(super) async fn open(target: &Target, settings: &Settings) -> Result<Self, Trouble> {
+        Ok(match settings.protocol {
+            Protocol::Grpc => {
+                let (sender, link) = target.grpc().await?;
+                Self { sender: Sender::Grpc(sender), link }
+            }
+            Protocol::HttpProtobuf => {
+                let (sender, link) = target.http1().await?;
+                Self { sender: Sender::Http(sender), link }
+            }
+        })
+    }
+
+    /// Whether it surely takes nothing more.
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Grpc(sender) => sender.is_closed(),
+            Sender::Http(sender) => sender.is_closed(),
+        }
+    }
+
     /// Sends a request and reads the answer. Cancelled, it leaves the connection unusable.
     pub(super) async fn exchange(
         &mut self,
@@ -58,50 +82,27 @@ impl Connection {
 }
 
 async fn grpc(
-    sender: http2::SendRequest<tonic::body::Body>,
+    sender: Grpc,
     target: &Target,
     settings: &Settings,
     headers: &HeaderMap,
     request: ExportLogsServiceRequest,
 ) -> Result<Answer, Broken> {
-    let service = service_fn(move |request: Request<tonic::body::Body>| {
-        let mut sender = sender.clone();
-        async move {
-            let response = sender.send_request(request).await?;
-            let form = response.headers().get(header::CONTENT_TYPE);
-            let is_grpc = form.is_some_and(|form| form.as_bytes().starts_with(b"application/grpc"));
-            if response.status() == 200 && is_grpc {
-                Ok(response)
-            } else {
-                Err(Unanswered::Other(Box::new(response.into_parts().0)))
-            }
-        }
-    });
-    let scheme = if target.tls { Scheme::HTTPS } else { Scheme::HTTP };
-    let origin =
-        Uri::builder().scheme(scheme).authority(target.endpoint.authority()).path_and_query("/").build();
-    let origin = origin.map_err(|error| Broken(error.into()))?;
-    let mut client = LogsServiceClient::with_origin(service, origin);
+    let origin = sender.origin.clone();
+    let mut client = LogsServiceClient::with_origin(sender, origin);
     if settings.compression == Compression::Gzip {
         // Go's servers answer as they were asked.
         client =
             client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
     }
     let mut request = tonic::Request::new(request);
-    let mut all = HeaderMap::from_iter([(header::USER_AGENT, header::HeaderValue::from_static(AGENT))]);
-    all.extend(headers.clone());
-    *request.metadata_mut() = MetadataMap::from_headers(all);
+    *request.metadata_mut() = MetadataMap::from_headers(headers.clone());
     request.set_timeout(settings.timeout.get());
-    match client.export(request).await {
+    match client.export(request).await.map_err(Failed::from) {
         Ok(response) => Ok(Answer::of_response(response.into_inner())),
-        // What the receiver says has no cause on this side.
-        Err(status) if status.source().is_none() => Ok(Answer::of_grpc(&status)),
-        Err(status) => match status.source().and_then(|cause| cause.downcast_ref()) {
-            Some(Unanswered::Other(head)) => {
-                Ok(Answer::of_no_grpc(head, &target.endpoint, SystemTime::now()))
-            }
-            _ => Err(Broken(status.into())),
-        },
+        Err(Failed::Said(status)) => Ok(Answer::of_grpc(&status, target)),
+        Err(Failed::Other(head)) => Ok(Answer::of_no_grpc(&head, target, SystemTime::now())),
+        Err(Failed::Broken(cause)) => Err(Broken(cause)),
     }
 }
 
@@ -112,8 +113,8 @@ async fn http(
     headers: &HeaderMap,
     request: &ExportLogsServiceRequest,
 ) -> Result<Answer, Broken> {
-    let mut all = Request::post(target.endpoint.path())
-        .header(header::HOST, target.endpoint.authority())
+    let mut all = Request::post(&target.path)
+        .header(header::HOST, &target.authority)
         .header(header::CONTENT_TYPE, PROTOBUF)
         .header(header::USER_AGENT, AGENT);
     let mut body = request.encode_to_vec();
@@ -124,13 +125,12 @@ async fn http(
     let mut post = all.body(Full::new(Bytes::from(body))).map_err(|error| Broken(error.into()))?;
     post.headers_mut().extend(headers.clone());
     let (answer, body) = read(sender, post).await?;
-    let endpoint = &target.endpoint;
     // Servers with TLS that recognise HTTP say so with this, and not as OTLP does.
     let is_otlp = answer.headers.get(header::CONTENT_TYPE).is_some_and(|form| form == PROTOBUF);
-    if answer.status == 400 && !is_otlp && !target.tls && target.speaks_tls().await {
-        return Ok(Answer::Later { why: Trouble::plain_to_tls(endpoint), after: None });
+    if answer.status == 400 && !is_otlp && target.tls.is_none() && target.speaks_tls().await {
+        return Ok(Answer::Later { why: Trouble::plain_to_tls(target), after: None });
     }
-    Ok(Answer::of_http(answer.status.as_u16(), &answer.headers, &body, endpoint, SystemTime::now()))
+    Ok(Answer::of_http(answer.status.as_u16(), &answer.headers, &body, target, SystemTime::now()))
 }
 
 async fn read(

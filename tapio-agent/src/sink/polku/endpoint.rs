@@ -3,37 +3,136 @@
 use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
 };
 
-/// Host and port, with brackets around an IPv6 address.
+use serde::de::Deserializer;
+
+use crate::setting::{List, Trail, Value, Wrong, list};
+
+/// Host and port, with brackets around an IPv6 address, and whether TLS is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
+    /// `None` where it does not say.
+    tls: Option<bool>,
     host: String,
     port: u16,
 }
 
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+/// Some of them, in the order in which they are tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints(Vec<Endpoint>);
+
+impl Endpoint {
+    /// Whether it asks for TLS, or for none; `None` where it does not say.
+    #[must_use]
+    pub const fn is_tls(&self) -> Option<bool> {
+        self.tls
+    }
+
+    /// The host, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Host and port.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
     }
 }
 
-/// Parses `host:port`, `[v6]:port` or either with `http://` before it.
-///
-/// # Errors
-/// Says what is wrong and what would be right.
-pub fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
+impl Endpoints {
+    /// All of them; none where the sink is off.
+    #[must_use]
+    pub fn all(&self) -> &[Endpoint] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.tls {
+            None => "",
+            Some(false) => "http://",
+            Some(true) => "https://",
+        };
+        write!(f, "{scheme}{}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Display for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [] => f.write_str(Self::WORD),
+            all => f.write_str(&all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
+        }
+    }
+}
+
+impl Value for Endpoints {
+    fn expected() -> String {
+        "HOST:PORT or https://HOST:PORT, such as polku.observability.svc:50051, 10.0.0.7:50051 or [fd00::7]:50051, \
+         or a list of some, or off"
+            .to_owned()
+    }
+
+    fn read<'de, D: Deserializer<'de>>(from: D, at: &Trail) -> Result<Self, D::Error> {
+        list::read(from, at)
+    }
+}
+
+impl List for Endpoints {
+    const WORD: &'static str = "off";
+    const ITEM: &'static str = "endpoint";
+
+    fn add(&mut self, text: &str) -> Result<(), Wrong> {
+        let endpoint = text.parse()?;
+        if self.0.contains(&endpoint) {
+            return Err(list::twice("endpoint", endpoint));
+        }
+        self.0.push(endpoint);
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromStr for Endpoints {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        list::parse(text)
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        parse(text).map_err(Wrong)
+    }
+}
+
+/// Parses `host:port`, `[v6]:port` or either with `http://` or `https://` before it. Says what is wrong and what would be
+/// right.
+fn parse(text: &str) -> Result<Endpoint, String> {
     let wrong = |why: &str| format!("{text:?} {why}: write host:port, as in gateway.example:50051");
-    if text.starts_with("https://") {
-        return Err(format!(
-            "{text:?} asks for TLS, which is not supported for gateways yet: write http://host:port and let a \
-             proxy on this node do TLS"
-        ));
-    }
-    let rest = text.strip_prefix("http://").unwrap_or(text);
-    if rest.contains("://") {
-        return Err(wrong("has a scheme that is not http"));
-    }
+    let (tls, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (Some(false), rest),
+        Some(("https", rest)) => (Some(true), rest),
+        Some(_) => return Err(wrong("has a scheme that is neither http nor https")),
+        None => (None, text),
+    };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.is_empty() {
         return Err(wrong("is empty"));
@@ -65,7 +164,7 @@ pub fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
     match port.parse::<u16>() {
         // `parse` would take a sign.
         Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => {
-            Ok(Endpoint { host: host.to_owned(), port: number })
+            Ok(Endpoint { tls, host: host.to_owned(), port: number })
         }
         _ => Err(wrong("has no port between 1 and 65535")),
     }
@@ -95,13 +194,14 @@ mod tests {
     fn what_is_right() {
         for (text, shown) in [
             ("localhost:50051", "localhost:50051"),
-            ("http://polku.polku-system.svc:50051", "polku.polku-system.svc:50051"),
-            ("http://10.0.0.1:1/", "10.0.0.1:1"),
+            ("http://polku.polku-system.svc:50051", "http://polku.polku-system.svc:50051"),
+            ("http://10.0.0.1:1/", "http://10.0.0.1:1"),
+            ("https://polku.example:443", "https://polku.example:443"),
             ("[::1]:50051", "[::1]:50051"),
-            ("http://[fd00::7]:65535", "[fd00::7]:65535"),
+            ("http://[fd00::7]:65535", "http://[fd00::7]:65535"),
             ("a_b.example.:80", "a_b.example.:80"),
         ] {
-            assert_eq!(parse_endpoint(text).unwrap().to_string(), shown);
+            assert_eq!(parse(text).unwrap().to_string(), shown);
         }
     }
 
@@ -128,11 +228,27 @@ mod tests {
             ("[host]:50051", "no IPv6 address"),
             ("host:50051/path", "has a path"),
             ("grpc://host:50051", "scheme"),
-            ("https://host:50051", "TLS"),
+            ("https://host", "has no port"),
         ] {
-            let error = parse_endpoint(text).unwrap_err();
+            let error = parse(text).unwrap_err();
             assert!(error.contains(why), "{text:?}: {error}");
             assert!(error.contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn several_in_their_order() {
+        let endpoints: Endpoints = "b:1, https://[::1]:2,a:1".parse().unwrap();
+        assert_eq!(endpoints.to_string(), "b:1,https://[::1]:2,a:1");
+        assert_eq!(endpoints.all()[1].host(), "::1");
+        assert_eq!("off".parse(), Ok(Endpoints::default()));
+        for (text, why) in [
+            ("a:1,a:1", "endpoint `a:1` is named twice"),
+            ("a:1,", "\"\" is empty"),
+            ("a:1,off", "\"off\" has no port"),
+        ] {
+            let Wrong(error) = text.parse::<Endpoints>().unwrap_err();
+            assert!(error.contains(why), "{text:?}: {error}");
         }
     }
 }

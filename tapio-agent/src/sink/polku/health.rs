@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tonic::{Code, transport};
+use tonic::Code;
 
 use super::{
-    super::causes,
-    Endpoint,
+    super::connection::{Target, Trouble},
+    Endpoint, Settings, Timings, gateways,
     proto::v1::{HealthRequest, HealthResponse, gateway_client::GatewayClient},
 };
 
@@ -22,24 +22,23 @@ pub enum Health {
     Unsaid,
 }
 
-/// Connects to a gateway and asks how it is.
+/// Connects to one of the gateways, as the sink would, and asks how it is.
 ///
 /// # Errors
-/// It cannot be reached within the time, or speaks no gRPC.
-pub async fn health(endpoint: &Endpoint, within: Duration) -> Result<Health, String> {
-    let asked = async {
-        let channel = transport::Endpoint::from_shared(format!("http://{endpoint}"))
-            .map_err(|error| causes(&error))?
-            .connect()
-            .await
-            .map_err(|error| causes(&error))?;
-        match GatewayClient::new(channel).health(HealthRequest {}).await {
-            Ok(response) => Ok(of(&response.into_inner())),
-            Err(status) if status.code() == Code::Unimplemented => Ok(Health::Unsaid),
-            Err(status) => Err(causes(&status)),
-        }
-    };
-    timeout(within, asked).await.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
+/// It cannot be reached within the time, or would not let the sink in.
+pub async fn health(settings: &Settings, endpoint: &Endpoint, within: Duration) -> Result<Health, Trouble> {
+    let target = gateways::target(settings, endpoint, Timings { connect: within, ..Timings::default() });
+    timeout(within, ask(&target)).await.unwrap_or_else(|_| Err(Trouble::no_answer(within)))
+}
+
+async fn ask(target: &Target) -> Result<Health, Trouble> {
+    let (grpc, link) = target.grpc().await?;
+    let origin = grpc.origin.clone();
+    match GatewayClient::with_origin(grpc, origin).health(HealthRequest {}).await {
+        Ok(response) => Ok(of(&response.into_inner())),
+        Err(status) if status.code() == Code::Unimplemented => Ok(Health::Unsaid),
+        Err(status) => Err(target.explain(link, status).await),
+    }
 }
 
 fn of(response: &HealthResponse) -> Health {

@@ -1,0 +1,28 @@
+//! What the sinks call things: the remedies of one trouble name the settings of the sink that has it.
+
+/// The names that a sink's settings have, and what helps it.
+#[derive(Debug)]
+pub(in crate::sink) struct Words {
+    /// What it sends, as in "takes no logs by OTLP".
+    pub(in crate::sink) what: &'static str,
+    /// How the endpoint is given.
+    pub(in crate::sink) endpoint: &'static str,
+    /// How the certificates of authorities are given.
+    pub(in crate::sink) authorities: &'static str,
+    /// The key of the file with these.
+    pub(in crate::sink) ca: &'static str,
+    /// The key of the file with the agent's own certificate.
+    pub(in crate::sink) certificate: &'static str,
+    /// The key of the file with the key of that certificate.
+    pub(in crate::sink) key: &'static str,
+    /// What helps where the other side speaks HTTP/1 only.
+    pub(in crate::sink) http1_only: &'static str,
+    /// What helps where it speaks HTTP/2 only.
+    pub(in crate::sink) http2_only: &'static str,
+    /// What helps where it does not let the agent in.
+    pub(in crate::sink) no_access: &'static str,
+    /// What helps where nothing is at the path.
+    pub(in crate::sink) no_path: &'static str,
+    /// What helps where it knows no such service.
+    pub(in crate::sink) no_service: &'static str,
+}

@@ -1,0 +1,140 @@
+//! The gateways, and which of them is used.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    super::connection::{Files, Target, Trouble, Words},
+    Endpoint, NAME, Settings, Timings,
+    stream::{Lost, Stream},
+};
+
+const WORDS: Words = Words {
+    what: "events for POLKU",
+    endpoint: "--polku=HOST:PORT, key `polku.endpoint`",
+    authorities: "--polku-ca=FILE, key `polku.ca`",
+    ca: "polku.ca",
+    certificate: "polku.cert",
+    key: "polku.key",
+    http1_only: "take the gateway's port of gRPC (usually 50051), or let the proxy pass HTTP/2",
+    http2_only: "take the gateway's port of gRPC (usually 50051)",
+    no_access: "give a certificate that it lets in (keys `polku.cert` and `polku.key`), or let this node in there",
+    no_path: "correct the endpoint (key `polku.endpoint`), or let the proxy pass on /polku.v1.Gateway",
+    no_service: "correct the endpoint (key `polku.endpoint`): it is no gateway of POLKU",
+};
+
+/// All of them, in the order in which they are tried.
+#[derive(Debug)]
+pub(super) struct Gateways {
+    all: Vec<Gateway>,
+    /// The one to begin with: the first, unless the last one that took a stream gave nothing on it.
+    next: usize,
+    look: Duration,
+}
+
+#[derive(Debug)]
+struct Gateway {
+    target: Arc<Target>,
+    /// Its trouble that was told, until it takes a stream.
+    said: Option<Trouble>,
+}
+
+impl Gateways {
+    /// `None` where no endpoint is set.
+    pub(super) fn new(settings: &Settings, timings: Timings) -> Option<Self> {
+        let targets = settings.endpoint.all().iter().map(|endpoint| target(settings, endpoint, timings));
+        let all: Vec<_> = targets.map(|target| Gateway { target: Arc::new(target), said: None }).collect();
+        (!all.is_empty()).then_some(Self { all, next: 0, look: timings.look })
+    }
+
+    /// Whether the files that TLS needs can be used now.
+    pub(super) fn check(&self) -> Result<(), Trouble> {
+        self.all.iter().try_for_each(|gateway| gateway.target.check())
+    }
+
+    /// Opens a stream to the first that takes one, or says of each why not.
+    pub(super) async fn open(&mut self) -> Result<Stream, String> {
+        let mut troubles = Vec::new();
+        for at in (self.next..self.all.len()).chain(0..self.next) {
+            let Some(gateway) = self.all.get_mut(at) else { continue };
+            match Stream::open(&gateway.target, self.look).await {
+                Ok(stream) => {
+                    gateway.said = None;
+                    for (at, why) in troubles {
+                        self.tell(at, why, "gateway passed over");
+                    }
+                    return Ok(stream);
+                }
+                Err(why) => troubles.push((at, why)),
+            }
+        }
+        self.next = 0;
+        Err(self.all_away(troubles))
+    }
+
+    /// A stream to the same gateway in place of one that was opened with other files; nothing where that fails, which is
+    /// told.
+    pub(super) async fn renewed(&mut self, stream: &Stream) -> Option<Stream> {
+        match Stream::open(&stream.target, self.look).await {
+            Ok(renewed) => {
+                tracing::info!(
+                    sink = NAME,
+                    endpoint = stream.target.endpoint,
+                    "connected anew with changed files"
+                );
+                Some(renewed)
+            }
+            Err(why) => {
+                let what = "files for TLS changed and do not work; the old connection stays";
+                self.tell(self.at(stream), why, what);
+                None
+            }
+        }
+    }
+
+    /// Why a stream was lost. Where it gave nothing, another gateway has its turn first.
+    pub(super) async fn lost(&mut self, stream: Stream, lost: Lost) -> String {
+        self.next = if stream.is_proven() { 0 } else { (self.at(&stream) + 1) % self.all.len() };
+        let endpoint = stream.target.endpoint.clone();
+        format!("{endpoint} {}", stream.explain(lost).await)
+    }
+
+    fn at(&self, stream: &Stream) -> usize {
+        self.all.iter().position(|gateway| Arc::ptr_eq(&gateway.target, &stream.target)).unwrap_or_default()
+    }
+
+    /// Says it, but not twice in a row.
+    fn tell(&mut self, at: usize, why: Trouble, what: &str) {
+        let Some(gateway) = self.all.get_mut(at) else { return };
+        if gateway.said.as_ref() != Some(&why) {
+            tracing::warn!(sink = NAME, endpoint = gateway.target.endpoint, %why, "{what}");
+            gateway.said = Some(why);
+        }
+    }
+
+    /// The sink's state tells it.
+    fn all_away(&mut self, troubles: Vec<(usize, Trouble)>) -> String {
+        let mut said = Vec::new();
+        for (at, why) in troubles {
+            let Some(gateway) = self.all.get_mut(at) else { continue };
+            said.push(format!("{} {why}", gateway.target.endpoint));
+            gateway.said.get_or_insert(why);
+        }
+        said.join(" | ")
+    }
+}
+
+/// Where a gateway is, and how it is spoken to.
+pub(super) fn target(settings: &Settings, endpoint: &Endpoint, timings: Timings) -> Target {
+    let own = settings.cert.file().zip(settings.key.file());
+    Target {
+        endpoint: endpoint.to_string(),
+        host: endpoint.host().to_owned(),
+        port: endpoint.port(),
+        authority: endpoint.authority(),
+        path: "/polku.v1.Gateway".to_owned(),
+        tls: settings.is_tls(endpoint).then(|| Files { authorities: settings.ca.file(), own }),
+        within: timings.connect,
+        keep_alive: Some(timings.keep_alive),
+        words: &WORDS,
+    }
+}

@@ -1,0 +1,220 @@
+//! One stream to a gateway: batches there, Acks back.
+
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+use ulid::Ulid;
+
+use super::{
+    super::connection::{Grpc, Link, Stamps, Target, Trouble},
+    Flight, Verdict, WINDOW,
+    proto::v1::{Ack, IngestBatch, gateway_client::GatewayClient},
+};
+
+/// How long a new stream may take to be refused. A gateway may hold back its headers until it has something to
+/// acknowledge.
+const REFUSAL: Duration = Duration::from_secs(1);
+/// A stream that lasts so long was one, also without an Ack.
+const STEADY: Duration = Duration::from_secs(30);
+
+/// One stream. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) target: Arc<Target>,
+    link: Link,
+    batches: mpsc::Sender<IngestBatch>,
+    acks: mpsc::Receiver<Result<Ack, Status>>,
+    reader: JoinSet<()>,
+    /// An error of one event is logged loudly once, not for each.
+    refused_before: bool,
+    opened: Instant,
+    acknowledged: bool,
+    /// Of the files that TLS was set up with.
+    stamps: Stamps,
+    /// When, and how often, these are compared with those of now.
+    look_at: Instant,
+    look: Duration,
+}
+
+/// How a stream ended.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// As it should, but not now.
+    Ended,
+    /// With this status, or because the connection broke.
+    Status(Status),
+    /// No Ack came within the time.
+    Silent(Duration),
+}
+
+impl Lost {
+    /// The batch itself is the reason, and would be again.
+    pub(super) fn is_poison(&self) -> bool {
+        let Self::Status(status) = self else { return false };
+        matches!(status.code(), Code::InvalidArgument | Code::OutOfRange)
+    }
+}
+
+impl Stream {
+    /// Connects and starts the stream, whose answer is awaited in a task of its own. The files of TLS are compared every
+    /// `look`.
+    pub(super) async fn open(target: &Arc<Target>, look: Duration) -> Result<Self, Trouble> {
+        let stamps = target.stamps();
+        let (grpc, link) = target.grpc().await?;
+        let (batches, outgoing) = mpsc::channel(WINDOW);
+        let (incoming, acks) = mpsc::channel(WINDOW);
+        let (answer, answered) = oneshot::channel();
+        let mut reader = JoinSet::new();
+        reader.spawn(read(grpc, outgoing, answer, incoming));
+        let opened = Instant::now();
+        let stream = Self {
+            target: Arc::clone(target),
+            link,
+            batches,
+            acks,
+            reader,
+            refused_before: false,
+            opened,
+            acknowledged: false,
+            stamps,
+            look_at: opened + look,
+            look,
+        };
+        match timeout(REFUSAL, answered).await {
+            Ok(Ok(Err(status))) => Err(stream.explain(Lost::Status(status)).await),
+            Ok(_) | Err(_) => Ok(stream),
+        }
+    }
+
+    /// Sends a batch; gives up after that time. A stream that is at its end says why where Acks are read.
+    pub(super) async fn send(&self, batch: IngestBatch, within: Duration) {
+        let _ = timeout(within, self.batches.send(batch)).await;
+    }
+
+    /// The next Ack.
+    pub(super) async fn ack(&mut self) -> Result<Ack, Lost> {
+        match self.acks.recv().await {
+            Some(Ok(ack)) => Ok(ack),
+            Some(Err(status)) => Err(Lost::Status(status)),
+            None => Err(Lost::Ended),
+        }
+    }
+
+    /// Ends when the stream does, or with nothing when it is time to look at the files of TLS.
+    pub(super) async fn lost(&mut self) -> Option<Lost> {
+        let due = self.look_at;
+        let lost = async {
+            loop {
+                // An Ack that nothing waits for is of no use.
+                if let Err(lost) = self.ack().await {
+                    return lost;
+                }
+            }
+        };
+        timeout_at(due, lost).await.ok()
+    }
+
+    /// Why it ended.
+    pub(super) async fn explain(self, lost: Lost) -> Trouble {
+        match lost {
+            Lost::Ended => Trouble::bare("ended the stream"),
+            Lost::Silent(within) => Trouble::bare(format!("gave no Ack within {within:?}")),
+            Lost::Status(status) => self.target.explain(self.link, status).await,
+        }
+    }
+
+    /// Whether the gateway did more than take it.
+    pub(super) fn is_proven(&self) -> bool {
+        self.acknowledged || self.opened.elapsed() >= STEADY
+    }
+
+    /// Whether it is time to look at the files of TLS, and they are others than they were.
+    pub(super) fn is_outdated(&mut self) -> bool {
+        let now = Instant::now();
+        if now < self.look_at {
+            return false;
+        }
+        self.look_at = now + self.look;
+        self.stamps != self.target.stamps()
+    }
+
+    /// Ends it so that the gateway sees its end rather than a cut; not worth more than a moment.
+    pub(super) async fn close(self) {
+        let Self { batches, acks, mut reader, link, .. } = self;
+        drop((batches, acks));
+        let _ = timeout_at(Instant::now() + Duration::from_millis(250), reader.join_next()).await;
+        drop(link);
+    }
+
+    /// Notes what an Ack says, and whether it answers one of these batches: the one that its ids are of, or the
+    /// oldest if it has none. One with other ids is a repeat, which must not pass for the answer to what follows.
+    pub(super) fn settle(&mut self, ack: &Ack, flights: &mut VecDeque<Flight>) -> bool {
+        let taken = ack.event_ids.iter().map(|id| (id, Verdict::Taken));
+        let refused = ack.errors.iter().map(|error| (&error.event_id, Verdict::Refused));
+        let mut matched = false;
+        for (id, verdict) in taken.chain(refused) {
+            let Ok(id) = Ulid::from_string(id) else { continue };
+            let found = flights.iter_mut().find_map(|flight| {
+                let position = *flight.positions.get(&id)?;
+                Some((flight, position))
+            });
+            if let Some((flight, position)) = found {
+                flight.verdicts[position] = verdict;
+                flight.answered = true;
+                matched = true;
+            }
+        }
+        if ack.event_ids.is_empty()
+            && ack.errors.is_empty()
+            && let Some(oldest) = flights.front_mut()
+        {
+            oldest.answered = true;
+            matched = true;
+        }
+        for error in &ack.errors {
+            let (id, code, message) = (&error.event_id, &error.code, &error.message);
+            if mem::replace(&mut self.refused_before, true) {
+                tracing::debug!(id, code, message, "gateway refused an event");
+            } else {
+                tracing::warn!(id, code, message, "gateway refused an event; more are logged at debug level");
+            }
+        }
+        self.acknowledged |= matched;
+        matched
+    }
+}
+
+/// Reads Acks until there are no more or nobody wants them; says first whether the gateway took the stream.
+async fn read(
+    grpc: Grpc,
+    outgoing: mpsc::Receiver<IngestBatch>,
+    answer: oneshot::Sender<Result<(), Status>>,
+    incoming: mpsc::Sender<Result<Ack, Status>>,
+) {
+    let origin = grpc.origin.clone();
+    let mut client = GatewayClient::with_origin(grpc, origin);
+    let mut stream = match client.stream_events(ReceiverStream::new(outgoing)).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => {
+            // Where that is not waited for any more, Acks are.
+            if let Err(late) = answer.send(Err(status)) {
+                let _ = incoming.send(late.map(|()| Ack::default())).await;
+            }
+            return;
+        }
+    };
+    let _ = answer.send(Ok(()));
+    while let Some(next) = stream.message().await.transpose() {
+        // Nobody who listens is nobody to tell.
+        let is_last = next.is_err();
+        if incoming.send(next).await.is_err() || is_last {
+            return;
+        }
+    }
+}
