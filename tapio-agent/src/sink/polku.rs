@@ -42,6 +42,7 @@ use proto::v1::{Ack, EventPayload, IngestBatch, ingest_batch::Payload};
 use stream::{Lost, Stream};
 
 pub use endpoint::{Endpoint, Endpoints};
+pub use event::event;
 pub use health::{Health, health};
 pub use settings::Settings;
 
@@ -122,7 +123,7 @@ impl Polku {
         let mut events = Vec::new();
         let mut bytes = 0;
         for occurrence in occurrences {
-            let event = event::event(occurrence);
+            let event = event(occurrence);
             let size = event.encoded_len();
             if size > BATCH_BYTES {
                 tracing::warn!(id = %occurrence.id, kind = occurrence.kind, size, "occurrence too large to send");

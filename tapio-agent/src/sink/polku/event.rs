@@ -6,7 +6,8 @@ use super::proto::event::v1::{Event, NetworkEventData, Outcome, Severity, event:
 use crate::occurrence::{self, Occurrence, SOURCE};
 
 /// Makes the event.
-pub(super) fn event(occurrence: &Occurrence) -> Event {
+#[must_use]
+pub fn event(occurrence: &Occurrence) -> Event {
     let mut payload = Vec::new();
     occurrence.write_json(&mut payload);
     let severity = match occurrence.severity {

@@ -1,0 +1,105 @@
+//! How long an occurrence takes from the kernel's time of what happened to a POLKU gateway, on a host that does nothing
+//! else and on one whose CPUs are all busy. Refused connects, each of which is told; a batch waits for 100 ms.
+
+#[path = "support/receiver.rs"]
+#[allow(dead_code, reason = "each benchmark uses a part")]
+mod receiver;
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use receiver::{Receiver, Taken};
+
+const CONNECTS: u32 = 1_000;
+/// 100 a second.
+const BETWEEN: Duration = Duration::from_millis(10);
+/// What the last ones may take.
+const LAST: Duration = Duration::from_secs(5);
+/// Tells a process that it is to be busy.
+const BUSY: &str = "busy";
+
+fn main() -> anyhow::Result<()> {
+    if receiver::was_receiver()? {
+        return Ok(());
+    }
+    if env::args().any(|argument| argument == BUSY) {
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+    let mut receiver = Receiver::start(Duration::ZERO)?;
+    let idle = delays(&mut receiver)?;
+    let spin = || Ok(Process(Command::new(env::current_exe()?).arg(BUSY).spawn()?));
+    let cpus = thread::available_parallelism()?.get();
+    let busy = (0..cpus).map(|_| spin()).collect::<anyhow::Result<Vec<_>>>()?;
+    let loaded = delays(&mut receiver)?;
+    drop(busy);
+    println!("delay_idle_p50 {:.1} ms", idle.p50_ms);
+    println!("delay_idle_p99 {:.1} ms", idle.p99_ms);
+    println!("delay_loaded_p50 {:.1} ms", loaded.p50_ms);
+    println!("delay_loaded_p99 {:.1} ms", loaded.p99_ms);
+    println!("delay_loaded_p50_ratio {:.2} x", loaded.p50_ms / idle.p50_ms);
+    println!("delay_loaded_p99_ratio {:.2} x", loaded.p99_ms / idle.p99_ms);
+    Ok(())
+}
+
+/// Of all connects of a window, to a new agent.
+fn delays(receiver: &mut Receiver) -> anyhow::Result<Taken> {
+    let state = tempfile::tempdir()?;
+    let agent = Command::new(env!("CARGO_BIN_EXE_tapio"))
+        .args(["--observer=network", "--output=none", "--listen=off", "--kubernetes=off"])
+        .arg(format!("--polku={}", receiver.address))
+        .arg(format!("--state-dir={}", state.path().display()))
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut agent = Process(agent);
+    let mut log = BufReader::new(agent.0.stderr.take().context("no pipe")?).lines();
+    // Ready, and connected to the gateway, in either order.
+    let started = ["ready", "sink delivers"].len();
+    let seen = log.by_ref().map_while(Result::ok);
+    let seen = seen.filter(|line| line.contains(" ready") || line.contains("sink delivers")).take(started);
+    ensure!(seen.count() == started, "the agent did not start");
+    thread::spawn(move || log.for_each(drop));
+    // What happened before is not of this window.
+    receiver.taken()?;
+    refused_connects()?;
+    thread::sleep(LAST);
+    let taken = receiver.taken()?;
+    // The host may have refused connects of its own.
+    ensure!(taken.count >= u64::from(CONNECTS), "{} of {CONNECTS} came", taken.count);
+    Ok(taken)
+}
+
+/// Each to an address of its own, and by commands that are others after 16: the agent would fold the rest into a few.
+fn refused_connects() -> anyhow::Result<()> {
+    let closed = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
+    let mut due = Instant::now();
+    for nth in 0..CONNECTS {
+        if nth % 16 == 0 {
+            rustix::thread::set_name(&std::ffi::CString::new(format!("delay-{nth}"))?)?;
+        }
+        let address = Ipv4Addr::from(0x7f01_0000 + nth);
+        let refused = TcpStream::connect(SocketAddr::from((address, closed)));
+        ensure!(refused.is_err(), "{address}:{closed} is taken");
+        due += BETWEEN;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
+/// Ends with this.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
