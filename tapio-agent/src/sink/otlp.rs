@@ -18,7 +18,9 @@ mod settings;
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
+use hyper::body::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message as _;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
@@ -104,13 +106,15 @@ impl Otlp {
     /// that it is used: then once more.
     async fn exchange(&mut self, request: &ExportLogsServiceRequest) -> Result<Answer, Trouble> {
         let mut kept = self.connection.take().filter(|kept| !kept.is_closed());
+        let encoded = Bytes::from(request.encode_to_vec());
         loop {
             let is_kept = kept.is_some();
             let mut connection = match kept.take() {
                 Some(kept) => kept,
                 None => Connection::open(&self.target, &self.settings).await?,
             };
-            let sent = connection.exchange(&self.target, &self.settings, &self.headers, request).await;
+            let (target, settings, headers) = (&self.target, &self.settings, &self.headers);
+            let sent = connection.exchange(target, settings, headers, encoded.clone()).await;
             match sent {
                 Ok(answer) => {
                     self.connection = Some(connection);

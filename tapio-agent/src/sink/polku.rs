@@ -119,8 +119,10 @@ impl Polku {
 
     /// The next batch for the wire, and what it has of `occurrences`: always at least one.
     fn pack(&self, occurrences: &[Arc<Occurrence>]) -> (IngestBatch, Flight) {
-        let mut flight = Flight::default();
-        let mut events = Vec::new();
+        let most = occurrences.len().min(BATCH_EVENTS);
+        let (verdicts, positions) = (Vec::with_capacity(most), HashMap::with_capacity(most));
+        let mut flight = Flight { verdicts, positions, answered: false };
+        let mut events = Vec::with_capacity(most);
         let mut bytes = 0;
         for occurrence in occurrences {
             let event = event(occurrence);

@@ -3,17 +3,20 @@
 use std::{io::Write as _, time::SystemTime};
 
 use flate2::write::GzEncoder;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Request, Response, header, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
     body::{Bytes, Incoming},
     client::conn::http1,
 };
-use opentelemetry_proto::tonic::collector::logs::v1::{
-    ExportLogsServiceRequest, logs_service_client::LogsServiceClient,
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use prost::bytes::BufMut as _;
+use tonic::{
+    client,
+    codec::{Codec, CompressionEncoding, EncodeBuf, Encoder},
+    metadata::MetadataMap,
 };
-use prost::Message as _;
-use tonic::{codec::CompressionEncoding, metadata::MetadataMap};
+use tonic_prost::ProstCodec;
 
 use super::{
     super::connection::{AGENT, Cause, Failed, Grpc, Link, Target},
@@ -23,6 +26,7 @@ use super::{
 
 /// The most that is read of an answer.
 const ANSWER_BYTES: usize = 64 << 10;
+const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 const PROTOBUF: &str = "application/x-protobuf";
 
 /// One connection; dropping it ends it.
@@ -66,16 +70,16 @@ impl Connection {
         }
     }
 
-    /// Sends a request and reads the answer. Cancelled, it leaves the connection unusable.
+    /// Sends a request, encoded, and reads the answer. Cancelled, it leaves the connection unusable.
     pub(super) async fn exchange(
         &mut self,
         target: &Target,
         settings: &Settings,
         headers: &HeaderMap,
-        request: &ExportLogsServiceRequest,
+        request: Bytes,
     ) -> Result<Answer, Broken> {
         match &mut self.sender {
-            Sender::Grpc(sender) => grpc(sender.clone(), target, settings, headers, request.clone()).await,
+            Sender::Grpc(sender) => grpc(sender.clone(), target, settings, headers, request).await,
             Sender::Http(sender) => http(sender, target, settings, headers, request).await,
         }
     }
@@ -86,10 +90,10 @@ async fn grpc(
     target: &Target,
     settings: &Settings,
     headers: &HeaderMap,
-    request: ExportLogsServiceRequest,
+    request: Bytes,
 ) -> Result<Answer, Broken> {
     let origin = sender.origin.clone();
-    let mut client = LogsServiceClient::with_origin(sender, origin);
+    let mut client = client::Grpc::with_origin(sender, origin);
     if settings.compression == Compression::Gzip {
         // Go's servers answer as they were asked.
         client =
@@ -98,7 +102,8 @@ async fn grpc(
     let mut request = tonic::Request::new(request);
     *request.metadata_mut() = MetadataMap::from_headers(headers.clone());
     request.set_timeout(settings.timeout.get());
-    match client.export(request).await.map_err(Failed::from) {
+    let answered = client.unary(request, PathAndQuery::from_static(EXPORT), Encoded).await;
+    match answered.map_err(Failed::from) {
         Ok(response) => Ok(Answer::of_response(response.into_inner())),
         Err(Failed::Said(status)) => Ok(Answer::of_grpc(&status, target)),
         Err(Failed::Other(head)) => Ok(Answer::of_no_grpc(&head, target, SystemTime::now())),
@@ -111,18 +116,18 @@ async fn http(
     target: &Target,
     settings: &Settings,
     headers: &HeaderMap,
-    request: &ExportLogsServiceRequest,
+    request: Bytes,
 ) -> Result<Answer, Broken> {
     let mut all = Request::post(&target.path)
         .header(header::HOST, &target.authority)
         .header(header::CONTENT_TYPE, PROTOBUF)
         .header(header::USER_AGENT, AGENT);
-    let mut body = request.encode_to_vec();
+    let mut body = request;
     if settings.compression == Compression::Gzip {
-        body = gzip(&body).map_err(|error| Broken(error.into()))?;
+        body = gzip(&body).map_err(|error| Broken(error.into()))?.into();
         all = all.header(header::CONTENT_ENCODING, "gzip");
     }
-    let mut post = all.body(Full::new(Bytes::from(body))).map_err(|error| Broken(error.into()))?;
+    let mut post = all.body(Full::new(body)).map_err(|error| Broken(error.into()))?;
     post.headers_mut().extend(headers.clone());
     let (answer, body) = read(sender, post).await?;
     // Servers with TLS that recognise HTTP say so with this, and not as OTLP does.
@@ -133,7 +138,7 @@ async fn http(
     Ok(Answer::of_http(answer.status.as_u16(), &answer.headers, &body, target, SystemTime::now()))
 }
 
-async fn read(
+pub(super) async fn read(
     sender: &mut http1::SendRequest<Full<Bytes>>,
     post: Request<Full<Bytes>>,
 ) -> Result<(http::response::Parts, Bytes), Broken> {
@@ -147,6 +152,35 @@ async fn read(
         Ok(body) => Ok((head, body.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Ok((head, Bytes::from_static(b"a long answer"))),
         Err(error) => Err(Broken(error)),
+    }
+}
+
+/// A request that is encoded already: it may have to be sent twice.
+#[derive(Clone, Copy)]
+struct Encoded;
+
+impl Codec for Encoded {
+    type Encode = Bytes;
+    type Decode = ExportLogsServiceResponse;
+    type Encoder = Self;
+    type Decoder = <ProstCodec<Self::Decode, Self::Decode> as Codec>::Decoder;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<Self::Decode, Self::Decode>::default().decoder()
+    }
+}
+
+impl Encoder for Encoded {
+    type Item = Bytes;
+    type Error = tonic::Status;
+
+    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), tonic::Status> {
+        to.put(item);
+        Ok(())
     }
 }
 

@@ -5,10 +5,13 @@ use std::collections::HashMap;
 use super::proto::event::v1::{Event, NetworkEventData, Outcome, Severity, event::Data};
 use crate::occurrence::{self, Occurrence, SOURCE};
 
+/// What the JSON of most occurrences fits into.
+const PAYLOAD_BYTES: usize = 1024;
+
 /// Makes the event.
 #[must_use]
 pub fn event(occurrence: &Occurrence) -> Event {
-    let mut payload = Vec::new();
+    let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
     occurrence.write_json(&mut payload);
     let severity = match occurrence.severity {
         occurrence::Severity::Debug => Severity::Debug,
@@ -57,7 +60,9 @@ fn metadata(occurrence: &Occurrence) -> HashMap<String, String> {
         .chain(of_workload)
         .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
     let duration = latency_us(occurrence).map(|us| ("duration_us".to_owned(), us.to_string()));
-    known.chain(duration).collect()
+    let mut metadata = HashMap::with_capacity(12);
+    metadata.extend(known.chain(duration));
+    metadata
 }
 
 /// The affected end is `src`, the peer `dst`, whoever connected.
