@@ -19,7 +19,7 @@ use tokio::{
 use self::keep::Keeper;
 use self::status::{Observed, Parts, Shared, State};
 use crate::{
-    admin::Admin,
+    admin::{Admin, State as _},
     cgroupfs::Files,
     config::{Config, Output},
     enrich::{
@@ -35,6 +35,7 @@ use crate::{
         Sinks, Trouble, otlp, polku,
         stdout::{Pulse, Stdout},
     },
+    telemetry,
 };
 
 /// Anomalies that wait to be named.
@@ -108,7 +109,7 @@ async fn observe(
     config: Config,
     admin: Option<Admin>,
     access: Option<Access>,
-    remote: Remote,
+    Remote { polku, otlp, telemetry }: Remote,
     keeper: Keeper,
     running: Vec<(Built, Parts)>,
     refused: Vec<(&'static str, anyhow::Error)>,
@@ -116,7 +117,7 @@ async fn observe(
     let mut stop_signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let metrics = Arc::new(Metrics::default());
     let (pulse, beats) = watch::channel(Pulse::default());
-    let sinks = sinks(&config, remote, &metrics, beats);
+    let sinks = sinks(&config, polku, otlp, &metrics, beats);
     let (stop, stopped) = watch::channel(false);
     let (anomalies, queue) = mpsc::channel(ENRICH_QUEUE);
 
@@ -139,6 +140,8 @@ async fn observe(
     let shared =
         Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone(), health, keeper));
     let identity = identity.with(kubernetes);
+    let told = Arc::clone(&shared);
+    let telemetry = telemetry.start(move || told.metrics())?;
 
     for (at, (built, source)) in supervised.into_iter().enumerate() {
         let stage =
@@ -183,14 +186,17 @@ async fn observe(
     deliver.await.context("occurrences could not be delivered to the end")?;
     Keeper::save(&shared).await;
     sinks.drain(Duration::from_nanos(config.drain.as_ns())).await;
+    telemetry.end().await;
     shared.farewell();
     Ok(())
 }
 
-/// The destinations on other machines that the configuration names, whose files are read before there are threads.
+/// What goes to other machines, not begun yet: the files that it takes are read before there are threads.
 struct Remote {
     polku: Option<polku::Polku>,
     otlp: Option<otlp::Otlp>,
+    /// What the agent tells of itself.
+    telemetry: telemetry::Plan,
 }
 
 impl Remote {
@@ -201,12 +207,19 @@ impl Remote {
             polku: polku::Polku::new(&config.polku, cluster, polku::Timings::default())
                 .map_err(of("POLKU"))?,
             otlp: otlp::Otlp::new(&config.otlp, in_kubernetes).map_err(of("OTLP"))?,
+            telemetry: telemetry::Plan::new(config, in_kubernetes)?,
         })
     }
 }
 
 /// The sinks that the configuration names.
-fn sinks(config: &Config, remote: Remote, metrics: &Arc<Metrics>, beats: watch::Receiver<Pulse>) -> Sinks {
+fn sinks(
+    config: &Config,
+    polku: Option<polku::Polku>,
+    otlp: Option<otlp::Otlp>,
+    metrics: &Arc<Metrics>,
+    beats: watch::Receiver<Pulse>,
+) -> Sinks {
     let mut sinks = Sinks::new(Arc::clone(metrics), config.queue.get() as usize);
     if let Some(cap) = config.spool.0 {
         sinks = sinks.spooling(config.state_dir.as_path(), cap.get());
@@ -217,10 +230,10 @@ fn sinks(config: &Config, remote: Remote, metrics: &Arc<Metrics>, beats: watch::
         Output::Json => sinks.add(Stdout::json()),
         Output::Auto | Output::None => {}
     }
-    if let Some(polku) = remote.polku {
+    if let Some(polku) = polku {
         sinks.add(polku);
     }
-    if let Some(otlp) = remote.otlp {
+    if let Some(otlp) = otlp {
         sinks.add(otlp);
     }
     sinks

@@ -40,6 +40,8 @@ settings! {
         pub polku: polku::Settings = polku::Settings::default(),
         /// An OpenTelemetry Collector, or what else takes logs by OTLP, that gets them.
         pub otlp: otlp::Settings = otlp::Settings::default(),
+        /// The agent's own metrics and traces, by OTLP.
+        pub telemetry: otlp::Telemetry = otlp::Telemetry::default(),
         /// How many occurrences each sink may have waiting in memory. What comes on top of that is dropped and counted.
         pub queue: Count<1, 1_000_000> = Count::of(8_192),
         /// How repeats of one anomaly are folded into one follow-up.
@@ -257,7 +259,9 @@ impl Config {
             return Err(Error::at("fold.max_window", what));
         }
         self.polku.check().map_err(|(key, wrong)| Error::at(format_args!("polku.{key}"), wrong))?;
-        self.otlp.check().map_err(|(key, wrong)| Error::at(format_args!("otlp.{key}"), wrong))
+        self.otlp.check().map_err(|(key, wrong)| Error::at(format_args!("otlp.{key}"), wrong))?;
+        let telemetry = self.telemetry.enabled(&self.otlp);
+        telemetry.map(drop).map_err(|(key, wrong)| Error::at(format_args!("telemetry.{key}"), wrong))
     }
 }
 

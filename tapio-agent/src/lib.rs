@@ -23,5 +23,7 @@ pub mod replay;
 pub mod selftest;
 pub mod setting;
 pub mod sink;
+mod span;
+pub mod telemetry;
 
 include!(concat!(env!("OUT_DIR"), "/objects.rs"));

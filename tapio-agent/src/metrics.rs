@@ -1,6 +1,8 @@
 //! Every self-metric, one documented line each. Label sets are closed: no label carries an address or a name
 //! that comes from outside.
 
+mod samples;
+
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -12,6 +14,9 @@ use prometheus_client::{
     registry::Registry,
 };
 use tapio_common::Counts;
+
+use samples::Typed;
+pub use samples::{Described, Kind, Sample, samples};
 
 /// Declares the metrics, each with its help text, and registers them under `tapio_`.
 macro_rules! metrics {
@@ -32,6 +37,15 @@ macro_rules! metrics {
                 registry.register(stringify!($name), $help, $name.clone());)*
                 Self { registry, judged: AtomicU64::default(), $($name,)* }
             }
+        }
+
+        impl Metrics {
+            /// All that there may be; one without samples is not in the text.
+            pub const DESCRIBED: &[Described] = &[$(Described {
+                name: concat!("tapio_", stringify!($name)),
+                help: $help,
+                kind: <$kind>::KIND,
+            },)*];
         }
     };
 }

@@ -12,7 +12,7 @@ pub use list::List;
 pub use page::Page;
 pub(crate) use section::{InPlace, join, read_section, settings};
 pub use section::{Node, Section, Trail};
-pub use text::{AbsolutePath, Listen, Name, Off};
+pub use text::{AbsolutePath, Listen, Name, Off, Same};
 pub use value::{Bytes, Count, MIB, MS, Percent, Ratio, SEC, Time, US, Value};
 pub(crate) use value::{choices, shown};
 

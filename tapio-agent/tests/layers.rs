@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["selftest", "doctor"],
     &["agent"],
-    &["pipeline", "admin", "log", "privileges"],
+    &["pipeline", "admin", "log", "privileges", "telemetry"],
     // Reads files as records: whose group one is, enrichment knows by its path.
     &["cgroupfs"],
     &["enrich"],
@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["kernel", "replay"],
     &["observer", "sink"],
     &["setting"],
-    &["occurrence", "metrics", "clock", "backoff", "learned"],
+    &["occurrence", "metrics", "clock", "backoff", "learned", "span"],
 ];
 
 /// Crates with one place.
@@ -32,6 +32,9 @@ const PLACES: &[(&str, &[&str])] = &[
     ("perf_event", &["kernel"]),
     ("tonic", &["sink"]),
     ("redb", &["sink"]),
+    ("opentelemetry", &["telemetry", "span"]),
+    ("opentelemetry_sdk", &["telemetry", "sink"]),
+    ("opentelemetry_otlp", &["sink"]),
     ("opentelemetry_proto", &["sink"]),
     ("rustls", &["sink"]),
     ("hyper", &["admin", "sink"]),

@@ -23,6 +23,8 @@ mod receiver;
 mod serve;
 #[path = "sinks/agent.rs"]
 mod sinks;
+#[path = "otlp/telemetry.rs"]
+mod telemetry;
 #[path = "otlp/tls.rs"]
 mod tls;
 #[path = "../../xtask/src/toolchain.rs"]

@@ -16,6 +16,7 @@ use crate::{
     learned::{Learned, Notes, Store, Useless},
     observer,
     pipeline::Usual,
+    span::Span,
 };
 
 /// The file, and how it goes with it.
@@ -89,9 +90,15 @@ impl Keeper {
 
     fn write(&self, shared: &Shared) {
         let Ok(store) = &self.store else { return };
+        let mut span = Span::here("write what was learned");
         let mut learned = Learned::with_seed(self.seed);
         self.notes.add_to(&mut learned);
         let written = shared.learned(&mut learned).and_then(|()| Ok(store.save(&learned, clock::boot_ns())?));
+        span.count("tapio.bytes", learned.bytes());
+        if let Err(error) = &written {
+            span.failed(error);
+        }
+        drop(span);
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         match written {
             Ok(()) => {

@@ -56,9 +56,11 @@ impl Environment {
         let mut paths = Vec::new();
         Config::default().paths("", &mut paths);
         let mut known: Vec<_> = ALIASES.iter().map(|(name, path)| Known::new(*name, *path)).collect();
-        known.extend(otlp::VARIABLES.iter().map(|of_otlp| Known {
-            form: of_otlp.form,
-            ..Known::new(of_otlp.name, format!("otlp.{}", of_otlp.key))
+        let of_otlp = otlp::VARIABLES.iter().map(|variable| ("otlp", variable));
+        let own = otlp::OWN_VARIABLES.iter().copied().flatten().map(|variable| ("telemetry", variable));
+        known.extend(of_otlp.chain(own).map(|(section, variable)| Known {
+            form: variable.form,
+            ..Known::new(variable.name, format!("{section}.{}", variable.key))
         }));
         known.extend(paths.into_iter().map(|path| Known::new(variable(&path), path)));
 

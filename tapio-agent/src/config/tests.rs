@@ -324,7 +324,7 @@ fn the_variables_of_opentelemetry_have_their_place() {
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key"),
         ("OTEL_RESOURCE_ATTRIBUTES", "team=a"),
         ("OTEL_SERVICE_NAME", "agent"),
-        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "of another signal"),
+        ("OTEL_EXPORTER_OTLP_PROFILES_ENDPOINT", "of another signal"),
     ];
     let otlp = environment(&all).unwrap().otlp;
     let mut expected = otlp::Settings::default();

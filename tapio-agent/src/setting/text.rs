@@ -47,6 +47,36 @@ impl Off<AbsolutePath> {
     }
 }
 
+/// A value that is the same as that of another setting, unless it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Same<T>(pub Option<T>);
+
+impl<T: Value> Value for Same<T> {
+    fn expected() -> String {
+        format!("{}, or same", T::expected())
+    }
+}
+
+impl<T: Value> FromStr for Same<T> {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        if text == "same" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|value| Self(Some(value))).map_err(|Wrong(why)| Wrong(why + ", or same"))
+    }
+}
+
+impl<T: Display> Display for Same<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("same"),
+        }
+    }
+}
+
 /// A name that goes into every occurrence; may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Name(String);
@@ -164,6 +194,15 @@ mod tests {
         assert_eq!("[::]:1".parse::<Off<Listen>>().unwrap().to_string(), "[::]:1");
         let Wrong(why) = ":9090".parse::<Off<Listen>>().unwrap_err();
         assert_eq!(why, "`:9090` is not ADDRESS:PORT such as 127.0.0.1:9090 or [::]:9090, or off");
+    }
+
+    #[test]
+    fn same_is_a_value() {
+        assert_eq!("same".parse::<Same<Listen>>(), Ok(Same(None)));
+        assert_eq!(Same::<Listen>(None).to_string(), "same");
+        assert_eq!("[::]:1".parse::<Same<Listen>>().unwrap().to_string(), "[::]:1");
+        let Wrong(why) = ":9090".parse::<Same<Listen>>().unwrap_err();
+        assert_eq!(why, "`:9090` is not ADDRESS:PORT such as 127.0.0.1:9090 or [::]:9090, or same");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use http_body_util::Full;
 use hyper::{
     body::Bytes,
     client::conn::{http1, http2},
+    rt::{Read, Write},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::net::sockopt;
@@ -115,6 +116,11 @@ impl Target {
         let (sender, connection) = builder.handshake(io).await.map_err(|error| no_connection(&error))?;
         let link = Link { version: Version::Http2, driver: Some(tokio::spawn(connection)), heard };
         Ok((Grpc::new(sender, self.origin()?), link))
+    }
+
+    /// Connects for gRPC, for a channel that speaks it itself.
+    pub(super) async fn for_grpc(&self) -> Result<impl Read + Write + Send + Unpin + use<>, Trouble> {
+        Ok(self.open(Version::Http2).await?.0)
     }
 
     /// Connects for HTTP/1.

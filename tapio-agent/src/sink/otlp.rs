@@ -9,11 +9,13 @@ mod answer;
 mod attributes;
 mod endpoint;
 mod exchange;
+mod export;
 mod pairs;
 mod record;
 mod request;
 mod resource;
 mod settings;
+mod signals;
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,9 +35,11 @@ use exchange::{Broken, Connection};
 use resource::Surroundings;
 
 pub use endpoint::Endpoint;
+pub use export::{Exported, Way};
 pub use pairs::Pairs;
 pub use request::REQUEST_BYTES;
 pub use settings::{Compression, PREFIX, Protocol, Settings, Switch, VARIABLES, Variable};
+pub use signals::{Enabled, OWN_VARIABLES, Signal, Telemetry};
 
 /// Most occurrences of a request, as OpenTelemetry's own exporters have it.
 const REQUEST_RECORDS: usize = 512;

@@ -8,7 +8,7 @@ use super::{
     Destination, Failure, Receipt, State, Verdict,
     queue::{Next, Queue, on_disk},
 };
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, span::Span};
 
 /// Waits between attempts: 0.25 s to 30 s.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
@@ -91,12 +91,18 @@ async fn deliver<D: Destination>(queue: &Arc<Queue>, destination: &mut D, retry:
             }
             Next::Leave => return Stop::Drained,
         }
+        let mut span = Span::to_other("deliver", "tapio.sink", queue.name);
+        span.count("tapio.occurrences", batch.len());
         let delivered = tokio::select! {
             biased;
             delivered = destination.deliver(&batch) => delivered,
             // All of it has been written meanwhile.
             () = queue.drained() => return Stop::Drained,
         };
+        if let Err(failure) = &delivered {
+            span.failed(failure);
+        }
+        drop(span);
         match delivered {
             Ok(Receipt { verdicts, slow: wants_less }) => {
                 let unanswered = verdicts.contains(&Verdict::Unanswered);

@@ -117,7 +117,10 @@ fn section(properties: Map<String, Value>) -> Value {
 
 /// What a value may be, from the agent's words for it. Words that are not known here allow any text or number.
 fn leaf(expected: &str) -> Value {
-    let (words, off) = expected.strip_suffix(", or off").map_or((expected, ""), |words| (words, "|off"));
+    // What may stand there in place of a value.
+    let other = ["off", "same"].into_iter().find(|other| expected.ends_with(&format!(", or {other}")));
+    let words = other.map_or(expected, |other| &expected[..expected.len() - ", or ".len() - other.len()]);
+    let or_other = other.map(|other| format!("|{other}")).unwrap_or_default();
     let bounds = |range: &str, parse: fn(&str) -> Value| {
         let (min, max) = range.split(',').next().unwrap().split_once(" to ").unwrap();
         json!({ "minimum": parse(min), "maximum": parse(max) })
@@ -126,16 +129,17 @@ fn leaf(expected: &str) -> Value {
         value["type"] = kind.into();
         value
     };
-    let text = |pattern: &str| json!({ "type": "string", "pattern": format!("^({pattern}{off})$") });
+    let text = |pattern: &str| json!({ "type": "string", "pattern": format!("^({pattern}{or_other})$") });
     if let Some(range) = words.strip_prefix("a whole number from ") {
         with(bounds(range, |text| text.parse::<u64>().unwrap().into()), "integer")
     } else if let Some(range) = words.strip_prefix("a ratio from ") {
         with(bounds(range, |text| text.parse::<f64>().unwrap().into()), "number")
     } else if words == "one of true, false" {
         // In quotes or not, the agent takes it.
-        json!({ "enum": [true, false, "true", "false"] })
+        let both = [true, false].map(Value::from).into_iter().chain(["true", "false"].map(Value::from));
+        json!({ "enum": both.chain(other.map(Value::from)).collect::<Vec<_>>() })
     } else if let Some(list) = words.strip_prefix("one of ") {
-        json!({ "type": "string", "enum": list.split(", ").collect::<Vec<_>>() })
+        json!({ "type": "string", "enum": list.split(", ").chain(other).collect::<Vec<_>>() })
     } else if let Some(list) = words.strip_prefix("all, or a list of some of ") {
         let names: Vec<_> = list.split(", ").collect();
         let one = names.join("|");

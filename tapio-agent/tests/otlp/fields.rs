@@ -24,6 +24,8 @@ macro_rules! collector_or_skip {
     };
 }
 
+pub(crate) use collector_or_skip;
+
 fn keys<'a>(collector: &[(&'a str, String); 2], more: &[(&'a str, &'a str)]) -> Vec<(&'a str, String)> {
     let more = more.iter().map(|(key, text)| (*key, (*text).to_owned()));
     collector.iter().cloned().chain(more).collect()
@@ -34,9 +36,9 @@ fn agent(keys: &[(&str, String)]) -> Agent {
 }
 
 /// Attributes as the JSON of an object; a key that is there twice is an error.
-fn flat(attributes: &Value) -> Value {
+pub(crate) fn flat(attributes: &Value) -> Value {
     let mut object = Map::new();
-    for pair in attributes.as_array().unwrap() {
+    for pair in attributes.as_array().into_iter().flatten() {
         let before = object.insert(pair["key"].as_str().unwrap().to_owned(), plain(&pair["value"]));
         assert_eq!(before, None, "twice: {pair}");
     }

@@ -25,6 +25,7 @@ use crate::{
         pods::{Pod, unix_ns},
     },
     metrics::Metrics,
+    span::Span,
 };
 
 /// Between two questions: five in a second.
@@ -188,12 +189,14 @@ impl Asker {
     ) -> Result<(u64, T), Fault> {
         self.pace.tick().await;
         let asked_unix_ns = now_unix_ns();
+        let mut span = Span::to_other("ask kubernetes", "tapio.resource", resource);
         let answer = match timeout(patience, question).await {
             Ok(answer) => answer.map_err(|error| Fault::from(&error)),
             Err(_) => Err(Fault::slow(patience)),
         };
         self.health.asked(resource, answer.as_ref().err());
-        if answer.is_err() {
+        if let Err(fault) = &answer {
+            span.failed(&fault.why);
             self.metrics.kubernetes_failed(resource);
         }
         answer.map(|answer| (asked_unix_ns, answer))

@@ -9,6 +9,9 @@ use http::{Uri, uri::Scheme};
 
 use crate::setting::{Value, Wrong, shown};
 
+/// Where receivers take logs (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
+const LOGS: &str = "/v1/logs";
+
 /// A URL with `http` or `https`, or host and port alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -48,13 +51,33 @@ impl Endpoint {
     /// What is asked for: `/v1/logs` where no path was written.
     #[must_use]
     pub fn path(&self) -> &str {
-        self.path.as_deref().unwrap_or("/v1/logs")
+        self.path.as_deref().unwrap_or(LOGS)
     }
 
     /// Host and, if given, port.
     #[must_use]
     pub fn authority(&self) -> String {
         self.port.map_or_else(|| self.host.clone(), |port| format!("{}:{port}", self.host))
+    }
+
+    /// The same, with the path of another signal where it has none.
+    #[must_use]
+    pub(super) fn or_of_signal(&self, name: &str) -> Self {
+        let completed = self.path.is_none().then(|| self.of_signal(name)).flatten();
+        completed.unwrap_or_else(|| self.clone())
+    }
+
+    /// The same for another signal, such as `metrics`. `None` where its path does not tell what that is.
+    #[must_use]
+    pub(super) fn of_signal(&self, name: &str) -> Option<Self> {
+        // Only gRPC takes one without, and no path.
+        if self.scheme.is_none() {
+            return Some(self.clone());
+        }
+        let written = self.path.as_deref().unwrap_or(LOGS);
+        let (path, query) = written.split_at(written.find('?').unwrap_or(written.len()));
+        let base = path.strip_suffix(LOGS)?;
+        Some(Self { path: Some(format!("{base}/v1/{name}{query}")), ..self.clone() })
     }
 
     /// The same with `name` below its path, and with a path in any case.
@@ -148,6 +171,23 @@ mod tests {
             assert_eq!((endpoint.is_tls(), endpoint.host()), (tls, host), "{text}");
             assert_eq!((endpoint.port(tls == Some(true)), endpoint.path()), (port, path), "{text}");
             assert_eq!(endpoint.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn of_another_signal() {
+        for (text, expected) in [
+            ("http://collector:4318", Some("http://collector:4318/v1/metrics")),
+            ("https://otlp.example/x/v1/logs?k=v", Some("https://otlp.example/x/v1/metrics?k=v")),
+            ("collector:4317", Some("collector:4317")),
+            ("http://collector:4318/", None),
+            ("http://collector:4318/logs", None),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            let found = endpoint.of_signal("metrics").map(|endpoint| endpoint.to_string());
+            assert_eq!(found.as_deref(), expected, "{text}");
+            let own = endpoint.or_of_signal("metrics").to_string();
+            assert_eq!(own, if text.matches('/').count() > 2 { text } else { found.as_deref().unwrap() });
         }
     }
 

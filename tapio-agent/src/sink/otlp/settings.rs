@@ -133,16 +133,16 @@ impl Settings {
     }
 }
 
-fn as_it_is(text: &str) -> Result<String, Wrong> {
+pub(super) fn as_it_is(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
 /// OpenTelemetry's words count in any case.
-fn word(text: &str) -> Result<String, Wrong> {
+pub(super) fn word(text: &str) -> Result<String, Wrong> {
     Ok(text.to_ascii_lowercase())
 }
 
-fn milliseconds(text: &str) -> Result<String, Wrong> {
+pub(super) fn milliseconds(text: &str) -> Result<String, Wrong> {
     match text.parse::<u32>() {
         Ok(number) => Ok(format!("{number}ms")),
         Err(_) => {
@@ -161,7 +161,7 @@ fn base_url(text: &str) -> Result<String, Wrong> {
 }
 
 /// The URL of this signal, without anything appended.
-fn whole_url(text: &str) -> Result<String, Wrong> {
+pub(super) fn whole_url(text: &str) -> Result<String, Wrong> {
     Ok(match text.parse::<Endpoint>() {
         Ok(endpoint) if endpoint.has_scheme() => endpoint.below("").to_string(),
         _ => text.to_owned(),
