@@ -21,7 +21,7 @@ use tapio_agent::{
         Destination, QUEUE_CAPACITY,
         otlp::{self, Otlp},
         polku::{
-            self, BATCH_EVENTS, Polku, Timings, WINDOW,
+            self, BATCH_EVENTS, WINDOW,
             proto::v1::{Ack, EventPayload, IngestBatch, ingest_batch::Payload},
         },
     },
@@ -61,9 +61,7 @@ fn main() -> anyhow::Result<()> {
     let [mut polku, mut otlp, mut made, mut sent] = [(); 4].map(|()| Vec::new());
     let mut bytes = 0;
     for _ in 0..ROUNDS {
-        let to = polku::parse_endpoint(&receiver.address.to_string()).map_err(anyhow::Error::msg)?;
-        let sink = Polku::new(to, Some("prod".into()), Timings::default());
-        polku.push(runtime.block_on(deliver(sink, &pool))?);
+        polku.push(runtime.block_on(deliver(support::polku(receiver.address)?, &pool))?);
         ensure_all(&mut receiver)?;
         otlp.push(runtime.block_on(deliver(by_otlp(receiver.address)?, &pool))?);
         ensure_all(&mut receiver)?;

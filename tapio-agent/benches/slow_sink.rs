@@ -17,10 +17,7 @@ use anyhow::Context as _;
 use receiver::{Receiver, Taken};
 use tapio_agent::{
     setting::Node as _,
-    sink::{
-        otlp::{self, Otlp},
-        polku::{self, Polku, Timings},
-    },
+    sink::otlp::{self, Otlp},
 };
 use tokio::time::interval;
 
@@ -62,8 +59,7 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 async fn round(fast: &mut Receiver, slow: Option<&Receiver>) -> anyhow::Result<Taken> {
     let state = tempfile::tempdir()?;
     let mut sinks = support::sinks().spooling(state.path(), SPOOL_BYTES);
-    let to = polku::parse_endpoint(&fast.address.to_string()).map_err(anyhow::Error::msg)?;
-    sinks.add(Polku::new(to, Some("prod".into()), Timings::default()));
+    sinks.add(support::polku(fast.address)?);
     if let Some(slow) = slow {
         let mut settings = otlp::Settings::default();
         settings.assign("endpoint", &format!("http://{}", slow.address))?;

@@ -13,6 +13,8 @@ mod serve;
 mod server;
 #[path = "polku/several.rs"]
 mod several;
+#[path = "polku/silent.rs"]
+mod silent;
 #[path = "sinks/agent.rs"]
 mod sinks;
 #[path = "polku/tls.rs"]
@@ -261,6 +263,7 @@ async fn a_nearly_full_buffer_slows_down() {
 
 #[tokio::test]
 async fn acks_sent_twice_shift_nothing() {
+    let (log, _guard) = log::Log::start(tracing::Level::INFO);
     let shared = Shared::with(Manners { stutters: true, ..Manners::default() });
     let server = Server::start(ANY, &shared);
     let mut agent = Agent::new(server.address);
@@ -270,7 +273,7 @@ async fn acks_sent_twice_shift_nothing() {
     }
     let ledger = agent.settled().await;
     all_sent(&agent, &shared, &ledger);
-    assert!(shared.seen().times.values().all(|times| *times == 1));
+    assert!(shared.seen().times.values().all(|times| *times == 1), "{log}");
 }
 
 #[tokio::test]

@@ -1,12 +1,18 @@
 //! What benchmarks of sinks share: something to give, and the CPU that it took.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
 
 use rustix::time::{ClockId, clock_gettime};
 use tapio_agent::{
     metrics::Metrics,
     occurrence::{Data, Normal, Occurrence, Outcome, Peer, Process, SOURCE, Severity, Value, Workload},
-    sink::{Ledger, QUEUE_CAPACITY, Sinks},
+    setting::Node as _,
+    sink::{
+        Ledger, QUEUE_CAPACITY, Sinks,
+        polku::{self, Polku, Timings},
+    },
 };
 use ulid::Ulid;
 
@@ -65,6 +71,14 @@ pub(crate) fn queueful() -> Vec<Arc<Occurrence>> {
 /// No sinks yet, with the queue that the agent has by default.
 pub(crate) fn sinks() -> Sinks {
     Sinks::new(Arc::new(Metrics::default()), QUEUE_CAPACITY)
+}
+
+/// The sink of a gateway.
+pub(crate) fn polku(address: SocketAddr) -> anyhow::Result<Polku> {
+    let mut settings = polku::Settings::default();
+    settings.assign("endpoint", &address.to_string())?;
+    let sink = Polku::new(&settings, Some("prod".into()), Timings::default());
+    sink.map_err(|trouble| anyhow::anyhow!("{trouble}"))?.context("no endpoint")
 }
 
 /// The accounts of the first sink.

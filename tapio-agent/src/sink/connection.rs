@@ -135,7 +135,7 @@ impl Target {
         match Failed::from(status) {
             Failed::Said(status) => Trouble::of_grpc(&status, self),
             Failed::Other(head) if head.status.is_success() => {
-                Trouble::stranger("gRPC", "it is no answer of gRPC")
+                Trouble::stranger("gRPC", "a server of HTTP/2 that knows no gRPC")
             }
             Failed::Other(head) => Trouble::of_status(head.status.as_u16(), "", self),
             Failed::Broken(error) => self.diagnose(link, error).await,

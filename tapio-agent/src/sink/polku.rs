@@ -60,6 +60,8 @@ pub const BATCH_BYTES: usize = 1 << 20;
 pub struct Timings {
     /// For a connection, name resolution included.
     pub connect: Duration,
+    /// For a new stream to be refused: a gateway may hold back its headers until it has something to acknowledge.
+    pub refusal: Duration,
     /// For the next Ack while batches are on the way.
     pub ack: Duration,
     /// Between pings, and for the answer to one.
@@ -94,6 +96,7 @@ impl Default for Timings {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
+            refusal: Duration::from_secs(2),
             ack: Duration::from_secs(10),
             keep_alive: Duration::from_secs(30),
             age: Duration::from_millis(100),

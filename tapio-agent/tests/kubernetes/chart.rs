@@ -158,7 +158,7 @@ fn leaf(expected: &str) -> Value {
     } else if words.ends_with(", or a list of some") {
         let place = r"[^\s,]+:[0-9]{1,5}";
         json!({
-            "type": ["string", "array"], "pattern": format!("^({place}(,{place})*{off})$"),
+            "type": ["string", "array"], "pattern": format!("^({place}(,{place})*{or_other})$"),
             "items": { "type": "string", "pattern": format!("^({place})$") }, "uniqueItems": true, "minItems": 1,
         })
     } else if words.contains("ADDRESS:PORT") {

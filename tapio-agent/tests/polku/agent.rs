@@ -67,8 +67,9 @@ impl Agent {
     /// One with these keys of the section.
     pub(crate) fn set(keys: &[(&str, &str)]) -> Self {
         let timings = Timings {
-            connect: Duration::from_secs(2),
-            ack: Duration::from_secs(1),
+            connect: Duration::from_secs(10),
+            refusal: Duration::from_secs(10),
+            ack: Duration::from_secs(3),
             age: Duration::from_millis(5),
             look: Duration::from_millis(100),
             ..Timings::default()

@@ -275,6 +275,18 @@ impl Server {
         Self { address, runtime: Some(runtime) }
     }
 
+    /// Does nothing any more, and leaves its connections as they are.
+    pub(crate) fn fall_silent(&self) {
+        if let Some(runtime) = &self.runtime {
+            // It has one thread.
+            runtime.spawn(async {
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+    }
+
     /// Gone, connections and all, when this returns.
     pub(crate) fn kill(self) -> SocketAddr {
         let address = self.address;

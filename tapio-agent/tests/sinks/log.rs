@@ -1,4 +1,4 @@
-//! What is logged on this thread.
+//! What is logged.
 
 use std::{
     fmt, io,
@@ -17,6 +17,15 @@ impl Log {
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
         (log.clone(), tracing::subscriber::set_default(subscriber.with_writer(log).finish()))
+    }
+
+    /// Writes down what is logged on threads that have nothing else, for as long as the process lives.
+    #[allow(dead_code, reason = "each kind of sink uses a part")]
+    pub(crate) fn of_all_threads() -> Self {
+        let log = Self::default();
+        let subscriber = tracing_subscriber::fmt().with_max_level(Level::DEBUG).with_ansi(false);
+        tracing::subscriber::set_global_default(subscriber.with_writer(log.clone()).finish()).unwrap();
+        log
     }
 
     /// How many lines have all of these texts.

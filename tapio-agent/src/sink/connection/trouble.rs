@@ -3,7 +3,6 @@
 use std::{error::Error, fmt, io, time::Duration};
 
 use rustls::{AlertDescription, CertificateError};
-
 use tonic::{Code, Status};
 
 use super::{super::causes, Target, Version, hearing::Spoke};

@@ -1,6 +1,6 @@
 //! The gateways, and which of them is used.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     super::connection::{Files, Target, Trouble, Words},
@@ -28,7 +28,7 @@ pub(super) struct Gateways {
     all: Vec<Gateway>,
     /// The one to begin with: the first, unless the last one that took a stream gave nothing on it.
     next: usize,
-    look: Duration,
+    timings: Timings,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Gateways {
     pub(super) fn new(settings: &Settings, timings: Timings) -> Option<Self> {
         let targets = settings.endpoint.all().iter().map(|endpoint| target(settings, endpoint, timings));
         let all: Vec<_> = targets.map(|target| Gateway { target: Arc::new(target), said: None }).collect();
-        (!all.is_empty()).then_some(Self { all, next: 0, look: timings.look })
+        (!all.is_empty()).then_some(Self { all, next: 0, timings })
     }
 
     /// Whether the files that TLS needs can be used now.
@@ -56,7 +56,7 @@ impl Gateways {
         let mut troubles = Vec::new();
         for at in (self.next..self.all.len()).chain(0..self.next) {
             let Some(gateway) = self.all.get_mut(at) else { continue };
-            match Stream::open(&gateway.target, self.look).await {
+            match Stream::open(&gateway.target, self.timings).await {
                 Ok(stream) => {
                     gateway.said = None;
                     for (at, why) in troubles {
@@ -74,18 +74,16 @@ impl Gateways {
     /// A stream to the same gateway in place of one that was opened with other files; nothing where that fails, which is
     /// told.
     pub(super) async fn renewed(&mut self, stream: &Stream) -> Option<Stream> {
-        match Stream::open(&stream.target, self.look).await {
+        let at = self.at(stream);
+        match Stream::open(&stream.target, self.timings).await {
             Ok(renewed) => {
-                tracing::info!(
-                    sink = NAME,
-                    endpoint = stream.target.endpoint,
-                    "connected anew with changed files"
-                );
+                let endpoint = stream.target.endpoint.as_str();
+                tracing::info!(sink = NAME, endpoint, "connected anew with changed files");
+                self.all.get_mut(at)?.said = None;
                 Some(renewed)
             }
             Err(why) => {
-                let what = "files for TLS changed and do not work; the old connection stays";
-                self.tell(self.at(stream), why, what);
+                self.tell(at, why, "files for TLS changed and do not work; the old connection stays");
                 None
             }
         }

@@ -13,13 +13,10 @@ use ulid::Ulid;
 
 use super::{
     super::connection::{Grpc, Link, Stamps, Target, Trouble},
-    Flight, Verdict, WINDOW,
+    Flight, Timings, Verdict, WINDOW,
     proto::v1::{Ack, IngestBatch, gateway_client::GatewayClient},
 };
 
-/// How long a new stream may take to be refused. A gateway may hold back its headers until it has something to
-/// acknowledge.
-const REFUSAL: Duration = Duration::from_secs(1);
 /// A stream that lasts so long was one, also without an Ack.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -62,9 +59,8 @@ impl Lost {
 }
 
 impl Stream {
-    /// Connects and starts the stream, whose answer is awaited in a task of its own. The files of TLS are compared every
-    /// `look`.
-    pub(super) async fn open(target: &Arc<Target>, look: Duration) -> Result<Self, Trouble> {
+    /// Connects and starts the stream, whose answer is awaited in a task of its own.
+    pub(super) async fn open(target: &Arc<Target>, timings: Timings) -> Result<Self, Trouble> {
         let stamps = target.stamps();
         let (grpc, link) = target.grpc().await?;
         let (batches, outgoing) = mpsc::channel(WINDOW);
@@ -83,10 +79,10 @@ impl Stream {
             opened,
             acknowledged: false,
             stamps,
-            look_at: opened + look,
-            look,
+            look_at: opened + timings.look,
+            look: timings.look,
         };
-        match timeout(REFUSAL, answered).await {
+        match timeout(timings.refusal, answered).await {
             Ok(Ok(Err(status))) => Err(stream.explain(Lost::Status(status)).await),
             Ok(_) | Err(_) => Ok(stream),
         }
