@@ -18,7 +18,7 @@ use tapio_agent::{
     occurrence::{Occurrence, SOURCE},
     setting::Node as _,
     sink::{
-        Destination, QUEUE_CAPACITY,
+        Destination, Ledger, QUEUE_CAPACITY,
         otlp::{self, Otlp},
         polku::{
             self, BATCH_EVENTS, WINDOW,
@@ -112,7 +112,7 @@ async fn deliver(destination: impl Destination, pool: &[Arc<Occurrence>]) -> any
     let mut sinks = support::sinks().spooling(state.path(), SPOOL_BYTES);
     sinks.add(destination);
     let (cpu, start) = (support::cpu(), Instant::now());
-    support::give(&sinks, pool, COUNT, WAITING).await?;
+    support::give(&sinks, pool, COUNT, WAITING, Ledger::waiting).await?;
     support::until(&sinks, |ledger| ledger.waiting() == 0).await?;
     let cost = Cost { cpu: support::cpu() - cpu, wall: start.elapsed() };
     let left = sinks.drain(Duration::from_secs(5)).await;

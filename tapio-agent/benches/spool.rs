@@ -68,7 +68,7 @@ async fn write(state: &Path, pool: &[Arc<Occurrence>]) -> anyhow::Result<Duratio
     let mut sinks = support::sinks().spooling(state, CAP_BYTES);
     sinks.add(Away);
     let start = Instant::now();
-    support::give(&sinks, pool, COUNT, QUEUE_CAPACITY).await?;
+    support::give(&sinks, pool, COUNT, QUEUE_CAPACITY, |ledger| ledger.queued).await?;
     let lost = sinks.drain(Duration::from_secs(60)).await;
     anyhow::ensure!(lost == 0, "{lost} were not written");
     Ok(start.elapsed())

@@ -89,16 +89,17 @@ pub(crate) fn ledger(sinks: &Sinks) -> anyhow::Result<Ledger> {
     Ok(ledger)
 }
 
-/// Gives so many, round after round of `pool`, and never more than leaves `most` in memory alone.
+/// Gives so many, round after round of `pool`, and never more than leaves `most` of what `waits`.
 pub(crate) async fn give(
     sinks: &Sinks,
     pool: &[Arc<Occurrence>],
     count: usize,
     most: usize,
+    waits: impl Fn(&Ledger) -> u64,
 ) -> anyhow::Result<()> {
     let mut next = pool.iter().cycle();
     for _ in 0..count.div_ceil(CHUNK) {
-        while ledger(sinks)?.queued as usize + CHUNK > most {
+        while waits(&ledger(sinks)?) as usize + CHUNK > most {
             pause().await;
         }
         next.by_ref().take(CHUNK).for_each(|occurrence| sinks.send(Arc::clone(occurrence)));
