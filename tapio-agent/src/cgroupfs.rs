@@ -19,7 +19,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant as Clock},
+    time::Duration,
 };
 
 use bytemuck::bytes_of;
@@ -67,7 +67,7 @@ pub struct Reader {
     next: Instant,
     /// When the last one began.
     began: Instant,
-    /// How long it has taken so far, without the pauses between turns.
+    /// Time on a processor that it has taken so far: on a busy one a pass takes long, and costs no more.
     spent: Duration,
     /// What is left of the pass: the groups from here on, then the node.
     at: Option<usize>,
@@ -138,7 +138,7 @@ impl Reader {
     pub fn next(&mut self) -> Option<&[u8]> {
         let at = self.at?;
         self.left = self.left.checked_sub(1)?;
-        let start = Clock::now();
+        let start = clock::thread_cpu();
         let found = match self.tree.groups().get(at) {
             Some(group) => {
                 self.at = Some(at + 1);
@@ -153,7 +153,7 @@ impl Reader {
                 self.eyes.node()
             }
         };
-        self.spent += start.elapsed();
+        self.spent += clock::thread_cpu().saturating_sub(start);
         if self.at.is_none() {
             self.next = self.began + self.interval.max(self.spent * SHARE);
         }
@@ -171,12 +171,12 @@ impl Reader {
     }
 
     fn begin(&mut self) {
-        let start = Clock::now();
+        let start = clock::thread_cpu();
         self.began = Instant::now();
         self.tree.update();
         self.eyes.begin();
         self.past.forget(clock::boot_ns());
-        self.spent = start.elapsed();
+        self.spent = clock::thread_cpu().saturating_sub(start);
         self.at = Some(0);
     }
 }

@@ -1,4 +1,6 @@
-//! The boot clock, which the kernel programs stamp events with, and the time of day.
+//! The boot clock, which the kernel programs stamp events with, the time of day, and a thread's time on a processor.
+
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -14,6 +16,12 @@ pub fn boot_ns() -> u64 {
 pub fn unix_ns(boot_ns: u64) -> u64 {
     let offset = nanoseconds(ClockId::Realtime).saturating_sub(self::boot_ns());
     boot_ns.saturating_add(offset)
+}
+
+/// How long this thread has been on a processor.
+#[must_use]
+pub fn thread_cpu() -> Duration {
+    Duration::from_nanos(nanoseconds(ClockId::ThreadCPUTime))
 }
 
 fn nanoseconds(clock: ClockId) -> u64 {
