@@ -24,14 +24,16 @@ const STEPS: &[Step] = &[
     ("cluster", cluster),
 ];
 
-/// `ci`
+/// `ci [STEP...]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {
-    if let Some(argument) = arguments.first() {
-        bail!("ci takes no arguments, not `{argument}`");
+    let names = || STEPS.iter().map(|(name, _)| *name);
+    if let Some(unknown) = arguments.iter().find(|argument| !names().any(|name| name == **argument)) {
+        bail!("ci has no step `{unknown}`; its steps are {}", names().collect::<Vec<_>>().join(", "));
     }
     let start = Instant::now();
     let mut times = Vec::new();
-    for (name, step) in STEPS {
+    let wanted = |name| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
+    for (name, step) in STEPS.iter().filter(|(name, _)| wanted(*name)) {
         eprintln!("\n=== {name}");
         let step_start = Instant::now();
         step().map_err(|error| error.context(format!("{name} failed")))?;

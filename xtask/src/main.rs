@@ -97,8 +97,9 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "ci",
-        arguments: "",
-        about: "Everything a change must pass: format, lints, licences, advisories, tests",
+        arguments: "[STEP...]",
+        about: "Everything a change must pass: format, lints, licences, advisories, tests, other kernels, a real\n\
+                cluster; or these steps of it: \"format\", \"cluster\"",
         run: ci::task,
     },
 ];
