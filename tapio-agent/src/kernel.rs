@@ -35,7 +35,7 @@ pub use self::{
     runs::{RunTime, measure},
 };
 use crate::{
-    learned::Learned,
+    learned::{Learned, Writer},
     observer::{Attach, Hook, Object},
 };
 
@@ -244,12 +244,12 @@ impl Loaded {
         counting.as_mut().map(|counting| (counting.program(), counting.shown()))
     }
 
-    /// Adds what its programs have learned.
+    /// Writes what its programs have learned.
     ///
     /// # Errors
-    /// A map cannot be read.
-    pub fn learned(&self, learned: &mut Learned) -> anyhow::Result<()> {
-        self.kept.read(learned)
+    /// A map cannot be read, or the file not be written.
+    pub fn learned(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
+        self.kept.write(to)
     }
 
     /// Takes the programs off their hooks. The ring and the counts stay, and change no more.

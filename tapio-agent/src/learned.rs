@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, BufWriter},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Of what the kernel programs and the observers keep. A change of what any of it means, or where it stands, raises it.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 /// What was normal longer ago says too little of now.
 pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -87,10 +87,10 @@ impl Default for Learned {
 }
 
 impl Learned {
-    /// Nothing, learned with this seed.
-    #[must_use]
-    pub fn with_seed(seed: u64) -> Self {
-        Self { seed, ..Self::default() }
+    /// One note.
+    #[cfg(test)]
+    pub(crate) fn of_note(name: &str, bytes: Vec<u8>) -> Self {
+        Self { parts: BTreeMap::from([(format!("{name}/{NOTES}"), bytes)]), ..Self::default() }
     }
 
     /// What a part holds.
@@ -99,33 +99,10 @@ impl Learned {
         self.parts.get(&format!("{observer}/{name}")).map(Vec::as_slice)
     }
 
-    /// Keeps what a part holds.
-    pub fn put(&mut self, observer: &str, name: &str, bytes: Vec<u8>) {
-        self.parts.insert(format!("{observer}/{name}"), bytes);
-    }
-
     /// Bytes of all parts.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.parts.values().map(Vec::len).sum()
-    }
-
-    fn encode(&self, boot: &[u8; 16], boot_ns: u64) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.bytes() + 4096);
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&LAYOUT.to_le_bytes());
-        out.extend_from_slice(boot);
-        out.extend_from_slice(&boot_ns.to_le_bytes());
-        out.extend_from_slice(&self.seed.to_le_bytes());
-        for (name, bytes) in &self.parts {
-            for field in [name.as_bytes(), bytes] {
-                out.extend_from_slice(&(field.len() as u64).to_le_bytes());
-                out.extend_from_slice(field);
-            }
-        }
-        let sum = crc32fast::hash(&out);
-        out.extend_from_slice(&sum.to_le_bytes());
-        out
     }
 
     fn decode(bytes: &[u8], boot: &[u8; 16], boot_ns: u64) -> Result<(Self, Duration), Useless> {
@@ -147,10 +124,10 @@ impl Learned {
             return Err(Useless::Age(Duration::from_secs(age.as_secs())));
         }
         let seed = u64::from_le_bytes(rest.array()?);
-        let mut parts = BTreeMap::new();
+        let mut parts = BTreeMap::<_, Vec<u8>>::new();
         while !rest.0.is_empty() {
             let name = String::from_utf8(rest.field()?.to_vec()).map_err(|_| damaged())?;
-            parts.insert(name, rest.field()?.to_vec());
+            parts.entry(name).or_default().extend_from_slice(rest.field()?);
         }
         Ok((Self { seed, parts }, age))
     }
@@ -174,6 +151,12 @@ impl Notes {
         of.get(name).filter(|note| note.at.is_none()).map(|note| note.bytes.clone())
     }
 
+    /// What is noted now.
+    #[cfg(test)]
+    pub(crate) fn now(&self, name: &str) -> Vec<u8> {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner)[name].bytes.clone()
+    }
+
     /// Whether it is time to note again.
     #[must_use]
     pub fn is_due(&self, name: &str) -> bool {
@@ -187,10 +170,59 @@ impl Notes {
         self.of.lock().unwrap_or_else(PoisonError::into_inner).insert(name, note);
     }
 
-    /// Adds all of them.
-    pub fn add_to(&self, learned: &mut Learned) {
+    /// Writes all of them.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, to: &mut Writer<impl io::Write>) -> io::Result<()> {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        of.iter().for_each(|(name, note)| learned.put(name, NOTES, note.bytes.clone()));
+        of.iter().try_for_each(|(name, note)| to.put(name, NOTES, &note.bytes))
+    }
+}
+
+/// Writes what was learned, piece by piece: all of it at once would be as much memory again as the maps have.
+#[derive(Debug)]
+pub struct Writer<W> {
+    out: W,
+    sum: crc32fast::Hasher,
+    /// How much was written.
+    bytes: u64,
+}
+
+impl<W: io::Write> Writer<W> {
+    fn begin(out: W, seed: u64, boot: &[u8; 16], boot_ns: u64) -> io::Result<Self> {
+        let mut writer = Self { out, sum: crc32fast::Hasher::new(), bytes: 0 };
+        let of_seed = seed.to_le_bytes();
+        for field in [&MAGIC[..], &LAYOUT.to_le_bytes(), boot, &boot_ns.to_le_bytes(), &of_seed] {
+            writer.write(field)?;
+        }
+        Ok(writer)
+    }
+
+    /// Adds a piece of what a part holds, behind those before it.
+    ///
+    /// # Errors
+    /// It cannot be written, or would be more than is read again.
+    pub fn put(&mut self, observer: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+        for field in [format!("{observer}/{name}").as_bytes(), bytes] {
+            self.write(&(field.len() as u64).to_le_bytes())?;
+            self.write(field)?;
+        }
+        if self.bytes > MAX_BYTES {
+            return Err(io::Error::other(format!("more than {MAX_BYTES} bytes, which are not read again")));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sum.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+
+    fn end(mut self) -> io::Result<(W, u64)> {
+        self.out.write_all(&self.sum.finalize().to_le_bytes())?;
+        Ok((self.out, self.bytes))
     }
 }
 
@@ -254,24 +286,29 @@ impl Store {
         }
     }
 
-    /// Writes it at `boot_ns` (boot clock). Whoever reads it finds this or the one before, after a cut of the power, too.
+    /// Writes it at `boot_ns` (boot clock), all that `parts` puts, and says how many bytes that were. Whoever reads it finds
+    /// this or the one before, after a cut of the power, too.
     ///
     /// # Errors
     /// It cannot be written. The one before stays.
-    pub fn save(&self, learned: &Learned, boot_ns: u64) -> io::Result<()> {
-        let bytes = learned.encode(&self.boot, boot_ns);
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(io::Error::other(format!("{} bytes are more than are read again", bytes.len())));
-        }
+    pub fn save(
+        &self,
+        seed: u64,
+        boot_ns: u64,
+        parts: impl FnOnce(&mut Writer<BufWriter<File>>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<u64> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory)?;
         let new = self.path.with_extension("new");
         // The seed is nobody else's to know.
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut writer = Writer::begin(BufWriter::new(file), seed, &self.boot, boot_ns)?;
+        parts(&mut writer)?;
+        let (file, bytes) = writer.end()?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         fs::rename(&new, &self.path)?;
-        File::open(directory)?.sync_all()
+        File::open(directory)?.sync_all()?;
+        Ok(bytes)
     }
 }
 
@@ -287,10 +324,34 @@ mod tests {
     const HOUR_NS: u64 = 3_600_000_000_000;
 
     fn learned() -> Learned {
-        let mut learned = Learned::with_seed(42);
-        learned.put("network", "PATHS", vec![1, 2, 3]);
-        learned.put("node", "NODE", Vec::new());
-        learned
+        of(&[("network/PATHS", &[1, 2, 3]), ("node/NODE", &[])])
+    }
+
+    fn of(parts: &[(&str, &[u8])]) -> Learned {
+        let parts = parts.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
+        Learned { seed: 42, parts }
+    }
+
+    /// In pieces of two bytes.
+    fn put<W: io::Write>(learned: &Learned, to: &mut Writer<W>) {
+        for (name, bytes) in &learned.parts {
+            let (observer, part) = name.split_once('/').unwrap();
+            to.put(observer, part, &[]).unwrap();
+            bytes.chunks(2).for_each(|piece| to.put(observer, part, piece).unwrap());
+        }
+    }
+
+    fn encoded(learned: &Learned) -> Vec<u8> {
+        let mut writer = Writer::begin(Vec::new(), learned.seed, &BOOT, HOUR_NS).unwrap();
+        put(learned, &mut writer);
+        writer.end().unwrap().0
+    }
+
+    fn save(store: &Store, learned: &Learned, boot_ns: u64) -> anyhow::Result<u64> {
+        store.save(learned.seed, boot_ns, |to| {
+            put(learned, to);
+            Ok(())
+        })
     }
 
     #[test]
@@ -299,15 +360,17 @@ mod tests {
         let state_dir = directory.path().join("new/state");
         let store = Store::of(&state_dir, Path::new("/proc")).unwrap();
         assert_eq!(store.load(HOUR_NS), Err(Useless::Absent));
-        store.save(&Learned::default(), 1).unwrap();
-        store.save(&learned(), HOUR_NS).unwrap();
+        save(&store, &Learned::default(), 1).unwrap();
+        let failed = store.save(1, 1, |_| anyhow::bail!("half of it"));
+        assert_eq!(failed.unwrap_err().to_string(), "half of it");
+        save(&store, &learned(), HOUR_NS).unwrap();
         assert_eq!(store.load(3 * HOUR_NS), Ok((learned(), Duration::from_secs(7200))));
         assert_eq!(fs::read_dir(&state_dir).unwrap().count(), 1);
         assert_eq!(fs::metadata(store.path()).unwrap().permissions().mode() & 0o777, 0o600);
         fs::remove_file(store.path()).unwrap();
         fs::create_dir(store.path()).unwrap();
         assert!(matches!(store.load(HOUR_NS), Err(Useless::Damaged(_))));
-        assert!(store.save(&learned(), HOUR_NS).is_err());
+        assert!(save(&store, &learned(), HOUR_NS).is_err());
     }
 
     #[test]
@@ -316,23 +379,24 @@ mod tests {
         assert_eq!(first.before("node"), None);
         first.note("node", vec![1]);
         first.note("usual", vec![2]);
-        let mut kept = learned();
-        first.add_to(&mut kept);
+        let kept = |notes: &Notes| {
+            let mut writer = Writer::begin(Vec::new(), 42, &BOOT, HOUR_NS).unwrap();
+            notes.write(&mut writer).unwrap();
+            Learned::decode(&writer.end().unwrap().0, &BOOT, HOUR_NS).unwrap().0
+        };
 
-        let second = Notes::of(&kept, &["node", "usual"], Duration::from_secs(3600));
+        let second = Notes::of(&kept(&first), &["node", "usual"], Duration::from_secs(3600));
         assert_eq!((second.before("node"), second.before("usual")), (Some(vec![1]), Some(vec![2])));
         assert!(first.is_due("node") && !second.is_due("node"));
         second.note("node", vec![3]);
         assert_eq!(second.before("node"), None, "it is of this one now");
         // Who has not come to note anything yet has not forgotten.
-        let mut kept = learned();
-        second.add_to(&mut kept);
-        assert_eq!(kept.part("usual", NOTES), Some(&[2][..]));
+        assert_eq!(kept(&second).part("usual", NOTES), Some(&[2][..]));
     }
 
     #[test]
     fn what_is_of_no_use_is_not_used() {
-        let bytes = learned().encode(&BOOT, HOUR_NS);
+        let bytes = encoded(&learned());
         let refused = |bytes: &[u8], boot, now| Learned::decode(bytes, boot, now).unwrap_err();
         assert_eq!(refused(&bytes, &[8; 16], HOUR_NS), Useless::Boot);
         let age = Duration::from_secs(25 * 3600);
@@ -348,7 +412,7 @@ mod tests {
     proptest! {
         #[test]
         fn damage_is_noticed(at in 0..100_usize, bit in 0..8, cut in any::<bool>()) {
-            let mut bytes = learned().encode(&BOOT, HOUR_NS);
+            let mut bytes = encoded(&learned());
             let at = at % bytes.len();
             if cut { bytes.truncate(at) } else { bytes[at] ^= 1_u8 << bit };
             prop_assert!(matches!(Learned::decode(&bytes, &BOOT, HOUR_NS), Err(Useless::Damaged(_))));
@@ -358,7 +422,7 @@ mod tests {
         fn whatever_it_holds_is_no_fault(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Learned::decode(&bytes, &BOOT, HOUR_NS);
             // Past the sum, too.
-            let mut whole = learned().encode(&BOOT, HOUR_NS)[..44].to_vec();
+            let mut whole = encoded(&learned())[..44].to_vec();
             whole.append(&mut bytes);
             whole.extend_from_slice(&crc32fast::hash(&whole).to_le_bytes());
             let _ = Learned::decode(&whole, &BOOT, HOUR_NS);

@@ -34,7 +34,7 @@ pub(super) struct Keeper {
 #[derive(Default)]
 struct Saved {
     /// When it was written last, and how much.
-    last: Option<(Instant, usize)>,
+    last: Option<(Instant, u64)>,
     /// Why it could not be, since then.
     problem: Option<String>,
 }
@@ -91,18 +91,19 @@ impl Keeper {
     fn write(&self, shared: &Shared) {
         let Ok(store) = &self.store else { return };
         let mut span = Span::here("write what was learned");
-        let mut learned = Learned::with_seed(self.seed);
-        self.notes.add_to(&mut learned);
-        let written = shared.learned(&mut learned).and_then(|()| Ok(store.save(&learned, clock::boot_ns())?));
-        span.count("tapio.bytes", learned.bytes());
-        if let Err(error) = &written {
-            span.failed(error);
+        let written = store.save(self.seed, clock::boot_ns(), |to| {
+            self.notes.write(to)?;
+            shared.learned(to)
+        });
+        match &written {
+            Ok(bytes) => span.count("tapio.bytes", *bytes as usize),
+            Err(error) => span.failed(error),
         }
         drop(span);
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         match written {
-            Ok(()) => {
-                saved.last = Some((Instant::now(), learned.bytes()));
+            Ok(bytes) => {
+                saved.last = Some((Instant::now(), bytes));
                 if saved.problem.take().is_some() {
                     tracing::info!("what is learned is kept again");
                 }

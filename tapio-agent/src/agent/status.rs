@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     enrich::kubernetes::Health,
     kernel::Loaded,
-    learned::Learned,
+    learned::Writer,
     metrics::{AnomalyLedger, Metrics},
     sink::{self, Sinks, Status, stdout::Pulse},
 };
@@ -200,12 +200,13 @@ impl Shared {
         self.observed.iter().filter_map(|observed| observed.parts.loaded.as_ref()).for_each(Loaded::detach);
     }
 
-    /// Adds what the observers have learned.
-    pub(super) fn learned(&self, learned: &mut Learned) -> anyhow::Result<()> {
-        self.observed
-            .iter()
-            .filter_map(|observed| observed.parts.loaded.as_ref())
-            .try_for_each(|l| l.learned(learned))
+    /// Writes what the kernel programs have learned.
+    pub(super) fn learned(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
+        let loaded = self.observed.iter().filter_map(|observed| observed.parts.loaded.as_ref());
+        for loaded in loaded {
+            loaded.learned(to)?;
+        }
+        Ok(())
     }
 
     /// The accounts, when all is done.

@@ -1,6 +1,6 @@
 //! The content of maps that outlives the agent: read while programs write to it, and put back before the next are attached.
 
-use std::mem::offset_of;
+use std::{io, mem::offset_of};
 
 use anyhow::{Context as _, bail};
 use aya::{
@@ -10,10 +10,15 @@ use aya::{
 use tapio_common::{COOLDOWNS, Cooldown, CooldownKey, baseline::Baseline};
 
 use super::take;
-use crate::{learned::Learned, observer::Kept};
+use crate::{
+    learned::{Learned, Writer},
+    observer::Kept,
+};
 
 /// Entries that are read of a map; none holds more.
 const MOST: usize = 65_536;
+/// Bytes that are written at a time, at most.
+const PIECE: usize = 64 << 10;
 /// What every object keeps.
 const OF_EACH: Kept = Kept {
     map: COOLDOWNS,
@@ -55,14 +60,14 @@ impl Maps {
         Ok(Self { observer, maps })
     }
 
-    /// Adds what they hold now.
+    /// Writes what they hold now.
     ///
     /// # Errors
-    /// A map cannot be read.
-    pub(super) fn read(&self, learned: &mut Learned) -> anyhow::Result<()> {
+    /// A map cannot be read, or the file not be written.
+    pub(super) fn write(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
         for (kept, content) in &self.maps {
-            let bytes = content.read(kept).with_context(|| format!("map {}", kept.map))?;
-            learned.put(self.observer, kept.map, bytes);
+            let mut put = |piece: &[u8]| to.put(self.observer, kept.map, piece);
+            content.read(kept, &mut put).with_context(|| format!("map {}", kept.map))?;
         }
         Ok(())
     }
@@ -70,8 +75,38 @@ impl Maps {
 
 /// A map's content as bytes: each key, for an array the place, and value one after the other.
 trait Content: Send + Sync {
-    fn read(&self, kept: &Kept) -> anyhow::Result<Vec<u8>>;
+    /// Gives it in pieces.
+    fn read(&self, kept: &Kept, put: &mut Put<'_>) -> anyhow::Result<()>;
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()>;
+}
+
+/// Takes a piece of a map's content.
+type Put<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
+/// Makes pieces of entries.
+struct Pieces<'a, 'b> {
+    put: &'a mut Put<'b>,
+    piece: Vec<u8>,
+}
+
+impl<'a, 'b> Pieces<'a, 'b> {
+    fn new(put: &'a mut Put<'b>) -> Self {
+        Self { put, piece: Vec::with_capacity(PIECE) }
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8]) -> anyhow::Result<()> {
+        if self.piece.len() + key.len() + value.len() > PIECE {
+            (self.put)(&self.piece)?;
+            self.piece.clear();
+        }
+        self.piece.extend_from_slice(key);
+        self.piece.extend_from_slice(value);
+        Ok(())
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        Ok((self.put)(&self.piece)?)
+    }
 }
 
 fn open(programs: &mut Ebpf, kept: &Kept) -> anyhow::Result<Box<dyn Content>> {
@@ -92,16 +127,15 @@ fn open(programs: &mut Ebpf, kept: &Kept) -> anyhow::Result<Box<dyn Content>> {
 }
 
 impl<const K: usize, const V: usize> Content for HashMap<MapData, [u8; K], [u8; V]> {
-    fn read(&self, kept: &Kept) -> anyhow::Result<Vec<u8>> {
-        let mut out = Vec::new();
+    fn read(&self, kept: &Kept, put: &mut Put<'_>) -> anyhow::Result<()> {
+        let mut pieces = Pieces::new(put);
         // The kernel begins again where the key that it stood at has made room since.
         for entry in self.iter().take(MOST) {
             let (key, mut value) = entry?;
             forget(&mut value, kept);
-            out.extend_from_slice(&key);
-            out.extend_from_slice(&value);
+            pieces.add(&key, &value)?;
         }
-        Ok(out)
+        pieces.end()
     }
 
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
@@ -128,23 +162,22 @@ impl<const V: usize> Places<V> {
 }
 
 impl<const V: usize> Content for Places<V> {
-    fn read(&self, kept: &Kept) -> anyhow::Result<Vec<u8>> {
+    fn read(&self, kept: &Kept, put: &mut Put<'_>) -> anyhow::Result<()> {
         let used = self.used.as_ref().map(|used| used.iter().collect::<Result<Vec<u32>, _>>()).transpose()?;
         let part = self.part();
         let is_used = |place: &u32| {
             let used = used.as_ref().and_then(|used| used.get((place / part) as usize));
             used.is_none_or(|used| *used != 0)
         };
-        let mut out = Vec::new();
+        let mut pieces = Pieces::new(put);
         for place in (0..self.places.len()).filter(is_used) {
             let mut value = self.places.get(&place, 0)?;
             forget(&mut value, kept);
             if value != [0; V] {
-                out.extend_from_slice(&place.to_ne_bytes());
-                out.extend_from_slice(&value);
+                pieces.add(&place.to_ne_bytes(), &value)?;
             }
         }
-        Ok(out)
+        pieces.end()
     }
 
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()> {

@@ -264,17 +264,17 @@ mod tests {
     #[test]
     fn what_is_usual_is_known_to_the_next_agent() {
         let notes = |learned: &Learned| Notes::of(learned, &[Usual::NAME], Duration::ZERO);
-        let (mut learned, first) = (Learned::default(), notes(&Learned::default()));
+        let first = notes(&Learned::default());
         let mut usual = Usual::new(Arc::default());
         a_day(&mut usual, 1, 200);
         usual.note(&first);
-        first.add_to(&mut learned);
 
+        let learned = Learned::of_note(Usual::NAME, first.now(Usual::NAME));
         let mut usual = Usual::recalled(Arc::default(), &notes(&learned));
         let now = 201 * 60 * SECOND;
         assert!(!is_told(&mut usual, end_of("report", now, 1)));
         assert!(is_told(&mut usual, end_of("report", now, 2)));
-        learned.put(Usual::NAME, "notes", b"[[1]]".to_vec());
+        let learned = Learned::of_note(Usual::NAME, b"[[1]]".to_vec());
         let mut usual = Usual::recalled(Arc::default(), &notes(&learned));
         assert!(is_told(&mut usual, end_of("report", now, 1)), "of what is no note nothing is known");
     }
