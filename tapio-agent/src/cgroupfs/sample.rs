@@ -226,8 +226,10 @@ impl Eyes {
     }
 
     fn cpu_one(&mut self, path: &Path, cpuacct: Option<&Path>, sample: &mut Sample) {
-        let used = cpuacct.and_then(|path| self.one(path.join("cpuacct.usage"), parse::number));
-        sample.cpu_us = used.map_or(UNKNOWN, |ns| ns / 1000);
+        // A group that only version 2 has was told of there.
+        if let Some(ns) = cpuacct.and_then(|path| self.one(path.join("cpuacct.usage"), parse::number)) {
+            sample.cpu_us = ns / 1000;
+        }
         let quota = self.one(path.join("cpu.cfs_quota_us"), parse::quota_v1);
         sample.quota_us = quota.unwrap_or(UNKNOWN);
         if quota.is_none_or(|quota| quota == UNLIMITED) {

@@ -183,6 +183,11 @@ async fn processors_of_version_1_beside_memory_of_version_2() {
     let sample = seen[&host.ino(&format!("cgroup/unified/{group}"))];
     assert_eq!((sample.limit_bytes, sample.quota_us, sample.cpu_us), (128 * MIB, 50_000, 5));
     assert_eq!((sample.periods, sample.throttled, sample.throttled_us), (20, 3, 9));
+    // One that version 1 does not have.
+    host.write("cgroup/unified/system.slice/a.service/cpu.stat", "usage_usec 7\n");
+    let seen = pass(&mut host.reader()).await;
+    let unit = seen[&host.ino("cgroup/unified/system.slice/a.service")];
+    assert_eq!((unit.cpu_us, unit.quota_us), (7, UNKNOWN));
     let parts = Files::open(&host.path("cgroup"), &host.path("proc"), Duration::from_secs(5)).parts;
     let cpu = parts.iter().find(|part| part.name == "cpu").unwrap();
     assert_eq!(cpu.state, Ok(format!("at {}", host.path("cgroup/cpu,cpuacct").display())));
