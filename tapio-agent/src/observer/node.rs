@@ -57,6 +57,8 @@ const MAX_GROUPS: usize = 20_000;
 const EXPLAINS_NS: u64 = 30 * 1_000_000_000;
 /// What a group's cycles per instruction explain of the node's: for so many windows.
 const EXPLAINS_WINDOWS: u64 = 3;
+/// What an agent before this one has told is told again where it looked last longer ago: it may have been over since.
+const TOLD_NS: u64 = 5 * 60 * 1_000_000_000;
 /// A group that is met later than this after the first look is new; those before it may be as old as the node.
 const FIRST_LOOKS_NS: u64 = 60 * 1_000_000_000;
 
@@ -202,10 +204,15 @@ impl Node {
             // Those that are still there were met. Another may have the number of one that is not.
             self.before = HashMap::new();
         }
-        let group = self
-            .groups
-            .entry(id)
-            .or_insert_with(|| self.before.remove(&id).unwrap_or(Group { is_new, ..Group::default() }));
+        let group = self.groups.entry(id).or_insert_with(|| {
+            let Some(mut known) = self.before.remove(&id) else {
+                return Group { is_new, ..Group::default() };
+            };
+            if now_ns.saturating_sub(known.seen_ns) > TOLD_NS {
+                known.memory.forget_told();
+            }
+            known
+        });
         if now_ns < group.seen_ns {
             return;
         }

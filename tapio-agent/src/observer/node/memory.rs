@@ -35,6 +35,11 @@ impl Memory {
         self.told.is_some()
     }
 
+    /// What was told may have been over since, and is told again.
+    pub(super) fn forget_told(&mut self) {
+        (self.is_near, self.told) = (false, None);
+    }
+
     /// Judges a look: one anomaly at most.
     pub(super) fn judge(&mut self, sample: &Sample, limits: &Limits) -> Option<Anomaly> {
         let limit = sample.limit_bytes;

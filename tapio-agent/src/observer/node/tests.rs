@@ -269,7 +269,9 @@ fn what_was_told_is_not_told_again_by_the_next_agent() {
     let mut watched = Watched::new();
     watched.look(&[filled(7, 400)]);
     assert_eq!(watched.look(&[filled(7, 450)]).len(), 1);
-    assert!(watched.next().look(&[filled(7, 450)]).is_empty());
+    let mut soon = Watched { at_s: watched.at_s, ..watched.next() };
+    assert!(soon.look(&[filled(7, 450)]).is_empty());
+    assert_eq!(watched.next().look(&[filled(7, 450)]).len(), 1, "an hour later it may be another time");
 
     // Growth that goes on.
     let mut watched = Watched::new();
