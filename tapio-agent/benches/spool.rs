@@ -129,7 +129,7 @@ fn records(file: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
 /// The same by redb alone.
 fn alone(file: &Path, records: &[Vec<u8>]) -> anyhow::Result<Times> {
     let mut builder = Builder::new();
-    builder.set_cache_size(CACHE_BYTES);
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     let start = Instant::now();
     let database = builder.create(file)?;
     let mut keys = 0..;
@@ -145,8 +145,8 @@ fn alone(file: &Path, records: &[Vec<u8>]) -> anyhow::Result<Times> {
     drop(database);
     let write = start.elapsed();
 
-    let mut database = builder.create(file)?;
     let start = Instant::now();
+    let mut database = builder.create(file)?;
     loop {
         let table = database.begin_read()?.open_table(RECORDS)?;
         let mut keys = Vec::new();

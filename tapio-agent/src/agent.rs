@@ -6,7 +6,12 @@
 mod keep;
 mod status;
 
-use std::{mem, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
@@ -275,8 +280,12 @@ impl Supervisor {
                 Err(panic) => panic_text(panic.as_ref()),
             };
             tracing::error!(observer = self.built.name, why, restart_in = ?pause, "the observer crashed");
-            // The record that it crashed on is gone: another one like it would crash it again.
-            self.shared.metrics.dropped("record", "crash", 1);
+            // The record that it crashed on is gone: another one like it would crash it again. What it held back is only
+            // counted, as nobody knows whether it is right.
+            let mut held = Vec::new();
+            let _ = catch_unwind(AssertUnwindSafe(|| judge.tick(u64::MAX, &mut held)));
+            let lost = 1 + held.iter().map(|anomaly| anomaly.count).sum::<u64>();
+            self.shared.metrics.dropped("record", "crash", lost);
             self.shared.set(self.at, State::Failed(why));
             let stopping =
                 tokio::time::timeout(pause, self.stopped.clone().wait_for(|stop| *stop)).await.is_ok();

@@ -1,6 +1,6 @@
 //! The boot clock, which the kernel programs stamp events with, the time of day, and a thread's time on a processor.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -10,12 +10,19 @@ pub fn boot_ns() -> u64 {
     nanoseconds(ClockId::Boottime)
 }
 
-/// The time of day, nanoseconds since 1970 UTC, at which the boot clock showed `boot_ns`. Both clocks are read
-/// now, so a step of the time of day since then moves the answer along.
+/// The time of day, nanoseconds since 1970 UTC, at which the boot clock showed `boot_ns`. What is between the two clocks
+/// is read now, so a step of the time of day since then moves the answer along; or, for the next in the same tick of
+/// the kernel (at most 10 ms), was read by this thread in that tick, which takes a fifth of the time.
 #[must_use]
 pub fn unix_ns(boot_ns: u64) -> u64 {
-    let offset = nanoseconds(ClockId::Realtime).saturating_sub(self::boot_ns());
-    boot_ns.saturating_add(offset)
+    thread_local!(static READ: Cell<(u64, u64)> = const { Cell::new((0, 0)) });
+    let tick = nanoseconds(ClockId::MonotonicCoarse);
+    let (mut read_in, mut between) = READ.get();
+    if read_in != tick {
+        (read_in, between) = (tick, nanoseconds(ClockId::Realtime).saturating_sub(self::boot_ns()));
+        READ.set((read_in, between));
+    }
+    boot_ns.saturating_add(between)
 }
 
 /// How long this thread has been on a processor.

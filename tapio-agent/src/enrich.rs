@@ -161,7 +161,7 @@ impl Identity {
     #[must_use]
     pub fn peer(&self, address: IpAddr, port: u16, unix_ns: u64) -> Peer {
         let party = self.kubernetes.as_ref().and_then(|kubernetes| kubernetes.party(address, unix_ns));
-        party.map_or_else(|| Peer::unnamed(address, port), |party| party.peer(address, port))
+        Peer { address, port, names: party.map(|party| Arc::clone(&party.names)) }
     }
 
     /// What is worth waiting for before it is named, of what happened at `time_ns` (boot clock) in a group and a

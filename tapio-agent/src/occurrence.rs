@@ -12,6 +12,7 @@ use ulid::Ulid;
 
 use address::AddressText;
 pub use bytes::Bytes;
+pub use json::Written;
 #[cfg(test)]
 pub(crate) use tests::sample;
 pub use timestamp::Timestamp;
@@ -107,6 +108,9 @@ pub struct Workload {
     /// services by them. Not in the JSON.
     #[serde(skip)]
     pub labels: Vec<(String, String)>,
+    /// All but the labels as it is written.
+    #[serde(skip)]
+    pub written: Written,
 }
 
 /// The process that is affected.
@@ -135,24 +139,35 @@ pub struct Peer {
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
-    /// Kubernetes namespace.
+    /// Who has the address, where that is known.
+    #[serde(flatten)]
+    pub names: Option<Arc<PeerNames>>,
+}
+
+/// Who has an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PeerNames {
+    /// Kubernetes namespace of the service or pod.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<Arc<str>>,
-    /// Service that has the address.
+    pub namespace: Option<String>,
+    /// Service.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<Arc<str>>,
-    /// Pod that has the address.
+    pub service: Option<String>,
+    /// Pod.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod: Option<Arc<str>>,
-    /// Node that has the address; its pods on the host's network have it, too, and are not told apart.
+    pub pod: Option<String>,
+    /// Node; its pods on the host's network have its address, too, and are not told apart.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<Arc<str>>,
-    /// Kind of that pod's owner.
+    pub node: Option<String>,
+    /// Kind of the pod's owner.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner_kind: Option<Arc<str>>,
-    /// Owner of that pod.
+    pub owner_kind: Option<String>,
+    /// Name of the pod's owner.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<Arc<str>>,
+    pub owner: Option<String>,
+    /// All of that as it is written.
+    #[serde(skip)]
+    pub written: Written,
 }
 
 /// What was normal.
@@ -310,7 +325,7 @@ impl Occurrence {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let named = self.0.workload.as_deref().and_then(Workload::name);
                 match (named, &self.0.process) {
-                    (Some(name), Some(p)) if !p.comm.is_empty() => write!(f, "{name} ({})", p.comm),
+                    (Some(name), Some(p)) if !p.comm.is_empty() => in_a_row(f, [name, " (", &p.comm, ")"]),
                     (Some(name), _) => f.write_str(name),
                     (None, Some(p)) => write!(f, "{}[{}]", p.comm, p.pid),
                     (None, None) => f.write_str("unknown process"),
@@ -330,34 +345,45 @@ impl Peer {
     /// One that has no name.
     #[must_use]
     pub const fn unnamed(address: IpAddr, port: u16) -> Self {
-        Self {
-            address,
-            port,
+        Self { address, port, names: None }
+    }
+
+    /// Who has the address; empty where that is not known.
+    #[must_use]
+    pub fn names(&self) -> &PeerNames {
+        static NOBODY: PeerNames = PeerNames {
             namespace: None,
             service: None,
             pod: None,
             node: None,
             owner_kind: None,
             owner: None,
-        }
+            written: Written::new(),
+        };
+        self.names.as_deref().unwrap_or(&NOBODY)
     }
 }
 
 impl fmt::Display for Peer {
     /// `service.namespace:port`, `pod.namespace:port`, `node:port` or `address:port`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.service.as_ref().or(self.pod.as_ref()), &self.namespace, &self.node, self.address) {
-            (Some(name), Some(namespace), ..) => write!(f, "{name}.{namespace}:{}", self.port),
-            (_, _, Some(node), _) => write!(f, "{node}:{}", self.port),
-            (_, _, _, address) => {
-                let text = AddressText::new(address);
-                match address {
-                    IpAddr::V6(_) => write!(f, "[{}]:{}", text.as_str(), self.port),
-                    IpAddr::V4(_) => write!(f, "{}:{}", text.as_str(), self.port),
-                }
+        let names = self.names();
+        let mut port = itoa::Buffer::new();
+        let port = port.format(self.port);
+        match (names.service.as_ref().or(names.pod.as_ref()), &names.namespace, &names.node, self.address) {
+            (Some(name), Some(namespace), ..) => in_a_row(f, [name, ".", namespace, ":", port]),
+            (_, _, Some(node), _) => in_a_row(f, [node, ":", port]),
+            (_, _, _, IpAddr::V6(_)) => {
+                in_a_row(f, ["[", AddressText::new(self.address).as_str(), "]:", port])
             }
+            (_, _, _, IpAddr::V4(_)) => in_a_row(f, [AddressText::new(self.address).as_str(), ":", port]),
         }
     }
+}
+
+/// As `write!` does, in less than half of its time.
+fn in_a_row<const N: usize>(f: &mut fmt::Formatter<'_>, texts: [&str; N]) -> fmt::Result {
+    texts.into_iter().try_for_each(|text| f.write_str(text))
 }
 
 fn ulid<S: Serializer>(id: &Ulid, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,7 +7,9 @@ use anyhow::Context as _;
 use rustix::time::{ClockId, clock_gettime};
 use tapio_agent::{
     metrics::Metrics,
-    occurrence::{Data, Normal, Occurrence, Outcome, Peer, Process, SOURCE, Severity, Value, Workload},
+    occurrence::{
+        Data, Normal, Occurrence, Outcome, Peer, PeerNames, Process, SOURCE, Severity, Value, Workload,
+    },
     setting::Node as _,
     sink::{
         Ledger, QUEUE_CAPACITY, Sinks,
@@ -48,9 +50,13 @@ pub(crate) fn occurrence(time_unix_ns: u64) -> Occurrence {
         process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
         actor: None,
         peer: Some(Peer {
-            namespace: Some("default".into()),
-            service: Some("redis".into()),
-            ..Peer::unnamed([10, 0, 3, 7].into(), 6379)
+            address: [10, 0, 3, 7].into(),
+            port: 6379,
+            names: Some(Arc::new(PeerNames {
+                namespace: some("default"),
+                service: some("redis"),
+                ..PeerNames::default()
+            })),
         }),
         data: Data(vec![
             ("rtt_us", Value::Number(41_000)),

@@ -8,13 +8,16 @@ use super::*;
 use crate::{
     config::Config,
     observer::{Anomaly, Attach, Hook, Malformed, Observer, network},
+    pipeline::fold::tests::refused,
 };
 
-static CRASHES: AtomicU32 = AtomicU32::new(0);
+static RECORDS: AtomicU32 = AtomicU32::new(0);
 static OBSERVED: AtomicU32 = AtomicU32::new(0);
 
-/// Crashes on its first record; its programs emit one for each segment received.
-struct Crashing;
+/// Holds its first record back and crashes on the second; its programs emit one for each segment received.
+struct Crashing {
+    held: Vec<Anomaly>,
+}
 
 impl Observer for Crashing {
     const NAME: &'static str = "bench";
@@ -24,7 +27,7 @@ impl Observer for Crashing {
     type Settings = network::Settings;
 
     fn new(_: &Self::Settings) -> Self {
-        Self
+        Self { held: Vec::new() }
     }
 
     fn kernel_settings(settings: &Self::Settings) -> Vec<u8> {
@@ -32,12 +35,19 @@ impl Observer for Crashing {
     }
 
     fn observe(&mut self, _: &[u8], _: &mut Vec<Anomaly>) -> Result<(), Malformed> {
-        assert!(CRASHES.fetch_add(1, Ordering::Relaxed) > 0, "the first record is too much");
-        OBSERVED.fetch_add(1, Ordering::Relaxed);
+        match RECORDS.fetch_add(1, Ordering::Relaxed) {
+            0 => self.held.push(Anomaly { count: 3, ..refused(1, 1) }),
+            1 => panic!("the second record is too much"),
+            _ => drop(OBSERVED.fetch_add(1, Ordering::Relaxed)),
+        }
         Ok(())
     }
 
-    fn tick(&mut self, _: u64, _: &mut Vec<Anomaly>) {}
+    fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
+        if now_ns == u64::MAX {
+            out.append(&mut self.held);
+        }
+    }
 }
 
 /// Two segments each way over loopback.
@@ -91,5 +101,5 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
     task.await.unwrap();
     let text = metrics.render().unwrap();
     assert!(text.contains("tapio_restarts_total{observer=\"bench\"} 1"), "{text}");
-    assert!(text.contains("tapio_dropped_total{hop=\"record\",reason=\"crash\"} 1"), "{text}");
+    assert!(text.contains("tapio_dropped_total{hop=\"record\",reason=\"crash\"} 4"), "{text}");
 }

@@ -1,76 +1,53 @@
 //! Who an address belongs to.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use super::pods::Pod;
-use crate::occurrence::Peer;
+use crate::occurrence::PeerNames;
 
 /// What has an address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Party {
     /// Tells it from another of the same name.
     pub uid: String,
-    /// Namespace of the service or pod.
-    pub namespace: Option<Arc<str>>,
-    /// Service.
-    pub service: Option<Arc<str>>,
-    /// Pod.
-    pub pod: Option<Arc<str>>,
-    /// Node: also for the pods on its own network, which have no address of their own.
-    pub node: Option<Arc<str>>,
-    /// Kind of the pod's owner.
-    pub owner_kind: Option<Arc<str>>,
-    /// Name of the pod's owner.
-    pub owner: Option<Arc<str>>,
+    /// What it is called.
+    pub names: Arc<PeerNames>,
 }
 
 impl Party {
     /// A pod with an address of its own.
     #[must_use]
     pub fn of_pod(pod: &Pod) -> Self {
-        let (owner_kind, owner) = pod.owner.as_ref().map(|(kind, name)| (kind, name)).unzip();
-        Self {
-            uid: pod.uid.clone(),
-            namespace: Some(pod.namespace.as_str().into()),
-            pod: Some(pod.name.as_str().into()),
-            owner_kind: owner_kind.map(|kind| kind.as_str().into()),
-            owner: owner.map(|name| name.as_str().into()),
-            ..Self::default()
-        }
+        let (owner_kind, owner) = pod.owner.clone().unzip();
+        let names = PeerNames {
+            namespace: Some(pod.namespace.clone()),
+            pod: Some(pod.name.clone()),
+            owner_kind,
+            owner,
+            ..PeerNames::default()
+        };
+        Self { uid: pod.uid.clone(), names: Arc::new(names) }
     }
 
     /// A service.
     #[must_use]
-    pub fn of_service(uid: String, namespace: &str, name: &str) -> Self {
-        Self { uid, namespace: Some(namespace.into()), service: Some(name.into()), ..Self::default() }
+    pub fn of_service(uid: String, namespace: String, name: String) -> Self {
+        let names = PeerNames { namespace: Some(namespace), service: Some(name), ..PeerNames::default() };
+        Self { uid, names: Arc::new(names) }
     }
 
     /// A node.
     #[must_use]
     pub fn of_node(name: &str) -> Self {
-        Self { uid: name.to_owned(), node: Some(name.into()), ..Self::default() }
-    }
-
-    /// The other side of an occurrence, with these names.
-    #[must_use]
-    pub fn peer(&self, address: IpAddr, port: u16) -> Peer {
-        Peer {
-            address,
-            port,
-            namespace: self.namespace.clone(),
-            service: self.service.clone(),
-            pod: self.pod.clone(),
-            node: self.node.clone(),
-            owner_kind: self.owner_kind.clone(),
-            owner: self.owner.clone(),
-        }
+        let names = PeerNames { node: Some(name.to_owned()), ..PeerNames::default() };
+        Self { uid: name.to_owned(), names: Arc::new(names) }
     }
 
     /// How long after it was seen it is still believed to have its address, nanoseconds. Addresses of pods are used
     /// again soonest.
     #[must_use]
-    pub const fn fresh_ns(&self) -> u64 {
+    pub fn fresh_ns(&self) -> u64 {
         const SECOND_NS: u64 = 1_000_000_000;
-        if self.pod.is_some() { 10 * SECOND_NS } else { 60 * SECOND_NS }
+        if self.names.pod.is_some() { 10 * SECOND_NS } else { 60 * SECOND_NS }
     }
 }

@@ -13,23 +13,36 @@ pub(super) struct AddressText {
     length: usize,
 }
 
+/// Each octet with a dot behind it, and how long that is.
+const OCTETS: [([u8; 4], u8); 256] = {
+    let mut all = [([0; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let number = octet as u8;
+        let [hundreds, tens, ones] = [b'0' + number / 100, b'0' + number / 10 % 10, b'0' + number % 10];
+        all[octet] = match number {
+            0..10 => ([ones, b'.', 0, 0], 2),
+            10..100 => ([tens, ones, b'.', 0], 3),
+            _ => ([hundreds, tens, ones, b'.'], 4),
+        };
+        octet += 1;
+    }
+    all
+};
+
 impl AddressText {
     pub(super) fn new(address: IpAddr) -> Self {
         let mut written = Self { text: [0; 39], length: 0 };
         match address {
             IpAddr::V4(v4) => {
-                for (nth, octet) in v4.octets().into_iter().enumerate() {
-                    if nth > 0 {
-                        written.push(b'.');
-                    }
-                    if octet >= 100 {
-                        written.push(b'0' + octet / 100);
-                    }
-                    if octet >= 10 {
-                        written.push(b'0' + octet / 10 % 10);
-                    }
-                    written.push(b'0' + octet % 10);
+                for octet in v4.octets() {
+                    let (digits, length) = OCTETS[usize::from(octet)];
+                    // Always four, which is one instruction: what is too much is written over.
+                    written.text[written.length..written.length + 4].copy_from_slice(&digits);
+                    written.length += usize::from(length);
                 }
+                // The last dot.
+                written.length -= 1;
             }
             // There is room for it.
             IpAddr::V6(v6) => drop(write!(written, "{v6}")),
@@ -44,16 +57,13 @@ impl AddressText {
     pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
-
-    fn push(&mut self, byte: u8) {
-        self.text[self.length] = byte;
-        self.length += 1;
-    }
 }
 
 impl fmt::Write for AddressText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.bytes().for_each(|byte| self.push(byte));
+        let end = self.length + text.len();
+        self.text.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
         Ok(())
     }
 }

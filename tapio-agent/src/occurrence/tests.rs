@@ -25,18 +25,22 @@ pub(crate) fn sample() -> Occurrence {
             owner: some("checkout"),
             unit: None,
             labels: vec![("app.kubernetes.io/name".to_owned(), "checkout".to_owned())],
+            written: Written::new(),
         })),
         process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
         actor: None,
         peer: Some(Peer {
             address: IpAddr::from([10, 0, 3, 7]),
             port: 6379,
-            namespace: Some("default".into()),
-            service: Some("redis".into()),
-            pod: Some("redis-0".into()),
-            node: Some("node-b".into()),
-            owner_kind: Some("StatefulSet".into()),
-            owner: Some("redis".into()),
+            names: Some(Arc::new(PeerNames {
+                namespace: some("default"),
+                service: some("redis"),
+                pod: some("redis-0"),
+                node: some("node-b"),
+                owner_kind: some("StatefulSet"),
+                owner: some("redis"),
+                written: Written::new(),
+            })),
         }),
         data: Data(vec![
             ("rtt_us", Value::Number(41_000)),
@@ -99,21 +103,21 @@ fn random(rng: &mut fastrand::Rng) -> Occurrence {
         owner: text(),
         unit: text(),
         labels: Vec::new(),
+        written: Written::new(),
     };
     let (message, node) = (text().unwrap_or_default(), text().unwrap_or_default().into());
     let cluster = text().map(Into::into);
     let process = text().map(|comm| Process { pid: 7, comm });
     let unit = text().map(|unit| Arc::new(Workload { unit: Some(unit), ..Workload::default() }));
     let actor = text().map(|comm| Actor { process: Process { pid: 8, comm }, workload: unit });
-    let peer = Peer {
-        address: IpAddr::from([0; 4]),
-        port: 0,
-        namespace: text().map(Into::into),
-        service: text().map(Into::into),
-        pod: text().map(Into::into),
-        node: text().map(Into::into),
-        owner_kind: text().map(Into::into),
-        owner: text().map(Into::into),
+    let names = PeerNames {
+        namespace: text(),
+        service: text(),
+        pod: text(),
+        node: text(),
+        owner_kind: text(),
+        owner: text(),
+        written: Written::new(),
     };
     let other = Workload { namespace: text(), pod: text(), unit: text(), ..Workload::default() };
     let values = [
@@ -141,7 +145,11 @@ fn random(rng: &mut fastrand::Rng) -> Occurrence {
         workload: rng.bool().then(|| Arc::new(if rng.bool() { workload } else { Workload::default() })),
         process,
         actor,
-        peer: rng.bool().then(|| Peer { address, port: rng.u16(..), ..peer }),
+        peer: rng.bool().then(|| Peer {
+            address,
+            port: rng.u16(..),
+            names: rng.bool().then(|| names.into()),
+        }),
         data: Data(values.into_iter().map(|value| ("key", value)).take(rng.usize(..5)).collect()),
         baseline: rng.bool().then_some(baseline),
         count: rng.u64(..),

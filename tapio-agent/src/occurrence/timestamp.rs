@@ -13,16 +13,23 @@ impl Timestamp {
         let (days, second) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = civil(days);
         let mut text = *b"0000-00-00T00:00:00.000000000Z";
-        put(&mut text[0..4], year);
-        put(&mut text[5..7], month);
-        put(&mut text[8..10], day);
-        put(&mut text[11..13], second / 3600);
-        put(&mut text[14..16], second / 60 % 60);
-        put(&mut text[17..19], second % 60);
-        // Three short chains of divisions rather than a long one.
-        put(&mut text[20..23], nanos / 1_000_000);
-        put(&mut text[23..26], nanos / 1000 % 1000);
-        put(&mut text[26..29], nanos % 1000);
+        let pairs = [
+            (0, year / 100),
+            (2, year % 100),
+            (5, month),
+            (8, day),
+            (11, second / 3600),
+            (14, second / 60 % 60),
+            (17, second % 60),
+            (20, nanos / 10_000_000),
+            (22, nanos / 100_000 % 100),
+            (24, nanos / 1000 % 100),
+            (26, nanos / 10 % 100),
+        ];
+        for (place, pair) in pairs {
+            text[place..place + 2].copy_from_slice(&PAIRS[pair as usize]);
+        }
+        text[28] = PAIRS[(nanos % 10) as usize][1];
         Self(text)
     }
 
@@ -45,15 +52,16 @@ impl Timestamp {
     }
 }
 
-/// Writes decimal digits from the last to the first.
-#[inline(always)]
-fn put(place: &mut [u8], mut number: u64) {
-    for digit in place.iter_mut().rev() {
-        // A digit of a decimal number fits in a byte.
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut all = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        all[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
     }
-}
+    all
+};
 
 /// Year, month and day of a day since 1970, in the Gregorian calendar (Hinnant, "chrono-compatible low-level
 /// date algorithms", `civil_from_days`).

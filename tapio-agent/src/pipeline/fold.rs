@@ -152,13 +152,13 @@ impl Anomaly {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::occurrence::{Data, Outcome, Severity};
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn refused(port: u32, magnitude: u64) -> Anomaly {
+    pub(crate) fn refused(port: u32, magnitude: u64) -> Anomaly {
         Anomaly {
             kind: "network.connection_refused",
             severity: Severity::Error,

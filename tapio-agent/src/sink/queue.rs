@@ -348,7 +348,7 @@ impl Queue {
         }
     }
 
-    /// Waits, but not on the way out.
+    /// Waits, but hardly on the way out, and not where nothing is left.
     pub(super) async fn pause(&self, wait: Duration) {
         let open = self.lock().phase == Phase::Open;
         if open {
@@ -357,7 +357,10 @@ impl Queue {
                 () = self.draining.notified() => {}
             }
         } else {
-            sleep(wait.min(LAST_WAIT)).await;
+            tokio::select! {
+                () = sleep(wait.min(LAST_WAIT)) => {}
+                () = self.drained() => {}
+            }
         }
     }
 

@@ -162,6 +162,21 @@ async fn what_is_left_at_shutdown_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_on_disk_holds_up_no_end() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut sinks = Sinks::new(Arc::default(), 16).spooling(state_dir.path(), 8 << 20);
+    let retry = || Err(Failure::Retry("away".to_owned()));
+    sinks.add(scripted((0..100).map(|_| retry()).collect()).0);
+    send(&sinks, 4);
+    until("it is away", || matches!(state(&sinks, "scripted"), State::Retrying(_))).await;
+    let (counts, start) = (sinks.clone(), tokio::time::Instant::now());
+    assert_eq!(sinks.drain(Duration::from_secs(5)).await, 0);
+    let end = ledger(&counts, "scripted");
+    assert_eq!((end.sent, end.spooled, end.dropped), (0, 4, BTreeMap::new()));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn batches_by_count_and_age() {
     let (destination, batches, _) = scripted(Vec::new());
     let mut sinks = Sinks::new(Arc::default(), 64);

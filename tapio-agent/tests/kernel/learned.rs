@@ -16,9 +16,9 @@ const EACH_SECOND: &str = "snapshot: 1s\n";
 /// Two of them.
 const TWICE: Duration = Duration::from_millis(2_200);
 
-/// Kills in a row; `TAPIO_KILLS` makes them more.
+/// Kills in a row; `KILLS` makes them more.
 fn kills() -> u32 {
-    std::env::var("TAPIO_KILLS").map_or(5, |kills| kills.parse().unwrap())
+    std::env::var("KILLS").map_or(5, |kills| kills.parse().unwrap())
 }
 
 fn start(state: &Path) -> Tapio {

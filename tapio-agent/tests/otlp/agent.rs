@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tapio_agent::{
     occurrence::{
-        Actor, Data, Normal, Occurrence, Outcome, Peer, Process, SOURCE, Severity, Value, Workload,
+        Actor, Data, Normal, Occurrence, Outcome, Peer, PeerNames, Process, SOURCE, Severity, Value, Workload,
     },
     setting::Node as _,
     sink::otlp::{Otlp, Settings},
@@ -74,15 +74,20 @@ pub(crate) fn spike() -> Occurrence {
             owner: some("checkout"),
             unit: None,
             labels: vec![("resource.opentelemetry.io/team".to_owned(), "pay".to_owned())],
+            ..Workload::default()
         })),
         process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
         actor: None,
         peer: Some(Peer {
-            namespace: Some("default".into()),
-            service: Some("redis".into()),
-            owner_kind: Some("StatefulSet".into()),
-            owner: Some("redis".into()),
-            ..Peer::unnamed("10.0.3.7".parse().unwrap(), 6379)
+            address: "10.0.3.7".parse().unwrap(),
+            port: 6379,
+            names: Some(Arc::new(PeerNames {
+                namespace: some("default"),
+                service: some("redis"),
+                owner_kind: some("StatefulSet"),
+                owner: some("redis"),
+                ..PeerNames::default()
+            })),
         }),
         data: Data(vec![
             ("rtt_us", Value::Number(41_000)),

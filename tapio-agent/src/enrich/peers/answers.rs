@@ -166,12 +166,14 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::occurrence::PeerNames;
 
     const SECOND_NS: u64 = 1_000_000_000;
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 2, 0, 5));
 
     fn pod(uid: &str, from: u64, until: Option<u64>) -> Found {
-        let party = Party { uid: uid.to_owned(), pod: Some(uid.into()), ..Party::default() };
+        let names = PeerNames { pod: Some(uid.to_owned()), ..PeerNames::default() };
+        let party = Party { uid: uid.to_owned(), names: names.into() };
         let until_unix_ns = until.map(|second| second * SECOND_NS);
         Found { party, from_unix_ns: from * SECOND_NS, until_unix_ns }
     }

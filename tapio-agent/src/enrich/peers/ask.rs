@@ -143,7 +143,7 @@ impl Asker {
             let made = service.metadata.creation_timestamp.as_ref().map(unix_ns)?;
             let metadata = service.metadata;
             Some(Found {
-                party: Party::of_service(metadata.uid?, &metadata.namespace?, &metadata.name?),
+                party: Party::of_service(metadata.uid?, metadata.namespace?, metadata.name?),
                 from_unix_ns: made.saturating_add(SECOND_NS),
                 until_unix_ns: None,
             })

@@ -1,6 +1,6 @@
 //! What each anomaly says to people, in one sentence.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::occurrence::{Normal, Occurrence};
 
@@ -8,7 +8,7 @@ use crate::occurrence::{Normal, Occurrence};
 pub(super) type Message = fn(&Occurrence) -> String;
 
 pub(super) fn rtt_spike(o: &Occurrence) -> String {
-    format!("{}: RTT {} is {}{}", o.subject(), Way(o), Micros(number(o, "rtt_us")), times(o))
+    say(format_args!("{}: RTT {} is {}{}", o.subject(), Way(o), Micros(number(o, "rtt_us")), times(o)))
 }
 
 pub(super) fn rtt_shift(o: &Occurrence) -> String {
@@ -21,41 +21,55 @@ pub(super) fn rtt_shift(o: &Occurrence) -> String {
         ""
     };
     let than = if rtt < normal { format!(", down from {}", Micros(normal)) } else { times(o) };
-    format!("{}: RTT {} has been {} for {since}{than}{doubt}", o.subject(), Way(o), Micros(rtt))
+    say(format_args!("{}: RTT {} has been {} for {since}{than}{doubt}", o.subject(), Way(o), Micros(rtt)))
 }
 
 pub(super) fn refused(o: &Occurrence) -> String {
-    format!("{}: connection {} was refused: nothing listens there, or it is rejected", o.subject(), Way(o))
+    say(format_args!(
+        "{}: connection {} was refused: nothing listens there, or it is rejected",
+        o.subject(),
+        Way(o)
+    ))
 }
 
 pub(super) fn timeout(o: &Occurrence) -> String {
     let elapsed = Micros(number(o, "elapsed_us"));
-    format!("{}: connection {} timed out after {elapsed}: no answer to {}", o.subject(), Way(o), syns(o))
+    say(format_args!(
+        "{}: connection {} timed out after {elapsed}: no answer to {}",
+        o.subject(),
+        Way(o),
+        syns(o)
+    ))
 }
 
 pub(super) fn gave_up(o: &Occurrence) -> String {
     let elapsed = Micros(number(o, "elapsed_us"));
-    format!("{}: gave up connecting {} after {elapsed}: no answer to {}", o.subject(), Way(o), syns(o))
+    say(format_args!(
+        "{}: gave up connecting {} after {elapsed}: no answer to {}",
+        o.subject(),
+        Way(o),
+        syns(o)
+    ))
 }
 
 pub(super) fn unreachable(o: &Occurrence) -> String {
     let what = if o.data.text("error") == Some("ENETUNREACH") { "network" } else { "host" };
-    format!("{}: connection {} failed: {what} unreachable", o.subject(), Way(o))
+    say(format_args!("{}: connection {} failed: {what} unreachable", o.subject(), Way(o)))
 }
 
 pub(super) fn reset(o: &Occurrence) -> String {
     let (received, acked) = (number(o, "bytes_received"), number(o, "bytes_acked"));
-    format!(
+    say(format_args!(
         "{}: connection {} was reset by the peer after {acked} bytes sent, {received} received",
         o.subject(),
         Way(o)
-    )
+    ))
 }
 
 pub(super) fn connect_slow(o: &Occurrence) -> String {
     let handshake = Micros(number(o, "handshake_us"));
     let again = if number(o, "syns") > 1 { format!(", with {}", syns(o)) } else { String::new() };
-    format!("{}: connecting {} took {handshake}{}{again}", o.subject(), Way(o), times(o))
+    say(format_args!("{}: connecting {} took {handshake}{}{again}", o.subject(), Way(o), times(o)))
 }
 
 pub(super) fn retransmit_burst(o: &Occurrence) -> String {
@@ -63,7 +77,15 @@ pub(super) fn retransmit_burst(o: &Occurrence) -> String {
     // The samples that count what was sent may lag behind.
     let of = if of > again { format!(" of {of}") } else { String::new() };
     let within = Micros(number(o, "window_us"));
-    format!("{}: {again}{of} segments {} were sent again within {within}", o.subject(), Way(o))
+    say(format_args!("{}: {again}{of} segments {} were sent again within {within}", o.subject(), Way(o)))
+}
+
+/// Most are not much longer.
+fn say(sentence: fmt::Arguments<'_>) -> String {
+    let mut said = String::with_capacity(128);
+    // Writing to memory does not fail.
+    let _ = said.write_fmt(sentence);
+    said
 }
 
 fn number(o: &Occurrence, key: &str) -> u64 {
@@ -96,12 +118,13 @@ impl fmt::Display for Way<'_> {
         let Some(peer) = &self.0.peer else { return f.write_str("to an unknown peer") };
         if self.0.data.text("direction") == Some("inbound") {
             let port = number(self.0, "local_port");
-            match &peer.pod {
+            match &peer.names().pod {
                 Some(pod) => write!(f, "from {pod} to port {port}"),
                 None => write!(f, "from {} to port {port}", peer.address),
             }
         } else {
-            write!(f, "to {peer}")
+            f.write_str("to ")?;
+            peer.fmt(f)
         }
     }
 }

@@ -126,17 +126,18 @@ fn connection(peer: &Peer, occurrence: &Occurrence, found: &mut Attributes) {
         }
         _ => {}
     }
-    let (kind, name) = match (&peer.service, &peer.pod, &peer.node) {
+    let names = peer.names();
+    let (kind, name) = match (&names.service, &names.pod, &names.node) {
         (Some(service), ..) => (Some("Service"), Some(service)),
         (None, Some(pod), _) => (Some("Pod"), Some(pod)),
         (None, None, Some(node)) => (Some("Node"), Some(node)),
         (None, None, None) => (None, None),
     };
     found.text("k8s.dst.type", kind);
-    found.text("k8s.dst.name", name.map(|name| &**name));
-    found.text("k8s.dst.namespace", peer.namespace.as_deref());
-    found.text("k8s.dst.owner.type", peer.owner_kind.as_deref());
-    found.text("k8s.dst.owner.name", peer.owner.as_deref());
+    found.text("k8s.dst.name", name.map(String::as_str));
+    found.text("k8s.dst.namespace", names.namespace.as_deref());
+    found.text("k8s.dst.owner.type", names.owner_kind.as_deref());
+    found.text("k8s.dst.owner.name", names.owner.as_deref());
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use self::message::{
     Record, ValueRecord, WorkloadRecord,
 };
 use crate::occurrence::{
-    Actor, Data, Normal, Occurrence, Outcome, Peer, Process, SOURCE, Severity, Value, Workload,
+    Actor, Data, Normal, Occurrence, Outcome, Peer, PeerNames, Process, SOURCE, Severity, Value, Workload,
+    Written,
 };
 
 /// Why a record cannot be read.
@@ -83,16 +84,7 @@ pub(in crate::sink) fn encode(occurrence: &Occurrence) -> Vec<u8> {
             process: Some((&actor.process).into()),
             workload: actor.workload.as_deref().map(Into::into),
         }),
-        peer: peer.as_ref().map(|peer| PeerRecord {
-            address: peer.address.to_string(),
-            port: peer.port.into(),
-            namespace: owned(&peer.namespace),
-            service: owned(&peer.service),
-            pod: owned(&peer.pod),
-            node: owned(&peer.node),
-            owner_kind: owned(&peer.owner_kind),
-            owner: owned(&peer.owner),
-        }),
+        peer: peer.as_ref().map(Into::into),
         data: (!data.is_empty()).then(|| data.into()),
         baseline: baseline.map(|Normal { mean, deviation, unit, samples, ratio }| NormalRecord {
             mean,
@@ -116,18 +108,7 @@ pub(super) fn decode(bytes: &[u8], names: &mut Names) -> Result<Occurrence, Malf
         let workload = actor.workload.map(|workload| workload.read(names)).transpose()?;
         Ok(Actor { process, workload: workload.map(Arc::new) })
     });
-    let peer = record.peer.map(|peer| {
-        Ok(Peer {
-            address: address(&peer.address)?,
-            port: u16::try_from(peer.port).map_err(|_| Malformed::Lacks("port"))?,
-            namespace: shared(peer.namespace),
-            service: shared(peer.service),
-            pod: shared(peer.pod),
-            node: shared(peer.node),
-            owner_kind: shared(peer.owner_kind),
-            owner: shared(peer.owner),
-        })
-    });
+    let peer = record.peer.map(PeerRecord::read);
     let baseline = record.baseline.map(|normal| {
         let NormalRecord { mean, deviation, unit, samples, ratio } = normal;
         Ok(Normal { mean, deviation, unit: names.get(&unit)?, samples, ratio })
@@ -203,6 +184,7 @@ impl From<&Workload> for WorkloadRecord {
             owner,
             unit,
             labels,
+            written: _,
         } = workload.clone();
         let labels = labels.into_iter().map(|(key, value)| LabelRecord { key, value }).collect();
         let runtime = runtime.map(str::to_owned);
@@ -236,6 +218,28 @@ impl WorkloadRecord {
             owner: self.owner,
             unit: self.unit,
             labels: self.labels.into_iter().map(|LabelRecord { key, value }| (key, value)).collect(),
+            written: Written::new(),
+        })
+    }
+}
+
+impl From<&Peer> for PeerRecord {
+    fn from(Peer { address, port, names }: &Peer) -> Self {
+        let names = names.as_deref().cloned().unwrap_or_default();
+        let PeerNames { namespace, service, pod, node, owner_kind, owner, written: _ } = names;
+        let (address, port) = (address.to_string(), u32::from(*port));
+        Self { address, port, namespace, service, pod, node, owner_kind, owner }
+    }
+}
+
+impl PeerRecord {
+    fn read(self) -> Result<Peer, Malformed> {
+        let Self { address, port, namespace, service, pod, node, owner_kind, owner } = self;
+        let names = PeerNames { namespace, service, pod, node, owner_kind, owner, written: Written::new() };
+        Ok(Peer {
+            address: self::address(&address)?,
+            port: u16::try_from(port).map_err(|_| Malformed::Lacks("port"))?,
+            names: (names != PeerNames::default()).then(|| Arc::new(names)),
         })
     }
 }
