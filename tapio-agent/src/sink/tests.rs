@@ -169,7 +169,7 @@ async fn what_is_on_disk_holds_up_no_end() {
     sinks.add(scripted((0..100).map(|_| retry()).collect()).0);
     send(&sinks, 4);
     until("it is away", || matches!(state(&sinks, "scripted"), State::Retrying(_))).await;
-    let (counts, start) = (sinks.clone(), tokio::time::Instant::now());
+    let (counts, start) = (sinks.clone(), Instant::now());
     assert_eq!(sinks.drain(Duration::from_secs(5)).await, 0);
     let end = ledger(&counts, "scripted");
     assert_eq!((end.sent, end.spooled, end.dropped), (0, 4, BTreeMap::new()));
