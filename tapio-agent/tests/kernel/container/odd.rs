@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _};
 
-use super::{MIB, TOO_MUCH, has_full, of, start};
+use super::{MIB, TOO_MUCH, of, oom::has_full, start};
 use crate::support::{Cgroup, Occurrence, Process, needs_a_kernel};
 
 /// Names of levels.

@@ -1,0 +1,151 @@
+//! Memory that ran out: who died, whose limit it was, and what was in it.
+
+use std::{fs, time::Duration};
+
+use super::{MIB, TOO_MUCH, container, is_confidential, of, start};
+use crate::support::{Occurrence, Process, Tapio, needs_a_kernel};
+
+#[test]
+fn a_child_that_takes_too_much_memory_is_an_oom_kill() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(40 * MIB);
+    let tapio = start();
+    let mut hog = Process::start("hog");
+    hog.enter(&cgroup);
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
+    let told = told.says("process_role", "child").in_container(&cgroup);
+    has_full(&told, 40 * MIB, 0);
+    if !is_confidential() {
+        told.has("anon_bytes", 10 * MIB..41 * MIB);
+    }
+    told.has("page_tables_bytes", 4096..MIB);
+}
+
+#[test]
+fn the_first_process_of_a_container_that_takes_too_much_memory_is_an_oom_kill_and_no_exit() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(40 * MIB);
+    let tapio = start();
+    let mut hog = Process::start_as_init("main");
+    hog.enter(&cgroup);
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
+    has_full(&told.says("process_role", "main"), 40 * MIB, 0);
+}
+
+#[test]
+fn a_limit_of_the_pod_is_the_one_that_is_full() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(900 * MIB);
+    cgroup.limit_pod(40 * MIB);
+    let tapio = start();
+    let mut hog = Process::start("hog");
+    hog.enter(&cgroup);
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog);
+    has_full(&told, 40 * MIB, 1);
+}
+
+#[test]
+fn who_asked_for_the_memory_need_not_be_the_victim() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(100 * MIB);
+    let tapio = start();
+    let mut victim = Process::start("victim");
+    victim.enter(&cgroup);
+    victim.begin_allocate(70 << 20);
+    victim.end().unwrap();
+    let mut trigger = Process::start("trigger");
+    fs::write(format!("/proc/{}/oom_score_adj", victim.pid()), "1000").unwrap();
+    // Where memory is freed slowly it is next, and told for itself. To be spared takes a right that root need not have.
+    let _ = fs::write(format!("/proc/{}/oom_score_adj", trigger.pid()), "-1000");
+    trigger.enter(&cgroup);
+    trigger.begin_allocate(50 << 20);
+    victim.await_death();
+
+    let told = tapio
+        .expect_one(|o| o.is_in(&cgroup) && o.is_of(&victim))
+        .is("container.oom_kill")
+        .of(&victim)
+        .by(&trigger);
+    assert_eq!(told.number("oom_score_adj"), 1000);
+    has_full(&told, 100 * MIB, 0);
+    let users = told.list("users");
+    if is_confidential() {
+        return assert!(users.is_empty(), "of a group that is not known: {users:?}");
+    }
+    let other = users.iter().find(|user| user["pid"] == trigger.pid()).expect("it holds memory, too");
+    assert_eq!(other["comm"], "trigger");
+    assert!(other["rss_bytes"].as_u64().unwrap() > MIB, "{other}");
+}
+
+/// Usage and limit are absent together, where lockdown forbids to read them.
+#[track_caller]
+pub(super) fn has_full(told: &Occurrence, limit: u64, levels_up: u64) {
+    if is_confidential() {
+        return assert_eq!(told.text("constraint"), "");
+    }
+    assert_eq!(told.text("constraint"), "cgroup");
+    assert_eq!(told.number("limit_bytes"), limit);
+    told.has("usage_bytes", limit - 3 * MIB..limit + 1);
+    assert_eq!(told.number("levels_up"), levels_up);
+}
+
+#[test]
+fn what_a_group_held_before_is_told() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(100 * MIB);
+    let settings = "observer:\n  node:\n    interval: 1s\n";
+    let tapio = Tapio::start_with(&["--observer=container,node"], settings);
+    let mut hog = Process::start("hog");
+    hog.enter(&cgroup);
+    hog.grow_to(30 * MIB);
+    // Of the passes of the node observer some are in this time, on a slow machine, too.
+    std::thread::sleep(Duration::from_secs(30));
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(|o| o.is_in(&cgroup) && o.kind == "container.oom_kill");
+    // The first look may be from before it held anything, the last from when it already held more.
+    let held: Vec<u64> =
+        told.list("before").iter().map(|look| look["held_bytes"].as_u64().unwrap()).collect();
+    if is_confidential() {
+        return assert!(held.is_empty(), "of a group that is not known: {held:?}");
+    }
+    assert!(held.iter().any(|held| (29 * MIB..60 * MIB).contains(held)), "{held:?}");
+}
+
+#[test]
+fn twenty_oom_kills_at_once_are_all_counted() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit(30 * MIB);
+    let tapio = start();
+    let mut hogs: Vec<_> = (0..20).map(|_| Process::start("storm")).collect();
+    for hog in &mut hogs {
+        hog.enter(&cgroup);
+    }
+    for hog in &mut hogs {
+        hog.begin_allocate(TOO_MUCH);
+    }
+    hogs.iter_mut().for_each(Process::await_death);
+
+    tapio.expect_some(of(&cgroup));
+    let ended = tapio.end();
+    let told: Vec<_> = ended.occurrences.iter().filter(|o| o.is_in(&cgroup)).collect();
+    assert!(told.iter().all(|o| o.kind == "container.oom_kill"), "{told:?}");
+    assert_eq!(told.iter().map(|o| o.count).sum::<u64>(), 20, "{told:?}");
+    assert!(told.len() <= 3, "{told:?}");
+}
