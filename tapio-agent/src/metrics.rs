@@ -143,6 +143,18 @@ struct OfProgram {
     program: &'static str,
 }
 
+/// Why sinks drop.
+const SINK_REASONS: [&str; 8] = [
+    "queue_full",
+    "unacknowledged",
+    "closed",
+    "shutdown",
+    "spool_full",
+    "spool_damaged",
+    "spool_malformed",
+    "spool_lost",
+];
+
 /// What became of anomalies: judged = told + dropped + waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnomalyLedger {
@@ -167,9 +179,9 @@ impl Metrics {
             self.restarts.get_or_create(&OfObserver { observer }).inc_by(0);
         }
         for sink in sinks {
-            self.dropped(sink, "queue_full", 0);
-            self.dropped(sink, "unacknowledged", 0);
-            self.dropped(sink, "spool_full", 0);
+            for reason in SINK_REASONS {
+                self.dropped(sink, reason, 0);
+            }
             for counter in
                 [&self.spool_failures, &self.spool_set_aside, &self.sink_recovered, &self.sink_retried]
             {
