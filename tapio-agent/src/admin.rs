@@ -1,6 +1,9 @@
 //! What operators and machines ask the agent: `/livez`, `/readyz`, `/metrics`, `/status`, over HTTP/1.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque, convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use http_body_util::Full;
@@ -14,8 +17,8 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpSocket, TcpStream},
-    sync::{Semaphore, watch},
-    task::JoinSet,
+    sync::watch,
+    task::{AbortHandle, JoinSet},
     time,
 };
 
@@ -57,14 +60,14 @@ const CLASSIC: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// A scraper, some probes and some people; more wait in the kernel's queue.
+/// A scraper, some probes and some people. One more ends the oldest: whoever holds connections keeps no probe out.
 const MAX_CONNECTIONS: usize = 32;
 /// Requests to this server have no body and few headers; hyper's least is 8 KiB.
 const MAX_HEAD_BYTES: usize = 8 << 10;
 const BACKLOG: u32 = 64;
 /// For the head of a request, the first and each that follows on the same connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Even a client that asks all the time makes room for others.
+/// Of a connection.
 const MAX_AGE: Duration = Duration::from_secs(60);
 /// For the response under way when a connection is to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -104,27 +107,24 @@ impl Admin {
         shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let listener = self.socket.listen(BACKLOG).with_context(|| unavailable(self.address))?;
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        // The oldest first.
+        let mut places = VecDeque::<AbortHandle>::new();
         // Dropped at the end: that is what connections wait for.
         let (serving, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
-            let accept = async {
-                // The semaphore is never closed.
-                let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-                Ok::<_, io::Error>((listener.accept().await?.0, place))
-            };
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next() => {}
-                accepted = accept => match accepted {
-                    Ok((stream, place)) => {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        places.retain(|place| !place.is_finished());
+                        if places.len() == MAX_CONNECTIONS {
+                            places.pop_front().inspect(AbortHandle::abort);
+                        }
                         let connection = answer(stream, Arc::clone(&state), stopped.clone());
-                        connections.spawn(async move {
-                            connection.await;
-                            drop(place);
-                        });
+                        places.push_back(connections.spawn(connection));
                     }
                     Err(error) => {
                         tracing::debug!(%error, "admin: no connection accepted");

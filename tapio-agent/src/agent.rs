@@ -27,6 +27,7 @@ use crate::{
     admin::{Admin, State as _},
     cgroupfs::Files,
     config::{Config, Output},
+    crash,
     enrich::{
         Identity,
         kubernetes::{Access, Kubernetes},
@@ -158,9 +159,17 @@ async fn observe(
     }
     drop(anomalies);
     let (counted, to, notes) = (Arc::clone(&metrics), sinks.clone(), Arc::clone(&shared.keeper.notes));
+    // Without these the agent only seems to work.
+    let (broken, mut breaks) = mpsc::channel(2);
+    let report = broken.clone();
     let deliver = tokio::spawn(async move {
         let send = |occurrence| to.send(Arc::new(occurrence));
-        pipeline::deliver(queue, identity, &counted, &notes, send).await;
+        let deliver = pipeline::deliver(queue, identity, &counted, &notes, send);
+        if let Err(panic) = AssertUnwindSafe(deliver).catch_unwind().await {
+            let why = format!("what names occurrences crashed: {}", crash::said(panic.as_ref()));
+            // Nobody listens any more where the agent stops already.
+            let _ = report.try_send(anyhow::anyhow!(why));
+        }
     });
     if let Some(admin) = admin {
         let mut stopped = stopped.clone();
@@ -168,18 +177,28 @@ async fn observe(
             // An error means that the sender is gone: stopped as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        tokio::spawn(admin.serve(Arc::clone(&shared), shutdown));
+        let serve = admin.serve(Arc::clone(&shared), shutdown);
+        tokio::spawn(async move {
+            if let Err(error) = serve.await {
+                let _ = broken.try_send(error);
+            }
+        });
     }
     tokio::spawn(beat(pulse, Arc::clone(&shared)));
     let keeping = tokio::spawn(Keeper::run(Arc::clone(&shared)));
     shared.report();
     tracing::info!("ready");
 
+    let mut failed = None;
     let [terminate, interrupt] = &mut stop_signals;
     let why = tokio::select! {
         _ = terminate.recv() => "SIGTERM".to_owned(),
         _ = interrupt.recv() => "SIGINT".to_owned(),
         why = sinks.ended() => format!("no sink is left: {why}"),
+        Some(error) = breaks.recv() => {
+            failed = Some(error);
+            "it cannot go on".to_owned()
+        }
     };
     tracing::info!(why, "stopping");
 
@@ -188,12 +207,17 @@ async fn observe(
     stop.send_replace(true);
     keeping.abort();
     while stages.join_next().await.is_some() {}
-    deliver.await.context("occurrences could not be delivered to the end")?;
-    Keeper::save(&shared).await;
-    sinks.drain(Duration::from_nanos(config.drain.as_ns())).await;
+    // That it crashed is in `breaks`.
+    let _ = deliver.await;
+    // A disk that hangs holds up no delivery.
+    let within = Duration::from_nanos(config.drain.as_ns());
+    let saved = tokio::time::timeout(within, Keeper::save(&shared));
+    if let (Err(_), _) = tokio::join!(saved, sinks.drain(within)) {
+        tracing::warn!("what was learned could not be written in time: the disk of `state_dir` hangs");
+    }
     telemetry.end().await;
     shared.farewell();
-    Ok(())
+    failed.or_else(|| breaks.try_recv().ok()).map_or(Ok(()), Err)
 }
 
 /// What goes to other machines, not begun yet: the files that it takes are read before there are threads.
@@ -277,7 +301,7 @@ impl Supervisor {
                     tracing::error!(observer = self.built.name, %error, "the ring cannot be waited for");
                     return self.shared.set(self.at, State::Failed(error.to_string()));
                 }
-                Err(panic) => panic_text(panic.as_ref()),
+                Err(panic) => crash::said(panic.as_ref()),
             };
             tracing::error!(observer = self.built.name, why, restart_in = ?pause, "the observer crashed");
             // The record that it crashed on is gone: another one like it would crash it again. What it held back is only
@@ -297,11 +321,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
 }
 
 /// Tells the terminal that the agent lives.

@@ -25,6 +25,12 @@ pub fn unix_ns(boot_ns: u64) -> u64 {
     boot_ns.saturating_add(between)
 }
 
+/// How long this process has been on processors, with all its threads.
+#[must_use]
+pub fn process_cpu() -> Duration {
+    Duration::from_nanos(nanoseconds(ClockId::ProcessCPUTime))
+}
+
 /// How long this thread has been on a processor.
 #[must_use]
 pub fn thread_cpu() -> Duration {

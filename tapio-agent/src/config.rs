@@ -192,10 +192,17 @@ impl Config {
             }
             (None, None) => {}
         }
-        environment.assign(&mut config)?;
+        // What is for logs alone, a credential perhaps, goes nowhere else.
+        let mut of_all_signals = config.clone();
+        environment.assign(&mut config, |_| true)?;
+        environment.assign(&mut of_all_signals, |variable| !variable.starts_with(otlp::PREFIX))?;
         for Flag { name, path, text } in flags {
-            config.assign(path, text).map_err(|wrong| Error::at(name, wrong))?;
+            for config in [&mut config, &mut of_all_signals] {
+                config.assign(path, text).map_err(|wrong| Error::at(name, wrong))?;
+            }
         }
+        let differs = of_all_signals.otlp != config.otlp;
+        config.telemetry.otlp = differs.then_some(of_all_signals.otlp);
         config.check()?;
         Ok(config)
     }

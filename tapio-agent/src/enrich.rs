@@ -30,11 +30,19 @@ use crate::{
 /// Walks over the tree of control groups are at least this far apart: a storm of unknown ones costs one walk.
 const WALK_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How long what is gone is remembered at least: for what is still on its way.
+const REMEMBER: Duration = Duration::from_secs(300);
+/// Longer than the window of a fold, since follow-ups are of what happened in it.
+const AFTER_WINDOW: Duration = Duration::from_secs(60);
+
 /// Owners kept with what Kubernetes says of them; more containers than a node has.
 const MAX_NAMED: usize = 4_096;
 
 /// Groups remembered as gone.
 const MAX_GONE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// For so long after a walk that did not meet a group, what happens in it costs no other one: a group that is dying can
+/// still storm. After that it may have been missed.
+const GONE_NS: u64 = 60_000_000_000;
 
 /// What names anomalies.
 #[derive(Debug)]
@@ -46,8 +54,8 @@ pub struct Identity {
     walk_from: Instant,
     /// When the last walk began, boot clock; 0 before the first.
     walked_ns: u64,
-    /// Groups that were gone when they were asked for. Ids are not used twice, so they stay gone.
-    gone: LruCache<u64, ()>,
+    /// Groups that were gone when they were asked for, and when the walk began that did not meet them, boot clock.
+    gone: LruCache<u64, u64>,
     proc_root: PathBuf,
     /// What groups held, where an observer looks at it.
     past: Arc<Past>,
@@ -63,7 +71,8 @@ impl Identity {
         Self {
             node: config.node(),
             cluster: config.cluster.get().map(Into::into),
-            cgroups: Cgroups::new(config.cgroup_root.as_path(), config.proc_root.as_path()),
+            cgroups: Cgroups::new(config.cgroup_root.as_path(), config.proc_root.as_path())
+                .remembering(remember(config)),
             walk_from: Instant::now(),
             walked_ns: 0,
             gone: LruCache::new(MAX_GONE),
@@ -111,7 +120,7 @@ impl Identity {
         if cgroup_id == 0
             || cgroup_id == WHOLE_NODE
             || self.cgroups.cached(cgroup_id) != Lookup::Unknown
-            || self.gone.contains(&cgroup_id)
+            || self.gone.get(&cgroup_id).is_some_and(|gone_ns| time_ns < gone_ns.saturating_add(GONE_NS))
         {
             return;
         }
@@ -122,7 +131,7 @@ impl Identity {
             self.walk_from = Instant::now() + WALK_INTERVAL;
         }
         if self.cgroups.cached(cgroup_id) == Lookup::Unknown {
-            self.gone.put(cgroup_id, ());
+            self.gone.put(cgroup_id, self.walked_ns);
         }
     }
 
@@ -131,8 +140,9 @@ impl Identity {
         if let Some(full) = anomaly.full {
             self.find(full, anomaly.time_ns).await;
             let directory = self.cgroups.directory(full);
+            let (time_ns, now_ns) = (anomaly.time_ns, clock::boot_ns());
             let more = tokio::task::block_in_place(|| {
-                memory::of(full, anomaly.time_ns, directory.as_deref(), &self.proc_root, &self.past)
+                memory::of(full, time_ns, now_ns, directory.as_deref(), &self.proc_root, &self.past)
             });
             anomaly.data.0.extend(more.0);
         }
@@ -204,6 +214,11 @@ impl Identity {
     }
 }
 
+/// How long what is gone is remembered: until all that is folded has left.
+fn remember(config: &Config) -> Duration {
+    REMEMBER.max(Duration::from_nanos(config.fold.max_window.as_ns()).saturating_add(AFTER_WINDOW))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::MetadataExt, path::Path};
@@ -217,12 +232,42 @@ mod tests {
         fs::metadata(tree.join(name)).unwrap().ino()
     }
 
+    fn identity(tree: &Path) -> Identity {
+        fs::write(tree.join("cgroup.controllers"), "").unwrap();
+        let flag = Flag { name: "", path: "cgroup_root", text: tree.display().to_string() };
+        Identity::new(&Config::load(None, [], &[flag]).unwrap())
+    }
+
+    #[test]
+    fn what_is_gone_is_remembered_until_what_was_folded_has_left() {
+        let with = |window: &str| {
+            let flag = |path, text: &str| Flag { name: "", path, text: text.to_owned() };
+            let flags = [flag("fold.window", "1s"), flag("fold.max_window", window)];
+            remember(&Config::load(None, [], &flags).unwrap())
+        };
+        assert_eq!(with("1s"), REMEMBER);
+        assert_eq!(with("10m"), Duration::from_secs(660));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_group_that_was_missed_is_looked_for_again_after_a_minute() {
+        let (tree, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut identity = identity(tree.path());
+        let id = group(elsewhere.path(), "x.service");
+        identity.find(id, clock::boot_ns()).await;
+        let gone_ns = identity.walked_ns;
+        // It keeps its id, as one that a walk missed does.
+        fs::rename(elsewhere.path().join("x.service"), tree.path().join("x.service")).unwrap();
+        for (time_ns, is_known) in [(gone_ns + GONE_NS - 1, false), (gone_ns + GONE_NS, true)] {
+            identity.find(id, time_ns).await;
+            assert_eq!(identity.owner(id, 0, time_ns).workload().is_some(), is_known);
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_storm_of_vanished_groups_waits_once() {
         let tree = tempfile::tempdir().unwrap();
-        fs::write(tree.path().join("cgroup.controllers"), "").unwrap();
-        let flag = Flag { name: "", path: "cgroup_root", text: tree.path().display().to_string() };
-        let mut identity = Identity::new(&Config::load(None, [], &[flag]).unwrap());
+        let mut identity = identity(tree.path());
         let start = Instant::now();
         for storm in 0..3 {
             let happened_ns = clock::boot_ns();

@@ -30,6 +30,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use self::rights::{LOCKED_DOWN, forbids_reading, needed, raise_memlock_limit};
 pub use self::{
     counters::Counting,
+    kept::Entries,
     listeners::{Listening, listening},
     rights::{memlock_limit, version},
     runs::{RunTime, measure},
@@ -244,11 +245,11 @@ impl Loaded {
         counting.as_mut().map(|counting| (counting.program(), counting.shown()))
     }
 
-    /// Writes what its programs have learned.
+    /// Writes what its programs have learned; says how many entries each of their maps has.
     ///
     /// # Errors
     /// A map cannot be read, or the file not be written.
-    pub fn learned(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
+    pub fn learned(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<Entries> {
         self.kept.write(to)
     }
 

@@ -8,6 +8,7 @@ pub mod cgroupfs;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod crash;
 pub mod detection;
 pub mod doctor;
 pub mod enrich;

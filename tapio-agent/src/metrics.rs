@@ -1,6 +1,8 @@
 //! Every self-metric, one documented line each. Label sets are closed: no label carries an address or a name
 //! that comes from outside.
 
+mod labels;
+mod process;
 mod samples;
 
 use std::{
@@ -9,12 +11,17 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use tapio_common::Counts;
 
+use labels::{
+    Asked, Drop, OfMap, OfObserver, OfProgram, OfSink, OfType, Reading, StateOf, StateOfKubernetes,
+    StateOfSink, Unnamed,
+};
+use process::Usage;
 use samples::Typed;
 pub use samples::{Described, Kind, Sample, samples};
 
@@ -78,69 +85,10 @@ metrics! {
     program_runs: Family<OfProgram, Counter> = "Runs of a kernel program, while bpf_stats are on",
     program_seconds: Family<OfProgram, Counter<f64, AtomicU64>> = "Time of those runs",
     program_missed: Family<OfProgram, Counter> = "Runs of a kernel program that the kernel left out, as one was under way",
+    map_entries: Family<OfMap, Gauge> = "Entries of a kernel map when what was learned was written last",
+    process_cpu_seconds: Counter<f64, AtomicU64> = "Time that the agent was on a processor",
+    process_resident_memory_bytes: Gauge = "Memory of the agent, without the kernel's maps",
     restarts: Family<OfObserver, Counter> = "Times that an observer crashed and was started again",
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfObserver {
-    observer: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Reading {
-    observer: &'static str,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfType {
-    observer: &'static str,
-    r#type: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Drop {
-    hop: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Asked {
-    resource: &'static str,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Unnamed {
-    name: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfSink {
-    sink: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct StateOf {
-    observer: &'static str,
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct StateOfSink {
-    sink: &'static str,
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct StateOfKubernetes {
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfProgram {
-    program: &'static str,
 }
 
 /// Why sinks drop.
@@ -331,7 +279,25 @@ impl Metrics {
         for (result, count) in results {
             set(&self.readings.get_or_create(&Reading { observer, result }), count);
         }
-        set(&self.dropped.get_or_create(&Drop { hop: "ring", reason: "full" }), counts.failed);
+    }
+
+    /// Events that no ring had room for, of all observers, from the beginning.
+    pub fn ring_full(&self, count: u64) {
+        set(&self.dropped.get_or_create(&Drop { hop: "ring", reason: "full" }), count);
+    }
+
+    /// How many entries a map of an observer's programs has.
+    pub fn map_entries(&self, observer: &'static str, map: &'static str, entries: u64) {
+        self.map_entries.get_or_create(&OfMap { observer, map }).set(gauge(entries));
+    }
+
+    /// What the agent itself takes.
+    pub fn process(&self) {
+        let Usage { cpu, resident_bytes } = process::usage();
+        self.process_cpu_seconds.inner().store(cpu.as_secs_f64().to_bits(), Ordering::Relaxed);
+        if let Some(bytes) = resident_bytes {
+            self.process_resident_memory_bytes.set(gauge(bytes));
+        }
     }
 
     /// The one state that an observer is in.

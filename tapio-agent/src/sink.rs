@@ -23,11 +23,12 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use serde::{Serialize, Serializer};
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{metrics::Metrics, occurrence::Occurrence};
@@ -37,6 +38,9 @@ pub use connection::Trouble;
 
 /// How many occurrences wait for a sink before more are dropped: some 10 MB, hours of a bad day.
 pub const QUEUE_CAPACITY: usize = 8192;
+
+/// How long a spool may take to be closed at the end.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// Where a sink delivers to.
 pub trait Destination: Send + 'static {
@@ -266,9 +270,11 @@ impl Sinks {
         let queue = Arc::new(Queue::new(D::NAME, self.capacity, Arc::clone(&self.metrics), spool));
         queue.open_spool();
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.push(tokio::spawn(task::run(Arc::clone(&queue), destination, self.ended.clone())));
+        let run = task::run(Arc::clone(&queue), destination, self.ended.clone());
+        tasks.push(tokio::spawn(task::watched(Arc::clone(&queue), self.ended.clone(), run)));
         if spooled {
-            tasks.push(tokio::spawn(queue::keep(Arc::clone(&queue))));
+            let keep = queue::keep(Arc::clone(&queue));
+            tasks.push(tokio::spawn(task::watched(Arc::clone(&queue), self.ended.clone(), keep)));
         }
         drop(tasks);
         self.queues.push(queue);
@@ -325,8 +331,14 @@ impl Sinks {
             }
         }
         let left = self.queues.iter().map(|queue| queue.abandon("shutdown")).sum();
+        let closing = self.queues.iter().map(|queue| async {
+            let closed = queue::on_disk(queue, |queue| queue.close_spool());
+            if timeout(CLOSE, closed).await.is_err() {
+                tracing::warn!(sink = queue.name, "the spool could not be closed in time: its disk hangs");
+            }
+        });
+        join_all(closing).await;
         for queue in &self.queues {
-            queue::on_disk(queue, |queue| queue.close_spool()).await;
             let Status { sink, ledger, .. } = queue.status();
             if ledger.spooled > 0 {
                 tracing::info!(sink, count = ledger.spooled, "left in the spool, for the next run");

@@ -190,8 +190,7 @@ fn a_pod_is_told_what_its_manifest_lacks() {
         &format!(
             "hostPath: {{path: /sys/fs/cgroup}}}}] and the container volumeMounts: [{{name: sys-fs-cgroup, mountPath: {empty}"
         ),
-        "hostPath: {path: /proc}}]",
-        "and set `proc_root: /host/proc`",
+        "remedy: set hostPID: true in the pod's spec, and leave `proc_root` at /proc",
         "hostPath: {path: /var/lib/tapio, type: DirectoryOrCreate}}]",
     ] {
         assert!(report.contains(remedy), "{remedy}: {report}");

@@ -23,7 +23,8 @@ const LAYERS: &[&[&str]] = &[
     &["kernel", "replay"],
     &["observer", "sink"],
     &["setting"],
-    &["occurrence", "metrics", "clock", "backoff", "learned", "span"],
+    &["metrics"],
+    &["occurrence", "clock", "backoff", "crash", "learned", "span"],
 ];
 
 /// Crates with one place.

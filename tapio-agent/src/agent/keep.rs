@@ -14,7 +14,6 @@ use crate::{
     clock,
     config::Config,
     learned::{Learned, Notes, Store, Useless},
-    observer,
     pipeline::Usual,
     span::Span,
 };
@@ -29,6 +28,8 @@ pub(super) struct Keeper {
     /// What was found at the start.
     found: String,
     saved: Mutex<Saved>,
+    /// Held by who writes: one that nobody waits for any more goes on.
+    writing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -64,9 +65,13 @@ impl Keeper {
             }
         };
         let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), learned.seed);
-        let names = [observer::NAMES, &[Usual::NAME]].concat();
+        // What others have noted grows old: nobody renews it.
+        let names: Vec<_> = config.observers.names().iter().copied().chain([Usual::NAME]).collect();
         let notes = Arc::new(Notes::of(&learned, &names, interval));
-        (Self { store, interval, seed, notes, found, saved: Mutex::default() }, learned)
+        (
+            Self { store, interval, seed, notes, found, saved: Mutex::default(), writing: Mutex::default() },
+            learned,
+        )
     }
 
     /// Writes it again and again, until it is dropped.
@@ -90,6 +95,7 @@ impl Keeper {
 
     fn write(&self, shared: &Shared) {
         let Ok(store) = &self.store else { return };
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut span = Span::here("write what was learned");
         let written = store.save(self.seed, clock::boot_ns(), |to| {
             self.notes.write(to)?;

@@ -138,22 +138,22 @@ impl Observed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The counts of each program; none where they cannot be read.
-    fn counts(&self) -> Vec<(&'static str, Counts)> {
-        let Some(loaded) = &self.parts.loaded else { return Vec::new() };
+    /// The counts of each program; `None` where they cannot be read.
+    fn counts(&self) -> Option<Vec<(&'static str, Counts)>> {
+        let Some(loaded) = &self.parts.loaded else { return Some(Vec::new()) };
         match loaded.counts.read() {
-            Ok(counts) => loaded.hooks.iter().map(|h| h.hook.program).zip(counts).collect(),
+            Ok(counts) => Some(loaded.hooks.iter().map(|h| h.hook.program).zip(counts).collect()),
             Err(error) => {
                 tracing::warn!(observer = self.name, %error, "the counts cannot be read");
-                Vec::new()
+                None
             }
         }
     }
 
-    fn total(&self) -> Counts {
+    fn total(&self) -> Option<Counts> {
         let mut total = Counts::default();
-        self.counts().iter().for_each(|(_, counts)| total.add(counts));
-        total
+        self.counts()?.iter().for_each(|(_, counts)| total.add(counts));
+        Some(total)
     }
 }
 
@@ -200,11 +200,13 @@ impl Shared {
         self.observed.iter().filter_map(|observed| observed.parts.loaded.as_ref()).for_each(Loaded::detach);
     }
 
-    /// Writes what the kernel programs have learned.
+    /// Writes what the kernel programs have learned, and counts it.
     pub(super) fn learned(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
-        let loaded = self.observed.iter().filter_map(|observed| observed.parts.loaded.as_ref());
-        for loaded in loaded {
-            loaded.learned(to)?;
+        for Observed { name, parts, .. } in &self.observed {
+            let Some(loaded) = &parts.loaded else { continue };
+            for (map, entries) in loaded.learned(to)? {
+                self.metrics.map_entries(name, map, entries as u64);
+            }
         }
         Ok(())
     }
@@ -216,7 +218,7 @@ impl Shared {
 
     pub(super) fn pulse(&self) -> Pulse {
         let mut total = Counts::default();
-        self.observed.iter().for_each(|observed| total.add(&observed.total()));
+        self.observed.iter().filter_map(Observed::total).for_each(|counts| total.add(&counts));
         Pulse { seen: total.seen, keys: total.keys, kept: total.emitted, sent: self.sinks.sent() }
     }
 
@@ -226,8 +228,12 @@ impl Shared {
             .observed
             .iter()
             .map(|observed| {
-                let mut programs: serde_json::Map<_, _> =
-                    observed.counts().into_iter().map(|(name, c)| (name.to_owned(), counts(&c))).collect();
+                let mut programs: serde_json::Map<_, _> = observed
+                    .counts()
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, c)| (name.to_owned(), counts(&c)))
+                    .collect();
                 for (name, missed) in observed.parts.loaded.iter().flat_map(Loaded::missed) {
                     programs.entry(name).and_modify(|counts| counts["missed"] = missed.into());
                 }
@@ -245,8 +251,16 @@ impl Shared {
         if let Some(health) = &self.kubernetes {
             self.metrics.kubernetes_state(&Health::LABELS, health.label());
         }
+        let totals: Vec<_> = self.observed.iter().map(|observed| (observed.name, observed.total())).collect();
+        // What cannot be read now stays as it was: a counter does not go back.
+        for (name, total) in &totals {
+            total.iter().for_each(|total| self.metrics.readings(name, total));
+        }
+        if let Some(failed) = totals.iter().map(|(_, total)| Some(total.as_ref()?.failed)).sum() {
+            self.metrics.ring_full(failed);
+        }
+        self.metrics.process();
         for observed in &self.observed {
-            self.metrics.readings(observed.name, &observed.total());
             self.metrics.observer_state(observed.name, &State::LABELS, observed.state().label());
             let run_times = observed.parts.loaded.iter().flat_map(Loaded::run_times);
             run_times.for_each(|(program, time)| self.metrics.program(program, time.runs, time.total));

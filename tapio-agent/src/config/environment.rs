@@ -100,8 +100,9 @@ impl Environment {
         self.file.as_deref()
     }
 
-    pub(super) fn assign(&self, config: &mut Config) -> Result<(), Error> {
-        for Value { variable, path, text } in &self.values {
+    /// Lays the variables whose names count over the configuration.
+    pub(super) fn assign(&self, config: &mut Config, counts: fn(&str) -> bool) -> Result<(), Error> {
+        for Value { variable, path, text } in self.values.iter().filter(|value| counts(&value.variable)) {
             config.assign(path, text).map_err(|wrong| Error::at(variable, wrong))?;
         }
         Ok(())
@@ -115,4 +116,53 @@ fn is_service_link(name: &str) -> bool {
         || name.contains("_SERVICE_PORT")
         || name.ends_with("_PORT")
         || name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flag;
+
+    fn metrics(variables: &[(&str, &str)], flags: &[Flag]) -> Result<otlp::Settings, Error> {
+        let on = [("TAPIO_TELEMETRY_METRICS_ENABLED", "true")];
+        let variables = on.iter().chain(variables).map(|(name, value)| (name.into(), value.into()));
+        let config = Config::load(None, variables, flags)?;
+        Ok(config.telemetry.enabled(&config.otlp).unwrap().metrics.unwrap())
+    }
+
+    #[test]
+    fn what_is_for_logs_alone_goes_nowhere_else() {
+        let all = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+        let of_logs = [
+            ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "https://logs.vendor/v1/logs"),
+            ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "authorization=Bearer%20S"),
+            ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "/ca"),
+        ];
+        let found = metrics(&[&[all], &of_logs[..]].concat(), &[]).unwrap();
+        assert_eq!(found.endpoint.to_string(), "http://collector:4318/v1/metrics");
+        assert_eq!((found.headers.iter().count(), found.certificate.file()), (0, None));
+
+        let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://metrics:4318/v1/metrics");
+        let shared = ("OTEL_EXPORTER_OTLP_HEADERS", "tenant=a");
+        let found = metrics(&[&[own, shared], &of_logs[..]].concat(), &[]).unwrap();
+        assert_eq!(found.endpoint.to_string(), "http://metrics:4318/v1/metrics");
+        assert_eq!(found.headers.iter().collect::<Vec<_>>(), [("tenant", "a")]);
+
+        let error = metrics(&of_logs, &[]).unwrap_err().to_string();
+        assert!(error.starts_with("telemetry.metrics.endpoint: is that of otlp, which has none"), "{error}");
+    }
+
+    #[test]
+    fn keys_of_the_sink_are_for_all_signals_as_strong_as_they_are_for_logs() {
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318"),
+            ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs:4318/v1/logs"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=1"),
+            ("TAPIO_OTLP_HEADERS", "b=2"),
+        ];
+        let flag = Flag { name: "--otlp", path: "otlp.endpoint", text: "http://flag:4318".to_owned() };
+        let found = metrics(&variables, &[flag]).unwrap();
+        assert_eq!(found.endpoint.to_string(), "http://flag:4318/v1/metrics");
+        assert_eq!(found.headers.iter().collect::<Vec<_>>(), [("b", "2")]);
+    }
 }

@@ -4,19 +4,18 @@ use std::{fs, path::Path};
 
 use super::{pod::Pod, report::Line};
 
-use crate::{config::Config, enrich::cgroups::Cgroups, kernel};
-
-/// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the host's own pid namespace has the same number everywhere.
-const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
-
-/// Where a pod finds the host's processes, in the manifests.
-const PROC: &str = "/host/proc";
+use crate::{
+    config::Config,
+    enrich::cgroups::{Cgroups, in_host_pid_namespace},
+    kernel,
+};
 
 pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
     let root = config.cgroup_root.as_path();
     let proc_root = config.proc_root.as_path();
     let cgroups = Cgroups::new(root, proc_root);
-    vec![control_groups(root, cgroups.mount(), pod), processes(proc_root, pod), ports(proc_root, pod)]
+    let processes = processes(proc_root, in_host_pid_namespace(), pod);
+    vec![control_groups(root, cgroups.mount(), pod), processes, ports(proc_root, pod)]
 }
 
 /// The hierarchy of version 2 at `mount`, if there is one at or under `root`.
@@ -61,9 +60,8 @@ fn has_groups(root: &Path) -> bool {
     entries.flatten().any(|entry| entry.path().join("cgroup.procs").exists())
 }
 
-fn processes(root: &Path, pod: Pod) -> Line {
+fn processes(root: &Path, is_in_host_namespace: bool, pod: Pod) -> Line {
     const NAME: &str = "processes";
-    let own = rustix::fs::stat("/proc/self/ns/pid").map(|namespace| namespace.st_ino);
     let seen = fs::read_dir(root).map(|entries| {
         entries.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok()).count()
     });
@@ -71,25 +69,24 @@ fn processes(root: &Path, pod: Pod) -> Line {
         Ok(0) | Err(_) => Line::degraded(
             NAME,
             format!("none at {}: units and version 1 containers are not named", root.display()),
-            of_host(pod, "mount the host's /proc, and give its place as `proc_root`"),
+            of_host(pod),
         ),
-        Ok(seen) if root == Path::new("/proc") && own.is_ok_and(|own| own != HOST_PID_NAMESPACE) => {
-            Line::degraded(
-                NAME,
-                format!("{seen}, those of this pid namespace only: those of the host are not looked up"),
-                of_host(
-                    pod,
-                    "set hostPID: true, or mount the host's /proc and give its place as `proc_root`",
-                ),
-            )
-        }
+        Ok(seen) if root == Path::new("/proc") && !is_in_host_namespace => Line::degraded(
+            NAME,
+            format!("{seen}, those of this pid namespace only: those of the host are not looked up"),
+            of_host(pod),
+        ),
         Ok(seen) => Line::ok(NAME, format!("{seen} at {}", root.display())),
     }
 }
 
-fn of_host(pod: Pod, other: &str) -> String {
-    let remedy = pod.or_mount(other, "/proc", Path::new(PROC));
-    if pod.is() { format!("{remedy}, and set `proc_root: {PROC}`") } else { remedy }
+/// What gives the host's processes: docs/decisions/0011-in-a-pod.md.
+fn of_host(pod: Pod) -> &'static str {
+    if pod.is() {
+        "set hostPID: true in the pod's spec, and leave `proc_root` at /proc"
+    } else {
+        "leave `proc_root` at /proc, and start a container with --pid=host"
+    }
 }
 
 /// Ports that already listen are read by the agent when it starts.
@@ -99,7 +96,7 @@ fn ports(root: &Path, pod: Pod) -> Line {
         Err(why) => Line::degraded(
             NAME,
             format!("{why}: connections to those older than the agent may be taken for outbound ones"),
-            of_host(pod, "mount the host's /proc, and give its place as `proc_root`"),
+            of_host(pod),
         ),
         Ok(found) => match found.problem() {
             Some(problem) if found.may_trace => Line::degraded(
@@ -146,9 +143,9 @@ mod tests {
     fn a_wrong_proc_root_is_said() {
         let dir = tempfile::tempdir().unwrap();
         for line in [
-            processes(dir.path(), Pod(false)),
+            processes(dir.path(), true, Pod(false)),
             ports(dir.path(), Pod(false)),
-            processes(Path::new("/nowhere"), Pod(false)),
+            processes(Path::new("/nowhere"), true, Pod(false)),
             ports(Path::new("/nowhere"), Pod(false)),
         ] {
             assert!(matches!(line.state, State::Degraded { .. }), "{line:?}");
@@ -156,17 +153,26 @@ mod tests {
     }
 
     #[test]
-    fn in_a_pod_the_mounts_are_named() {
+    fn in_a_pod_the_manifest_is_the_remedy() {
         let dir = tempfile::tempdir().unwrap();
-        let lines = [
-            control_groups(dir.path(), None, Pod(true)),
-            processes(dir.path(), Pod(true)),
-            ports(dir.path(), Pod(true)),
-        ];
-        for (line, host) in lines.iter().zip(["/sys/fs/cgroup", "/proc", "/proc"]) {
-            let State::Degraded { remedy } = &line.state else { panic!("{line:?}") };
-            assert!(remedy.contains(&format!("hostPath: {{path: {host}}}")), "{remedy}");
-            assert_eq!(remedy.contains("proc_root: /host/proc"), host == "/proc", "{remedy}");
+        let remedy = |line: Line| match line.state {
+            State::Degraded { remedy } => remedy,
+            other => panic!("{other:?}"),
+        };
+        let groups = remedy(control_groups(dir.path(), None, Pod(true)));
+        assert!(groups.contains("hostPath: {path: /sys/fs/cgroup}"), "{groups}");
+        let proc = Path::new("/proc");
+        for (is_pod, expected, other) in [(true, "hostPID: true", "--pid"), (false, "--pid=host", "hostPID")]
+        {
+            let pod = Pod(is_pod);
+            for line in
+                [processes(dir.path(), true, pod), processes(proc, false, pod), ports(dir.path(), pod)]
+            {
+                let remedy = remedy(line);
+                assert!(remedy.contains(expected) && !remedy.contains(other), "{remedy}");
+                assert!(!remedy.contains("hostPath"), "{remedy}");
+            }
         }
+        assert_eq!(processes(proc, true, Pod(true)).state, State::Ok);
     }
 }

@@ -35,15 +35,32 @@ pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
 /// By a way that was found.
 fn asked(access: &Access, config: &Config, pod: Pod) -> Vec<Line> {
     let node = config.node();
-    let checked = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Fault { why: error.to_string(), code: None })
-        .and_then(|runtime| runtime.block_on(kubernetes::check(access, &node)));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return vec![Line::failed(API, format!("it cannot be asked: {error}"), "try again")],
+    };
+    // That there can be a client at all is no matter of the server.
+    if let Err(error) = runtime.block_on(access.client()) {
+        return vec![unusable(access, &error)];
+    }
+    let checked = runtime.block_on(kubernetes::check(access, &node));
     match checked {
         Ok(check) => told(access, &check, config, pod),
         Err(fault) => vec![refused(access, &fault)],
     }
+}
+
+/// What it takes to speak to the server is not what it should be.
+fn unusable(access: &Access, error: &anyhow::Error) -> Line {
+    let remedy = match access {
+        Access::InCluster => {
+            "delete the pod, so that it gets a new token; see that automountServiceAccountToken is true in it"
+        }
+        Access::Kubeconfig(_) => {
+            "correct what the line names, so that the agent can read and use it, or unset KUBECONFIG"
+        }
+    };
+    Line::failed(API, format!("{error:#}: {LOST}"), remedy)
 }
 
 fn refused(access: &Access, fault: &Fault) -> Line {
@@ -170,5 +187,25 @@ mod tests {
         assert!(remedy(&Access::InCluster, Some(401)).contains("new token"));
         assert!(remedy(&Access::Kubeconfig(Vec::new()), Some(401)).contains("KUBECONFIG"));
         assert!(remedy(&Access::InCluster, None).contains("NetworkPolicies"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_and_no_server_is_asked_to_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config");
+        for text in ["", "clusters: 7", "{}"] {
+            if !text.is_empty() {
+                std::fs::write(&file, text).unwrap();
+            }
+            let lines = asked(&Access::Kubeconfig(vec![file.clone()]), &Config::default(), Pod(false));
+            let [Line { found, state: State::Failed { remedy }, .. }] = &lines[..] else {
+                panic!("{lines:?}")
+            };
+            assert!(found.contains(&file.display().to_string()), "{found}");
+            assert!(
+                remedy.contains("unset KUBECONFIG") && !remedy.contains("start the API server"),
+                "{remedy}"
+            );
+        }
     }
 }

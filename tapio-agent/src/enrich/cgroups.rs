@@ -17,9 +17,11 @@ use std::{
 };
 
 pub use path::parse_path;
+pub use process::in_host_pid_namespace;
 
 use tapio_common::VERSION_1;
 
+use super::REMEMBER;
 use crate::occurrence::Workload;
 
 /// The control groups of this host. Reads files: not for an async task's own thread where there are thousands.
@@ -28,8 +30,11 @@ pub struct Cgroups {
     mount: Option<Mount>,
     /// The hierarchy that the memory controller has for itself.
     memory: Option<PathBuf>,
-    proc_root: PathBuf,
+    /// Where processes are looked up; `None` where they go by other pids than the kernel's, and would be others.
+    proc_root: Option<PathBuf>,
     known: HashMap<u64, Group>,
+    /// How long a group that vanished is remembered.
+    remember: Duration,
 }
 
 /// What is known of a control group.
@@ -69,8 +74,6 @@ struct Group {
     gone: Option<Instant>,
 }
 
-/// How long a group that vanished is remembered: for what is still on its way, and for follow-ups.
-const REMEMBER: Duration = Duration::from_secs(300);
 /// A node has hundreds of groups, a large one thousands.
 const MAX_GROUPS: usize = 20_000;
 /// Groups nest by container in container; more is someone's play. As deep as paths of names of 16 bytes can be.
@@ -89,7 +92,15 @@ impl Cgroups {
             is_cgroup2(&unified).then_some(Mount { path: unified, hybrid: true })
         };
         let memory = Some(root.join("memory")).filter(|path| path.join("memory.limit_in_bytes").is_file());
-        Self { mount, memory, proc_root: proc_root.to_owned(), known: HashMap::new() }
+        let proc_root =
+            process::has_host_pids(proc_root, in_host_pid_namespace()).then(|| proc_root.to_owned());
+        Self { mount, memory, proc_root, known: HashMap::new(), remember: REMEMBER }
+    }
+
+    /// Remembers groups that vanished for this long.
+    #[must_use]
+    pub fn remembering(self, remember: Duration) -> Self {
+        Self { remember, ..self }
     }
 
     /// Where the cgroup2 hierarchy is.
@@ -139,7 +150,8 @@ impl Cgroups {
             Lookup::Known(_) | Lookup::Unowned if id & VERSION_1 != 0 => return found,
             _ => {}
         }
-        let process = (pid != 0).then(|| process::workload(&self.proc_root, pid, at_ns)).flatten();
+        let proc_root = self.proc_root.as_deref().filter(|_| pid != 0);
+        let process = proc_root.and_then(|proc_root| process::workload(proc_root, pid, at_ns));
         match process {
             Some(workload) => Lookup::Known(Arc::new(workload)),
             // Where that controller has a hierarchy, who is in its root is in no container.
@@ -165,7 +177,7 @@ impl Cgroups {
         for (_, group) in &mut left {
             group.gone = group.gone.or(Some(now).filter(|_| whole));
         }
-        left.retain(|(_, group)| group.gone.is_none_or(|gone| now.duration_since(gone) < REMEMBER));
+        left.retain(|(_, group)| group.gone.is_none_or(|gone| now.duration_since(gone) < self.remember));
         left.sort_by_key(|(_, group)| group.gone.map(|gone| now.duration_since(gone)));
         left.truncate(MAX_GROUPS);
         here.extend(left);

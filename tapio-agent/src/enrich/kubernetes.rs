@@ -23,6 +23,7 @@ use super::{
     party::Party,
     peers::{self, Peers},
     pods::{self, Index, Pods},
+    remember,
 };
 use crate::{clock, config::Config, metrics::Metrics, occurrence::Workload};
 
@@ -60,7 +61,16 @@ impl Kubernetes {
         let peers = Arc::new(Peers::default());
         let mut tasks = JoinSet::new();
         let node = config.node();
-        tasks.spawn(pods::watch(access, node, publish, client, Arc::clone(&health), Arc::clone(metrics)));
+        let known = Pods::default().remembering(remember(config));
+        tasks.spawn(pods::watch(
+            access,
+            node,
+            known,
+            publish,
+            client,
+            Arc::clone(&health),
+            Arc::clone(metrics),
+        ));
         tasks.spawn(peers::answer(Arc::clone(&peers), clients, Arc::clone(&health), Arc::clone(metrics)));
         Self { index, peers, health, metrics: Arc::clone(metrics), _tasks: tasks }
     }

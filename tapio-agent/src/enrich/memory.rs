@@ -4,11 +4,12 @@
 use std::{
     collections::{HashMap, VecDeque},
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tapio_common::node::UNKNOWN;
+use tapio_common::{VERSION_1, node::UNKNOWN};
 
 use crate::occurrence::{Data, Value};
 
@@ -19,6 +20,9 @@ const LOOKS: usize = 11;
 /// Of a group that has not been looked at for so long nothing is known any more.
 const FORGET_NS: u64 = 60_000_000_000;
 
+/// How long after the kill the processes are still those of then: a death waits a second for its reason, and perhaps for a
+/// walk over the groups. What was folded comes later.
+const RIGHT_AFTER_NS: u64 = 5_000_000_000;
 /// Who hold most, told of a group.
 const USERS: usize = 5;
 /// A group with more processes is not looked through, nor one with more groups in it.
@@ -86,16 +90,30 @@ impl Past {
     }
 }
 
-/// What there is to say of a group, of which one may have vanished and the other not be known.
-pub(super) fn of(id: u64, time_ns: u64, directory: Option<&Path>, proc_root: &Path, past: &Past) -> Data {
-    let users = directory.and_then(|directory| users(directory, proc_root)).map(Value::List);
+/// What there is to say at `now_ns` of a group that was full at `time_ns`, of which one may have vanished and the other
+/// not be known.
+pub(super) fn of(
+    id: u64,
+    time_ns: u64,
+    now_ns: u64,
+    directory: Option<&Path>,
+    proc_root: &Path,
+    past: &Past,
+) -> Data {
+    let directory = directory.filter(|_| now_ns.saturating_sub(time_ns) <= RIGHT_AFTER_NS);
+    let users = directory.and_then(|directory| users(id, directory, proc_root)).map(Value::List);
     let before = past.before(id, time_ns);
     Data(users.map(|users| ("users", users)).into_iter().chain(before.map(|b| ("before", b))).collect())
 }
 
 /// The processes in a group and those below it that hold most. `None` where some of them cannot be seen: then it is
 /// not known who they are.
-fn users(directory: &Path, proc_root: &Path) -> Option<Vec<Data>> {
+fn users(id: u64, directory: &Path, proc_root: &Path) -> Option<Vec<Data>> {
+    // Another one may have come in the place of the group, as when a unit starts again.
+    let is_it = || fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == id & !VERSION_1);
+    if !is_it() {
+        return None;
+    }
     let page_bytes = rustix::param::page_size() as u64;
     let mut users: Vec<User> = processes(directory)?
         .into_iter()
@@ -108,7 +126,7 @@ fn users(directory: &Path, proc_root: &Path) -> Option<Vec<Data>> {
         let comm = Value::Text(user.comm.into());
         Data(vec![("pid", u64::from(user.pid).into()), ("comm", comm), ("rss_bytes", user.rss_bytes.into())])
     };
-    (!users.is_empty()).then(|| users.into_iter().map(data).collect())
+    (!users.is_empty() && is_it()).then(|| users.into_iter().map(data).collect())
 }
 
 fn user(process: &Path, pid: u32, page_bytes: u64) -> Option<User> {
@@ -150,6 +168,10 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
+    fn id(group: &Path) -> u64 {
+        fs::metadata(group).unwrap().ino()
+    }
+
     fn process(proc_root: &Path, pid: u32, comm: &[u8], pages: &str) {
         let process = proc_root.join(pid.to_string());
         fs::create_dir(&process).unwrap();
@@ -169,7 +191,7 @@ mod tests {
         }
         process(tree.path(), 7, b"garbage\n", "no numbers");
         process(tree.path(), 8, b"od\xffd\n", "100 50 0");
-        let users = users(&group, tree.path()).unwrap();
+        let users = users(id(&group), &group, tree.path()).unwrap();
         assert_eq!(users.len(), USERS, "and one has ended");
         let page_bytes = rustix::param::page_size() as u64;
         assert_eq!(users[0].text("comm"), Some("od\u{fffd}d"));
@@ -183,9 +205,31 @@ mod tests {
         process(tree.path(), 5, b"seen\n", "100 50 0");
         for text in ["5\n0\n", "5\nx\n"] {
             fs::write(tree.path().join("cgroup.procs"), text).unwrap();
-            assert!(users(tree.path(), tree.path()).is_none(), "{text:?}");
+            assert!(users(id(tree.path()), tree.path(), tree.path()).is_none(), "{text:?}");
         }
-        assert!(users(&tree.path().join("vanished"), tree.path()).is_none());
+        assert!(users(7, &tree.path().join("vanished"), tree.path()).is_none());
+    }
+
+    #[test]
+    fn who_held_memory_is_known_right_after_the_kill_and_of_the_same_group() {
+        let tree = tempfile::tempdir().unwrap();
+        process(tree.path(), 5, b"seen\n", "100 50 0");
+        fs::write(tree.path().join("cgroup.procs"), "5\n").unwrap();
+        let past = Past::default();
+        let own = id(tree.path());
+        past.note(own, SECOND, 7);
+        past.note(own | VERSION_1, SECOND, 7);
+        let keys = |id, now_ns| {
+            let told = of(id, 100 * SECOND, now_ns, Some(tree.path()), tree.path(), &past);
+            told.0.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        let (then, late) = (100 * SECOND + RIGHT_AFTER_NS, 101 * SECOND + RIGHT_AFTER_NS);
+        for id in [own, own | VERSION_1] {
+            assert_eq!(keys(id, then), ["users", "before"]);
+            assert_eq!(keys(id, late), ["before"], "what was folded comes later");
+        }
+        past.note(own + 1, SECOND, 7);
+        assert_eq!(keys(own + 1, then), ["before"], "another group has the place");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::{
 
 use self::answers::Answers;
 pub use self::{answers::Known, ask::answer};
-use crate::metrics::Metrics;
+use crate::{clock, metrics::Metrics};
 
 /// Addresses that wait to be asked for. Of more, none would be answered in the time that an occurrence waits.
 const MAX_WAITING: usize = 16;
@@ -96,7 +96,9 @@ impl Peers {
     }
 
     fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.at_clock(clock::unix_ns(0));
+        answers
     }
 
     /// Tells those who wait.

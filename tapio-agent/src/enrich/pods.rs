@@ -15,21 +15,26 @@ pub(in crate::enrich) use pod::unix_ns;
 pub use pod::{Container, Pod};
 pub use watch::watch;
 
-use super::party::Party;
+use super::{REMEMBER, party::Party};
 use crate::occurrence::Workload;
 
-/// How long a pod, or a container of one that goes on, is remembered when it is gone: for what is still on its way,
-/// and for follow-ups.
-pub const REMEMBER: Duration = Duration::from_secs(300);
 /// A node has some hundred pods; the rest is room for what is gone.
 const MAX_PODS: usize = 4_096;
 /// Containers of one pod, those that were restarted included.
 const MAX_CONTAINERS: usize = 256;
 
 /// The pods as they are told, each with what it had before.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pods {
     known: HashMap<String, Entry>,
+    /// How long a pod, or a container of one that goes on, is remembered when it is gone.
+    remember: Duration,
+}
+
+impl Default for Pods {
+    fn default() -> Self {
+        Self { known: HashMap::new(), remember: REMEMBER }
+    }
 }
 
 #[derive(Debug)]
@@ -60,6 +65,12 @@ struct Holder {
 }
 
 impl Pods {
+    /// Remembers what is gone for this long.
+    #[must_use]
+    pub fn remembering(self, remember: Duration) -> Self {
+        Self { remember, ..self }
+    }
+
     /// A pod is there, or has changed.
     pub fn apply(&mut self, pod: Pod, now: Instant) {
         let mut replaced = Vec::new();
@@ -70,7 +81,7 @@ impl Pods {
         }
         let named: HashSet<&str> = pod.containers.iter().map(|container| container.id.as_str()).collect();
         replaced.retain(|(container, gone)| {
-            !named.contains(container.id.as_str()) && now.duration_since(*gone) < REMEMBER
+            !named.contains(container.id.as_str()) && now.duration_since(*gone) < self.remember
         });
         let over = replaced.len().saturating_sub(MAX_CONTAINERS);
         replaced.drain(..over);
@@ -130,7 +141,7 @@ impl Pods {
     }
 
     fn forget(&mut self, now: Instant) {
-        self.known.retain(|_, entry| entry.gone.is_none_or(|gone| now.duration_since(gone) < REMEMBER));
+        self.known.retain(|_, entry| entry.gone.is_none_or(|gone| now.duration_since(gone) < self.remember));
         while self.known.len() > MAX_PODS {
             let oldest = self.known.iter().filter_map(|(uid, entry)| Some((entry.gone?, uid))).min();
             let Some(uid) = oldest.map(|(_, uid)| uid.clone()) else { return };

@@ -19,6 +19,8 @@ use crate::{
 const MOST: usize = 65_536;
 /// Bytes that are written at a time, at most.
 const PIECE: usize = 64 << 10;
+/// The key of an array.
+const PLACE_BYTES: usize = size_of::<u32>();
 /// What every object keeps.
 const OF_EACH: Kept = Kept {
     map: COOLDOWNS,
@@ -29,6 +31,9 @@ const OF_EACH: Kept = Kept {
     baselines: &[],
     used: None,
 };
+
+/// Maps, each with how many entries it has.
+pub type Entries = Vec<(&'static str, usize)>;
 
 /// The maps of one object.
 pub(super) struct Maps {
@@ -60,16 +65,22 @@ impl Maps {
         Ok(Self { observer, maps })
     }
 
-    /// Writes what they hold now.
+    /// Writes what they hold now; says of each map how many entries that are.
     ///
     /// # Errors
     /// A map cannot be read, or the file not be written.
-    pub(super) fn write(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
+    pub(super) fn write(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<Entries> {
+        let mut entries = Vec::new();
         for (kept, content) in &self.maps {
-            let mut put = |piece: &[u8]| to.put(self.observer, kept.map, piece);
+            let mut bytes = 0;
+            let mut put = |piece: &[u8]| {
+                bytes += piece.len();
+                to.put(self.observer, kept.map, piece)
+            };
             content.read(kept, &mut put).with_context(|| format!("map {}", kept.map))?;
+            entries.push((kept.map, bytes / (kept.key.unwrap_or(PLACE_BYTES) + kept.value)));
         }
-        Ok(())
+        Ok(entries)
     }
 }
 
@@ -182,7 +193,7 @@ impl<const V: usize> Content for Places<V> {
 
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let part = self.part();
-        for entry in entries(bytes, 4 + V)? {
+        for entry in entries(bytes, PLACE_BYTES + V)? {
             if let Some((place, value)) = entry.split_first_chunk() {
                 let place = u32::from_ne_bytes(*place);
                 self.places.set(place, <&[u8; V]>::try_from(value)?, 0)?;

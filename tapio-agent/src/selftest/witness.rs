@@ -13,7 +13,7 @@ use super::Outcome;
 use crate::{
     clock,
     config::Config,
-    enrich::Identity,
+    enrich::{Identity, cgroups::in_host_pid_namespace},
     kernel::{Kernel, Loaded},
     metrics::Metrics,
     observer::{self, Anomaly, Built, Scope},
@@ -23,9 +23,6 @@ use crate::{
 
 /// Anomalies that wait to be named; more than a busy host has in the time.
 const QUEUE: usize = 4096;
-
-/// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the host's own pid namespace.
-const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Observers whose programs are in the kernel.
 pub(super) struct Attached {
@@ -166,7 +163,7 @@ impl Witness {
 
 /// Whether the pids that the kernel tells are those that this process sees.
 pub(super) fn sees_host_pids() -> bool {
-    rustix::fs::stat("/proc/self/ns/pid").is_ok_and(|namespace| namespace.st_ino == HOST_PID_NAMESPACE)
+    in_host_pid_namespace()
 }
 
 /// The pipeline's second half.

@@ -221,23 +221,26 @@ impl Visitor<'_> for Key<'_> {
     }
 }
 
-/// Declares a section: a struct whose fields have defaults, and whose documentation is printed with them.
+/// Declares a section: a struct whose fields have defaults, and whose documentation is printed with them. What is
+/// `beside` them is no key.
 macro_rules! settings {
     (
         $(#[doc = $doc:literal])*
         pub struct $name:ident {
             $($(#[doc = $field_doc:literal])* pub $field:ident: $type:ty = $default:expr,)*
         }
+        $(beside { $($(#[doc = $beside_doc:literal])* pub $beside:ident: $beside_type:ty,)* })?
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq)]
         pub struct $name {
             $($(#[doc = $field_doc])* pub $field: $type,)*
+            $($($(#[doc = $beside_doc])* pub $beside: $beside_type,)*)?
         }
 
         impl Default for $name {
             fn default() -> Self {
-                Self { $($field: $default,)* }
+                Self { $($field: $default,)* $($($beside: Default::default(),)*)? }
             }
         }
 

@@ -19,7 +19,6 @@ use http_body_util::Full;
 use hyper::{
     body::Bytes,
     client::conn::{http1, http2},
-    rt::{Read, Write},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::net::sockopt;
@@ -39,7 +38,7 @@ use trouble::of_tls;
 pub(super) use grpc::{Failed, Grpc};
 pub(super) use tls::{Files, Stamps};
 pub use trouble::Trouble;
-pub(super) use words::Words;
+pub(super) use words::{Words, bare};
 
 /// How the agent names itself.
 pub(super) const AGENT: &str = concat!("tapio/", env!("CARGO_PKG_VERSION"));
@@ -49,7 +48,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Where to connect to, and how.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// As the user wrote it.
+    /// As it may be shown.
     pub(super) endpoint: String,
     /// A name or an address, without brackets.
     pub(super) host: String,
@@ -116,11 +115,6 @@ impl Target {
         let (sender, connection) = builder.handshake(io).await.map_err(|error| no_connection(&error))?;
         let link = Link { version: Version::Http2, driver: Some(tokio::spawn(connection)), heard };
         Ok((Grpc::new(sender, self.origin()?), link))
-    }
-
-    /// Connects for gRPC, for a channel that speaks it itself.
-    pub(super) async fn for_grpc(&self) -> Result<impl Read + Write + Send + Unpin + use<>, Trouble> {
-        Ok(self.open(Version::Http2).await?.0)
     }
 
     /// Connects for HTTP/1.

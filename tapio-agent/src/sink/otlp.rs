@@ -31,7 +31,7 @@ use super::{
 };
 use crate::occurrence::Occurrence;
 use answer::Answer;
-use exchange::{Broken, Connection};
+use exchange::{Broken, Connection, Kind};
 use resource::Surroundings;
 
 pub use endpoint::Endpoint;
@@ -118,7 +118,7 @@ impl Otlp {
                 None => Connection::open(&self.target, &self.settings).await?,
             };
             let (target, settings, headers) = (&self.target, &self.settings, &self.headers);
-            let sent = connection.exchange(target, settings, headers, encoded.clone()).await;
+            let sent = connection.exchange(Kind::Logs, target, settings, headers, encoded.clone()).await;
             match sent {
                 Ok(answer) => {
                     self.connection = Some(connection);
@@ -135,15 +135,17 @@ impl Otlp {
     /// Complains, but not twice in a row of the same.
     fn complain(&mut self, what: String, rejected: usize) {
         let endpoint = self.target.endpoint.as_str();
+        let fate =
+            if rejected > 0 { "occurrences refused for good" } else { "occurrences taken with a warning" };
         if self.said.as_ref() == Some(&what) {
-            tracing::debug!(sink = Self::NAME, endpoint, rejected, what, "occurrences refused");
+            tracing::debug!(sink = Self::NAME, endpoint, rejected, what, "{fate}");
         } else {
             tracing::warn!(
                 sink = Self::NAME,
                 endpoint,
                 rejected,
                 what,
-                "occurrences refused for good; more of the same are logged at debug level"
+                "{fate}; more of the same are logged at debug level"
             );
             self.said = Some(what);
         }
@@ -196,10 +198,10 @@ impl Destination for Otlp {
                 self.complain(why.to_string(), count);
                 count
             }
-            Answer::Taken { rejected, message } => {
+            Answer::Taken { rejected, warning } => {
                 let rejected = rejected.min(count);
-                if rejected > 0 || !message.is_empty() {
-                    self.complain(format!("takes a part only ({message})"), rejected);
+                if let Some(warning) = warning {
+                    self.complain(warning, rejected);
                 }
                 rejected
             }

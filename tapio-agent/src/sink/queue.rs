@@ -39,7 +39,7 @@ const LAST_WAIT: Duration = Duration::from_millis(250);
 pub(super) struct Queue {
     pub(super) name: &'static str,
     pub(super) metrics: Arc<Metrics>,
-    /// Most occurrences in memory.
+    /// Most occurrences in memory alone; of those on disk, too, there is a batch at most.
     capacity: usize,
     spool: Option<Spool>,
     inner: Mutex<Inner>,
@@ -59,6 +59,8 @@ struct Inner {
     unread: u64,
     /// What came since. None of it is on disk.
     tail: VecDeque<Entry>,
+    /// How many of both are in memory alone.
+    alone: usize,
     /// How many of `head` are on the way.
     in_flight: usize,
     /// Keys on disk of what is done with.
@@ -116,6 +118,7 @@ impl Queue {
             head: VecDeque::new(),
             unread: 0,
             tail: VecDeque::new(),
+            alone: 0,
             in_flight: 0,
             finished: Vec::new(),
             nth: 0,
@@ -142,12 +145,13 @@ impl Queue {
     pub(super) fn push(&self, occurrence: Arc<Occurrence>) {
         let mut inner = self.lock();
         inner.ledger.given += 1;
-        let waiting = inner.head.len() + inner.tail.len();
         let reason = match inner.phase {
-            Phase::Open if waiting < self.capacity => {
+            // What is on disk, too, takes up no room.
+            Phase::Open if inner.alone < self.capacity => {
                 let entry = inner.entry(occurrence, None);
                 inner.tail.push_back(entry);
-                let news = inner.tail.len() == 1 || waiting + 1 == self.capacity.div_ceil(2);
+                inner.alone += 1;
+                let news = inner.tail.len() == 1 || inner.alone >= self.capacity.div_ceil(2);
                 drop(inner);
                 if news {
                     self.unwritten.notify_one();
@@ -167,7 +171,7 @@ impl Queue {
     pub(super) fn status(&self) -> Status {
         let inner = self.lock();
         let ledger = Ledger {
-            queued: inner.unwritten() as u64,
+            queued: inner.alone as u64,
             spooled: inner.unread + inner.head.iter().filter(|entry| entry.key.is_some()).count() as u64,
             in_flight: inner.in_flight as u64,
             ..inner.ledger.clone()
@@ -194,7 +198,7 @@ impl Queue {
         let mut inner = self.lock();
         inner.phase = Phase::Closed(reason);
         inner.in_flight = 0;
-        let left = inner.unwritten() as u64;
+        let left = mem::take(&mut inner.alone) as u64;
         let written = mem::take(&mut inner.head).into_iter().filter(|entry| entry.key.is_some()).count();
         // On disk they are all the same.
         inner.unread += written as u64;
@@ -277,7 +281,10 @@ impl Queue {
                     lost += 1;
                 }
             }
-            inner.finished.extend(entry.key);
+            match entry.key {
+                Some(key) => inner.finished.push(key),
+                None => inner.alone -= 1,
+            }
         }
         let repeats = !again.is_empty();
         for entry in again.into_iter().rev() {
@@ -306,7 +313,7 @@ impl Queue {
             inner.endpoint = None;
         }
         let endpoint = inner.endpoint.clone();
-        let queued = inner.unwritten();
+        let queued = inner.alone;
         let spooled = inner.spool.records;
         drop(inner);
         // While draining it decides when to write.
@@ -348,13 +355,25 @@ impl Queue {
         }
     }
 
+    /// Whether it takes nothing any more.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.lock().phase, Phase::Closed(_))
+    }
+
+    /// Ends when draining has begun.
+    async fn closing(&self) {
+        while self.lock().phase == Phase::Open {
+            self.draining.notified().await;
+        }
+    }
+
     /// Waits, but hardly on the way out, and not where nothing is left.
     pub(super) async fn pause(&self, wait: Duration) {
         let open = self.lock().phase == Phase::Open;
         if open {
             tokio::select! {
                 () = sleep(wait) => {}
-                () = self.draining.notified() => {}
+                () = self.closing() => {}
             }
         } else {
             tokio::select! {
@@ -375,12 +394,7 @@ impl Inner {
         Entry { nth: self.nth, key, occurrence, arrived: Instant::now(), sends: 0 }
     }
 
-    /// How many are in memory alone.
-    fn unwritten(&self) -> usize {
-        self.head.iter().filter(|entry| entry.key.is_none()).count() + self.tail.len()
-    }
-
     fn may_leave(&self) -> bool {
-        self.phase != Phase::Open && self.tail.is_empty() && self.head.iter().all(|entry| entry.key.is_some())
+        self.phase != Phase::Open && self.alone == 0
     }
 }

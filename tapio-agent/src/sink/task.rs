@@ -1,14 +1,15 @@
 //! The task that empties a sink's queue into its destination.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
     Destination, Failure, Receipt, State, Verdict,
     queue::{Next, Queue, on_disk},
 };
-use crate::{backoff::Backoff, span::Span};
+use crate::{backoff::Backoff, crash, span::Span};
 
 /// Waits between attempts: 0.25 s to 30 s.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
@@ -22,6 +23,21 @@ enum Stop {
     /// The batch was refused; the next may not be.
     Refused,
     Failed(Failure),
+}
+
+/// Runs a task of a sink. One that crashes ends the sink, for all to see.
+pub(super) async fn watched(
+    queue: Arc<Queue>,
+    ended: watch::Sender<Vec<String>>,
+    task: impl Future<Output = ()>,
+) {
+    let Err(panic) = AssertUnwindSafe(task).catch_unwind().await else { return };
+    let why = format!("it crashed: {}", crash::said(panic.as_ref()));
+    if !queue.is_closed() {
+        queue.turn(State::Closed(why.clone()));
+        queue.abandon("closed");
+        ended.send_modify(|ended| ended.push(why));
+    }
 }
 
 /// The sink's task: delivers until the queue is drained or the destination ends.

@@ -177,6 +177,83 @@ async fn what_is_on_disk_holds_up_no_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_on_disk_takes_up_no_room() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut sinks = Sinks::new(Arc::default(), 4).spooling(state_dir.path(), 8 << 20);
+    let retry = || Err(Failure::Retry("away".to_owned()));
+    sinks.add(scripted((0..100).map(|_| retry()).collect()).0);
+    for round in 1..=3 {
+        send(&sinks, 4);
+        until("all is on disk", || ledger(&sinks, "scripted").spooled == 4 * round).await;
+    }
+    assert_eq!(ledger(&sinks, "scripted").dropped, BTreeMap::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_away_is_asked_ever_more_rarely_whatever_is_written_meanwhile() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut sinks = Sinks::new(Arc::default(), 64).spooling(state_dir.path(), 8 << 20);
+    let (away, batches, _) = scripted((0..1000).map(|_| Err(Failure::Retry("away".to_owned()))).collect());
+    sinks.add(away);
+    for _ in 0..120 {
+        send(&sinks, 1);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    until("all but the last is on disk", || ledger(&sinks, "scripted").spooled >= 119).await;
+    // Waits of 0.25 s to 30 s: seven until they are longest, then one in 15 s at least.
+    let attempts = batches.lock().unwrap().len();
+    assert!(attempts <= 7 + 120 / 15, "{attempts}");
+}
+
+#[test]
+fn who_writes_gives_way_while_ever_more_comes() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let spool = spool::Place::new(state_dir.path(), 64 << 20).of("steady");
+    let queue = Queue::new("steady", 1_000_000, Arc::default(), Some(spool));
+    let (occurrence, is_done) = (Arc::new(sample()), AtomicBool::new(false));
+    queue.push(Arc::clone(&occurrence));
+    let gave_way = std::thread::scope(|scope| {
+        let source = scope.spawn(|| {
+            (0..100_000).any(|_| {
+                queue.push(Arc::clone(&occurrence));
+                std::thread::sleep(Duration::from_micros(50));
+                is_done.load(Ordering::Relaxed)
+            })
+        });
+        assert!(queue.write_out());
+        is_done.store(true, Ordering::Relaxed);
+        source.join().unwrap()
+    });
+    assert!(gave_way, "it wrote until there was nothing more");
+}
+
+/// Takes what it is given to pieces.
+struct Broken;
+
+impl Destination for Broken {
+    const NAME: &'static str = "broken";
+
+    fn batching(&self) -> Batching {
+        Open.batching()
+    }
+
+    async fn deliver(&mut self, _: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
+        panic!("what it is given is too much")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_crashes_is_closed_told_and_counted() {
+    let mut sinks = Sinks::new(Arc::default(), 16);
+    sinks.add(Broken);
+    send(&sinks, 3);
+    assert_eq!(sinks.ended().await, "it crashed: what it is given is too much");
+    send(&sinks, 1);
+    assert_eq!(ledger(&sinks, "broken").dropped, BTreeMap::from([("closed", 4)]));
+    assert_eq!(state(&sinks, "broken").label(), "closed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn batches_by_count_and_age() {
     let (destination, batches, _) = scripted(Vec::new());
     let mut sinks = Sinks::new(Arc::default(), 64);

@@ -270,7 +270,7 @@ async fn a_release_comes_changes_and_goes() {
     ]);
     assert!(config.contains("queue: 16"), "{config}");
     run(&["uninstall", "second"]);
-    let kinds = "daemonsets,configmaps,serviceaccounts,clusterroles,clusterrolebindings";
+    let kinds = "daemonsets,configmaps,serviceaccounts,resourcequotas,clusterroles,clusterrolebindings";
     let left = cluster.kubectl(&[
         "get",
         kinds,

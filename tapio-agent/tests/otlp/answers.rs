@@ -141,6 +141,29 @@ async fn what_something_else_answers_is_not_taken_for_success() {
 }
 
 #[tokio::test]
+async fn a_success_that_cannot_be_read_is_one_and_is_told_once() {
+    let (log, _guard) = Log::start(Level::INFO);
+    let receiver = Receiver::start(false, None).await;
+    let long = Reply::Partial(0, "x".repeat(65 << 10).leak());
+    let strange = Reply::Http(200, vec![("content-type", "application/x-protobuf")], "<html>welcome</html>");
+    receiver.replies([long.clone(), long, strange.clone(), strange]);
+    let mut agent = agent(&receiver, "http/protobuf", &[]);
+    for round in 1..=4 {
+        agent.send(5);
+        agent.settled().await;
+        assert_eq!(receiver.came().len(), round, "nothing is sent twice");
+    }
+    let ledger = agent.settled().await;
+    assert_eq!((ledger.given, ledger.sent, ledger.rejected), (20, 20, 0));
+    let told = |why| log.lines(&["WARN", "taken with a warning", "its answer cannot be read", why]);
+    assert_eq!(
+        (told("more than 65536 bytes"), told("failed to decode"), log.lines(&["WARN"])),
+        (1, 1, 2),
+        "{log}"
+    );
+}
+
+#[tokio::test]
 async fn an_occurrence_over_the_limit_is_rejected_alone() {
     let receiver = Receiver::start(true, None).await;
     let mut agent = agent(&receiver, "grpc", &[]);

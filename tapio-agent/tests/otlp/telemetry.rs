@@ -110,8 +110,8 @@ async fn a_collector_has_the_numbers_of_the_metrics() {
             assert_eq!(metric["description"], described.help);
             let unit = metric["unit"].as_str().unwrap_or_default();
             let expected_unit = match name {
-                "tapio_program_seconds" => "s",
-                "tapio_spool_bytes" => "By",
+                "tapio_program_seconds" | "tapio_process_cpu_seconds" => "s",
+                "tapio_spool_bytes" | "tapio_process_resident_memory_bytes" => "By",
                 _ => "",
             };
             assert_eq!(unit, expected_unit, "{name}");
@@ -130,8 +130,10 @@ async fn a_collector_has_the_numbers_of_the_metrics() {
                 let pairs = labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value)));
                 Value::Object(pairs.collect()).to_string()
             };
+            // Whole ones of floating point have a `.0` in the text.
+            let whole = |number: &str| number.strip_suffix(".0").unwrap_or(number).to_owned();
             let of_text: BTreeMap<_, _> =
-                expected[name].iter().map(|s| (labels(&s.labels), s.number.to_owned())).collect();
+                expected[name].iter().map(|s| (labels(&s.labels), whole(s.number))).collect();
             assert_eq!(found, of_text, "{name}");
             assert_eq!((&scope["name"], &scope["version"]), (&json!("tapio"), &json!("0.1.0")));
             let resource = flat(&resource["attributes"]);

@@ -12,6 +12,22 @@ const CONTROLLERS: &[&str] = &["memory", "pids", "name=systemd", ""];
 /// Far more than these files have; procfs makes up what it gives.
 const MAX_BYTES: u64 = 64 << 10;
 
+/// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the host's own pid namespace has the same number everywhere.
+const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Whether this process is in the host's own pid namespace, whose pids the kernel programs tell. False in a pod without
+/// `hostPID`, and with it where the node is a container itself, as kind has it.
+#[must_use]
+pub fn in_host_pid_namespace() -> bool {
+    rustix::fs::stat("/proc/self/ns/pid").is_ok_and(|namespace| namespace.st_ino == HOST_PID_NAMESPACE)
+}
+
+/// Whether the directories at `proc_root` are named by the pids that the kernel programs tell. At `/proc` they are
+/// those of the agent's own namespace; elsewhere the host's are mounted.
+pub(super) fn has_host_pids(proc_root: &Path, is_in_host_namespace: bool) -> bool {
+    is_in_host_namespace || proc_root != Path::new("/proc")
+}
+
 /// The workload of a process that ran at `at_ns` (boot clock), if it is certain that the process of that id is
 /// still the same: it began before, and was there before and after its groups were read.
 #[must_use]
@@ -114,6 +130,18 @@ mod tests {
         assert_eq!(at(10_000_000_000), None, "it may have begun after the event");
         assert_eq!(at(10_000_000_000 + 1_000_000_000 / hz).as_deref(), Some(ID));
         assert_eq!(workload(dir.path(), 8, u64::MAX), None, "it is gone");
+    }
+
+    #[test]
+    fn pids_of_another_namespace_are_no_ones() {
+        for (proc_root, is_in_host_namespace, expected) in [
+            ("/proc", true, true),
+            ("/proc", false, false),
+            ("/proc/", false, false),
+            ("/host/proc", false, true),
+        ] {
+            assert_eq!(has_host_pids(Path::new(proc_root), is_in_host_namespace), expected, "{proc_root}");
+        }
     }
 
     #[test]

@@ -74,8 +74,28 @@ fn one_that_comes_later_is_found_and_one_that_vanished_is_remembered_for_a_time(
     assert_eq!(container(cgroups.lookup(id, start)).as_deref(), Some(ID));
     cgroups.walk(start + Duration::from_secs(10) + REMEMBER - Duration::from_secs(1));
     assert_eq!(container(cgroups.cached(id)).as_deref(), Some(ID));
+    cgroups = cgroups.remembering(2 * REMEMBER);
     cgroups.walk(start + Duration::from_secs(10) + REMEMBER);
+    assert_eq!(container(cgroups.cached(id)).as_deref(), Some(ID));
+    cgroups.walk(start + Duration::from_secs(10) + 2 * REMEMBER);
     assert_eq!(cgroups.cached(id), Lookup::Unknown);
+}
+
+#[test]
+fn a_process_of_another_pid_namespace_is_not_looked_up() {
+    let host = Tree::new("unified");
+    let mut cgroups = Cgroups::new(host.0.path(), Path::new("/proc"));
+    assert_eq!(cgroups.proc_root.is_some(), in_host_pid_namespace());
+    // The one that is looked up is there, and in some container.
+    let proc_root = host.0.path().join("proc");
+    fs::create_dir_all(proc_root.join("7")).unwrap();
+    let stat = "7 (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 100 20";
+    fs::write(proc_root.join("7/stat"), stat).unwrap();
+    fs::write(proc_root.join("7/cgroup"), format!("9:memory:/kubepods/{ID}\n")).unwrap();
+    cgroups.proc_root = Some(proc_root);
+    assert_eq!(container(cgroups.owner(0, 7, u64::MAX)).as_deref(), Some(ID));
+    cgroups.proc_root = None;
+    assert_eq!(cgroups.owner(0, 7, u64::MAX), Lookup::Unknown);
 }
 
 #[test]

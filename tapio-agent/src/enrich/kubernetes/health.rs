@@ -34,7 +34,7 @@ struct Parts {
 }
 
 /// Why the API server did not give what was asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fault {
     /// One sentence, with the remedy where there is one.
     pub why: String,
@@ -44,7 +44,7 @@ pub struct Fault {
 
 impl Health {
     /// One of a server that is reached this way.
-    pub(super) fn new(place: String) -> Self {
+    pub(in crate::enrich) fn new(place: String) -> Self {
         Self { place, synced: AtomicBool::new(false), lost: AtomicBool::new(false), parts: Mutex::default() }
     }
 

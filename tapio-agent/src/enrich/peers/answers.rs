@@ -14,6 +14,8 @@ const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
 const MAX_PARTIES: usize = 4;
 /// How long nobody is believed to have an address that nobody had.
 const NOBODY_NS: u64 = 60_000_000_000;
+/// The time of day may step back by so much, or be slowed down, before answers are forgotten.
+const STEP_NS: u64 = 1_000_000_000;
 /// The same of an address that a pod had, which another may get.
 const VACANT_NS: u64 = 10_000_000_000;
 
@@ -25,6 +27,8 @@ pub(super) struct Answers {
     pub(super) nodes: Nodes,
     /// Until then nothing is asked.
     paused: Option<Instant>,
+    /// The time of day at boot, as it was when this was used last.
+    boot_unix_ns: u64,
 }
 
 /// What is known of an address at a time.
@@ -82,15 +86,27 @@ impl Default for Answers {
             asked: HashSet::new(),
             nodes: Nodes::default(),
             paused: None,
+            boot_unix_ns: 0,
         }
     }
 }
 
 impl Answers {
+    /// The time of day at boot is this now. Where it has stepped back, all that is believed is forgotten: it would be
+    /// for longer, by that much.
+    pub(super) fn at_clock(&mut self, boot_unix_ns: u64) {
+        if boot_unix_ns.saturating_add(STEP_NS) < self.boot_unix_ns {
+            self.known.clear();
+            self.nodes = Nodes::default();
+        }
+        self.boot_unix_ns = boot_unix_ns;
+    }
+
     /// Whose an address was.
     pub(super) fn get(&mut self, address: IpAddr, unix_ns: u64) -> Known {
-        if let Some(party) = self.nodes.at(address, unix_ns) {
-            return Known::Party(party);
+        match self.nodes.at(address, unix_ns) {
+            Known::NotYet => {}
+            known => return known,
         }
         let Some(history) = self.known.get(&address) else { return Known::NotYet };
         if let Some(held) = history.held.iter().rev().find(|held| held.covers(unix_ns)) {
@@ -165,7 +181,7 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::nodes::NodeAddress, *};
     use crate::occurrence::PeerNames;
 
     const SECOND_NS: u64 = 1_000_000_000;
@@ -226,6 +242,26 @@ mod tests {
         for (second, expected) in [(15, "a"), (20, "nobody"), (69, "nobody"), (70, "b")] {
             assert_eq!(at(&mut answers, second), expected, "{second}");
         }
+    }
+
+    #[test]
+    fn when_the_clock_steps_back_nothing_is_believed() {
+        let mut answers = Answers::default();
+        let node = NodeAddress { address: [10, 2, 0, 6].into(), name: "n".to_owned(), made_unix_ns: 0 };
+        answers.at_clock(60 * SECOND_NS);
+        answers.put(ADDRESS, 100 * SECOND_NS, vec![pod("a", 50, None)]);
+        answers.nodes.replace(vec![node.clone()], 100 * SECOND_NS);
+        answers.begin(ADDRESS);
+        // Forward, and slowed down by not more than a second.
+        for boot_unix_ns in [61 * SECOND_NS, 61 * SECOND_NS, 60 * SECOND_NS] {
+            answers.at_clock(boot_unix_ns);
+            assert_eq!(at(&mut answers, 100), "a");
+            assert_ne!(answers.get(node.address, 100 * SECOND_NS), Known::NotYet);
+        }
+        answers.at_clock(59 * SECOND_NS - 1);
+        assert_eq!(at(&mut answers, 100), "not yet");
+        assert_eq!(answers.get(node.address, 100 * SECOND_NS), Known::NotYet);
+        assert!(answers.nodes.is_due(100 * SECOND_NS) && answers.is_asked(ADDRESS));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use tokio::{
 
 use super::{
     Peers, Question,
-    answers::Found,
-    nodes::{self, NodeAddress},
+    answers::{Found, Known},
+    nodes::NodeAddress,
 };
 use crate::{
     backoff::Backoff,
@@ -40,6 +40,8 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 const SECOND_NS: u64 = 1_000_000_000;
 /// After a question that failed, none is asked for 0.5 s up to 30 s.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+/// What was refused is not asked for again for so long: rights change seldom.
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// Answers for ever.
 pub async fn answer(
@@ -50,7 +52,7 @@ pub async fn answer(
 ) {
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut asker = Asker { client: None, pace, health, metrics, nodes_refused_unix_ns: 0 };
+    let mut asker = Asker { client: None, pace, health, metrics, refused: HashMap::new() };
     let mut retry = RETRY;
     let mut asked = peers.asked.lock().await;
     while let Some(Question { address, until }) = asked.recv().await {
@@ -67,7 +69,6 @@ pub async fn answer(
                     answers.pause(None);
                     retry = RETRY;
                 }
-                Err(fault) if fault.is_refusal() => {}
                 Err(_) => answers.pause(Some(Instant::now() + retry.next())),
             }
         }
@@ -81,32 +82,32 @@ struct Asker {
     pace: Interval,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    /// When the list of them was refused last; 0 for never.
-    nodes_refused_unix_ns: u64,
+    /// What was refused last, by what was asked for, and until when it counts.
+    refused: HashMap<&'static str, (Instant, Fault)>,
 }
 
 impl Asker {
-    /// Who has an address, and when the question was put; `None` where the list of nodes tells.
+    /// Who has an address, and when the question was put; `None` where the list of nodes tells, or nothing may be
+    /// asked. What is refused is passed over: the others are still asked for.
     async fn resolve(&mut self, peers: &Peers, address: IpAddr) -> Result<Option<(u64, Vec<Found>)>, Fault> {
         let Some(client) = self.client.clone() else {
             let fault = Fault { why: "the API server was not reached yet".to_owned(), code: None };
             self.health.asked("pods", Some(&fault));
             return Err(fault);
         };
-        // Where they may not be listed there are still pods and services.
-        match self.refresh_nodes(peers, &client).await {
-            Err(fault) if !fault.is_refusal() => return Err(fault),
-            _ => {}
-        }
-        if peers.answers().nodes.at(address, now_unix_ns()).is_some() {
+        unless_refused(self.refresh_nodes(peers, &client).await)?;
+        if peers.answers().nodes.at(address, now_unix_ns()) != Known::NotYet {
             return Ok(None);
         }
-        let (asked_unix_ns, mut found) = self.pods(&client, address).await?;
+        let mut answer = unless_refused(self.pods(&client, address).await)?;
         // Those who had it and have ended say nothing of who has it now.
-        if !found.iter().any(|found| found.until_unix_ns.is_none()) {
-            found.extend(self.services(&client, address).await?);
+        let is_held = answer.iter().flat_map(|(_, found)| found).any(|found| found.until_unix_ns.is_none());
+        if !is_held
+            && let Some((asked_unix_ns, services)) = unless_refused(self.services(&client, address).await)?
+        {
+            answer.get_or_insert((asked_unix_ns, Vec::new())).1.extend(services);
         }
-        Ok(Some((asked_unix_ns, found)))
+        Ok(answer)
     }
 
     async fn pods(&mut self, client: &Client, address: IpAddr) -> Result<(u64, Vec<Found>), Fault> {
@@ -116,28 +117,13 @@ impl Asker {
         let pods = pods.items.iter().filter_map(Pod::read);
         let pods: Vec<Pod> = pods.filter(|pod| pod.addresses.contains(&address)).collect();
         self.metrics.kubernetes_answer("pods", !pods.is_empty());
-        // One on the node's network tells which node has the address, and no more.
-        let node = pods.iter().find(|pod| pod.host_network && pod.until_unix_ns.is_none());
-        if let Some(name) = node.and_then(|pod| pod.node.clone()) {
-            let from_unix_ns = node.and_then(|pod| pod.since_unix_ns).unwrap_or(u64::MAX);
-            return Ok((
-                asked,
-                vec![Found { party: Party::of_node(&name), from_unix_ns, until_unix_ns: None }],
-            ));
-        }
-        let own = pods.iter().filter(|pod| !pod.host_network);
-        let found = own.map(|pod| Found {
-            party: Party::of_pod(pod),
-            from_unix_ns: pod.since_unix_ns.unwrap_or(u64::MAX),
-            until_unix_ns: pod.until_unix_ns,
-        });
-        Ok((asked, found.collect()))
+        Ok((asked, holders(&pods)))
     }
 
-    async fn services(&mut self, client: &Client, address: IpAddr) -> Result<Vec<Found>, Fault> {
+    async fn services(&mut self, client: &Client, address: IpAddr) -> Result<(u64, Vec<Found>), Fault> {
         let selector = ListParams::default().fields(&format!("spec.clusterIP={address}"));
         let api = Api::<Service>::all(client.clone());
-        let (_, services) = self.ask("services", PATIENCE, api.list(&selector)).await?;
+        let (asked, services) = self.ask("services", PATIENCE, api.list(&selector)).await?;
         self.metrics.kubernetes_answer("services", !services.items.is_empty());
         let found = services.items.into_iter().filter_map(|service| {
             let made = service.metadata.creation_timestamp.as_ref().map(unix_ns)?;
@@ -148,14 +134,13 @@ impl Asker {
                 until_unix_ns: None,
             })
         });
-        Ok(found.collect())
+        Ok((asked, found.collect()))
     }
 
-    /// Lists the nodes if that was not done, or refused, for a while.
+    /// Lists the nodes if that was not done for a while.
     async fn refresh_nodes(&mut self, peers: &Peers, client: &Client) -> Result<(), Fault> {
         let now = now_unix_ns();
-        let due = peers.answers().nodes.is_due(now) && now >= self.nodes_refused_unix_ns + nodes::FRESH_NS;
-        if !due {
+        if !peers.answers().nodes.is_due(now) {
             return Ok(());
         }
         let mut all = Vec::new();
@@ -164,11 +149,7 @@ impl Asker {
             let uri = format!("/api/v1/nodes?includeObject=Metadata&limit={PAGE}&continue={next}");
             let request = Request::get(uri).header(ACCEPT, TABLE).body(Vec::new());
             let request = request.map_err(|error| Fault { why: error.to_string(), code: None })?;
-            let answer = self.ask("nodes", NODES, client.request::<Table>(request)).await;
-            if answer.as_ref().is_err_and(Fault::is_refusal) {
-                self.nodes_refused_unix_ns = now;
-            }
-            let (_, table) = answer?;
+            let (_, table) = self.ask("nodes", NODES, client.request::<Table>(request)).await?;
             table.addresses(&mut all);
             next = table.metadata.next;
             if next.is_empty() {
@@ -180,13 +161,18 @@ impl Asker {
         Ok(())
     }
 
-    /// One question, when it is its turn; with the time at which it was put.
+    /// One question, when it is its turn; with the time at which it was put. Not put where it was refused a moment ago.
     async fn ask<T>(
         &mut self,
         resource: &'static str,
         patience: Duration,
         question: impl Future<Output = kube::Result<T>>,
     ) -> Result<(u64, T), Fault> {
+        if let Some((until, fault)) = self.refused.get(resource)
+            && Instant::now() < *until
+        {
+            return Err(fault.clone());
+        }
         self.pace.tick().await;
         let asked_unix_ns = now_unix_ns();
         let mut span = Span::to_other("ask kubernetes", "tapio.resource", resource);
@@ -198,8 +184,40 @@ impl Asker {
         if let Err(fault) = &answer {
             span.failed(&fault.why);
             self.metrics.kubernetes_failed(resource);
+            if fault.is_refusal() {
+                self.refused.insert(resource, (Instant::now() + REFUSED, fault.clone()));
+            }
         }
         answer.map(|answer| (asked_unix_ns, answer))
+    }
+}
+
+/// Who has an address, of the pods that are shown with it. One on the node's network tells which node has it, and no
+/// more; where those of two nodes do, it is not known which.
+fn holders(pods: &[Pod]) -> Vec<Found> {
+    let of_nodes: Vec<&Pod> =
+        pods.iter().filter(|pod| pod.host_network && pod.until_unix_ns.is_none()).collect();
+    if let Some(name) = of_nodes.first().and_then(|pod| pod.node.as_deref()) {
+        let agree = of_nodes.iter().all(|pod| pod.node.as_deref() == Some(name));
+        let from_unix_ns = of_nodes.iter().filter_map(|pod| pod.since_unix_ns).min().unwrap_or(u64::MAX);
+        let node = Found { party: Party::of_node(name), from_unix_ns, until_unix_ns: None };
+        return agree.then_some(node).into_iter().collect();
+    }
+    let own = pods.iter().filter(|pod| !pod.host_network);
+    let found = own.map(|pod| Found {
+        party: Party::of_pod(pod),
+        from_unix_ns: pod.since_unix_ns.unwrap_or(u64::MAX),
+        until_unix_ns: pod.until_unix_ns,
+    });
+    found.collect()
+}
+
+/// `None` for what the server refused.
+fn unless_refused<T>(answer: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(fault) if fault.is_refusal() => Ok(None),
+        Err(fault) => Err(fault),
     }
 }
 
@@ -259,3 +277,6 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

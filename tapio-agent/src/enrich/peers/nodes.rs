@@ -2,17 +2,19 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
+use super::Known;
 use crate::enrich::party::Party;
 
 /// More nodes than a cluster may have, each with an address of either family.
 const MAX_ADDRESSES: usize = 20_000;
 /// How long after a list a node is believed to have its address; the list is taken as often, at most.
-pub(super) const FRESH_NS: u64 = 60_000_000_000;
+const FRESH_NS: u64 = 60_000_000_000;
 
 /// Who has which address, as the last list said.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    known: HashMap<IpAddr, (Arc<Party>, u64)>,
+    /// The node and when it was made; `None` for an address that more than one has.
+    known: HashMap<IpAddr, Option<(Arc<Party>, u64)>>,
     listed_unix_ns: u64,
 }
 
@@ -25,25 +27,59 @@ pub(super) struct NodeAddress {
 }
 
 impl Nodes {
-    /// The node that had an address.
-    pub(super) fn at(&self, address: IpAddr, unix_ns: u64) -> Option<Arc<Party>> {
-        let (party, made_unix_ns) = self.known.get(&address)?;
-        let holds = *made_unix_ns <= unix_ns && unix_ns <= self.listed_unix_ns.saturating_add(FRESH_NS);
-        holds.then(|| Arc::clone(party))
+    /// The node that had an address; nobody where two say so, since it is not known which.
+    pub(super) fn at(&self, address: IpAddr, unix_ns: u64) -> Known {
+        let Some(node) = self.known.get(&address) else { return Known::NotYet };
+        if unix_ns > self.listed_unix_ns.saturating_add(FRESH_NS) {
+            return Known::NotYet;
+        }
+        match node {
+            Some((party, made_unix_ns)) if *made_unix_ns <= unix_ns => Known::Party(Arc::clone(party)),
+            Some(_) => Known::NotYet,
+            None => Known::Nobody,
+        }
     }
 
     /// These are all that there are.
     pub(super) fn replace(&mut self, nodes: Vec<NodeAddress>, listed_unix_ns: u64) {
         self.listed_unix_ns = listed_unix_ns;
-        self.known = nodes
-            .into_iter()
-            .take(MAX_ADDRESSES)
-            .map(|node| (node.address, (Arc::new(Party::of_node(&node.name)), node.made_unix_ns)))
-            .collect();
+        self.known.clear();
+        for NodeAddress { address, name, made_unix_ns } in nodes.into_iter().take(MAX_ADDRESSES) {
+            let node = self
+                .known
+                .entry(address)
+                .or_insert_with(|| Some((Arc::new(Party::of_node(&name)), made_unix_ns)));
+            if node.as_ref().is_some_and(|(other, _)| other.uid != name) {
+                *node = None;
+            }
+        }
     }
 
     /// Whether to list them before an anomaly then is judged.
     pub(super) fn is_due(&self, now_unix_ns: u64) -> bool {
         now_unix_ns >= self.listed_unix_ns.saturating_add(FRESH_NS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_two_nodes_have_is_nobodys() {
+        let (shared, own) = (IpAddr::from([192, 168, 0, 1]), IpAddr::from([192, 168, 0, 2]));
+        let node =
+            |address, name: &str| NodeAddress { address, name: name.to_owned(), made_unix_ns: FRESH_NS };
+        let mut nodes = Nodes::default();
+        for others in [&["a", "b"][..], &["b", "a"], &["a", "b", "a"]] {
+            let shared = others.iter().map(|name| node(shared, name));
+            // One that has the same address inside and outside is still one.
+            let all = shared.chain([node(own, "a"), node(own, "a")]).collect();
+            nodes.replace(all, 2 * FRESH_NS);
+            assert_eq!(nodes.at(own, 2 * FRESH_NS), Known::Party(Arc::new(Party::of_node("a"))));
+        }
+        assert_eq!(nodes.at(shared, 2 * FRESH_NS), Known::Nobody);
+        assert_eq!(nodes.at(shared, 3 * FRESH_NS + 1), Known::NotYet, "the list is old");
+        assert_eq!(nodes.at(own, FRESH_NS - 1), Known::NotYet, "it was not made yet");
     }
 }

@@ -132,15 +132,17 @@ fn addresses(status: Option<&v1::PodStatus>) -> Vec<IpAddr> {
     addresses
 }
 
-/// When its network was ready, which is said anew where it was made anew; on clusters that do not say, when the first of
-/// its containers that are there now began, which is later. Rounded up.
+/// When its network was ready, which is said anew where it was made anew; on clusters that do not say, and of finished
+/// pods, whose network is gone, when the first of its containers that are there now began, which is later. Rounded up.
+/// `None` where it is said not to be ready, since a new one may have another address.
 fn since(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Option<u64> {
-    let ready = status?
-        .conditions
-        .iter()
-        .flatten()
-        .find(|c| c.type_ == "PodReadyToStartContainers" && c.status == "True")
-        .and_then(|condition| condition.last_transition_time.as_ref());
+    let mut conditions = status?.conditions.iter().flatten();
+    let condition = conditions.find(|condition| condition.type_ == "PodReadyToStartContainers");
+    let is_ready = condition.is_some_and(|condition| condition.status == "True");
+    if condition.is_some() && !is_ready && until(status, statuses).is_none() {
+        return None;
+    }
+    let ready = condition.filter(|_| is_ready).and_then(|condition| condition.last_transition_time.as_ref());
     let began = || {
         let states = statuses.iter().filter_map(|status| status.state.as_ref());
         let times = states.filter_map(|state| {
@@ -279,6 +281,21 @@ mod tests {
             "conditions": [{ "type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": started }],
         }));
         assert_eq!(ready.since_unix_ns, at(1));
+        // It lost its network, and may get another address.
+        for (phase, status, since) in [
+            ("Running", "False", None),
+            ("Pending", "Unknown", None),
+            ("Failed", "False", at(1)),
+            ("Succeeded", "False", at(1)),
+        ] {
+            let lost = pod(json!({
+                "phase": phase, "containerStatuses": [running(started)],
+                "conditions": [{
+                    "type": "PodReadyToStartContainers", "status": status, "lastTransitionTime": started,
+                }],
+            }));
+            assert_eq!(lost.since_unix_ns, since, "{phase} {status}");
+        }
         let pending = pod(json!({ "phase": "Pending", "startTime": started }));
         assert_eq!(pending.since_unix_ns, None);
         let mut ended = running(started);

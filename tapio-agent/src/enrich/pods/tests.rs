@@ -43,7 +43,10 @@ fn what_is_gone_is_remembered_for_a_while_whichever_way_it_went() {
     assert_eq!((index.present(), index.containers()), (1, 3));
     assert_eq!(name(index.container("1")).as_deref(), Some("pod-a"));
     assert_eq!(name(index.pod("b")).as_deref(), Some("pod-b"));
+    pods = pods.remembering(2 * REMEMBER);
     pods.apply(pod("c", &["3"]), start + Duration::from_secs(2) + REMEMBER);
+    assert_eq!(pods.index().containers(), 3);
+    pods.apply(pod("c", &["3"]), start + Duration::from_secs(2) + 2 * REMEMBER);
     let index = pods.index();
     assert_eq!((name(index.container("1")), name(index.container("2"))), (None, None));
 }

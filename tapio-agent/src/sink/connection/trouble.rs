@@ -169,7 +169,9 @@ impl Trouble {
 
     /// A status of HTTP that is no success, also for gRPC.
     pub(in crate::sink) fn of_status(status: u16, said: &str, target: &Target) -> Self {
-        let (path, words) = (&target.path, target.words);
+        // A query may be a secret.
+        let path = target.path.split('?').next().unwrap_or_default();
+        let words = target.words;
         let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
         match status {
             300..=399 => Self::new(

@@ -26,3 +26,29 @@ pub(in crate::sink) struct Words {
     /// What helps where it knows no such service.
     pub(in crate::sink) no_service: &'static str,
 }
+
+/// A text that is to be an endpoint, as it may be shown: without what is before an `@` and after a `?`, which may be
+/// secrets.
+pub(in crate::sink) fn bare(text: &str) -> String {
+    let (scheme, rest) = text.split_at(text.find("://").map_or(0, |at| at + 3));
+    let rest = rest.rsplit_once('@').map_or_else(|| rest.to_owned(), |(_, rest)| format!("...@{rest}"));
+    format!("{scheme}{}", rest.split('?').next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bare;
+
+    #[test]
+    fn secrets_are_left_out() {
+        for (text, expected) in [
+            ("", ""),
+            ("collector:4318", "collector:4318"),
+            ("http://user:password@collector:4318/v1/logs", "http://...@collector:4318/v1/logs"),
+            ("user:pass@word?/x@collector:4317", "...@collector:4317"),
+            ("https://[fd00::7]/v1/logs?token=a&b=c", "https://[fd00::7]/v1/logs"),
+        ] {
+            assert_eq!(bare(text), expected);
+        }
+    }
+}

@@ -9,7 +9,7 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{super::connection::Target, Trouble};
+use super::{super::connection::Target, Trouble, exchange::ANSWER_BYTES};
 use crate::setting::shown;
 
 /// The longest that a receiver is left alone because it asks for that: a wrong clock is not to silence for good.
@@ -18,8 +18,8 @@ pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(300);
 /// What the receiver made of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
-    /// All but some of the records, which would be refused again.
-    Taken { rejected: usize, message: String },
+    /// All but some of the records, which would be refused again; and what is not well.
+    Taken { rejected: usize, warning: Option<String> },
     /// Nothing now; not before so long, if it says.
     Later { why: Trouble, after: Option<Duration> },
     /// Nothing, and it would refuse it again.
@@ -30,7 +30,15 @@ impl Answer {
     pub(super) fn of_response(response: ExportLogsServiceResponse) -> Self {
         let partial = response.partial_success.unwrap_or_default();
         let rejected = usize::try_from(partial.rejected_log_records).unwrap_or_default();
-        Self::Taken { rejected, message: shown(&partial.error_message) }
+        let said = shown(&partial.error_message);
+        let warning = (rejected > 0 || !said.is_empty()).then(|| format!("takes a part only ({said})"));
+        Self::Taken { rejected, warning }
+    }
+
+    /// A success that says what nobody can read.
+    fn unread(why: &str) -> Self {
+        let warning = format!("its answer cannot be read, nor what it refused: {why}");
+        Self::Taken { rejected: 0, warning: Some(warning) }
     }
 
     /// A status of gRPC that is no success.
@@ -56,32 +64,35 @@ impl Answer {
         if head.status.is_success() {
             return Self::Later { why: not_otlp("it is no answer of gRPC"), after: None };
         }
-        Self::of_http(head.status.as_u16(), &head.headers, b"", target, now)
+        Self::of_http(head.status.as_u16(), &head.headers, Some(b""), target, now)
     }
 
-    /// An answer of HTTP.
+    /// An answer of HTTP, without its body where that is too long. A success is one whatever it has to say, and is not
+    /// sent again.
     pub(super) fn of_http(
         status: u16,
         headers: &HeaderMap,
-        body: &[u8],
+        body: Option<&[u8]>,
         target: &Target,
         now: SystemTime,
     ) -> Self {
         let form = headers.get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok()).unwrap_or_default();
         let is_protobuf = form.starts_with("application/x-protobuf");
         match status {
-            200..300 if is_protobuf => match ExportLogsServiceResponse::decode(body) {
-                Ok(response) => Self::of_response(response),
-                Err(error) => Self::Later { why: not_otlp(&error.to_string()), after: None },
+            200..300 if is_protobuf => match body.map(ExportLogsServiceResponse::decode) {
+                Some(Ok(response)) => Self::of_response(response),
+                Some(Err(error)) => Self::unread(&error.to_string()),
+                None => Self::unread(&format!("it has more than {ANSWER_BYTES} bytes")),
             },
             // Some say no more than that.
-            200..300 if body.is_empty() || form.starts_with("application/json") => {
-                Self::Taken { rejected: 0, message: String::new() }
+            200..300 if body.is_some_and(<[u8]>::is_empty) || form.starts_with("application/json") => {
+                Self::Taken { rejected: 0, warning: None }
             }
             200..300 => {
                 Self::Later { why: not_otlp(&format!("its content type is `{}`", shown(form))), after: None }
             }
             _ => {
+                let body = body.unwrap_or(b"a long answer");
                 let said = if is_protobuf {
                     tonic_types::Status::decode(body).map(|status| status.message).unwrap_or_default()
                 } else {
@@ -125,11 +136,15 @@ mod tests {
 
     fn collector() -> Target {
         let mut settings = Settings::default();
-        settings.assign("endpoint", "http://c:4318").unwrap();
+        settings.assign("endpoint", "http://c:4318/v1/logs?token=secret").unwrap();
         target(&settings).unwrap()
     }
 
     fn http(status: u16, headers: &[(header::HeaderName, &'static str)], body: &[u8]) -> Answer {
+        of_http(status, headers, Some(body))
+    }
+
+    fn of_http(status: u16, headers: &[(header::HeaderName, &'static str)], body: Option<&[u8]>) -> Answer {
         let headers =
             headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
         let now = httpdate::parse_http_date("Sat, 21 Nov 2026 12:00:00 GMT").unwrap();
@@ -174,6 +189,7 @@ mod tests {
             match http(status, &[], b"") {
                 Answer::Refused(Trouble { what: found, remedy: Some(helps) }) => {
                     assert!(found.contains(what) && helps.contains(remedy), "{status}: {found}; {helps}");
+                    assert!(!found.contains("secret"), "{found}");
                 }
                 other => panic!("{status}: {other:?}"),
             }
@@ -190,13 +206,26 @@ mod tests {
 
     #[test]
     fn success_is_what_otlp_says_it_is() {
-        let taken = Answer::Taken { rejected: 0, message: String::new() };
+        let taken = Answer::Taken { rejected: 0, warning: None };
         let protobuf = [(header::CONTENT_TYPE, "application/x-protobuf")];
         assert_eq!(http(200, &protobuf, b""), taken);
         assert_eq!(http(202, &[], b""), taken);
         assert_eq!(http(200, &[(header::CONTENT_TYPE, "application/json")], b"{}"), taken);
         assert!(matches!(http(200, &[(header::CONTENT_TYPE, "text/html")], b"<html>"), Answer::Later { .. }));
-        assert!(matches!(http(200, &protobuf, b"<html>"), Answer::Later { .. }));
+        for (answer, why) in [
+            (http(200, &protobuf, b"<html>"), "failed to decode"),
+            (of_http(200, &protobuf, None), "more than 65536 bytes"),
+        ] {
+            match answer {
+                Answer::Taken { rejected: 0, warning: Some(warning) } => {
+                    assert!(
+                        warning.starts_with("its answer cannot be read") && warning.contains(why),
+                        "{warning}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -7,12 +7,15 @@ use std::{
 
 use http::{Uri, uri::Scheme};
 
-use crate::setting::{Value, Wrong, shown};
+use crate::{
+    setting::{Value, Wrong, shown},
+    sink::connection::bare,
+};
 
 /// Where receivers take logs (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
 const LOGS: &str = "/v1/logs";
 
-/// A URL with `http` or `https`, or host and port alone.
+/// A URL with `http` or `https`, or host and port alone. Its query may have a secret in it, and is shown nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     scheme: Option<Scheme>,
@@ -60,6 +63,18 @@ impl Endpoint {
         self.port.map_or_else(|| self.host.clone(), |port| format!("{}:{port}", self.host))
     }
 
+    /// All of it, as it would be written.
+    #[must_use]
+    pub(super) fn written(&self) -> String {
+        format!("{self}{}", self.parts().1)
+    }
+
+    /// Path, and query with its question mark; both empty where no path was written.
+    fn parts(&self) -> (&str, &str) {
+        let written = self.path.as_deref().unwrap_or_default();
+        written.split_at(written.find('?').unwrap_or(written.len()))
+    }
+
     /// The same, with the path of another signal where it has none.
     #[must_use]
     pub(super) fn or_of_signal(&self, name: &str) -> Self {
@@ -98,7 +113,7 @@ impl Display for Endpoint {
         if let Some(scheme) = &self.scheme {
             write!(f, "{scheme}://")?;
         }
-        write!(f, "{}{}", self.authority(), self.path.as_deref().unwrap_or_default())
+        write!(f, "{}{}", self.authority(), self.parts().0)
     }
 }
 
@@ -115,7 +130,7 @@ impl FromStr for Endpoint {
         let wrong = |why: &str| {
             Wrong(format!(
                 "`{}` {why}: write http://host:port, as in http://collector.example:4318",
-                shown(text)
+                shown(&bare(text))
             ))
         };
         if text.is_empty() {
@@ -170,7 +185,8 @@ mod tests {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!((endpoint.is_tls(), endpoint.host()), (tls, host), "{text}");
             assert_eq!((endpoint.port(tls == Some(true)), endpoint.path()), (port, path), "{text}");
-            assert_eq!(endpoint.to_string(), text);
+            assert_eq!(endpoint.written(), text);
+            assert!(!endpoint.to_string().contains('?'), "a query may be a secret");
         }
     }
 
@@ -184,9 +200,9 @@ mod tests {
             ("http://collector:4318/logs", None),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
-            let found = endpoint.of_signal("metrics").map(|endpoint| endpoint.to_string());
+            let found = endpoint.of_signal("metrics").map(|endpoint| endpoint.written());
             assert_eq!(found.as_deref(), expected, "{text}");
-            let own = endpoint.or_of_signal("metrics").to_string();
+            let own = endpoint.or_of_signal("metrics").written();
             assert_eq!(own, if text.matches('/').count() > 2 { text } else { found.as_deref().unwrap() });
         }
     }
@@ -204,9 +220,12 @@ mod tests {
             ("http://collector:70000", "no port between"),
             ("http://collector:", "no port between"),
             ("http://collec tor:4318", "is no URL"),
+            ("http://user:pass/word@collector:4318", "no port between"),
+            ("http://collector:4318 /?k=password", "is no URL"),
         ] {
             let Wrong(error) = text.parse::<Endpoint>().unwrap_err();
             assert!(error.contains(why) && error.contains("write http://host:port"), "{text:?}: {error}");
+            assert!(!error.contains("word"), "{error}");
         }
     }
 }

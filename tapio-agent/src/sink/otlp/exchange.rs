@@ -25,8 +25,7 @@ use super::{
 };
 
 /// The most that is read of an answer.
-const ANSWER_BYTES: usize = 64 << 10;
-const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+pub(super) const ANSWER_BYTES: usize = 64 << 10;
 const PROTOBUF: &str = "application/x-protobuf";
 
 /// One connection; dropping it ends it.
@@ -34,6 +33,25 @@ const PROTOBUF: &str = "application/x-protobuf";
 pub(super) struct Connection {
     sender: Sender,
     pub(super) link: Link,
+}
+
+/// What is sent. Its answers all have the same form.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Logs,
+    Metrics,
+    Traces,
+}
+
+impl Kind {
+    /// The method of gRPC that takes it.
+    const fn method(self) -> &'static str {
+        match self {
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        }
+    }
 }
 
 /// The connection broke before there was an answer.
@@ -73,13 +91,14 @@ impl Connection {
     /// Sends a request, encoded, and reads the answer. Cancelled, it leaves the connection unusable.
     pub(super) async fn exchange(
         &mut self,
+        kind: Kind,
         target: &Target,
         settings: &Settings,
         headers: &HeaderMap,
         request: Bytes,
     ) -> Result<Answer, Broken> {
         match &mut self.sender {
-            Sender::Grpc(sender) => grpc(sender.clone(), target, settings, headers, request).await,
+            Sender::Grpc(sender) => grpc(sender.clone(), kind, target, settings, headers, request).await,
             Sender::Http(sender) => http(sender, target, settings, headers, request).await,
         }
     }
@@ -87,6 +106,7 @@ impl Connection {
 
 async fn grpc(
     sender: Grpc,
+    kind: Kind,
     target: &Target,
     settings: &Settings,
     headers: &HeaderMap,
@@ -102,7 +122,7 @@ async fn grpc(
     let mut request = tonic::Request::new(request);
     *request.metadata_mut() = MetadataMap::from_headers(headers.clone());
     request.set_timeout(settings.timeout.get());
-    let answered = client.unary(request, PathAndQuery::from_static(EXPORT), Encoded).await;
+    let answered = client.unary(request, PathAndQuery::from_static(kind.method()), Encoded).await;
     match answered.map_err(Failed::from) {
         Ok(response) => Ok(Answer::of_response(response.into_inner())),
         Err(Failed::Said(status)) => Ok(Answer::of_grpc(&status, target)),
@@ -135,13 +155,14 @@ async fn http(
     if answer.status == 400 && !is_otlp && target.tls.is_none() && target.speaks_tls().await {
         return Ok(Answer::Later { why: Trouble::plain_to_tls(target), after: None });
     }
-    Ok(Answer::of_http(answer.status.as_u16(), &answer.headers, &body, target, SystemTime::now()))
+    Ok(Answer::of_http(answer.status.as_u16(), &answer.headers, body.as_deref(), target, SystemTime::now()))
 }
 
-pub(super) async fn read(
+/// Without a body where that is longer than what is read.
+async fn read(
     sender: &mut http1::SendRequest<Full<Bytes>>,
     post: Request<Full<Bytes>>,
-) -> Result<(http::response::Parts, Bytes), Broken> {
+) -> Result<(http::response::Parts, Option<Bytes>), Broken> {
     let sent = async {
         sender.ready().await?;
         sender.send_request(post).await
@@ -149,8 +170,8 @@ pub(super) async fn read(
     let response: Response<Incoming> = sent.await.map_err(|error| Broken(error.into()))?;
     let (head, body) = response.into_parts();
     match Limited::new(body, ANSWER_BYTES).collect().await {
-        Ok(body) => Ok((head, body.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Ok((head, Bytes::from_static(b"a long answer"))),
+        Ok(body) => Ok((head, Some(body.to_bytes()))),
+        Err(error) if error.is::<LengthLimitError>() => Ok((head, None)),
         Err(error) => Err(Broken(error)),
     }
 }

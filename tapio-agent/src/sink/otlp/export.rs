@@ -1,9 +1,10 @@
-//! Exporters of OpenTelemetry's SDK, for the agent's own metrics and traces. They connect as the sink does, so that
-//! certificates and what is told of trouble are the same. Why: docs/decisions/0017-own-telemetry.md.
+//! Exporters of OpenTelemetry's SDK, for the agent's own metrics and traces. What they send goes as the sink's goes, so
+//! that protocol, headers, certificates and what is told of trouble are the same. Why: docs/decisions/0017-own-telemetry.md.
 
 use std::{
     error::Error,
-    fmt, io, mem,
+    fmt,
+    io::{self, Read as _},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,28 +12,40 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
-use http_body_util::Full;
+use flate2::read::GzDecoder;
+use http::{HeaderMap, Request, Response, StatusCode, header, response};
 use hyper::body::Bytes;
 use opentelemetry_http::{HttpClient, HttpError};
-use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
+use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     error::{OTelSdkError, OTelSdkResult},
     metrics::{Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
     trace::SpanData,
 };
 use tokio::{runtime::Handle, time::timeout};
-use tonic::{metadata::MetadataMap, transport};
-use tower::service_fn;
 
 use super::{
-    Compression, Protocol, Settings, Trouble,
-    exchange::{Broken, read},
+    Settings, Trouble, WORDS,
+    answer::Answer,
+    exchange::{Broken, Connection, Kind},
     target,
 };
 use crate::sink::{
     causes,
-    connection::{AGENT, Target},
+    connection::{Target, Words},
+};
+
+const METRICS: Words = Words {
+    what: "metrics by OTLP",
+    no_path: "correct the path of the endpoint; that of a collector is /v1/metrics",
+    no_service: "correct the endpoint, or give the collector a pipeline for metrics",
+    ..WORDS
+};
+const TRACES: Words = Words {
+    what: "traces by OTLP",
+    no_path: "correct the path of the endpoint; that of a collector is /v1/traces",
+    no_service: "correct the endpoint, or give the collector a pipeline for traces",
+    ..WORDS
 };
 
 /// Where a signal goes, and how.
@@ -41,7 +54,7 @@ pub struct Way {
     target: Target,
     settings: Settings,
     headers: HeaderMap,
-    /// Why there was no connection the last time; the exporters do not tell.
+    /// Why nothing was taken the last time; the exporters do not tell.
     trouble: Mutex<Option<Trouble>>,
 }
 
@@ -54,10 +67,13 @@ pub struct Exported<E> {
     fails: AtomicBool,
 }
 
-/// Posts requests, each over a connection of its own: there is one in some seconds, or less.
+/// Sends requests as the sink does, each over a connection of its own: there is one in some seconds, or less. Of what the
+/// SDK made only the message counts: it has headers and compression from the environment, and the agent may have been
+/// told otherwise.
 #[derive(Debug)]
 struct Poster {
     way: Arc<Way>,
+    kind: Kind,
     /// The SDK exports on threads of its own.
     runtime: Handle,
 }
@@ -78,12 +94,10 @@ impl Way {
     ///
     /// # Errors
     /// What was set is not to OpenTelemetry's liking.
-    pub fn metric_exporter(self) -> Result<Exported<MetricExporter>, Trouble> {
-        let (way, new) = (Arc::new(self), MetricExporter::builder);
-        let exporter = match way.settings.protocol {
-            Protocol::Grpc => way.by_grpc(new().with_tonic())?.build(),
-            Protocol::HttpProtobuf => way.by_http(new().with_http()).build(),
-        };
+    pub fn metric_exporter(mut self) -> Result<Exported<MetricExporter>, Trouble> {
+        self.target.words = &METRICS;
+        let way = Arc::new(self);
+        let exporter = way.told(Kind::Metrics, MetricExporter::builder().with_http()).build();
         way.exported("metrics", exporter)
     }
 
@@ -91,12 +105,10 @@ impl Way {
     ///
     /// # Errors
     /// What was set is not to OpenTelemetry's liking.
-    pub fn span_exporter(self) -> Result<Exported<SpanExporter>, Trouble> {
-        let (way, new) = (Arc::new(self), SpanExporter::builder);
-        let exporter = match way.settings.protocol {
-            Protocol::Grpc => way.by_grpc(new().with_tonic())?.build(),
-            Protocol::HttpProtobuf => way.by_http(new().with_http()).build(),
-        };
+    pub fn span_exporter(mut self) -> Result<Exported<SpanExporter>, Trouble> {
+        self.target.words = &TRACES;
+        let way = Arc::new(self);
+        let exporter = way.told(Kind::Traces, SpanExporter::builder().with_http()).build();
         way.exported("traces", exporter)
     }
 
@@ -109,72 +121,25 @@ impl Way {
         Ok(Exported { exporter, signal, way: self, fails: AtomicBool::new(false) })
     }
 
-    fn by_http<B: WithExportConfig + WithHttpConfig>(self: &Arc<Self>, builder: B) -> B {
-        let client = Poster { way: Arc::clone(self), runtime: Handle::current() };
-        let builder = builder
+    fn told<B: WithExportConfig + WithHttpConfig>(self: &Arc<Self>, kind: Kind, builder: B) -> B {
+        let client = Poster { way: Arc::clone(self), kind, runtime: Handle::current() };
+        builder
             .with_http_client(client)
             .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .with_endpoint(&self.target.endpoint)
-            .with_timeout(self.settings.timeout.get());
-        match self.settings.compression {
-            Compression::None => builder,
-            Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
+            .with_endpoint(format!("http://{}", self.target.authority))
+            .with_timeout(self.settings.timeout.get())
+    }
+
+    async fn post(&self, kind: Kind, message: Bytes) -> Result<Answer, Trouble> {
+        let mut connection = Connection::open(&self.target, &self.settings).await?;
+        match connection.exchange(kind, &self.target, &self.settings, &self.headers, message).await {
+            Ok(answer) => Ok(answer),
+            Err(Broken(error)) => Err(self.target.diagnose(connection.link, error).await),
         }
     }
 
-    fn by_grpc<B: WithExportConfig + WithTonicConfig>(self: &Arc<Self>, builder: B) -> Result<B, Trouble> {
-        let headers = self.headers.clone();
-        let channel = self.channel().map_err(|error| Trouble::bare(causes(&error)))?;
-        let builder = builder
-            .with_channel(channel)
-            .with_interceptor(move |mut request: tonic::Request<()>| {
-                let mut all = mem::take(request.metadata_mut()).into_headers();
-                all.extend(headers.clone());
-                *request.metadata_mut() = MetadataMap::from_headers(all);
-                Ok(request)
-            })
-            .with_timeout(self.settings.timeout.get());
-        Ok(match self.settings.compression {
-            Compression::None => builder,
-            Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
-        })
-    }
-
-    /// Connects when there is something to send, and anew when a connection has ended.
-    fn channel(self: &Arc<Self>) -> Result<transport::Channel, transport::Error> {
-        let way = Arc::clone(self);
-        let connect = service_fn(move |_: Uri| {
-            let way = Arc::clone(&way);
-            async move {
-                let stream = way.target.for_grpc().await;
-                way.note(stream.as_ref().err());
-                stream.map_err(|trouble| io::Error::other(trouble.to_string()))
-            }
-        });
-        // TLS is in the stream: to the channel it is none.
-        let endpoint = transport::Endpoint::from_shared(format!("http://{}", self.target.authority))?;
-        let within = self.settings.timeout.get();
-        let endpoint = endpoint.user_agent(AGENT)?.timeout(within).connect_timeout(within);
-        Ok(endpoint.connect_with_connector_lazy(connect))
-    }
-
-    async fn post(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Trouble> {
-        let (mut sender, link) = self.target.http1().await?;
-        let (mut head, body) = request.into_parts();
-        let bare = |error: &dyn Error| Trouble::bare(causes(error));
-        head.uri = self.target.path.parse().map_err(|error: http::uri::InvalidUri| bare(&error))?;
-        let host = HeaderValue::from_str(&self.target.authority).map_err(|error| bare(&error))?;
-        head.headers.insert(header::HOST, host);
-        head.headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
-        head.headers.extend(self.headers.clone());
-        match read(&mut sender, Request::from_parts(head, Full::new(body))).await {
-            Ok((head, body)) => Ok(Response::from_parts(head, body)),
-            Err(Broken(error)) => Err(self.target.diagnose(link, error).await),
-        }
-    }
-
-    fn note(&self, trouble: Option<&Trouble>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble.cloned();
+    fn note(&self, trouble: Option<Trouble>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     fn noted(&self) -> Option<Trouble> {
@@ -185,12 +150,45 @@ impl Way {
 #[tonic::async_trait]
 impl HttpClient for Poster {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let (way, within) = (Arc::clone(&self.way), self.way.settings.timeout.get());
-        let posted = self.runtime.spawn(async move { timeout(within, way.post(request)).await }).await?;
-        let posted = posted.unwrap_or_else(|_| Err(Trouble::no_answer(within)));
-        self.way.note(posted.as_ref().err());
-        posted.map_err(|trouble| trouble.to_string().into())
+        let (way, kind, within) = (Arc::clone(&self.way), self.kind, self.way.settings.timeout.get());
+        let message = message(request)?;
+        let posted =
+            self.runtime.spawn(async move { timeout(within, way.post(kind, message)).await }).await?;
+        let (trouble, response) = match posted.unwrap_or_else(|_| Err(Trouble::no_answer(within))) {
+            Ok(Answer::Taken { rejected: 0, .. }) => (None, Response::builder()),
+            Ok(Answer::Taken { warning, .. }) => (warning.map(Trouble::bare), refused()),
+            Ok(Answer::Refused(why)) => (Some(why), refused()),
+            Ok(Answer::Later { why, after }) => (Some(why), later(after)),
+            Err(why) => (Some(why), later(None)),
+        };
+        self.way.note(trouble);
+        Ok(response.body(Bytes::new())?)
     }
+}
+
+/// To the SDK, that it is not to try again.
+fn refused() -> response::Builder {
+    Response::builder().status(StatusCode::BAD_REQUEST)
+}
+
+/// To the SDK, that it may try again while there is time.
+fn later(after: Option<Duration>) -> response::Builder {
+    let response = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
+    match after {
+        Some(after) => response.header(header::RETRY_AFTER, after.as_secs()),
+        None => response,
+    }
+}
+
+/// The message of a request. The SDK compresses where the environment says so.
+fn message(request: Request<Bytes>) -> io::Result<Bytes> {
+    let (head, body) = request.into_parts();
+    if !head.headers.contains_key(header::CONTENT_ENCODING) {
+        return Ok(body);
+    }
+    let mut message = Vec::new();
+    GzDecoder::new(&*body).read_to_end(&mut message)?;
+    Ok(message.into())
 }
 
 impl<E> Exported<E> {
@@ -257,3 +255,6 @@ impl opentelemetry_sdk::trace::SpanExporter for Exported<SpanExporter> {
         self.exporter.set_resource(resource);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,7 +154,7 @@ pub(super) fn milliseconds(text: &str) -> Result<String, Wrong> {
 /// The URL that those of all signals are below.
 fn base_url(text: &str) -> Result<String, Wrong> {
     Ok(match text.parse::<Endpoint>() {
-        Ok(endpoint) if endpoint.has_scheme() => endpoint.below("v1/logs").to_string(),
+        Ok(endpoint) if endpoint.has_scheme() => endpoint.below("v1/logs").written(),
         // What is wrong is said of what was written.
         _ => text.to_owned(),
     })
@@ -163,7 +163,7 @@ fn base_url(text: &str) -> Result<String, Wrong> {
 /// The URL of this signal, without anything appended.
 pub(super) fn whole_url(text: &str) -> Result<String, Wrong> {
     Ok(match text.parse::<Endpoint>() {
-        Ok(endpoint) if endpoint.has_scheme() => endpoint.below("").to_string(),
+        Ok(endpoint) if endpoint.has_scheme() => endpoint.below("").written(),
         _ => text.to_owned(),
     })
 }

@@ -18,11 +18,15 @@ settings! {
         /// How often metrics are sent. OTEL_METRIC_EXPORT_INTERVAL, in milliseconds, sets it, too.
         pub interval: Time<SEC, { 3_600 * SEC }> = Time::of_ns(60 * SEC),
     }
+    beside {
+        /// Section otlp without the variables for logs alone, where they make it another.
+        pub otlp: Option<Settings>,
+    }
 }
 
 settings! {
-    /// A signal. `same`: as section otlp has it. The variables of OpenTelemetry for this signal set these keys, too, such
-    /// as OTEL_EXPORTER_OTLP_METRICS_ENDPOINT.
+    /// A signal. `same`: as section otlp has it without the variables for logs alone. The variables of OpenTelemetry for
+    /// this signal set these keys, too, such as OTEL_EXPORTER_OTLP_METRICS_ENDPOINT.
     pub struct Signal {
         /// Whether it is sent.
         pub enabled: Switch = Switch::False,
@@ -83,11 +87,12 @@ const INTERVAL: &[Variable] =
 pub const OWN_VARIABLES: &[&[Variable]] = &[METRICS, TRACES, INTERVAL];
 
 impl Telemetry {
-    /// Each signal that is on, with its name in a URL and the settings that it comes to.
+    /// Each signal that is on, with the settings that it comes to.
     ///
     /// # Errors
     /// The key that is wrong, and why.
     pub fn enabled(&self, otlp: &Settings) -> Result<Enabled, (String, Wrong)> {
+        let otlp = self.otlp.as_ref().unwrap_or(otlp);
         let of = |name, signal: &Signal| {
             let found = (signal.enabled == Switch::True).then(|| signal.over(name, otlp)).transpose();
             found.map_err(|(key, wrong)| (format!("{name}.{key}"), wrong))
@@ -116,7 +121,8 @@ impl Signal {
                 ("endpoint", Wrong(what))
             })?,
             (None, None) => {
-                let what = "is that of otlp, which has none: set one of both, or OTEL_EXPORTER_OTLP_ENDPOINT";
+                let what = "is that of otlp, which has none: set one of both, or OTEL_EXPORTER_OTLP_ENDPOINT \
+                            (OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is for logs alone)";
                 return Err(("endpoint", Wrong(what.to_owned())));
             }
         };

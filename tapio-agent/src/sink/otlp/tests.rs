@@ -30,11 +30,11 @@ fn answering(answer: &'static str) -> (String, thread::JoinHandle<()>) {
 async fn what_the_receiver_asks_for_is_remembered() {
     let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n";
     let (url, server) = answering(busy);
-    let mut otlp = otlp(&url);
+    let mut otlp = otlp(&format!("{url}/v1/logs?token=secret"));
     otlp.connect().await.unwrap();
     let start = Instant::now();
     let Err(Failure::Retry(why)) = otlp.deliver(&[Arc::new(sample())]).await else { panic!("not retried") };
-    assert_eq!(why, format!("{url} answers with status 503"));
+    assert_eq!(why, format!("{url}/v1/logs answers with status 503"), "a query may be a secret");
     assert!(otlp.not_before.unwrap() >= start + Duration::from_secs(7));
     server.join().unwrap();
 }

@@ -8,7 +8,10 @@ use std::{
 
 use serde::de::Deserializer;
 
-use crate::setting::{List, Trail, Value, Wrong, list};
+use crate::{
+    setting::{List, Trail, Value, Wrong, list},
+    sink::connection::bare,
+};
 
 /// Host and port, with brackets around an IPv6 address, and whether TLS is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +129,8 @@ impl FromStr for Endpoint {
 /// Parses `host:port`, `[v6]:port` or either with `http://` or `https://` before it. Says what is wrong and what would be
 /// right.
 fn parse(text: &str) -> Result<Endpoint, String> {
-    let wrong = |why: &str| format!("{text:?} {why}: write host:port, as in gateway.example:50051");
+    let shown = bare(text);
+    let wrong = |why: &str| format!("{shown:?} {why}: write host:port, as in gateway.example:50051");
     let (tls, rest) = match text.split_once("://") {
         Some(("http", rest)) => (Some(false), rest),
         Some(("https", rest)) => (Some(true), rest),
@@ -136,6 +140,9 @@ fn parse(text: &str) -> Result<Endpoint, String> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.is_empty() {
         return Err(wrong("is empty"));
+    }
+    if rest.contains('@') {
+        return Err(wrong("has a user in it, whom POLKU does not ask for"));
     }
     if rest.contains('/') {
         return Err(wrong("has a path"));
@@ -151,7 +158,7 @@ fn parse(text: &str) -> Result<Endpoint, String> {
     } else {
         match rest.split_once(':') {
             Some((_, port)) if port.contains(':') => {
-                return Err(format!("{text:?} looks like an IPv6 address: write [address]:port"));
+                return Err(format!("{shown:?} looks like an IPv6 address: write [address]:port"));
             }
             Some((host, port)) => (host, Some(port)),
             None => (rest, None),
@@ -218,7 +225,9 @@ mod tests {
             ("localhost:http", "no port between"),
             (":50051", "no valid host"),
             ("a b:50051", "no valid host"),
-            ("user@host:50051", "no valid host"),
+            ("user:password@host:50051", "has a user in it"),
+            ("https://user:pass/word@host:50051", "has a user in it"),
+            ("host:50051?token=password", "no port between"),
             ("-x:50051", "no valid host"),
             ("a..b:50051", "no valid host"),
             ("300.1.1.1:50051", "no valid host"),
@@ -232,7 +241,7 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(why), "{text:?}: {error}");
-            assert!(error.contains(&format!("{text:?}")), "{error}");
+            assert!(error.contains(&format!("{:?}", bare(text))) && !error.contains("word"), "{error}");
         }
     }
 

@@ -89,18 +89,21 @@ impl Queue {
         }
     }
 
-    /// Writes all that is in memory alone, oldest first, and takes out what is done with. True if that is so now.
+    /// Writes all that is in memory alone by now, oldest first, and takes out what is done with. True if that is done. What
+    /// comes meanwhile waits for the next time: others need the spool, too.
     pub(in crate::sink) fn write_out(&self) -> bool {
         let Some(spool) = &self.spool else { return true };
         let mut disk = spool.lock();
         if !disk.may_write() || !self.opened(&mut disk) || !self.tidy(&mut disk) {
             return false;
         }
+        let last = self.lock().nth;
         loop {
-            let entries = self.lock().oldest_unwritten();
+            let entries = self.lock().oldest_unwritten(last);
             if entries.is_empty() {
                 self.well(&disk);
-                return true;
+                // What was acknowledged while it was written.
+                return self.tidy(&mut disk);
             }
             let mut bytes = 0_u64;
             let mut records = Vec::new();
@@ -145,7 +148,7 @@ impl Queue {
         }
         match disk.read(count) {
             Ok(records) => {
-                let mut malformed = 0;
+                let mut malformed = Vec::new();
                 let mut inner = self.lock();
                 inner.unread -= records.len() as u64;
                 for (key, record) in records {
@@ -155,16 +158,17 @@ impl Queue {
                             inner.head.push_back(entry);
                         }
                         Err(why) => {
-                            tracing::warn!(sink = self.name, key, %why, "a record of the spool cannot be read");
                             inner.finished.push(key);
-                            malformed += 1;
+                            malformed.push(why);
                         }
                     }
                 }
-                inner.ledger.drop("spool_malformed", malformed);
+                let count = malformed.len() as u64;
+                inner.ledger.drop("spool_malformed", count);
                 drop(inner);
-                if malformed > 0 {
-                    self.metrics.dropped(self.name, "spool_malformed", malformed);
+                if let Some(why) = malformed.first() {
+                    tracing::warn!(sink = self.name, count, %why, "records of the spool cannot be read");
+                    self.metrics.dropped(self.name, "spool_malformed", count);
                 }
             }
             Err(trouble) => self.troubled(&mut disk, trouble),
@@ -195,7 +199,7 @@ impl Queue {
                 Due::At(flush_at)
             }
             (Phase::Draining(_), _) => Due::At(Instant::now()),
-            _ if inner.spool.state != OK || inner.unwritten() >= self.capacity.div_ceil(2) => {
+            _ if inner.spool.state != OK || inner.alone >= self.capacity.div_ceil(2) => {
                 Due::At(Instant::now())
             }
             (Phase::Open, Some(oldest)) => Due::At(oldest.arrived + HOLD),
@@ -229,7 +233,9 @@ impl Queue {
             Ok(None) => {}
             Ok(Some(opened)) => {
                 let mut inner = self.lock();
-                let (before, now) = (inner.unread, disk.unread());
+                let now = disk.unread();
+                // One that is closed counts what was in memory, too, as unread.
+                let before = if matches!(inner.phase, Phase::Closed(_)) { now } else { inner.unread };
                 let lost = before.saturating_sub(now);
                 let recovered = now.saturating_sub(before);
                 inner.unread = now;
@@ -271,6 +277,7 @@ impl Queue {
             let lost = std::mem::take(&mut inner.unread);
             inner.finished.clear();
             inner.head.iter_mut().for_each(|entry| entry.key = None);
+            inner.alone = inner.head.len() + inner.tail.len();
             inner.ledger.drop("spool_damaged", lost);
             drop(inner);
             if lost > 0 {
@@ -339,10 +346,10 @@ impl Inner {
         (self.spool.records, self.spool.bytes) = (stock.records, stock.bytes);
     }
 
-    /// The oldest that are in memory alone, with their numbers.
-    fn oldest_unwritten(&self) -> Vec<(u64, Arc<Occurrence>)> {
+    /// The oldest that are in memory alone, up to the one of this number, with their numbers.
+    fn oldest_unwritten(&self, last: u64) -> Vec<(u64, Arc<Occurrence>)> {
         let head = self.head.iter().filter(|entry| entry.key.is_none());
-        let oldest = head.chain(&self.tail).take(CHANGE_RECORDS);
+        let oldest = head.chain(&self.tail).take(CHANGE_RECORDS).take_while(|entry| entry.nth <= last);
         oldest.map(|entry| (entry.nth, Arc::clone(&entry.occurrence))).collect()
     }
 
@@ -353,6 +360,7 @@ impl Inner {
         for entry in &mut self.head {
             if let Some(key) = keys.remove(&entry.nth) {
                 entry.key = Some(key);
+                self.alone -= 1;
                 held.push(key);
             }
         }
@@ -360,6 +368,7 @@ impl Inner {
             && keys.remove(&first.nth).is_some()
         {
             self.tail.pop_front();
+            self.alone -= 1;
             self.unread += 1;
         }
         let mut finished: Vec<_> = keys.values().copied().collect();
@@ -371,7 +380,9 @@ impl Inner {
 
     fn no_longer_written(&mut self, missing: &BTreeSet<u64>) {
         for entry in &mut self.head {
-            entry.key = entry.key.filter(|key| !missing.contains(key));
+            if entry.key.take_if(|key| missing.contains(key)).is_some() {
+                self.alone += 1;
+            }
         }
         self.finished.retain(|key| !missing.contains(key));
     }

@@ -14,7 +14,7 @@ use std::{
 use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
 
 use super::record::{self, Malformed, Names};
-use crate::{backoff::Backoff, occurrence::Occurrence};
+use crate::{backoff::Backoff, crash, occurrence::Occurrence};
 
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("occurrences");
 /// Memory for pages.
@@ -346,11 +346,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Troubl
             }
             _ => Trouble::Damaged(error.to_string()),
         }),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(Trouble::Damaged(text.unwrap_or_else(|| "it cannot be read".to_owned())))
-        }
+        Err(panic) => Err(Trouble::Damaged(crash::said(panic.as_ref()))),
     }
 }
 
