@@ -68,7 +68,7 @@ impl Doctor {
         let rights = rights::Rights::read(pod);
         let (observers, tally) = observers::examine(&self.config, &self.types, &rights);
         let mut sections = vec![
-            Section::new("kernel", kernel::examine(&self.types, pod)),
+            Section::new("kernel", kernel::examine(&self.types)),
             Section::new("rights", rights.lines()),
         ];
         sections.extend(observers);

@@ -2,17 +2,15 @@
 
 use std::{fs, path::Path};
 
-use super::{pod::Pod, report::Line};
+use super::report::Line;
 use crate::kernel::version;
 
 /// The oldest kernel with all that the programs use: ring buffers (5.8), CAP_BPF (5.8), typed tracepoints with BTF of
 /// its own. What is older was never tried.
 const OLDEST: [u32; 2] = [5, 10];
-/// Where the host's kernel shows its types.
-const DIRECTORY: &str = "/sys/kernel/btf";
 
-pub(super) fn examine(types: &Path, pod: Pod) -> Vec<Line> {
-    let mut lines = vec![release(), btf(types, pod)];
+pub(super) fn examine(types: &Path) -> Vec<Line> {
+    let mut lines = vec![release(), btf(types)];
     lines.extend(lockdown(fs::read_to_string("/sys/kernel/security/lockdown").ok().as_deref()));
     lines.extend(unprivileged(sysctl("kernel/unprivileged_bpf_disabled").as_deref()));
     lines.extend(paranoid(sysctl("kernel/perf_event_paranoid").as_deref()));
@@ -33,18 +31,15 @@ fn release() -> Line {
     }
 }
 
-fn btf(types: &Path, pod: Pod) -> Line {
+/// A mount is no remedy: a container's own /sys has them where the kernel does, and where it does not a pod with that
+/// mount would not start.
+fn btf(types: &Path) -> Line {
     match fs::metadata(types).and_then(|metadata| fs::File::open(types).map(|_| metadata)) {
         Ok(metadata) => Line::ok("types (BTF)", format!("{}, {} KiB", types.display(), metadata.len() >> 10)),
         Err(error) => Line::failed(
             "types (BTF)",
             format!("{} cannot be read ({error}): only files can be observed", types.display()),
-            pod.or_mount(
-                "run a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount the host's \
-                 /sys/kernel/btf read-only",
-                DIRECTORY,
-                Path::new(DIRECTORY),
-            ),
+            "run a kernel with CONFIG_DEBUG_INFO_BTF=y; the agent observes from files until then",
         ),
     }
 }
@@ -106,6 +101,6 @@ mod tests {
         assert_eq!(found(locked), Some(("integrity".to_owned(), State::Ok)));
         assert_eq!(found(None), None);
         assert!(matches!(jit(Some("0")).unwrap().state, State::Degraded { .. }));
-        assert!(matches!(btf("/nowhere".as_ref(), Pod(false)).state, State::Failed { .. }));
+        assert!(matches!(btf("/nowhere".as_ref()).state, State::Failed { .. }));
     }
 }

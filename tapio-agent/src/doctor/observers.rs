@@ -56,7 +56,9 @@ fn part(Part { name, state, gives }: &Part) -> Line {
         Ok(place) if gives.is_empty() => Line::ok(*name, place),
         Ok(place) => Line::ok(*name, format!("{place}: {gives}")),
         // It takes nothing away but time.
-        Err(absent) if gives.is_empty() => Line::note(*name, &absent.why),
+        Err(absent) if gives.is_empty() => {
+            Line::note(*name, format!("{}; to have it sooner, {}", absent.why, absent.remedy))
+        }
         Err(absent) => {
             Line::degraded(*name, format!("{}; without it: no {gives}", absent.why), absent.remedy)
         }

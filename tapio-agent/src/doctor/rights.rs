@@ -97,10 +97,14 @@ impl Rights {
         let (seccomp, apparmor) = match self.pod.is() {
             false => (seccomp.to_owned(), self.profile.as_deref().map(apparmor)),
             true => (
-                format!("{seccomp} (in a pod: securityContext.seccompProfile: {{type: Unconfined}} does)"),
+                format!(
+                    "{seccomp} (in a pod: securityContext.seccompProfile: {{type: Unconfined}} does; with the chart \
+                     seccompProfile: Unconfined)"
+                ),
                 self.profile.as_deref().map(|profile| {
                     format!(
-                        "{} (in a pod: securityContext.appArmorProfile: {{type: Unconfined}} does)",
+                        "{} (in a pod: securityContext.appArmorProfile: {{type: Unconfined}} does; with the chart \
+                         appArmorProfile: Unconfined)",
                         apparmor(profile)
                     )
                 }),
@@ -122,7 +126,7 @@ impl Rights {
         self.table().iter().filter(missing).map(|right| right.capability.to_string()).collect()
     }
 
-    fn table(&self) -> [Right; 5] {
+    fn table(&self) -> [Right; 4] {
         [
             Right {
                 capability: Capability::CAP_BPF,
@@ -143,17 +147,12 @@ impl Rights {
             },
             Right {
                 capability: Capability::CAP_SYS_RESOURCE,
-                gives: "raises the limit that maps count against before kernel 5.11",
+                gives: "raises the limit that maps count against before kernel 5.11, sets triggers before 6.5",
                 without: if self.limited {
                     Without::Less("maps may not fit into RLIMIT_MEMLOCK")
                 } else {
-                    Without::Nothing("not needed: maps count against no limit here")
+                    Without::Nothing("maps count against no limit here; for triggers see the node observer")
                 },
-            },
-            Right {
-                capability: Capability::CAP_NET_ADMIN,
-                gives: "not needed by the observers of this version",
-                without: Without::Nothing("not needed by the observers of this version"),
             },
         ]
     }
