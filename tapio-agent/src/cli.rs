@@ -114,8 +114,8 @@ Examples:
   tapio config > tapio.yaml                    each setting, its default and range
 
 Settings: default < --config file < environment < flag. The variable of a key is TAPIO_ and
-the keys on the way to it (TAPIO_FOLD_WINDOW=1m). POLKU_ENDPOINT and NODE_NAME are known,
-too, and OTEL_EXPORTER_OTLP_* for logs.
+the keys on the way to it (TAPIO_FOLD_WINDOW=1m). Also known: POLKU_ENDPOINT, NODE_NAME,
+KUBECONFIG, TAPIO_CONFIG (the file), and OpenTelemetry's, such as OTEL_EXPORTER_OTLP_*.
 
 Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 failed; 2 wrong arguments or configuration.";
 
@@ -138,10 +138,13 @@ enum Verb {
     Config(ConfigArguments),
     /// Cause harmless real faults here and say whether each was reported rightly
     #[command(
-        after_long_help = "A refused connect, a connect that is not answered, and round trips that rise. What it \
-                                 makes for them (two network namespaces, a few connections) it takes away again, \
-                                 also when interrupted. It judges with the default thresholds. An agent that runs \
-                                 here reports the faults, too, as those of the process tapio-fault.\n\nExit codes: \
+        after_long_help = "A refused connect, a connect that is not answered, round trips that rise, a process that \
+                                 runs out of memory, one that crashes, and one that is killed. What it makes for \
+                                 them (two network namespaces, a few connections, a control group with a limit on \
+                                 its memory) it takes away again, also when interrupted. It judges with the default \
+                                 thresholds. An agent that runs here reports the faults, too, as those of the \
+                                 process tapio-fault.\n\nIt needs root, iproute2's ip and tc, and /sys/fs/cgroup \
+                                 writable with the memory controller; what it cannot cause is skipped.\n\nExit codes: \
                                  0 every fault that could be caused was reported, once; 1 one was not, or none could \
                                  be caused; 2 wrong arguments or configuration."
     )]

@@ -60,7 +60,7 @@ const TASKS: &[Task] = &[
         about: "Set up and run the kernel tests on the kernels that users run, in virtual machines: all of the\n\
                 matrix, or these versions (6.1, 6.12.95, newest). Needs no root once QEMU is there.\n\
                 --boot runs one way to boot only: plain, lockdown-integrity, lockdown-confidentiality,\n\
-                cgroup-v1 or cgroup-hybrid; --test those tests with FILTER in their names;\n\
+                cgroup-v1, cgroup-hybrid or pmu (arm64); --test those tests with FILTER in their names;\n\
                 --quick takes the oldest and the newest kernel and most of the tests, as `ci` does;\n\
                 --update downloads the kernels anew; --bless keeps what `tapio doctor` says as expected",
         run: kernel_test::task,

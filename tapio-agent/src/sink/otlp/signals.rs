@@ -121,9 +121,11 @@ impl Signal {
                 ("endpoint", Wrong(what))
             })?,
             (None, None) => {
-                let what = "is that of otlp, which has none: set one of both, or OTEL_EXPORTER_OTLP_ENDPOINT \
-                            (OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is for logs alone)";
-                return Err(("endpoint", Wrong(what.to_owned())));
+                let what = format!(
+                    "no endpoint: it follows otlp.endpoint, which is not set; set telemetry.{name}.endpoint, \
+                     otlp.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT (OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is for logs alone)"
+                );
+                return Err(("endpoint", Wrong(what)));
             }
         };
         let file =
@@ -185,7 +187,8 @@ mod tests {
     fn what_does_not_go_together_is_said() {
         let on = ("metrics.enabled", "true");
         let error = enabled(&[], &[on]).unwrap_err();
-        assert!(error.starts_with("metrics.endpoint: is that of otlp, which has none: set one"), "{error}");
+        assert!(error.starts_with("metrics.endpoint: no endpoint: it follows otlp.endpoint"), "{error}");
+        assert!(error.contains("set telemetry.metrics.endpoint, otlp.endpoint or OTEL_"), "{error}");
         let error = enabled(&[("endpoint", "http://c:4318/in")], &[on]).unwrap_err();
         assert!(
             error.contains("does not end in /v1/logs (http://c:4318/in): write the URL for metrics"),
