@@ -42,7 +42,8 @@ settings! {
         pub otlp: otlp::Settings = otlp::Settings::default(),
         /// The agent's own metrics and traces, by OTLP.
         pub telemetry: otlp::Telemetry = otlp::Telemetry::default(),
-        /// How many occurrences each sink may have waiting in memory. What comes on top of that is dropped and counted.
+        /// How many occurrences each sink may have waiting in memory. From half of it on, or after a second, they are
+        /// written to the spool; only what that cannot take in time is dropped, and counted.
         pub queue: Count<1, 1_000_000> = Count::of(8_192),
         /// How repeats of one anomaly are folded into one follow-up.
         pub fold: Fold = Fold::default(),

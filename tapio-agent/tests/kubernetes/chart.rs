@@ -8,7 +8,7 @@ use tapio_agent::config::Config;
 use crate::support::{Helm, cluster_or_skip, deploy, objects, one};
 
 /// What may be asked for beside BPF and PERFMON.
-pub(crate) const EVERY_CAPABILITY: &[&str] = &["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"];
+pub(crate) const EVERY_CAPABILITY: &[&str] = &["SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"];
 
 /// All values, and with them all settings of the agent.
 pub(crate) fn every_value() -> Value {
@@ -27,6 +27,7 @@ pub(crate) fn every_value() -> Value {
         "config": config,
         "env": [{ "name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": { "secretKeyRef": { "name": "otlp", "key": "h" } } }],
         "capabilities": EVERY_CAPABILITY,
+        "seccompProfile": "Unconfined",
         "appArmorProfile": "Unconfined",
         "priorityClassName": "system-cluster-critical",
         "resources": { "requests": { "cpu": "50m", "memory": "64Mi" }, "limits": { "memory": "256Mi" } },
@@ -194,8 +195,10 @@ fn bad_values_are_refused_by_name() {
         ("config.listen=127.0.0.1:9090", "config.listen: 127.0.0.1:9090 cannot be reached"),
         ("podMonitor.enabled=true,config.listen=off", "podMonitor.enabled: there are no metrics"),
         ("capabilities={SYS_MODULE}", "/capabilities/0"),
+        ("capabilities={NET_ADMIN}", "/capabilities/0"),
         ("capabilities={BPF}", "/capabilities/0"),
         ("privileged=true", "'privileged' not allowed"),
+        ("seccompProfile=none", "/seccompProfile"),
         ("appArmorProfile=none", "/appArmorProfile"),
         ("priorityClassName=A B", "/priorityClassName"),
         ("maxUnavailable=some", "/maxUnavailable"),
@@ -255,12 +258,15 @@ async fn a_release_comes_changes_and_goes() {
     };
     let notes = run(&["install", "second", chart.to_str().unwrap(), "--create-namespace"]);
     assert!(notes.contains("helm --namespace watch test second --logs"), "{notes}");
+    assert!(notes.contains("go to the log of each pod, as JSON lines"), "{notes}");
     let checksum = || {
         let path = r"-o=jsonpath={.spec.template.metadata.annotations.checksum/config}";
         cluster.kubectl(&["get", "daemonset/second", "--namespace=watch", path])
     };
     let first = checksum();
-    run(&["upgrade", "second", chart.to_str().unwrap(), "--set=config.queue=16"]);
+    let collected = ["--set=config.queue=16", "--set=config.otlp.endpoint=http://c:4318"];
+    let notes = run(&[&["upgrade", "second", chart.to_str().unwrap()][..], &collected].concat());
+    assert!(!notes.contains("the log of each pod"), "{notes}");
     assert!(first.len() == 64 && first != checksum(), "{first}");
     let config = cluster.kubectl(&[
         "get",

@@ -36,8 +36,12 @@ async fn every_form_is_valid_and_asks_for_little() {
         let said = cluster.apply("form.yaml", text, &["--dry-run=server", "--validate=strict"]);
         let objects = objects(text);
         assert_eq!(said.lines().count(), objects.len(), "{name}: {said}");
-        let beside = if name == "every value" { EVERY_CAPABILITY } else { &[] };
-        asks_for_little(name, &objects, beside);
+        let (beside, seccomp) = if name == "every value" {
+            (EVERY_CAPABILITY, "Unconfined")
+        } else {
+            (&[][..], "RuntimeDefault")
+        };
+        asks_for_little(name, &objects, beside, seccomp);
     }
     // That it is strict: the same with a field that there is not.
     let wrong = forms[0].1.replace("hostPID:", "hostPid:");
@@ -46,7 +50,7 @@ async fn every_form_is_valid_and_asks_for_little() {
     assert!(refused.contains(r#"unknown field "spec.template.spec.hostPid""#), "{refused}");
 }
 
-fn asks_for_little(name: &str, objects: &[Value], beside: &[&str]) {
+fn asks_for_little(name: &str, objects: &[Value], beside: &[&str], seccomp: &str) {
     for object in objects {
         for rule in object["rules"].as_array().into_iter().flatten() {
             let reads = |verb: &Value| verb == "get" || verb == "list" || verb == "watch";
@@ -68,7 +72,7 @@ fn asks_for_little(name: &str, objects: &[Value], beside: &[&str]) {
                 json!({
                     "privileged": false, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
                     "runAsUser": 0, "capabilities": { "drop": ["ALL"], "add": expected },
-                    "seccompProfile": { "type": "RuntimeDefault" },
+                    "seccompProfile": { "type": seccomp },
                 }),
                 "{name}"
             );

@@ -80,7 +80,9 @@ securityContext:
   capabilities:
     drop: [ALL]
     add: {{ concat (list "BPF" "PERFMON") .Values.capabilities | toJson }}
-  seccompProfile: {type: RuntimeDefault}
+  {{- with .Values.seccompProfile }}
+  seccompProfile: {type: {{ . }}}
+  {{- end }}
   {{- with .Values.appArmorProfile }}
   appArmorProfile: {type: {{ . }}}
   {{- end }}
