@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(found.headers.iter().collect::<Vec<_>>(), [("tenant", "a")]);
 
         let error = metrics(&of_logs, &[]).unwrap_err().to_string();
-        assert!(error.starts_with("telemetry.metrics.endpoint: is that of otlp, which has none"), "{error}");
+        assert!(error.starts_with("telemetry.metrics.endpoint: no endpoint"), "{error}");
     }
 
     #[test]
