@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     env,
-    io::Read as _,
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
@@ -28,13 +28,23 @@ const SLICE: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_secs(10);
 const FEW_DESTINATIONS: u32 = 10_000;
 const MANY_DESTINATIONS: u32 = 1_000_000;
+/// Connections that are open at once; the numbers above are multiples of it. While all of them have their turn, the
+/// samples of each come to be apart: those of a reading are sent over the floor at least, which is 2 ms.
+const AT_ONCE: u32 = 200;
+/// Requests that make a reading: of two blocks of four samples, each of which is read with the next segment.
+const REQUESTS: usize = 10;
+/// What was learned is read and written as often as can be: that takes memory, too.
+const EACH_SECOND: (&str, &str) = ("TAPIO_SNAPSHOT", "1s");
+/// Two of them.
+const TWICE: Duration = Duration::from_millis(2_200);
 
 fn main() -> anyhow::Result<()> {
     if env::args().nth(1).as_deref() == Some("slices") {
         return load();
     }
     request_response()?;
-    memory_and_idle()
+    idle()?;
+    memory()
 }
 
 /// CPU per request and response on one CPU, with the observer attached against without, paired.
@@ -62,19 +72,28 @@ fn request_response() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The whole agent: memory with ten thousand destinations and after a million, CPU when nothing happens.
-fn memory_and_idle() -> anyhow::Result<()> {
-    let agent = Agent::start(&["--observer=network", "--output=none"])?;
+/// CPU of the whole agent when nothing happens.
+fn idle() -> anyhow::Result<()> {
+    let agent = Agent::start(&["--output=none"], &[])?;
     let before = agent.cpu()?;
     let start = Instant::now();
     thread::sleep(IDLE);
     let busy = (agent.cpu()? - before).as_secs_f64() / start.elapsed().as_secs_f64();
     println!("idle_cpu_percent {:.4} %", 100.0 * busy);
-    connect_to(FEW_DESTINATIONS)?;
-    let few = agent.rss_mb()?;
+    Ok(())
+}
+
+/// Memory of the whole agent with ten thousand destinations and after a million, once it has written them down.
+fn memory() -> anyhow::Result<()> {
+    let agent = Agent::start(&["--output=none"], &[EACH_SECOND])?;
+    let after = |destinations| {
+        connect_to(destinations)?;
+        thread::sleep(TWICE);
+        agent.rss_mb()
+    };
+    let few = after(FEW_DESTINATIONS)?;
     println!("rss_mb {few:.1} MB");
-    connect_to(MANY_DESTINATIONS)?;
-    println!("rss_growth_ratio {:.3} x", agent.rss_mb()? / few);
+    println!("rss_growth_ratio {:.3} x", after(MANY_DESTINATIONS)? / few);
     Ok(())
 }
 
@@ -95,16 +114,21 @@ fn load() -> anyhow::Result<()> {
 fn connect_to(destinations: u32) -> anyhow::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:0")?;
     let port = listener.local_addr()?.port();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            // Until the other side resets it.
-            let _ = stream.read(&mut [0]);
-        }
-    });
-    for n in 1..=destinations {
-        let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::from(0x7f00_0000 + n), port)))?;
+    let connect = |n| {
+        let client = TcpStream::connect(SocketAddr::from((Ipv4Addr::from(0x7f00_0000 + n), port)))?;
         // Closes with a reset: a million connections would wait for their end otherwise.
-        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
+        anyhow::Ok((client, listener.accept()?.0))
+    };
+    let mut message = [0; 64];
+    for first in (1..=destinations).step_by(AT_ONCE as usize) {
+        let pairs = (first..first + AT_ONCE).map(connect).collect::<anyhow::Result<Vec<_>>>()?;
+        for (mut client, mut server) in (0..REQUESTS).flat_map(|_| pairs.iter().map(|(a, b)| (a, b))) {
+            client.write_all(&message)?;
+            server.read_exact(&mut message)?;
+            server.write_all(&message)?;
+            client.read_exact(&mut message)?;
+        }
     }
     Ok(())
 }

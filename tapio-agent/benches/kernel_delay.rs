@@ -54,6 +54,8 @@ fn main() -> anyhow::Result<()> {
 fn delays(receiver: &mut Receiver) -> anyhow::Result<Taken> {
     let state = tempfile::tempdir()?;
     let agent = Command::new(env!("CARGO_BIN_EXE_tapio"))
+        .env_clear()
+        .envs(env::var_os("PATH").map(|path| ("PATH", path)))
         .args(["--observer=network", "--output=none", "--listen=off", "--kubernetes=off"])
         .arg(format!("--polku={}", receiver.address))
         .arg(format!("--state-dir={}", state.path().display()))

@@ -112,7 +112,7 @@ fn exits(loaded: &Loaded) -> anyhow::Result<u64> {
 
 /// The whole agent, with all CPUs starting processes.
 fn storm(group: &Group, program: &Program) -> anyhow::Result<()> {
-    let mut agent = Agent::start(&["--observer=container", "--output=json"])?;
+    let mut agent = Agent::start(&["--observer=container", "--output=json"], &[])?;
     let cpu = agent.cpu()?;
     let start = Instant::now();
     let rounds = thread::scope(|scope| {

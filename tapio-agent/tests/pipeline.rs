@@ -343,6 +343,15 @@ async fn a_spike_that_becomes_a_level_is_told_as_the_level() {
     line.tick(TIME_NS + 9 * SECOND);
     let told = line.occurrences().await;
     assert_eq!(told.iter().map(|o| &o["type"]).collect::<Vec<_>>(), ["network.rtt_shift"]);
+    // Of a level that fell it is no part.
+    line.event(&spike);
+    line.event(&NetworkEvent { value_us: 900, certain_us: 900, ..shift });
+    line.finish();
+    let told = line.occurrences().await;
+    assert_eq!(
+        told.iter().map(|o| (&o["type"], &o["count"])).collect::<Vec<_>>(),
+        [(&json!("network.rtt_spike"), &json!(1)), (&json!("network.rtt_shift"), &json!(1))]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -231,6 +231,8 @@ impl Agent {
             .args(["--output=json", "--node-name=node-a"])
             .args([format!("--listen={address}"), format!("--polku={gone}")])
             .arg(format!("--state-dir={}", state.path().display()))
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("KUBECONFIG", &kubeconfig)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -22,6 +22,8 @@ crate::fields! {
     DPORT = "sock.__sk_common.skc_dport";
     /// Local port, host order.
     SPORT = "sock.__sk_common.skc_num";
+    /// Local port, network order: also that of a socket that has given back a port it did not ask for.
+    INET_SPORT = "tcp_sock.inet_conn.icsk_inet.inet_sport";
     /// Hash of addresses and ports; of no network namespace.
     HASH = "sock.__sk_common.skc_hash";
     /// Both ports.

@@ -226,8 +226,9 @@ impl Run {
             let _ = COOLDOWNS.insert(key, Cooldown { emitted_ns: now_ns, held_back: 0 }, 0);
         }
         if !self.emit(|event| fill(event, held_back as u32)) {
-            // Nothing was said: the next of this key must not be held back.
-            let _ = COOLDOWNS.remove(key);
+            // Nothing was said: the next of this key must not be held back, and has to say how many were.
+            let said = Cooldown { emitted_ns: now_ns.wrapping_sub(cooldown_ns), held_back };
+            let _ = COOLDOWNS.insert(key, said, 0);
         }
     }
 }

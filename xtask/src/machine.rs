@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// The workspace's directory.
 pub(crate) fn workspace() -> Result<PathBuf> {
@@ -16,10 +17,11 @@ pub(crate) fn workspace() -> Result<PathBuf> {
     Ok(workspace.to_owned())
 }
 
-/// Where cargo puts what it builds.
+/// Where cargo puts what it builds: by its configuration, too.
 pub(crate) fn target_directory() -> Result<PathBuf> {
-    let workspace = workspace()?;
-    Ok(workspace.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())))
+    let metadata = output(cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
+    let metadata: Value = serde_json::from_str(&metadata).context("cargo's metadata are no JSON")?;
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo does not tell where it builds")
 }
 
 /// Where a pinned tool is installed, apart from the user's own of that name.
@@ -34,6 +36,13 @@ pub(crate) fn cargo() -> Command {
         cargo.current_dir(workspace);
     }
     cargo
+}
+
+/// Whether that cargo has such a command: rustup's `cargo-fmt` may be there without what it calls.
+pub(crate) fn cargo_has(tool: &str) -> bool {
+    let mut cargo = cargo();
+    cargo.args([tool, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    cargo.status().is_ok_and(|status| status.success())
 }
 
 /// Runs a command with its output shown. An error names the command.

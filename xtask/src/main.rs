@@ -78,8 +78,8 @@ const TASKS: &[Task] = &[
         name: "image",
         arguments: "[--arch=amd64|arm64] [--tag=NAME:TAG] [--output=ARCHIVE]",
         about: "The agent alone, linked statically, as a container image with its bill of materials: an OCI archive\n\
-                that `kube cluster load`, `docker load` and `skopeo copy` take. By Docker where one answers, else by\n\
-                buildah. The same commit and compilers give the same digest, which is printed",
+                that `kube cluster load`, `docker load` and `skopeo copy` take. By Docker where one writes such\n\
+                archives, else by buildah. The same commit and compilers give the same digest, which is printed",
         run: image::task,
     },
     Task {

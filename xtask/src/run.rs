@@ -4,7 +4,11 @@ use std::os::unix::process::CommandExt as _;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{machine, setup};
+use crate::{machine, setup, toolchain};
+
+/// Variables of builds, tests and benches: the agent refuses what begins as its own do and is none of them.
+const NOT_ITS_OWN: [&str; 4] =
+    [toolchain::ROUTE_VARIABLE, "TAPIO_CHAOS_SEED", "TAPIO_CHAOS_SECONDS", "TAPIO_SERIES"];
 
 /// `run [-- ARGUMENTS]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {
@@ -17,6 +21,9 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     machine::run(machine::cargo().args(["build", "--release", "--package", "tapio-agent"]))?;
 
     let mut tapio = machine::as_root(machine::target_directory()?.join("release/tapio"))?;
+    for variable in NOT_ITS_OWN {
+        tapio.env_remove(variable);
+    }
     if readable(arguments) {
         tapio.arg("--output=pretty");
     }

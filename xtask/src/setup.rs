@@ -14,10 +14,13 @@ use crate::toolchain::{self, DEBIAN_LLVM, DEBIAN_PACKAGES, NIGHTLY, Route, Toolc
 const CARGO_DENY: &str = "0.20.2";
 
 /// What the tests run, and the Debian package it comes from.
-const TEST_TOOLS: &[(&str, &str)] = &[("ip", "iproute2")];
+const TEST_TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("sysctl", "procps"), ("kill", "procps")];
 
 /// What tests run that take longer, and the Debian package it comes from.
 const CI_TOOLS: &[(&str, &str)] = &[("buildah", "buildah")];
+
+/// What cargo needs for a task of `ci`, and the component of rustup that it comes with.
+const CARGO_TOOLS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
 
 /// The least program there is: shows that a linker reads this compiler's bitcode. It does without `core`,
 /// which the rustup route would first have to build.
@@ -51,6 +54,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     if ci {
         test_tools(CI_TOOLS);
         promtool();
+        cargo_tools();
         kernel_clippy();
         cargo_deny()?;
     }
@@ -240,6 +244,20 @@ pub(crate) fn packages(tools: &[(&str, &str)]) -> Result<()> {
     }
     say(&format!("{} missing: installing", missing.join(", ")));
     machine::apt_install(&missing)
+}
+
+/// What a minimal toolchain lacks. Without it the code is not judged by it, and `ci` says so.
+fn cargo_tools() {
+    for (tool, component) in CARGO_TOOLS.iter().filter(|(tool, _)| !machine::cargo_has(tool)) {
+        if machine::program("rustup").is_none() {
+            say(&format!("`cargo {tool}` is missing, and there is no rustup to add it"));
+            continue;
+        }
+        say(&format!("`cargo {tool}` is missing: adding {component}"));
+        if let Err(error) = machine::run(Command::new("rustup").args(["component", "add", component])) {
+            say(&format!("{component} could not be added: {error:#}"));
+        }
+    }
 }
 
 /// The nightly's clippy, for the kernel programs. Without it they are not linted, and `ci` says so.

@@ -1,7 +1,7 @@
 //! The agent as it is built.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader, Read as _},
     process::{Child, Command, Stdio},
     thread,
@@ -9,21 +9,30 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use tempfile::TempDir;
 
-/// One that runs. It is killed with its handle.
-pub(crate) struct Agent(Child);
+/// One that runs. It is killed with its handle, and what it keeps goes with it.
+pub(crate) struct Agent {
+    child: Child,
+    _state: TempDir,
+}
 
 impl Agent {
-    /// Starts it with these arguments, and waits until it is ready.
-    pub(crate) fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+    /// Starts it with these arguments and variables, of the environment only with `PATH`, and waits until it is ready.
+    pub(crate) fn start(arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let state = tempfile::tempdir()?;
         let child = Command::new(env!("CARGO_BIN_EXE_tapio"))
+            .env_clear()
+            .envs(env::var_os("PATH").map(|path| ("PATH", path)))
+            .envs(variables.iter().copied())
             .args(arguments)
             .arg("--listen=off")
+            .arg(format!("--state-dir={}", state.path().display()))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let mut agent = Self(child);
-        let mut log = BufReader::new(agent.0.stderr.take().context("no pipe")?).lines();
+        let mut agent = Self { child, _state: state };
+        let mut log = BufReader::new(agent.child.stderr.take().context("no pipe")?).lines();
         ensure!(log.any(|line| line.is_ok_and(|line| line.contains("ready"))), "the agent did not start");
         thread::spawn(move || log.for_each(drop));
         Ok(agent)
@@ -31,7 +40,7 @@ impl Agent {
 
     /// What it holds of memory, MiB.
     pub(crate) fn rss_mb(&self) -> anyhow::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
@@ -39,7 +48,7 @@ impl Agent {
     /// Time on a CPU of all its threads.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         let mut total = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let stat = fs::read_to_string(task?.path().join("schedstat"))?;
             total += stat.split_whitespace().next().context("empty schedstat")?.parse::<u64>()?;
         }
@@ -49,19 +58,19 @@ impl Agent {
     /// All that it told, when it has ended in order.
     pub(crate) fn end(&mut self) -> anyhow::Result<String> {
         rustix::process::kill_process(
-            rustix::process::Pid::from_child(&self.0),
+            rustix::process::Pid::from_child(&self.child),
             rustix::process::Signal::TERM,
         )?;
         let mut told = String::new();
-        self.0.stdout.take().context("no pipe")?.read_to_string(&mut told)?;
-        ensure!(self.0.wait()?.success(), "the agent failed");
+        self.child.stdout.take().context("no pipe")?.read_to_string(&mut told)?;
+        ensure!(self.child.wait()?.success(), "the agent failed");
         Ok(told)
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

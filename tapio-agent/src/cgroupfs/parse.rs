@@ -56,6 +56,14 @@ pub(super) fn column(text: &[u8], first: &str, at: usize) -> Option<u64> {
     })
 }
 
+/// `/proc/stat`: how many processors are on. Each has a line.
+pub(super) fn processors(text: &[u8]) -> u64 {
+    let is_one = |line: &&[u8]| {
+        line.strip_prefix(b"cpu").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit))
+    };
+    text.split(|byte| *byte == b'\n').filter(is_one).count() as u64
+}
+
 /// A pressure file: microseconds in which some tasks waited, and in which all did.
 pub(super) fn pressure(text: &[u8]) -> [Option<u64>; 2] {
     let mut found = [None; 2];
@@ -136,6 +144,12 @@ mod tests {
         assert_eq!(column(cgroups, "memory", 2), Some(5));
         assert_eq!((column(cgroups, "mem", 2), column(cgroups, "memory", 9)), (None, None));
         assert_eq!((column(cgroups, "#subsys_name", 2), column(b"", "memory", 0)), (None, None));
+    }
+
+    #[test]
+    fn processors_that_are_on() {
+        assert_eq!(processors(b"cpu  9 9 9\ncpu0 4 5 6\ncpu2 5 4 3\nintr 7 1\nctxt 8\n"), 2);
+        assert_eq!((processors(b""), processors(b"cpu  9\nxcpu1 9\n")), (0, 0));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
@@ -21,7 +21,10 @@ use crate::clock;
 
 /// More than these files have: `memory.stat` has some 2 KiB.
 const MAX_BYTES: usize = 16 << 10;
-/// A group's waiting is not read again before the node's has grown by this, microseconds: it can have grown by no more.
+/// A group's waiting is not read again before the node's has grown by this over the number of processors, microseconds.
+/// The node's is a mean over processors, each weighed by the time that it is busy (kernel/sched/psi.c,
+/// `collect_percpu_times`): of n processors, one that stalls for g in a time t adds g^2 / (n t) at least. What is not
+/// read has then waited for less than the root of this times t: 6.3 % of 5 s, which is under any floor by default.
 const WAITED_US: u64 = 20_000;
 
 /// What is looked with.
@@ -46,12 +49,21 @@ pub(super) struct Node {
     meminfo: PathBuf,
     memory: PathBuf,
     io: PathBuf,
+    /// By how much its waiting has to grow for those of groups to be read again, microseconds.
+    waited_us: u64,
 }
 
 impl Node {
     pub(super) fn new(proc_root: &Path) -> Self {
         let pressure = proc_root.join("pressure");
-        Self { meminfo: proc_root.join("meminfo"), memory: pressure.join("memory"), io: pressure.join("io") }
+        let processors = fs::read(proc_root.join("stat")).map_or(0, |text| parse::processors(&text));
+        Self {
+            meminfo: proc_root.join("meminfo"),
+            memory: pressure.join("memory"),
+            io: pressure.join("io"),
+            // Where their number is not known, they are read each time.
+            waited_us: WAITED_US.checked_div(processors).unwrap_or(0),
+        }
     }
 }
 
@@ -87,8 +99,9 @@ impl Eyes {
         [now.memory_some_us, now.memory_full_us] = self.pressure(self.node.memory.clone());
         [now.io_some_us, now.io_full_us] = self.pressure(self.node.io.clone());
         let waited = [now.memory_some_us, now.io_some_us];
+        let least_us = self.node.waited_us;
         self.look = self.waited.is_none_or(|then| {
-            waited.iter().zip(then).any(|(now, then)| *now == UNKNOWN || now.abs_diff(then) >= WAITED_US)
+            waited.iter().zip(then).any(|(now, then)| *now == UNKNOWN || now.abs_diff(then) >= least_us)
         });
         if self.look {
             self.waited = Some(waited);
@@ -136,7 +149,7 @@ impl Eyes {
         (sample != nothing).then_some(sample)
     }
 
-    /// Its waiting; what it was, where it cannot have changed by much.
+    /// Its waiting; what it was, where it cannot have changed by much: that, too, teaches what is normal.
     fn waiting(&mut self, path: &Path, id: u64, sample: &mut Sample) {
         let waited = match self.before.remove(&id) {
             Some(waited) if !self.look => waited,

@@ -32,6 +32,7 @@ impl Host {
         );
         host.pressure("proc/pressure/memory", 1_000);
         host.pressure("proc/pressure/io", 2_000);
+        host.processors(1);
         fs::create_dir_all(host.path("cgroup")).unwrap();
         host
     }
@@ -49,6 +50,11 @@ impl Host {
     fn pressure(&self, path: &str, us: u64) {
         let line = format!("avg10=0.00 avg60=0.00 avg300=0.00 total={us}\n");
         self.write(path, &format!("some {line}full {line}"));
+    }
+
+    fn processors(&self, number: u64) {
+        let each: String = (0..number).map(|at| format!("cpu{at} 1 2 3\n")).collect();
+        self.write("proc/stat", &format!("cpu  1 2 3\n{each}intr 7 0\n"));
     }
 
     /// A group of version 2 with all its files.
@@ -297,6 +303,27 @@ async fn a_groups_waiting_is_read_again_once_the_node_has_waited() {
     assert_eq!(pass(&mut reader).await[&id].memory_some_us, 500_000);
 }
 
+/// The node's waiting is a mean over its processors, so that of one that stalls among busy ones little of it shows.
+#[tokio::test(start_paused = true)]
+async fn what_waits_on_one_processor_of_many_is_read_in_each_pass() {
+    // 24 % of five seconds are 19 ms of the node's on 64 processors.
+    for (processors, known_us) in [(1, [0, 2_400_000, 2_400_000]), (64, [1_200_000, 2_400_000, 3_600_000])] {
+        let host = Host::new();
+        host.processors(processors);
+        host.two("system.slice/a.service");
+        let mut reader = host.reader();
+        let id = host.ino("cgroup/system.slice/a.service");
+        let mut seen = Vec::new();
+        pass(&mut reader).await;
+        for at in 1..=3 {
+            host.pressure("proc/pressure/memory", 1_000 + at * 18_750);
+            host.pressure("cgroup/system.slice/a.service/memory.pressure", 70 + at * 1_200_000);
+            seen.push(pass(&mut reader).await[&id].memory_some_us - 70);
+        }
+        assert_eq!(seen, known_us, "{processors}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn where_there_is_nothing_each_thing_says_so() {
     let empty = tempfile::tempdir().unwrap();
@@ -321,6 +348,9 @@ async fn passes_are_an_interval_apart_and_further_where_they_are_dear() {
     pass(&mut reader).await;
     assert!(first.elapsed() >= Duration::from_millis(4_900), "{:?}", first.elapsed());
     (0..200).for_each(|at| host.two(&format!("system.slice/s{at}.service")));
+    // Only what they cost keeps them apart.
+    let brief = Duration::from_millis(1);
+    let mut reader = Files::open(&host.path("cgroup"), &host.path("proc"), brief).reader();
     pass(&mut reader).await;
     let spent = reader.spent;
     let dear = Instant::now();

@@ -17,6 +17,11 @@ use crate::occurrence::{Data, Outcome, Severity, Value};
 /// How long a death by the kernel's hand waits for the word that it was for want of memory. That comes from the processor
 /// that killed, right after; a virtual one may stand still in between.
 const WORD_NS: u64 = 1_000_000_000;
+/// A death so long after SIGTERM is no end of a stop: Kubernetes waits for 30 s unless a pod wants more, systemd for 90 s.
+const STOP_NS: u64 = 3_600_000_000_000;
+/// The same after SIGINT and SIGQUIT. Some images are stopped with these, but a process may also handle them and go on,
+/// as a JVM that writes the stacks of its threads.
+const HANDLED_NS: u64 = 120_000_000_000;
 /// Deaths that wait for it; more are told at once.
 const MAX_WAITING: usize = 1024;
 
@@ -135,7 +140,7 @@ impl Death {
             kind::OOM_KILL => Self::OomKill,
             kind::EXIT_ERROR => Self::ExitError,
             kind::SIGNALLED if is_crash(event) => Self::Crash,
-            kind::SIGNALLED if event.signal == signal::SIGKILL && event.asked_signal != 0 => Self::Stopped,
+            kind::SIGNALLED if event.signal == signal::SIGKILL && asked(event).is_some() => Self::Stopped,
             kind::SIGNALLED => Self::Killed,
             other => return Err(Malformed::Kind(other)),
         })
@@ -145,6 +150,13 @@ impl Death {
 /// A signal of its own making, or one of which that is not known; then it is not said, either.
 fn is_crash(event: &ContainerEvent) -> bool {
     signal::is_fault(event.signal) && matches!(event.origin, origin::ITSELF | origin::UNKNOWN)
+}
+
+/// The signal that asked it to end, and how long before, nanoseconds: not one that it has long survived.
+fn asked(event: &ContainerEvent) -> Option<(u32, u64)> {
+    let ago_ns = event.header.time_ns.saturating_sub(event.asked_ns);
+    let most_ns = if event.asked_signal == signal::SIGTERM { STOP_NS } else { HANDLED_NS };
+    (event.asked_signal != 0 && ago_ns <= most_ns).then_some((event.asked_signal, ago_ns))
 }
 
 /// An event as an anomaly.
@@ -158,7 +170,12 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         Death::Killed => ("container.killed", Severity::Error, Outcome::Failure, message::killed),
         Death::Stopped => ("container.killed", Severity::Warning, Outcome::Timeout, message::stopped),
     };
-    let has_actor = event.actor.pid != 0 && (event.origin == origin::PROCESS || death == Death::OomKill);
+    let had_a_hand = match death {
+        Death::OomKill => true,
+        // Who asked.
+        Death::ExitError => event.origin == origin::PROCESS && asked(event).is_some(),
+        Death::Crash | Death::Killed | Death::Stopped => event.origin == origin::PROCESS,
+    };
     Ok(Anomaly {
         kind,
         severity,
@@ -167,7 +184,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         cgroup_id: header.cgroup_id,
         pid: header.pid,
         comm: header.comm.into(),
-        actor: has_actor.then(|| {
+        actor: (event.actor.pid != 0 && had_a_hand).then(|| {
             let fields::Actor { cgroup_id, pid, comm, .. } = event.actor;
             Box::new(Actor { cgroup_id, pid, comm: comm.into() })
         }),
@@ -236,9 +253,12 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
     if matches!(death, Death::Killed | Death::Stopped) && event.origin == origin::KERNEL {
         put("sender", "kernel".into());
     }
-    if event.asked_signal != 0 && death != Death::OomKill && death != Death::Crash {
-        put("asked_signal", Value::Text(signal::name(event.asked_signal)));
-        put("asked_ms", (event.header.time_ns.saturating_sub(event.asked_ns) / 1_000_000).into());
+    if let Some((asked, ago_ns)) = asked(event)
+        && death != Death::OomKill
+        && death != Death::Crash
+    {
+        put("asked_signal", Value::Text(signal::name(asked)));
+        put("asked_ms", (ago_ns / 1_000_000).into());
     }
     let is_main = event.flags & (flag::INIT | flag::SESSION_OF_HOST) != 0;
     put("process_role", if is_main { "main" } else { "child" }.into());
@@ -286,6 +306,31 @@ mod tests {
         observe(&mut container, &killed(2, kind::SIGNALLED, 300));
         observe(&mut container, &other);
         assert_eq!(tick(&mut container, u64::MAX), [2], "the other had its id before");
+    }
+
+    #[test]
+    fn a_request_that_was_long_survived_is_no_reason() {
+        let told = |kind, asked_signal, ago_ns| {
+            let mut event = killed(1, kind, 2 * STOP_NS);
+            (event.origin, event.actor.pid) = (origin::PROCESS, 77);
+            (event.asked_signal, event.asked_ns) = (asked_signal, event.header.time_ns - ago_ns);
+            let told = judge(&event, &Settings::default()).unwrap();
+            let asked = told.data.text("asked_signal").map(str::to_owned).zip(told.data.number("asked_ms"));
+            (told.severity, asked, told.actor.is_some())
+        };
+        const SIGINT: u32 = 2;
+        const SIGQUIT: u32 = 3;
+        for (signal, name, most_ns) in [
+            (signal::SIGTERM, "SIGTERM", STOP_NS),
+            (SIGINT, "SIGINT", HANDLED_NS),
+            (SIGQUIT, "SIGQUIT", HANDLED_NS),
+        ] {
+            let asked = Some((name.to_owned(), most_ns / 1_000_000));
+            assert_eq!(told(kind::SIGNALLED, signal, most_ns), (Severity::Warning, asked.clone(), true));
+            assert_eq!(told(kind::SIGNALLED, signal, most_ns + 1), (Severity::Error, None, true), "{name}");
+            assert_eq!(told(kind::EXIT_ERROR, signal, most_ns), (Severity::Error, asked, true));
+            assert_eq!(told(kind::EXIT_ERROR, signal, most_ns + 1), (Severity::Error, None, false), "{name}");
+        }
     }
 
     #[test]

@@ -130,7 +130,8 @@ impl Observer for Network {
         let anomaly = judge(&event)?;
         match event.kind {
             kind::RTT_SPIKE => self.wait(Path::of(&event), anomaly, out),
-            kind::RTT_SHIFT => {
+            // A level that fell says nothing of a spike before it.
+            kind::RTT_SHIFT if rose(&event) => {
                 let spikes = self.waiting.remove(&Path::of(&event)).map_or(0, |spike| spike.count);
                 out.push(Anomaly { count: anomaly.count + spikes, ..anomaly });
             }
@@ -179,11 +180,10 @@ impl Path {
 fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
     use Outcome::{Failure, Timeout, Unknown};
     use Severity::{Error, Info, Warning};
-    let rose = event.value_us >= event.baseline.mean();
     let gave_up = event.errno == 0;
     let (kind, severity, outcome, message): (_, _, _, message::Message) = match event.kind {
         kind::RTT_SPIKE => ("network.rtt_spike", Warning, Unknown, message::rtt_spike),
-        kind::RTT_SHIFT if rose => ("network.rtt_shift", Warning, Unknown, message::rtt_shift),
+        kind::RTT_SHIFT if rose(event) => ("network.rtt_shift", Warning, Unknown, message::rtt_shift),
         kind::RTT_SHIFT => ("network.rtt_shift", Info, Unknown, message::rtt_shift),
         kind::CONNECTION_REFUSED => ("network.connection_refused", Error, Failure, message::refused),
         kind::CONNECTION_TIMEOUT if gave_up => {
@@ -224,6 +224,11 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         count: 1 + u64::from(header.held_back),
         message,
     })
+}
+
+/// Whether it is over what was normal.
+fn rose(event: &NetworkEvent) -> bool {
+    event.value_us >= event.baseline.mean()
 }
 
 /// The port that names the service: for an inbound connection the local one.
@@ -284,6 +289,7 @@ fn data(event: &NetworkEvent) -> Data {
 /// Those that a failed connect ends with, `include/uapi/asm-generic/errno.h`.
 fn errno(errno: u32) -> Option<&'static str> {
     Some(match errno {
+        13 => "EACCES",
         101 => "ENETUNREACH",
         104 => "ECONNRESET",
         110 => "ETIMEDOUT",

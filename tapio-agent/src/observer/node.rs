@@ -55,7 +55,7 @@ const FORGET_NS: u64 = 15 * 60 * 1_000_000_000;
 const MAX_GROUPS: usize = 20_000;
 /// What a group's waiting explains of the node's: for so long, since the two are judged one after another.
 const EXPLAINS_NS: u64 = 30 * 1_000_000_000;
-/// What a group's cycles per instruction explain of the node's: for so many windows.
+/// What a group's cycles per instruction explain of the node's: for so many windows, and until they are told again.
 const EXPLAINS_WINDOWS: u64 = 3;
 /// What an agent before this one has told is told again where it looked last longer ago: it may have been over since.
 const TOLD_NS: u64 = 5 * 60 * 1_000_000_000;
@@ -170,7 +170,9 @@ impl Node {
     /// What the kernel program judged.
     fn count(&mut self, event: &CyclesEvent, out: &mut Vec<Anomaly>) {
         let now_ns = event.header.time_ns;
-        let explains_ns = self.limits.window_ns.saturating_mul(EXPLAINS_WINDOWS);
+        let Limits { window_ns, cooldown_ns, .. } = self.limits;
+        let explains_ns =
+            window_ns.saturating_mul(EXPLAINS_WINDOWS).max(cooldown_ns.saturating_add(window_ns));
         if event.kind == kind::CPI_OUTLIER {
             self.outlier_ns = Some(now_ns);
             self.degraded = None;

@@ -209,7 +209,7 @@ async fn one_that_is_away_is_asked_ever_more_rarely_whatever_is_written_meanwhil
 fn who_writes_gives_way_while_ever_more_comes() {
     let state_dir = tempfile::tempdir().unwrap();
     let spool = spool::Place::new(state_dir.path(), 64 << 20).of("steady");
-    let queue = Queue::new("steady", 1_000_000, Arc::default(), Some(spool));
+    let queue = Queue::new("steady", 4096, Arc::default(), Some(spool));
     let (occurrence, is_done) = (Arc::new(sample()), AtomicBool::new(false));
     queue.push(Arc::clone(&occurrence));
     let gave_way = std::thread::scope(|scope| {

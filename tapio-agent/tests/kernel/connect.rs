@@ -138,6 +138,29 @@ fn a_host_that_is_not_there_is_unreachable() {
 }
 
 #[test]
+fn what_is_forbidden_on_the_way_is_unreachable() {
+    needs_a_kernel!();
+    let link = Link::new();
+    // The server is a router that lets nobody through.
+    link.server.sysctl("net.ipv4.ip_forward", 1);
+    link.server.sysctl("net.ipv6.conf.all.forwarding", 1);
+    for (network, host, router, errno, error) in [
+        ("203.0.113.0/24", "203.0.113.9", link.v4(2), "EHOSTUNREACH", "EHOSTUNREACH"),
+        ("2001:db8:ffff::/48", "2001:db8:ffff::9", link.v6(2), "errno 13", "EACCES"),
+    ] {
+        link.server.ip(&format!("route add prohibit {network}"));
+        link.client.ip(&format!("route add {network} via {router}"));
+        let to = SocketAddr::new(host.parse().unwrap(), 4008);
+        let tapio = Tapio::start();
+        let mut client = Process::start_in(&link.client, "forbidden");
+        assert_eq!(client.connect(to).unwrap_err(), errno);
+
+        let told = tapio.expect_one(|o| o.is_to(to)).named("connection_unreachable").of(&client);
+        assert_eq!(told.text("error"), error);
+    }
+}
+
+#[test]
 fn a_storm_is_one_occurrence_at_once_and_all_of_it_is_counted() {
     needs_a_kernel!();
     const CONNECTS: u64 = 200;

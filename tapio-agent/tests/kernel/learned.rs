@@ -47,7 +47,7 @@ fn what_was_learned_outlives_a_stop_and_kills() {
     for _ in 0..kills() {
         let tapio = start(state.path());
         tapio.expect_log("what was learned before is taken up", "");
-        pair.request(FEW);
+        pair.request(CALM);
         thread::sleep(TWICE);
         // Killed, without a word.
         drop(tapio);
@@ -56,8 +56,9 @@ fn what_was_learned_outlives_a_stop_and_kills() {
     let tapio = start(state.path());
     let told = spike(&tapio, &mut pair);
     assert!(told.baseline("mean") < 5_000.0);
-    // A reading every four samples; kills cost some.
-    assert!(told.baseline("samples") >= (CALM / 4) as f64, "{told:?}");
+    // A reading every four samples, of which a kill may cost half.
+    let least = (CALM / 4) as f64 * (1.0 + f64::from(kills()) / 2.0);
+    assert!(told.baseline("samples") >= least, "{least}: {told:?}");
     let known = fs::metadata(state.path().join("learned")).unwrap().len();
     assert!(known < 1 << 20, "only what is used is kept: {known} bytes");
 }

@@ -47,9 +47,13 @@ async fn memory(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn most_kib(cluster: &Cluster, node: &str) -> anyhow::Result<f64> {
+    let state = tempfile::tempdir()?;
     let mut agent = Command::new(env!("CARGO_BIN_EXE_tapio"))
         .args(["--observer=node", "--output=none", "--listen=127.0.0.1:0", "--kubernetes=on"])
         .arg(format!("--node-name={node}"))
+        .arg(format!("--state-dir={}", state.path().display()))
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .env("KUBECONFIG", cluster.kubeconfig())
         .stderr(Stdio::piped())
         .spawn()

@@ -1,4 +1,5 @@
-//! What makes an image of a directory and a Dockerfile: Docker where its daemon answers, else buildah, which needs none.
+//! What makes an image of a directory and a Dockerfile: Docker where it writes archives of OCI, else buildah, which needs
+//! no daemon.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -37,7 +38,7 @@ impl Request {
             std::fs::remove_file(&self.archive)
                 .with_context(|| format!("cannot remove {}", self.archive.display()))?;
         }
-        if docker_answers() {
+        if docker_serves() {
             return machine::run(&mut self.docker()?);
         }
         setup::packages(&[BUILDAH])?;
@@ -88,16 +89,44 @@ impl Request {
 /// Why no image can be made on this machine as it is.
 #[cfg(test)]
 pub(super) fn hindrance() -> Option<&'static str> {
-    let none = machine::program(BUILDAH.0).is_none() && !docker_answers();
-    none.then_some("there is neither buildah nor a Docker that answers: cargo xtask setup --ci")
+    let none = machine::program(BUILDAH.0).is_none() && !docker_serves();
+    none.then_some(
+        "there is neither buildah nor a Docker that writes archives of OCI: cargo xtask setup --ci",
+    )
 }
 
-/// The client alone makes no image.
-fn docker_answers() -> bool {
-    let mut docker = Command::new("docker");
-    docker.args(["buildx", "inspect"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let buildx = docker.status().is_ok_and(|status| status.success());
-    let mut docker = Command::new("docker");
-    docker.arg("info").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    buildx && docker.status().is_ok_and(|status| status.success())
+/// Whether a daemon answers, as the client alone makes no image, and its builder writes what is wanted.
+fn docker_serves() -> bool {
+    let said = |arguments: &[&str]| {
+        let mut docker = Command::new("docker");
+        let output = docker.args(arguments).stdin(Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let builder = said(&["buildx", "inspect"]);
+    let store = said(&["info", "--format={{.DriverStatus}}"]);
+    builder.zip(store).is_some_and(|(builder, store)| writes_archives(&builder, &store))
+}
+
+/// The driver `docker` has no exporter of OCI, unless its images are in containerd's store.
+/// <https://docs.docker.com/build/exporters/oci-docker/>
+fn writes_archives(builder: &str, store: &str) -> bool {
+    let driver = builder.lines().find_map(|line| line.strip_prefix("Driver:")).map(str::trim);
+    driver.is_some_and(|driver| driver != "docker") || store.contains("io.containerd.snapshotter")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_builder_of_docker_writes_no_archives() {
+        let builder =
+            |driver: &str| format!("Name:          a\nDriver:        {driver}\n\nNodes:\nName: a0\n");
+        let [own, containerd] =
+            ["[[Backing Filesystem extfs]]", "[[driver-type io.containerd.snapshotter.v1]]"];
+        assert!(!writes_archives(&builder("docker"), own));
+        assert!(writes_archives(&builder("docker"), containerd));
+        assert!(writes_archives(&builder("docker-container"), own));
+        assert!(!writes_archives("", own));
+    }
 }

@@ -21,7 +21,8 @@ use crate::tally::{Reader, Tally};
 const LIMIT: Duration = Duration::from_secs(1600);
 /// A kernel that has panicked ends within this, or never.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// An emulator may fail where the kernel is right; a kernel that fails does so again.
+/// An emulator may fail where the kernel is right. What has begun a test, or says that its kernel failed, is never asked
+/// again: it may do so now and then only.
 const ATTEMPTS: usize = 2;
 
 /// The steps of a guest.
@@ -55,8 +56,9 @@ impl<'a> Guest<'a> {
         image::write(&initrd.0, &self.kernel.modules, self.programs, &self.steps(filters))?;
         let mut attempt = 1;
         loop {
-            match self.boot(&initrd.0) {
-                Err(error) if attempt < ATTEMPTS => {
+            let mut steps = Steps::default();
+            match self.boot(&initrd.0, &mut steps) {
+                Err(error) if attempt < ATTEMPTS && !steps.tested && steps.fault.is_none() => {
                     eprintln!("kernel-test: {error:#}; once more");
                     attempt += 1;
                 }
@@ -76,7 +78,7 @@ impl<'a> Guest<'a> {
         )
     }
 
-    fn boot(&self, initrd: &PathBuf) -> Result<Said> {
+    fn boot(&self, initrd: &PathBuf, steps: &mut Steps) -> Result<Said> {
         let mut command = emulator(self.kernel.arch, self.boot.counted)?;
         let console = match self.kernel.arch {
             Arch::Amd64 => "ttyS0",
@@ -109,29 +111,7 @@ impl<'a> Guest<'a> {
                 }
             }
         });
-        self.listen(&lines)
-    }
-
-    /// Follows what the guest says until it ends.
-    fn listen(&self, lines: &mpsc::Receiver<String>) -> Result<Said> {
-        let mut deadline = Instant::now() + LIMIT;
-        let mut said = Said::default();
-        let mut steps = Steps::default();
-        loop {
-            let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => line,
-                Err(RecvTimeoutError::Timeout) => {
-                    bail!("the guest did not end; the last it said: {}", steps.last)
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            if line.contains("Kernel panic") || line.contains("BUG:") || line.contains("Oops") {
-                eprintln!("{line}");
-                deadline = deadline.min(Instant::now() + LAST_WORDS);
-            }
-            steps.line(&line, &mut said);
-        }
-        steps.finish(said)
+        steps.listen(&lines)
     }
 }
 
@@ -142,15 +122,47 @@ struct Steps {
     current: String,
     last: String,
     tests: Reader,
+    /// Whether tests have begun.
+    tested: bool,
+    /// What the kernel said when it failed.
+    fault: Option<String>,
     /// How each ended.
     codes: HashMap<String, i32>,
 }
 
 impl Steps {
+    /// Follows what the guest says until it ends.
+    fn listen(&mut self, lines: &mpsc::Receiver<String>) -> Result<Said> {
+        let mut deadline = Instant::now() + LIMIT;
+        let mut said = Said::default();
+        loop {
+            let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) => bail!("the guest did not end; {}", self.last_words()),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if line.contains("Kernel panic") || line.contains("BUG:") || line.contains("Oops") {
+                eprintln!("{line}");
+                self.fault.get_or_insert_with(|| line.clone());
+                deadline = deadline.min(Instant::now() + LAST_WORDS);
+            }
+            self.line(&line, &mut said);
+        }
+        self.finish(said)
+    }
+
+    fn last_words(&self) -> String {
+        match &self.fault {
+            Some(fault) => format!("its kernel failed: {fault}"),
+            None => format!("the last it said: {}", self.last),
+        }
+    }
+
     fn line(&mut self, line: &str, said: &mut Said) {
         line.clone_into(&mut self.last);
         if let Some(name) = line.strip_prefix("@@begin ") {
             name.clone_into(&mut self.current);
+            self.tested |= name == TESTS;
         } else if let Some((name, code)) = line.strip_prefix("@@end ").and_then(|rest| rest.split_once(' ')) {
             self.codes.insert(name.to_owned(), code.parse().unwrap_or(-1));
             self.current.clear();
@@ -164,11 +176,15 @@ impl Steps {
         }
     }
 
-    fn finish(self, mut said: Said) -> Result<Said> {
+    fn finish(&mut self, mut said: Said) -> Result<Said> {
         let Some(&tests) = self.codes.get(TESTS) else {
-            bail!("the guest ended before its tests did; the last it said: {}", self.last);
+            bail!("the guest ended before its tests did; {}", self.last_words());
         };
-        said.tests = self.tests.finish(tests == 0);
+        said.tests = std::mem::take(&mut self.tests).finish(tests == 0);
+        if let Some(fault) = &self.fault {
+            said.tests.failed += 1;
+            said.tests.notes.push(format!("FAILED the kernel: {fault}"));
+        }
         if let Some(code) = self.codes.get(SELFTEST) {
             let passed = usize::from(*code == 0);
             said.tests.passed += passed;
@@ -231,5 +247,36 @@ struct Temporary(PathBuf);
 impl Drop for Temporary {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(lines: &[&str]) -> Result<(Steps, Result<Said>)> {
+        let (sender, receiver) = mpsc::channel();
+        lines.iter().try_for_each(|line| sender.send((*line).to_owned()))?;
+        drop(sender);
+        let mut steps = Steps::default();
+        let said = steps.listen(&receiver);
+        Ok((steps, said))
+    }
+
+    #[test]
+    fn a_kernel_that_failed_is_told_whatever_became_of_the_tests() -> Result<()> {
+        let whole = ["@@end doctor 0", "@@begin tests", "@@end tests 0"];
+        let (steps, said) = listen(&whole)?;
+        assert!(steps.tested);
+        assert_eq!(said?.tests, Tally::default());
+
+        let fault = "BUG: unable to handle page fault";
+        let (_, said) = listen(&[&whole[..], &[fault]].concat())?;
+        let Tally { failed, notes, .. } = said?.tests;
+        assert_eq!((failed, notes), (1, vec![format!("FAILED the kernel: {fault}")]));
+
+        let (steps, said) = listen(&["Kernel panic - not syncing: Fatal exception"])?;
+        assert!(!steps.tested && steps.fault.is_some() && said.is_err());
+        Ok(())
     }
 }

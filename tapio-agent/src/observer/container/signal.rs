@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 pub(super) const SIGKILL: u32 = 9;
+pub(super) const SIGTERM: u32 = 15;
 
 const NAMES: [&str; 32] = [
     "",

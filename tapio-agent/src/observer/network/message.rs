@@ -53,8 +53,12 @@ pub(super) fn gave_up(o: &Occurrence) -> String {
 }
 
 pub(super) fn unreachable(o: &Occurrence) -> String {
-    let what = if o.data.text("error") == Some("ENETUNREACH") { "network" } else { "host" };
-    say(format_args!("{}: connection {} failed: {what} unreachable", o.subject(), Way(o)))
+    let why = match o.data.text("error") {
+        Some("ENETUNREACH") => "network unreachable",
+        Some("EACCES") => "it is forbidden on the way",
+        _ => "host unreachable",
+    };
+    say(format_args!("{}: connection {} failed: {why}", o.subject(), Way(o)))
 }
 
 pub(super) fn reset(o: &Occurrence) -> String {

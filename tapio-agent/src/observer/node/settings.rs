@@ -96,6 +96,8 @@ pub(super) struct Limits {
     pub(super) io: Share,
     /// Length of a window of cycles and instructions.
     pub(super) window_ns: u64,
+    /// How long a group is not told of again for them.
+    pub(super) cooldown_ns: u64,
 }
 
 /// When a share, in 1/1024, is abnormal.
@@ -117,6 +119,7 @@ impl Settings {
             memory: self.memory_waiting.share(),
             io: self.io_waiting.share(),
             window_ns: self.cycles.window.as_ns(),
+            cooldown_ns: self.cycles.cooldown.as_ns(),
         }
     }
 }

@@ -26,6 +26,8 @@ const MAX_FINE_S: u64 = 300;
 /// A fall by this part of the limit, or this part of what it rose by, ends a rise.
 const FALL_OF_LIMIT: u64 = 20;
 const FALL_OF_RISE: u64 = 3;
+/// A limit that moves by no more than this part of it is the same one: how much swap there is changes with what others use.
+const MOVE_OF_LIMIT: u64 = 16;
 /// Less than this part of the limit is noise.
 const NOISE_OF_LIMIT: u64 = 256;
 const SECOND: u64 = 1_000_000_000;
@@ -91,9 +93,10 @@ pub(super) struct Forecast {
 impl Trend {
     /// Takes a look in; true if that ended a rise. Another limit begins anew.
     pub(super) fn add(&mut self, at_ns: u64, value: u64, limit: u64) -> bool {
-        if self.limit != limit {
-            *self = Self { limit, low: value, high: value, ..Self::default() };
+        if self.limit.abs_diff(limit) > limit / MOVE_OF_LIMIT {
+            *self = Self { low: value, high: value, ..Self::default() };
         }
+        self.limit = limit;
         let rise = self.high.saturating_sub(self.low);
         let fall = self.high.saturating_sub(value);
         let fell =

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use super::{MIB, TOO_MUCH, container, is_confidential, of, start};
-use crate::support::{Occurrence, Process, Tapio, needs_a_kernel};
+use crate::support::{Occurrence, Process, Tapio, needs_a_kernel, skip};
 
 #[test]
 fn a_child_that_takes_too_much_memory_is_an_oom_kill() {
@@ -54,6 +54,28 @@ fn a_limit_of_the_pod_is_the_one_that_is_full() {
 
     let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog);
     has_full(&told, 40 * MIB, 1);
+}
+
+#[test]
+fn those_that_are_killed_with_others_of_their_group_are_not_the_nodes() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    if let Err(reason) = cgroup.has("memory.oom.group") {
+        skip!("{reason}");
+    }
+    cgroup.set("memory.oom.group", "1");
+    cgroup.limit(60 * MIB);
+    let tapio = start();
+    let others = ["other-1", "other-2", "other-3"].map(Process::start);
+    let mut hog = Process::start("hog");
+    others.iter().chain([&hog]).for_each(|process| process.enter(&cgroup));
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    for victim in others.iter().chain([&hog]) {
+        let told = tapio.expect_one(|o| o.is_of(victim)).is("container.oom_kill").of(victim);
+        has_full(&told, 60 * MIB, 0);
+    }
 }
 
 #[test]

@@ -11,7 +11,8 @@ fn oom_kills_at_once_in_different_and_the_same_containers_are_all_counted_and_ea
     needs_a_kernel!();
     let mut cgroups = Vec::new();
     for _ in 0..CONTAINERS {
-        cgroups.push(super::container!());
+        // The first one has made the groups above all of them, and goes last.
+        cgroups.insert(0, super::container!());
     }
     cgroups.iter().for_each(|cgroup| cgroup.limit(30 * MIB));
     let tapio = start();

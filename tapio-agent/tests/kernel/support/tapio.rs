@@ -29,6 +29,10 @@ const SETTLED: Duration = Duration::from_millis(2800);
 /// The binary.
 pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_tapio");
 
+/// What the agent gets of the environment: it refuses what begins as its own variables do and is none of them, such as
+/// `TAPIO_TOOLCHAIN`.
+const KEPT: [&str; 2] = ["PATH", "RUST_BACKTRACE"];
+
 pub(crate) struct Tapio {
     child: Child,
     output: Arc<Lines>,
@@ -125,7 +129,7 @@ impl Tapio {
         if !arguments.iter().any(|argument| argument.starts_with("--observer=")) {
             command.arg("--observer=network");
         }
-        let mut child = command
+        let mut child = with_few_variables(&mut command)
             .env("TAPIO_STATE_DIR", &state)
             .args(["--output=json", "--listen=off", "--log-level=debug", "--log-format=json"])
             .arg(format!("--config={}", path.display()))
@@ -283,7 +287,7 @@ pub(crate) struct Report(String);
 
 impl Report {
     pub(crate) fn of(mut command: Command) -> Self {
-        let output = command.args(["doctor", "--listen=off"]).output().unwrap();
+        let output = with_few_variables(&mut command).args(["doctor", "--listen=off"]).output().unwrap();
         let (report, said) =
             (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
         assert_eq!(said, "", "a report is all there is");
@@ -317,6 +321,11 @@ impl Report {
     pub(crate) fn ends(&self, words: &str) {
         assert!(self.0.trim_end().ends_with(words), "{}", self.0);
     }
+}
+
+fn with_few_variables(command: &mut Command) -> &mut Command {
+    let kept = KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command.env_clear().envs(kept)
 }
 
 /// The last line that the agent logs.

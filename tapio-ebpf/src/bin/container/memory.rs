@@ -22,6 +22,11 @@ use crate::{
 const MAX_LEVELS: u64 = 24;
 /// A group this near its limit, in pages, is full: what was asked for was not more than a huge page.
 const ROOM: u64 = 512;
+/// What of its limit a group has to have free, so that it was not the one that was full: others of it may have given back
+/// some since.
+const CLEARLY_FREE: u64 = 8;
+/// Those that are killed together follow one another within this time.
+const TOGETHER_NS: u64 = 1_000_000_000;
 /// A limit in pages that is none, `PAGE_COUNTER_MAX` and what is near.
 const NO_LIMIT: u64 = 1 << 48;
 
@@ -50,7 +55,12 @@ pub(crate) fn suspected(task: Task, actor: &Actor) {
     // SAFETY: a map value of this CPU; an interrupt that kills, too, overwrites it, and neither is confirmed.
     let suspect = unsafe { &mut *suspect };
     let by = bpf_get_current_pid_tgid();
+    let now = now_ns();
     let memory = task.mm() as u64;
+    // With `memory.oom.group` all of a group are killed, and by the second the first may have given back its memory.
+    let follows =
+        suspect.told != 0 && suspect.by == by && now.wrapping_sub(suspect.event.header.time_ns) < TOGETHER_NS;
+    let before = if follows { suspect.event.full } else { NOT_KNOWN };
     // Right after the victim those are killed that have the same memory: they are part of it.
     let is_part = suspect.told != 0 && suspect.by == by && suspect.memory == memory;
     if is_part {
@@ -62,7 +72,7 @@ pub(crate) fn suspected(task: Task, actor: &Actor) {
     let leader = task.leader();
     let event = &mut suspect.event;
     event.header = Header {
-        time_ns: now_ns(),
+        time_ns: now,
         cgroup_id: task.cgroup_id(),
         pid: task.tgid(),
         held_back: 0,
@@ -77,7 +87,7 @@ pub(crate) fn suspected(task: Task, actor: &Actor) {
     event.started_ns = leader.started_ns();
     event.actor = *actor;
     event.memory = held(task);
-    full(task, event.header.cgroup_id & VERSION_1 != 0, &mut event.full);
+    full(task, event.header.cgroup_id & VERSION_1 != 0, &before, &mut event.full);
 }
 
 /// The kernel says that it was for want of memory.
@@ -139,30 +149,44 @@ fn pages(mm: *const u8, field: usize, old: usize) -> u64 {
     if pages < 0 { 0 } else { (pages as u64).wrapping_mul(constant(&PAGE_BYTES)) }
 }
 
-/// Finds the group that is full: of a process's own and those above the one with the least room.
+const NOT_KNOWN: Full =
+    Full { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
+
+/// Finds the group that is full: of a process's own and those above the one that was for whom was killed just before it, or
+/// the one with the least room.
 #[inline(always)]
-fn full(task: Task, version_1: bool, full: &mut Full) {
-    *full = Full { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
+fn full(task: Task, version_1: bool, before: &Full, full: &mut Full) {
+    *full = NOT_KNOWN;
     if is_absent(&OFFSETS[fields::USAGE]) || is_absent(&OFFSETS[fields::MEMORY_CSS]) {
         return;
     }
     let mut css = task.memory_css();
     let mut least = ROOM + 1;
+    let mut is_near = false;
     for level in 0..MAX_LEVELS {
         if css.is_null() {
             break;
         }
         let Some(usage) = read::<u64>(css, fields::USAGE) else { return };
         let Some(limit) = read::<u64>(css, fields::LIMIT) else { return };
-        if limit < NO_LIMIT && limit.saturating_sub(usage) < least {
-            least = limit.saturating_sub(usage);
-            let page_bytes = constant(&PAGE_BYTES);
+        if limit < NO_LIMIT {
             // SAFETY: a typed pointer and an offset of its fields.
             let cgroup: *const u8 = unsafe { load(css, &OFFSETS[fields::CSS_CGROUP]) };
-            full.cgroup_id = if version_1 { id(cgroup) | VERSION_1 } else { id(cgroup) };
-            full.usage_bytes = usage.wrapping_mul(page_bytes);
-            full.limit_bytes = limit.wrapping_mul(page_bytes);
-            full.levels_up = level;
+            let group = if version_1 { id(cgroup) | VERSION_1 } else { id(cgroup) };
+            if group == before.cgroup_id {
+                *full = Full { levels_up: level, ..*before };
+                return;
+            }
+            let room = limit.saturating_sub(usage);
+            is_near |= room < limit / CLEARLY_FREE;
+            if room < least {
+                least = room;
+                let page_bytes = constant(&PAGE_BYTES);
+                full.cgroup_id = group;
+                full.usage_bytes = usage.wrapping_mul(page_bytes);
+                full.limit_bytes = limit.wrapping_mul(page_bytes);
+                full.levels_up = level;
+            }
         }
         // SAFETY: as above.
         css = unsafe { load(css, &OFFSETS[fields::CSS_PARENT]) };
@@ -172,7 +196,7 @@ fn full(task: Task, version_1: bool, full: &mut Full) {
         return;
     }
     // Version 1 also has limits of memory and swap together, which are not looked at.
-    if least > ROOM && !version_1 {
+    if least > ROOM && !is_near && !version_1 {
         full.cgroup_id = 0;
     }
 }

@@ -48,8 +48,9 @@ pub(crate) struct Connection {
 const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 
-const EHOSTUNREACH: u32 = 113;
+const EACCES: u32 = 13;
 const ENETUNREACH: u32 = 101;
+const EHOSTUNREACH: u32 = 113;
 
 pub(crate) fn connecting(sk: *const u8) {
     let current = Current::get(&constant(&AGENT));
@@ -114,7 +115,8 @@ pub(crate) fn not_connected(sk: *const u8) {
     let kind = match errno {
         ECONNREFUSED => kind::CONNECTION_REFUSED,
         ETIMEDOUT => kind::CONNECTION_TIMEOUT,
-        EHOSTUNREACH | ENETUNREACH => kind::CONNECTION_UNREACHABLE,
+        // The last: over IPv6 what is forbidden on the way, which over IPv4 makes the host unreachable.
+        EHOSTUNREACH | ENETUNREACH | EACCES => kind::CONNECTION_UNREACHABLE,
         // The application gave up; it had reason to where the SYN had to be sent again.
         0 if retransmits > 0 => kind::CONNECTION_TIMEOUT,
         _ => return run.normal(),
@@ -129,15 +131,30 @@ pub(crate) fn not_connected(sk: *const u8) {
 }
 
 pub(crate) fn listening(sk: *const u8) {
-    let owner = owner(&Current::get(&constant(&AGENT)));
+    let mut owner = owner(&Current::get(&constant(&AGENT)));
     let port = local_port(sk);
-    // SAFETY: a map value; two sockets that begin or end to listen on one port at once can be miscounted.
-    let sockets = LISTENERS.get_ptr(&port).map_or(0, |listener| unsafe { (*listener).sockets });
-    let _ = LISTENERS.insert(&port, Listener { owner, sockets: sockets + 1 }, 0);
+    let mut sockets = 1;
+    if let Some(listener) = LISTENERS.get_ptr(&port) {
+        // SAFETY: a map value; two sockets that begin or end to listen on one port at once can be miscounted.
+        let before = unsafe { &*listener };
+        sockets += before.sockets;
+        // On other addresses of this host another workload listens: whose a connection is is not known by the port.
+        if before.owner.cgroup_id != owner.cgroup_id {
+            owner = Owner::default();
+        }
+    }
+    let _ = LISTENERS.insert(&port, Listener { owner, sockets }, 0);
 }
 
 pub(crate) fn not_listening(sk: *const u8) {
-    let port = local_port(sk);
+    let mut port = local_port(sk);
+    // A port that it did not ask for is given back before this is told.
+    if port.port == 0
+        && let Some(tp) = tcp_sock(sk)
+    {
+        // SAFETY: a typed pointer and an offset of its fields.
+        port.port = u32::from(u16::from_be(unsafe { load(tp, &OFFSETS[net::INET_SPORT]) }));
+    }
     let Some(listener) = LISTENERS.get_ptr_mut(&port) else { return };
     // SAFETY: a map value.
     let listener = unsafe { &mut *listener };

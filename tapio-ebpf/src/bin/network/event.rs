@@ -1,7 +1,7 @@
 //! What is told of a socket: its addresses, its destination, its owner; and the telling.
 
 use tapio_common::{
-    CooldownKey, Header,
+    CooldownKey, Header, VERSION_1,
     network::{self as net, Destination, NetworkEvent, Owner, Port, direction},
 };
 use tapio_ebpf::{Run, is_absent, load};
@@ -30,6 +30,10 @@ pub(crate) fn owner_of(sk: *const u8, key: &Destination) -> Owner {
         owner = unsafe { (*listener).owner };
     }
     if let Some(cgroup_id) = cgroup(sk) {
+        // Another one listens on the same port of another address. What is of version 1 cannot be compared.
+        if owner.cgroup_id != cgroup_id && owner.cgroup_id & VERSION_1 == 0 {
+            owner = Owner::default();
+        }
         owner.cgroup_id = cgroup_id;
     }
     owner

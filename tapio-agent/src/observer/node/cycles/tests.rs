@@ -137,6 +137,25 @@ fn the_node_is_told_of_where_no_group_explains_it() {
 }
 
 #[test]
+fn a_group_explains_the_node_until_it_is_told_again() {
+    use crate::setting::Time;
+    // The default is a window of ten seconds and a cool-down of sixty.
+    for (cooldown, explained_s) in [(60, 70), (0, 30)] {
+        for (after_s, told) in [(explained_s - 1, 0), (explained_s, 1)] {
+            let mut settings = Settings::default();
+            settings.cycles.cooldown = Time::of_ns(cooldown * SECOND);
+            let (mut node, mut out) = (Node::new(&settings), Vec::new());
+            node.observe(bytemuck::bytes_of(&event(kind::CPI_OUTLIER, 7, 200, 170)), &mut out).unwrap();
+            out.clear();
+            let degraded = event(kind::IPC_DEGRADED, WHOLE_NODE, 200 + after_s, 190);
+            node.observe(bytemuck::bytes_of(&degraded), &mut out).unwrap();
+            node.tick(400 * SECOND, &mut out);
+            assert_eq!(out.len(), told, "{after_s} s after it, with a cool-down of {cooldown} s");
+        }
+    }
+}
+
+#[test]
 fn what_is_of_the_node_is_of_no_group() {
     let mut node = Node::new(&Settings::default());
     for wrong in

@@ -94,8 +94,25 @@ fn another_limit_begins_anew() {
         trend.add(at * 5 * SECOND, (100 + at * 13) * MIB, LIMIT);
     }
     assert!(trend.forecast(LIMIT).is_some());
-    assert!(!trend.add(150 * SECOND, 480 * MIB, 2 * LIMIT));
-    assert_eq!(trend.forecast(2 * LIMIT), None);
+    let limit = LIMIT + LIMIT / 8;
+    assert!(!trend.add(150 * SECOND, 490 * MIB, limit));
+    assert_eq!(trend.forecast(limit), None);
+}
+
+#[test]
+fn a_limit_that_moves_with_the_swap_of_others_hides_no_leak() {
+    let first = |limit: fn(u64) -> u64| {
+        let mut trend = Trend::default();
+        (0..200_u64).find_map(|look| {
+            trend.add(look * 5 * SECOND, (20 * MIB) + look * 5 * MIB / 2, limit(look));
+            trend.forecast(limit(look)).map(|forecast| (look, forecast.left_s, forecast.per_minute))
+        })
+    };
+    let constant = first(|_| LIMIT);
+    assert!(constant.is_some());
+    assert_eq!(first(|look| LIMIT - look % 7 * 4096), constant, "by some pages");
+    let (look, ..) = first(|look| LIMIT - look % 3 * 8 * MIB).unwrap();
+    assert!(look <= constant.unwrap().0, "by the thirty-second part of it, and less is left");
 }
 
 proptest! {
