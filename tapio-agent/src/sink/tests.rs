@@ -80,6 +80,12 @@ fn scripted(
     (scripted, batches, refuses_connections)
 }
 
+/// One that is not back before the test has ended; and what it was offered.
+fn away() -> (Scripted, Arc<Mutex<Vec<usize>>>) {
+    let (away, batches, _) = scripted((0..1000).map(|_| Err(Failure::Retry("away".to_owned()))).collect());
+    (away, batches)
+}
+
 fn ledger(sinks: &Sinks, name: &str) -> Ledger {
     let status = sinks.status().into_iter().find(|status| status.sink == name).unwrap();
     assert!(status.ledger.balanced(), "{status:?}");
@@ -165,8 +171,7 @@ async fn what_is_left_at_shutdown_is_counted() {
 async fn what_is_on_disk_holds_up_no_end() {
     let state_dir = tempfile::tempdir().unwrap();
     let mut sinks = Sinks::new(Arc::default(), 16).spooling(state_dir.path(), 8 << 20);
-    let retry = || Err(Failure::Retry("away".to_owned()));
-    sinks.add(scripted((0..100).map(|_| retry()).collect()).0);
+    sinks.add(away().0);
     send(&sinks, 4);
     until("it is away", || matches!(state(&sinks, "scripted"), State::Retrying(_))).await;
     let (counts, start) = (sinks.clone(), Instant::now());
@@ -180,8 +185,7 @@ async fn what_is_on_disk_holds_up_no_end() {
 async fn what_is_on_disk_takes_up_no_room() {
     let state_dir = tempfile::tempdir().unwrap();
     let mut sinks = Sinks::new(Arc::default(), 4).spooling(state_dir.path(), 8 << 20);
-    let retry = || Err(Failure::Retry("away".to_owned()));
-    sinks.add(scripted((0..100).map(|_| retry()).collect()).0);
+    sinks.add(away().0);
     for round in 1..=3 {
         send(&sinks, 4);
         until("all is on disk", || ledger(&sinks, "scripted").spooled == 4 * round).await;
@@ -193,7 +197,7 @@ async fn what_is_on_disk_takes_up_no_room() {
 async fn one_that_is_away_is_asked_ever_more_rarely_whatever_is_written_meanwhile() {
     let state_dir = tempfile::tempdir().unwrap();
     let mut sinks = Sinks::new(Arc::default(), 64).spooling(state_dir.path(), 8 << 20);
-    let (away, batches, _) = scripted((0..1000).map(|_| Err(Failure::Retry("away".to_owned()))).collect());
+    let (away, batches) = away();
     sinks.add(away);
     for _ in 0..120 {
         send(&sinks, 1);

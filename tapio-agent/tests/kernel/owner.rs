@@ -5,15 +5,22 @@ use std::net::SocketAddr;
 use aya::maps::{HashMap, Map, MapData, MapInfo, loaded_maps};
 use tapio_common::network::{Listener, Port};
 
-use crate::support::{Cgroup, Process, Tapio, Version, needs_a_kernel, skip};
+use crate::support::{Process, Tapio, needs_a_kernel};
+
+/// A container in the hierarchy that sockets know, or the end of the test.
+macro_rules! container {
+    () => {
+        match crate::support::Cgroup::container(crate::support::Version::Two) {
+            Ok(cgroup) => cgroup,
+            Err(reason) => crate::support::skip!("{reason}"),
+        }
+    };
+}
 
 #[test]
 fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
     needs_a_kernel!();
-    let cgroup = match Cgroup::container(Version::Two) {
-        Ok(cgroup) => cgroup,
-        Err(reason) => skip!("{reason}"),
-    };
+    let cgroup = container!();
     let mut server = Process::start("resetting");
     let listener = server.listen("127.0.0.1:0");
     let to = SocketAddr::from(([127, 0, 0, 1], listener.port));
@@ -35,10 +42,7 @@ fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
 #[test]
 fn a_server_older_than_the_agent_is_its_cgroups_and_no_processs() {
     needs_a_kernel!();
-    let cgroup = match Cgroup::container(Version::Two) {
-        Ok(cgroup) => cgroup,
-        Err(reason) => skip!("{reason}"),
-    };
+    let cgroup = container!();
     let mut server = Process::start("older");
     server.enter(&cgroup);
     let listener = server.listen("127.0.0.1:0");
@@ -60,10 +64,7 @@ fn a_server_older_than_the_agent_is_its_cgroups_and_no_processs() {
 #[test]
 fn a_server_whose_port_another_has_on_another_address_is_its_cgroups_and_no_processs() {
     needs_a_kernel!();
-    let cgroup = match Cgroup::container(Version::Two) {
-        Ok(cgroup) => cgroup,
-        Err(reason) => skip!("{reason}"),
-    };
+    let cgroup = container!();
     let tapio = Tapio::start();
     let mut server = Process::start("its-own");
     server.enter(&cgroup);

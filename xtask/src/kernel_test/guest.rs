@@ -142,7 +142,7 @@ impl Steps {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             // A processor that is emulated may stand still for so long that its kernel takes it for locked up.
-            let is_bug = line.contains("BUG:") && !line.contains("soft lockup");
+            let is_bug = line.contains("BUG:") && !line.contains("lockup");
             if line.contains("Kernel panic") || is_bug || line.contains("Oops") {
                 eprintln!("{line}");
                 self.fault.get_or_insert_with(|| line.clone());

@@ -31,7 +31,8 @@ const WATCH: u32 = 60;
 /// Told in a watch: what it goes on from is too old. The watcher makes a new list by itself, at once.
 const GONE: u16 = 410;
 
-/// Follows them for ever, on top of what is known, with a new client after each trouble: what it is let in with may have been rotated.
+/// Follows them for ever, on top of what is known, with a new client after each trouble: what it is let in with may have
+/// been rotated.
 pub async fn watch(
     access: Access,
     node: Arc<str>,
