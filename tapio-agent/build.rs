@@ -85,11 +85,11 @@ fn program_names(directory: &Path) -> Result<Vec<String>, Failure> {
 
 /// Builds all programs and gives the directory they are in.
 fn compile(toolchain: &Toolchain, workspace: &Path, target: &Path) -> Result<PathBuf, Failure> {
-    let mut cargo = toolchain.cargo();
-    cargo.current_dir(workspace);
-    cargo.args(["build", "--quiet", "--release", "--package", "tapio-ebpf", "--bins"]);
-    cargo.args(["--target", toolchain::TARGET, "--target-dir"]).arg(target);
-    let output = cargo.output().map_err(|error| Failure::Line(format!("cannot run {cargo:?}: {error}")))?;
+    let mut cargo = toolchain.build(workspace, target);
+    let output = cargo
+        .arg("--quiet")
+        .output()
+        .map_err(|error| Failure::Line(format!("cannot run {cargo:?}: {error}")))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(Failure::Compiler(format!("tapio-ebpf does not compile:\n{said}")));
@@ -97,7 +97,7 @@ fn compile(toolchain: &Toolchain, workspace: &Path, target: &Path) -> Result<Pat
     for warning in warnings(&said) {
         println!("cargo::warning={warning}");
     }
-    Ok(target.join(toolchain::TARGET).join("release"))
+    Ok(target.join(toolchain::TARGET).join(toolchain::PROFILE))
 }
 
 /// Each of the compiler's warnings in one line with its place.

@@ -41,8 +41,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("hyper", &["admin", "sink"]),
     ("kube", &["enrich"]),
     ("k8s_openapi", &["enrich"]),
-    ("procfs", &["kernel", "enrich", "doctor", "selftest"]),
-    ("caps", &["privileges", "doctor"]),
+    ("caps", &["privileges", "doctor", "kernel"]),
 ];
 
 /// An observer names nothing but its parent, occurrences, settings and what the kernel programs share.
@@ -55,7 +54,6 @@ const OBSERVER_NEVER: &[&str] = &[
     "std::time::Instant",
     "std::time::System",
     "rustix",
-    "procfs",
     "aya",
 ];
 

@@ -30,9 +30,9 @@ impl Arch {
         }
     }
 
-    /// What Rust builds for, with this C library: `gnu` or `musl`.
-    pub(crate) fn target(self, library: &str) -> String {
-        format!("{}-unknown-linux-{library}", self.cpu())
+    /// What Rust builds for where a program has to run on any Linux.
+    pub(crate) fn target(self) -> String {
+        format!("{}-unknown-linux-musl", self.cpu())
     }
 
     /// What the names of Debian's C compiler and its like begin with, on this machine: nothing where it is its own.

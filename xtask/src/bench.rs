@@ -14,12 +14,13 @@ use crate::{machine, setup};
 /// `bench [NAME...]`
 pub(crate) fn task(names: &[String]) -> Result<()> {
     setup::task(&[])?;
-    let mut arguments = vec!["bench", "--package", "tapio-agent"];
+    let mut cargo = machine::cargo();
+    cargo.args(["bench", "--package", "tapio-agent"]);
     if names.is_empty() {
-        arguments.push("--benches");
+        cargo.arg("--benches");
     }
-    arguments.extend(names.iter().flat_map(|name| ["--bench", name]));
-    let mut benches = executable::build(&arguments)?;
+    cargo.args(names.iter().flat_map(|name| ["--bench", name]));
+    let mut benches = executable::build(cargo)?;
     benches.retain(|bench| bench.kind == "bench");
     if benches.is_empty() {
         bail!("there are no benches in tapio-agent/benches");

@@ -1,46 +1,87 @@
 //! `cargo xtask ci`: what a change must pass, from a machine with nothing but Rust.
+//!
+//! Two lanes: what compiles for the tests and runs them, and beside it, on CPU time that the first leaves, what takes
+//! long and minds no delay.
 
+mod lane;
+mod nightly;
+
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{image, kernel_test, kube, machine, otelcol, setup, test, toolchain};
+use self::lane::{Lane, Step};
+use crate::tally::Tally;
+use crate::test::{self, Suites};
+use crate::{image, kernel_test, kube, machine, otelcol, setup, toolchain};
 
-type Step = (&'static str, fn() -> Result<()>);
-
-/// In this order: what is quick to say no comes first.
+/// In this order: what is quick to say no comes first. Budgets are seconds on 2 CPUs of 2020, from a machine with nothing
+/// but Rust: together 35 minutes in the first lane.
 const STEPS: &[Step] = &[
-    ("set-up", || setup::task(&["--ci".into()])),
-    ("format", format),
-    ("lints", lints),
-    ("kernel lints", kernel_lints),
-    ("dependencies", dependencies),
-    ("advisories", advisories),
-    ("kubernetes", kube::for_tests),
-    ("collector", otelcol::for_tests),
-    ("tests", || test::task(&[])),
-    ("kernels", || kernel_test::task(&["--quick".into()])),
-    ("cluster", cluster),
+    Step {
+        name: "set-up",
+        lane: Lane::First,
+        after: &[],
+        budget: 120,
+        run: || none(setup::task(&["--ci".into()])),
+    },
+    Step { name: "format", lane: Lane::First, after: &[], budget: 10, run: || none(format()) },
+    Step { name: "servers", lane: Lane::Beside, after: &["set-up"], budget: 1200, run: || none(servers()) },
+    Step {
+        name: "dependencies",
+        lane: Lane::Beside,
+        after: &["set-up"],
+        budget: 300,
+        run: || none(dependencies()),
+    },
+    Step { name: "kernel lints", lane: Lane::First, after: &[], budget: 60, run: || none(kernel_lints()) },
+    Step { name: "build", lane: Lane::First, after: &[], budget: 420, run: || none(test::build().map(drop)) },
+    Step {
+        name: "guests",
+        lane: Lane::Beside,
+        after: &["build"],
+        budget: 600,
+        run: || kernel_test::run(&["--quick"]),
+    },
+    Step { name: "lints", lane: Lane::First, after: &[], budget: 240, run: || none(lints()) },
+    Step {
+        name: "tests",
+        lane: Lane::First,
+        after: &[],
+        budget: 780,
+        run: || test::run(Suites::AllBut(SERVED), None),
+    },
+    Step {
+        name: "tests with servers",
+        lane: Lane::First,
+        after: &["servers"],
+        budget: 180,
+        run: || test::run(Suites::Only(SERVED), None),
+    },
+    Step { name: "cluster", lane: Lane::First, after: &["servers", "guests"], budget: 180, run: cluster },
 ];
 
-/// `ci [STEP...]`
+/// Suites that talk to what the step `servers` builds.
+const SERVED: &[&str] = &["kubernetes", "otlp"];
+
+/// `ci [--nightly] [STEP...]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {
-    let names = || STEPS.iter().map(|(name, _)| *name);
-    if let Some(unknown) = arguments.iter().find(|argument| !names().any(|name| name == **argument)) {
-        bail!("ci has no step `{unknown}`; its steps are {}", names().collect::<Vec<_>>().join(", "));
+    let (steps, names) = match arguments.split_first() {
+        Some((first, names)) if first == "--nightly" => (nightly::STEPS, names),
+        _ => (STEPS, arguments),
+    };
+    let known = || steps.iter().map(|step| step.name);
+    if let Some(unknown) = names.iter().find(|name| !known().any(|known| known == **name)) {
+        bail!("ci has no step `{unknown}`; its steps are {}", known().collect::<Vec<_>>().join(", "));
     }
-    let start = Instant::now();
-    let mut times = Vec::new();
-    let wanted = |name| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
-    for (name, step) in STEPS.iter().filter(|(name, _)| wanted(*name)) {
-        eprintln!("\n=== {name}");
-        let step_start = Instant::now();
-        step().map_err(|error| error.context(format!("{name} failed")))?;
-        times.push(format!("{name} {} s", step_start.elapsed().as_secs()));
-    }
-    eprintln!("\nci passed in {} s: {}", start.elapsed().as_secs(), times.join(", "));
-    Ok(())
+    let wanted = |step: &&Step| names.is_empty() || names.iter().any(|name| name == step.name);
+    lane::run(&steps.iter().filter(wanted).collect::<Vec<_>>())
+}
+
+/// Of a step that counts no tests.
+fn none(result: Result<()>) -> Result<Tally> {
+    result.map(|()| Tally::default())
 }
 
 fn format() -> Result<()> {
@@ -77,30 +118,39 @@ fn kernel_lints() -> Result<()> {
         return Ok(());
     }
     let mut cargo = toolchain.cargo();
-    cargo.args(["clippy", "--release", "--package", "tapio-ebpf", "--lib", "--bins"]);
-    cargo.args(["--target", toolchain::TARGET, "--target-dir"]).arg(machine::target_directory()?.join("bpf"));
+    cargo.args(["clippy", "--profile", toolchain::PROFILE, "--package", "tapio-ebpf", "--lib", "--bins"]);
+    cargo.args(["--target", toolchain::TARGET, "--target-dir"]).arg(machine::programs_directory()?);
     machine::run(cargo.args(["--", "-D", "warnings"]).current_dir(machine::workspace()?))
 }
 
-/// What is shipped, on a real cluster, with the image as it is made here.
-fn cluster() -> Result<()> {
+/// A Kubernetes and a collector, from pinned Go modules.
+fn servers() -> Result<()> {
+    kube::for_tests()?;
+    otelcol::for_tests()
+}
+
+/// What is deployed, on a real cluster, with the agent that the tests ran with.
+fn cluster() -> Result<Tally> {
+    in_cluster(image::of_tests)
+}
+
+/// With the image that `make` writes into an archive.
+fn in_cluster(make: impl FnOnce(PathBuf) -> Result<()>) -> Result<Tally> {
     if let Some(reason) = kube::cluster_hindrance() {
         eprintln!("skipped: {reason}");
-        return Ok(());
+        return Ok(Tally::default());
     }
     let archive = machine::target_directory()?.join("ci-image.tar");
-    image::task(&[format!("--output={}", archive.display())])?;
-    kube::in_cluster(&archive, || test::task(&["deployed_it_names_faults".into()]))
+    make(archive.clone())?;
+    let suites = Suites::Only(&["kubernetes"]);
+    kube::in_cluster(&archive, || test::run(suites, Some("deployed_it_names_faults")))
 }
 
-/// Licences, bans and sources, as deny.toml has them.
+/// Licences, bans and sources, as deny.toml has them; then advisories.
 fn dependencies() -> Result<()> {
     let mut deny = cargo_deny()?;
-    machine::run(deny.args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))
-}
-
-/// A machine that cannot reach the advisory database is no reason to refuse a change.
-fn advisories() -> Result<()> {
+    machine::run(deny.args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))?;
+    // A machine that cannot reach the advisory database is no reason to refuse a change.
     let fetched = cargo_deny()?.args(["fetch", "db"]).stderr(Stdio::null()).status();
     if !fetched.is_ok_and(|status| status.success()) {
         eprintln!("skipped: the advisory database (github.com/RustSec/advisory-db) cannot be had here");
@@ -110,7 +160,7 @@ fn advisories() -> Result<()> {
 }
 
 fn cargo_deny() -> Result<Command> {
-    let mut deny = Command::new(setup::cargo_deny_program()?);
+    let mut deny = Command::new(setup::cargo_deny()?);
     deny.current_dir(machine::workspace()?).args(["--log-level", "warn"]);
     Ok(deny)
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -33,10 +33,9 @@ impl Executable {
     }
 }
 
-/// Builds and lists what `cargo test` or `cargo bench` with these arguments would run.
-pub(crate) fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
-    let mut cargo = machine::cargo();
-    cargo.args(arguments).args(["--no-run", "--message-format=json-render-diagnostics"]);
+/// Builds and lists what this `cargo test` or `cargo bench` would run.
+pub(crate) fn build(mut cargo: Command) -> Result<Vec<Executable>> {
+    cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let output = child.stdout.take().context("cargo has no output")?;
     let mut found = Vec::new();
@@ -44,7 +43,7 @@ pub(crate) fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
         found.extend(artifact(&line.context("cannot read what cargo says")?));
     }
     if !child.wait().context("cannot wait for cargo")?.success() {
-        bail!("`cargo {}` does not compile", arguments.join(" "));
+        bail!("`{}` does not compile", machine::line_of(&cargo));
     }
     Ok(found)
 }

@@ -17,11 +17,13 @@ use anyhow::{Context as _, Result, bail};
 use self::archive::Archive;
 use self::builder::Request;
 use crate::arch::Arch;
-use crate::{machine, setup, toolchain};
+use crate::{machine, portable, setup, toolchain};
 
 /// What the image holds, and nothing else.
 const BINARY: &str = "usr/bin/tapio";
 const MATERIALS: &str = "usr/share/doc/tapio/tapio.spdx.json";
+/// What is shipped is built with this profile of `Cargo.toml`.
+const PROFILE: &str = "image";
 /// What it may be at most, unpacked, in bytes.
 const LIMIT: u64 = 25_000_000;
 
@@ -45,17 +47,31 @@ struct Commit {
 
 /// `image [--arch=amd64|arm64] [--tag=NAME:TAG] [--output=ARCHIVE]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {
-    let Options { arch, tag, output } = Options::parse(arguments)?;
+    let options = Options::parse(arguments)?;
     setup::task(&[])?;
-    setup::target(arch, "musl")?;
+    make(options, PROFILE)
+}
+
+/// The image of this machine's architecture with the agent that the tests ran with: built by then, and larger than what
+/// is shipped.
+pub(crate) fn of_tests(output: PathBuf) -> Result<()> {
+    make(Options { arch: Arch::native()?, tag: None, output: Some(output) }, portable::TESTED)
+}
+
+/// The image of this machine's architecture as it is shipped.
+pub(crate) fn shipped(output: PathBuf) -> Result<()> {
+    make(Options { arch: Arch::native()?, tag: None, output: Some(output) }, PROFILE)
+}
+
+fn make(Options { arch, tag, output }: Options, profile: &str) -> Result<()> {
     let commit = Commit::here()?;
     let directory = machine::target_directory()?.join("image").join(arch.name());
     let context = directory.join("context");
     empty(&context)?;
 
-    let binary = binary(arch)?;
+    let binary = binary(arch, profile)?;
     fs::copy(&binary, context.join("tapio")).with_context(|| format!("cannot copy {}", binary.display()))?;
-    let materials = materials::of_agent(&arch.target("musl"), &commit.revision, &commit.date)?;
+    let materials = materials::of_agent(&arch.target(), &commit.revision, &commit.date)?;
     fs::write(context.join("tapio.spdx.json"), materials).context("cannot write the bill of materials")?;
 
     let version = env!("CARGO_PKG_VERSION");
@@ -64,6 +80,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
         tag: tag.unwrap_or_else(|| format!("localhost/tapio:{version}")),
         labels: labels(version, &commit),
         time: commit.time,
+        limit: if profile == PROFILE { LIMIT } else { u64::MAX },
         context,
         scratch: directory.join("scratch"),
         archive: output.unwrap_or_else(|| directory.join("tapio.tar")),
@@ -91,26 +108,25 @@ fn labels(version: &str, commit: &Commit) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Builds the agent, linked statically by the linker that Rust brings along: no C library of the target is needed.
-fn binary(arch: Arch) -> Result<PathBuf> {
-    let target = arch.target("musl");
-    let output = machine::target_directory()?;
+/// Builds the agent; as it is shipped, no place of this machine is in it.
+fn binary(arch: Arch, profile: &str) -> Result<PathBuf> {
+    let mut cargo = portable::cargo(arch, "build", profile)?;
+    cargo.args(["--package", "tapio-agent", "--bin", "tapio"]);
+    if profile == PROFILE {
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", remapped()?).env_remove("RUSTFLAGS");
+    }
+    machine::run(&mut cargo)?;
+    portable::agent(arch, profile)
+}
+
+/// Flags that leave out where it was built, instead of what the user sets, which would make another binary.
+fn remapped() -> Result<OsString> {
     let mut flags: Vec<OsString> = vec!["-C".into(), "target-feature=+crt-static".into()];
     flags.extend(toolchain::remapped());
     // Generated sources are in there.
-    flags.push(toolchain::remap(&output, "/tapio/target"));
-    let mut cargo = machine::cargo();
-    cargo.args(["build", "--locked", "--package", "tapio-agent", "--bin", "tapio", "--profile", "image"]);
-    cargo.args(["--target", &target, "--config", &format!("target.{target}.linker='rust-lld'")]);
-    // Names separated by 0x1f, so that a path may have spaces; what the user sets would make another binary.
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}".as_ref())).env_remove("RUSTFLAGS");
-    // Some C, which needs nothing of a C library, is in a dependency.
-    let variable = target.replace('-', "_");
-    for (tool, program) in [("CC", "gcc"), ("AR", "ar")] {
-        cargo.env(format!("{tool}_{variable}"), format!("{}{program}", arch.tools()));
-    }
-    machine::run(&mut cargo)?;
-    Ok(output.join(target).join("image/tapio"))
+    flags.push(toolchain::remap(&machine::target_directory()?, "/tapio/target"));
+    // Names separated by 0x1f, so that a path may have spaces.
+    Ok(flags.join("\u{1f}".as_ref()))
 }
 
 impl Options {
@@ -235,11 +251,12 @@ mod tests {
                 tag: "localhost/tapio:test".into(),
                 labels: labels("1.2.3", &commit),
                 time: commit.time,
+                limit: LIMIT,
                 context: directory.join("context"),
                 scratch: directory.join("scratch"),
                 archive: directory.join("tapio.tar"),
             };
-            let made = make(&request);
+            let made = made(&request);
             fs::remove_dir_all(&directory)?;
             digests.push(made?);
         }
@@ -248,7 +265,7 @@ mod tests {
         Ok(())
     }
 
-    fn make(request: &Request) -> Result<String> {
+    fn made(request: &Request) -> Result<String> {
         empty(&request.context)?;
         fs::write(request.context.join("tapio"), "\x7fELF")?;
         fs::write(request.context.join("tapio.spdx.json"), "{}")?;

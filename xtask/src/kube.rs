@@ -22,8 +22,6 @@ use crate::{go, machine};
 
 /// The programs of an API server.
 const APISERVER: &[&str] = &["etcd", "kube-apiserver", "kubectl"];
-/// The programs of the tests.
-const TESTS: &[&str] = &["etcd", "kube-apiserver", "kubectl", "helm"];
 
 const USAGE: &str = "kube build [PROGRAM...]\n\
                      kube apiserver up [DIRECTORY], which prints an admin's kubeconfig | down DIRECTORY|KUBECONFIG\n\
@@ -55,9 +53,9 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// What tests/kubernetes takes. A machine without it skips those tests, and says so.
+/// What tests/kubernetes and a cluster take. A machine without Go skips those tests, and says so.
 pub(crate) fn for_tests() -> Result<()> {
-    match programs::build(TESTS) {
+    match programs::build(&[]) {
         Err(error) if !go::is_there() => {
             eprintln!("skipped: {error:#}");
             Ok(())
@@ -75,7 +73,7 @@ pub(crate) fn cluster_hindrance() -> Option<String> {
 }
 
 /// Runs something while a cluster is up that has the image of an archive. One that was up before stays.
-pub(crate) fn in_cluster(archive: &Path, run: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn in_cluster<T>(archive: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
     let was_up = cluster::is_up();
     cluster::up()?;
     let ran = cluster::load(&[&archive.to_string_lossy()]).and_then(|()| run());

@@ -24,6 +24,11 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
     metadata["target_directory"].as_str().map(PathBuf::from).context("cargo does not tell where it builds")
 }
 
+/// Where the kernel programs are built, for whatever the agent is built.
+pub(crate) fn programs_directory() -> Result<PathBuf> {
+    Ok(target_directory()?.join("bpf"))
+}
+
 /// Where a pinned tool is installed, apart from the user's own of that name.
 pub(crate) fn tool_root(name: &str) -> Result<PathBuf> {
     Ok(crate::toolchain::cache().map_err(anyhow::Error::msg)?.join(name))
@@ -66,7 +71,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// A command as one would type it.
-fn line_of(command: &Command) -> String {
+pub(crate) fn line_of(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")

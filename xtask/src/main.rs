@@ -4,6 +4,7 @@
 
 mod arch;
 mod bench;
+mod budget;
 mod ci;
 mod executable;
 mod go;
@@ -12,6 +13,8 @@ mod kernel_test;
 mod kube;
 mod machine;
 mod otelcol;
+mod portable;
+mod progress;
 mod run;
 mod setup;
 mod tally;
@@ -97,9 +100,10 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "ci",
-        arguments: "[STEP...]",
+        arguments: "[--nightly] [STEP...]",
         about: "Everything a change must pass: format, lints, licences, advisories, tests, other kernels, a real\n\
-                cluster; or these steps of it: \"format\", \"cluster\"",
+                cluster; or these steps of it: \"format\", \"cluster\". --nightly: what takes hours instead, such as\n\
+                the shipped images of both architectures, all kernels and boots, ten minutes of chaos",
         run: ci::task,
     },
 ];

@@ -1,10 +1,16 @@
 //! `cargo xtask run`: Tapio on this host, from nothing.
 
 use std::os::unix::process::CommandExt as _;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{machine, setup, toolchain};
+use crate::progress::Progress;
+use crate::toolchain::{self, Route};
+use crate::{machine, setup};
+
+/// A profile of `Cargo.toml`.
+const PROFILE: &str = "try";
 
 /// Variables of builds, tests and benches: the agent refuses what begins as its own do and is none of them.
 const NOT_ITS_OWN: [&str; 4] =
@@ -17,10 +23,10 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
         Some((first, rest)) if first == "--" => rest,
         Some((first, _)) => bail!("put Tapio's own arguments after `--`: cargo xtask run -- {first}"),
     };
-    setup::task(&[])?;
-    machine::run(machine::cargo().args(["build", "--release", "--package", "tapio-agent"]))?;
-
-    let mut tapio = machine::as_root(machine::target_directory()?.join("release/tapio"))?;
+    let progress = Progress::new("run");
+    let program = machine::target_directory()?.join(PROFILE).join("tapio");
+    let mut tapio = machine::as_root(&program)?;
+    build(&progress, !program.is_file())?;
     for variable in NOT_ITS_OWN {
         tapio.env_remove(variable);
     }
@@ -29,6 +35,30 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     }
     // In this process's place, so that a signal reaches it directly.
     Err(tapio.args(arguments).exec()).context("cannot run tapio")
+}
+
+/// Builds it. The libraries do not wait for the compiler of the kernel programs: where it is missing, cargo goes as far as
+/// it can without.
+fn build(progress: &Progress, is_first: bool) -> Result<()> {
+    let cargo = || {
+        let mut cargo = machine::cargo();
+        cargo.args(["build", "--profile", PROFILE, "--package", "tapio-agent", "--bin", "tapio"]);
+        cargo
+    };
+    if is_first {
+        progress.say("building Tapio: 3 to 6 minutes on 2 CPUs the first time, seconds from then on");
+    }
+    thread::scope(|scope| {
+        if toolchain::find().is_err() {
+            // What fails here fails again below, and is told there.
+            scope.spawn(|| progress.run("libraries", cargo().arg("--keep-going")).ok());
+        }
+        setup::compilers(&Route::ALL, progress)?;
+        let toolchain = toolchain::find().map_err(anyhow::Error::msg)?;
+        let programs = machine::programs_directory()?;
+        progress.run("kernel programs", &mut toolchain.build(&machine::workspace()?, &programs))
+    })?;
+    progress.run("Tapio", &mut cargo())
 }
 
 /// Whether to ask for readable output: not with a subcommand, nor where the arguments choose a form.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::arch::Arch;
 use crate::machine;
+use crate::progress::Progress;
 use crate::toolchain::{self, DEBIAN_LLVM, DEBIAN_PACKAGES, NIGHTLY, Route, Toolchain};
 
 /// `cargo deny` of this version judges licences and sources.
@@ -49,32 +50,32 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
             _ => bail!("setup does not know `{argument}`; it takes --route=rustup|debian and --ci"),
         }
     }
-    compilers(&routes)?;
+    let progress = Progress::new("setup");
+    compilers(&routes, &progress)?;
     test_tools(TEST_TOOLS);
     if ci {
         test_tools(CI_TOOLS);
         promtool();
         cargo_tools();
         kernel_clippy();
-        cargo_deny()?;
     }
     Ok(())
 }
 
 /// The compilers for the kernel programs, by the first route that works.
-fn compilers(routes: &[Route]) -> Result<()> {
+pub(crate) fn compilers(routes: &[Route], progress: &Progress) -> Result<()> {
     // A toolchain that is there is used as it is, unless a route is asked for by name.
     if routes.len() > 1
         && let Ok(toolchain) = toolchain::find()
     {
-        return verified(&toolchain);
+        return verified(&toolchain, progress);
     }
     let mut failures = Vec::new();
     for &route in routes {
-        match install(route) {
+        match install(route, progress) {
             Ok(()) => return Ok(()),
             Err(error) => {
-                say(&format!("the {} route does not work here: {error:#}", route.name()));
+                progress.say(&format!("the {} route does not work here: {error:#}", route.name()));
                 failures.push(format!("{}: {error:#}\n    remedy: {}", route.name(), remedy(route)));
             }
         }
@@ -91,33 +92,34 @@ fn remedy(route: Route) -> &'static str {
     }
 }
 
-fn install(route: Route) -> Result<()> {
+fn install(route: Route, progress: &Progress) -> Result<()> {
     if let Err(missing) = route.compiler() {
-        say(&format!("{missing}: installing it"));
+        progress.say(&format!("{missing}: installing it"));
         match route {
-            Route::Rustup => install_nightly()?,
+            Route::Rustup => install_nightly(progress)?,
             Route::Debian => machine::apt_install(DEBIAN_PACKAGES)?,
         }
         route.compiler().map_err(anyhow::Error::msg)?;
     }
     if let Err(missing) = route.linker() {
-        say(&format!("{missing}: compiling it, about a minute"));
-        install_linker(route)?;
+        progress.say(&format!("{missing}: compiling it, half a minute"));
+        install_linker(route, progress)?;
     }
-    verified(&route.find().map_err(anyhow::Error::msg)?)
+    verified(&route.find().map_err(anyhow::Error::msg)?, progress)
 }
 
-fn install_nightly() -> Result<()> {
+fn install_nightly(progress: &Progress) -> Result<()> {
     if machine::program("rustup").is_none() {
         bail!("rustup is not installed");
     }
     let mut rustup = Command::new("rustup");
     rustup.args(["toolchain", "install", NIGHTLY, "--no-self-update", "--profile", "minimal"]);
     rustup.args(["--component", "rust-src"]);
-    machine::run(&mut rustup)
+    progress.run(NIGHTLY, &mut rustup)
 }
 
-fn install_linker(route: Route) -> Result<()> {
+/// Without optimisation: nearly all of its time is LLVM's.
+fn install_linker(route: Route, progress: &Progress) -> Result<()> {
     let root = route.linker_root().map_err(anyhow::Error::msg)?;
     let mut cargo = cargo_install(&root, "bpf-linker", route.linker_version());
     if route == Route::Debian {
@@ -126,7 +128,12 @@ fn install_linker(route: Route) -> Result<()> {
         cargo.args(["--no-default-features", "--features", "llvm-22"]);
         cargo.env("LLVM_PREFIX", &prefix).env("LLVM_SYS_221_PREFIX", &prefix);
     }
-    machine::run(&mut cargo)
+    progress.run("bpf-linker", unoptimised(&mut cargo))
+}
+
+/// Compiled in half the time.
+fn unoptimised(cargo: &mut Command) -> &mut Command {
+    cargo.arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "0")
 }
 
 /// A `cargo install` into a directory of the tool's own.
@@ -142,7 +149,7 @@ fn cargo_install(root: &Path, package: &str, version: &str) -> Command {
 
 /// Compiles and links the probe, since versions alone do not tell whether the linker's LLVM reads what the
 /// compiler writes.
-fn verified(toolchain: &Toolchain) -> Result<()> {
+fn verified(toolchain: &Toolchain, progress: &Progress) -> Result<()> {
     let directory = machine::target_directory()?.join("probe");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let source = directory.join("probe.rs");
@@ -162,7 +169,8 @@ fn verified(toolchain: &Toolchain) -> Result<()> {
         Route::Rustup => NIGHTLY.to_owned(),
         Route::Debian => format!("rustc-web on LLVM {DEBIAN_LLVM}"),
     };
-    say(&format!("{name} route: {compiler} and bpf-linker {} fit", toolchain.route().linker_version()));
+    let linker = toolchain.route().linker_version();
+    progress.say(&format!("{name} route: {compiler} and bpf-linker {linker} fit"));
     Ok(())
 }
 
@@ -199,7 +207,7 @@ fn promtool() {
     }
 }
 
-/// What boots other kernels on this architecture, and builds for it.
+/// What boots kernels of this architecture.
 pub(crate) fn emulator(arch: Arch) -> Result<()> {
     packages(&[
         ("depmod", "kmod"),
@@ -208,12 +216,11 @@ pub(crate) fn emulator(arch: Arch) -> Result<()> {
             Arch::Arm64 => ("qemu-system-aarch64", "qemu-system-arm"),
             Arch::Amd64 => ("qemu-system-x86_64", "qemu-system-x86"),
         },
-    ])?;
-    target(arch, "gnu")
+    ])
 }
 
-/// What builds for this architecture, with this C library: `gnu` or `musl`. C is compiled, too, by GNU's headers.
-pub(crate) fn target(arch: Arch, library: &str) -> Result<()> {
+/// What builds programs for any Linux of this architecture. C is compiled, too, by GNU's headers.
+pub(crate) fn portable(arch: Arch) -> Result<()> {
     let compiler = format!("{}gcc", arch.tools());
     if machine::program(&compiler).is_none() {
         let (package, headers) = match arch.tools() {
@@ -225,7 +232,7 @@ pub(crate) fn target(arch: Arch, library: &str) -> Result<()> {
         };
         packages(&[(&compiler, &package), (&compiler, &headers)])?;
     }
-    let target = arch.target(library);
+    let target = arch.target();
     let installed =
         machine::output(Command::new("rustc").args(["--print", "target-libdir", "--target", &target]))?;
     if !Path::new(installed.trim()).is_dir() {
@@ -273,21 +280,15 @@ fn kernel_clippy() {
     }
 }
 
-/// Where set-up puts `cargo deny`.
-pub(crate) fn cargo_deny_program() -> Result<PathBuf> {
-    Ok(machine::tool_root(&format!("cargo-deny-{CARGO_DENY}"))?.join("bin/cargo-deny"))
-}
-
-/// Installs `cargo deny` where it is missing. Without optimisation: it runs for seconds, and is
-/// compiled in half the time.
-fn cargo_deny() -> Result<()> {
-    if cargo_deny_program()?.is_file() {
-        return Ok(());
-    }
-    say(&format!("cargo-deny {CARGO_DENY} is missing: compiling it, about a minute"));
+/// Installs `cargo deny` where it is missing. Without optimisation, as it runs for seconds.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
     let root = machine::tool_root(&format!("cargo-deny-{CARGO_DENY}"))?;
-    let mut cargo = cargo_install(&root, "cargo-deny", CARGO_DENY);
-    machine::run(cargo.arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "0"))
+    let program = root.join("bin/cargo-deny");
+    if !program.is_file() {
+        say(&format!("cargo-deny {CARGO_DENY} is missing: compiling it, about a minute"));
+        machine::run(unoptimised(&mut cargo_install(&root, "cargo-deny", CARGO_DENY)))?;
+    }
+    Ok(program)
 }
 
 fn say(text: &str) {

@@ -3,6 +3,9 @@
 //! A test that finds that it cannot run here prints a line `SKIP <test>: <reason>` and returns: libtest calls
 //! it passed, here it is skipped.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 /// What became of a suite's tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -11,6 +14,8 @@ pub(crate) struct Tally {
     pub(crate) skipped: usize,
     /// One line for each test that failed or was skipped, and for what went wrong around them.
     pub(crate) notes: Vec<String>,
+    /// How long the tests of each module took, where one ran after the other.
+    pub(crate) times: BTreeMap<String, Duration>,
 }
 
 /// Reads a suite's output line by line.
@@ -19,6 +24,8 @@ pub(crate) struct Reader {
     tally: Tally,
     /// Tests that libtest said it would run.
     announced: usize,
+    /// When the last of them ended.
+    ended: Option<Instant>,
     /// Tests that said SKIP, up to the next result.
     skipped_themselves: usize,
     section: Section,
@@ -41,6 +48,23 @@ impl Tally {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.notes.extend_from_slice(&other.notes);
+        for (module, took) in &other.times {
+            *self.times.entry(module.clone()).or_default() += *took;
+        }
+    }
+
+    /// Reads a closing line: `2 passed, 0 failed, 1 skipped`, alone or behind a colon.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let line = line.rsplit(": ").next()?;
+        let [passed, failed, skipped] =
+            line.split(", ").collect::<Vec<_>>().try_into().ok().map(|parts: [&str; 3]| parts)?;
+        let count = |part: &str, word: &str| part.strip_suffix(word)?.parse().ok();
+        Some(Self {
+            passed: count(passed, " passed")?,
+            failed: count(failed, " failed")?,
+            skipped: count(skipped, " skipped")?,
+            ..Self::default()
+        })
     }
 
     /// How many tests there were.
@@ -61,6 +85,7 @@ impl Reader {
             self.result(result);
         } else if let Some(rest) = line.strip_prefix("running ") {
             self.announced += number_before(rest, " test").unwrap_or(0);
+            self.ended = Some(Instant::now());
         } else if self.section == Section::Report {
             self.reported(line);
         } else {
@@ -102,6 +127,10 @@ impl Reader {
         else {
             return;
         };
+        let now = Instant::now();
+        if let (Some((module, _)), Some(before)) = (name.split_once("::"), self.ended.replace(now)) {
+            *self.tally.times.entry(module.to_owned()).or_default() += now - before;
+        }
         if became == "FAILED" {
             self.tally.notes.push(format!("FAILED {name}"));
         } else if let Some(reason) = became.strip_prefix("ignored") {
@@ -180,6 +209,18 @@ test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         let notes = ["FAILED failing", "skipped ignored_one: no such hook", "skipped skipping: no tbf"];
         assert_eq!(tally.notes, notes);
         assert!(shown.contains("thread 'failing' panicked") && !shown.contains("some text"));
+    }
+
+    #[test]
+    fn a_closing_line_is_read_back() {
+        for line in ["2 passed, 0 failed, 1 skipped", "2 kernels and boots: 2 passed, 0 failed, 1 skipped"] {
+            let tally = Tally::parse(line).unwrap();
+            assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 0, 1));
+        }
+        for other in ["", "2 passed, 1 failed", "a passed, 0 failed, 1 skipped", "ci passed in 3 s: a, b, c"]
+        {
+            assert_eq!(Tally::parse(other), None, "{other}");
+        }
     }
 
     #[test]

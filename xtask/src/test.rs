@@ -1,25 +1,49 @@
 //! `cargo xtask test`: everything, and one line that says how it went.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::budget;
 use crate::executable::{self, Executable};
 use crate::tally::{Reader, Tally};
-use crate::{machine, setup};
+use crate::{arch::Arch, machine, portable, setup};
 
 /// The test target that loads the real programs: it runs as root, one test at a time.
 const KERNEL: &str = "kernel";
-
-const WORKSPACE: &[&str] = &["test", "--workspace", "--exclude", "tapio-ebpf"];
+/// Examples in the documentation, which are no executable.
+const DOC: &str = "doc";
+/// Kernel tests that do little but wait, each for what is its own: they run side by side.
+const PATIENT: &[&str] = &["node::pressure"];
 
 /// A row of the closing table.
 struct Suite {
     name: String,
+    /// Of the kernel tests.
+    module: Option<String>,
     tally: Tally,
     took: Duration,
+}
+
+/// Which test targets to run.
+#[derive(Clone, Copy)]
+pub(crate) enum Suites {
+    All,
+    Only(&'static [&'static str]),
+    AllBut(&'static [&'static str]),
+}
+
+impl Suites {
+    fn has(self, target: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(&target),
+            Self::AllBut(names) => !names.contains(&target),
+        }
+    }
 }
 
 /// `test [FILTER]`
@@ -30,31 +54,123 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
         _ => bail!("test takes one argument, a part of the names of the tests to run"),
     };
     setup::task(&[])?;
-    let mut executables = executable::build(WORKSPACE)?;
-    executables.extend(kernel_suite(&executables)?);
+    run(Suites::All, filter).map(drop)
+}
+
+/// Runs those with `filter` in their names.
+pub(crate) fn run(suites: Suites, filter: Option<&str>) -> Result<Tally> {
+    run_with(suites, filter, &[])
+}
+
+/// As [`run`], with variables that say how long some are to take.
+pub(crate) fn run_with(suites: Suites, filter: Option<&str>, variables: &[(&str, &str)]) -> Result<Tally> {
+    let mut executables = build()?;
+    executables.retain(|executable| suites.has(&executable.target));
     // What fails fast comes first, what needs root last.
     executables.sort_by_key(|executable| (executable.target == KERNEL, executable.kind == "test"));
 
-    let mut suites = Vec::new();
+    let mut results = Vec::new();
     for executable in &executables {
-        suites.push(timed(executable.name(), || run_suite(executable, filter))?);
+        for part in parts(executable, filter)? {
+            results.push(part.run(executable, variables)?);
+        }
     }
-    suites.push(timed("doc".into(), || {
-        let mut cargo = machine::cargo();
-        cargo.args(WORKSPACE).args(["--quiet", "--doc", "--"]).args(filter).arg("--show-output");
-        counted(cargo)
-    })?);
-    report(&suites)
+    if suites.has(DOC) {
+        results.push(timed(DOC.into(), || {
+            let mut cargo = cargo()?;
+            cargo.args(["--quiet", "--doc", "--"]).args(filter).arg("--show-output");
+            counted(cargo)
+        })?);
+    }
+    let tally = report(&results)?;
+    if filter.is_none() {
+        budget::HOST
+            .check(results.iter().filter_map(|suite| Some((suite.module.as_deref()?, suite.took))))?;
+    }
+    Ok(tally)
 }
 
-/// The kernel tests where a plain `cargo test` leaves them out (`test = false` in the manifest).
-fn kernel_suite(built: &[Executable]) -> Result<Vec<Executable>> {
-    let sources = machine::workspace()?.join("tapio-agent/tests");
-    let exists = sources.join("kernel.rs").is_file() || sources.join("kernel/main.rs").is_file();
-    if !exists || built.iter().any(|executable| executable.target == KERNEL) {
-        return Ok(Vec::new());
+/// A run of an executable.
+struct Part {
+    /// Its module, where it is but that.
+    module: Option<String>,
+    /// The tests' names; all where there are none.
+    tests: Option<Vec<String>>,
+}
+
+/// What an executable is run as: the kernel tests by their modules, which are the observers', all others as a whole.
+fn parts(executable: &Executable, filter: Option<&str>) -> Result<Vec<Part>> {
+    if executable.target != KERNEL && filter.is_none() {
+        return Ok(vec![Part { module: None, tests: None }]);
     }
-    executable::build(&["test", "--package", "tapio-agent", "--test", KERNEL])
+    let mut list = Command::new(&executable.path);
+    list.args(["--list", "--format=terse"]).args(filter).current_dir(&executable.directory);
+    let listed = machine::output(&mut list)?;
+    let mut modules: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
+    for name in listed.lines().filter_map(|line| line.strip_suffix(": test")) {
+        let patient = PATIENT.iter().find(|module| name.starts_with(*module)).copied();
+        let module = patient.or_else(|| Some(name.split_once("::")?.0)).map(str::to_owned);
+        modules.entry(module.filter(|_| executable.target == KERNEL)).or_default().push(name.to_owned());
+    }
+    Ok(modules.into_iter().map(|(module, tests)| Part { module, tests: Some(tests) }).collect())
+}
+
+impl Part {
+    fn run(self, executable: &Executable, variables: &[(&str, &str)]) -> Result<Suite> {
+        let mut name = executable.name();
+        if let Some(module) = &self.module {
+            name = format!("{name} {module}");
+        }
+        let suite = timed(name, || self.counted(executable, variables))?;
+        Ok(Suite { module: self.module, ..suite })
+    }
+
+    fn counted(&self, executable: &Executable, variables: &[(&str, &str)]) -> Result<Tally> {
+        let mut command = if executable.target == KERNEL {
+            match machine::as_root(&executable.path) {
+                Ok(mut command) => {
+                    let is_patient = self.module.as_deref().is_some_and(|module| PATIENT.contains(&module));
+                    command.arg(if is_patient { "--test-threads=6" } else { "--test-threads=1" });
+                    command
+                }
+                Err(reason) => return Ok(self.skipped(&format!("{reason:#}"))),
+            }
+        } else {
+            Command::new(&executable.path)
+        };
+        command.current_dir(&executable.directory).env("CARGO_MANIFEST_DIR", &executable.directory);
+        command.envs(variables.iter().copied()).arg("--show-output");
+        if let Some(tests) = &self.tests {
+            command.arg("--exact").args(tests);
+        }
+        counted(command)
+    }
+
+    /// All of them skipped, for one reason.
+    fn skipped(&self, reason: &str) -> Tally {
+        let skipped = self.tests.as_ref().map_or(0, Vec::len);
+        eprintln!("skipped: {reason}");
+        let notes = vec![format!("{skipped} skipped: {reason}")];
+        Tally { skipped, notes, ..Tally::default() }
+    }
+}
+
+/// Builds all of them.
+pub(crate) fn build() -> Result<Vec<Executable>> {
+    executable::build(cargo()?)
+}
+
+/// With the profile and for the target that guests and clusters take, too; for this machine alone where Rust's library for
+/// that target cannot be had.
+fn cargo() -> Result<Command> {
+    let mut cargo = portable::cargo(Arch::native()?, "test", portable::TESTED).unwrap_or_else(|error| {
+        eprintln!("test: {error:#}; building for this machine alone");
+        let mut cargo = machine::cargo();
+        cargo.args(["test", "--locked", "--profile", portable::TESTED]);
+        cargo
+    });
+    cargo.args(["--workspace", "--exclude", "tapio-ebpf"]);
+    Ok(cargo)
 }
 
 fn timed(name: String, run: impl FnOnce() -> Result<Tally>) -> Result<Suite> {
@@ -64,36 +180,7 @@ fn timed(name: String, run: impl FnOnce() -> Result<Tally>) -> Result<Suite> {
     for note in &mut tally.notes {
         *note = format!("{name}: {note}");
     }
-    Ok(Suite { name, tally, took: start.elapsed() })
-}
-
-fn run_suite(executable: &Executable, filter: Option<&str>) -> Result<Tally> {
-    let mut command = if executable.target == KERNEL {
-        match machine::as_root(&executable.path) {
-            Ok(mut command) => {
-                command.arg("--test-threads=1");
-                command
-            }
-            Err(reason) => return skipped_suite(executable, filter, &format!("{reason:#}")),
-        }
-    } else {
-        Command::new(&executable.path)
-    };
-    command.current_dir(&executable.directory).env("CARGO_MANIFEST_DIR", &executable.directory);
-    command.arg("--show-output").args(filter);
-    counted(command)
-}
-
-/// All of a suite's tests, skipped for one reason.
-fn skipped_suite(executable: &Executable, filter: Option<&str>, reason: &str) -> Result<Tally> {
-    let mut list = Command::new(&executable.path);
-    list.args(["--list", "--format=terse"]).args(filter).current_dir(&executable.directory);
-    let output = list.output().with_context(|| format!("cannot run {}", executable.path.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let skipped = text.lines().filter(|line| line.ends_with(": test")).count();
-    eprintln!("skipped: {reason}");
-    let notes = if skipped > 0 { vec![format!("{skipped} skipped: {reason}")] } else { Vec::new() };
-    Ok(Tally { skipped, notes, ..Tally::default() })
+    Ok(Suite { name, module: None, tally, took: start.elapsed() })
 }
 
 /// Runs a suite, shows what it says and counts.
@@ -115,10 +202,10 @@ fn counted(mut command: Command) -> Result<Tally> {
 }
 
 /// The table, the skips with their reasons, and the closing line.
-fn report(suites: &[Suite]) -> Result<()> {
+fn report(suites: &[Suite]) -> Result<Tally> {
     let mut all = Tally::default();
     println!("\n{:<32} {:>7} {:>7} {:>8} {:>8}", "suite", "passed", "failed", "skipped", "time");
-    for Suite { name, tally, took } in suites.iter().filter(|suite| suite.tally.total() > 0) {
+    for Suite { name, tally, took, .. } in suites.iter().filter(|suite| suite.tally.total() > 0) {
         let Tally { passed, failed, skipped, .. } = tally;
         println!("{name:<32} {passed:>7} {failed:>7} {skipped:>8} {:>6.1} s", took.as_secs_f64());
         all.add(tally);
@@ -133,5 +220,5 @@ fn report(suites: &[Suite]) -> Result<()> {
     if all.failed > 0 {
         bail!("{} of {} tests failed", all.failed, all.total());
     }
-    Ok(())
+    Ok(all)
 }

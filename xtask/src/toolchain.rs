@@ -27,6 +27,8 @@ pub(crate) const DEBIAN_PACKAGES: &[&str] = &[
 pub(crate) const DEBIAN_LLVM: &str = "22";
 /// The kernel programs are built for this.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
+/// With this profile of `Cargo.toml`.
+pub(crate) const PROFILE: &str = "kernel";
 /// Chooses a route by name where both are there; unset, rustup comes first.
 pub(crate) const ROUTE_VARIABLE: &str = "TAPIO_TOOLCHAIN";
 
@@ -152,6 +154,14 @@ impl Toolchain {
         let flags: Vec<OsString> = self.rustc_flags();
         command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}".as_ref()));
         command
+    }
+
+    /// Builds the kernel programs of a workspace into a directory, in which [`TARGET`] and [`PROFILE`] have theirs.
+    pub(crate) fn build(&self, workspace: &Path, target: &Path) -> Command {
+        let mut cargo = self.cargo();
+        cargo.args(["build", "--profile", PROFILE, "--package", "tapio-ebpf", "--bins", "--target", TARGET]);
+        cargo.arg("--target-dir").arg(target).current_dir(workspace);
+        cargo
     }
 
     /// Whether its cargo has a clippy of the same version; Debian's has none.

@@ -8,15 +8,15 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData};
-use procfs::{net::TcpState, process::Process};
+use caps::{CapSet, Capability};
 use tapio_common::network::{Listener, Port};
 
 /// Name of the map; an object that has one gets it filled.
 pub(super) const MAP: &str = "LISTENERS";
 /// `BPF_NOEXIST`: what a program wrote is newer.
 const NO_EXIST: u64 = 1;
-/// Bit of `CapEff`, include/uapi/linux/capability.h.
-const CAP_SYS_PTRACE: u64 = 1 << 19;
+/// Of a socket's line in `/proc/PID/net/tcp`, include/net/tcp_states.h.
+const TCP_LISTEN: &str = "0A";
 
 /// Bytes of a [`Port`] and a [`Listener`], as the map holds them.
 type Listeners = HashMap<MapData, [u8; size_of::<Port>()], [u8; size_of::<Listener>()]>;
@@ -56,19 +56,25 @@ impl Listening {
 /// # Errors
 /// There are no processes to be read there.
 pub fn listening(proc_root: &Path) -> Result<Listening, String> {
-    let processes = procfs::process::all_processes_with_root(proc_root)
+    let entries = fs::read_dir(proc_root)
         .map_err(|error| format!("{} cannot be read: {error}", proc_root.display()))?;
     let mut namespaces = HashSet::new();
     let mut found = Listening { may_trace: may_trace(), ..Listening::default() };
-    for process in processes.flatten() {
-        let netns = match fs::metadata(proc_root.join(process.pid.to_string()).join("ns/net")) {
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
+            continue;
+        };
+        let process = entry.path();
+        let netns = match fs::metadata(process.join("ns/net")) {
             // The kernel numbers namespaces with 32 bits.
             Ok(namespace) => namespace.ino() as u32,
             Err(error) => {
                 // Kernel threads have none that can be read; processes that end meanwhile neither.
-                if process.cmdline().is_ok_and(|line| !line.is_empty()) {
-                    let comm = process.stat().map(|stat| stat.comm).unwrap_or_default();
-                    found.hidden.push((format!("process {} ({comm})", process.pid), error));
+                if fs::read(process.join("cmdline")).is_ok_and(|line| !line.is_empty()) {
+                    let comm = fs::read(process.join("comm")).unwrap_or_default();
+                    let comm = String::from_utf8_lossy(&comm);
+                    found.hidden.push((format!("process {pid} ({})", comm.trim_end()), error));
                 }
                 continue;
             }
@@ -98,23 +104,51 @@ pub(super) fn fill(map: &mut Listeners, proc_root: &Path) -> Result<(), String> 
 }
 
 fn may_trace() -> bool {
-    let status = Process::myself().and_then(|process| process.status());
-    status.is_ok_and(|status| status.capeff & CAP_SYS_PTRACE != 0)
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE).unwrap_or(false)
 }
 
-fn ports(process: &Process, netns: u32) -> impl Iterator<Item = (Port, u64)> {
-    // Two tables: a listener on [::] takes IPv4 too, but stands in the second only.
-    let entries = [process.tcp(), process.tcp6()].into_iter().flatten().flatten();
+fn ports(process: &Path, netns: u32) -> impl Iterator<Item = (Port, u64)> {
+    // Two tables: a listener on [::] takes IPv4 too, but stands in the second only. Without IPv6 there is one.
     let mut ports = BTreeMap::new();
-    for entry in entries.filter(|entry| entry.state == TcpState::Listen) {
-        *ports.entry(entry.local_address.port()).or_insert(0) += 1;
+    for table in ["net/tcp", "net/tcp6"] {
+        let table = fs::read_to_string(process.join(table)).unwrap_or_default();
+        for port in table.lines().filter_map(listening_port) {
+            *ports.entry(port).or_insert(0) += 1;
+        }
     }
     ports.into_iter().map(move |(port, sockets)| (Port { netns, port: u32::from(port) }, sockets))
+}
+
+/// `   0: 0100007F:1F90 00000000:0000 0A ...`: a number, local and remote address with port, state.
+fn listening_port(line: &str) -> Option<u16> {
+    let mut fields = line.split_ascii_whitespace();
+    let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+    (fields.nth(1)? == TCP_LISTEN).then(|| u16::from_str_radix(port, 16).ok())?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listening_sockets_are_told_from_others() {
+        let ip4 =
+            "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1";
+        let ip6 =
+            "   1: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 00000000:0";
+        assert_eq!((listening_port(ip4), listening_port(ip6)), (Some(8080), Some(22)));
+        let established =
+            "   2: 0100007F:1F90 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0 0 2";
+        for other in [
+            "",
+            "  sl  local_address rem_address   st tx_queue",
+            established,
+            "3: x 0:0 0A",
+            "4: 0:ZZ 0:0 0A",
+        ] {
+            assert_eq!(listening_port(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn what_is_hidden_is_named_with_its_reason() {

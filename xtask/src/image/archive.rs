@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{BINARY, LIMIT, MATERIALS, Request, empty};
+use super::{BINARY, MATERIALS, Request, empty};
 use crate::machine;
 
 /// What an archive holds.
@@ -81,7 +81,12 @@ impl Archive {
         }
         let wanted = [format!("-rwxr-xr-x 0/0 {BINARY}"), format!("-rw-r--r-- 0/0 {MATERIALS}")];
         ensure!(self.files == wanted, "the image's files are {:?}, not {wanted:?}", self.files);
-        ensure!(self.bytes <= LIMIT, "the image has {} bytes, more than {LIMIT}", self.bytes);
+        ensure!(
+            self.bytes <= request.limit,
+            "the image has {} bytes, more than {}",
+            self.bytes,
+            request.limit
+        );
         Ok(())
     }
 }

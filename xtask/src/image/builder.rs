@@ -22,6 +22,8 @@ pub(super) struct Request {
     pub(super) labels: Vec<(&'static str, String)>,
     /// When all of it was made, in seconds since 1970.
     pub(super) time: u64,
+    /// What it may be at most, unpacked, in bytes.
+    pub(super) limit: u64,
     /// The directory with what goes in.
     pub(super) context: PathBuf,
     /// A directory for what is not kept.

@@ -10,7 +10,7 @@ use cpio::newc::{self, Builder};
 
 use super::cache;
 use super::packages::Packages;
-use crate::{arch::Arch, executable};
+use crate::{arch::Arch, executable, portable};
 
 /// Packages with what the tests call.
 const TOOLS: &[&str] = &["busybox-static", "iproute2", "util-linux"];
@@ -27,7 +27,7 @@ const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
-/// The programs under test, for one architecture: linked statically, so that they run on any system.
+/// The programs under test, for one architecture.
 pub(super) struct Programs {
     /// The kernel tests.
     pub(super) tests: PathBuf,
@@ -39,20 +39,11 @@ pub(super) struct Programs {
 
 impl Programs {
     pub(super) fn build(arch: Arch) -> Result<Self> {
-        let target = arch.target("gnu");
-        let mut arguments =
-            vec!["test", "--package", "tapio-agent", "--test", "kernel", "--profile", "guest"];
-        let flags = format!("target.{target}.rustflags=['-C','target-feature=+crt-static']");
-        let linker = format!("target.{target}.linker='{}gcc'", arch.tools());
-        arguments.extend(["--target", &target, "--config", &flags]);
-        if !arch.tools().is_empty() {
-            arguments.extend(["--config", &linker]);
-        }
-        let built = executable::build(&arguments)?;
+        let mut cargo = portable::cargo(arch, "test", portable::TESTED)?;
+        cargo.args(["--package", "tapio-agent", "--test", "kernel"]);
+        let built = executable::build(cargo)?;
         let tests = built.into_iter().next().context("cargo built no kernel tests")?.path;
-        // <target>/<triple>/guest/deps/kernel-0123 beside <target>/<triple>/guest/tapio
-        let tapio = tests.ancestors().nth(2).context("odd path of the kernel tests")?.join("tapio");
-        Ok(Self { tests, tapio, tools: tools(arch)? })
+        Ok(Self { tests, tapio: portable::agent(arch, portable::TESTED)?, tools: tools(arch)? })
     }
 }
 

@@ -95,7 +95,7 @@ fn hooks(rows: &[Row]) {
 }
 
 /// Kernels, hooks, skips with their reasons, and the closing line.
-pub(super) fn report(rows: &[Row]) -> Result<()> {
+pub(super) fn report(rows: &[Row]) -> Result<Tally> {
     println!(
         "\n{:<34} {:<24} {:>7} {:>7} {:>8} {:>6}  hooks",
         "kernel", "boot", "passed", "failed", "skipped", "time"
@@ -133,5 +133,5 @@ pub(super) fn report(rows: &[Row]) -> Result<()> {
     if all.failed > 0 {
         bail!("{} of {} tests failed", all.failed, all.total());
     }
-    Ok(())
+    Ok(all)
 }

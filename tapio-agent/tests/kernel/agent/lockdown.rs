@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use crate::{
-    connect::closed_port,
+    network::connect::closed_port,
     support::{AGENT, Process, Report, Tapio, needs_a_kernel, skip},
 };
 

@@ -11,7 +11,7 @@ use tapio_agent::kernel::version;
 use tempfile::TempDir;
 
 use crate::{
-    connect::closed_port,
+    network::connect::closed_port,
     support::{AGENT, Process, Report, Tapio, needs_a_kernel, process::exists, skip},
 };
 

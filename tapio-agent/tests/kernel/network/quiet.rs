@@ -1,8 +1,15 @@
 //! What must not be told: healthy traffic, and the agent's own.
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use crate::support::{Link, Process, Service, Tapio, needs_a_kernel};
+
+/// How long the load lasts at least: a round of it, or `QUIET_SECONDS`.
+fn duration() -> Duration {
+    let seconds = std::env::var("QUIET_SECONDS").map_or(0, |seconds| seconds.parse().unwrap());
+    Duration::from_secs(seconds)
+}
 
 #[test]
 fn healthy_load_makes_no_occurrence() {
@@ -18,14 +25,21 @@ fn healthy_load_makes_no_occurrence() {
     }
     // Short connections and a long one, small messages and a large transfer.
     let long = client.connect(to[0]).unwrap();
-    for _ in 0..20 {
-        let short = client.connect(to[1]).unwrap();
-        client.request(short, Service::echo(700), 5, 1);
-        client.close(short);
-        client.request(long, Service::echo(700), 10, 2);
+    let end = Instant::now() + duration();
+    loop {
+        for _ in 0..20 {
+            let short = client.connect(to[1]).unwrap();
+            client.request(short, Service::echo(700), 5, 1);
+            client.close(short);
+            client.request(long, Service::echo(700), 10, 2);
+        }
+        let bulk = client.connect(to[2]).unwrap();
+        client.request(bulk, Service::echo(700 * 1000), 20, 0);
+        client.close(bulk);
+        if Instant::now() >= end {
+            break;
+        }
     }
-    let bulk = client.connect(to[2]).unwrap();
-    client.request(bulk, Service::echo(700 * 1000), 20, 0);
 
     tapio.expect_none(|o| {
         to.iter().any(|service| o.is_to(*service) || o.is_from(link.client_ip(), service.port()))

@@ -1,0 +1,8 @@
+//! What holds for all observers: programs that load, counts, rights, what outlives the agent, where its words go.
+
+mod counts;
+mod hooks;
+mod learned;
+mod lockdown;
+mod rights;
+mod sink;

@@ -1,0 +1,181 @@
+//! Memory and processor time of containers: real limits, real growth, real throttling.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Cgroup, Process, Tapio, Version, needs_a_kernel, skip};
+
+/// Looks often, so that what has to last and to be learned does so soon.
+const CONFIGURATION: &str = "observer: {node: {interval: 1s}}\n";
+const MIB: u64 = 1 << 20;
+
+/// A container in all hierarchies, whose memory and processor time can be limited.
+fn container() -> Result<Cgroup, String> {
+    Cgroup::container(Version::Any).and_then(|cgroup| cgroup.is_limitable().map(|()| cgroup))
+}
+
+macro_rules! container {
+    () => {
+        match container() {
+            Ok(cgroup) => cgroup,
+            Err(reason) => skip!("{reason}"),
+        }
+    };
+}
+
+fn observed() -> Tapio {
+    Tapio::start_with(&["--observer=node"], CONFIGURATION)
+}
+
+#[test]
+fn a_leak_is_predicted_half_a_minute_before_its_end_and_a_heap_that_is_collected_is_not() {
+    needs_a_kernel!();
+    let (leaking, collected) = (container!(), container!());
+    for cgroup in [&leaking, &collected] {
+        cgroup.limit_memory(128 * MIB);
+    }
+    let tapio = observed();
+    let mut leak = Process::start("leaks");
+    leak.enter(&leaking);
+    leak.grow(1024, 1024 * MIB);
+    let mut heap = Process::start("collects");
+    heap.enter(&collected);
+    // Of 64 MiB, every 16 seconds.
+    heap.grow(4096, 64 * MIB);
+
+    let told = tapio
+        .expect_within(Duration::from_secs(150), |o| o.is_in(&leaking) && o.kind == "node.oom_predicted");
+    let start = Instant::now();
+    let told = told.of_observer("node", "oom_predicted").of_no_process().in_container(&leaking);
+    let left = told.number("left_seconds");
+    told.has("limit_bytes", 128 * MIB..128 * MIB + 1);
+    assert!(leak.lives());
+    while leak.lives() {
+        assert!(start.elapsed() < Duration::from_secs(200), "it was to end in {left} s");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let came = start.elapsed().as_secs();
+    assert!(came >= 30, "predicted {came} s before it ended");
+    assert!(came.abs_diff(left) <= left / 3, "after {came} s, and {left} s were said");
+    tapio.expect_none(|o| o.is_in(&collected));
+    tapio.expect_none(|o| o.is_in(&leaking) && o.kind != "node.oom_predicted");
+}
+
+#[test]
+fn memory_near_its_limit_is_told_and_a_cache_is_not() {
+    needs_a_kernel!();
+    let (full, caching) = (container!(), container!());
+    for cgroup in [&full, &caching] {
+        cgroup.limit_memory(64 * MIB);
+    }
+    let mut reader = Process::start("reads-files");
+    reader.enter(&caching);
+    let cached = reader.fill_cache(96 * MIB);
+    let tapio = observed();
+    let mut process = Process::start("is-full");
+    process.enter(&full);
+    process.grow_to(56 * MIB);
+
+    let told = tapio.expect_one(|o| o.is_in(&full));
+    let told = told.of_observer("node", "memory_pressure").in_container(&full);
+    told.has("held_bytes", 54 * MIB..62 * MIB);
+    tapio.expect_none(|o| o.is_in(&caching));
+    drop(tapio);
+    if let Err(reason) = cached {
+        skip!("{reason}");
+    }
+}
+
+#[test]
+fn what_was_told_is_not_told_again_after_a_kill() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit_memory(64 * MIB);
+    let state = tempfile::tempdir().unwrap();
+    let start = || {
+        let arguments = ["--observer=node", &format!("--state-dir={}", state.path().display())];
+        Tapio::start_with(&arguments, &format!("{CONFIGURATION}snapshot: 1s\n"))
+    };
+    let tapio = start();
+    let mut process = Process::start("is-full");
+    process.enter(&cgroup);
+    process.grow_to(56 * MIB);
+    tapio.expect_one(|o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
+    // It is noted, and then written.
+    std::thread::sleep(Duration::from_secs(4));
+    // Killed, without a word.
+    drop(tapio);
+
+    let tapio = start();
+    tapio.expect_log("what was learned before is taken up", "");
+    std::thread::sleep(Duration::from_secs(3));
+    tapio.expect_none(|o| o.is_in(&cgroup));
+    drop(tapio);
+    std::fs::remove_file(state.path().join("learned")).unwrap();
+    start().expect_one(|o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
+}
+
+#[test]
+fn throttling_by_a_quota_is_told_with_limit_and_demand() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    cgroup.limit_cpu(30_000, 100_000);
+    let tapio = observed();
+    let mut process = Process::start("computes");
+    process.enter(&cgroup);
+    // A tenth of a processor, long enough to be known.
+    process.burn(1, 10, 90);
+    tapio.expect_none(|o| o.is_in(&cgroup));
+    std::thread::sleep(Duration::from_secs(40));
+    tapio.expect_none(|o| o.is_in(&cgroup));
+    process.burn(2, 1000, 0);
+
+    let told = tapio.expect_within(Duration::from_secs(30), |o| o.is_in(&cgroup));
+    let told = told.of_observer("node", "cpu_throttled").in_container(&cgroup);
+    told.has("limit_millicores", 300..301);
+    told.has("throttled_percent", 10..101);
+    // What others leave of the processors is all that it can use.
+    told.has("wanted_millicores", 200..4000);
+    assert!(told.baseline("mean") < 300.0);
+}
+
+#[test]
+fn waiting_for_memory_is_told() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    if let Err(reason) = cgroup.has("memory.high").and_then(|()| cgroup.has("memory.pressure")) {
+        skip!("{reason}");
+    }
+    let tapio = observed();
+    let mut process = Process::start("waits");
+    process.enter(&cgroup);
+    process.grow(1024, 16 * MIB);
+    std::thread::sleep(Duration::from_secs(45));
+    tapio.expect_none(|o| o.is_in(&cgroup));
+    // What allocates over it is made to wait.
+    cgroup.set("memory.high", &(4 * MIB).to_string());
+
+    let told = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&cgroup));
+    let told = told.of_observer("node", "memory_pressure").in_container(&cgroup);
+    told.has("some_percent", 10..101);
+}
+
+#[test]
+fn waiting_for_a_disk_is_told() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    if let Err(reason) = cgroup.has("io.pressure") {
+        skip!("{reason}");
+    }
+    let tapio = observed();
+    let mut process = Process::start("writes");
+    process.enter(&cgroup);
+    std::thread::sleep(Duration::from_secs(40));
+    tapio.expect_none(|o| o.is_in(&cgroup));
+    if let Err(reason) = process.write_through() {
+        skip!("{reason}");
+    }
+
+    let told = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&cgroup));
+    let told = told.of_observer("node", "io_pressure").in_container(&cgroup);
+    told.has("some_percent", 20..101);
+}

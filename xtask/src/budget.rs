@@ -1,0 +1,56 @@
+//! How long the kernel tests of an observer may take: every change waits for them. CONTRIBUTING.md has the rule.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+/// Seconds for the kernel tests of an observer.
+pub(crate) struct Budget {
+    observer: u64,
+    /// Those of the observers that came before the rule, and of what holds for all.
+    first: &'static [(&'static str, u64)],
+}
+
+pub(crate) const HOST: Budget = Budget {
+    observer: 20,
+    first: &[("agent", 90), ("container", 200), ("network", 200), ("node", 200), ("support", 10)],
+};
+/// With `kernel-test --quick`.
+pub(crate) const GUEST: Budget = Budget { observer: 8, first: &[("agent", 60)] };
+
+impl Budget {
+    /// Fails where modules of the kernel tests took longer than they may.
+    pub(crate) fn check<'a>(&self, took: impl IntoIterator<Item = (&'a str, Duration)>) -> Result<()> {
+        let mut modules: BTreeMap<&str, Duration> = BTreeMap::new();
+        for (module, took) in took {
+            *modules.entry(module.split("::").next().unwrap_or(module)).or_default() += took;
+        }
+        let over: Vec<String> =
+            modules.into_iter().filter_map(|(module, took)| self.over(module, took)).collect();
+        if !over.is_empty() {
+            bail!("over budget (CONTRIBUTING.md, Budgets): {}", over.join("; "));
+        }
+        Ok(())
+    }
+
+    fn over(&self, module: &str, took: Duration) -> Option<String> {
+        let budget =
+            self.first.iter().find(|(name, _)| *name == module).map_or(self.observer, |(_, own)| *own);
+        (took > Duration::from_secs(budget))
+            .then(|| format!("the kernel tests of {module} took {} s of {budget} s", took.as_secs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_observer_over_its_budget_is_named() {
+        let took = |seconds: u64| Duration::from_secs(seconds);
+        assert!(HOST.check([("dns", took(15)), ("node::pressure", took(150)), ("node", took(20))]).is_ok());
+        let error = HOST.check([("dns", took(15)), ("dns::slow", took(6))]).unwrap_err().to_string();
+        assert!(error.ends_with("the kernel tests of dns took 21 s of 20 s"), "{error}");
+    }
+}

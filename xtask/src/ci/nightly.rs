@@ -1,0 +1,71 @@
+//! What takes longer than a change should wait for: what is shipped as it is shipped, every kernel and boot, the long
+//! forms of tests.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::lane::{Lane, Step};
+use super::{in_cluster, none, servers};
+use crate::arch::Arch;
+use crate::tally::Tally;
+use crate::test::{self, Suites};
+use crate::{image, kernel_test, machine, setup};
+
+pub(super) const STEPS: &[Step] = &[
+    Step {
+        name: "set-up",
+        lane: Lane::First,
+        after: &[],
+        budget: 120,
+        run: || none(setup::task(&["--ci".into()])),
+    },
+    Step { name: "servers", lane: Lane::First, after: &[], budget: 600, run: || none(servers()) },
+    Step { name: "images", lane: Lane::First, after: &[], budget: 3600, run: || none(images()) },
+    Step { name: "cluster", lane: Lane::First, after: &[], budget: 900, run: || in_cluster(image::shipped) },
+    Step { name: "tests", lane: Lane::First, after: &[], budget: 3600, run: long_tests },
+    Step { name: "kernels", lane: Lane::First, after: &[], budget: 3600, run: || kernel_test::run(&[]) },
+];
+
+/// The long forms, each by its variable, of all tests: ten minutes of chaos and of healthy load, fifty kills.
+const LONG: &[(&str, &str)] = &[("TAPIO_CHAOS_SECONDS", "600"), ("QUIET_SECONDS", "600"), ("KILLS", "50")];
+
+fn long_tests() -> Result<Tally> {
+    test::run_with(Suites::All, None, LONG)
+}
+
+/// For each architecture, from two clones of this commit in directories of different depth: the same bytes.
+fn images() -> Result<()> {
+    let root = machine::target_directory()?.join("nightly");
+    let places = [root.join("clone"), root.join("another/clone")];
+    for place in &places {
+        clone(place)?;
+    }
+    for arch in Arch::ALL {
+        let digests = places.each_ref().map(|place| digest(place, arch));
+        let [first, second] = digests;
+        let (first, second) = (first?, second?);
+        ensure!(first == second, "{} of one commit differ: {first} and {second}", arch.name());
+        println!("{} {first}, twice", arch.name());
+    }
+    fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))
+}
+
+fn clone(place: &Path) -> Result<()> {
+    if place.exists() {
+        fs::remove_dir_all(place).with_context(|| format!("cannot remove {}", place.display()))?;
+    }
+    let mut git = Command::new("git");
+    machine::run(git.args(["clone", "--quiet"]).arg(machine::workspace()?).arg(place))
+}
+
+/// `NAME:TAG DIGEST BYTES bytes, ARCHIVE`, as `image` prints it.
+fn digest(clone: &Path, arch: Arch) -> Result<String> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(clone).args(["xtask", "image", &format!("--arch={}", arch.name())]);
+    cargo.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_TARGET_DIR");
+    let said = machine::output(&mut cargo)?;
+    said.split(' ').nth(1).map(str::to_owned).with_context(|| format!("no digest in `{said}`"))
+}
