@@ -55,7 +55,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
 /// The image of this machine's architecture with the agent that the tests ran with: built by then, and larger than what
 /// is shipped.
 pub(crate) fn of_tests(output: PathBuf) -> Result<()> {
-    make(Options { arch: Arch::native()?, tag: None, output: Some(output) }, portable::TESTED)
+    make(Options { arch: Arch::native()?, tag: None, output: Some(output) }, portable::QUICK)
 }
 
 /// The image of this machine's architecture as it is shipped.

@@ -93,8 +93,12 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
         bail!("this needs root: run it as root, or install sudo");
     }
     let silent = Command::new("sudo").args(["-n", "true"]).stderr(Stdio::null()).status();
-    if !silent.is_ok_and(|status| status.success()) && !io::stdin().is_terminal() {
-        bail!("this needs root, and sudo would ask for a password where there is no terminal");
+    if !silent.is_ok_and(|status| status.success()) {
+        if !io::stdin().is_terminal() {
+            bail!("this needs root, and sudo would ask for a password where there is no terminal");
+        }
+        // Asks now, not at the end of what takes long.
+        run(Command::new("sudo").arg("-v"))?;
     }
     let mut command = Command::new("sudo");
     command.arg("--").arg(program);

@@ -9,8 +9,8 @@ use anyhow::Result;
 use crate::arch::Arch;
 use crate::{machine, setup};
 
-/// A profile of `Cargo.toml`: one build for the tests on the host, in guests and on a cluster.
-pub(crate) const TESTED: &str = "ci";
+/// A profile of `Cargo.toml`: one build for the tests on the host, in guests and on a cluster, and what `run` runs.
+pub(crate) const QUICK: &str = "quick";
 
 /// Cargo's subcommand `task` with this profile, for any Linux of an architecture.
 pub(crate) fn cargo(arch: Arch, task: &str, profile: &str) -> Result<Command> {

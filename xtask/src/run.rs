@@ -5,12 +5,10 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
+use crate::portable::QUICK;
 use crate::progress::Progress;
 use crate::toolchain::{self, Route};
 use crate::{machine, setup};
-
-/// A profile of `Cargo.toml`.
-const PROFILE: &str = "try";
 
 /// Variables of builds, tests and benches: the agent refuses what begins as its own do and is none of them.
 const NOT_ITS_OWN: [&str; 4] =
@@ -24,7 +22,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
         Some((first, _)) => bail!("put Tapio's own arguments after `--`: cargo xtask run -- {first}"),
     };
     let progress = Progress::new("run");
-    let program = machine::target_directory()?.join(PROFILE).join("tapio");
+    let program = machine::target_directory()?.join(QUICK).join("tapio");
     let mut tapio = machine::as_root(&program)?;
     build(&progress, !program.is_file())?;
     for variable in NOT_ITS_OWN {
@@ -42,7 +40,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
 fn build(progress: &Progress, is_first: bool) -> Result<()> {
     let cargo = || {
         let mut cargo = machine::cargo();
-        cargo.args(["build", "--profile", PROFILE, "--package", "tapio-agent", "--bin", "tapio"]);
+        cargo.args(["build", "--profile", QUICK, "--package", "tapio-agent", "--bin", "tapio"]);
         cargo
     };
     if is_first {

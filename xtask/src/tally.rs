@@ -4,7 +4,7 @@
 //! it passed, here it is skipped.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What became of a suite's tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(crate) struct Tally {
     pub(crate) skipped: usize,
     /// One line for each test that failed or was skipped, and for what went wrong around them.
     pub(crate) notes: Vec<String>,
-    /// How long the tests of each module took, where one ran after the other.
+    /// How long the tests of each module took by the clock of [`Reader::line_at`].
     pub(crate) times: BTreeMap<String, Duration>,
 }
 
@@ -25,7 +25,8 @@ pub(crate) struct Reader {
     /// Tests that libtest said it would run.
     announced: usize,
     /// When the last of them ended.
-    ended: Option<Instant>,
+    ended: Option<Duration>,
+    now: Duration,
     /// Tests that said SKIP, up to the next result.
     skipped_themselves: usize,
     section: Section,
@@ -74,6 +75,12 @@ impl Tally {
 }
 
 impl Reader {
+    /// As [`Self::line`], of tests that run one after the other, with the time since some beginning.
+    pub(crate) fn line_at(&mut self, line: &str, now: Duration) -> bool {
+        self.now = now;
+        self.line(line)
+    }
+
     /// Takes a line, and says whether it is worth showing: what passing tests print is not.
     pub(crate) fn line(&mut self, line: &str) -> bool {
         if line == "successes:" {
@@ -85,7 +92,7 @@ impl Reader {
             self.result(result);
         } else if let Some(rest) = line.strip_prefix("running ") {
             self.announced += number_before(rest, " test").unwrap_or(0);
-            self.ended = Some(Instant::now());
+            self.ended = Some(self.now);
         } else if self.section == Section::Report {
             self.reported(line);
         } else {
@@ -127,9 +134,9 @@ impl Reader {
         else {
             return;
         };
-        let now = Instant::now();
-        if let (Some((module, _)), Some(before)) = (name.split_once("::"), self.ended.replace(now)) {
-            *self.tally.times.entry(module.to_owned()).or_default() += now - before;
+        let before = self.ended.replace(self.now).unwrap_or_default();
+        if let Some((module, _)) = name.split_once("::") {
+            *self.tally.times.entry(module.to_owned()).or_default() += self.now.saturating_sub(before);
         }
         if became == "FAILED" {
             self.tally.notes.push(format!("FAILED {name}"));

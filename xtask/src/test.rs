@@ -1,11 +1,12 @@
 //! `cargo xtask test`: everything, and one line that says how it went.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Write};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::budget;
 use crate::executable::{self, Executable};
@@ -16,7 +17,8 @@ use crate::{arch::Arch, machine, portable, setup};
 const KERNEL: &str = "kernel";
 /// Examples in the documentation, which are no executable.
 const DOC: &str = "doc";
-/// Kernel tests that do little but wait, each for what is its own: they run side by side.
+/// Kernel tests that do little but wait, each for what is its own: they run side by side, and beside the others of their
+/// observer.
 const PATIENT: &[&str] = &["node::pressure"];
 
 /// A row of the closing table.
@@ -71,15 +73,15 @@ pub(crate) fn run_with(suites: Suites, filter: Option<&str>, variables: &[(&str,
 
     let mut results = Vec::new();
     for executable in &executables {
-        for part in parts(executable, filter)? {
-            results.push(part.run(executable, variables)?);
+        for parts in parts(executable, filter)?.chunk_by(Part::is_beside) {
+            results.extend(side_by_side(executable, parts, variables)?);
         }
     }
     if suites.has(DOC) {
         results.push(timed(DOC.into(), || {
             let mut cargo = cargo()?;
             cargo.args(["--quiet", "--doc", "--"]).args(filter).arg("--show-output");
-            counted(cargo)
+            counted(cargo, &mut io::stdout())
         })?);
     }
     let tally = report(&results)?;
@@ -115,17 +117,51 @@ fn parts(executable: &Executable, filter: Option<&str>) -> Result<Vec<Part>> {
     Ok(modules.into_iter().map(|(module, tests)| Part { module, tests: Some(tests) }).collect())
 }
 
+/// Runs parts at once. What the first says is shown as it says it, what the others say afterwards.
+fn side_by_side(executable: &Executable, parts: &[Part], variables: &[(&str, &str)]) -> Result<Vec<Suite>> {
+    let Some((first, others)) = parts.split_first() else { return Ok(Vec::new()) };
+    thread::scope(|scope| {
+        let others: Vec<_> = others
+            .iter()
+            .map(|part| {
+                scope.spawn(move || {
+                    let mut said = Vec::new();
+                    part.run(executable, variables, &mut said).map(|suite| (suite, said))
+                })
+            })
+            .collect();
+        let mut suites = vec![first.run(executable, variables, &mut io::stdout())?];
+        for other in others {
+            let (suite, said) = other.join().map_err(|_| anyhow!("a run of tests panicked"))??;
+            println!("\n== {}\n{}", suite.name, String::from_utf8_lossy(&said));
+            suites.push(suite);
+        }
+        Ok(suites)
+    })
+}
+
 impl Part {
-    fn run(self, executable: &Executable, variables: &[(&str, &str)]) -> Result<Suite> {
+    /// Whether another one may run beside it: what only waits, beside the rest of its observer's.
+    fn is_beside(&self, other: &Self) -> bool {
+        let both = self.module.as_deref().zip(other.module.as_deref());
+        both.is_some_and(|(this, other)| PATIENT.contains(&other) && other.split("::").next() == Some(this))
+    }
+
+    fn run(&self, executable: &Executable, variables: &[(&str, &str)], out: &mut dyn Write) -> Result<Suite> {
         let mut name = executable.name();
         if let Some(module) = &self.module {
             name = format!("{name} {module}");
         }
-        let suite = timed(name, || self.counted(executable, variables))?;
-        Ok(Suite { module: self.module, ..suite })
+        let suite = timed(name, || self.counted(executable, variables, out))?;
+        Ok(Suite { module: self.module.clone(), ..suite })
     }
 
-    fn counted(&self, executable: &Executable, variables: &[(&str, &str)]) -> Result<Tally> {
+    fn counted(
+        &self,
+        executable: &Executable,
+        variables: &[(&str, &str)],
+        out: &mut dyn Write,
+    ) -> Result<Tally> {
         let mut command = if executable.target == KERNEL {
             match machine::as_root(&executable.path) {
                 Ok(mut command) => {
@@ -143,7 +179,7 @@ impl Part {
         if let Some(tests) = &self.tests {
             command.arg("--exact").args(tests);
         }
-        counted(command)
+        counted(command, out)
     }
 
     /// All of them skipped, for one reason.
@@ -163,10 +199,10 @@ pub(crate) fn build() -> Result<Vec<Executable>> {
 /// With the profile and for the target that guests and clusters take, too; for this machine alone where Rust's library for
 /// that target cannot be had.
 fn cargo() -> Result<Command> {
-    let mut cargo = portable::cargo(Arch::native()?, "test", portable::TESTED).unwrap_or_else(|error| {
+    let mut cargo = portable::cargo(Arch::native()?, "test", portable::QUICK).unwrap_or_else(|error| {
         eprintln!("test: {error:#}; building for this machine alone");
         let mut cargo = machine::cargo();
-        cargo.args(["test", "--locked", "--profile", portable::TESTED]);
+        cargo.args(["test", "--locked", "--profile", portable::QUICK]);
         cargo
     });
     cargo.args(["--workspace", "--exclude", "tapio-ebpf"]);
@@ -184,7 +220,7 @@ fn timed(name: String, run: impl FnOnce() -> Result<Tally>) -> Result<Suite> {
 }
 
 /// Runs a suite, shows what it says and counts.
-fn counted(mut command: Command) -> Result<Tally> {
+fn counted(mut command: Command, out: &mut dyn Write) -> Result<Tally> {
     let (output, input) = io::pipe().context("cannot make a pipe")?;
     let errors = input.try_clone().context("cannot make a pipe")?;
     let mut child = command.stdout(input).stderr(errors).spawn().context("cannot run the tests")?;
@@ -194,7 +230,7 @@ fn counted(mut command: Command) -> Result<Tally> {
         let line = line.context("cannot read what the tests say")?;
         let line = String::from_utf8_lossy(&line);
         if reader.line(&line) {
-            println!("{line}");
+            writeln!(out, "{line}").context("cannot write what the tests say")?;
         }
     }
     let status = child.wait().context("cannot wait for the tests")?;

@@ -124,7 +124,8 @@ async fn an_address_that_is_taken_names_the_setting() {
         error.contains(&format!("cannot serve on {address}: give another address with --listen=ADDR")),
         "{error}"
     );
-    assert!(error.contains("Address already in use"), "{error}");
+    // The C library says it, GNU's with one word more than musl.
+    assert!(error.contains("in use"), "{error}");
 }
 
 #[tokio::test]

@@ -39,11 +39,11 @@ pub(super) struct Programs {
 
 impl Programs {
     pub(super) fn build(arch: Arch) -> Result<Self> {
-        let mut cargo = portable::cargo(arch, "test", portable::TESTED)?;
+        let mut cargo = portable::cargo(arch, "test", portable::QUICK)?;
         cargo.args(["--package", "tapio-agent", "--test", "kernel"]);
         let built = executable::build(cargo)?;
         let tests = built.into_iter().next().context("cargo built no kernel tests")?.path;
-        Ok(Self { tests, tapio: portable::agent(arch, portable::TESTED)?, tools: tools(arch)? })
+        Ok(Self { tests, tapio: portable::agent(arch, portable::QUICK)?, tools: tools(arch)? })
     }
 }
 
