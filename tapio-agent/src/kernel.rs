@@ -205,11 +205,10 @@ impl Kernel {
                 HookState { hook, state }
             })
             .collect();
-        let degraded = match programs.take_map(listeners::MAP) {
-            Some(map) => listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root).err(),
-            None => None,
-        };
-        let degraded = degraded.or_else(|| (!forbidden.is_empty()).then(|| LOCKED_DOWN.to_owned()));
+        if let Some(map) = programs.take_map(listeners::MAP) {
+            listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root);
+        }
+        let degraded = (!forbidden.is_empty()).then(|| LOCKED_DOWN.to_owned());
         let ring = Some(RingBuf::try_from(take(&mut programs, EVENTS)?)?);
         let counts = CountsReader {
             map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,

@@ -41,7 +41,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("hyper", &["admin", "sink"]),
     ("kube", &["enrich"]),
     ("k8s_openapi", &["enrich"]),
-    ("caps", &["privileges", "doctor", "kernel"]),
+    ("caps", &["privileges", "doctor"]),
 ];
 
 /// An observer names nothing but its parent, occurrences, settings and what the kernel programs share.

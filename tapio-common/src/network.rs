@@ -110,6 +110,19 @@ pub mod direction {
     pub const INBOUND: u32 = 2;
 }
 
+/// The port that names the service. Where it is not known which side opened the connection, the lower one: those that
+/// kernels choose for who connects are high, so that what is measured there has one baseline.
+#[inline(always)]
+#[must_use]
+pub const fn service_port(direction: u32, local: u16, remote: u16) -> u16 {
+    let is_local = match direction {
+        direction::INBOUND => true,
+        direction::OUTBOUND => false,
+        _ => local < remote,
+    };
+    if is_local { local } else { remote }
+}
+
 /// One record of the network observer's ring buffer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -166,7 +179,7 @@ pub struct Destination {
     pub address: [u8; 16],
     /// Inode number of the network namespace for loopback addresses, else 0.
     pub netns: u32,
-    /// Outbound: the remote port. Inbound: the local port.
+    /// A [`service_port`].
     pub port: u16,
     /// One of [`direction`].
     pub direction: u16,
@@ -194,8 +207,13 @@ impl Destination {
 pub struct Port {
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// The port.
+    /// The port; [`Port::ALL`] says of the namespace that each port that listens there is known.
     pub port: u32,
+}
+
+impl Port {
+    /// No port.
+    pub const ALL: u32 = 0;
 }
 
 /// Who made a socket.

@@ -57,7 +57,9 @@ pub(super) struct Parts {
 pub(super) enum State {
     /// All of it works.
     Running,
-    /// Some of it does not.
+    /// All of it works that this machine has something for; what it has nothing for, and why.
+    RunningWithout(String),
+    /// Some of it does not work that could.
     Degraded(String),
     /// This kernel has nothing for it.
     Unsupported(String),
@@ -69,6 +71,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Running => f.write_str("running"),
+            Self::RunningWithout(what) => write!(f, "running(without {what})"),
             Self::Degraded(what) => write!(f, "degraded({what})"),
             Self::Unsupported(why) => write!(f, "unsupported({why})"),
             Self::Failed(why) => write!(f, "failed({why})"),
@@ -82,7 +85,7 @@ impl State {
     /// The one of [`Self::LABELS`] that it is.
     const fn label(&self) -> &'static str {
         match self {
-            Self::Running => "running",
+            Self::Running | Self::RunningWithout(_) => "running",
             Self::Degraded(_) => "degraded",
             Self::Unsupported(_) => "unsupported",
             Self::Failed(_) => "failed",
@@ -92,7 +95,9 @@ impl State {
     /// As its hooks and its knowledge are.
     fn of(Parts { loaded, files, unloaded }: &Parts) -> Self {
         let hooks = loaded.iter().flat_map(|loaded| &loaded.hooks);
-        let unsupported = hooks.clone().all(|h| matches!(&h.state, Err(error) if error.is_unsupported()));
+        let is_unsupported = |h: &&HookState| matches!(&h.state, Err(error) if error.is_unsupported());
+        let unsupported = hooks.clone().filter(is_unsupported).count();
+        let all_unsupported = unsupported == hooks.clone().count();
         let hooks = hooks.map(|h| h.state.clone().map_err(|error| format!("{}: {error}", h.hook.program)));
         // What takes nothing away but time is worth no word here.
         let files = files.iter().flat_map(|files| &files.parts).filter(|part| !part.gives.is_empty());
@@ -104,11 +109,13 @@ impl State {
         let all = states.iter().all(Result::is_err);
         let degraded = loaded.iter().filter_map(|loaded| loaded.degraded.clone()).chain(unloaded.clone());
         let problems = states.into_iter().filter_map(Result::err);
-        let what = problems.chain(degraded).collect::<Vec<_>>().join("; ");
-        match (what.is_empty(), all, unsupported) {
-            (true, ..) => Self::Running,
+        let problems: Vec<String> = problems.chain(degraded).collect();
+        let what = problems.join("; ");
+        match (problems.len(), all, all_unsupported) {
+            (0, ..) => Self::Running,
             (_, true, true) => Self::Unsupported(what),
             (_, true, false) => Self::Failed(what),
+            (count, ..) if count == unsupported => Self::RunningWithout(what),
             _ => Self::Degraded(what),
         }
     }
@@ -189,7 +196,9 @@ impl Shared {
     pub(super) fn report(&self) {
         for observed in &self.observed {
             match observed.state() {
-                State::Running => tracing::info!(observer = observed.name, "running"),
+                state @ (State::Running | State::RunningWithout(_)) => {
+                    tracing::info!(observer = observed.name, "{state}");
+                }
                 state => tracing::warn!(observer = observed.name, "{state}"),
             }
         }

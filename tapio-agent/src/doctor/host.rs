@@ -95,20 +95,18 @@ fn ports(root: &Path, pod: Pod) -> Line {
     match kernel::listening(root) {
         Err(why) => Line::degraded(
             NAME,
-            format!("{why}: connections to those older than the agent may be taken for outbound ones"),
+            format!(
+                "{why}: connections older than the agent have no direction until their server accepts another one"
+            ),
             of_host(pod),
         ),
-        Ok(found) => match found.problem() {
-            Some(problem) if found.may_trace => Line::degraded(
-                NAME,
-                problem,
-                "nothing, if what is hidden does not listen; else have the security module allow reading it",
-            ),
-            Some(problem) => Line::degraded(NAME, problem, "run as root, or with CAP_SYS_PTRACE"),
-            None => {
-                Line::ok(NAME, format!("{} in {} network namespaces", found.ports.len(), found.namespaces))
+        Ok(found) => {
+            let known = format!("{} in {} network namespaces", found.ports.len(), found.namespaces.len());
+            match found.unknown() {
+                Some(unknown) => Line::note(NAME, format!("{known}; {unknown}")),
+                None => Line::ok(NAME, known),
             }
-        },
+        }
     }
 }
 

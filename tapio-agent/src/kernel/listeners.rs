@@ -1,4 +1,4 @@
-//! Ports that listened before the agent came: without them an inbound connection looks like an outbound one.
+//! Ports that listened before the agent came: they tell which side opened the connections that are as old.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -8,7 +8,6 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData};
-use caps::{CapSet, Capability};
 use tapio_common::network::{Listener, Port};
 
 /// Name of the map; an object that has one gets it filled.
@@ -26,27 +25,24 @@ type Listeners = HashMap<MapData, [u8; size_of::<Port>()], [u8; size_of::<Listen
 pub struct Listening {
     /// Each port, and how many sockets listen on it.
     pub ports: Vec<(Port, u64)>,
-    /// Network namespaces that were looked into.
-    pub namespaces: usize,
-    /// Processes whose network namespace cannot be told, and why.
+    /// Network namespaces whose ports these are, by inode number.
+    pub namespaces: Vec<u32>,
+    /// Processes whose network namespace cannot be read, and why.
     pub hidden: Vec<(String, io::Error)>,
-    /// This process has the right that it takes as a rule, CAP_SYS_PTRACE.
-    pub may_trace: bool,
 }
 
 impl Listening {
     /// What is not known, and what that takes away.
     #[must_use]
-    pub fn problem(&self) -> Option<String> {
+    pub fn unknown(&self) -> Option<String> {
         let (first, error) = self.hidden.first()?;
         let others = match self.hidden.len() {
             1 => String::new(),
             count => format!(" and {} more", count - 1),
         };
-        let right = if self.may_trace { "" } else { ", as this takes CAP_SYS_PTRACE" };
         Some(format!(
-            "the network namespace of {first}{others} cannot be read ({error}{right}): a connection to a listening port \
-             there that is older than the agent may be taken for an outbound one"
+            "the network namespace of {first}{others} cannot be read ({error}): connections there that are older than the \
+             agent have no direction until their server accepts another one"
         ))
     }
 }
@@ -59,7 +55,7 @@ pub fn listening(proc_root: &Path) -> Result<Listening, String> {
     let entries = fs::read_dir(proc_root)
         .map_err(|error| format!("{} cannot be read: {error}", proc_root.display()))?;
     let mut namespaces = HashSet::new();
-    let mut found = Listening { may_trace: may_trace(), ..Listening::default() };
+    let mut found = Listening::default();
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(pid) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
@@ -79,44 +75,50 @@ pub fn listening(proc_root: &Path) -> Result<Listening, String> {
                 continue;
             }
         };
-        if namespaces.insert(netns) {
-            found.ports.extend(ports(&process, netns));
+        if namespaces.insert(netns)
+            && let Some(ports) = ports(&process)
+        {
+            found.namespaces.push(netns);
+            let in_namespace = |(port, sockets)| (Port { netns, port: u32::from(port) }, sockets);
+            found.ports.extend(ports.into_iter().map(in_namespace));
         }
     }
-    found.namespaces = namespaces.len();
-    if found.namespaces == 0 && found.hidden.is_empty() {
+    if found.namespaces.is_empty() && found.hidden.is_empty() {
         return Err(format!("{} shows no processes", proc_root.display()));
     }
     Ok(found)
 }
 
-/// Tells an object's map of the listening ports; says which are missing, if any are.
-pub(super) fn fill(map: &mut Listeners, proc_root: &Path) -> Result<(), String> {
-    let found = listening(proc_root)?;
-    for (port, sockets) in &found.ports {
-        let listener = Listener { sockets: *sockets, ..Listener::default() };
-        let port: [u8; size_of::<Port>()] = bytemuck::cast(*port);
+/// Tells an object's map of the listening ports, and of which namespaces these are all. What is not known costs the
+/// direction of connections that are older than the agent, until their server accepts another one.
+pub(super) fn fill(map: &mut Listeners, proc_root: &Path) {
+    let found = match listening(proc_root) {
+        Ok(found) => found,
+        Err(why) => return tracing::warn!("ports that listen already are not known: {why}"),
+    };
+    if let Some(unknown) = found.unknown() {
+        tracing::info!("{unknown}");
+    }
+    let all = found.namespaces.iter().map(|&netns| (Port { netns, port: Port::ALL }, 0));
+    for (port, sockets) in found.ports.iter().copied().chain(all) {
+        let listener = Listener { sockets, ..Listener::default() };
+        let port: [u8; size_of::<Port>()] = bytemuck::cast(port);
         let listener: [u8; size_of::<Listener>()] = bytemuck::cast(listener);
         // One that is there is newer; where there is no room, some are not known.
         let _ = map.insert(port, listener, NO_EXIST);
     }
-    found.problem().map_or(Ok(()), Err)
 }
 
-fn may_trace() -> bool {
-    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE).unwrap_or(false)
-}
-
-fn ports(process: &Path, netns: u32) -> impl Iterator<Item = (Port, u64)> {
+/// Ports that listen where a process is, with the number of sockets; `None` where that cannot be read.
+fn ports(process: &Path) -> Option<BTreeMap<u16, u64>> {
     // Two tables: a listener on [::] takes IPv4 too, but stands in the second only. Without IPv6 there is one.
+    let mut tables = fs::read_to_string(process.join("net/tcp")).ok()?;
+    tables.push_str(&fs::read_to_string(process.join("net/tcp6")).unwrap_or_default());
     let mut ports = BTreeMap::new();
-    for table in ["net/tcp", "net/tcp6"] {
-        let table = fs::read_to_string(process.join(table)).unwrap_or_default();
-        for port in table.lines().filter_map(listening_port) {
-            *ports.entry(port).or_insert(0) += 1;
-        }
+    for port in tables.lines().filter_map(listening_port) {
+        *ports.entry(port).or_insert(0) += 1;
     }
-    ports.into_iter().map(move |(port, sockets)| (Port { netns, port: u32::from(port) }, sockets))
+    Some(ports)
 }
 
 /// `   0: 0100007F:1F90 00000000:0000 0A ...`: a number, local and remote address with port, state.
@@ -153,17 +155,15 @@ mod tests {
     #[test]
     fn what_is_hidden_is_named_with_its_reason() {
         let hidden = |name: &str| (name.to_owned(), io::Error::from_raw_os_error(13));
-        let one =
-            Listening { hidden: vec![hidden("process 1 (init)")], may_trace: true, ..Listening::default() };
-        let said = one.problem().unwrap();
+        let one = Listening { hidden: vec![hidden("process 1 (init)")], ..Listening::default() };
+        let said = one.unknown().unwrap();
         let expected =
             "the network namespace of process 1 (init) cannot be read (Permission denied (os error 13)): ";
         assert!(said.starts_with(expected), "{said}");
         let two = Listening { hidden: vec![hidden("process 7 (a)"), hidden("process 8 (b)")], ..one };
-        let said = Listening { may_trace: false, ..two }.problem().unwrap();
-        let expected = "the network namespace of process 7 (a) and 1 more cannot be read (Permission denied (os error 13), \
-                        as this takes CAP_SYS_PTRACE): ";
-        assert!(said.starts_with(expected), "{said}");
-        assert_eq!(Listening::default().problem(), None);
+        assert!(
+            two.unknown().unwrap().starts_with("the network namespace of process 7 (a) and 1 more cannot")
+        );
+        assert_eq!(Listening::default().unknown(), None);
     }
 }

@@ -231,9 +231,8 @@ fn rose(event: &NetworkEvent) -> bool {
     event.value_us >= event.baseline.mean()
 }
 
-/// The port that names the service: for an inbound connection the local one.
 fn service_port(event: &NetworkEvent) -> u16 {
-    if event.direction == direction::INBOUND { event.local_port } else { event.remote_port }
+    net::service_port(event.direction, event.local_port, event.remote_port)
 }
 
 fn address(bytes: [u8; 16]) -> IpAddr {

@@ -4,6 +4,7 @@ pub(crate) mod cgroup;
 pub(crate) mod counted;
 pub(crate) mod guest;
 mod limit;
+pub(crate) mod limited;
 pub(crate) mod namespace;
 mod nested;
 pub(crate) mod occurrence;

@@ -31,6 +31,7 @@ static SEED: u64 = 0;
 // include/net/tcp_states.h
 const ESTABLISHED: i32 = 1;
 const SYN_SENT: i32 = 2;
+const SYN_RECV: i32 = 3;
 const CLOSE: i32 = 7;
 const LISTEN: i32 = 10;
 /// include/uapi/linux/in.h
@@ -58,7 +59,9 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     match (old, new) {
         (CLOSE, SYN_SENT) => connect::connecting(sk),
         (SYN_SENT, ESTABLISHED) => connect::connected(sk),
+        (SYN_RECV, ESTABLISHED) => connect::accepted(sk),
         (_, ESTABLISHED) => socket::forget_samples(sk),
+        (SYN_SENT, SYN_RECV) => connect::crossed(sk),
         (SYN_SENT, CLOSE) => connect::not_connected(sk),
         (_, LISTEN) => connect::listening(sk),
         (LISTEN, CLOSE) => connect::not_listening(sk),

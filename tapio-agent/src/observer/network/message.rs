@@ -114,21 +114,19 @@ fn times(o: &Occurrence) -> String {
     }
 }
 
-/// `to redis.default:6379`, `from 10.0.0.7 to port 443`
+/// `to redis.default:6379`, `from 10.0.0.7 to port 443`; where it is not known which side opened the connection, `between
+/// port 443 and 10.0.0.7:40312`.
 struct Way<'a>(&'a Occurrence);
 
 impl fmt::Display for Way<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(peer) = &self.0.peer else { return f.write_str("to an unknown peer") };
-        if self.0.data.text("direction") == Some("inbound") {
-            let port = number(self.0, "local_port");
-            match &peer.names().pod {
-                Some(pod) => write!(f, "from {pod} to port {port}"),
-                None => write!(f, "from {} to port {port}", peer.address),
-            }
-        } else {
-            f.write_str("to ")?;
-            peer.fmt(f)
+        let port = number(self.0, "local_port");
+        match (self.0.data.text("direction"), &peer.names().pod) {
+            (Some("inbound"), Some(pod)) => write!(f, "from {pod} to port {port}"),
+            (Some("inbound"), None) => write!(f, "from {} to port {port}", peer.address),
+            (Some(_), _) => write!(f, "to {peer}"),
+            (None, _) => write!(f, "between port {port} and {peer}"),
         }
     }
 }

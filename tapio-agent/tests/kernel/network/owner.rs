@@ -1,11 +1,12 @@
-//! Whose it is: known where the kernel knew, empty where it did not.
+//! Whose it is and which side opened it: known where the kernel knew, absent where it did not. With the capabilities of a
+//! pod, which do not show other network namespaces.
 
 use std::net::SocketAddr;
 
 use aya::maps::{HashMap, Map, MapData, MapInfo, loaded_maps};
 use tapio_common::network::{Listener, Port};
 
-use crate::support::{Process, Tapio, needs_a_kernel};
+use crate::support::{Namespace, Process, Tapio, needs_a_kernel};
 
 /// A container in the hierarchy that sockets know, or the end of the test.
 macro_rules! container {
@@ -28,7 +29,7 @@ fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
     client.enter(&cgroup);
     let connection = client.connect(to).unwrap();
     let accepted = server.accept(listener);
-    let tapio = Tapio::start();
+    let tapio = Tapio::start_as_shipped();
     client.send(connection, 400);
     server.receive(accepted, 400);
     server.reset(accepted);
@@ -50,7 +51,7 @@ fn a_server_older_than_the_agent_is_its_cgroups_and_no_processs() {
     let mut client = Process::start("resetting");
     let connection = client.connect(to).unwrap();
     let accepted = server.accept(listener);
-    let tapio = Tapio::start();
+    let tapio = Tapio::start_as_shipped();
     client.send(connection, 400);
     server.receive(accepted, 400);
     client.reset(connection);
@@ -65,7 +66,7 @@ fn a_server_older_than_the_agent_is_its_cgroups_and_no_processs() {
 fn a_server_whose_port_another_has_on_another_address_is_its_cgroups_and_no_processs() {
     needs_a_kernel!();
     let cgroup = container!();
-    let tapio = Tapio::start();
+    let tapio = Tapio::start_as_shipped();
     let mut server = Process::start("its-own");
     server.enter(&cgroup);
     let listener = server.listen("127.0.0.1:0");
@@ -88,7 +89,7 @@ fn a_server_whose_port_another_has_on_another_address_is_its_cgroups_and_no_proc
 #[test]
 fn a_port_is_forgotten_with_its_listener_whoever_chose_it() {
     needs_a_kernel!();
-    let tapio = Tapio::start();
+    let tapio = Tapio::start_as_shipped();
     let before = ports();
     let mut server = Process::start("listens");
     for _ in 0..50 {
@@ -103,19 +104,103 @@ fn a_port_is_forgotten_with_its_listener_whoever_chose_it() {
 
 /// How many the agent that was started last has noted.
 fn ports() -> usize {
-    let of_agents = loaded_maps().flatten().filter(|map| map.name_as_str() == Some("LISTENERS"));
-    let newest = of_agents.max_by_key(MapInfo::id).unwrap();
-    let map = Map::HashMap(MapData::from_id(newest.id()).unwrap());
-    let map = HashMap::<_, [u8; size_of::<Port>()], [u8; size_of::<Listener>()]>::try_from(map).unwrap();
-    map.keys().map(Result::unwrap).count()
+    newest::<{ size_of::<Port>() }, { size_of::<Listener>() }>("LISTENERS").keys().map(Result::unwrap).count()
+}
+
+/// The map of this name of the agent that was started last.
+fn newest<const KEY: usize, const VALUE: usize>(name: &str) -> HashMap<MapData, [u8; KEY], [u8; VALUE]> {
+    let of_agents = loaded_maps().flatten().filter(|map| map.name_as_str() == Some(name));
+    let newest = MapData::from_id(of_agents.max_by_key(MapInfo::id).unwrap().id()).unwrap();
+    let map = if name == "LISTENERS" { Map::HashMap(newest) } else { Map::LruHashMap(newest) };
+    HashMap::try_from(map).unwrap()
+}
+
+#[test]
+fn a_server_older_than_the_agent_in_a_namespace_that_it_cannot_read_shows_its_side_when_it_accepts() {
+    needs_a_kernel!();
+    let namespace = Namespace::new();
+    let mut server = Process::start_in(&namespace, "older");
+    let listener = server.listen("127.0.0.1:4611");
+    let to = SocketAddr::from(([127, 0, 0, 1], 4611));
+    let mut client = Process::start_in(&namespace, "resetting");
+    let older = client.connect(to).unwrap();
+    let accepted = server.accept(listener);
+    let tapio = Tapio::start_as_shipped();
+    // Nothing tells who opened it.
+    client.send(older, 400);
+    server.receive(accepted, 400);
+    client.reset(older);
+    assert_eq!(server.await_end(accepted), "ECONNRESET");
+    let told = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == older.client_port));
+    assert_eq!(told.named("connection_reset").text("direction"), "");
+
+    let connection = client.connect(to).unwrap();
+    let accepted = server.accept(listener);
+    client.send(connection, 400);
+    server.receive(accepted, 400);
+    client.reset(connection);
+    assert_eq!(server.await_end(accepted), "ECONNRESET");
+    let told = tapio.expect_one(|o| o.is_from(to.ip(), to.port()));
+    assert_eq!(told.named("connection_reset").text("direction"), "inbound");
+    let log = tapio.end().log;
+    assert!(!log.contains("degraded("), "{log}");
+}
+
+/// The kernel leaves out a run of a program that interrupts itself: what the end of a connection would have removed is
+/// put back here.
+#[test]
+fn a_socket_at_the_address_of_one_that_ended_unseen_inherits_nothing() {
+    /// Of the map's values: owner, time, identity.
+    const VALUE: usize = size_of::<tapio_common::network::Owner>() + 16;
+    needs_a_kernel!();
+    let tapio = Tapio::start_as_shipped();
+    let mut server = Process::start("serves");
+    let listener = server.listen("127.0.0.1:0");
+    let to = SocketAddr::from(([127, 0, 0, 1], listener.port));
+    let (mut former, mut client) = (Process::start("former"), Process::start("client"));
+    let mut connections = newest::<8, VALUE>("CONNECTIONS");
+    let mut inherited = 0;
+    for _ in 0..200 {
+        let before: Vec<[u8; 8]> = connections.keys().map(Result::unwrap).collect();
+        let connection = former.connect(to).unwrap();
+        let accepted = server.accept(listener);
+        let all = connections.iter().map(Result::unwrap);
+        let left: Vec<_> = all.filter(|(key, _)| !before.contains(key)).collect();
+        former.close(connection);
+        assert_eq!(server.await_end(accepted), "closed");
+        left.iter().for_each(|(key, value)| connections.insert(key, value, 0).unwrap());
+
+        let connection = client.connect(to).unwrap();
+        let accepted = server.accept(listener);
+        client.send(connection, 100);
+        server.receive(accepted, 100);
+        client.reset(connection);
+        assert_eq!(server.await_end(accepted), "ECONNRESET");
+        let is_gone = |key| connections.get(key, 0).is_err();
+        inherited += left.iter().filter(|(key, _)| is_gone(key)).count();
+        left.iter().for_each(|(key, _)| drop(connections.remove(key)));
+        if inherited >= 10 {
+            break;
+        }
+    }
+    assert!(inherited >= 10, "no socket came to the address of another: {inherited}");
+    let ended = tapio.end();
+    let told =
+        ended.occurrences.iter().filter(|o| o.is_to(to) || o.is_from(to.ip(), to.port()) || o.is_of(&former));
+    let told: Vec<_> = told.collect();
+    assert!(!told.is_empty());
+    for told in told {
+        let told = told.clone().named("connection_reset").of(&server);
+        assert_eq!(told.text("direction"), "inbound");
+    }
 }
 
 #[test]
 fn two_processes_on_one_destination_are_told_apart() {
     needs_a_kernel!();
-    let namespace = crate::support::Namespace::new();
+    let namespace = Namespace::new();
     let to = SocketAddr::from(([127, 0, 0, 1], 4601));
-    let tapio = Tapio::start();
+    let tapio = Tapio::start_as_shipped();
     let mut first = Process::start_in(&namespace, "first");
     let mut second = Process::start_in(&namespace, "second");
     assert_eq!(first.connect(to).unwrap_err(), "ECONNREFUSED");

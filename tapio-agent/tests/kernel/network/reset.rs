@@ -10,7 +10,7 @@ fn a_reset_in_mid_transfer_is_told_at_the_client() {
     let mut server = Process::start("resetting");
     let listener = server.listen("127.0.0.1:0");
     let to = SocketAddr::from(([127, 0, 0, 1], listener.port));
-    let tapio = Tapio::start();
+    let tapio = Tapio::start_as_shipped();
     let mut client = Process::start("was-reset");
     let connection = client.connect(to).unwrap();
     let accepted = server.accept(listener);
@@ -32,7 +32,7 @@ fn a_reset_in_mid_transfer_is_told_at_the_client() {
 #[test]
 fn a_reset_in_mid_transfer_is_told_at_the_server() {
     needs_a_kernel!();
-    let tapio = Tapio::start();
+    let tapio = Tapio::start_as_shipped();
     let mut server = Process::start("serving");
     let listener = server.listen("[::1]:0");
     let to: SocketAddr = format!("[::1]:{}", listener.port).parse().unwrap();
@@ -54,7 +54,7 @@ fn a_reset_in_mid_transfer_is_told_at_the_server() {
 #[test]
 fn a_health_check_that_connects_and_resets_is_normal() {
     needs_a_kernel!();
-    let tapio = Tapio::start();
+    let tapio = Tapio::start_as_shipped();
     let namespace = Namespace::new();
     let mut server = Process::start_in(&namespace, "is-healthy");
     let listener = server.listen("127.0.0.1:4101");
@@ -73,7 +73,7 @@ fn a_health_check_that_connects_and_resets_is_normal() {
 #[test]
 fn a_connection_that_is_closed_in_order_is_normal() {
     needs_a_kernel!();
-    let tapio = Tapio::start();
+    let tapio = Tapio::start_as_shipped();
     let mut server = Process::start("in-order");
     let listener = server.serve("127.0.0.1:0", Service::echo(500));
     let to = SocketAddr::from(([127, 0, 0, 1], listener.port));

@@ -105,6 +105,18 @@ fn a_connection_older_than_the_agent_is_judged_from_its_right_end() {
     tapio.expect_one(|o| pair.is_server(o)).named("rtt_shift").of_no_process();
 }
 
+#[test]
+fn a_client_that_pauses_before_its_next_request_is_no_slow_network() {
+    needs_a_kernel!();
+    let tapio = Tapio::start();
+    let mut pair = Pair::connected(4209);
+    pair.request(CALM);
+    for pause_ms in [5, 12, 30] {
+        pair.request_with_pauses(LASTING, pause_ms);
+    }
+    tapio.expect_none(|o| pair.is_client(o) || pair.is_server(o));
+}
+
 /// Loopback, where all that is slow is the other side: it holds its acknowledgements back, or its answers. With a
 /// floor below that and above what a busy machine, or an emulated one, may stand still for.
 fn on_loopback(service: Service, load: impl FnOnce(&mut Process, Connection)) {

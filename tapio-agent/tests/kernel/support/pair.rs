@@ -27,7 +27,12 @@ impl Pair {
     }
 
     pub(crate) fn request(&mut self, times: usize) {
-        self.client.request(self.connection, REQUEST, times, 1);
+        self.request_with_pauses(times, 1);
+    }
+
+    /// The client waits so long before each request.
+    pub(crate) fn request_with_pauses(&mut self, times: usize, pause_ms: u64) {
+        self.client.request(self.connection, REQUEST, times, pause_ms);
     }
 
     /// Both ends are on this machine, and each is told of: this is the client's end.

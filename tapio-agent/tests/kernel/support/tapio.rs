@@ -14,7 +14,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tapio_common::Counts;
 
-use super::{Occurrence, process::exists};
+use super::{
+    Occurrence,
+    limited::{ROOT, limited, shipped},
+    process::exists,
+};
 
 /// How long the agent may take to attach, in a debug build on a busy machine.
 const START: Duration = Duration::from_secs(30);
@@ -69,7 +73,10 @@ pub(crate) fn hindrance() -> Option<String> {
     if !PathBuf::from("/sys/kernel/btf/vmlinux").exists() {
         return Some("the kernel has no BTF".to_owned());
     }
-    ["ip", "tc", "sysctl"].iter().find(|name| !exists(name)).map(|name| format!("there is no {name}"))
+    ["ip", "setpriv", "sysctl", "tc"]
+        .iter()
+        .find(|name| !exists(name))
+        .map(|name| format!("there is no {name}"))
 }
 
 impl Tapio {
@@ -91,6 +98,11 @@ impl Tapio {
     /// As [`Self::start_with`], read as `head` would: to a number of lines.
     pub(crate) fn start_read(lines: usize, arguments: &[&str], configuration: &str) -> Self {
         Self::spawn(Command::new(AGENT), lines, arguments, configuration).ready()
+    }
+
+    /// As [`Self::start`], with the capabilities that it has in a pod, and no others.
+    pub(crate) fn start_as_shipped() -> Self {
+        Self::start_by(limited(ROOT, shipped(), &Command::new(AGENT)))
     }
 
     /// As [`Self::start`], by a command that becomes the agent: `setpriv ... tapio`.

@@ -15,7 +15,7 @@ use crate::{
     AGENT, OFFSETS, SETTINGS, constant,
     event::{destination, emit, local_port},
     round_trip::MAX_DESTINATIONS,
-    socket::{forget_samples, tcp_sock},
+    socket::{forget_samples, socket_id, tcp_sock},
 };
 
 /// Ports with a listener, over all network namespaces; one more counts as not listening.
@@ -28,21 +28,37 @@ const MAX_CONNECTIONS: u32 = 65_536;
 #[map]
 static HANDSHAKES: LruHashMap<Destination, Baseline> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
 
-/// Who connected, by address of the socket.
+/// Ports that accepted a connection, and whose listener is older than the agent, in a namespace that it cannot read: one
+/// connection proves what all others there are.
+const MAX_ACCEPTING: u32 = 8_192;
+
+/// Who connected, by address of the socket; whether it is still that socket, its entry knows.
 #[map]
-pub(crate) static CONNECTIONS: LruHashMap<u64, Connection> = LruHashMap::with_max_entries(MAX_CONNECTIONS, 0);
+static CONNECTIONS: LruHashMap<u64, Connection> = LruHashMap::with_max_entries(MAX_CONNECTIONS, 0);
 
 /// Who listens.
 #[map]
 pub(crate) static LISTENERS: HashMap<Port, Listener> =
     HashMap::with_max_entries(MAX_LISTENERS, BPF_F_NO_PREALLOC);
 
+/// See [`MAX_ACCEPTING`]; the value says nothing.
+#[map]
+static ACCEPTING: LruHashMap<Port, u8> = LruHashMap::with_max_entries(MAX_ACCEPTING, 0);
+
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Connection {
-    pub(crate) owner: Owner,
-    pub(crate) started_ns: u64,
+struct Connection {
+    owner: Owner,
+    started_ns: u64,
+    /// [`socket_id`] of what is established, [`CONNECTING`] or [`CROSSED`] before. The kernel leaves out a run of a program
+    /// that interrupts itself, so that a socket may end unseen and another one come to its address.
+    id: u64,
 }
+
+/// Only its own SYN is known.
+const CONNECTING: u64 = 0;
+/// The peer's SYN came before its answer: both connect.
+const CROSSED: u64 = 1;
 
 // include/uapi/asm-generic/errno.h
 const ETIMEDOUT: u32 = 110;
@@ -54,16 +70,82 @@ const EHOSTUNREACH: u32 = 113;
 
 pub(crate) fn connecting(sk: *const u8) {
     let current = Current::get(&constant(&AGENT));
-    let connection = Connection { owner: owner(&current), started_ns: now_ns() };
+    let connection = Connection { owner: owner(&current), started_ns: now_ns(), id: CONNECTING };
     // A map without room drops the oldest.
     let _ = CONNECTIONS.insert(&(sk as u64), connection, 0);
 }
 
+/// The owner of a socket that connected, where this is that socket.
+#[inline(always)]
+pub(crate) fn connector(sk: *const u8) -> Option<Owner> {
+    let connection = CONNECTIONS.get_ptr(&(sk as u64))?;
+    // SAFETY: a map value.
+    let connection = unsafe { &*connection };
+    if connection.id != socket_id(sk) {
+        return None;
+    }
+    Some(connection.owner)
+}
+
+/// Which side opened a connection, where that is known, and whether it is one of the agent's own: 1.
+#[inline(always)]
+pub(crate) fn opened(sk: *const u8) -> (u32, u32) {
+    if let Some(owner) = connector(sk) {
+        return (direction::OUTBOUND, owner.own);
+    }
+    let port = local_port(sk);
+    if let Some(listener) = LISTENERS.get_ptr(&port) {
+        // SAFETY: a map value.
+        return (direction::INBOUND, unsafe { (*listener).owner.own });
+    }
+    if ACCEPTING.get_ptr(&port).is_some() {
+        return (direction::INBOUND, 0);
+    }
+    // Older than the agent. Where all that listens is known, what does not has connected.
+    if LISTENERS.get_ptr(&Port { port: Port::ALL, ..port }).is_some() {
+        return (direction::OUTBOUND, 0);
+    }
+    (direction::UNKNOWN, 0)
+}
+
+/// Both connect at once.
+pub(crate) fn crossed(sk: *const u8) {
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(&(sk as u64)) {
+        // SAFETY: a map value.
+        unsafe { (*connection).id = CROSSED };
+    }
+}
+
+/// A peer has connected: only what listens comes from SYN_RECV, but for two that connect to each other at once.
+pub(crate) fn accepted(sk: *const u8) {
+    forget_samples(sk);
+    let id = sk as u64;
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(&id) {
+        // SAFETY: a map value.
+        let connection = unsafe { &mut *connection };
+        if connection.id == CROSSED {
+            connection.id = socket_id(sk);
+            return;
+        }
+        // Of a socket that was here before.
+        let _ = CONNECTIONS.remove(&id);
+    }
+    let port = local_port(sk);
+    if LISTENERS.get_ptr(&port).is_none() && ACCEPTING.get_ptr(&port).is_none() {
+        let _ = ACCEPTING.insert(&port, 1, 0);
+    }
+}
+
 pub(crate) fn connected(sk: *const u8) {
     forget_samples(sk);
-    let Some(connection) = CONNECTIONS.get_ptr(&(sk as u64)) else { return };
+    let Some(connection) = CONNECTIONS.get_ptr_mut(&(sk as u64)) else { return };
     // SAFETY: a map value.
-    let Connection { owner, started_ns } = unsafe { *connection };
+    let connection = unsafe { &mut *connection };
+    if connection.id != CONNECTING {
+        return;
+    }
+    connection.id = socket_id(sk);
+    let Connection { owner, started_ns, .. } = *connection;
     if owner.own != 0 {
         return;
     }
@@ -102,9 +184,10 @@ pub(crate) fn not_connected(sk: *const u8) {
     let id = sk as u64;
     let Some(connection) = CONNECTIONS.get_ptr(&id) else { return };
     // SAFETY: a map value.
-    let Connection { owner, started_ns } = unsafe { *connection };
+    let Connection { owner, started_ns, id: established } = unsafe { *connection };
     let _ = CONNECTIONS.remove(&id);
-    if owner.own != 0 {
+    // One that was established is another socket's, which was here before.
+    if established != CONNECTING || owner.own != 0 {
         return;
     }
     let Some(run) = Run::begin(program::INET_SOCK_SET_STATE) else { return };
@@ -155,7 +238,10 @@ pub(crate) fn not_listening(sk: *const u8) {
         // SAFETY: a typed pointer and an offset of its fields.
         port.port = u32::from(u16::from_be(unsafe { load(tp, &OFFSETS[net::INET_SPORT]) }));
     }
-    let Some(listener) = LISTENERS.get_ptr_mut(&port) else { return };
+    let Some(listener) = LISTENERS.get_ptr_mut(&port) else {
+        let _ = ACCEPTING.remove(&port);
+        return;
+    };
     // SAFETY: a map value.
     let listener = unsafe { &mut *listener };
     if listener.sockets > 1 {

@@ -8,7 +8,7 @@ use tapio_ebpf::{Run, is_absent, load};
 
 use crate::{
     OFFSETS, SETTINGS,
-    connect::{CONNECTIONS, LISTENERS},
+    connect::{LISTENERS, connector},
     constant,
 };
 
@@ -18,9 +18,8 @@ const AF_INET6: u16 = 10;
 /// Whoever is known to own a socket. The running task is never asked.
 #[inline(always)]
 pub(crate) fn owner_of(sk: *const u8, key: &Destination) -> Owner {
-    if let Some(connection) = CONNECTIONS.get_ptr(&(sk as u64)) {
-        // SAFETY: a map value.
-        return unsafe { (*connection).owner };
+    if let Some(owner) = connector(sk) {
+        return owner;
     }
     let mut owner = Owner::default();
     if u32::from(key.direction) == direction::INBOUND
@@ -101,13 +100,10 @@ fn mapped(address: u32) -> [u8; 16] {
 #[inline(always)]
 pub(crate) fn destination(sk: *const u8, direction: u8) -> Destination {
     let (_, address) = addresses(sk);
-    let port = if u32::from(direction) == direction::INBOUND {
-        // SAFETY: a typed pointer and offsets of its fields.
-        unsafe { load(sk, &OFFSETS[net::SPORT]) }
-    } else {
-        // SAFETY: as above.
-        u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) })
-    };
+    // SAFETY: a typed pointer and offsets of its fields.
+    let (local, remote): (u16, u16) =
+        unsafe { (load(sk, &OFFSETS[net::SPORT]), u16::from_be(load(sk, &OFFSETS[net::DPORT]))) };
+    let port = net::service_port(u32::from(direction), local, remote);
     let netns = if is_loopback(&address) { netns(sk) } else { 0 };
     Destination { address, netns, port, direction: u16::from(direction) }
 }

@@ -42,7 +42,8 @@ pub(crate) fn reset(sk: *const u8) {
     }
     let id = socket_id(sk);
     let Some(slot) = slot(id) else { return };
-    let socket = if slot.id == id { *slot } else { meet(sk, id, 0) };
+    // Who opened it may have come out since.
+    let socket = if slot.id == id && slot.is_known() { *slot } else { meet(sk, id, 0) };
     if socket.is_own() {
         return;
     }

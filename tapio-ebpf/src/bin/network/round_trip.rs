@@ -5,7 +5,7 @@ use core::ptr::read_volatile;
 use aya_ebpf::{macros::map, maps::Array};
 use tapio_common::{
     baseline::{Baseline, Verdict},
-    network::{self as net, Destination, kind, program},
+    network::{self as net, Destination, direction, kind, program},
 };
 use tapio_ebpf::{Run, load, now_ns};
 
@@ -166,7 +166,7 @@ fn abnormal(sk: *const u8, path: &mut Path, reading: &Reading, run: Run) {
         NORMAL => return run.normal(),
         kind => kind,
     };
-    if !is_told(kind, &before, reading) {
+    if !is_told(kind, u32::from(path.key.direction), &before, reading) {
         return run.normal();
     }
     let now = now_ns();
@@ -181,9 +181,10 @@ fn abnormal(sk: *const u8, path: &mut Path, reading: &Reading, run: Run) {
 }
 
 /// Whether a verdict is worth an event. A spike must be one of the network, not of the peer's answers. A level
-/// that went up may be either, and says so; one that went down is told where the peer cannot be why.
+/// that went up to a server may be either, and says so; a client acknowledges with its next request, and may pause before
+/// that as long as it likes. One that went down is told where the peer cannot be why.
 #[inline(always)]
-fn is_told(kind: u32, before: &Baseline, reading: &Reading) -> bool {
+fn is_told(kind: u32, direction: u32, before: &Baseline, reading: &Reading) -> bool {
     let limits = constant(&SETTINGS.rtt);
     let mean = before.mean();
     let is_certain = reading.certain_us > mean.wrapping_add(limits.floor);
@@ -194,6 +195,9 @@ fn is_told(kind: u32, before: &Baseline, reading: &Reading) -> bool {
         return false;
     }
     if reading.value_us > mean {
+        if direction != direction::OUTBOUND {
+            return false;
+        }
         reading.value_us * 100 > mean * u64::from(limits.ratio_percent)
     } else {
         mean - reading.value_us > u64::from(LATEST_DELAYED_US)

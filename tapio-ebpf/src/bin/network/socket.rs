@@ -1,14 +1,10 @@
 //! What is remembered of each socket that round trips are read of.
 
 use aya_ebpf::{helpers::generated::bpf_skc_to_tcp_sock, macros::map, maps::Array};
-use tapio_common::network::{self as net, direction};
+use tapio_common::network as net;
 use tapio_ebpf::load;
 
-use crate::{
-    OFFSETS,
-    connect::{CONNECTIONS, LISTENERS},
-    event::local_port,
-};
+use crate::{OFFSETS, connect::opened};
 
 /// Slots for the last round trip of a socket; a power of two.
 const SOCKETS_LEN: u32 = 65_536;
@@ -50,7 +46,7 @@ pub(crate) struct Socket {
     pub(crate) path: u16,
     /// Samples in this block.
     pub(crate) samples: u8,
-    /// A [`direction`], [`OWN`], [`ANSWER`].
+    /// A [`net::direction`], [`OWN`], [`ANSWER`].
     pub(crate) flags: u8,
 }
 
@@ -58,6 +54,12 @@ impl Socket {
     #[inline(always)]
     pub(crate) const fn direction(&self) -> u8 {
         self.flags & !(OWN | ANSWER)
+    }
+
+    /// Which side opened it is known.
+    #[inline(always)]
+    pub(crate) const fn is_known(&self) -> bool {
+        self.direction() != net::direction::UNKNOWN as u8
     }
 
     /// The last segment carried data.
@@ -124,19 +126,11 @@ pub(crate) fn slot(id: u64) -> Option<&'static mut Socket> {
     Some(unsafe { &mut *socket })
 }
 
-/// A socket seen for the first time: who opened it is told by the listening ports.
+/// A socket seen for the first time.
 #[inline(always)]
 pub(crate) fn meet(sk: *const u8, id: u64, stamp: u32) -> Socket {
-    let mut flags = direction::OUTBOUND as u8;
-    let mut own = 0;
-    if let Some(connection) = CONNECTIONS.get_ptr(&(sk as u64)) {
-        // SAFETY: a map value.
-        own = unsafe { (*connection).owner.own };
-    } else if let Some(listener) = LISTENERS.get_ptr(&local_port(sk)) {
-        flags = direction::INBOUND as u8;
-        // SAFETY: a map value.
-        own = unsafe { (*listener).owner.own };
-    }
+    let (direction, own) = opened(sk);
+    let mut flags = direction as u8;
     if own != 0 {
         flags |= OWN;
     }
