@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, time::Duration};
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_getres, clock_gettime};
 
 /// Nanoseconds of the boot clock.
 #[must_use]
@@ -23,6 +23,12 @@ pub fn unix_ns(boot_ns: u64) -> u64 {
         READ.set((read_in, between));
     }
     boot_ns.saturating_add(between)
+}
+
+/// Length of the kernel's tick, by which its coarse clocks step.
+#[must_use]
+pub fn tick_ns() -> u64 {
+    clock_getres(ClockId::MonotonicCoarse).tv_nsec as u64
 }
 
 /// How long this process has been on processors, with all its threads.

@@ -36,6 +36,7 @@ pub use self::{
     runs::{RunTime, measure},
 };
 use crate::{
+    clock,
     learned::{Learned, Writer},
     observer::{Attach, Hook, Object},
 };
@@ -137,6 +138,7 @@ impl Kernel {
             pid_namespace_device: namespace.st_dev,
             pid_namespace_inode: namespace.st_ino,
             pid: u64::from(std::process::id()),
+            tick_ns: clock::tick_ns(),
         };
         raise_memlock_limit();
         Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), learned: Learned::default() })
@@ -168,7 +170,8 @@ impl Kernel {
             (Ok(Some(group)), _) => group.chosen.clone(),
             (_, counters) => vec![0; counters.map_or(0, |counters| counters.all.len())],
         };
-        let agent = [self.agent.pid_namespace_device, self.agent.pid_namespace_inode, self.agent.pid];
+        let Agent { pid_namespace_device, pid_namespace_inode, pid, tick_ns } = self.agent;
+        let agent = [pid_namespace_device, pid_namespace_inode, pid, tick_ns];
         let page_bytes = rustix::param::page_size() as u64;
         let mut loader = EbpfLoader::new();
         loader

@@ -145,6 +145,8 @@ pub struct Agent {
     pub pid_namespace_inode: u64,
     /// Process id in that namespace; 0 matches nothing.
     pub pid: u64,
+    /// Length of the kernel's tick (`HZ`), in nanoseconds.
+    pub tick_ns: u64,
 }
 
 /// What stays quiet for a while after an event: one kind of trouble between one owner and one subject.

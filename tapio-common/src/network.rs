@@ -26,8 +26,6 @@ crate::fields! {
     INET_SPORT = "tcp_sock.inet_conn.icsk_inet.inet_sport";
     /// Hash of addresses and ports; of no network namespace.
     HASH = "sock.__sk_common.skc_hash";
-    /// Both ports.
-    PORTPAIR = "sock.__sk_common.skc_portpair";
     /// State of the connection.
     STATE = "sock.__sk_common.skc_state";
     /// Network namespace.
@@ -60,6 +58,10 @@ crate::fields! {
     MSS = "tcp_sock.mss_cache";
     /// Segments sent.
     SEGS_OUT = "tcp_sock.segs_out";
+    /// Times that the oldest segment was sent again for want of an answer since the last one.
+    RETRANSMITS = "tcp_sock.inet_conn.icsk_retransmits";
+    /// When the last acknowledgement came, low half of jiffies.
+    RCV_TSTAMP = "tcp_sock.rcv_tstamp";
     /// Segments sent again, SYNs included.
     TOTAL_RETRANS = "tcp_sock.total_retrans";
     /// Payload bytes received.
@@ -98,6 +100,8 @@ pub mod kind {
     pub const CONNECT_SLOW: u32 = 7;
     /// Segments sent again, far more than this destination's past.
     pub const RETRANSMIT_BURST: u32 = 8;
+    /// A connection whose peer no longer answers.
+    pub const PEER_UNRESPONSIVE: u32 = 9;
 }
 
 /// Who opened the connection: [`NetworkEvent::direction`].
@@ -149,17 +153,18 @@ pub struct NetworkEvent {
     pub certain_us: u64,
     /// RTT kinds: when the run of abnormal samples began, boot clock; else 0.
     pub since_ns: u64,
-    /// Timeout, unreachable: SYNs sent again. Burst: segments sent again in the window.
+    /// Timeout, unreachable: SYNs sent again. Burst: segments sent again in the window. Unresponsive: times that the oldest
+    /// segment was sent again.
     pub retransmits: u32,
     /// Burst: segments sent in the window, those sent again included.
     pub segments: u32,
-    /// Failed connects: the socket's errno; 0 where the application gave up.
+    /// Failed connects, unresponsive: the socket's errno; 0 where the application gave up, or the kernel has not yet.
     pub errno: u32,
-    /// Always 0; keeps the record free of padding.
-    pub reserved: u32,
-    /// Reset: payload bytes received on the connection.
+    /// Reset, unresponsive: since the peer's last acknowledgement, milliseconds.
+    pub quiet_ms: u32,
+    /// Reset, unresponsive: payload bytes received on the connection.
     pub bytes_received: u64,
-    /// Reset: payload bytes that the peer had acknowledged.
+    /// Reset, unresponsive: payload bytes that the peer had acknowledged.
     pub bytes_acked: u64,
     /// What was normal before this sample; all zero for kinds without a baseline.
     pub baseline: Baseline,

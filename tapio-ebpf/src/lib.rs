@@ -54,7 +54,7 @@ macro_rules! object {
         static OFFSETS: [u32; $fields.len()] = [$crate::ABSENT; $fields.len()];
         #[unsafe(no_mangle)]
         static AGENT: $crate::Agent =
-            $crate::Agent { pid_namespace_device: 0, pid_namespace_inode: 0, pid: 0 };
+            $crate::Agent { pid_namespace_device: 0, pid_namespace_inode: 0, pid: 0, tick_ns: 0 };
 
         // Some helpers are for GPL-compatible programs only.
         #[unsafe(link_section = "license")]

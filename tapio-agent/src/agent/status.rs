@@ -16,7 +16,7 @@ use crate::{
     cgroupfs::Files,
     config::Config,
     enrich::kubernetes::Health,
-    kernel::Loaded,
+    kernel::{HookState, Loaded},
     learned::Writer,
     metrics::{AnomalyLedger, Metrics},
     sink::{self, Sinks, Status, stdout::Pulse},

@@ -2,7 +2,7 @@
 //!
 //! Watches `tcp_probe`, `inet_sock_set_state`, `tcp_retransmit_skb` and `tcp_receive_reset`.
 //! Says `network.rtt_spike`, `network.rtt_shift`, `network.connection_refused`, `network.connection_timeout`,
-//! `network.connection_unreachable`, `network.connection_reset`, `network.connect_slow` and
+//! `network.connection_unreachable`, `network.connection_reset`, `network.peer_unresponsive`, `network.connect_slow` and
 //! `network.retransmit_burst`. The kernel programs judge; here a verdict becomes an anomaly, and a spike that
 //! turns out to be a new level is told as that level only.
 
@@ -46,6 +46,7 @@ struct Path {
 
 /// What the fields of every kernel hook here rest upon.
 const SOCKET: [usize; 12] = [
+    net::INET_SPORT,
     net::FAMILY,
     net::DADDR,
     net::SADDR,
@@ -54,7 +55,6 @@ const SOCKET: [usize; 12] = [
     net::DPORT,
     net::SPORT,
     net::HASH,
-    net::PORTPAIR,
     net::STATE,
     net::NET,
     net::NET_INUM,
@@ -86,19 +86,33 @@ impl Observer for Network {
         Hook {
             program: "inet_sock_set_state",
             attach: Attach::BtfTracepoint("inet_sock_set_state"),
-            needs: &with::<_, 3, 15>(SOCKET, [net::ERR, net::PROTOCOL, net::TOTAL_RETRANS]),
+            needs: &with::<_, 7, 19>(
+                SOCKET,
+                [
+                    net::ERR,
+                    net::PROTOCOL,
+                    net::TOTAL_RETRANS,
+                    net::RETRANSMITS,
+                    net::RCV_TSTAMP,
+                    net::BYTES_RECEIVED,
+                    net::BYTES_ACKED,
+                ],
+            ),
             gives: "network.connection_refused, _timeout and _unreachable, network.connect_slow, and who connected",
         },
         Hook {
             program: "tcp_retransmit_skb",
             attach: Attach::BtfTracepoint("tcp_retransmit_skb"),
-            needs: &with::<_, 1, 13>(SOCKET, [net::SEGS_OUT]),
-            gives: "network.retransmit_burst",
+            needs: &with::<_, 5, 17>(
+                SOCKET,
+                [net::SEGS_OUT, net::RETRANSMITS, net::RCV_TSTAMP, net::BYTES_RECEIVED, net::BYTES_ACKED],
+            ),
+            gives: "network.retransmit_burst, network.peer_unresponsive",
         },
         Hook {
             program: "tcp_receive_reset",
             attach: Attach::BtfTracepoint("tcp_receive_reset"),
-            needs: &with::<_, 2, 14>(SOCKET, [net::BYTES_RECEIVED, net::BYTES_ACKED]),
+            needs: &with::<_, 3, 15>(SOCKET, [net::BYTES_RECEIVED, net::BYTES_ACKED, net::RCV_TSTAMP]),
             gives: "network.connection_reset",
         },
     ];
@@ -196,6 +210,7 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         kind::CONNECTION_RESET => ("network.connection_reset", Error, Failure, message::reset),
         kind::CONNECT_SLOW => ("network.connect_slow", Warning, Outcome::Success, message::connect_slow),
         kind::RETRANSMIT_BURST => ("network.retransmit_burst", Warning, Unknown, message::retransmit_burst),
+        kind::PEER_UNRESPONSIVE => ("network.peer_unresponsive", Error, Timeout, message::unresponsive),
         other => return Err(Malformed::Kind(other)),
     };
     let header = &event.header;
@@ -219,6 +234,7 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
             kind::RETRANSMIT_BURST => u64::from(event.retransmits),
             // It has no duration: the more was carried, the more there was to lose.
             kind::CONNECTION_RESET => event.bytes_received.saturating_add(event.bytes_acked),
+            kind::PEER_UNRESPONSIVE => u64::from(event.quiet_ms),
             _ => event.value_us,
         },
         count: 1 + u64::from(header.held_back),
@@ -253,9 +269,13 @@ fn data(event: &NetworkEvent) -> Data {
             put("since_ms", (event.header.time_ns.saturating_sub(event.since_ns) / 1_000_000).into());
         }
         kind::CONNECT_SLOW => put("handshake_us", event.value_us.into()),
-        kind::CONNECTION_RESET => {
+        kind::CONNECTION_RESET | kind::PEER_UNRESPONSIVE => {
             put("bytes_received", event.bytes_received.into());
             put("bytes_acked", event.bytes_acked.into());
+            put("quiet_ms", u64::from(event.quiet_ms).into());
+            if event.kind == kind::PEER_UNRESPONSIVE {
+                put("retransmits", u64::from(event.retransmits).into());
+            }
         }
         kind::RETRANSMIT_BURST => {
             put("retransmits", u64::from(event.retransmits).into());
@@ -264,7 +284,11 @@ fn data(event: &NetworkEvent) -> Data {
         }
         _ => put("elapsed_us", event.value_us.into()),
     }
-    if matches!(event.kind, kind::CONNECTION_TIMEOUT | kind::CONNECTION_UNREACHABLE | kind::CONNECT_SLOW) {
+    // Without a local port there was none.
+    let sent = event.errno != EADDRNOTAVAIL;
+    if sent
+        && matches!(event.kind, kind::CONNECTION_TIMEOUT | kind::CONNECTION_UNREACHABLE | kind::CONNECT_SLOW)
+    {
         put("syns", (u64::from(event.retransmits) + 1).into());
     }
     if let Some(error) = errno(event.errno) {
@@ -285,10 +309,14 @@ fn data(event: &NetworkEvent) -> Data {
     Data(data)
 }
 
+/// No local port is left for that destination.
+const EADDRNOTAVAIL: u32 = 99;
+
 /// Those that a failed connect ends with, `include/uapi/asm-generic/errno.h`.
 fn errno(errno: u32) -> Option<&'static str> {
     Some(match errno {
         13 => "EACCES",
+        EADDRNOTAVAIL => "EADDRNOTAVAIL",
         101 => "ENETUNREACH",
         104 => "ECONNRESET",
         110 => "ETIMEDOUT",

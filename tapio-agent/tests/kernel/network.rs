@@ -7,3 +7,4 @@ mod owner;
 mod quiet;
 mod reset;
 mod rtt;
+mod unresponsive;

@@ -65,6 +65,10 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         (SYN_SENT, CLOSE) => connect::not_connected(sk),
         (_, LISTEN) => connect::listening(sk),
         (LISTEN, CLOSE) => connect::not_listening(sk),
+        (ESTABLISHED, CLOSE) => {
+            loss::ended(sk);
+            connect::closed(sk);
+        }
         (_, CLOSE) => connect::closed(sk),
         _ => {}
     }

@@ -4,6 +4,9 @@ use std::fmt::{self, Write as _};
 
 use crate::occurrence::{Normal, Occurrence};
 
+/// A connection that was silent for longer before a reset was idle: what forgets idle ones takes a minute at least.
+const QUIET_MS: u64 = 10_000;
+
 /// Says it, once it is named.
 pub(super) type Message = fn(&Occurrence) -> String;
 
@@ -56,6 +59,9 @@ pub(super) fn unreachable(o: &Occurrence) -> String {
     let why = match o.data.text("error") {
         Some("ENETUNREACH") => "network unreachable",
         Some("EACCES") => "it is forbidden on the way",
+        Some("EADDRNOTAVAIL") => {
+            "every local port for it is in use (net.ipv4.ip_local_port_range), many perhaps in TIME_WAIT"
+        }
         _ => "host unreachable",
     };
     say(format_args!("{}: connection {} failed: {why}", o.subject(), Way(o)))
@@ -63,11 +69,28 @@ pub(super) fn unreachable(o: &Occurrence) -> String {
 
 pub(super) fn reset(o: &Occurrence) -> String {
     let (received, acked) = (number(o, "bytes_received"), number(o, "bytes_acked"));
+    let quiet_ms = number(o, "quiet_ms");
+    let quiet = if quiet_ms >= QUIET_MS {
+        format!(" and {} of silence", Micros(quiet_ms * 1000))
+    } else {
+        String::new()
+    };
     say(format_args!(
-        "{}: connection {} was reset by the peer after {acked} bytes sent, {received} received",
+        "{}: connection {} was reset by the peer after {acked} bytes sent, {received} received{quiet}",
         o.subject(),
         Way(o)
     ))
+}
+
+pub(super) fn unresponsive(o: &Occurrence) -> String {
+    let quiet = Micros(number(o, "quiet_ms").saturating_mul(1000));
+    let given_up = if o.data.text("error").is_some() { ": the kernel gave it up" } else { "" };
+    let again = match number(o, "retransmits") {
+        0 => String::new(),
+        1 => ", 1 retransmission".to_owned(),
+        n => format!(", {n} retransmissions"),
+    };
+    say(format_args!("{}: no answer on the connection {} for {quiet}{again}{given_up}", o.subject(), Way(o)))
 }
 
 pub(super) fn connect_slow(o: &Occurrence) -> String {

@@ -95,7 +95,7 @@ fn a_tracepoint_that_does_not_exist_costs_its_hook_only() {
 #[test]
 fn a_field_that_does_not_exist_costs_its_hook_only() {
     needs_a_kernel!();
-    let error = all_but(RESET, &without(net::BYTES_ACKED, "tcp_sock.pigeons_sent"));
+    let error = all_but(PROBE, &without(net::MSS, "tcp_sock.pigeons_sent"));
     assert_eq!(error.to_string(), "unsupported: this kernel has no field tcp_sock.pigeons_sent");
 }
 

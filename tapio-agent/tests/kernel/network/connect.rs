@@ -120,6 +120,25 @@ fn giving_up_before_any_syn_was_sent_again_is_nothing() {
 }
 
 #[test]
+fn a_connect_for_which_no_local_port_is_left_is_told_with_its_error() {
+    needs_a_kernel!();
+    let link = Link::new();
+    link.sysctl("net.ipv4.ip_local_port_range", "40000 40001");
+    let to = link.server_at(4009);
+    let mut server = Process::start_in(&link.server, "has-many");
+    server.listen(&to.to_string());
+    let tapio = Tapio::start();
+    let mut client = Process::start_in(&link.client, "has-too-many");
+    let _first = client.connect(to).unwrap();
+    let _second = client.connect(to).unwrap();
+    assert_eq!(client.connect(to).unwrap_err(), "EADDRNOTAVAIL");
+
+    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_unreachable").of(&client);
+    assert_eq!(told.text("error"), "EADDRNOTAVAIL");
+    told.has_no("local_port");
+}
+
+#[test]
 fn a_host_that_is_not_there_is_unreachable() {
     needs_a_kernel!();
     let link = Link::new();

@@ -120,28 +120,30 @@ fn a_server_older_than_the_agent_in_a_namespace_that_it_cannot_read_shows_its_si
     needs_a_kernel!();
     let namespace = Namespace::new();
     let mut server = Process::start_in(&namespace, "older");
-    let listener = server.listen("127.0.0.1:4611");
-    let to = SocketAddr::from(([127, 0, 0, 1], 4611));
     let mut client = Process::start_in(&namespace, "resetting");
-    let older = client.connect(to).unwrap();
-    let accepted = server.accept(listener);
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let (silent, busy) = (server.listen(&at(4611).to_string()), server.listen(&at(4612).to_string()));
+    let of_silent = (client.connect(at(4611)).unwrap(), server.accept(silent));
+    let of_busy = (client.connect(at(4612)).unwrap(), server.accept(busy));
     let tapio = Tapio::start_as_shipped();
+    let mut reset = |(connection, accepted)| {
+        client.send(connection, 400);
+        server.receive(accepted, 400);
+        client.reset(connection);
+        assert_eq!(server.await_end(accepted), "ECONNRESET");
+    };
+
     // Nothing tells who opened it.
-    client.send(older, 400);
-    server.receive(accepted, 400);
-    client.reset(older);
-    assert_eq!(server.await_end(accepted), "ECONNRESET");
-    let told = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == older.client_port));
+    reset(of_silent);
+    let told = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == of_silent.0.client_port));
     assert_eq!(told.named("connection_reset").text("direction"), "");
 
-    let connection = client.connect(to).unwrap();
-    let accepted = server.accept(listener);
-    client.send(connection, 400);
-    server.receive(accepted, 400);
-    client.reset(connection);
-    assert_eq!(server.await_end(accepted), "ECONNRESET");
-    let told = tapio.expect_one(|o| o.is_from(to.ip(), to.port()));
-    assert_eq!(told.named("connection_reset").text("direction"), "inbound");
+    // What a port accepts tells it of all its connections, of older ones, too.
+    let mut another = Process::start_in(&namespace, "another");
+    another.connect(at(4612)).unwrap();
+    reset(of_busy);
+    let told = tapio.expect_one(|o| o.is_from(at(4612).ip(), 4612));
+    assert_eq!(told.named("connection_reset").peer().unwrap().port(), of_busy.0.client_port);
     let log = tapio.end().log;
     assert!(!log.contains("degraded("), "{log}");
 }

@@ -26,7 +26,29 @@ fn a_reset_in_mid_transfer_is_told_at_the_client() {
     assert_eq!(told.peer(), Some(to));
     assert_eq!(told.text("direction"), "outbound");
     assert_eq!(told.number("bytes_received"), 300);
-    assert!((1000..=1001).contains(&told.number("bytes_acked")), "a SYN may count as one");
+    assert_eq!(told.number("bytes_acked"), 1000, "a SYN is no payload");
+    told.has("quiet_ms", 0..1_000);
+}
+
+#[test]
+fn a_connection_that_was_idle_before_it_was_reset_shows_for_how_long() {
+    needs_a_kernel!();
+    let mut server = Process::start("forgets");
+    let listener = server.listen("127.0.0.1:0");
+    let to = SocketAddr::from(([127, 0, 0, 1], listener.port));
+    let tapio = Tapio::start_as_shipped();
+    let mut client = Process::start("was-idle");
+    let connection = client.connect(to).unwrap();
+    let accepted = server.accept(listener);
+    client.send(connection, 10);
+    server.receive(accepted, 10);
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    server.reset(accepted);
+    assert_eq!(client.await_end(connection), "ECONNRESET");
+
+    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_reset").of(&client);
+    told.has("quiet_ms", 1_300..4_000);
+    assert_eq!((told.number("bytes_acked"), told.number("bytes_received")), (10, 0));
 }
 
 #[test]

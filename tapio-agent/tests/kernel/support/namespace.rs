@@ -2,6 +2,7 @@
 //! handles.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::Path,
     process::Command,
@@ -63,7 +64,7 @@ impl Namespace {
     }
 
     /// Sets a sysctl; false where this kernel does not have it.
-    pub(crate) fn sysctl(&self, key: &str, value: u32) -> bool {
+    pub(crate) fn sysctl(&self, key: &str, value: impl fmt::Display) -> bool {
         let mut command = self.command(Path::new("sysctl"));
         let output = command.args(["-q", "-w", &format!("{key}={value}")]).output().unwrap();
         output.status.success()
@@ -149,7 +150,7 @@ impl Link {
         self.client.ip(&format!("neigh {verb} {} dev {DEVICE} lladdr {NOBODY} nud permanent", self.v4(2)));
     }
 
-    pub(crate) fn sysctl(&self, key: &str, value: u32) -> bool {
+    pub(crate) fn sysctl(&self, key: &str, value: impl fmt::Display) -> bool {
         self.client.sysctl(&key.replace("DEVICE", DEVICE), value)
     }
 }

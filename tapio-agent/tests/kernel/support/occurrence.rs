@@ -65,6 +65,12 @@ impl Occurrence {
         self.json["data"][key].as_u64().unwrap_or_else(|| panic!("no number {key} in {}", self.json))
     }
 
+    /// That member of `data` is absent.
+    #[track_caller]
+    pub(crate) fn has_no(&self, key: &str) {
+        assert!(self.json["data"].get(key).is_none(), "{}", self.json);
+    }
+
     /// Generous where time is measured: the machine may be busy.
     #[track_caller]
     pub(crate) fn has(&self, key: &str, range: Range<u64>) {

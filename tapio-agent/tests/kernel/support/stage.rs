@@ -55,6 +55,7 @@ fn name(error: &io::Error) -> String {
         Some(101) => "ENETUNREACH".to_owned(),
         Some(104) => "ECONNRESET".to_owned(),
         Some(110) => "ETIMEDOUT".to_owned(),
+        Some(99) => "EADDRNOTAVAIL".to_owned(),
         Some(111) => "ECONNREFUSED".to_owned(),
         Some(113) => "EHOSTUNREACH".to_owned(),
         Some(other) => format!("errno {other}"),

@@ -13,7 +13,7 @@ use tapio_ebpf::{Current, Run, load, now_ns};
 
 use crate::{
     AGENT, OFFSETS, SETTINGS, constant,
-    event::{destination, emit, local_port},
+    event::{destination, emit, local_port, local_port_number},
     round_trip::MAX_DESTINATIONS,
     socket::{forget_samples, socket_id, tcp_sock},
 };
@@ -61,10 +61,11 @@ const CONNECTING: u64 = 0;
 const CROSSED: u64 = 1;
 
 // include/uapi/asm-generic/errno.h
-const ETIMEDOUT: u32 = 110;
+pub(crate) const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 
 const EACCES: u32 = 13;
+const EADDRNOTAVAIL: u32 = 99;
 const ENETUNREACH: u32 = 101;
 const EHOSTUNREACH: u32 = 113;
 
@@ -202,6 +203,8 @@ pub(crate) fn not_connected(sk: *const u8) {
         EHOSTUNREACH | ENETUNREACH | EACCES => kind::CONNECTION_UNREACHABLE,
         // The application gave up; it had reason to where the SYN had to be sent again.
         0 if retransmits > 0 => kind::CONNECTION_TIMEOUT,
+        // No SYN has a port to come from.
+        0 if local_port_number(sk) == 0 => kind::CONNECTION_UNREACHABLE,
         _ => return run.normal(),
     };
     let now = now_ns();
@@ -209,7 +212,7 @@ pub(crate) fn not_connected(sk: *const u8) {
     emit(run, sk, &key, kind, &owner, now, |event| {
         event.value_us = now.wrapping_sub(started_ns) / 1000;
         event.retransmits = retransmits;
-        event.errno = errno;
+        event.errno = if kind == kind::CONNECTION_UNREACHABLE && errno == 0 { EADDRNOTAVAIL } else { errno };
     });
 }
 
@@ -230,14 +233,7 @@ pub(crate) fn listening(sk: *const u8) {
 }
 
 pub(crate) fn not_listening(sk: *const u8) {
-    let mut port = local_port(sk);
-    // A port that it did not ask for is given back before this is told.
-    if port.port == 0
-        && let Some(tp) = tcp_sock(sk)
-    {
-        // SAFETY: a typed pointer and an offset of its fields.
-        port.port = u32::from(u16::from_be(unsafe { load(tp, &OFFSETS[net::INET_SPORT]) }));
-    }
+    let port = local_port(sk);
     let Some(listener) = LISTENERS.get_ptr_mut(&port) else {
         let _ = ACCEPTING.remove(&port);
         return;

@@ -10,6 +10,7 @@ use crate::{
     OFFSETS, SETTINGS,
     connect::{LISTENERS, connector},
     constant,
+    socket::tcp_sock,
 };
 
 // include/linux/socket.h, include/uapi/linux/in.h
@@ -64,9 +65,21 @@ pub(crate) fn netns(sk: *const u8) -> u32 {
 
 #[inline(always)]
 pub(crate) fn local_port(sk: *const u8) -> Port {
+    Port { netns: netns(sk), port: u32::from(local_port_number(sk)) }
+}
+
+/// 0 where it has none yet.
+#[inline(always)]
+pub(crate) fn local_port_number(sk: *const u8) -> u16 {
     // SAFETY: a typed pointer and offsets of its fields.
     let port: u16 = unsafe { load(sk, &OFFSETS[net::SPORT]) };
-    Port { netns: netns(sk), port: u32::from(port) }
+    if port != 0 {
+        return port;
+    }
+    // A port that it did not ask for is given back before its end is told.
+    let Some(tp) = tcp_sock(sk) else { return 0 };
+    // SAFETY: as above.
+    u16::from_be(unsafe { load(tp, &OFFSETS[net::INET_SPORT]) })
 }
 
 /// Local and remote address; IPv4 as v4-mapped.
@@ -101,9 +114,8 @@ fn mapped(address: u32) -> [u8; 16] {
 pub(crate) fn destination(sk: *const u8, direction: u8) -> Destination {
     let (_, address) = addresses(sk);
     // SAFETY: a typed pointer and offsets of its fields.
-    let (local, remote): (u16, u16) =
-        unsafe { (load(sk, &OFFSETS[net::SPORT]), u16::from_be(load(sk, &OFFSETS[net::DPORT]))) };
-    let port = net::service_port(u32::from(direction), local, remote);
+    let remote = u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) });
+    let port = net::service_port(u32::from(direction), local_port_number(sk), remote);
     let netns = if is_loopback(&address) { netns(sk) } else { 0 };
     Destination { address, netns, port, direction: u16::from(direction) }
 }
@@ -151,9 +163,8 @@ pub(crate) fn emit(
             event.kind = kind;
             event.direction = u32::from(key.direction);
             (event.local, event.remote) = addresses(sk);
+            event.local_port = local_port_number(sk);
             // SAFETY: a typed pointer and offsets of its fields.
-            event.local_port = unsafe { load(sk, &OFFSETS[net::SPORT]) };
-            // SAFETY: as above.
             event.remote_port = u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) });
             event.netns = netns(sk);
             fill(event);

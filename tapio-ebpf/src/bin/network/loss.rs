@@ -1,18 +1,24 @@
 //! What went wrong on connections that were open: resets, and segments sent again.
 
-use aya_ebpf::{macros::map, maps::LruHashMap};
+use aya_ebpf::{helpers::generated::bpf_jiffies64, macros::map, maps::LruHashMap};
 use tapio_common::{
     baseline::{Baseline, Verdict},
-    network::{self as net, Destination, kind, program},
+    network::{self as net, Destination, direction, kind, program},
 };
 use tapio_ebpf::{Run, load, now_ns};
 
 use crate::{
-    ESTABLISHED, OFFSETS, SETTINGS, SYN_SENT, constant,
+    AGENT, ESTABLISHED, OFFSETS, SETTINGS, SYN_SENT,
+    connect::ETIMEDOUT,
+    constant,
     event::{destination, emit, owner_of},
     round_trip::{MAX_DESTINATIONS, NORMAL, path_of},
-    socket::{meet, slot, socket_id, tcp_sock},
+    socket::{Socket, meet, slot, socket_id, tcp_sock},
 };
+
+/// After so many repeats without an answer a peer is unresponsive: by RTOs that double from 200 ms (TCP_RTO_MIN,
+/// include/net/tcp.h) that is after three seconds at least.
+const UNANSWERED: u8 = 4;
 
 /// After so many windows without a segment sent again a path counts as clean.
 const MAX_IDLE_WINDOWS: u64 = 16;
@@ -58,10 +64,65 @@ pub(crate) fn reset(sk: *const u8) {
         return run.normal();
     }
     let key = destination(sk, socket.direction());
+    let quiet_ms = quiet_ms(tp);
     emit(run, sk, &key, kind::CONNECTION_RESET, &owner_of(sk, &key), now_ns(), |event| {
         event.bytes_received = received;
-        event.bytes_acked = acked;
+        event.bytes_acked = payload(acked, &socket);
+        event.quiet_ms = quiet_ms;
     });
+}
+
+/// Without the SYN of who connected.
+#[inline(always)]
+fn payload(acked: u64, socket: &Socket) -> u64 {
+    if u32::from(socket.direction()) == direction::OUTBOUND { acked.saturating_sub(1) } else { acked }
+}
+
+/// Since the peer's last acknowledgement.
+#[inline(always)]
+fn quiet_ms(tp: *const u8) -> u32 {
+    // SAFETY: a typed pointer and an offset of its fields; the helper takes nothing.
+    let (then, now): (u32, u64) = unsafe { (load(tp, &OFFSETS[net::RCV_TSTAMP]), bpf_jiffies64()) };
+    let ticks = u64::from((now as u32).wrapping_sub(then));
+    (ticks * constant(&AGENT).tick_ns / 1_000_000) as u32
+}
+
+/// The peer has not answered for [`UNANSWERED`] times, or the kernel has given it up.
+#[inline(never)]
+fn unresponsive(sk: *const u8, tp: *const u8, program: u32, errno: u32) {
+    let Some(run) = Run::begin(program) else { return };
+    let id = socket_id(sk);
+    let Some(slot) = slot(id) else { return run.normal() };
+    let socket = if slot.id == id && slot.is_known() { *slot } else { meet(sk, id, 0) };
+    if socket.is_own() {
+        return run.normal();
+    }
+    // SAFETY: typed pointers and offsets of their fields.
+    let received: u64 = unsafe { load(tp, &OFFSETS[net::BYTES_RECEIVED]) };
+    // SAFETY: as above.
+    let acked: u64 = unsafe { load(tp, &OFFSETS[net::BYTES_ACKED]) };
+    // SAFETY: as above.
+    let retransmits: u8 = unsafe { load(tp, &OFFSETS[net::RETRANSMITS]) };
+    let quiet_ms = quiet_ms(tp);
+    let key = destination(sk, socket.direction());
+    emit(run, sk, &key, kind::PEER_UNRESPONSIVE, &owner_of(sk, &key), now_ns(), |event| {
+        event.bytes_received = received;
+        event.bytes_acked = payload(acked, &socket);
+        event.quiet_ms = quiet_ms;
+        event.retransmits = u32::from(retransmits);
+        event.errno = errno;
+    });
+}
+
+/// An established connection ends: by the kernel, where it has given up the peer.
+pub(crate) fn ended(sk: *const u8) {
+    // SAFETY: a typed pointer and an offset of its fields.
+    let errno: u32 = unsafe { load(sk, &OFFSETS[net::ERR]) };
+    if errno != ETIMEDOUT {
+        return;
+    }
+    let Some(tp) = tcp_sock(sk) else { return };
+    unresponsive(sk, tp, program::INET_SOCK_SET_STATE, errno);
 }
 
 pub(crate) fn retransmit(sk: *const u8) {
@@ -72,6 +133,11 @@ pub(crate) fn retransmit(sk: *const u8) {
         return;
     }
     let Some(tp) = tcp_sock(sk) else { return };
+    // SAFETY: as above. In this program alone: a burst is told as one, whatever it comes to.
+    if unsafe { load::<u8>(tp, &OFFSETS[net::RETRANSMITS]) } == UNANSWERED && i32::from(state) == ESTABLISHED
+    {
+        return unresponsive(sk, tp, program::TCP_RETRANSMIT_SKB, 0);
+    }
     let id = socket_id(sk);
     let Some(socket) = slot(id) else { return };
     if socket.id != id {

@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::generated::bpf_skc_to_tcp_sock, macros::map, maps::Array
 use tapio_common::network as net;
 use tapio_ebpf::load;
 
-use crate::{OFFSETS, connect::opened};
+use crate::{OFFSETS, connect::opened, event::local_port_number};
 
 /// Slots for the last round trip of a socket; a power of two.
 const SOCKETS_LEN: u32 = 65_536;
@@ -115,8 +115,8 @@ pub(crate) fn socket_id(sk: *const u8) -> u64 {
     // SAFETY: a typed pointer and offsets of its fields.
     let hash: u32 = unsafe { load(sk, &OFFSETS[net::HASH]) };
     // SAFETY: as above.
-    let ports: u32 = unsafe { load(sk, &OFFSETS[net::PORTPAIR]) };
-    u64::from(ports) << 32 | u64::from(hash)
+    let remote: u16 = unsafe { load(sk, &OFFSETS[net::DPORT]) };
+    u64::from(local_port_number(sk)) << 48 | u64::from(remote) << 32 | u64::from(hash)
 }
 
 #[inline(always)]
