@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod observer;
 pub mod occurrence;
 pub mod pipeline;
+pub mod printable;
 pub mod privileges;
 pub mod replay;
 pub mod selftest;

@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     observer::{Anomaly, Judge},
     occurrence::{Actor, Occurrence, Process, SOURCE, Value},
+    printable::printable,
 };
 
 /// How often windows are closed and waiting spikes are said.
@@ -220,7 +221,8 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         baseline: anomaly.baseline,
         count: anomaly.count,
     };
-    occurrence.message = (anomaly.message)(&occurrence);
+    // Wherever it goes, somebody reads it on a terminal.
+    occurrence.message = printable(&(anomaly.message)(&occurrence)).into_owned();
     Some(occurrence)
 }
 

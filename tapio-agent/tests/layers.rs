@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["setting"],
     &["metrics"],
     &["occurrence", "clock", "backoff", "crash", "learned", "span"],
+    &["printable"],
 ];
 
 /// Crates with one place.
