@@ -8,7 +8,9 @@ pub mod peers;
 pub mod pods;
 mod waiting;
 
-use std::{collections::HashMap, net::IpAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, hash::RandomState, net::IpAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use lru::LruCache;
 use tapio_common::WHOLE_NODE;
@@ -55,7 +57,7 @@ pub struct Identity {
     /// When the last walk began, boot clock; 0 before the first.
     walked_ns: u64,
     /// Groups that were gone when they were asked for, and when the walk began that did not meet them, boot clock.
-    gone: LruCache<u64, u64>,
+    gone: LruCache<u64, u64, RandomState>,
     proc_root: PathBuf,
     /// What groups held, where an observer looks at it.
     past: Arc<Past>,
@@ -75,7 +77,7 @@ impl Identity {
                 .remembering(remember(config)),
             walk_from: Instant::now(),
             walked_ns: 0,
-            gone: LruCache::new(MAX_GONE),
+            gone: LruCache::with_hasher(MAX_GONE, RandomState::new()),
             proc_root: config.proc_root.as_path().to_owned(),
             past: Arc::default(),
             kubernetes: None,

@@ -139,7 +139,8 @@ impl Kernel {
             pid: u64::from(std::process::id()),
         };
         raise_memlock_limit();
-        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), learned: Learned::default() })
+        let learned = Learned::new().context("the kernel gives no random seed")?;
+        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), learned })
     }
 
     /// Knows what was learned before; its programs begin with that.

@@ -13,6 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::{
+    io::retry_on_intr,
+    rand::{GetRandomFlags, getrandom},
+};
+
 /// Of what the kernel programs and the observers keep. A change of what any of it means, or where it stands, raises it.
 pub const LAYOUT: u32 = 3;
 /// What was normal longer ago says too little of now.
@@ -79,18 +84,25 @@ pub struct Store {
     boot: [u8; 16],
 }
 
-impl Default for Learned {
-    /// Nothing, to be learned with a seed of its own.
-    fn default() -> Self {
-        Self { seed: fastrand::u64(..), parts: BTreeMap::new() }
-    }
-}
-
 impl Learned {
+    /// Nothing, to be learned with a seed of its own: from the kernel's random source, since whoever guesses it can choose
+    /// addresses whose places in a map are the same.
+    ///
+    /// # Errors
+    /// The kernel gives nothing random.
+    pub fn new() -> io::Result<Self> {
+        let mut seed = [0; 8];
+        let count = retry_on_intr(|| getrandom(&mut seed, GetRandomFlags::empty()))?;
+        if count < seed.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Self { seed: u64::from_ne_bytes(seed), parts: BTreeMap::new() })
+    }
+
     /// One note.
     #[cfg(test)]
     pub(crate) fn of_note(name: &str, bytes: Vec<u8>) -> Self {
-        Self { parts: BTreeMap::from([(format!("{name}/{NOTES}"), bytes)]), ..Self::default() }
+        Self { seed: 0, parts: BTreeMap::from([(format!("{name}/{NOTES}"), bytes)]) }
     }
 
     /// What a part holds.
