@@ -9,7 +9,8 @@ pub mod pods;
 mod waiting;
 
 use std::{
-    collections::HashMap, hash::RandomState, net::IpAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
+    collections::HashMap, hash::RandomState, net::IpAddr, num::NonZeroUsize, path::PathBuf, sync::Arc,
+    time::Duration,
 };
 
 use lru::LruCache;
@@ -182,7 +183,8 @@ impl Identity {
     pub fn missing(&self, cgroup_id: u64, pid: u32, time_ns: u64, peer: Option<IpAddr>) -> Option<Missing> {
         let kubernetes = self.kubernetes.as_ref()?;
         let is_named = |workload: &Workload| workload.container.is_some();
-        let may_be_named = |workload: &&Arc<Workload>| workload.container_id.is_some() && workload.pod_uid.is_some();
+        let may_be_named =
+            |workload: &&Arc<Workload>| workload.container_id.is_some() && workload.pod_uid.is_some();
         let workload = if self.named.get(&cgroup_id).is_some_and(|workload| is_named(workload)) {
             None
         } else {
@@ -205,8 +207,7 @@ impl Identity {
         let known = |workload: &Workload| {
             let container = workload.container_id.as_deref().and_then(|id| index.container(id));
             // The container's names may be late: the pod's are better than none.
-            let known = container
-                .or_else(|| workload.pod_uid.as_deref().and_then(|uid| index.pod(uid)))?;
+            let known = container.or_else(|| workload.pod_uid.as_deref().and_then(|uid| index.pod(uid)))?;
             Some(Lookup::Known(Arc::new(Workload {
                 container_id: workload.container_id.clone(),
                 runtime: workload.runtime.or(known.runtime),
@@ -313,7 +314,8 @@ mod tests {
         for id in ids {
             identity.find(id, clock::boot_ns()).await;
             let workload = identity.owner(id, 0, clock::boot_ns()).workload();
-            let is_victims = |w: &Workload| w.container_id.as_deref() == Some(VICTIM) || w.pod_uid.as_deref() == Some(UID);
+            let is_victims =
+                |w: &Workload| w.container_id.as_deref() == Some(VICTIM) || w.pod_uid.as_deref() == Some(UID);
             let is_honest = |w: &&Arc<Workload>| !is_victims(w) || w.pod.is_some();
             found.push(workload.as_ref().filter(is_honest).and_then(|w| w.name().map(ToOwned::to_owned)));
         }

@@ -20,6 +20,7 @@ pub mod observer;
 pub mod occurrence;
 pub mod pipeline;
 pub mod printable;
+mod private;
 pub mod privileges;
 pub mod replay;
 pub mod selftest;

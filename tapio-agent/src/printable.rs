@@ -108,7 +108,9 @@ mod tests {
     fn what_a_terminal_acts_on_is_escaped_and_nothing_else() {
         assert!(is_harmless(&printable(HOSTILE)), "{}", printable(HOSTILE));
         assert_eq!(printable("a\x1b[2J\n\u{9b}\u{202e}b"), "a\\u{1b}[2J\\n\\u{9b}\\u{202e}b");
-        for harmless in ["", "checkout-7d9f", "caf\u{e9} \u{6f22}\u{5b57} \u{1f680} µs ± · \u{a0}", "\\n \"quoted\""] {
+        for harmless in
+            ["", "checkout-7d9f", "caf\u{e9} \u{6f22}\u{5b57} \u{1f680} µs ± · \u{a0}", "\\n \"quoted\""]
+        {
             assert!(matches!(printable(harmless), Cow::Borrowed(text) if text == harmless));
             assert!(matches!(json(harmless), Cow::Borrowed(text) if text == harmless));
         }

@@ -157,7 +157,8 @@ pub fn run(
     mut summary: impl Write,
 ) -> Result<Summary, ReplayError> {
     let mut rows = Rows::of(reader)?;
-    let mut known: LruCache<String, Series, RandomState> = LruCache::with_hasher(MAX_KEYS, RandomState::new());
+    let mut known: LruCache<String, Series, RandomState> =
+        LruCache::with_hasher(MAX_KEYS, RandomState::new());
     let mut counts = Summary::default();
     while let Some(row) = rows.next()? {
         let number = counts.rows;

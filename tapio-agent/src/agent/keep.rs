@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     learned::{Learned, Notes, Store, Useless},
     pipeline::Usual,
+    private,
     span::Span,
 };
 
@@ -47,7 +48,15 @@ impl Keeper {
     /// # Errors
     /// All is to be learned anew, and the kernel gives no random seed.
     pub(super) fn open(config: &Config) -> anyhow::Result<(Self, Learned)> {
-        let store = Store::of(config.state_dir.as_path(), config.proc_root.as_path());
+        let state_dir = config.state_dir.as_path();
+        if let Some(why) = private::others_may_write(state_dir) {
+            tracing::warn!(
+                "{}: {why}. Others can remove or withhold what the agent keeps there; what they put there is not \
+                 used. Make it root's alone: chown root, chmod 700 (key `state_dir`)",
+                state_dir.display()
+            );
+        }
+        let store = Store::of(state_dir, config.proc_root.as_path());
         let anew = || Learned::new().context("the kernel gives no random seed");
         let loaded = store.as_ref().map(|store| (store.load(clock::boot_ns()), store.path().display()));
         let (learned, found) = match loaded {

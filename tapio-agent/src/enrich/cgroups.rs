@@ -160,7 +160,8 @@ impl Cgroups {
             return (self.checked(found), self.claims(id));
         }
         let proc_root = self.proc_root.as_deref().filter(|_| pid != 0);
-        let process = proc_root.and_then(|proc_root| process::named(proc_root, pid, at_ns)).unwrap_or_default();
+        let process =
+            proc_root.and_then(|proc_root| process::named(proc_root, pid, at_ns)).unwrap_or_default();
         let owner = match process.outermost {
             Some(workload) => Lookup::Known(Arc::new(workload)),
             // Where that controller has a hierarchy, who is in its root is in no container.
@@ -177,7 +178,9 @@ impl Cgroups {
     fn checked(&self, owner: Lookup) -> Lookup {
         match owner {
             Lookup::Known(workload)
-                if workload.unit.is_some() && workload.container_id.is_some() && self.contradict(&workload) =>
+                if workload.unit.is_some()
+                    && workload.container_id.is_some()
+                    && self.contradict(&workload) =>
             {
                 let unit = workload.unit.clone();
                 Lookup::Known(Arc::new(Workload { unit, ..Workload::default() }))
@@ -256,7 +259,12 @@ impl Cgroups {
 impl Group {
     fn new(path: &Path) -> Self {
         let Named { outermost, claims } = parse_path(&path.to_string_lossy());
-        Self { path: path.into(), workload: outermost.map(Arc::new), has_claims: !claims.is_empty(), gone: None }
+        Self {
+            path: path.into(),
+            workload: outermost.map(Arc::new),
+            has_claims: !claims.is_empty(),
+            gone: None,
+        }
     }
 }
 

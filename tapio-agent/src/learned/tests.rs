@@ -51,6 +51,16 @@ fn what_was_saved_is_read_again() {
     assert_eq!(store.load(3 * HOUR_NS), Ok((learned(), Duration::from_secs(7200))));
     assert_eq!(fs::read_dir(&state_dir).unwrap().count(), 1);
     assert_eq!(fs::metadata(store.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&state_dir).unwrap().permissions().mode() & 0o7777, 0o700);
+    // Whoever may write there can neither have it read another's file, nor have one overwritten.
+    let other = directory.path().join("other");
+    fs::rename(store.path(), &other).unwrap();
+    std::os::unix::fs::symlink(&other, store.path()).unwrap();
+    assert!(matches!(store.load(HOUR_NS), Err(Useless::Damaged(why)) if why.contains("symbolic link")));
+    let before = fs::read(&other).unwrap();
+    std::os::unix::fs::symlink(&other, state_dir.join("learned.new")).unwrap();
+    save(&store, &Learned::new().unwrap(), HOUR_NS).unwrap();
+    assert!(store.load(HOUR_NS).is_ok() && fs::read(&other).unwrap() == before);
     fs::remove_file(store.path()).unwrap();
     fs::create_dir(store.path()).unwrap();
     assert!(matches!(store.load(HOUR_NS), Err(Useless::Damaged(_))));

@@ -113,7 +113,11 @@ impl Usual {
     /// One that has seen nothing.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, known: LruCache::with_hasher(MAX_HABITS, RandomState::new()), waiting: HashMap::new() }
+        Self {
+            metrics,
+            known: LruCache::with_hasher(MAX_HABITS, RandomState::new()),
+            waiting: HashMap::new(),
+        }
     }
 
     /// Gives an occurrence back that is not usual, and keeps one that is until its window is over.

@@ -94,8 +94,9 @@ pub fn parse_path(path: &str) -> Named {
 /// Who names what is below the unit of this name: a user's systemd (user@.service(5)), or a virtual machine or container
 /// that systemd-machined (8) has registered.
 fn within_unit(name: &str) -> By {
-    let is_machine =
-        |name: &str| (name.starts_with("machine-") && name.ends_with(".scope")) || name.starts_with("systemd-nspawn@");
+    let is_machine = |name: &str| {
+        (name.starts_with("machine-") && name.ends_with(".scope")) || name.starts_with("systemd-nspawn@")
+    };
     match name {
         name if name.starts_with("user@") => By::User,
         name if is_machine(name) => By::Inside,

@@ -56,7 +56,8 @@ fn parse(groups: &str) -> Option<Named> {
             controllers.split(',').any(|name| name == *controller).then(|| fields.next())?
         });
         let named = parse_path(path?);
-        let is_anyone = has_container(&named) || named.outermost.is_some() && (alone || !controller.is_empty());
+        let is_anyone =
+            has_container(&named) || named.outermost.is_some() && (alone || !controller.is_empty());
         is_anyone.then_some(named)
     };
     let mut found = CONTROLLERS.iter().filter_map(of);

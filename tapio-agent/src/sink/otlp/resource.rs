@@ -229,7 +229,8 @@ mod tests {
     #[test]
     fn an_annotation_does_not_say_what_is_not_known() {
         let annotated = |keys: &[&str]| {
-            let names: Vec<_> = keys.iter().map(|key| (format!("resource.opentelemetry.io/{key}"), "faked")).collect();
+            let names: Vec<_> =
+                keys.iter().map(|key| (format!("resource.opentelemetry.io/{key}"), "faked")).collect();
             let names: Vec<_> = names.iter().map(|(key, value)| (key.as_str(), *value)).collect();
             of(Some(workload(&names)), &[], true)
         };
@@ -254,7 +255,14 @@ mod tests {
             "",
         ];
         assert_eq!(annotated(&others), bare);
-        for key in ["service.name", "service.namespace", "service.version", "service.instance.id", "team", "hostile.x"] {
+        for key in [
+            "service.name",
+            "service.namespace",
+            "service.version",
+            "service.instance.id",
+            "team",
+            "hostile.x",
+        ] {
             assert_eq!(annotated(&[key]).get(key).map(String::as_str), Some("faked"), "{key}");
         }
     }

@@ -110,7 +110,8 @@ async fn colour_and_nothing_that_a_process_wrote() {
 #[tokio::test]
 async fn nothing_that_others_named_reaches_the_terminal_as_it_is() {
     let hostile = || Some(HOSTILE.to_owned());
-    let workload = Workload { namespace: hostile(), pod: hostile(), container: hostile(), ..Workload::default() };
+    let workload =
+        Workload { namespace: hostile(), pod: hostile(), container: hostile(), ..Workload::default() };
     let names = PeerNames { namespace: hostile(), service: hostile(), ..PeerNames::default() };
     let mut occurrence = sample();
     occurrence.message = HOSTILE.to_owned();
@@ -120,10 +121,7 @@ async fn nothing_that_others_named_reaches_the_terminal_as_it_is() {
     occurrence.data.0.push(("antagonist", Value::Workload(Arc::new(workload.clone()))));
     occurrence.workload = Some(Arc::new(workload));
     let occurrence = Arc::new(occurrence);
-    for mut stdout in [
-        Stdout::pretty_to(Screen::new(), false, None),
-        Stdout::json_to(Screen::new()),
-    ] {
+    for mut stdout in [Stdout::pretty_to(Screen::new(), false, None), Stdout::json_to(Screen::new())] {
         stdout.deliver(&[Arc::clone(&occurrence)]).await.unwrap();
         let text = stdout.out.text();
         assert!(is_harmless(&text), "{text:?}");

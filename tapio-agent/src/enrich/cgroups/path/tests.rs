@@ -177,7 +177,13 @@ const PATHS: &[Case] = &[
         None,
         Some("machine-web.scope"),
     ),
-    ("/machine.slice/systemd-nspawn@web.service/docker/{ID}", None, None, None, Some("systemd-nspawn@web.service")),
+    (
+        "/machine.slice/systemd-nspawn@web.service/docker/{ID}",
+        None,
+        None,
+        None,
+        Some("systemd-nspawn@web.service"),
+    ),
     ("/system.slice/web.service/kubelet.service", None, None, None, Some("web.service")),
     ("/lxc.payload.web/system.slice/kubelet.service", None, None, None, None),
     ("/lxc.payload.web/docker/{ID}", None, None, None, None),
@@ -232,11 +238,15 @@ fn real_paths() {
 fn names_from_inside_are_claims() {
     let pod = (CONTAINERD, C, P);
     let nameless = (None, C, P);
-    let kind = "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope";
+    let kind =
+        "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope";
     for (path, expected) in [
         (format!("/docker/{{OUTER}}/{kind}"), &[pod][..]),
         (format!("/lxc.payload.node/{kind}"), &[pod]),
-        (format!("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{{OUTER}}.scope/{kind}"), &[pod]),
+        (
+            format!("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{{OUTER}}.scope/{kind}"),
+            &[pod],
+        ),
         ("/user.slice/user-1000.slice/user@1000.service/kubepods/pod{UID}/{ID}".to_owned(), &[nameless]),
         ("/user.slice/user-1000.slice/user@1000.service/docker/x/{ID}".to_owned(), &[(None, C, None)]),
         ("/docker/{OUTER}/kubelet/kubepods/pod{UID}".to_owned(), &[(None, None, P)]),
