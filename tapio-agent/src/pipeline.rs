@@ -183,7 +183,7 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         (Process { pid: actor.pid, comm: comm(&actor.comm) }, owner)
     });
     if !scope::is_told(anomaly.only, &owner, actor.as_ref().map(|(_, owner)| owner)) {
-        metrics.dropped("enrich", "out_of_scope", anomaly.count);
+        metrics.out_of_scope(anomaly.count);
         return None;
     }
     let workload = owner.workload();
