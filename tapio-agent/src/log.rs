@@ -70,9 +70,9 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Escaping<W> {
     }
 }
 
-/// What the client of the API server warns of is told by the agent itself: once, and with the remedy.
+/// What the client of the API server says of each try is told by the agent itself: once, and with the remedy.
 fn targets(level: LevelFilter) -> Targets {
-    let own = if level == LevelFilter::TRACE { level } else { LevelFilter::ERROR };
+    let own = if level == LevelFilter::TRACE { level } else { LevelFilter::OFF };
     Targets::new().with_default(level).with_targets([("kube_client", own), ("kube_runtime", own)])
 }
 
@@ -120,6 +120,21 @@ mod tests {
             assert!(is_harmless(&text), "{text:?}");
             assert_eq!(text.lines().count(), 1, "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_client_of_the_api_server_says_nothing_of_its_tries() {
+        let event = || {
+            tracing::error!(target: "kube_client::client::builder", "failed with error");
+            tracing::error!(target: "kube_runtime::watcher", "failed");
+            tracing::error!(target: "tapio_agent::enrich", "own");
+        };
+        let at = |level| {
+            logged(|screen| text(false, move || screen.clone()).with_filter(targets(level)), event)
+                .lines()
+                .count()
+        };
+        assert_eq!([LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE].map(at), [1, 1, 3]);
     }
 
     #[test]
