@@ -22,7 +22,10 @@ use tokio::{
     time,
 };
 
-use crate::metrics;
+use crate::{
+    metrics,
+    printable::{self, printable},
+};
 
 /// What the server tells.
 pub trait State: Send + Sync + 'static {
@@ -186,14 +189,14 @@ fn respond(
             response(StatusCode::OK, OPENMETRICS, state.metrics())
         }
         "/metrics" => response(StatusCode::OK, CLASSIC, metrics::classic(&state.metrics())),
-        _ => response(StatusCode::OK, JSON, format!("{:#}\n", state.status())),
+        _ => response(StatusCode::OK, JSON, printable::json(&format!("{:#}\n", state.status())).into_owned()),
     }
 }
 
 fn probe(result: Result<(), String>) -> Response<Full<Bytes>> {
     match result {
         Ok(()) => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
-        Err(why) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),
+        Err(why) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{}\n", printable(&why))),
     }
 }
 

@@ -59,7 +59,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
     let access = Access::find(config.kubernetes)?;
     let remote = Remote::new(&config, access.is_some())?;
-    let (keeper, learned) = Keeper::open(&config);
+    let (keeper, learned) = Keeper::open(&config)?;
     let kernel = Kernel::open(config.proc_root.as_path()).map(|kernel| kernel.with(learned));
     let mut running = Vec::new();
     let mut refused = Vec::new();

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::{
     config::{self, Config, Flag},
     doctor::Doctor,
+    printable::printable,
     replay::ReplayArgs,
     selftest::Act,
 };
@@ -53,7 +54,7 @@ impl Error {
                 ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
             }
             Self::Config(error) => {
-                eprintln!("error: {error}");
+                eprintln!("error: {}", printable(&error.to_string()));
                 ExitCode::from(USAGE)
             }
         }

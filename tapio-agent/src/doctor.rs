@@ -51,7 +51,7 @@ impl Doctor {
         let report = self.examine();
         let mut out = std::io::stdout().lock();
         let text = if self.json {
-            serde_json::to_string_pretty(&report).context("the report is no JSON")? + "\n"
+            report.json().context("the report is no JSON")?
         } else {
             report.text(Style::of_stdout())
         };

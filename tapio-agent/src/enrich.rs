@@ -8,7 +8,10 @@ pub mod peers;
 pub mod pods;
 mod waiting;
 
-use std::{collections::HashMap, net::IpAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, hash::RandomState, net::IpAddr, num::NonZeroUsize, path::PathBuf, sync::Arc,
+    time::Duration,
+};
 
 use lru::LruCache;
 use tapio_common::WHOLE_NODE;
@@ -55,7 +58,7 @@ pub struct Identity {
     /// When the last walk began, boot clock; 0 before the first.
     walked_ns: u64,
     /// Groups that were gone when they were asked for, and when the walk began that did not meet them, boot clock.
-    gone: LruCache<u64, u64>,
+    gone: LruCache<u64, u64, RandomState>,
     proc_root: PathBuf,
     /// What groups held, where an observer looks at it.
     past: Arc<Past>,
@@ -75,7 +78,7 @@ impl Identity {
                 .remembering(remember(config)),
             walk_from: Instant::now(),
             walked_ns: 0,
-            gone: LruCache::new(MAX_GONE),
+            gone: LruCache::with_hasher(MAX_GONE, RandomState::new()),
             proc_root: config.proc_root.as_path().to_owned(),
             past: Arc::default(),
             kubernetes: None,
@@ -111,8 +114,10 @@ impl Identity {
         if !self.named.contains_key(&cgroup_id)
             && let Lookup::Known(workload) = self.cgroups.cached(cgroup_id)
             && workload.container_id.is_some()
+            && let (owner, claims) = self.cgroups.owner(cgroup_id, 0, time_ns)
+            && let Lookup::Known(named) = self.in_pod(owner, &claims)
         {
-            self.named.insert(cgroup_id, self.in_pod(workload));
+            self.named.insert(cgroup_id, named);
         }
     }
 
@@ -161,10 +166,8 @@ impl Identity {
         if let Some(workload) = self.named.get(&cgroup_id) {
             return Lookup::Known(Arc::clone(workload));
         }
-        match self.cgroups.owner(cgroup_id, pid, time_ns) {
-            Lookup::Known(workload) => Lookup::Known(self.in_pod(workload)),
-            other => other,
-        }
+        let (owner, claims) = self.cgroups.owner(cgroup_id, pid, time_ns);
+        self.in_pod(owner, &claims)
     }
 
     /// The other side of what happened at `unix_ns` (1970 UTC), with its names as far as they are known.
@@ -179,26 +182,48 @@ impl Identity {
     #[must_use]
     pub fn missing(&self, cgroup_id: u64, pid: u32, time_ns: u64, peer: Option<IpAddr>) -> Option<Missing> {
         let kubernetes = self.kubernetes.as_ref()?;
-        let named = self.named.get(&cgroup_id).is_some_and(|workload| workload.container.is_some());
-        let workload = if named { None } else { self.owner(cgroup_id, pid, time_ns).workload() };
+        let is_named = |workload: &Workload| workload.container.is_some();
+        let may_be_named =
+            |workload: &&Arc<Workload>| workload.container_id.is_some() && workload.pod_uid.is_some();
+        let workload = if self.named.get(&cgroup_id).is_some_and(|workload| is_named(workload)) {
+            None
+        } else {
+            let (owner, claims) = self.cgroups.owner(cgroup_id, pid, time_ns);
+            let known = self.in_pod(owner.clone(), &claims).workload();
+            let all: Vec<_> = owner.workload().into_iter().chain(claims.into_iter().map(Arc::new)).collect();
+            // In a node that is a container itself the pod's name comes for one further in.
+            let awaited = || all.iter().find(may_be_named).cloned();
+            known.filter(|known| is_named(known)).or_else(awaited)
+        };
         kubernetes.missing(workload, peer, time_ns)
     }
 
-    /// What Kubernetes says of a workload, laid over what its control group says.
-    fn in_pod(&self, workload: Arc<Workload>) -> Arc<Workload> {
-        let Some(kubernetes) = &self.kubernetes else { return workload };
+    /// What Kubernetes says of a workload, laid over what its cgroup says. Of those in one another it is the outermost
+    /// that is a container or pod of this node: pods of one node are never inside each other. A claim from inside
+    /// is not believed where the host itself has that container or pod in another place.
+    fn in_pod(&self, owner: Lookup, claims: &[Workload]) -> Lookup {
+        let Some(kubernetes) = &self.kubernetes else { return owner };
         let index = kubernetes.pods();
-        let container = workload.container_id.as_deref().and_then(|id| index.container(id));
-        // The container's names may be late: the pod's are better than none.
-        let pod = || workload.pod_uid.as_deref().and_then(|uid| index.pod(uid));
-        match container.or_else(pod) {
-            Some(known) => Arc::new(Workload {
+        let known = |workload: &Workload| {
+            let container = workload.container_id.as_deref().and_then(|id| index.container(id));
+            // The container's names may be late: the pod's are better than none.
+            let known = container.or_else(|| workload.pod_uid.as_deref().and_then(|uid| index.pod(uid)))?;
+            Some(Lookup::Known(Arc::new(Workload {
                 container_id: workload.container_id.clone(),
                 runtime: workload.runtime.or(known.runtime),
                 ..(*known).clone()
-            }),
-            None => workload,
-        }
+            })))
+        };
+        // A user chooses the names of the containers that they run.
+        let by_host = match &owner {
+            Lookup::Known(workload) if workload.unit.is_none() => known(workload),
+            _ => None,
+        };
+        let by_claim = || {
+            let mut claims = claims.iter().filter_map(|claim| Some((known(claim)?, claim)));
+            claims.find(|(_, claim)| !self.cgroups.contradict(claim)).map(|(known, _)| known)
+        };
+        by_host.or_else(by_claim).unwrap_or(owner)
     }
 
     /// The node's name.
@@ -247,6 +272,98 @@ mod tests {
         };
         assert_eq!(with("1s"), REMEMBER);
         assert_eq!(with("10m"), Duration::from_secs(660));
+    }
+
+    const UID: &str = "9df0e5bd-2f9a-4a8e-9c1c-5b3f7f0a1d2e";
+    const VICTIM: &str = "3f4e1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f";
+    const OTHER_UID: &str = "00000000-2f9a-4a8e-9c1c-5b3f7f0a1d2e";
+    const OTHER: &str = "0000000000000000000000000000000000000000000000000000000000000001";
+    const NODE: &str = "0000000000000000000000000000000000000000000000000000000000000002";
+
+    fn pod(uid: &str, name: &str, container_id: &str) -> pods::Pod {
+        let container = pods::Container {
+            id: container_id.to_owned(),
+            runtime: None,
+            name: "app".to_owned(),
+            image: None,
+        };
+        pods::Pod {
+            uid: uid.to_owned(),
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            containers: vec![container],
+            ..pods::Pod::default()
+        }
+    }
+
+    /// Who each of these cgroups is said to be, by a node with these pods.
+    async fn who(pods: &[pods::Pod], paths: &[String]) -> Vec<Option<String>> {
+        let tree = tempfile::tempdir().unwrap();
+        let mut known = pods::Pods::default();
+        known.replace(pods.to_vec(), std::time::Instant::now(), 0);
+        let kubernetes = Kubernetes::of_pods(&known, &Arc::default());
+        let mut identity = identity(tree.path()).with(Some(kubernetes));
+        let mut found = Vec::new();
+        let ids: Vec<u64> = paths
+            .iter()
+            .map(|path| {
+                fs::create_dir_all(tree.path().join(path)).unwrap();
+                fs::metadata(tree.path().join(path)).unwrap().ino()
+            })
+            .collect();
+        for id in ids {
+            identity.find(id, clock::boot_ns()).await;
+            let workload = identity.owner(id, 0, clock::boot_ns()).workload();
+            let is_victims =
+                |w: &Workload| w.container_id.as_deref() == Some(VICTIM) || w.pod_uid.as_deref() == Some(UID);
+            let is_honest = |w: &&Arc<Workload>| !is_victims(w) || w.pod.is_some();
+            found.push(workload.as_ref().filter(is_honest).and_then(|w| w.name().map(ToOwned::to_owned)));
+        }
+        found
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_is_inside_a_container_does_not_take_the_name_of_another_pod() {
+        let pods = [pod(UID, "victim", VICTIM), pod(OTHER_UID, "other", OTHER)];
+        let victim = format!("kubepods/pod{UID}/{VICTIM}");
+        for place in [
+            format!("kubepods/pod{OTHER_UID}/{OTHER}"),
+            // Its pod is not known yet, or it is none.
+            format!("kubepods/pod{OTHER_UID}/{NODE}"),
+            format!("docker/{NODE}"),
+            "user.slice/user-1000.slice/user@1000.service".to_owned(),
+            "machine.slice/machine-web.scope".to_owned(),
+        ] {
+            let inside = [
+                victim.clone(),
+                format!("pod{UID}"),
+                format!("docker/{VICTIM}"),
+                format!("user.slice/libpod-{VICTIM}.scope"),
+                "system.slice/kubelet.service".to_owned(),
+            ];
+            let paths: Vec<_> = inside.iter().map(|inside| format!("{place}/{inside}")).collect();
+            let own = who(&pods, std::slice::from_ref(&place)).await.remove(0);
+            assert!(own.is_some());
+            let all = [std::slice::from_ref(&victim), paths.as_slice()].concat();
+            let mut found = who(&pods, &all).await.into_iter();
+            assert_eq!(found.next().flatten().as_deref(), Some("victim"), "{place}");
+            for (path, found) in paths.iter().zip(found) {
+                assert_eq!(found, own, "{path}");
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_container_inside_another_is_a_pod_where_it_is_one_of_this_node() {
+        let inner = format!("kubelet/kubepods/pod{UID}/{VICTIM}");
+        for place in [format!("docker/{NODE}"), "lxc.payload.node".to_owned()] {
+            let paths = [format!("{place}/{inner}"), format!("{place}/kubelet/kubepods/pod{UID}")];
+            let of_node = who(&[pod(UID, "web", VICTIM)], &paths).await;
+            assert_eq!(of_node, [Some("web".to_owned()), Some("web".to_owned())], "{place}");
+            let of_another = who(&[pod(OTHER_UID, "other", OTHER)], &paths).await;
+            let outer = place.starts_with("docker").then(|| NODE[..12].to_owned());
+            assert_eq!(of_another, [outer.clone(), outer], "{place}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -141,7 +141,8 @@ impl Kernel {
             tick_ns: clock::tick_ns(),
         };
         raise_memlock_limit();
-        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), learned: Learned::default() })
+        let learned = Learned::new().context("the kernel gives no random seed")?;
+        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), learned })
     }
 
     /// Knows what was learned before; its programs begin with that.
@@ -344,8 +345,8 @@ fn explain_hook(error: ProgramError) -> HookError {
     match error {
         ProgramError::Btf(_) => HookError::Unsupported("this kernel does not have the tracepoint".to_owned()),
         ProgramError::LoadError { io_error, verifier_log } => {
-            tracing::debug!("{verifier_log}");
             let log = verifier_log.to_string();
+            log.lines().for_each(|line| tracing::debug!("{line}"));
             HookError::Failed(match io_error.raw_os_error() {
                 Some(EPERM) => format!("no right to load it ({io_error}): it takes {}", needed()),
                 _ => format!("refused by the verifier ({io_error}): {}", reason(&log)),

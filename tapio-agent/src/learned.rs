@@ -5,13 +5,19 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{self, BufWriter},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::{self, File},
+    io::{self, BufWriter, Read as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use rustix::{
+    io::retry_on_intr,
+    rand::{GetRandomFlags, getrandom},
+};
+
+use crate::private;
 
 /// Of what the kernel programs and the observers keep. A change of what any of it means, or where it stands, raises it.
 pub const LAYOUT: u32 = 3;
@@ -79,18 +85,25 @@ pub struct Store {
     boot: [u8; 16],
 }
 
-impl Default for Learned {
-    /// Nothing, to be learned with a seed of its own.
-    fn default() -> Self {
-        Self { seed: fastrand::u64(..), parts: BTreeMap::new() }
-    }
-}
-
 impl Learned {
+    /// Nothing, to be learned with a seed of its own: from the kernel's random source, since whoever guesses it can choose
+    /// addresses whose places in a map are the same.
+    ///
+    /// # Errors
+    /// The kernel gives nothing random.
+    pub fn new() -> io::Result<Self> {
+        let mut seed = [0; 8];
+        let count = retry_on_intr(|| getrandom(&mut seed, GetRandomFlags::empty()))?;
+        if count < seed.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Self { seed: u64::from_ne_bytes(seed), parts: BTreeMap::new() })
+    }
+
     /// One note.
     #[cfg(test)]
     pub(crate) fn of_note(name: &str, bytes: Vec<u8>) -> Self {
-        Self { parts: BTreeMap::from([(format!("{name}/{NOTES}"), bytes)]), ..Self::default() }
+        Self { seed: 0, parts: BTreeMap::from([(format!("{name}/{NOTES}"), bytes)]) }
     }
 
     /// What a part holds.
@@ -273,11 +286,14 @@ impl Store {
     /// It is of no use.
     pub fn load(&self, boot_ns: u64) -> Result<(Learned, Duration), Useless> {
         let read = || {
-            let size = fs::metadata(&self.path)?.len();
+            let mut file = private::open(&self.path)?;
+            let size = file.metadata()?.len();
             if size > MAX_BYTES {
                 return Err(io::Error::other(format!("it has {size} bytes, more than there can be")));
             }
-            fs::read(&self.path)
+            let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+            file.by_ref().take(MAX_BYTES).read_to_end(&mut bytes)?;
+            Ok(bytes)
         };
         match read() {
             Ok(bytes) => Learned::decode(&bytes, &self.boot, boot_ns),
@@ -298,10 +314,10 @@ impl Store {
         parts: impl FnOnce(&mut Writer<BufWriter<File>>) -> anyhow::Result<()>,
     ) -> anyhow::Result<u64> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(directory)?;
+        private::make_directory(directory)?;
         let new = self.path.with_extension("new");
         // The seed is nobody else's to know.
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let file = private::create_anew(&new)?;
         let mut writer = Writer::begin(BufWriter::new(file), seed, &self.boot, boot_ns)?;
         parts(&mut writer)?;
         let (file, bytes) = writer.end()?;

@@ -19,6 +19,8 @@ pub mod metrics;
 pub mod observer;
 pub mod occurrence;
 pub mod pipeline;
+pub mod printable;
+mod private;
 pub mod privileges;
 pub mod replay;
 pub mod selftest;

@@ -5,7 +5,9 @@ use std::{io::Write as _, process::ExitCode};
 use tapio_agent::{
     agent,
     cli::{self, Command},
-    log, selftest,
+    log,
+    printable::printable,
+    selftest,
 };
 
 fn main() -> ExitCode {
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", printable(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -63,6 +63,7 @@ metrics! {
     anomalies: Family<OfType, Counter> = "Anomalies judged, those that the kernel held back included",
     folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
     told: Counter = "Anomalies that the occurrences given to sinks stand for",
+    out_of_scope: Counter = "Anomalies outside of the scope that the settings name, which are not reported",
     dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
     unattributed: Counter = "Occurrences without an owner",
     kubernetes_state: Family<StateOfKubernetes, Gauge> = "1 for how it is with the API server",
@@ -103,7 +104,7 @@ const SINK_REASONS: [&str; 8] = [
     "spool_lost",
 ];
 
-/// What became of anomalies: judged = told + dropped + waiting.
+/// What became of anomalies: judged = told + dropped + out of scope + waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnomalyLedger {
     /// Judged, each repeat and those that the kernel held back included.
@@ -111,7 +112,9 @@ pub struct AnomalyLedger {
     /// Those that occurrences given to sinks stand for.
     pub told: u64,
     /// Lost before they had a name, by reason.
-    pub dropped: [(&'static str, u64); 2],
+    pub dropped: [(&'static str, u64); 1],
+    /// Not to be told, as their names showed: nothing is lost by it.
+    pub out_of_scope: u64,
     /// In a window of repeats, or on the way to their name. None when the agent has stopped.
     pub waiting: u64,
 }
@@ -170,16 +173,22 @@ impl Metrics {
         self.told.inc_by(count);
     }
 
+    /// `count` anomalies are of nobody that the settings mean.
+    pub fn out_of_scope(&self, count: u64) {
+        self.out_of_scope.inc_by(count);
+    }
+
     /// What became of all anomalies so far.
     #[must_use]
     pub fn anomaly_ledger(&self) -> AnomalyLedger {
         // Whatever is counted meanwhile is in what waits, never less than nothing.
         let told = self.told.get();
-        let dropped = ["queue_full", "out_of_scope"]
+        let out_of_scope = self.out_of_scope.get();
+        let dropped = ["queue_full"]
             .map(|reason| (reason, self.dropped.get_or_create(&Drop { hop: "enrich", reason }).get()));
         let judged = self.judged.load(Ordering::Relaxed);
-        let gone = told + dropped.iter().map(|(_, count)| count).sum::<u64>();
-        AnomalyLedger { judged, told, dropped, waiting: judged.saturating_sub(gone) }
+        let gone = told + out_of_scope + dropped.iter().map(|(_, count)| count).sum::<u64>();
+        AnomalyLedger { judged, told, dropped, out_of_scope, waiting: judged.saturating_sub(gone) }
     }
 
     /// `count` anomalies that a follow-up will stand for.
@@ -324,15 +333,15 @@ impl Metrics {
     }
 
     /// What the kernel measured of a program, from its beginning.
-    pub fn program(&self, program: &'static str, runs: u64, total: Duration) {
-        set(&self.program_runs.get_or_create(&OfProgram { program }), runs);
-        let seconds = self.program_seconds.get_or_create(&OfProgram { program });
+    pub fn program(&self, observer: &'static str, program: &'static str, runs: u64, total: Duration) {
+        set(&self.program_runs.get_or_create(&OfProgram { observer, program }), runs);
+        let seconds = self.program_seconds.get_or_create(&OfProgram { observer, program });
         seconds.inner().store(total.as_secs_f64().to_bits(), Ordering::Relaxed);
     }
 
     /// How many runs of a program the kernel left out, from its beginning.
-    pub fn program_missed(&self, program: &'static str, missed: u64) {
-        set(&self.program_missed.get_or_create(&OfProgram { program }), missed);
+    pub fn program_missed(&self, observer: &'static str, program: &'static str, missed: u64) {
+        set(&self.program_missed.get_or_create(&OfProgram { observer, program }), missed);
     }
 
     /// All of them in the text format of OpenMetrics.
@@ -380,6 +389,40 @@ fn set(counter: &Counter, value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_of_one_name_are_told_apart_by_their_observer() {
+        let metrics = Metrics::default();
+        for (observer, runs) in [("network", 7), ("node", 9)] {
+            metrics.program(observer, "sched_switch", runs, Duration::from_secs(runs));
+            metrics.program_missed(observer, "sched_switch", runs);
+        }
+        let text = metrics.render().unwrap();
+        for (observer, count) in [("network", "7"), ("node", "9")] {
+            for (name, number) in [("runs", count), ("missed", count)] {
+                let line = format!(
+                    "tapio_program_{name}_total{{observer=\"{observer}\",program=\"sched_switch\"}} {number}\n"
+                );
+                assert!(text.contains(&line), "{line}: {text}");
+            }
+        }
+        assert_eq!(text.matches("tapio_program_seconds_total{").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn what_is_out_of_scope_is_not_lost_and_the_ledger_sums() {
+        let metrics = Metrics::default();
+        metrics.anomalies("container", "container.oom_kill", 10);
+        metrics.told(4);
+        metrics.out_of_scope(3);
+        metrics.dropped("enrich", "queue_full", 2);
+        let expected =
+            AnomalyLedger { judged: 10, told: 4, dropped: [("queue_full", 2)], out_of_scope: 3, waiting: 1 };
+        assert_eq!(metrics.anomaly_ledger(), expected);
+        let text = metrics.render().unwrap();
+        assert!(text.contains("tapio_out_of_scope_total 3\n"), "{text}");
+        assert!(!text.contains("reason=\"out_of_scope\""), "{text}");
+    }
 
     #[test]
     fn the_old_format_names_counters_as_their_samples() {

@@ -101,7 +101,7 @@ pub struct Workload {
     /// Name of the owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// systemd unit, outside containers.
+    /// The outermost systemd unit, outside containers; with a container that a user runs, that user's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
     /// The pod's annotations `resource.opentelemetry.io/*` and labels `app.kubernetes.io/*`, for sinks that name

@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     observer::{Anomaly, Judge},
     occurrence::{Actor, Occurrence, Process, SOURCE, Value},
+    printable::printable,
 };
 
 /// How often windows are closed and waiting spikes are said.
@@ -182,7 +183,7 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         (Process { pid: actor.pid, comm: comm(&actor.comm) }, owner)
     });
     if !scope::is_told(anomaly.only, &owner, actor.as_ref().map(|(_, owner)| owner)) {
-        metrics.dropped("enrich", "out_of_scope", anomaly.count);
+        metrics.out_of_scope(anomaly.count);
         return None;
     }
     let workload = owner.workload();
@@ -220,7 +221,8 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         baseline: anomaly.baseline,
         count: anomaly.count,
     };
-    occurrence.message = (anomaly.message)(&occurrence);
+    // Wherever it goes, somebody reads it on a terminal.
+    occurrence.message = printable(&(anomaly.message)(&occurrence)).into_owned();
     Some(occurrence)
 }
 

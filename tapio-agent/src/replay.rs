@@ -11,6 +11,7 @@ mod series;
 
 use std::fmt;
 use std::fs::File;
+use std::hash::RandomState;
 use std::io::{self, BufWriter, Read, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -156,7 +157,8 @@ pub fn run(
     mut summary: impl Write,
 ) -> Result<Summary, ReplayError> {
     let mut rows = Rows::of(reader)?;
-    let mut known: LruCache<String, Series> = LruCache::new(MAX_KEYS);
+    let mut known: LruCache<String, Series, RandomState> =
+        LruCache::with_hasher(MAX_KEYS, RandomState::new());
     let mut counts = Summary::default();
     while let Some(row) = rows.next()? {
         let number = counts.rows;
@@ -235,7 +237,7 @@ impl fmt::Display for Summary {
 }
 
 fn series_of<'a>(
-    known: &'a mut LruCache<String, Series>,
+    known: &'a mut LruCache<String, Series, RandomState>,
     row: &Row<'_>,
     counts: &mut Summary,
 ) -> &'a mut Series {

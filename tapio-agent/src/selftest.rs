@@ -12,7 +12,11 @@ mod namespace;
 mod player;
 mod witness;
 
-use std::{fmt, io::Write as _, process::ExitCode};
+use std::{
+    fmt::{self, Write as _},
+    io::Write as _,
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,7 +26,7 @@ use self::{
     fault::{Fault, Stage},
     witness::{Attached, Witness},
 };
-use crate::config::Config;
+use crate::{config::Config, printable::Printable};
 
 /// What became of a fault.
 #[derive(Debug)]
@@ -121,9 +125,11 @@ fn summary<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> (String, bool) {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Reported(report) => write!(f, "reported  {report}"),
-            Self::Missed(why) => write!(f, "MISSED    {why}"),
-            Self::Skipped { reason, remedy } => write!(f, "skipped   {reason}; remedy: {remedy}"),
+            Self::Reported(report) => write!(Printable(f), "reported  {report}"),
+            Self::Missed(why) => write!(Printable(f), "MISSED    {why}"),
+            Self::Skipped { reason, remedy } => {
+                write!(Printable(f), "skipped   {reason}; remedy: {remedy}")
+            }
         }
     }
 }

@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["setting"],
     &["metrics"],
     &["occurrence", "clock", "backoff", "crash", "learned", "span"],
+    &["printable", "private"],
 ];
 
 /// Crates with one place.

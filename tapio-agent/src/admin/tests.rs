@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::printable::{HOSTILE, is_harmless};
 
 struct Fixed {
     waits_for: Option<String>,
@@ -23,7 +24,7 @@ impl State for Fixed {
     }
 
     fn status(&self) -> Value {
-        json!({"observers": {"network": "running"}})
+        json!({"observers": {"network": "running"}, "kubernetes": self.waits_for})
     }
 
     fn metrics(&self) -> String {
@@ -71,6 +72,15 @@ async fn connect(address: SocketAddr) -> TcpStream {
         time::sleep(Duration::from_millis(5)).await;
     }
     panic!("no server on {address}");
+}
+
+#[tokio::test]
+async fn nothing_that_others_said_reaches_the_terminal_as_it_is() {
+    let server = Server::start(Some(HOSTILE));
+    for path in ["/readyz", "/status"] {
+        let body = server.get(path).await.split_once("\r\n\r\n").unwrap().1.to_owned();
+        assert!(is_harmless(&body), "{path}: {body:?}");
+    }
 }
 
 #[tokio::test]

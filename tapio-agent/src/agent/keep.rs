@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
@@ -15,6 +16,7 @@ use crate::{
     config::Config,
     learned::{Learned, Notes, Store, Useless},
     pipeline::Usual,
+    private,
     span::Span,
 };
 
@@ -42,8 +44,20 @@ struct Saved {
 
 impl Keeper {
     /// Reads what there is. Whatever is wrong with it, the agent runs.
-    pub(super) fn open(config: &Config) -> (Self, Learned) {
-        let store = Store::of(config.state_dir.as_path(), config.proc_root.as_path());
+    ///
+    /// # Errors
+    /// All is to be learned anew, and the kernel gives no random seed.
+    pub(super) fn open(config: &Config) -> anyhow::Result<(Self, Learned)> {
+        let state_dir = config.state_dir.as_path();
+        if let Some(why) = private::others_may_write(state_dir) {
+            tracing::warn!(
+                "{}: {why}. Others can remove or withhold what the agent keeps there; what they put there is not \
+                 used. Make it root's alone: chown root, chmod 700 (key `state_dir`)",
+                state_dir.display()
+            );
+        }
+        let store = Store::of(state_dir, config.proc_root.as_path());
+        let anew = || Learned::new().context("the kernel gives no random seed");
         let loaded = store.as_ref().map(|store| (store.load(clock::boot_ns()), store.path().display()));
         let (learned, found) = match loaded {
             Ok((Ok((learned, age)), _)) => {
@@ -53,25 +67,25 @@ impl Keeper {
             }
             Ok((Err(why @ Useless::Damaged(_)), path)) => {
                 tracing::warn!(%path, %why, "what was learned before cannot be used; all is learned anew");
-                (Learned::default(), format!("learned anew: {why}"))
+                (anew()?, format!("learned anew: {why}"))
             }
             Ok((Err(why), path)) => {
                 tracing::debug!(%path, %why, "all is learned anew");
-                (Learned::default(), format!("learned anew: {why}"))
+                (anew()?, format!("learned anew: {why}"))
             }
             Err(error) => {
                 tracing::warn!(%error, "which boot of the machine this is cannot be read; what is learned ends with the agent");
-                (Learned::default(), format!("not kept: {error}"))
+                (anew()?, format!("not kept: {error}"))
             }
         };
         let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), learned.seed);
         // What others have noted grows old: nobody renews it.
         let names: Vec<_> = config.observers.names().iter().copied().chain([Usual::NAME]).collect();
         let notes = Arc::new(Notes::of(&learned, &names, interval));
-        (
+        Ok((
             Self { store, interval, seed, notes, found, saved: Mutex::default(), writing: Mutex::default() },
             learned,
-        )
+        ))
     }
 
     /// Writes it again and again, until it is dropped.

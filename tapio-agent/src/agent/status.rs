@@ -249,9 +249,15 @@ impl Shared {
                 (observed.name.to_owned(), Value::Object(programs))
             })
             .collect();
-        let AnomalyLedger { judged, told, dropped, waiting } = self.metrics.anomaly_ledger();
+        let AnomalyLedger { judged, told, dropped, out_of_scope, waiting } = self.metrics.anomaly_ledger();
         let dropped: BTreeMap<_, _> = dropped.into_iter().filter(|(_, count)| *count > 0).collect();
-        let anomalies = json!({ "judged": judged, "told": told, "dropped": dropped, "waiting": waiting });
+        let anomalies = json!({
+            "judged": judged,
+            "told": told,
+            "dropped": dropped,
+            "out_of_scope": out_of_scope,
+            "waiting": waiting,
+        });
         json!({ "programs": observers, "anomalies": anomalies, "sinks": self.sinks.status() })
     }
 
@@ -272,9 +278,13 @@ impl Shared {
         for observed in &self.observed {
             self.metrics.observer_state(observed.name, &State::LABELS, observed.state().label());
             let run_times = observed.parts.loaded.iter().flat_map(Loaded::run_times);
-            run_times.for_each(|(program, time)| self.metrics.program(program, time.runs, time.total));
+            run_times.for_each(|(program, time)| {
+                self.metrics.program(observed.name, program, time.runs, time.total);
+            });
             let missed = observed.parts.loaded.iter().flat_map(Loaded::missed);
-            missed.for_each(|(program, missed)| self.metrics.program_missed(program, missed));
+            missed.for_each(|(program, missed)| {
+                self.metrics.program_missed(observed.name, program, missed);
+            });
         }
         for Status { sink, state, ledger, spool, .. } in self.sinks.status() {
             self.metrics.sink_state(sink, &sink::State::LABELS, state.label());

@@ -221,8 +221,8 @@ async fn of_groups_in_groups_those_that_have_others_say_so() {
     assert_eq!(inner(&format!("system.slice/docker-{ID}.scope")), Some(1));
     assert_eq!(inner(&format!("system.slice/docker-{ID}.scope/kubelet/{POD}/{OTHER}")), Some(0));
     assert_eq!(inner("system.slice/nginx.service"), Some(0));
-    assert_eq!(inner("user.slice/user-0.slice/user@0.service"), Some(1));
-    assert_eq!(inner("user.slice/user-0.slice/user@0.service/app.slice/a.service"), Some(0));
+    assert_eq!(inner("user.slice/user-0.slice/user@0.service"), Some(0));
+    assert_eq!(inner("user.slice/user-0.slice/user@0.service/app.slice/a.service"), None, "of its user");
 }
 
 #[tokio::test(start_paused = true)]

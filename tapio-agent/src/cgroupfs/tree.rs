@@ -94,7 +94,8 @@ fn walk(hierarchy: &Hierarchy) -> Vec<Group> {
                 break;
             }
             let path = directory.path.join(entry.file_name());
-            let workload = parse_path(&path.to_string_lossy());
+            // Groups inside of a container have limits of their own, whoever they are said to be.
+            let workload = parse_path(&path.to_string_lossy()).innermost();
             let is_subject = workload != directory.workload
                 && workload.as_ref().is_some_and(|w| w.container_id.is_some() || w.unit.is_some());
             let mut within = directory.within;

@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, path::Path};
 use serde_saphyr::{MessageFormatter, UserMessageFormatter, options};
 
 use super::{Config, Error};
-use crate::setting::{Node, Trail};
+use crate::setting::{Node, Trail, join, shown};
 
 /// Far more than any configuration; keeps a wrong path from filling the memory.
 const MAX_BYTES: u64 = 1 << 20;
@@ -66,6 +66,15 @@ pub(super) fn parse(name: &str, bytes: &[u8], config: &mut Config) -> Result<(),
 fn explain(name: &str, error: &serde_saphyr::Error, trail: &Trail) -> Error {
     let at = error.location().filter(|at| at.line() > 0);
     let place = at.map_or_else(|| name.to_owned(), |at| format!("{name}:{}:{}", at.line(), at.column()));
+    if let serde_saphyr::Error::DuplicateMappingKey { key, .. } = error.without_snippet() {
+        let what = "this key is set a second time: keep one of the two";
+        let key = key.iter().fold(trail.to_string(), |section, key| join(&section, &shown(key)));
+        return if key.is_empty() {
+            Error::at(place, what)
+        } else {
+            Error::at(place, format_args!("{key}: {what}"))
+        };
+    }
     let what = match error.without_snippet() {
         serde_saphyr::Error::NullIntoString { .. } => "has no value".to_owned(),
         error => UserMessageFormatter.format_message(error).into_owned(),

@@ -136,7 +136,6 @@ const REFUSED: &[(&str, &str)] = &[
         "queue: [1, 2]\n",
         "t.yaml:1:8: queue: found a list or keys where one value belongs: expected a whole number from 1 to 1000000",
     ),
-    ("queue: 1\nqueue: 2\n", "t.yaml:2:1: duplicate mapping key: queue not allowed here"),
     ("queue:\n", "t.yaml:1:6: queue: has no value: expected a whole number from 1 to 1000000"),
     (
         "fold:\n  window: 5 parsecs\n",
@@ -195,6 +194,18 @@ const REFUSED: &[(&str, &str)] = &[
         "t.yaml:1:46: observer.network.retransmit.min_share: `5` is not a share from 0% to 100%",
     ),
     ("queue: 1\n---\nqueue: 2\n", "t.yaml:3:1: only single YAML document expected but multiple found"),
+    (
+        "queue: 1\nlisten: off\nqueue: 2\n",
+        "t.yaml:3:1: queue: this key is set a second time: keep one of the two",
+    ),
+    (
+        "observer:\n  network:\n    rtt: {floor: 1ms, floor: 1ms}\n",
+        "t.yaml:3:23: observer.network.rtt.floor: this key is set a second time: keep one of the two",
+    ),
+    (
+        "fold:\n  window: 1s\nqueue: 1\nfold:\n  max_window: 1m\n",
+        "t.yaml:4:1: fold: this key is set a second time: keep one of the two",
+    ),
     ("queue: *x\n", "t.yaml:1:8: queue: reference to unknown value"),
     ("queue: \"\u{7}\"\n", "t.yaml:1:9: queue: unexpected character"),
 ];

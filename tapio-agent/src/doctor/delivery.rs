@@ -6,6 +6,7 @@ use super::{pod::Pod, report::Line};
 use crate::{
     admin::Admin,
     config::{Config, Output},
+    private,
     sink::{
         Trouble,
         otlp::{Otlp, Settings},
@@ -105,10 +106,18 @@ fn state(directory: &Path, pod: Pod) -> Line {
     const NAME: &str = "state directory";
     let present = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
     let shown = directory.display();
-    match writable(present) {
-        Ok(()) if present == directory => Line::ok(NAME, format!("{shown} is writable")),
-        Ok(()) => Line::ok(NAME, format!("{shown} is not there yet and can be made")),
-        Err(error) => Line::degraded(
+    let shared = private::others_may_write(directory);
+    match (writable(present), shared) {
+        (Ok(()), Some(why)) => Line::degraded(
+            NAME,
+            format!("{shown}: {why}: what the agent keeps there others can remove or withhold"),
+            format!(
+                "chown root {shown} && chmod 700 {shown}, or give another one with --state-dir=DIR (key `state_dir`)"
+            ),
+        ),
+        (Ok(()), None) if present == directory => Line::ok(NAME, format!("{shown} is writable")),
+        (Ok(()), None) => Line::ok(NAME, format!("{shown} is not there yet and can be made")),
+        (Err(error), _) => Line::degraded(
             NAME,
             format!(
                 "{shown} is not writable ({error}): what a sink cannot take waits in memory alone, and what is learned ends with the agent"
@@ -139,6 +148,15 @@ mod tests {
         let line = state(&dir.path().join("a/b"), Pod(false));
         assert!(line.found.ends_with("can be made") && line.state == State::Ok, "{line:?}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let shared = dir.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let line = state(&shared, Pod(false));
+        assert!(line.found.contains("others may write to it (mode 0777)"), "{line:?}");
+        assert!(
+            matches!(&line.state, State::Degraded { remedy } if remedy.contains("chmod 700")),
+            "{line:?}"
+        );
         assert!(matches!(state(Path::new("/proc/tapio"), Pod(false)).state, State::Degraded { .. }));
         let State::Degraded { remedy } = state(Path::new("/proc/tapio"), Pod(true)).state else { panic!() };
         assert!(

@@ -7,6 +7,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::printable::{json, printable};
+
 /// What was found.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -78,16 +80,20 @@ pub(super) enum Style {
 const COLUMN: usize = 26;
 
 impl Report {
+    pub(super) fn json(&self) -> serde_json::Result<String> {
+        Ok(json(&serde_json::to_string_pretty(self)?).into_owned() + "\n")
+    }
+
     pub(super) fn text(&self, style: Style) -> String {
-        let mut text = format!("tapio {} on {}\n", self.version, self.node);
+        let mut text = format!("tapio {} on {}\n", self.version, printable(&self.node));
         for section in &self.sections {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "\n{}", section.name);
+            let _ = writeln!(text, "\n{}", printable(&section.name));
             for line in &section.lines {
                 let _ = writeln!(text, "  {} {}", style.sign(&line.state), line);
                 if let State::Degraded { remedy } | State::Failed { remedy } = &line.state {
-                    let _ =
-                        writeln!(text, "  {:width$} remedy: {remedy}", "", width = style.width() + COLUMN);
+                    let (width, remedy) = (style.width() + COLUMN, printable(remedy));
+                    let _ = writeln!(text, "  {:width$} remedy: {remedy}", "");
                 }
             }
         }
@@ -146,7 +152,7 @@ impl Line {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<COLUMN$} {}", self.name, self.found)
+        write!(f, "{:<COLUMN$} {}", printable(&self.name), printable(&self.found))
     }
 }
 
@@ -190,6 +196,7 @@ impl Style {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::printable::{HOSTILE, is_harmless};
 
     fn report() -> Report {
         let lines = vec![
@@ -226,6 +233,17 @@ mod tests {
         assert!(terminal.contains("\n                               remedy: add that"), "{terminal}");
         assert!(!terminal.contains('\x1b'));
         assert!(report().text(Style::Terminal { colour: true }).contains("\x1b[31m✗\x1b[0m bpf"));
+    }
+
+    #[test]
+    fn nothing_that_others_said_reaches_the_terminal_as_it_is() {
+        let hostile = || HOSTILE.to_owned();
+        let lines = vec![Line::ok(hostile(), hostile()), Line::failed(hostile(), hostile(), hostile())];
+        let sections = vec![Section::new(hostile(), lines)];
+        let report = Report { node: hostile(), sections, ..report() };
+        for text in [report.text(Style::Plain), report.json().unwrap()] {
+            assert!(is_harmless(&text), "{text:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use path::parse_path;
+pub use path::{Named, parse_path};
 pub use process::in_host_pid_namespace;
 
 use tapio_common::VERSION_1;
@@ -70,7 +70,10 @@ struct Mount {
 struct Group {
     /// Below the root of its hierarchy.
     path: Box<Path>,
+    /// By the host's own names.
     workload: Option<Arc<Workload>>,
+    /// The path names others further in.
+    has_claims: bool,
     gone: Option<Instant>,
 }
 
@@ -136,30 +139,73 @@ impl Cgroups {
         self.cached(id)
     }
 
-    /// The owner of what happened at `at_ns` (boot clock) in a group and a process, of which each may be 0 for not
-    /// known. Beside version 1 hierarchies only a container's group is believed: a process in a container then has
+    /// The owner, by the host's own names, of what happened at `at_ns` (boot clock) in a group and a process, of which each
+    /// may be 0 for not known; and who is further in by names from inside.
+    ///
+    /// Beside version 1 hierarchies only a container's group is believed: a process in a container then has
     /// the group of the daemon that started it, and where it is in truth its version 1 groups say.
     /// Looks into what is cached: [`Self::lookup`] comes first.
-    pub fn owner(&self, id: u64, pid: u32, at_ns: u64) -> Lookup {
+    #[must_use]
+    pub fn owner(&self, id: u64, pid: u32, at_ns: u64) -> (Lookup, Vec<Workload>) {
         let found = self.cached(id);
         let hybrid = self.mount.as_ref().is_none_or(|mount| mount.hybrid);
-        match &found {
-            Lookup::Known(workload) if !hybrid || workload.container_id.is_some() => return found,
-            Lookup::Unowned if !hybrid => return found,
+        let is_sure = match &found {
+            Lookup::Known(workload) if !hybrid || workload.container_id.is_some() => true,
+            Lookup::Unowned if !hybrid => true,
             // Nothing else has a group of the memory controller than whom it is of.
-            Lookup::Known(_) | Lookup::Unowned if id & VERSION_1 != 0 => return found,
-            _ => {}
+            Lookup::Known(_) | Lookup::Unowned => id & VERSION_1 != 0,
+            Lookup::Unknown => false,
+        };
+        if is_sure {
+            return (self.checked(found), self.claims(id));
         }
         let proc_root = self.proc_root.as_deref().filter(|_| pid != 0);
-        let process = proc_root.and_then(|proc_root| process::workload(proc_root, pid, at_ns));
-        match process {
+        let process =
+            proc_root.and_then(|proc_root| process::named(proc_root, pid, at_ns)).unwrap_or_default();
+        let owner = match process.outermost {
             Some(workload) => Lookup::Known(Arc::new(workload)),
             // Where that controller has a hierarchy, who is in its root is in no container.
             None if found == Lookup::Unknown && (self.memory.is_none() || id & VERSION_1 != 0) => {
                 Lookup::Unknown
             }
             None => Lookup::Unowned,
+        };
+        (self.checked(owner), process.claims)
+    }
+
+    /// Without the id of a user's container where the host has that container in another place: users choose the names
+    /// of the cgroups that they make.
+    fn checked(&self, owner: Lookup) -> Lookup {
+        match owner {
+            Lookup::Known(workload)
+                if workload.unit.is_some()
+                    && workload.container_id.is_some()
+                    && self.contradict(&workload) =>
+            {
+                let unit = workload.unit.clone();
+                Lookup::Known(Arc::new(Workload { unit, ..Workload::default() }))
+            }
+            owner => owner,
         }
+    }
+
+    /// Who is further in than the owner of a group, by names that were given from inside.
+    #[must_use]
+    pub fn claims(&self, id: u64) -> Vec<Workload> {
+        let group = self.known.get(&id).filter(|group| group.has_claims);
+        group.map(|group| parse_path(&group.path.to_string_lossy()).claims).unwrap_or_default()
+    }
+
+    /// Whether the host itself names a group after this container, or after this pod where the claim has no container:
+    /// then whoever says so from the inside of another is not it.
+    #[must_use]
+    pub fn contradict(&self, claim: &Workload) -> bool {
+        let mut owners = self.known.values().filter_map(|group| group.workload.as_deref());
+        owners.any(|owner| match &claim.container_id {
+            // A user's own container is itself a claim.
+            Some(_) => owner.unit.is_none() && owner.container_id == claim.container_id,
+            None => owner.pod_uid == claim.pod_uid,
+        })
     }
 
     /// Takes in the groups that are there, and forgets those that have been gone for long.
@@ -187,7 +233,7 @@ impl Cgroups {
     /// Takes in the groups of one hierarchy, whose ids bear a mark. False where not all of them were looked at.
     fn walk_tree(&mut self, root: &Path, mark: u64, here: &mut HashMap<u64, Group>) -> bool {
         let Ok(metadata) = fs::metadata(root) else { return false };
-        let whole_host = Group { path: Path::new("").into(), workload: None, gone: None };
+        let whole_host = Group { path: Path::new("").into(), workload: None, has_claims: false, gone: None };
         here.insert(metadata.ino() | mark, whole_host);
         let mut waiting = vec![(root.to_owned(), 0)];
         let mut whole = true;
@@ -212,8 +258,13 @@ impl Cgroups {
 
 impl Group {
     fn new(path: &Path) -> Self {
-        let workload = parse_path(&path.to_string_lossy()).map(Arc::new);
-        Self { path: path.into(), workload, gone: None }
+        let Named { outermost, claims } = parse_path(&path.to_string_lossy());
+        Self {
+            path: path.into(),
+            workload: outermost.map(Arc::new),
+            has_claims: !claims.is_empty(),
+            gone: None,
+        }
     }
 }
 

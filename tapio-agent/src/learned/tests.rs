@@ -44,17 +44,42 @@ fn what_was_saved_is_read_again() {
     let state_dir = directory.path().join("new/state");
     let store = Store::of(&state_dir, Path::new("/proc")).unwrap();
     assert_eq!(store.load(HOUR_NS), Err(Useless::Absent));
-    save(&store, &Learned::default(), 1).unwrap();
+    save(&store, &Learned::new().unwrap(), 1).unwrap();
     let failed = store.save(1, 1, |_| anyhow::bail!("half of it"));
     assert_eq!(failed.unwrap_err().to_string(), "half of it");
     save(&store, &learned(), HOUR_NS).unwrap();
     assert_eq!(store.load(3 * HOUR_NS), Ok((learned(), Duration::from_secs(7200))));
     assert_eq!(fs::read_dir(&state_dir).unwrap().count(), 1);
     assert_eq!(fs::metadata(store.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&state_dir).unwrap().permissions().mode() & 0o7777, 0o700);
+    // Whoever may write there can neither have it read another's file, nor have one overwritten.
+    let other = directory.path().join("other");
+    fs::rename(store.path(), &other).unwrap();
+    std::os::unix::fs::symlink(&other, store.path()).unwrap();
+    assert!(matches!(store.load(HOUR_NS), Err(Useless::Damaged(why)) if why.contains("symbolic link")));
+    let before = fs::read(&other).unwrap();
+    std::os::unix::fs::symlink(&other, state_dir.join("learned.new")).unwrap();
+    save(&store, &Learned::new().unwrap(), HOUR_NS).unwrap();
+    assert!(store.load(HOUR_NS).is_ok() && fs::read(&other).unwrap() == before);
     fs::remove_file(store.path()).unwrap();
     fs::create_dir(store.path()).unwrap();
     assert!(matches!(store.load(HOUR_NS), Err(Useless::Damaged(_))));
     assert!(save(&store, &learned(), HOUR_NS).is_err());
+}
+
+#[test]
+fn a_seed_is_not_to_be_guessed() {
+    let seeds: Vec<u64> = (0..8)
+        .map(|_| {
+            // Whatever else is random in the agent may begin the same each time.
+            fastrand::seed(7);
+            Learned::new().unwrap().seed
+        })
+        .collect();
+    for (nth, seed) in seeds.iter().enumerate() {
+        let is_alike = |other: &u64| other >> 32 == seed >> 32 || *other as u32 == *seed as u32;
+        assert!(!seeds[..nth].iter().any(is_alike), "{seeds:x?}");
+    }
 }
 
 #[test]

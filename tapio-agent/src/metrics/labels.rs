@@ -67,5 +67,6 @@ pub(super) struct OfMap {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct OfProgram {
+    pub(super) observer: &'static str,
     pub(super) program: &'static str,
 }

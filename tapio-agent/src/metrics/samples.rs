@@ -81,7 +81,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.begin(&["network"], &["otlp"], true);
         metrics.anomalies("network", "network.rtt_spike", 3);
-        metrics.program("tcp_probe", 7, std::time::Duration::from_millis(1500));
+        metrics.program("network", "tcp_probe", 7, std::time::Duration::from_millis(1500));
         metrics.sink("otlp", 9, 4, 5);
         metrics.told(2);
         let text = metrics.render().unwrap();
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(found.values().map(Vec::len).sum::<usize>(), lines);
         let one = |name: &str, labels, number| assert_eq!(found[name], [Sample { labels, number }]);
         one("tapio_anomalies", vec![("observer", "network"), ("type", "network.rtt_spike")], "3");
-        one("tapio_program_seconds", vec![("program", "tcp_probe")], "1.5");
+        one("tapio_program_seconds", vec![("observer", "network"), ("program", "tcp_probe")], "1.5");
         one("tapio_sink_queued", vec![("sink", "otlp")], "5");
         one("tapio_told", vec![], "2");
         let known = |name: &str| Metrics::DESCRIBED.iter().any(|one| one.name == name);

@@ -7,6 +7,7 @@ use super::{
     Actor, AddressText, Data, Normal, Occurrence, Outcome, Peer, Process, Severity, Timestamp, Value,
     Workload,
 };
+use crate::printable;
 
 impl Occurrence {
     /// Appends it to `out` as one JSON object without a line break in it.
@@ -239,7 +240,7 @@ fn real(out: &mut Vec<u8>, name: &[u8], value: f64) {
 fn quoted(out: &mut Vec<u8>, value: &str) {
     if needs_escapes(value.as_bytes()) {
         // Nor does writing a text.
-        let _ = serde_json::to_writer(out, value);
+        let _ = serde_json::to_writer(printable::Json(out), value);
     } else {
         out.push(b'"');
         out.extend_from_slice(value.as_bytes());
@@ -247,12 +248,13 @@ fn quoted(out: &mut Vec<u8>, value: &str) {
     }
 }
 
-/// True if there is a control character, a quote or a backslash. Without branches in it, sixteen bytes are looked
+/// True if there is a control character, a quote or a backslash, or what is not ASCII and may be one. Without branches in it, sixteen bytes are looked
 /// at in a few instructions.
 #[inline]
 fn needs_escapes(bytes: &[u8]) -> bool {
     let any = |bytes: &[u8]| {
-        bytes.iter().fold(false, |found, byte| found | (*byte < b' ') | (*byte == b'"') | (*byte == b'\\'))
+        let is_special = |byte: &u8| (*byte < b' ') | (*byte >= 0x7f) | (*byte == b'"') | (*byte == b'\\');
+        bytes.iter().fold(false, |found, byte| found | is_special(byte))
     };
     match bytes.last_chunk::<16>() {
         Some(last) => bytes.as_chunks::<16>().0.iter().any(|chunk| any(chunk)) || any(last),

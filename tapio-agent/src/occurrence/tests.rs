@@ -1,4 +1,5 @@
 use super::*;
+use crate::printable;
 
 /// One with everything, for tests.
 pub(crate) fn sample() -> Occurrence {
@@ -163,7 +164,8 @@ fn json_by_hand_is_json_as_derived() {
     for occurrence in std::iter::repeat_with(|| random(&mut rng)).take(3000) {
         let mut by_hand = Vec::new();
         occurrence.write_json(&mut by_hand);
-        assert_eq!(String::from_utf8(by_hand).unwrap(), serde_json::to_string(&occurrence).unwrap());
+        let derived = serde_json::to_string(&occurrence).unwrap();
+        assert_eq!(String::from_utf8(by_hand).unwrap(), printable::json(&derived));
     }
     // Each byte at each place of sixteen, beside them and beyond them.
     for (byte, at) in (0..128u8).flat_map(|byte| (0..36).map(move |at| (byte, at))) {
@@ -172,6 +174,7 @@ fn json_by_hand_is_json_as_derived() {
         for length in at + 1..=36 {
             let message = String::from_utf8(text[..length].to_vec()).unwrap();
             let escaped = serde_json::to_string(&message).unwrap();
+            let escaped = printable::json(&escaped);
             let mut by_hand = Vec::new();
             Occurrence { message, ..sample() }.write_json(&mut by_hand);
             let by_hand = String::from_utf8(by_hand).unwrap();

@@ -22,9 +22,9 @@ fn is_container(workload: &Workload) -> bool {
     workload.container_id.is_some() || workload.pod_uid.is_some()
 }
 
-/// A scope holds what a user started.
+/// A scope holds what a user started, and so does the service that is a user's own systemd.
 fn is_service(workload: &Workload) -> bool {
-    workload.unit.as_deref().is_some_and(|unit| unit.ends_with(".service"))
+    workload.unit.as_deref().is_some_and(|unit| unit.ends_with(".service") && !unit.starts_with("user@"))
 }
 
 fn is_same(one: &Lookup, other: &Lookup) -> bool {
@@ -54,12 +54,18 @@ mod tests {
 
     #[test]
     fn each_scope_takes_in_those_before_it() {
-        let owners =
-            [container("a"), unit("a.service"), unit("session-1.scope"), Lookup::Unowned, Lookup::Unknown];
+        let owners = [
+            container("a"),
+            unit("a.service"),
+            unit("session-1.scope"),
+            unit("user@1000.service"),
+            Lookup::Unowned,
+            Lookup::Unknown,
+        ];
         for (scope, told) in [
-            (Scope::Containers, [true, false, false, false, true]),
-            (Scope::Services, [true, true, false, false, true]),
-            (Scope::All, [true; 5]),
+            (Scope::Containers, [true, false, false, false, false, true]),
+            (Scope::Services, [true, true, false, false, false, true]),
+            (Scope::All, [true; 6]),
         ] {
             let only = Only { scope, ..Only::ALL };
             assert_eq!(owners.each_ref().map(|owner| is_told(only, owner, None)), told, "{scope}");

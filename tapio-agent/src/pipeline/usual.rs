@@ -1,7 +1,7 @@
 //! What is usual: how often something comes of one owner is learned, and where that is within it, one occurrence
 //! stands for all in a window.
 
-use std::{borrow::Cow, collections::HashMap, num::NonZeroUsize, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, hash::RandomState, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ const LIMITS: Limits = Limits { floor: 1, min_samples: 6, ..Limits::DEFAULT };
 #[derive(Debug)]
 pub struct Usual {
     metrics: Arc<Metrics>,
-    known: LruCache<Key, Habit>,
+    known: LruCache<Key, Habit, RandomState>,
     /// What is usual, and waits for the end of its window.
     waiting: HashMap<Key, Waiting>,
 }
@@ -113,7 +113,11 @@ impl Usual {
     /// One that has seen nothing.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, known: LruCache::new(MAX_HABITS), waiting: HashMap::new() }
+        Self {
+            metrics,
+            known: LruCache::with_hasher(MAX_HABITS, RandomState::new()),
+            waiting: HashMap::new(),
+        }
     }
 
     /// Gives an occurrence back that is not usual, and keeps one that is until its window is over.
@@ -264,7 +268,7 @@ mod tests {
     #[test]
     fn what_is_usual_is_known_to_the_next_agent() {
         let notes = |learned: &Learned| Notes::of(learned, &[Usual::NAME], Duration::ZERO);
-        let first = notes(&Learned::default());
+        let first = notes(&Learned::new().unwrap());
         let mut usual = Usual::new(Arc::default());
         a_day(&mut usual, 1, 200);
         usual.note(&first);

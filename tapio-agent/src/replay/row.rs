@@ -4,6 +4,8 @@ use std::io::{self, Read};
 
 use csv::ByteRecord;
 
+use crate::printable::printable;
+
 /// A row of more bytes is taken for a quote that was left open, which would otherwise swallow the
 /// rest of the file.
 const MAX_ROW_BYTES: usize = 1 << 20;
@@ -179,7 +181,8 @@ fn column(header: &ByteRecord, name: &'static str) -> Result<Option<usize>, Repl
 /// The beginning of a field, fit for one line of a message.
 fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let mut shown: String = text.chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect();
+    let beginning: String = text.chars().take(40).collect();
+    let mut shown = printable(&beginning).into_owned();
     if text.chars().nth(40).is_some() {
         shown.push('…');
     }

@@ -9,6 +9,7 @@ use std::{
 use serde::de::Deserializer;
 
 use super::{Trail, Wrong, section};
+use crate::printable::printable;
 
 /// A value of the configuration, which has one form in files, environment and flags.
 pub trait Value: Sized + Display + FromStr<Err = Wrong> {
@@ -304,7 +305,7 @@ pub(super) fn not<V: Value>(text: &str) -> Wrong {
 pub(crate) fn shown(text: &str) -> String {
     const MAX_CHARS: usize = 80;
     let more = if text.chars().nth(MAX_CHARS).is_some() { "..." } else { "" };
-    text.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect::<String>() + more
+    printable(&text.chars().take(MAX_CHARS).collect::<String>()).into_owned() + more
 }
 
 /// A number with one of the units, in the smallest of them: whole, or decimal where that makes a whole one.

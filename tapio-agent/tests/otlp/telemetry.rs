@@ -42,7 +42,7 @@ fn start(keys: &[(&str, &str)], metrics: &Arc<Metrics>) -> Telemetry {
 fn busy(metrics: &Metrics) {
     metrics.begin(&["network"], &["otlp"], true);
     metrics.anomalies("network", "network.rtt_spike", 3);
-    metrics.program("tcp_probe", 7, Duration::from_millis(1500));
+    metrics.program("network", "tcp_probe", 7, Duration::from_millis(1500));
     metrics.spool("otlp", 4, 4096);
     metrics.told(2);
 }

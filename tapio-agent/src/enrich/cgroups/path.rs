@@ -1,4 +1,4 @@
-//! What the path of a control group says about who is in it.
+//! What the path of a cgroup says about who is in it.
 //!
 //! Runtimes name the directory of a container after its id, in one of these ways:
 //!
@@ -8,32 +8,105 @@
 //! | cgroupfs driver | `ID`, `crio-ID`, `libpod-ID` |
 //! | systemd's names with the cgroupfs driver | `kubepods-podUID.slice:cri-containerd:ID` |
 //!
-//! and kubelet that of a pod `podUID`, or `kubepods-burstable-podUID.slice` with `_` for `-`. The innermost
-//! container counts: in a node of kind that is the pod's, not the node's.
+//! and kubelet that of a pod `podUID`, or `kubepods-burstable-podUID.slice` with `_` for `-`.
+//!
+//! Only the host gives the outermost names. Whoever is in a container or a virtual machine, and each user with a
+//! systemd of their own, makes cgroups below and calls them what they like: another pod's UID, or `kubelet.service`.
+//! A name from inside is therefore a claim, which [`super::Cgroups`] and the pods of this node have to bear out.
 
 use crate::occurrence::Workload;
 
-/// The workload that a path names: container, runtime and pod, or outside of containers the systemd unit.
-/// `None` where it names none of them.
+/// Claims kept of one path: a node of kind has one, and nobody honest has more than two.
+const MAX_CLAIMS: usize = 4;
+
+/// Who a path names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Container, runtime and pod by the host's own names, or outside of containers the systemd unit. A container that
+    /// a user runs has both, since the user chose its name.
+    pub outermost: Option<Workload>,
+    /// Containers and pods further in, from the outside in.
+    pub claims: Vec<Workload>,
+}
+
+/// Whose names stand below a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// The host's.
+    Host,
+    /// A user's, with a systemd of their own: the next container is one of that user.
+    User,
+    /// Those of whoever is inside a container or machine.
+    Inside,
+}
+
+impl Named {
+    /// The innermost of all, whether or not it is to be believed.
+    #[must_use]
+    pub fn innermost(mut self) -> Option<Workload> {
+        self.claims.pop().or(self.outermost)
+    }
+}
+
+/// Reads the path of a cgroup.
 #[must_use]
-pub fn parse_path(path: &str) -> Option<Workload> {
-    let mut found = Workload::default();
+pub fn parse_path(path: &str) -> Named {
+    let mut outermost = Workload::default();
+    let mut claims: Vec<Workload> = Vec::new();
+    let mut by = By::Host;
+    let mut below_slices_only = true;
     let mut parent = "";
-    // /proc says so of a group that was removed while a process is in it.
+    // /proc says so of a cgroup that was removed while a process is in it.
     for name in path.strip_suffix(" (deleted)").unwrap_or(path).split('/') {
         if let Some(uid) = pod_uid(name) {
-            // A pod inside a container is not that container's.
-            found = Workload { pod_uid: Some(uid), ..Workload::default() };
+            let pod = Workload { pod_uid: Some(uid), ..Workload::default() };
+            if by == By::Host && outermost.pod_uid.is_none() {
+                outermost = pod;
+            } else {
+                claims.push(pod);
+            }
         }
         if let Some((runtime, id)) = container(name, parent) {
-            found = Workload { container_id: Some(id.to_owned()), runtime, pod_uid: found.pod_uid, ..found };
-            found.unit = None;
-        } else if found.container_id.is_none() && found.pod_uid.is_none() && is_unit(name) {
-            found.unit = Some(name.to_owned());
+            let id = Some(id.to_owned());
+            match claims.last_mut() {
+                Some(pod) if pod.container_id.is_none() => (pod.container_id, pod.runtime) = (id, runtime),
+                // A user's container is named by the runtime that a user runs.
+                None if by == By::Host || (by == By::User && runtime.is_some()) => {
+                    let unit = outermost.unit.take().filter(|_| by == By::User);
+                    outermost = Workload { container_id: id, runtime, unit, ..outermost };
+                    by = By::Inside;
+                }
+                _ => claims.push(Workload { container_id: id, runtime, ..Workload::default() }),
+            }
+        } else if by == By::Host && below_slices_only && outermost == Workload::default() && is_unit(name) {
+            outermost.unit = Some(name.to_owned());
+            by = within_unit(name);
+        } else if by == By::Host && is_lxc(name, parent) {
+            by = By::Inside;
         }
+        below_slices_only &= matches!(name, "" | "..") || name.ends_with(".slice");
         parent = name;
     }
-    (found != Workload::default()).then_some(found)
+    claims.truncate(MAX_CLAIMS);
+    Named { outermost: Some(outermost).filter(|found| *found != Workload::default()), claims }
+}
+
+/// Who names what is below the unit of this name: a user's systemd (user@.service(5)), or a virtual machine or container
+/// that systemd-machined (8) has registered.
+fn within_unit(name: &str) -> By {
+    let is_machine = |name: &str| {
+        (name.starts_with("machine-") && name.ends_with(".scope")) || name.starts_with("systemd-nspawn@")
+    };
+    match name {
+        name if name.starts_with("user@") => By::User,
+        name if is_machine(name) => By::Inside,
+        _ => By::Host,
+    }
+}
+
+/// Whether it is the directory of a container of LXC, whose name is no id.
+fn is_lxc(name: &str, parent: &str) -> bool {
+    name.starts_with("lxc.payload") || (parent == "lxc" && !name.is_empty())
 }
 
 /// Runtime, where the name tells, and id of the container that a directory is named after.

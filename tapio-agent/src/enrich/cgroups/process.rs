@@ -3,8 +3,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use super::parse_path;
-use crate::occurrence::Workload;
+use super::{Named, parse_path};
 
 /// Hierarchies that runtimes place containers in, the surest first. The last is that of version 2.
 const CONTROLLERS: &[&str] = &["memory", "pids", "name=systemd", ""];
@@ -28,10 +27,10 @@ pub(super) fn has_host_pids(proc_root: &Path, is_in_host_namespace: bool) -> boo
     is_in_host_namespace || proc_root != Path::new("/proc")
 }
 
-/// The workload of a process that ran at `at_ns` (boot clock), if it is certain that the process of that id is
-/// still the same: it began before, and was there before and after its groups were read.
+/// Who the cgroups of a process name that ran at `at_ns` (boot clock), if it is certain that the process of that id is
+/// still the same: it began before, and was there before and after its cgroups were read.
 #[must_use]
-pub(super) fn workload(proc_root: &Path, pid: u32, at_ns: u64) -> Option<Workload> {
+pub(super) fn named(proc_root: &Path, pid: u32, at_ns: u64) -> Option<Named> {
     let process = proc_root.join(pid.to_string());
     let ticks_per_second = rustix::param::clock_ticks_per_second();
     let began = start_ticks(&read(&process.join("stat"))?)?;
@@ -43,24 +42,30 @@ pub(super) fn workload(proc_root: &Path, pid: u32, at_ns: u64) -> Option<Workloa
     (start_ticks(&read(&process.join("stat"))?)? == began).then(|| parse(&groups))?
 }
 
-/// The workload that `/proc/PID/cgroup` tells: a container if any hierarchy names one, else a unit. Beside others
+/// Who `/proc/PID/cgroup` names: a container if any hierarchy names one, else a unit. Beside others
 /// the hierarchy of version 2 is believed for containers only: its unit may be the daemon that started one.
-fn parse(groups: &str) -> Option<Workload> {
+fn parse(groups: &str) -> Option<Named> {
     let alone = groups.lines().count() == 1;
+    let has_container = |named: &Named| {
+        !named.claims.is_empty() || named.outermost.as_ref().is_some_and(|found| found.container_id.is_some())
+    };
     let of = |controller: &&str| {
         let path = groups.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             let controllers = fields.next()?;
             controllers.split(',').any(|name| name == *controller).then(|| fields.next())?
         });
-        parse_path(path?).filter(|found| found.container_id.is_some() || alone || !controller.is_empty())
+        let named = parse_path(path?);
+        let is_anyone =
+            has_container(&named) || named.outermost.is_some() && (alone || !controller.is_empty());
+        is_anyone.then_some(named)
     };
     let mut found = CONTROLLERS.iter().filter_map(of);
     let first = found.next()?;
-    if first.container_id.is_some() {
+    if has_container(&first) {
         return Some(first);
     }
-    Some(found.find(|other| other.container_id.is_some()).unwrap_or(first))
+    Some(found.find(has_container).unwrap_or(first))
 }
 
 /// Field 22 of `/proc/PID/stat`, in clock ticks since boot. The name before it may hold anything, brackets too.
@@ -83,8 +88,13 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::occurrence::Workload;
 
     const ID: &str = "3f4e1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f";
+
+    fn outermost(groups: &str) -> Workload {
+        parse(groups).and_then(|named| named.outermost).unwrap()
+    }
 
     #[test]
     fn version_1_and_hybrid() {
@@ -92,14 +102,14 @@ mod tests {
             "12:pids:/docker/{ID}\n11:cpu,cpuacct:/x\n9:memory:/docker/{ID}\n1:name=systemd:/system.slice/docker.service\n\
              0::/system.slice/containerd.service\n"
         );
-        assert_eq!(parse(&lines).unwrap().container_id.as_deref(), Some(ID));
+        assert_eq!(outermost(&lines).container_id.as_deref(), Some(ID));
         let only_systemd =
             format!("9:memory:/system.slice/x.service\n1:name=systemd:/system.slice/docker-{ID}.scope\n");
-        assert_eq!(parse(&only_systemd).unwrap().runtime, Some("docker"));
+        assert_eq!(outermost(&only_systemd).runtime, Some("docker"));
         let colons =
             format!("4:memory:/system.slice/containerd.service/kubepods-podx.slice:cri-containerd:{ID}\n");
-        assert_eq!(parse(&colons).unwrap().runtime, Some("containerd"));
-        assert_eq!(parse("0::/system.slice/nginx.service\n").unwrap().unit.as_deref(), Some("nginx.service"));
+        assert_eq!(outermost(&colons).runtime, Some("containerd"));
+        assert_eq!(outermost("0::/system.slice/nginx.service\n").unit.as_deref(), Some("nginx.service"));
         assert_eq!(parse("9:memory:/\n0::/system.slice/containerd.service\n"), None);
         for nothing in ["", "\n", "0::/\n", "x", "a:b", "9:memory:/\n0::/\n", ":::::\n"] {
             assert_eq!(parse(nothing), None, "{nothing:?}");
@@ -125,11 +135,11 @@ mod tests {
         let hz = rustix::param::clock_ticks_per_second();
         fs::write(process.join("stat"), format!("7 (x) {tail} {} 20", 10 * hz)).unwrap();
         fs::write(process.join("cgroup"), format!("1:memory:/docker/{ID}\n")).unwrap();
-        let at = |ns| workload(dir.path(), 7, ns).and_then(|w| w.container_id);
+        let at = |ns| named(dir.path(), 7, ns).and_then(|named| named.outermost?.container_id);
         assert_eq!(at(9_000_000_000), None, "it began after the event");
         assert_eq!(at(10_000_000_000), None, "it may have begun after the event");
         assert_eq!(at(10_000_000_000 + 1_000_000_000 / hz).as_deref(), Some(ID));
-        assert_eq!(workload(dir.path(), 8, u64::MAX), None, "it is gone");
+        assert_eq!(named(dir.path(), 8, u64::MAX), None, "it is gone");
     }
 
     #[test]

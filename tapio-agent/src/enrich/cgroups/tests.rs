@@ -93,9 +93,9 @@ fn a_process_of_another_pid_namespace_is_not_looked_up() {
     fs::write(proc_root.join("7/stat"), stat).unwrap();
     fs::write(proc_root.join("7/cgroup"), format!("9:memory:/kubepods/{ID}\n")).unwrap();
     cgroups.proc_root = Some(proc_root);
-    assert_eq!(container(cgroups.owner(0, 7, u64::MAX)).as_deref(), Some(ID));
+    assert_eq!(container(cgroups.owner(0, 7, u64::MAX).0).as_deref(), Some(ID));
     cgroups.proc_root = None;
-    assert_eq!(cgroups.owner(0, 7, u64::MAX), Lookup::Unknown);
+    assert_eq!(cgroups.owner(0, 7, u64::MAX).0, Lookup::Unknown);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn without_a_hierarchy_nothing_is_known() {
     let empty = tempfile::tempdir().unwrap();
     let cgroups = Cgroups::new(empty.path(), empty.path());
     assert_eq!(cgroups.mount(), None);
-    assert_eq!(cgroups.owner(1, 1, u64::MAX), Lookup::Unknown);
+    assert_eq!(cgroups.owner(1, 1, u64::MAX).0, Lookup::Unknown);
 }
 
 /// A host with version 1 hierarchies, whose containers have the daemon's group in the cgroup2 one.
@@ -137,10 +137,10 @@ fn beside_version_1_the_unit_of_a_daemon_is_not_taken_for_its_containers() {
     .unwrap();
     let mut cgroups = Cgroups::new(tree.0.path(), &proc_root);
     cgroups.lookup(daemon, Instant::now());
-    assert_eq!(container(cgroups.owner(daemon, 7, u64::MAX)).as_deref(), Some(ID));
-    assert_eq!(container(cgroups.owner(0, 7, u64::MAX)).as_deref(), Some(ID));
-    assert_eq!(cgroups.owner(daemon, 7, 0), Lookup::Unowned, "the process is another one");
-    assert_eq!(cgroups.owner(daemon, 0, u64::MAX), Lookup::Unowned);
+    assert_eq!(container(cgroups.owner(daemon, 7, u64::MAX).0).as_deref(), Some(ID));
+    assert_eq!(container(cgroups.owner(0, 7, u64::MAX).0).as_deref(), Some(ID));
+    assert_eq!(cgroups.owner(daemon, 7, 0).0, Lookup::Unowned, "the process is another one");
+    assert_eq!(cgroups.owner(daemon, 0, u64::MAX).0, Lookup::Unowned);
 }
 
 /// A group in the real hierarchy, taken away again however the test ends.

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use kube::{
     Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
 use crate::config::Kubernetes as Mode;
@@ -95,13 +96,12 @@ impl Access {
         let mut config = match self {
             Self::InCluster => Config::incluster().context("the pod's service account cannot be read")?,
             Self::Kubeconfig(files) => {
-                let mut merged = Kubeconfig::default();
-                for file in files.iter().filter(|file| !file.as_os_str().is_empty()) {
-                    let one = Kubeconfig::read_from(file);
-                    merged = one
-                        .and_then(|one| merged.merge(one))
-                        .with_context(|| format!("{KUBECONFIG}: {} cannot be read", file.display()))?;
-                }
+                let Some(merged) = merged(files)? else {
+                    bail!(
+                        "{}: no such file: set {KUBECONFIG} to one that is there, or unset it",
+                        self.place()
+                    )
+                };
                 Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
                     .await
                     .with_context(|| format!("{} is not usable", self.place()))?
@@ -118,8 +118,31 @@ impl Access {
     }
 }
 
+/// All of these files in one, by the rules of kubectl: what an earlier one says counts, and one that is not there is passed
+/// over. `None` where none is.
+fn merged(files: &[PathBuf]) -> anyhow::Result<Option<Kubeconfig>> {
+    let mut merged = None;
+    for file in files.iter().filter(|file| !file.as_os_str().is_empty()) {
+        let mut one = match Kubeconfig::read_from(file) {
+            Err(KubeconfigError::ReadConfig(error, _)) if error.kind() == io::ErrorKind::NotFound => continue,
+            read => read.with_context(|| format!("{KUBECONFIG}: {} cannot be read", file.display()))?,
+        };
+        // Tools write it without a value, too, which says nothing.
+        one.current_context = one.current_context.filter(|context| !context.is_empty());
+        merged = Some(match merged {
+            None => one,
+            Some(before) => Kubeconfig::merge(before, one).with_context(|| {
+                format!("{KUBECONFIG}: {} does not go with the files before it", file.display())
+            })?,
+        });
+    }
+    Ok(merged)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn find(mode: Mode, set: &[(&str, &str)], token: &str) -> Result<Option<Access>, String> {
@@ -148,6 +171,47 @@ mod tests {
         assert!(error.contains("no cluster is found") && error.contains("Set KUBECONFIG"), "{error}");
         let error = find(Mode::On, &[pod], "/nothing").unwrap_err();
         assert!(error.contains("automountServiceAccountToken"), "{error}");
+    }
+
+    const CLUSTER: &str = "apiVersion: v1\nkind: Config\n\
+                           clusters: [{name: k, cluster: {server: \"https://127.0.0.1:16443\"}}]\n\
+                           contexts: [{name: c, context: {cluster: k, user: u}}]\n";
+    const USER: &str = "apiVersion: v1\nkind: Config\nusers: [{name: u, user: {token: abc}}]\n";
+
+    #[tokio::test]
+    async fn several_files_are_one_configuration_as_kubectl_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        let cluster = put("cluster", &format!("{CLUSTER}current-context: c\n"));
+        let (user, absent) = (put("user", USER), dir.path().join("absent"));
+        let other = put("other", "current-context: other\nusers: [{name: u, user: {token: weaker}}]\n");
+        let none = put("none", "apiVersion: v1\nkind: Config\ncurrent-context: \"\"\npreferences: {}\n");
+        let empty = put("empty", "");
+        let usable = [
+            vec![&cluster, &user],
+            vec![&absent, &cluster, &absent, &user, &absent],
+            vec![&user, &cluster, &other],
+            vec![&none, &empty, &cluster, &user],
+        ];
+        for files in usable {
+            let files: Vec<PathBuf> = files.into_iter().cloned().collect();
+            let all = merged(&files).unwrap().unwrap();
+            assert_eq!(all.current_context.as_deref(), Some("c"), "{files:?}");
+            assert_eq!(all.auth_infos.len(), 1);
+            let config = Config::from_custom_kubeconfig(all, &KubeConfigOptions::default()).await.unwrap();
+            assert_eq!(config.cluster_url.to_string(), "https://127.0.0.1:16443/");
+            let token = serde_json::to_value(&config.auth_info).unwrap();
+            assert!(token.to_string().contains("abc"), "{token}");
+        }
+        let error = Access::Kubeconfig(vec![absent.clone(), absent.clone()]).client().await.err().unwrap();
+        let error = format!("{error:#}");
+        assert!(error.contains("no such file") && error.contains("unset it"), "{error}");
+        let broken = put("broken", "clusters: 7\n");
+        let error = format!("{:#}", merged(&[cluster, broken]).unwrap_err());
+        assert!(error.contains("broken cannot be read"), "{error}");
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! What was answered for addresses, and for which time it holds.
 
-use std::{collections::HashSet, net::IpAddr, num::NonZeroUsize, sync::Arc};
+use std::{collections::HashSet, hash::RandomState, net::IpAddr, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ const VACANT_NS: u64 = 10_000_000_000;
 /// Answers by address.
 #[derive(Debug)]
 pub(super) struct Answers {
-    known: LruCache<IpAddr, History>,
+    known: LruCache<IpAddr, History, RandomState>,
     asked: HashSet<IpAddr>,
     pub(super) nodes: Nodes,
     /// Until then nothing is asked.
@@ -82,7 +82,7 @@ impl Known {
 impl Default for Answers {
     fn default() -> Self {
         Self {
-            known: LruCache::new(MAX_ADDRESSES),
+            known: LruCache::with_hasher(MAX_ADDRESSES, RandomState::new()),
             asked: HashSet::new(),
             nodes: Nodes::default(),
             paused: None,

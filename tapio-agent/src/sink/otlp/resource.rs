@@ -14,6 +14,12 @@ use crate::occurrence::{Occurrence, Workload};
 /// Annotations of pods that are attributes
 /// (<https://opentelemetry.io/docs/specs/semconv/non-normative/k8s-attributes/>).
 const ANNOTATION: &str = "resource.opentelemetry.io/";
+/// Of these namespaces the agent says what it knows, and nothing where it knows nothing: an annotation, which whoever
+/// deploys a pod writes, does not stand in for it.
+const OF_THE_AGENT: [&str; 7] = ["container", "host", "k8s", "process", "systemd", "tapio", "telemetry"];
+/// What OpenTelemetry's rule has annotations say of a service
+/// (<https://opentelemetry.io/docs/specs/semconv/non-normative/k8s-attributes/#service-attributes>).
+const SERVICE: [&str; 4] = ["service.instance.id", "service.name", "service.namespace", "service.version"];
 /// What the variables for the agent's own telemetry say of a service is said of the agent.
 const OF_A_SERVICE: &str = "service.";
 
@@ -88,7 +94,7 @@ fn describe(workload: &Workload, found: &mut Attributes) {
     found.text("systemd.unit.name", workload.unit.as_deref());
 
     for (key, value) in &workload.labels {
-        if let Some(key) = key.strip_prefix(ANNOTATION).filter(|key| !key.is_empty()) {
+        if let Some(key) = key.strip_prefix(ANNOTATION).filter(|key| may_annotate(key)) {
             found.text(key, Some(value));
         }
     }
@@ -101,6 +107,16 @@ fn describe(workload: &Workload, found: &mut Attributes) {
         (&workload.namespace, &workload.pod, &workload.container)
     {
         found.text("service.instance.id", Some(&format!("{namespace}.{pod}.{container}")));
+    }
+}
+
+/// Whether a pod's annotation may set this attribute.
+fn may_annotate(key: &str) -> bool {
+    let namespace = key.split_once('.').map_or(key, |(namespace, _)| namespace);
+    match namespace {
+        "" => false,
+        "service" => SERVICE.contains(&key),
+        namespace => !OF_THE_AGENT.contains(&namespace),
     }
 }
 
@@ -208,6 +224,47 @@ mod tests {
         assert_eq!(found["team"], "a");
         assert_eq!(found["host.name"], sample().node.to_string());
         assert!(!found.contains_key("service.version"), "that is the agent's: {found:?}");
+    }
+
+    #[test]
+    fn an_annotation_does_not_say_what_is_not_known() {
+        let annotated = |keys: &[&str]| {
+            let names: Vec<_> =
+                keys.iter().map(|key| (format!("resource.opentelemetry.io/{key}"), "faked")).collect();
+            let names: Vec<_> = names.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+            of(Some(workload(&names)), &[], true)
+        };
+        let bare = annotated(&[]);
+        let others = [
+            "k8s.namespace.name",
+            "k8s.pod.uid",
+            "k8s.cluster.name",
+            "k8s.deployment.name",
+            "k8s",
+            "host.id",
+            "host.ip",
+            "container.id",
+            "container.image.name",
+            "process.pid",
+            "systemd.unit.name",
+            "tapio.owner.name",
+            "telemetry.sdk.name",
+            "service.peer.name",
+            "service.criticality",
+            "service",
+            "",
+        ];
+        assert_eq!(annotated(&others), bare);
+        for key in [
+            "service.name",
+            "service.namespace",
+            "service.version",
+            "service.instance.id",
+            "team",
+            "hostile.x",
+        ] {
+            assert_eq!(annotated(&[key]).get(key).map(String::as_str), Some("faked"), "{key}");
+        }
     }
 
     #[test]

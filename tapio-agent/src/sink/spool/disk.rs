@@ -5,16 +5,18 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
+use redb::{
+    Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
+    backends::FileBackend,
+};
 
 use super::record::{self, Malformed, Names};
-use crate::{backoff::Backoff, crash, occurrence::Occurrence};
+use crate::{backoff::Backoff, crash, occurrence::Occurrence, private};
 
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("occurrences");
 /// Memory for pages.
@@ -122,13 +124,13 @@ impl Disk {
         let known = self.next;
         let (database, stock, last, present) = guarded(|| {
             if let Some(directory) = self.path.parent() {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+                private::make_inner_directory(directory)?;
             }
             // Each page is checked: what was altered on disk must not be told as an occurrence.
             let database = Builder::new()
                 .set_cache_size(CACHE_BYTES)
                 .set_check_integrity_on_open(true)
-                .create(&self.path)?;
+                .create_with_backend(FileBackend::new(private::open_or_create(&self.path)?)?)?;
             // Nothing is written where nothing has to be: the disk may be full.
             if !has_table(&database)? {
                 let change = database.begin_write()?;

@@ -3,7 +3,10 @@
 use std::{fmt::Write as _, io::Write as _};
 
 use super::Pulse;
-use crate::occurrence::{Actor, Bytes, Data, Normal, Occurrence, Severity, Timestamp, Value};
+use crate::{
+    occurrence::{Actor, Bytes, Data, Normal, Occurrence, Severity, Timestamp, Value},
+    printable::printable,
+};
 
 const RESET: &str = "\x1b[0m";
 const DIM: &str = "\x1b[2m";
@@ -166,9 +169,4 @@ fn three_digits(number: f64) -> String {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text,
     }
-}
-
-/// Without control characters: a process chooses its own name, and must not write to the terminal with it.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -6,7 +6,8 @@ use std::{
 
 use super::*;
 use crate::{
-    occurrence::{Severity, sample},
+    occurrence::{PeerNames, Severity, Value, Workload, sample},
+    printable::{HOSTILE, is_harmless},
     sink::{Ledger, Sinks, Verdict},
 };
 
@@ -101,8 +102,30 @@ async fn colour_and_nothing_that_a_process_wrote() {
     stdout.deliver(&[Arc::new(occurrence)]).await.unwrap();
     let text = screen.text();
     assert!(text.contains("\x1b[31mERROR\x1b[0m \x1b[1mnetwork.rtt_spike\x1b[0m"), "{text:?}");
-    assert!(text.contains("\u{fffd}]0;pwned\u{fffd} connects\n"), "{text:?}");
-    assert!(text.contains("\u{fffd}[2Jx\u{fffd}[4242]"), "{text:?}");
+    assert!(text.contains("\\u{1b}]0;pwned\\u{7} connects\n"), "{text:?}");
+    assert!(text.contains("\\u{1b}[2Jx\\n[4242]"), "{text:?}");
+}
+
+/// Whoever named it, process, pod, peer or unit.
+#[tokio::test]
+async fn nothing_that_others_named_reaches_the_terminal_as_it_is() {
+    let hostile = || Some(HOSTILE.to_owned());
+    let workload =
+        Workload { namespace: hostile(), pod: hostile(), container: hostile(), ..Workload::default() };
+    let names = PeerNames { namespace: hostile(), service: hostile(), ..PeerNames::default() };
+    let mut occurrence = sample();
+    occurrence.message = HOSTILE.to_owned();
+    occurrence.process.as_mut().unwrap().comm = HOSTILE.to_owned();
+    occurrence.peer.as_mut().unwrap().names = Some(Arc::new(names));
+    occurrence.data.0.push(("comm", Value::Text(HOSTILE.into())));
+    occurrence.data.0.push(("antagonist", Value::Workload(Arc::new(workload.clone()))));
+    occurrence.workload = Some(Arc::new(workload));
+    let occurrence = Arc::new(occurrence);
+    for mut stdout in [Stdout::pretty_to(Screen::new(), false, None), Stdout::json_to(Screen::new())] {
+        stdout.deliver(&[Arc::clone(&occurrence)]).await.unwrap();
+        let text = stdout.out.text();
+        assert!(is_harmless(&text), "{text:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

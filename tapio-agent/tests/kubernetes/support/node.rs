@@ -70,7 +70,7 @@ impl Agent {
         let (send, occurrences) = mpsc::channel(8192);
         let counted = Arc::clone(&metrics);
         let task = tokio::spawn(async move {
-            let notes = Notes::of(&Learned::default(), &[], Duration::MAX);
+            let notes = Notes::of(&Learned::new().unwrap(), &[], Duration::MAX);
             let send = |occurrence| send.try_send(occurrence).unwrap();
             pipeline::deliver(queue, identity, &counted, &notes, send).await;
         });

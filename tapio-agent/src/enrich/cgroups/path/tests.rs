@@ -20,6 +20,7 @@ const DOCKER: Option<&str> = Some("docker");
 const PODMAN: Option<&str> = Some("podman");
 const C: Option<&str> = Some(ID);
 const P: Option<&str> = Some(UID);
+const O: Option<&str> = Some(OUTER);
 
 const PATHS: &[Case] = &[
     // kubelet with the systemd driver
@@ -75,19 +76,19 @@ const PATHS: &[Case] = &[
     ("/kubepods-besteffort-pod{UID_}.slice:crio:{ID}", CRIO, C, P, None),
     ("/system.slice:docker:{ID}", DOCKER, C, None, None),
     // kind, minikube: a node that is a container itself
-    ("/docker/{OUTER}/kubelet/kubepods/burstable/pod{UID}/{ID}", None, C, P, None),
+    ("/docker/{OUTER}/kubelet/kubepods/burstable/pod{UID}/{ID}", DOCKER, O, None, None),
     (
         "/docker/{OUTER}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{UID_}.slice/cri-containerd-{ID}.scope",
-        CONTAINERD,
-        C,
-        P,
+        DOCKER,
+        O,
+        None,
         None,
     ),
     (
         "/system.slice/docker-{OUTER}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope",
-        CONTAINERD,
-        C,
-        P,
+        DOCKER,
+        O,
+        None,
         None,
     ),
     (
@@ -98,8 +99,8 @@ const PATHS: &[Case] = &[
         None,
     ),
     ("/docker/{ID}/system.slice/kubelet.service", DOCKER, C, None, None),
-    ("/docker/{OUTER}/kubepods.slice/kubepods-pod{UID_}.slice/docker-{ID}.scope", DOCKER, C, P, None),
-    ("/docker/{OUTER}/kubelet/kubepods/pod{UID}", None, None, P, None),
+    ("/docker/{OUTER}/kubepods.slice/kubepods-pod{UID_}.slice/docker-{ID}.scope", DOCKER, O, None, None),
+    ("/docker/{OUTER}/kubelet/kubepods/pod{UID}", DOCKER, O, None, None),
     // a pod, but none of its containers
     ("/kubepods/burstable/pod{UID}", None, None, P, None),
     ("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice", None, None, P, None),
@@ -116,13 +117,13 @@ const PATHS: &[Case] = &[
         PODMAN,
         C,
         None,
-        None,
+        Some("user@1000.service"),
     ),
     ("/machine.slice/libpod-conmon-{ID}.scope", None, None, None, Some("libpod-conmon-{ID}.scope")),
     ("/ecs/4a8e9c1c5b3f7f0a1d2e9df0e5bd2f9a/{ID}", None, C, None, None),
     // containers in containers
-    ("/kubepods/pod{UID}/{OUTER}/docker/{ID}", DOCKER, C, P, None),
-    ("/docker/{OUTER}/docker/{ID}", DOCKER, C, None, None),
+    ("/kubepods/pod{UID}/{OUTER}/docker/{ID}", None, O, P, None),
+    ("/docker/{OUTER}/docker/{ID}", DOCKER, O, None, None),
     ("/kubepods/burstable/pod{UID}/{ID}/system.slice/nginx.service", None, C, P, None),
     ("/docker/{ID}/init.scope", DOCKER, C, None, None),
     // a group that is gone
@@ -138,15 +139,56 @@ const PATHS: &[Case] = &[
         None,
         None,
         None,
-        Some("x.service"),
+        Some("user@1000.service"),
     ),
     (
         "/user.slice/user-1000.slice/user@1000.service/app.slice/app-a\\x2db.scope",
         None,
         None,
         None,
-        Some("app-a\\x2db.scope"),
+        Some("user@1000.service"),
     ),
+    // names that a user gives, or whoever is inside a machine
+    (
+        "/user.slice/user-1000.slice/user@1000.service/kubelet.service",
+        None,
+        None,
+        None,
+        Some("user@1000.service"),
+    ),
+    (
+        "/user.slice/user-1000.slice/user@1000.service/kubepods/pod{UID}/{ID}",
+        None,
+        None,
+        None,
+        Some("user@1000.service"),
+    ),
+    (
+        "/user.slice/user-1000.slice/user@1000.service/kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope",
+        None,
+        None,
+        None,
+        Some("user@1000.service"),
+    ),
+    (
+        "/machine.slice/machine-web.scope/payload/system.slice/kubelet.service",
+        None,
+        None,
+        None,
+        Some("machine-web.scope"),
+    ),
+    (
+        "/machine.slice/systemd-nspawn@web.service/docker/{ID}",
+        None,
+        None,
+        None,
+        Some("systemd-nspawn@web.service"),
+    ),
+    ("/system.slice/web.service/kubelet.service", None, None, None, Some("web.service")),
+    ("/lxc.payload.web/system.slice/kubelet.service", None, None, None, None),
+    ("/lxc.payload.web/docker/{ID}", None, None, None, None),
+    ("/lxc/web/kubepods/pod{UID}/{ID}", None, None, None, None),
+    ("/web/kubelet.service", None, None, None, None),
     ("/init.scope", None, None, None, Some("init.scope")),
     ("/../../system.slice/nginx.service", None, None, None, Some("nginx.service")),
     // nothing that can be told
@@ -187,23 +229,54 @@ fn real_paths() {
             unit: unit.map(fill),
             ..Workload::default()
         };
-        assert_eq!(parse_path(&path).unwrap_or_default(), expected, "{path:?}");
-        assert_eq!(parse_path(&path).is_some(), expected != Workload::default());
+        let expected = Some(expected).filter(|expected| *expected != Workload::default());
+        assert_eq!(parse_path(&path).outermost, expected, "{path:?}");
     }
+}
+
+#[test]
+fn names_from_inside_are_claims() {
+    let pod = (CONTAINERD, C, P);
+    let nameless = (None, C, P);
+    let kind =
+        "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope";
+    for (path, expected) in [
+        (format!("/docker/{{OUTER}}/{kind}"), &[pod][..]),
+        (format!("/lxc.payload.node/{kind}"), &[pod]),
+        (
+            format!("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{{OUTER}}.scope/{kind}"),
+            &[pod],
+        ),
+        ("/user.slice/user-1000.slice/user@1000.service/kubepods/pod{UID}/{ID}".to_owned(), &[nameless]),
+        ("/user.slice/user-1000.slice/user@1000.service/docker/x/{ID}".to_owned(), &[(None, C, None)]),
+        ("/docker/{OUTER}/kubelet/kubepods/pod{UID}".to_owned(), &[(None, None, P)]),
+        ("/kubepods/pod{HASH}/{OUTER}/kubepods/pod{UID}/{ID}".to_owned(), &[nameless]),
+        ("/kubepods/pod{HASH}/pod{UID}/{ID}".to_owned(), &[nameless]),
+        ("/docker/{OUTER}/docker/{ID}/pod{UID}".to_owned(), &[(DOCKER, C, None), (None, None, P)]),
+        ("/docker/{ID}".to_owned(), &[]),
+        ("/kubepods/pod{UID}/{ID}/system.slice/kubelet.service".to_owned(), &[]),
+    ] {
+        let claims = parse_path(&fill(&path)).claims;
+        let found: Vec<_> =
+            claims.iter().map(|w| (w.runtime, w.container_id.as_deref(), w.pod_uid.as_deref())).collect();
+        assert_eq!(found, expected, "{path}");
+    }
+    assert_eq!(parse_path(&fill("/docker/{OUTER}").repeat(50)).claims.len(), MAX_CLAIMS);
 }
 
 #[test]
 fn a_hundred_levels() {
     let path = format!("{}/docker/{ID}{}", "/a".repeat(50), "/b.service".repeat(50));
-    assert_eq!(parse_path(&path).and_then(|w| w.container_id).as_deref(), Some(ID));
+    assert_eq!(parse_path(&path).outermost.and_then(|w| w.container_id).as_deref(), Some(ID));
 }
 
 proptest! {
     #[test]
     fn any_path_is_read(path in "(/(kubepods|docker|pod|[-:._a-f0-9]{0,70}|\\PC{0,9}|.{0,9})(\\.slice|\\.scope|\\.service)?){0,9}") {
-        if let Some(found) = parse_path(&path) {
-            prop_assert!(found.container_id.is_none_or(|id| id.len() == 64 && path.contains(&id)));
-            prop_assert!(found.unit.is_none_or(|unit| path.contains(&unit)));
+        let Named { outermost, claims } = parse_path(&path);
+        for found in outermost.iter().chain(&claims) {
+            prop_assert!(found.container_id.as_ref().is_none_or(|id| id.len() == 64 && path.contains(id)));
+            prop_assert!(found.unit.as_ref().is_none_or(|unit| path.contains(unit)));
         }
     }
 }

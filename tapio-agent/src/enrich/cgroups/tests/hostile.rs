@@ -16,7 +16,9 @@ fn a_group_a_hundred_levels_deep_is_found_and_one_too_deep_is_no_ones() {
     let mut cgroups = tree.cgroups();
     let now = Instant::now();
     assert_eq!(container(cgroups.lookup(deep, now)).as_deref(), Some(ID));
-    assert_eq!(container(cgroups.lookup(inner, now)).as_deref(), Some(OTHER), "the innermost");
+    assert_eq!(container(cgroups.lookup(inner, now)).as_deref(), Some(ID), "the outermost");
+    let claims = cgroups.claims(inner);
+    assert_eq!(claims.iter().map(|claim| claim.container_id.as_deref()).collect::<Vec<_>>(), [Some(OTHER)]);
     assert_eq!(cgroups.lookup(deepest, now), Lookup::Unowned);
     assert_eq!(cgroups.lookup(too_deep, now), Lookup::Unknown);
 }

@@ -78,7 +78,7 @@ fn what_the_group_says_counts_more_than_the_process() {
     host.process(7, &format!("/docker/{OTHER}"));
     let mut cgroups = host.cgroups();
     cgroups.lookup(group | VERSION_1, Instant::now());
-    let owner = |id: u64, pid| cgroups.owner(id, pid, u64::MAX);
+    let owner = |id: u64, pid| cgroups.owner(id, pid, u64::MAX).0;
     assert_eq!(container(owner(group | VERSION_1, 7)).as_deref(), Some(ID));
     assert_eq!(owner(slice | VERSION_1, 7), Lookup::Unowned);
     // A group that is not known says nothing, and the process is asked; one that is gone, too, nothing at all.
@@ -99,7 +99,7 @@ fn one_that_vanished_is_remembered_for_a_time() {
     cgroups.lookup(id, start);
     fs::remove_dir(host.0.path().join(path)).unwrap();
     cgroups.walk(start);
-    assert_eq!(container(cgroups.owner(id, 0, u64::MAX)).as_deref(), Some(ID));
+    assert_eq!(container(cgroups.owner(id, 0, u64::MAX).0).as_deref(), Some(ID));
     cgroups.walk(start + REMEMBER);
-    assert_eq!(cgroups.owner(id, 0, u64::MAX), Lookup::Unknown);
+    assert_eq!(cgroups.owner(id, 0, u64::MAX).0, Lookup::Unknown);
 }
