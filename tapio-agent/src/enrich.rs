@@ -167,6 +167,13 @@ impl Identity {
         }
     }
 
+    /// Whether all that a workload's pod ran has ended, as Kubernetes says. False where nobody follows the pods.
+    #[must_use]
+    pub fn is_over(&self, workload: &Workload) -> bool {
+        let (Some(kubernetes), Some(uid)) = (&self.kubernetes, &workload.pod_uid) else { return false };
+        kubernetes.is_over(uid)
+    }
+
     /// The other side of what happened at `unix_ns` (1970 UTC), with its names as far as they are known.
     #[must_use]
     pub fn peer(&self, address: IpAddr, port: u16, unix_ns: u64) -> Peer {

@@ -25,7 +25,7 @@ use crate::{
     learned::Notes,
     metrics::Metrics,
     observer::{Anomaly, Judge},
-    occurrence::{Actor, Occurrence, Process, SOURCE, Value},
+    occurrence::{Actor, Occurrence, Process, SOURCE, Value, Workload},
 };
 
 /// How often windows are closed and waiting spikes are said.
@@ -181,7 +181,8 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         let owner = identity.owner(actor.cgroup_id, actor.pid, anomaly.time_ns);
         (Process { pid: actor.pid, comm: comm(&actor.comm) }, owner)
     });
-    if !scope::is_told(anomaly.only, &owner, actor.as_ref().map(|(_, owner)| owner)) {
+    let is_over = |workload: &Workload| identity.is_over(workload);
+    if !scope::is_told(anomaly.only, &owner, actor.as_ref().map(|(_, owner)| owner), is_over) {
         metrics.dropped("enrich", "out_of_scope", anomaly.count);
         return None;
     }

@@ -154,7 +154,7 @@ pub struct ContainerEvent {
     pub address: u64,
     /// The signal that asked it to end before; 0 where none did.
     pub asked_signal: u32,
-    /// OOM: `oom_score_adj`, as the two's complement.
+    /// Its `oom_score_adj`, as the two's complement.
     pub score_adj: u32,
     /// When it was asked to end, boot clock.
     pub asked_ns: u64,

@@ -11,7 +11,7 @@ mod signal;
 pub use settings::Settings;
 use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kind, origin};
 
-use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only, with};
+use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only, Sandbox, with};
 use crate::occurrence::{Data, Outcome, Severity, Value};
 
 /// How long a death by the kernel's hand waits for the word that it was for want of memory. That comes from the processor
@@ -84,7 +84,10 @@ impl Observer for Container {
         Hook {
             program: "sched_process_exit",
             attach: Attach::BtfTracepoint("sched_process_exit"),
-            needs: &with::<_, 3, 22>(TASK, [fields::LIVE, fields::EXIT_CODE, fields::GROUP_EXIT_CODE]),
+            needs: &with::<_, 4, 23>(
+                TASK,
+                [fields::LIVE, fields::EXIT_CODE, fields::GROUP_EXIT_CODE, fields::OOM_SCORE_ADJ],
+            ),
             gives: "container.exit_error, container.crash, container.killed",
         },
     ];
@@ -193,6 +196,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
             scope: settings.scope,
             from_outside: matches!(death, Death::Killed | Death::Stopped),
             usual_window_ns: (death == Death::ExitError).then(|| settings.usual_window.as_ns()),
+            sandbox: sandbox(event, death),
         },
         antagonist: None,
         peer: None,
@@ -203,6 +207,27 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         count: 1 + u64::from(header.held_back),
         message,
     })
+}
+
+/// `oom_score_adj` that containerd, CRI-O and cri-dockerd give a pod's sandbox. Kubernetes gives it to no container: these
+/// have -997, or 2 and more.
+const SANDBOX_SCORE: i32 = -998;
+/// The first process of a sandbox, where the runtime may not lower its score.
+const PAUSE: [u8; 16] = *b"pause\0\0\0\0\0\0\0\0\0\0\0";
+
+/// Whether it looks like the end of a pod's sandbox. A crash and an OOM kill do not: nobody ends a sandbox that way.
+fn sandbox(event: &ContainerEvent, death: Death) -> Sandbox {
+    if matches!(death, Death::OomKill | Death::Crash) {
+        return Sandbox::No;
+    }
+    let is_first = event.flags & flag::INIT != 0;
+    let is_killed = event.signal == signal::SIGKILL && event.origin == origin::PROCESS;
+    // Pause exits when it is asked to. So what survived a request is something else of that name.
+    let is_pause = <[u8; 16]>::from(event.header.comm) == PAUSE && is_killed && event.asked_signal == 0;
+    if event.score_adj as i32 == SANDBOX_SCORE || (is_first && is_pause) {
+        return Sandbox::Likely { is_first };
+    }
+    if is_killed { Sandbox::Unlisted } else { Sandbox::No }
 }
 
 fn data(event: &ContainerEvent, death: Death) -> Data {

@@ -5,6 +5,7 @@ mod node_oom;
 mod odd;
 mod oom;
 mod reuse;
+mod sandbox;
 mod storm;
 
 use std::{fs, process::Command, time::Duration};

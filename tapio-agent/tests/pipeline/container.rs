@@ -186,6 +186,53 @@ async fn a_container_that_kills_its_own_and_who_is_in_none_are_not_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_sandbox_is_no_ones() {
+    // In the place of the group that the line has.
+    let id = 7;
+    let killed = |name: &[u8], score_adj: i32, cgroup_id| {
+        let mut event = ContainerEvent {
+            actor: runc(),
+            score_adj: score_adj as u32,
+            ..signalled(9, origin::PROCESS, cgroup_id)
+        };
+        event.header.comm = comm(name);
+        event
+    };
+    let vanished = u64::MAX / 4;
+    let asked = |event: ContainerEvent| ContainerEvent {
+        asked_signal: 15,
+        asked_ns: TIME_NS - SECOND,
+        ..event
+    };
+    let by_kernel = |event: ContainerEvent| ContainerEvent { origin: origin::KERNEL, ..event };
+    for (event, told) in [
+        (killed(b"pause", 0, id), false),
+        (killed(b"pause", 0, vanished), false),
+        (killed(b"sleep", -998, id), false),
+        (asked(killed(b"sleep", -998, id)), false),
+        (killed(b"sleep", -998, vanished), false),
+        (ContainerEvent { flags: 0, ..killed(b"sleep", -998, id) }, false),
+        (killed(b"sleep", -997, id), true),
+        (killed(b"sleep", 0, id), true),
+        (killed(b"sleep", 0, vanished), true),
+        (killed(b"pausing", 0, id), true),
+        (asked(killed(b"pause", 0, id)), true),
+        (ContainerEvent { flags: flag::IN_NAMESPACE, ..killed(b"pause", 0, id) }, true),
+        (ContainerEvent { code: 1, origin: origin::ITSELF, signal: 11, ..killed(b"pause", -998, id) }, true),
+        (by_kernel(ContainerEvent { kind: kind::OOM_KILL, ..killed(b"pause", -998, id) }), true),
+    ] {
+        let (name, mut event) = (format!("{event:?}"), event);
+        let mut line = Line::of::<Container>();
+        if event.header.cgroup_id == id {
+            event.header.cgroup_id = line.cgroup_id;
+        }
+        assert_eq!(all_told(&mut line, &event).await.len(), usize::from(told), "{name}");
+        let dropped = line.metric("tapio_dropped_total", &[r#"reason="out_of_scope""#]);
+        assert_eq!(dropped, u64::from(!told), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_oom_kills_folds_and_adds_up() {
     let mut line = Line::of::<Container>();
     for _ in 0..20 {

@@ -173,6 +173,7 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
         };
         event.kind = if signal == 0 { kind::EXIT_ERROR } else { kind::SIGNALLED };
         (event.flags, event.signal, event.status) = (flags, signal, status);
+        event.score_adj = task.oom_score_adj();
         event.address = UNKNOWN;
         event.started_ns = started_ns;
         event.memory = Memory {

@@ -68,6 +68,12 @@ impl Task {
         unsafe { load(signal, &OFFSETS[field]) }
     }
 
+    /// Its `oom_score_adj`, as the two's complement.
+    #[inline(always)]
+    pub(crate) fn oom_score_adj(self) -> u32 {
+        i32::from(self.shared::<i16>(fields::OOM_SCORE_ADJ)) as u32
+    }
+
     /// All threads of the group end, or have ended.
     #[inline(always)]
     pub(crate) fn is_ending(self) -> bool {
