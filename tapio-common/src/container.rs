@@ -178,7 +178,7 @@ pub struct Actor {
     pub pid: u32,
     /// Always 0; keeps the record free of padding.
     pub reserved: u32,
-    /// Command name.
+    /// Command name of the process, not of the thread; all zero where it is not known.
     pub comm: Comm,
 }
 

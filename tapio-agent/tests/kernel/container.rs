@@ -7,6 +7,7 @@ mod oom;
 mod reuse;
 mod sandbox;
 mod storm;
+mod thread;
 
 use std::{fs, process::Command, time::Duration};
 

@@ -108,7 +108,10 @@ struct Who<'a>(&'a str, u32);
 
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}]", self.0, self.1)
+        match self.0 {
+            "" => write!(f, "process {}", self.1),
+            comm => write!(f, "{comm}[{}]", self.1),
+        }
     }
 }
 

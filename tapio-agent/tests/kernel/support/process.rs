@@ -211,6 +211,11 @@ impl Process {
         self.order(&format!("kill {signal} {pid}")).unwrap();
     }
 
+    /// As [`Self::kill`], by a thread of another name.
+    pub(crate) fn kill_in_thread(&mut self, thread: &str, signal: u32, pid: u32) {
+        self.order(&format!("in_thread {thread} kill {signal} {pid}")).unwrap();
+    }
+
     /// As [`Self::kill`], where it may be dead already.
     pub(crate) fn kill_if_there(&mut self, signal: u32, pid: u32) {
         let _ = self.order(&format!("kill {signal} {pid}"));

@@ -160,6 +160,15 @@ impl Sockets {
                     std::fs::write(format!("/proc/{task}/comm"), &comm)?;
                 }
             }
+            "in_thread" => {
+                let (name, order) = (words.next::<String>(), words.next::<String>());
+                let rest = (&mut words.0).collect::<Vec<_>>().join(" ");
+                let obey = move || {
+                    std::fs::write("/proc/thread-self/comm", name)?;
+                    Self::default().obey(&order, &mut Words(rest.split_whitespace()))
+                };
+                return thread::spawn(obey).join().expect("a thread that ends");
+            }
             "exit" => std::process::exit(words.next()),
             "abort" => std::process::abort(),
             "script" => {
