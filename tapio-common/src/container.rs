@@ -158,6 +158,8 @@ pub struct ContainerEvent {
     pub score_adj: u32,
     /// When it was asked to end, boot clock.
     pub asked_ns: u64,
+    /// When it last raised SIGABRT itself, boot clock; 0 where it never did.
+    pub aborted_ns: u64,
     /// When it began, boot clock.
     pub started_ns: u64,
     /// Who did it: who sent the signal, or who asked for the memory that there was not.

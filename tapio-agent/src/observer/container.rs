@@ -22,6 +22,8 @@ const STOP_NS: u64 = 3_600_000_000_000;
 /// The same after SIGINT and SIGQUIT. Some images are stopped with these, but a process may also handle them and go on,
 /// as a JVM that writes the stacks of its threads.
 const HANDLED_NS: u64 = 120_000_000_000;
+/// The first process of a pid namespace that ends so long after it has raised SIGABRT may have handled it.
+const ABORT_NS: u64 = 10_000_000_000;
 /// Deaths that wait for it; more are told at once.
 const MAX_WAITING: usize = 1024;
 
@@ -132,6 +134,8 @@ enum Death {
     OomKill,
     ExitError,
     Crash,
+    /// It called `abort`, and as the first process of its pid namespace ended otherwise.
+    Abort,
     Killed,
     /// It was asked to end before, and did not.
     Stopped,
@@ -141,6 +145,7 @@ impl Death {
     fn of(event: &ContainerEvent) -> Result<Self, Malformed> {
         Ok(match event.kind {
             kind::OOM_KILL => Self::OomKill,
+            kind::EXIT_ERROR | kind::SIGNALLED if is_abort(event) => Self::Abort,
             kind::EXIT_ERROR => Self::ExitError,
             kind::SIGNALLED if is_crash(event) => Self::Crash,
             kind::SIGNALLED if event.signal == signal::SIGKILL && asked(event).is_some() => Self::Stopped,
@@ -153,6 +158,26 @@ impl Death {
 /// A signal of its own making, or one of which that is not known; then it is not said, either.
 fn is_crash(event: &ContainerEvent) -> bool {
     signal::is_fault(event.signal) && matches!(event.origin, origin::ITSELF | origin::UNKNOWN)
+}
+
+/// Whether it called `abort`: SIGABRT without a handler, which the kernel does not let end the first process of a pid
+/// namespace. `abort` then executes an instruction that is none (HLT, BRK, UDF, a write to address 0), and where that is
+/// handled ends with status 127.
+fn is_abort(event: &ContainerEvent) -> bool {
+    let is_recent = event.header.time_ns.saturating_sub(event.aborted_ns) <= ABORT_NS;
+    if event.flags & flag::INIT == 0 || event.aborted_ns == 0 || !is_recent {
+        return false;
+    }
+    if event.kind == kind::EXIT_ERROR {
+        return matches!(event.status, signal::NOT_FOUND | signal::ABORTED);
+    }
+    let is_own = matches!(event.origin, origin::ITSELF | origin::UNKNOWN);
+    let is_of_abort = match event.signal {
+        signal::SIGILL | signal::SIGTRAP => true,
+        signal::SIGSEGV => matches!(event.address, 0 | UNKNOWN),
+        _ => false,
+    };
+    is_own && is_of_abort
 }
 
 /// The signal that asked it to end, and how long before, nanoseconds: not one that it has long survived.
@@ -170,6 +195,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         Death::OomKill => ("container.oom_kill", Severity::Error, Outcome::Failure, message::oom_kill),
         Death::ExitError => ("container.exit_error", Severity::Error, Outcome::Failure, message::exit_error),
         Death::Crash => ("container.crash", Severity::Error, Outcome::Failure, message::crash),
+        Death::Abort => ("container.crash", Severity::Error, Outcome::Failure, message::abort),
         Death::Killed => ("container.killed", Severity::Error, Outcome::Failure, message::killed),
         Death::Stopped => ("container.killed", Severity::Warning, Outcome::Timeout, message::stopped),
     };
@@ -177,6 +203,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         Death::OomKill => true,
         // Who asked.
         Death::ExitError => event.origin == origin::PROCESS && asked(event).is_some(),
+        Death::Abort => false,
         Death::Crash | Death::Killed | Death::Stopped => event.origin == origin::PROCESS,
     };
     Ok(Anomaly {
@@ -200,7 +227,11 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         },
         antagonist: None,
         peer: None,
-        detail: if death == Death::ExitError { event.status } else { event.signal },
+        detail: match death {
+            Death::ExitError => event.status,
+            Death::Abort => signal::SIGABRT,
+            _ => event.signal,
+        },
         data: data(event, death),
         baseline: None,
         magnitude: known(event.memory.anon_bytes).unwrap_or_default(),
@@ -217,7 +248,7 @@ const PAUSE: [u8; 16] = *b"pause\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Whether it looks like the end of a pod's sandbox. A crash and an OOM kill do not: nobody ends a sandbox that way.
 fn sandbox(event: &ContainerEvent, death: Death) -> Sandbox {
-    if matches!(death, Death::OomKill | Death::Crash) {
+    if matches!(death, Death::OomKill | Death::Crash | Death::Abort) {
         return Sandbox::No;
     }
     let is_first = event.flags & flag::INIT != 0;
@@ -260,6 +291,15 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
                 put("meaning", Value::Text(meaning));
             }
         }
+        Death::Abort => {
+            put("signal", Value::Text(signal::name(signal::SIGABRT)));
+            put("origin", "itself".into());
+            let ended_with = match event.signal {
+                0 => format!("status {}", event.status).into(),
+                signal => signal::name(signal),
+            };
+            put("ended_with", Value::Text(ended_with));
+        }
         Death::Crash | Death::Killed | Death::Stopped => {
             put("signal", Value::Text(signal::name(event.signal)))
         }
@@ -279,8 +319,7 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
         put("sender", "kernel".into());
     }
     if let Some((asked, ago_ns)) = asked(event)
-        && death != Death::OomKill
-        && death != Death::Crash
+        && !matches!(death, Death::OomKill | Death::Crash | Death::Abort)
     {
         put("asked_signal", Value::Text(signal::name(asked)));
         put("asked_ms", (ago_ns / 1_000_000).into());

@@ -111,6 +111,38 @@ fn an_abort_is_a_crash() {
     assert_eq!(told.says("signal", "SIGABRT").text("address"), "");
 }
 
+/// The kernel drops the SIGABRT of a pid namespace's first process, and `abort` ends it in another way.
+#[test]
+fn an_abort_of_the_first_process_is_an_abort() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.die("abort");
+    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main).by_nobody();
+    let told = told.says("signal", "SIGABRT").says("process_role", "main");
+    let instead = if cfg!(target_arch = "x86_64") { "SIGSEGV" } else { "SIGTRAP" };
+    told.says("ended_with", instead);
+
+    // As where what ends it then is handled.
+    let cgroup = container!();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.begin_script("kill -ABRT $$; exit 127");
+    main.await_death();
+    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main);
+    told.says("signal", "SIGABRT").says("ended_with", "status 127");
+
+    // It went on.
+    let cgroup = container!();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.begin_script("kill -ABRT $$; exit 3");
+    main.await_death();
+    assert_eq!(tapio.expect_one(of(&cgroup)).is("container.exit_error").number("status"), 3);
+}
+
 #[test]
 fn a_kill_from_the_host_says_who_sent_it() {
     needs_a_kernel!();

@@ -73,7 +73,7 @@ async fn told(event: impl Fn(u64) -> ContainerEvent) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_death_has_one_type_and_says_it() {
     type Make<'a> = &'a dyn Fn(u64) -> ContainerEvent;
-    let cases: [(Make<'_>, &str, &str, &str); 10] = [
+    let cases: [(Make<'_>, &str, &str, &str); 12] = [
         (
             &oom_kill,
             "container.oom_kill",
@@ -110,6 +110,18 @@ async fn each_death_has_one_type_and_says_it() {
             "container.crash",
             "error",
             "9b2c8089b3b0 (checkout): a process crashed with SIGABRT after 2 min",
+        ),
+        (
+            &|id| ContainerEvent { code: 0x80, address: 0, aborted_ns: TIME_NS - 1000, ..signalled(11, origin::ITSELF, id) },
+            "container.crash",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process aborted (SIGABRT) after 2 min; the kernel ignores SIGABRT for PID 1, so it ended with SIGSEGV",
+        ),
+        (
+            &|id| ContainerEvent { status: 127, aborted_ns: TIME_NS - SECOND, ..death(kind::EXIT_ERROR, id) },
+            "container.crash",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process aborted (SIGABRT) after 2 min; the kernel ignores SIGABRT for PID 1, so it ended with status 127",
         ),
         (
             &|id| ContainerEvent { actor: runc(), ..signalled(9, origin::PROCESS, id) },
@@ -152,6 +164,27 @@ async fn each_death_has_one_type_and_says_it() {
         assert_eq!((&told["type"], &told["severity"]), (&json!(kind), &json!(severity)));
         assert_eq!(told["message"], message);
         assert!(told["workload"]["container_id"].is_string());
+    }
+}
+
+/// One that handles SIGABRT and goes on, one that is not PID 1, and faults that are none of `abort`.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_abort_is_told_as_what_it_is() {
+    let aborted_ns = TIME_NS - 1000;
+    let fault = |id| ContainerEvent { code: 0x80, address: 0, aborted_ns, ..signalled(11, origin::ITSELF, id) };
+    let exit = |status, id| ContainerEvent { status, aborted_ns, ..death(kind::EXIT_ERROR, id) };
+    for (event, kind, key, value) in [
+        (&fault as &dyn Fn(u64) -> ContainerEvent, "container.crash", "signal", json!("SIGABRT")),
+        (&|id| ContainerEvent { code: 1, address: 0x40, ..fault(id) }, "container.crash", "signal", json!("SIGSEGV")),
+        (&|id| ContainerEvent { aborted_ns: 0, ..fault(id) }, "container.crash", "signal", json!("SIGSEGV")),
+        (&|id| ContainerEvent { aborted_ns: TIME_NS - 11 * SECOND, ..fault(id) }, "container.crash", "signal", json!("SIGSEGV")),
+        (&|id| ContainerEvent { flags: flag::IN_NAMESPACE, ..fault(id) }, "container.crash", "signal", json!("SIGSEGV")),
+        (&|id| ContainerEvent { actor: runc(), origin: origin::PROCESS, ..fault(id) }, "container.killed", "signal", json!("SIGSEGV")),
+        (&|id| exit(3, id), "container.exit_error", "status", json!(3)),
+        (&|id| ContainerEvent { aborted_ns: 0, ..exit(127, id) }, "container.exit_error", "status", json!(127)),
+    ] {
+        let told = told(event).await;
+        assert_eq!((&told["type"], &told["data"][key]), (&json!(kind), &value), "{told}");
     }
 }
 

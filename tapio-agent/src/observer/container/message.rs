@@ -41,6 +41,16 @@ pub(super) fn crash(o: &Occurrence) -> String {
     format!("{}: {} {how} {}{code}{address}{}{whose}", o.subject(), Role(o), signal(o), After(o))
 }
 
+pub(super) fn abort(o: &Occurrence) -> String {
+    let ended_with = o.data.text("ended_with").unwrap_or("another status");
+    format!(
+        "{}: {} aborted (SIGABRT){}; the kernel ignores SIGABRT for PID 1, so it ended with {ended_with}",
+        o.subject(),
+        Role(o),
+        After(o)
+    )
+}
+
 pub(super) fn killed(o: &Occurrence) -> String {
     format!("{}: {} was killed with {} by {}{}", o.subject(), Role(o), signal(o), Sender(o), After(o))
 }

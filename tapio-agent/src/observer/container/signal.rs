@@ -2,8 +2,17 @@
 
 use std::borrow::Cow;
 
+pub(super) const SIGILL: u32 = 4;
+pub(super) const SIGTRAP: u32 = 5;
+pub(super) const SIGABRT: u32 = 6;
 pub(super) const SIGKILL: u32 = 9;
+pub(super) const SIGSEGV: u32 = 11;
 pub(super) const SIGTERM: u32 = 15;
+
+/// Status of a shell that does not find a command, and of `abort` when nothing else has ended the process.
+pub(super) const NOT_FOUND: u32 = 127;
+/// Status that says SIGABRT.
+pub(super) const ABORTED: u32 = 128 + SIGABRT;
 
 const NAMES: [&str; 32] = [
     "",
@@ -83,7 +92,7 @@ pub(super) fn has_address(signal: u32, code: i32) -> bool {
 pub(super) fn meaning(status: u32) -> Option<Cow<'static, str>> {
     Some(match status {
         126 => "the command cannot be run".into(),
-        127 => "the command was not found".into(),
+        NOT_FOUND => "the command was not found".into(),
         129..=159 => format!("128 + {}", name(status - 128)).into(),
         _ => return None,
     })

@@ -186,6 +186,7 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
             Full { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
         let Some(fate) = fate else { return };
         (event.asked_signal, event.asked_ns) = (fate.asked_signal, fate.asked_ns);
+        event.aborted_ns = fate.aborted_ns;
         // The last signal need not be the one that it ended of.
         let asked = signal == 0 && fate.signal == fate.asked_signal;
         if fate.signal != signal && !asked {

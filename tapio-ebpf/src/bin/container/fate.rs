@@ -66,6 +66,8 @@ pub(crate) struct Fate {
     /// The last signal of [`ASKS`] from outside itself.
     pub(crate) asked_signal: u32,
     pub(crate) asked_ns: u64,
+    /// When it last raised SIGABRT itself; 0 where it never did.
+    pub(crate) aborted_ns: u64,
     pub(crate) address: u64,
     pub(crate) actor: Actor,
 }
@@ -87,8 +89,9 @@ pub(crate) fn may_end(signal: u32) -> bool {
 }
 
 pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i32) {
-    // To be asked to end and not to listen counts: a process without a handler that is pid 1 does not.
-    if result != DELIVERED && !asks(signal) {
+    // Without a handler the first process of a pid namespace ignores them, and both count: that it was asked to end, and
+    // that it aborts, which then ends it in another way.
+    if result != DELIVERED && !asks(signal) && signal != SIGABRT {
         return;
     }
     let Some(run) = Run::begin(program::SIGNAL_GENERATE) else { return };
@@ -115,6 +118,7 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
         code: 0,
         asked_signal: 0,
         asked_ns: 0,
+        aborted_ns: 0,
         address: UNKNOWN,
         actor,
     };
@@ -122,6 +126,9 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
     if asks(signal) && fate.origin != origin::ITSELF {
         fate.asked_signal = signal;
         fate.asked_ns = now_ns();
+    }
+    if signal == SIGABRT && fate.origin == origin::ITSELF {
+        fate.aborted_ns = now_ns();
     }
     let Some(known) = FATES.get_ptr_mut(&tgid) else {
         // A map without room costs the name of a sender.
@@ -138,9 +145,13 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
         fate.asked_signal = known.asked_signal;
         fate.asked_ns = known.asked_ns;
     }
+    if fate.aborted_ns == 0 {
+        fate.aborted_ns = known.aborted_ns;
+    }
     if known.keeps(&fate, result) {
         known.asked_signal = fate.asked_signal;
         known.asked_ns = fate.asked_ns;
+        known.aborted_ns = fate.aborted_ns;
     } else {
         *known = fate;
     }
