@@ -204,7 +204,9 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         // Who asked.
         Death::ExitError => event.origin == origin::PROCESS && asked(event).is_some(),
         Death::Abort => false,
-        Death::Crash | Death::Killed | Death::Stopped => event.origin == origin::PROCESS,
+        // Of a crash what it did itself is its nature; that it ended itself otherwise is its own affair.
+        Death::Crash => event.origin == origin::PROCESS,
+        Death::Killed | Death::Stopped => matches!(event.origin, origin::PROCESS | origin::ITSELF),
     };
     Ok(Anomaly {
         kind,

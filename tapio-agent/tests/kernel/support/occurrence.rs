@@ -53,6 +53,11 @@ impl Occurrence {
         self.json.get("workload").is_some()
     }
 
+    /// The process that it is about; empty where there is none.
+    pub(crate) fn comm(&self) -> &str {
+        self.json["process"]["comm"].as_str().unwrap_or_default()
+    }
+
     /// The process that had a hand in it; empty where there is none.
     pub(crate) fn actor_comm(&self) -> &str {
         self.json["actor"]["process"]["comm"].as_str().unwrap_or_default()

@@ -164,6 +164,12 @@ impl Fate {
         self.origin == origin::PROCESS && self.actor.cgroup_id == cgroup_id
     }
 
+    /// Whether a process sent it to itself, and it is no fault of its own. Where lockdown hides which it was, it may be one.
+    #[inline(always)]
+    pub(crate) fn is_raised(&self, signal: u32) -> bool {
+        self.signal == signal && self.origin == origin::ITSELF && self.code as i32 <= 0
+    }
+
     /// Whether a later signal to the same process changes nothing: nothing comes after SIGKILL, nothing comes of one
     /// that is ignored, and one that a process sends to itself again is how a handler passes a fault on.
     #[inline(always)]
