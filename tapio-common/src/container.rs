@@ -9,6 +9,8 @@ crate::fields! {
     PID = "task_struct.pid";
     /// Thread group.
     TGID = "task_struct.tgid";
+    /// Bits of what it is.
+    FLAGS = "task_struct.flags";
     /// Command name.
     COMM = "task_struct.comm";
     /// The thread that the group is named after.
@@ -127,6 +129,8 @@ pub mod flag {
     pub const SESSION_OF_HOST: u32 = 2;
     /// It is in a pid namespace other than the host's.
     pub const IN_NAMESPACE: u32 = 4;
+    /// It has not executed a program since it was forked: it still is what forked it.
+    pub const NOT_EXECUTED: u32 = 8;
 }
 
 /// Value of a number that is not known.

@@ -86,9 +86,15 @@ impl Observer for Container {
         Hook {
             program: "sched_process_exit",
             attach: Attach::BtfTracepoint("sched_process_exit"),
-            needs: &with::<_, 4, 23>(
+            needs: &with::<_, 5, 24>(
                 TASK,
-                [fields::LIVE, fields::EXIT_CODE, fields::GROUP_EXIT_CODE, fields::OOM_SCORE_ADJ],
+                [
+                    fields::LIVE,
+                    fields::EXIT_CODE,
+                    fields::GROUP_EXIT_CODE,
+                    fields::OOM_SCORE_ADJ,
+                    fields::FLAGS,
+                ],
             ),
             gives: "container.exit_error, container.crash, container.killed",
         },
@@ -178,6 +184,34 @@ fn is_abort(event: &ContainerEvent) -> bool {
         _ => false,
     };
     is_own && is_of_abort
+}
+
+/// Why it is known that the command of a container or service was never executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unexecuted {
+    /// The container's first process still is the runtime's own.
+    Runtime,
+    /// It is the process that systemd forked, which says by its status what it could not do.
+    Systemd,
+}
+
+/// How runtimes call the process that is to execute a container's command.
+const RUNTIMES: [&[u8]; 3] = [b"runc:[", b"youki:[", b"crun\0"];
+/// Statuses of what systemd could not do before it executed a command, systemd.exec(5).
+const SYSTEMD: std::ops::RangeInclusive<u32> = 200..=245;
+
+/// Whether the command was never executed; `None` where that is not certain.
+fn unexecuted(event: &ContainerEvent) -> Option<Unexecuted> {
+    let comm = <[u8; 16]>::from(event.header.comm);
+    let is_set = |flags| event.flags & flags == flags;
+    if is_set(flag::INIT | flag::NOT_EXECUTED) && RUNTIMES.iter().any(|runtime| comm.starts_with(runtime)) {
+        return Some(Unexecuted::Runtime);
+    }
+    // It calls itself after the command, in brackets.
+    let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    let is_systemds = name.starts_with(b"(") && name.ends_with(b")");
+    let is_status = event.kind == kind::EXIT_ERROR && SYSTEMD.contains(&event.status);
+    (is_set(flag::SESSION_OF_HOST) && is_systemds && is_status).then_some(Unexecuted::Systemd)
 }
 
 /// The signal that asked it to end, and how long before, nanoseconds: not one that it has long survived.
@@ -289,7 +323,13 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
         }
         Death::ExitError => {
             put("status", u64::from(event.status).into());
-            if let Some(meaning) = signal::meaning(event.status) {
+            let meaning = match unexecuted(event) {
+                // The status is the runtime's, whose statuses have no meaning.
+                Some(Unexecuted::Runtime) => None,
+                Some(Unexecuted::Systemd) => signal::systemd(event.status).map(Into::into),
+                None => signal::meaning(event.status),
+            };
+            if let Some(meaning) = meaning {
                 put("meaning", Value::Text(meaning));
             }
         }
@@ -316,6 +356,9 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
         {
             put("address", Value::Text(format!("{address:#x}").into()));
         }
+    }
+    if matches!(death, Death::ExitError | Death::Killed | Death::Stopped) && unexecuted(event).is_some() {
+        put("executed", "never".into());
     }
     if matches!(death, Death::Killed | Death::Stopped) && event.origin == origin::KERNEL {
         put("sender", "kernel".into());

@@ -112,6 +112,38 @@ fn an_abort_is_a_crash() {
     assert_eq!(told.says("signal", "SIGABRT").text("address"), "");
 }
 
+/// A runtime's process that has forked and cannot execute the container's command.
+#[test]
+fn a_command_that_is_never_executed_is_told_as_that() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    // The first child of that shell is the first process of the namespace, and a shell in brackets executes nothing.
+    let forks = |name: &str, how: &str| {
+        format!("unshare --pid sh -c '(printf %s \"{name}\" >/proc/self/comm; {how}); :'")
+    };
+    let mut runtime = Process::start("runtime");
+    runtime.enter(&cgroup);
+    runtime.begin_script(&forks("runc:[2:INIT]", "exit 1"));
+    runtime.await_death();
+    let told = tapio.expect_one(of(&cgroup)).is("container.exit_error").says("executed", "never");
+    assert_eq!((told.comm(), told.number("status")), ("runc:[2:INIT]", 1));
+
+    // Others that only fork, and who has such a name and did execute.
+    let cgroup = container!();
+    let mut forks_only = Process::start("sandboxes");
+    forks_only.enter(&cgroup);
+    forks_only.begin_script(&forks("bwrap", "exit 1"));
+    forks_only.await_death();
+    tapio.expect_one(of(&cgroup)).is("container.exit_error").says("executed", "");
+
+    let cgroup = container!();
+    let mut main = Process::start_as_init("runc:[2:INIT]");
+    main.enter(&cgroup);
+    main.die("exit 1");
+    tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&main).says("executed", "");
+}
+
 /// The kernel drops the SIGABRT of a pid namespace's first process, and `abort` ends it in another way.
 #[test]
 fn an_abort_of_the_first_process_is_an_abort() {

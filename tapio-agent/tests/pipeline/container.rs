@@ -167,6 +167,51 @@ async fn each_death_has_one_type_and_says_it() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_was_never_executed_is_told_as_that() {
+    const FORKED: u32 = flag::INIT | flag::IN_NAMESPACE | flag::NOT_EXECUTED;
+    let never = "9b2c8089b3b0 (runc:[2:INIT]): the command was never executed: the process that was to run it";
+    let hint = "; check the image's architecture, and the command's path, permissions and interpreter line";
+    for (name, flags, signal, status, message) in [
+        ("runc:[2:INIT]", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
+        ("runc:[2:INIT]", FORKED, 0, 127, Some(format!("{never} ended with status 127 after 2 min{hint}"))),
+        ("runc:[2:INIT]", FORKED, 9, 0, Some(format!("{never} was killed with SIGKILL by runc[77] after 2 min"))),
+        ("youki:[2:INIT]", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
+        ("crun", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
+        // It executed something, or is not the runtime's, or not a container's first process.
+        ("runc:[2:INIT]", FORKED & !flag::NOT_EXECUTED, 0, 1, None),
+        ("runc:[2:INIT]", FORKED & !flag::NOT_EXECUTED, 9, 0, None),
+        ("crunch", FORKED, 0, 1, None),
+        ("bwrap", FORKED, 0, 1, None),
+        (
+            "(nginx)",
+            flag::SESSION_OF_HOST,
+            0,
+            203,
+            Some(format!(
+                "{never} ended with status 203 (systemd: EXEC, the command cannot be executed) after 2 min"
+            )),
+        ),
+        ("(nginx)", flag::SESSION_OF_HOST, 0, 1, None),
+        ("nginx", flag::SESSION_OF_HOST, 0, 203, None),
+        ("(nginx)", flag::INIT | flag::IN_NAMESPACE, 0, 203, None),
+    ] {
+        let told = told(|id| {
+            let kind = if signal == 0 { kind::EXIT_ERROR } else { kind::SIGNALLED };
+            let (origin, actor) = (origin::PROCESS, runc());
+            let mut event = ContainerEvent { flags, signal, status, origin, actor, ..death(kind, id) };
+            event.header.comm = comm(name.as_bytes());
+            event
+        })
+        .await;
+        let expected = message.map(|message| message.replace("runc:[2:INIT]", name));
+        assert_eq!(told["data"].get("executed").is_some(), expected.is_some(), "{told}");
+        if let Some(message) = expected {
+            assert_eq!(told["message"], message);
+        }
+    }
+}
+
 /// One that handles SIGABRT and goes on, one that is not PID 1, and faults that are none of `abort`.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_abort_is_told_as_what_it_is() {

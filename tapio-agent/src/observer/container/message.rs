@@ -30,6 +30,19 @@ pub(super) fn oom_kill(o: &Occurrence) -> String {
 pub(super) fn exit_error(o: &Occurrence) -> String {
     let status = o.data.number("status").unwrap_or_default();
     let meaning = o.data.text("meaning").map_or(String::new(), |meaning| format!(" ({meaning})"));
+    if o.data.text("executed").is_some() {
+        let hint = if meaning.is_empty() {
+            "; check the image's architecture, and the command's path, permissions and interpreter line"
+        } else {
+            ""
+        };
+        return format!(
+            "{}: the command was never executed: the process that was to run it ended with status {status}{meaning}{}{}{hint}",
+            o.subject(),
+            After(o),
+            Asked(o)
+        );
+    }
     format!("{}: {} ended with status {status}{meaning}{}{}", o.subject(), Role(o), After(o), Asked(o))
 }
 
@@ -52,7 +65,15 @@ pub(super) fn abort(o: &Occurrence) -> String {
 }
 
 pub(super) fn killed(o: &Occurrence) -> String {
-    format!("{}: {} was killed with {} by {}{}", o.subject(), Role(o), signal(o), Sender(o), After(o))
+    let (signal, sender) = (signal(o), Sender(o));
+    if o.data.text("executed").is_some() {
+        return format!(
+            "{}: the command was never executed: the process that was to run it was killed with {signal} by {sender}{}",
+            o.subject(),
+            After(o)
+        );
+    }
+    format!("{}: {} was killed with {signal} by {sender}{}", o.subject(), Role(o), After(o))
 }
 
 pub(super) fn stopped(o: &Occurrence) -> String {

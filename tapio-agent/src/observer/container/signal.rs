@@ -98,6 +98,29 @@ pub(super) fn meaning(status: u32) -> Option<Cow<'static, str>> {
     })
 }
 
+/// What systemd could not do, by the status of the process that it forked for a command: systemd.exec(5).
+pub(super) fn systemd(status: u32) -> Option<&'static str> {
+    Some(match status {
+        200 => "systemd: CHDIR, the working directory cannot be used",
+        203 => "systemd: EXEC, the command cannot be executed",
+        208 => "systemd: STDIN, the standard input cannot be set up",
+        209 => "systemd: STDOUT, the standard output cannot be set up",
+        214 => "systemd: SETSCHEDULER, the scheduling cannot be set up",
+        216 => "systemd: GROUP, the group cannot be used",
+        217 => "systemd: USER, the user cannot be used",
+        218 => "systemd: CAPABILITIES, the capabilities cannot be set",
+        219 => "systemd: CGROUP, the cgroup cannot be set up",
+        226 => "systemd: NAMESPACE, the mount or other namespaces cannot be set up",
+        228 => "systemd: SECCOMP, the filter of system calls cannot be set",
+        233 => "systemd: RUNTIME_DIRECTORY, it cannot be set up",
+        238 => "systemd: STATE_DIRECTORY, it cannot be set up",
+        239 => "systemd: CACHE_DIRECTORY, it cannot be set up",
+        240 => "systemd: LOGS_DIRECTORY, it cannot be set up",
+        243 => "systemd: CREDENTIALS, they cannot be set up",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -180,6 +180,9 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
         event.kind = if signal == 0 { kind::EXIT_ERROR } else { kind::SIGNALLED };
         (event.flags, event.signal, event.status) = (flags, signal, status);
         event.score_adj = task.oom_score_adj();
+        if leader.is_only_forked() {
+            event.flags |= flag::NOT_EXECUTED;
+        }
         event.address = UNKNOWN;
         event.started_ns = started_ns;
         event.memory = Memory {

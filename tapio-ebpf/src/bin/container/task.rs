@@ -12,6 +12,9 @@ use crate::{OFFSETS, memory::read};
 /// `SIGNAL_GROUP_EXIT`, include/linux/sched/signal.h: all threads of the group end.
 const GROUP_EXIT: u32 = 4;
 
+/// `PF_FORKNOEXEC`, include/linux/sched.h.
+const FORKED: u32 = 0x40;
+
 /// A task by a typed pointer, as `tp_btf` programs get it. What is behind a null pointer reads as zero.
 #[derive(Clone, Copy)]
 pub(crate) struct Task(pub(crate) *const u8);
@@ -66,6 +69,12 @@ impl Task {
         let signal: *const u8 = self.load(fields::SIGNAL);
         // SAFETY: a typed pointer and an offset of its fields.
         unsafe { load(signal, &OFFSETS[field]) }
+    }
+
+    /// Whether it has not executed a program since it was forked. Of a group's first thread: others are forked by it.
+    #[inline(always)]
+    pub(crate) fn is_only_forked(self) -> bool {
+        self.load::<u32>(fields::FLAGS) & FORKED != 0
     }
 
     /// Its `oom_score_adj`, as the two's complement.
