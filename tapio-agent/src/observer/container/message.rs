@@ -13,7 +13,7 @@ pub(super) fn oom_kill(o: &Occurrence) -> String {
     {
         (Some(usage), Some(limit), Some(up)) => {
             let whose = if up > 0 { "a group above it" } else { "its group" };
-            format!(": {whose} used {} of {}{}", Bytes(usage), Bytes(limit), Earlier(o))
+            format!(": {whose} used {} of {}{}{}", Bytes(usage), Bytes(limit), Earlier(o), Fills(o, limit))
         }
         _ if o.data.text("constraint") == Some("node") => ": the whole node was out of memory".to_owned(),
         _ => String::new(),
@@ -92,6 +92,24 @@ impl fmt::Display for Earlier<'_> {
                 write!(f, " ({} {} before)", Bytes(held), Millis(seconds * 1000))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// What fills the most of a full group and is no process's.
+struct Fills<'a>(&'a Occurrence, u64);
+
+impl fmt::Display for Fills<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_most = |bytes: &u64| bytes.saturating_mul(2) > self.1;
+        let held = |key| self.0.data.number(key).filter(is_most);
+        if let Some(bytes) = held("group_shmem_bytes") {
+            let what = "files in memory (tmpfs, memory-backed emptyDir, shared memory), which outlive processes";
+            return write!(f, ", {} of it {what}", Bytes(bytes));
+        }
+        match held("group_kernel_bytes") {
+            Some(bytes) => write!(f, ", {} of it kernel memory", Bytes(bytes)),
+            None => Ok(()),
         }
     }
 }

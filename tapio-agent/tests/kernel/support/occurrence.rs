@@ -53,6 +53,10 @@ impl Occurrence {
         self.json.get("workload").is_some()
     }
 
+    pub(crate) fn message(&self) -> &str {
+        self.json["message"].as_str().unwrap_or_default()
+    }
+
     /// The process that it is about; empty where there is none.
     pub(crate) fn comm(&self) -> &str {
         self.json["process"]["comm"].as_str().unwrap_or_default()
