@@ -102,6 +102,8 @@ pub struct Only {
     pub usual_window_ns: Option<u64>,
     /// Not where it is the end of a pod's sandbox, the container that holds the pod's namespaces and is no one's.
     pub sandbox: Sandbox,
+    /// Repeats are those of the same pod, too, whose containers are others each time.
+    pub by_pod: bool,
 }
 
 /// Whether an end may be that of a pod's sandbox. Never that of a container that the pod's status names.
@@ -120,8 +122,13 @@ pub enum Sandbox {
 
 impl Only {
     /// Whoever it is.
-    pub const ALL: Self =
-        Self { scope: Scope::All, from_outside: false, usual_window_ns: None, sandbox: Sandbox::No };
+    pub const ALL: Self = Self {
+        scope: Scope::All,
+        from_outside: false,
+        usual_window_ns: None,
+        sandbox: Sandbox::No,
+        by_pod: false,
+    };
 }
 
 crate::setting::choices! {

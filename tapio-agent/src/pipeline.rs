@@ -2,6 +2,7 @@
 
 mod deliver;
 pub mod fold;
+mod restarts;
 mod scope;
 mod source;
 mod usual;

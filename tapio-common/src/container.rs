@@ -131,6 +131,10 @@ pub mod flag {
     pub const IN_NAMESPACE: u32 = 4;
     /// It has not executed a program since it was forked: it still is what forked it.
     pub const NOT_EXECUTED: u32 = 8;
+    /// Its parent is outside of its pid namespace: it was run in a container from outside, beside the first process.
+    pub const ENTERED: u32 = 16;
+    /// Its parent sent the signal.
+    pub const BY_PARENT: u32 = 32;
 }
 
 /// Value of a number that is not known.

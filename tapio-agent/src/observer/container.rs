@@ -145,6 +145,8 @@ enum Death {
     Killed,
     /// It was asked to end before, and did not.
     Stopped,
+    /// A command that was run in a container from outside was killed by who ran it: an exec probe that took too long.
+    Exec,
 }
 
 impl Death {
@@ -154,6 +156,7 @@ impl Death {
             kind::EXIT_ERROR | kind::SIGNALLED if is_abort(event) => Self::Abort,
             kind::EXIT_ERROR => Self::ExitError,
             kind::SIGNALLED if is_crash(event) => Self::Crash,
+            kind::SIGNALLED if is_exec(event) => Self::Exec,
             kind::SIGNALLED if event.signal == signal::SIGKILL && asked(event).is_some() => Self::Stopped,
             kind::SIGNALLED => Self::Killed,
             other => return Err(Malformed::Kind(other)),
@@ -184,6 +187,12 @@ fn is_abort(event: &ContainerEvent) -> bool {
         _ => false,
     };
     is_own && is_of_abort
+}
+
+/// Whether who ran a command in a container from outside killed it. Runtimes do when the time for it is over.
+fn is_exec(event: &ContainerEvent) -> bool {
+    let by_runtime = flag::ENTERED | flag::BY_PARENT;
+    event.signal == signal::SIGKILL && event.flags & by_runtime == by_runtime
 }
 
 /// Why it is known that the command of a container or service was never executed.
@@ -231,6 +240,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         Death::Crash => ("container.crash", Severity::Error, Outcome::Failure, message::crash),
         Death::Abort => ("container.crash", Severity::Error, Outcome::Failure, message::abort),
         Death::Killed => ("container.killed", Severity::Error, Outcome::Failure, message::killed),
+        Death::Exec => ("container.killed", Severity::Warning, Outcome::Timeout, message::exec),
         Death::Stopped => ("container.killed", Severity::Warning, Outcome::Timeout, message::stopped),
     };
     let had_a_hand = match death {
@@ -240,7 +250,9 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         Death::Abort => false,
         // Of a crash what it did itself is its nature; that it ended itself otherwise is its own affair.
         Death::Crash => event.origin == origin::PROCESS,
-        Death::Killed | Death::Stopped => matches!(event.origin, origin::PROCESS | origin::ITSELF),
+        Death::Killed | Death::Stopped | Death::Exec => {
+            matches!(event.origin, origin::PROCESS | origin::ITSELF)
+        }
     };
     Ok(Anomaly {
         kind,
@@ -257,9 +269,10 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         full: (death == Death::OomKill).then_some(event.full.cgroup_id).and_then(known).filter(|id| *id != 0),
         only: Only {
             scope: settings.scope,
-            from_outside: matches!(death, Death::Killed | Death::Stopped),
+            from_outside: matches!(death, Death::Killed | Death::Stopped | Death::Exec),
             usual_window_ns: (death == Death::ExitError).then(|| settings.usual_window.as_ns()),
             sandbox: sandbox(event, death),
+            by_pod: is_restart(event, death),
         },
         antagonist: None,
         peer: None,
@@ -274,6 +287,18 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         count: 1 + u64::from(header.held_back),
         message,
     })
+}
+
+/// Whether a container's first process ended since others wanted it to, as kubelet does each time that a liveness or startup
+/// probe has failed.
+fn is_restart(event: &ContainerEvent, death: Death) -> bool {
+    let was_stopped = match death {
+        Death::Stopped => true,
+        Death::Killed => event.signal == signal::SIGKILL && event.origin == origin::PROCESS,
+        Death::ExitError => asked(event).is_some(),
+        _ => false,
+    };
+    was_stopped && event.flags & flag::INIT != 0
 }
 
 /// `oom_score_adj` that containerd, CRI-O and cri-dockerd give a pod's sandbox. Kubernetes gives it to no container: these
@@ -342,7 +367,7 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
             };
             put("ended_with", Value::Text(ended_with));
         }
-        Death::Crash | Death::Killed | Death::Stopped => {
+        Death::Crash | Death::Killed | Death::Stopped | Death::Exec => {
             put("signal", Value::Text(signal::name(event.signal)))
         }
     }
@@ -359,6 +384,9 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
     }
     if matches!(death, Death::ExitError | Death::Killed | Death::Stopped) && unexecuted(event).is_some() {
         put("executed", "never".into());
+    }
+    if death == Death::Exec {
+        put("started_by", "exec".into());
     }
     if matches!(death, Death::Killed | Death::Stopped) && event.origin == origin::KERNEL {
         put("sender", "kernel".into());

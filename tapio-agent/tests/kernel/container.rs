@@ -4,6 +4,7 @@ mod clock;
 mod node_oom;
 mod odd;
 mod oom;
+mod probe;
 mod reuse;
 mod sandbox;
 mod storm;

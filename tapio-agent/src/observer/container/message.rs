@@ -76,6 +76,16 @@ pub(super) fn killed(o: &Occurrence) -> String {
     format!("{}: {} was killed with {signal} by {sender}{}", o.subject(), Role(o), After(o))
 }
 
+pub(super) fn exec(o: &Occurrence) -> String {
+    format!(
+        "{}: {} killed a command that it ran in the container, with {}{}, as runtimes do when an exec probe exceeds its timeout",
+        o.subject(),
+        Sender(o),
+        signal(o),
+        After(o)
+    )
+}
+
 pub(super) fn stopped(o: &Occurrence) -> String {
     format!("{}: {} was killed with {} by {}{}", o.subject(), Role(o), signal(o), Sender(o), Asked(o))
 }

@@ -103,6 +103,10 @@ impl Occurrence {
         self.json["process"]["pid"] == process.pid()
     }
 
+    pub(crate) fn is_of_pid(&self, pid: u32) -> bool {
+        self.json["process"]["pid"] == pid
+    }
+
     pub(crate) fn is_in(&self, cgroup: &Cgroup) -> bool {
         self.json["workload"]["container_id"] == *cgroup.container_id
     }

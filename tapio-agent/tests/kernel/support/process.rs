@@ -221,6 +221,16 @@ impl Process {
         let _ = self.order(&format!("kill {signal} {pid}"));
     }
 
+    /// Becomes the parent of what its descendants leave behind.
+    pub(crate) fn adopt(&mut self) {
+        self.order("adopt").unwrap();
+    }
+
+    /// Runs a script, and waits until that has ended.
+    pub(crate) fn run(&mut self, script: &str) {
+        self.order(&format!("run {script}")).unwrap();
+    }
+
     /// Becomes a shell that runs a script, and is called `sh` from then on.
     pub(crate) fn begin_script(&mut self, script: &str) {
         "sh".clone_into(&mut self.comm);

@@ -183,6 +183,12 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
         if leader.is_only_forked() {
             event.flags |= flag::NOT_EXECUTED;
         }
+        let parent = task.parent();
+        if flags & (flag::INIT | flag::IN_NAMESPACE) == flag::IN_NAMESPACE
+            && parent.namespace_level() < task.namespace_level()
+        {
+            event.flags |= flag::ENTERED;
+        }
         event.address = UNKNOWN;
         event.started_ns = started_ns;
         event.memory = Memory {
@@ -204,5 +210,8 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
         (event.origin, event.code) = (fate.origin, fate.code);
         event.address = fate.address;
         event.actor = fate.actor;
+        if fate.origin == origin::PROCESS && fate.actor.pid == parent.tgid() {
+            event.flags |= flag::BY_PARENT;
+        }
     });
 }
