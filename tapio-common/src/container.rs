@@ -39,6 +39,14 @@ crate::fields! {
     SESSION_LEADER = "signal_struct.leader";
     /// How gladly it is chosen when memory is out.
     OOM_SCORE_ADJ = "signal_struct.oom_score_adj";
+    /// Its limit of processor time, seconds: the one that warns.
+    CPU_WARNS = "signal_struct.rlim[0].rlim_cur";
+    /// The one that kills. `RLIMIT_CPU`, include/uapi/asm-generic/resource.h.
+    CPU_KILLS = "signal_struct.rlim[0].rlim_max";
+    /// Processor time of threads that have ended.
+    CPU_BEFORE = "signal_struct.sum_sched_runtime";
+    /// Processor time of a thread.
+    CPU_TIME = "task_struct.se.sum_exec_runtime";
     /// The pid namespace that children are born in: a process's own, unless it has asked for another.
     PID_NS = "nsproxy.pid_ns_for_children";
     /// The first process of a pid namespace.
@@ -135,6 +143,10 @@ pub mod flag {
     pub const ENTERED: u32 = 16;
     /// Its parent sent the signal.
     pub const BY_PARENT: u32 = 32;
+    /// It has a limit of processor time (`RLIMIT_CPU`): the one that warns by SIGXCPU.
+    pub const CPU_LIMITED: u32 = 64;
+    /// It has used up its limit of processor time: the one that kills.
+    pub const CPU_USED_UP: u32 = 128;
 }
 
 /// Value of a number that is not known.

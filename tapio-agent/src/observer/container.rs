@@ -289,6 +289,21 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
     })
 }
 
+/// The limit of the process that the kernel ended it for.
+fn limit(event: &ContainerEvent, death: Death) -> Option<&'static str> {
+    let is_set = |flag| event.flags & flag != 0;
+    if event.origin != origin::KERNEL || !matches!(death, Death::Killed | Death::Stopped) {
+        return None;
+    }
+    match event.signal {
+        signal::SIGXFSZ => Some("RLIMIT_FSIZE"),
+        // Without that limit it is one of real-time scheduling.
+        signal::SIGXCPU if is_set(flag::CPU_LIMITED) => Some("RLIMIT_CPU"),
+        signal::SIGKILL if is_set(flag::CPU_USED_UP) => Some("RLIMIT_CPU"),
+        _ => None,
+    }
+}
+
 /// Whether a container's first process ended since others wanted it to, as kubelet does each time that a liveness or startup
 /// probe has failed.
 fn is_restart(event: &ContainerEvent, death: Death) -> bool {
@@ -384,6 +399,9 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
     }
     if matches!(death, Death::ExitError | Death::Killed | Death::Stopped) && unexecuted(event).is_some() {
         put("executed", "never".into());
+    }
+    if let Some(limit) = limit(event, death) {
+        put("limit", limit.into());
     }
     if death == Death::Exec {
         put("started_by", "exec".into());

@@ -1,6 +1,7 @@
 //! Deaths: what of, whose, and by whom; each told once.
 
 mod clock;
+mod limits;
 mod node_oom;
 mod odd;
 mod oom;

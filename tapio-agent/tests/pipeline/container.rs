@@ -73,7 +73,7 @@ async fn told(event: impl Fn(u64) -> ContainerEvent) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_death_has_one_type_and_says_it() {
     type Make<'a> = &'a dyn Fn(u64) -> ContainerEvent;
-    let cases: [(Make<'_>, &str, &str, &str); 12] = [
+    let cases: [(Make<'_>, &str, &str, &str); 15] = [
         (
             &oom_kill,
             "container.oom_kill",
@@ -145,6 +145,24 @@ async fn each_death_has_one_type_and_says_it() {
             "container.killed",
             "warning",
             "9b2c8089b3b0 (checkout): the main process was killed with SIGKILL by runc[77], 30.0 s after SIGTERM",
+        ),
+        (
+            &|id| ContainerEvent { flags: flag::INIT | flag::CPU_LIMITED, ..signalled(24, origin::KERNEL, id) },
+            "container.killed",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGXCPU by the kernel after 2 min: it reached its CPU time limit (RLIMIT_CPU)",
+        ),
+        (
+            &|id| signalled(25, origin::KERNEL, id),
+            "container.killed",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGXFSZ by the kernel after 2 min: it reached its file size limit (RLIMIT_FSIZE)",
+        ),
+        (
+            &|id| ContainerEvent { actor: runc(), ..signalled(25, origin::PROCESS, id) },
+            "container.killed",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGXFSZ by runc[77] after 2 min",
         ),
         (
             &|id| signalled(24, origin::KERNEL, id),

@@ -73,7 +73,12 @@ pub(super) fn killed(o: &Occurrence) -> String {
             After(o)
         );
     }
-    format!("{}: {} was killed with {signal} by {sender}{}", o.subject(), Role(o), After(o))
+    let limit = match o.data.text("limit") {
+        Some("RLIMIT_FSIZE") => ": it reached its file size limit (RLIMIT_FSIZE)",
+        Some("RLIMIT_CPU") => ": it reached its CPU time limit (RLIMIT_CPU)",
+        _ => "",
+    };
+    format!("{}: {} was killed with {signal} by {sender}{}{limit}", o.subject(), Role(o), After(o))
 }
 
 pub(super) fn exec(o: &Occurrence) -> String {

@@ -8,6 +8,8 @@ pub(super) const SIGABRT: u32 = 6;
 pub(super) const SIGKILL: u32 = 9;
 pub(super) const SIGSEGV: u32 = 11;
 pub(super) const SIGTERM: u32 = 15;
+pub(super) const SIGXCPU: u32 = 24;
+pub(super) const SIGXFSZ: u32 = 25;
 
 /// Status of a shell that does not find a command, and of `abort` when nothing else has ended the process.
 pub(super) const NOT_FOUND: u32 = 127;

@@ -183,6 +183,7 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
         if leader.is_only_forked() {
             event.flags |= flag::NOT_EXECUTED;
         }
+        event.flags |= task.cpu_limit();
         let parent = task.parent();
         if flags & (flag::INIT | flag::IN_NAMESPACE) == flag::IN_NAMESPACE
             && parent.namespace_level() < task.namespace_level()

@@ -193,11 +193,17 @@ fn describe(fate: &mut Fate, info: *const u8, itself: bool) {
         return;
     }
     let by_process = if itself { origin::ITSELF } else { origin::PROCESS };
+    // A file that would become larger than it may: the kernel says so as if the process itself did, and with no more.
+    let of_limit = itself && fate.signal == SIGXFSZ;
     if info as u64 == SEND_SIG_NOINFO {
-        fate.origin = by_process;
+        fate.origin = if of_limit { origin::KERNEL } else { by_process };
         return;
     }
     let Some(code) = number(info, fields::SI_CODE) else {
+        // Also what has no info, where the verifier takes the pointer for one that is never null.
+        if of_limit {
+            return;
+        }
         // Lockdown. A fault is dealt with by the thread that made it, but for one of the machine's memory.
         let sent = fate.signal != SIGBUS || itself;
         fate.origin = if sent { by_process } else { origin::UNKNOWN };

@@ -15,6 +15,11 @@ const GROUP_EXIT: u32 = 4;
 /// `PF_FORKNOEXEC`, include/linux/sched.h.
 const FORKED: u32 = 0x40;
 
+/// A tenth of a second.
+const TENTH_NS: u64 = 100_000_000;
+/// A limit of more processor time is none, `RLIM_INFINITY` and what nobody lives to see.
+const MAX_SECONDS: u64 = 1 << 32;
+
 /// A task by a typed pointer, as `tp_btf` programs get it. What is behind a null pointer reads as zero.
 #[derive(Clone, Copy)]
 pub(crate) struct Task(pub(crate) *const u8);
@@ -81,6 +86,27 @@ impl Task {
     #[inline(always)]
     pub(crate) fn oom_score_adj(self) -> u32 {
         i32::from(self.shared::<i16>(fields::OOM_SCORE_ADJ)) as u32
+    }
+
+    /// Bits of [`flag`] on its limit of processor time. Of the last thread of a group to end.
+    #[inline(always)]
+    pub(crate) fn cpu_limit(self) -> u32 {
+        if is_absent(&OFFSETS[fields::CPU_WARNS]) || is_absent(&OFFSETS[fields::CPU_TIME]) {
+            return 0;
+        }
+        if self.shared::<u64>(fields::CPU_WARNS) > MAX_SECONDS {
+            return 0;
+        }
+        let seconds: u64 = self.shared(fields::CPU_KILLS);
+        if seconds > MAX_SECONDS {
+            return flag::CPU_LIMITED;
+        }
+        let used_ns = self.shared::<u64>(fields::CPU_BEFORE).wrapping_add(self.load(fields::CPU_TIME));
+        // The kernel counts in ticks, and this counts nanoseconds.
+        if used_ns >= seconds.wrapping_mul(TENTH_NS * 9) {
+            return flag::CPU_LIMITED | flag::CPU_USED_UP;
+        }
+        flag::CPU_LIMITED
     }
 
     /// All threads of the group end, or have ended.
