@@ -146,7 +146,8 @@ impl Identity {
                 id: full,
                 time_ns: anomaly.time_ns,
                 // What it had before it came into the group is another's, and is counted roughly.
-                of_others: of_others.map(|(usage, held)| usage.saturating_sub(held).saturating_add(usage / 16)),
+                of_others: of_others
+                    .map(|(usage, held)| usage.saturating_sub(held).saturating_add(usage / 16)),
             };
             let now_ns = clock::boot_ns();
             let more = tokio::task::block_in_place(|| {

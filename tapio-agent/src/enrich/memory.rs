@@ -104,13 +104,7 @@ pub(super) struct Full {
 
 /// What there is to say at `now_ns` of a group that was full, whose directory may have vanished and whose past may not be
 /// known.
-pub(super) fn of(
-    full: Full,
-    now_ns: u64,
-    directory: Option<&Path>,
-    proc_root: &Path,
-    past: &Past,
-) -> Data {
+pub(super) fn of(full: Full, now_ns: u64, directory: Option<&Path>, proc_root: &Path, past: &Past) -> Data {
     let since_ns = now_ns.saturating_sub(full.time_ns);
     let right_after = |most_ns| directory.filter(|_| since_ns <= most_ns);
     // First, since it may go with the victim.
@@ -134,7 +128,10 @@ fn held_by_nobody(full: Full, directory: &Path) -> Vec<(&'static str, Value)> {
     let (shmem, kernel) = if full.id & VERSION_1 == 0 {
         (stat("shmem"), stat("kernel"))
     } else {
-        (stat("total_shmem"), read("memory.kmem.usage_in_bytes").and_then(|text| text.trim_end().parse().ok()))
+        (
+            stat("total_shmem"),
+            read("memory.kmem.usage_in_bytes").and_then(|text| text.trim_end().parse().ok()),
+        )
     };
     if !is(full.id, directory) {
         return Vec::new();

@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_none_is_lost() {
         let mut restarts = Restarts::default();
-        let told = (0..2 * MAX_WINDOWS as u64).filter(|nth| restarts.admit(&nth.to_string(), stop(*nth, 1), 0).is_some());
+        let told = (0..2 * MAX_WINDOWS as u64)
+            .filter(|nth| restarts.admit(&nth.to_string(), stop(*nth, 1), 0).is_some());
         assert_eq!(told.count(), 2 * MAX_WINDOWS);
         assert_eq!(restarts.0.len(), MAX_WINDOWS);
     }

@@ -342,7 +342,8 @@ fn a_crash_that_wrappers_pass_on_is_told_once_of_the_child() {
     let fault = fault();
     let tapio = start();
     let crash = fault.path().display();
-    for wrapped in [format!("unshare -f {crash}; exit 0"), format!("unshare -f unshare -f {crash}; exit $?")] {
+    for wrapped in [format!("unshare -f {crash}; exit 0"), format!("unshare -f unshare -f {crash}; exit $?")]
+    {
         let cgroup = container!();
         let mut main = Process::start_as_init("main");
         main.enter(&cgroup);

@@ -112,7 +112,12 @@ async fn each_death_has_one_type_and_says_it() {
             "9b2c8089b3b0 (checkout): a process crashed with SIGABRT after 2 min",
         ),
         (
-            &|id| ContainerEvent { code: 0x80, address: 0, aborted_ns: TIME_NS - 1000, ..signalled(11, origin::ITSELF, id) },
+            &|id| ContainerEvent {
+                code: 0x80,
+                address: 0,
+                aborted_ns: TIME_NS - 1000,
+                ..signalled(11, origin::ITSELF, id)
+            },
             "container.crash",
             "error",
             "9b2c8089b3b0 (checkout): the main process aborted (SIGABRT) after 2 min; the kernel ignores SIGABRT for PID 1, so it ended with SIGSEGV",
@@ -147,7 +152,10 @@ async fn each_death_has_one_type_and_says_it() {
             "9b2c8089b3b0 (checkout): the main process was killed with SIGKILL by runc[77], 30.0 s after SIGTERM",
         ),
         (
-            &|id| ContainerEvent { flags: flag::INIT | flag::CPU_LIMITED, ..signalled(24, origin::KERNEL, id) },
+            &|id| ContainerEvent {
+                flags: flag::INIT | flag::CPU_LIMITED,
+                ..signalled(24, origin::KERNEL, id)
+            },
             "container.killed",
             "error",
             "9b2c8089b3b0 (checkout): the main process was killed with SIGXCPU by the kernel after 2 min: it reached its CPU time limit (RLIMIT_CPU)",
@@ -188,12 +196,19 @@ async fn each_death_has_one_type_and_says_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_was_never_executed_is_told_as_that() {
     const FORKED: u32 = flag::INIT | flag::IN_NAMESPACE | flag::NOT_EXECUTED;
-    let never = "9b2c8089b3b0 (runc:[2:INIT]): the command was never executed: the process that was to run it";
+    let never =
+        "9b2c8089b3b0 (runc:[2:INIT]): the command was never executed: the process that was to run it";
     let hint = "; check the image's architecture, and the command's path, permissions and interpreter line";
     for (name, flags, signal, status, message) in [
         ("runc:[2:INIT]", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
         ("runc:[2:INIT]", FORKED, 0, 127, Some(format!("{never} ended with status 127 after 2 min{hint}"))),
-        ("runc:[2:INIT]", FORKED, 9, 0, Some(format!("{never} was killed with SIGKILL by runc[77] after 2 min"))),
+        (
+            "runc:[2:INIT]",
+            FORKED,
+            9,
+            0,
+            Some(format!("{never} was killed with SIGKILL by runc[77] after 2 min")),
+        ),
         ("youki:[2:INIT]", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
         ("crun", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
         // It executed something, or is not the runtime's, or not a container's first process.
@@ -234,17 +249,43 @@ async fn a_command_that_was_never_executed_is_told_as_that() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_abort_is_told_as_what_it_is() {
     let aborted_ns = TIME_NS - 1000;
-    let fault = |id| ContainerEvent { code: 0x80, address: 0, aborted_ns, ..signalled(11, origin::ITSELF, id) };
+    let fault =
+        |id| ContainerEvent { code: 0x80, address: 0, aborted_ns, ..signalled(11, origin::ITSELF, id) };
     let exit = |status, id| ContainerEvent { status, aborted_ns, ..death(kind::EXIT_ERROR, id) };
     for (event, kind, key, value) in [
         (&fault as &dyn Fn(u64) -> ContainerEvent, "container.crash", "signal", json!("SIGABRT")),
-        (&|id| ContainerEvent { code: 1, address: 0x40, ..fault(id) }, "container.crash", "signal", json!("SIGSEGV")),
+        (
+            &|id| ContainerEvent { code: 1, address: 0x40, ..fault(id) },
+            "container.crash",
+            "signal",
+            json!("SIGSEGV"),
+        ),
         (&|id| ContainerEvent { aborted_ns: 0, ..fault(id) }, "container.crash", "signal", json!("SIGSEGV")),
-        (&|id| ContainerEvent { aborted_ns: TIME_NS - 11 * SECOND, ..fault(id) }, "container.crash", "signal", json!("SIGSEGV")),
-        (&|id| ContainerEvent { flags: flag::IN_NAMESPACE, ..fault(id) }, "container.crash", "signal", json!("SIGSEGV")),
-        (&|id| ContainerEvent { actor: runc(), origin: origin::PROCESS, ..fault(id) }, "container.killed", "signal", json!("SIGSEGV")),
+        (
+            &|id| ContainerEvent { aborted_ns: TIME_NS - 11 * SECOND, ..fault(id) },
+            "container.crash",
+            "signal",
+            json!("SIGSEGV"),
+        ),
+        (
+            &|id| ContainerEvent { flags: flag::IN_NAMESPACE, ..fault(id) },
+            "container.crash",
+            "signal",
+            json!("SIGSEGV"),
+        ),
+        (
+            &|id| ContainerEvent { actor: runc(), origin: origin::PROCESS, ..fault(id) },
+            "container.killed",
+            "signal",
+            json!("SIGSEGV"),
+        ),
         (&|id| exit(3, id), "container.exit_error", "status", json!(3)),
-        (&|id| ContainerEvent { aborted_ns: 0, ..exit(127, id) }, "container.exit_error", "status", json!(127)),
+        (
+            &|id| ContainerEvent { aborted_ns: 0, ..exit(127, id) },
+            "container.exit_error",
+            "status",
+            json!(127),
+        ),
     ] {
         let told = told(event).await;
         assert_eq!((&told["type"], &told["data"][key]), (&json!(kind), &value), "{told}");
@@ -295,11 +336,8 @@ async fn the_end_of_a_sandbox_is_no_ones() {
         event
     };
     let vanished = u64::MAX / 4;
-    let asked = |event: ContainerEvent| ContainerEvent {
-        asked_signal: 15,
-        asked_ns: TIME_NS - SECOND,
-        ..event
-    };
+    let asked =
+        |event: ContainerEvent| ContainerEvent { asked_signal: 15, asked_ns: TIME_NS - SECOND, ..event };
     let by_kernel = |event: ContainerEvent| ContainerEvent { origin: origin::KERNEL, ..event };
     for (event, told) in [
         (killed(b"pause", 0, id), false),

@@ -173,9 +173,8 @@ fn until(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Optio
 
 /// Whether all that it runs has ended. A container that is not yet said to have begun may be running.
 fn is_over(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> bool {
-    let has_ended = |status: &&ContainerStatus| {
-        status.state.as_ref().is_some_and(|state| state.terminated.is_some())
-    };
+    let has_ended =
+        |status: &&ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
     until(status, statuses).is_some() || (!statuses.is_empty() && statuses.iter().all(has_ended))
 }
 
@@ -321,9 +320,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_over_when_all_that_it_runs_has_ended_or_it_is_deleted() {
-        let status = |state: serde_json::Value| {
-            json!({ "name": "app", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state })
-        };
+        let status = |state: serde_json::Value| json!({ "name": "app", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state });
         let ended = || status(json!({ "terminated": { "exitCode": 0 } }));
         let runs = || status(json!({ "running": { "startedAt": "2026-11-20T01:46:40Z" } }));
         let waits = || status(json!({ "waiting": { "reason": "ContainerCreating" } }));

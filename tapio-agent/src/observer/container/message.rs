@@ -119,7 +119,8 @@ impl fmt::Display for Fills<'_> {
         let is_most = |bytes: &u64| bytes.saturating_mul(2) > self.1;
         let held = |key| self.0.data.number(key).filter(is_most);
         if let Some(bytes) = held("group_shmem_bytes") {
-            let what = "files in memory (tmpfs, memory-backed emptyDir, shared memory), which outlive processes";
+            let what =
+                "files in memory (tmpfs, memory-backed emptyDir, shared memory), which outlive processes";
             return write!(f, ", {} of it {what}", Bytes(bytes));
         }
         match held("group_kernel_bytes") {

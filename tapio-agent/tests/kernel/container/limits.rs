@@ -51,7 +51,8 @@ fn who_makes_a_file_too_large_is_told_with_the_limit() {
 fn what_is_no_limit_is_not_told_as_one() {
     needs_a_kernel!();
     let tapio = start();
-    for (script, signal) in [("ulimit -t 1000; read go", 24), ("ulimit -t 1000; read go", 9), ("read go", 25)] {
+    for (script, signal) in [("ulimit -t 1000; read go", 24), ("ulimit -t 1000; read go", 9), ("read go", 25)]
+    {
         let cgroup = super::container!();
         let mut child = Process::start("child");
         child.enter(&cgroup);
