@@ -9,7 +9,10 @@ mod settings;
 mod signal;
 
 pub use settings::Settings;
-use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kind, origin};
+use tapio_common::{
+    Comm,
+    container::{self as fields, ContainerEvent, UNKNOWN, flag, kind, origin},
+};
 
 use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only, Sandbox, with};
 use crate::occurrence::{Data, Outcome, Severity, Value};
@@ -211,7 +214,7 @@ const SYSTEMD: std::ops::RangeInclusive<u32> = 200..=245;
 
 /// Whether the command was never executed; `None` where that is not certain.
 fn unexecuted(event: &ContainerEvent) -> Option<Unexecuted> {
-    let comm = <[u8; 16]>::from(event.header.comm);
+    let comm = command(event.header.comm);
     let is_set = |flags| event.flags & flags == flags;
     if is_set(flag::INIT | flag::NOT_EXECUTED) && RUNTIMES.iter().any(|runtime| comm.starts_with(runtime)) {
         return Some(Unexecuted::Runtime);
@@ -261,10 +264,10 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         time_ns: header.time_ns,
         cgroup_id: header.cgroup_id,
         pid: header.pid,
-        comm: header.comm.into(),
+        comm: command(header.comm),
         actor: (event.actor.pid != 0 && had_a_hand).then(|| {
             let fields::Actor { cgroup_id, pid, comm, .. } = event.actor;
-            Box::new(Actor { cgroup_id, pid, comm: comm.into() })
+            Box::new(Actor { cgroup_id, pid, comm: command(comm) })
         }),
         full: (death == Death::OomKill).then_some(event.full.cgroup_id).and_then(known).filter(|id| *id != 0),
         only: Only {
@@ -322,6 +325,15 @@ const SANDBOX_SCORE: i32 = -998;
 /// The first process of a sandbox, where the runtime may not lower its score.
 const PAUSE: [u8; 16] = *b"pause\0\0\0\0\0\0\0\0\0\0\0";
 
+/// A command name with zeros after its end: older kernels leave the rest of the name before there.
+fn command(comm: Comm) -> [u8; 16] {
+    let mut comm = <[u8; 16]>::from(comm);
+    if let Some(end) = comm.iter().position(|byte| *byte == 0) {
+        comm[end..].fill(0);
+    }
+    comm
+}
+
 /// Whether it looks like the end of a pod's sandbox. A crash and an OOM kill do not: nobody ends a sandbox that way.
 fn sandbox(event: &ContainerEvent, death: Death) -> Sandbox {
     if matches!(death, Death::OomKill | Death::Crash | Death::Abort) {
@@ -330,7 +342,7 @@ fn sandbox(event: &ContainerEvent, death: Death) -> Sandbox {
     let is_first = event.flags & flag::INIT != 0;
     let is_killed = event.signal == signal::SIGKILL && event.origin == origin::PROCESS;
     // Pause exits when it is asked to. So what survived a request is something else of that name.
-    let is_pause = <[u8; 16]>::from(event.header.comm) == PAUSE && is_killed && event.asked_signal == 0;
+    let is_pause = command(event.header.comm) == PAUSE && is_killed && event.asked_signal == 0;
     if event.score_adj as i32 == SANDBOX_SCORE || (is_first && is_pause) {
         return Sandbox::Likely { is_first };
     }

@@ -342,6 +342,7 @@ async fn the_end_of_a_sandbox_is_no_ones() {
     for (event, told) in [
         (killed(b"pause", 0, id), false),
         (killed(b"pause", 0, vanished), false),
+        (killed(b"pause\0[2:INIT]", 0, id), false),
         (killed(b"sleep", -998, id), false),
         (asked(killed(b"sleep", -998, id)), false),
         (killed(b"sleep", -998, vanished), false),
