@@ -145,9 +145,18 @@ impl Identity {
         if let Some(full) = anomaly.full {
             self.find(full, anomaly.time_ns).await;
             let directory = self.cgroups.directory(full);
-            let (time_ns, now_ns) = (anomaly.time_ns, clock::boot_ns());
+            let held = |key| anomaly.data.number(key);
+            let of_others = held("usage_bytes").zip(held("anon_bytes"));
+            let full = memory::Full {
+                id: full,
+                time_ns: anomaly.time_ns,
+                // What it had before it came into the group is another's, and is counted roughly.
+                of_others: of_others
+                    .map(|(usage, held)| usage.saturating_sub(held).saturating_add(usage / 16)),
+            };
+            let now_ns = clock::boot_ns();
             let more = tokio::task::block_in_place(|| {
-                memory::of(full, time_ns, now_ns, directory.as_deref(), &self.proc_root, &self.past)
+                memory::of(full, now_ns, directory.as_deref(), &self.proc_root, &self.past)
             });
             anomaly.data.0.extend(more.0);
         }
@@ -168,6 +177,13 @@ impl Identity {
         }
         let (owner, claims) = self.cgroups.owner(cgroup_id, pid, time_ns);
         self.in_pod(owner, &claims)
+    }
+
+    /// Whether all that a workload's pod ran has ended, as Kubernetes says. False where nobody follows the pods.
+    #[must_use]
+    pub fn is_over(&self, workload: &Workload) -> bool {
+        let (Some(kubernetes), Some(uid)) = (&self.kubernetes, &workload.pod_uid) else { return false };
+        kubernetes.is_over(uid)
     }
 
     /// The other side of what happened at `unix_ns` (1970 UTC), with its names as far as they are known.

@@ -100,11 +100,35 @@ pub struct Only {
     /// Learned in windows of this length how often it comes of an owner; where that is usual, one of a window stands
     /// for all. `None`: each is news.
     pub usual_window_ns: Option<u64>,
+    /// Not where it is the end of a pod's sandbox, the container that holds the pod's namespaces and is no one's.
+    pub sandbox: Sandbox,
+    /// Repeats are those of the same pod, too, whose containers are others each time.
+    pub by_pod: bool,
+}
+
+/// Whether an end may be that of a pod's sandbox. Never that of a container that the pod's status names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    /// It is not.
+    No,
+    /// It is if the pod is over and its status does not name the container.
+    Unlisted,
+    /// It is, in a pod.
+    Likely {
+        /// It is the first process of its pid namespace: then it is also where the cgroup has vanished.
+        is_first: bool,
+    },
 }
 
 impl Only {
     /// Whoever it is.
-    pub const ALL: Self = Self { scope: Scope::All, from_outside: false, usual_window_ns: None };
+    pub const ALL: Self = Self {
+        scope: Scope::All,
+        from_outside: false,
+        usual_window_ns: None,
+        sandbox: Sandbox::No,
+        by_pod: false,
+    };
 }
 
 crate::setting::choices! {

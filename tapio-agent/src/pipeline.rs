@@ -2,6 +2,7 @@
 
 mod deliver;
 pub mod fold;
+mod restarts;
 mod scope;
 mod source;
 mod usual;
@@ -25,7 +26,7 @@ use crate::{
     learned::Notes,
     metrics::Metrics,
     observer::{Anomaly, Judge},
-    occurrence::{Actor, Occurrence, Process, SOURCE, Value},
+    occurrence::{Actor, Occurrence, Process, SOURCE, Value, Workload},
     printable::printable,
 };
 
@@ -182,7 +183,8 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         let owner = identity.owner(actor.cgroup_id, actor.pid, anomaly.time_ns);
         (Process { pid: actor.pid, comm: comm(&actor.comm) }, owner)
     });
-    if !scope::is_told(anomaly.only, &owner, actor.as_ref().map(|(_, owner)| owner)) {
+    let is_over = |workload: &Workload| identity.is_over(workload);
+    if !scope::is_told(anomaly.only, &owner, actor.as_ref().map(|(_, owner)| owner), is_over) {
         metrics.out_of_scope(anomaly.count);
         return None;
     }

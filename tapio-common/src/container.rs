@@ -9,6 +9,8 @@ crate::fields! {
     PID = "task_struct.pid";
     /// Thread group.
     TGID = "task_struct.tgid";
+    /// Bits of what it is.
+    FLAGS = "task_struct.flags";
     /// Command name.
     COMM = "task_struct.comm";
     /// The thread that the group is named after.
@@ -37,6 +39,14 @@ crate::fields! {
     SESSION_LEADER = "signal_struct.leader";
     /// How gladly it is chosen when memory is out.
     OOM_SCORE_ADJ = "signal_struct.oom_score_adj";
+    /// Its limit of processor time, seconds: the one that warns.
+    CPU_WARNS = "signal_struct.rlim[0].rlim_cur";
+    /// The one that kills. `RLIMIT_CPU`, include/uapi/asm-generic/resource.h.
+    CPU_KILLS = "signal_struct.rlim[0].rlim_max";
+    /// Processor time of threads that have ended.
+    CPU_BEFORE = "signal_struct.sum_sched_runtime";
+    /// Processor time of a thread.
+    CPU_TIME = "task_struct.se.sum_exec_runtime";
     /// The pid namespace that children are born in: a process's own, unless it has asked for another.
     PID_NS = "nsproxy.pid_ns_for_children";
     /// The first process of a pid namespace.
@@ -127,6 +137,16 @@ pub mod flag {
     pub const SESSION_OF_HOST: u32 = 2;
     /// It is in a pid namespace other than the host's.
     pub const IN_NAMESPACE: u32 = 4;
+    /// It has not executed a program since it was forked: it still is what forked it.
+    pub const NOT_EXECUTED: u32 = 8;
+    /// Its parent is outside of its pid namespace: it was run in a container from outside, beside the first process.
+    pub const ENTERED: u32 = 16;
+    /// Its parent sent the signal.
+    pub const BY_PARENT: u32 = 32;
+    /// It has a limit of processor time (`RLIMIT_CPU`): the one that warns by SIGXCPU.
+    pub const CPU_LIMITED: u32 = 64;
+    /// It has used up its limit of processor time: the one that kills.
+    pub const CPU_USED_UP: u32 = 128;
 }
 
 /// Value of a number that is not known.
@@ -154,10 +174,12 @@ pub struct ContainerEvent {
     pub address: u64,
     /// The signal that asked it to end before; 0 where none did.
     pub asked_signal: u32,
-    /// OOM: `oom_score_adj`, as the two's complement.
+    /// Its `oom_score_adj`, as the two's complement.
     pub score_adj: u32,
     /// When it was asked to end, boot clock.
     pub asked_ns: u64,
+    /// When it last raised SIGABRT itself, boot clock; 0 where it never did.
+    pub aborted_ns: u64,
     /// When it began, boot clock.
     pub started_ns: u64,
     /// Who did it: who sent the signal, or who asked for the memory that there was not.
@@ -178,7 +200,7 @@ pub struct Actor {
     pub pid: u32,
     /// Always 0; keeps the record free of padding.
     pub reserved: u32,
-    /// Command name.
+    /// Command name of the process, not of the thread; all zero where it is not known.
     pub comm: Comm,
 }
 

@@ -98,6 +98,12 @@ impl Kubernetes {
         self.index.borrow()
     }
 
+    /// Whether all that a pod ran has ended. While nobody follows the pods, its status may be old.
+    #[must_use]
+    pub fn is_over(&self, uid: &str) -> bool {
+        !self.health.is_lost() && self.index.borrow().is_over(uid)
+    }
+
     /// Whether the pods changed since this was asked.
     pub fn pods_changed(&mut self) -> bool {
         // An error means that the watch has ended, and that nothing changes any more.

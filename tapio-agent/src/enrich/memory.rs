@@ -23,6 +23,8 @@ const FORGET_NS: u64 = 60_000_000_000;
 /// How long after the kill the processes are still those of then: a death waits a second for its reason, and perhaps for a
 /// walk over the groups. What was folded comes later.
 const RIGHT_AFTER_NS: u64 = 5_000_000_000;
+/// How long after the kill what nobody need hold is still that of then: others go on, and take what became free.
+const AT_ONCE_NS: u64 = 1_000_000_000;
 /// Who hold most, told of a group.
 const USERS: usize = 5;
 /// A group with more processes is not looked through, nor one with more groups in it.
@@ -90,28 +92,64 @@ impl Past {
     }
 }
 
-/// What there is to say at `now_ns` of a group that was full at `time_ns`, of which one may have vanished and the other
-/// not be known.
-pub(super) fn of(
-    id: u64,
-    time_ns: u64,
-    now_ns: u64,
-    directory: Option<&Path>,
-    proc_root: &Path,
-    past: &Past,
-) -> Data {
-    let directory = directory.filter(|_| now_ns.saturating_sub(time_ns) <= RIGHT_AFTER_NS);
-    let users = directory.and_then(|directory| users(id, directory, proc_root)).map(Value::List);
-    let before = past.before(id, time_ns);
-    Data(users.map(|users| ("users", users)).into_iter().chain(before.map(|b| ("before", b))).collect())
+/// A group that was full.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Full {
+    pub(super) id: u64,
+    /// When, boot clock.
+    pub(super) time_ns: u64,
+    /// What the victim did not hold of it, at most; `None` where that is not known.
+    pub(super) of_others: Option<u64>,
+}
+
+/// What there is to say at `now_ns` of a group that was full, whose directory may have vanished and whose past may not be
+/// known.
+pub(super) fn of(full: Full, now_ns: u64, directory: Option<&Path>, proc_root: &Path, past: &Past) -> Data {
+    let since_ns = now_ns.saturating_sub(full.time_ns);
+    let right_after = |most_ns| directory.filter(|_| since_ns <= most_ns);
+    // First, since it may go with the victim.
+    let mut told = right_after(AT_ONCE_NS).map_or_else(Vec::new, |directory| held_by_nobody(full, directory));
+    let users = right_after(RIGHT_AFTER_NS).and_then(|directory| users(full.id, directory, proc_root));
+    told.extend(users.map(|users| ("users", Value::List(users))));
+    told.extend(past.before(full.id, full.time_ns).map(|before| ("before", before)));
+    Data(told)
+}
+
+/// What a group and those below it hold that need be no process's: files in memory (tmpfs, shared memory) and what the
+/// kernel has for them. It is there still, so it was there when the group was full, unless it is more than there was room
+/// for beside the victim.
+fn held_by_nobody(full: Full, directory: &Path) -> Vec<(&'static str, Value)> {
+    let Some(of_others) = full.of_others.filter(|_| is(full.id, directory)) else { return Vec::new() };
+    let read = |file| fs::read_to_string(directory.join(file)).ok();
+    let stat = |key: &str| {
+        let text = read("memory.stat")?;
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+    };
+    let (shmem, kernel) = if full.id & VERSION_1 == 0 {
+        (stat("shmem"), stat("kernel"))
+    } else {
+        (
+            stat("total_shmem"),
+            read("memory.kmem.usage_in_bytes").and_then(|text| text.trim_end().parse().ok()),
+        )
+    };
+    if !is(full.id, directory) {
+        return Vec::new();
+    }
+    let certain = |bytes: Option<u64>| bytes.filter(|bytes| *bytes <= of_others);
+    let found = [("group_shmem_bytes", certain(shmem)), ("group_kernel_bytes", certain(kernel))];
+    found.into_iter().filter_map(|(key, bytes)| Some((key, bytes?.into()))).collect()
+}
+
+/// Whether a directory is that of a group. Another one may have come in its place, as when a unit starts again.
+fn is(id: u64, directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == id & !VERSION_1)
 }
 
 /// The processes in a group and those below it that hold most. `None` where some of them cannot be seen: then it is
 /// not known who they are.
 fn users(id: u64, directory: &Path, proc_root: &Path) -> Option<Vec<Data>> {
-    // Another one may have come in the place of the group, as when a unit starts again.
-    let is_it = || fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == id & !VERSION_1);
-    if !is_it() {
+    if !is(id, directory) {
         return None;
     }
     let page_bytes = rustix::param::page_size() as u64;
@@ -126,7 +164,7 @@ fn users(id: u64, directory: &Path, proc_root: &Path) -> Option<Vec<Data>> {
         let comm = Value::Text(user.comm.into());
         Data(vec![("pid", u64::from(user.pid).into()), ("comm", comm), ("rss_bytes", user.rss_bytes.into())])
     };
-    (!users.is_empty() && is_it()).then(|| users.into_iter().map(data).collect())
+    (!users.is_empty() && is(id, directory)).then(|| users.into_iter().map(data).collect())
 }
 
 fn user(process: &Path, pid: u32, page_bytes: u64) -> Option<User> {
@@ -220,7 +258,8 @@ mod tests {
         past.note(own, SECOND, 7);
         past.note(own | VERSION_1, SECOND, 7);
         let keys = |id, now_ns| {
-            let told = of(id, 100 * SECOND, now_ns, Some(tree.path()), tree.path(), &past);
+            let full = Full { id, time_ns: 100 * SECOND, of_others: Some(1 << 30) };
+            let told = of(full, now_ns, Some(tree.path()), tree.path(), &past);
             told.0.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
         };
         let (then, late) = (100 * SECOND + RIGHT_AFTER_NS, 101 * SECOND + RIGHT_AFTER_NS);
@@ -230,6 +269,27 @@ mod tests {
         }
         past.note(own + 1, SECOND, 7);
         assert_eq!(keys(own + 1, then), ["before"], "another group has the place");
+    }
+
+    #[test]
+    fn what_no_process_holds_is_told_at_once_and_where_it_was_there_before() {
+        let tree = tempfile::tempdir().unwrap();
+        fs::write(tree.path().join("memory.stat"), "anon 1\nshmem 80\nkernel 9\ntotal_shmem 70\n").unwrap();
+        fs::write(tree.path().join("memory.kmem.usage_in_bytes"), "5\n").unwrap();
+        let own = id(tree.path());
+        let told = |id, of_others, now_ns| {
+            let full = Full { id, time_ns: SECOND, of_others };
+            let told = of(full, now_ns, Some(tree.path()), tree.path(), &Past::default());
+            (told.number("group_shmem_bytes"), told.number("group_kernel_bytes"))
+        };
+        assert_eq!(told(own, Some(80), 2 * SECOND), (Some(80), Some(9)));
+        assert_eq!(told(own | VERSION_1, Some(80), 2 * SECOND), (Some(70), Some(5)));
+        assert_eq!(told(own, Some(79), 2 * SECOND), (None, Some(9)), "more than there was room for");
+        assert_eq!(told(own, None, 2 * SECOND), (None, None), "not known what the victim held");
+        assert_eq!(told(own, Some(80), 2 * SECOND + 1), (None, None), "later");
+        assert_eq!(told(own + 1, Some(80), 2 * SECOND), (None, None), "another group has the place");
+        fs::write(tree.path().join("memory.stat"), "anon 1\n").unwrap();
+        assert_eq!(told(own, Some(80), 2 * SECOND), (None, None), "an older kernel");
     }
 
     #[test]

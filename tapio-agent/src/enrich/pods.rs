@@ -52,6 +52,8 @@ pub struct Index {
     /// By UID, and of static pods also by the hash that their control groups are named after.
     pods: HashMap<String, Arc<Workload>>,
     addresses: HashMap<IpAddr, Vec<Holder>>,
+    /// UIDs of pods of which all containers have ended, or are asked to.
+    over: HashSet<String>,
     /// Pods that are here.
     present: usize,
 }
@@ -126,6 +128,9 @@ impl Pods {
                     index.addresses.entry(*address).or_default().push(holder.clone());
                 }
             }
+            if pod.is_over || entry.gone.is_some() {
+                index.over.insert(pod.uid.clone());
+            }
             index.present += usize::from(entry.gone.is_none());
         }
         index
@@ -161,6 +166,12 @@ impl Index {
     #[must_use]
     pub fn pod(&self, uid: &str) -> Option<Arc<Workload>> {
         self.pods.get(uid).cloned()
+    }
+
+    /// Whether all containers of a pod have ended, or are asked to since it is being deleted.
+    #[must_use]
+    pub fn is_over(&self, uid: &str) -> bool {
+        self.over.contains(uid)
     }
 
     /// The pod that had an address at a time. Pods on the node's own network have none of their own.

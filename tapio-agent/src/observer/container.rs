@@ -9,9 +9,12 @@ mod settings;
 mod signal;
 
 pub use settings::Settings;
-use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kind, origin};
+use tapio_common::{
+    Comm,
+    container::{self as fields, ContainerEvent, UNKNOWN, flag, kind, origin},
+};
 
-use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only, with};
+use super::{Actor, Anomaly, Attach, Hook, Malformed, Observer, Only, Sandbox, with};
 use crate::occurrence::{Data, Outcome, Severity, Value};
 
 /// How long a death by the kernel's hand waits for the word that it was for want of memory. That comes from the processor
@@ -22,6 +25,8 @@ const STOP_NS: u64 = 3_600_000_000_000;
 /// The same after SIGINT and SIGQUIT. Some images are stopped with these, but a process may also handle them and go on,
 /// as a JVM that writes the stacks of its threads.
 const HANDLED_NS: u64 = 120_000_000_000;
+/// The first process of a pid namespace that ends so long after it has raised SIGABRT may have handled it.
+const ABORT_NS: u64 = 10_000_000_000;
 /// Deaths that wait for it; more are told at once.
 const MAX_WAITING: usize = 1024;
 
@@ -84,7 +89,16 @@ impl Observer for Container {
         Hook {
             program: "sched_process_exit",
             attach: Attach::BtfTracepoint("sched_process_exit"),
-            needs: &with::<_, 3, 22>(TASK, [fields::LIVE, fields::EXIT_CODE, fields::GROUP_EXIT_CODE]),
+            needs: &with::<_, 5, 24>(
+                TASK,
+                [
+                    fields::LIVE,
+                    fields::EXIT_CODE,
+                    fields::GROUP_EXIT_CODE,
+                    fields::OOM_SCORE_ADJ,
+                    fields::FLAGS,
+                ],
+            ),
             gives: "container.exit_error, container.crash, container.killed",
         },
     ];
@@ -129,17 +143,23 @@ enum Death {
     OomKill,
     ExitError,
     Crash,
+    /// It called `abort`, and as the first process of its pid namespace ended otherwise.
+    Abort,
     Killed,
     /// It was asked to end before, and did not.
     Stopped,
+    /// A command that was run in a container from outside was killed by who ran it: an exec probe that took too long.
+    Exec,
 }
 
 impl Death {
     fn of(event: &ContainerEvent) -> Result<Self, Malformed> {
         Ok(match event.kind {
             kind::OOM_KILL => Self::OomKill,
+            kind::EXIT_ERROR | kind::SIGNALLED if is_abort(event) => Self::Abort,
             kind::EXIT_ERROR => Self::ExitError,
             kind::SIGNALLED if is_crash(event) => Self::Crash,
+            kind::SIGNALLED if is_exec(event) => Self::Exec,
             kind::SIGNALLED if event.signal == signal::SIGKILL && asked(event).is_some() => Self::Stopped,
             kind::SIGNALLED => Self::Killed,
             other => return Err(Malformed::Kind(other)),
@@ -150,6 +170,60 @@ impl Death {
 /// A signal of its own making, or one of which that is not known; then it is not said, either.
 fn is_crash(event: &ContainerEvent) -> bool {
     signal::is_fault(event.signal) && matches!(event.origin, origin::ITSELF | origin::UNKNOWN)
+}
+
+/// Whether it called `abort`: SIGABRT without a handler, which the kernel does not let end the first process of a pid
+/// namespace. `abort` then executes an instruction that is none (HLT, BRK, UDF, a write to address 0), and where that is
+/// handled ends with status 127.
+fn is_abort(event: &ContainerEvent) -> bool {
+    let is_recent = event.header.time_ns.saturating_sub(event.aborted_ns) <= ABORT_NS;
+    if event.flags & flag::INIT == 0 || event.aborted_ns == 0 || !is_recent {
+        return false;
+    }
+    if event.kind == kind::EXIT_ERROR {
+        return matches!(event.status, signal::NOT_FOUND | signal::ABORTED);
+    }
+    let is_own = matches!(event.origin, origin::ITSELF | origin::UNKNOWN);
+    let is_of_abort = match event.signal {
+        signal::SIGILL | signal::SIGTRAP => true,
+        signal::SIGSEGV => matches!(event.address, 0 | UNKNOWN),
+        _ => false,
+    };
+    is_own && is_of_abort
+}
+
+/// Whether who ran a command in a container from outside killed it. Runtimes do when the time for it is over.
+fn is_exec(event: &ContainerEvent) -> bool {
+    let by_runtime = flag::ENTERED | flag::BY_PARENT;
+    event.signal == signal::SIGKILL && event.flags & by_runtime == by_runtime
+}
+
+/// Why it is known that the command of a container or service was never executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unexecuted {
+    /// The container's first process still is the runtime's own.
+    Runtime,
+    /// It is the process that systemd forked, which says by its status what it could not do.
+    Systemd,
+}
+
+/// How runtimes call the process that is to execute a container's command.
+const RUNTIMES: [&[u8]; 3] = [b"runc:[", b"youki:[", b"crun\0"];
+/// Statuses of what systemd could not do before it executed a command, systemd.exec(5).
+const SYSTEMD: std::ops::RangeInclusive<u32> = 200..=245;
+
+/// Whether the command was never executed; `None` where that is not certain.
+fn unexecuted(event: &ContainerEvent) -> Option<Unexecuted> {
+    let comm = command(event.header.comm);
+    let is_set = |flags| event.flags & flags == flags;
+    if is_set(flag::INIT | flag::NOT_EXECUTED) && RUNTIMES.iter().any(|runtime| comm.starts_with(runtime)) {
+        return Some(Unexecuted::Runtime);
+    }
+    // It calls itself after the command, in brackets.
+    let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    let is_systemds = name.starts_with(b"(") && name.ends_with(b")");
+    let is_status = event.kind == kind::EXIT_ERROR && SYSTEMD.contains(&event.status);
+    (is_set(flag::SESSION_OF_HOST) && is_systemds && is_status).then_some(Unexecuted::Systemd)
 }
 
 /// The signal that asked it to end, and how long before, nanoseconds: not one that it has long survived.
@@ -167,14 +241,21 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         Death::OomKill => ("container.oom_kill", Severity::Error, Outcome::Failure, message::oom_kill),
         Death::ExitError => ("container.exit_error", Severity::Error, Outcome::Failure, message::exit_error),
         Death::Crash => ("container.crash", Severity::Error, Outcome::Failure, message::crash),
+        Death::Abort => ("container.crash", Severity::Error, Outcome::Failure, message::abort),
         Death::Killed => ("container.killed", Severity::Error, Outcome::Failure, message::killed),
+        Death::Exec => ("container.killed", Severity::Warning, Outcome::Timeout, message::exec),
         Death::Stopped => ("container.killed", Severity::Warning, Outcome::Timeout, message::stopped),
     };
     let had_a_hand = match death {
         Death::OomKill => true,
         // Who asked.
         Death::ExitError => event.origin == origin::PROCESS && asked(event).is_some(),
-        Death::Crash | Death::Killed | Death::Stopped => event.origin == origin::PROCESS,
+        Death::Abort => false,
+        // Of a crash what it did itself is its nature; that it ended itself otherwise is its own affair.
+        Death::Crash => event.origin == origin::PROCESS,
+        Death::Killed | Death::Stopped | Death::Exec => {
+            matches!(event.origin, origin::PROCESS | origin::ITSELF)
+        }
     };
     Ok(Anomaly {
         kind,
@@ -183,26 +264,89 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         time_ns: header.time_ns,
         cgroup_id: header.cgroup_id,
         pid: header.pid,
-        comm: header.comm.into(),
+        comm: command(header.comm),
         actor: (event.actor.pid != 0 && had_a_hand).then(|| {
             let fields::Actor { cgroup_id, pid, comm, .. } = event.actor;
-            Box::new(Actor { cgroup_id, pid, comm: comm.into() })
+            Box::new(Actor { cgroup_id, pid, comm: command(comm) })
         }),
         full: (death == Death::OomKill).then_some(event.full.cgroup_id).and_then(known).filter(|id| *id != 0),
         only: Only {
             scope: settings.scope,
-            from_outside: matches!(death, Death::Killed | Death::Stopped),
+            from_outside: matches!(death, Death::Killed | Death::Stopped | Death::Exec),
             usual_window_ns: (death == Death::ExitError).then(|| settings.usual_window.as_ns()),
+            sandbox: sandbox(event, death),
+            by_pod: is_restart(event, death),
         },
         antagonist: None,
         peer: None,
-        detail: if death == Death::ExitError { event.status } else { event.signal },
+        detail: match death {
+            Death::ExitError => event.status,
+            Death::Abort => signal::SIGABRT,
+            _ => event.signal,
+        },
         data: data(event, death),
         baseline: None,
         magnitude: known(event.memory.anon_bytes).unwrap_or_default(),
         count: 1 + u64::from(header.held_back),
         message,
     })
+}
+
+/// The limit of the process that the kernel ended it for.
+fn limit(event: &ContainerEvent, death: Death) -> Option<&'static str> {
+    let is_set = |flag| event.flags & flag != 0;
+    if event.origin != origin::KERNEL || !matches!(death, Death::Killed | Death::Stopped) {
+        return None;
+    }
+    match event.signal {
+        signal::SIGXFSZ => Some("RLIMIT_FSIZE"),
+        // Without that limit it is one of real-time scheduling.
+        signal::SIGXCPU if is_set(flag::CPU_LIMITED) => Some("RLIMIT_CPU"),
+        signal::SIGKILL if is_set(flag::CPU_USED_UP) => Some("RLIMIT_CPU"),
+        _ => None,
+    }
+}
+
+/// Whether a container's first process ended since others wanted it to, as kubelet does each time that a liveness or startup
+/// probe has failed.
+fn is_restart(event: &ContainerEvent, death: Death) -> bool {
+    let was_stopped = match death {
+        Death::Stopped => true,
+        Death::Killed => event.signal == signal::SIGKILL && event.origin == origin::PROCESS,
+        Death::ExitError => asked(event).is_some(),
+        _ => false,
+    };
+    was_stopped && event.flags & flag::INIT != 0
+}
+
+/// `oom_score_adj` that containerd, CRI-O and cri-dockerd give a pod's sandbox. Kubernetes gives it to no container: these
+/// have -997, or 2 and more.
+const SANDBOX_SCORE: i32 = -998;
+/// The first process of a sandbox, where the runtime may not lower its score.
+const PAUSE: [u8; 16] = *b"pause\0\0\0\0\0\0\0\0\0\0\0";
+
+/// A command name with zeros after its end: older kernels leave the rest of the name before there.
+fn command(comm: Comm) -> [u8; 16] {
+    let mut comm = <[u8; 16]>::from(comm);
+    if let Some(end) = comm.iter().position(|byte| *byte == 0) {
+        comm[end..].fill(0);
+    }
+    comm
+}
+
+/// Whether it looks like the end of a pod's sandbox. A crash and an OOM kill do not: nobody ends a sandbox that way.
+fn sandbox(event: &ContainerEvent, death: Death) -> Sandbox {
+    if matches!(death, Death::OomKill | Death::Crash | Death::Abort) {
+        return Sandbox::No;
+    }
+    let is_first = event.flags & flag::INIT != 0;
+    let is_killed = event.signal == signal::SIGKILL && event.origin == origin::PROCESS;
+    // Pause exits when it is asked to. So what survived a request is something else of that name.
+    let is_pause = command(event.header.comm) == PAUSE && is_killed && event.asked_signal == 0;
+    if event.score_adj as i32 == SANDBOX_SCORE || (is_first && is_pause) {
+        return Sandbox::Likely { is_first };
+    }
+    if is_killed { Sandbox::Unlisted } else { Sandbox::No }
 }
 
 fn data(event: &ContainerEvent, death: Death) -> Data {
@@ -231,11 +375,26 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
         }
         Death::ExitError => {
             put("status", u64::from(event.status).into());
-            if let Some(meaning) = signal::meaning(event.status) {
+            let meaning = match unexecuted(event) {
+                // The status is the runtime's, whose statuses have no meaning.
+                Some(Unexecuted::Runtime) => None,
+                Some(Unexecuted::Systemd) => signal::systemd(event.status).map(Into::into),
+                None => signal::meaning(event.status),
+            };
+            if let Some(meaning) = meaning {
                 put("meaning", Value::Text(meaning));
             }
         }
-        Death::Crash | Death::Killed | Death::Stopped => {
+        Death::Abort => {
+            put("signal", Value::Text(signal::name(signal::SIGABRT)));
+            put("origin", "itself".into());
+            let ended_with = match event.signal {
+                0 => format!("status {}", event.status).into(),
+                signal => signal::name(signal),
+            };
+            put("ended_with", Value::Text(ended_with));
+        }
+        Death::Crash | Death::Killed | Death::Stopped | Death::Exec => {
             put("signal", Value::Text(signal::name(event.signal)))
         }
     }
@@ -250,12 +409,20 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
             put("address", Value::Text(format!("{address:#x}").into()));
         }
     }
+    if matches!(death, Death::ExitError | Death::Killed | Death::Stopped) && unexecuted(event).is_some() {
+        put("executed", "never".into());
+    }
+    if let Some(limit) = limit(event, death) {
+        put("limit", limit.into());
+    }
+    if death == Death::Exec {
+        put("started_by", "exec".into());
+    }
     if matches!(death, Death::Killed | Death::Stopped) && event.origin == origin::KERNEL {
         put("sender", "kernel".into());
     }
     if let Some((asked, ago_ns)) = asked(event)
-        && death != Death::OomKill
-        && death != Death::Crash
+        && !matches!(death, Death::OomKill | Death::Crash | Death::Abort)
     {
         put("asked_signal", Value::Text(signal::name(asked)));
         put("asked_ms", (ago_ns / 1_000_000).into());

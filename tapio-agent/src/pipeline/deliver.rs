@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     name,
+    restarts::Restarts,
     usual::{Sign, Usual},
 };
 use crate::{
@@ -35,6 +36,7 @@ pub async fn deliver(
     };
     let mut waiting = Waiting::default();
     let mut usual = Usual::recalled(Arc::clone(metrics), notes);
+    let mut restarts = Restarts::default();
     let mut tick = tokio::time::interval(TICK);
     let mut open = true;
     while open || !waiting.is_empty() {
@@ -49,6 +51,10 @@ pub async fn deliver(
             }
             _ = tick.tick() => {
                 usual.over(clock::boot_ns()).for_each(&mut send);
+                for repeats in restarts.over(clock::boot_ns()) {
+                    identity.find(repeats.cgroup_id, repeats.time_ns).await;
+                    named(repeats, &identity, metrics, &mut usual).into_iter().for_each(&mut send);
+                }
                 if notes.is_due(Usual::NAME) {
                     usual.note(notes);
                 }
@@ -63,16 +69,41 @@ pub async fn deliver(
             },
         };
         let Some(anomaly) = anomaly else { continue };
-        let sign = Sign::of(&anomaly);
-        let Some(occurrence) = name(anomaly, &identity, metrics) else { continue };
-        let news = match sign {
-            Some(sign) => usual.admit(sign, occurrence),
-            None => Some(occurrence),
+        let (observer, count) = (anomaly.kind.split('.').next().unwrap_or_default(), anomaly.count);
+        let Some(first) = first_of_pod(anomaly, &identity, &mut restarts) else {
+            metrics.folded(observer, count);
+            continue;
         };
-        news.into_iter().for_each(&mut send);
+        named(first, &identity, metrics, &mut usual).into_iter().for_each(&mut send);
+    }
+    for repeats in restarts.over(u64::MAX) {
+        identity.find(repeats.cgroup_id, repeats.time_ns).await;
+        named(repeats, &identity, metrics, &mut usual).into_iter().for_each(&mut send);
     }
     usual.note(notes);
     usual.over(u64::MAX).for_each(&mut send);
+}
+
+/// Gives an anomaly back unless it is a repeat in its pod.
+fn first_of_pod(anomaly: Anomaly, identity: &Identity, restarts: &mut Restarts) -> Option<Anomaly> {
+    if !anomaly.only.by_pod {
+        return Some(anomaly);
+    }
+    let owner = identity.owner(anomaly.cgroup_id, anomaly.pid, anomaly.time_ns).workload();
+    match owner.as_ref().and_then(|workload| workload.pod_uid.as_deref()) {
+        Some(pod_uid) => restarts.admit(pod_uid, anomaly, clock::boot_ns()),
+        None => Some(anomaly),
+    }
+}
+
+/// Names an anomaly, and keeps what is usual.
+fn named(anomaly: Anomaly, identity: &Identity, metrics: &Metrics, usual: &mut Usual) -> Option<Occurrence> {
+    let sign = Sign::of(&anomaly);
+    let occurrence = name(anomaly, identity, metrics)?;
+    match sign {
+        Some(sign) => usual.admit(sign, occurrence),
+        None => Some(occurrence),
+    }
 }
 
 /// Gives an anomaly back that need not wait, or for which there is no room to.

@@ -2,12 +2,18 @@
 
 use crate::{
     enrich::cgroups::Lookup,
-    observer::{Only, Scope},
+    observer::{Only, Sandbox, Scope},
     occurrence::Workload,
 };
 
-/// Whether it is told. An owner that is not known is not known to be out of scope.
-pub(super) fn is_told(only: Only, owner: &Lookup, actor: Option<&Lookup>) -> bool {
+/// Whether it is told. An owner that is not known is not known to be out of scope. `is_over`: all that its pod ran has
+/// ended, as Kubernetes says.
+pub(super) fn is_told(
+    only: Only,
+    owner: &Lookup,
+    actor: Option<&Lookup>,
+    is_over: impl FnOnce(&Workload) -> bool,
+) -> bool {
     let in_scope = match (only.scope, owner) {
         (Scope::All, _) | (_, Lookup::Unknown) => true,
         (_, Lookup::Unowned) => false,
@@ -15,7 +21,21 @@ pub(super) fn is_told(only: Only, owner: &Lookup, actor: Option<&Lookup>) -> boo
             is_container(workload) || (scope == Scope::Services && is_service(workload))
         }
     };
-    in_scope && !(only.from_outside && actor.is_some_and(|actor| is_same(owner, actor)))
+    in_scope
+        && !(only.from_outside && actor.is_some_and(|actor| is_same(owner, actor)))
+        && !is_sandbox(only.sandbox, owner, is_over)
+}
+
+fn is_sandbox(sandbox: Sandbox, owner: &Lookup, is_over: impl FnOnce(&Workload) -> bool) -> bool {
+    let is_unlisted = |workload: &Workload| workload.pod_uid.is_some() && workload.container.is_none();
+    match (sandbox, owner) {
+        (Sandbox::No, _) | (_, Lookup::Unowned) => false,
+        // The runtime removes the cgroup right after the kill.
+        (Sandbox::Likely { is_first }, Lookup::Unknown) => is_first,
+        (Sandbox::Unlisted, Lookup::Unknown) => false,
+        (Sandbox::Likely { .. }, Lookup::Known(workload)) => is_unlisted(workload),
+        (Sandbox::Unlisted, Lookup::Known(workload)) => is_unlisted(workload) && is_over(workload),
+    }
 }
 
 fn is_container(workload: &Workload) -> bool {
@@ -44,6 +64,10 @@ mod tests {
         Lookup::Known(Arc::new(workload))
     }
 
+    fn told_of(only: Only, owner: &Lookup, actor: Option<&Lookup>) -> bool {
+        is_told(only, owner, actor, |_| false)
+    }
+
     fn container(id: &str) -> Lookup {
         known(Workload { container_id: Some(id.to_owned()), ..Workload::default() })
     }
@@ -68,21 +92,53 @@ mod tests {
             (Scope::All, [true; 6]),
         ] {
             let only = Only { scope, ..Only::ALL };
-            assert_eq!(owners.each_ref().map(|owner| is_told(only, owner, None)), told, "{scope}");
+            assert_eq!(owners.each_ref().map(|owner| told_of(only, owner, None)), told, "{scope}");
         }
     }
 
     #[test]
     fn what_a_workload_does_to_itself_is_its_own() {
         let only = Only { from_outside: true, ..Only::ALL };
-        assert!(!is_told(only, &container("a"), Some(&container("a"))));
-        assert!(!is_told(only, &unit("a.service"), Some(&unit("a.service"))));
+        assert!(!told_of(only, &container("a"), Some(&container("a"))));
+        assert!(!told_of(only, &unit("a.service"), Some(&unit("a.service"))));
         for other in [container("b"), Lookup::Unowned, Lookup::Unknown] {
-            assert!(is_told(only, &container("a"), Some(&other)));
+            assert!(told_of(only, &container("a"), Some(&other)));
         }
         // Two processes of the host have nothing in common but the host.
-        assert!(is_told(only, &Lookup::Unowned, Some(&Lookup::Unowned)));
-        assert!(is_told(only, &container("a"), None));
-        assert!(is_told(Only::ALL, &container("a"), Some(&container("a"))));
+        assert!(told_of(only, &Lookup::Unowned, Some(&Lookup::Unowned)));
+        assert!(told_of(only, &container("a"), None));
+        assert!(told_of(Only::ALL, &container("a"), Some(&container("a"))));
+    }
+
+    #[test]
+    fn a_sandbox_is_no_ones() {
+        let of = |container: Option<&str>, pod_uid: Option<&str>| {
+            known(Workload {
+                container: container.map(str::to_owned),
+                container_id: Some("a".to_owned()),
+                pod_uid: pod_uid.map(str::to_owned),
+                ..Workload::default()
+            })
+        };
+        let owners = [
+            of(None, Some("u")),
+            of(Some("pause"), Some("u")),
+            of(None, None),
+            unit("a.service"),
+            Lookup::Unowned,
+            Lookup::Unknown,
+        ];
+        let (likely, child) = (Sandbox::Likely { is_first: true }, Sandbox::Likely { is_first: false });
+        for (sandbox, is_over, told) in [
+            (Sandbox::No, true, [true; 6]),
+            (likely, false, [false, true, true, true, true, false]),
+            (child, false, [false, true, true, true, true, true]),
+            (Sandbox::Unlisted, true, [false, true, true, true, true, true]),
+            (Sandbox::Unlisted, false, [true; 6]),
+        ] {
+            let only = Only { sandbox, ..Only::ALL };
+            let found = owners.each_ref().map(|owner| is_told(only, owner, None, |_| is_over));
+            assert_eq!(found, told, "{sandbox:?} {is_over}");
+        }
     }
 }

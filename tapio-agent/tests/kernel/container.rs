@@ -1,11 +1,15 @@
 //! Deaths: what of, whose, and by whom; each told once.
 
 mod clock;
+mod limits;
 mod node_oom;
 mod odd;
 mod oom;
+mod probe;
 mod reuse;
+mod sandbox;
 mod storm;
+mod thread;
 
 use std::{fs, process::Command, time::Duration};
 
@@ -53,15 +57,16 @@ fn is_confidential() -> bool {
 /// Where [`fault`] writes to, and nothing is.
 const ADDRESS: &str = "0x40";
 
+/// Instructions that do: `movl $1, 0x40`, or `mov x0, #0x40; str w0, [x0]`.
+const FAULT: &[u8] = if cfg!(target_arch = "x86_64") {
+    &[0xc7, 0x04, 0x25, 0x40, 0, 0, 0, 1, 0, 0, 0]
+} else {
+    &[0x00, 0x08, 0x80, 0xd2, 0x00, 0x00, 0x00, 0xb9]
+};
+
 /// A program that writes there.
 fn fault() -> Program {
-    let code: &[u8] = match std::env::consts::ARCH {
-        // movl $1, 0x40
-        "x86_64" => &[0xc7, 0x04, 0x25, 0x40, 0, 0, 0, 1, 0, 0, 0],
-        // mov x0, #0x40; str w0, [x0]
-        _ => &[0x00, 0x08, 0x80, 0xd2, 0x00, 0x00, 0x00, 0xb9],
-    };
-    Program::new("faults", code).unwrap()
+    Program::new("faults", FAULT).unwrap()
 }
 
 #[test]
@@ -107,6 +112,70 @@ fn an_abort_is_a_crash() {
 
     let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&child).by_nobody();
     assert_eq!(told.says("signal", "SIGABRT").text("address"), "");
+}
+
+/// A runtime's process that has forked and cannot execute the container's command.
+#[test]
+fn a_command_that_is_never_executed_is_told_as_that() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    // The first child of that shell is the first process of the namespace, and a shell in brackets executes nothing.
+    let forks = |name: &str, how: &str| {
+        format!("unshare --pid sh -c '(printf %s \"{name}\" >/proc/self/comm; {how}); :'")
+    };
+    let mut runtime = Process::start("runtime");
+    runtime.enter(&cgroup);
+    runtime.begin_script(&forks("runc:[2:INIT]", "exit 1"));
+    runtime.await_death();
+    let told = tapio.expect_one(of(&cgroup)).is("container.exit_error").says("executed", "never");
+    assert_eq!((told.comm(), told.number("status")), ("runc:[2:INIT]", 1));
+
+    // Others that only fork, and who has such a name and did execute.
+    let cgroup = container!();
+    let mut forks_only = Process::start("sandboxes");
+    forks_only.enter(&cgroup);
+    forks_only.begin_script(&forks("bwrap", "exit 1"));
+    forks_only.await_death();
+    tapio.expect_one(of(&cgroup)).is("container.exit_error").says("executed", "");
+
+    let cgroup = container!();
+    let mut main = Process::start_as_init("runc:[2:INIT]");
+    main.enter(&cgroup);
+    main.die("exit 1");
+    tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&main).says("executed", "");
+}
+
+/// The kernel drops the SIGABRT of a pid namespace's first process, and `abort` ends it in another way.
+#[test]
+fn an_abort_of_the_first_process_is_an_abort() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.die("abort");
+    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main).by_nobody();
+    let told = told.says("signal", "SIGABRT").says("process_role", "main");
+    let instead = if cfg!(target_arch = "x86_64") { "SIGSEGV" } else { "SIGTRAP" };
+    told.says("ended_with", instead);
+
+    // As where what ends it then is handled.
+    let cgroup = container!();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.begin_script("kill -ABRT $$; exit 127");
+    main.await_death();
+    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main);
+    told.says("signal", "SIGABRT").says("ended_with", "status 127");
+
+    // It went on.
+    let cgroup = container!();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.begin_script("kill -ABRT $$; exit 3");
+    main.await_death();
+    assert_eq!(tapio.expect_one(of(&cgroup)).is("container.exit_error").number("status"), 3);
 }
 
 #[test]
@@ -264,6 +333,59 @@ fn a_child_that_is_killed_is_told_and_not_again_as_the_status_of_its_parents() {
     main.await_death();
 
     tapio.expect_one(of(&cgroup)).is("container.killed").by(&killer).of_pid(child);
+}
+
+/// A wrapper that says by the same signal how its child died, and one around it.
+#[test]
+fn a_crash_that_wrappers_pass_on_is_told_once_of_the_child() {
+    needs_a_kernel!();
+    let fault = fault();
+    let tapio = start();
+    let crash = fault.path().display();
+    for wrapped in [format!("unshare -f {crash}; exit 0"), format!("unshare -f unshare -f {crash}; exit $?")]
+    {
+        let cgroup = container!();
+        let mut main = Process::start_as_init("main");
+        main.enter(&cgroup);
+        main.begin_script(&wrapped);
+        main.await_death();
+        let told = tapio.expect_one(of(&cgroup)).is("container.crash").says("signal", "SIGSEGV");
+        assert!(told.comm().starts_with("faults"), "{told:?}");
+    }
+}
+
+/// Its own crash after its child's, by the same signal.
+#[test]
+fn who_crashes_after_its_child_is_told() {
+    needs_a_kernel!();
+    let (fault, other) = (fault(), Program::new("other", FAULT).unwrap());
+    let cgroup = container!();
+    let tapio = start();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    main.begin_script(&format!("{}; exec {}", fault.path().display(), other.path().display()));
+    main.await_death();
+
+    if is_confidential() {
+        // Lockdown hides whether it is a fault, and it may be one that is passed on.
+        let told = tapio.expect_one(of(&cgroup)).is("container.crash");
+        return assert!(told.comm().starts_with("faults"), "{told:?}");
+    }
+    let told = tapio.expect_one(|o| o.is_in(&cgroup) && o.comm().starts_with("other"));
+    told.is("container.crash").says("process_role", "main");
+}
+
+#[test]
+fn what_a_process_does_to_itself_is_its_own() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let tapio = start();
+    let mut child = Process::start("child");
+    child.enter(&cgroup);
+    child.begin_script("kill -KILL $$");
+    child.await_death();
+
+    tapio.expect_none(of(&cgroup));
 }
 
 #[test]

@@ -73,7 +73,7 @@ async fn told(event: impl Fn(u64) -> ContainerEvent) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_death_has_one_type_and_says_it() {
     type Make<'a> = &'a dyn Fn(u64) -> ContainerEvent;
-    let cases: [(Make<'_>, &str, &str, &str); 10] = [
+    let cases: [(Make<'_>, &str, &str, &str); 15] = [
         (
             &oom_kill,
             "container.oom_kill",
@@ -112,6 +112,23 @@ async fn each_death_has_one_type_and_says_it() {
             "9b2c8089b3b0 (checkout): a process crashed with SIGABRT after 2 min",
         ),
         (
+            &|id| ContainerEvent {
+                code: 0x80,
+                address: 0,
+                aborted_ns: TIME_NS - 1000,
+                ..signalled(11, origin::ITSELF, id)
+            },
+            "container.crash",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process aborted (SIGABRT) after 2 min; the kernel ignores SIGABRT for PID 1, so it ended with SIGSEGV",
+        ),
+        (
+            &|id| ContainerEvent { status: 127, aborted_ns: TIME_NS - SECOND, ..death(kind::EXIT_ERROR, id) },
+            "container.crash",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process aborted (SIGABRT) after 2 min; the kernel ignores SIGABRT for PID 1, so it ended with status 127",
+        ),
+        (
             &|id| ContainerEvent { actor: runc(), ..signalled(9, origin::PROCESS, id) },
             "container.killed",
             "error",
@@ -135,6 +152,27 @@ async fn each_death_has_one_type_and_says_it() {
             "9b2c8089b3b0 (checkout): the main process was killed with SIGKILL by runc[77], 30.0 s after SIGTERM",
         ),
         (
+            &|id| ContainerEvent {
+                flags: flag::INIT | flag::CPU_LIMITED,
+                ..signalled(24, origin::KERNEL, id)
+            },
+            "container.killed",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGXCPU by the kernel after 2 min: it reached its CPU time limit (RLIMIT_CPU)",
+        ),
+        (
+            &|id| signalled(25, origin::KERNEL, id),
+            "container.killed",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGXFSZ by the kernel after 2 min: it reached its file size limit (RLIMIT_FSIZE)",
+        ),
+        (
+            &|id| ContainerEvent { actor: runc(), ..signalled(25, origin::PROCESS, id) },
+            "container.killed",
+            "error",
+            "9b2c8089b3b0 (checkout): the main process was killed with SIGXFSZ by runc[77] after 2 min",
+        ),
+        (
             &|id| signalled(24, origin::KERNEL, id),
             "container.killed",
             "error",
@@ -152,6 +190,105 @@ async fn each_death_has_one_type_and_says_it() {
         assert_eq!((&told["type"], &told["severity"]), (&json!(kind), &json!(severity)));
         assert_eq!(told["message"], message);
         assert!(told["workload"]["container_id"].is_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_was_never_executed_is_told_as_that() {
+    const FORKED: u32 = flag::INIT | flag::IN_NAMESPACE | flag::NOT_EXECUTED;
+    let never =
+        "9b2c8089b3b0 (runc:[2:INIT]): the command was never executed: the process that was to run it";
+    let hint = "; check the image's architecture, and the command's path, permissions and interpreter line";
+    for (name, flags, signal, status, message) in [
+        ("runc:[2:INIT]", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
+        ("runc:[2:INIT]", FORKED, 0, 127, Some(format!("{never} ended with status 127 after 2 min{hint}"))),
+        (
+            "runc:[2:INIT]",
+            FORKED,
+            9,
+            0,
+            Some(format!("{never} was killed with SIGKILL by runc[77] after 2 min")),
+        ),
+        ("youki:[2:INIT]", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
+        ("crun", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
+        // It executed something, or is not the runtime's, or not a container's first process.
+        ("runc:[2:INIT]", FORKED & !flag::NOT_EXECUTED, 0, 1, None),
+        ("runc:[2:INIT]", FORKED & !flag::NOT_EXECUTED, 9, 0, None),
+        ("crunch", FORKED, 0, 1, None),
+        ("bwrap", FORKED, 0, 1, None),
+        (
+            "(nginx)",
+            flag::SESSION_OF_HOST,
+            0,
+            203,
+            Some(format!(
+                "{never} ended with status 203 (systemd: EXEC, the command cannot be executed) after 2 min"
+            )),
+        ),
+        ("(nginx)", flag::SESSION_OF_HOST, 0, 1, None),
+        ("nginx", flag::SESSION_OF_HOST, 0, 203, None),
+        ("(nginx)", flag::INIT | flag::IN_NAMESPACE, 0, 203, None),
+    ] {
+        let told = told(|id| {
+            let kind = if signal == 0 { kind::EXIT_ERROR } else { kind::SIGNALLED };
+            let (origin, actor) = (origin::PROCESS, runc());
+            let mut event = ContainerEvent { flags, signal, status, origin, actor, ..death(kind, id) };
+            event.header.comm = comm(name.as_bytes());
+            event
+        })
+        .await;
+        let expected = message.map(|message| message.replace("runc:[2:INIT]", name));
+        assert_eq!(told["data"].get("executed").is_some(), expected.is_some(), "{told}");
+        if let Some(message) = expected {
+            assert_eq!(told["message"], message);
+        }
+    }
+}
+
+/// One that handles SIGABRT and goes on, one that is not PID 1, and faults that are none of `abort`.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_abort_is_told_as_what_it_is() {
+    let aborted_ns = TIME_NS - 1000;
+    let fault =
+        |id| ContainerEvent { code: 0x80, address: 0, aborted_ns, ..signalled(11, origin::ITSELF, id) };
+    let exit = |status, id| ContainerEvent { status, aborted_ns, ..death(kind::EXIT_ERROR, id) };
+    for (event, kind, key, value) in [
+        (&fault as &dyn Fn(u64) -> ContainerEvent, "container.crash", "signal", json!("SIGABRT")),
+        (
+            &|id| ContainerEvent { code: 1, address: 0x40, ..fault(id) },
+            "container.crash",
+            "signal",
+            json!("SIGSEGV"),
+        ),
+        (&|id| ContainerEvent { aborted_ns: 0, ..fault(id) }, "container.crash", "signal", json!("SIGSEGV")),
+        (
+            &|id| ContainerEvent { aborted_ns: TIME_NS - 11 * SECOND, ..fault(id) },
+            "container.crash",
+            "signal",
+            json!("SIGSEGV"),
+        ),
+        (
+            &|id| ContainerEvent { flags: flag::IN_NAMESPACE, ..fault(id) },
+            "container.crash",
+            "signal",
+            json!("SIGSEGV"),
+        ),
+        (
+            &|id| ContainerEvent { actor: runc(), origin: origin::PROCESS, ..fault(id) },
+            "container.killed",
+            "signal",
+            json!("SIGSEGV"),
+        ),
+        (&|id| exit(3, id), "container.exit_error", "status", json!(3)),
+        (
+            &|id| ContainerEvent { aborted_ns: 0, ..exit(127, id) },
+            "container.exit_error",
+            "status",
+            json!(127),
+        ),
+    ] {
+        let told = told(event).await;
+        assert_eq!((&told["type"], &told["data"][key]), (&json!(kind), &value), "{told}");
     }
 }
 
@@ -184,6 +321,51 @@ async fn a_container_that_kills_its_own_and_who_is_in_none_are_not_told() {
     let vanished = ContainerEvent { code: 1, address: 8, ..signalled(11, origin::ITSELF, u64::MAX / 4) };
     let [told] = all_told(&mut line, &vanished).await.try_into().unwrap();
     assert_eq!(told.get("workload"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_sandbox_is_no_ones() {
+    // In the place of the group that the line has.
+    let id = 7;
+    let killed = |name: &[u8], score_adj: i32, cgroup_id| {
+        let mut event = ContainerEvent {
+            actor: runc(),
+            score_adj: score_adj as u32,
+            ..signalled(9, origin::PROCESS, cgroup_id)
+        };
+        event.header.comm = comm(name);
+        event
+    };
+    let vanished = u64::MAX / 4;
+    let asked =
+        |event: ContainerEvent| ContainerEvent { asked_signal: 15, asked_ns: TIME_NS - SECOND, ..event };
+    let by_kernel = |event: ContainerEvent| ContainerEvent { origin: origin::KERNEL, ..event };
+    for (event, told) in [
+        (killed(b"pause", 0, id), false),
+        (killed(b"pause", 0, vanished), false),
+        (killed(b"pause\0[2:INIT]", 0, id), false),
+        (killed(b"sleep", -998, id), false),
+        (asked(killed(b"sleep", -998, id)), false),
+        (killed(b"sleep", -998, vanished), false),
+        (ContainerEvent { flags: 0, ..killed(b"sleep", -998, id) }, false),
+        (killed(b"sleep", -997, id), true),
+        (killed(b"sleep", 0, id), true),
+        (killed(b"sleep", 0, vanished), true),
+        (killed(b"pausing", 0, id), true),
+        (asked(killed(b"pause", 0, id)), true),
+        (ContainerEvent { flags: flag::IN_NAMESPACE, ..killed(b"pause", 0, id) }, true),
+        (ContainerEvent { code: 1, origin: origin::ITSELF, signal: 11, ..killed(b"pause", -998, id) }, true),
+        (by_kernel(ContainerEvent { kind: kind::OOM_KILL, ..killed(b"pause", -998, id) }), true),
+    ] {
+        let (name, mut event) = (format!("{event:?}"), event);
+        let mut line = Line::of::<Container>();
+        if event.header.cgroup_id == id {
+            event.header.cgroup_id = line.cgroup_id;
+        }
+        assert_eq!(all_told(&mut line, &event).await.len(), usize::from(told), "{name}");
+        let dropped = line.metric("tapio_dropped_total", &[r#"reason="out_of_scope""#]);
+        assert_eq!(dropped, u64::from(!told), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,6 +47,8 @@ pub struct Pod {
     pub since_unix_ns: Option<u64>,
     /// Until when they surely were: it has finished, or was deleted.
     pub until_unix_ns: Option<u64>,
+    /// All of its containers have ended, or are asked to since it is being deleted.
+    pub is_over: bool,
     /// Containers that its status names: init, sidecar and ephemeral ones, and those before a restart.
     pub containers: Vec<Container>,
     /// Labels and annotations that sinks need.
@@ -98,6 +100,7 @@ impl Pod {
             addresses: addresses(status),
             since_unix_ns: since(status, &statuses),
             until_unix_ns: until(status, &statuses),
+            is_over: metadata.deletion_timestamp.is_some() || is_over(status, &statuses),
             containers: containers(spec, &statuses),
             labels: kept(pod),
         })
@@ -166,6 +169,13 @@ fn until(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Optio
         .map(unix_ns)
         .max();
     Some(ended.unwrap_or(0))
+}
+
+/// Whether all that it runs has ended. A container that is not yet said to have begun may be running.
+fn is_over(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> bool {
+    let has_ended =
+        |status: &&ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    until(status, statuses).is_some() || (!statuses.is_empty() && statuses.iter().all(has_ended))
 }
 
 fn containers(spec: Option<&v1::PodSpec>, statuses: &[&ContainerStatus]) -> Vec<Container> {
@@ -306,6 +316,29 @@ mod tests {
         assert_eq!((ended.since_unix_ns, ended.until_unix_ns), (at(1), at(5)));
         let evicted = pod(json!({ "phase": "Failed" }));
         assert_eq!((evicted.since_unix_ns, evicted.until_unix_ns), (None, Some(0)));
+    }
+
+    #[test]
+    fn a_pod_is_over_when_all_that_it_runs_has_ended_or_it_is_deleted() {
+        let status = |state: serde_json::Value| json!({ "name": "app", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state });
+        let ended = || status(json!({ "terminated": { "exitCode": 0 } }));
+        let runs = || status(json!({ "running": { "startedAt": "2026-11-20T01:46:40Z" } }));
+        let waits = || status(json!({ "waiting": { "reason": "ContainerCreating" } }));
+        for (phase, statuses, expected) in [
+            ("Running", vec![ended(), ended()], true),
+            ("Running", vec![ended(), runs()], false),
+            ("Pending", vec![ended(), waits()], false),
+            ("Pending", vec![], false),
+            ("Succeeded", vec![ended()], true),
+            ("Failed", vec![], true),
+        ] {
+            let status = json!({ "phase": phase, "containerStatuses": statuses });
+            let pod = read(json!({ "metadata": metadata(), "status": status }));
+            assert_eq!(pod.is_over, expected, "{phase} {statuses:?}");
+        }
+        let mut deleted = metadata();
+        deleted["deletionTimestamp"] = json!("2026-11-20T01:46:40Z");
+        assert!(read(json!({ "metadata": deleted, "status": { "phase": "Running" } })).is_over);
     }
 
     #[test]

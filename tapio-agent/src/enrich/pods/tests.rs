@@ -89,3 +89,14 @@ fn an_address_is_whose_it_was_then() {
     pods.apply(Pod { host_network: true, ..pod("d", &[]) }, now);
     assert_eq!(at(&pods, 160), None);
 }
+
+#[test]
+fn a_pod_is_over_when_it_says_so_or_is_gone() {
+    let (mut pods, now) = (Pods::default(), Instant::now());
+    pods.apply(pod("runs", &[]), now);
+    pods.apply(Pod { is_over: true, ..pod("done", &[]) }, now);
+    pods.apply(pod("gone", &[]), now);
+    pods.delete(pod("gone", &[]), now, 0);
+    let index = pods.index();
+    assert_eq!(["runs", "done", "gone", "never"].map(|uid| index.is_over(uid)), [false, true, true, false]);
+}

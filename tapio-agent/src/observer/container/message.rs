@@ -13,7 +13,7 @@ pub(super) fn oom_kill(o: &Occurrence) -> String {
     {
         (Some(usage), Some(limit), Some(up)) => {
             let whose = if up > 0 { "a group above it" } else { "its group" };
-            format!(": {whose} used {} of {}{}", Bytes(usage), Bytes(limit), Earlier(o))
+            format!(": {whose} used {} of {}{}{}", Bytes(usage), Bytes(limit), Earlier(o), Fills(o, limit))
         }
         _ if o.data.text("constraint") == Some("node") => ": the whole node was out of memory".to_owned(),
         _ => String::new(),
@@ -30,6 +30,19 @@ pub(super) fn oom_kill(o: &Occurrence) -> String {
 pub(super) fn exit_error(o: &Occurrence) -> String {
     let status = o.data.number("status").unwrap_or_default();
     let meaning = o.data.text("meaning").map_or(String::new(), |meaning| format!(" ({meaning})"));
+    if o.data.text("executed").is_some() {
+        let hint = if meaning.is_empty() {
+            "; check the image's architecture, and the command's path, permissions and interpreter line"
+        } else {
+            ""
+        };
+        return format!(
+            "{}: the command was never executed: the process that was to run it ended with status {status}{meaning}{}{}{hint}",
+            o.subject(),
+            After(o),
+            Asked(o)
+        );
+    }
     format!("{}: {} ended with status {status}{meaning}{}{}", o.subject(), Role(o), After(o), Asked(o))
 }
 
@@ -41,8 +54,41 @@ pub(super) fn crash(o: &Occurrence) -> String {
     format!("{}: {} {how} {}{code}{address}{}{whose}", o.subject(), Role(o), signal(o), After(o))
 }
 
+pub(super) fn abort(o: &Occurrence) -> String {
+    let ended_with = o.data.text("ended_with").unwrap_or("another status");
+    format!(
+        "{}: {} aborted (SIGABRT){}; the kernel ignores SIGABRT for PID 1, so it ended with {ended_with}",
+        o.subject(),
+        Role(o),
+        After(o)
+    )
+}
+
 pub(super) fn killed(o: &Occurrence) -> String {
-    format!("{}: {} was killed with {} by {}{}", o.subject(), Role(o), signal(o), Sender(o), After(o))
+    let (signal, sender) = (signal(o), Sender(o));
+    if o.data.text("executed").is_some() {
+        return format!(
+            "{}: the command was never executed: the process that was to run it was killed with {signal} by {sender}{}",
+            o.subject(),
+            After(o)
+        );
+    }
+    let limit = match o.data.text("limit") {
+        Some("RLIMIT_FSIZE") => ": it reached its file size limit (RLIMIT_FSIZE)",
+        Some("RLIMIT_CPU") => ": it reached its CPU time limit (RLIMIT_CPU)",
+        _ => "",
+    };
+    format!("{}: {} was killed with {signal} by {sender}{}{limit}", o.subject(), Role(o), After(o))
+}
+
+pub(super) fn exec(o: &Occurrence) -> String {
+    format!(
+        "{}: {} killed a command that it ran in the container, with {}{}, as runtimes do when an exec probe exceeds its timeout",
+        o.subject(),
+        Sender(o),
+        signal(o),
+        After(o)
+    )
 }
 
 pub(super) fn stopped(o: &Occurrence) -> String {
@@ -61,6 +107,25 @@ impl fmt::Display for Earlier<'_> {
                 write!(f, " ({} {} before)", Bytes(held), Millis(seconds * 1000))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// What fills the most of a full group and is no process's.
+struct Fills<'a>(&'a Occurrence, u64);
+
+impl fmt::Display for Fills<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_most = |bytes: &u64| bytes.saturating_mul(2) > self.1;
+        let held = |key| self.0.data.number(key).filter(is_most);
+        if let Some(bytes) = held("group_shmem_bytes") {
+            let what =
+                "files in memory (tmpfs, memory-backed emptyDir, shared memory), which outlive processes";
+            return write!(f, ", {} of it {what}", Bytes(bytes));
+        }
+        match held("group_kernel_bytes") {
+            Some(bytes) => write!(f, ", {} of it kernel memory", Bytes(bytes)),
+            None => Ok(()),
         }
     }
 }
@@ -108,7 +173,10 @@ struct Who<'a>(&'a str, u32);
 
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}]", self.0, self.1)
+        match self.0 {
+            "" => write!(f, "process {}", self.1),
+            comm => write!(f, "{comm}[{}]", self.1),
+        }
     }
 }
 

@@ -2,8 +2,19 @@
 
 use std::borrow::Cow;
 
+pub(super) const SIGILL: u32 = 4;
+pub(super) const SIGTRAP: u32 = 5;
+pub(super) const SIGABRT: u32 = 6;
 pub(super) const SIGKILL: u32 = 9;
+pub(super) const SIGSEGV: u32 = 11;
 pub(super) const SIGTERM: u32 = 15;
+pub(super) const SIGXCPU: u32 = 24;
+pub(super) const SIGXFSZ: u32 = 25;
+
+/// Status of a shell that does not find a command, and of `abort` when nothing else has ended the process.
+pub(super) const NOT_FOUND: u32 = 127;
+/// Status that says SIGABRT.
+pub(super) const ABORTED: u32 = 128 + SIGABRT;
 
 const NAMES: [&str; 32] = [
     "",
@@ -83,8 +94,31 @@ pub(super) fn has_address(signal: u32, code: i32) -> bool {
 pub(super) fn meaning(status: u32) -> Option<Cow<'static, str>> {
     Some(match status {
         126 => "the command cannot be run".into(),
-        127 => "the command was not found".into(),
+        NOT_FOUND => "the command was not found".into(),
         129..=159 => format!("128 + {}", name(status - 128)).into(),
+        _ => return None,
+    })
+}
+
+/// What systemd could not do, by the status of the process that it forked for a command: systemd.exec(5).
+pub(super) fn systemd(status: u32) -> Option<&'static str> {
+    Some(match status {
+        200 => "systemd: CHDIR, the working directory cannot be used",
+        203 => "systemd: EXEC, the command cannot be executed",
+        208 => "systemd: STDIN, the standard input cannot be set up",
+        209 => "systemd: STDOUT, the standard output cannot be set up",
+        214 => "systemd: SETSCHEDULER, the scheduling cannot be set up",
+        216 => "systemd: GROUP, the group cannot be used",
+        217 => "systemd: USER, the user cannot be used",
+        218 => "systemd: CAPABILITIES, the capabilities cannot be set",
+        219 => "systemd: CGROUP, the cgroup cannot be set up",
+        226 => "systemd: NAMESPACE, the mount or other namespaces cannot be set up",
+        228 => "systemd: SECCOMP, the filter of system calls cannot be set",
+        233 => "systemd: RUNTIME_DIRECTORY, it cannot be set up",
+        238 => "systemd: STATE_DIRECTORY, it cannot be set up",
+        239 => "systemd: CACHE_DIRECTORY, it cannot be set up",
+        240 => "systemd: LOGS_DIRECTORY, it cannot be set up",
+        243 => "systemd: CREDENTIALS, they cannot be set up",
         _ => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! Memory that ran out: who died, whose limit it was, and what was in it.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use super::{MIB, TOO_MUCH, container, is_confidential, of, start};
 use crate::support::{Occurrence, Process, Tapio, needs_a_kernel, skip};
@@ -122,6 +122,55 @@ pub(super) fn has_full(told: &Occurrence, limit: u64, levels_up: u64) {
     assert_eq!(told.number("limit_bytes"), limit);
     told.has("usage_bytes", limit - 3 * MIB..limit + 1);
     assert_eq!(told.number("levels_up"), levels_up);
+}
+
+/// Files in memory, which a process that has ended has left.
+#[test]
+fn files_in_memory_that_fill_a_group_are_told() {
+    needs_a_kernel!();
+    let files = match Tmpfs::mount() {
+        Ok(files) => files,
+        Err(reason) => skip!("{reason}"),
+    };
+    let cgroup = container!();
+    cgroup.limit(100 * MIB);
+    let tapio = start();
+    let mut writer = Process::start("writer");
+    writer.enter(&cgroup);
+    let file = files.0.path().join("file");
+    writer.begin_script(&format!("dd if=/dev/zero of={} bs=1048576 count=70 2>/dev/null", file.display()));
+    writer.await_death();
+    let mut hog = Process::start("hog");
+    hog.enter(&cgroup);
+    hog.begin_allocate(TOO_MUCH);
+    hog.await_death();
+
+    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog);
+    if is_confidential() {
+        return assert!(!told.has_data("group_shmem_bytes"), "of a group that is not known: {told:?}");
+    }
+    told.has("group_shmem_bytes", 69 * MIB..72 * MIB);
+    assert!(told.message().contains("files in memory"), "{told:?}");
+}
+
+/// A tmpfs of the test's own, which goes with its handle.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn mount() -> Result<Self, String> {
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(directory.path()).status();
+        match mounted {
+            Ok(status) if status.success() => Ok(Self(directory)),
+            other => Err(format!("no tmpfs can be mounted: {other:?}")),
+        }
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
 }
 
 #[test]

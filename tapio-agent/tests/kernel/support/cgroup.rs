@@ -57,6 +57,14 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Makes another one in the same pod, as when a container is started again. It has to go before this one does.
+    pub(crate) fn beside(&self) -> Self {
+        let container_id = format!("{:032x}{:032x}", fastrand::u128(..), fastrand::u128(..));
+        let paths: Vec<_> = self.paths.iter().map(|path| path.with_file_name(&container_id)).collect();
+        paths.iter().for_each(|path| fs::create_dir(path).unwrap());
+        Self { made: paths.clone(), paths, container_id }
+    }
+
     /// Makes one that has memory of its own, where this kernel keeps it, or says why none can be had.
     pub(crate) fn with_memory() -> Result<Self, String> {
         let has_memory = |path: PathBuf| {
@@ -99,7 +107,7 @@ impl Cgroup {
     }
 
     /// Moves a process into it.
-    pub(super) fn add(&self, pid: u32) {
+    pub(crate) fn add(&self, pid: u32) {
         for path in &self.paths {
             fs::write(path.join("cgroup.procs"), pid.to_string()).unwrap();
         }

@@ -53,6 +53,20 @@ impl Occurrence {
         self.json.get("workload").is_some()
     }
 
+    pub(crate) fn message(&self) -> &str {
+        self.json["message"].as_str().unwrap_or_default()
+    }
+
+    /// The process that it is about; empty where there is none.
+    pub(crate) fn comm(&self) -> &str {
+        self.json["process"]["comm"].as_str().unwrap_or_default()
+    }
+
+    /// The process that had a hand in it; empty where there is none.
+    pub(crate) fn actor_comm(&self) -> &str {
+        self.json["actor"]["process"]["comm"].as_str().unwrap_or_default()
+    }
+
     pub(crate) fn container_id(&self) -> Option<&str> {
         self.json["workload"]["container_id"].as_str()
     }
@@ -93,6 +107,10 @@ impl Occurrence {
 
     pub(crate) fn is_of(&self, process: &Process) -> bool {
         self.json["process"]["pid"] == process.pid()
+    }
+
+    pub(crate) fn is_of_pid(&self, pid: u32) -> bool {
+        self.json["process"]["pid"] == pid
     }
 
     pub(crate) fn is_in(&self, cgroup: &Cgroup) -> bool {

@@ -211,9 +211,24 @@ impl Process {
         self.order(&format!("kill {signal} {pid}")).unwrap();
     }
 
+    /// As [`Self::kill`], by a thread of another name.
+    pub(crate) fn kill_in_thread(&mut self, thread: &str, signal: u32, pid: u32) {
+        self.order(&format!("in_thread {thread} kill {signal} {pid}")).unwrap();
+    }
+
     /// As [`Self::kill`], where it may be dead already.
     pub(crate) fn kill_if_there(&mut self, signal: u32, pid: u32) {
         let _ = self.order(&format!("kill {signal} {pid}"));
+    }
+
+    /// Becomes the parent of what its descendants leave behind.
+    pub(crate) fn adopt(&mut self) {
+        self.order("adopt").unwrap();
+    }
+
+    /// Runs a script, and waits until that has ended.
+    pub(crate) fn run(&mut self, script: &str) {
+        self.order(&format!("run {script}")).unwrap();
     }
 
     /// Becomes a shell that runs a script, and is called `sh` from then on.

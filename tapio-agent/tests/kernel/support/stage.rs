@@ -7,13 +7,13 @@ use std::{
     io::{self, BufRead as _, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt as _,
-    process::Command,
+    process::{Command, Stdio},
     str::{FromStr, SplitWhitespace},
     thread,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::strain;
@@ -161,8 +161,22 @@ impl Sockets {
                     std::fs::write(format!("/proc/{task}/comm"), &comm)?;
                 }
             }
+            "in_thread" => {
+                let (name, order) = (words.next::<String>(), words.next::<String>());
+                let rest = (&mut words.0).collect::<Vec<_>>().join(" ");
+                let obey = move || {
+                    std::fs::write("/proc/thread-self/comm", name)?;
+                    Self::default().obey(&order, &mut Words(rest.split_whitespace()))
+                };
+                return thread::spawn(obey).join().expect("a thread that ends");
+            }
             "exit" => std::process::exit(words.next()),
             "abort" => std::process::abort(),
+            "adopt" => set_child_subreaper(Some(getpid()))?,
+            "run" => {
+                let script = (&mut words.0).collect::<Vec<_>>().join(" ");
+                Command::new("sh").arg("-c").arg(script).stdin(Stdio::null()).status()?;
+            }
             "script" => {
                 let script = (&mut words.0).collect::<Vec<_>>().join(" ");
                 return Err(Command::new("sh").arg("-c").arg(script).exec());

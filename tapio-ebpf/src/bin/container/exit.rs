@@ -67,7 +67,8 @@ pub(crate) fn is_part_of_another(tgid: u32, started_ns: u64) {
     let _ = TOLD.insert(&death, WITH_ANOTHER, u64::from(BPF_NOEXIST));
 }
 
-/// Processes of which a child was killed, and how that was: many end then with status 128 + its signal.
+/// Processes of which a child was killed, and how that was: many end then with status 128 + its signal, or raise the same
+/// signal themselves.
 #[map]
 static BEREFT: LruHashMap<u32, Bereft> = LruHashMap::with_max_entries(MAX_TOLD, 0);
 
@@ -80,7 +81,7 @@ struct Bereft {
     signal: u64,
 }
 
-/// A status of 128 + n after this is no longer that of a child that was killed with n: 10 s.
+/// Status 128 + n, or signal n, after this is no longer that of a child that was killed with n: 10 s.
 const BEREFT_NS: u64 = 10_000_000_000;
 
 /// Takes down that a parent's child was killed.
@@ -92,15 +93,15 @@ fn bereave(parent: Task, signal: u32) {
     let _ = BEREFT.insert(&parent.tgid(), bereft, 0);
 }
 
-/// Whether a process that ends with this status says by it that a child of it was killed.
+/// Whether a child of a process was killed with this signal a moment ago, so that it may pass that on by its own end.
 #[inline(always)]
-fn passes_on(task: Task, status: u32) -> bool {
+fn is_bereft(task: Task, signal: u32) -> bool {
     let tgid = task.tgid();
     let Some(bereft) = BEREFT.get_ptr(&tgid) else { return false };
     // SAFETY: a map value.
     let bereft = unsafe { &*bereft };
     bereft.started_ns == task.leader().started_ns()
-        && u64::from(status) == 128 + bereft.signal
+        && u64::from(signal) == bereft.signal
         && now_ns().wrapping_sub(bereft.at_ns) < BEREFT_NS
 }
 
@@ -122,7 +123,7 @@ pub(crate) fn ended(task: *const u8) {
     let flags = task.flags();
     let is_main = flags & (flag::INIT | flag::SESSION_OF_HOST) != 0;
     let status = (code >> 8) & 0xff;
-    if signal == 0 && status > 128 && passes_on(task, status) {
+    if signal == 0 && status > 128 && is_bereft(task, status - 128) {
         bereave(task.parent(), status - 128);
         return run.normal();
     }
@@ -155,6 +156,11 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
     {
         return run.normal();
     }
+    // As `timeout`, `unshare` and `sudo` do: the child died, and was told.
+    if signal != 0 && fate.is_some_and(|fate| fate.is_raised(signal)) && is_bereft(task, signal) {
+        bereave(task.parent(), signal);
+        return run.normal();
+    }
     // What is done within a group is told of its main process only.
     if signal != 0 && !fate.is_some_and(|fate| fate.is_from_within(task.cgroup_id())) {
         bereave(task.parent(), signal);
@@ -173,6 +179,17 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
         };
         event.kind = if signal == 0 { kind::EXIT_ERROR } else { kind::SIGNALLED };
         (event.flags, event.signal, event.status) = (flags, signal, status);
+        event.score_adj = task.oom_score_adj();
+        if leader.is_only_forked() {
+            event.flags |= flag::NOT_EXECUTED;
+        }
+        event.flags |= task.cpu_limit();
+        let parent = task.parent();
+        if flags & (flag::INIT | flag::IN_NAMESPACE) == flag::IN_NAMESPACE
+            && parent.namespace_level() < task.namespace_level()
+        {
+            event.flags |= flag::ENTERED;
+        }
         event.address = UNKNOWN;
         event.started_ns = started_ns;
         event.memory = Memory {
@@ -185,6 +202,7 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
             Full { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
         let Some(fate) = fate else { return };
         (event.asked_signal, event.asked_ns) = (fate.asked_signal, fate.asked_ns);
+        event.aborted_ns = fate.aborted_ns;
         // The last signal need not be the one that it ended of.
         let asked = signal == 0 && fate.signal == fate.asked_signal;
         if fate.signal != signal && !asked {
@@ -193,5 +211,8 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
         (event.origin, event.code) = (fate.origin, fate.code);
         event.address = fate.address;
         event.actor = fate.actor;
+        if fate.origin == origin::PROCESS && fate.actor.pid == parent.tgid() {
+            event.flags |= flag::BY_PARENT;
+        }
     });
 }

@@ -6,7 +6,7 @@ use tapio_ebpf::{Current, Run, is_absent, now_ns};
 
 use crate::{
     AGENT, OFFSETS, constant, memory,
-    task::{Task, current_memory_group},
+    task::{Task, current_command, current_memory_group},
 };
 
 /// `TRACE_SIGNAL_DELIVERED`, include/trace/events/signal.h. Others are ignored, or wait already.
@@ -66,6 +66,8 @@ pub(crate) struct Fate {
     /// The last signal of [`ASKS`] from outside itself.
     pub(crate) asked_signal: u32,
     pub(crate) asked_ns: u64,
+    /// When it last raised SIGABRT itself; 0 where it never did.
+    pub(crate) aborted_ns: u64,
     pub(crate) address: u64,
     pub(crate) actor: Actor,
 }
@@ -87,8 +89,9 @@ pub(crate) fn may_end(signal: u32) -> bool {
 }
 
 pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i32) {
-    // To be asked to end and not to listen counts: a process without a handler that is pid 1 does not.
-    if result != DELIVERED && !asks(signal) {
+    // Without a handler the first process of a pid namespace ignores them, and both count: that it was asked to end, and
+    // that it aborts, which then ends it in another way.
+    if result != DELIVERED && !asks(signal) && signal != SIGABRT {
         return;
     }
     let Some(run) = Run::begin(program::SIGNAL_GENERATE) else { return };
@@ -97,11 +100,13 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
     let current = Current::get(&constant(&AGENT));
     let tgid = task.tgid();
     let own = if task.is_beside_version_1() { current_memory_group() } else { None };
+    // A process goes by the name of its first thread, whichever thread sends.
+    let comm = if current.pid == tgid { Some(task.leader().comm()) } else { current_command(&current) };
     let actor = Actor {
         cgroup_id: own.unwrap_or(current.cgroup_id),
         pid: current.pid,
         reserved: 0,
-        comm: current.comm,
+        comm: comm.unwrap_or_default(),
     };
     if signal == SIGKILL && info as u64 == SEND_SIG_PRIV {
         memory::suspected(task, &actor);
@@ -113,6 +118,7 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
         code: 0,
         asked_signal: 0,
         asked_ns: 0,
+        aborted_ns: 0,
         address: UNKNOWN,
         actor,
     };
@@ -120,6 +126,9 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
     if asks(signal) && fate.origin != origin::ITSELF {
         fate.asked_signal = signal;
         fate.asked_ns = now_ns();
+    }
+    if signal == SIGABRT && fate.origin == origin::ITSELF {
+        fate.aborted_ns = now_ns();
     }
     let Some(known) = FATES.get_ptr_mut(&tgid) else {
         // A map without room costs the name of a sender.
@@ -136,9 +145,13 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
         fate.asked_signal = known.asked_signal;
         fate.asked_ns = known.asked_ns;
     }
+    if fate.aborted_ns == 0 {
+        fate.aborted_ns = known.aborted_ns;
+    }
     if known.keeps(&fate, result) {
         known.asked_signal = fate.asked_signal;
         known.asked_ns = fate.asked_ns;
+        known.aborted_ns = fate.aborted_ns;
     } else {
         *known = fate;
     }
@@ -149,6 +162,12 @@ impl Fate {
     #[inline(always)]
     pub(crate) fn is_from_within(&self, cgroup_id: u64) -> bool {
         self.origin == origin::PROCESS && self.actor.cgroup_id == cgroup_id
+    }
+
+    /// Whether a process sent it to itself, and it is no fault of its own. Where lockdown hides which it was, it may be one.
+    #[inline(always)]
+    pub(crate) fn is_raised(&self, signal: u32) -> bool {
+        self.signal == signal && self.origin == origin::ITSELF && self.code as i32 <= 0
     }
 
     /// Whether a later signal to the same process changes nothing: nothing comes after SIGKILL, nothing comes of one
@@ -174,11 +193,17 @@ fn describe(fate: &mut Fate, info: *const u8, itself: bool) {
         return;
     }
     let by_process = if itself { origin::ITSELF } else { origin::PROCESS };
+    // A file that would become larger than it may: the kernel says so as if the process itself did, and with no more.
+    let of_limit = itself && fate.signal == SIGXFSZ;
     if info as u64 == SEND_SIG_NOINFO {
-        fate.origin = by_process;
+        fate.origin = if of_limit { origin::KERNEL } else { by_process };
         return;
     }
     let Some(code) = number(info, fields::SI_CODE) else {
+        // Also what has no info, where the verifier takes the pointer for one that is never null.
+        if of_limit {
+            return;
+        }
         // Lockdown. A fault is dealt with by the thread that made it, but for one of the machine's memory.
         let sent = fate.signal != SIGBUS || itself;
         fate.origin = if sent { by_process } else { origin::UNKNOWN };

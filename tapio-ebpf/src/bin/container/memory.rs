@@ -83,7 +83,7 @@ pub(crate) fn suspected(task: Task, actor: &Actor) {
     event.signal = SIGKILL;
     event.origin = origin::KERNEL;
     event.address = UNKNOWN;
-    event.score_adj = i32::from(task.shared::<i16>(fields::OOM_SCORE_ADJ)) as u32;
+    event.score_adj = task.oom_score_adj();
     event.started_ns = leader.started_ns();
     event.actor = *actor;
     event.memory = held(task);

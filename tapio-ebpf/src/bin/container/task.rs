@@ -1,16 +1,24 @@
 //! What is read of a task.
 
-use aya_ebpf::helpers::generated::bpf_get_current_task;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task};
 use tapio_common::{
     Comm, VERSION_1,
     container::{self as fields, flag},
 };
-use tapio_ebpf::{is_absent, load};
+use tapio_ebpf::{Current, is_absent, load};
 
 use crate::{OFFSETS, memory::read};
 
 /// `SIGNAL_GROUP_EXIT`, include/linux/sched/signal.h: all threads of the group end.
 const GROUP_EXIT: u32 = 4;
+
+/// `PF_FORKNOEXEC`, include/linux/sched.h.
+const FORKED: u32 = 0x40;
+
+/// A tenth of a second.
+const TENTH_NS: u64 = 100_000_000;
+/// A limit of more processor time is none, `RLIM_INFINITY` and what nobody lives to see.
+const MAX_SECONDS: u64 = 1 << 32;
 
 /// A task by a typed pointer, as `tp_btf` programs get it. What is behind a null pointer reads as zero.
 #[derive(Clone, Copy)]
@@ -66,6 +74,39 @@ impl Task {
         let signal: *const u8 = self.load(fields::SIGNAL);
         // SAFETY: a typed pointer and an offset of its fields.
         unsafe { load(signal, &OFFSETS[field]) }
+    }
+
+    /// Whether it has not executed a program since it was forked. Of a group's first thread: others are forked by it.
+    #[inline(always)]
+    pub(crate) fn is_only_forked(self) -> bool {
+        self.load::<u32>(fields::FLAGS) & FORKED != 0
+    }
+
+    /// Its `oom_score_adj`, as the two's complement.
+    #[inline(always)]
+    pub(crate) fn oom_score_adj(self) -> u32 {
+        i32::from(self.shared::<i16>(fields::OOM_SCORE_ADJ)) as u32
+    }
+
+    /// Bits of [`flag`] on its limit of processor time. Of the last thread of a group to end.
+    #[inline(always)]
+    pub(crate) fn cpu_limit(self) -> u32 {
+        if is_absent(&OFFSETS[fields::CPU_WARNS]) || is_absent(&OFFSETS[fields::CPU_TIME]) {
+            return 0;
+        }
+        if self.shared::<u64>(fields::CPU_WARNS) > MAX_SECONDS {
+            return 0;
+        }
+        let seconds: u64 = self.shared(fields::CPU_KILLS);
+        if seconds > MAX_SECONDS {
+            return flag::CPU_LIMITED;
+        }
+        let used_ns = self.shared::<u64>(fields::CPU_BEFORE).wrapping_add(self.load(fields::CPU_TIME));
+        // The kernel counts in ticks, and this counts nanoseconds.
+        if used_ns >= seconds.wrapping_mul(TENTH_NS * 9) {
+            return flag::CPU_LIMITED | flag::CPU_USED_UP;
+        }
+        flag::CPU_LIMITED
     }
 
     /// All threads of the group end, or have ended.
@@ -193,6 +234,23 @@ pub(crate) fn current_memory_group() -> Option<u64> {
     }
     let node: *const u8 = read(group, fields::CGROUP_KN)?;
     Some(read::<u64>(node, fields::KN_ID)? | VERSION_1)
+}
+
+/// Command of the running process: the name of its first thread, whichever of them runs. `None` where that is another
+/// thread and helpers are forbidden.
+#[inline(always)]
+pub(crate) fn current_command(current: &Current) -> Option<Comm> {
+    if bpf_get_current_pid_tgid() as u32 == current.pid {
+        return Some(current.comm);
+    }
+    if is_absent(&OFFSETS[fields::SI_CODE]) {
+        return None;
+    }
+    // SAFETY: it has no arguments.
+    let task = unsafe { bpf_get_current_task() } as *const u8;
+    let leader: *const u8 = read(task, fields::LEADER)?;
+    let comm: [u64; 2] = read(leader, fields::COMM)?;
+    Some(bytemuck::cast(comm))
 }
 
 /// The hierarchy of a cgroup, as its address.

@@ -1,0 +1,72 @@
+//! What kubelet does about probes: it starts a container again, and kills a probe that takes too long.
+
+use std::time::Duration;
+
+use super::{of, start};
+use crate::support::{Process, needs_a_kernel};
+
+/// A container that does not hear SIGTERM, and has to be killed each time.
+#[test]
+fn a_container_that_is_stopped_again_and_again_is_told_once_and_with_its_number() {
+    needs_a_kernel!();
+    let pod = super::container!();
+    let containers = [pod.beside(), pod.beside(), pod.beside()];
+    let tapio = start();
+    let mut runtime = Process::start("runtime");
+    for cgroup in &containers {
+        let mut main = Process::start_as_init("deaf");
+        main.enter(cgroup);
+        runtime.kill(15, main.pid());
+        std::thread::sleep(Duration::from_millis(100));
+        runtime.kill(9, main.pid());
+        main.await_death();
+    }
+    let is_one = |o: &crate::support::Occurrence| containers.iter().any(|cgroup| o.is_in(cgroup));
+    let first = tapio.expect_one(is_one).is("container.killed").severe("warning");
+    assert_eq!((first.count, first.container_id()), (1, Some(&*containers[0].container_id)));
+    let ended = tapio.end();
+    let told: Vec<_> = ended.occurrences.iter().filter(|o| is_one(o)).map(|o| o.count).collect();
+    assert_eq!(told, [1, 2]);
+}
+
+/// Another command, and another pod.
+#[test]
+fn what_is_stopped_in_other_pods_and_of_other_names_is_told() {
+    needs_a_kernel!();
+    let (pod, other) = (super::container!(), super::container!());
+    let beside = pod.beside();
+    let tapio = start();
+    let mut runtime = Process::start("runtime");
+    for (cgroup, name) in [(&pod, "app"), (&beside, "sidecar"), (&other, "app")] {
+        let mut main = Process::start_as_init(name);
+        main.enter(cgroup);
+        runtime.kill(9, main.pid());
+        main.await_death();
+        tapio.expect_one(of(cgroup)).is("container.killed").of(&main).severe("error");
+    }
+}
+
+/// As the shim of a runtime does it: what it ran in the container became its child, and is not the first process there.
+#[test]
+fn a_command_that_its_runtime_kills_is_told_as_a_probe() {
+    needs_a_kernel!();
+    let cgroup = super::container!();
+    let main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    let tapio = start();
+    for (by_runtime, kind) in [(true, "exec"), (false, "")] {
+        let mut runtime = Process::start("runtime");
+        runtime.adopt();
+        let namespace = format!("/proc/{}/ns/pid", main.pid());
+        runtime.run(&format!("nsenter --pid={namespace} sleep 50 & sleep 1; kill -9 $!; wait"));
+        let probe = runtime.await_descendant("sleep");
+        cgroup.add(probe);
+        let mut other = Process::start("other");
+        let killer = if by_runtime { &mut runtime } else { &mut other };
+        killer.kill(9, probe);
+        let told = tapio.expect_one(|o| o.is_in(&cgroup) && o.is_of_pid(probe)).is("container.killed");
+        let told = told.by(killer).says("started_by", kind).says("process_role", "child");
+        assert_eq!(told.message().contains("exec probe"), by_runtime, "{told:?}");
+        told.severe(if by_runtime { "warning" } else { "error" });
+    }
+}
