@@ -9,6 +9,7 @@ mod connection;
 pub mod otlp;
 pub mod polku;
 mod queue;
+mod sizing;
 pub mod spool;
 pub mod stdout;
 mod task;
@@ -18,6 +19,7 @@ use std::{
     error::Error,
     fmt,
     future::{Future, pending, ready},
+    mem,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -34,7 +36,7 @@ use tokio::{
 use crate::{metrics::Metrics, occurrence::Occurrence};
 use queue::Queue;
 
-pub use connection::Trouble;
+pub use connection::{About, Trouble};
 
 /// How many occurrences wait for a sink before more are dropped: some 10 MB, hours of a bad day.
 pub const QUEUE_CAPACITY: usize = 8192;
@@ -116,6 +118,9 @@ pub enum Failure {
     /// The batch is kept and delivered later.
     #[error("{0}")]
     Retry(String),
+    /// The same, once an operator has corrected the configuration of either side.
+    #[error("{0}")]
+    Hold(Trouble),
     /// The batch is refused for good.
     #[error("{0}")]
     Reject(String),
@@ -132,6 +137,8 @@ pub enum State {
     Slowed,
     /// It does not deliver, and tries again.
     Retrying(String),
+    /// It does not deliver until an operator has corrected the configuration of either side, and tries again.
+    Misconfigured(Trouble),
     /// It has ended and drops what it is given.
     Closed(String),
 }
@@ -217,7 +224,20 @@ impl Ledger {
 }
 
 impl State {
-    pub(crate) const LABELS: [&str; 5] = ["connecting", "ok", "slowed", "retrying", "closed"];
+    pub(crate) const LABELS: [&str; 6] =
+        ["connecting", "ok", "slowed", "retrying", "misconfigured", "closed"];
+
+    /// Whether an operator has nothing new to read: the same kind, and where there is something to correct, the same.
+    fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Misconfigured(one), Self::Misconfigured(other)) => match (&one.remedy, &other.remedy) {
+                // Words of the other side's may have an id or a time in them.
+                (Some(one), Some(other)) => one == other,
+                _ => one.what == other.what,
+            },
+            _ => mem::discriminant(self) == mem::discriminant(other),
+        }
+    }
 
     /// The one of [`Self::LABELS`] that it is.
     pub(crate) const fn label(&self) -> &'static str {
@@ -226,6 +246,7 @@ impl State {
             Self::Ok => "ok",
             Self::Slowed => "slowed",
             Self::Retrying(_) => "retrying",
+            Self::Misconfigured(_) => "misconfigured",
             Self::Closed(_) => "closed",
         }
     }
@@ -235,6 +256,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connecting | Self::Ok | Self::Slowed => f.write_str(self.label()),
+            Self::Misconfigured(why) => write!(f, "{}({why})", self.label()),
             Self::Retrying(why) | Self::Closed(why) => write!(f, "{}({why})", self.label()),
         }
     }
@@ -322,7 +344,7 @@ impl Sinks {
         for queue in &self.queues {
             queue.drain(now + within / 2);
         }
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for mut task in tasks {
             if timeout_at(now + within, &mut task).await.is_err() {
                 task.abort();

@@ -37,7 +37,7 @@ use trouble::of_tls;
 
 pub(super) use grpc::{Failed, Grpc};
 pub(super) use tls::{Files, Stamps};
-pub use trouble::Trouble;
+pub use trouble::{About, Trouble};
 pub(super) use words::{Words, bare};
 
 /// How the agent names itself.

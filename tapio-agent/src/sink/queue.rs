@@ -309,7 +309,7 @@ impl Queue {
     pub(super) fn turn(&self, state: State) {
         let mut inner = self.lock();
         let before = mem::replace(&mut inner.state, state.clone());
-        if matches!(state, State::Retrying(_) | State::Closed(_)) {
+        if matches!(state, State::Retrying(_) | State::Misconfigured(_) | State::Closed(_)) {
             inner.endpoint = None;
         }
         let endpoint = inner.endpoint.clone();
@@ -318,7 +318,7 @@ impl Queue {
         drop(inner);
         // While draining it decides when to write.
         self.unwritten.notify_one();
-        if mem::discriminant(&before) == mem::discriminant(&state) {
+        if state.is_like(&before) {
             return tracing::debug!(sink = self.name, %state, queued, spooled, "sink");
         }
         match state {
@@ -328,6 +328,10 @@ impl Queue {
             State::Retrying(why) => {
                 tracing::warn!(sink = self.name, why, queued, spooled, "sink away, trying again");
             }
+            State::Misconfigured(why) => tracing::warn!(
+                sink = self.name, %why, queued, spooled,
+                "sink does not deliver until its configuration is corrected; occurrences wait, and it tries again"
+            ),
             State::Closed(why) => tracing::warn!(sink = self.name, why, queued, spooled, "sink ended"),
         }
     }

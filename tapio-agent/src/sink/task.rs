@@ -66,6 +66,10 @@ pub(super) async fn run<D: Destination>(
                 queue.turn(State::Retrying(why));
                 queue.pause(retry.next()).await;
             }
+            Stop::Failed(Failure::Hold(why)) => {
+                queue.turn(State::Misconfigured(why));
+                queue.pause(retry.next()).await;
+            }
             Stop::Failed(Failure::Reject(why)) => {
                 queue.turn(State::Closed(why.clone()));
                 queue.abandon("closed");
@@ -137,10 +141,10 @@ async fn deliver<D: Destination>(queue: &Arc<Queue>, destination: &mut D, retry:
                     }
                 }
             }
-            Err(Failure::Retry(why)) => {
+            Err(failure @ (Failure::Retry(_) | Failure::Hold(_))) => {
                 queue.returned();
                 queue.metrics.retried(queue.name);
-                return Stop::Failed(Failure::Retry(why));
+                return Stop::Failed(failure);
             }
             Err(Failure::Reject(why)) => {
                 tracing::warn!(sink = queue.name, why, count = batch.len(), "batch refused");

@@ -20,6 +20,7 @@ const WORDS: Words = Words {
     no_access: "give a certificate that it lets in (keys `polku.cert` and `polku.key`), or let this node in there",
     no_path: "correct the endpoint (key `polku.endpoint`), or let the proxy pass on /polku.v1.Gateway",
     no_service: "correct the endpoint (key `polku.endpoint`): it is no gateway of POLKU",
+    too_large: "let it, and proxies before it, take messages of 1 MiB",
 };
 
 /// All of them, in the order in which they are tried.
