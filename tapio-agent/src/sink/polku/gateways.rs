@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    super::connection::{Files, Target, Trouble, Words},
+    super::{
+        About, Failure,
+        connection::{Files, Target, Trouble, Words},
+    },
     Endpoint, NAME, Settings, Timings,
     stream::{Lost, Stream},
 };
@@ -53,7 +56,7 @@ impl Gateways {
     }
 
     /// Opens a stream to the first that takes one, or says of each why not.
-    pub(super) async fn open(&mut self) -> Result<Stream, String> {
+    pub(super) async fn open(&mut self) -> Result<Stream, Failure> {
         let mut troubles = Vec::new();
         for at in (self.next..self.all.len()).chain(0..self.next) {
             let Some(gateway) = self.all.get_mut(at) else { continue };
@@ -91,10 +94,10 @@ impl Gateways {
     }
 
     /// Why a stream was lost. Where it gave nothing, another gateway has its turn first.
-    pub(super) async fn lost(&mut self, stream: Stream, lost: Lost) -> String {
+    pub(super) async fn lost(&mut self, stream: Stream, lost: Lost) -> Failure {
         self.next = if stream.is_proven() { 0 } else { (self.at(&stream) + 1) % self.all.len() };
         let endpoint = stream.target.endpoint.clone();
-        format!("{endpoint} {}", stream.explain(lost).await)
+        failure(vec![stream.explain(lost).await.of(&endpoint)])
     }
 
     fn at(&self, stream: &Stream) -> usize {
@@ -111,14 +114,31 @@ impl Gateways {
     }
 
     /// The sink's state tells it.
-    fn all_away(&mut self, troubles: Vec<(usize, Trouble)>) -> String {
+    fn all_away(&mut self, troubles: Vec<(usize, Trouble)>) -> Failure {
         let mut said = Vec::new();
         for (at, why) in troubles {
             let Some(gateway) = self.all.get_mut(at) else { continue };
-            said.push(format!("{} {why}", gateway.target.endpoint));
+            said.push(why.clone().of(&gateway.target.endpoint));
             gateway.said.get_or_insert(why);
         }
-        said.join(" | ")
+        failure(said)
+    }
+}
+
+/// Where one of them may come back by itself, time is all that it takes.
+fn failure(troubles: Vec<Trouble>) -> Failure {
+    let is_configuration = troubles.iter().all(|why| why.about == About::Configuration);
+    match <[Trouble; 1]>::try_from(troubles) {
+        Ok([one]) if is_configuration => Failure::Hold(one),
+        Ok([one]) => Failure::Retry(one.to_string()),
+        Err(all) => {
+            let what = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
+            if is_configuration {
+                Failure::Hold(Trouble { what, remedy: None, about: About::Configuration })
+            } else {
+                Failure::Retry(what)
+            }
+        }
     }
 }
 
