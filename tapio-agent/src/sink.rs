@@ -284,13 +284,12 @@ impl Sinks {
         self
     }
 
-    /// Starts a sink. Called within a tokio runtime, before clones are made: they do not learn of it. Opens its spool,
-    /// which is read as a whole: some tenths of a second for a full one.
+    /// Starts a sink. Called within a tokio runtime, before clones are made: they do not learn of it. Its spool is opened
+    /// by a task of its own: all of it is read, which takes a large one many seconds.
     pub fn add<D: Destination>(&mut self, destination: D) {
         let spool = self.spools.as_ref().filter(|_| D::SPOOLED).map(|place| place.of(D::NAME));
         let spooled = spool.is_some();
         let queue = Arc::new(Queue::new(D::NAME, self.capacity, Arc::clone(&self.metrics), spool));
-        queue.open_spool();
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let run = task::run(Arc::clone(&queue), destination, self.ended.clone());
         tasks.push(tokio::spawn(task::watched(Arc::clone(&queue), self.ended.clone(), run)));
@@ -354,6 +353,10 @@ impl Sinks {
         }
         let left = self.queues.iter().map(|queue| queue.abandon("shutdown")).sum();
         let closing = self.queues.iter().map(|queue| async {
+            if queue.is_opening() {
+                let sink = queue.name;
+                return tracing::info!(sink, "the spool was still being opened; it is left as it was");
+            }
             let closed = queue::on_disk(queue, |queue| queue.close_spool());
             if timeout(CLOSE, closed).await.is_err() {
                 tracing::warn!(sink = queue.name, "the spool could not be closed in time: its disk hangs");

@@ -31,6 +31,9 @@ pub(super) use spooled::{keep, on_disk};
 const MOST_SENDS: u8 = 3;
 /// How long one is in memory alone before it is written to the spool: all that a crash of the agent can take.
 const HOLD: Duration = Duration::from_secs(1);
+/// How long what is new waits for a spool that is being opened, since older occurrences may be in it and go first. A
+/// disk that hangs holds up no delivery for good.
+const OPENING_WAIT: Duration = Duration::from_secs(120);
 /// The longest wait while draining, where little time is left.
 const LAST_WAIT: Duration = Duration::from_millis(250);
 
@@ -69,6 +72,8 @@ struct Inner {
     nth: u64,
     /// The spool cannot even be read: what is in memory goes first.
     away: bool,
+    /// The spool is being opened for the first time; until then what is in memory waits.
+    opening_until: Option<Instant>,
     spool: spool::Status,
     ledger: Ledger,
     state: State,
@@ -123,7 +128,11 @@ impl Queue {
             finished: Vec::new(),
             nth: 0,
             away: false,
-            spool: spool::Status { state: spool::OK.to_owned(), ..spool::Status::default() },
+            opening_until: spool.is_some().then(|| Instant::now() + OPENING_WAIT),
+            spool: spool::Status {
+                state: if spool.is_some() { spool::OPENING } else { spool::OK }.to_owned(),
+                ..spool::Status::default()
+            },
             ledger: Ledger::default(),
             state: State::Connecting,
             endpoint: None,
@@ -223,16 +232,18 @@ impl Queue {
                     return Next::Leave;
                 }
                 let from_disk = inner.unread > 0 && !inner.away;
+                let is_waiting = inner.waits_for_spool(self.capacity);
                 if from_disk && inner.head.is_empty() {
                     return Next::Read(count);
                 }
-                if !from_disk {
+                if !from_disk && !is_waiting {
                     let more = count.saturating_sub(inner.head.len()).min(inner.tail.len());
                     let Inner { head, tail, .. } = &mut *inner;
                     head.extend(tail.drain(..more));
                 }
                 let oldest = inner.head.front().map(|entry| entry.arrived + batching.age);
                 match oldest {
+                    None if is_waiting => inner.opening_until,
                     None => None,
                     Some(due) => {
                         let complete = inner.head.len() >= count || from_disk;
@@ -396,6 +407,14 @@ impl Inner {
     fn entry(&mut self, occurrence: Arc<Occurrence>, key: Option<u64>) -> Entry {
         self.nth += 1;
         Entry { nth: self.nth, key, occurrence, arrived: Instant::now(), sends: 0 }
+    }
+
+    /// Whether what is in memory waits for what may be in the spool. Not while so much has come that some would be dropped.
+    fn waits_for_spool(&self, capacity: usize) -> bool {
+        // On the way out there may be no time left to write it.
+        self.phase == Phase::Open
+            && self.alone < capacity.div_ceil(2)
+            && self.opening_until.is_some_and(|time| Instant::now() < time)
     }
 
     fn may_leave(&self) -> bool {
