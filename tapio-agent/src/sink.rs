@@ -21,11 +21,12 @@ use std::{
     future::{Future, pending, ready},
     mem,
     path::Path,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use serde::{Serialize, Serializer};
 use tokio::{
     sync::watch,
@@ -41,6 +42,10 @@ pub use connection::{About, Trouble};
 /// How many occurrences wait for a sink before more are dropped: some 10 MB, hours of a bad day.
 pub const QUEUE_CAPACITY: usize = 8192;
 
+/// A delivery that takes longer is one that does not get on.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long what is left may take once nobody wants to wait for it.
+const HURRY: Duration = Duration::from_secs(1);
 /// How long a spool may take to be closed at the end.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -52,6 +57,9 @@ pub trait Destination: Send + 'static {
     /// Whether what it cannot take in time is kept on disk for it, and for the next run. Not where it never
     /// acknowledges anything.
     const SPOOLED: bool = true;
+
+    /// What it means that a delivery takes longer than [`PATIENCE`]; not where deliveries have a time limit of their own.
+    const STALLED: Option<&'static str> = None;
 
     /// When a batch is delivered.
     fn batching(&self) -> Batching;
@@ -139,6 +147,8 @@ pub enum State {
     Retrying(String),
     /// It does not deliver until an operator has corrected the configuration of either side, and tries again.
     Misconfigured(Trouble),
+    /// It has begun to deliver, and nothing is taken.
+    Stalled(&'static str),
     /// It has ended and drops what it is given.
     Closed(String),
 }
@@ -224,8 +234,8 @@ impl Ledger {
 }
 
 impl State {
-    pub(crate) const LABELS: [&str; 6] =
-        ["connecting", "ok", "slowed", "retrying", "misconfigured", "closed"];
+    pub(crate) const LABELS: [&str; 7] =
+        ["connecting", "ok", "slowed", "retrying", "misconfigured", "stalled", "closed"];
 
     /// Whether an operator has nothing new to read: the same kind, and where there is something to correct, the same.
     fn is_like(&self, other: &Self) -> bool {
@@ -247,6 +257,7 @@ impl State {
             Self::Slowed => "slowed",
             Self::Retrying(_) => "retrying",
             Self::Misconfigured(_) => "misconfigured",
+            Self::Stalled(_) => "stalled",
             Self::Closed(_) => "closed",
         }
     }
@@ -257,6 +268,7 @@ impl fmt::Display for State {
         match self {
             Self::Connecting | Self::Ok | Self::Slowed => f.write_str(self.label()),
             Self::Misconfigured(why) => write!(f, "{}({why})", self.label()),
+            Self::Stalled(why) => write!(f, "{}({why})", self.label()),
             Self::Retrying(why) | Self::Closed(why) => write!(f, "{}({why})", self.label()),
         }
     }
@@ -339,13 +351,31 @@ impl Sinks {
     /// destination is away, else after half of the time. What is in memory alone then is dropped, counted and its number
     /// returned.
     pub async fn drain(self, within: Duration) -> u64 {
+        self.drain_until(within, pending()).await
+    }
+
+    /// As [`Self::drain`], but when `hurry` ends, what is left is written at once, and no destination is waited for.
+    pub async fn drain_until(self, within: Duration, hurry: impl Future<Output = ()>) -> u64 {
         let now = Instant::now();
+        let mut end = now + within;
+        let mut hurry = pin!(hurry.fuse());
         for queue in &self.queues {
             queue.drain(now + within / 2);
         }
         let tasks = mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for mut task in tasks {
-            if timeout_at(now + within, &mut task).await.is_err() {
+            let ended = loop {
+                tokio::select! {
+                    biased;
+                    () = &mut hurry => {
+                        let now = Instant::now();
+                        self.queues.iter().for_each(|queue| queue.drain(now));
+                        end = end.min(now + HURRY);
+                    }
+                    ended = timeout_at(end, &mut task) => break ended.is_ok(),
+                }
+            };
+            if !ended {
                 task.abort();
                 // Only an aborted task has surely stopped to settle what it has sent.
                 let _ = task.await;

@@ -190,12 +190,15 @@ impl Queue {
         Status { sink: self.name, state: inner.state.clone(), endpoint, ledger, spool }
     }
 
-    /// Takes no more. The task ends when all is delivered or written; from `flush_at` on it is written.
+    /// Takes no more. The task ends when all is delivered or written; from `flush_at` on it is written, or earlier where
+    /// that was said before.
     pub(super) fn drain(&self, flush_at: Instant) {
         let mut inner = self.lock();
-        if inner.phase == Phase::Open {
-            inner.phase = Phase::Draining(flush_at);
-        }
+        inner.phase = match inner.phase {
+            Phase::Open => Phase::Draining(flush_at),
+            Phase::Draining(before) => Phase::Draining(before.min(flush_at)),
+            closed @ Phase::Closed(_) => closed,
+        };
         drop(inner);
         self.changed.notify_one();
         self.draining.notify_one();
@@ -343,6 +346,7 @@ impl Queue {
                 sink = self.name, %why, queued, spooled,
                 "sink does not deliver until its configuration is corrected; occurrences wait, and it tries again"
             ),
+            State::Stalled(why) => tracing::warn!(sink = self.name, why, queued, "sink stalled"),
             State::Closed(why) => tracing::warn!(sink = self.name, why, queued, spooled, "sink ended"),
         }
     }

@@ -1,12 +1,15 @@
 //! The task that empties a sink's queue into its destination.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{
-    Destination, Failure, Receipt, State, Verdict,
+    Destination, Failure, PATIENCE, Receipt, State, Verdict,
     queue::{Next, Queue, on_disk},
 };
 use crate::{backoff::Backoff, crash, span::Span};
@@ -82,6 +85,18 @@ pub(super) async fn run<D: Destination>(
     queue.abandon("shutdown");
 }
 
+/// Says when a delivery does not get on, and waits for it all the same.
+async fn patiently<T>(queue: &Queue, stalled: Option<&'static str>, delivery: impl Future<Output = T>) -> T {
+    let mut delivery = pin!(delivery);
+    if let Some(why) = stalled {
+        if let Ok(delivered) = timeout(PATIENCE, &mut delivery).await {
+            return delivered;
+        }
+        queue.turn(State::Stalled(why));
+    }
+    delivery.await
+}
+
 /// Delivers until something is wrong.
 async fn deliver<D: Destination>(queue: &Arc<Queue>, destination: &mut D, retry: &mut Backoff) -> Stop {
     let batching = destination.batching();
@@ -115,7 +130,7 @@ async fn deliver<D: Destination>(queue: &Arc<Queue>, destination: &mut D, retry:
         span.count("tapio.occurrences", batch.len());
         let delivered = tokio::select! {
             biased;
-            delivered = destination.deliver(&batch) => delivered,
+            delivered = patiently(queue, D::STALLED, destination.deliver(&batch)) => delivered,
             // All of it has been written meanwhile.
             () = queue.drained() => return Stop::Drained,
         };

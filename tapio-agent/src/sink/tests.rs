@@ -404,3 +404,24 @@ async fn what_is_new_waits_for_a_spool_that_is_being_opened() {
     keep.await.unwrap();
     assert!(queue.status().ledger.balanced());
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_does_not_want_to_wait_loses_nothing_that_can_be_spooled() {
+    let state_dir = tempfile::tempdir().unwrap();
+    for (spools, dropped, spooled) in [(false, 3, 0), (true, 0, 3)] {
+        let mut sinks = Sinks::new(Arc::default(), 64);
+        if spools {
+            sinks = sinks.spooling(state_dir.path(), 8 << 20);
+        }
+        sinks.add(Gate { permits: Arc::new(Semaphore::new(0)), taken: Arc::default() });
+        send(&sinks, 3);
+        until("on the way", || ledger(&sinks, "gate").in_flight == 3).await;
+        let (counts, start) = (sinks.clone(), Instant::now());
+        let hurry = tokio::time::sleep(Duration::from_millis(100));
+        assert_eq!(sinks.drain_until(Duration::from_secs(600), hurry).await, dropped);
+        assert!(start.elapsed() <= Duration::from_millis(100) + HURRY, "{:?}", start.elapsed());
+        let end = ledger(&counts, "gate");
+        assert_eq!((end.queued, end.spooled), (0, spooled), "{end:?}");
+        assert_eq!(end.dropped.get("shutdown").copied().unwrap_or_default(), dropped);
+    }
+}
