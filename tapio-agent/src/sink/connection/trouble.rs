@@ -95,10 +95,15 @@ impl Trouble {
 
     /// There is no connection.
     pub(super) fn unreachable(error: &io::Error, target: &Target) -> Self {
-        Self::new(
-            format!("cannot be reached: {error}"),
-            format!("start it, or correct the endpoint ({})", target.words.endpoint),
-        )
+        let remedy = match target.ignored_proxy() {
+            Some(variable) => format!(
+                "{variable} is set and not used, since Tapio connects without a proxy: let this node reach it directly, or \
+                 give the endpoint of a collector that it reaches ({})",
+                target.words.endpoint
+            ),
+            None => format!("start it, or correct the endpoint ({})", target.words.endpoint),
+        };
+        Self::new(format!("cannot be reached: {error}"), remedy)
     }
 
     /// The handshake of TLS failed.
