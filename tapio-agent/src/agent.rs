@@ -7,6 +7,7 @@ mod keep;
 mod status;
 
 use std::{
+    future::pending,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -16,7 +17,7 @@ use std::{
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -201,6 +202,7 @@ async fn observe(
         }
     };
     tracing::info!(why, "stopping");
+    let hurried = hurried(stop_signals);
 
     // From the kernel outwards: nothing new comes while what is on the way is delivered.
     shared.detach();
@@ -212,12 +214,48 @@ async fn observe(
     // A disk that hangs holds up no delivery.
     let within = Duration::from_nanos(config.drain.as_ns());
     let saved = tokio::time::timeout(within, Keeper::save(&shared));
-    if let (Err(_), _) = tokio::join!(saved, sinks.drain(within)) {
+    let impatient = hurried.clone();
+    let saved = async move {
+        tokio::select! {
+            saved = saved => saved.is_ok(),
+            () = is_true(impatient) => true,
+        }
+    };
+    if let (false, _) = tokio::join!(saved, sinks.drain_until(within, is_true(hurried.clone()))) {
         tracing::warn!("what was learned could not be written in time: the disk of `state_dir` hangs");
     }
-    telemetry.end().await;
+    tokio::select! {
+        () = telemetry.end() => {}
+        () = is_true(hurried) => {}
+    }
     shared.farewell();
     failed.or_else(|| breaks.try_recv().ok()).map_or(Ok(()), Err)
+}
+
+/// Becomes true with the next signal: whoever asks twice does not want to wait.
+fn hurried([mut terminate, mut interrupt]: [Signal; 2]) -> watch::Receiver<bool> {
+    let (hurry, hurried) = watch::channel(false);
+    tokio::spawn(async move {
+        let signal = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::warn!(
+            signal,
+            "a second signal: no sink is waited for; what is left is spooled, or dropped and counted"
+        );
+        hurry.send_replace(true);
+        // As long as it is waited for.
+        hurry.closed().await;
+    });
+    hurried
+}
+
+/// Ends when it is true, and never where it cannot become so.
+async fn is_true(mut flag: watch::Receiver<bool>) {
+    if flag.wait_for(|flag| *flag).await.is_err() {
+        pending::<()>().await;
+    }
 }
 
 /// What goes to other machines, not begun yet: the files that it takes are read before there are threads.

@@ -9,6 +9,7 @@ mod connection;
 pub mod otlp;
 pub mod polku;
 mod queue;
+mod sizing;
 pub mod spool;
 pub mod stdout;
 mod task;
@@ -18,12 +19,14 @@ use std::{
     error::Error,
     fmt,
     future::{Future, pending, ready},
+    mem,
     path::Path,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use serde::{Serialize, Serializer};
 use tokio::{
     sync::watch,
@@ -34,11 +37,15 @@ use tokio::{
 use crate::{metrics::Metrics, occurrence::Occurrence};
 use queue::Queue;
 
-pub use connection::Trouble;
+pub use connection::{About, Trouble};
 
 /// How many occurrences wait for a sink before more are dropped: some 10 MB, hours of a bad day.
 pub const QUEUE_CAPACITY: usize = 8192;
 
+/// A delivery that takes longer is one that does not get on.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long what is left may take once nobody wants to wait for it.
+const HURRY: Duration = Duration::from_secs(1);
 /// How long a spool may take to be closed at the end.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -50,6 +57,9 @@ pub trait Destination: Send + 'static {
     /// Whether what it cannot take in time is kept on disk for it, and for the next run. Not where it never
     /// acknowledges anything.
     const SPOOLED: bool = true;
+
+    /// What it means that a delivery takes longer than [`PATIENCE`]; not where deliveries have a time limit of their own.
+    const STALLED: Option<&'static str> = None;
 
     /// When a batch is delivered.
     fn batching(&self) -> Batching;
@@ -116,6 +126,9 @@ pub enum Failure {
     /// The batch is kept and delivered later.
     #[error("{0}")]
     Retry(String),
+    /// The same, once an operator has corrected the configuration of either side.
+    #[error("{0}")]
+    Hold(Trouble),
     /// The batch is refused for good.
     #[error("{0}")]
     Reject(String),
@@ -132,6 +145,10 @@ pub enum State {
     Slowed,
     /// It does not deliver, and tries again.
     Retrying(String),
+    /// It does not deliver until an operator has corrected the configuration of either side, and tries again.
+    Misconfigured(Trouble),
+    /// It has begun to deliver, and nothing is taken.
+    Stalled(&'static str),
     /// It has ended and drops what it is given.
     Closed(String),
 }
@@ -217,7 +234,20 @@ impl Ledger {
 }
 
 impl State {
-    pub(crate) const LABELS: [&str; 5] = ["connecting", "ok", "slowed", "retrying", "closed"];
+    pub(crate) const LABELS: [&str; 7] =
+        ["connecting", "ok", "slowed", "retrying", "misconfigured", "stalled", "closed"];
+
+    /// Whether an operator has nothing new to read: the same kind, and where there is something to correct, the same.
+    fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Misconfigured(one), Self::Misconfigured(other)) => match (&one.remedy, &other.remedy) {
+                // Words of the other side's may have an id or a time in them.
+                (Some(one), Some(other)) => one == other,
+                _ => one.what == other.what,
+            },
+            _ => mem::discriminant(self) == mem::discriminant(other),
+        }
+    }
 
     /// The one of [`Self::LABELS`] that it is.
     pub(crate) const fn label(&self) -> &'static str {
@@ -226,6 +256,8 @@ impl State {
             Self::Ok => "ok",
             Self::Slowed => "slowed",
             Self::Retrying(_) => "retrying",
+            Self::Misconfigured(_) => "misconfigured",
+            Self::Stalled(_) => "stalled",
             Self::Closed(_) => "closed",
         }
     }
@@ -235,6 +267,8 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connecting | Self::Ok | Self::Slowed => f.write_str(self.label()),
+            Self::Misconfigured(why) => write!(f, "{}({why})", self.label()),
+            Self::Stalled(why) => write!(f, "{}({why})", self.label()),
             Self::Retrying(why) | Self::Closed(why) => write!(f, "{}({why})", self.label()),
         }
     }
@@ -262,13 +296,12 @@ impl Sinks {
         self
     }
 
-    /// Starts a sink. Called within a tokio runtime, before clones are made: they do not learn of it. Opens its spool,
-    /// which is read as a whole: some tenths of a second for a full one.
+    /// Starts a sink. Called within a tokio runtime, before clones are made: they do not learn of it. Its spool is opened
+    /// by a task of its own: all of it is read, which takes a large one many seconds.
     pub fn add<D: Destination>(&mut self, destination: D) {
         let spool = self.spools.as_ref().filter(|_| D::SPOOLED).map(|place| place.of(D::NAME));
         let spooled = spool.is_some();
         let queue = Arc::new(Queue::new(D::NAME, self.capacity, Arc::clone(&self.metrics), spool));
-        queue.open_spool();
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let run = task::run(Arc::clone(&queue), destination, self.ended.clone());
         tasks.push(tokio::spawn(task::watched(Arc::clone(&queue), self.ended.clone(), run)));
@@ -318,13 +351,31 @@ impl Sinks {
     /// destination is away, else after half of the time. What is in memory alone then is dropped, counted and its number
     /// returned.
     pub async fn drain(self, within: Duration) -> u64 {
+        self.drain_until(within, pending()).await
+    }
+
+    /// As [`Self::drain`], but when `hurry` ends, what is left is written at once, and no destination is waited for.
+    pub async fn drain_until(self, within: Duration, hurry: impl Future<Output = ()>) -> u64 {
         let now = Instant::now();
+        let mut end = now + within;
+        let mut hurry = pin!(hurry.fuse());
         for queue in &self.queues {
             queue.drain(now + within / 2);
         }
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for mut task in tasks {
-            if timeout_at(now + within, &mut task).await.is_err() {
+            let ended = loop {
+                tokio::select! {
+                    biased;
+                    () = &mut hurry => {
+                        let now = Instant::now();
+                        self.queues.iter().for_each(|queue| queue.drain(now));
+                        end = end.min(now + HURRY);
+                    }
+                    ended = timeout_at(end, &mut task) => break ended.is_ok(),
+                }
+            };
+            if !ended {
                 task.abort();
                 // Only an aborted task has surely stopped to settle what it has sent.
                 let _ = task.await;
@@ -332,6 +383,10 @@ impl Sinks {
         }
         let left = self.queues.iter().map(|queue| queue.abandon("shutdown")).sum();
         let closing = self.queues.iter().map(|queue| async {
+            if queue.is_opening() {
+                let sink = queue.name;
+                return tracing::info!(sink, "the spool was still being opened; it is left as it was");
+            }
             let closed = queue::on_disk(queue, |queue| queue.close_spool());
             if timeout(CLOSE, closed).await.is_err() {
                 tracing::warn!(sink = queue.name, "the spool could not be closed in time: its disk hangs");

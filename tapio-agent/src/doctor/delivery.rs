@@ -68,7 +68,7 @@ fn collector(settings: &Settings) -> Option<Line> {
 }
 
 /// With what helps where nothing better is known.
-fn in_trouble(name: String, Trouble { what, remedy }: Trouble, at_last: &str) -> Line {
+fn in_trouble(name: String, Trouble { what, remedy, .. }: Trouble, at_last: &str) -> Line {
     Line::failed(name, what, remedy.unwrap_or_else(|| at_last.to_owned()))
 }
 

@@ -3,6 +3,7 @@
 
 mod grpc;
 mod hearing;
+mod proxy;
 mod tls;
 mod trouble;
 mod words;
@@ -37,7 +38,7 @@ use trouble::of_tls;
 
 pub(super) use grpc::{Failed, Grpc};
 pub(super) use tls::{Files, Stamps};
-pub use trouble::Trouble;
+pub use trouble::{About, Trouble};
 pub(super) use words::{Words, bare};
 
 /// How the agent names itself.
@@ -93,9 +94,20 @@ impl<I: AsyncRead + AsyncWrite + Send + Unpin> Io for I {}
 type Listened = TokioIo<Hearing<Box<dyn Io>>>;
 
 impl Target {
-    /// Whether the files that TLS needs can be used now.
+    /// Whether the files that TLS needs can be used now. Says where the environment names a proxy.
     pub(super) fn check(&self) -> Result<(), Trouble> {
+        if let Some(variable) = self.ignored_proxy() {
+            tracing::warn!(
+                endpoint = self.endpoint,
+                "{variable} is set and not used: Tapio connects without a proxy"
+            );
+        }
         self.tls.iter().try_for_each(|files| tls::config(files, self.words).map(drop))
+    }
+
+    /// The variable that names a proxy for this connection, which is made without one.
+    fn ignored_proxy(&self) -> Option<&'static str> {
+        proxy::variable(self.tls.is_some(), &self.host, |name| std::env::var(name).ok())
     }
 
     /// Which files TLS would be set up with now.

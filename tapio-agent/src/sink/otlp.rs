@@ -23,11 +23,13 @@ use http::HeaderMap;
 use hyper::body::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message as _;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::field::display;
 
 use super::{
-    Batching, Destination, Failure, Receipt, Trouble, Verdict,
+    About, Batching, Destination, Failure, Receipt, Trouble, Verdict,
     connection::{Files, Target, Words},
+    sizing::{Sent, Sizing},
 };
 use crate::occurrence::Occurrence;
 use answer::Answer;
@@ -59,6 +61,7 @@ const WORDS: Words = Words {
     no_access: "correct the headers: key `otlp.headers`, or OTEL_EXPORTER_OTLP_HEADERS",
     no_path: "correct the path of the endpoint; that of a collector is /v1/logs",
     no_service: "correct the endpoint, or give the collector a pipeline for logs",
+    too_large: "let it, and proxies before it, take requests of 1 MiB",
 };
 
 /// A receiver of OTLP as a destination.
@@ -69,6 +72,7 @@ pub struct Otlp {
     headers: HeaderMap,
     surroundings: Surroundings,
     connection: Option<Connection>,
+    sizing: Sizing,
     /// When the receiver wants to hear from the agent again.
     not_before: Option<Instant>,
     /// What was complained about last.
@@ -89,6 +93,7 @@ impl Otlp {
             settings: settings.clone(),
             target,
             connection: None,
+            sizing: Sizing::new(REQUEST_RECORDS, REQUEST_BYTES),
             not_before: None,
             said: None,
         }))
@@ -132,18 +137,21 @@ impl Otlp {
         }
     }
 
-    /// Complains, but not twice in a row of the same.
-    fn complain(&mut self, what: String, rejected: usize) {
+    /// Complains, but not twice in a row of the same. `one`: the occurrence that it is about, where it is about one.
+    fn complain(&mut self, what: String, rejected: usize, one: Option<&Occurrence>) {
         let endpoint = self.target.endpoint.as_str();
+        let (id, kind) = (one.map(|one| display(one.id)), one.map(|one| one.kind));
         let fate =
             if rejected > 0 { "occurrences refused for good" } else { "occurrences taken with a warning" };
         if self.said.as_ref() == Some(&what) {
-            tracing::debug!(sink = Self::NAME, endpoint, rejected, what, "{fate}");
+            tracing::debug!(sink = Self::NAME, endpoint, rejected, id, kind, what, "{fate}");
         } else {
             tracing::warn!(
                 sink = Self::NAME,
                 endpoint,
                 rejected,
+                id,
+                kind,
                 what,
                 "{fate}; more of the same are logged at debug level"
             );
@@ -151,8 +159,13 @@ impl Otlp {
         }
     }
 
-    fn retry(&self, why: &Trouble) -> Failure {
-        Failure::Retry(format!("{} {why}", self.target.endpoint))
+    /// The batch is kept.
+    fn retry(&self, why: Trouble) -> Failure {
+        let why = why.of(&self.target.endpoint);
+        match why.about {
+            About::Configuration => Failure::Hold(why),
+            About::Passing | About::Content | About::Size => Failure::Retry(why.to_string()),
+        }
     }
 }
 
@@ -172,44 +185,58 @@ impl Destination for Otlp {
             return Ok(());
         }
         let opened = Connection::open(&self.target, &self.settings).await;
-        self.connection = Some(opened.map_err(|why| self.retry(&why))?);
+        self.connection = Some(opened.map_err(|why| self.retry(why))?);
         Ok(())
     }
 
     async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
+        let Some(first) = batch.first() else { return Ok(Receipt::default()) };
         let event_name = self.settings.event_name == Switch::True;
-        let (request, count) = request::pack(batch, &self.surroundings, event_name);
-        if count == 0 {
-            self.complain("an occurrence is larger than a request may be".to_owned(), 1);
-            return Ok(Receipt { verdicts: vec![Verdict::Refused], slow: false });
-        }
         let within = self.settings.timeout.get();
-        let answer = match timeout(within, self.exchange(&request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(why)) => return Err(self.retry(&why)),
-            Err(_) => return Err(self.retry(&Trouble::no_answer(within))),
-        };
-        let rejected = match answer {
-            Answer::Later { why, after } => {
-                self.not_before = after.map(|after| Instant::now() + after);
-                return Err(self.retry(&why));
+        loop {
+            let most = batch.len().min(self.sizing.count());
+            let (request, count) =
+                request::pack(&batch[..most], &self.surroundings, event_name, self.sizing.bytes());
+            if count == 0 {
+                self.complain("an occurrence is larger than a request may be".to_owned(), 1, Some(first));
+                return Ok(Receipt { verdicts: vec![Verdict::Refused], slow: false });
             }
-            Answer::Refused(why) => {
-                self.complain(why.to_string(), count);
-                count
+            if let Some(pause) = self.sizing.pause() {
+                sleep(pause).await;
             }
-            Answer::Taken { rejected, warning } => {
-                let rejected = rejected.min(count);
-                if let Some(warning) = warning {
-                    self.complain(warning, rejected);
+            let answer = match timeout(within, self.exchange(&request)).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(why)) => return Err(self.retry(why)),
+                Err(_) => return Err(self.retry(Trouble::no_answer(within))),
+            };
+            let rejected = match answer {
+                Answer::Later { why, after } => {
+                    self.not_before = after.map(|after| Instant::now() + after);
+                    return Err(self.retry(why));
                 }
-                rejected
-            }
-        };
-        // Which of them, the receiver does not say: the accounts are right.
-        let mut verdicts = vec![Verdict::Taken; count - rejected];
-        verdicts.resize(count, Verdict::Refused);
-        Ok(Receipt { verdicts, slow: false })
+                Answer::Refused(why) => {
+                    let sent = Sent { messages: 1, count, bytes: request.encoded_len() };
+                    if !self.sizing.refused(why.about, sent) {
+                        tracing::debug!(sink = Self::NAME, count, %why, "refused; less is sent at once");
+                        continue;
+                    }
+                    self.complain(why.to_string(), count, Some(first));
+                    count
+                }
+                Answer::Taken { rejected, warning } => {
+                    self.sizing.taken(count);
+                    let rejected = rejected.min(count);
+                    if let Some(warning) = warning {
+                        self.complain(warning, rejected, None);
+                    }
+                    rejected
+                }
+            };
+            // Which of them, the receiver does not say: the accounts are right.
+            let mut verdicts = vec![Verdict::Taken; count - rejected];
+            verdicts.resize(count, Verdict::Refused);
+            return Ok(Receipt { verdicts, slow: false });
+        }
     }
 }
 

@@ -32,10 +32,13 @@ use std::{
 };
 
 use prost::Message as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use ulid::Ulid;
 
-use super::{Batching, Destination, Failure, Receipt, Trouble, Verdict};
+use super::{
+    Batching, Destination, Failure, Receipt, Trouble, Verdict,
+    sizing::{Sent, Sizing},
+};
 use crate::occurrence::{Occurrence, SOURCE};
 use gateways::Gateways;
 use proto::v1::{Ack, EventPayload, IngestBatch, ingest_batch::Payload};
@@ -80,7 +83,12 @@ pub struct Polku {
     timings: Timings,
     stream: Option<Stream>,
     /// Why there is no stream.
-    lost: Option<String>,
+    lost: Option<Failure>,
+    sizing: Sizing,
+    /// The stream ended for what was sent, not for the gateway: another one is opened at once.
+    again: bool,
+    /// Why an event was rejected last.
+    said: Option<String>,
 }
 
 /// A batch on the way, and what is known about the occurrences in it.
@@ -88,6 +96,7 @@ pub struct Polku {
 struct Flight {
     verdicts: Vec<Verdict>,
     positions: HashMap<Ulid, usize>,
+    bytes: usize,
     /// Its Ack came, or it has nothing to ask for.
     answered: bool,
 }
@@ -117,14 +126,25 @@ impl Polku {
     ) -> Result<Option<Self>, Trouble> {
         let Some(gateways) = Gateways::new(settings, timings) else { return Ok(None) };
         gateways.check()?;
-        Ok(Some(Self { gateways, cluster, timings, stream: None, lost: None }))
+        let sizing = Sizing::new(BATCH_EVENTS, BATCH_BYTES);
+        Ok(Some(Self {
+            gateways,
+            cluster,
+            timings,
+            stream: None,
+            lost: None,
+            sizing,
+            again: false,
+            said: None,
+        }))
     }
 
     /// The next batch for the wire, and what it has of `occurrences`: always at least one.
-    fn pack(&self, occurrences: &[Arc<Occurrence>]) -> (IngestBatch, Flight) {
-        let most = occurrences.len().min(BATCH_EVENTS);
+    fn pack(&mut self, occurrences: &[Arc<Occurrence>]) -> (IngestBatch, Flight) {
+        let most = occurrences.len().min(self.sizing.count());
+        let most_bytes = self.sizing.bytes();
         let (verdicts, positions) = (Vec::with_capacity(most), HashMap::with_capacity(most));
-        let mut flight = Flight { verdicts, positions, answered: false };
+        let mut flight = Flight { verdicts, positions, ..Flight::default() };
         let mut events = Vec::with_capacity(most);
         let mut bytes = 0;
         for occurrence in occurrences {
@@ -135,15 +155,16 @@ impl Polku {
                 flight.verdicts.push(Verdict::Refused);
                 continue;
             }
-            bytes += size;
-            if bytes > BATCH_BYTES || events.len() == BATCH_EVENTS {
+            let is_full = bytes + size > most_bytes && !events.is_empty();
+            if is_full || events.len() == most {
                 break;
             }
+            bytes += size;
             flight.positions.insert(occurrence.id, flight.verdicts.len());
             flight.verdicts.push(Verdict::Unanswered);
             events.push(event);
         }
-        flight.answered = events.is_empty();
+        (flight.bytes, flight.answered) = (bytes, events.is_empty());
         let cluster = self.cluster.as_deref().unwrap_or_default().to_owned();
         let payload = Some(Payload::Events(EventPayload { events }));
         (IngestBatch { source: SOURCE.to_owned(), cluster, payload }, flight)
@@ -151,7 +172,7 @@ impl Polku {
 
     /// Sends batches and settles them in order; leaves in `receipt` what is known when something is wrong.
     async fn exchange(
-        &self,
+        &mut self,
         stream: &mut Stream,
         occurrences: &[Arc<Occurrence>],
         receipt: &mut Receipt,
@@ -161,7 +182,8 @@ impl Polku {
         let mut deadline = Instant::now() + self.timings.ack;
         let mut astray = false;
         loop {
-            while flights.len() < WINDOW && !rest.is_empty() && !receipt.slow {
+            let window = if self.sizing.is_searching() { 1 } else { WINDOW };
+            while flights.len() < window && !rest.is_empty() && !receipt.slow {
                 let (batch, flight) = self.pack(rest);
                 rest = &rest[flight.verdicts.len()..];
                 if !flight.answered {
@@ -170,6 +192,7 @@ impl Polku {
                 flights.push_back(flight);
             }
             while let Some(flight) = flights.pop_front_if(|flight: &mut Flight| flight.answered) {
+                self.sizing.taken(flight.positions.len());
                 receipt.verdicts.extend(flight.verdicts);
             }
             if flights.is_empty() {
@@ -188,10 +211,8 @@ impl Polku {
                     }
                 }
                 Ok(Err(lost)) => {
-                    if lost.is_poison() {
-                        let first =
-                            flights.pop_front().map(|flight| flight.verdicts.len()).unwrap_or_default();
-                        receipt.verdicts.extend(std::iter::repeat_n(Verdict::Refused, first));
+                    if let Some(why) = lost.refusal(&stream.target) {
+                        self.refused(&why, flights, receipt);
                     }
                     return Err(lost);
                 }
@@ -206,6 +227,45 @@ impl Polku {
         }
     }
 
+    /// The gateway ended the stream for what is on the way: less is sent on the next one, or the one event is rejected.
+    fn refused(&mut self, why: &Trouble, mut flights: VecDeque<Flight>, receipt: &mut Receipt) {
+        flights.retain(|flight| !flight.answered);
+        let Some(first) = flights.front() else { return };
+        let count = flights.iter().map(|flight| flight.positions.len()).sum();
+        self.again = true;
+        let is_one =
+            self.sizing.refused(why.about, Sent { messages: flights.len(), count, bytes: first.bytes });
+        let what = why.to_string();
+        if !is_one {
+            tracing::debug!(sink = NAME, count, what, "refused; less is sent at once");
+            return;
+        }
+        for id in first.positions.keys() {
+            if self.said.as_ref() == Some(&what) {
+                tracing::debug!(sink = NAME, %id, what, "event refused for good");
+            } else {
+                tracing::warn!(
+                    sink = NAME, %id, what,
+                    "event refused for good; more of the same are logged at debug level"
+                );
+                self.said = Some(what.clone());
+            }
+        }
+        receipt.verdicts.extend(std::iter::repeat_n(Verdict::Refused, first.verdicts.len()));
+    }
+
+    /// Opens another stream in place of one that ended for what was sent.
+    async fn go_on(&mut self) -> Result<(), Failure> {
+        if self.stream.is_none() && self.again {
+            if let Some(pause) = self.sizing.pause() {
+                sleep(pause).await;
+            }
+            self.stream = Some(self.gateways.open().await?);
+            self.again = false;
+        }
+        Ok(())
+    }
+
     /// Takes another stream where the files of TLS have changed. Nothing is on the way then, so nothing is lost.
     async fn renew(&mut self) {
         if let Some(stream) = &mut self.stream
@@ -218,7 +278,7 @@ impl Polku {
 
     /// Why there is no stream.
     fn absence(&mut self) -> Failure {
-        Failure::Retry(self.lost.take().unwrap_or_else(|| "not connected".to_owned()))
+        self.lost.take().unwrap_or_else(|| Failure::Retry("not connected".to_owned()))
     }
 }
 
@@ -235,30 +295,38 @@ impl Destination for Polku {
 
     async fn connect(&mut self) -> Result<(), Failure> {
         if self.stream.is_none() {
-            self.stream = Some(self.gateways.open().await.map_err(Failure::Retry)?);
+            self.stream = Some(self.gateways.open().await?);
+            self.again = false;
         }
         Ok(())
     }
 
     async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
         self.renew().await;
-        let Some(mut stream) = self.stream.take() else { return Err(self.absence()) };
-        let mut receipt = Receipt::default();
-        match self.exchange(&mut stream, batch, &mut receipt).await {
-            Ok(()) => {
-                self.stream = Some(stream);
-                Ok(receipt)
+        loop {
+            self.go_on().await?;
+            let Some(mut stream) = self.stream.take() else { return Err(self.absence()) };
+            let mut receipt = Receipt::default();
+            match self.exchange(&mut stream, batch, &mut receipt).await {
+                Ok(()) => {
+                    self.stream = Some(stream);
+                    return Ok(receipt);
+                }
+                Err(_) if self.again => drop(stream),
+                Err(lost) => self.lost = Some(self.gateways.lost(stream, lost).await),
             }
-            Err(lost) => {
-                self.lost = Some(self.gateways.lost(stream, lost).await);
-                // What is known counts; the next delivery says why.
-                if receipt.verdicts.is_empty() { Err(self.absence()) } else { Ok(receipt) }
+            // What is known counts; the next delivery goes on, or says why not.
+            if !receipt.verdicts.is_empty() {
+                return Ok(receipt);
             }
         }
     }
 
     async fn idle(&mut self) -> Failure {
         loop {
+            if let Err(failure) = self.go_on().await {
+                return failure;
+            }
             let Some(stream) = &mut self.stream else { return self.absence() };
             let Some(lost) = stream.lost().await else {
                 self.renew().await;

@@ -31,6 +31,9 @@ pub(super) use spooled::{keep, on_disk};
 const MOST_SENDS: u8 = 3;
 /// How long one is in memory alone before it is written to the spool: all that a crash of the agent can take.
 const HOLD: Duration = Duration::from_secs(1);
+/// How long what is new waits for a spool that is being opened, since older occurrences may be in it and go first. A
+/// disk that hangs holds up no delivery for good.
+const OPENING_WAIT: Duration = Duration::from_secs(120);
 /// The longest wait while draining, where little time is left.
 const LAST_WAIT: Duration = Duration::from_millis(250);
 
@@ -69,6 +72,8 @@ struct Inner {
     nth: u64,
     /// The spool cannot even be read: what is in memory goes first.
     away: bool,
+    /// The spool is being opened for the first time; until then what is in memory waits.
+    opening_until: Option<Instant>,
     spool: spool::Status,
     ledger: Ledger,
     state: State,
@@ -123,7 +128,11 @@ impl Queue {
             finished: Vec::new(),
             nth: 0,
             away: false,
-            spool: spool::Status { state: spool::OK.to_owned(), ..spool::Status::default() },
+            opening_until: spool.is_some().then(|| Instant::now() + OPENING_WAIT),
+            spool: spool::Status {
+                state: if spool.is_some() { spool::OPENING } else { spool::OK }.to_owned(),
+                ..spool::Status::default()
+            },
             ledger: Ledger::default(),
             state: State::Connecting,
             endpoint: None,
@@ -181,12 +190,15 @@ impl Queue {
         Status { sink: self.name, state: inner.state.clone(), endpoint, ledger, spool }
     }
 
-    /// Takes no more. The task ends when all is delivered or written; from `flush_at` on it is written.
+    /// Takes no more. The task ends when all is delivered or written; from `flush_at` on it is written, or earlier where
+    /// that was said before.
     pub(super) fn drain(&self, flush_at: Instant) {
         let mut inner = self.lock();
-        if inner.phase == Phase::Open {
-            inner.phase = Phase::Draining(flush_at);
-        }
+        inner.phase = match inner.phase {
+            Phase::Open => Phase::Draining(flush_at),
+            Phase::Draining(before) => Phase::Draining(before.min(flush_at)),
+            closed @ Phase::Closed(_) => closed,
+        };
         drop(inner);
         self.changed.notify_one();
         self.draining.notify_one();
@@ -223,16 +235,18 @@ impl Queue {
                     return Next::Leave;
                 }
                 let from_disk = inner.unread > 0 && !inner.away;
+                let is_waiting = inner.waits_for_spool(self.capacity);
                 if from_disk && inner.head.is_empty() {
                     return Next::Read(count);
                 }
-                if !from_disk {
+                if !from_disk && !is_waiting {
                     let more = count.saturating_sub(inner.head.len()).min(inner.tail.len());
                     let Inner { head, tail, .. } = &mut *inner;
                     head.extend(tail.drain(..more));
                 }
                 let oldest = inner.head.front().map(|entry| entry.arrived + batching.age);
                 match oldest {
+                    None if is_waiting => inner.opening_until,
                     None => None,
                     Some(due) => {
                         let complete = inner.head.len() >= count || from_disk;
@@ -309,7 +323,7 @@ impl Queue {
     pub(super) fn turn(&self, state: State) {
         let mut inner = self.lock();
         let before = mem::replace(&mut inner.state, state.clone());
-        if matches!(state, State::Retrying(_) | State::Closed(_)) {
+        if matches!(state, State::Retrying(_) | State::Misconfigured(_) | State::Closed(_)) {
             inner.endpoint = None;
         }
         let endpoint = inner.endpoint.clone();
@@ -318,7 +332,7 @@ impl Queue {
         drop(inner);
         // While draining it decides when to write.
         self.unwritten.notify_one();
-        if mem::discriminant(&before) == mem::discriminant(&state) {
+        if state.is_like(&before) {
             return tracing::debug!(sink = self.name, %state, queued, spooled, "sink");
         }
         match state {
@@ -328,6 +342,11 @@ impl Queue {
             State::Retrying(why) => {
                 tracing::warn!(sink = self.name, why, queued, spooled, "sink away, trying again");
             }
+            State::Misconfigured(why) => tracing::warn!(
+                sink = self.name, %why, queued, spooled,
+                "sink does not deliver until its configuration is corrected; occurrences wait, and it tries again"
+            ),
+            State::Stalled(why) => tracing::warn!(sink = self.name, why, queued, "sink stalled"),
             State::Closed(why) => tracing::warn!(sink = self.name, why, queued, spooled, "sink ended"),
         }
     }
@@ -392,6 +411,14 @@ impl Inner {
     fn entry(&mut self, occurrence: Arc<Occurrence>, key: Option<u64>) -> Entry {
         self.nth += 1;
         Entry { nth: self.nth, key, occurrence, arrived: Instant::now(), sends: 0 }
+    }
+
+    /// Whether what is in memory waits for what may be in the spool. Not while so much has come that some would be dropped.
+    fn waits_for_spool(&self, capacity: usize) -> bool {
+        // On the way out there may be no time left to write it.
+        self.phase == Phase::Open
+            && self.alone < capacity.div_ceil(2)
+            && self.opening_until.is_some_and(|time| Instant::now() < time)
     }
 
     fn may_leave(&self) -> bool {

@@ -17,11 +17,13 @@ pub(super) use record::encode;
 
 /// The state of a spool that works.
 pub(super) const OK: &str = "ok";
+/// That of one whose file is read and checked, which takes its time where it is large.
+pub(super) const OPENING: &str = "opening";
 
 /// A spool in `/status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// `ok`, or what is wrong with it.
+    /// `ok`, `opening`, or what is wrong with it.
     pub state: String,
     /// Records in it, those included that are on the way.
     pub records: u64,

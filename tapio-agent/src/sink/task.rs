@@ -1,12 +1,15 @@
 //! The task that empties a sink's queue into its destination.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{
-    Destination, Failure, Receipt, State, Verdict,
+    Destination, Failure, PATIENCE, Receipt, State, Verdict,
     queue::{Next, Queue, on_disk},
 };
 use crate::{backoff::Backoff, crash, span::Span};
@@ -66,6 +69,10 @@ pub(super) async fn run<D: Destination>(
                 queue.turn(State::Retrying(why));
                 queue.pause(retry.next()).await;
             }
+            Stop::Failed(Failure::Hold(why)) => {
+                queue.turn(State::Misconfigured(why));
+                queue.pause(retry.next()).await;
+            }
             Stop::Failed(Failure::Reject(why)) => {
                 queue.turn(State::Closed(why.clone()));
                 queue.abandon("closed");
@@ -76,6 +83,18 @@ pub(super) async fn run<D: Destination>(
     }
     destination.close().await;
     queue.abandon("shutdown");
+}
+
+/// Says when a delivery does not get on, and waits for it all the same.
+async fn patiently<T>(queue: &Queue, stalled: Option<&'static str>, delivery: impl Future<Output = T>) -> T {
+    let mut delivery = pin!(delivery);
+    if let Some(why) = stalled {
+        if let Ok(delivered) = timeout(PATIENCE, &mut delivery).await {
+            return delivered;
+        }
+        queue.turn(State::Stalled(why));
+    }
+    delivery.await
 }
 
 /// Delivers until something is wrong.
@@ -111,7 +130,7 @@ async fn deliver<D: Destination>(queue: &Arc<Queue>, destination: &mut D, retry:
         span.count("tapio.occurrences", batch.len());
         let delivered = tokio::select! {
             biased;
-            delivered = destination.deliver(&batch) => delivered,
+            delivered = patiently(queue, D::STALLED, destination.deliver(&batch)) => delivered,
             // All of it has been written meanwhile.
             () = queue.drained() => return Stop::Drained,
         };
@@ -137,10 +156,10 @@ async fn deliver<D: Destination>(queue: &Arc<Queue>, destination: &mut D, retry:
                     }
                 }
             }
-            Err(Failure::Retry(why)) => {
+            Err(failure @ (Failure::Retry(_) | Failure::Hold(_))) => {
                 queue.returned();
                 queue.metrics.retried(queue.name);
-                return Stop::Failed(Failure::Retry(why));
+                return Stop::Failed(failure);
             }
             Err(Failure::Reject(why)) => {
                 tracing::warn!(sink = queue.name, why, count = batch.len(), "batch refused");

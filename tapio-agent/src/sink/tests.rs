@@ -372,3 +372,56 @@ async fn status_as_json() {
     }]);
     assert_eq!(json, expected);
 }
+
+/// What is new waits for what may be in the spool, which goes first; but not once that would cost something.
+#[tokio::test]
+async fn what_is_new_waits_for_a_spool_that_is_being_opened() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let spool = spool::Place::new(state_dir.path(), 8 << 20).of("opening");
+    let queue = Arc::new(Queue::new("opening", 8, Arc::default(), Some(spool)));
+    let batching = Batching { count: 4, age: Duration::ZERO };
+    let next = async |queue: &Queue| {
+        let mut batch = Vec::new();
+        timeout(Duration::from_millis(50), queue.next(batching, &mut batch))
+            .await
+            .map(|next| (next, batch.len()))
+    };
+    (0..3).for_each(|_| queue.push(Arc::new(sample())));
+    assert_eq!(queue.status().spool.unwrap().state, "opening");
+    assert!(next(&queue).await.is_err());
+    // Half of the room is taken.
+    queue.push(Arc::new(sample()));
+    assert_eq!(next(&queue).await, Ok((queue::Next::Deliver, 4)));
+    queue.settle(&[Verdict::Taken; 4]);
+    queue.push(Arc::new(sample()));
+    assert!(next(&queue).await.is_err());
+    let keep = tokio::spawn(queue::keep(Arc::clone(&queue)));
+    let mut batch = Vec::new();
+    assert_eq!(queue.next(batching, &mut batch).await, queue::Next::Deliver);
+    assert_eq!((batch.len(), queue.status().spool.unwrap().state.as_str()), (1, "ok"));
+    queue.settle(&[Verdict::Taken]);
+    queue.drain(Instant::now());
+    keep.await.unwrap();
+    assert!(queue.status().ledger.balanced());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_does_not_want_to_wait_loses_nothing_that_can_be_spooled() {
+    let state_dir = tempfile::tempdir().unwrap();
+    for (spools, dropped, spooled) in [(false, 3, 0), (true, 0, 3)] {
+        let mut sinks = Sinks::new(Arc::default(), 64);
+        if spools {
+            sinks = sinks.spooling(state_dir.path(), 8 << 20);
+        }
+        sinks.add(Gate { permits: Arc::new(Semaphore::new(0)), taken: Arc::default() });
+        send(&sinks, 3);
+        until("on the way", || ledger(&sinks, "gate").in_flight == 3).await;
+        let (counts, start) = (sinks.clone(), Instant::now());
+        let hurry = tokio::time::sleep(Duration::from_millis(100));
+        assert_eq!(sinks.drain_until(Duration::from_secs(600), hurry).await, dropped);
+        assert!(start.elapsed() <= Duration::from_millis(100) + HURRY, "{:?}", start.elapsed());
+        let end = ledger(&counts, "gate");
+        assert_eq!((end.queued, end.spooled), (0, spooled), "{end:?}");
+        assert_eq!(end.dropped.get("shutdown").copied().unwrap_or_default(), dropped);
+    }
+}

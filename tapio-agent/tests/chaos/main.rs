@@ -7,6 +7,7 @@ mod arrivals;
 mod chaos;
 mod full;
 mod gateway;
+mod large;
 mod outage;
 mod proxy;
 mod role;

@@ -58,7 +58,11 @@ impl Agent {
         tap.open.store(open, Ordering::Relaxed);
         let mut sinks = Sinks::new(Arc::clone(&metrics), 8192).spooling(state_dir, CAP_BYTES);
         sinks.add(tap.clone());
-        Self { sinks, tap, metrics }
+        let agent = Self { sinks, tap, metrics };
+        while agent.state() == "opening" {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        agent
     }
 
     fn status(&self) -> Status {

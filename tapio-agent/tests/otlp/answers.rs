@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tapio_agent::sink::{State, otlp::REQUEST_BYTES};
+use tapio_agent::{
+    occurrence::Occurrence,
+    sink::{State, otlp::REQUEST_BYTES},
+};
 use tonic::Code;
 use tracing::Level;
 
@@ -10,7 +13,7 @@ use crate::{
     PROTOCOLS,
     agent::{Agent, spike, until},
     log::Log,
-    receiver::{Receiver, Reply},
+    receiver::{Came, Receiver, Reply},
 };
 
 fn agent(receiver: &Receiver, protocol: &str, more: &[(&str, &str)]) -> Agent {
@@ -71,14 +74,15 @@ async fn what_passes_is_sent_again_and_nothing_is_rejected() {
     for (protocol, replies) in [
         (
             "http/protobuf",
-            vec![http(429, &[("retry-after", "0")]), http(502, &[]), http(503, &[]), http(504, &[])],
+            vec![http(429, &[("retry-after", "0")]), http(408, &[]), http(503, &[]), http(504, &[])],
         ),
         (
             "grpc",
             vec![
                 Reply::Grpc(Code::Unavailable, None),
                 Reply::Grpc(Code::ResourceExhausted, Some(Duration::from_millis(1))),
-                Reply::Grpc(Code::Aborted, None),
+                // Of a quota, without a word when.
+                Reply::Grpc(Code::ResourceExhausted, None),
                 Reply::Http(503, vec![("retry-after", "0")], "<html>busy</html>"),
             ],
         ),
@@ -91,42 +95,142 @@ async fn what_passes_is_sent_again_and_nothing_is_rejected() {
         assert_eq!((ledger.sent, ledger.rejected), (7, 0), "{protocol}");
         let came = receiver.came();
         let first = came.first().unwrap();
-        assert_eq!(came.iter().map(crate::receiver::Came::records).collect::<Vec<_>>(), [7; 5], "{protocol}");
+        assert_eq!(came.iter().map(Came::records).collect::<Vec<_>>(), [7; 5], "{protocol}");
         assert!(came.iter().all(|came| came.request == first.request), "the same each time");
         assert!(agent.metrics.render().unwrap().contains(r#"tapio_sink_retried_total{sink="otlp"} 4"#));
     }
 }
 
 #[tokio::test]
-async fn what_does_not_pass_is_rejected_and_told_once() {
+async fn what_an_operator_has_to_correct_is_held_said_once_and_sent_when_it_is_right() {
     let http = |status| Reply::Http(status, Vec::new(), "so it is");
     for (protocol, reply, said) in [
-        ("http/protobuf", http(400), "answers with status 400 (so it is)"),
         ("http/protobuf", http(401), "does not let the agent in: status 401 (so it is); correct the headers"),
+        ("http/protobuf", http(403), "does not let the agent in: status 403 (so it is); correct the headers"),
         ("http/protobuf", http(404), "has nothing at /v1/logs: status 404 (so it is); correct the path"),
-        ("http/protobuf", http(500), "answers with status 500"),
+        ("http/protobuf", http(421), "answers with status 421 (so it is)"),
         (
             "grpc",
             Reply::Grpc(Code::Unauthenticated, None),
-            "does not let the agent in: Unauthenticated (so it is)",
+            "does not let the agent in: Unauthenticated (so it is); correct the headers",
         ),
-        ("grpc", Reply::Grpc(Code::Unimplemented, None), "takes no logs by OTLP: Unimplemented (so it is)"),
-        ("grpc", Reply::Grpc(Code::InvalidArgument, None), "answers InvalidArgument (so it is)"),
-        ("grpc", Reply::Grpc(Code::ResourceExhausted, None), "answers ResourceExhausted (so it is)"),
+        (
+            "grpc",
+            Reply::Grpc(Code::PermissionDenied, None),
+            "does not let the agent in: PermissionDenied (so it is); correct the headers",
+        ),
+        (
+            "grpc",
+            Reply::Grpc(Code::Unimplemented, None),
+            "takes no logs by OTLP: Unimplemented (so it is); correct the endpoint",
+        ),
         ("grpc", http(401), "does not let the agent in: status 401; correct the headers"),
     ] {
         let (log, _guard) = Log::start(Level::INFO);
         let receiver = Receiver::start(protocol == "grpc", None).await;
-        receiver.replies([reply.clone(), reply.clone(), reply]);
+        receiver.rule(Some(Box::new(move |_| Some(reply.clone()))));
         let mut agent = agent(&receiver, protocol, &[]);
-        for _ in 0..3 {
-            agent.send(2);
-            agent.settled().await;
-        }
-        agent.send(1);
+        agent.send(7);
+        let held = until(|| agent.status(), |status| matches!(status.state, State::Misconfigured(_))).await;
+        let state = held.state.to_string();
+        assert!(state.starts_with("misconfigured(http") && state.contains(said), "{state}");
+        until(|| receiver.came().len(), |came| *came >= 3).await;
+        let held = agent.status().ledger;
+        assert_eq!((held.queued, held.sent, held.rejected), (7, 0, 0), "{protocol}: {said}");
+        assert_eq!(held.dropped, BTreeMap::new());
+        let told = log.lines(&["WARN", "until its configuration is corrected", said]);
+        assert_eq!((told, log.lines(&["WARN"])), (1, 1), "{protocol}: {said}: {log}");
+
+        receiver.rule(None);
         let ledger = agent.settled().await;
-        assert_eq!((ledger.sent, ledger.rejected, receiver.came().len()), (1, 6, 4), "{protocol}: {said}");
-        assert_eq!((log.lines(&[said]), log.lines(&["WARN"])), (1, 1), "{protocol}: {said}");
+        assert_eq!((ledger.sent, ledger.rejected), (7, 0), "{protocol}: {said}");
+        until(|| agent.status().state, |state| *state == State::Ok).await;
+        assert_eq!(log.lines(&["INFO", "sink delivers"]), 2, "at first, and again: {log}");
+    }
+}
+
+#[tokio::test]
+async fn another_thing_to_correct_is_said_too() {
+    let (log, _guard) = Log::start(Level::INFO);
+    let receiver = Receiver::start(false, None).await;
+    let http = |status| Reply::Http(status, Vec::new(), "");
+    receiver.replies([http(401), http(401), http(404)]);
+    let mut agent = agent(&receiver, "http/protobuf", &[]);
+    agent.send(1);
+    assert_eq!(agent.settled().await.sent, 1);
+    let told = |status| log.lines(&["WARN", "until its configuration is corrected", status]);
+    assert_eq!((told("status 401"), told("status 404"), log.lines(&["WARN"])), (1, 1, 2), "{log}");
+}
+
+#[tokio::test]
+async fn of_a_batch_only_what_is_invalid_is_rejected_and_told_once() {
+    let http = |status| Reply::Http(status, Vec::new(), "so it is");
+    for (protocol, reply, said) in [
+        ("http/protobuf", http(400), "answers with status 400 (so it is)"),
+        ("http/protobuf", http(500), "answers with status 500"),
+        ("grpc", Reply::Grpc(Code::InvalidArgument, None), "answers InvalidArgument (so it is)"),
+        ("grpc", Reply::Grpc(Code::Internal, None), "answers Internal (so it is)"),
+    ] {
+        let (log, _guard) = Log::start(Level::INFO);
+        let receiver = Receiver::start(protocol == "grpc", None).await;
+        let mut agent = agent(&receiver, protocol, &[]);
+        let (invalid, second) = (spike(), spike());
+        let ids = [invalid.id.to_string(), second.id.to_string()];
+        let refuses = ids.clone();
+        receiver.rule(Some(Box::new(move |came: &Came| {
+            came.ids().iter().any(|id| refuses.contains(id)).then(|| reply.clone())
+        })));
+        agent.send(300);
+        agent.give(invalid);
+        agent.send(400);
+        agent.give(second);
+        agent.send(100);
+        let ledger = agent.settled().await;
+        assert_eq!((ledger.given, ledger.sent, ledger.rejected), (802, 800, 2), "{protocol}: {said}");
+        let taken = receiver.taken();
+        let expected: Vec<_> = agent.given.iter().filter(|id| !ids.contains(id)).cloned().collect();
+        assert!(taken == expected, "each of the others once and in order: {} came", taken.len());
+        let requests = receiver.came().len();
+        assert!(requests < 60, "{requests}");
+        let told = log.lines(&["WARN", "refused for good", said, &ids[0]]);
+        assert_eq!((told, log.lines(&["WARN"])), (1, 1), "{protocol}: {said}: {log}");
+        assert_eq!(agent.status().state, State::Ok);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_on_the_size_of_requests_is_kept_to_and_costs_only_what_alone_is_larger() {
+    const LIMIT: usize = 20_000;
+    let http = Reply::Http(413, Vec::new(), "<html>too large</html>");
+    for (protocol, reply, said) in [
+        ("http/protobuf", http.clone(), "finds the request too large: status 413"),
+        (
+            "grpc",
+            Reply::Says(Code::ResourceExhausted, "grpc: received message larger than max (30000 vs. 20000)"),
+            "finds the message too large: ResourceExhausted",
+        ),
+        ("grpc", http, "finds the request too large: status 413"),
+    ] {
+        let (log, _guard) = Log::start(Level::INFO);
+        let receiver = Receiver::start(protocol == "grpc", None).await;
+        receiver.rule(Some(Box::new(move |came: &Came| (came.bytes > LIMIT).then(|| reply.clone()))));
+        let mut agent = agent(&receiver, protocol, &[]);
+        agent.send(200);
+        let large = Occurrence { message: "x".repeat(LIMIT), ..spike() };
+        let large = agent.give(large);
+        agent.send(200);
+        let ledger = agent.settled().await;
+        assert_eq!((ledger.given, ledger.sent, ledger.rejected), (401, 400, 1), "{protocol}: {said}");
+        let expected: Vec<_> = agent.given.iter().filter(|id| **id != large).cloned().collect();
+        assert!(receiver.taken() == expected, "each of the others once and in order");
+        let told = log.lines(&["WARN", "refused for good", said, "1 MiB", &large]);
+        assert_eq!((told, log.lines(&["WARN"])), (1, 1), "{protocol}: {said}: {log}");
+        // What it has learned stays: no request more is refused.
+        let requests = receiver.came().len();
+        agent.send(20);
+        assert_eq!(agent.settled().await.sent, 420);
+        let came = receiver.came();
+        assert!(came[requests..].iter().all(|came| came.bytes <= LIMIT), "{protocol}");
     }
 }
 
@@ -167,7 +271,7 @@ async fn a_success_that_cannot_be_read_is_one_and_is_told_once() {
 async fn an_occurrence_over_the_limit_is_rejected_alone() {
     let receiver = Receiver::start(true, None).await;
     let mut agent = agent(&receiver, "grpc", &[]);
-    let large = |bytes| tapio_agent::occurrence::Occurrence { message: "x".repeat(bytes), ..spike() };
+    let large = |bytes| Occurrence { message: "x".repeat(bytes), ..spike() };
     agent.send(3);
     agent.give(large(REQUEST_BYTES));
     // Three of them are more than a request may have.
@@ -175,7 +279,7 @@ async fn an_occurrence_over_the_limit_is_rejected_alone() {
     agent.send(3);
     let ledger = agent.settled().await;
     assert_eq!((ledger.given, ledger.sent, ledger.rejected), (10, 9, 1));
-    assert_eq!(receiver.came().iter().map(crate::receiver::Came::records).sum::<usize>(), 9);
+    assert_eq!(receiver.came().iter().map(Came::records).sum::<usize>(), 9);
 }
 
 #[tokio::test]

@@ -253,7 +253,7 @@ async fn a_real_collector_is_asked_and_the_wrong_port_is_told() {
         let asked = otlp(&[("endpoint", endpoint), ("protocol", protocol)]).ask(within).await;
         match (asked, expected) {
             (Ok(()), None) => {}
-            (Err(Trouble { what, remedy: Some(_) }), Some(expected)) if what.contains(expected) => {}
+            (Err(Trouble { what, remedy: Some(_), .. }), Some(expected)) if what.contains(expected) => {}
             (found, _) => panic!("{endpoint} {protocol}: {found:?}, not {expected:?}"),
         }
     }

@@ -16,8 +16,9 @@ use hyper::{
     body::{Bytes, Frame, Incoming},
     service::service_fn,
 };
-use opentelemetry_proto::tonic::collector::logs::v1::{
-    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse},
+    common::v1::any_value::Value as Text,
 };
 use prost::Message as _;
 use rustls::ServerConfig;
@@ -36,7 +37,12 @@ pub(crate) enum Reply {
     /// Status, headers, body.
     Http(u16, Vec<(&'static str, &'static str)>, &'static str),
     Grpc(Code, Option<Duration>),
+    /// A status of gRPC with these words.
+    Says(Code, &'static str),
 }
+
+/// What a request is answered, where it is not taken.
+pub(crate) type Rule = Box<dyn Fn(&Came) -> Option<Reply> + Send>;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -44,12 +50,26 @@ pub(crate) struct Came {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) request: ExportLogsServiceRequest,
+    /// Of the message, before compression.
+    pub(crate) bytes: usize,
 }
 
 impl Came {
     pub(crate) fn records(&self) -> usize {
         let scopes = self.request.resource_logs.iter().flat_map(|logs| &logs.scope_logs);
         scopes.map(|scope| scope.log_records.len()).sum()
+    }
+
+    /// Of the occurrences in it.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let scopes = self.request.resource_logs.iter().flat_map(|logs| &logs.scope_logs);
+        let attributes = scopes.flat_map(|scope| &scope.log_records).flat_map(|record| &record.attributes);
+        let ids = attributes.filter(|attribute| attribute.key == "log.record.uid");
+        ids.filter_map(|id| match id.value.as_ref()?.value.as_ref()? {
+            Text::StringValue(id) => Some(id.clone()),
+            _ => None,
+        })
+        .collect()
     }
 }
 
@@ -62,6 +82,9 @@ pub(crate) struct Receiver {
 #[derive(Default)]
 struct Shared {
     replies: Mutex<VecDeque<Reply>>,
+    rule: Mutex<Option<Rule>>,
+    /// Ids of what was taken, in order.
+    taken: Mutex<Vec<String>>,
     came: Mutex<Vec<Came>>,
 }
 
@@ -84,6 +107,16 @@ impl Receiver {
 
     pub(crate) fn replies(&self, replies: impl IntoIterator<Item = Reply>) {
         self.shared.replies.lock().unwrap().extend(replies);
+    }
+
+    /// Has a say in each request that there is no reply for.
+    pub(crate) fn rule(&self, rule: Option<Rule>) {
+        *self.shared.rule.lock().unwrap() = rule;
+    }
+
+    /// Ids of what it took, in order.
+    pub(crate) fn taken(&self) -> Vec<String> {
+        self.shared.taken.lock().unwrap().clone()
     }
 
     pub(crate) fn came(&self) -> MutexGuard<'_, Vec<Came>> {
@@ -111,13 +144,15 @@ impl Shared {
             flate2::read::GzDecoder::new(message).read_to_end(&mut plain).unwrap();
         }
         let request = ExportLogsServiceRequest::decode(&plain[..]).unwrap();
-        self.came.lock().unwrap().push(Came {
-            path: head.uri.path().to_owned(),
-            headers: head.headers,
-            request,
-        });
-        let reply = self.replies.lock().unwrap().pop_front().unwrap_or(Reply::Partial(0, ""));
-        reply.response(is_grpc)
+        let bytes = plain.len();
+        let came = Came { path: head.uri.path().to_owned(), headers: head.headers, request, bytes };
+        let ruled = || self.rule.lock().unwrap().as_ref().and_then(|rule| rule(&came));
+        let reply = self.replies.lock().unwrap().pop_front().or_else(ruled);
+        if reply.is_none() {
+            self.taken.lock().unwrap().extend(came.ids());
+        }
+        self.came.lock().unwrap().push(came);
+        reply.unwrap_or(Reply::Partial(0, "")).response(is_grpc)
     }
 }
 
@@ -148,7 +183,8 @@ impl Reply {
                 }
                 response.body(body_of([Frame::data(body.into())])).unwrap()
             }
-            Self::Grpc(code, None) => Status::new(code, "so it is").into_http::<()>().map(|()| body_of([])),
+            Self::Grpc(code, None) => Self::Says(code, "so it is").response(is_grpc),
+            Self::Says(code, said) => Status::new(code, said).into_http::<()>().map(|()| body_of([])),
             Self::Grpc(code, after) => {
                 let details = ErrorDetails::with_retry_info(after);
                 Status::with_error_details(code, "so it is", details).into_http::<()>().map(|()| body_of([]))

@@ -80,7 +80,7 @@ async fn both_sides_of_every_disagreement() {
             let asked = otlp(&keys).ask(WITHIN).await;
             match (asked, expected) {
                 (Ok(()), None) => {}
-                (Err(Trouble { what, remedy: Some(remedy) }), Some((said, helps)))
+                (Err(Trouble { what, remedy: Some(remedy), .. }), Some((said, helps)))
                     if what.contains(said) && remedy.contains(helps) => {}
                 (found, _) => panic!("{protocol} {keys:?}: {found:?}, not {expected:?}"),
             }

@@ -15,6 +15,7 @@ use hyper::{
     body::Incoming,
     service::{Service, service_fn},
 };
+use prost::Message as _;
 use rustls::ServerConfig;
 use tapio_agent::sink::polku::proto::{
     event::v1::Event,
@@ -49,6 +50,14 @@ pub(crate) struct Manners {
     pub(crate) ignores: Option<String>,
     /// Refuses this event.
     pub(crate) refuses: Option<String>,
+    /// Ends the stream for a batch with one of these in it.
+    pub(crate) invalid: BTreeSet<String>,
+    /// Ends the stream for a message of more bytes, with this status.
+    pub(crate) limit: Option<(usize, Code, &'static str)>,
+    /// Takes no stream, with this status.
+    pub(crate) closed: Option<Code>,
+    /// The most that tonic's server takes from the start on.
+    pub(crate) decodes: Option<usize>,
     /// Says that its buffer is so full.
     pub(crate) buffer: Option<(i64, i64)>,
     /// Names other events than those that came.
@@ -122,6 +131,14 @@ impl Shared {
             *streams -= 1;
             return Err(Status::new(*code, "as asked"));
         }
+        if events.iter().any(|event| manners.invalid.contains(&event.id)) {
+            return Err(Status::invalid_argument("one of them makes no sense"));
+        }
+        if let Some((limit, code, said)) = manners.limit
+            && events.iter().map(Event::encoded_len).sum::<usize>() > limit
+        {
+            return Err(Status::new(code, said));
+        }
         for (position, event) in events.iter().enumerate() {
             let times = seen.times.entry(event.id.clone()).or_default();
             *times += 1;
@@ -169,7 +186,15 @@ impl Shared {
             }
         });
         let mut nth = 0;
-        while let Ok(Some(batch)) = batches.message().await {
+        loop {
+            let batch = match batches.message().await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(status) => {
+                    let _ = acks.send(Err(status)).await;
+                    break;
+                }
+            };
             nth += 1;
             self.seen().from = (batch.source, batch.cluster);
             let Some(Payload::Events(payload)) = batch.payload else {
@@ -208,6 +233,9 @@ impl Gateway for Shared {
         &self,
         request: tonic::Request<Streaming<IngestBatch>>,
     ) -> Result<tonic::Response<Self::StreamEventsStream>, Status> {
+        if let Some(code) = self.manners().closed {
+            return Err(Status::new(code, "as asked"));
+        }
         self.seen().shown.extend(request.extensions().get().cloned());
         let (acks, outgoing) = mpsc::channel(1);
         tokio::spawn(self.clone().stream(request.into_inner(), acks));
@@ -242,7 +270,10 @@ impl Server {
 
     /// Starts it with TLS if so configured.
     pub(crate) fn start_with(address: SocketAddr, shared: &Shared, tls: Option<ServerConfig>) -> Self {
-        let gateway = GatewayServer::new(shared.clone());
+        let mut gateway = GatewayServer::new(shared.clone());
+        if let Some(bytes) = shared.manners().decodes {
+            gateway = gateway.max_decoding_message_size(bytes);
+        }
         let service = service_fn(move |request| gateway.clone().call(request));
         Self::serving(address, Version::Http2, tls, service)
     }

@@ -12,6 +12,9 @@ pub(crate) struct Agent {
     pub(crate) sinks: Sinks,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ids: BTreeSet<String>,
+    /// The same, in order.
+    #[allow(dead_code, reason = "each kind of sink uses a part")]
+    pub(crate) given: Vec<String>,
 }
 
 impl Agent {
@@ -19,12 +22,13 @@ impl Agent {
         let metrics = Arc::new(Metrics::default());
         let mut sinks = Sinks::new(Arc::clone(&metrics), 8192);
         sinks.add(destination);
-        Self { sinks, metrics, ids: BTreeSet::new() }
+        Self { sinks, metrics, ids: BTreeSet::new(), given: Vec::new() }
     }
 
     pub(crate) fn give(&mut self, occurrence: Occurrence) -> String {
         let id = occurrence.id.to_string();
         self.ids.insert(id.clone());
+        self.given.push(id.clone());
         self.sinks.send(Arc::new(occurrence));
         id
     }

@@ -2,11 +2,18 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
-use tracing::{Level, subscriber::DefaultGuard};
+use tracing::{
+    Dispatch, Level,
+    subscriber::{DefaultGuard, NoSubscriber},
+};
 use tracing_subscriber::fmt::MakeWriter;
+
+/// Where there is one subscriber alone, tracing takes that of the thread which is first at a line for all that there is:
+/// a test without a log would silence those with one.
+static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
 
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
@@ -14,6 +21,7 @@ pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Writes down what is of this level or graver, until the guard goes.
     pub(crate) fn start(level: Level) -> (Self, DefaultGuard) {
+        ANOTHER.get_or_init(|| Dispatch::new(NoSubscriber::default()));
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
         (log.clone(), tracing::subscriber::set_default(subscriber.with_writer(log).finish()))

@@ -15,16 +15,77 @@ pub struct Trouble {
     pub what: String,
     /// What the operator can do.
     pub remedy: Option<String>,
+    /// What has to change before the same is taken.
+    pub about: About,
+}
+
+/// What has to change before the same is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum About {
+    /// Nothing but time.
+    #[default]
+    Passing,
+    /// The configuration of either side: an operator has to correct it, and then the same is taken.
+    Configuration,
+    /// What was sent: something in it is never taken.
+    Content,
+    /// The size of what was sent: less of it at once is taken.
+    Size,
+}
+
+impl About {
+    /// What a status of gRPC that is no success is about.
+    pub(in crate::sink) fn of_grpc(status: &Status) -> Self {
+        match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented | Code::NotFound => {
+                Self::Configuration
+            }
+            Code::ResourceExhausted | Code::OutOfRange if is_size(status.message()) => Self::Size,
+            Code::InvalidArgument | Code::OutOfRange => Self::Content,
+            _ => Self::Passing,
+        }
+    }
+
+    /// What a status of HTTP that is no success is about.
+    pub(in crate::sink) const fn of_http(status: u16) -> Self {
+        match status {
+            400 | 422 => Self::Content,
+            413 => Self::Size,
+            408 | 425 | 429 => Self::Passing,
+            501 | 505 | 511 => Self::Configuration,
+            500..=599 => Self::Passing,
+            _ => Self::Configuration,
+        }
+    }
+}
+
+/// Whether a server of gRPC says that a message is larger than it takes. There is no code for it: grpc-go, C++, Python and
+/// Node.js write "received message larger than max", Java "exceeds maximum size", .NET "exceeds the maximum
+/// configured message size", tonic "decoded message length too large".
+fn is_size(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["larger than max", "too large", "exceeds maximum", "exceeds the maximum", "message size", "size limit"]
+        .iter()
+        .any(|said| message.contains(said))
 }
 
 impl Trouble {
     pub(in crate::sink) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: Some(remedy.into()) }
+        Self { what: what.into(), remedy: Some(remedy.into()), about: About::Passing }
     }
 
     /// One that nothing is known to help against.
     pub fn bare(what: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: None }
+        Self { what: what.into(), remedy: None, about: About::Passing }
+    }
+
+    fn about(self, about: About) -> Self {
+        Self { about, ..self }
+    }
+
+    /// The same, of an endpoint.
+    pub(in crate::sink) fn of(self, endpoint: &str) -> Self {
+        Self { what: format!("{endpoint} {}", self.what), ..self }
     }
 
     /// It takes longer than that.
@@ -34,10 +95,15 @@ impl Trouble {
 
     /// There is no connection.
     pub(super) fn unreachable(error: &io::Error, target: &Target) -> Self {
-        Self::new(
-            format!("cannot be reached: {error}"),
-            format!("start it, or correct the endpoint ({})", target.words.endpoint),
-        )
+        let remedy = match target.ignored_proxy() {
+            Some(variable) => format!(
+                "{variable} is set and not used, since Tapio connects without a proxy: let this node reach it directly, or \
+                 give the endpoint of a collector that it reaches ({})",
+                target.words.endpoint
+            ),
+            None => format!("start it, or correct the endpoint ({})", target.words.endpoint),
+        };
+        Self::new(format!("cannot be reached: {error}"), remedy)
     }
 
     /// The handshake of TLS failed.
@@ -148,15 +214,19 @@ impl Trouble {
     /// A status of gRPC that is no success.
     pub(in crate::sink) fn of_grpc(status: &Status, target: &Target) -> Self {
         let (code, said, words) = (status.code(), shown(status.message()), target.words);
-        match code {
+        let trouble = match code {
             Code::Unauthenticated | Code::PermissionDenied => {
                 Self::new(format!("does not let the agent in: {code:?} ({said})"), words.no_access)
             }
             Code::Unimplemented | Code::NotFound => {
                 Self::new(format!("takes no {}: {code:?} ({said})", words.what), words.no_service)
             }
+            Code::ResourceExhausted | Code::OutOfRange if is_size(status.message()) => {
+                Self::new(format!("finds the message too large: {code:?} ({said})"), words.too_large)
+            }
             _ => Self::bare(format!("answers {code:?} ({said})")),
-        }
+        };
+        trouble.about(About::of_grpc(status))
     }
 
     /// An answer that is a success, and none of the protocol.
@@ -173,7 +243,7 @@ impl Trouble {
         let path = target.path.split('?').next().unwrap_or_default();
         let words = target.words;
         let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-        match status {
+        let trouble = match status {
             300..=399 => Self::new(
                 format!("says that it has moved: status {status}{said}"),
                 "write the new URL as the endpoint",
@@ -185,12 +255,14 @@ impl Trouble {
             405 | 415 => {
                 Self::new(format!("takes no {} at {path}: status {status}{said}", words.what), words.no_path)
             }
-            413 => Self::new(
-                format!("finds the request too large: status 413{said}"),
-                "let it, and proxies before it, take requests of 1 MiB",
+            407 => Self::new(
+                format!("a proxy on the way wants credentials: status 407{said}"),
+                "give the proxy's user and password, or let the node connect without it",
             ),
+            413 => Self::new(format!("finds the request too large: status 413{said}"), words.too_large),
             _ => Self::bare(format!("answers with status {status}{said}")),
-        }
+        };
+        trouble.about(About::of_http(status))
     }
 }
 

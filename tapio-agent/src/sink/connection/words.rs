@@ -25,6 +25,8 @@ pub(in crate::sink) struct Words {
     pub(in crate::sink) no_path: &'static str,
     /// What helps where it knows no such service.
     pub(in crate::sink) no_service: &'static str,
+    /// What helps where it takes no message of that size.
+    pub(in crate::sink) too_large: &'static str,
 }
 
 /// A text that is to be an endpoint, as it may be shown: without what is before an `@` and after a `?`, which may be

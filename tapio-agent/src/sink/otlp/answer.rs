@@ -9,7 +9,11 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{super::connection::Target, Trouble, exchange::ANSWER_BYTES};
+use super::{
+    super::{About, connection::Target},
+    Trouble,
+    exchange::ANSWER_BYTES,
+};
 use crate::setting::shown;
 
 /// The longest that a receiver is left alone because it asks for that: a wrong clock is not to silence for good.
@@ -20,9 +24,9 @@ pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(300);
 pub(super) enum Answer {
     /// All but some of the records, which would be refused again; and what is not well.
     Taken { rejected: usize, warning: Option<String> },
-    /// Nothing now; not before so long, if it says.
+    /// Nothing now: it passes, or an operator has to correct the configuration. Not before so long, if it says.
     Later { why: Trouble, after: Option<Duration> },
-    /// Nothing, and it would refuse it again.
+    /// Nothing, and it would refuse the same again, for what is in it or for its size.
     Refused(Trouble),
 }
 
@@ -46,25 +50,34 @@ impl Answer {
         let info = status.get_details_retry_info();
         let after = info.as_ref().and_then(|info| info.retry_delay).map(|delay| delay.min(MOST_PATIENCE));
         let why = Trouble::of_grpc(status, target);
-        match status.code() {
-            Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::Aborted
-            | Code::OutOfRange
-            | Code::Unavailable
-            | Code::DataLoss => Self::Later { why, after },
-            // Without it there is no word that it passes.
-            Code::ResourceExhausted if info.is_some() => Self::Later { why, after },
+        match (status.code(), why.about) {
+            (_, About::Configuration) => Self::Later { why, after },
+            // One that says when to come again means its load.
+            (_, About::Size) if info.is_none() => Self::Refused(why),
+            (
+                Code::Cancelled
+                | Code::DeadlineExceeded
+                | Code::Aborted
+                | Code::OutOfRange
+                | Code::ResourceExhausted
+                | Code::Unavailable
+                | Code::DataLoss,
+                _,
+            ) => Self::Later { why, after },
+            // Collectors say INTERNAL of what they will never take.
             _ => Self::Refused(why),
         }
     }
 
-    /// An answer to gRPC that is none of gRPC: that of a proxy, which counts as it does for HTTP.
+    /// An answer to gRPC that is none of gRPC: that of a proxy, which knows nothing of what is in the request.
     pub(super) fn of_no_grpc(head: &Parts, target: &Target, now: SystemTime) -> Self {
         if head.status.is_success() {
             return Self::Later { why: not_otlp("it is no answer of gRPC"), after: None };
         }
-        Self::of_http(head.status.as_u16(), &head.headers, Some(b""), target, now)
+        match Self::of_http(head.status.as_u16(), &head.headers, Some(b""), target, now) {
+            Self::Refused(why) if why.about != About::Size => Self::Later { why, after: None },
+            answer => answer,
+        }
     }
 
     /// An answer of HTTP, without its body where that is too long. A success is one whatever it has to say, and is not
@@ -99,9 +112,10 @@ impl Answer {
                     String::from_utf8_lossy(body).lines().next().unwrap_or_default().to_owned()
                 };
                 let why = Trouble::of_status(status, &shown(&said), target);
-                match status {
-                    429 | 502 | 503 | 504 => Self::Later { why, after: retry_after(headers, now) },
-                    _ => Self::Refused(why),
+                match (status, why.about) {
+                    // Collectors say it of what they will never take: by OTLP it is not sent again.
+                    (500, _) | (_, About::Content | About::Size) => Self::Refused(why),
+                    _ => Self::Later { why, after: retry_after(headers, now) },
                 }
             }
         }
@@ -158,6 +172,9 @@ mod tests {
     #[test]
     fn what_passes_is_sent_again_when_it_is_asked_for() {
         for (status, value, expected) in [
+            (408, None, None),
+            (425, None, None),
+            (507, None, None),
             (429, Some("7"), seconds(7)),
             (503, Some("Sat, 21 Nov 2026 12:01:30 GMT"), seconds(90)),
             (503, Some("Sat, 21 Nov 2026 11:00:00 GMT"), seconds(0)),
@@ -168,7 +185,7 @@ mod tests {
             let headers: Vec<_> = value.map(|value| (header::RETRY_AFTER, value)).into_iter().collect();
             match http(status, &headers, b"busy\nvery") {
                 Answer::Later { why, after } => {
-                    assert_eq!(after, expected, "{status} {value:?}");
+                    assert_eq!((after, why.about), (expected, About::Passing), "{status} {value:?}");
                     assert_eq!(why.what, format!("answers with status {status} (busy)"));
                 }
                 other => panic!("{status}: {other:?}"),
@@ -177,25 +194,44 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_pass_is_refused_with_a_remedy() {
+    fn what_an_operator_has_to_correct_is_kept_with_a_remedy() {
         for (status, what, remedy) in [
             (302, "has moved", "new URL"),
             (401, "does not let the agent in", "headers"),
             (403, "does not let the agent in", "headers"),
             (404, "nothing at /v1/logs", "path"),
             (405, "takes no logs by OTLP at /v1/logs", "path"),
-            (413, "too large", "1 MiB"),
+            (407, "a proxy on the way", "password"),
+            (415, "takes no logs by OTLP at /v1/logs", "path"),
         ] {
             match http(status, &[], b"") {
-                Answer::Refused(Trouble { what: found, remedy: Some(helps) }) => {
+                Answer::Later {
+                    why: Trouble { what: found, remedy: Some(helps), about: About::Configuration },
+                    after: None,
+                } => {
                     assert!(found.contains(what) && helps.contains(remedy), "{status}: {found}; {helps}");
                     assert!(!found.contains("secret"), "{found}");
                 }
                 other => panic!("{status}: {other:?}"),
             }
         }
-        assert!(matches!(http(400, &[], b"bad"), Answer::Refused(_)));
-        assert!(matches!(http(500, &[], b""), Answer::Refused(_)));
+        for status in [402, 409, 410, 421, 431, 501] {
+            let answer = http(status, &[], b"");
+            let Answer::Later { why, .. } = &answer else { panic!("{status}: {answer:?}") };
+            assert_eq!(why.about, About::Configuration, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_is_never_taken_is_refused() {
+        for (status, about) in
+            [(400, About::Content), (422, About::Content), (413, About::Size), (500, About::Passing)]
+        {
+            match http(status, &[], b"bad") {
+                Answer::Refused(why) => assert_eq!(why.about, about, "{status}"),
+                other => panic!("{status}: {other:?}"),
+            }
+        }
         let status = tonic_types::Status { message: "no such tenant".to_owned(), ..Default::default() };
         let protobuf = [(header::CONTENT_TYPE, "application/x-protobuf")];
         match http(400, &protobuf, &status.encode_to_vec()) {
@@ -237,12 +273,36 @@ mod tests {
                     | Code::DeadlineExceeded
                     | Code::Aborted
                     | Code::OutOfRange
+                    | Code::ResourceExhausted
                     | Code::Unavailable
                     | Code::DataLoss
             );
+            let configuration = matches!(
+                code,
+                Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented | Code::NotFound
+            );
+            let again = again || configuration;
             let answer = Answer::of_grpc(&Status::new(code, "x"), &collector());
             assert_eq!(matches!(answer, Answer::Later { after: None, .. }), again, "{code:?}: {answer:?}");
             assert_eq!(matches!(answer, Answer::Refused(_)), !again, "{code:?}");
+            let held = matches!(&answer, Answer::Later { why, .. } if why.about == About::Configuration);
+            assert_eq!(held, configuration, "{code:?}: {answer:?}");
+        }
+        for (code, said) in [
+            (Code::ResourceExhausted, "grpc: received message larger than max (4194305 vs. 4194304)"),
+            (Code::ResourceExhausted, "Received message larger than max (5 vs 4)"),
+            (Code::ResourceExhausted, "gRPC message exceeds maximum size 4194304: 5000000"),
+            (Code::ResourceExhausted, "Received message exceeds the maximum configured message size."),
+            (
+                Code::OutOfRange,
+                "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes",
+            ),
+        ] {
+            let answer = Answer::of_grpc(&Status::new(code, said), &collector());
+            assert!(
+                matches!(&answer, Answer::Refused(why) if why.about == About::Size),
+                "{said}: {answer:?}"
+            );
         }
         for code in [Code::ResourceExhausted, Code::Unavailable] {
             let details = ErrorDetails::with_retry_info(seconds(7));

@@ -31,7 +31,7 @@ use super::{
     target,
 };
 use crate::sink::{
-    causes,
+    About, causes,
     connection::{Target, Words},
 };
 
@@ -158,6 +158,7 @@ impl HttpClient for Poster {
             Ok(Answer::Taken { rejected: 0, .. }) => (None, Response::builder()),
             Ok(Answer::Taken { warning, .. }) => (warning.map(Trouble::bare), refused()),
             Ok(Answer::Refused(why)) => (Some(why), refused()),
+            Ok(Answer::Later { why, .. }) if why.about == About::Configuration => (Some(why), refused()),
             Ok(Answer::Later { why, after }) => (Some(why), later(after)),
             Err(why) => (Some(why), later(None)),
         };

@@ -15,11 +15,13 @@ use crate::occurrence::{Occurrence, SOURCE};
 /// Most bytes of a request, before it is compressed: collectors refuse more than 4 MiB.
 pub const REQUEST_BYTES: usize = 1 << 20;
 
-/// A request and how many of the first occurrences are in it; none where the first alone is too large.
+/// A request of at most so many bytes, unless the first occurrence alone has more, and how many of the first are in it;
+/// none where the first alone has more than [`REQUEST_BYTES`].
 pub(super) fn pack(
     occurrences: &[Arc<Occurrence>],
     surroundings: &Surroundings,
     event_name: bool,
+    most_bytes: usize,
 ) -> (ExportLogsServiceRequest, usize) {
     let mut groups: Vec<(&Occurrence, ResourceLogs)> = Vec::new();
     let (mut bytes, mut count) = (0, 0);
@@ -39,7 +41,7 @@ pub(super) fn pack(
                 groups.len() - 1
             }
         };
-        if bytes > REQUEST_BYTES {
+        if bytes > if count == 0 { REQUEST_BYTES } else { most_bytes } {
             break;
         }
         if let Some((_, ResourceLogs { scope_logs, .. })) = groups.get_mut(group)
@@ -75,7 +77,11 @@ mod tests {
     }
 
     fn packed(occurrences: &[Arc<Occurrence>]) -> (ExportLogsServiceRequest, usize) {
-        pack(occurrences, &Surroundings::new(&Settings::default(), false), false)
+        packed_into(occurrences, REQUEST_BYTES)
+    }
+
+    fn packed_into(occurrences: &[Arc<Occurrence>], most_bytes: usize) -> (ExportLogsServiceRequest, usize) {
+        pack(occurrences, &Surroundings::new(&Settings::default(), false), false, most_bytes)
     }
 
     #[test]
@@ -97,5 +103,18 @@ mod tests {
         assert!(request.encoded_len() <= REQUEST_BYTES);
         let (request, count) = packed(&[of(None, REQUEST_BYTES), of(None, 1)]);
         assert_eq!((count, request.resource_logs.len()), (0, 0));
+    }
+
+    #[test]
+    fn fewer_bytes_where_the_receiver_takes_no_more_but_always_one() {
+        let small = [of(None, 1), of(None, 1), of(None, 1), of(None, 1)];
+        let (request, count) = packed(&small[..2]);
+        assert_eq!(count, 2);
+        let two = request.encoded_len();
+        let (request, count) = packed_into(&small, two + 32);
+        assert_eq!(count, 2);
+        assert!(request.encoded_len() <= two + 32);
+        let (_, count) = packed_into(&[of(None, 5000), of(None, 1)], 1000);
+        assert_eq!(count, 1);
     }
 }

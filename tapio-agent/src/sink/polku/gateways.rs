@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    super::connection::{Files, Target, Trouble, Words},
+    super::{
+        About, Failure,
+        connection::{Files, Target, Trouble, Words},
+    },
     Endpoint, NAME, Settings, Timings,
     stream::{Lost, Stream},
 };
@@ -20,6 +23,7 @@ const WORDS: Words = Words {
     no_access: "give a certificate that it lets in (keys `polku.cert` and `polku.key`), or let this node in there",
     no_path: "correct the endpoint (key `polku.endpoint`), or let the proxy pass on /polku.v1.Gateway",
     no_service: "correct the endpoint (key `polku.endpoint`): it is no gateway of POLKU",
+    too_large: "let it, and proxies before it, take messages of 1 MiB",
 };
 
 /// All of them, in the order in which they are tried.
@@ -52,7 +56,7 @@ impl Gateways {
     }
 
     /// Opens a stream to the first that takes one, or says of each why not.
-    pub(super) async fn open(&mut self) -> Result<Stream, String> {
+    pub(super) async fn open(&mut self) -> Result<Stream, Failure> {
         let mut troubles = Vec::new();
         for at in (self.next..self.all.len()).chain(0..self.next) {
             let Some(gateway) = self.all.get_mut(at) else { continue };
@@ -90,10 +94,10 @@ impl Gateways {
     }
 
     /// Why a stream was lost. Where it gave nothing, another gateway has its turn first.
-    pub(super) async fn lost(&mut self, stream: Stream, lost: Lost) -> String {
+    pub(super) async fn lost(&mut self, stream: Stream, lost: Lost) -> Failure {
         self.next = if stream.is_proven() { 0 } else { (self.at(&stream) + 1) % self.all.len() };
         let endpoint = stream.target.endpoint.clone();
-        format!("{endpoint} {}", stream.explain(lost).await)
+        failure(vec![stream.explain(lost).await.of(&endpoint)])
     }
 
     fn at(&self, stream: &Stream) -> usize {
@@ -110,14 +114,31 @@ impl Gateways {
     }
 
     /// The sink's state tells it.
-    fn all_away(&mut self, troubles: Vec<(usize, Trouble)>) -> String {
+    fn all_away(&mut self, troubles: Vec<(usize, Trouble)>) -> Failure {
         let mut said = Vec::new();
         for (at, why) in troubles {
             let Some(gateway) = self.all.get_mut(at) else { continue };
-            said.push(format!("{} {why}", gateway.target.endpoint));
+            said.push(why.clone().of(&gateway.target.endpoint));
             gateway.said.get_or_insert(why);
         }
-        said.join(" | ")
+        failure(said)
+    }
+}
+
+/// Where one of them may come back by itself, time is all that it takes.
+fn failure(troubles: Vec<Trouble>) -> Failure {
+    let is_configuration = troubles.iter().all(|why| why.about == About::Configuration);
+    match <[Trouble; 1]>::try_from(troubles) {
+        Ok([one]) if is_configuration => Failure::Hold(one),
+        Ok([one]) => Failure::Retry(one.to_string()),
+        Err(all) => {
+            let what = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
+            if is_configuration {
+                Failure::Hold(Trouble { what, remedy: None, about: About::Configuration })
+            } else {
+                Failure::Retry(what)
+            }
+        }
     }
 }
 

@@ -8,11 +8,14 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status};
+use tonic::Status;
 use ulid::Ulid;
 
 use super::{
-    super::connection::{Grpc, Link, Stamps, Target, Trouble},
+    super::{
+        About,
+        connection::{Failed, Grpc, Link, Stamps, Target, Trouble},
+    },
     Flight, Timings, Verdict, WINDOW,
     proto::v1::{Ack, IngestBatch, gateway_client::GatewayClient},
 };
@@ -51,10 +54,17 @@ pub(super) enum Lost {
 }
 
 impl Lost {
-    /// The batch itself is the reason, and would be again.
-    pub(super) fn is_poison(&self) -> bool {
-        let Self::Status(status) = self else { return false };
-        matches!(status.code(), Code::InvalidArgument | Code::OutOfRange)
+    /// Why it ended, where that is what was sent.
+    pub(super) fn refusal(&self, target: &Target) -> Option<Trouble> {
+        let Self::Status(status) = self else { return None };
+        let (why, is_gateway) = match Failed::from(status.clone()) {
+            Failed::Said(status) => (Trouble::of_grpc(&status, target), true),
+            Failed::Other(head) => (Trouble::of_status(head.status.as_u16(), "", target), false),
+            Failed::Broken(_) => return None,
+        };
+        // A proxy knows nothing of what is in a batch.
+        let is_refusal = why.about == About::Size || (why.about == About::Content && is_gateway);
+        is_refusal.then_some(why)
     }
 }
 

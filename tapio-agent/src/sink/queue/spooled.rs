@@ -16,12 +16,14 @@ use crate::{
     occurrence::Occurrence,
     sink::{
         State,
-        spool::{CHANGE_BYTES, Disk, OK, Trouble, encode},
+        spool::{CHANGE_BYTES, Disk, OK, OPENING, Trouble, encode},
     },
 };
 
 /// Most records that one change of the spool writes.
 const CHANGE_RECORDS: usize = 1024;
+/// A spool that takes longer to open is said to have.
+const SLOW: Duration = Duration::from_secs(1);
 /// Waits before the spool is tried again: 0.25 s to 5 s.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
@@ -34,8 +36,13 @@ enum Due {
     Never,
 }
 
-/// The spool's task: writes what has been in memory for too long.
+/// The spool's task: opens it, and writes what has been in memory for too long.
 pub(in crate::sink) async fn keep(queue: Arc<Queue>) {
+    tokio::select! {
+        () = on_disk(&queue, |queue| queue.open_spool()) => queue.no_longer_opening(),
+        // It is only read: a file that is left half read is as it was.
+        () = queue.nothing_left_to_write() => return queue.draining.notify_one(),
+    }
     let mut retry = RETRY;
     loop {
         match queue.due() {
@@ -73,11 +80,46 @@ pub(in crate::sink) async fn on_disk<T: Send + Default + 'static>(
 }
 
 impl Queue {
-    /// Opens the spool, for the first time.
-    pub(in crate::sink) fn open_spool(&self) {
-        if let Some(spool) = &self.spool {
-            self.opened(&mut spool.lock());
+    /// Opens the spool, for the first time: it is read as a whole, and each page is checked.
+    fn open_spool(&self) {
+        let Some(spool) = &self.spool else { return };
+        let start = Instant::now();
+        let mut disk = spool.lock();
+        self.opened(&mut disk);
+        let (stock, took) = (disk.stock(), start.elapsed());
+        drop(disk);
+        if took > SLOW {
+            tracing::info!(
+                sink = self.name,
+                records = stock.records,
+                bytes = stock.bytes,
+                ?took,
+                "spool opened"
+            );
         }
+    }
+
+    /// Whether that goes on.
+    pub(in crate::sink) fn is_opening(&self) -> bool {
+        self.lock().opening_until.is_some()
+    }
+
+    /// Ends when draining has begun and nothing is in memory alone.
+    async fn nothing_left_to_write(&self) {
+        while !self.lock().may_leave() {
+            self.unwritten.notified().await;
+        }
+    }
+
+    /// However that went: what is in memory waits no longer.
+    fn no_longer_opening(&self) {
+        let mut inner = self.lock();
+        inner.opening_until = None;
+        if inner.spool.state == OPENING {
+            OK.clone_into(&mut inner.spool.state);
+        }
+        drop(inner);
+        self.changed.notify_one();
     }
 
     /// Closes it: all is written.
@@ -319,8 +361,11 @@ impl Queue {
         let mut inner = self.lock();
         inner.stocked(disk);
         if inner.spool.state != OK {
-            OK.clone_into(&mut inner.spool.state);
+            let before = std::mem::replace(&mut inner.spool.state, OK.to_owned());
             drop(inner);
+            if before == OPENING {
+                return;
+            }
             tracing::info!(sink = self.name, file = %disk.path().display(), "the spool is well again");
         }
     }
@@ -331,7 +376,7 @@ impl Queue {
         inner.stocked(disk);
         let before = std::mem::replace(&mut inner.spool.state, format!("memory only({trouble})"));
         drop(inner);
-        if before == OK {
+        if before == OK || before == OPENING {
             tracing::warn!(
                 sink = self.name, why = %trouble, file = %disk.path().display(),
                 "nothing can be spooled: what the sink does not take waits in memory alone"

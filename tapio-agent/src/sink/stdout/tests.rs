@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     occurrence::{PeerNames, Severity, Value, Workload, sample},
     printable::{HOSTILE, is_harmless},
-    sink::{Ledger, Sinks, Verdict},
+    sink::{Ledger, Sinks, State, Verdict},
 };
 
 /// Keeps what is written; after `most` bytes the reader has gone.
@@ -149,4 +149,30 @@ async fn the_status_line_stays_below() {
     assert!(text.ends_with(&format!("\n{}", second.trim_start_matches("\r\x1b[2K"))), "{text:?}");
     stdout.close().await;
     assert!(screen.text().ends_with("\r\r\x1b[2K"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_does_not_read_is_said_until_it_does() {
+    let (out, mut reader) = tokio::io::duplex(64);
+    let mut sinks = Sinks::new(Arc::default(), 8);
+    sinks.add(Stdout::json_to(out));
+    sinks.send(Arc::new(sample()));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(sinks.status()[0].state, State::Ok);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let stalled = sinks.status().remove(0);
+    assert!(
+        stalled.state.to_string().starts_with("stalled(the reader of standard output does not read"),
+        "{stalled:?}"
+    );
+    assert_eq!((stalled.state.label(), stalled.ledger.queued, stalled.ledger.sent), ("stalled", 1, 0));
+    let reading = tokio::spawn(async move {
+        let mut text = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut text).await.unwrap();
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let well = sinks.status().remove(0);
+    assert_eq!((well.state, well.ledger.sent, well.ledger.queued), (State::Ok, 1, 0));
+    sinks.drain(Duration::from_secs(1)).await;
+    reading.await.unwrap();
 }

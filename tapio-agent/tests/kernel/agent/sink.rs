@@ -1,6 +1,10 @@
 //! Sinks that end while the agent runs.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::support::{Process, Tapio, needs_a_kernel};
 
@@ -50,4 +54,24 @@ fn it_goes_on_while_another_sink_is_left() {
     // What it could not deliver is the next one's.
     let next = Tapio::start_read(1, &arguments, "").end();
     assert_eq!(next.sink("polku")["recovered"], polku["given"], "{}", next.sinks);
+}
+
+/// Somebody who stops the agent twice does not want to wait, as it does for a reader that is stuck.
+#[test]
+fn a_reader_that_is_stuck_is_said_and_a_second_sigterm_ends_the_drain() {
+    needs_a_kernel!();
+    let (mut tapio, unread) = Tapio::start_stalled(&[], "drain: 60s");
+    refused(&mut Process::start("to-nobody"), 4621..4623);
+    tapio.expect_log("sink stalled", "does not read");
+    tapio.terminate();
+    tapio.expect_log("stopping", "SIGTERM");
+    thread::sleep(Duration::from_secs(3));
+    assert!(tapio.runs(), "it does not wait for the drain");
+    let asked = Instant::now();
+    tapio.terminate();
+    let ended = tapio.ended();
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+    let stdout = ended.sink("stdout");
+    assert_eq!((&stdout["given"], &stdout["dropped"]["shutdown"]), (&2.into(), &2.into()), "{stdout}");
+    drop(unread);
 }

@@ -2,7 +2,7 @@
 //! never judges its own traffic.
 
 use std::{
-    io::{BufRead as _, BufReader, Read, Write as _},
+    io::{BufRead as _, BufReader, PipeReader, Read, Write as _},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::OFlags,
+    process::{Pid, Signal, kill_process},
+};
 use serde_json::Value;
 use tapio_common::Counts;
 
@@ -130,7 +133,30 @@ impl Tapio {
         last.unwrap_or_else(|| panic!("its last words are no error: {said}")).to_owned()
     }
 
-    fn spawn(mut command: Command, lines: usize, arguments: &[&str], configuration: &str) -> Self {
+    /// As [`Self::start_with`], with a standard output that is full, and that nobody reads while the other end is kept.
+    pub(crate) fn start_stalled(arguments: &[&str], configuration: &str) -> (Self, PipeReader) {
+        let (reader, mut full) = std::io::pipe().unwrap();
+        let flags = rustix::fs::fcntl_getfl(&full).unwrap();
+        rustix::fs::fcntl_setfl(&full, flags | OFlags::NONBLOCK).unwrap();
+        while full.write(&[b'\n'; 4096]).is_ok() {}
+        while full.write(b"\n").is_ok() {}
+        rustix::fs::fcntl_setfl(&full, flags).unwrap();
+        let mut command = Command::new(AGENT);
+        command.stdout(full);
+        (Self::spawn_as(command, 0, arguments, configuration, false).ready(), reader)
+    }
+
+    fn spawn(command: Command, lines: usize, arguments: &[&str], configuration: &str) -> Self {
+        Self::spawn_as(command, lines, arguments, configuration, true)
+    }
+
+    fn spawn_as(
+        mut command: Command,
+        lines: usize,
+        arguments: &[&str],
+        configuration: &str,
+        is_read: bool,
+    ) -> Self {
         let path = std::env::temp_dir().join(format!(
             "tapio-test-{}-{:08x}.yaml",
             std::process::id(),
@@ -141,21 +167,21 @@ impl Tapio {
         if !arguments.iter().any(|argument| argument.starts_with("--observer=")) {
             command.arg("--observer=network");
         }
+        if is_read {
+            command.stdout(Stdio::piped());
+        }
         let mut child = with_few_variables(&mut command)
             .env("TAPIO_STATE_DIR", &state)
             .args(["--output=json", "--listen=off", "--log-level=debug", "--log-format=json"])
             .arg(format!("--config={}", path.display()))
             .args(arguments)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let (output, log) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
-        let readers = vec![
-            output.read(child.stdout.take().unwrap(), lines),
-            log.read(child.stderr.take().unwrap(), usize::MAX),
-        ];
+        let mut readers = vec![log.read(child.stderr.take().unwrap(), usize::MAX)];
+        readers.extend(child.stdout.take().map(|stdout| output.read(stdout, lines)));
         Self { child, output, log, readers, configuration: path, state }
     }
 
@@ -268,7 +294,12 @@ impl Tapio {
         }
     }
 
-    fn terminate(&self) {
+    /// Whether it has not ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub(crate) fn terminate(&self) {
         let pid = Pid::from_child(&self.child);
         // It may have ended already.
         let _ = kill_process(pid, Signal::TERM);
