@@ -148,13 +148,19 @@ impl Stage {
         }
     }
 
-    /// Counts anomalies and sends those that are no repeats.
+    /// Counts anomalies and sends those that do not wait in a window.
     pub fn admit(&self, out: &mut Vec<Anomaly>, fold: &mut Fold) {
         for anomaly in out.drain(..) {
             self.metrics.anomalies(self.observer, anomaly.kind, anomaly.count);
             let count = anomaly.count;
             match fold.admit(anomaly, clock::boot_ns()) {
-                Some(first) => self.queue(first),
+                Some(now) => {
+                    // One that is much worse has the repeats before it in its count.
+                    if now.count > count {
+                        self.metrics.folded(self.observer, count);
+                    }
+                    self.queue(now);
+                }
                 None => self.metrics.folded(self.observer, count),
             }
         }

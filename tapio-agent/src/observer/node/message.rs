@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::occurrence::{Bytes, Occurrence, Value};
+use crate::occurrence::{Bytes, OWNERS, Occurrence, Value};
 
 /// Says it, once it is named.
 pub(super) type Message = fn(&Occurrence) -> String;
@@ -84,6 +84,7 @@ impl fmt::Display for Who<'_> {
         match (self.0.data.text("of"), &self.0.workload) {
             (Some("node"), _) => write!(f, "node {}", self.0.node),
             (_, Some(_)) => self.0.subject().fmt(f),
+            _ if self.0.data.number(OWNERS).is_some() => self.0.subject().fmt(f),
             (_, None) => f.write_str("a container or unit that is gone"),
         }
     }
