@@ -154,6 +154,10 @@ impl Observer for Node {
         out.extend(self.degraded.take_if(|degraded| now_ns.saturating_sub(degraded.time_ns) >= settle_ns));
     }
 
+    fn held_back(&self) -> u64 {
+        self.degraded.iter().map(|degraded| degraded.count).sum()
+    }
+
     fn learned(&self) -> Option<Vec<u8>> {
         let known: BTreeMap<_, _> = self.before.iter().chain(&self.groups).collect();
         // Nothing in it can fail to be written.
