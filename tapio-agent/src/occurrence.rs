@@ -236,6 +236,9 @@ pub struct Occurrence {
 /// The key in [`Data`] of how many owners an occurrence has, where it is not of one of them.
 pub const OWNERS: &str = "owners";
 
+/// The key in [`Data`] of the name of the cgroup above the workload's own whose limit it is about.
+pub const ANCESTOR: &str = "ancestor";
+
 /// The `source` of every occurrence.
 pub const SOURCE: &str = "tapio";
 
