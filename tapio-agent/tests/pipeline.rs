@@ -269,7 +269,7 @@ async fn a_storm_folds_and_adds_up() {
         4242,
         b"curl",
     );
-    for nth in 0..100_000_u64 {
+    for nth in 0..100_100_u64 {
         event.header.held_back = u32::from(nth % 10 == 9);
         event.value_us = nth;
         line.event(&event);
@@ -279,10 +279,10 @@ async fn a_storm_folds_and_adds_up() {
     assert!((3..=6).contains(&first.len()), "{}", first.len());
     line.finish();
     let follow_up = line.occurrences().await;
-    assert_eq!((follow_up.len(), count(&first) + count(&follow_up)), (1, 110_000));
-    assert_eq!(follow_up[0]["data"]["elapsed_us"], 99_999, "the worst");
-    assert_eq!((line.events(), line.malformed(), line.anomalies()), (100_000, 0, 110_000));
-    assert_eq!((line.folded(), line.queue_full()), (109_999, 0));
+    assert_eq!((follow_up.len(), count(&first) + count(&follow_up)), (1, 110_110));
+    assert_eq!(follow_up[0]["data"]["elapsed_us"], 100_099, "the worst");
+    assert_eq!((line.events(), line.malformed(), line.anomalies()), (100_100, 0, 110_110));
+    assert_eq!((line.folded(), line.queue_full()), (110_109, 0));
     first.iter().chain(&follow_up).for_each(conforms);
 }
 
@@ -312,7 +312,11 @@ async fn a_port_scan_is_a_handful_and_adds_up() {
         line.event(&event);
     }
     let at_once = line.occurrences().await;
-    assert!((19..=22).contains(&at_once.len()), "of 16 ports, and a handful of the others: {}", at_once.len());
+    assert!(
+        (19..=22).contains(&at_once.len()),
+        "of 16 ports, and a handful of the others: {}",
+        at_once.len()
+    );
     assert_eq!(line.anomalies(), 17 + line.folded());
     line.finish();
     let later = line.occurrences().await;
@@ -340,7 +344,10 @@ async fn what_many_owners_share_is_of_none_and_says_how_many() {
     assert_eq!((shared.get("workload"), shared.get("process")), (None, None));
     assert_eq!((&shared["count"], shared["data"].get("local_address")), (&json!(owners), None));
     let message = shared["message"].as_str().unwrap();
-    assert!(message.starts_with(&format!("{owners} workloads or processes, worst case: connection to")), "{message}");
+    assert!(
+        message.starts_with(&format!("{owners} workloads or processes, worst case: connection to")),
+        "{message}"
+    );
 }
 
 /// More owners at once than anybody names in time: what the queue cannot hold is counted.

@@ -206,9 +206,14 @@ async fn limits_above_are_read_with_who_fills_them() {
         let mut reader = host.reader();
         let (_, above) = whole_pass(&mut reader).await;
         let [pod] = above.try_into().unwrap();
-        let id = |group: &str| host.ino(&format!("cgroup/{memory}/{group}")) | if version == 1 { VERSION_1 } else { 0 };
+        let id = |group: &str| {
+            host.ino(&format!("cgroup/{memory}/{group}")) | if version == 1 { VERSION_1 } else { 0 }
+        };
         assert_eq!((pod.sample.header.cgroup_id, pod.cpu_group, pod.memory_group), (id(POD), 0, 0));
-        assert_eq!((pod.sample.limit_bytes, pod.sample.quota_us, pod.sample.throttled), (128 * MIB, 50_000, 3));
+        assert_eq!(
+            (pod.sample.limit_bytes, pod.sample.quota_us, pod.sample.throttled),
+            (128 * MIB, 50_000, 3)
+        );
         assert_eq!((pod.filled, pod.throttled), (0, 0));
         assert!(pod.name.starts_with(b"pod3b1c1f6e-8a40-4ab1-9e37-3a1e5d2f6c11\0"));
 

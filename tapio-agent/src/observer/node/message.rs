@@ -38,8 +38,8 @@ pub(super) fn throttled(o: &Occurrence) -> String {
     let limit = Processors(number(o, "limit_millicores"));
     if o.data.number("levels_up").is_some() {
         let wanted = o.data.number("wanted_millicores");
-        let wanted =
-            wanted.map_or(String::new(), |wanted| format!(" together, and want about {}", Processors(wanted)));
+        let wanted = wanted
+            .map_or(String::new(), |wanted| format!(" together, and want about {}", Processors(wanted)));
         return format!(
             "{}: throttled by the CPU quota{} in {} % of its periods, normally {} %: those in it may use {limit} CPU{wanted}",
             Who(o),

@@ -250,7 +250,10 @@ fn throttling_by_the_quota_of_a_pod_is_told_of_the_container_that_uses_most() {
             continue;
         }
         assert_eq!(kinds(&told), [("node.cpu_throttled", 7)]);
-        assert_eq!((told[0].data.number("levels_up"), told[0].data.text("ancestor")), (Some(1), Some("pod-of")));
+        assert_eq!(
+            (told[0].data.number("levels_up"), told[0].data.text("ancestor")),
+            (Some(1), Some("pod-of"))
+        );
         assert_ne!(told[0].detail, 0, "no repeat of its own quota's");
     }
 }
@@ -277,7 +280,9 @@ fn memory_of_a_pod_is_told_of_who_holds_most_where_no_limit_below_is_nearer() {
     let mut watched = Watched::new();
     let told: Vec<_> =
         (0..100).flat_map(|step| watched.look_above(near((50 + step * 5).min(511), 0))).collect();
-    assert!(!told.is_empty() && told.iter().all(|told| (told.kind, told.cgroup_id) == ("node.oom_predicted", 8)));
+    assert!(
+        !told.is_empty() && told.iter().all(|told| (told.kind, told.cgroup_id) == ("node.oom_predicted", 8))
+    );
 }
 
 fn filled_to(mib: u64) -> Sample {
