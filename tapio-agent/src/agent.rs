@@ -11,7 +11,7 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -35,7 +35,7 @@ use crate::{
     },
     kernel::Kernel,
     metrics::Metrics,
-    observer::{self, Built},
+    observer::{self, Built, Judge},
     pipeline::{self, Source, Stage, fold::Fold},
     privileges,
     sink::{
@@ -49,6 +49,8 @@ use crate::{
 const ENRICH_QUEUE: usize = 4096;
 /// How long an observer that crashed waits before it runs again; doubles up to the second.
 const RESTART: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// One that ran for so long before it crashed waits as for the first time.
+const RAN_WELL: Duration = Duration::from_secs(300);
 /// How often the terminal's status line is renewed.
 const PULSE: Duration = Duration::from_secs(1);
 
@@ -320,7 +322,7 @@ impl Supervisor {
     /// Runs the stage until the agent stops. A judge that panics is replaced by one that has seen nothing; the
     /// ring, the programs and the other observers go on.
     async fn run(self, mut source: Source, mut fold: Fold) {
-        let mut pause = RESTART[0];
+        let mut pauses = Pauses::default();
         let mut is_first = true;
         loop {
             let mut judge = self.built.judge();
@@ -332,7 +334,8 @@ impl Supervisor {
             let stop = async move {
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
-            let stage = self.stage.run(&mut source, judge.as_mut(), &mut fold, stop);
+            let (began, mut judged) = (Instant::now(), Vec::new());
+            let stage = self.stage.run(&mut source, judge.as_mut(), &mut fold, &mut judged, stop);
             let why = match AssertUnwindSafe(stage).catch_unwind().await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => {
@@ -341,23 +344,50 @@ impl Supervisor {
                 }
                 Err(panic) => crash::said(panic.as_ref()),
             };
+            let pause = pauses.after(began.elapsed());
             tracing::error!(observer = self.built.name, why, restart_in = ?pause, "the observer crashed");
-            // The record that it crashed on is gone: another one like it would crash it again. What it held back is only
-            // counted, as nobody knows whether it is right.
-            let mut held = Vec::new();
-            let _ = catch_unwind(AssertUnwindSafe(|| judge.tick(u64::MAX, &mut held)));
-            let lost = 1 + held.iter().map(|anomaly| anomaly.count).sum::<u64>();
+            // The record that it crashed on is gone: another one like it would crash it again. What it had judged and held
+            // back is only counted, as nobody knows whether it is right.
+            let judged: u64 = judged.iter().map(|anomaly| anomaly.count).sum();
+            let lost = self.stage.under_judgement() + judged + held_back(judge.as_mut());
             self.shared.metrics.dropped("record", "crash", lost);
             self.shared.set(self.at, State::Failed(why));
             let stopping =
                 tokio::time::timeout(pause, self.stopped.clone().wait_for(|stop| *stop)).await.is_ok();
-            pause = (pause * 2).min(RESTART[1]);
             self.shared.restarted(self.at);
             self.shared.metrics.restarted(self.built.name);
             if stopping {
                 tracing::debug!(observer = self.built.name, "runs once more, for what is left in its ring");
             }
         }
+    }
+}
+
+/// How many anomalies a judge that crashed held back. It may crash again as it is asked.
+fn held_back(judge: &mut dyn Judge) -> u64 {
+    let counted = catch_unwind(AssertUnwindSafe(|| judge.held_back())).unwrap_or_default();
+    let mut held = Vec::new();
+    let _ = catch_unwind(AssertUnwindSafe(|| judge.tick(u64::MAX, &mut held)));
+    counted.max(held.iter().map(|anomaly| anomaly.count).sum())
+}
+
+/// How long an observer waits that crashes again and again.
+struct Pauses {
+    next: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { next: RESTART[0] }
+    }
+}
+
+impl Pauses {
+    /// The wait of one that crashed after it ran for so long.
+    fn after(&mut self, ran: Duration) -> Duration {
+        let pause = if ran >= RAN_WELL { RESTART[0] } else { self.next };
+        self.next = (pause * 2).min(RESTART[1]);
+        pause
     }
 }
 

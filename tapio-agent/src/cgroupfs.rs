@@ -1,14 +1,15 @@
 //! What the files of control groups, and of `/proc`, tell of memory, processors and waiting: read now and then, as
 //! records that go the way of those from a kernel's ring.
 //!
-//! Looked at are the groups of containers and of systemd's units, and the node as a whole; not the slices and pods
-//! above them, whose faults are theirs. Everything that cannot be read is [`UNKNOWN`](tapio_common::node::UNKNOWN).
+//! Looked at are the groups of containers and of systemd's units, the limits of the pods and slices above them, and the
+//! node as a whole. Everything that cannot be read is [`UNKNOWN`](tapio_common::node::UNKNOWN).
 //!
 //! A pass is spread over turns of [`TURN`] groups, between which others run. The next begins after the interval, or
 //! later where passes are dear: reading takes one part in [`SHARE`] of a processor at most. A trigger of the kernel
 //! (Documentation/accounting/psi.rst, "Monitoring for pressure thresholds") brings it forward; while tasks wait, one
 //! part in [`PRESSED_SHARE`].
 
+mod above;
 pub mod hierarchy;
 mod parse;
 mod sample;
@@ -23,11 +24,12 @@ use std::{
 };
 
 use bytemuck::bytes_of;
-use tapio_common::node::Sample;
+use tapio_common::node::{Above, Sample};
 use tokio::time::Instant;
 
 pub use self::hierarchy::{Hierarchy, Part};
 use self::{
+    above::Shared,
     sample::{Eyes, Node},
     tree::Tree,
     trigger::{Trigger, Waiting},
@@ -69,10 +71,29 @@ pub struct Reader {
     began: Instant,
     /// Time on a processor that it has taken so far: on a busy one a pass takes long, and costs no more.
     spent: Duration,
-    /// What is left of the pass: the groups from here on, then the node.
-    at: Option<usize>,
+    /// What is left of the pass.
+    at: Option<At>,
     left: usize,
-    record: Sample,
+    shared: Shared,
+    record: Record,
+}
+
+/// Where a pass is.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    /// At this one of the groups of containers and units.
+    Group(usize),
+    /// At the groups above them, of which so many are left: those below others come before these.
+    Above(usize),
+    /// At the node.
+    Node,
+}
+
+/// A record that was made.
+#[derive(Clone, Copy, Debug)]
+enum Record {
+    Sample(Sample),
+    Above(Above),
 }
 
 impl Files {
@@ -109,7 +130,8 @@ impl Files {
             spent: Duration::ZERO,
             at: None,
             left: 0,
-            record: bytemuck::Zeroable::zeroed(),
+            shared: Shared::default(),
+            record: Record::Sample(bytemuck::Zeroable::zeroed()),
         }
     }
 }
@@ -136,36 +158,56 @@ impl Reader {
         reason = "an item borrows from the reader, which an iterator cannot"
     )]
     pub fn next(&mut self) -> Option<&[u8]> {
-        let at = self.at?;
-        self.left = self.left.checked_sub(1)?;
-        let start = clock::thread_cpu();
-        let found = match self.tree.groups().get(at) {
-            Some(group) => {
-                self.at = Some(at + 1);
-                let sample = self.eyes.group(group);
-                if let Some(sample) = &sample {
-                    self.past.note(group.memory_id, sample.header.time_ns, sample.held_bytes);
-                }
-                sample
+        loop {
+            let at = self.at?;
+            self.left = self.left.checked_sub(1)?;
+            let start = clock::thread_cpu();
+            let found = self.look(at);
+            self.spent += clock::thread_cpu().saturating_sub(start);
+            if self.at.is_none() {
+                self.next = self.began + self.interval.max(self.spent * SHARE);
             }
-            None => {
-                self.at = None;
-                self.eyes.node()
+            if let Some(found) = found {
+                self.record = found;
+                return Some(match &self.record {
+                    Record::Sample(sample) => bytes_of(sample),
+                    Record::Above(above) => bytes_of(above),
+                });
             }
-        };
-        self.spent += clock::thread_cpu().saturating_sub(start);
-        if self.at.is_none() {
-            self.next = self.began + self.interval.max(self.spent * SHARE);
         }
-        match found {
-            Some(sample) => {
-                self.record = sample;
-                Some(bytes_of(&self.record))
+    }
+
+    /// Looks at what is next in the pass, and moves on.
+    fn look(&mut self, at: At) -> Option<Record> {
+        match at {
+            At::Group(at) => {
+                let Some(group) = self.tree.groups().get(at) else {
+                    self.at = Some(At::Above(self.tree.above().len()));
+                    return None;
+                };
+                self.at = Some(At::Group(at + 1));
+                let Some(sample) = self.eyes.group(group, self.shared.is_limited(&self.tree, group)) else {
+                    // It has vanished: the next pass looks for those that are there.
+                    self.tree.is_stale();
+                    return None;
+                };
+                self.past.note(group.memory_id, sample.header.time_ns, sample.held_bytes);
+                self.shared.add(&self.tree, group, &sample);
+                Some(Record::Sample(sample))
             }
-            None => {
-                // It has vanished: the next pass looks for those that are there.
-                self.tree.is_stale();
-                self.next()
+            At::Above(left) => {
+                let Some(at) = left.checked_sub(1) else {
+                    self.at = Some(At::Node);
+                    return None;
+                };
+                self.at = Some(At::Above(at));
+                let sample = self.eyes.above(self.tree.above().get(at)?)?;
+                self.past.note(sample.header.cgroup_id, sample.header.time_ns, sample.held_bytes);
+                self.shared.record(&self.tree, at, sample).map(Record::Above)
+            }
+            At::Node => {
+                self.at = None;
+                self.eyes.node().map(Record::Sample)
             }
         }
     }
@@ -175,9 +217,10 @@ impl Reader {
         self.began = Instant::now();
         self.tree.update();
         self.eyes.begin();
+        self.shared.begin(&self.tree);
         self.past.forget(clock::boot_ns());
         self.spent = clock::thread_cpu().saturating_sub(start);
-        self.at = Some(0);
+        self.at = Some(At::Group(0));
     }
 }
 

@@ -248,6 +248,9 @@ pub trait Judge: Send {
     /// [`Observer::tick`].
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
 
+    /// [`Observer::held_back`].
+    fn held_back(&self) -> u64;
+
     /// [`Observer::learned`].
     fn learned(&self) -> Option<Vec<u8>>;
 
@@ -265,6 +268,10 @@ impl<O: Observer> Judge for O {
 
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
         Observer::tick(self, now_ns, out);
+    }
+
+    fn held_back(&self) -> u64 {
+        Observer::held_back(self)
     }
 
     fn learned(&self) -> Option<Vec<u8>> {
@@ -313,6 +320,11 @@ pub trait Observer: Send + Sized + 'static {
 
     /// Says what was waiting for time to pass; called about four times a second.
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
+
+    /// How many anomalies wait in it for a [`Self::tick`]: what is lost with one that crashed. None, for most.
+    fn held_back(&self) -> u64 {
+        0
+    }
 
     /// What it has learned, for one of an agent that comes later. `None`, for most: what they learn is in maps of their
     /// programs.

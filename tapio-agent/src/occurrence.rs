@@ -233,6 +233,12 @@ pub struct Occurrence {
     pub count: u64,
 }
 
+/// The key in [`Data`] of how many owners an occurrence has, where it is not of one of them.
+pub const OWNERS: &str = "owners";
+
+/// The key in [`Data`] of the name of the cgroup above the workload's own whose limit it is about.
+pub const ANCESTOR: &str = "ancestor";
+
 /// The `source` of every occurrence.
 pub const SOURCE: &str = "tapio";
 
@@ -323,6 +329,9 @@ impl Occurrence {
         struct Subject<'a>(&'a Occurrence);
         impl fmt::Display for Subject<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                if let Some(owners) = self.0.data.number(OWNERS) {
+                    return write!(f, "{owners} workloads or processes, worst case");
+                }
                 let named = self.0.workload.as_deref().and_then(Workload::name);
                 match (named, &self.0.process) {
                     (Some(name), Some(p)) if !p.comm.is_empty() => in_a_row(f, [name, " (", &p.comm, ")"]),

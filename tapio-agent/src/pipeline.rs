@@ -7,10 +7,17 @@ mod scope;
 mod source;
 mod usual;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus_client::metrics::counter::Counter;
-use tapio_common::WHOLE_NODE;
+use tapio_common::{Header, WHOLE_NODE};
 use tokio::sync::mpsc;
 use ulid::Ulid;
 
@@ -44,6 +51,8 @@ pub struct Stage {
     pub metrics: Arc<Metrics>,
     /// Kept at hand: it counts each event.
     events: Counter,
+    /// How many anomalies the record stands for that is being judged.
+    under_judgement: AtomicU64,
     notes: Option<Arc<Notes>>,
 }
 
@@ -56,6 +65,7 @@ impl Stage {
             anomalies,
             metrics: Arc::clone(metrics),
             events: metrics.events(observer),
+            under_judgement: AtomicU64::new(0),
             notes: None,
         }
     }
@@ -81,7 +91,8 @@ impl Stage {
         }
     }
 
-    /// Runs until `stop` says so; then takes what is left.
+    /// Runs until `stop` says so; then takes what is left. What is judged goes through `out`, where it stays if the judge
+    /// panics.
     ///
     /// # Errors
     /// The source cannot be waited for.
@@ -90,11 +101,11 @@ impl Stage {
         source: &mut Source,
         judge: &mut dyn Judge,
         fold: &mut Fold,
+        out: &mut Vec<Anomaly>,
         stop: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let mut stop = std::pin::pin!(stop);
         let mut tick = tokio::time::interval(TICK);
-        let mut out = Vec::new();
         // A run before this one may have left records: the kernel wakes nobody while there are any unread.
         let mut more = true;
         loop {
@@ -102,25 +113,25 @@ impl Stage {
                 biased;
                 () = &mut stop => break,
                 _ = tick.tick() => {
-                    judge.tick(clock::boot_ns(), &mut out);
-                    self.admit(&mut out, fold);
-                    fold.flush(clock::boot_ns(), &mut out);
-                    self.send(&mut out);
+                    judge.tick(clock::boot_ns(), out);
+                    self.admit(out, fold);
+                    fold.flush(clock::boot_ns(), out);
+                    self.send(out);
                     self.note(judge, false);
                 }
-                () = tokio::task::yield_now(), if more => more = self.take(source, judge, fold, &mut out),
+                () = tokio::task::yield_now(), if more => more = self.take(source, judge, fold, out),
                 ready = source.ready(), if !more => {
                     ready?;
                     more = true;
                 }
             }
         }
-        while self.take(source, judge, fold, &mut out) {}
+        while self.take(source, judge, fold, out) {}
         self.note(judge, true);
-        judge.tick(u64::MAX, &mut out);
-        self.admit(&mut out, fold);
-        fold.finish(&mut out);
-        self.send(&mut out);
+        judge.tick(u64::MAX, out);
+        self.admit(out, fold);
+        fold.finish(out);
+        self.send(out);
         Ok(())
     }
 
@@ -144,19 +155,33 @@ impl Stage {
     /// One record: what it means is added to `out`.
     pub fn observe(&self, record: &[u8], judge: &mut dyn Judge, out: &mut Vec<Anomaly>) {
         self.events.inc();
-        if let Err(malformed) = judge.observe(record, out) {
+        self.under_judgement.store(stands_for(record), Ordering::Relaxed);
+        let judged = judge.observe(record, out);
+        self.under_judgement.store(0, Ordering::Relaxed);
+        if let Err(malformed) = judged {
             self.metrics.dropped("record", "malformed", 1);
             tracing::warn!(observer = self.observer, %malformed, "an event cannot be read");
         }
     }
 
-    /// Counts anomalies and sends those that are no repeats.
+    /// How many anomalies the record stands for that a judge panicked on, if it was on one.
+    pub fn under_judgement(&self) -> u64 {
+        self.under_judgement.swap(0, Ordering::Relaxed)
+    }
+
+    /// Counts anomalies and sends those that do not wait in a window.
     pub fn admit(&self, out: &mut Vec<Anomaly>, fold: &mut Fold) {
         for anomaly in out.drain(..) {
             self.metrics.anomalies(self.observer, anomaly.kind, anomaly.count);
             let count = anomaly.count;
             match fold.admit(anomaly, clock::boot_ns()) {
-                Some(first) => self.queue(first),
+                Some(now) => {
+                    // One that is much worse has the repeats before it in its count.
+                    if now.count > count {
+                        self.metrics.folded(self.observer, count);
+                    }
+                    self.queue(now);
+                }
                 None => self.metrics.folded(self.observer, count),
             }
         }
@@ -173,6 +198,12 @@ impl Stage {
             self.metrics.dropped("enrich", "queue_full", count);
         }
     }
+}
+
+/// Itself, and those that the kernel held back before it.
+fn stands_for(record: &[u8]) -> u64 {
+    let header = record.get(..size_of::<Header>()).map(bytemuck::pod_read_unaligned::<Header>);
+    header.map_or(1, |header| 1 + u64::from(header.held_back))
 }
 
 /// The second half: makes the occurrence of an anomaly. `None` where its name shows that it is not to be told.

@@ -22,6 +22,8 @@ pub mod kind {
     pub const CPI_OUTLIER: u32 = 3;
     /// The same of the whole node.
     pub const IPC_DEGRADED: u32 = 4;
+    /// A control group above those of containers and units, which has a limit of its own: an [`super::Above`].
+    pub const ABOVE: u32 = 5;
 }
 
 /// One look. Numbers that only grow are sums since the group was made; each may be [`UNKNOWN`].
@@ -96,5 +98,36 @@ impl Sample {
 impl Event for Sample {
     fn header(&self) -> &Header {
         &self.header
+    }
+}
+
+/// Longest name of an [`Above`] that is told.
+pub const MAX_NAME: usize = 64;
+
+/// One look at a control group above those of containers and units: a pod, a slice. What is below it shares its limits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Above {
+    /// What is the group's own; its kind is [`kind::ABOVE`].
+    pub sample: Sample,
+    /// Which of those below it used most processor time since the last look; 0 where that is not known.
+    pub cpu_group: u64,
+    /// Which of them holds most memory; 0 where that is not known.
+    pub memory_group: u64,
+    /// How full those below it are at most of limits of their own, 1/1024.
+    pub filled: u64,
+    /// Sum of the periods in which those below it had used up quotas of their own.
+    pub throttled: u64,
+    /// How many levels it is above `cpu_group`.
+    pub cpu_levels: u32,
+    /// How many levels it is above `memory_group`.
+    pub memory_levels: u32,
+    /// Name of its directory, padded with zeros; all zero where that is longer, or is not plain ASCII.
+    pub name: [u8; MAX_NAME],
+}
+
+impl Event for Above {
+    fn header(&self) -> &Header {
+        &self.sample.header
     }
 }

@@ -14,9 +14,11 @@ use crate::{
 static RECORDS: AtomicU32 = AtomicU32::new(0);
 static OBSERVED: AtomicU32 = AtomicU32::new(0);
 
-/// Holds its first record back and crashes on the second; its programs emit one for each segment received.
+/// Holds its first record back and crashes on the second, which it had judged already, and on each tick thereafter; its
+/// programs emit one for each segment received.
 struct Crashing {
     held: Vec<Anomaly>,
+    is_broken: bool,
 }
 
 impl Observer for Crashing {
@@ -27,26 +29,35 @@ impl Observer for Crashing {
     type Settings = network::Settings;
 
     fn new(_: &Self::Settings) -> Self {
-        Self { held: Vec::new() }
+        Self { held: Vec::new(), is_broken: false }
     }
 
     fn kernel_settings(settings: &Self::Settings) -> Vec<u8> {
         network::Network::kernel_settings(settings)
     }
 
-    fn observe(&mut self, _: &[u8], _: &mut Vec<Anomaly>) -> Result<(), Malformed> {
+    fn observe(&mut self, _: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {
         match RECORDS.fetch_add(1, Ordering::Relaxed) {
             0 => self.held.push(Anomaly { count: 3, ..refused(1, 1) }),
-            1 => panic!("the second record is too much"),
+            1 => {
+                out.push(Anomaly { count: 5, ..refused(2, 1) });
+                self.is_broken = true;
+                panic!("the second record is too much");
+            }
             _ => drop(OBSERVED.fetch_add(1, Ordering::Relaxed)),
         }
         Ok(())
     }
 
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
+        assert!(!self.is_broken, "it is broken");
         if now_ns == u64::MAX {
             out.append(&mut self.held);
         }
+    }
+
+    fn held_back(&self) -> u64 {
+        self.held.iter().map(|anomaly| anomaly.count).sum()
     }
 }
 
@@ -101,5 +112,15 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
     task.await.unwrap();
     let text = metrics.render().unwrap();
     assert!(text.contains("tapio_restarts_total{observer=\"bench\"} 1"), "{text}");
-    assert!(text.contains("tapio_dropped_total{hop=\"record\",reason=\"crash\"} 4"), "{text}");
+    assert!(text.contains("tapio_dropped_total{hop=\"record\",reason=\"crash\"} 9"), "{text}");
+}
+
+#[test]
+fn an_observer_that_ran_well_waits_as_for_the_first_time() {
+    let mut pauses = Pauses::default();
+    let soon = Duration::from_secs(1);
+    let waits: Vec<u64> = (0..8).map(|_| pauses.after(soon).as_secs()).collect();
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(pauses.after(RAN_WELL), RESTART[0]);
+    assert_eq!(pauses.after(soon), RESTART[0] * 2);
 }

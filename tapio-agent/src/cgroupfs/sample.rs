@@ -13,9 +13,10 @@ use tapio_common::{
 };
 
 use super::{
+    above::is_set,
     hierarchy::{Hierarchy, Processors},
     parse,
-    tree::Group,
+    tree::{Above, Group},
 };
 use crate::clock;
 
@@ -41,6 +42,15 @@ pub(super) struct Eyes {
     /// What each group had then.
     last: HashMap<u64, [u64; 4]>,
     before: HashMap<u64, [u64; 4]>,
+}
+
+/// What is read of a group that has no limit for it.
+#[derive(Clone, Copy, Debug)]
+struct Wants {
+    /// What it holds of memory.
+    held: bool,
+    /// The processor time that it used.
+    cpu: bool,
 }
 
 /// The files of the node.
@@ -116,28 +126,20 @@ impl Eyes {
         Some(self.now)
     }
 
-    /// A group; `None` if it has vanished.
-    pub(super) fn group(&mut self, group: &Group) -> Option<Sample> {
+    /// One above others; `None` where it has no limits, or has vanished.
+    pub(super) fn above(&mut self, above: &Above) -> Option<Sample> {
+        let mut sample = Sample { inner: 1, ..Sample::unknown(kind::ABOVE, header(above.id)) };
+        let wants = Wants { held: false, cpu: false };
+        self.own(&above.path, wants, &mut sample);
+        (is_set(sample.limit_bytes) || is_set(sample.quota_us)).then_some(sample)
+    }
+
+    /// A group; `None` if it has vanished. What it holds is read without a limit of its own, too, where one above it has
+    /// one.
+    pub(super) fn group(&mut self, group: &Group, is_limited: bool) -> Option<Sample> {
         let mut sample = Sample::unknown(kind::GROUP, header(group.id));
         sample.inner = u32::from(group.inner);
-        let of_group = |root: &PathBuf| root.join(&group.path);
-        let (pressure, processors) = match &self.hierarchy {
-            Hierarchy::None => return None,
-            Hierarchy::Two { root, processors } => {
-                let (path, processors) = (of_group(root), processors.as_ref().map(|one| one.each(of_group)));
-                self.two(&path, &mut sample);
-                (Some(path), processors)
-            }
-            Hierarchy::One { memory, processors, unified } => {
-                let processors = processors.as_ref().map(|one| one.each(of_group));
-                let (memory, unified) = (of_group(memory), unified.as_ref().map(of_group));
-                self.memory_one(&memory, &mut sample);
-                (unified, processors)
-            }
-        };
-        if let Some(Processors { cpu, cpuacct }) = processors {
-            self.cpu_one(&cpu, cpuacct.as_deref(), &mut sample);
-        }
+        let pressure = self.own(&group.path, Wants { held: is_limited, cpu: true }, &mut sample);
         let nothing = Sample { inner: sample.inner, ..Sample::unknown(kind::GROUP, sample.header) };
         if let Some(path) = pressure {
             // One that has vanished had waited before, too.
@@ -147,6 +149,29 @@ impl Eyes {
             self.waiting(&path, group.id, &mut sample);
         }
         (sample != nothing).then_some(sample)
+    }
+
+    /// Memory and processor time of the group at this path. Where its waiting is.
+    fn own(&mut self, path: &Path, wants: Wants, sample: &mut Sample) -> Option<PathBuf> {
+        let of_group = |root: &PathBuf| root.join(path);
+        let (pressure, processors) = match &self.hierarchy {
+            Hierarchy::None => return None,
+            Hierarchy::Two { root, processors } => {
+                let (path, processors) = (of_group(root), processors.as_ref().map(|one| one.each(of_group)));
+                self.two(&path, wants, sample);
+                (Some(path), processors)
+            }
+            Hierarchy::One { memory, processors, unified } => {
+                let processors = processors.as_ref().map(|one| one.each(of_group));
+                let (memory, unified) = (of_group(memory), unified.as_ref().map(of_group));
+                self.memory_one(&memory, wants, sample);
+                (unified, processors)
+            }
+        };
+        if let Some(Processors { cpu, cpuacct }) = processors {
+            self.cpu_one(&cpu, cpuacct.as_deref().filter(|_| wants.cpu), sample);
+        }
+        pressure
     }
 
     /// Its waiting; what it was, where it cannot have changed by much: that, too, teaches what is normal.
@@ -163,11 +188,12 @@ impl Eyes {
         [sample.memory_some_us, sample.memory_full_us, sample.io_some_us, sample.io_full_us] = waited;
     }
 
-    fn two(&mut self, path: &Path, sample: &mut Sample) {
+    fn two(&mut self, path: &Path, wants: Wants, sample: &mut Sample) {
         let limit = self.one(path.join("memory.max"), parse::limit);
         sample.limit_bytes = limit.unwrap_or(UNKNOWN);
         // Without a limit there is nothing to compare with, and the rest is dear.
-        if limit.is_some_and(|limit| limit != UNLIMITED) {
+        let has_limit = limit.is_some_and(|limit| limit != UNLIMITED);
+        if has_limit || (wants.held && limit.is_some()) {
             let usage = self.one(path.join("memory.current"), parse::number);
             sample.usage_bytes = usage.unwrap_or(UNKNOWN);
             if self.read(path.join("memory.stat")) {
@@ -176,6 +202,7 @@ impl Eyes {
                 sample.held_bytes = held(usage, [inactive, active, slab.or(Some(0))]).unwrap_or(UNKNOWN);
             }
             match self.now.swap_limit_bytes {
+                _ if !has_limit => {}
                 UNKNOWN => {}
                 0 => (sample.swap_bytes, sample.swap_limit_bytes) = (0, 0),
                 _ => {
@@ -189,17 +216,18 @@ impl Eyes {
             (sample.quota_us, sample.period_us) = (quota, period);
         }
         // Of each group, whose time may have risen with another's trouble; it is there without the controller, too.
-        if self.read(path.join("cpu.stat")) {
+        if (wants.cpu || is_set(sample.quota_us)) && self.read(path.join("cpu.stat")) {
             let keys = ["usage_usec", "nr_periods", "nr_throttled", "throttled_usec"];
             [sample.cpu_us, sample.periods, sample.throttled, sample.throttled_us] =
                 parse::keyed(&self.text, keys).map(|value| value.unwrap_or(UNKNOWN));
         }
     }
 
-    fn memory_one(&mut self, path: &Path, sample: &mut Sample) {
+    fn memory_one(&mut self, path: &Path, wants: Wants, sample: &mut Sample) {
         let limit = self.one(path.join("memory.limit_in_bytes"), parse::limit_v1);
         sample.limit_bytes = limit.unwrap_or(UNKNOWN);
-        if limit.is_none_or(|limit| limit == UNLIMITED) {
+        let has_limit = limit.is_some_and(|limit| limit != UNLIMITED);
+        if !has_limit && (!wants.held || limit.is_none()) {
             return;
         }
         let usage = self.one(path.join("memory.usage_in_bytes"), parse::number);
@@ -215,6 +243,7 @@ impl Eyes {
             sample.held_bytes = held.unwrap_or(UNKNOWN);
         }
         match self.now.swap_limit_bytes {
+            _ if !has_limit => {}
             UNKNOWN => {}
             0 => (sample.swap_bytes, sample.swap_limit_bytes) = (0, 0),
             _ => {

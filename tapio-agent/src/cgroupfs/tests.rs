@@ -7,7 +7,7 @@ use std::{
 
 use tapio_common::{
     VERSION_1, WHOLE_NODE,
-    node::{UNKNOWN, UNLIMITED},
+    node::{Above, UNKNOWN, UNLIMITED},
 };
 use tempfile::TempDir;
 
@@ -108,15 +108,24 @@ impl Host {
 
 /// One pass, as a stage takes it.
 async fn pass(reader: &mut Reader) -> HashMap<u64, Sample> {
-    let mut seen = HashMap::new();
+    whole_pass(reader).await.0
+}
+
+/// The same with what is above containers and units.
+async fn whole_pass(reader: &mut Reader) -> (HashMap<u64, Sample>, Vec<Above>) {
+    let (mut seen, mut above) = (HashMap::new(), Vec::new());
     loop {
         reader.ready().await;
         while let Some(record) = reader.next() {
+            if let Ok(record) = bytemuck::try_pod_read_unaligned::<Above>(record) {
+                above.push(record);
+                continue;
+            }
             let sample: Sample = bytemuck::pod_read_unaligned(record);
             let id = sample.header.cgroup_id;
             assert!(seen.insert(id, sample).is_none(), "twice");
             if id == WHOLE_NODE {
-                return seen;
+                return (seen, above);
             }
         }
     }
@@ -165,6 +174,73 @@ async fn beside_version_1_a_container_has_its_id_and_pressure_of_version_2() {
     assert_eq!((container.limit_bytes, container.memory_some_us), (128 * MIB, 70));
     let unit = seen[&(host.ino("cgroup/memory/system.slice/nginx.service") | VERSION_1)];
     assert_eq!((unit.limit_bytes, unit.memory_some_us), (128 * MIB, 5));
+}
+
+/// Limits of a pod and of a slice, which those in them share.
+#[tokio::test(start_paused = true)]
+async fn limits_above_are_read_with_who_fills_them() {
+    for version in [1, 2] {
+        let host = Host::new();
+        let (busy, calm) = (format!("{POD}/{ID}"), format!("{POD}/{OTHER}"));
+        for group in [POD, &busy, &calm, "a.slice/w.service"] {
+            if version == 1 { host.one(group) } else { host.two(group) }
+        }
+        // The containers have no limits of their own, and the slice has none at all.
+        let (memory, cpu) = if version == 1 { ("memory", "cpu,cpuacct") } else { (".", ".") };
+        for group in [&busy, &calm] {
+            let unlimited = if version == 1 { "9223372036854771712\n" } else { "max\n" };
+            let file = if version == 1 { "memory.limit_in_bytes" } else { "memory.max" };
+            host.write(&format!("cgroup/{memory}/{group}/{file}"), unlimited);
+            let (file, unlimited) =
+                if version == 1 { ("cpu.cfs_quota_us", "-1\n") } else { ("cpu.max", "max 100000\n") };
+            host.write(&format!("cgroup/{cpu}/{group}/{file}"), unlimited);
+        }
+        let uses = |group: &str, us: u64| {
+            let (file, text) = if version == 1 {
+                ("cpuacct.usage", format!("{}\n", us * 1000))
+            } else {
+                ("cpu.stat", format!("usage_usec {us}\nnr_periods 0\nnr_throttled 0\n"))
+            };
+            host.write(&format!("cgroup/{cpu}/{group}/{file}"), &text);
+        };
+        let mut reader = host.reader();
+        let (_, above) = whole_pass(&mut reader).await;
+        let [pod] = above.try_into().unwrap();
+        let id = |group: &str| {
+            host.ino(&format!("cgroup/{memory}/{group}")) | if version == 1 { VERSION_1 } else { 0 }
+        };
+        assert_eq!((pod.sample.header.cgroup_id, pod.cpu_group, pod.memory_group), (id(POD), 0, 0));
+        assert_eq!(
+            (pod.sample.limit_bytes, pod.sample.quota_us, pod.sample.throttled),
+            (128 * MIB, 50_000, 3)
+        );
+        assert_eq!((pod.filled, pod.throttled), (0, 0));
+        assert!(pod.name.starts_with(b"pod3b1c1f6e-8a40-4ab1-9e37-3a1e5d2f6c11\0"));
+
+        uses(&calm, 10);
+        uses(&busy, 5_000);
+        let (seen, above) = whole_pass(&mut reader).await;
+        assert_eq!((above[0].cpu_group, above[0].cpu_levels), (id(&busy), 1));
+        assert!([id(&busy), id(&calm)].contains(&above[0].memory_group));
+        assert_eq!(seen[&id(&busy)].limit_bytes, UNLIMITED);
+        assert_ne!(seen[&id(&busy)].held_bytes, UNKNOWN, "it may be who fills the pod");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_further_down_are_known_to_those_above() {
+    let host = Host::new();
+    let group = format!("{POD}/{ID}");
+    for group in ["kubepods", POD, &group] {
+        host.two(group);
+    }
+    let (_, above) = whole_pass(&mut host.reader()).await;
+    let ids: Vec<u64> = above.iter().map(|above| above.sample.header.cgroup_id).collect();
+    assert_eq!(ids, [host.ino(&format!("cgroup/{POD}")), host.ino("cgroup/kubepods")], "the innermost first");
+    assert_eq!(above.iter().map(|above| above.throttled).collect::<Vec<_>>(), [3, 6]);
+    // 69 MiB of 128.
+    assert_eq!(above.iter().map(|above| above.filled).collect::<Vec<_>>(), [552, 552]);
+    assert_eq!(above.iter().map(|above| above.cpu_levels).collect::<Vec<_>>(), [0, 0]);
 }
 
 /// As kernels are built since memory control of version 1 is an option.

@@ -31,6 +31,21 @@ pub(super) struct Group {
     pub(super) path: PathBuf,
     /// Others of these are below it.
     pub(super) inner: bool,
+    /// The innermost of the groups above it that are no one's own, by its place among [`Tree::above`].
+    pub(super) above: Option<usize>,
+    /// How far it is below the root.
+    pub(super) depth: usize,
+}
+
+/// A group above those of containers and units: a pod, a slice. Its limits are shared by what is below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Above {
+    /// As identity knows it, and as its memory is known.
+    pub(super) id: u64,
+    pub(super) path: PathBuf,
+    /// The next such group above it.
+    pub(super) above: Option<usize>,
+    pub(super) depth: usize,
 }
 
 /// The groups that there were when it was walked last.
@@ -40,17 +55,30 @@ pub(super) struct Tree {
     /// Counts the groups of version 1.
     counts: PathBuf,
     groups: Vec<Group>,
+    above: Vec<Above>,
     walked: Option<Instant>,
     count: Option<u64>,
 }
 
 impl Tree {
     pub(super) fn new(hierarchy: Hierarchy, proc_root: &Path) -> Self {
-        Self { hierarchy, counts: proc_root.join("cgroups"), groups: Vec::new(), walked: None, count: None }
+        Self {
+            hierarchy,
+            counts: proc_root.join("cgroups"),
+            groups: Vec::new(),
+            above: Vec::new(),
+            walked: None,
+            count: None,
+        }
     }
 
     pub(super) fn groups(&self) -> &[Group] {
         &self.groups
+    }
+
+    /// Those above them, each after those that are above it.
+    pub(super) fn above(&self) -> &[Above] {
+        &self.above
     }
 
     /// One of them was not there.
@@ -63,7 +91,7 @@ impl Tree {
         let count = self.hierarchy.count(&self.counts);
         let is_fresh = self.walked.is_some_and(|walked| walked.elapsed() < WALK_INTERVAL);
         if !is_fresh || count.is_none() || count != self.count {
-            self.groups = walk(&self.hierarchy);
+            (self.groups, self.above) = walk(&self.hierarchy);
             self.walked = Some(Instant::now());
             self.count = count;
         }
@@ -78,12 +106,16 @@ struct Directory {
     workload: Option<Workload>,
     /// The group that it belongs to, by its place among those found.
     within: Option<usize>,
+    /// The innermost directory from it upwards that is no one's own, by its place among those found.
+    above: Option<usize>,
 }
 
-fn walk(hierarchy: &Hierarchy) -> Vec<Group> {
+fn walk(hierarchy: &Hierarchy) -> (Vec<Group>, Vec<Above>) {
     let mut groups: Vec<Group> = Vec::new();
-    let Some(root) = hierarchy.root() else { return groups };
-    let mut waiting = vec![Directory { path: PathBuf::new(), depth: 0, workload: None, within: None }];
+    let mut others: Vec<Above> = Vec::new();
+    let Some(root) = hierarchy.root() else { return (groups, others) };
+    let mut waiting =
+        vec![Directory { path: PathBuf::new(), depth: 0, workload: None, within: None, above: None }];
     let mut seen = 0;
     while let Some(directory) = waiting.pop() {
         // It may have vanished since it was listed.
@@ -99,22 +131,51 @@ fn walk(hierarchy: &Hierarchy) -> Vec<Group> {
             let is_subject = workload != directory.workload
                 && workload.as_ref().is_some_and(|w| w.container_id.is_some() || w.unit.is_some());
             let mut within = directory.within;
+            let mut above = directory.above;
+            let depth = directory.depth + 1;
+            let memory_id = match hierarchy {
+                Hierarchy::One { .. } => entry.ino() | VERSION_1,
+                Hierarchy::None | Hierarchy::Two { .. } => entry.ino(),
+            };
             if is_subject {
                 if let Some(above) = within.and_then(|at| groups.get_mut(at)) {
                     above.inner = true;
                 }
                 within = Some(groups.len());
-                let memory_id = match hierarchy {
-                    Hierarchy::One { .. } => entry.ino() | VERSION_1,
-                    Hierarchy::None | Hierarchy::Two { .. } => entry.ino(),
-                };
                 let id = twin(hierarchy, &path, workload.as_ref()).unwrap_or(memory_id);
-                groups.push(Group { id, memory_id, path: path.clone(), inner: false });
+                groups.push(Group { id, memory_id, path: path.clone(), inner: false, above, depth });
+            } else {
+                others.push(Above { id: memory_id, path: path.clone(), above, depth });
+                above = Some(others.len() - 1);
             }
-            waiting.push(Directory { path, depth: directory.depth + 1, workload, within });
+            waiting.push(Directory { path, depth, workload, within, above });
         }
     }
-    groups
+    let above = keep_above(&mut groups, others);
+    (groups, above)
+}
+
+/// Of the directories that are no one's own those that have groups below them.
+fn keep_above(groups: &mut [Group], others: Vec<Above>) -> Vec<Above> {
+    let mut is_above = vec![false; others.len()];
+    for group in groups.iter() {
+        let mut at = group.above;
+        while let Some(here) = at.filter(|here| !is_above[*here]) {
+            is_above[here] = true;
+            at = others[here].above;
+        }
+    }
+    // One is found before those below it.
+    let mut places = vec![None; others.len()];
+    let mut kept: Vec<Above> = Vec::new();
+    for (at, other) in others.into_iter().enumerate().filter(|(at, _)| is_above[*at]) {
+        places[at] = Some(kept.len());
+        kept.push(Above { above: other.above.and_then(|above| places[above]), ..other });
+    }
+    for group in groups {
+        group.above = group.above.and_then(|above| places[above]);
+    }
+    kept
 }
 
 /// The id of the same group in the hierarchy of version 2, by which it is named where that is beside those of version

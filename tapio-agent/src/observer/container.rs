@@ -135,6 +135,10 @@ impl Observer for Container {
         let over = |waits: &mut Waiting| now_ns.saturating_sub(waits.anomaly.time_ns) >= WORD_NS;
         out.extend(self.waiting.extract_if(.., over).map(|waits| waits.anomaly));
     }
+
+    fn held_back(&self) -> u64 {
+        self.waiting.iter().map(|waits| waits.anomaly.count).sum()
+    }
 }
 
 /// How it died.

@@ -161,6 +161,10 @@ impl Observer for Network {
                 .map(|(_, spike)| spike),
         );
     }
+
+    fn held_back(&self) -> u64 {
+        self.waiting.values().map(|spike| spike.count).sum()
+    }
 }
 
 impl Network {

@@ -6,10 +6,14 @@
 //! Watches `sched_switch` (tp_btf), where its program reads counters of cycles and instructions, and judges them in the
 //! kernel. Says `node.cpi_outlier` and `node.ipc_degraded`. What a run costs is in docs/observers.md.
 //!
-//! One fault is one anomaly: growth that was predicted to end badly is not told again as pressure; the node's waiting
+//! Limits and quotas of the pods and slices above containers and units ([`Above`](tapio_common::node::Above)) are judged
+//! as those of groups are, and told of the container or unit that fills them.
+//!
+//! One fault is one anomaly: a limit further up is told where none further down explains it; growth that was predicted to end badly is not told again as pressure; the node's waiting
 //! is told only where no group's explains it, and so are its instructions per cycle; and of groups in groups, waiting is
 //! that of the innermost.
 
+mod above;
 mod cpu;
 pub mod cycles;
 mod gauge;
@@ -22,13 +26,14 @@ mod waiting;
 use std::{
     collections::{BTreeMap, HashMap},
     mem::offset_of,
+    sync::Arc,
 };
 
 pub use settings::Settings;
 use tapio_common::{
     Event as _, Header, WHOLE_NODE,
     node::{
-        Sample, UNKNOWN,
+        Above, Sample, UNKNOWN,
         cycles::{self as counted, CyclesEvent, Track},
         kind,
     },
@@ -62,10 +67,13 @@ const TOLD_NS: u64 = 5 * 60 * 1_000_000_000;
 /// A group that is met later than this after the first look is new; those before it may be as old as the node.
 const FIRST_LOOKS_NS: u64 = 60 * 1_000_000_000;
 
+// Records are told apart by their sizes.
+const _: () = assert!(size_of::<Above>() != size_of::<Sample>() && size_of::<Above>() != size_of::<CyclesEvent>());
+
 /// The node observer.
 #[derive(Debug)]
 pub struct Node {
-    limits: Limits,
+    limits: Arc<Limits>,
     groups: HashMap<u64, Group>,
     /// What an agent before this one knew of groups that were not met yet.
     before: HashMap<u64, Group>,
@@ -116,7 +124,7 @@ impl Observer for Node {
 
     fn new(settings: &Settings) -> Self {
         Self {
-            limits: settings.limits(),
+            limits: Arc::new(settings.limits()),
             groups: HashMap::new(),
             before: HashMap::new(),
             waited: [None; 2],
@@ -141,6 +149,13 @@ impl Observer for Node {
             self.look(&sample, out);
             return Ok(());
         }
+        if let Ok(above) = bytemuck::try_pod_read_unaligned::<Above>(record) {
+            if above.sample.kind != kind::ABOVE || above.header().cgroup_id == WHOLE_NODE {
+                return Err(Malformed::Kind(above.sample.kind));
+            }
+            self.look_above(&above, out);
+            return Ok(());
+        }
         let event: CyclesEvent =
             bytemuck::try_pod_read_unaligned(record).map_err(|_| Malformed::Size(record.len()))?;
         is_whole(event.header(), event.kind, kind::CPI_OUTLIER, kind::IPC_DEGRADED)?;
@@ -152,6 +167,10 @@ impl Observer for Node {
         self.groups.retain(|_, group| now_ns.saturating_sub(group.seen_ns) < FORGET_NS);
         let settle_ns = self.limits.window_ns;
         out.extend(self.degraded.take_if(|degraded| now_ns.saturating_sub(degraded.time_ns) >= settle_ns));
+    }
+
+    fn held_back(&self) -> u64 {
+        self.degraded.iter().map(|degraded| degraded.count).sum()
     }
 
     fn learned(&self) -> Option<Vec<u8>> {
@@ -170,7 +189,7 @@ impl Node {
     /// What the kernel program judged.
     fn count(&mut self, event: &CyclesEvent, out: &mut Vec<Anomaly>) {
         let now_ns = event.header.time_ns;
-        let Limits { window_ns, cooldown_ns, .. } = self.limits;
+        let Limits { window_ns, cooldown_ns, .. } = *self.limits;
         let explains_ns =
             window_ns.saturating_mul(EXPLAINS_WINDOWS).max(cooldown_ns.saturating_add(window_ns));
         if event.kind == kind::CPI_OUTLIER {
@@ -193,13 +212,12 @@ impl Node {
         )
     }
 
-    /// One look at a group's files, or the node's.
-    fn look(&mut self, sample: &Sample, out: &mut Vec<Anomaly>) {
-        let is_node = sample.kind == kind::NODE;
+    /// What is known of a group, or of the node, that is looked at. `None` where there are too many, or time goes back.
+    fn meet(&mut self, sample: &Sample) -> Option<&mut Group> {
         let (id, now_ns) = (sample.header.cgroup_id, sample.header.time_ns);
         let began_ns = *self.began_ns.get_or_insert(now_ns);
         if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&id) {
-            return;
+            return None;
         }
         let is_new = now_ns.saturating_sub(began_ns) > FIRST_LOOKS_NS;
         if is_new {
@@ -216,13 +234,33 @@ impl Node {
             known
         });
         if now_ns < group.seen_ns {
-            return;
+            return None;
         }
         group.seen_ns = now_ns;
         group.is_inner = sample.inner != 0;
+        Some(group)
+    }
+
+    /// One look at the limits of a group above others.
+    fn look_above(&mut self, above: &Above, out: &mut Vec<Anomaly>) {
+        let limits = Arc::clone(&self.limits);
+        if let Some(group) = self.meet(&above.sample) {
+            // Its processor time is that of those below it.
+            group.is_inner = true;
+            out.extend(above::memory(&mut group.memory, above, &limits));
+            out.extend(above::cpu(&mut group.cpu, above, &limits));
+        }
+    }
+
+    /// One look at a group's files, or the node's.
+    fn look(&mut self, sample: &Sample, out: &mut Vec<Anomaly>) {
+        let is_node = sample.kind == kind::NODE;
+        let now_ns = sample.header.time_ns;
+        let limits = Arc::clone(&self.limits);
+        let Some(group) = self.meet(sample) else { return };
         group.used.look(sample);
-        out.extend(group.memory.judge(sample, &self.limits));
-        out.extend(group.cpu.judge(sample, &self.limits.cpu));
+        out.extend(group.memory.judge(sample, &limits));
+        out.extend(group.cpu.judge(sample, 0, &limits.cpu));
         if sample.inner != 0 {
             return;
         }
@@ -230,9 +268,9 @@ impl Node {
             group.memory_waiting.judge(
                 sample,
                 [sample.memory_some_us, sample.memory_full_us],
-                &self.limits.memory,
+                &limits.memory,
             ),
-            group.io_waiting.judge(sample, [sample.io_some_us, sample.io_full_us], &self.limits.io),
+            group.io_waiting.judge(sample, [sample.io_some_us, sample.io_full_us], &limits.io),
         ];
         // What grows towards its end waits for memory before it: that is told.
         let is_told = [group.memory.is_predicted(), false];

@@ -1,19 +1,32 @@
 //! Folding: the first anomaly of a kind goes out at once; its repeats become one follow-up per window, with
-//! their count and the worst of them, and the window grows while it lasts.
+//! their count and the worst of them, and the window grows while it lasts. What is [`WORSE`] times as bad as what was
+//! reported does not wait for the end of the window.
 
 use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher as _, RandomState},
     net::IpAddr,
 };
 
-use crate::observer::{Actor, Anomaly};
+use crate::{
+    observer::{Actor, Anomaly},
+    occurrence::OWNERS,
+};
 
 /// Subjects of one kind and owner that are told apart at a time; the others share one window, so that a port
 /// scan is a handful of occurrences and not thousands.
 const MAX_SUBJECTS: u32 = 16;
-/// Windows open at a time, over all owners.
+/// Windows open at a time, over all owners. Owners over that share one window a kind.
 const MAX_WINDOWS: usize = 16_384;
+/// Owners that are counted in a shared window.
+const MAX_OWNERS: usize = 16_384;
+/// By how many times the rate or the magnitude of what a window has reported is exceeded by what goes out at once. A
+/// fault that keeps growing is reported a logarithmic number of times.
+const WORSE: u64 = 10;
+/// What comes after so long is another fault.
+const QUIET_NS: u64 = 60 * 1_000_000_000;
+/// Rates are anomalies in so long.
+const SLOT_NS: u64 = 1_000_000_000;
 
 /// The open windows of one observer.
 #[derive(Debug)]
@@ -22,21 +35,26 @@ pub struct Fold {
     max_window_ns: u64,
     windows: HashMap<Key, Window>,
     subjects: HashMap<Owner, u32>,
+    hasher: RandomState,
 }
 
 /// Anomalies with the same key are repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    owner: Owner,
-    /// `None`: the window that the subjects over the limit share.
-    subject: Option<Subject>,
+enum Key {
+    /// One subject of an owner.
+    Subject(Owner, Subject),
+    /// The subjects of an owner that are over the limit.
+    Owner(Owner),
+    /// The owners of a kind that are over the limit.
+    Kind(&'static str),
 }
 
 /// The other side, or who had a hand in it by group and command, and what it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Subject {
     peer: Option<IpAddr>,
-    /// Of [`hash`]; 0 where there is none.
+    /// A hash of group and command: a key as large as those would be costs each anomaly that has none. 0 where there is
+    /// none.
     actor: u64,
     detail: u32,
 }
@@ -52,92 +70,221 @@ struct Owner {
 struct Window {
     ends_ns: u64,
     length_ns: u64,
+    /// When the last anomaly came.
+    last_ns: u64,
+    /// When the slot began that is counted now, and how many came in it.
+    slot_ns: u64,
+    slot: u64,
+    /// How bad it was by what was reported last, and how bad it has been since.
+    reported: Level,
+    seen: Level,
     repeats: Option<Anomaly>,
+    /// Those of the repeats, by hash, where several may share the window.
+    owners: Option<Box<HashSet<u64>>>,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
+    /// Most in a slot.
+    rate: u64,
+    magnitude: u64,
 }
 
 impl Fold {
     /// Windows begin at `window_ns` and double up to `max_window_ns`.
     #[must_use]
     pub fn new(window_ns: u64, max_window_ns: u64) -> Self {
-        Self { window_ns, max_window_ns, windows: HashMap::new(), subjects: HashMap::new() }
+        Self {
+            window_ns,
+            max_window_ns,
+            windows: HashMap::new(),
+            subjects: HashMap::new(),
+            hasher: RandomState::new(),
+        }
     }
 
-    /// Gives an anomaly back that is the first of its kind, and keeps a repeat.
+    /// Gives back what is to be reported at once: the first of its kind, or one that is much worse, with the repeats
+    /// before it. Keeps a repeat.
     pub fn admit(&mut self, anomaly: Anomaly, now_ns: u64) -> Option<Anomaly> {
-        let key = self.key(&anomaly);
+        let owner = Owner::of(&anomaly);
+        let key = self.key(owner, &anomaly);
         if let Some(window) = self.windows.get_mut(&key) {
-            match &mut window.repeats {
-                Some(worst) => worst.absorb(anomaly),
-                none => *none = Some(anomaly),
-            }
-            return None;
+            let owner = matches!(key, Key::Kind(_)).then(|| self.hasher.hash_one(owner));
+            return window.repeat(anomaly, owner, self.window_ns, now_ns);
         }
-        let window = Window {
-            ends_ns: now_ns.saturating_add(self.window_ns),
-            length_ns: self.window_ns,
-            repeats: None,
-        };
-        self.windows.insert(key, window);
-        *self.subjects.entry(key.owner).or_default() += 1;
+        self.windows.insert(key, Window::new(&anomaly, self.window_ns, now_ns));
+        if let Some(owner) = key.owner() {
+            *self.subjects.entry(owner).or_default() += 1;
+        }
         Some(anomaly)
     }
 
-    /// Closes the windows that are over: one with repeats says them and goes on for longer, a quiet one is
+    /// Closes the windows that are over: one with repeats reports them and goes on for longer, a quiet one is
     /// forgotten.
     pub fn flush(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
         let Self { windows, subjects, max_window_ns, .. } = self;
         windows.retain(|key, window| {
-            if now_ns < window.ends_ns {
+            let is_quiet = window.is_quiet(now_ns);
+            if now_ns < window.ends_ns && !is_quiet {
                 return true;
             }
-            if let Some(repeats) = window.repeats.take() {
+            if let Some(repeats) = window.take() {
                 out.push(repeats);
-                window.length_ns = window.length_ns.saturating_mul(2).min(*max_window_ns);
-                window.ends_ns = now_ns.saturating_add(window.length_ns);
-                return true;
+                if !is_quiet {
+                    window.go_on(*max_window_ns, now_ns);
+                    return true;
+                }
             }
-            if let Some(count) = subjects.get_mut(&key.owner) {
+            if let Some(owner) = key.owner()
+                && let Some(count) = subjects.get_mut(&owner)
+            {
                 *count -= 1;
                 if *count == 0 {
-                    subjects.remove(&key.owner);
+                    subjects.remove(&owner);
                 }
             }
             false
         });
     }
 
-    /// Says all that is kept.
+    /// Reports all that is kept.
     pub fn finish(&mut self, out: &mut Vec<Anomaly>) {
-        out.extend(self.windows.drain().filter_map(|(_, window)| window.repeats));
+        out.extend(self.windows.drain().filter_map(|(_, mut window)| window.take()));
         self.subjects.clear();
     }
 
-    fn key(&self, anomaly: &Anomaly) -> Key {
-        let owner = Owner { kind: anomaly.kind, cgroup_id: anomaly.cgroup_id, comm: anomaly.comm };
+    fn key(&self, owner: Owner, anomaly: &Anomaly) -> Key {
+        let hash = |actor: &Actor| self.hasher.hash_one((actor.cgroup_id, actor.comm));
         let subject = Subject {
             peer: anomaly.peer.map(|(address, _)| address),
-            actor: anomaly.actor.as_ref().map_or(0, |actor| hash(actor)),
+            actor: anomaly.actor.as_deref().map_or(0, hash),
             detail: anomaly.detail,
         };
-        let key = Key { owner, subject: Some(subject) };
+        let key = Key::Subject(owner, subject);
         if self.windows.contains_key(&key) {
             return key;
         }
-        if self.windows.len() >= MAX_WINDOWS {
-            return Key { owner: Owner { cgroup_id: 0, comm: [0; 16], ..owner }, subject: None };
-        }
         match self.subjects.get(&owner) {
-            Some(count) if *count >= MAX_SUBJECTS => Key { owner, subject: None },
+            Some(count) if *count >= MAX_SUBJECTS => Key::Owner(owner),
+            _ if self.windows.len() >= MAX_WINDOWS => Key::Kind(owner.kind),
             _ => key,
         }
     }
 }
 
-/// Who had a hand in it, by group and command: a key as large as those would be costs each anomaly that has none.
-fn hash(actor: &Actor) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (actor.cgroup_id, actor.comm).hash(&mut hasher);
-    hasher.finish()
+impl Key {
+    /// Whose subjects it counts among.
+    const fn owner(&self) -> Option<Owner> {
+        match self {
+            Self::Subject(owner, _) | Self::Owner(owner) => Some(*owner),
+            Self::Kind(_) => None,
+        }
+    }
+}
+
+impl Owner {
+    const fn of(anomaly: &Anomaly) -> Self {
+        Self { kind: anomaly.kind, cgroup_id: anomaly.cgroup_id, comm: anomaly.comm }
+    }
+}
+
+impl Window {
+    /// One that begins with an anomaly that is reported.
+    fn new(first: &Anomaly, length_ns: u64, now_ns: u64) -> Self {
+        Self {
+            ends_ns: now_ns.saturating_add(length_ns),
+            length_ns,
+            last_ns: now_ns,
+            slot_ns: now_ns,
+            slot: first.count,
+            reported: Level { rate: first.count, magnitude: first.magnitude },
+            seen: Level::default(),
+            repeats: None,
+            owners: None,
+        }
+    }
+
+    const fn is_quiet(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_ns) >= QUIET_NS
+    }
+
+    /// Takes a repeat in. Gives all of them back where they are to be reported at once.
+    fn repeat(
+        &mut self,
+        anomaly: Anomaly,
+        owner: Option<u64>,
+        window_ns: u64,
+        now_ns: u64,
+    ) -> Option<Anomaly> {
+        let was_quiet = self.is_quiet(now_ns);
+        self.last_ns = now_ns;
+        if was_quiet {
+            (self.length_ns, self.reported, self.seen) = (window_ns, Level::default(), Level::default());
+        }
+        if now_ns.saturating_sub(self.slot_ns) >= SLOT_NS {
+            (self.slot_ns, self.slot) = (now_ns, 0);
+        }
+        self.slot = self.slot.saturating_add(anomaly.count);
+        self.seen.rate = self.seen.rate.max(self.slot);
+        if is_measure(anomaly.kind) {
+            self.seen.magnitude = self.seen.magnitude.max(anomaly.magnitude);
+        }
+        if let Some(owner) = owner {
+            let owners = self.owners.get_or_insert_default();
+            if owners.len() < MAX_OWNERS {
+                owners.insert(owner);
+            }
+        }
+        match &mut self.repeats {
+            Some(worst) => worst.absorb(anomaly),
+            none => *none = Some(anomaly),
+        }
+        let is_worse = self.seen.is_worse_than(self.reported);
+        if !was_quiet && !is_worse {
+            return None;
+        }
+        self.reported = self.reported.max(self.seen);
+        self.ends_ns = now_ns.saturating_add(self.length_ns);
+        self.take()
+    }
+
+    /// After the follow-up: for longer, and compared with what that has reported.
+    fn go_on(&mut self, max_window_ns: u64, now_ns: u64) {
+        (self.reported, self.seen) = (self.seen, Level::default());
+        self.length_ns = self.length_ns.saturating_mul(2).min(max_window_ns);
+        self.ends_ns = now_ns.saturating_add(self.length_ns);
+    }
+
+    /// The repeats. Those of several owners are of no one in particular.
+    fn take(&mut self) -> Option<Anomaly> {
+        let owners = self.owners.take().map_or(0, |owners| owners.len() as u64);
+        let mut repeats = self.repeats.take()?;
+        if owners > 1 {
+            repeats.disown(owners);
+        }
+        Some(repeats)
+    }
+}
+
+impl Level {
+    fn is_worse_than(self, reported: Self) -> bool {
+        let is_over = |seen: u64, reported: u64| seen >= reported.max(1).saturating_mul(WORSE);
+        is_over(self.rate, reported.rate) || is_over(self.magnitude, reported.magnitude)
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self { rate: self.rate.max(other.rate), magnitude: self.magnitude.max(other.magnitude) }
+    }
+}
+
+/// Whether the magnitude of this type says how bad it is. How long it took until a connect was refused, and how much a
+/// connection had carried, says which of several is shown, and nothing else.
+fn is_measure(kind: &str) -> bool {
+    !matches!(
+        kind,
+        "network.connection_refused" | "network.connection_unreachable" | "network.connection_reset"
+    )
 }
 
 impl Anomaly {
@@ -148,6 +295,14 @@ impl Anomaly {
             *self = other;
         }
         self.count = count;
+    }
+
+    /// Takes away what is true of the worst only: whose it is, and which end and which helpers it had.
+    fn disown(&mut self, owners: u64) {
+        (self.cgroup_id, self.pid, self.comm) = (0, 0, [0; 16]);
+        (self.actor, self.full, self.antagonist) = (None, None, None);
+        self.data.0.retain(|(key, _)| !key.starts_with("antagonist") && !key.starts_with("local_"));
+        self.data.0.push((OWNERS, owners.into()));
     }
 }
 
@@ -209,9 +364,133 @@ pub(crate) mod tests {
     fn a_port_scan_is_a_handful_and_loses_nothing() {
         let mut fold = Fold::new(SECOND, SECOND);
         let mut out: Vec<_> = (0..10_000).filter_map(|port| fold.admit(refused(port, 1), 0)).collect();
-        assert_eq!(out.len(), MAX_SUBJECTS as usize + 1);
+        assert_eq!(out.len(), MAX_SUBJECTS as usize + 4, "and at 10, 100 and 1000 of the others");
         fold.finish(&mut out);
         assert_eq!(out.iter().map(|a| a.count).sum::<u64>(), 10_000);
+    }
+
+    fn spike(magnitude: u64) -> Anomaly {
+        Anomaly { kind: "network.rtt_spike", ..refused(80, magnitude) }
+    }
+
+    #[test]
+    fn what_is_ten_times_worse_goes_out_at_once_and_as_it_was_then() {
+        let mut fold = Fold::new(30 * SECOND, 600 * SECOND);
+        assert!(fold.admit(spike(20), 0).is_some());
+        assert!(fold.admit(spike(199), 5 * SECOND).is_none());
+        let worse = Anomaly { time_ns: 9 * SECOND, ..spike(200) };
+        let at_once = fold.admit(worse, 9 * SECOND).expect("ten times as high");
+        assert_eq!((at_once.count, at_once.magnitude, at_once.time_ns), (2, 200, 9 * SECOND));
+        assert!(fold.admit(spike(1999), 10 * SECOND).is_none(), "compared with what was reported");
+        // A window later still.
+        let mut out = Vec::new();
+        fold.flush(39 * SECOND, &mut out);
+        assert_eq!(out.len(), 1);
+        assert!(fold.admit(spike(19_989), 50 * SECOND).is_none());
+        assert!(fold.admit(spike(19_990), 51 * SECOND).is_some());
+    }
+
+    #[test]
+    fn a_rate_ten_times_as_high_goes_out_at_once() {
+        let mut fold = Fold::new(30 * SECOND, 600 * SECOND);
+        let mut out = Vec::new();
+        // One a second is no storm, however long.
+        let mut said = 0;
+        for second in 0..100 {
+            said += usize::from(fold.admit(refused(80, second), second * SECOND).is_some());
+            fold.flush(second * SECOND, &mut out);
+        }
+        assert_eq!((said, out.len()), (1, 2));
+        let storm: Vec<u64> = (0..20)
+            .filter_map(|n| fold.admit(refused(80, 1), 100 * SECOND + n))
+            .map(|anomaly| anomaly.count)
+            .collect();
+        assert_eq!(storm.len(), 1, "{storm:?}");
+        // What the kernel held back counts.
+        let held = Anomaly { count: 1_000, ..refused(80, 1) };
+        assert_eq!(fold.admit(held, 102 * SECOND).map(|anomaly| anomaly.count), Some(1_010));
+    }
+
+    #[test]
+    fn how_long_a_refusal_took_is_no_measure() {
+        let mut fold = Fold::new(30 * SECOND, 600 * SECOND);
+        assert!(fold.admit(refused(80, 40), 0).is_some());
+        assert!(fold.admit(refused(80, 4_000), SECOND).is_none());
+    }
+
+    #[test]
+    fn what_comes_after_a_quiet_minute_goes_out_at_once() {
+        let mut fold = Fold::new(30 * SECOND, 600 * SECOND);
+        let mut out = Vec::new();
+        for second in 0..300 {
+            fold.admit(refused(80, 1), second * SECOND);
+            fold.flush(second * SECOND, &mut out);
+        }
+        out.clear();
+        fold.flush(358 * SECOND, &mut out);
+        assert!(out.is_empty(), "its window is of four minutes");
+        fold.flush(359 * SECOND, &mut out);
+        assert_eq!(out.len(), 1);
+        assert!(fold.admit(refused(80, 1), 360 * SECOND).is_some());
+        // Where nobody has looked meanwhile.
+        assert!(fold.admit(refused(80, 1), 361 * SECOND).is_none());
+        let late = Anomaly { time_ns: 421 * SECOND, ..refused(80, 2) };
+        let late = fold.admit(late, 421 * SECOND).unwrap();
+        assert_eq!((late.count, late.time_ns), (2, 421 * SECOND));
+    }
+
+    #[test]
+    fn a_storm_that_grows_for_ever_is_reported_a_logarithmic_number_of_times() {
+        let mut fold = Fold::new(30 * SECOND, 600 * SECOND);
+        let (mut said, mut count) = (0, 0);
+        for n in 0..1_000_000_u64 {
+            // Longer and longer, and more and more, within a second.
+            if let Some(anomaly) = fold.admit(spike(n), n) {
+                (said, count) = (said + 1, count + anomaly.count);
+            }
+        }
+        assert!((6..=13).contains(&said), "{said}");
+        let mut out = Vec::new();
+        fold.finish(&mut out);
+        assert_eq!(count + out.iter().map(|a| a.count).sum::<u64>(), 1_000_000);
+    }
+
+    #[test]
+    fn what_many_owners_share_is_of_none_of_them() {
+        let mut fold = Fold::new(SECOND, SECOND);
+        let mut out = Vec::new();
+        let local = ("local_address", crate::occurrence::Value::Address([10, 0, 0, 1].into()));
+        for owner in 0..20_000_u64 {
+            let mut anomaly = Anomaly { cgroup_id: owner + 1, comm: [b'x'; 16], ..refused(80, owner) };
+            anomaly.data.0.push(local.clone());
+            out.extend(fold.admit(anomaly, 0));
+        }
+        fold.flush(2 * SECOND, &mut out);
+        let shared: Vec<_> = out.iter().filter(|anomaly| anomaly.cgroup_id == 0).collect();
+        assert!(!shared.is_empty());
+        for anomaly in &shared {
+            assert_eq!((anomaly.pid, anomaly.comm, anomaly.data.get("local_address")), (0, [0; 16], None));
+            // Each comes once.
+            assert_eq!(anomaly.data.number(OWNERS), Some(anomaly.count));
+        }
+        assert!(out.iter().all(|anomaly| anomaly.count == 1 || anomaly.cgroup_id == 0), "nor of one of them");
+        assert_eq!(out.iter().map(|anomaly| anomaly.count).sum::<u64>(), 20_000);
+
+    }
+
+    #[test]
+    fn what_many_could_share_and_one_has_is_of_that_one() {
+        let mut fold = Fold::new(SECOND, SECOND);
+        for owner in 0..=MAX_WINDOWS as u64 {
+            fold.admit(Anomaly { cgroup_id: owner + 1, ..refused(80, 1) }, 0);
+        }
+        for _ in 0..3 {
+            fold.admit(Anomaly { cgroup_id: 99_999, ..refused(80, 1) }, 0);
+        }
+        let mut out = Vec::new();
+        fold.finish(&mut out);
+        let said: Vec<_> = out.iter().map(|a| (a.cgroup_id, a.count, a.data.number(OWNERS))).collect();
+        assert_eq!(said, [(99_999, 3, None)]);
     }
 
     #[test]

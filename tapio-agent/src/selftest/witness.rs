@@ -101,7 +101,8 @@ impl Witness {
                     // An error means that the witness is gone: stopped as well.
                     let _ = stopped.wait_for(|stop| *stop).await;
                 };
-                let ended = stage.run(&mut source, built.judge().as_mut(), &mut fold, stop).await;
+                let ended =
+                    stage.run(&mut source, built.judge().as_mut(), &mut fold, &mut Vec::new(), stop).await;
                 if let Err(error) = ended {
                     tracing::error!(observer = built.name, %error, "the ring cannot be waited for");
                 }

@@ -7,7 +7,7 @@ use tapio_common::{
     Header, WHOLE_NODE,
     baseline::{Baseline, Limits},
     node::{
-        Sample,
+        Above, Sample,
         cycles::{CyclesEvent, Usage, extra},
         kind,
     },
@@ -107,6 +107,39 @@ async fn throttled() {
             "{WHO}: throttled in 62 % of its periods, normally 2 %: it may use 0.25 CPU, and wants about 0.56"
         )
     );
+}
+
+/// The same by the quota of its pod, and memory of a slice.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_further_up() {
+    let mut line = Line::of::<Node>();
+    let mut above: Above = bytemuck::Zeroable::zeroed();
+    above.sample = Sample { kind: kind::ABOVE, ..sample(1 << 40) };
+    (above.cpu_group, above.cpu_levels) = (line.cgroup_id, 1);
+    (above.memory_group, above.memory_levels) = (line.cgroup_id, 2);
+    above.name[..12].copy_from_slice(b"pod4f93.slic");
+    for at in 0..24 {
+        let look = &mut above.sample;
+        look.header.time_ns += 5 * SECOND;
+        let share = if at < 20 { 1 } else { 31 };
+        (look.quota_us, look.period_us) = (25_000, 100_000);
+        sum(at, &mut look.periods, 50);
+        sum(at, &mut look.throttled, share);
+        sum(at, &mut look.throttled_us, share * 50_000);
+        sum(at, &mut look.cpu_us, 1_250_000);
+        filled(if at < 23 { 300 } else { 420 }, look);
+        line.record(bytemuck::bytes_of(&above));
+    }
+    let told = line.occurrences().await;
+    told.iter().for_each(conforms);
+    let messages: Vec<_> = told.iter().map(|told| told["message"].as_str().unwrap()).collect();
+    let throttled = format!(
+        "{WHO}: throttled by the CPU quota of pod4f93.slic (1 level up) in 62 % of its periods, normally 2 %: those in it \
+         may use 0.25 CPU together, and want about 0.56"
+    );
+    let near = format!("{WHO}: memory 420 MiB of 512 MiB (82 %) of pod4f93.slic (2 levels up)");
+    assert_eq!(messages, [&throttled[..], &near[..]]);
+    assert_eq!(told[0]["data"]["ancestor"], "pod4f93.slic");
 }
 
 /// Two and a half cycles an instruction for half a minute, normally one.

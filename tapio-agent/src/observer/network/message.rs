@@ -148,8 +148,8 @@ impl fmt::Display for Way<'_> {
         match (self.0.data.text("direction"), &peer.names().pod) {
             (Some("inbound"), Some(pod)) => write!(f, "from {pod} to port {port}"),
             (Some("inbound"), None) => write!(f, "from {} to port {port}", peer.address),
-            (Some(_), _) => write!(f, "to {peer}"),
-            (None, _) => write!(f, "between port {port} and {peer}"),
+            (None, _) if port != 0 => write!(f, "between port {port} and {peer}"),
+            _ => write!(f, "to {peer}"),
         }
     }
 }

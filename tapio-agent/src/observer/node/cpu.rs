@@ -13,24 +13,26 @@ const LEAST_PERIODS: u64 = 10;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cpu {
     gauge: Gauge,
-    /// The look that the next share begins at.
+    /// The look that the next share begins at, and how often groups below it had used up quotas of their own.
     #[serde(skip)]
-    from: Option<Sample>,
+    from: Option<(Sample, u64)>,
 }
 
 impl Cpu {
-    pub(super) fn judge(&mut self, sample: &Sample, limits: &Share) -> Option<Anomaly> {
+    /// Judges a look. `below`: in how many periods groups below it had used up quotas of their own, which explains half of
+    /// its own.
+    pub(super) fn judge(&mut self, sample: &Sample, below: u64, limits: &Share) -> Option<Anomaly> {
         let has_quota = !matches!(sample.quota_us, UNKNOWN | UNLIMITED) && sample.period_us != UNKNOWN;
         if !has_quota || sample.periods == UNKNOWN || sample.throttled == UNKNOWN {
             self.from = None;
             return None;
         }
-        let from = self.from.filter(|from| {
+        let from = self.from.filter(|(from, _)| {
             let is_same = (from.quota_us, from.period_us) == (sample.quota_us, sample.period_us);
             is_same && from.periods <= sample.periods && from.throttled <= sample.throttled
         });
-        let Some(from) = from else {
-            self.from = Some(*sample);
+        let Some((from, below_before)) = from else {
+            self.from = Some((*sample, below));
             return None;
         };
         let periods = sample.periods - from.periods;
@@ -38,10 +40,13 @@ impl Cpu {
         if periods < LEAST_PERIODS {
             return None;
         }
-        self.from = Some(*sample);
+        self.from = Some((*sample, below));
         let throttled = sample.throttled - from.throttled;
         let share = (u128::from(throttled) * 1024 / u128::from(periods)).min(1024) as u64;
         let before = self.gauge.judge(share, sample.header.time_ns, limits)??;
+        if below.saturating_sub(below_before).saturating_mul(2) >= throttled.max(1) {
+            return None;
+        }
 
         let mut told = anomaly(sample, "node.cpu_throttled", Severity::Warning, message::throttled);
         put(&mut told.data, "throttled_percent", percent(share));

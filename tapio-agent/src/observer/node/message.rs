@@ -2,20 +2,21 @@
 
 use std::fmt;
 
-use crate::occurrence::{Bytes, Occurrence, Value};
+use crate::occurrence::{ANCESTOR, Bytes, OWNERS, Occurrence, Value};
 
 /// Says it, once it is named.
 pub(super) type Message = fn(&Occurrence) -> String;
 
 pub(super) fn near(o: &Occurrence) -> String {
-    format!("{}: memory {}", Who(o), Filled(o))
+    format!("{}: memory {}{}", Who(o), Filled(o), Of(o))
 }
 
 pub(super) fn predicted(o: &Occurrence) -> String {
     format!(
-        "{}: memory {}, grows {} a minute: out of memory in about {}",
+        "{}: memory {}{}, grows {} a minute: out of memory in about {}",
         Who(o),
         Filled(o),
+        Of(o),
         Bytes(number(o, "growth_bytes_per_minute")),
         Seconds(number(o, "left_seconds")),
     )
@@ -35,6 +36,18 @@ pub(super) fn io_waiting(o: &Occurrence) -> String {
 
 pub(super) fn throttled(o: &Occurrence) -> String {
     let limit = Processors(number(o, "limit_millicores"));
+    if o.data.number("levels_up").is_some() {
+        let wanted = o.data.number("wanted_millicores");
+        let wanted = wanted
+            .map_or(String::new(), |wanted| format!(" together, and want about {}", Processors(wanted)));
+        return format!(
+            "{}: throttled by the CPU quota{} in {} % of its periods, normally {} %: those in it may use {limit} CPU{wanted}",
+            Who(o),
+            Of(o),
+            number(o, "throttled_percent"),
+            normally(o),
+        );
+    }
     let wanted = o.data.number("wanted_millicores");
     let wanted = wanted.map_or(String::new(), |wanted| format!(", and wants about {}", Processors(wanted)));
     format!(
@@ -84,7 +97,26 @@ impl fmt::Display for Who<'_> {
         match (self.0.data.text("of"), &self.0.workload) {
             (Some("node"), _) => write!(f, "node {}", self.0.node),
             (_, Some(_)) => self.0.subject().fmt(f),
+            _ if self.0.data.number(OWNERS).is_some() => self.0.subject().fmt(f),
             (_, None) => f.write_str("a container or unit that is gone"),
+        }
+    }
+}
+
+/// ` of kubepods-burstable.slice, 2 levels up`, where it is a limit of a group above.
+struct Of<'a>(&'a Occurrence);
+
+impl fmt::Display for Of<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(levels) = self.0.data.number("levels_up") else { return Ok(()) };
+        match self.0.data.text(ANCESTOR) {
+            Some(name) => write!(f, " of {name}")?,
+            None => f.write_str(" of a cgroup")?,
+        }
+        match levels {
+            0 => Ok(()),
+            1 => f.write_str(" (1 level up)"),
+            levels => write!(f, " ({levels} levels up)"),
         }
     }
 }

@@ -198,6 +198,97 @@ fn throttling_above_its_past_is_told_with_limit_and_demand() {
     assert_eq!((number("used_millicores"), number("wanted_millicores")), (500, 980));
 }
 
+/// A pod whose quota and limit its containers share, with these numbers of its own.
+fn pod(sample: Sample) -> Above {
+    let mut name = [0; tapio_common::node::MAX_NAME];
+    name[..6].copy_from_slice(b"pod-of");
+    let header = Header { cgroup_id: 70, ..sample.header };
+    Above {
+        sample: Sample { header, kind: kind::ABOVE, ..sample },
+        cpu_group: 7,
+        memory_group: 8,
+        filled: 0,
+        throttled: 0,
+        cpu_levels: 1,
+        memory_levels: 2,
+        name,
+    }
+}
+
+impl Watched {
+    fn look_above(&mut self, mut above: Above) -> Vec<Anomaly> {
+        self.at_s += 5;
+        above.sample.header.time_ns = self.at_s * SECOND;
+        let mut out = Vec::new();
+        self.node.observe(bytemuck::bytes_of(&above), &mut out).unwrap();
+        out
+    }
+}
+
+/// A container that has a quota itself explains its pod.
+#[test]
+fn throttling_by_the_quota_of_a_pod_is_told_of_the_container_that_uses_most() {
+    for is_explained in [false, true] {
+        let mut watched = Watched::new();
+        let mut sample = Sample { quota_us: 50_000, period_us: 100_000, ..group(70) };
+        (sample.periods, sample.throttled, sample.throttled_us, sample.cpu_us) = (0, 0, 0, 0);
+        let mut below = 0;
+        let mut run = |throttled: u64| {
+            sample.periods += 50;
+            sample.throttled += throttled;
+            sample.cpu_us += 2_500_000;
+            below += if is_explained { throttled } else { 0 };
+            watched.look_above(Above { throttled: below, ..pod(sample) })
+        };
+        for _ in 0..40 {
+            assert!(run(1).is_empty());
+        }
+        assert!(run(40).is_empty());
+        let told = run(40);
+        if is_explained {
+            assert!(told.is_empty(), "{told:?}");
+            continue;
+        }
+        assert_eq!(kinds(&told), [("node.cpu_throttled", 7)]);
+        assert_eq!(
+            (told[0].data.number("levels_up"), told[0].data.text("ancestor")),
+            (Some(1), Some("pod-of"))
+        );
+        assert_ne!(told[0].detail, 0, "no repeat of its own quota's");
+    }
+}
+
+#[test]
+fn memory_of_a_pod_is_told_of_who_holds_most_where_no_limit_below_is_nearer() {
+    let near = |mib, filled| Above { filled, ..pod(filled_to(mib)) };
+    let mut watched = Watched::new();
+    assert!(watched.look_above(near(400, 0)).is_empty());
+    let told = watched.look_above(near(450, 0));
+    assert_eq!(kinds(&told), [("node.memory_pressure", 8)]);
+    assert_eq!((told[0].data.number("levels_up"), told[0].data.text("ancestor")), (Some(2), Some("pod-of")));
+    assert!(watched.look_above(near(450, 0)).is_empty());
+
+    // Each pod has the sum of what its containers may have.
+    let mut watched = Watched::new();
+    for step in 0..100 {
+        let mib = (50 + step * 5).min(511);
+        assert!(watched.look_above(near(mib, mib * 1024 / 512)).is_empty(), "{mib}");
+    }
+    assert_eq!(watched.look_above(near(511, 512)).len(), 1, "it is not explained any more");
+
+    // A leak of a container without a limit of its own.
+    let mut watched = Watched::new();
+    let told: Vec<_> =
+        (0..100).flat_map(|step| watched.look_above(near((50 + step * 5).min(511), 0))).collect();
+    assert!(
+        !told.is_empty() && told.iter().all(|told| (told.kind, told.cgroup_id) == ("node.oom_predicted", 8))
+    );
+}
+
+fn filled_to(mib: u64) -> Sample {
+    filled(70, mib)
+}
+
 #[test]
 fn a_group_that_rests_has_no_share() {
     let mut watched = Watched::new();
@@ -316,6 +407,8 @@ fn what_is_no_sample_is_malformed() {
     assert_eq!(node.observe(&[0; 3], &mut out), Err(Malformed::Size(3)));
     let odd = Sample { kind: 9, ..group(7) };
     assert_eq!(node.observe(bytemuck::bytes_of(&odd), &mut out), Err(Malformed::Kind(9)));
+    let mixed = Above { sample: Sample { kind: kind::GROUP, ..group(7) }, ..pod(group(7)) };
+    assert_eq!(node.observe(bytemuck::bytes_of(&mixed), &mut out), Err(Malformed::Kind(kind::GROUP)));
     let mixed = Sample { kind: kind::NODE, ..group(7) };
     assert_eq!(node.observe(bytemuck::bytes_of(&mixed), &mut out), Err(Malformed::Kind(kind::NODE)));
 }

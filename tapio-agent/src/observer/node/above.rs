@@ -1,0 +1,53 @@
+//! Limits of a group above those of containers and units: told of the one below it that uses most of what is limited.
+
+use std::borrow::Cow;
+
+use tapio_common::{WHOLE_NODE, node::Above};
+
+use super::{cpu::Cpu, memory::Memory, settings::Limits};
+use crate::{
+    observer::Anomaly,
+    occurrence::{ANCESTOR, Value},
+};
+
+/// A group below that is as full of a limit of its own, but for this, in 1/1024, explains it: 5 %.
+const NEARER: u64 = 51;
+/// What it is about is not a repeat of what is of the container's own limit.
+const DETAIL: u32 = 16;
+
+/// What there is to tell of its memory.
+pub(super) fn memory(memory: &mut Memory, above: &Above, limits: &Limits) -> Option<Anomaly> {
+    let sample = &above.sample;
+    let told = memory.judge(sample, limits);
+    let share = u128::from(sample.held_bytes) * 1024 / u128::from(sample.limit_bytes.max(1));
+    if share <= u128::from(above.filled.saturating_add(NEARER)) {
+        memory.forget_told();
+        return None;
+    }
+    told.map(|told| of(told, above, above.memory_group, above.memory_levels))
+}
+
+/// What there is to tell of its quota.
+pub(super) fn cpu(cpu: &mut Cpu, above: &Above, limits: &Limits) -> Option<Anomaly> {
+    let told = cpu.judge(&above.sample, above.throttled, &limits.cpu)?;
+    Some(of(told, above, above.cpu_group, above.cpu_levels))
+}
+
+/// The same of the group below it that has most to do with it, where one is known.
+fn of(mut told: Anomaly, above: &Above, group: u64, levels: u32) -> Anomaly {
+    if !matches!(group, 0 | WHOLE_NODE) {
+        told.cgroup_id = group;
+    }
+    told.detail = DETAIL.saturating_add(levels);
+    let name: String = above
+        .name
+        .iter()
+        .take_while(|byte| **byte != 0)
+        .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { char::REPLACEMENT_CHARACTER })
+        .collect();
+    told.data.0.push(("levels_up", u64::from(levels).into()));
+    if !name.is_empty() {
+        told.data.0.push((ANCESTOR, Value::Text(Cow::Owned(name))));
+    }
+    told
+}
