@@ -475,7 +475,6 @@ pub(crate) mod tests {
         }
         assert!(out.iter().all(|anomaly| anomaly.count == 1 || anomaly.cgroup_id == 0), "nor of one of them");
         assert_eq!(out.iter().map(|anomaly| anomaly.count).sum::<u64>(), 20_000);
-
     }
 
     #[test]

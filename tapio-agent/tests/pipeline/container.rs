@@ -363,8 +363,7 @@ async fn the_end_of_a_sandbox_is_no_ones() {
             event.header.cgroup_id = line.cgroup_id;
         }
         assert_eq!(all_told(&mut line, &event).await.len(), usize::from(told), "{name}");
-        let dropped = line.metric("tapio_dropped_total", &[r#"reason="out_of_scope""#]);
-        assert_eq!(dropped, u64::from(!told), "{name}");
+        assert_eq!(line.metric("tapio_out_of_scope_total", &[]), u64::from(!told), "{name}");
     }
 }
 

@@ -11,7 +11,7 @@ use tapio_common::{
 /// Boot clock of every record.
 pub(crate) const TIME_NS: u64 = 1_000_000_000_000;
 
-pub(crate) const KINDS: [u32; 8] = [
+pub(crate) const KINDS: [u32; 9] = [
     kind::RTT_SPIKE,
     kind::RTT_SHIFT,
     kind::CONNECTION_REFUSED,
@@ -20,6 +20,7 @@ pub(crate) const KINDS: [u32; 8] = [
     kind::CONNECTION_RESET,
     kind::CONNECT_SLOW,
     kind::RETRANSMIT_BURST,
+    kind::PEER_UNRESPONSIVE,
 ];
 
 /// One of `kind` between these two, without owner and with the numbers that every kind has.
@@ -55,6 +56,9 @@ pub(crate) fn plausible(kind: u32, direction: u32, local: &str, remote: &str) ->
         kind::CONNECT_SLOW => NetworkEvent { value_us: 120_000, baseline: normal(12_000), ..event },
         kind::RETRANSMIT_BURST => {
             NetworkEvent { value_us: 254_218, retransmits: 20, segments: 181, baseline: normal(10), ..event }
+        }
+        kind::PEER_UNRESPONSIVE => {
+            NetworkEvent { retransmits: 4, quiet_ms: 3_214, bytes_received: 300, bytes_acked: 1_001, ..event }
         }
         other => panic!("there is no kind {other}"),
     }
