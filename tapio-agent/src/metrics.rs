@@ -63,6 +63,7 @@ metrics! {
     anomalies: Family<OfType, Counter> = "Anomalies judged, those that the kernel held back included",
     folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
     told: Counter = "Anomalies that the occurrences given to sinks stand for",
+    usual: Counter = "Anomalies at a pace that is usual for their workload, in no occurrence",
     dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
     unattributed: Counter = "Occurrences without an owner",
     kubernetes_state: Family<StateOfKubernetes, Gauge> = "1 for how it is with the API server",
@@ -103,13 +104,15 @@ const SINK_REASONS: [&str; 8] = [
     "spool_lost",
 ];
 
-/// What became of anomalies: judged = told + dropped + waiting.
+/// What became of anomalies: judged = told + usual + dropped + waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnomalyLedger {
     /// Judged, each repeat and those that the kernel held back included.
     pub judged: u64,
     /// Those that occurrences given to sinks stand for.
     pub told: u64,
+    /// Those at a pace that is usual.
+    pub usual: u64,
     /// Lost before they had a name, by reason.
     pub dropped: [(&'static str, u64); 2],
     /// In a window of repeats, or on the way to their name. None when the agent has stopped.
@@ -170,16 +173,21 @@ impl Metrics {
         self.told.inc_by(count);
     }
 
+    /// `count` anomalies came at a pace that is usual.
+    pub fn usual(&self, count: u64) {
+        self.usual.inc_by(count);
+    }
+
     /// What became of all anomalies so far.
     #[must_use]
     pub fn anomaly_ledger(&self) -> AnomalyLedger {
         // Whatever is counted meanwhile is in what waits, never less than nothing.
-        let told = self.told.get();
+        let (told, usual) = (self.told.get(), self.usual.get());
         let dropped = ["queue_full", "out_of_scope"]
             .map(|reason| (reason, self.dropped.get_or_create(&Drop { hop: "enrich", reason }).get()));
         let judged = self.judged.load(Ordering::Relaxed);
-        let gone = told + dropped.iter().map(|(_, count)| count).sum::<u64>();
-        AnomalyLedger { judged, told, dropped, waiting: judged.saturating_sub(gone) }
+        let gone = told + usual + dropped.iter().map(|(_, count)| count).sum::<u64>();
+        AnomalyLedger { judged, told, usual, dropped, waiting: judged.saturating_sub(gone) }
     }
 
     /// `count` anomalies that a follow-up will stand for.

@@ -75,8 +75,21 @@ pub struct Anomaly {
     pub magnitude: u64,
     /// How many it stands for, those that the kernel held back included.
     pub count: u64,
+    /// How fast they came, of a follow-up. `None`: it is the first of its kind, or what is left at the agent's end.
+    pub pace: Option<Pace>,
     /// Says it in one sentence, once it is named.
     pub message: fn(&Occurrence) -> String,
+}
+
+/// How fast repeats came that were folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The time that they came in.
+    pub window_ns: u64,
+    /// Most in a second.
+    pub per_second: u64,
+    /// About as many in each part of that time, and not in bursts.
+    pub is_even: bool,
 }
 
 /// A process that had a hand in an anomaly, not yet named.
@@ -100,11 +113,14 @@ pub struct Only {
     /// Learned in windows of this length how often it comes of an owner; where that is usual, one of a window stands
     /// for all. `None`: each is news.
     pub usual_window_ns: Option<u64>,
+    /// Not what comes at a steady pace, once that has lasted.
+    pub unless_steady: bool,
 }
 
 impl Only {
     /// Whoever it is.
-    pub const ALL: Self = Self { scope: Scope::All, from_outside: false, usual_window_ns: None };
+    pub const ALL: Self =
+        Self { scope: Scope::All, from_outside: false, usual_window_ns: None, unless_steady: false };
 }
 
 crate::setting::choices! {

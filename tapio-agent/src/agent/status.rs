@@ -240,9 +240,10 @@ impl Shared {
                 (observed.name.to_owned(), Value::Object(programs))
             })
             .collect();
-        let AnomalyLedger { judged, told, dropped, waiting } = self.metrics.anomaly_ledger();
+        let AnomalyLedger { judged, told, usual, dropped, waiting } = self.metrics.anomaly_ledger();
         let dropped: BTreeMap<_, _> = dropped.into_iter().filter(|(_, count)| *count > 0).collect();
-        let anomalies = json!({ "judged": judged, "told": told, "dropped": dropped, "waiting": waiting });
+        let anomalies =
+            json!({ "judged": judged, "told": told, "usual": usual, "dropped": dropped, "waiting": waiting });
         json!({ "programs": observers, "anomalies": anomalies, "sinks": self.sinks.status() })
     }
 

@@ -197,6 +197,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
             scope: settings.scope,
             from_outside: matches!(death, Death::Killed | Death::Stopped),
             usual_window_ns: (death == Death::ExitError).then(|| settings.usual_window.as_ns()),
+            unless_steady: false,
         },
         antagonist: None,
         peer: None,
@@ -205,6 +206,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         baseline: None,
         magnitude: known(event.memory.anon_bytes).unwrap_or_default(),
         count: 1 + u64::from(header.held_back),
+        pace: None,
         message,
     })
 }

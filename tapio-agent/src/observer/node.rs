@@ -68,7 +68,8 @@ const TOLD_NS: u64 = 5 * 60 * 1_000_000_000;
 const FIRST_LOOKS_NS: u64 = 60 * 1_000_000_000;
 
 // Records are told apart by their sizes.
-const _: () = assert!(size_of::<Above>() != size_of::<Sample>() && size_of::<Above>() != size_of::<CyclesEvent>());
+const _: () =
+    assert!(size_of::<Above>() != size_of::<Sample>() && size_of::<Above>() != size_of::<CyclesEvent>());
 
 /// The node observer.
 #[derive(Debug)]
@@ -315,6 +316,7 @@ fn anomaly(sample: &Sample, kind: &'static str, severity: Severity, message: mes
         baseline: None,
         magnitude: 0,
         count: 1,
+        pace: None,
         message,
     }
 }

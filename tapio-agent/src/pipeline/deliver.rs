@@ -6,7 +6,8 @@ use tokio::sync::mpsc;
 
 use super::{
     name,
-    usual::{Sign, Usual},
+    steady::{self, Steady},
+    usual::{self, Usual},
 };
 use crate::{
     clock,
@@ -35,6 +36,7 @@ pub async fn deliver(
     };
     let mut waiting = Waiting::default();
     let mut usual = Usual::recalled(Arc::clone(metrics), notes);
+    let mut steady = Steady::recalled(Arc::clone(metrics), notes);
     let mut tick = tokio::time::interval(TICK);
     let mut open = true;
     while open || !waiting.is_empty() {
@@ -49,8 +51,12 @@ pub async fn deliver(
             }
             _ = tick.tick() => {
                 usual.over(clock::boot_ns()).for_each(&mut send);
+                steady.over(clock::boot_ns()).into_iter().for_each(&mut send);
                 if notes.is_due(Usual::NAME) {
                     usual.note(notes);
+                }
+                if notes.is_due(Steady::NAME) {
+                    steady.note(notes);
                 }
                 None
             }
@@ -63,16 +69,19 @@ pub async fn deliver(
             },
         };
         let Some(anomaly) = anomaly else { continue };
-        let sign = Sign::of(&anomaly);
+        let (sign, pace) = (usual::Sign::of(&anomaly), steady::Sign::of(&anomaly));
         let Some(occurrence) = name(anomaly, &identity, metrics) else { continue };
-        let news = match sign {
-            Some(sign) => usual.admit(sign, occurrence),
-            None => Some(occurrence),
+        let news = match (sign, pace) {
+            (Some(sign), _) => usual.admit(sign, occurrence),
+            (None, Some(pace)) => steady.admit(pace, occurrence, clock::boot_ns()),
+            (None, None) => Some(occurrence),
         };
         news.into_iter().for_each(&mut send);
     }
     usual.note(notes);
+    steady.note(notes);
     usual.over(u64::MAX).for_each(&mut send);
+    steady.over(u64::MAX).into_iter().for_each(&mut send);
 }
 
 /// Gives an anomaly back that need not wait, or for which there is no room to.

@@ -244,7 +244,8 @@ impl Tapio {
         let anomalies = &ledger["anomalies"];
         let dropped: u64 = anomalies["dropped"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
         let told = anomalies["told"].as_u64().unwrap();
-        assert_eq!(anomalies["judged"].as_u64(), Some(told + dropped), "{ledger}");
+        let usual = anomalies["usual"].as_u64().unwrap();
+        assert_eq!(anomalies["judged"].as_u64(), Some(told + usual + dropped), "{ledger}");
         assert_eq!(anomalies["waiting"], 0, "{ledger}");
         Ended {
             occurrences: self.output.now(occurrences),
