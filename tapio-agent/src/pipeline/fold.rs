@@ -3,8 +3,9 @@
 //! reported does not wait for the end of the window.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     hash::{BuildHasher as _, RandomState},
+    mem,
     net::IpAddr,
 };
 
@@ -83,7 +84,7 @@ struct Window {
     seen: Level,
     repeats: Option<Anomaly>,
     /// Those of the repeats, by hash, where several may share the window.
-    owners: Option<Box<HashSet<u64>>>,
+    owners: BTreeSet<u64>,
 }
 
 /// How bad it is.
@@ -207,7 +208,7 @@ impl Window {
             reported: Level { rate: first.count, magnitude: first.magnitude },
             seen: Level::default(),
             repeats: None,
-            owners: None,
+            owners: BTreeSet::new(),
         }
     }
 
@@ -240,11 +241,10 @@ impl Window {
         if is_measure(anomaly.kind) {
             self.seen.magnitude = self.seen.magnitude.max(anomaly.magnitude);
         }
-        if let Some(owner) = owner {
-            let owners = self.owners.get_or_insert_default();
-            if owners.len() < MAX_OWNERS {
-                owners.insert(owner);
-            }
+        if let Some(owner) = owner
+            && self.owners.len() < MAX_OWNERS
+        {
+            self.owners.insert(owner);
         }
         match &mut self.repeats {
             Some(worst) => worst.absorb(anomaly),
@@ -287,7 +287,7 @@ impl Window {
 
     /// The repeats. Those of several owners are of no one in particular.
     fn take(&mut self) -> Option<Anomaly> {
-        let owners = self.owners.take().map_or(0, |owners| owners.len() as u64);
+        let owners = mem::take(&mut self.owners).len() as u64;
         let mut repeats = self.repeats.take()?;
         if owners > 1 {
             repeats.disown(owners);
