@@ -64,6 +64,7 @@ metrics! {
     folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
     told: Counter = "Anomalies that the occurrences given to sinks stand for",
     out_of_scope: Counter = "Anomalies outside of the scope that the settings name, which are not reported",
+    usual: Counter = "Anomalies at a pace that is usual for their workload, in no occurrence",
     dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
     unattributed: Counter = "Occurrences without an owner",
     kubernetes_state: Family<StateOfKubernetes, Gauge> = "1 for how it is with the API server",
@@ -104,13 +105,15 @@ const SINK_REASONS: [&str; 8] = [
     "spool_lost",
 ];
 
-/// What became of anomalies: judged = told + dropped + out of scope + waiting.
+/// What became of anomalies: judged = told + usual + dropped + out of scope + waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnomalyLedger {
     /// Judged, each repeat and those that the kernel held back included.
     pub judged: u64,
     /// Those that occurrences given to sinks stand for.
     pub told: u64,
+    /// Those at a pace that is usual.
+    pub usual: u64,
     /// Lost before they had a name, by reason.
     pub dropped: [(&'static str, u64); 1],
     /// Not to be told, as their names showed: nothing is lost by it.
@@ -178,17 +181,22 @@ impl Metrics {
         self.out_of_scope.inc_by(count);
     }
 
+    /// `count` anomalies came at a pace that is usual.
+    pub fn usual(&self, count: u64) {
+        self.usual.inc_by(count);
+    }
+
     /// What became of all anomalies so far.
     #[must_use]
     pub fn anomaly_ledger(&self) -> AnomalyLedger {
         // Whatever is counted meanwhile is in what waits, never less than nothing.
-        let told = self.told.get();
+        let (told, usual) = (self.told.get(), self.usual.get());
         let out_of_scope = self.out_of_scope.get();
         let dropped = ["queue_full"]
             .map(|reason| (reason, self.dropped.get_or_create(&Drop { hop: "enrich", reason }).get()));
         let judged = self.judged.load(Ordering::Relaxed);
-        let gone = told + out_of_scope + dropped.iter().map(|(_, count)| count).sum::<u64>();
-        AnomalyLedger { judged, told, dropped, out_of_scope, waiting: judged.saturating_sub(gone) }
+        let gone = told + usual + out_of_scope + dropped.iter().map(|(_, count)| count).sum::<u64>();
+        AnomalyLedger { judged, told, usual, dropped, out_of_scope, waiting: judged.saturating_sub(gone) }
     }
 
     /// `count` anomalies that a follow-up will stand for.
@@ -416,8 +424,14 @@ mod tests {
         metrics.told(4);
         metrics.out_of_scope(3);
         metrics.dropped("enrich", "queue_full", 2);
-        let expected =
-            AnomalyLedger { judged: 10, told: 4, dropped: [("queue_full", 2)], out_of_scope: 3, waiting: 1 };
+        let expected = AnomalyLedger {
+            judged: 10,
+            told: 4,
+            usual: 0,
+            dropped: [("queue_full", 2)],
+            out_of_scope: 3,
+            waiting: 1,
+        };
         assert_eq!(metrics.anomaly_ledger(), expected);
         let text = metrics.render().unwrap();
         assert!(text.contains("tapio_out_of_scope_total 3\n"), "{text}");

@@ -75,8 +75,21 @@ pub struct Anomaly {
     pub magnitude: u64,
     /// How many it stands for, those that the kernel held back included.
     pub count: u64,
+    /// How fast they came, of a follow-up. `None`: it is the first of its kind, or what is left at the agent's end.
+    pub pace: Option<Pace>,
     /// Says it in one sentence, once it is named.
     pub message: fn(&Occurrence) -> String,
+}
+
+/// How fast repeats came that were folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The time that they came in.
+    pub window_ns: u64,
+    /// Most in a second.
+    pub per_second: u64,
+    /// About as many in each part of that time, and not in bursts.
+    pub is_even: bool,
 }
 
 /// A process that had a hand in an anomaly, not yet named.
@@ -104,6 +117,8 @@ pub struct Only {
     pub sandbox: Sandbox,
     /// Repeats are those of the same pod, too, whose containers are others each time.
     pub by_pod: bool,
+    /// Not what comes at a steady pace, once that has lasted.
+    pub unless_steady: bool,
 }
 
 /// Whether an end may be that of a pod's sandbox. Never that of a container that the pod's status names.
@@ -128,6 +143,7 @@ impl Only {
         usual_window_ns: None,
         sandbox: Sandbox::No,
         by_pod: false,
+        unless_steady: false,
     };
 }
 

@@ -1,10 +1,12 @@
-//! The way of an event: record -> judge -> fold -> (queue) -> name -> usual? -> sinks.
+//! The way of an event: record -> judge -> fold -> (queue) -> name -> usual? steady? -> sinks.
 
 mod deliver;
 pub mod fold;
+mod owner;
 mod restarts;
 mod scope;
 mod source;
+mod steady;
 mod usual;
 
 use std::{
@@ -23,10 +25,7 @@ use ulid::Ulid;
 
 pub use self::deliver::deliver;
 use self::fold::Fold;
-pub use self::{
-    source::Source,
-    usual::{Sign, Usual},
-};
+pub use self::{source::Source, steady::Steady, usual::Usual};
 use crate::{
     clock,
     enrich::Identity,

@@ -15,7 +15,7 @@ use crate::{
     clock,
     config::Config,
     learned::{Learned, Notes, Store, Useless},
-    pipeline::Usual,
+    pipeline::{Steady, Usual},
     private,
     span::Span,
 };
@@ -80,7 +80,8 @@ impl Keeper {
         };
         let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), learned.seed);
         // What others have noted grows old: nobody renews it.
-        let names: Vec<_> = config.observers.names().iter().copied().chain([Usual::NAME]).collect();
+        let names: Vec<_> =
+            config.observers.names().iter().copied().chain([Usual::NAME, Steady::NAME]).collect();
         let notes = Arc::new(Notes::of(&learned, &names, interval));
         Ok((
             Self { store, interval, seed, notes, found, saved: Mutex::default(), writing: Mutex::default() },

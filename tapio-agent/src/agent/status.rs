@@ -249,11 +249,13 @@ impl Shared {
                 (observed.name.to_owned(), Value::Object(programs))
             })
             .collect();
-        let AnomalyLedger { judged, told, dropped, out_of_scope, waiting } = self.metrics.anomaly_ledger();
+        let AnomalyLedger { judged, told, usual, dropped, out_of_scope, waiting } =
+            self.metrics.anomaly_ledger();
         let dropped: BTreeMap<_, _> = dropped.into_iter().filter(|(_, count)| *count > 0).collect();
         let anomalies = json!({
             "judged": judged,
             "told": told,
+            "usual": usual,
             "dropped": dropped,
             "out_of_scope": out_of_scope,
             "waiting": waiting,

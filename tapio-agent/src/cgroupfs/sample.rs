@@ -169,7 +169,7 @@ impl Eyes {
             }
         };
         if let Some(Processors { cpu, cpuacct }) = processors {
-            self.cpu_one(&cpu, cpuacct.as_deref().filter(|_| wants.cpu), sample);
+            self.cpu_one(&cpu, cpuacct.as_deref(), wants, sample);
         }
         pressure
     }
@@ -267,13 +267,15 @@ impl Eyes {
         sample.swap_limit_bytes = most.min(swap.saturating_add(free));
     }
 
-    fn cpu_one(&mut self, path: &Path, cpuacct: Option<&Path>, sample: &mut Sample) {
-        // A group that only version 2 has was told of there.
-        if let Some(ns) = cpuacct.and_then(|path| self.one(path.join("cpuacct.usage"), parse::number)) {
-            sample.cpu_us = ns / 1000;
-        }
+    fn cpu_one(&mut self, path: &Path, cpuacct: Option<&Path>, wants: Wants, sample: &mut Sample) {
         let quota = self.one(path.join("cpu.cfs_quota_us"), parse::quota_v1);
         sample.quota_us = quota.unwrap_or(UNKNOWN);
+        // A group that only version 2 has was told of there.
+        if let Some(cpuacct) = cpuacct.filter(|_| wants.cpu || is_set(sample.quota_us))
+            && let Some(ns) = self.one(cpuacct.join("cpuacct.usage"), parse::number)
+        {
+            sample.cpu_us = ns / 1000;
+        }
         if quota.is_none_or(|quota| quota == UNLIMITED) {
             return;
         }

@@ -214,7 +214,7 @@ async fn limits_above_are_read_with_who_fills_them() {
             (pod.sample.limit_bytes, pod.sample.quota_us, pod.sample.throttled),
             (128 * MIB, 50_000, 3)
         );
-        assert_eq!((pod.filled, pod.throttled), (0, 0));
+        assert_eq!((pod.filled, pod.throttled, pod.sample.cpu_us), (0, 0, 5));
         assert!(pod.name.starts_with(b"pod3b1c1f6e-8a40-4ab1-9e37-3a1e5d2f6c11\0"));
 
         uses(&calm, 10);

@@ -280,6 +280,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
             usual_window_ns: (death == Death::ExitError).then(|| settings.usual_window.as_ns()),
             sandbox: sandbox(event, death),
             by_pod: is_restart(event, death),
+            unless_steady: false,
         },
         antagonist: None,
         peer: None,
@@ -292,6 +293,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         baseline: None,
         magnitude: known(event.memory.anon_bytes).unwrap_or_default(),
         count: 1 + u64::from(header.held_back),
+        pace: None,
         message,
     })
 }

@@ -228,7 +228,7 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         comm: header.comm.into(),
         actor: None,
         full: None,
-        only: Only::ALL,
+        only: Only { unless_steady: is_of_checks(event.kind), ..Only::ALL },
         peer: Some((address(event.remote), event.remote_port)),
         detail: u32::from(service_port(event)),
         data: data(event),
@@ -242,8 +242,20 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
             _ => event.value_us,
         },
         count: 1 + u64::from(header.held_back),
+        pace: None,
         message,
     })
+}
+
+/// Whether checks of health cause it as a matter of course, again and again.
+const fn is_of_checks(kind: u32) -> bool {
+    matches!(
+        kind,
+        kind::CONNECTION_REFUSED
+            | kind::CONNECTION_TIMEOUT
+            | kind::CONNECTION_UNREACHABLE
+            | kind::CONNECTION_RESET
+    )
 }
 
 /// Whether it is over what was normal.

@@ -316,6 +316,7 @@ fn anomaly(sample: &Sample, kind: &'static str, severity: Severity, message: mes
         baseline: None,
         magnitude: 0,
         count: 1,
+        pace: None,
         message,
     }
 }

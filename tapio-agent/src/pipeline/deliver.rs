@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use super::{
     name,
     restarts::Restarts,
-    usual::{Sign, Usual},
+    steady::{self, Steady},
+    usual::{self, Usual},
 };
 use crate::{
     clock,
@@ -36,6 +37,7 @@ pub async fn deliver(
     };
     let mut waiting = Waiting::default();
     let mut usual = Usual::recalled(Arc::clone(metrics), notes);
+    let mut steady = Steady::recalled(Arc::clone(metrics), notes);
     let mut restarts = Restarts::default();
     let mut tick = tokio::time::interval(TICK);
     let mut open = true;
@@ -51,12 +53,16 @@ pub async fn deliver(
             }
             _ = tick.tick() => {
                 usual.over(clock::boot_ns()).for_each(&mut send);
+                steady.over(clock::boot_ns()).into_iter().for_each(&mut send);
                 for repeats in restarts.over(clock::boot_ns()) {
                     identity.find(repeats.cgroup_id, repeats.time_ns).await;
-                    named(repeats, &identity, metrics, &mut usual).into_iter().for_each(&mut send);
+                    named(repeats, &identity, metrics, &mut usual, &mut steady).into_iter().for_each(&mut send);
                 }
                 if notes.is_due(Usual::NAME) {
                     usual.note(notes);
+                }
+                if notes.is_due(Steady::NAME) {
+                    steady.note(notes);
                 }
                 None
             }
@@ -74,14 +80,16 @@ pub async fn deliver(
             metrics.folded(observer, count);
             continue;
         };
-        named(first, &identity, metrics, &mut usual).into_iter().for_each(&mut send);
+        named(first, &identity, metrics, &mut usual, &mut steady).into_iter().for_each(&mut send);
     }
     for repeats in restarts.over(u64::MAX) {
         identity.find(repeats.cgroup_id, repeats.time_ns).await;
-        named(repeats, &identity, metrics, &mut usual).into_iter().for_each(&mut send);
+        named(repeats, &identity, metrics, &mut usual, &mut steady).into_iter().for_each(&mut send);
     }
     usual.note(notes);
+    steady.note(notes);
     usual.over(u64::MAX).for_each(&mut send);
+    steady.over(u64::MAX).into_iter().for_each(&mut send);
 }
 
 /// Gives an anomaly back unless it is a repeat in its pod.
@@ -96,13 +104,20 @@ fn first_of_pod(anomaly: Anomaly, identity: &Identity, restarts: &mut Restarts) 
     }
 }
 
-/// Names an anomaly, and keeps what is usual.
-fn named(anomaly: Anomaly, identity: &Identity, metrics: &Metrics, usual: &mut Usual) -> Option<Occurrence> {
-    let sign = Sign::of(&anomaly);
+/// Names an anomaly, and keeps what is usual or steady.
+fn named(
+    anomaly: Anomaly,
+    identity: &Identity,
+    metrics: &Metrics,
+    usual: &mut Usual,
+    steady: &mut Steady,
+) -> Option<Occurrence> {
+    let (sign, pace) = (usual::Sign::of(&anomaly), steady::Sign::of(&anomaly));
     let occurrence = name(anomaly, identity, metrics)?;
-    match sign {
-        Some(sign) => usual.admit(sign, occurrence),
-        None => Some(occurrence),
+    match (sign, pace) {
+        (Some(sign), _) => usual.admit(sign, occurrence),
+        (None, Some(pace)) => steady.admit(pace, occurrence, clock::boot_ns()),
+        (None, None) => Some(occurrence),
     }
 }
 

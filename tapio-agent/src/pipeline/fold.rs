@@ -3,13 +3,14 @@
 //! reported does not wait for the end of the window.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     hash::{BuildHasher as _, RandomState},
+    mem,
     net::IpAddr,
 };
 
 use crate::{
-    observer::{Actor, Anomaly},
+    observer::{Actor, Anomaly, Pace},
     occurrence::OWNERS,
 };
 
@@ -68,8 +69,11 @@ struct Owner {
 
 #[derive(Debug)]
 struct Window {
+    began_ns: u64,
     ends_ns: u64,
     length_ns: u64,
+    /// How many repeats came in each quarter of it.
+    quarters: [u64; 4],
     /// When the last anomaly came.
     last_ns: u64,
     /// When the slot began that is counted now, and how many came in it.
@@ -80,7 +84,7 @@ struct Window {
     seen: Level,
     repeats: Option<Anomaly>,
     /// Those of the repeats, by hash, where several may share the window.
-    owners: Option<Box<HashSet<u64>>>,
+    owners: BTreeSet<u64>,
 }
 
 /// How bad it is.
@@ -129,7 +133,8 @@ impl Fold {
             if now_ns < window.ends_ns && !is_quiet {
                 return true;
             }
-            if let Some(repeats) = window.take() {
+            if let Some(mut repeats) = window.take() {
+                repeats.pace = Some(window.pace(now_ns));
                 out.push(repeats);
                 if !is_quiet {
                     window.go_on(*max_window_ns, now_ns);
@@ -193,15 +198,17 @@ impl Window {
     /// One that begins with an anomaly that is reported.
     fn new(first: &Anomaly, length_ns: u64, now_ns: u64) -> Self {
         Self {
+            began_ns: now_ns,
             ends_ns: now_ns.saturating_add(length_ns),
             length_ns,
+            quarters: [0; 4],
             last_ns: now_ns,
             slot_ns: now_ns,
             slot: first.count,
             reported: Level { rate: first.count, magnitude: first.magnitude },
             seen: Level::default(),
             repeats: None,
-            owners: None,
+            owners: BTreeSet::new(),
         }
     }
 
@@ -227,14 +234,17 @@ impl Window {
         }
         self.slot = self.slot.saturating_add(anomaly.count);
         self.seen.rate = self.seen.rate.max(self.slot);
+        let quarter = now_ns.saturating_sub(self.began_ns) / (self.length_ns / 4).max(1);
+        if let Some(quarter) = self.quarters.get_mut(quarter.min(3) as usize) {
+            *quarter = quarter.saturating_add(anomaly.count);
+        }
         if is_measure(anomaly.kind) {
             self.seen.magnitude = self.seen.magnitude.max(anomaly.magnitude);
         }
-        if let Some(owner) = owner {
-            let owners = self.owners.get_or_insert_default();
-            if owners.len() < MAX_OWNERS {
-                owners.insert(owner);
-            }
+        if let Some(owner) = owner
+            && self.owners.len() < MAX_OWNERS
+        {
+            self.owners.insert(owner);
         }
         match &mut self.repeats {
             Some(worst) => worst.absorb(anomaly),
@@ -245,20 +255,39 @@ impl Window {
             return None;
         }
         self.reported = self.reported.max(self.seen);
+        let pace = Pace { is_even: false, ..self.pace(now_ns) };
+        self.begin(now_ns);
+        let mut repeats = self.take()?;
+        repeats.pace = Some(pace);
+        Some(repeats)
+    }
+
+    const fn begin(&mut self, now_ns: u64) {
+        (self.began_ns, self.quarters) = (now_ns, [0; 4]);
         self.ends_ns = now_ns.saturating_add(self.length_ns);
-        self.take()
+    }
+
+    /// How fast the repeats came.
+    fn pace(&self, now_ns: u64) -> Pace {
+        let [most, least] = [self.quarters.iter().max(), self.quarters.iter().min()].map(|of| of.copied());
+        let is_even = least
+            .zip(most)
+            .is_some_and(|(least, most)| least > 0 && most <= least.saturating_mul(2).saturating_add(1));
+        Pace { window_ns: now_ns.saturating_sub(self.began_ns), per_second: self.seen.rate, is_even }
     }
 
     /// After the follow-up: for longer, and compared with what that has reported.
     fn go_on(&mut self, max_window_ns: u64, now_ns: u64) {
         (self.reported, self.seen) = (self.seen, Level::default());
         self.length_ns = self.length_ns.saturating_mul(2).min(max_window_ns);
-        self.ends_ns = now_ns.saturating_add(self.length_ns);
+        // Looked at a little late, it does not begin late.
+        let is_late = now_ns.saturating_sub(self.ends_ns) >= SLOT_NS;
+        self.begin(if is_late { now_ns } else { self.ends_ns });
     }
 
     /// The repeats. Those of several owners are of no one in particular.
     fn take(&mut self) -> Option<Anomaly> {
-        let owners = self.owners.take().map_or(0, |owners| owners.len() as u64);
+        let owners = mem::take(&mut self.owners).len() as u64;
         let mut repeats = self.repeats.take()?;
         if owners > 1 {
             repeats.disown(owners);
@@ -332,6 +361,7 @@ pub(crate) mod tests {
             antagonist: None,
             magnitude,
             count: 1,
+            pace: None,
             message: |_| String::new(),
         }
     }

@@ -7,11 +7,12 @@ use lru::LruCache;
 use serde::{Deserialize, Serialize};
 use tapio_common::baseline::{Baseline, Limits, Verdict};
 
+use super::owner::Owner;
 use crate::{
     learned::Notes,
     metrics::Metrics,
     observer::{Anomaly, baseline},
-    occurrence::{Occurrence, Workload},
+    occurrence::Occurrence,
 };
 
 /// Habits that are told apart; the one not used for longest makes room, and is learned anew.
@@ -46,16 +47,6 @@ struct Key {
     owner: Owner,
     comm: String,
     detail: u32,
-}
-
-/// Whose habit it is: of the widest that is certain to be the same again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-enum Owner {
-    /// Namespace, kind and name of the owner, container.
-    Named([Option<String>; 4]),
-    Pod(String),
-    Unit(String),
-    Container(String),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -159,18 +150,6 @@ impl Usual {
     }
 }
 
-impl Owner {
-    fn of(workload: &Workload) -> Option<Self> {
-        if workload.owner.is_some() {
-            let Workload { namespace, owner_kind, owner, container, .. } = workload.clone();
-            return Some(Self::Named([namespace, owner_kind, owner, container]));
-        }
-        let pod = workload.pod_uid.clone().map(Self::Pod);
-        let unit = workload.unit.clone().map(Self::Unit);
-        pod.or(unit).or_else(|| workload.container_id.clone().map(Self::Container))
-    }
-}
-
 impl Habit {
     /// Learns from the windows that are over.
     fn close(&mut self, now_ns: u64, window_ns: u64) {
@@ -198,7 +177,7 @@ mod tests {
     use super::*;
     use crate::{
         learned::Learned,
-        occurrence::{Process, sample},
+        occurrence::{Process, Workload, sample},
     };
 
     const SECOND: u64 = 1_000_000_000;

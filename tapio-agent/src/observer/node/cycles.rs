@@ -168,6 +168,7 @@ pub(super) fn judge(event: &CyclesEvent, antagonist: Option<(u64, Rise)>) -> Ano
         baseline: Some(normal(&event.cpi, cpi)),
         magnitude: cpi,
         count: 1 + u64::from(event.header.held_back),
+        pace: None,
         message: if is_node { message::ipc_degraded } else { message::cpi_outlier },
     }
 }

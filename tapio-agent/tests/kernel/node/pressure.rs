@@ -114,28 +114,40 @@ fn what_was_told_is_not_told_again_after_a_kill() {
     start().expect_one(|o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
 }
 
+/// By a container's own, and by its pod's.
 #[test]
 fn throttling_by_a_quota_is_told_with_limit_and_demand() {
     needs_a_kernel!();
-    let cgroup = container!();
-    cgroup.limit_cpu(30_000, 100_000);
+    let (limited, in_pod) = (container!(), container!());
+    limited.limit_cpu(30_000, 100_000);
+    in_pod.limit_pod_cpu(30_000, 100_000);
     let tapio = observed();
-    let mut process = Process::start("computes");
-    process.enter(&cgroup);
-    // A tenth of a processor, long enough to be known.
-    process.burn(1, 10, 90);
-    tapio.expect_none(|o| o.is_in(&cgroup));
+    let [mut own, mut pods] = [Process::start("computes"), Process::start("in-a-pod")];
+    for (process, cgroup) in [(&mut own, &limited), (&mut pods, &in_pod)] {
+        process.enter(cgroup);
+        // A tenth of a processor, long enough to be known.
+        process.burn(1, 10, 90);
+    }
     std::thread::sleep(Duration::from_secs(40));
-    tapio.expect_none(|o| o.is_in(&cgroup));
-    process.burn(2, 1000, 0);
+    for (process, cgroup) in [(&mut own, &limited), (&mut pods, &in_pod)] {
+        tapio.expect_none(|o| o.is_in(cgroup));
+        process.burn(2, 1000, 0);
+    }
 
-    let told = tapio.expect_within(Duration::from_secs(30), |o| o.is_in(&cgroup));
-    let told = told.of_observer("node", "cpu_throttled").in_container(&cgroup);
-    told.has("limit_millicores", 300..301);
-    told.has("throttled_percent", 10..101);
-    // What others leave of the processors is all that it can use.
-    told.has("wanted_millicores", 200..4000);
-    assert!(told.baseline("mean") < 300.0);
+    for cgroup in [&limited, &in_pod] {
+        let told = tapio.expect_within(Duration::from_secs(30), |o| o.is_in(cgroup));
+        let told = told.of_observer("node", "cpu_throttled").in_container(cgroup);
+        told.has("limit_millicores", 300..301);
+        told.has("throttled_percent", 10..101);
+        // What others leave of the processors is all that it can use.
+        told.has("wanted_millicores", 200..4000);
+        assert!(told.baseline("mean") < 300.0);
+        assert_eq!(told.has_data("ancestor"), std::ptr::eq(cgroup, &in_pod));
+        if told.has_data("ancestor") {
+            assert_eq!(told.number("levels_up"), 1);
+            assert!(told.text("ancestor").starts_with("pod"));
+        }
+    }
 }
 
 #[test]

@@ -51,6 +51,16 @@ impl Cgroup {
         self.set("cpu.cfs_quota_us", &quota_us.to_string());
     }
 
+    /// Limits the processor time of its pod.
+    pub(crate) fn limit_pod_cpu(&self, quota_us: u64, period_us: u64) {
+        let in_pod = |name: &str| self.file(name).and_then(|file| Some(file.parent()?.parent()?.join(name)));
+        if let Some(file) = in_pod("cpu.max") {
+            return fs::write(file, format!("{quota_us} {period_us}")).unwrap();
+        }
+        fs::write(in_pod("cpu.cfs_period_us").unwrap(), period_us.to_string()).unwrap();
+        fs::write(in_pod("cpu.cfs_quota_us").unwrap(), quota_us.to_string()).unwrap();
+    }
+
     fn file(&self, name: &str) -> Option<PathBuf> {
         self.paths.iter().map(|path| path.join(name)).find(|path| path.exists())
     }

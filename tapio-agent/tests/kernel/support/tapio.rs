@@ -282,8 +282,9 @@ impl Tapio {
         let anomalies = &ledger["anomalies"];
         let dropped: u64 = anomalies["dropped"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
         let told = anomalies["told"].as_u64().unwrap();
-        let out_of_scope = anomalies["out_of_scope"].as_u64().unwrap();
-        assert_eq!(anomalies["judged"].as_u64(), Some(told + dropped + out_of_scope), "{ledger}");
+        let (out_of_scope, usual) =
+            (anomalies["out_of_scope"].as_u64().unwrap(), anomalies["usual"].as_u64().unwrap());
+        assert_eq!(anomalies["judged"].as_u64(), Some(told + usual + dropped + out_of_scope), "{ledger}");
         assert_eq!(anomalies["waiting"], 0, "{ledger}");
         Ended {
             occurrences: self.output.now(occurrences),

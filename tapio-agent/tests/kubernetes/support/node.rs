@@ -119,6 +119,7 @@ impl Agent {
             baseline: None,
             magnitude: 0,
             count: 1,
+            pace: None,
             message: |occurrence| {
                 let peer = occurrence.peer.as_ref().unwrap();
                 format!("{}: connection to {peer} was refused", occurrence.subject())

@@ -1,0 +1,27 @@
+//! Whose something is, when it is compared with what was before.
+
+use serde::{Deserialize, Serialize};
+
+use crate::occurrence::Workload;
+
+/// A workload: by the widest that is certain to be the same again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) enum Owner {
+    /// Namespace, kind and name of the owner, container.
+    Named([Option<String>; 4]),
+    Pod(String),
+    Unit(String),
+    Container(String),
+}
+
+impl Owner {
+    pub(super) fn of(workload: &Workload) -> Option<Self> {
+        if workload.owner.is_some() {
+            let Workload { namespace, owner_kind, owner, container, .. } = workload.clone();
+            return Some(Self::Named([namespace, owner_kind, owner, container]));
+        }
+        let pod = workload.pod_uid.clone().map(Self::Pod);
+        let unit = workload.unit.clone().map(Self::Unit);
+        pod.or(unit).or_else(|| workload.container_id.clone().map(Self::Container))
+    }
+}
