@@ -276,8 +276,13 @@ impl Queue {
             Ok(Some(opened)) => {
                 let mut inner = self.lock();
                 let now = disk.unread();
-                // One that is closed counts what was in memory, too, as unread.
-                let before = if matches!(inner.phase, Phase::Closed(_)) { now } else { inner.unread };
+                let before = match inner.phase {
+                    // Nothing of this run is in there, nor of what is in there counted, also where the end came first.
+                    _ if opened.first => 0,
+                    // One that is closed counts what was in memory, too, as unread.
+                    Phase::Closed(_) => now,
+                    _ => inner.unread,
+                };
                 let lost = before.saturating_sub(now);
                 let recovered = now.saturating_sub(before);
                 inner.unread = now;
