@@ -52,7 +52,9 @@ fn it_goes_on_while_another_sink_is_left() {
     assert_eq!(polku["spooled"], polku["given"], "{polku}");
 
     // What it could not deliver is the next one's.
-    let next = Tapio::start_read(1, &arguments, "").end();
+    let next = Tapio::start_read(1, &arguments, "");
+    next.expect_log("the spool has what an earlier run left", "recovered");
+    let next = next.end();
     assert_eq!(next.sink("polku")["recovered"], polku["given"], "{}", next.sinks);
 }
 
@@ -72,6 +74,8 @@ fn a_reader_that_is_stuck_is_said_and_a_second_sigterm_ends_the_drain() {
     let ended = tapio.ended();
     assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
     let stdout = ended.sink("stdout");
-    assert_eq!((&stdout["given"], &stdout["dropped"]["shutdown"]), (&2.into(), &2.into()), "{stdout}");
+    // Others on this machine may have been reported, too.
+    assert!(stdout["given"].as_u64() >= Some(2), "{stdout}");
+    assert_eq!(stdout["dropped"]["shutdown"], stdout["given"], "{stdout}");
     drop(unread);
 }
