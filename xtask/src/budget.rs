@@ -14,7 +14,7 @@ pub(crate) struct Budget {
 
 pub(crate) const HOST: Budget = Budget {
     observer: 20,
-    first: &[("agent", 90), ("container", 200), ("network", 200), ("node", 200), ("support", 10)],
+    first: &[("agent", 90), ("container", 270), ("network", 270), ("node", 270), ("support", 10)],
 };
 /// Of CPU time, with `kernel-test --quick`.
 pub(crate) const GUEST: Budget =

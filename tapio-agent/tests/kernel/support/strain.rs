@@ -54,7 +54,8 @@ pub(super) fn write_through() -> io::Result<()> {
     let mut file = on_disk()?;
     thread::spawn(move || {
         while file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&[1; MIB])).is_ok() {
-            let _ = file.sync_all();
+            // Data alone: who waits for a journal that others fill is not counted as waiting for a disk.
+            let _ = file.sync_data();
         }
     });
     Ok(())
