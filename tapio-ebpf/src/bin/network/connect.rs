@@ -137,6 +137,7 @@ pub(crate) fn accepted(sk: *const u8) {
     }
 }
 
+#[inline(never)]
 pub(crate) fn connected(sk: *const u8) {
     forget_samples(sk);
     let Some(connection) = CONNECTIONS.get_ptr_mut(&(sk as u64)) else { return };
@@ -181,6 +182,7 @@ pub(crate) fn connected(sk: *const u8) {
     });
 }
 
+#[inline(never)]
 pub(crate) fn not_connected(sk: *const u8) {
     let id = sk as u64;
     let Some(connection) = CONNECTIONS.get_ptr(&id) else { return };
