@@ -14,7 +14,7 @@ use std::{
 use tapio_agent::{
     kernel::{self, Kernel, Loaded, RunTime},
     observer::{
-        Attach, Counter, Counters, Hook, Object, Observer as _, Quantity,
+        Attach, ByHelper, Counter, Counters, Hook, Object, Observer as _, Quantity,
         node::{Node, cycles::COUNTERS},
         programs,
     },
@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
             bytes: programs(Node::NAME)?,
             hooks: Node::HOOKS,
             fields: Node::FIELDS,
-            by_helper: &[],
+            by_helper: ByHelper::default(),
             settings: &settings,
             counters: Some(counters),
             kept: &[],

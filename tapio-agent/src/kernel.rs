@@ -23,11 +23,11 @@ use aya::{
     programs::{BtfTracePoint, ProgramError},
 };
 use tapio_common::{
-    ABSENT, AGENT, Agent, COUNTERS, COUNTS, Counts, EVENTS, OFFSETS, PAGE_BYTES, SEED, SETTINGS,
+    ABSENT, AGENT, Agent, COUNTERS, COUNTS, Counts, EVENTS, NESTS, OFFSETS, PAGE_BYTES, SEED, SETTINGS,
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use self::rights::{LOCKED_DOWN, forbids_reading, needed, raise_memlock_limit};
+use self::rights::{forbids_reading, needed, raise_memlock_limit};
 pub use self::{
     counters::Counting,
     kept::Entries,
@@ -159,8 +159,9 @@ impl Kernel {
         let types = btf::Types::parse(&self.types)?;
         let offsets: Vec<_> = object.fields.iter().map(|path| types.offset(path)).collect();
         // What is done with an absent field the verifier does not look at.
-        let forbidden =
-            if !object.by_helper.is_empty() && forbids_reading() { object.by_helper } else { &[] };
+        let by_helper = object.by_helper;
+        let is_locked_down = !by_helper.fields.is_empty() && forbids_reading();
+        let forbidden = if is_locked_down { by_helper.fields } else { &[] };
         let value = |(field, offset): (usize, &Result<u32, _>)| match offset {
             Ok(offset) if !forbidden.contains(&field) => *offset,
             _ => ABSENT,
@@ -174,12 +175,14 @@ impl Kernel {
         let Agent { pid_namespace_device, pid_namespace_inode, pid, tick_ns } = self.agent;
         let agent = [pid_namespace_device, pid_namespace_inode, pid, tick_ns];
         let page_bytes = rustix::param::page_size() as u64;
+        let nests = u32::from(rights::programs_nest());
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&self.btf))
             .override_global(OFFSETS, values.as_slice(), true)
             .override_global(SETTINGS, object.settings, !object.settings.is_empty())
             .override_global(PAGE_BYTES, &page_bytes, false)
+            .override_global(NESTS, &nests, true)
             .override_global(SEED, &self.learned.seed, false)
             .override_global(AGENT, agent.as_slice(), true);
         if object.counters.is_some() {
@@ -212,7 +215,10 @@ impl Kernel {
         if let Some(map) = programs.take_map(listeners::MAP) {
             listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root);
         }
-        let degraded = (!forbidden.is_empty()).then(|| LOCKED_DOWN.to_owned());
+        let degraded = is_locked_down.then(|| {
+            let lost = by_helper.lost;
+            format!("lockdown forbids to read what has no type: {lost} are not known")
+        });
         let ring = Some(RingBuf::try_from(take(&mut programs, EVENTS)?)?);
         let counts = CountsReader {
             map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,

@@ -13,7 +13,7 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 
-pub use self::object::{Attach, Counter, Counters, Hook, Kept, Object, Quantity};
+pub use self::object::{Attach, ByHelper, Counter, Counters, Hook, Kept, Object, Quantity};
 use crate::occurrence::{Data, Normal, Occurrence, Outcome, Severity};
 
 /// Fields of all hooks, and more of one.
@@ -184,7 +184,7 @@ pub struct Built {
     pub name: &'static str,
     hooks: &'static [Hook],
     fields: &'static [&'static str],
-    by_helper: &'static [usize],
+    by_helper: ByHelper,
     settings: Vec<u8>,
     counters: Option<&'static Counters>,
     kept: &'static [Kept],
@@ -308,8 +308,8 @@ pub trait Observer: Send + Sized + 'static {
     const HOOKS: &'static [Hook];
     /// The kernel fields that they load, in the order of the object's `OFFSETS`.
     const FIELDS: &'static [&'static str];
-    /// Of them those that its programs read with a helper, and do without: a kernel that is locked down forbids it.
-    const BY_HELPER: &'static [usize] = &[];
+    /// Of them those that its programs read with a helper, and do without.
+    const BY_HELPER: ByHelper = ByHelper { fields: &[], lost: "" };
     /// The performance counters that one of them reads: none, for most.
     const COUNTERS: Option<&'static Counters> = None;
     /// The maps in which they keep what they have learned.

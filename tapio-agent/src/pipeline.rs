@@ -2,6 +2,7 @@
 
 mod deliver;
 pub mod fold;
+mod memory;
 mod owner;
 mod restarts;
 mod scope;

@@ -9,7 +9,8 @@
 //! - **gated**: a sample judged abnormal does not move the mean, else a spike becomes normal;
 //! - **leaky runs**: a sample back in the band takes two off a run instead of ending it;
 //! - **unrest**: a series that often leaves its band and comes back must stay away longer
-//!   before that counts as a new level;
+//!   before that counts as a new level; where that is most of what it does, its band widens until
+//!   both of two levels that alternate are normal;
 //! - **relearning** starts from the smoothed level of the run, not from its last sample.
 
 use bytemuck::{Pod, Zeroable};
@@ -95,6 +96,10 @@ const WIDEN_SHIFT: u32 = 6;
 const NARROWEST_SHIFT: u32 = 7;
 /// After a shift this many samples are learnt from unjudged.
 const SETTLE: u64 = 2;
+/// By 1/16 in a series of so much unrest: more than calm samples take off where there are no more than two of them for
+/// each abnormal one.
+const WIDEN_RESTLESS_SHIFT: u32 = 4;
+const RESTLESS: u64 = 240;
 /// What a run that comes to nothing adds to the unrest; a quiet sample takes 1 off.
 const UNREST_STEP: u64 = 16;
 const UNREST_MAX: u64 = 255;
@@ -213,8 +218,10 @@ impl Baseline {
                 self.relearn(self.level_and_samples >> 16, settled.max(1));
                 return Verdict::Shift;
             }
-            let widened = (deviation + (deviation >> WIDEN_SHIFT)).min(FIXED_MAX);
-            self.deviation_and_unrest = (widened << 8) | (self.deviation_and_unrest & 0xff);
+            let unrest = self.deviation_and_unrest & 0xff;
+            let shift = if unrest >= RESTLESS { WIDEN_RESTLESS_SHIFT } else { WIDEN_SHIFT };
+            let widened = (deviation + (deviation >> shift)).min(FIXED_MAX);
+            self.deviation_and_unrest = (widened << 8) | unrest;
             return if far || over_ceiling { Verdict::Spike } else { Verdict::Normal };
         }
 

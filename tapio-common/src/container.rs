@@ -15,6 +15,8 @@ crate::fields! {
     COMM = "task_struct.comm";
     /// The thread that the group is named after.
     LEADER = "task_struct.group_leader";
+    /// The same of the running task, which has no type before 5.11.
+    CURRENT_LEADER = "task_struct.group_leader";
     /// What the threads of a group share.
     SIGNAL = "task_struct.signal";
     /// How the thread ended: a signal in the low 7 bits, a status in the next 8.
@@ -95,7 +97,7 @@ crate::fields! {
 
 /// Fields that are read with a helper, which a kernel that is locked down forbids: they are absent there.
 pub const BY_HELPER: &[usize] =
-    &[SI_CODE, SI_ADDR, OLD_FILE_PAGES, OLD_ANON_PAGES, OLD_SHMEM_PAGES, USAGE, LIMIT];
+    &[CURRENT_LEADER, SI_CODE, SI_ADDR, OLD_FILE_PAGES, OLD_ANON_PAGES, OLD_SHMEM_PAGES, USAGE, LIMIT];
 
 /// The programs, as indices into `COUNTS`.
 pub mod program {

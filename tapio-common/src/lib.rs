@@ -123,6 +123,8 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const AGENT: &str = "AGENT";
 /// Name of the global in kernel objects that want to know the bytes of a page.
 pub const PAGE_BYTES: &str = "PAGE_BYTES";
+/// Name of the global that tells whether a program may interrupt itself on a CPU: 1.
+pub const NESTS: &str = "NESTS";
 /// Name of the global in kernel objects that place keys by their hash: a number that nobody can guess, the same as long as
 /// what was learned with it is kept.
 pub const SEED: &str = "SEED";

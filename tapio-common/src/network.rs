@@ -68,7 +68,14 @@ crate::fields! {
     BYTES_RECEIVED = "tcp_sock.bytes_received";
     /// Payload bytes that the peer acknowledged (a SYN may count as one).
     BYTES_ACKED = "tcp_sock.bytes_acked";
+    /// The first thread of the running task's process.
+    LEADER = "task_struct.group_leader";
+    /// Name of a thread.
+    COMM = "task_struct.comm";
 }
+
+/// Fields that are read with a helper, which a kernel that is locked down forbids: they are absent there.
+pub const BY_HELPER: &[usize] = &[LEADER, COMM];
 
 /// The programs, as indices into `COUNTS`.
 pub mod program {
@@ -156,7 +163,8 @@ pub struct NetworkEvent {
     /// Timeout, unreachable: SYNs sent again. Burst: segments sent again in the window. Unresponsive: times that the oldest
     /// segment was sent again.
     pub retransmits: u32,
-    /// Burst: segments sent in the window, those sent again included.
+    /// Burst: segments sent in the window, those sent again included. Timeout: connects that were given up in a row before any
+    /// SYN was sent again; 0 where one was.
     pub segments: u32,
     /// Failed connects, unresponsive: the socket's errno; 0 where the application gave up, or the kernel has not yet.
     pub errno: u32,

@@ -144,6 +144,38 @@ proptest! {
     }
 
     #[test]
+    fn two_levels_that_alternate_become_normal(
+        low in 100_u64..1 << 30,
+        times in 2_u64..50,
+        dwell in 1_u64..=4,
+        stay in 1_u64..=4,
+    ) {
+        let mut baseline = Baseline::default();
+        let stay = stay.clamp(dwell.div_ceil(2), dwell * 2);
+        let period = dwell + stay;
+        let told = (0..period * 400)
+            .filter(|row| {
+                let value = if row % period < dwell { low } else { low * times };
+                let verdict = baseline.observe(value, *row, &Limits::DEFAULT);
+                *row >= period * 200 && matches!(verdict, Verdict::Spike | Verdict::Shift)
+            })
+            .count();
+        prop_assert_eq!(told, 0);
+    }
+
+    #[test]
+    fn one_request_in_ten_stays_abnormal(low in 100_u64..1 << 30, times in 10_u64..50) {
+        let mut baseline = Baseline::default();
+        let spikes = (0..10_000)
+            .filter(|row| {
+                let value = if row % 10 == 9 { low * times } else { low };
+                baseline.observe(value, *row, &Limits::DEFAULT) == Verdict::Spike
+            })
+            .count();
+        prop_assert!(spikes > 950, "{spikes}");
+    }
+
+    #[test]
     fn since_is_never_in_the_future(series in any_series(), limits in any_limits(), start in 0_u64..1 << 60) {
         let mut baseline = Baseline::default();
         for (row, value) in series.iter().enumerate() {

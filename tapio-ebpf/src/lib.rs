@@ -3,14 +3,18 @@
 //!
 //! An object is one file in `src/bin`; it begins with [`object!`].
 #![no_std]
+#![feature(asm_experimental_arch)]
 
-use core::ptr::read_volatile;
+use core::{arch::asm, ptr::read_volatile};
 
 use aya_ebpf::{
     bindings::bpf_pidns_info,
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid,
-        generated::{bpf_get_current_cgroup_id, bpf_get_ns_current_pid_tgid, bpf_ktime_get_boot_ns},
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{
+            bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_ns_current_pid_tgid,
+            bpf_ktime_get_boot_ns,
+        },
     },
     macros::map,
     maps::{LruHashMap, PerCpuArray, RingBuf},
@@ -24,6 +28,10 @@ const MAX_PROGRAMS: u32 = 16;
 const RING_BYTES: u32 = 1 << 20;
 /// Owners and subjects in trouble at a time; the one quiet longest makes room.
 const MAX_COOLDOWNS: u32 = 8192;
+
+/// Whether a program may interrupt itself on a CPU; kernels that do not let it leave out the inner run, and count it.
+#[unsafe(no_mangle)]
+static NESTS: u32 = 0;
 
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
@@ -105,24 +113,48 @@ pub struct Current {
     pub cgroup_id: u64,
     /// Process id in the root pid namespace.
     pub pid: u32,
-    /// Command name.
+    /// Command name of the process, which is that of its first thread; all zero where another thread runs and helpers are
+    /// forbidden.
     pub comm: Comm,
     /// It is the agent.
     pub is_agent: bool,
 }
 
 impl Current {
-    /// Asks the kernel.
+    /// Asks the kernel. `leader` and `comm` are fields of `task_struct`, which is read with a helper.
     #[inline(always)]
-    pub fn get(agent: &Agent) -> Self {
+    pub fn get(agent: &Agent, leader: &u32, comm: &u32) -> Self {
+        let id = bpf_get_current_pid_tgid();
+        let pid = (id >> 32) as u32;
+        let comm = if id as u32 == pid {
+            Some(bpf_get_current_comm().unwrap_or_default().into())
+        } else {
+            name_of_leader(leader, comm)
+        };
         Self {
             // SAFETY: takes nothing.
             cgroup_id: unsafe { bpf_get_current_cgroup_id() },
-            pid: (bpf_get_current_pid_tgid() >> 32) as u32,
-            comm: bpf_get_current_comm().unwrap_or_default().into(),
+            pid,
+            comm: comm.unwrap_or_default(),
             is_agent: is_agent(agent),
         }
     }
+}
+
+#[inline(always)]
+fn name_of_leader(leader: &u32, comm: &u32) -> Option<Comm> {
+    if is_absent(leader) || is_absent(comm) {
+        return None;
+    }
+    // SAFETY: the helper reads safely, and what it reads is a pointer.
+    let read = |base: *const u8, offset: &u32| unsafe {
+        bpf_probe_read_kernel(base.add(read_volatile(offset) as usize).cast::<*const u8>())
+    };
+    // SAFETY: it has no arguments.
+    let task = unsafe { bpf_get_current_task() } as *const u8;
+    let leader = read(task, leader).ok()?;
+    // SAFETY: as above, and what it reads is a name.
+    unsafe { bpf_probe_read_kernel(leader.add(read_volatile(comm) as usize).cast::<Comm>()) }.ok()
 }
 
 /// Whether the running task is the agent's.
@@ -155,9 +187,17 @@ impl Run {
 
     #[inline(always)]
     fn add(&self, which: impl FnOnce(&mut Counts) -> &mut u64) {
-        // SAFETY: a per-CPU map value; a program does not run again on a CPU before it has ended there.
+        // SAFETY: a per-CPU map value, which only programs on this CPU change.
         let count = which(unsafe { &mut *self.0 });
-        *count = count.wrapping_add(1);
+        // SAFETY: a reference is valid for reads.
+        if unsafe { read_volatile(&raw const NESTS) } == 0 {
+            *count = count.wrapping_add(1);
+        } else {
+            // SAFETY: valid as long as the map is. The target has no atomic types.
+            unsafe {
+                asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) count, one = in(reg) 1_u64)
+            };
+        }
     }
 
     /// A key was met for the first time.

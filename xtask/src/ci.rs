@@ -49,7 +49,7 @@ const STEPS: &[Step] = &[
         name: "tests with servers",
         lane: Lane::First,
         after: &["servers"],
-        budget: 180,
+        budget: 300,
         run: || test::run(Suites::Only(SERVED), None),
     },
     Step {
@@ -131,19 +131,24 @@ fn servers() -> Result<()> {
 
 /// What is deployed, on a real cluster, with the agent that the tests ran with.
 fn cluster() -> Result<Tally> {
-    in_cluster(image::of_tests)
+    in_cluster(image::of_tests, || test::run(DEPLOYED, Some("deployed_it_names_faults")))
 }
 
-/// With the image that `make` writes into an archive.
-fn in_cluster(make: impl FnOnce(PathBuf) -> Result<()>) -> Result<Tally> {
+/// The suite whose tests take a cluster.
+const DEPLOYED: Suites = Suites::Only(&["kubernetes"]);
+
+/// Tests with the image that `make` writes into an archive.
+fn in_cluster(
+    make: impl FnOnce(PathBuf) -> Result<()>,
+    tests: impl FnOnce() -> Result<Tally>,
+) -> Result<Tally> {
     if let Some(reason) = kube::cluster_hindrance() {
         eprintln!("skipped: {reason}");
         return Ok(Tally::default());
     }
     let archive = machine::target_directory()?.join("ci-image.tar");
     make(archive.clone())?;
-    let suites = Suites::Only(&["kubernetes"]);
-    kube::in_cluster(&archive, || test::run(suites, Some("deployed_it_names_faults")))
+    kube::in_cluster(&archive, tests)
 }
 
 /// Licences, bans and sources, as deny.toml has them; then advisories.

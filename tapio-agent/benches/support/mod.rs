@@ -15,7 +15,7 @@ use std::{
 
 use tapio_agent::{
     kernel::Loaded,
-    observer::{self, Object, Observer as _, network::Network},
+    observer::{self, ByHelper, Object, Observer as _, network::Network},
 };
 
 /// Tells a process that it is a load.
@@ -30,7 +30,16 @@ pub(crate) fn settings() -> Vec<u8> {
 pub(crate) fn bench_object(settings: &[u8]) -> anyhow::Result<Object<'_>> {
     let bytes = observer::programs("bench")?;
     let (fields, hooks) = (Network::FIELDS, &[][..]);
-    Ok(Object { name: "bench", bytes, hooks, fields, by_helper: &[], settings, counters: None, kept: &[] })
+    Ok(Object {
+        name: "bench",
+        bytes,
+        hooks,
+        fields,
+        by_helper: ByHelper::default(),
+        settings,
+        counters: None,
+        kept: &[],
+    })
 }
 
 /// A benchmark of what is not there measures nothing.

@@ -32,9 +32,11 @@ pub(super) fn raise_memlock_limit() {
     }
 }
 
-/// What is lost where the kernel is locked down.
-pub(super) const LOCKED_DOWN: &str = "lockdown forbids to read what has no type: usage and limit of a full memory cgroup, and addresses of faults, \
-     are not known";
+/// Whether a program of a tracepoint may interrupt itself on a CPU. From 6.1 on the kernel leaves the inner run out: `active`
+/// in `__bpf_trace_run`, kernel/trace/bpf_trace.c.
+pub(super) fn programs_nest() -> bool {
+    version().is_none_or(|version| version < [6, 1])
+}
 
 /// Whether programs may not read the kernel's memory through a helper: it is locked down for confidentiality.
 pub(super) fn forbids_reading() -> bool {

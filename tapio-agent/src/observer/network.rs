@@ -6,13 +6,11 @@
 //! `network.retransmit_burst`. The kernel programs judge; here a verdict becomes an anomaly, and a spike that
 //! turns out to be a new level is told as that level only.
 
+mod ends;
 mod message;
 mod settings;
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv6Addr};
 
 pub use settings::Settings;
 use tapio_common::{
@@ -20,28 +18,14 @@ use tapio_common::{
     network::{self as net, Destination, NetworkEvent, direction, kind},
 };
 
-use super::{Anomaly, Attach, Hook, Kept, Malformed, Observer, Only, with};
+use self::ends::{Ends, SHIFT, SPIKE};
+use super::{Anomaly, Attach, ByHelper, Hook, Kept, Malformed, Observer, Only, with};
 use crate::occurrence::{Data, Normal, Outcome, Severity, Value};
-
-/// How long a spike waits for the samples that tell whether the level has changed.
-const SETTLE_NS: u64 = 2_000_000_000;
-/// Spikes that wait at a time; more go out at once.
-const MAX_WAITING: usize = 1024;
 
 /// The network observer.
 #[derive(Debug, Default)]
 pub struct Network {
-    /// Spikes that may yet turn out to be shifts, with the latest of each run.
-    waiting: HashMap<Path, Anomaly>,
-}
-
-/// What a round trip is measured to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Path {
-    remote: IpAddr,
-    port: u16,
-    direction: u32,
-    netns: u32,
+    ends: Ends,
 }
 
 /// What the fields of every kernel hook here rest upon.
@@ -63,6 +47,10 @@ const SOCKET: [usize; 12] = [
 impl Observer for Network {
     const NAME: &'static str = "network";
     const FIELDS: &'static [&'static str] = net::FIELDS;
+    const BY_HELPER: ByHelper = ByHelper {
+        fields: net::BY_HELPER,
+        lost: "names of processes that connect or listen by another thread than their first",
+    };
     // In the order of `tapio_common::network::program`.
     const HOOKS: &'static [Hook] = &[
         Hook {
@@ -143,54 +131,18 @@ impl Observer for Network {
             bytemuck::try_pod_read_unaligned(record).map_err(|_| Malformed::Size(record.len()))?;
         let anomaly = judge(&event)?;
         match event.kind {
-            kind::RTT_SPIKE => self.wait(Path::of(&event), anomaly, out),
-            // A level that fell says nothing of a spike before it.
-            kind::RTT_SHIFT if rose(&event) => {
-                let spikes = self.waiting.remove(&Path::of(&event)).map_or(0, |spike| spike.count);
-                out.push(Anomaly { count: anomaly.count + spikes, ..anomaly });
-            }
+            kind::RTT_SPIKE | kind::RTT_SHIFT => self.ends.take(&event, anomaly, out),
             _ => out.push(anomaly),
         }
         Ok(())
     }
 
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
-        out.extend(
-            self.waiting
-                .extract_if(|_, spike| now_ns.saturating_sub(spike.time_ns) >= SETTLE_NS)
-                .map(|(_, spike)| spike),
-        );
+        self.ends.tick(now_ns, out);
     }
 
     fn held_back(&self) -> u64 {
-        self.waiting.values().map(|spike| spike.count).sum()
-    }
-}
-
-impl Network {
-    /// Keeps a spike until it is known whether it was one; of a run the highest is kept.
-    fn wait(&mut self, path: Path, spike: Anomaly, out: &mut Vec<Anomaly>) {
-        if let Some(first) = self.waiting.get_mut(&path) {
-            let count = first.count + spike.count;
-            let time_ns = first.time_ns;
-            if spike.magnitude > first.magnitude {
-                *first = spike;
-            }
-            (first.count, first.time_ns) = (count, time_ns);
-        } else if self.waiting.len() < MAX_WAITING {
-            self.waiting.insert(path, spike);
-        } else {
-            out.push(spike);
-        }
-    }
-}
-
-impl Path {
-    fn of(event: &NetworkEvent) -> Self {
-        let (remote, port) = (address(event.remote), service_port(event));
-        // As the kernel's key: each network namespace has a loopback of its own.
-        let netns = if remote.is_loopback() { event.netns } else { 0 };
-        Self { remote, port, direction: event.direction, netns }
+        self.ends.held_back()
     }
 }
 
@@ -200,9 +152,9 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
     use Severity::{Error, Info, Warning};
     let gave_up = event.errno == 0;
     let (kind, severity, outcome, message): (_, _, _, message::Message) = match event.kind {
-        kind::RTT_SPIKE => ("network.rtt_spike", Warning, Unknown, message::rtt_spike),
-        kind::RTT_SHIFT if rose(event) => ("network.rtt_shift", Warning, Unknown, message::rtt_shift),
-        kind::RTT_SHIFT => ("network.rtt_shift", Info, Unknown, message::rtt_shift),
+        kind::RTT_SPIKE => (SPIKE, Warning, Unknown, message::rtt_spike),
+        kind::RTT_SHIFT if rose(event) => (SHIFT, Warning, Unknown, message::rtt_shift),
+        kind::RTT_SHIFT => (SHIFT, Info, Unknown, message::rtt_shift),
         kind::CONNECTION_REFUSED => ("network.connection_refused", Error, Failure, message::refused),
         kind::CONNECTION_TIMEOUT if gave_up => {
             ("network.connection_timeout", Error, Timeout, message::gave_up)
@@ -306,6 +258,9 @@ fn data(event: &NetworkEvent) -> Data {
         && matches!(event.kind, kind::CONNECTION_TIMEOUT | kind::CONNECTION_UNREACHABLE | kind::CONNECT_SLOW)
     {
         put("syns", (u64::from(event.retransmits) + 1).into());
+    }
+    if event.kind == kind::CONNECTION_TIMEOUT && event.segments != 0 {
+        put("given_up", u64::from(event.segments).into());
     }
     if let Some(error) = errno(event.errno) {
         put("error", error.into());

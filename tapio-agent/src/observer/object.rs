@@ -24,14 +24,23 @@ pub struct Object<'a> {
     pub hooks: &'static [Hook],
     /// The fields that they load.
     pub fields: &'static [&'static str],
-    /// Of them those that are read with a helper, which a kernel that is locked down forbids.
-    pub by_helper: &'static [usize],
+    /// Of them those that are read with a helper.
+    pub by_helper: ByHelper,
     /// Its `SETTINGS` constant.
     pub settings: &'a [u8],
     /// The performance counters that they read.
     pub counters: Option<&'static Counters>,
     /// Its maps whose content outlives the agent.
     pub kept: &'static [Kept],
+}
+
+/// Fields that are read with a helper, and which programs do without: a kernel that is locked down forbids it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByHelper {
+    /// As indices into an object's fields.
+    pub fields: &'static [usize],
+    /// What is lost without them, for people.
+    pub lost: &'static str,
 }
 
 /// A map in which kernel programs keep what they have learned. Its content is the same to the agent that comes after this

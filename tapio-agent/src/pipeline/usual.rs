@@ -1,13 +1,12 @@
 //! What is usual: how often something comes of one owner is learned, and where that is within it, one occurrence
 //! stands for all in a window.
 
-use std::{borrow::Cow, collections::HashMap, hash::RandomState, num::NonZeroUsize, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
-use lru::LruCache;
 use serde::{Deserialize, Serialize};
 use tapio_common::baseline::{Baseline, Limits, Verdict};
 
-use super::owner::Owner;
+use super::{memory::Memory, owner::Owner};
 use crate::{
     learned::Notes,
     metrics::Metrics,
@@ -15,22 +14,15 @@ use crate::{
     occurrence::Occurrence,
 };
 
-/// Habits that are told apart; the one not used for longest makes room, and is learned anew.
-const MAX_HABITS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// Windows with nothing in them after which a habit is over: what comes once a week is none.
 const MAX_IDLE_WINDOWS: u64 = 144;
 
 /// How many come in a window. One more or less is never abnormal.
 const LIMITS: Limits = Limits { floor: 1, min_samples: 6, ..Limits::DEFAULT };
 
-/// The habits of all owners.
+/// The habits of all owners, and what is usual until the end of its window.
 #[derive(Debug)]
-pub struct Usual {
-    metrics: Arc<Metrics>,
-    known: LruCache<Key, Habit, RandomState>,
-    /// What is usual, and waits for the end of its window.
-    waiting: HashMap<Key, Waiting>,
-}
+pub struct Usual(Memory<Key, Habit>);
 
 /// What an occurrence has for this before it is named.
 #[derive(Clone, Copy, Debug)]
@@ -58,12 +50,6 @@ struct Habit {
     count: u64,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    until_ns: u64,
-    occurrence: Occurrence,
-}
-
 impl Sign {
     /// `None` where each is news.
     #[must_use]
@@ -77,38 +63,21 @@ impl Usual {
     /// Under which it notes what it has learned.
     pub const NAME: &'static str = "usual";
 
+    /// One that has seen nothing.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self(Memory::new(Self::NAME, metrics))
+    }
+
     /// One that knows what one of an agent before this had noted.
     #[must_use]
     pub fn recalled(metrics: Arc<Metrics>, notes: &Notes) -> Self {
-        let mut usual = Self::new(metrics);
-        let before = notes.before(Self::NAME).map(|noted| serde_json::from_slice::<Vec<_>>(&noted));
-        match before.transpose() {
-            // The one used last comes last.
-            Ok(known) => known.into_iter().flatten().for_each(|(key, habit)| {
-                usual.known.put(key, habit);
-            }),
-            Err(error) => tracing::warn!(%error, "what was usual before cannot be used; it is learned anew"),
-        }
-        usual
+        Self(Memory::recalled(Self::NAME, metrics, notes))
     }
 
     /// Notes what it has learned.
     pub fn note(&self, notes: &Notes) {
-        let known: Vec<_> = self.known.iter().rev().collect();
-        // Nothing in it can fail to be written.
-        if let Ok(noted) = serde_json::to_vec(&known) {
-            notes.note(Self::NAME, noted);
-        }
-    }
-
-    /// One that has seen nothing.
-    #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            metrics,
-            known: LruCache::with_hasher(MAX_HABITS, RandomState::new()),
-            waiting: HashMap::new(),
-        }
+        self.0.note(notes);
     }
 
     /// Gives an occurrence back that is not usual, and keeps one that is until its window is over.
@@ -118,11 +87,8 @@ impl Usual {
         };
         let comm = occurrence.process.as_ref().map_or_else(String::new, |process| process.comm.clone());
         let key = Key { kind: occurrence.kind.into(), owner, comm, detail: sign.detail };
-        let habit = self.known.get_or_insert_mut_ref(&key, || Habit {
-            past: Baseline::default(),
-            window_ns: sign.time_ns,
-            count: 0,
-        });
+        let habit =
+            self.0.pattern(&key, || Habit { past: Baseline::default(), window_ns: sign.time_ns, count: 0 });
         habit.close(sign.time_ns, sign.window_ns);
         habit.count = habit.count.saturating_add(occurrence.count);
         // Judged on a copy: a window teaches once, when it is over.
@@ -130,23 +96,12 @@ impl Usual {
         if verdict != Verdict::Normal {
             return Some(occurrence);
         }
-        if let Some(waits) = self.waiting.get_mut(&key) {
-            let observer = waits.occurrence.kind.split('.').next().unwrap_or_default();
-            self.metrics.folded(observer, occurrence.count);
-            waits.occurrence.count = waits.occurrence.count.saturating_add(occurrence.count);
-        } else if self.waiting.len() < MAX_HABITS.get() {
-            let until_ns = sign.time_ns.saturating_add(sign.window_ns);
-            self.waiting.insert(key, Waiting { until_ns, occurrence });
-        } else {
-            return Some(occurrence);
-        }
-        None
+        self.0.wait(key, occurrence, sign.time_ns.saturating_add(sign.window_ns))
     }
 
     /// What has waited for the end of its window; all of it at `u64::MAX`.
     pub fn over(&mut self, now_ns: u64) -> impl Iterator<Item = Occurrence> {
-        let over = self.waiting.extract_if(move |_, waits| now_ns >= waits.until_ns);
-        over.map(|(_, waits)| waits.occurrence)
+        self.0.over(now_ns).map(|(_, waited)| waited)
     }
 }
 
@@ -178,6 +133,7 @@ mod tests {
     use crate::{
         learned::Learned,
         occurrence::{Process, Workload, sample},
+        pipeline::memory::MAX,
     };
 
     const SECOND: u64 = 1_000_000_000;
@@ -283,7 +239,8 @@ mod tests {
     fn memory_is_bounded_whoever_comes() {
         let mut usual = Usual::new(Arc::default());
         let told = (0..20_000).filter(|n| is_told(&mut usual, end_of(&n.to_string(), 1, 1))).count();
-        assert!(usual.known.len() <= MAX_HABITS.get() && usual.waiting.len() <= MAX_HABITS.get());
+        let (known, waiting) = usual.0.sizes();
+        assert!(known <= MAX.get() && waiting <= MAX.get());
         assert_eq!(told, 20_000);
     }
 }

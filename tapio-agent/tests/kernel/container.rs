@@ -1,6 +1,7 @@
 //! Deaths: what of, whose, and by whom; each told once.
 
 mod clock;
+mod crash;
 mod limits;
 mod node_oom;
 mod odd;
@@ -11,9 +12,9 @@ mod sandbox;
 mod storm;
 mod thread;
 
-use std::{fs, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
-use crate::support::{Cgroup, Occurrence, Process, Program, Tapio, needs_a_kernel};
+use crate::support::{Cgroup, Occurrence, Process, Tapio, is_confidential, needs_a_kernel};
 
 const MIB: u64 = 1 << 20;
 /// More than each limit here.
@@ -50,70 +51,6 @@ fn readable(text: &str) -> &str {
     if is_confidential() { "" } else { text }
 }
 
-fn is_confidential() -> bool {
-    fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| text.contains("[confidentiality]"))
-}
-
-/// Where [`fault`] writes to, and nothing is.
-const ADDRESS: &str = "0x40";
-
-/// Instructions that do: `movl $1, 0x40`, or `mov x0, #0x40; str w0, [x0]`.
-const FAULT: &[u8] = if cfg!(target_arch = "x86_64") {
-    &[0xc7, 0x04, 0x25, 0x40, 0, 0, 0, 1, 0, 0, 0]
-} else {
-    &[0x00, 0x08, 0x80, 0xd2, 0x00, 0x00, 0x00, 0xb9]
-};
-
-/// A program that writes there.
-fn fault() -> Program {
-    Program::new("faults", FAULT).unwrap()
-}
-
-#[test]
-fn a_fault_of_a_child_is_a_crash_with_its_address() {
-    needs_a_kernel!();
-    let cgroup = container!();
-    let fault = fault();
-    let tapio = start();
-    let mut child = Process::start("child");
-    child.enter(&cgroup);
-    child.become_program(fault.path());
-    child.await_death();
-
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").by_nobody();
-    let told = told.says("signal", "SIGSEGV").says("code", readable("SEGV_MAPERR"));
-    let told = told.says("address", readable(ADDRESS));
-    told.says("process_role", "child").of_pid(child.pid());
-}
-
-#[test]
-fn a_fault_of_the_first_process_is_a_crash_and_no_exit() {
-    needs_a_kernel!();
-    let cgroup = container!();
-    let fault = fault();
-    let tapio = start();
-    let mut main = Process::start_as_init("main");
-    main.enter(&cgroup);
-    main.become_program(fault.path());
-    main.await_death();
-
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").says("address", readable(ADDRESS));
-    told.says("process_role", "main").of_pid(main.pid());
-}
-
-#[test]
-fn an_abort_is_a_crash() {
-    needs_a_kernel!();
-    let cgroup = container!();
-    let tapio = start();
-    let mut child = Process::start("aborts");
-    child.enter(&cgroup);
-    child.die("abort");
-
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&child).by_nobody();
-    assert_eq!(told.says("signal", "SIGABRT").text("address"), "");
-}
-
 /// A runtime's process that has forked and cannot execute the container's command.
 #[test]
 fn a_command_that_is_never_executed_is_told_as_that() {
@@ -144,38 +81,6 @@ fn a_command_that_is_never_executed_is_told_as_that() {
     main.enter(&cgroup);
     main.die("exit 1");
     tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&main).says("executed", "");
-}
-
-/// The kernel drops the SIGABRT of a pid namespace's first process, and `abort` ends it in another way.
-#[test]
-fn an_abort_of_the_first_process_is_an_abort() {
-    needs_a_kernel!();
-    let cgroup = container!();
-    let tapio = start();
-    let mut main = Process::start_as_init("main");
-    main.enter(&cgroup);
-    main.die("abort");
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main).by_nobody();
-    let told = told.says("signal", "SIGABRT").says("process_role", "main");
-    let instead = if cfg!(target_arch = "x86_64") { "SIGSEGV" } else { "SIGTRAP" };
-    told.says("ended_with", instead);
-
-    // As where what ends it then is handled.
-    let cgroup = container!();
-    let mut main = Process::start_as_init("main");
-    main.enter(&cgroup);
-    main.begin_script("kill -ABRT $$; exit 127");
-    main.await_death();
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main);
-    told.says("signal", "SIGABRT").says("ended_with", "status 127");
-
-    // It went on.
-    let cgroup = container!();
-    let mut main = Process::start_as_init("main");
-    main.enter(&cgroup);
-    main.begin_script("kill -ABRT $$; exit 3");
-    main.await_death();
-    assert_eq!(tapio.expect_one(of(&cgroup)).is("container.exit_error").number("status"), 3);
 }
 
 #[test]
@@ -210,23 +115,6 @@ fn a_kill_from_another_container_says_which() {
 
     let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&child).by(&killer);
     told.actor_in(Some(&other)).says("process_role", "child");
-}
-
-#[test]
-fn a_segv_from_outside_is_no_crash() {
-    needs_a_kernel!();
-    let cgroup = container!();
-    let tapio = start();
-    let mut child = Process::start("child");
-    child.enter(&cgroup);
-    let mut killer = Process::start("killer");
-    // Of two, as the standard library handles the first, finds no fault of its own and lets the next end it.
-    killer.kill(11, child.pid());
-    std::thread::sleep(Duration::from_millis(100));
-    killer.kill_if_there(11, child.pid());
-    child.await_death();
-
-    tapio.expect_one(of(&cgroup)).is("container.killed").of(&child).by(&killer).says("signal", "SIGSEGV");
 }
 
 #[test]
@@ -333,46 +221,6 @@ fn a_child_that_is_killed_is_told_and_not_again_as_the_status_of_its_parents() {
     main.await_death();
 
     tapio.expect_one(of(&cgroup)).is("container.killed").by(&killer).of_pid(child);
-}
-
-/// A wrapper that says by the same signal how its child died, and one around it.
-#[test]
-fn a_crash_that_wrappers_pass_on_is_told_once_of_the_child() {
-    needs_a_kernel!();
-    let fault = fault();
-    let tapio = start();
-    let crash = fault.path().display();
-    for wrapped in [format!("unshare -f {crash}; exit 0"), format!("unshare -f unshare -f {crash}; exit $?")]
-    {
-        let cgroup = container!();
-        let mut main = Process::start_as_init("main");
-        main.enter(&cgroup);
-        main.begin_script(&wrapped);
-        main.await_death();
-        let told = tapio.expect_one(of(&cgroup)).is("container.crash").says("signal", "SIGSEGV");
-        assert!(told.comm().starts_with("faults"), "{told:?}");
-    }
-}
-
-/// Its own crash after its child's, by the same signal.
-#[test]
-fn who_crashes_after_its_child_is_told() {
-    needs_a_kernel!();
-    let (fault, other) = (fault(), Program::new("other", FAULT).unwrap());
-    let cgroup = container!();
-    let tapio = start();
-    let mut main = Process::start_as_init("main");
-    main.enter(&cgroup);
-    main.begin_script(&format!("{}; exec {}", fault.path().display(), other.path().display()));
-    main.await_death();
-
-    if is_confidential() {
-        // Lockdown hides whether it is a fault, and it may be one that is passed on.
-        let told = tapio.expect_one(of(&cgroup)).is("container.crash");
-        return assert!(told.comm().starts_with("faults"), "{told:?}");
-    }
-    let told = tapio.expect_one(|o| o.is_in(&cgroup) && o.comm().starts_with("other"));
-    told.is("container.crash").says("process_role", "main");
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub(crate) mod counted;
 pub(crate) mod guest;
 mod limit;
 pub(crate) mod limited;
+pub(crate) mod lockdown;
 pub(crate) mod namespace;
 mod nested;
 pub(crate) mod occurrence;
@@ -18,6 +19,7 @@ pub(crate) mod tapio;
 pub(crate) use self::{
     cgroup::{Cgroup, Version},
     counted::Counted,
+    lockdown::is_confidential,
     namespace::{Link, Namespace},
     occurrence::Occurrence,
     pair::Pair,

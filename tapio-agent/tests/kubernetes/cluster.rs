@@ -1,7 +1,7 @@
 //! What is shipped, on a real cluster: deployed, with faults in pods, updated, and taken away without a trace.
 //!
 //! Needs root, `cargo xtask kube cluster up`, and the agent's image in it (`cargo xtask kube cluster load`), as `cargo xtask
-//! ci` makes them. There is one cluster on a machine, so this is one test.
+//! ci` makes them. There is one cluster on a machine, so these are never run at once.
 
 use std::{
     collections::BTreeSet,
@@ -18,6 +18,7 @@ use crate::support::{Helm, deploy, one, programs, shipped};
 /// Where `cargo xtask kube cluster up` keeps its state.
 const CLUSTER: &str = "/var/lib/tapio-kube";
 const FAULTS: &str = include_str!("data/faults.yaml");
+const HEALTHY: &str = include_str!("data/healthy.yaml");
 const PATIENCE: Duration = Duration::from_secs(180);
 
 struct Cluster {
@@ -67,20 +68,28 @@ impl Cluster {
         self.kubectl(&["rollout", "status", "daemonset/tapio", "--namespace=tapio", "--timeout=180s"]);
     }
 
+    fn apply(&self, objects: &str) {
+        let file = self.directory.path().join("objects.yaml");
+        fs::write(&file, objects).unwrap();
+        self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+    }
+
+    /// What the agent has told.
+    fn told(&self) -> Result<Vec<Value>, String> {
+        let log = self.try_kubectl(&["logs", "daemonset/tapio", "--namespace=tapio"])?;
+        Ok(log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
     /// Applies the faults, and gives them as they are told, by type.
     fn faults(&self) -> [Value; 3] {
-        let file = self.directory.path().join("faults.yaml");
-        fs::write(&file, FAULTS).unwrap();
-        self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+        self.apply(FAULTS);
         let types = ["network.connection_refused", "container.oom_kill", "container.crash"];
         let told = types.map(|what| {
             self.until(|| {
-                let log = self.try_kubectl(&["logs", "daemonset/tapio", "--namespace=tapio"])?;
-                let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
                 let of_faults =
-                    |told: &Value| told["type"] == what && told["workload"]["namespace"] == "faults";
-                let told: Vec<_> = lines.filter(of_faults).collect();
-                told.first().cloned().ok_or(format!("no {what} in\n{log}"))
+                    |told: &&Value| told["type"] == what && told["workload"]["namespace"] == "faults";
+                let told = self.told()?;
+                told.iter().find(of_faults).cloned().ok_or(format!("no {what} in\n{told:?}"))
             })
         });
         self.kubectl(&["delete", "namespace", "faults", "--timeout=120s"]);
@@ -121,7 +130,8 @@ struct Cleaned<'a>(&'a Cluster);
 impl Drop for Cleaned<'_> {
     fn drop(&mut self) {
         let file = deploy("tapio.yaml");
-        for what in [&["-f", file.to_str().unwrap()][..], &["namespace", "faults"]] {
+        let namespaces = ["faults", "healthy"].map(|name| ["namespace", name]);
+        for what in [&["-f", file.to_str().unwrap()][..], &namespaces[0], &namespaces[1]] {
             let delete = [&["delete", "--ignore-not-found", "--timeout=60s"], what].concat();
             if let Err(error) = self.0.try_kubectl(&delete) {
                 eprintln!("{error}");
@@ -239,4 +249,37 @@ fn deployed_it_names_faults_and_leaves_nothing_behind() {
     cluster.kubectl(&["delete", "namespace", "tapio", "--timeout=120s"]);
     let report = report.unwrap();
     assert!(report.contains("Phase:          Succeeded"), "{report}");
+}
+
+/// So many seconds of what a healthy cluster does: `QUIET_SECONDS=600`.
+#[test]
+fn a_healthy_cluster_is_quiet() {
+    const TEST: &str = "a_healthy_cluster_is_quiet";
+    let Some(seconds) = std::env::var("QUIET_SECONDS").ok() else {
+        return println!("SKIP {TEST}: takes minutes, as QUIET_SECONDS says");
+    };
+    let cluster = match Cluster::find() {
+        Ok(cluster) => cluster,
+        Err(reason) => return println!("SKIP {TEST}: {reason}"),
+    };
+    let _cleaned = Cleaned(&cluster);
+    cluster.kubectl(&["apply", "-f", deploy("tapio.yaml").to_str().unwrap()]);
+    cluster.rolled_out();
+    cluster.apply(HEALTHY);
+    let of_web = |arguments: &[&str]| {
+        cluster.kubectl(&[arguments, &["deployment/web", "--namespace=healthy"]].concat());
+    };
+    let pause = Duration::from_secs(seconds.parse::<u64>().unwrap()) / 5;
+    for _ in 0..3 {
+        of_web(&["rollout", "status", "--timeout=120s"]);
+        std::thread::sleep(pause);
+        of_web(&["rollout", "restart"]);
+    }
+    of_web(&["rollout", "status", "--timeout=120s"]);
+    std::thread::sleep(pause);
+    of_web(&["scale", "--replicas=1"]);
+    std::thread::sleep(pause);
+    let told = cluster.told().unwrap();
+    let shown: Vec<_> = told.iter().map(|told| format!("{} {told}", told["message"])).collect();
+    assert!(told.is_empty(), "{}", shown.join("\n"));
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::lane::{Lane, Step};
-use super::{in_cluster, none, servers};
+use super::{DEPLOYED, in_cluster, none, servers};
 use crate::arch::Arch;
 use crate::tally::Tally;
 use crate::test::{self, Suites};
@@ -24,13 +24,24 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step { name: "servers", lane: Lane::First, after: &[], budget: 600, run: || none(servers()) },
     Step { name: "images", lane: Lane::First, after: &[], budget: 3600, run: || none(images()) },
-    Step { name: "cluster", lane: Lane::First, after: &[], budget: 900, run: || in_cluster(image::shipped) },
+    Step { name: "cluster", lane: Lane::First, after: &[], budget: 1800, run: cluster },
     Step { name: "tests", lane: Lane::First, after: &[], budget: 3600, run: long_tests },
     Step { name: "kernels", lane: Lane::First, after: &[], budget: 3600, run: || kernel_test::run(&[]) },
 ];
 
 /// The long forms, each by its variable, of all tests: ten minutes of chaos and of healthy load, fifty kills.
 const LONG: &[(&str, &str)] = &[("TAPIO_CHAOS_SECONDS", "600"), ("QUIET_SECONDS", "600"), ("KILLS", "50")];
+
+/// Deployed as it is shipped: faults, then ten minutes of health.
+fn cluster() -> Result<Tally> {
+    in_cluster(image::shipped, || {
+        let mut all = Tally::default();
+        for test in ["deployed_it_names_faults", "a_healthy_cluster_is_quiet"] {
+            all.add(&test::run_with(DEPLOYED, Some(test), LONG)?);
+        }
+        Ok(all)
+    })
+}
 
 fn long_tests() -> Result<Tally> {
     test::run_with(Suites::All, None, LONG)

@@ -47,12 +47,13 @@ pub(super) fn timeout(o: &Occurrence) -> String {
 
 pub(super) fn gave_up(o: &Occurrence) -> String {
     let elapsed = Micros(number(o, "elapsed_us"));
-    say(format_args!(
-        "{}: gave up connecting {} after {elapsed}: no answer to {}",
-        o.subject(),
-        Way(o),
-        syns(o)
-    ))
+    let (subject, way, syns) = (o.subject(), Way(o), syns(o));
+    match o.data.number("given_up") {
+        Some(times) => say(format_args!(
+            "{subject}: gave up connecting {way} {times} times in a row, the last after {elapsed}: no answer"
+        )),
+        None => say(format_args!("{subject}: gave up connecting {way} after {elapsed}: no answer to {syns}")),
+    }
 }
 
 pub(super) fn unreachable(o: &Occurrence) -> String {

@@ -5,7 +5,7 @@ use std::{path::Path, thread, time::Duration};
 use tapio_agent::{
     kernel::{HookError, Kernel, Loaded},
     observer::{
-        Attach, Hook, Object, Observer as _,
+        Attach, ByHelper, Hook, Object, Observer as _,
         network::{Network, Settings},
         programs,
     },
@@ -25,7 +25,7 @@ fn load(hooks: &[Hook], fields: &[&'static str]) -> Loaded {
         bytes: programs(Network::NAME).unwrap(),
         hooks: hooks.to_vec().leak(),
         fields: fields.to_vec().leak(),
-        by_helper: &[],
+        by_helper: ByHelper::default(),
         settings: &Network::kernel_settings(&Settings::default()),
         counters: None,
         kept: &[],

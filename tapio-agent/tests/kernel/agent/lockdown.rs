@@ -1,22 +1,16 @@
 //! A kernel that is locked down, as by secure boot: all that is observed is observed there, too.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
 use crate::{
     network::connect::closed_port,
-    support::{AGENT, Process, Report, Tapio, needs_a_kernel, skip},
+    support::{AGENT, Process, Report, Tapio, lockdown, needs_a_kernel, skip},
 };
-
-/// The one that holds: `none [integrity] confidentiality`.
-fn mode() -> Option<String> {
-    let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
-    modes.split(['[', ']']).nth(1).map(ToOwned::to_owned).filter(|mode| mode != "none")
-}
 
 #[test]
 fn a_kernel_that_is_locked_down_is_observed() {
     needs_a_kernel!();
-    let Some(mode) = mode() else { skip!("no lockdown") };
+    let Some(mode) = lockdown::mode() else { skip!("no lockdown") };
     let to = closed_port("127.0.0.1");
     let tapio = Tapio::start();
     let mut client = Process::start("refused-client");

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::{is_confidential, start};
-use crate::support::{Process, needs_a_guest};
+use super::start;
+use crate::support::{Process, is_confidential, needs_a_guest};
 
 /// Faster than any machine gives, and more than a guest has.
 const FAST_KIB: u64 = 4 << 20;

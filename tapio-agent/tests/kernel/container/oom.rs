@@ -2,8 +2,8 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use super::{MIB, TOO_MUCH, container, is_confidential, of, start};
-use crate::support::{Occurrence, Process, Tapio, needs_a_kernel, skip};
+use super::{MIB, TOO_MUCH, container, of, start};
+use crate::support::{Occurrence, Process, Tapio, is_confidential, needs_a_kernel, skip};
 
 #[test]
 fn a_child_that_takes_too_much_memory_is_an_oom_kill() {

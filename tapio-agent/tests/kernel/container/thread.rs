@@ -1,7 +1,7 @@
 //! Processes whose threads have names of their own: all goes by the process's.
 
-use super::{MIB, TOO_MUCH, is_confidential, of, start};
-use crate::support::{Process, needs_a_kernel};
+use super::{MIB, TOO_MUCH, of, start};
+use crate::support::{Process, is_confidential, needs_a_kernel};
 
 #[test]
 fn a_fault_of_a_thread_is_its_processs() {

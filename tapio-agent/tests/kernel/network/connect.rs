@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::support::{Cgroup, Link, Namespace, Process, Tapio, Version, needs_a_kernel, skip};
+use crate::support::{
+    Cgroup, Link, Namespace, Process, Tapio, Version, is_confidential, needs_a_kernel, skip,
+};
 
 /// An address and port where nothing listens: a listener had it a moment ago.
 pub(crate) fn closed_port(host: &str) -> SocketAddr {
@@ -26,6 +28,22 @@ fn a_refused_connect_is_told_once_with_its_process() {
         assert_eq!(told.text("direction"), "outbound");
         assert_eq!(told.count, 1);
     }
+}
+
+#[test]
+fn a_connect_of_a_thread_is_its_processs() {
+    needs_a_kernel!();
+    let to = closed_port("127.0.0.1");
+    let tapio = Tapio::start();
+    let mut client = Process::start("checkout");
+    for thread in ["pool-1-thread-3", "pool-1-thread-4", "tokio-rt-worker"] {
+        assert_eq!(client.connect_in_thread(thread, to).unwrap_err(), "ECONNREFUSED");
+    }
+    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_refused");
+    if is_confidential() {
+        return assert_eq!(told.comm(), "", "the thread's name is not the process's");
+    }
+    told.of(&client);
 }
 
 #[test]
@@ -117,6 +135,33 @@ fn giving_up_before_any_syn_was_sent_again_is_nothing() {
     assert_eq!(client.connect_within(to, Duration::from_millis(300)).unwrap_err(), "gave up");
 
     tapio.expect_none(|o| o.is_to(to));
+}
+
+#[test]
+fn giving_up_early_again_and_again_is_a_timeout() {
+    needs_a_kernel!();
+    let link = Link::new();
+    let to = link.server_at(4010);
+    let tapio = Tapio::start();
+    let mut server = Process::start_in(&link.server, "answers");
+    server.listen(&to.to_string());
+    let mut client = Process::start_in(&link.client, "impatient");
+    let give_up = |client: &mut Process, times| {
+        let _cut = link.cut();
+        for _ in 0..times {
+            assert_eq!(client.connect_within(to, Duration::from_millis(150)).unwrap_err(), "gave up");
+        }
+    };
+    // An answer in between ends the row.
+    give_up(&mut client, 2);
+    let connection = client.connect(to).unwrap();
+    client.close(connection);
+    give_up(&mut client, 2);
+    tapio.expect_none(|o| o.is_to(to));
+
+    give_up(&mut client, 1);
+    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
+    assert_eq!((told.number("given_up"), told.number("syns")), (3, 1));
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Pair {
 }
 
 #[test]
-fn a_short_rise_is_one_spike_at_each_end() {
+fn a_short_rise_is_one_spike_of_the_clients_end() {
     needs_a_kernel!();
     let tapio = Tapio::start();
     let mut pair = Pair::connected(4201);
@@ -47,17 +47,18 @@ fn a_short_rise_is_one_spike_at_each_end() {
     assert!(told.baseline("mean") < 5_000.0);
     assert!(told.baseline("ratio") > 2.0);
     // What the server sends is acknowledged with the next request, in the queue, or on its own, past it: that is
-    // the kernel's choice. So it has many slow samples, or few, or none.
+    // the kernel's choice. So it has many slow samples, or few, or none; of many it may see a level, which is more than
+    // the client's spike.
     let ended = tapio.end();
     let at_server: Vec<_> = ended.occurrences.into_iter().filter(|o| pair.is_server(o)).collect();
     assert!(at_server.len() <= 1, "{at_server:?}");
     for told in at_server {
-        assert!(["network.rtt_spike", "network.rtt_shift"].contains(&told.of(&pair.server).kind.as_str()));
+        assert_eq!(told.of(&pair.server).kind, "network.rtt_shift");
     }
 }
 
 #[test]
-fn a_lasting_rise_is_one_shift_at_each_end_with_its_beginning() {
+fn a_lasting_rise_is_one_shift_of_the_clients_end_with_its_beginning() {
     needs_a_kernel!();
     let tapio = Tapio::start();
     let mut pair = Pair::connected(4202);
@@ -71,7 +72,7 @@ fn a_lasting_rise_is_one_shift_at_each_end_with_its_beginning() {
     assert!(told.baseline("mean") < 5_000.0, "the level before");
     let since = u128::from(told.number("since_ms"));
     assert!((1..took.as_millis()).contains(&since), "{since} ms of {took:?}");
-    tapio.expect_one(|o| pair.is_server(o)).named("rtt_shift").of(&pair.server);
+    tapio.expect_none(|o| pair.is_server(o));
 }
 
 /// A peer that thinks for so long would look the same: a moment of it is no news, a level is, with its doubt.
@@ -102,7 +103,7 @@ fn a_connection_older_than_the_agent_is_judged_from_its_right_end() {
 
     // Who made the connection, nobody saw.
     tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of_no_process();
-    tapio.expect_one(|o| pair.is_server(o)).named("rtt_shift").of_no_process();
+    tapio.expect_none(|o| pair.is_server(o));
 }
 
 #[test]

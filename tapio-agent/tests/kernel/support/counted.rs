@@ -14,7 +14,7 @@ use tapio_agent::{
     kernel::{HookError, Kernel, Loaded},
     metrics::Metrics,
     observer::{
-        Counter, Counters, Object, Observer as _, Quantity,
+        ByHelper, Counter, Counters, Object, Observer as _, Quantity,
         node::{Node, Settings, cycles},
         programs,
     },
@@ -57,7 +57,7 @@ impl Counted {
             bytes: programs(Node::NAME).unwrap(),
             hooks: Node::HOOKS,
             fields: Node::FIELDS,
-            by_helper: &[],
+            by_helper: ByHelper::default(),
             settings: &kernel_settings,
             counters: Some(Box::leak(Box::new(Counters { program: "sched_switch", all: all.leak() }))),
             kept: &[],

@@ -164,6 +164,11 @@ impl Process {
         Ok(Connection { id: numbers[0].into(), client_port: numbers[1] })
     }
 
+    /// As [`Self::connect`], by a thread of another name, which keeps no connection.
+    pub(crate) fn connect_in_thread(&mut self, thread: &str, to: SocketAddr) -> Result<(), String> {
+        self.order(&format!("in_thread {thread} connect {to} 0")).map(drop)
+    }
+
     pub(crate) fn send(&mut self, connection: Connection, bytes: usize) {
         self.order(&format!("send {} {bytes}", connection.id)).unwrap();
     }

@@ -6,7 +6,7 @@ use tapio_ebpf::{Current, Run, is_absent, now_ns};
 
 use crate::{
     AGENT, OFFSETS, constant, memory,
-    task::{Task, current_command, current_memory_group},
+    task::{Task, current_memory_group},
 };
 
 /// `TRACE_SIGNAL_DELIVERED`, include/trace/events/signal.h. Others are ignored, or wait already.
@@ -97,17 +97,11 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
     let Some(run) = Run::begin(program::SIGNAL_GENERATE) else { return };
     run.normal();
     let task = Task(task);
-    let current = Current::get(&constant(&AGENT));
+    let current = Current::get(&constant(&AGENT), &OFFSETS[fields::CURRENT_LEADER], &OFFSETS[fields::COMM]);
     let tgid = task.tgid();
     let own = if task.is_beside_version_1() { current_memory_group() } else { None };
-    // A process goes by the name of its first thread, whichever thread sends.
-    let comm = if current.pid == tgid { Some(task.leader().comm()) } else { current_command(&current) };
-    let actor = Actor {
-        cgroup_id: own.unwrap_or(current.cgroup_id),
-        pid: current.pid,
-        reserved: 0,
-        comm: comm.unwrap_or_default(),
-    };
+    let comm = if current.pid == tgid { task.leader().comm() } else { current.comm };
+    let actor = Actor { cgroup_id: own.unwrap_or(current.cgroup_id), pid: current.pid, reserved: 0, comm };
     if signal == SIGKILL && info as u64 == SEND_SIG_PRIV {
         memory::suspected(task, &actor);
     }

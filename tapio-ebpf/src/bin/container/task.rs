@@ -1,11 +1,11 @@
 //! What is read of a task.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task};
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tapio_common::{
     Comm, VERSION_1,
     container::{self as fields, flag},
 };
-use tapio_ebpf::{Current, is_absent, load};
+use tapio_ebpf::{is_absent, load};
 
 use crate::{OFFSETS, memory::read};
 
@@ -234,23 +234,6 @@ pub(crate) fn current_memory_group() -> Option<u64> {
     }
     let node: *const u8 = read(group, fields::CGROUP_KN)?;
     Some(read::<u64>(node, fields::KN_ID)? | VERSION_1)
-}
-
-/// Command of the running process: the name of its first thread, whichever of them runs. `None` where that is another
-/// thread and helpers are forbidden.
-#[inline(always)]
-pub(crate) fn current_command(current: &Current) -> Option<Comm> {
-    if bpf_get_current_pid_tgid() as u32 == current.pid {
-        return Some(current.comm);
-    }
-    if is_absent(&OFFSETS[fields::SI_CODE]) {
-        return None;
-    }
-    // SAFETY: it has no arguments.
-    let task = unsafe { bpf_get_current_task() } as *const u8;
-    let leader: *const u8 = read(task, fields::LEADER)?;
-    let comm: [u64; 2] = read(leader, fields::COMM)?;
-    Some(bytemuck::cast(comm))
 }
 
 /// The hierarchy of a cgroup, as its address.

@@ -28,6 +28,27 @@ const MAX_CONNECTIONS: u32 = 65_536;
 #[map]
 static HANDSHAKES: LruHashMap<Destination, Baseline> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
 
+/// Destinations of connects that were given up early, none answered in between.
+#[map]
+static GIVEN_UP: LruHashMap<Destination, GivenUp> = LruHashMap::with_max_entries(MAX_GIVEN_UP, 0);
+
+/// See [`GIVEN_UP`]; the one used longest ago makes room.
+const MAX_GIVEN_UP: u32 = 4_096;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct GivenUp {
+    times: u64,
+    last_ns: u64,
+}
+
+/// So many in a row are a timeout, though no SYN was sent again.
+const TIMES_GIVEN_UP: u64 = 3;
+/// Clients that try two addresses at once give up the slower one when the other one answers, mostly within this.
+const LEAST_PATIENCE_US: u64 = 100_000;
+/// After so long the row is another.
+const ROW_NS: u64 = 300_000_000_000;
+
 /// Ports that accepted a connection, and whose listener is older than the agent, in a namespace that it cannot read: one
 /// connection proves what all others there are.
 const MAX_ACCEPTING: u32 = 8_192;
@@ -70,8 +91,7 @@ const ENETUNREACH: u32 = 101;
 const EHOSTUNREACH: u32 = 113;
 
 pub(crate) fn connecting(sk: *const u8) {
-    let current = Current::get(&constant(&AGENT));
-    let connection = Connection { owner: owner(&current), started_ns: now_ns(), id: CONNECTING };
+    let connection = Connection { owner: caller(), started_ns: now_ns(), id: CONNECTING };
     // A map without room drops the oldest.
     let _ = CONNECTIONS.insert(&(sk as u64), connection, 0);
 }
@@ -155,6 +175,9 @@ pub(crate) fn connected(sk: *const u8) {
     let now = now_ns();
     let value_us = now.wrapping_sub(started_ns) / 1000;
     let key = destination(sk, direction::OUTBOUND as u8);
+    if GIVEN_UP.get_ptr(&key).is_some() {
+        let _ = GIVEN_UP.remove(&key);
+    }
     let Some(handshake) = HANDSHAKES.get_ptr_mut(&key) else {
         let mut handshake = Baseline::default();
         handshake.observe(value_us, now, &constant(&SETTINGS.connect));
@@ -198,6 +221,10 @@ pub(crate) fn not_connected(sk: *const u8) {
     // SAFETY: typed pointers and offsets of their fields.
     let (errno, retransmits): (u32, u32) =
         unsafe { (load(sk, &OFFSETS[net::ERR]), load(tp, &OFFSETS[net::TOTAL_RETRANS])) };
+    let now = now_ns();
+    let value_us = now.wrapping_sub(started_ns) / 1000;
+    let key = destination(sk, direction::OUTBOUND as u8);
+    let mut given_up = 0;
     let kind = match errno {
         ECONNREFUSED => kind::CONNECTION_REFUSED,
         ETIMEDOUT => kind::CONNECTION_TIMEOUT,
@@ -207,19 +234,41 @@ pub(crate) fn not_connected(sk: *const u8) {
         0 if retransmits > 0 => kind::CONNECTION_TIMEOUT,
         // No SYN has a port to come from.
         0 if local_port_number(sk) == 0 => kind::CONNECTION_UNREACHABLE,
+        0 if value_us >= LEAST_PATIENCE_US => {
+            given_up = give_up(&key, now);
+            if given_up < TIMES_GIVEN_UP {
+                return run.normal();
+            }
+            kind::CONNECTION_TIMEOUT
+        }
         _ => return run.normal(),
     };
-    let now = now_ns();
-    let key = destination(sk, direction::OUTBOUND as u8);
     emit(run, sk, &key, kind, &owner, now, |event| {
-        event.value_us = now.wrapping_sub(started_ns) / 1000;
+        event.value_us = value_us;
         event.retransmits = retransmits;
+        event.segments = given_up as u32;
         event.errno = if kind == kind::CONNECTION_UNREACHABLE && errno == 0 { EADDRNOTAVAIL } else { errno };
     });
 }
 
+/// Counts a connect that was given up early. How many of the same row there were.
+#[inline(always)]
+fn give_up(key: &Destination, now: u64) -> u64 {
+    if let Some(row) = GIVEN_UP.get_ptr_mut(key) {
+        // SAFETY: a map value; CPUs that race here lose a count.
+        let row = unsafe { &mut *row };
+        if now.wrapping_sub(row.last_ns) >= ROW_NS {
+            row.times = 0;
+        }
+        (row.times, row.last_ns) = (row.times.wrapping_add(1), now);
+        return row.times;
+    }
+    let _ = GIVEN_UP.insert(key, GivenUp { times: 1, last_ns: now }, 0);
+    1
+}
+
 pub(crate) fn listening(sk: *const u8) {
-    let mut owner = owner(&Current::get(&constant(&AGENT)));
+    let mut owner = caller();
     let port = local_port(sk);
     let mut sockets = 1;
     if let Some(listener) = LISTENERS.get_ptr(&port) {
@@ -254,8 +303,10 @@ pub(crate) fn closed(sk: *const u8) {
     let _ = CONNECTIONS.remove(&(sk as u64));
 }
 
+/// The running process as an owner.
 #[inline(always)]
-fn owner(current: &Current) -> Owner {
+fn caller() -> Owner {
+    let current = Current::get(&constant(&AGENT), &OFFSETS[net::LEADER], &OFFSETS[net::COMM]);
     Owner {
         cgroup_id: current.cgroup_id,
         pid: current.pid,

@@ -1,0 +1,278 @@
+//! Both ends of a flow within the node are here, and each has its round trips: of one rise the client's end tells, which
+//! has the server for its peer. Where addresses are rewritten on the way, as those of a Kubernetes Service are, nothing
+//! shows that two ends belong together, and both tell.
+
+use std::{collections::HashMap, hash::RandomState, net::IpAddr, num::NonZeroUsize};
+
+use lru::LruCache;
+use tapio_common::network::{NetworkEvent, direction};
+
+use super::{address, service_port};
+use crate::{observer::Anomaly, occurrence::Severity};
+
+/// How long a spike waits for the samples that tell whether the level has changed, and what the server's end sees for the
+/// client's.
+const SETTLE_NS: u64 = 2_000_000_000;
+/// For so long what one end has told stands for what the other sees.
+const TELLS_NS: u64 = 60 * 1_000_000_000;
+/// Ends that wait at a time; more go out at once.
+const MAX_WAITING: usize = 1024;
+/// Flows of which it is known what was told; the oldest makes room.
+const MAX_FLOWS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+
+pub(super) const SPIKE: &str = "network.rtt_spike";
+pub(super) const SHIFT: &str = "network.rtt_shift";
+
+/// What is known of round trips, by the ends they are measured at.
+#[derive(Debug)]
+pub(super) struct Ends {
+    waiting: HashMap<End, Anomaly>,
+    told: LruCache<Flow, Told, RandomState>,
+}
+
+/// One end of the flows between two hosts to one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct End {
+    flow: Flow,
+    /// Which of the two addresses is its own; on loopback, where there is but one, whether the port is.
+    is_second: bool,
+    direction: u32,
+}
+
+/// The same from both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Flow {
+    addresses: [IpAddr; 2],
+    port: u16,
+    /// Each network namespace has a loopback of its own.
+    netns: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    by: End,
+    time_ns: u64,
+    kind: &'static str,
+    severity: Severity,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self { waiting: HashMap::new(), told: LruCache::with_hasher(MAX_FLOWS, RandomState::new()) }
+    }
+}
+
+impl Ends {
+    /// Takes what one end saw, and gives out what can be told of it now.
+    pub(super) fn take(&mut self, event: &NetworkEvent, anomaly: Anomaly, out: &mut Vec<Anomaly>) {
+        let end = End::of(event);
+        if anomaly.kind == SPIKE || end.direction != direction::OUTBOUND {
+            return self.wait(end, anomaly, out);
+        }
+        self.tell(end, anomaly, out);
+    }
+
+    /// Keeps it until it is known whether a spike was one, and whether the client's end tells it. Of a run the highest is
+    /// kept, and of a level that changed the change.
+    fn wait(&mut self, end: End, anomaly: Anomaly, out: &mut Vec<Anomaly>) {
+        if self.waiting.len() >= MAX_WAITING && !self.waiting.contains_key(&end) {
+            return self.tell(end, anomaly, out);
+        }
+        let Some(first) = self.waiting.remove(&end) else {
+            self.waiting.insert(end, anomaly);
+            return;
+        };
+        // A level that fell says nothing of a spike before it.
+        if first.severity != anomaly.severity {
+            self.tell(end, first, out);
+            self.waiting.insert(end, anomaly);
+            return;
+        }
+        let (count, time_ns) = (first.count + anomaly.count, first.time_ns);
+        let is_more = (anomaly.kind == SHIFT, anomaly.magnitude) > (first.kind == SHIFT, first.magnitude);
+        let kept = if is_more { anomaly } else { first };
+        self.waiting.insert(end, Anomaly { count, time_ns, ..kept });
+    }
+
+    /// Tells what has waited long enough.
+    pub(super) fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
+        let is_over = |_: &End, waits: &mut Anomaly| now_ns.saturating_sub(waits.time_ns) >= SETTLE_NS;
+        let mut over: Vec<_> = self.waiting.extract_if(is_over).collect();
+        // The client's first.
+        over.sort_by_key(|(end, waits)| (end.direction != direction::OUTBOUND, waits.time_ns));
+        for (end, waits) in over {
+            self.tell(end, waits, out);
+        }
+    }
+
+    /// Tells it, unless the other end has. What waits at this end is part of it, what waits at the other one is the same.
+    fn tell(&mut self, end: End, mut anomaly: Anomaly, out: &mut Vec<Anomaly>) {
+        if let Some(told) = self.told.get(&end.flow)
+            && told.by.is_second != end.is_second
+            && end.direction != direction::OUTBOUND
+            && anomaly.time_ns.saturating_sub(told.time_ns) < TELLS_NS
+            && told.stands_for(&anomaly)
+        {
+            return;
+        }
+        if anomaly.kind == SHIFT
+            && self.waiting.get(&end).is_some_and(|spike| spike.severity == anomaly.severity)
+            && let Some(spike) = self.waiting.remove(&end)
+        {
+            anomaly.count += spike.count;
+        }
+        let Anomaly { time_ns, kind, severity, .. } = anomaly;
+        self.told.put(end.flow, Told { by: end, time_ns, kind, severity });
+        out.push(anomaly);
+    }
+
+    /// How many anomalies wait.
+    pub(super) fn held_back(&self) -> u64 {
+        self.waiting.values().map(|waits| waits.count).sum()
+    }
+}
+
+impl Told {
+    /// A level that changed stands for its first samples, too.
+    fn stands_for(&self, anomaly: &Anomaly) -> bool {
+        self.severity == anomaly.severity && (self.kind == SHIFT || self.kind == anomaly.kind)
+    }
+}
+
+impl End {
+    fn of(event: &NetworkEvent) -> Self {
+        let (local, remote, port) = (address(event.local), address(event.remote), service_port(event));
+        let is_second = if local == remote { event.local_port == port } else { local > remote };
+        let addresses = if local > remote { [remote, local] } else { [local, remote] };
+        let netns = if remote.is_loopback() { event.netns } else { 0 };
+        Self { flow: Flow { addresses, port, netns }, is_second, direction: event.direction }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use bytemuck::Zeroable as _;
+    use tapio_common::{Header, network::kind};
+
+    use super::{super::judge, *};
+
+    const SECOND: u64 = 1_000_000_000;
+    const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
+    const SERVER: ([u8; 4], u16) = ([10, 0, 0, 2], 443);
+
+    #[derive(Default)]
+    struct Line {
+        ends: Ends,
+        out: Vec<Anomaly>,
+    }
+
+    impl Line {
+        /// What an end saw: `CLIENT`, which connects, or `SERVER`.
+        fn see(&mut self, kind: u32, end: ([u8; 4], u16), at_s: u64) {
+            let (peer, direction) =
+                if end == CLIENT { (SERVER, direction::OUTBOUND) } else { (CLIENT, direction::INBOUND) };
+            self.see_between(kind, [end, peer], direction, at_s);
+        }
+
+        fn see_between(&mut self, kind: u32, ends: [([u8; 4], u16); 2], direction: u32, at_s: u64) {
+            let [(local, local_port), (remote, remote_port)] =
+                ends.map(|(address, port)| (IpAddr::from(address), port));
+            let mapped = |address: IpAddr| match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.octets(),
+            };
+            let event = NetworkEvent {
+                header: Header { time_ns: at_s * SECOND, ..Header::zeroed() },
+                kind,
+                direction,
+                local: mapped(local),
+                remote: mapped(remote),
+                local_port,
+                remote_port,
+                value_us: 100_000,
+                ..NetworkEvent::zeroed()
+            };
+            self.ends.take(&event, judge(&event).unwrap(), &mut self.out);
+        }
+
+        fn told(&mut self, now_s: u64) -> Vec<(&'static str, Option<&str>, u64)> {
+            self.out.clear();
+            self.ends.tick(now_s * SECOND, &mut self.out);
+            said(&self.out)
+        }
+    }
+
+    fn said(out: &[Anomaly]) -> Vec<(&'static str, Option<&str>, u64)> {
+        out.iter().map(|told| (told.kind, told.data.text("direction"), told.count)).collect()
+    }
+
+    #[test]
+    fn of_one_flow_the_clients_end_tells() {
+        let mut line = Line::default();
+        line.see(kind::RTT_SPIKE, SERVER, 1);
+        line.see(kind::RTT_SPIKE, CLIENT, 1);
+        assert_eq!(line.told(3), [(SPIKE, Some("outbound"), 1)]);
+        // The server's comes later.
+        line.see(kind::RTT_SPIKE, SERVER, 4);
+        assert_eq!(line.told(6), []);
+        line.see(kind::RTT_SHIFT, CLIENT, 7);
+        assert_eq!(said(&line.out), [(SHIFT, Some("outbound"), 1)], "at once");
+        line.see(kind::RTT_SHIFT, SERVER, 8);
+        line.see(kind::RTT_SPIKE, SERVER, 9);
+        assert_eq!(line.told(11), []);
+    }
+
+    #[test]
+    fn what_the_client_does_not_tell_the_server_does() {
+        let mut line = Line::default();
+        line.see(kind::RTT_SHIFT, SERVER, 1);
+        assert_eq!(line.told(2), [], "the client may");
+        assert_eq!(line.told(3), [(SHIFT, Some("inbound"), 1)]);
+        line.out.clear();
+        line.see(kind::RTT_SHIFT, CLIENT, 4);
+        assert_eq!(said(&line.out), [(SHIFT, Some("outbound"), 1)], "the better evidence is told, too");
+        // A spike is not all there is to a level.
+        let mut line = Line::default();
+        line.see(kind::RTT_SPIKE, CLIENT, 1);
+        line.see(kind::RTT_SHIFT, SERVER, 1);
+        assert_eq!(line.told(3), [(SPIKE, Some("outbound"), 1), (SHIFT, Some("inbound"), 1)]);
+        // What was told long ago says nothing of now.
+        line.see(kind::RTT_SPIKE, SERVER, 100);
+        assert_eq!(line.told(103), [(SPIKE, Some("inbound"), 1)]);
+    }
+
+    #[test]
+    fn where_neither_is_known_to_be_the_client_the_first_tells() {
+        let mut line = Line::default();
+        line.see_between(kind::RTT_SHIFT, [SERVER, CLIENT], direction::UNKNOWN, 1);
+        line.see_between(kind::RTT_SHIFT, [CLIENT, SERVER], direction::UNKNOWN, 2);
+        assert_eq!(line.told(5), [(SHIFT, None, 1)]);
+        // On loopback the ports tell the ends apart.
+        let (client, server) = (([127, 0, 0, 1], 40_000), ([127, 0, 0, 1], 80));
+        line.see_between(kind::RTT_SPIKE, [client, server], direction::OUTBOUND, 10);
+        line.see_between(kind::RTT_SPIKE, [server, client], direction::INBOUND, 10);
+        assert_eq!(line.told(13), [(SPIKE, Some("outbound"), 1)]);
+    }
+
+    #[test]
+    fn a_spike_is_part_of_the_level_that_follows_and_memory_is_bounded() {
+        let mut line = Line::default();
+        for at_s in [1, 1, 2] {
+            line.see(kind::RTT_SPIKE, CLIENT, at_s);
+        }
+        line.see(kind::RTT_SHIFT, CLIENT, 2);
+        assert_eq!(said(&line.out), [(SHIFT, Some("outbound"), 4)]);
+        assert_eq!(line.told(9), []);
+        line.see(kind::RTT_SPIKE, SERVER, 100);
+        line.see(kind::RTT_SHIFT, SERVER, 101);
+        assert_eq!(line.told(103), [(SHIFT, Some("inbound"), 2)]);
+
+        for port in 1..=5_000 {
+            line.see_between(kind::RTT_SPIKE, [CLIENT, (SERVER.0, port)], direction::OUTBOUND, 200);
+        }
+        assert_eq!(line.ends.held_back(), MAX_WAITING as u64);
+        assert!(line.ends.told.len() <= MAX_FLOWS.get());
+    }
+}
