@@ -97,7 +97,7 @@ pub(super) fn fill(map: &mut Listeners, proc_root: &Path) {
         Err(why) => return tracing::warn!("ports that listen already are not known: {why}"),
     };
     if let Some(unknown) = found.unknown() {
-        tracing::info!("{unknown}");
+        tracing::debug!("{unknown}");
     }
     let all = found.namespaces.iter().map(|&netns| (Port { netns, port: Port::ALL }, 0));
     for (port, sockets) in found.ports.iter().copied().chain(all) {

@@ -15,7 +15,7 @@ use crate::{
     arrivals::{arrivals, missing, out_of_order, repeats},
     full::Disk,
     gateway,
-    outage::{ON_THE_WAY, free_address},
+    outage::{ON_THE_WAY, free_address, has_delivered_all},
     proxy::{Proxy, Toxic},
     role::{self, Role, until},
 };
@@ -157,7 +157,7 @@ fn whatever_happens_what_was_accepted_arrives() {
     stage.order.rate = 0;
     stage.start_agent();
     let agent = stage.agent.take().unwrap();
-    until(|| agent.said().status, |status| status["spool"]["records"] == 0 && status["state"] == "ok");
+    until(|| agent.said().status, has_delivered_all);
     agent.stop();
 
     let arrived = arrivals(stage.directory);

@@ -13,7 +13,7 @@ use crate::{
     agent::{Agent, Order},
     arrivals::{arrivals, missing, out_of_order},
     gateway,
-    outage::free_address,
+    outage::{free_address, has_delivered_all},
     role::{Role, until},
 };
 
@@ -111,7 +111,7 @@ fn a_full_disk_is_said_and_counted_and_over_when_there_is_room() {
     drop(gateway);
     let gateway = gateway::start(address, path);
     let rest = Agent::start_as(disk.command(), &Order { rate: 0, run: 2, ..order }, &path.join("agent.log"));
-    until(|| rest.said().status, |status| status["spool"]["records"] == 0 && status["state"] == "ok");
+    until(|| rest.said().status, has_delivered_all);
     rest.stop();
     let arrived = arrivals(path);
     assert_eq!(missing(&accepted, &arrived), 0, "of {}", accepted.len());

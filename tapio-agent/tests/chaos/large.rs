@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Records of half a MiB, since they are quick to make: the file, which grows by doubling, has 1 GiB.
-const COUNT: u64 = 1000;
+const COUNT: u64 = 1100;
 const RECORD_BYTES: usize = 500 << 10;
 const CAP_BYTES: u64 = 2 << 30;
 /// Of the outage and of what follows, which have a spool file each.

@@ -107,12 +107,7 @@ impl Ends {
 
     /// Tells it, unless the other end has. What waits at this end is part of it, what waits at the other one is the same.
     fn tell(&mut self, end: End, mut anomaly: Anomaly, out: &mut Vec<Anomaly>) {
-        if let Some(told) = self.told.get(&end.flow)
-            && told.by.is_second != end.is_second
-            && end.direction != direction::OUTBOUND
-            && anomaly.time_ns.saturating_sub(told.time_ns) < TELLS_NS
-            && told.stands_for(&anomaly)
-        {
+        if end.direction != direction::OUTBOUND && self.other_end_tells(end, &anomaly) {
             return;
         }
         if anomaly.kind == SHIFT
@@ -126,17 +121,28 @@ impl Ends {
         out.push(anomaly);
     }
 
+    /// Whether the other end has told it, or will: the client's has what waits there.
+    fn other_end_tells(&mut self, end: End, anomaly: &Anomaly) -> bool {
+        let client = End { is_second: !end.is_second, direction: direction::OUTBOUND, ..end };
+        if self.waiting.get(&client).is_some_and(|waits| stands_for((waits.kind, waits.severity), anomaly)) {
+            return true;
+        }
+        self.told.get(&end.flow).is_some_and(|told| {
+            told.by.is_second != end.is_second
+                && anomaly.time_ns.saturating_sub(told.time_ns) < TELLS_NS
+                && stands_for((told.kind, told.severity), anomaly)
+        })
+    }
+
     /// How many anomalies wait.
     pub(super) fn held_back(&self) -> u64 {
         self.waiting.values().map(|waits| waits.count).sum()
     }
 }
 
-impl Told {
-    /// A level that changed stands for its first samples, too.
-    fn stands_for(&self, anomaly: &Anomaly) -> bool {
-        self.severity == anomaly.severity && (self.kind == SHIFT || self.kind == anomaly.kind)
-    }
+/// A level that changed stands for its first samples, too.
+fn stands_for((kind, severity): (&str, Severity), anomaly: &Anomaly) -> bool {
+    severity == anomaly.severity && (kind == SHIFT || kind == anomaly.kind)
 }
 
 impl End {
@@ -214,14 +220,19 @@ mod tests {
         line.see(kind::RTT_SPIKE, SERVER, 1);
         line.see(kind::RTT_SPIKE, CLIENT, 1);
         assert_eq!(line.told(3), [(SPIKE, Some("outbound"), 1)]);
-        // The server's comes later.
-        line.see(kind::RTT_SPIKE, SERVER, 4);
-        assert_eq!(line.told(6), []);
-        line.see(kind::RTT_SHIFT, CLIENT, 7);
+        // The server's comes a second before.
+        line.see(kind::RTT_SPIKE, SERVER, 201);
+        line.see(kind::RTT_SPIKE, CLIENT, 202);
+        assert_eq!(line.told(203), []);
+        assert_eq!(line.told(204), [(SPIKE, Some("outbound"), 1)]);
+        // Or later.
+        line.see(kind::RTT_SPIKE, SERVER, 205);
+        assert_eq!(line.told(207), []);
+        line.see(kind::RTT_SHIFT, CLIENT, 208);
         assert_eq!(said(&line.out), [(SHIFT, Some("outbound"), 1)], "at once");
-        line.see(kind::RTT_SHIFT, SERVER, 8);
-        line.see(kind::RTT_SPIKE, SERVER, 9);
-        assert_eq!(line.told(11), []);
+        line.see(kind::RTT_SHIFT, SERVER, 209);
+        line.see(kind::RTT_SPIKE, SERVER, 210);
+        assert_eq!(line.told(212), []);
     }
 
     #[test]
