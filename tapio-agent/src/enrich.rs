@@ -218,7 +218,7 @@ impl Identity {
     /// that is a container or pod of this node: pods of one node are never inside each other. A claim from inside
     /// is not believed where the host itself has that container or pod in another place.
     fn in_pod(&self, owner: Lookup, claims: &[Workload]) -> Lookup {
-        let Some(kubernetes) = &self.kubernetes else { return owner };
+        let Some(kubernetes) = &self.kubernetes else { return self.innermost(claims).unwrap_or(owner) };
         let index = kubernetes.pods();
         let known = |workload: &Workload| {
             let container = workload.container_id.as_deref().and_then(|id| index.container(id));
@@ -240,6 +240,17 @@ impl Identity {
             claims.find(|(_, claim)| !self.cgroups.contradict(claim)).map(|(known, _)| known)
         };
         by_host.or_else(by_claim).unwrap_or(owner)
+    }
+
+    /// The innermost container, where no pods are known that could bear a claim out: an id that the host itself gives to
+    /// no other. Not the pod that it claims to be of.
+    fn innermost(&self, claims: &[Workload]) -> Option<Lookup> {
+        let claim = claims
+            .iter()
+            .rev()
+            .find(|claim| claim.container_id.is_some() && !self.cgroups.contradict(claim))?;
+        let Workload { container_id, runtime, .. } = claim.clone();
+        Some(Lookup::Known(Arc::new(Workload { container_id, runtime, ..Workload::default() })))
     }
 
     /// The node's name.
@@ -380,6 +391,23 @@ mod tests {
             let outer = place.starts_with("docker").then(|| NODE[..12].to_owned());
             assert_eq!(of_another, [outer.clone(), outer], "{place}");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_kubernetes_a_container_inside_another_goes_by_its_id_alone() {
+        let tree = tempfile::tempdir().unwrap();
+        let mut identity = identity(tree.path());
+        let inside = tree.path().join(format!("docker/{NODE}/kubelet/kubepods/pod{UID}/{VICTIM}"));
+        fs::create_dir_all(&inside).unwrap();
+        let id = fs::metadata(inside).unwrap().ino();
+        identity.find(id, clock::boot_ns()).await;
+        let own = |id: &str| Workload { container_id: Some(id.to_owned()), ..Workload::default() };
+        let found = |identity: &Identity| (*identity.owner(id, 0, 0).workload().unwrap()).clone();
+        assert_eq!(found(&identity), own(VICTIM));
+        // Unless the host has that container itself.
+        let victim = group(tree.path(), VICTIM);
+        identity.find(victim, clock::boot_ns()).await;
+        assert_eq!(found(&identity), Workload { runtime: Some("docker"), ..own(NODE) });
     }
 
     #[tokio::test(flavor = "multi_thread")]

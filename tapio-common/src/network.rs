@@ -169,7 +169,7 @@ pub struct NetworkEvent {
     /// Failed connects, unresponsive: the socket's errno; 0 where the application gave up, or the kernel has not yet.
     pub errno: u32,
     /// Reset, unresponsive: since the peer's last acknowledgement, milliseconds.
-    pub quiet_ms: u32,
+    pub idle_ms: u32,
     /// Reset, unresponsive: payload bytes received on the connection.
     pub bytes_received: u64,
     /// Reset, unresponsive: payload bytes that the peer had acknowledged.

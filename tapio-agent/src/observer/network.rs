@@ -190,7 +190,7 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
             kind::RETRANSMIT_BURST => u64::from(event.retransmits),
             // It has no duration: the more was carried, the more there was to lose.
             kind::CONNECTION_RESET => event.bytes_received.saturating_add(event.bytes_acked),
-            kind::PEER_UNRESPONSIVE => u64::from(event.quiet_ms),
+            kind::PEER_UNRESPONSIVE => u64::from(event.idle_ms),
             _ => event.value_us,
         },
         count: 1 + u64::from(header.held_back),
@@ -240,7 +240,7 @@ fn data(event: &NetworkEvent) -> Data {
         kind::CONNECTION_RESET | kind::PEER_UNRESPONSIVE => {
             put("bytes_received", event.bytes_received.into());
             put("bytes_acked", event.bytes_acked.into());
-            put("quiet_ms", u64::from(event.quiet_ms).into());
+            put("idle_ms", u64::from(event.idle_ms).into());
             if event.kind == kind::PEER_UNRESPONSIVE {
                 put("retransmits", u64::from(event.retransmits).into());
             }

@@ -58,7 +58,7 @@ pub(crate) fn plausible(kind: u32, direction: u32, local: &str, remote: &str) ->
             NetworkEvent { value_us: 254_218, retransmits: 20, segments: 181, baseline: normal(10), ..event }
         }
         kind::PEER_UNRESPONSIVE => {
-            NetworkEvent { retransmits: 4, quiet_ms: 3_214, bytes_received: 300, bytes_acked: 1_001, ..event }
+            NetworkEvent { retransmits: 4, idle_ms: 3_214, bytes_received: 300, bytes_acked: 1_001, ..event }
         }
         other => panic!("there is no kind {other}"),
     }

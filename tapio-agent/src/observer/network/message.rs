@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use crate::occurrence::{Normal, Occurrence};
 
 /// A connection that was silent for longer before a reset was idle: what forgets idle ones takes a minute at least.
-const QUIET_MS: u64 = 10_000;
+const LONG_IDLE_MS: u64 = 10_000;
 
 /// Says it, once it is named.
 pub(super) type Message = fn(&Occurrence) -> String;
@@ -70,21 +70,21 @@ pub(super) fn unreachable(o: &Occurrence) -> String {
 
 pub(super) fn reset(o: &Occurrence) -> String {
     let (received, acked) = (number(o, "bytes_received"), number(o, "bytes_acked"));
-    let quiet_ms = number(o, "quiet_ms");
-    let quiet = if quiet_ms >= QUIET_MS {
-        format!(" and {} of silence", Micros(quiet_ms * 1000))
+    let idle_ms = number(o, "idle_ms");
+    let idle = if idle_ms >= LONG_IDLE_MS {
+        format!(", idle for {}", Micros(idle_ms.saturating_mul(1000)))
     } else {
         String::new()
     };
     say(format_args!(
-        "{}: connection {} was reset by the peer after {acked} bytes sent, {received} received{quiet}",
+        "{}: connection {} was reset by the peer after {acked} bytes sent, {received} received{idle}",
         o.subject(),
         Way(o)
     ))
 }
 
 pub(super) fn unresponsive(o: &Occurrence) -> String {
-    let quiet = Micros(number(o, "quiet_ms").saturating_mul(1000));
+    let quiet = Micros(number(o, "idle_ms").saturating_mul(1000));
     let given_up = if o.data.text("error").is_some() { ": the kernel gave it up" } else { "" };
     let again = match number(o, "retransmits") {
         0 => String::new(),

@@ -27,7 +27,7 @@ fn a_reset_in_mid_transfer_is_told_at_the_client() {
     assert_eq!(told.text("direction"), "outbound");
     assert_eq!(told.number("bytes_received"), 300);
     assert_eq!(told.number("bytes_acked"), 1000, "a SYN is no payload");
-    told.has("quiet_ms", 0..1_000);
+    told.has("idle_ms", 0..1_000);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_connection_that_was_idle_before_it_was_reset_shows_for_how_long() {
     assert_eq!(client.await_end(connection), "ECONNRESET");
 
     let told = tapio.expect_one(|o| o.is_to(to)).named("connection_reset").of(&client);
-    told.has("quiet_ms", 1_300..4_000);
+    told.has("idle_ms", 1_300..4_000);
     assert_eq!((told.number("bytes_acked"), told.number("bytes_received")), (10, 0));
 }
 

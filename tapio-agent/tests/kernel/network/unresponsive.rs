@@ -38,7 +38,7 @@ fn a_peer_that_vanished_is_told_while_the_client_hangs() {
     assert_eq!(told.text("error"), "", "the kernel still tries");
     assert_eq!((told.number("bytes_acked"), told.number("bytes_received")), (500, 300));
     told.has("retransmits", 3..6);
-    told.has("quiet_ms", 1_000..9_000);
+    told.has("idle_ms", 1_000..9_000);
 }
 
 #[test]

@@ -64,11 +64,11 @@ pub(crate) fn reset(sk: *const u8) {
         return run.normal();
     }
     let key = destination(sk, socket.direction());
-    let quiet_ms = quiet_ms(tp);
+    let idle_ms = idle_ms(tp);
     emit(run, sk, &key, kind::CONNECTION_RESET, &owner_of(sk, &key), now_ns(), |event| {
         event.bytes_received = received;
         event.bytes_acked = payload(acked, &socket);
-        event.quiet_ms = quiet_ms;
+        event.idle_ms = idle_ms;
     });
 }
 
@@ -80,7 +80,7 @@ fn payload(acked: u64, socket: &Socket) -> u64 {
 
 /// Since the peer's last acknowledgement.
 #[inline(always)]
-fn quiet_ms(tp: *const u8) -> u32 {
+fn idle_ms(tp: *const u8) -> u32 {
     // SAFETY: a typed pointer and an offset of its fields; the helper takes nothing.
     let (then, now): (u32, u64) = unsafe { (load(tp, &OFFSETS[net::RCV_TSTAMP]), bpf_jiffies64()) };
     let ticks = u64::from((now as u32).wrapping_sub(then));
@@ -103,12 +103,12 @@ fn unresponsive(sk: *const u8, tp: *const u8, program: u32, errno: u32) {
     let acked: u64 = unsafe { load(tp, &OFFSETS[net::BYTES_ACKED]) };
     // SAFETY: as above.
     let retransmits: u8 = unsafe { load(tp, &OFFSETS[net::RETRANSMITS]) };
-    let quiet_ms = quiet_ms(tp);
+    let idle_ms = idle_ms(tp);
     let key = destination(sk, socket.direction());
     emit(run, sk, &key, kind::PEER_UNRESPONSIVE, &owner_of(sk, &key), now_ns(), |event| {
         event.bytes_received = received;
         event.bytes_acked = payload(acked, &socket);
-        event.quiet_ms = quiet_ms;
+        event.idle_ms = idle_ms;
         event.retransmits = u32::from(retransmits);
         event.errno = errno;
     });
