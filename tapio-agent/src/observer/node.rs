@@ -9,9 +9,9 @@
 //! Limits and quotas of the pods and slices above containers and units ([`Above`](tapio_common::node::Above)) are judged
 //! as those of groups are, and told of the container or unit that fills them.
 //!
-//! One fault is one anomaly: a limit further up is told where none further down explains it; growth that was predicted to end badly is not told again as pressure; the node's waiting
-//! is told only where no group's explains it, and so are its instructions per cycle; and of groups in groups, waiting is
-//! that of the innermost.
+//! One fault is one anomaly: a limit further up is told where none further down explains it; growth that was predicted to
+//! end badly is not told again as pressure; the node's waiting is told only where no group's explains it, and so are its
+//! instructions per cycle; and of groups in groups, waiting is that of the innermost.
 
 mod above;
 mod cpu;
