@@ -186,6 +186,13 @@ impl Identity {
         kubernetes.is_over(uid)
     }
 
+    /// Whether the pod at this address is not expected to answer the kubelet's probes at a time (1970 UTC): it was not ready
+    /// yet, or is being deleted.
+    #[must_use]
+    pub fn may_fail_probes(&self, address: IpAddr, unix_ns: u64) -> bool {
+        self.kubernetes.as_ref().is_some_and(|kubernetes| kubernetes.may_fail_probes(address, unix_ns))
+    }
+
     /// The other side of what happened at `unix_ns` (1970 UTC), with its names as far as they are known.
     #[must_use]
     pub fn peer(&self, address: IpAddr, port: u16, unix_ns: u64) -> Peer {

@@ -217,7 +217,7 @@ impl Kernel {
         }
         let degraded = is_locked_down.then(|| {
             let lost = by_helper.lost;
-            format!("lockdown forbids to read what has no type: {lost} are not known")
+            format!("lockdown forbids to read what has no type: {lost}")
         });
         let ring = Some(RingBuf::try_from(take(&mut programs, EVENTS)?)?);
         let counts = CountsReader {

@@ -210,6 +210,12 @@ fn stands_for(record: &[u8]) -> u64 {
 pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<Occurrence> {
     let time_unix_ns = clock::unix_ns(anomaly.time_ns);
     let owner = identity.owner(anomaly.cgroup_id, anomaly.pid, anomaly.time_ns);
+    if scope::is_probe(&anomaly, &owner)
+        && anomaly.peer.is_some_and(|(address, _)| identity.may_fail_probes(address, time_unix_ns))
+    {
+        metrics.usual(anomaly.count);
+        return None;
+    }
     let actor = anomaly.actor.map(|actor| {
         let owner = identity.owner(actor.cgroup_id, actor.pid, anomaly.time_ns);
         (Process { pid: actor.pid, comm: comm(&actor.comm) }, owner)

@@ -113,8 +113,7 @@ pub struct Current {
     pub cgroup_id: u64,
     /// Process id in the root pid namespace.
     pub pid: u32,
-    /// Command name of the process, which is that of its first thread; all zero where another thread runs and helpers are
-    /// forbidden.
+    /// Command name of the process, which is that of its first thread; of the running one where helpers are forbidden.
     pub comm: Comm,
     /// It is the agent.
     pub is_agent: bool,
@@ -126,16 +125,13 @@ impl Current {
     pub fn get(agent: &Agent, leader: &u32, comm: &u32) -> Self {
         let id = bpf_get_current_pid_tgid();
         let pid = (id >> 32) as u32;
-        let comm = if id as u32 == pid {
-            Some(bpf_get_current_comm().unwrap_or_default().into())
-        } else {
-            name_of_leader(leader, comm)
-        };
+        let is_leader = id as u32 == pid;
+        let comm = if is_leader { None } else { name_of_leader(leader, comm) };
         Self {
             // SAFETY: takes nothing.
             cgroup_id: unsafe { bpf_get_current_cgroup_id() },
             pid,
-            comm: comm.unwrap_or_default(),
+            comm: comm.unwrap_or_else(|| bpf_get_current_comm().unwrap_or_default().into()),
             is_agent: is_agent(agent),
         }
     }

@@ -104,6 +104,13 @@ impl Kubernetes {
         !self.health.is_lost() && self.index.borrow().is_over(uid)
     }
 
+    /// Whether a pod of this node that has this address is not expected to answer probes. While nobody follows the pods, its
+    /// status may be old.
+    #[must_use]
+    pub fn may_fail_probes(&self, address: IpAddr, unix_ns: u64) -> bool {
+        !self.health.is_lost() && self.index.borrow().may_fail_probes(address, unix_ns)
+    }
+
     /// Whether the pods changed since this was asked.
     pub fn pods_changed(&mut self) -> bool {
         // An error means that the watch has ended, and that nothing changes any more.

@@ -20,6 +20,8 @@ use crate::occurrence::Workload;
 
 /// A node has some hundred pods; the rest is room for what is gone.
 const MAX_PODS: usize = 4_096;
+/// The API's times are cut off to the second.
+const SECOND_NS: u64 = 1_000_000_000;
 /// Containers of one pod, those that were restarted included.
 const MAX_CONTAINERS: usize = 256;
 
@@ -64,6 +66,8 @@ struct Holder {
     party: Arc<Party>,
     since_unix_ns: u64,
     until_unix_ns: Option<u64>,
+    ready_unix_ns: Option<u64>,
+    is_over: bool,
 }
 
 impl Pods {
@@ -74,10 +78,12 @@ impl Pods {
     }
 
     /// A pod is there, or has changed.
-    pub fn apply(&mut self, pod: Pod, now: Instant) {
+    pub fn apply(&mut self, mut pod: Pod, now: Instant) {
         let mut replaced = Vec::new();
         if let Some(before) = self.known.remove(&pod.uid) {
             replaced = before.replaced;
+            let ready = [before.pod.ready_unix_ns, pod.ready_unix_ns];
+            pod.ready_unix_ns = ready.into_iter().flatten().min();
             let lost = before.pod.containers.into_iter();
             replaced.extend(lost.map(|container| (container, now)));
         }
@@ -121,14 +127,16 @@ impl Pods {
             for container in pod.containers.iter().chain(replaced) {
                 index.containers.insert(container.id.clone(), Arc::new(pod.workload(Some(container))));
             }
+            let is_over = pod.is_over || entry.gone.is_some();
             if let Some(since_unix_ns) = pod.since_unix_ns.filter(|_| !pod.host_network) {
                 let party = Arc::new(Party::of_pod(pod));
-                let holder = Holder { party, since_unix_ns, until_unix_ns: pod.until_unix_ns };
+                let Pod { until_unix_ns, ready_unix_ns, .. } = *pod;
+                let holder = Holder { party, since_unix_ns, until_unix_ns, ready_unix_ns, is_over };
                 for address in &pod.addresses {
                     index.addresses.entry(*address).or_default().push(holder.clone());
                 }
             }
-            if pod.is_over || entry.gone.is_some() {
+            if is_over {
                 index.over.insert(pod.uid.clone());
             }
             index.present += usize::from(entry.gone.is_none());
@@ -183,6 +191,18 @@ impl Index {
         let mut had = self.addresses.get(&address)?.iter().filter(had);
         // Two at once cannot be: whichever it was is not known.
         had.next().filter(|_| had.next().is_none()).map(|holder| Arc::clone(&holder.party))
+    }
+
+    /// Whether a pod that has an address is not expected to answer probes: it was not ready yet at that time, not once, or is
+    /// being deleted. The API's times are of whole seconds, so that it may have had the address a second longer.
+    #[must_use]
+    pub fn may_fail_probes(&self, address: IpAddr, unix_ns: u64) -> bool {
+        let holders = self.addresses.get(&address).into_iter().flatten();
+        let mut had = holders.filter(|holder| {
+            holder.since_unix_ns <= unix_ns.saturating_add(SECOND_NS)
+                && holder.until_unix_ns.is_none_or(|until| unix_ns < until)
+        });
+        had.any(|holder| holder.is_over || holder.ready_unix_ns.is_none_or(|ready| unix_ns < ready))
     }
 
     /// How many pods are here.

@@ -65,7 +65,7 @@ impl Observer for Container {
     const FIELDS: &'static [&'static str] = fields::FIELDS;
     const BY_HELPER: ByHelper = ByHelper {
         fields: fields::BY_HELPER,
-        lost: "usage and limit of a full memory cgroup, and addresses of faults,",
+        lost: "usage and limit of a full memory cgroup, and addresses of faults, are not known",
     };
     // In the order of `tapio_common::container::program`.
     const HOOKS: &'static [Hook] = &[

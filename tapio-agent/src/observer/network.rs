@@ -49,7 +49,7 @@ impl Observer for Network {
     const FIELDS: &'static [&'static str] = net::FIELDS;
     const BY_HELPER: ByHelper = ByHelper {
         fields: net::BY_HELPER,
-        lost: "names of processes that connect or listen by another thread than their first",
+        lost: "a process that connects or listens by another thread than its first goes by the name of that thread",
     };
     // In the order of `tapio_common::network::program`.
     const HOOKS: &'static [Hook] = &[

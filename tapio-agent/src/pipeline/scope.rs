@@ -2,7 +2,7 @@
 
 use crate::{
     enrich::cgroups::Lookup,
-    observer::{Only, Sandbox, Scope},
+    observer::{Anomaly, Only, Sandbox, Scope},
     occurrence::Workload,
 };
 
@@ -24,6 +24,15 @@ pub(super) fn is_told(
     in_scope
         && !(only.from_outside && actor.is_some_and(|actor| is_same(owner, actor)))
         && !is_sandbox(only.sandbox, owner, is_over)
+}
+
+/// The kubelet's command name.
+const KUBELET: [u8; 16] = *b"kubelet\0\0\0\0\0\0\0\0\0";
+
+/// Whether it looks like a failed probe: a connection of the kubelet, which is in no pod.
+pub(super) fn is_probe(anomaly: &Anomaly, owner: &Lookup) -> bool {
+    let is_in_pod = matches!(owner, Lookup::Known(workload) if workload.pod_uid.is_some());
+    anomaly.comm == KUBELET && anomaly.kind.starts_with("network.connection_") && !is_in_pod
 }
 
 fn is_sandbox(sandbox: Sandbox, owner: &Lookup, is_over: impl FnOnce(&Workload) -> bool) -> bool {
@@ -94,6 +103,19 @@ mod tests {
             let only = Only { scope, ..Only::ALL };
             assert_eq!(owners.each_ref().map(|owner| told_of(only, owner, None)), told, "{scope}");
         }
+    }
+
+    #[test]
+    fn a_probe_is_a_connection_of_the_kubelet_which_is_in_no_pod() {
+        let refused = crate::pipeline::fold::tests::refused(80, 1);
+        let by_kubelet = Anomaly { comm: KUBELET, ..refused.clone() };
+        let in_pod = known(Workload { pod_uid: Some("a".to_owned()), ..Workload::default() });
+        // The node may be a container.
+        for owner in [unit("kubelet.service"), container("node"), Lookup::Unowned, Lookup::Unknown] {
+            assert!(is_probe(&by_kubelet, &owner) && !is_probe(&refused, &owner));
+        }
+        assert!(!is_probe(&by_kubelet, &in_pod));
+        assert!(!is_probe(&Anomaly { kind: "network.rtt_spike", ..by_kubelet }, &Lookup::Unowned));
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Pod {
     pub until_unix_ns: Option<u64>,
     /// All of its containers have ended, or are asked to since it is being deleted.
     pub is_over: bool,
+    /// When it was ready at the latest for the first time, 1970 UTC; `None` where it never was.
+    pub ready_unix_ns: Option<u64>,
     /// Containers that its status names: init, sidecar and ephemeral ones, and those before a restart.
     pub containers: Vec<Container>,
     /// Labels and annotations that sinks need.
@@ -101,6 +103,7 @@ impl Pod {
             since_unix_ns: since(status, &statuses),
             until_unix_ns: until(status, &statuses),
             is_over: metadata.deletion_timestamp.is_some() || is_over(status, &statuses),
+            ready_unix_ns: ready(status),
             containers: containers(spec, &statuses),
             labels: kept(pod),
         })
@@ -155,6 +158,19 @@ fn since(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Optio
         times.map(unix_ns).min()
     };
     Some(ready.map(unix_ns).or_else(began)?.saturating_add(SECOND_NS))
+}
+
+/// When it became ready. Of one that no longer is that is not told any more, only since when it is not: one that never
+/// was is not since it began. Rounded up.
+fn ready(status: Option<&v1::PodStatus>) -> Option<u64> {
+    let status = status?;
+    let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready")?;
+    let changed = unix_ns(condition.last_transition_time.as_ref()?).saturating_add(SECOND_NS);
+    if condition.status == "True" {
+        return Some(changed);
+    }
+    let began = unix_ns(status.start_time.as_ref()?);
+    (changed > began.saturating_add(2 * SECOND_NS)).then_some(began)
 }
 
 /// Finished pods are still shown with the address that they had: it was theirs until the last container ended.
@@ -339,6 +355,21 @@ mod tests {
         let mut deleted = metadata();
         deleted["deletionTimestamp"] = json!("2026-11-20T01:46:40Z");
         assert!(read(json!({ "metadata": deleted, "status": { "phase": "Running" } })).is_over);
+    }
+
+    #[test]
+    fn a_pod_that_was_ready_once_is_told_from_one_that_never_was() {
+        let at = |second: u32| format!("2026-11-20T01:46:{second:02}Z");
+        let of = |status: &str, changed: u32| {
+            let ready = json!({ "type": "Ready", "status": status, "lastTransitionTime": at(changed) });
+            let status = json!({ "startTime": at(10), "conditions": [ready] });
+            read(json!({ "metadata": metadata(), "status": status })).ready_unix_ns
+        };
+        let began = of("True", 9).unwrap();
+        assert_eq!(of("True", 20), Some(began + 11 * SECOND_NS), "the end of that second");
+        assert_eq!(of("False", 10), None);
+        assert_eq!(of("False", 40), Some(began), "and no longer");
+        assert_eq!(read(json!({ "metadata": metadata() })).ready_unix_ns, None);
     }
 
     #[test]

@@ -52,6 +52,30 @@ fn what_is_gone_is_remembered_for_a_while_whichever_way_it_went() {
 }
 
 #[test]
+fn probes_may_fail_until_a_pod_was_ready_once_and_while_it_is_deleted() {
+    let (mut pods, now) = (Pods::default(), Instant::now());
+    let address = [10, 0, 0, 1].into();
+    let may_fail = |pods: &Pods, second: u64| pods.index().may_fail_probes(address, second * SECOND_NS);
+    let ready = |second: Option<u64>| Pod {
+        ready_unix_ns: second.map(|second| second * SECOND_NS),
+        ..pod("a", &["1"])
+    };
+    pods.apply(ready(None), now);
+    assert!(!may_fail(&pods, 98), "it has no address yet");
+    assert!(may_fail(&pods, 99) && may_fail(&pods, 500));
+    pods.apply(ready(Some(200)), now);
+    assert!(may_fail(&pods, 199) && !may_fail(&pods, 200));
+    // No longer, and again.
+    for later in [None, Some(400)] {
+        pods.apply(ready(later), now);
+        assert!(may_fail(&pods, 199) && !may_fail(&pods, 300));
+    }
+    pods.apply(Pod { is_over: true, ..ready(Some(200)) }, now);
+    assert!(may_fail(&pods, 300));
+    assert!(!pods.index().may_fail_probes([10, 0, 0, 2].into(), 300 * SECOND_NS));
+}
+
+#[test]
 fn memory_is_bounded_and_those_that_are_here_stay() {
     let (mut pods, start) = (Pods::default(), Instant::now());
     pods.apply(pod("here", &["here"]), start);

