@@ -119,6 +119,8 @@ pub struct Only {
     pub by_pod: bool,
     /// Not what comes at a steady pace, once that has lasted.
     pub unless_steady: bool,
+    /// Of no one: the other end of the connection, which is on this node, too, tells it. It is counted.
+    pub by_other_end: bool,
 }
 
 /// Whether an end may be that of a pod's sandbox. Never that of a container that the pod's status names.
@@ -144,6 +146,7 @@ impl Only {
         sandbox: Sandbox::No,
         by_pod: false,
         unless_steady: false,
+        by_other_end: false,
     };
 }
 

@@ -180,6 +180,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
             sandbox: sandbox(event, death),
             by_pod: is_restart(event, death),
             unless_steady: false,
+            by_other_end: false,
         },
         antagonist: None,
         peer: None,

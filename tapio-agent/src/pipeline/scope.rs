@@ -22,6 +22,7 @@ pub(super) fn is_told(
         }
     };
     in_scope
+        && !only.by_other_end
         && !(only.from_outside && actor.is_some_and(|actor| is_same(owner, actor)))
         && !is_sandbox(only.sandbox, owner, is_over)
 }

@@ -20,6 +20,9 @@ const MAX_WAITING: usize = 1024;
 /// Flows of which it is known what was told; the oldest makes room.
 const MAX_FLOWS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
+/// Over any port, which is what it is about otherwise.
+const OTHER_END: u32 = 1 << 16;
+
 pub(super) const SPIKE: &str = "network.rtt_spike";
 pub(super) const SHIFT: &str = "network.rtt_shift";
 
@@ -108,7 +111,10 @@ impl Ends {
     /// Tells it, unless the other end has. What waits at this end is part of it, what waits at the other one is the same.
     fn tell(&mut self, end: End, mut anomaly: Anomaly, out: &mut Vec<Anomaly>) {
         if end.direction != direction::OUTBOUND && self.other_end_tells(end, &anomaly) {
-            return;
+            anomaly.only.by_other_end = true;
+            // No repeat of what is told.
+            anomaly.detail |= OTHER_END;
+            return out.push(anomaly);
         }
         if anomaly.kind == SHIFT
             && self.waiting.get(&end).is_some_and(|spike| spike.severity == anomaly.severity)
@@ -203,6 +209,11 @@ mod tests {
             self.ends.take(&event, judge(&event).unwrap(), &mut self.out);
         }
 
+        /// Also what the other end tells.
+        fn counted(&self) -> u64 {
+            self.out.iter().map(|anomaly| anomaly.count).sum()
+        }
+
         fn told(&mut self, now_s: u64) -> Vec<(&'static str, Option<&str>, u64)> {
             self.out.clear();
             self.ends.tick(now_s * SECOND, &mut self.out);
@@ -211,7 +222,8 @@ mod tests {
     }
 
     fn said(out: &[Anomaly]) -> Vec<(&'static str, Option<&str>, u64)> {
-        out.iter().map(|told| (told.kind, told.data.text("direction"), told.count)).collect()
+        let told = out.iter().filter(|anomaly| !anomaly.only.by_other_end);
+        told.map(|told| (told.kind, told.data.text("direction"), told.count)).collect()
     }
 
     #[test]
@@ -233,6 +245,7 @@ mod tests {
         line.see(kind::RTT_SHIFT, SERVER, 209);
         line.see(kind::RTT_SPIKE, SERVER, 210);
         assert_eq!(line.told(212), []);
+        assert_eq!(line.counted(), 2, "none is lost");
     }
 
     #[test]
