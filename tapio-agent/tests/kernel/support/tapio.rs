@@ -54,6 +54,8 @@ pub(crate) struct Tapio {
 pub(crate) struct Ended {
     pub(crate) occurrences: Vec<Occurrence>,
     pub(crate) programs: Vec<(String, Counts)>,
+    /// Anomalies that are not to be told.
+    pub(crate) out_of_scope: u64,
     /// Runs that the kernel left out, of all programs.
     pub(crate) missed: u64,
     /// How its sinks were, as in `/status`.
@@ -289,6 +291,7 @@ impl Tapio {
         Ended {
             occurrences: self.output.now(occurrences),
             programs: counts(&ledger),
+            out_of_scope,
             missed: missed(&ledger),
             sinks,
             log: self.log.text(),
