@@ -7,6 +7,8 @@ use crate::support::{Cgroup, Process, Tapio, Version, needs_a_kernel, skip};
 /// Looks often, so that what has to last and to be learned does so soon.
 const CONFIGURATION: &str = "observer: {node: {interval: 1s}}\n";
 const MIB: u64 = 1 << 20;
+/// What is normal is known after 16 looks that are two seconds apart, or a little more where others have cgroups, too.
+const LEARNED: Duration = Duration::from_secs(60);
 
 /// A container in all hierarchies, whose memory and processor time can be limited.
 fn container() -> Result<Cgroup, String> {
@@ -129,10 +131,10 @@ fn throttling_by_a_quota_is_told_with_limit_and_demand() {
         // A tenth of a processor, long enough to be known.
         process.burn(1, 10, 90);
     }
-    std::thread::sleep(Duration::from_secs(40));
+    std::thread::sleep(LEARNED);
     for (process, cgroup) in [(&mut own, &limited), (&mut pods, &in_pod)] {
         tapio.expect_none(|o| o.is_in(cgroup));
-        process.burn(2, 1000, 0);
+        process.burn(1, 1000, 0);
     }
 
     for cgroup in [&limited, &in_pod] {
@@ -182,7 +184,7 @@ fn waiting_for_a_disk_is_told() {
     let tapio = observed();
     let mut process = Process::start("writes");
     process.enter(&cgroup);
-    std::thread::sleep(Duration::from_secs(40));
+    std::thread::sleep(LEARNED);
     tapio.expect_none(|o| o.is_in(&cgroup));
     if let Err(reason) = process.write_through() {
         skip!("{reason}");
