@@ -21,8 +21,10 @@ pub(super) fn is_told(
             is_container(workload) || (scope == Scope::Services && is_service(workload))
         }
     };
+    if only.by_other_end {
+        return false;
+    }
     in_scope
-        && !only.by_other_end
         && !(only.from_outside && actor.is_some_and(|actor| is_same(owner, actor)))
         && !is_sandbox(only.sandbox, owner, is_over)
 }
