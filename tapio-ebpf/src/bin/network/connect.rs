@@ -90,6 +90,7 @@ const EADDRNOTAVAIL: u32 = 99;
 const ENETUNREACH: u32 = 101;
 const EHOSTUNREACH: u32 = 113;
 
+#[inline(never)]
 pub(crate) fn connecting(sk: *const u8) {
     let connection = Connection { owner: caller(), started_ns: now_ns(), id: CONNECTING };
     // A map without room drops the oldest.
@@ -267,6 +268,7 @@ fn give_up(key: &Destination, now: u64) -> u64 {
     1
 }
 
+#[inline(never)]
 pub(crate) fn listening(sk: *const u8) {
     let mut owner = caller();
     let port = local_port(sk);
