@@ -30,8 +30,13 @@ use crate::{
     occurrence::{Peer, Workload},
 };
 
-/// Walks over the tree of control groups are at least this far apart: a storm of unknown ones costs one walk.
-const WALK_INTERVAL: Duration = Duration::from_millis(200);
+/// Walks over the tree of control groups take at most one part in so many of a processor: a storm of unknown ones costs
+/// little, and what another one asks for is seldom gone when its walk comes.
+const WALKS_SHARE: u32 = 20;
+/// They are at least this far apart.
+const WALKS_APART: Duration = Duration::from_millis(10);
+/// They are not further apart than this, however long one takes.
+const WALKS_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long what is gone is remembered at least: for what is still on its way.
 const REMEMBER: Duration = Duration::from_secs(300);
@@ -132,8 +137,10 @@ impl Identity {
         if time_ns >= self.walked_ns {
             tokio::time::sleep_until(self.walk_from).await;
             self.walked_ns = clock::boot_ns();
-            tokio::task::block_in_place(|| self.cgroups.lookup(cgroup_id, std::time::Instant::now()));
-            self.walk_from = Instant::now() + WALK_INTERVAL;
+            let start = Instant::now();
+            tokio::task::block_in_place(|| self.cgroups.lookup(cgroup_id, start.into_std()));
+            let end = Instant::now();
+            self.walk_from = end + ((end - start) * WALKS_SHARE).clamp(WALKS_APART, WALKS_WITHIN);
         }
         if self.cgroups.cached(cgroup_id) == Lookup::Unknown {
             self.gone.put(cgroup_id, self.walked_ns);
@@ -449,8 +456,8 @@ mod tests {
             let workload = identity.owner(later, 0, 0).workload();
             assert_eq!(workload.and_then(|workload| workload.unit.clone()), Some(name));
         }
-        assert!(start.elapsed() >= 5 * WALK_INTERVAL, "walks are apart");
-        assert!(start.elapsed() < 20 * WALK_INTERVAL, "{:?} for six walks", start.elapsed());
+        assert!(start.elapsed() >= 5 * WALKS_APART, "walks are apart");
+        assert!(start.elapsed() < 6 * WALKS_WITHIN, "{:?} for six walks", start.elapsed());
         assert!(identity.gone.len() <= MAX_GONE.get());
     }
 }

@@ -19,8 +19,8 @@ macro_rules! container {
 }
 
 macro_rules! counted {
-    ($cycles:ident, $instructions:ident) => {
-        match Counted::start(Quantity::$cycles, Quantity::$instructions) {
+    ($cycles:ident, $instructions:ident, $($cgroup:ident),*) => {
+        match Counted::start(&[$(&$cgroup),*], Quantity::$cycles, Quantity::$instructions) {
             Ok(counted) => counted,
             Err(HookError::Unsupported(reason)) => skip!("{reason}"),
             Err(error) => panic!("{error}"),
@@ -32,7 +32,7 @@ macro_rules! counted {
 fn slices_that_grow_longer_are_told_with_the_neighbour_that_came_then() {
     needs_a_kernel!();
     let (victim, neighbour) = (container!(), container!());
-    let mut counted = counted!(Clock, Switches);
+    let mut counted = counted!(Clock, Switches, victim, neighbour);
     let (mut suffers, mut takes) = (Process::start("suffers"), Process::start("takes"));
     suffers.enter(&victim);
     takes.enter(&neighbour);
@@ -61,7 +61,7 @@ fn slices_that_grow_longer_are_told_with_the_neighbour_that_came_then() {
 fn without_a_neighbour_that_rose_with_it_none_is_named() {
     needs_a_kernel!();
     let (victim, neighbour) = (container!(), container!());
-    let mut counted = counted!(Clock, Switches);
+    let mut counted = counted!(Clock, Switches, victim, neighbour);
     let (mut suffers, mut is_there) = (Process::start("suffers"), Process::start("is-there"));
     suffers.enter(&victim);
     is_there.enter(&neighbour);
@@ -80,7 +80,7 @@ fn without_a_neighbour_that_rose_with_it_none_is_named() {
 fn another_load_is_not_compared() {
     needs_a_kernel!();
     let cgroup = container!();
-    let mut counted = counted!(Clock, Switches);
+    let mut counted = counted!(Clock, Switches, cgroup);
     let mut process = Process::start("changes");
     process.enter(&cgroup);
     // Twenty times the time in slices that are four times longer, more often: it uses more, and does more.
@@ -96,7 +96,7 @@ fn another_load_is_not_compared() {
 fn a_pmu_shows_work_that_takes_more_cycles_an_instruction() {
     needs_a_kernel!();
     let (victim, neighbour) = (container!(), container!());
-    let mut counted = counted!(Cycles, InstructionsOfUser);
+    let mut counted = counted!(Cycles, InstructionsOfUser, victim, neighbour);
     let (mut suffers, mut takes) = (Process::start("suffers"), Process::start("takes"));
     suffers.enter(&victim);
     takes.enter(&neighbour);
@@ -120,7 +120,7 @@ fn a_pmu_shows_work_that_takes_more_cycles_an_instruction() {
 fn steady_work_on_a_pmu_is_normal() {
     needs_a_kernel!();
     let cgroup = container!();
-    let mut counted = counted!(Cycles, Instructions);
+    let mut counted = counted!(Cycles, Instructions, cgroup);
     let mut process = Process::start("works");
     process.enter(&cgroup);
     process.slice(10_000, 15_000);
@@ -135,7 +135,7 @@ fn steady_work_on_a_pmu_is_normal() {
 #[test]
 fn without_a_pmu_that_is_said_and_the_rest_of_the_observer_runs() {
     needs_a_kernel!();
-    if Counted::start(Quantity::Cycles, Quantity::Instructions).is_ok() {
+    if Counted::start(&[], Quantity::Cycles, Quantity::Instructions).is_ok() {
         skip!("this machine has a PMU");
     }
     let tapio = Tapio::start_with(&["--observer=node"], "");
