@@ -20,7 +20,7 @@ use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, FExit, ProgramError},
 };
 use tapio_common::{
     ABSENT, AGENT, Agent, COUNTERS, COUNTS, Counts, EVENTS, NESTS, OFFSETS, PAGE_BYTES, SEED, SETTINGS,
@@ -342,9 +342,36 @@ fn attach(programs: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), HookError> 
             program.load(tracepoint, btf).map_err(explain_hook)?;
             program.attach().map_err(explain_hook)?;
         }
+        Attach::FunctionExit(function) => {
+            let program: &mut FExit = program.try_into().map_err(explain_hook)?;
+            let attached = program.load(function, btf).and_then(|()| program.attach().map(drop));
+            attached.map_err(|error| explain_function(function, error))?;
+        }
     }
     Ok(())
 }
+
+/// Kernels without a way from functions to programs refuse one or the other.
+fn explain_function(function: &str, error: ProgramError) -> HookError {
+    let errno = |error: &io::Error| matches!(error.raw_os_error(), Some(EPERM | ENOTSUPP));
+    match &error {
+        ProgramError::Btf(_) => {
+            HookError::Unsupported(format!("this kernel does not have the function {function}"))
+        }
+        ProgramError::LoadError { io_error, .. } if errno(io_error) => {
+            HookError::Unsupported(NO_FENTRY.to_owned())
+        }
+        ProgramError::SyscallError(call) if errno(&call.io_error) => {
+            HookError::Unsupported(NO_FENTRY.to_owned())
+        }
+        _ => explain_hook(error),
+    }
+}
+
+const NO_FENTRY: &str = "this kernel attaches no program to functions (fentry)";
+
+/// What arm64 says before 6.4, include/linux/errno.h.
+const ENOTSUPP: i32 = 524;
 
 /// What this kernel does not have is no failure of the agent.
 fn explain_hook(error: ProgramError) -> HookError {

@@ -69,15 +69,17 @@ fn as_root_every_hook_is_attached() {
         assert!(line(&report, "ok", right).is_some(), "{report}");
     }
     assert!(report.is_ascii(), "{report}");
-    // Few virtual machines show the counters that sched_switch reads.
-    if line(&report, "ok", "sched_switch").is_some() {
-        assert!(report.ends_with("Everything can be observed here: 8 of 8 hooks attached.\n"), "{report}");
-        assert_eq!(code, Some(0));
-    } else {
-        let line = line(&report, "warn", "sched_switch").unwrap_or_else(|| panic!("{report}"));
-        assert!(line.contains("PMU"), "{line}");
-        assert!(report.ends_with("Some of it cannot be observed here: 7 of 8 hooks attached.\n"), "{report}");
+    // Few virtual machines show the counters that sched_switch reads, and some kernels are built without fentry.
+    let mut attached = 10;
+    for (hook, why) in [("sched_switch", "PMU"), ("tcp_v4_connect", "fentry"), ("tcp_v6_connect", "fentry")] {
+        if line(&report, "ok", hook).is_none() {
+            let line = line(&report, "warn", hook).unwrap_or_else(|| panic!("{report}"));
+            assert!(line.contains(why), "{line}");
+            attached -= 1;
+        }
     }
+    assert!(report.ends_with(&format!("observed here: {attached} of 10 hooks attached.\n")), "{report}");
+    assert_eq!(code, Some(i32::from(attached < 10)));
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn without_rights_each_missing_one_is_named_and_what_it_costs() {
     }
     // What needs no rights is still looked at.
     assert!(report.contains("control groups") && report.contains("state directory"), "{report}");
-    assert!(report.ends_with("Only files can be observed here: 0 of 8 hooks attached.\n"), "{report}");
+    assert!(report.ends_with("Only files can be observed here: 0 of 10 hooks attached.\n"), "{report}");
     assert_eq!(code, Some(1));
 }
 

@@ -87,6 +87,10 @@ pub mod program {
     pub const TCP_RETRANSMIT_SKB: u32 = 2;
     /// Resets received.
     pub const TCP_RECEIVE_RESET: u32 = 3;
+    /// Connects over IPv4 that have nowhere to go.
+    pub const TCP_V4_CONNECT: u32 = 4;
+    /// The same over IPv6.
+    pub const TCP_V6_CONNECT: u32 = 5;
 }
 
 /// What a record is about: [`NetworkEvent::kind`].

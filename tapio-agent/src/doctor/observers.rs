@@ -132,6 +132,8 @@ fn place(hook: &Hook) -> String {
     match hook.attach {
         Attach::BtfTracepoint(name) if name == hook.program => "attached (tp_btf)".to_owned(),
         Attach::BtfTracepoint(name) => format!("attached (tp_btf {name})"),
+        Attach::FunctionExit(name) if name == hook.program => "attached (fexit)".to_owned(),
+        Attach::FunctionExit(name) => format!("attached (fexit {name})"),
     }
 }
 

@@ -103,6 +103,18 @@ impl Observer for Network {
             needs: &with::<_, 3, 15>(SOCKET, [net::BYTES_RECEIVED, net::BYTES_ACKED, net::RCV_TSTAMP]),
             gives: "network.connection_reset",
         },
+        Hook {
+            program: "tcp_v4_connect",
+            attach: Attach::FunctionExit("tcp_v4_connect"),
+            needs: &SOCKET,
+            gives: "network.connection_unreachable of IPv4 without a route",
+        },
+        Hook {
+            program: "tcp_v6_connect",
+            attach: Attach::FunctionExit("tcp_v6_connect"),
+            needs: &SOCKET,
+            gives: "network.connection_unreachable of IPv6 without a route",
+        },
     ];
     const KEPT: &'static [Kept] = &[
         // Its key, a tag, a count, and the baseline.
@@ -252,8 +264,8 @@ fn data(event: &NetworkEvent) -> Data {
         }
         _ => put("elapsed_us", event.value_us.into()),
     }
-    // Without a local port there was none.
-    let sent = event.errno != EADDRNOTAVAIL;
+    // Without a local port, and without a route, there was none.
+    let sent = event.local_port != 0;
     if sent
         && matches!(event.kind, kind::CONNECTION_TIMEOUT | kind::CONNECTION_UNREACHABLE | kind::CONNECT_SLOW)
     {

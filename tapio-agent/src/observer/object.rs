@@ -125,4 +125,6 @@ impl Quantity {
 pub enum Attach {
     /// To this tracepoint, with typed arguments (`tp_btf`).
     BtfTracepoint(&'static str),
+    /// To the end of this function of the kernel (`fexit`), which not all kernels allow.
+    FunctionExit(&'static str),
 }

@@ -17,9 +17,14 @@ mod loss;
 mod round_trip;
 #[path = "network/socket.rs"]
 mod socket;
+#[path = "network/unrouted.rs"]
+mod unrouted;
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use tapio_common::network::{self as net, Settings};
+use aya_ebpf::{
+    macros::{btf_tracepoint, fexit},
+    programs::{BtfTracePointContext, FExitContext},
+};
+use tapio_common::network::{self as net, Settings, program};
 use tapio_ebpf::{load, object};
 
 object!(fields: net::FIELDS, settings: Settings);
@@ -86,5 +91,19 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     loss::reset(ctx.arg(0));
+    0
+}
+
+/// `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`, net/ipv4/tcp_ipv4.c.
+#[fexit(function = "tcp_v4_connect")]
+fn tcp_v4_connect(ctx: FExitContext) -> i32 {
+    unrouted::returned(ctx.arg(0), ctx.arg(1), ctx.arg(3), program::TCP_V4_CONNECT);
+    0
+}
+
+/// `int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`, net/ipv6/tcp_ipv6.c.
+#[fexit(function = "tcp_v6_connect")]
+fn tcp_v6_connect(ctx: FExitContext) -> i32 {
+    unrouted::returned(ctx.arg(0), ctx.arg(1), ctx.arg(3), program::TCP_V6_CONNECT);
     0
 }

@@ -167,6 +167,27 @@ fn giving_up_early_again_and_again_is_a_timeout() {
 }
 
 #[test]
+fn a_destination_without_a_route_is_unreachable() {
+    needs_a_kernel!();
+    let link = Link::new();
+    let tapio = Tapio::start();
+    if tapio.has_logged("attaches no program to functions") {
+        skip!("a connect without a route is seen at the end of tcp_v4_connect: this kernel has no fentry");
+    }
+    for to in ["203.0.113.9:4011", "[2001:db8::9]:4011", "[::ffff:203.0.113.10]:4011"] {
+        let to: SocketAddr = to.parse().unwrap();
+        let mut client = Process::start_in(&link.client, "has-no-route");
+        assert_eq!(client.connect(to).unwrap_err(), "ENETUNREACH");
+
+        let shown = SocketAddr::new(to.ip().to_canonical(), to.port());
+        let told = tapio.expect_one(|o| o.is_to(shown)).named("connection_unreachable").of(&client);
+        assert_eq!((told.text("error"), told.text("direction")), ("ENETUNREACH", "outbound"));
+        assert!(!told.has_data("syns") && !told.has_data("local_port"), "none was sent");
+        assert_eq!(told.count, 1);
+    }
+}
+
+#[test]
 fn a_connect_for_which_no_local_port_is_left_is_told_with_its_error() {
     needs_a_kernel!();
     let link = Link::new();

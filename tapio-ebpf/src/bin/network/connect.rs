@@ -85,10 +85,10 @@ const CROSSED: u64 = 1;
 pub(crate) const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 
-const EACCES: u32 = 13;
+pub(crate) const EACCES: u32 = 13;
 const EADDRNOTAVAIL: u32 = 99;
-const ENETUNREACH: u32 = 101;
-const EHOSTUNREACH: u32 = 113;
+pub(crate) const ENETUNREACH: u32 = 101;
+pub(crate) const EHOSTUNREACH: u32 = 113;
 
 #[inline(never)]
 pub(crate) fn connecting(sk: *const u8) {
@@ -307,7 +307,7 @@ pub(crate) fn closed(sk: *const u8) {
 
 /// The running process as an owner.
 #[inline(always)]
-fn caller() -> Owner {
+pub(crate) fn caller() -> Owner {
     let current = Current::get(&constant(&AGENT), &OFFSETS[net::LEADER], &OFFSETS[net::COMM]);
     Owner {
         cgroup_id: current.cgroup_id,

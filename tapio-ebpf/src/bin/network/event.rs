@@ -14,7 +14,8 @@ use crate::{
 };
 
 // include/linux/socket.h, include/uapi/linux/in.h
-const AF_INET6: u16 = 10;
+pub(crate) const AF_INET: u16 = 2;
+pub(crate) const AF_INET6: u16 = 10;
 
 /// Whoever is known to own a socket. The running task is never asked.
 #[inline(always)]
@@ -105,7 +106,7 @@ unsafe fn load6(sk: *const u8, offset: &u32) -> [u8; 16] {
 }
 
 #[inline(always)]
-fn mapped(address: u32) -> [u8; 16] {
+pub(crate) fn mapped(address: u32) -> [u8; 16] {
     bytemuck::cast([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), address])
 }
 
@@ -122,7 +123,7 @@ pub(crate) fn destination(sk: *const u8, direction: u8) -> Destination {
 
 /// 127.0.0.0/8 and ::1: each network namespace has its own.
 #[inline(always)]
-fn is_loopback(address: &[u8; 16]) -> bool {
+pub(crate) fn is_loopback(address: &[u8; 16]) -> bool {
     let words: [u32; 4] = bytemuck::cast(*address);
     if words[0] != 0 || words[1] != 0 {
         return false;
