@@ -36,7 +36,7 @@ fn every_reading_is_accounted_for() {
     server.stop_listening(listener);
 
     let ended = tapio.end();
-    assert_eq!(ended.programs.len(), 4, "{:?}", ended.programs);
+    assert_eq!(ended.programs.len(), 6, "{:?}", ended.programs);
     for (program, counts) in &ended.programs {
         assert_eq!(counts.seen, counts.accounted(), "{program}: {counts:?}");
     }
