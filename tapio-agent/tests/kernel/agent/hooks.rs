@@ -48,7 +48,11 @@ fn without(field: usize, other: &'static str) -> Loaded {
 /// Asserts that all hooks are attached but one, and that each of them counts what it is for.
 #[track_caller]
 fn all_but(broken: usize, loaded: &Loaded) -> HookError {
-    for (at, hook) in loaded.hooks.iter().enumerate() {
+    // Some kernels attach nothing to functions.
+    let has_fentry = |at: usize| {
+        loaded.hooks[at].state.as_ref().err().is_none_or(|error| !error.to_string().contains("fentry"))
+    };
+    for (at, hook) in loaded.hooks.iter().enumerate().filter(|(at, _)| has_fentry(*at)) {
         assert_eq!(hook.state.is_err(), at == broken, "{hook:?}");
     }
     let before = loaded.counts.read().unwrap();
@@ -56,13 +60,13 @@ fn all_but(broken: usize, loaded: &Loaded) -> HookError {
     // Others of this machine use the network, too: a run that is under way is seen and nothing else yet.
     loaded.detach();
     for (at, (after, before)) in loaded.counts.read().unwrap().iter().zip(before).enumerate() {
-        assert_eq!(after.seen == before.seen, at == broken, "{}: {after:?}", Network::HOOKS[at].program);
+        assert_eq!(after.seen == before.seen, at == broken || !has_fentry(at), "{}: {after:?}", Network::HOOKS[at].program);
         assert_eq!(after.seen, after.accounted(), "{}: {after:?}", Network::HOOKS[at].program);
     }
     loaded.hooks[broken].state.clone().unwrap_err()
 }
 
-/// Round trips, a segment that is lost, a reset.
+/// Round trips, a segment that is lost, a reset, connects that have nowhere to go.
 fn something_for_each() {
     let link = Link::new();
     let mut server = Process::start_in(&link.server, "server");
@@ -83,6 +87,9 @@ fn something_for_each() {
     server.receive(accepted, 100);
     server.reset(accepted);
     assert_eq!(client.await_end(connection), "ECONNRESET");
+    for nowhere in ["203.0.113.9:4701", "[2001:db8::9]:4701"] {
+        assert_eq!(client.connect(nowhere.parse().unwrap()).unwrap_err(), "ENETUNREACH");
+    }
 }
 
 #[test]
