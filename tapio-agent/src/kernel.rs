@@ -203,9 +203,12 @@ impl Kernel {
             .hooks
             .iter()
             .map(|hook| {
-                let missing = hook.needs.iter().find_map(|field| offsets.get(*field)?.as_ref().err());
+                let missing = hook.needs.iter().find_map(|field| match offsets.get(*field)? {
+                    Err(absent) => Some(absent.to_string()),
+                    Ok(_) => forbidden.contains(field).then(|| FORBIDDEN.to_owned()),
+                });
                 let state = match (missing, uncounted(hook)) {
-                    (Some(absent), _) => Err(HookError::Unsupported(absent.to_string())),
+                    (Some(missing), _) => Err(HookError::Unsupported(missing)),
                     (None, Some(error)) => Err(error),
                     (None, None) => attach(&mut programs, hook, &self.btf),
                 };
@@ -217,7 +220,7 @@ impl Kernel {
         }
         let degraded = is_locked_down.then(|| {
             let lost = by_helper.lost;
-            format!("lockdown forbids to read what has no type: {lost}")
+            format!("{FORBIDDEN}: {lost}")
         });
         let ring = Some(RingBuf::try_from(take(&mut programs, EVENTS)?)?);
         let counts = CountsReader {
@@ -367,6 +370,8 @@ fn explain_function(function: &str, error: ProgramError) -> HookError {
         _ => explain_hook(error),
     }
 }
+
+const FORBIDDEN: &str = "lockdown forbids to read what has no type";
 
 const NO_FENTRY: &str = "this kernel attaches no program to functions (fentry)";
 

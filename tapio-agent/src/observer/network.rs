@@ -106,13 +106,15 @@ impl Observer for Network {
         Hook {
             program: "tcp_v4_connect",
             attach: Attach::FunctionExit("tcp_v4_connect"),
-            needs: &SOCKET,
+            // Read by a helper, as the address is.
+            needs: &with::<_, 1, 13>(SOCKET, [net::LEADER]),
             gives: "network.connection_unreachable of IPv4 without a route",
         },
         Hook {
             program: "tcp_v6_connect",
             attach: Attach::FunctionExit("tcp_v6_connect"),
-            needs: &SOCKET,
+            // Read by a helper, as the address is.
+            needs: &with::<_, 1, 13>(SOCKET, [net::LEADER]),
             gives: "network.connection_unreachable of IPv6 without a route",
         },
     ];

@@ -60,7 +60,12 @@ fn all_but(broken: usize, loaded: &Loaded) -> HookError {
     // Others of this machine use the network, too: a run that is under way is seen and nothing else yet.
     loaded.detach();
     for (at, (after, before)) in loaded.counts.read().unwrap().iter().zip(before).enumerate() {
-        assert_eq!(after.seen == before.seen, at == broken || !has_fentry(at), "{}: {after:?}", Network::HOOKS[at].program);
+        assert_eq!(
+            after.seen == before.seen,
+            at == broken || !has_fentry(at),
+            "{}: {after:?}",
+            Network::HOOKS[at].program
+        );
         assert_eq!(after.seen, after.accounted(), "{}: {after:?}", Network::HOOKS[at].program);
     }
     loaded.hooks[broken].state.clone().unwrap_err()

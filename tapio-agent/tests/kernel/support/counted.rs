@@ -109,11 +109,10 @@ impl Counted {
             let mut is_looked_at = |record: &[u8]| {
                 let header: Header = bytemuck::pod_read_unaligned(&record[..size_of::<Header>()]);
                 self.runtime.block_on(identity.find(header.cgroup_id, header.time_ns));
-                let owner = identity.owner(header.cgroup_id, header.pid, header.time_ns);
-                owner
-                    .workload()
-                    .and_then(|owner| owner.container_id.as_ref())
-                    .is_some_and(|id| containers.contains(id))
+                let owner = identity.owner(header.cgroup_id, header.pid, header.time_ns).workload();
+                owner.is_some_and(|owner| {
+                    owner.container_id.as_ref().is_some_and(|id| containers.contains(id))
+                })
             };
             let mut judge = |record: &[u8]| {
                 if is_looked_at(record) {

@@ -360,13 +360,19 @@ impl Report {
     }
 
     /// Everything is observed, but for performance counters where the machine has none, or its distribution's setting
-    /// wants CAP_SYS_ADMIN for them, and the ends of functions where the kernel lets no program be attached to them.
+    /// wants CAP_SYS_ADMIN for them, and the ends of functions where the kernel lets no program be attached to them, or
+    /// none that reads what has no type.
     #[track_caller]
     pub(crate) fn is_whole(&self) {
-        let has = |why: &str| self.0.contains(why);
-        let uncounted =
-            has("this machine has no PMU") || has("kernel.perf_event_paranoid is 3 or more (it is 3)");
-        let missing = usize::from(uncounted) + 2 * usize::from(has("attaches no program to functions"));
+        let refused = |hook: &str, reasons: [&str; 2]| {
+            let why = self.0.lines().find(|line| line.starts_with(&format!("  warn {hook} ")));
+            why.is_some_and(|why| reasons.iter().any(|reason| why.contains(reason)))
+        };
+        let no_counter = ["this machine has no PMU", "kernel.perf_event_paranoid is 3 or more (it is 3)"];
+        let no_function = ["attaches no program to functions", "lockdown forbids to read what has no type"];
+        let hooks =
+            [("sched_switch", no_counter), ("tcp_v4_connect", no_function), ("tcp_v6_connect", no_function)];
+        let missing = hooks.iter().filter(|(hook, reasons)| refused(hook, *reasons)).count();
         match missing {
             0 => self.ends("Everything can be observed here: 10 of 10 hooks attached."),
             _ => self.ends(&format!("{} of 10 hooks attached.", 10 - missing)),

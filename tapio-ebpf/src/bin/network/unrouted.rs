@@ -1,11 +1,10 @@
 //! Connects that have nowhere to go: they fail before the socket changes its state, which is all that others see.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use tapio_common::network::{self as net, Destination, direction, kind};
-use tapio_ebpf::{Run, is_absent, now_ns};
+use tapio_common::network::{Destination, direction, kind};
+use tapio_ebpf::{Run, now_ns};
 
 use crate::{
-    OFFSETS,
     connect::{EACCES, EHOSTUNREACH, ENETUNREACH, caller},
     event::{AF_INET, AF_INET6, emit, is_loopback, mapped, netns},
 };
@@ -24,10 +23,10 @@ struct Address {
 #[inline(always)]
 pub(crate) fn returned(sk: *const u8, address: *const u8, value: i32, program: u32) {
     let errno = value.wrapping_neg() as u32;
-    // The address has no type on all kernels: a helper reads it, which lockdown forbids.
-    if !matches!(errno, ENETUNREACH | EHOSTUNREACH | EACCES) || is_absent(&OFFSETS[net::LEADER]) {
+    if !matches!(errno, ENETUNREACH | EHOSTUNREACH | EACCES) {
         return;
     }
+    // The address has no type on all kernels.
     // SAFETY: the helper reads safely. What is shorter has other bytes after it, which are not looked at.
     let Ok(given) = (unsafe { bpf_probe_read_kernel(address.cast::<Address>()) }) else { return };
     let remote = match given.family {
