@@ -103,7 +103,7 @@ fn attached(built: &Built, loaded: &Loaded, rights: &Rights, tally: &mut Tally) 
         Err(error) => {
             let found = format!("{error}; without it: no {}", hook.gives);
             if error.is_unsupported() {
-                let remedy = "run a newer kernel; the other hooks work without it";
+                let remedy = "run a kernel that allows it; the other hooks work without it";
                 Line::degraded(hook.program, found, remedy)
             } else if is_uncounted(hook) && rights.missing().is_empty() {
                 let remedy = "sysctl -w kernel.perf_event_paranoid=2, or what the line names";
