@@ -124,9 +124,10 @@ impl Witness {
         };
         let hook = loaded.hooks.iter().find(|hook| hook.hook.program == program)?;
         match hook.state.as_ref().err()? {
-            error if error.is_unsupported() => {
-                skipped(format!("{program} is {error}"), "run a kernel that allows it; tapio doctor says what is lost")
-            }
+            error if error.is_unsupported() => skipped(
+                format!("{program} is {error}"),
+                "run a kernel that allows it; tapio doctor says what is lost",
+            ),
             error => Some(Outcome::Missed(format!("{program} {error}"))),
         }
     }
