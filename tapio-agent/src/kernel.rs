@@ -27,7 +27,7 @@ use tapio_common::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use self::rights::{forbids_reading, needed, raise_memlock_limit};
+use self::rights::{forbids_reading, has_needed, needed, raise_memlock_limit};
 pub use self::{
     counters::Counting,
     kept::Entries,
@@ -356,7 +356,10 @@ fn attach(programs: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), HookError> 
 
 /// Kernels without a way from functions to programs refuse one or the other.
 fn explain_function(function: &str, error: ProgramError) -> HookError {
-    let errno = |error: &io::Error| matches!(error.raw_os_error(), Some(EPERM | ENOTSUPP));
+    let errno = |error: &io::Error| match error.raw_os_error() {
+        Some(EPERM) => has_needed(),
+        errno => errno == Some(ENOTSUPP),
+    };
     match &error {
         ProgramError::Btf(_) => {
             HookError::Unsupported(format!("this kernel does not have the function {function}"))

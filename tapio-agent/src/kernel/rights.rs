@@ -4,7 +4,10 @@ use aya::{
     programs::ProgramType,
     sys::{BpfHelper, is_helper_supported},
 };
-use rustix::process::{Resource, Rlimit};
+use rustix::{
+    process::{Resource, Rlimit},
+    thread::CapabilitySet,
+};
 
 /// Major and minor number of the running kernel.
 #[must_use]
@@ -43,6 +46,13 @@ pub(super) fn forbids_reading() -> bool {
     // Of a type that may use it, and can be made without a place to attach it to.
     let reads = is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_probe_read_kernel);
     matches!(reads, Ok(false))
+}
+
+/// Whether this thread has them: then it is the kernel that does not have what it refuses.
+pub(super) fn has_needed() -> bool {
+    let both = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    let has = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    has.contains(both) || has.contains(CapabilitySet::SYS_ADMIN)
 }
 
 /// The capabilities that loading takes.

@@ -267,7 +267,8 @@ fn data(event: &NetworkEvent) -> Data {
         _ => put("elapsed_us", event.value_us.into()),
     }
     // Without a local port, and without a route, there was none.
-    let sent = event.local_port != 0;
+    let sent =
+        event.errno != EADDRNOTAVAIL && (event.kind != kind::CONNECTION_UNREACHABLE || event.local_port != 0);
     if sent
         && matches!(event.kind, kind::CONNECTION_TIMEOUT | kind::CONNECTION_UNREACHABLE | kind::CONNECT_SLOW)
     {
