@@ -365,7 +365,9 @@ impl Report {
     #[track_caller]
     pub(crate) fn is_whole(&self) {
         let refused = |hook: &str, reasons: [&str; 2]| {
-            let why = self.0.lines().find(|line| line.starts_with(&format!("  warn {hook} ")));
+            let of_hook =
+                |state: &str| self.0.lines().find(|line| line.starts_with(&format!("  {state} {hook} ")));
+            let why = of_hook("warn").or_else(|| of_hook("fail"));
             why.is_some_and(|why| reasons.iter().any(|reason| why.contains(reason)))
         };
         let no_counter = ["this machine has no PMU", "kernel.perf_event_paranoid is 3 or more (it is 3)"];
