@@ -1,5 +1,5 @@
 //! Compiles the kernel programs with their own toolchain and embeds them: `OUT_DIR/objects.rs` has one
-//! function, `object(name)`, that gives an observer's object. Compiles the gateway's protocol, too.
+//! function, `object(name)`, that gives an observer's object.
 
 #[path = "../xtask/src/toolchain.rs"]
 #[allow(dead_code, reason = "xtask uses the rest")]
@@ -19,7 +19,7 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    match kernel_objects().and_then(|()| protos()) {
+    match kernel_objects() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Line(line)) => {
             println!("cargo::error={line}");
@@ -51,20 +51,6 @@ fn kernel_objects() -> Result<(), Failure> {
     }
     let table = out.join("objects.rs");
     fs::write(&table, objects_rs(&names)).map_err(|error| failed(&table, &error))
-}
-
-/// The gateway's protocol, without a `protoc` on the machine.
-fn protos() -> Result<(), Failure> {
-    let root = variable("CARGO_MANIFEST_DIR")?.join("../proto");
-    println!("cargo::rerun-if-changed={}", root.display());
-    let files = protox::compile(["polku/v1/gateway.proto"], [&root])
-        .map_err(|error| Failure::Compiler(format!("the protocol does not compile: {error:?}")))?;
-    // The server is for tests; what nothing calls does not reach the release binary.
-    tonic_prost_build::configure()
-        .build_client(true)
-        .build_server(true)
-        .compile_fds(files)
-        .map_err(|error| failed(&root, &error))
 }
 
 /// One program is one file in `tapio-ebpf/src/bin`, in the order of their names.

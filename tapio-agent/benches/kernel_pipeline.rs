@@ -68,7 +68,7 @@ fn pipeline_round(names: bool) -> anyhow::Result<f64> {
     let flag = Flag { name: "", path: "cgroup_root", text: tree.path().display().to_string() };
     let kubernetes = names.then(|| Kubernetes::of_pods(&pods(), &metrics));
     let mut identity = Identity::new(&Config::load(None, [], &[flag])?).with(kubernetes);
-    let find = identity.find(cgroup_id, tapio_agent::clock::boot_ns());
+    let find = identity.find(cgroup_id, tapio_service::clock::boot_ns());
     tokio::runtime::Builder::new_multi_thread().enable_time().build()?.block_on(find);
     let mut judge = built.judge();
     let mut out = Vec::new();
@@ -123,7 +123,7 @@ fn container() -> anyhow::Result<(TempDir, u64)> {
 /// A refused connect with all that such an event carries.
 fn refused() -> NetworkEvent {
     let mut event: NetworkEvent = bytemuck::Zeroable::zeroed();
-    event.header.time_ns = tapio_agent::clock::boot_ns();
+    event.header.time_ns = tapio_service::clock::boot_ns();
     event.header.comm = (*b"bench\0\0\0\0\0\0\0\0\0\0\0").into();
     event.kind = kind::CONNECTION_REFUSED;
     event.direction = direction::OUTBOUND;

@@ -16,6 +16,16 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
+use tapio_delivery::{
+    Sinks, Trouble, otlp, polku,
+    stdout::{Pulse, Stdout},
+    telemetry,
+};
+use tapio_kube::Access;
+use tapio_service::{
+    admin::{Admin, State as _},
+    crash,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
@@ -24,25 +34,16 @@ use tokio::{
 
 use self::keep::Keeper;
 use self::status::{Observed, Parts, Shared, State};
+
 use crate::{
-    admin::{Admin, State as _},
     cgroupfs::Files,
     config::{Config, Output},
-    crash,
-    enrich::{
-        Identity,
-        kubernetes::{Access, Kubernetes},
-    },
+    enrich::{Identity, kubernetes::Kubernetes},
     kernel::Kernel,
     metrics::Metrics,
     observer::{self, Built, Judge},
     pipeline::{self, Source, Stage, fold::Fold},
     privileges,
-    sink::{
-        Sinks, Trouble, otlp, polku,
-        stdout::{Pulse, Stdout},
-    },
-    telemetry,
 };
 
 /// Anomalies that wait to be named.
@@ -150,7 +151,7 @@ async fn observe(
         Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone(), health, keeper));
     let identity = identity.with(kubernetes);
     let told = Arc::clone(&shared);
-    let telemetry = telemetry.start(move || told.metrics())?;
+    let telemetry = telemetry.start(&Metrics::described(), move || told.metrics())?;
 
     for (at, (built, source)) in supervised.into_iter().enumerate() {
         let stage =
@@ -268,6 +269,23 @@ struct Remote {
     telemetry: telemetry::Plan,
 }
 
+/// The agent's own metrics and traces.
+///
+/// # Errors
+/// A file that TLS needs cannot be used.
+pub fn telemetry(config: &Config, in_kubernetes: bool) -> anyhow::Result<telemetry::Plan> {
+    let node = config.node();
+    let known = [
+        ("service.name", Some("tapio")),
+        ("service.version", Some(env!("CARGO_PKG_VERSION"))),
+        ("service.instance.id", Some(&*node)),
+        ("host.name", Some(&*node)),
+        ("k8s.node.name", Some(&*node).filter(|_| in_kubernetes)),
+        ("k8s.cluster.name", config.cluster.get()),
+    ];
+    telemetry::Plan::new(&config.telemetry, &config.otlp, &known)
+}
+
 impl Remote {
     fn new(config: &Config, in_kubernetes: bool) -> anyhow::Result<Self> {
         let of = |sink: &'static str| move |trouble: Trouble| anyhow::anyhow!("{sink}: {trouble}");
@@ -276,7 +294,7 @@ impl Remote {
             polku: polku::Polku::new(&config.polku, cluster, polku::Timings::default())
                 .map_err(of("POLKU"))?,
             otlp: otlp::Otlp::new(&config.otlp, in_kubernetes).map_err(of("OTLP"))?,
-            telemetry: telemetry::Plan::new(config, in_kubernetes)?,
+            telemetry: telemetry(config, in_kubernetes)?,
         })
     }
 }
@@ -289,7 +307,7 @@ fn sinks(
     metrics: &Arc<Metrics>,
     beats: watch::Receiver<Pulse>,
 ) -> Sinks {
-    let mut sinks = Sinks::new(Arc::clone(metrics), config.queue.get() as usize);
+    let mut sinks = Sinks::new(Arc::clone(metrics.delivery()), config.queue.get() as usize);
     if let Some(cap) = config.spool.0 {
         sinks = sinks.spooling(config.state_dir.as_path(), cap.get());
     }

@@ -25,6 +25,7 @@ use std::{
 
 use bytemuck::bytes_of;
 use tapio_common::node::{Above, Sample};
+use tapio_service::clock;
 use tokio::time::Instant;
 
 pub use self::hierarchy::{Hierarchy, Part};
@@ -34,7 +35,7 @@ use self::{
     tree::Tree,
     trigger::{Trigger, Waiting},
 };
-use crate::{clock, enrich::memory::Past};
+use crate::enrich::memory::Past;
 
 /// Groups that are read before others run.
 const TURN: usize = 64;

@@ -3,11 +3,11 @@
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use tapio_occurrence::printable::printable;
 
 use crate::{
     config::{self, Config, Flag},
     doctor::Doctor,
-    printable::printable,
     replay::ReplayArgs,
     selftest::Act,
 };

@@ -1,27 +1,34 @@
 //! The configuration: defaults < YAML file < environment < flags, refused as a whole where any of it is wrong.
 
 mod environment;
-mod file;
 mod observers;
 
 use std::{
     ffi::OsString,
-    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-pub use environment::variable;
-pub use observers::Observers;
-
-use crate::{
-    observer,
+use tapio_delivery::{otlp, polku};
+use tapio_service::{
+    config::{
+        environment::{CONFIG, Environment},
+        file,
+    },
     setting::{
         AbsolutePath, Bytes, Count, Listen, MIB, MS, Name, Node, Off, Page, SEC, Time, Wrong, choices,
         settings,
     },
-    sink::{otlp, polku},
 };
+
+pub use observers::Observers;
+pub use tapio_kube::Mode as Kubernetes;
+pub use tapio_service::{
+    config::{Error, Flag, environment::variable},
+    log::{Format, Level, Log},
+};
+
+use crate::observer;
 
 settings! {
     /// The configuration of Tapio's agent: every key with its default. `tapio config` prints this file,
@@ -87,16 +94,6 @@ settings! {
     }
 }
 
-settings! {
-    /// The agent's log.
-    pub struct Log {
-        /// The least that is logged.
-        pub level: Level = Level::Info,
-        /// How it is written.
-        pub format: Format = Format::Text,
-    }
-}
-
 choices! {
     /// What goes to standard output.
     pub enum Output {
@@ -111,69 +108,6 @@ choices! {
     }
 }
 
-choices! {
-    /// Whether Kubernetes is asked for names.
-    pub enum Kubernetes {
-        /// Where there is one.
-        Auto = "auto",
-        /// There has to be one.
-        On = "on",
-        /// Never.
-        Off = "off",
-    }
-}
-
-choices! {
-    /// The least that is logged.
-    pub enum Level {
-        /// What failed.
-        Error = "error",
-        /// What is degraded.
-        Warn = "warn",
-        /// What the agent does.
-        Info = "info",
-        /// Each decision.
-        Debug = "debug",
-        /// Each event.
-        Trace = "trace",
-    }
-}
-
-choices! {
-    /// How the log is written.
-    pub enum Format {
-        /// One JSON object a line.
-        Json = "json",
-        /// For people.
-        Text = "text",
-    }
-}
-
-/// What is wrong in the configuration, and where. Its text is all that the user needs.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {what}")]
-pub struct Error {
-    place: String,
-    what: String,
-}
-
-/// One value that a flag gives.
-#[derive(Clone, Debug)]
-pub struct Flag {
-    /// The flag, with its dashes.
-    pub name: &'static str,
-    /// The keys on the way to the setting, joined by dots.
-    pub path: &'static str,
-    /// What was given.
-    pub text: String,
-}
-
-impl Error {
-    fn at(place: impl fmt::Display, what: impl fmt::Display) -> Self {
-        Self { place: place.to_string(), what: what.to_string() }
-    }
-}
-
 impl Config {
     /// Reads a file, if there is one, and lays the environment and the flags over it.
     ///
@@ -184,23 +118,20 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &[Flag],
     ) -> Result<Self, Error> {
-        let environment = environment::Environment::read(environment)?;
         let mut config = Self::default();
+        let environment = Environment::read(environment, &config, environment::others(), &[otlp::PREFIX])?;
         match (file, environment.config_file()) {
             (Some(path), _) => file::read(path, &mut config).map_err(|e| e.named_by("--config"))?,
-            (None, Some(path)) => {
-                file::read(path, &mut config).map_err(|e| e.named_by(environment::CONFIG))?
-            }
+            (None, Some(path)) => file::read(path, &mut config).map_err(|e| e.named_by(CONFIG))?,
             (None, None) => {}
         }
         // What is for logs alone, a credential perhaps, goes nowhere else.
         let mut of_all_signals = config.clone();
         environment.assign(&mut config, |_| true)?;
         environment.assign(&mut of_all_signals, |variable| !variable.starts_with(otlp::PREFIX))?;
-        for Flag { name, path, text } in flags {
-            for config in [&mut config, &mut of_all_signals] {
-                config.assign(path, text).map_err(|wrong| Error::at(name, wrong))?;
-            }
+        for flag in flags {
+            flag.assign(&mut config)?;
+            flag.assign(&mut of_all_signals)?;
         }
         let differs = of_all_signals.otlp != config.otlp;
         config.telemetry.otlp = differs.then_some(of_all_signals.otlp);
@@ -211,8 +142,7 @@ impl Config {
     /// The file that [`Self::load`] reads, of the same arguments.
     #[must_use]
     pub fn file(file: Option<&Path>, environment: &[(OsString, OsString)]) -> Option<PathBuf> {
-        let named =
-            || environment.iter().rfind(|(name, value)| name == environment::CONFIG && !value.is_empty());
+        let named = || environment.iter().rfind(|(name, value)| name == CONFIG && !value.is_empty());
         file.map(Path::to_owned).or_else(|| named().map(|(_, value)| value.into()))
     }
 

@@ -15,6 +15,8 @@ use std::{
 
 use lru::LruCache;
 use tapio_common::WHOLE_NODE;
+use tapio_occurrence::{Peer, Workload};
+use tapio_service::clock;
 use tokio::time::Instant;
 
 pub use self::waiting::Waiting;
@@ -23,12 +25,7 @@ use self::{
     kubernetes::{Kubernetes, Missing},
     memory::Past,
 };
-use crate::{
-    clock,
-    config::Config,
-    observer::Anomaly,
-    occurrence::{Peer, Workload},
-};
+use crate::{config::Config, observer::Anomaly};
 
 /// Walks over the tree of control groups take at most one part in so many of a processor: a storm of unknown ones costs
 /// little, and what another one asks for is seldom gone when its walk comes.
@@ -240,7 +237,7 @@ impl Identity {
             let known = container.or_else(|| workload.pod_uid.as_deref().and_then(|uid| index.pod(uid)))?;
             Some(Lookup::Known(Arc::new(Workload {
                 container_id: workload.container_id.clone(),
-                runtime: workload.runtime.or(known.runtime),
+                runtime: workload.runtime.clone().or_else(|| known.runtime.clone()),
                 ..(*known).clone()
             })))
         };
@@ -421,7 +418,7 @@ mod tests {
         // Unless the host has that container itself.
         let victim = group(tree.path(), VICTIM);
         identity.find(victim, clock::boot_ns()).await;
-        assert_eq!(found(&identity), Workload { runtime: Some("docker"), ..own(NODE) });
+        assert_eq!(found(&identity), Workload { runtime: Some("docker".into()), ..own(NODE) });
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,7 @@ use aya::{
 use tapio_common::{
     ABSENT, AGENT, Agent, COUNTERS, COUNTS, Counts, EVENTS, NESTS, OFFSETS, PAGE_BYTES, SEED, SETTINGS,
 };
+use tapio_service::clock;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::rights::{forbids_reading, has_needed, needed, raise_memlock_limit};
@@ -36,7 +37,6 @@ pub use self::{
     runs::{RunTime, measure},
 };
 use crate::{
-    clock,
     learned::{Learned, Writer},
     observer::{Attach, Hook, Object},
 };

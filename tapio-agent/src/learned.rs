@@ -16,8 +16,7 @@ use rustix::{
     io::retry_on_intr,
     rand::{GetRandomFlags, getrandom},
 };
-
-use crate::private;
+use tapio_service::private;
 
 /// Of what the kernel programs and the observers keep. A change of what any of it means, or where it stands, raises it.
 pub const LAYOUT: u32 = 3;

@@ -5,10 +5,10 @@ use std::{io::Write as _, process::ExitCode};
 use tapio_agent::{
     agent,
     cli::{self, Command},
-    log,
-    printable::printable,
     selftest,
 };
+use tapio_occurrence::printable::printable;
+use tapio_service::log;
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os(), std::env::vars_os()) {

@@ -2,108 +2,72 @@
 //! that comes from outside.
 
 mod labels;
-mod process;
-mod samples;
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use tapio_common::Counts;
-
-use labels::{
-    Asked, Drop, OfMap, OfObserver, OfProgram, OfSink, OfType, Reading, StateOf, StateOfKubernetes,
-    StateOfSink, Unnamed,
+use tapio_service::metrics::{
+    Described, gauge, metrics,
+    process::{self, Usage},
+    render, set,
 };
-use process::Usage;
-use samples::Typed;
-pub use samples::{Described, Kind, Sample, samples};
 
-/// Declares the metrics, each with its help text, and registers them under `tapio_`.
-macro_rules! metrics {
-    ($($name:ident: $kind:ty = $help:literal,)*) => {
-        /// The agent's counters and gauges; made once, shared by reference.
-        #[derive(Debug)]
-        pub struct Metrics {
-            registry: Registry,
-            /// The sum of `anomalies`, of which the parts cannot be listed.
-            judged: AtomicU64,
-            $($name: $kind,)*
-        }
+use labels::{Asked, OfMap, OfObserver, OfProgram, OfType, Reading, StateOf, StateOfKubernetes, Unnamed};
 
-        impl Default for Metrics {
-            fn default() -> Self {
-                let mut registry = Registry::with_prefix("tapio");
-                $(let $name = <$kind>::default();
-                registry.register(stringify!($name), $help, $name.clone());)*
-                Self { registry, judged: AtomicU64::default(), $($name,)* }
-            }
-        }
+/// The agent's counters and gauges; made once, shared by reference.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// The sum of `anomalies`, of which the parts cannot be listed.
+    judged: AtomicU64,
+    own: Own,
+    delivery: Arc<tapio_delivery::Metrics>,
+}
 
-        impl Metrics {
-            /// All that there may be; one without samples is not in the text.
-            pub const DESCRIBED: &[Described] = &[$(Described {
-                name: concat!("tapio_", stringify!($name)),
-                help: $help,
-                kind: <$kind>::KIND,
-            },)*];
-        }
-    };
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("tapio");
+        let own = Own::registered(&mut registry);
+        let delivery = Arc::new(tapio_delivery::Metrics::registered(&mut registry));
+        Self { registry, judged: AtomicU64::default(), own, delivery }
+    }
 }
 
 metrics! {
-    readings: Family<Reading, Counter> = "Readings that kernel programs took, by what became of them",
-    events: Family<OfObserver, Counter> = "Events read from the rings, and looks at files",
-    anomalies: Family<OfType, Counter> = "Anomalies judged, those that the kernel held back included",
-    folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
-    told: Counter = "Anomalies that the occurrences given to sinks stand for",
-    out_of_scope: Counter = "Anomalies outside of the scope that the settings name, which are not reported",
-    usual: Counter = "Anomalies at a pace that is usual for their workload, in no occurrence",
-    dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
-    unattributed: Counter = "Occurrences without an owner",
-    kubernetes_state: Family<StateOfKubernetes, Gauge> = "1 for how it is with the API server",
-    kubernetes_objects: Counter = "Pods of this node that the watch brought, with each change",
-    kubernetes_requests: Family<Asked, Counter> = "Questions for peers, by what was asked for and found",
-    unnamed: Family<Unnamed, Counter> = "Names that an occurrence went out without, though they may have come",
-    sink_state: Family<StateOfSink, Gauge> = "1 for the state that a sink is in",
-    sink_given: Family<OfSink, Counter> = "Occurrences given to a sink",
-    sink_recovered: Family<OfSink, Counter> = "Occurrences that an earlier run left in a sink's spool",
-    sink_sent: Family<OfSink, Counter> = "Occurrences that a sink took",
-    sink_retried: Family<OfSink, Counter> = "Batches sent again",
-    sink_rejected: Family<OfSink, Counter> = "Occurrences that a sink refused for good",
-    sink_in_flight: Family<OfSink, Gauge> = "Occurrences on the way without an answer",
-    sink_queued: Family<OfSink, Gauge> = "Occurrences in memory alone, on the way or waiting",
-    spool_records: Family<OfSink, Gauge> = "Occurrences in a sink's spool",
-    spool_bytes: Family<OfSink, Gauge> = "Room that they take on disk, about",
-    spool_failures: Family<OfSink, Counter> = "Times that a sink's spool could not be read or written",
-    spool_set_aside: Family<OfSink, Counter> = "Damaged spools that were set aside",
-    observer_state: Family<StateOf, Gauge> = "1 for the state that an observer is in",
-    program_runs: Family<OfProgram, Counter> = "Runs of a kernel program, while bpf_stats are on",
-    program_seconds: Family<OfProgram, Counter<f64, AtomicU64>> = "Time of those runs",
-    program_missed: Family<OfProgram, Counter> = "Runs of a kernel program that the kernel left out, as one was under way",
-    map_entries: Family<OfMap, Gauge> = "Entries of a kernel map when what was learned was written last",
-    process_cpu_seconds: Counter<f64, AtomicU64> = "Time that the agent was on a processor",
-    process_resident_memory_bytes: Gauge = "Memory of the agent, without the kernel's maps",
-    restarts: Family<OfObserver, Counter> = "Times that an observer crashed and was started again",
+    /// Those that are the agent's alone.
+    struct Own {
+        readings: Family<Reading, Counter> = "Readings that kernel programs took, by what became of them",
+        events: Family<OfObserver, Counter> = "Events read from the rings, and looks at files",
+        anomalies: Family<OfType, Counter> = "Anomalies judged, those that the kernel held back included",
+        folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
+        told: Counter = "Anomalies that the occurrences given to sinks stand for",
+        out_of_scope: Counter = "Anomalies outside of the scope that the settings name, which are not reported",
+        usual: Counter = "Anomalies at a pace that is usual for their workload, in no occurrence",
+        unattributed: Counter = "Occurrences without an owner",
+        kubernetes_state: Family<StateOfKubernetes, Gauge> = "1 for how it is with the API server",
+        kubernetes_objects: Counter = "Pods of this node that the watch brought, with each change",
+        kubernetes_requests: Family<Asked, Counter> = "Questions for peers, by what was asked for and found",
+        unnamed: Family<Unnamed, Counter> = "Names that an occurrence went out without, though they may have come",
+        observer_state: Family<StateOf, Gauge> = "1 for the state that an observer is in",
+        program_runs: Family<OfProgram, Counter> = "Runs of a kernel program, while bpf_stats are on",
+        program_seconds: Family<OfProgram, Counter<f64, AtomicU64>> = "Time of those runs",
+        program_missed: Family<OfProgram, Counter> = "Runs of a kernel program that the kernel left out, as one was under way",
+        map_entries: Family<OfMap, Gauge> = "Entries of a kernel map when what was learned was written last",
+        process_cpu_seconds: Counter<f64, AtomicU64> = "Time that the agent was on a processor",
+        process_resident_memory_bytes: Gauge = "Memory of the agent, without the kernel's maps",
+        restarts: Family<OfObserver, Counter> = "Times that an observer crashed and was started again",
+    }
 }
-
-/// Why sinks drop.
-const SINK_REASONS: [&str; 8] = [
-    "queue_full",
-    "unacknowledged",
-    "closed",
-    "shutdown",
-    "spool_full",
-    "spool_damaged",
-    "spool_malformed",
-    "spool_lost",
-];
 
 /// What became of anomalies: judged = told + usual + dropped + out of scope + waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,70 +94,75 @@ impl Metrics {
         }
         for observer in observers {
             self.folded(observer, 0);
-            self.restarts.get_or_create(&OfObserver { observer }).inc_by(0);
+            self.own.restarts.get_or_create(&OfObserver { observer }).inc_by(0);
         }
-        for sink in sinks {
-            for reason in SINK_REASONS {
-                self.dropped(sink, reason, 0);
-            }
-            for counter in
-                [&self.spool_failures, &self.spool_set_aside, &self.sink_recovered, &self.sink_retried]
-            {
-                counter.get_or_create(&OfSink { sink }).inc_by(0);
-            }
-            self.sent(sink, 0);
-            self.rejected(sink, 0);
-        }
+        self.delivery.begin(sinks);
         if !kubernetes {
             return;
         }
         for resource in ["pods", "services", "nodes"] {
             for result in ["found", "none", "failed"] {
-                self.kubernetes_requests.get_or_create(&Asked { resource, result }).inc_by(0);
+                self.own.kubernetes_requests.get_or_create(&Asked { resource, result }).inc_by(0);
             }
         }
         for (name, reasons) in [("workload", &["late", "full"][..]), ("peer", &["late", "limited", "full"])] {
             for reason in reasons {
-                self.unnamed.get_or_create(&Unnamed { name, reason }).inc_by(0);
+                self.own.unnamed.get_or_create(&Unnamed { name, reason }).inc_by(0);
             }
         }
+    }
+
+    /// Those of the sinks.
+    #[must_use]
+    pub fn delivery(&self) -> &Arc<tapio_delivery::Metrics> {
+        &self.delivery
+    }
+
+    /// All that there may be.
+    #[must_use]
+    pub fn described() -> Vec<Described> {
+        [Own::DESCRIBED, tapio_delivery::Metrics::DESCRIBED].concat()
+    }
+
+    /// `count` lost. Hop is `ring`, `record` or `enrich`.
+    pub fn dropped(&self, hop: &'static str, reason: &'static str, count: u64) {
+        self.delivery.dropped(hop, reason, count);
     }
 
     /// Counts the events read from an observer's ring.
     #[must_use]
     pub fn events(&self, observer: &'static str) -> Counter {
-        self.events.get_or_create_owned(&OfObserver { observer })
+        self.own.events.get_or_create_owned(&OfObserver { observer })
     }
 
     /// `count` anomalies of one type.
     pub fn anomalies(&self, observer: &'static str, kind: &'static str, count: u64) {
-        self.anomalies.get_or_create(&OfType { observer, r#type: kind }).inc_by(count);
+        self.own.anomalies.get_or_create(&OfType { observer, r#type: kind }).inc_by(count);
         self.judged.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Sinks were given an occurrence that stands for `count` anomalies.
     pub fn told(&self, count: u64) {
-        self.told.inc_by(count);
+        self.own.told.inc_by(count);
     }
 
     /// `count` anomalies are of nobody that the settings mean.
     pub fn out_of_scope(&self, count: u64) {
-        self.out_of_scope.inc_by(count);
+        self.own.out_of_scope.inc_by(count);
     }
 
     /// `count` anomalies came at a pace that is usual.
     pub fn usual(&self, count: u64) {
-        self.usual.inc_by(count);
+        self.own.usual.inc_by(count);
     }
 
     /// What became of all anomalies so far.
     #[must_use]
     pub fn anomaly_ledger(&self) -> AnomalyLedger {
         // Whatever is counted meanwhile is in what waits, never less than nothing.
-        let (told, usual) = (self.told.get(), self.usual.get());
-        let out_of_scope = self.out_of_scope.get();
-        let dropped = ["queue_full"]
-            .map(|reason| (reason, self.dropped.get_or_create(&Drop { hop: "enrich", reason }).get()));
+        let (told, usual) = (self.own.told.get(), self.own.usual.get());
+        let out_of_scope = self.own.out_of_scope.get();
+        let dropped = ["queue_full"].map(|reason| (reason, self.delivery.dropped_so_far("enrich", reason)));
         let judged = self.judged.load(Ordering::Relaxed);
         let gone = told + usual + out_of_scope + dropped.iter().map(|(_, count)| count).sum::<u64>();
         AnomalyLedger { judged, told, usual, dropped, out_of_scope, waiting: judged.saturating_sub(gone) }
@@ -201,87 +170,39 @@ impl Metrics {
 
     /// `count` anomalies that a follow-up will stand for.
     pub fn folded(&self, observer: &'static str, count: u64) {
-        self.folded.get_or_create(&OfObserver { observer }).inc_by(count);
-    }
-
-    /// `count` lost. Hop is `ring`, `record`, `enrich` or a sink's name.
-    pub fn dropped(&self, hop: &'static str, reason: &'static str, count: u64) {
-        self.dropped.get_or_create(&Drop { hop, reason }).inc_by(count);
+        self.own.folded.get_or_create(&OfObserver { observer }).inc_by(count);
     }
 
     /// An occurrence whose owner is not known.
     pub fn unattributed(&self) {
-        self.unattributed.inc();
+        self.own.unattributed.inc();
     }
 
     /// The watch brought a pod.
     pub fn kubernetes_object(&self) {
-        self.kubernetes_objects.inc();
+        self.own.kubernetes_objects.inc();
     }
 
     /// A question for a peer among `pods`, `services` or `nodes` was answered.
     pub fn kubernetes_answer(&self, resource: &'static str, found: bool) {
         let result = if found { "found" } else { "none" };
-        self.kubernetes_requests.get_or_create(&Asked { resource, result }).inc();
+        self.own.kubernetes_requests.get_or_create(&Asked { resource, result }).inc();
     }
 
     /// It was not.
     pub fn kubernetes_failed(&self, resource: &'static str) {
-        self.kubernetes_requests.get_or_create(&Asked { resource, result: "failed" }).inc();
+        self.own.kubernetes_requests.get_or_create(&Asked { resource, result: "failed" }).inc();
     }
 
     /// An occurrence goes out without the name of its `workload` or `peer`: it was `late`, there were more questions
     /// than may be asked (`limited`), or too many waited (`full`).
     pub fn unnamed(&self, name: &'static str, reason: &'static str) {
-        self.unnamed.get_or_create(&Unnamed { name, reason }).inc();
-    }
-
-    /// How many a sink was given so far, and of what it has how many are on the way, and in memory alone.
-    pub fn sink(&self, sink: &'static str, given: u64, in_flight: u64, queued: u64) {
-        set(&self.sink_given.get_or_create(&OfSink { sink }), given);
-        self.sink_in_flight.get_or_create(&OfSink { sink }).set(gauge(in_flight));
-        self.sink_queued.get_or_create(&OfSink { sink }).set(gauge(queued));
-    }
-
-    /// What a sink's spool has.
-    pub fn spool(&self, sink: &'static str, records: u64, bytes: u64) {
-        self.spool_records.get_or_create(&OfSink { sink }).set(gauge(records));
-        self.spool_bytes.get_or_create(&OfSink { sink }).set(gauge(bytes));
-    }
-
-    /// `count` occurrences that an earlier run left in a sink's spool.
-    pub fn recovered(&self, sink: &'static str, count: u64) {
-        self.sink_recovered.get_or_create(&OfSink { sink }).inc_by(count);
-    }
-
-    /// A sink's spool could not be read or written.
-    pub fn spool_failed(&self, sink: &'static str) {
-        self.spool_failures.get_or_create(&OfSink { sink }).inc();
-    }
-
-    /// A damaged spool was set aside.
-    pub fn spool_set_aside(&self, sink: &'static str) {
-        self.spool_set_aside.get_or_create(&OfSink { sink }).inc();
-    }
-
-    /// `count` occurrences that a sink's destination took.
-    pub fn sent(&self, sink: &'static str, count: u64) {
-        self.sink_sent.get_or_create(&OfSink { sink }).inc_by(count);
-    }
-
-    /// A batch that is sent again.
-    pub fn retried(&self, sink: &'static str) {
-        self.sink_retried.get_or_create(&OfSink { sink }).inc();
-    }
-
-    /// `count` occurrences that a sink's destination refused for good.
-    pub fn rejected(&self, sink: &'static str, count: u64) {
-        self.sink_rejected.get_or_create(&OfSink { sink }).inc_by(count);
+        self.own.unnamed.get_or_create(&Unnamed { name, reason }).inc();
     }
 
     /// An observer that crashed runs again.
     pub fn restarted(&self, observer: &'static str) {
-        self.restarts.get_or_create(&OfObserver { observer }).inc();
+        self.own.restarts.get_or_create(&OfObserver { observer }).inc();
     }
 
     /// What the kernel counted, from its beginning.
@@ -294,26 +215,26 @@ impl Metrics {
             ("failed", counts.failed),
         ];
         for (result, count) in results {
-            set(&self.readings.get_or_create(&Reading { observer, result }), count);
+            set(&self.own.readings.get_or_create(&Reading { observer, result }), count);
         }
     }
 
     /// Events that no ring had room for, of all observers, from the beginning.
     pub fn ring_full(&self, count: u64) {
-        set(&self.dropped.get_or_create(&Drop { hop: "ring", reason: "full" }), count);
+        self.delivery.dropped_in_all("ring", "full", count);
     }
 
     /// How many entries a map of an observer's programs has.
     pub fn map_entries(&self, observer: &'static str, map: &'static str, entries: u64) {
-        self.map_entries.get_or_create(&OfMap { observer, map }).set(gauge(entries));
+        self.own.map_entries.get_or_create(&OfMap { observer, map }).set(gauge(entries));
     }
 
     /// What the agent itself takes.
     pub fn process(&self) {
         let Usage { cpu, resident_bytes } = process::usage();
-        self.process_cpu_seconds.inner().store(cpu.as_secs_f64().to_bits(), Ordering::Relaxed);
+        self.own.process_cpu_seconds.inner().store(cpu.as_secs_f64().to_bits(), Ordering::Relaxed);
         if let Some(bytes) = resident_bytes {
-            self.process_resident_memory_bytes.set(gauge(bytes));
+            self.own.process_resident_memory_bytes.set(gauge(bytes));
         }
     }
 
@@ -321,14 +242,7 @@ impl Metrics {
     pub fn observer_state(&self, observer: &'static str, states: &[&'static str], current: &'static str) {
         for state in states {
             let labels = StateOf { observer, state };
-            self.observer_state.get_or_create(&labels).set(i64::from(*state == current));
-        }
-    }
-
-    /// The one state that a sink is in.
-    pub fn sink_state(&self, sink: &'static str, states: &[&'static str], current: &'static str) {
-        for state in states {
-            self.sink_state.get_or_create(&StateOfSink { sink, state }).set(i64::from(*state == current));
+            self.own.observer_state.get_or_create(&labels).set(i64::from(*state == current));
         }
     }
 
@@ -336,20 +250,20 @@ impl Metrics {
     pub fn kubernetes_state(&self, states: &[&'static str], current: &'static str) {
         for state in states {
             let labels = StateOfKubernetes { state };
-            self.kubernetes_state.get_or_create(&labels).set(i64::from(*state == current));
+            self.own.kubernetes_state.get_or_create(&labels).set(i64::from(*state == current));
         }
     }
 
     /// What the kernel measured of a program, from its beginning.
     pub fn program(&self, observer: &'static str, program: &'static str, runs: u64, total: Duration) {
-        set(&self.program_runs.get_or_create(&OfProgram { observer, program }), runs);
-        let seconds = self.program_seconds.get_or_create(&OfProgram { observer, program });
+        set(&self.own.program_runs.get_or_create(&OfProgram { observer, program }), runs);
+        let seconds = self.own.program_seconds.get_or_create(&OfProgram { observer, program });
         seconds.inner().store(total.as_secs_f64().to_bits(), Ordering::Relaxed);
     }
 
     /// How many runs of a program the kernel left out, from its beginning.
     pub fn program_missed(&self, observer: &'static str, program: &'static str, missed: u64) {
-        set(&self.program_missed.get_or_create(&OfProgram { observer, program }), missed);
+        set(&self.own.program_missed.get_or_create(&OfProgram { observer, program }), missed);
     }
 
     /// All of them in the text format of OpenMetrics.
@@ -357,45 +271,14 @@ impl Metrics {
     /// # Errors
     /// Never in practice: writing to a `String` does not fail.
     pub fn render(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        encode(&mut text, &self.registry)?;
-        Ok(text)
+        render(&self.registry)
     }
-}
-
-/// The same text in the format that Prometheus had before OpenMetrics: there a counter is called as its samples are, and
-/// there is no end.
-#[must_use]
-pub fn classic(openmetrics: &str) -> String {
-    let counters: Vec<&str> = openmetrics
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
-        .collect();
-    let mut text = String::with_capacity(openmetrics.len());
-    for line in openmetrics.lines().filter(|line| *line != "# EOF") {
-        let mut words = line.splitn(4, ' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(&name) => {
-                text.extend(["# ", kind, " ", name, "_total ", rest]);
-            }
-            _ => text.push_str(line),
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn gauge(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// A counter that is counted elsewhere.
-fn set(counter: &Counter, value: u64) {
-    counter.inner().store(value, Ordering::Relaxed);
 }
 
 #[cfg(test)]
 mod tests {
+    use tapio_service::metrics::{Kind, Sample, classic, samples};
+
     use super::*;
 
     #[test]
@@ -452,5 +335,33 @@ mod tests {
             assert!(text.contains(line), "{line}: {text}");
         }
         assert!(!text.contains("EOF") && !text.contains("total_total"), "{text}");
+    }
+
+    #[test]
+    fn every_number_of_the_text_is_found() {
+        let metrics = Metrics::default();
+        metrics.begin(&["network"], &["otlp"], true);
+        metrics.anomalies("network", "network.rtt_spike", 3);
+        metrics.program("network", "tcp_probe", 7, Duration::from_millis(1500));
+        metrics.told(2);
+        let text = metrics.render().unwrap();
+        let found = samples(&text);
+        let lines = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(found.values().map(Vec::len).sum::<usize>(), lines);
+        let one = |name: &str, labels, number| assert_eq!(found[name], [Sample { labels, number }]);
+        one("tapio_anomalies", vec![("observer", "network"), ("type", "network.rtt_spike")], "3");
+        one("tapio_program_seconds", vec![("observer", "network"), ("program", "tcp_probe")], "1.5");
+        one("tapio_told", vec![], "2");
+        let known = |name: &str| Metrics::described().iter().any(|one| one.name == name);
+        assert!(found.keys().all(|name| known(name)), "{:?}", found.keys());
+    }
+
+    #[test]
+    fn each_is_described_by_its_type() {
+        let kind = |name: &str| Metrics::described().iter().find(|one| one.name == name).unwrap().kind;
+        assert_eq!(kind("tapio_program_seconds"), Kind::FloatCounter);
+        assert_eq!(kind("tapio_told"), Kind::Counter);
+        assert_eq!(kind("tapio_readings"), Kind::Counter);
+        assert_eq!(kind("tapio_spool_bytes"), Kind::Gauge);
     }
 }

@@ -12,9 +12,9 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
+use tapio_occurrence::{Data, Normal, Occurrence, Outcome, Severity};
 
 pub use self::object::{Attach, ByHelper, Counter, Counters, Hook, Kept, Object, Quantity};
-use crate::occurrence::{Data, Normal, Occurrence, Outcome, Severity};
 
 /// Fields of all hooks, and more of one.
 const fn with<const A: usize, const B: usize, const ALL: usize>(
@@ -150,7 +150,7 @@ impl Only {
     };
 }
 
-crate::setting::choices! {
+tapio_service::setting::choices! {
     /// Whose processes are meant; each takes in those before it.
     pub enum Scope {
         /// In containers and pods.
@@ -254,6 +254,13 @@ impl Built {
     pub fn judge(&self) -> Box<dyn Judge> {
         (self.judge)()
     }
+}
+
+/// The observer of a type of occurrences.
+#[must_use]
+pub fn of(kind: &str) -> &'static str {
+    let observer = kind.split_once('.').map_or(kind, |(observer, _)| observer);
+    NAMES.iter().find(|name| **name == observer).copied().unwrap_or_default()
 }
 
 /// What the pipeline runs: an observer of whichever type.
@@ -376,7 +383,7 @@ macro_rules! observers {
             built
         }
 
-        crate::setting::settings! {
+        tapio_service::setting::settings! {
             /// One section for each observer.
             pub struct Settings {
                 $($(#[doc = $doc])* pub $name: <$observer as Observer>::Settings = Default::default(),)*
@@ -397,7 +404,7 @@ observers! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::setting::Section;
+    use tapio_service::setting::Section;
 
     #[test]
     fn an_observer_has_one_name() {

@@ -21,6 +21,8 @@ use std::{
 
 use prometheus_client::metrics::counter::Counter;
 use tapio_common::{Header, WHOLE_NODE};
+use tapio_occurrence::{Actor, Occurrence, Process, SOURCE, Workload, printable::printable};
+use tapio_service::clock;
 use tokio::sync::mpsc;
 use ulid::Ulid;
 
@@ -28,13 +30,10 @@ pub use self::deliver::deliver;
 use self::fold::Fold;
 pub use self::{source::Source, steady::Steady, usual::Usual};
 use crate::{
-    clock,
     enrich::Identity,
     learned::Notes,
     metrics::Metrics,
     observer::{Anomaly, Judge},
-    occurrence::{Actor, Occurrence, Process, SOURCE, Value, Workload},
-    printable::printable,
 };
 
 /// How often windows are closed and waiting spikes are said.
@@ -237,7 +236,7 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         let antagonist = identity.owner(group, 0, anomaly.time_ns).workload();
         // A container is not its own: groups may be in groups.
         match antagonist.filter(|antagonist| Some(antagonist) != workload.as_ref()) {
-            Some(antagonist) => data.0.push(("antagonist", Value::Workload(antagonist))),
+            Some(antagonist) => data.push("antagonist", antagonist),
             // Numbers of nobody say nothing.
             None => data.0.retain(|(key, _)| !key.starts_with("antagonist")),
         }
@@ -245,8 +244,8 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
     let mut occurrence = Occurrence {
         id: Ulid::from_parts(time_unix_ns / 1_000_000, fastrand::u128(..)),
         time_unix_ns,
-        source: SOURCE,
-        kind: anomaly.kind,
+        source: SOURCE.into(),
+        kind: anomaly.kind.into(),
         severity: anomaly.severity,
         outcome: anomaly.outcome,
         message: String::new(),

@@ -19,6 +19,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use tapio_occurrence::printable::Printable;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::act::Act;
@@ -26,7 +27,7 @@ use self::{
     fault::{Fault, Stage},
     witness::{Attached, Witness},
 };
-use crate::{config::Config, printable::Printable};
+use crate::config::Config;
 
 /// What became of a fault.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: what Tapio costs and finds, one `name value unit` a line on stdout.
 //!
-//! Each file in `tapio-agent/benches` is a bench. One whose name begins with `kernel` loads kernel programs
+//! Each file in a crate's `benches` is a bench. One whose name begins with `kernel` loads kernel programs
 //! and runs as root, the others run as the user. What a bench prints besides its figures goes to stderr.
 
 use std::io::{BufRead as _, BufReader};
@@ -15,7 +15,7 @@ use crate::{machine, setup};
 pub(crate) fn task(names: &[String]) -> Result<()> {
     setup::task(&[])?;
     let mut cargo = machine::cargo();
-    cargo.args(["bench", "--package", "tapio-agent"]);
+    cargo.args(["bench", "--workspace", "--exclude", "tapio-ebpf"]);
     if names.is_empty() {
         cargo.arg("--benches");
     }
@@ -23,7 +23,7 @@ pub(crate) fn task(names: &[String]) -> Result<()> {
     let mut benches = executable::build(cargo)?;
     benches.retain(|bench| bench.kind == "bench");
     if benches.is_empty() {
-        bail!("there are no benches in tapio-agent/benches");
+        bail!("there are no such benches");
     }
     let mut failed = Vec::new();
     for bench in &benches {

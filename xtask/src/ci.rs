@@ -6,6 +6,7 @@
 mod lane;
 mod nightly;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -63,7 +64,7 @@ const STEPS: &[Step] = &[
 ];
 
 /// Suites that talk to what the step `servers` builds.
-const SERVED: &[&str] = &["kubernetes", "otlp"];
+const SERVED: &[&str] = &["kubernetes", "otlp", "telemetry"];
 
 /// `ci [--nightly] [STEP...]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {
@@ -152,7 +153,42 @@ fn in_cluster(
 }
 
 /// Licences, bans and sources, as deny.toml has them; then advisories.
+/// Crates in the agent's tree, its own and the workspace's included.
+const AGENT_CRATES: usize = 230;
+/// Those that are a server's and never the agent's.
+const SERVERS_CRATES: &[&str] = &["async-nats", "axum", "neo4rs", "tapio-server"];
+
+/// The agent stays small, and has nothing of a server in it.
+fn agent() -> Result<()> {
+    let mut cargo = machine::cargo();
+    cargo.args([
+        "tree",
+        "--locked",
+        "--package",
+        "tapio-agent",
+        "--edges=normal",
+        "--prefix=none",
+        "--no-dedupe",
+    ]);
+    let tree = machine::output(&mut cargo)?;
+    // A name with its version.
+    let crates: BTreeSet<_> = tree
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, rest)| (name, rest.split(' ').next()))
+        .collect();
+    if let Some((name, _)) = crates.iter().find(|(name, _)| SERVERS_CRATES.contains(name)) {
+        bail!("the agent depends on {name}, which is for servers: `cargo tree -p tapio-agent -i {name}`");
+    }
+    if crates.len() > AGENT_CRATES {
+        bail!("the agent has {} crates in its tree, more than {AGENT_CRATES}", crates.len());
+    }
+    println!("the agent has {} crates in its tree, of at most {AGENT_CRATES}", crates.len());
+    Ok(())
+}
+
 fn dependencies() -> Result<()> {
+    agent()?;
     let mut deny = cargo_deny()?;
     machine::run(deny.args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))?;
     // A machine that cannot reach the advisory database is no reason to refuse a change.

@@ -108,6 +108,9 @@ fn labels(version: &str, commit: &Commit) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The agent as it is shipped has at most so many.
+const AGENT_BYTES: u64 = 25_000_000;
+
 /// Builds the agent; as it is shipped, no place of this machine is in it.
 fn binary(arch: Arch, profile: &str) -> Result<PathBuf> {
     let mut cargo = portable::cargo(arch, "build", profile)?;
@@ -116,7 +119,14 @@ fn binary(arch: Arch, profile: &str) -> Result<PathBuf> {
         cargo.env("CARGO_ENCODED_RUSTFLAGS", remapped()?).env_remove("RUSTFLAGS");
     }
     machine::run(&mut cargo)?;
-    portable::agent(arch, profile)
+    let agent = portable::agent(arch, profile)?;
+    let bytes = agent.metadata().with_context(|| agent.display().to_string())?.len();
+    if profile == PROFILE && bytes > AGENT_BYTES {
+        bail!(
+            "the agent has {bytes} bytes, more than {AGENT_BYTES}: see what is new in `cargo tree -p tapio-agent`"
+        );
+    }
+    Ok(agent)
 }
 
 /// Flags that leave out where it was built, instead of what the user sets, which would make another binary.

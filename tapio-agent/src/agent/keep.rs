@@ -8,16 +8,14 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use tapio_service::{clock, private, span::Span};
 use tokio::time::MissedTickBehavior;
 
 use super::status::Shared;
 use crate::{
-    clock,
     config::Config,
     learned::{Learned, Notes, Store, Useless},
     pipeline::{Steady, Usual},
-    private,
-    span::Span,
 };
 
 /// The file, and how it goes with it.

@@ -9,17 +9,17 @@ use std::{
 
 use serde_json::{Value, json};
 use tapio_common::Counts;
+use tapio_delivery::{Sinks, stdout::Pulse};
+use tapio_service::admin;
 
 use super::keep::Keeper;
 use crate::{
-    admin,
     cgroupfs::Files,
     config::Config,
     enrich::kubernetes::Health,
     kernel::{HookState, Loaded},
     learned::Writer,
     metrics::{AnomalyLedger, Metrics},
-    sink::{self, Sinks, Status, stdout::Pulse},
 };
 
 /// What the tasks share.
@@ -288,13 +288,7 @@ impl Shared {
                 self.metrics.program_missed(observed.name, program, missed);
             });
         }
-        for Status { sink, state, ledger, spool, .. } in self.sinks.status() {
-            self.metrics.sink_state(sink, &sink::State::LABELS, state.label());
-            self.metrics.sink(sink, ledger.given, ledger.in_flight, ledger.queued);
-            if let Some(spool) = spool {
-                self.metrics.spool(sink, spool.records, spool.bytes);
-            }
-        }
+        self.sinks.measure();
     }
 }
 

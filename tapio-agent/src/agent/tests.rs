@@ -90,7 +90,7 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
         &config,
         observed,
         Arc::clone(&metrics),
-        Sinks::new(Arc::clone(&metrics), 1),
+        Sinks::new(Arc::clone(metrics.delivery()), 1),
         None,
         Keeper::open(&config).unwrap().0,
     ));

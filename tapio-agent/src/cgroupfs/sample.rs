@@ -11,6 +11,7 @@ use tapio_common::{
     Header, WHOLE_NODE,
     node::{Sample, UNKNOWN, UNLIMITED, kind},
 };
+use tapio_service::clock;
 
 use super::{
     above::is_set,
@@ -18,7 +19,6 @@ use super::{
     parse,
     tree::{Above, Group},
 };
-use crate::clock;
 
 /// More than these files have: `memory.stat` has some 2 KiB.
 const MAX_BYTES: usize = 16 << 10;

@@ -9,9 +9,10 @@ use std::{
 };
 
 use tapio_common::VERSION_1;
+use tapio_occurrence::Workload;
 
 use super::hierarchy::Hierarchy;
-use crate::{enrich::cgroups::parse_path, occurrence::Workload};
+use crate::enrich::cgroups::parse_path;
 
 /// A node has hundreds of groups, a large one thousands. More are not looked at.
 const MAX_GROUPS: usize = 20_000;

@@ -3,11 +3,9 @@
 use std::{fmt, str::FromStr};
 
 use serde::de::Deserializer;
+use tapio_service::setting::{Form, List, Trail, Value, Wrong, list, unknown};
 
-use crate::{
-    observer,
-    setting::{List, Trail, Value, Wrong, list, unknown},
-};
+use crate::observer;
 
 /// The observers that run: all, or some that the user asked for by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +49,10 @@ impl List for Observers {
 impl Value for Observers {
     fn expected() -> String {
         format!("all, or a list of some of {}", observer::NAMES.join(", "))
+    }
+
+    fn form() -> Form {
+        Form::List { item: observer::NAMES.join("|"), word: Self::WORD }
     }
 
     fn read<'de, D: Deserializer<'de>>(from: D, at: &Trail) -> Result<Self, D::Error> {

@@ -3,9 +3,9 @@
 use std::{fs, os::unix::ffi::OsStringExt};
 
 use proptest::prelude::*;
+use tapio_service::setting::Node;
 
 use super::*;
-use crate::setting::Node;
 
 /// Lays the text of a file over the defaults.
 fn parse(text: &str) -> Result<Config, Error> {

@@ -2,17 +2,15 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use super::{pod::Pod, report::Line};
-use crate::{
-    admin::Admin,
-    config::{Config, Output},
-    private,
-    sink::{
-        Trouble,
-        otlp::{Otlp, Settings},
-        polku::{self, Endpoint},
-    },
+use tapio_delivery::{
+    Trouble,
+    otlp::{Otlp, Settings},
+    polku::{self, Endpoint},
 };
+use tapio_service::{admin::Admin, private};
+
+use super::{pod::Pod, report::Line};
+use crate::config::{Config, Output};
 
 /// How long a gateway or a collector may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -177,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_collector_that_is_not_there() {
-        use crate::setting::Node as _;
+        use tapio_service::setting::Node as _;
         let mut settings = Settings::default();
         assert!(collector(&settings).is_none());
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -196,7 +194,7 @@ mod tests {
     fn an_address_in_use_is_said() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = Config::default();
-        config.listen.0 = Some(crate::setting::Listen(taken.local_addr().unwrap()));
+        config.listen.0 = Some(tapio_service::setting::Listen(taken.local_addr().unwrap()));
         let line = listen(&config);
         assert!(line.found.contains("is in use"), "{line:?}");
     }

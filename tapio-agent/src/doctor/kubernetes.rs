@@ -1,10 +1,13 @@
 //! The Kubernetes API: whether it is found, lets the agent in, and tells what names take. Outside of a cluster there is
 //! nothing to say.
 
+use tapio_kube::{Access, Fault, Right};
+
 use super::{pod::Pod, report::Line};
+
 use crate::{
     config::{Config, Kubernetes as Mode},
-    enrich::kubernetes::{self, Access, Check, Fault, Right},
+    enrich::kubernetes::{self, Check},
 };
 
 const API: &str = "API server";

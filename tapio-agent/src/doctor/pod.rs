@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::enrich::kubernetes::in_pod;
+use tapio_kube::in_pod;
 
 /// Whether this is one.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,7 @@ use std::{
 };
 
 use serde::Serialize;
-
-use crate::printable::{json, printable};
+use tapio_occurrence::printable::{json, printable};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -196,7 +195,7 @@ impl Style {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::printable::{HOSTILE, is_harmless};
+    use tapio_occurrence::samples::{HOSTILE, is_harmless};
 
     fn report() -> Report {
         let lines = vec![

@@ -16,13 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tapio_common::VERSION_1;
+use tapio_occurrence::Workload;
+
 pub use path::{Named, parse_path};
 pub use process::in_host_pid_namespace;
 
-use tapio_common::VERSION_1;
-
 use super::REMEMBER;
-use crate::occurrence::Workload;
 
 /// The control groups of this host. Reads files: not for an async task's own thread where there are thousands.
 #[derive(Debug)]

@@ -3,21 +3,22 @@
 //! All of it runs beside the way of the occurrences. Where the API server is away, slow or says no, they go out with what
 //! is known.
 
-mod access;
 mod check;
 mod health;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use tapio_kube::Access;
+use tapio_occurrence::Workload;
+use tapio_service::clock;
 use tokio::{
     sync::watch,
     task::JoinSet,
     time::{Instant, timeout_at},
 };
 
-pub use access::{Access, in_pod};
-pub use check::{Check, RIGHTS, Right, check};
-pub use health::{Fault, Health};
+pub use check::{Check, RIGHTS, check};
+pub use health::Health;
 
 use super::{
     party::Party,
@@ -25,7 +26,7 @@ use super::{
     pods::{self, Index, Pods},
     remember,
 };
-use crate::{clock, config::Config, metrics::Metrics, occurrence::Workload};
+use crate::{config::Config, metrics::Metrics};
 
 /// How long an occurrence waits for a name that may yet come.
 pub const PATIENCE: Duration = Duration::from_secs(2);

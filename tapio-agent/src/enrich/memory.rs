@@ -10,8 +10,7 @@ use std::{
 };
 
 use tapio_common::{VERSION_1, node::UNKNOWN};
-
-use crate::occurrence::{Data, Value};
+use tapio_occurrence::{Data, Value};
 
 /// How far looks are apart that are kept.
 const STEP_NS: u64 = 30_000_000_000;
@@ -80,7 +79,7 @@ impl Past {
         let groups = self.groups();
         let look = |look: &Look| {
             let seconds_ago = time_ns.saturating_sub(look.time_ns) / 1_000_000_000;
-            Data(vec![("seconds_ago", seconds_ago.into()), ("held_bytes", look.held_bytes.into())])
+            Data::from([("seconds_ago", seconds_ago.into()), ("held_bytes", look.held_bytes.into())])
         };
         let looks: Vec<Data> = groups.get(&id)?.iter().filter(|l| l.time_ns < time_ns).map(look).collect();
         (!looks.is_empty()).then_some(Value::List(looks))
@@ -112,7 +111,7 @@ pub(super) fn of(full: Full, now_ns: u64, directory: Option<&Path>, proc_root: &
     let users = right_after(RIGHT_AFTER_NS).and_then(|directory| users(full.id, directory, proc_root));
     told.extend(users.map(|users| ("users", Value::List(users))));
     told.extend(past.before(full.id, full.time_ns).map(|before| ("before", before)));
-    Data(told)
+    told.into_iter().collect()
 }
 
 /// What a group and those below it hold that need be no process's: files in memory (tmpfs, shared memory) and what the
@@ -162,7 +161,11 @@ fn users(id: u64, directory: &Path, proc_root: &Path) -> Option<Vec<Data>> {
     users.truncate(USERS);
     let data = |user: User| {
         let comm = Value::Text(user.comm.into());
-        Data(vec![("pid", u64::from(user.pid).into()), ("comm", comm), ("rss_bytes", user.rss_bytes.into())])
+        Data::from([
+            ("pid", u64::from(user.pid).into()),
+            ("comm", comm),
+            ("rss_bytes", user.rss_bytes.into()),
+        ])
     };
     (!users.is_empty() && is(id, directory)).then(|| users.into_iter().map(data).collect())
 }

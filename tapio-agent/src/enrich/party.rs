@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use tapio_occurrence::PeerNames;
+
 use super::pods::Pod;
-use crate::occurrence::PeerNames;
 
 /// What has an address.
 #[derive(Clone, Debug, PartialEq, Eq)]

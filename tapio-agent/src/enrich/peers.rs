@@ -10,6 +10,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use tapio_service::clock;
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, watch},
     time::Instant,
@@ -17,7 +18,7 @@ use tokio::{
 
 use self::answers::Answers;
 pub use self::{answers::Known, ask::answer};
-use crate::{clock, metrics::Metrics};
+use crate::metrics::Metrics;
 
 /// Addresses that wait to be asked for. Of more, none would be answered in the time that an occurrence waits.
 const MAX_WAITING: usize = 16;

@@ -11,12 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tapio_occurrence::Workload;
+
 pub(in crate::enrich) use pod::unix_ns;
 pub use pod::{Container, Pod};
 pub use watch::watch;
 
 use super::{REMEMBER, party::Party};
-use crate::occurrence::Workload;
 
 /// A node has some hundred pods; the rest is room for what is gone.
 const MAX_PODS: usize = 4_096;

@@ -20,12 +20,6 @@ pub(super) struct OfType {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(super) struct Drop {
-    pub(super) hop: &'static str,
-    pub(super) reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct Asked {
     pub(super) resource: &'static str,
     pub(super) result: &'static str,
@@ -38,19 +32,8 @@ pub(super) struct Unnamed {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(super) struct OfSink {
-    pub(super) sink: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct StateOf {
     pub(super) observer: &'static str,
-    pub(super) state: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(super) struct StateOfSink {
-    pub(super) sink: &'static str,
     pub(super) state: &'static str,
 }
 

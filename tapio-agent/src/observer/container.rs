@@ -10,11 +10,12 @@ mod settings;
 mod signal;
 
 pub use settings::Settings;
+
 use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kind, origin};
+use tapio_occurrence::{Data, Outcome, Severity, Value};
 
 use self::death::{Death, Unexecuted, asked, command, is_restart, limit, sandbox, unexecuted};
 use super::{Actor, Anomaly, Attach, ByHelper, Hook, Malformed, Observer, Only, with};
-use crate::occurrence::{Data, Outcome, Severity, Value};
 
 /// How long a death by the kernel's hand waits for the word that it was for want of memory. That comes from the processor
 /// that killed, right after; a virtual one may stand still in between.
@@ -199,8 +200,8 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
 }
 
 fn data(event: &ContainerEvent, death: Death) -> Data {
-    let mut data = Vec::with_capacity(12);
-    let mut put = |key, value: Value| data.push((key, value));
+    let mut data = Data::default();
+    let mut put = |key: &'static str, value: Value| data.push(key, value);
     match death {
         Death::OomKill => {
             let (full, memory) = (&event.full, &event.memory);
@@ -279,7 +280,7 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
     let is_main = event.flags & (flag::INIT | flag::SESSION_OF_HOST) != 0;
     put("process_role", if is_main { "main" } else { "child" }.into());
     put("ran_ms", (event.header.time_ns.saturating_sub(event.started_ns) / 1_000_000).into());
-    Data(data)
+    data
 }
 
 const fn known(number: u64) -> Option<u64> {

@@ -12,15 +12,16 @@ mod settings;
 
 use std::net::{IpAddr, Ipv6Addr};
 
-pub use settings::Settings;
 use tapio_common::{
     baseline::Baseline,
     network::{self as net, Destination, NetworkEvent, direction, kind},
 };
+use tapio_occurrence::{Data, Normal, Outcome, Severity, Value};
+
+pub use settings::Settings;
 
 use self::ends::{Ends, SHIFT, SPIKE};
 use super::{Anomaly, Attach, ByHelper, Hook, Kept, Malformed, Observer, Only, with};
-use crate::occurrence::{Data, Normal, Outcome, Severity, Value};
 
 /// The network observer.
 #[derive(Debug, Default)]
@@ -238,8 +239,8 @@ fn address(bytes: [u8; 16]) -> IpAddr {
 }
 
 fn data(event: &NetworkEvent) -> Data {
-    let mut data = Vec::with_capacity(8);
-    let mut put = |key, value: Value| data.push((key, value));
+    let mut data = Data::default();
+    let mut put = |key: &'static str, value: Value| data.push(key, value);
     match event.kind {
         kind::RTT_SPIKE => {
             put("rtt_us", event.value_us.into());
@@ -282,7 +283,7 @@ fn data(event: &NetworkEvent) -> Data {
     }
     let local = address(event.local);
     if !local.is_unspecified() {
-        put("local_address", Value::Address(local));
+        put("local_address", local.into());
     }
     if event.local_port != 0 {
         put("local_port", u64::from(event.local_port).into());
@@ -292,7 +293,7 @@ fn data(event: &NetworkEvent) -> Data {
         direction::INBOUND => put("direction", "inbound".into()),
         _ => {}
     }
-    Data(data)
+    data
 }
 
 /// No local port is left for that destination.
@@ -326,7 +327,7 @@ fn normal(event: &NetworkEvent) -> Option<Normal> {
     Some(Normal {
         mean,
         deviation: baseline.deviation(),
-        unit,
+        unit: unit.into(),
         samples: baseline.samples(),
         ratio: (mean > 0).then(|| (value as f64 / mean as f64 * 10.0).round() / 10.0),
     })

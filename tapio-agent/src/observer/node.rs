@@ -30,6 +30,8 @@ use std::{
 };
 
 pub use settings::Settings;
+
+use serde::{Deserialize, Serialize};
 use tapio_common::{
     Event as _, Header, WHOLE_NODE,
     node::{
@@ -38,12 +40,10 @@ use tapio_common::{
         kind,
     },
 };
-
-use serde::{Deserialize, Serialize};
+use tapio_occurrence::{Data, Normal, Outcome, Severity};
 
 use self::{cpu::Cpu, cycles::Used, memory::Memory, settings::Limits, waiting::Waiting};
 use super::{Anomaly, Attach, Counters, Hook, Kept, Malformed, Observer, Only, Reads};
-use crate::occurrence::{Data, Normal, Outcome, Severity, Value};
 
 /// What is kept of a [`Track`]: not the window under way, nor how many before it were over what is normal.
 const TRACK: Kept = Kept {
@@ -311,7 +311,7 @@ fn anomaly(sample: &Sample, kind: &'static str, severity: Severity, message: mes
         only: Only::ALL,
         peer: None,
         detail: 0,
-        data: Data(vec![("of", if sample.kind == kind::NODE { "node" } else { "group" }.into())]),
+        data: Data::from([("of", if sample.kind == kind::NODE { "node" } else { "group" }.into())]),
         antagonist: None,
         baseline: None,
         magnitude: 0,
@@ -324,7 +324,7 @@ fn anomaly(sample: &Sample, kind: &'static str, severity: Severity, message: mes
 /// Adds what is known.
 fn put(data: &mut Data, key: &'static str, value: u64) {
     if value != UNKNOWN {
-        data.0.push((key, Value::Number(value)));
+        data.push(key, value);
     }
 }
 
@@ -334,7 +334,7 @@ fn normal(baseline: &tapio_common::baseline::Baseline, share: u64) -> Normal {
     Normal {
         mean,
         deviation: baseline.deviation(),
-        unit: "1/1024",
+        unit: "1/1024".into(),
         samples: baseline.samples(),
         ratio: (mean > 0).then(|| (share as f64 / mean as f64 * 10.0).round() / 10.0),
     }

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tapio_occurrence::Occurrence;
+use tapio_service::clock;
 use tokio::sync::mpsc;
 
 use super::{
@@ -11,12 +13,10 @@ use super::{
     usual::{self, Usual},
 };
 use crate::{
-    clock,
     enrich::{Identity, Waiting},
     learned::Notes,
     metrics::Metrics,
-    observer::Anomaly,
-    occurrence::Occurrence,
+    observer::{self, Anomaly},
 };
 
 /// How often it is looked whether what is usual has waited long enough.
@@ -75,7 +75,7 @@ pub async fn deliver(
             },
         };
         let Some(anomaly) = anomaly else { continue };
-        let (observer, count) = (anomaly.kind.split('.').next().unwrap_or_default(), anomaly.count);
+        let (observer, count) = (observer::of(anomaly.kind), anomaly.count);
         let Some(first) = first_of_pod(anomaly, &identity, &mut restarts) else {
             metrics.folded(observer, count);
             continue;

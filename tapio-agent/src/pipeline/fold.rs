@@ -9,10 +9,9 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{
-    observer::{Actor, Anomaly, Pace},
-    occurrence::OWNERS,
-};
+use tapio_occurrence::OWNERS;
+
+use crate::observer::{Actor, Anomaly, Pace};
 
 /// Subjects of one kind and owner that are told apart at a time; the others share one window, so that a port
 /// scan is a handful of occurrences and not thousands.
@@ -331,7 +330,7 @@ impl Anomaly {
         (self.cgroup_id, self.pid, self.comm) = (0, 0, [0; 16]);
         (self.actor, self.full, self.antagonist) = (None, None, None);
         self.data.0.retain(|(key, _)| !key.starts_with("antagonist") && !key.starts_with("local_"));
-        self.data.0.push((OWNERS, owners.into()));
+        self.data.push(OWNERS, owners);
     }
 }
 

@@ -5,8 +5,9 @@ use std::{collections::HashMap, hash::Hash, hash::RandomState, num::NonZeroUsize
 
 use lru::LruCache;
 use serde::{Serialize, de::DeserializeOwned};
+use tapio_occurrence::Occurrence;
 
-use crate::{learned::Notes, metrics::Metrics, occurrence::Occurrence};
+use crate::{learned::Notes, metrics::Metrics, observer};
 
 /// Patterns that are told apart; the one not used for longest makes room, and is learned anew. So many occurrences wait
 /// at most.
@@ -64,8 +65,7 @@ impl<K: Hash + Eq + Clone + Serialize + DeserializeOwned, P: Serialize + Deseria
     /// An occurrence waits, as one with what waits already. Gives it back where there is no room.
     pub(super) fn wait(&mut self, key: K, occurrence: Occurrence, until_ns: u64) -> Option<Occurrence> {
         if let Some(waits) = self.waiting.get_mut(&key) {
-            let observer = occurrence.kind.split('.').next().unwrap_or_default();
-            self.metrics.folded(observer, occurrence.count);
+            self.metrics.folded(observer::of(&occurrence.kind), occurrence.count);
             waits.occurrence.count = waits.occurrence.count.saturating_add(occurrence.count);
         } else if self.waiting.len() < MAX.get() {
             self.waiting.insert(key, Waiting { until_ns, occurrence });

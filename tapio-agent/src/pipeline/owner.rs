@@ -1,8 +1,7 @@
 //! Whose something is, when it is compared with what was before.
 
 use serde::{Deserialize, Serialize};
-
-use crate::occurrence::Workload;
+use tapio_occurrence::Workload;
 
 /// A workload: by the widest that is certain to be the same again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

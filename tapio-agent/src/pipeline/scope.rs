@@ -1,9 +1,10 @@
 //! Of whom an anomaly is told, once its owner has a name.
 
+use tapio_occurrence::Workload;
+
 use crate::{
     enrich::cgroups::Lookup,
     observer::{Anomaly, Only, Sandbox, Scope},
-    occurrence::Workload,
 };
 
 /// Whether it is told. An owner that is not known is not known to be out of scope. `is_over`: all that its pod ran has

@@ -4,13 +4,13 @@
 use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use tapio_occurrence::{Occurrence, Peer};
 
 use super::{memory::Memory, owner::Owner};
 use crate::{
     learned::Notes,
     metrics::Metrics,
     observer::{Anomaly, Pace},
-    occurrence::{Occurrence, Peer},
 };
 
 /// What has come at a steady pace for so long is usual.
@@ -109,7 +109,7 @@ impl Steady {
         };
         let comm = occurrence.process.as_ref().map_or_else(String::new, |process| process.comm.clone());
         let peer = occurrence.peer.as_ref().map_or_else(Default::default, name);
-        let key = Key { kind: occurrence.kind.into(), owner, comm, peer, detail: sign.detail };
+        let key = Key { kind: occurrence.kind.clone(), owner, comm, peer, detail: sign.detail };
         let pattern = self.0.pattern(&key, || Pattern::new(sign.time_ns));
         let before = pattern.state;
         let state = pattern.take(sign, occurrence.count, now_ns);
@@ -126,7 +126,7 @@ impl Steady {
             (State::Lasted, State::Lasted, Some(_)) => {
                 pattern.state = State::Usual;
                 let per_minute = pattern.per_minute;
-                occurrence.data.0.push((USUAL, per_minute.into()));
+                occurrence.data.push(USUAL, per_minute);
                 occurrence.message.push_str(&format!(": {per_minute} a minute, usual from now on"));
             }
             (State::Learning, State::Learning | State::Lasted, Some(pace)) if pace.is_even => {

@@ -5,13 +5,13 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tapio_common::baseline::{Baseline, Limits, Verdict};
+use tapio_occurrence::Occurrence;
 
 use super::{memory::Memory, owner::Owner};
 use crate::{
     learned::Notes,
     metrics::Metrics,
     observer::{Anomaly, baseline},
-    occurrence::Occurrence,
 };
 
 /// Windows with nothing in them after which a habit is over: what comes once a week is none.
@@ -86,7 +86,7 @@ impl Usual {
             return Some(occurrence);
         };
         let comm = occurrence.process.as_ref().map_or_else(String::new, |process| process.comm.clone());
-        let key = Key { kind: occurrence.kind.into(), owner, comm, detail: sign.detail };
+        let key = Key { kind: occurrence.kind.clone(), owner, comm, detail: sign.detail };
         let habit =
             self.0.pattern(&key, || Habit { past: Baseline::default(), window_ns: sign.time_ns, count: 0 });
         habit.close(sign.time_ns, sign.window_ns);
@@ -130,11 +130,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        learned::Learned,
-        occurrence::{Process, Workload, sample},
-        pipeline::memory::MAX,
-    };
+    use crate::{learned::Learned, pipeline::memory::MAX};
+    use tapio_occurrence::{Process, Workload, samples::occurrence as sample};
 
     const SECOND: u64 = 1_000_000_000;
     const WINDOW: u64 = 600 * SECOND;
@@ -148,7 +145,7 @@ mod tests {
         };
         let process = Process { pid: time_ns as u32, comm: "batch-job".to_owned() };
         let occurrence = Occurrence {
-            kind: "container.exit_error",
+            kind: "container.exit_error".into(),
             workload: Some(Arc::new(workload)),
             process: Some(process),
             count: 1,

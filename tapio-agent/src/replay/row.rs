@@ -3,8 +3,7 @@
 use std::io::{self, Read};
 
 use csv::ByteRecord;
-
-use crate::printable::printable;
+use tapio_occurrence::printable::printable;
 
 /// A row of more bytes is taken for a quote that was left open, which would otherwise swallow the
 /// rest of the file.

@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tapio_occurrence::Occurrence;
 
 use super::{
     Outcome,
@@ -12,7 +13,6 @@ use super::{
     player::Player,
     witness::{Seen, Witness, sees_host_pids},
 };
-use crate::occurrence::Occurrence;
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,13 +210,13 @@ impl Caused {
     /// Whether it was the right report of the fault.
     fn judge(&self, fault: Fault, seen: &Seen) -> Outcome {
         let Seen { occurrence, after } = seen;
-        if !fault.kinds().contains(&occurrence.kind) {
+        let Some(kind) = fault.kinds().iter().find(|kind| **kind == occurrence.kind) else {
             return Outcome::Missed(format!(
                 "reported as {} instead of {}",
                 occurrence.kind,
                 fault.kinds().join(" or ")
             ));
-        }
+        };
         let comm = COMM.to_string_lossy();
         let right = occurrence
             .process
@@ -230,7 +230,7 @@ impl Caused {
                 occurrence.kind, self.pid
             ));
         }
-        let (kind, message) = (occurrence.kind, occurrence.message.clone());
+        let message = occurrence.message.clone();
         Outcome::Reported(Report { subject: self.subject, kind, message, after: *after })
     }
 }
@@ -244,7 +244,7 @@ impl Report {
             .filter(|occurrence| self.subject.is_of(occurrence))
             .collect();
         (about.len() != 1).then(|| {
-            let kinds: Vec<_> = about.iter().map(|occurrence| occurrence.kind).collect();
+            let kinds: Vec<_> = about.iter().map(|occurrence| &*occurrence.kind).collect();
             format!("reported {} times, not once: {}", about.len(), kinds.join(", "))
         })
     }
@@ -304,7 +304,7 @@ impl fmt::Display for Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::occurrence::{Peer, Process, sample};
+    use tapio_occurrence::{Peer, Process, samples::occurrence as sample};
 
     fn caused() -> Caused {
         Caused { subject: Subject::To(([127, 0, 0, 1], 4).into()), pid: 42 }
@@ -313,7 +313,7 @@ mod tests {
     fn seen(kind: &'static str, process: Option<(u32, &str)>) -> Seen {
         let peer = Peer::unnamed([127, 0, 0, 1].into(), 4);
         let process = process.map(|(pid, comm)| Process { pid, comm: comm.to_owned() });
-        let occurrence = Occurrence { kind, process, peer: Some(peer), ..sample() };
+        let occurrence = Occurrence { kind: kind.into(), process, peer: Some(peer), ..sample() };
         Seen { occurrence, after: Duration::from_millis(2) }
     }
 

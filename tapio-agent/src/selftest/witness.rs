@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use tapio_occurrence::Occurrence;
+use tapio_service::clock;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -11,13 +13,11 @@ use tokio::{
 
 use super::Outcome;
 use crate::{
-    clock,
     config::Config,
     enrich::{Identity, cgroups::in_host_pid_namespace},
     kernel::{Kernel, Loaded},
     metrics::Metrics,
     observer::{self, Anomaly, Built, Scope},
-    occurrence::Occurrence,
     pipeline::{self, Source, Stage, fold::Fold},
 };
 

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tapio_agent::config::Config;
+use tapio_service::setting::Node as _;
 
 use crate::support::{Helm, cluster_or_skip, deploy, objects, one};
 
@@ -56,7 +57,8 @@ fn schema_file() -> Value {
 #[test]
 fn the_schema_has_every_setting() {
     let mut schema = schema_file();
-    let mut settings = settings(&Config::default_file());
+    let mut settings = Config::default().schema(&[]);
+    settings["properties"].as_object_mut().unwrap().remove(NODE_NAME);
     // A chart that has none of these would mount nothing, or at a place that nobody knows.
     settings["required"] = json!(["cgroup_root", "listen", "state_dir"]);
     if std::env::var_os("BLESS").is_some() {
@@ -70,103 +72,6 @@ fn the_schema_has_every_setting() {
     );
     let named = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(named(&schema["properties"]), named(&every_value()), "every_value() has all there are");
-}
-
-/// The commented default configuration as a JSON schema.
-fn settings(page: &str) -> Value {
-    let mut open = vec![Map::new()];
-    let mut keys: Vec<String> = Vec::new();
-    let mut comment = String::new();
-    for line in page.lines() {
-        let text = line.trim_start();
-        if let Some(words) = text.strip_prefix('#') {
-            comment += words;
-            continue;
-        }
-        let Some((key, value)) = text.split_once(':') else {
-            comment.clear();
-            continue;
-        };
-        while open.len() > (line.len() - text.len()) / 2 + 1 {
-            close(&mut open, &mut keys);
-        }
-        let description = comment.trim().to_owned();
-        comment.clear();
-        if value.is_empty() {
-            keys.push(key.to_owned());
-            open.push(Map::new());
-        } else if key != NODE_NAME {
-            let mut leaf = leaf(description.split_once("Value: ").unwrap().1.trim_end_matches('.'));
-            leaf["description"] = description.into();
-            open.last_mut().unwrap().insert(key.to_owned(), leaf);
-        }
-    }
-    while !keys.is_empty() {
-        close(&mut open, &mut keys);
-    }
-    section(open.pop().unwrap())
-}
-
-fn close(open: &mut Vec<Map<String, Value>>, keys: &mut Vec<String>) {
-    let inner = section(open.pop().unwrap());
-    open.last_mut().unwrap().insert(keys.pop().unwrap(), inner);
-}
-
-fn section(properties: Map<String, Value>) -> Value {
-    json!({ "type": "object", "additionalProperties": false, "properties": properties })
-}
-
-/// What a value may be, from the agent's words for it. Words that are not known here allow any text or number.
-fn leaf(expected: &str) -> Value {
-    // What may stand there in place of a value.
-    let other = ["off", "same"].into_iter().find(|other| expected.ends_with(&format!(", or {other}")));
-    let words = other.map_or(expected, |other| &expected[..expected.len() - ", or ".len() - other.len()]);
-    let or_other = other.map(|other| format!("|{other}")).unwrap_or_default();
-    let bounds = |range: &str, parse: fn(&str) -> Value| {
-        let (min, max) = range.split(',').next().unwrap().split_once(" to ").unwrap();
-        json!({ "minimum": parse(min), "maximum": parse(max) })
-    };
-    let with = |mut value: Value, kind: &str| {
-        value["type"] = kind.into();
-        value
-    };
-    let text = |pattern: &str| json!({ "type": "string", "pattern": format!("^({pattern}{or_other})$") });
-    if let Some(range) = words.strip_prefix("a whole number from ") {
-        with(bounds(range, |text| text.parse::<u64>().unwrap().into()), "integer")
-    } else if let Some(range) = words.strip_prefix("a ratio from ") {
-        with(bounds(range, |text| text.parse::<f64>().unwrap().into()), "number")
-    } else if words == "one of true, false" {
-        // In quotes or not, the agent takes it.
-        let both = [true, false].map(Value::from).into_iter().chain(["true", "false"].map(Value::from));
-        json!({ "enum": both.chain(other.map(Value::from)).collect::<Vec<_>>() })
-    } else if let Some(list) = words.strip_prefix("one of ") {
-        json!({ "type": "string", "enum": list.split(", ").chain(other).collect::<Vec<_>>() })
-    } else if let Some(list) = words.strip_prefix("all, or a list of some of ") {
-        let names: Vec<_> = list.split(", ").collect();
-        let one = names.join("|");
-        json!({
-            "type": ["string", "array"], "pattern": format!("^(all|({one})(,({one}))*)$"),
-            "items": { "enum": names }, "uniqueItems": true, "minItems": 1,
-        })
-    } else if words.starts_with("a duration from ") {
-        text(r"[0-9]+(\.[0-9]+)? *(ns|us|ms|s|m|h)")
-    } else if words.starts_with("a share from ") {
-        text(r"(100|[0-9]{1,2}) *%")
-    } else if words.starts_with("a path that begins with /") {
-        text("/.*")
-    } else if words.starts_with("a name of at most") {
-        text(r"[^\s]{0,253}")
-    } else if words.ends_with(", or a list of some") {
-        let place = r"[^\s,]+:[0-9]{1,5}";
-        json!({
-            "type": ["string", "array"], "pattern": format!("^({place}(,{place})*{or_other})$"),
-            "items": { "type": "string", "pattern": format!("^({place})$") }, "uniqueItems": true, "minItems": 1,
-        })
-    } else if words.contains("ADDRESS:PORT") {
-        text(r"[^\s]+:[0-9]{1,5}")
-    } else {
-        json!({ "type": ["string", "number"] })
-    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
-use tapio_agent::{clock, enrich::kubernetes::Access};
+use tapio_kube::Access;
+use tapio_service::clock;
 
 use crate::support::{Agent, Cluster, Gate, PodKind, Shape, cluster_or_skip};
 

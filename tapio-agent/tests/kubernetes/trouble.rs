@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tapio_agent::enrich::kubernetes::Access;
+use tapio_kube::Access;
 
 use crate::support::{Agent, Answer, Cluster, Gate, Shape, cluster_or_skip, until};
 

@@ -3,8 +3,9 @@
 use bytemuck::Zeroable as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tapio_agent::{observer::container::Container, printable::is_active};
+use tapio_agent::observer::container::Container;
 use tapio_common::container::{Actor, ContainerEvent, Full, Memory, UNKNOWN, flag, kind, origin};
+use tapio_occurrence::printable::is_active;
 
 use crate::{
     SECOND, conforms,

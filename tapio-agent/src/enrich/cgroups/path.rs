@@ -14,7 +14,7 @@
 //! systemd of their own, makes cgroups below and calls them what they like: another pod's UID, or `kubelet.service`.
 //! A name from inside is therefore a claim, which [`super::Cgroups`] and the pods of this node have to bear out.
 
-use crate::occurrence::Workload;
+use tapio_occurrence::Workload;
 
 /// Claims kept of one path: a node of kind has one, and nobody honest has more than two.
 const MAX_CLAIMS: usize = 4;
@@ -67,7 +67,7 @@ pub fn parse_path(path: &str) -> Named {
             }
         }
         if let Some((runtime, id)) = container(name, parent) {
-            let id = Some(id.to_owned());
+            let (id, runtime) = (Some(id.to_owned()), runtime.map(Into::into));
             match claims.last_mut() {
                 Some(pod) if pod.container_id.is_none() => (pod.container_id, pod.runtime) = (id, runtime),
                 // A user's container is named by the runtime that a user runs.

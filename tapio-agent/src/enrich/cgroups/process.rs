@@ -88,7 +88,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::occurrence::Workload;
+    use tapio_occurrence::Workload;
 
     const ID: &str = "3f4e1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f";
 
@@ -105,10 +105,10 @@ mod tests {
         assert_eq!(outermost(&lines).container_id.as_deref(), Some(ID));
         let only_systemd =
             format!("9:memory:/system.slice/x.service\n1:name=systemd:/system.slice/docker-{ID}.scope\n");
-        assert_eq!(outermost(&only_systemd).runtime, Some("docker"));
+        assert_eq!(outermost(&only_systemd).runtime.as_deref(), Some("docker"));
         let colons =
             format!("4:memory:/system.slice/containerd.service/kubepods-podx.slice:cri-containerd:{ID}\n");
-        assert_eq!(outermost(&colons).runtime, Some("containerd"));
+        assert_eq!(outermost(&colons).runtime.as_deref(), Some("containerd"));
         assert_eq!(outermost("0::/system.slice/nginx.service\n").unit.as_deref(), Some("nginx.service"));
         assert_eq!(parse("9:memory:/\n0::/system.slice/containerd.service\n"), None);
         for nothing in ["", "\n", "0::/\n", "x", "a:b", "9:memory:/\n0::/\n", ":::::\n"] {

@@ -168,5 +168,8 @@ fn a_real_group_is_found() {
     }
     let inode = fs::metadata(&group.0).unwrap().ino();
     let Lookup::Known(found) = cgroups.lookup(inode, Instant::now()) else { panic!("not found") };
-    assert_eq!((found.container_id.as_deref(), found.runtime), (Some(id.as_str()), Some("containerd")));
+    assert_eq!(
+        (found.container_id.as_deref(), found.runtime.as_deref()),
+        (Some(id.as_str()), Some("containerd"))
+    );
 }

@@ -182,7 +182,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::{super::nodes::NodeAddress, *};
-    use crate::occurrence::PeerNames;
+    use tapio_occurrence::PeerNames;
 
     const SECOND_NS: u64 = 1_000_000_000;
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 2, 0, 5));

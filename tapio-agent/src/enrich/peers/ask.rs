@@ -6,6 +6,8 @@ use http::{Request, header::ACCEPT};
 use k8s_openapi::api::core::v1::{Pod as ApiPod, Service};
 use kube::{Api, Client, api::ListParams};
 use serde::Deserialize;
+use tapio_kube::Fault;
+use tapio_service::{backoff::Backoff, clock, span::Span};
 use tokio::{
     sync::watch,
     time::{Instant, Interval, MissedTickBehavior, interval, timeout},
@@ -17,15 +19,12 @@ use super::{
     nodes::NodeAddress,
 };
 use crate::{
-    backoff::Backoff,
-    clock,
     enrich::{
-        kubernetes::{Fault, Health, PATIENCE},
+        kubernetes::{Health, PATIENCE},
         party::Party,
         pods::{Pod, unix_ns},
     },
     metrics::Metrics,
-    span::Span,
 };
 
 /// Between two questions: five in a second.
@@ -69,7 +68,7 @@ pub async fn answer(
                     answers.pause(None);
                     retry = RETRY;
                 }
-                Err(_) => answers.pause(Some(Instant::now() + retry.next())),
+                Err(_) => answers.pause(Some(Instant::now() + retry.wait())),
             }
         }
         peers.answers().end(address);

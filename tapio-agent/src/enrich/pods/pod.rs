@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use tapio_occurrence::Workload;
+
 use k8s_openapi::{
     api::core::v1::{self, ContainerStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
 use super::owner;
-use crate::occurrence::Workload;
 
 /// Annotation of a mirror pod: the hash that stands for the static pod in its control groups.
 const STATIC_HASH: &str = "kubernetes.io/config.hash";
@@ -119,7 +120,7 @@ impl Pod {
             pod_uid: Some(self.uid.clone()),
             container: container.map(|container| container.name.clone()),
             container_id: container.map(|container| container.id.clone()),
-            runtime: container.and_then(|container| container.runtime),
+            runtime: container.and_then(|container| container.runtime).map(Into::into),
             image: container.and_then(|container| container.image.clone()),
             owner_kind,
             owner,

@@ -1,35 +1,21 @@
 //! Follows the pods of this node, and nothing wider.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use futures_util::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod as ApiPod};
 use kube::{
     Api, Client,
-    runtime::watcher::{self, Event, watcher},
+    runtime::watcher::{self, Event},
 };
+use tapio_kube::{Access, Fault, LIST, RETRY};
+use tapio_service::{backoff::Backoff, clock};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
 use super::{Index, Pod, Pods};
-use crate::{
-    backoff::Backoff,
-    clock,
-    enrich::kubernetes::{Access, Fault, Health},
-    metrics::Metrics,
-};
-
-/// Waits between attempts: from 0.5 s up to 30 s.
-const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-/// For one step of the first list.
-const LIST: Duration = Duration::from_secs(30);
-/// Seconds after which the server ends a watch and another one goes on: where nothing happens it says nothing in between,
-/// and one that is longer silent is dead.
-const WATCH: u32 = 60;
-/// Told in a watch: what it goes on from is too old. The watcher makes a new list by itself, at once.
-const GONE: u16 = 410;
+use crate::{enrich::kubernetes::Health, metrics::Metrics};
 
 /// Follows them for ever, on top of what is known, with a new client after each trouble: what it is let in with may have
 /// been rotated.
@@ -48,10 +34,10 @@ pub async fn watch(
     loop {
         let fault = match access.client().await {
             Ok(client) => follower.follow(client, &mut retry).await,
-            Err(error) => Fault { why: format!("{error:#}"), code: None },
+            Err(error) => Fault::of_access(&error),
         };
         follower.health.lost(&fault.why);
-        sleep(retry.next()).await;
+        sleep(retry.wait()).await;
     }
 }
 
@@ -83,37 +69,9 @@ impl Follower {
         }
         self.clients.send_replace(Some(client.clone()));
         let here = format!("spec.nodeName={}", self.node);
-        let config = watcher::Config::default().any_semantic().fields(&here).timeout(WATCH);
-        let mut events = pin!(watcher(Api::<ApiPod>::all(client), config));
-        let mut listing = true;
-        loop {
-            let next = if listing {
-                match timeout(LIST, events.try_next()).await {
-                    Ok(next) => next,
-                    Err(_) => return Fault::slow(LIST),
-                }
-            } else {
-                events.try_next().await
-            };
-            match next {
-                Ok(Some(event)) => {
-                    listing = match &event {
-                        Event::Init | Event::InitApply(_) => true,
-                        Event::InitDone | Event::Apply(_) | Event::Delete(_) => false,
-                    };
-                    self.take(event, clock::unix_ns(clock::boot_ns()));
-                    if !listing {
-                        *retry = RETRY;
-                    }
-                }
-                Ok(None) => return Fault { why: "the watch has ended".to_owned(), code: None },
-                Err(watcher::Error::WatchError(status)) if status.code == GONE => {
-                    tracing::debug!(%status, "kubernetes: the pods are listed anew");
-                    sleep(retry.next()).await;
-                }
-                Err(error) => return Fault::from(&error),
-            }
-        }
+        let config = watcher::Config::default().any_semantic().fields(&here);
+        let take = |event| self.take(event, clock::unix_ns(clock::boot_ns()));
+        tapio_kube::follow(Api::<ApiPod>::all(client), config, retry, take).await
     }
 
     /// Whether the cluster has this node: with another's name there would be no pods, and peers would be those of a
@@ -174,12 +132,7 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use http::{Request, Response};
-    use kube::client::Body;
     use serde_json::json;
-    use tower::service_fn;
 
     use super::*;
 
@@ -206,43 +159,6 @@ mod tests {
             health: Arc::new(Health::new("a test".to_owned())),
             metrics: Arc::default(),
         }
-    }
-
-    /// A server whose watches are all too old, until it fails to list.
-    fn too_old(lists: u32) -> Client {
-        let left = AtomicU32::new(lists);
-        let service = service_fn(move |request: Request<Body>| {
-            let uri = request.uri().to_string();
-            let (status, answer) = if uri.contains("/nodes/") {
-                let api = "meta.k8s.io/v1";
-                (
-                    200,
-                    json!({ "kind": "PartialObjectMetadata", "apiVersion": api, "metadata": { "name": "node-a" } }),
-                )
-            } else if uri.contains("watch=true") {
-                let status =
-                    json!({ "kind": "Status", "status": "Failure", "message": "too old", "code": 410 });
-                (200, json!({ "type": "ERROR", "object": status }))
-            } else if left.fetch_sub(1, Ordering::Relaxed) > 0 {
-                let metadata = json!({ "resourceVersion": "1" });
-                (200, json!({ "kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": [] }))
-            } else {
-                (500, json!({ "kind": "Status", "status": "Failure", "message": "enough", "code": 500 }))
-            };
-            let body = Body::from(format!("{answer}\n").into_bytes());
-            std::future::ready(Response::builder().status(status).body(body))
-        });
-        Client::new(service, "shop")
-    }
-
-    /// The time is the runtime's own, which goes on only where something waits for it.
-    #[tokio::test(start_paused = true)]
-    async fn a_watch_that_is_always_too_old_waits_between_its_lists() {
-        let start = tokio::time::Instant::now();
-        let mut retry = RETRY;
-        let fault = follower().follow(too_old(5), &mut retry).await;
-        assert!(fault.why.contains("enough"), "{fault}");
-        assert!(start.elapsed() >= Duration::from_millis(5 * 500), "{:?}", start.elapsed());
     }
 
     #[test]

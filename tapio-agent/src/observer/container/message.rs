@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::occurrence::{Bytes, Occurrence, Value, Workload};
+use tapio_occurrence::{Bytes, Occurrence, Value, Workload};
 
 /// Says it, once it is named.
 pub(super) type Message = fn(&Occurrence) -> String;

@@ -1,9 +1,8 @@
 //! The container observer's section of the configuration.
 
-use crate::{
-    observer::Scope,
-    setting::{SEC, Time, settings},
-};
+use tapio_service::setting::{SEC, Time, settings};
+
+use crate::observer::Scope;
 
 settings! {
     /// What the container observer tells.

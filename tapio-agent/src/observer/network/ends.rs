@@ -6,9 +6,10 @@ use std::{collections::HashMap, hash::RandomState, net::IpAddr, num::NonZeroUsiz
 
 use lru::LruCache;
 use tapio_common::network::{NetworkEvent, direction};
+use tapio_occurrence::Severity;
 
 use super::{address, service_port};
-use crate::{observer::Anomaly, occurrence::Severity};
+use crate::observer::Anomaly;
 
 /// How long a spike waits for the samples that tell whether the level has changed, and what the server's end sees for the
 /// client's.

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::occurrence::{Normal, Occurrence};
+use tapio_occurrence::{Normal, Occurrence};
 
 /// A connection that was silent for longer before a reset was idle: what forgets idle ones takes a minute at least.
 const LONG_IDLE_MS: u64 = 10_000;
@@ -16,7 +16,7 @@ pub(super) fn rtt_spike(o: &Occurrence) -> String {
 
 pub(super) fn rtt_shift(o: &Occurrence) -> String {
     let (rtt, since) = (number(o, "rtt_us"), Micros(number(o, "since_ms").saturating_mul(1000)));
-    let normal = o.baseline.map_or(rtt, |normal| normal.mean);
+    let normal = o.baseline.as_ref().map_or(rtt, |normal| normal.mean);
     // Most of the rise is not certain to be the network's: docs/decisions/0004-rtt-sample.md.
     let doubt = if rtt > normal && number(o, "certain_us").saturating_sub(normal) < (rtt - normal) / 2 {
         ": the network, or the peer's answers"

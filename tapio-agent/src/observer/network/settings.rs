@@ -1,8 +1,7 @@
 //! The network observer's section of the configuration.
 
 use tapio_common::{baseline::Limits, network};
-
-use crate::setting::{Count, MS, Off, Percent, Ratio, SEC, Time, US, settings};
+use tapio_service::setting::{Count, MS, Off, Percent, Ratio, SEC, Time, US, settings};
 
 settings! {
     /// Thresholds of the network observer. Its kernel programs judge, so a change takes effect at the next start.

@@ -1,14 +1,10 @@
 //! Limits of a group above those of containers and units: told of the one below it that uses most of what is limited.
 
-use std::borrow::Cow;
-
 use tapio_common::{WHOLE_NODE, node::Above};
+use tapio_occurrence::ANCESTOR;
 
 use super::{cpu::Cpu, memory::Memory, settings::Limits};
-use crate::{
-    observer::Anomaly,
-    occurrence::{ANCESTOR, Value},
-};
+use crate::observer::Anomaly;
 
 /// A group below that is as full of a limit of its own, but for this, in 1/1024, explains it: 5 %.
 const NEARER: u64 = 51;
@@ -45,9 +41,9 @@ fn of(mut told: Anomaly, above: &Above, group: u64, levels: u32) -> Anomaly {
         .take_while(|byte| **byte != 0)
         .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { char::REPLACEMENT_CHARACTER })
         .collect();
-    told.data.0.push(("levels_up", u64::from(levels).into()));
+    told.data.push("levels_up", u64::from(levels));
     if !name.is_empty() {
-        told.data.0.push((ANCESTOR, Value::Text(Cow::Owned(name))));
+        told.data.push(ANCESTOR, name);
     }
     told
 }

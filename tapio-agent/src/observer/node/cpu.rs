@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use tapio_common::node::{Sample, UNKNOWN, UNLIMITED};
+use tapio_occurrence::Severity;
 
 use super::{anomaly, gauge::Gauge, message, normal, percent, put, settings::Share};
-use crate::{observer::Anomaly, occurrence::Severity};
+use crate::observer::Anomaly;
 
 /// A share of fewer periods says nothing.
 const LEAST_PERIODS: u64 = 10;

@@ -10,12 +10,10 @@ use tapio_common::{
         kind,
     },
 };
+use tapio_occurrence::{Data, Normal, Outcome, Severity};
 
 use super::{message, percent, put};
-use crate::{
-    observer::{Anomaly, Counter, Counters, Only, Quantity},
-    occurrence::{Data, Normal, Outcome, Severity},
-};
+use crate::observer::{Anomaly, Counter, Counters, Only, Quantity};
 
 /// What the program reads, in the order of the object's `COUNTERS`.
 pub const COUNTERS: Counters = Counters {
@@ -121,11 +119,11 @@ pub(super) fn judge(event: &CyclesEvent, antagonist: Option<(u64, Rise)>) -> Ano
     let is_node = event.kind == kind::IPC_DEGRADED;
     let usage = &event.usage;
     let cpi = usage.cpi().unwrap_or_default();
-    let mut data = Data(vec![("of", if is_node { "node" } else { "group" }.into())]);
+    let mut data = Data::from([("of", if is_node { "node" } else { "group" }.into())]);
     if is_node {
-        data.0.push(("ipc", hundredths(1024.0 / cpi.max(1) as f64)));
+        data.push("ipc", hundredths(1024.0 / cpi.max(1) as f64));
     } else {
-        data.0.push(("cpi", hundredths(cpi as f64 / 1024.0)));
+        data.push("cpi", hundredths(cpi as f64 / 1024.0));
     }
     put(&mut data, "window_ms", event.window_ns / 1_000_000);
     put(&mut data, "since_ms", event.header.time_ns.saturating_sub(event.since_ns) / 1_000_000);
@@ -175,11 +173,11 @@ pub(super) fn judge(event: &CyclesEvent, antagonist: Option<(u64, Rise)>) -> Ano
 
 /// What was normal, in 1/1024 of a cycle an instruction.
 fn normal(baseline: &Baseline, cpi: u64) -> Normal {
-    Normal { unit: "cycles/1024 instructions", ..super::normal(baseline, cpi) }
+    Normal { unit: "cycles/1024 instructions".into(), ..super::normal(baseline, cpi) }
 }
 
-fn hundredths(value: f64) -> crate::occurrence::Value {
-    crate::occurrence::Value::Real((value * 100.0).round() / 100.0)
+fn hundredths(value: f64) -> tapio_occurrence::Value {
+    tapio_occurrence::Value::Real((value * 100.0).round() / 100.0)
 }
 
 fn thousandths(ns: u64, of_ns: u64) -> u64 {

@@ -2,16 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use tapio_common::node::{Sample, UNKNOWN, UNLIMITED, kind};
+use tapio_occurrence::{Data, Severity, Value};
 
 use super::{
     anomaly, message, put,
     settings::Limits,
     trend::{self, Forecast, Trend},
 };
-use crate::{
-    observer::Anomaly,
-    occurrence::{Data, Severity, Value},
-};
+use crate::observer::Anomaly;
 
 /// So much below the threshold, in 1/1024 of the limit, a level has to fall before it can be told again: 5 %.
 const HYSTERESIS: u64 = 51;
@@ -99,7 +97,7 @@ impl Memory {
         put(&mut told.data, "growth_bytes_per_minute", forecast.per_minute);
         put(&mut told.data, "left_seconds", forecast.left_s);
         put(&mut told.data, "window_seconds", forecast.window_s);
-        told.data.0.push(("confidence", Value::Real((forecast.confidence * 100.0).round() / 100.0)));
+        told.data.push("confidence", Value::Real((forecast.confidence * 100.0).round() / 100.0));
         // The nearer the worse.
         told.magnitude = u64::MAX - forecast.left_s;
         Some(told)

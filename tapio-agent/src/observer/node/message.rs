@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::occurrence::{ANCESTOR, Bytes, OWNERS, Occurrence, Value};
+use tapio_occurrence::{ANCESTOR, Bytes, OWNERS, Occurrence, Value};
 
 /// Says it, once it is named.
 pub(super) type Message = fn(&Occurrence) -> String;
@@ -59,7 +59,8 @@ pub(super) fn throttled(o: &Occurrence) -> String {
 }
 
 pub(super) fn cpi_outlier(o: &Occurrence) -> String {
-    let (cpi, normal) = (real(o, "cpi"), o.baseline.map_or(0.0, |normal| normal.mean as f64 / 1024.0));
+    let (cpi, normal) =
+        (real(o, "cpi"), o.baseline.as_ref().map_or(0.0, |normal| normal.mean as f64 / 1024.0));
     let antagonist = o.data.workload("antagonist").and_then(|workload| workload.name());
     let antagonist = antagonist.map_or(String::new(), |name| {
         let (now, rise) = (number(o, "antagonist_millicores"), number(o, "antagonist_rise_millicores"));
@@ -69,7 +70,7 @@ pub(super) fn cpi_outlier(o: &Occurrence) -> String {
 }
 
 pub(super) fn ipc_degraded(o: &Occurrence) -> String {
-    let normal = o.baseline.map_or(0.0, |normal| 1024.0 / normal.mean.max(1) as f64);
+    let normal = o.baseline.as_ref().map_or(0.0, |normal| 1024.0 / normal.mean.max(1) as f64);
     let ipc = real(o, "ipc");
     format!("{}: {ipc:.2} instructions a cycle for {}, normally {normal:.2}", Who(o), Since(o))
 }
@@ -86,7 +87,7 @@ fn number(o: &Occurrence, key: &str) -> u64 {
 }
 
 fn normally(o: &Occurrence) -> u64 {
-    o.baseline.map_or(0, |normal| super::percent(normal.mean))
+    o.baseline.as_ref().map_or(0, |normal| super::percent(normal.mean))
 }
 
 /// The workload, or the node.

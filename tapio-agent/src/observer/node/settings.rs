@@ -1,8 +1,7 @@
 //! The node observer's section of the configuration.
 
 use tapio_common::{baseline, node::cycles};
-
-use crate::setting::{Count, MS, Percent, Ratio, SEC, Time, settings};
+use tapio_service::setting::{Count, MS, Percent, Ratio, SEC, Time, settings};
 
 /// Within this much of the mean nothing is abnormal: an eighth of a cycle an instruction.
 const CPI_FLOOR: u64 = 128;

@@ -133,7 +133,7 @@ fn waiting_above_its_past_is_told_once_it_lasts() {
     assert_eq!(kinds(&told), [("node.memory_pressure", 7), ("node.io_pressure", 7)]);
     assert_eq!(told[1].data.number("some_percent"), Some(60));
     assert_eq!(told[1].data.number("full_percent"), Some(30));
-    assert_eq!(told[1].baseline.map(|normal| percent(normal.mean)), Some(2));
+    assert_eq!(told[1].baseline.as_ref().map(|normal| percent(normal.mean)), Some(2));
     // A level that stays is learned.
     let repeats: usize = (0..100).map(|_| watched.look(&[wait.look(7, 60)]).len()).sum();
     assert!(repeats < 30, "{repeats}");
@@ -346,7 +346,7 @@ fn what_is_normal_is_known_to_the_next_agent() {
     assert!(next.look(&[wait.look(7, 60)]).is_empty());
     let told = next.look(&[wait.look(7, 60)]);
     assert_eq!(kinds(&told), [("node.memory_pressure", 7), ("node.io_pressure", 7)]);
-    assert_eq!(told[1].baseline.map(|normal| percent(normal.mean)), Some(2));
+    assert_eq!(told[1].baseline.as_ref().map(|normal| percent(normal.mean)), Some(2));
     // A group that comes much later may have the number of one that is gone.
     let mut later = watched.next();
     for _ in 0..20 {

@@ -5,9 +5,10 @@ use tapio_common::{
     baseline::Baseline,
     node::{Sample, UNKNOWN},
 };
+use tapio_occurrence::Severity;
 
 use super::{anomaly, gauge::Gauge, message, normal, percent, put, settings::Share};
-use crate::{observer::Anomaly, occurrence::Severity};
+use crate::observer::Anomaly;
 
 /// The kernel brings the sums up to date every two seconds: less says nothing.
 const LEAST_NS: u64 = 2_000_000_000;

@@ -1,5 +1,6 @@
+use tapio_occurrence::{Data, Outcome, Severity};
+
 use super::*;
-use crate::occurrence::{Data, Outcome, Severity};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -150,7 +151,7 @@ fn a_storm_that_grows_for_ever_is_reported_a_logarithmic_number_of_times() {
 fn what_many_owners_share_is_of_none_of_them() {
     let mut fold = Fold::new(SECOND, SECOND);
     let mut out = Vec::new();
-    let local = ("local_address", crate::occurrence::Value::Address([10, 0, 0, 1].into()));
+    let local = ("local_address".into(), "10.0.0.1".into());
     for owner in 0..20_000_u64 {
         let mut anomaly = Anomaly { cgroup_id: owner + 1, comm: [b'x'; 16], ..refused(80, owner) };
         anomaly.data.0.push(local.clone());

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use tapio_occurrence::{Process, Workload, samples::occurrence as sample};
+
 use super::*;
 use crate::{
     learned::Learned,
-    occurrence::{Process, Workload, sample},
     pipeline::{
         fold::{Fold, tests::refused},
         memory::MAX,
@@ -37,7 +38,7 @@ impl Line {
             ..Workload::default()
         };
         let occurrence = Occurrence {
-            kind: anomaly.kind,
+            kind: anomaly.kind.into(),
             workload: Some(Arc::new(workload)),
             process: Some(Process { pid: 7, comm: "nginx".to_owned() }),
             peer: anomaly.peer.map(|(address, port)| Peer::unnamed(address, port)),

@@ -19,9 +19,9 @@ use tapio_agent::{
         programs,
     },
     pipeline::{self, Source},
-    setting::{Count, Percent, SEC, Time},
 };
 use tapio_common::Header;
+use tapio_service::setting::{Count, Percent, SEC, Time};
 use tokio::runtime::Runtime;
 
 use super::{Cgroup, Occurrence};

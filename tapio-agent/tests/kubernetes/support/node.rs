@@ -12,18 +12,19 @@ use std::{
 use jsonschema::Validator;
 use serde_json::Value;
 use tapio_agent::{
-    clock,
     config::{Config, Flag},
     enrich::{
         Identity,
-        kubernetes::{Access, Health, Kubernetes},
+        kubernetes::{Health, Kubernetes},
     },
     learned::{Learned, Notes},
     metrics::Metrics,
     observer::{Anomaly, Only},
-    occurrence::{Data, Occurrence, Outcome, Severity},
     pipeline,
 };
+use tapio_kube::Access;
+use tapio_occurrence::{Data, Occurrence, Outcome, Severity};
+use tapio_service::clock;
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -115,7 +116,7 @@ impl Agent {
             antagonist: None,
             peer: Some((peer.parse::<IpAddr>().unwrap(), 6379)),
             detail: 0,
-            data: Data(vec![("elapsed_us", 180.into()), ("error", "ECONNREFUSED".into())]),
+            data: Data::from([("elapsed_us", 180_u64.into()), ("error", "ECONNREFUSED".into())]),
             baseline: None,
             magnitude: 0,
             count: 1,

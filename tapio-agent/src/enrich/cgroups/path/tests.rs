@@ -223,7 +223,7 @@ fn real_paths() {
     for (path, runtime, container, pod, unit) in PATHS {
         let path = fill(path);
         let expected = Workload {
-            runtime: *runtime,
+            runtime: runtime.map(Into::into),
             container_id: container.map(str::to_owned),
             pod_uid: pod.map(str::to_owned),
             unit: unit.map(fill),
@@ -257,8 +257,10 @@ fn names_from_inside_are_claims() {
         ("/kubepods/pod{UID}/{ID}/system.slice/kubelet.service".to_owned(), &[]),
     ] {
         let claims = parse_path(&fill(&path)).claims;
-        let found: Vec<_> =
-            claims.iter().map(|w| (w.runtime, w.container_id.as_deref(), w.pod_uid.as_deref())).collect();
+        let found: Vec<_> = claims
+            .iter()
+            .map(|w| (w.runtime.as_deref(), w.container_id.as_deref(), w.pod_uid.as_deref()))
+            .collect();
         assert_eq!(found, expected, "{path}");
     }
     assert_eq!(parse_path(&fill("/docker/{OUTER}").repeat(50)).claims.len(), MAX_CLAIMS);

@@ -62,12 +62,12 @@ fn an_outlier_is_told_with_its_numbers_and_the_neighbour_that_rose() {
     assert_eq!(told.len(), 1);
     let told = &told[0];
     assert_eq!((told.kind, told.cgroup_id, told.antagonist), ("node.cpi_outlier", 7, Some(8)));
-    assert_eq!(told.data.get("cpi"), Some(&crate::occurrence::Value::Real(2.5)));
+    assert_eq!(told.data.get("cpi"), Some(&tapio_occurrence::Value::Real(2.5)));
     let numbers = ["used_millicores", "stalled_percent", "counted_percent", "since_ms"];
     assert_eq!(numbers.map(|key| told.data.number(key)), [Some(500), Some(25), Some(80), Some(30_000)]);
     assert_eq!(told.data.number("antagonist_millicores"), Some(1700));
     assert_eq!(told.data.number("antagonist_rise_millicores"), Some(1500));
-    assert_eq!((told.count, told.baseline.unwrap().ratio), (3, Some(2.5)));
+    assert_eq!((told.count, told.baseline.as_ref().unwrap().ratio), (3, Some(2.5)));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn the_node_is_told_of_where_no_group_explains_it() {
     node.tick(110 * SECOND, &mut out);
     assert_eq!(out.len(), 1);
     assert_eq!((out[0].kind, out[0].data.text("of")), ("node.ipc_degraded", Some("node")));
-    assert_eq!(out[0].data.get("ipc"), Some(&crate::occurrence::Value::Real(0.4)));
+    assert_eq!(out[0].data.get("ipc"), Some(&tapio_occurrence::Value::Real(0.4)));
 
     out.clear();
     observe(&mut node, event(kind::IPC_DEGRADED, WHOLE_NODE, 200, 170), &mut out);
@@ -138,7 +138,7 @@ fn the_node_is_told_of_where_no_group_explains_it() {
 
 #[test]
 fn a_group_explains_the_node_until_it_is_told_again() {
-    use crate::setting::Time;
+    use tapio_service::setting::Time;
     // The default is a window of ten seconds and a cool-down of sixty.
     for (cooldown, explained_s) in [(60, 70), (0, 30)] {
         for (after_s, told) in [(explained_s - 1, 0), (explained_s, 1)] {

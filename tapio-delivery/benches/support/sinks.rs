@@ -1,0 +1,136 @@
+//! What benchmarks of sinks share: something to give, and the CPU that it took.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+
+use rustix::time::{ClockId, clock_gettime};
+use tapio_delivery::Metrics;
+use tapio_delivery::{
+    Ledger, QUEUE_CAPACITY, Sinks,
+    polku::{self, Polku, Timings},
+};
+use tapio_occurrence::{
+    Data, Normal, Occurrence, Outcome, Peer, PeerNames, Process, SOURCE, Severity, Value, Workload,
+};
+use tapio_service::setting::Node as _;
+use ulid::Ulid;
+
+/// How many are given at once.
+pub(crate) const CHUNK: usize = 512;
+
+/// A spike of a pod, with a peer that has a name: JSON of some 900 bytes.
+pub(crate) fn occurrence(time_unix_ns: u64) -> Occurrence {
+    let some = |text: &str| Some(text.to_owned());
+    Occurrence {
+        id: Ulid::generate(),
+        time_unix_ns,
+        source: SOURCE.into(),
+        kind: "network.rtt_spike".into(),
+        severity: Severity::Warning,
+        outcome: Outcome::Failure,
+        message: "checkout-7d9f8c6b5d-x2x4z: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms"
+            .to_owned(),
+        cluster: Some("prod".into()),
+        node: "node-a".into(),
+        workload: Some(Arc::new(Workload {
+            namespace: some("shop"),
+            pod: some("checkout-7d9f8c6b5d-x2x4z"),
+            pod_uid: some("3b1c1f6e-8a40-4ab1-9e37-3a1e5d2f6c11"),
+            container: some("app"),
+            container_id: Some("f8d74ab0".repeat(8)),
+            runtime: Some("containerd".into()),
+            image: some("registry.example/checkout:1.2"),
+            owner_kind: some("Deployment"),
+            owner: some("checkout"),
+            ..Workload::default()
+        })),
+        process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
+        actor: None,
+        peer: Some(Peer {
+            address: [10, 0, 3, 7].into(),
+            port: 6379,
+            names: Some(Arc::new(PeerNames {
+                namespace: some("default"),
+                service: some("redis"),
+                ..PeerNames::default()
+            })),
+        }),
+        data: Data::from([
+            ("rtt_us", Value::Number(41_000)),
+            ("direction", Value::Text("outbound".into())),
+            ("local_address", "10.0.1.2".into()),
+            ("local_port", Value::Number(40_312)),
+        ]),
+        baseline: Some(Normal {
+            mean: 5000,
+            deviation: 400,
+            unit: "us".into(),
+            samples: 18_211,
+            ratio: Some(8.2),
+        }),
+        count: 1,
+    }
+}
+
+/// As many as a queue takes, each with an id of its own.
+pub(crate) fn queueful() -> Vec<Arc<Occurrence>> {
+    (0..QUEUE_CAPACITY).map(|_| Arc::new(occurrence(1_795_141_098_123_456_789))).collect()
+}
+
+/// No sinks yet, with the queue that the agent has by default.
+pub(crate) fn sinks() -> Sinks {
+    Sinks::new(Arc::new(Metrics::default()), QUEUE_CAPACITY)
+}
+
+/// The sink of a gateway.
+pub(crate) fn polku(address: SocketAddr) -> anyhow::Result<Polku> {
+    let mut settings = polku::Settings::default();
+    settings.assign("endpoint", &address.to_string())?;
+    let sink = Polku::new(&settings, Some("prod".into()), Timings::default());
+    sink.map_err(|trouble| anyhow::anyhow!("{trouble}"))?.context("no endpoint")
+}
+
+/// The accounts of the first sink.
+pub(crate) fn ledger(sinks: &Sinks) -> anyhow::Result<Ledger> {
+    let status = sinks.status().into_iter().next();
+    let ledger = status.ok_or_else(|| anyhow::anyhow!("there is no sink"))?.ledger;
+    anyhow::ensure!(ledger.balanced() && ledger.dropped.is_empty(), "lost: {ledger:?}");
+    Ok(ledger)
+}
+
+/// Gives so many, round after round of `pool`, and never more than leaves `most` of what `waits`.
+pub(crate) async fn give(
+    sinks: &Sinks,
+    pool: &[Arc<Occurrence>],
+    count: usize,
+    most: usize,
+    waits: impl Fn(&Ledger) -> u64,
+) -> anyhow::Result<()> {
+    let mut next = pool.iter().cycle();
+    for _ in 0..count.div_ceil(CHUNK) {
+        while waits(&ledger(sinks)?) as usize + CHUNK > most {
+            pause().await;
+        }
+        next.by_ref().take(CHUNK).for_each(|occurrence| sinks.send(Arc::clone(occurrence)));
+    }
+    Ok(())
+}
+
+/// Until the accounts say so.
+pub(crate) async fn until(sinks: &Sinks, enough: impl Fn(&Ledger) -> bool) -> anyhow::Result<()> {
+    while !enough(&ledger(sinks)?) {
+        pause().await;
+    }
+    Ok(())
+}
+
+/// CPU that this process has used, with all its threads.
+pub(crate) fn cpu() -> Duration {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), spent.tv_nsec as u32)
+}
+
+async fn pause() {
+    tokio::time::sleep(Duration::from_micros(500)).await;
+}

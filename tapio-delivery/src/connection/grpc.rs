@@ -1,0 +1,96 @@
+//! gRPC over one connection: calls that keep what the other side really answered.
+
+use std::{
+    error::Error as _,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{
+    HeaderValue, Request, Response, Uri,
+    header::{CONTENT_TYPE, USER_AGENT},
+    response::Parts,
+};
+use hyper::{body::Incoming, client::conn::http2};
+use tonic::{Status, body::Body};
+use tower::Service;
+
+use super::{AGENT, Cause};
+
+/// What a client of gRPC makes its calls with. Clones share the connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Grpc {
+    sender: http2::SendRequest<Body>,
+    /// Scheme and authority of the requests.
+    pub(crate) origin: Uri,
+}
+
+/// Why a call failed.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The other side says so.
+    Said(Status),
+    /// There is an answer, and none of gRPC: that of a proxy, or of something else that speaks HTTP/2.
+    Other(Box<Parts>),
+    /// There is none, or not all of one.
+    Broken(Cause),
+}
+
+/// Why there is no answer of gRPC.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    #[error("no answer of gRPC")]
+    Other(Box<Parts>),
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+}
+
+impl Grpc {
+    pub(super) fn new(sender: http2::SendRequest<Body>, origin: Uri) -> Self {
+        Self { sender, origin }
+    }
+
+    /// Whether it surely takes nothing more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+impl Service<Request<Body>> for Grpc {
+    type Response = Response<Incoming>;
+    type Error = Unanswered;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Unanswered>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unanswered>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+        let answered = self.sender.send_request(request);
+        Box::pin(async move {
+            let response = answered.await?;
+            if is_grpc(&response) {
+                Ok(response)
+            } else {
+                Err(Unanswered::Other(Box::new(response.into_parts().0)))
+            }
+        })
+    }
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        // What the other side says has no cause on this side.
+        match status.source().map(|cause| cause.downcast_ref()) {
+            None => Self::Said(status),
+            Some(Some(Unanswered::Other(head))) => Self::Other(head.clone()),
+            Some(_) => Self::Broken(status.into()),
+        }
+    }
+}
+
+fn is_grpc(response: &Response<Incoming>) -> bool {
+    let form = response.headers().get(CONTENT_TYPE);
+    response.status() == 200 && form.is_some_and(|form| form.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,157 @@
+//! What sinks count. Label sets are closed: no label carries an address or a name that comes from outside.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tapio_service::metrics::{gauge, metrics, set};
+
+use crate::{State, Status};
+
+metrics! {
+    /// The counters and gauges of all sinks; made once, shared by reference.
+    pub struct Metrics {
+        dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
+        sink_state: Family<StateOfSink, Gauge> = "1 for the state that a sink is in",
+        sink_given: Family<OfSink, Counter> = "Occurrences given to a sink",
+        sink_recovered: Family<OfSink, Counter> = "Occurrences that an earlier run left in a sink's spool",
+        sink_sent: Family<OfSink, Counter> = "Occurrences that a sink took",
+        sink_retried: Family<OfSink, Counter> = "Batches sent again",
+        sink_rejected: Family<OfSink, Counter> = "Occurrences that a sink refused for good",
+        sink_in_flight: Family<OfSink, Gauge> = "Occurrences on the way without an answer",
+        sink_queued: Family<OfSink, Gauge> = "Occurrences in memory alone, on the way or waiting",
+        spool_records: Family<OfSink, Gauge> = "Occurrences in a sink's spool",
+        spool_bytes: Family<OfSink, Gauge> = "Room that they take on disk, about",
+        spool_failures: Family<OfSink, Counter> = "Times that a sink's spool could not be read or written",
+        spool_set_aside: Family<OfSink, Counter> = "Damaged spools that were set aside",
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Drop {
+    hop: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfSink {
+    sink: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateOfSink {
+    sink: &'static str,
+    state: &'static str,
+}
+
+/// Why sinks drop.
+const SINK_REASONS: [&str; 8] = [
+    "queue_full",
+    "unacknowledged",
+    "closed",
+    "shutdown",
+    "spool_full",
+    "spool_damaged",
+    "spool_malformed",
+    "spool_lost",
+];
+
+impl Metrics {
+    /// Has what may go wrong begin at 0: where a line comes with the first loss, no increase is seen.
+    pub fn begin(&self, sinks: &[&'static str]) {
+        for sink in sinks {
+            for reason in SINK_REASONS {
+                self.dropped(sink, reason, 0);
+            }
+            for counter in
+                [&self.spool_failures, &self.spool_set_aside, &self.sink_recovered, &self.sink_retried]
+            {
+                counter.get_or_create(&OfSink { sink }).inc_by(0);
+            }
+            self.sent(sink, 0);
+            self.rejected(sink, 0);
+        }
+    }
+
+    /// `count` lost. Hop is `ring`, `record`, `enrich` or a sink's name.
+    pub fn dropped(&self, hop: &'static str, reason: &'static str, count: u64) {
+        self.dropped.get_or_create(&Drop { hop, reason }).inc_by(count);
+    }
+
+    /// `count` lost from the beginning, counted elsewhere.
+    pub fn dropped_in_all(&self, hop: &'static str, reason: &'static str, count: u64) {
+        set(&self.dropped.get_or_create(&Drop { hop, reason }), count);
+    }
+
+    /// How many were lost so far.
+    #[must_use]
+    pub fn dropped_so_far(&self, hop: &'static str, reason: &'static str) -> u64 {
+        self.dropped.get_or_create(&Drop { hop, reason }).get()
+    }
+
+    /// How a sink is, and what it has.
+    pub(crate) fn sink(&self, Status { sink, state, ledger, spool, .. }: &Status) {
+        for label in State::LABELS {
+            let labels = StateOfSink { sink, state: label };
+            self.sink_state.get_or_create(&labels).set(i64::from(label == state.label()));
+        }
+        let sink = OfSink { sink };
+        set(&self.sink_given.get_or_create(&sink), ledger.given);
+        self.sink_in_flight.get_or_create(&sink).set(gauge(ledger.in_flight));
+        self.sink_queued.get_or_create(&sink).set(gauge(ledger.queued));
+        if let Some(spool) = spool {
+            self.spool_records.get_or_create(&sink).set(gauge(spool.records));
+            self.spool_bytes.get_or_create(&sink).set(gauge(spool.bytes));
+        }
+    }
+
+    /// `count` occurrences that an earlier run left in a sink's spool.
+    pub(crate) fn recovered(&self, sink: &'static str, count: u64) {
+        self.sink_recovered.get_or_create(&OfSink { sink }).inc_by(count);
+    }
+
+    /// A sink's spool could not be read or written.
+    pub(crate) fn spool_failed(&self, sink: &'static str) {
+        self.spool_failures.get_or_create(&OfSink { sink }).inc();
+    }
+
+    /// A damaged spool was set aside.
+    pub(crate) fn spool_set_aside(&self, sink: &'static str) {
+        self.spool_set_aside.get_or_create(&OfSink { sink }).inc();
+    }
+
+    /// `count` occurrences that a sink's destination took.
+    pub(crate) fn sent(&self, sink: &'static str, count: u64) {
+        self.sink_sent.get_or_create(&OfSink { sink }).inc_by(count);
+    }
+
+    /// A batch that is sent again.
+    pub(crate) fn retried(&self, sink: &'static str) {
+        self.sink_retried.get_or_create(&OfSink { sink }).inc();
+    }
+
+    /// `count` occurrences that a sink's destination refused for good.
+    pub(crate) fn rejected(&self, sink: &'static str, count: u64) {
+        self.sink_rejected.get_or_create(&OfSink { sink }).inc_by(count);
+    }
+}
+
+impl Metrics {
+    /// Those of a program that has no others, and what they are rendered from.
+    #[must_use]
+    pub fn alone() -> (Registry, Arc<Self>) {
+        let mut registry = Registry::with_prefix("tapio");
+        let metrics = Self::registered(&mut registry);
+        (registry, Arc::new(metrics))
+    }
+}
+
+/// Those of a program that shows none.
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::registered(&mut Registry::default())
+    }
+}

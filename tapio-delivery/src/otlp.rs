@@ -1,0 +1,262 @@
+//! OTLP: occurrences as logs to an OpenTelemetry Collector or what else takes them, by gRPC or as protobuf over HTTP,
+//! at least once.
+//!
+//! A delivery is one request of at most [`REQUEST_BYTES`]. What the receiver refuses for good is counted as rejected and
+//! not sent again; what passes is, when the receiver asks for it, or else as the queue has it. A connection is made
+//! when one is needed and kept.
+
+mod answer;
+mod attributes;
+mod endpoint;
+mod exchange;
+mod export;
+mod pairs;
+mod record;
+mod request;
+mod resource;
+mod settings;
+mod signals;
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderMap;
+use hyper::body::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message as _;
+use tapio_occurrence::Occurrence;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::field::display;
+
+use super::{
+    About, Batching, Destination, Failure, Receipt, Trouble, Verdict,
+    connection::{Files, Target, Words},
+    sizing::{Sent, Sizing},
+};
+use answer::Answer;
+use exchange::{Broken, Connection, Kind};
+use resource::Surroundings;
+
+pub use endpoint::Endpoint;
+pub use export::{Exported, Way};
+pub use pairs::Pairs;
+pub use request::REQUEST_BYTES;
+pub use settings::{Compression, PREFIX, Protocol, Settings, Switch, VARIABLES, Variable};
+pub use signals::{Enabled, OWN_VARIABLES, Signal, Telemetry};
+
+/// Most occurrences of a request, as OpenTelemetry's own exporters have it.
+const REQUEST_RECORDS: usize = 512;
+/// How long an occurrence waits for others.
+const AGE: Duration = Duration::from_millis(100);
+
+const WORDS: Words = Words {
+    what: "logs by OTLP",
+    endpoint: "--otlp=URL, key `otlp.endpoint`",
+    authorities: "key `otlp.certificate`, or OTEL_EXPORTER_OTLP_CERTIFICATE",
+    ca: "otlp.certificate",
+    certificate: "otlp.client_certificate",
+    key: "otlp.client_key",
+    http1_only: "set the protocol to http/protobuf (key `otlp.protocol`), take the port of gRPC (usually 4317), or let the \
+                 proxy pass HTTP/2",
+    http2_only: "set the protocol to grpc (key `otlp.protocol`), or take the port of http/protobuf (usually 4318)",
+    no_access: "correct the headers: key `otlp.headers`, or OTEL_EXPORTER_OTLP_HEADERS",
+    no_path: "correct the path of the endpoint; that of a collector is /v1/logs",
+    no_service: "correct the endpoint, or give the collector a pipeline for logs",
+    too_large: "let it, and proxies before it, take requests of 1 MiB",
+};
+
+/// A receiver of OTLP as a destination.
+#[derive(Debug)]
+pub struct Otlp {
+    settings: Settings,
+    target: Target,
+    headers: HeaderMap,
+    surroundings: Surroundings,
+    connection: Option<Connection>,
+    sizing: Sizing,
+    /// When the receiver wants to hear from the agent again.
+    not_before: Option<Instant>,
+    /// What was complained about last.
+    said: Option<String>,
+}
+
+impl Otlp {
+    /// Not connected yet; `None` where no endpoint is set. `in_kubernetes`: the node's name is that of a Node.
+    ///
+    /// # Errors
+    /// A file that TLS needs cannot be used, or a header cannot be sent.
+    pub fn new(settings: &Settings, in_kubernetes: bool) -> Result<Option<Self>, Trouble> {
+        let Some(target) = target(settings) else { return Ok(None) };
+        target.check()?;
+        Ok(Some(Self {
+            headers: settings.headers.headers().map_err(|wrong| Trouble::bare(wrong.to_string()))?,
+            surroundings: Surroundings::new(settings, in_kubernetes),
+            settings: settings.clone(),
+            target,
+            connection: None,
+            sizing: Sizing::new(REQUEST_RECORDS, REQUEST_BYTES),
+            not_before: None,
+            said: None,
+        }))
+    }
+
+    /// Asks the receiver to take nothing, which tells whether it would take something.
+    ///
+    /// # Errors
+    /// It cannot be reached within the time, or would not.
+    pub async fn ask(mut self, within: Duration) -> Result<(), Trouble> {
+        let nothing = ExportLogsServiceRequest::default();
+        match timeout(within, self.exchange(&nothing)).await.map_err(|_| Trouble::no_answer(within))?? {
+            Answer::Taken { .. } => Ok(()),
+            Answer::Later { why, .. } | Answer::Refused(why) => Err(why),
+        }
+    }
+
+    /// Sends a request, over a new connection where there is none that works. One that was kept may end in the moment
+    /// that it is used: then once more.
+    async fn exchange(&mut self, request: &ExportLogsServiceRequest) -> Result<Answer, Trouble> {
+        let mut kept = self.connection.take().filter(|kept| !kept.is_closed());
+        let encoded = Bytes::from(request.encode_to_vec());
+        loop {
+            let is_kept = kept.is_some();
+            let mut connection = match kept.take() {
+                Some(kept) => kept,
+                None => Connection::open(&self.target, &self.settings).await?,
+            };
+            let (target, settings, headers) = (&self.target, &self.settings, &self.headers);
+            let sent = connection.exchange(Kind::Logs, target, settings, headers, encoded.clone()).await;
+            match sent {
+                Ok(answer) => {
+                    self.connection = Some(connection);
+                    return Ok(answer);
+                }
+                Err(Broken(_)) if is_kept => {}
+                Err(Broken(error)) => {
+                    return Err(self.target.diagnose(connection.link, error).await);
+                }
+            }
+        }
+    }
+
+    /// Complains, but not twice in a row of the same. `one`: the occurrence that it is about, where it is about one.
+    fn complain(&mut self, what: String, rejected: usize, one: Option<&Occurrence>) {
+        let endpoint = self.target.endpoint.as_str();
+        let (id, kind) = (one.map(|one| display(one.id)), one.map(|one| &*one.kind));
+        let fate =
+            if rejected > 0 { "occurrences refused for good" } else { "occurrences taken with a warning" };
+        if self.said.as_ref() == Some(&what) {
+            tracing::debug!(sink = Self::NAME, endpoint, rejected, id, kind, what, "{fate}");
+        } else {
+            tracing::warn!(
+                sink = Self::NAME,
+                endpoint,
+                rejected,
+                id,
+                kind,
+                what,
+                "{fate}; more of the same are logged at debug level"
+            );
+            self.said = Some(what);
+        }
+    }
+
+    /// The batch is kept.
+    fn retry(&self, why: Trouble) -> Failure {
+        let why = why.of(&self.target.endpoint);
+        match why.about {
+            About::Configuration => Failure::Hold(why),
+            About::Passing | About::Content | About::Size => Failure::Retry(why.to_string()),
+        }
+    }
+}
+
+impl Destination for Otlp {
+    const NAME: &'static str = "otlp";
+
+    fn batching(&self) -> Batching {
+        Batching { count: REQUEST_RECORDS, age: AGE }
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        if let Some(not_before) = self.not_before {
+            sleep_until(not_before).await;
+            self.not_before = None;
+        }
+        if self.connection.as_ref().is_some_and(|kept| !kept.is_closed()) {
+            return Ok(());
+        }
+        let opened = Connection::open(&self.target, &self.settings).await;
+        self.connection = Some(opened.map_err(|why| self.retry(why))?);
+        Ok(())
+    }
+
+    async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
+        let Some(first) = batch.first() else { return Ok(Receipt::default()) };
+        let event_name = self.settings.event_name == Switch::True;
+        let within = self.settings.timeout.get();
+        loop {
+            let most = batch.len().min(self.sizing.count());
+            let (request, count) =
+                request::pack(&batch[..most], &self.surroundings, event_name, self.sizing.bytes());
+            if count == 0 {
+                self.complain("an occurrence is larger than a request may be".to_owned(), 1, Some(first));
+                return Ok(Receipt { verdicts: vec![Verdict::Refused], slow: false });
+            }
+            if let Some(pause) = self.sizing.pause() {
+                sleep(pause).await;
+            }
+            let answer = match timeout(within, self.exchange(&request)).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(why)) => return Err(self.retry(why)),
+                Err(_) => return Err(self.retry(Trouble::no_answer(within))),
+            };
+            let rejected = match answer {
+                Answer::Later { why, after } => {
+                    self.not_before = after.map(|after| Instant::now() + after);
+                    return Err(self.retry(why));
+                }
+                Answer::Refused(why) => {
+                    let sent = Sent { messages: 1, count, bytes: request.encoded_len() };
+                    if !self.sizing.refused(why.about, sent) {
+                        tracing::debug!(sink = Self::NAME, count, %why, "refused; less is sent at once");
+                        continue;
+                    }
+                    self.complain(why.to_string(), count, Some(first));
+                    count
+                }
+                Answer::Taken { rejected, warning } => {
+                    self.sizing.taken(count);
+                    let rejected = rejected.min(count);
+                    if let Some(warning) = warning {
+                        self.complain(warning, rejected, None);
+                    }
+                    rejected
+                }
+            };
+            // Which of them, the receiver does not say: the accounts are right.
+            let mut verdicts = vec![Verdict::Taken; count - rejected];
+            verdicts.resize(count, Verdict::Refused);
+            return Ok(Receipt { verdicts, slow: false });
+        }
+    }
+}
+
+/// Where to connect to; `None` where the sink is off.
+fn target(settings: &Settings) -> Option<Target> {
+    let endpoint = settings.endpoint.0.as_ref()?;
+    let tls = endpoint.is_tls().unwrap_or(settings.insecure == Switch::False);
+    let own = settings.client_certificate.file().zip(settings.client_key.file());
+    Some(Target {
+        endpoint: endpoint.to_string(),
+        host: endpoint.host().to_owned(),
+        port: endpoint.port(tls),
+        authority: endpoint.authority(),
+        path: endpoint.path().to_owned(),
+        tls: tls.then(|| Files { authorities: settings.certificate.file(), own }),
+        within: settings.timeout.get(),
+        keep_alive: None,
+        words: &WORDS,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Standard output: JSON lines for programs, or a readable form for people.
+
+mod pretty;
+
+use std::{
+    io::{self, IsTerminal},
+    sync::Arc,
+    time::Duration,
+};
+
+use tapio_occurrence::Occurrence;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior, interval},
+};
+
+use super::{Batching, Destination, Failure, Receipt};
+use pretty::Pretty;
+
+/// How often the status line changes.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// What the agent has done since it started, for the status line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Readings at all hooks.
+    pub seen: u64,
+    /// Destinations that have a baseline.
+    pub keys: u64,
+    /// Events that the kernel let through.
+    pub kept: u64,
+    /// Occurrences that sinks took.
+    pub sent: u64,
+}
+
+/// Writes occurrences, each batch at once.
+#[derive(Debug)]
+pub struct Stdout<W> {
+    out: W,
+    form: Form,
+    buffer: Vec<u8>,
+    /// Why nothing can be written any more.
+    gone: Option<String>,
+}
+
+#[derive(Debug)]
+enum Form {
+    Json,
+    Pretty(Pretty, Option<Beat>),
+}
+
+/// What the status line is made from.
+#[derive(Debug)]
+struct Beat {
+    pulse: watch::Receiver<Pulse>,
+    tick: Option<Interval>,
+    last: Option<(Instant, Pulse)>,
+    line: String,
+}
+
+impl Stdout<tokio::io::Stdout> {
+    /// JSON lines on standard output.
+    #[must_use]
+    pub fn json() -> Self {
+        Self::json_to(tokio::io::stdout())
+    }
+
+    /// The readable form on standard output: with colour and a status line on a terminal, with colour only where
+    /// `NO_COLOR` is not set (<https://no-color.org>).
+    #[must_use]
+    pub fn pretty(pulse: watch::Receiver<Pulse>) -> Self {
+        let terminal =
+            io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        Self::pretty_to(tokio::io::stdout(), colour, terminal.then_some(pulse))
+    }
+}
+
+impl<W> Stdout<W> {
+    /// JSON lines, anywhere.
+    #[must_use]
+    pub const fn json_to(out: W) -> Self {
+        Self { out, form: Form::Json, buffer: Vec::new(), gone: None }
+    }
+
+    /// The readable form, anywhere; with a status line if there is a pulse.
+    #[must_use]
+    pub fn pretty_to(out: W, colour: bool, pulse: Option<watch::Receiver<Pulse>>) -> Self {
+        let beat = pulse.map(|pulse| Beat { pulse, tick: None, last: None, line: String::new() });
+        Self { out, form: Form::Pretty(Pretty { colour }, beat), buffer: Vec::new(), gone: None }
+    }
+}
+
+impl<W: AsyncWrite + Send + Unpin + 'static> Stdout<W> {
+    /// Writes the buffer.
+    async fn write(&mut self) -> Result<(), Failure> {
+        let written = async {
+            self.out.write_all(&self.buffer).await?;
+            self.out.flush().await
+        };
+        written.await.map_err(|error| {
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                let why = "the reader of standard output has gone".to_owned();
+                self.gone = Some(why.clone());
+                Failure::Reject(why)
+            } else {
+                Failure::Retry(format!("standard output: {error}"))
+            }
+        })
+    }
+}
+
+impl<W: AsyncWrite + Send + Unpin + 'static> Destination for Stdout<W> {
+    const NAME: &'static str = "stdout";
+    const SPOOLED: bool = false;
+    const STALLED: Option<&'static str> =
+        Some("the reader of standard output does not read: the pipe is full, or the terminal is stopped");
+
+    fn batching(&self) -> Batching {
+        Batching { count: 256, age: Duration::ZERO }
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        match &self.gone {
+            Some(why) => Err(Failure::Reject(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
+        self.buffer.clear();
+        match &mut self.form {
+            Form::Json => {
+                for occurrence in batch {
+                    occurrence.write_json(&mut self.buffer);
+                    self.buffer.push(b'\n');
+                }
+            }
+            Form::Pretty(pretty, beat) => {
+                if beat.is_some() {
+                    pretty::clear(&mut self.buffer);
+                }
+                for occurrence in batch {
+                    pretty.occurrence(occurrence, &mut self.buffer);
+                }
+                if let Some(beat) = beat {
+                    pretty.status(&beat.line, &mut self.buffer);
+                }
+            }
+        }
+        self.write().await?;
+        Ok(Receipt::taken(batch.len()))
+    }
+
+    async fn idle(&mut self) -> Failure {
+        loop {
+            let Form::Pretty(pretty, Some(beat)) = &mut self.form else {
+                return std::future::pending().await;
+            };
+            beat.next().await;
+            self.buffer.clear();
+            pretty::clear(&mut self.buffer);
+            pretty.status(&beat.line, &mut self.buffer);
+            if let Err(failure) = self.write().await {
+                return failure;
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        if let Form::Pretty(_, Some(_)) = self.form {
+            self.buffer.clear();
+            pretty::clear(&mut self.buffer);
+            // The last thing that is written: nobody is left to tell.
+            let _ = self.write().await;
+        }
+    }
+}
+
+impl Beat {
+    /// Waits for the next beat and makes its line. Cancelled without harm before the beat.
+    async fn next(&mut self) {
+        let tick = self.tick.get_or_insert_with(|| {
+            let mut tick = interval(BEAT);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            tick
+        });
+        let now = tick.tick().await;
+        let pulse = *self.pulse.borrow();
+        let readings_per_second = self.last.map_or(0.0, |(then, last)| {
+            pulse.seen.saturating_sub(last.seen) as f64 / now.duration_since(then).as_secs_f64().max(0.001)
+        });
+        self.last = Some((now, pulse));
+        self.line = pretty::status_line(readings_per_second, &pulse);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Watches that go on: a list, then what changes, until the server or the way to it fails.
+
+use std::{fmt::Debug, pin::pin, time::Duration};
+
+use futures_util::TryStreamExt as _;
+use kube::{
+    Api,
+    runtime::watcher::{self, Event, watcher},
+};
+use serde::de::DeserializeOwned;
+use tapio_service::backoff::Backoff;
+use tokio::time::{sleep, timeout};
+
+use crate::Fault;
+
+/// Waits between attempts: from 0.5 s up to 30 s.
+pub const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+/// For one step of the first list.
+pub const LIST: Duration = Duration::from_secs(30);
+/// Seconds after which the server ends a watch and another one goes on: where nothing happens it says nothing in between,
+/// and one that is longer silent is dead.
+const WATCH: u32 = 60;
+/// Told in a watch: what it goes on from is too old. The watcher makes a new list by itself, at once.
+const GONE: u16 = 410;
+
+/// Follows objects until that fails, and says why; `take` gets all of them, and then each change. Whoever tries again makes
+/// a new client before: what it is let in with may have been rotated.
+pub async fn follow<K>(
+    objects: Api<K>,
+    config: watcher::Config,
+    retry: &mut Backoff,
+    mut take: impl FnMut(Event<K>),
+) -> Fault
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut events = pin!(watcher(objects, config.timeout(WATCH)));
+    let mut listing = true;
+    loop {
+        let next = if listing {
+            match timeout(LIST, events.try_next()).await {
+                Ok(next) => next,
+                Err(_) => return Fault::slow(LIST),
+            }
+        } else {
+            events.try_next().await
+        };
+        match next {
+            Ok(Some(event)) => {
+                listing = match &event {
+                    Event::Init | Event::InitApply(_) => true,
+                    Event::InitDone | Event::Apply(_) | Event::Delete(_) => false,
+                };
+                take(event);
+                if !listing {
+                    *retry = RETRY;
+                }
+            }
+            Ok(None) => return Fault { why: "the watch has ended".to_owned(), code: None },
+            Err(watcher::Error::WatchError(status)) if status.code == GONE => {
+                tracing::debug!(%status, "kubernetes: too old to go on from; listed anew");
+                sleep(retry.wait()).await;
+            }
+            Err(error) => return Fault::from(&error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use http::{Request, Response};
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::{Client, client::Body};
+    use serde_json::json;
+    use tower::service_fn;
+
+    use super::*;
+
+    /// A server whose watches are all too old, until it fails to list.
+    fn too_old(lists: u32) -> Client {
+        let left = AtomicU32::new(lists);
+        let service = service_fn(move |request: Request<Body>| {
+            let uri = request.uri().to_string();
+            let (status, answer) = if uri.contains("watch=true") {
+                let status =
+                    json!({ "kind": "Status", "status": "Failure", "message": "too old", "code": 410 });
+                (200, json!({ "type": "ERROR", "object": status }))
+            } else if left.fetch_sub(1, Ordering::Relaxed) > 0 {
+                let metadata = json!({ "resourceVersion": "1" });
+                (200, json!({ "kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": [] }))
+            } else {
+                (500, json!({ "kind": "Status", "status": "Failure", "message": "enough", "code": 500 }))
+            };
+            let body = Body::from(format!("{answer}\n").into_bytes());
+            std::future::ready(Response::builder().status(status).body(body))
+        });
+        Client::new(service, "shop")
+    }
+
+    /// The time is the runtime's own, which goes on only where something waits for it.
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_always_too_old_waits_between_its_lists() {
+        let start = tokio::time::Instant::now();
+        let mut retry = RETRY;
+        let fault = follow(Api::<Pod>::all(too_old(5)), watcher::Config::default(), &mut retry, drop).await;
+        assert!(fault.why.contains("enough"), "{fault}");
+        assert!(start.elapsed() >= Duration::from_millis(5 * 500), "{:?}", start.elapsed());
+    }
+}

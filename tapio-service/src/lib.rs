@@ -1,0 +1,13 @@
+//! What every long-running program of Tapio has: settings, log, admin endpoints, metrics, back-off, clocks.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod backoff;
+pub mod clock;
+pub mod config;
+pub mod crash;
+pub mod log;
+pub mod metrics;
+pub mod private;
+pub mod setting;
+pub mod span;

@@ -1,0 +1,48 @@
+//! What a setting is: a value that says what it may be, in a section whose doc comments are its entries in the
+//! default configuration file. File, environment and flags all go through here, so that one wrong value is
+//! told in the same words wherever it stands.
+
+mod form;
+pub mod list;
+mod page;
+mod section;
+mod text;
+mod value;
+
+pub use form::Form;
+pub use list::List;
+pub use page::Page;
+pub use section::{InPlace, join, read_section, section_schema};
+pub use section::{Node, Section, Trail};
+pub use serde_json::Value as Json;
+pub use text::{AbsolutePath, Listen, Name, Off, Same};
+pub use value::shown;
+pub use value::{Bytes, Count, MIB, MS, Percent, Ratio, SEC, Time, US, Value};
+
+pub use crate::{choices, settings};
+
+/// Why a value was refused: what was found and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Wrong(pub String);
+
+/// The one of `known` that is most like `given`, if any is like it at all.
+#[must_use]
+pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(given, name), name))
+        .filter(|(distance, name)| *distance <= name.len().div_ceil(3))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// That there is no such `what`, and which there are.
+#[must_use]
+pub fn unknown(what: &str, given: &str, known: &[&str]) -> Wrong {
+    let (given, list) = (shown(given), known.join(", "));
+    Wrong(match nearest(&given, known.iter().copied()) {
+        Some(name) => format!("unknown {what} `{given}`: did you mean `{name}`? Known: {list}"),
+        None => format!("unknown {what} `{given}`. Known: {list}"),
+    })
+}

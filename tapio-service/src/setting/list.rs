@@ -1,0 +1,90 @@
+//! Values that are a list, or a word where none is named.
+
+use std::{fmt, marker::PhantomData};
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
+
+use super::{Trail, Value, Wrong};
+
+/// A list of some of something, each once. In a file it may also be one text, parted by commas.
+pub trait List: Value + Default {
+    /// Stands for a list of none.
+    const WORD: &'static str;
+    /// What one of them is called.
+    const ITEM: &'static str;
+
+    /// Adds one.
+    ///
+    /// # Errors
+    /// It is none, or it is there already.
+    fn add(&mut self, item: &str) -> Result<(), Wrong>;
+
+    /// Whether none is named.
+    fn is_empty(&self) -> bool;
+}
+
+/// The word, or items parted by commas.
+pub fn parse<L: List>(text: &str) -> Result<L, Wrong> {
+    let mut list = L::default();
+    if text.trim() != L::WORD {
+        text.split(',').try_for_each(|item| list.add(item.trim()))?;
+    }
+    Ok(list)
+}
+
+/// Reads it from a file.
+pub fn read<'de, L: List, D: Deserializer<'de>>(from: D, at: &Trail) -> Result<L, D::Error> {
+    from.deserialize_any(Items(at, PhantomData))
+}
+
+/// That it is there already.
+pub fn twice(what: &str, item: impl fmt::Display) -> Wrong {
+    Wrong(format!("{what} `{item}` is named twice: name it once"))
+}
+
+struct Items<'a, L>(&'a Trail, PhantomData<L>);
+
+impl<'de, L: List> Visitor<'de> for Items<'_, L> {
+    type Value = L;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&L::expected())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<L, E> {
+        self.0.expect(None);
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<L, S::Error> {
+        let mut list = L::default();
+        while seq.next_element_seed(Item(&mut list, self.0))?.is_some() {}
+        if list.is_empty() { Err(S::Error::custom(format!("no {} is named", L::ITEM))) } else { Ok(list) }
+    }
+}
+
+/// Reads one of a list, so that an error stands where it stands.
+struct Item<'a, L>(&'a mut L, &'a Trail);
+
+impl<'de, L: List> DeserializeSeed<'de> for Item<'_, L> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl<L: List> Visitor<'_> for Item<'_, L> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&L::expected())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, item: &str) -> Result<(), E> {
+        self.1.expect(None);
+        self.0.add(item).map_err(E::custom)?;
+        self.1.expect(Some(L::expected()));
+        Ok(())
+    }
+}
