@@ -99,7 +99,7 @@ fn warnings(said: &str) -> Vec<String> {
 }
 
 /// A target directory of its own, since the outer cargo holds the lock on the usual one; next to that one's
-/// profiles, so that all builds share it: the same object is embedded whatever processor the agent is for.
+/// profiles, so that all builds share it: the same object is embedded whatever CPU the agent is for.
 fn target_directory(out: &Path) -> Result<PathBuf, Failure> {
     // <target>/<profile>/build/<package>/out, or <target>/<triple>/<profile>/... where --target is given
     let above =

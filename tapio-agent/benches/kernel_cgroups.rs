@@ -1,4 +1,4 @@
-//! What it costs to look at a thousand control groups: in files of their own making, or where this machine lets one
+//! What it costs to look at a thousand cgroups: in files of their own making, or where this machine lets one
 //! make them, real ones.
 
 use std::{fs, path::PathBuf, time::Duration};
@@ -39,7 +39,7 @@ impl Groups {
             for at in 0..GROUPS {
                 let group = parent.join(format!("s{at}.service"));
                 fs::create_dir(&group)?;
-                // With limits, since those are the dear ones.
+                // With limits, since those are the expensive ones.
                 for (file, limit) in [
                     ("memory.max", "1G"),
                     ("memory.limit_in_bytes", "1G"),
@@ -119,7 +119,7 @@ async fn measure() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Processor time of this process.
+/// CPU time of this process.
 fn cpu_s() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9

@@ -1,5 +1,5 @@
 //! How long an occurrence takes from the kernel's time of what happened to a POLKU gateway, on a host that does nothing
-//! else and on one whose CPUs are all busy. Refused connects, each of which is told; a batch waits for 100 ms.
+//! else and on one whose CPUs are all busy. Refused connects, each of which is reported; a batch waits for 100 ms.
 
 #[path = "../../tapio-delivery/benches/support/receiver.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part")]

@@ -1,5 +1,5 @@
 //! What short processes cost with the container observer and without, at as many a second as this machine can start,
-//! and what is told of them, which must be nothing: they end with 0 and with 1 by turns, and none is a main process.
+//! and what is reported for them, which must be nothing: they end with 0 and with 1 by turns, and none is a main process.
 
 #[path = "../tests/kernel/support/program.rs"]
 mod program;
@@ -133,10 +133,13 @@ fn storm(group: &Group, program: &Program) -> anyhow::Result<()> {
     })?;
     let took = start.elapsed().as_secs_f64();
     let busy = (agent.cpu()? - cpu).as_secs_f64() / took;
-    let told = agent.end()?;
+    let reported = agent.end()?;
     println!("short_processes_per_second {:.0} processes", f64::from(rounds) * f64::from(SLICE) / took);
     println!("short_processes_agent_percent {:.3} %", 100.0 * busy);
-    println!("short_processes_occurrences {} occurrences", told.lines().filter(|l| l.contains(NAME)).count());
+    println!(
+        "short_processes_occurrences {} occurrences",
+        reported.lines().filter(|l| l.contains(NAME)).count()
+    );
     Ok(())
 }
 

@@ -81,7 +81,7 @@ fn pipeline_round(names: bool) -> anyhow::Result<f64> {
         event.remote_port = port as u16;
         stage.observe(black_box(bytemuck::bytes_of(&event)), judge.as_mut(), &mut out);
         for anomaly in out.drain(..) {
-            let occurrence = pipeline::name(anomaly, &identity, &metrics).context("told")?;
+            let occurrence = pipeline::name(anomaly, &identity, &metrics).context("reported")?;
             json.clear();
             occurrence.write_json(&mut json);
             black_box(&json);

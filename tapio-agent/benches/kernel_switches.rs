@@ -1,8 +1,8 @@
 //! What a run of the program at each switch of tasks costs, against an empty program on the same hook in the same run.
 //!
 //! The kernel's own measure (`bpf_stats`, its two clock reads included), least of five windows: of loopback requests and
-//! responses on one processor, which are some switches each, and of a processor that switches now and then. Where there
-//! is no PMU, a clock and the number of switches stand in for its counters, which are dearer to read.
+//! responses on one CPU, which are some switches each, and of a CPU that switches now and then. Where there
+//! is no PMU, a clock and the number of switches stand in for its counters, which are more expensive to read.
 
 mod support;
 
@@ -76,7 +76,7 @@ struct Cost {
     empty_ns: f64,
     /// A second.
     runs: f64,
-    /// The program's time, over all processors, of the time of one.
+    /// The program's time, over all CPUs, of the time of one.
     share: f64,
 }
 

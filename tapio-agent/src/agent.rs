@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use tapio_delivery::{
     Sinks, Trouble, otlp, polku,
-    stdout::{Pulse, Stdout},
+    stdout::{StatusLine, Stdout},
     telemetry,
 };
 use tapio_kube::Access;
@@ -53,7 +53,7 @@ const RESTART: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)]
 /// One that ran for so long before it crashed waits as for the first time.
 const RAN_WELL: Duration = Duration::from_secs(300);
 /// How often the terminal's status line is renewed.
-const PULSE: Duration = Duration::from_secs(1);
+const STATUS_LINE: Duration = Duration::from_secs(1);
 
 /// Attaches what the configuration names and runs until it is told to stop.
 ///
@@ -126,8 +126,8 @@ async fn observe(
 ) -> anyhow::Result<()> {
     let mut stop_signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let metrics = Arc::new(Metrics::default());
-    let (pulse, beats) = watch::channel(Pulse::default());
-    let sinks = sinks(&config, polku, otlp, &metrics, beats);
+    let (status_line, status_lines) = watch::channel(StatusLine::default());
+    let sinks = sinks(&config, polku, otlp, &metrics, status_lines);
     let (stop, stopped) = watch::channel(false);
     let (anomalies, queue) = mpsc::channel(ENRICH_QUEUE);
 
@@ -150,8 +150,8 @@ async fn observe(
     let shared =
         Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone(), health, keeper));
     let identity = identity.with(kubernetes);
-    let told = Arc::clone(&shared);
-    let telemetry = telemetry.start(&Metrics::described(), move || told.metrics())?;
+    let counted = Arc::clone(&shared);
+    let telemetry = telemetry.start(&Metrics::described(), move || counted.metrics())?;
 
     for (at, (built, source)) in supervised.into_iter().enumerate() {
         let stage =
@@ -188,7 +188,7 @@ async fn observe(
             }
         });
     }
-    tokio::spawn(beat(pulse, Arc::clone(&shared)));
+    tokio::spawn(show_status(status_line, Arc::clone(&shared)));
     let keeping = tokio::spawn(Keeper::run(Arc::clone(&shared)));
     shared.report();
     tracing::info!("ready");
@@ -305,7 +305,7 @@ fn sinks(
     polku: Option<polku::Polku>,
     otlp: Option<otlp::Otlp>,
     metrics: &Arc<Metrics>,
-    beats: watch::Receiver<Pulse>,
+    status_lines: watch::Receiver<StatusLine>,
 ) -> Sinks {
     let mut sinks = Sinks::new(Arc::clone(metrics.delivery()), config.queue.get() as usize);
     if let Some(cap) = config.spool.0 {
@@ -313,7 +313,7 @@ fn sinks(
     }
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     match config.output(terminal) {
-        Output::Pretty => sinks.add(Stdout::pretty(beats)),
+        Output::Pretty => sinks.add(Stdout::pretty(status_lines)),
         Output::Json => sinks.add(Stdout::json()),
         Output::Auto | Output::None => {}
     }
@@ -367,7 +367,7 @@ impl Supervisor {
             // The record that it crashed on is gone: another one like it would crash it again. What it had judged and held
             // back is only counted, as nobody knows whether it is right.
             let judged: u64 = judged.iter().map(|anomaly| anomaly.count).sum();
-            let lost = self.stage.under_judgement() + judged + held_back(judge.as_mut());
+            let lost = self.stage.under_judgement() + judged + left_in(judge.as_mut());
             self.shared.metrics.dropped("record", "crash", lost);
             self.shared.set(self.at, State::Failed(why));
             let stopping =
@@ -381,9 +381,9 @@ impl Supervisor {
     }
 }
 
-/// How many anomalies a judge that crashed held back. It may crash again as it is asked.
-fn held_back(judge: &mut dyn Judge) -> u64 {
-    let counted = catch_unwind(AssertUnwindSafe(|| judge.held_back())).unwrap_or_default();
+/// How many anomalies were pending in a judge that crashed. It may crash again as it is asked.
+fn left_in(judge: &mut dyn Judge) -> u64 {
+    let counted = catch_unwind(AssertUnwindSafe(|| judge.pending())).unwrap_or_default();
     let mut held = Vec::new();
     let _ = catch_unwind(AssertUnwindSafe(|| judge.tick(u64::MAX, &mut held)));
     counted.max(held.iter().map(|anomaly| anomaly.count).sum())
@@ -410,11 +410,11 @@ impl Pauses {
 }
 
 /// Tells the terminal that the agent lives.
-async fn beat(pulse: watch::Sender<Pulse>, shared: Arc<Shared>) {
-    let mut tick = tokio::time::interval(PULSE);
+async fn show_status(status_line: watch::Sender<StatusLine>, shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(STATUS_LINE);
     loop {
         tick.tick().await;
-        pulse.send_replace(shared.pulse());
+        status_line.send_replace(shared.status_line());
     }
 }
 

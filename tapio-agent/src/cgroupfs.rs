@@ -1,11 +1,11 @@
-//! What the files of control groups, and of `/proc`, tell of memory, processors and waiting: read now and then, as
+//! What the files of cgroups, and of `/proc`, tell of memory, CPUs and waiting: read now and then, as
 //! records that go the way of those from a kernel's ring.
 //!
 //! Looked at are the groups of containers and of systemd's units, the limits of the pods and slices above them, and the
 //! node as a whole. Everything that cannot be read is [`UNKNOWN`](tapio_common::node::UNKNOWN).
 //!
 //! A pass is spread over turns of [`TURN`] groups, between which others run. The next begins after the interval, or
-//! later where passes are dear: reading takes one part in [`SHARE`] of a processor at most. A trigger of the kernel
+//! later where passes are expensive: reading takes one part in [`SHARE`] of a CPU at most. A trigger of the kernel
 //! (Documentation/accounting/psi.rst, "Monitoring for pressure thresholds") brings it forward; while tasks wait, one
 //! part in [`PRESSED_SHARE`].
 
@@ -39,7 +39,7 @@ use crate::enrich::memory::Past;
 
 /// Groups that are read before others run.
 const TURN: usize = 64;
-/// One of how many parts of a processor reading may take.
+/// One of how many parts of a CPU reading may take.
 const SHARE: u32 = 200;
 /// The same while tasks wait.
 const PRESSED_SHARE: u32 = 50;
@@ -59,7 +59,7 @@ pub struct Files {
     pub past: Arc<Past>,
 }
 
-/// The reader of an observer that looks at control groups. Its records are made as they are asked for.
+/// The reader of an observer that looks at cgroups. Its records are made as they are asked for.
 pub struct Reader {
     interval: Duration,
     tree: Tree,
@@ -70,7 +70,7 @@ pub struct Reader {
     next: Instant,
     /// When the last one began.
     began: Instant,
-    /// Time on a processor that it has taken so far: on a busy one a pass takes long, and costs no more.
+    /// Time on a CPU that it has taken so far: on a busy one a pass takes long, and costs no more.
     spent: Duration,
     /// What is left of the pass.
     at: Option<At>,
@@ -98,7 +98,7 @@ enum Record {
 }
 
 impl Files {
-    /// Looks which there are: control groups at `cgroup_root`, memory and pressure of the node at `proc_root`.
+    /// Looks which there are: cgroups at `cgroup_root`, memory and pressure of the node at `proc_root`.
     #[must_use]
     pub fn open(cgroup_root: &Path, proc_root: &Path, interval: Duration) -> Self {
         let hierarchy = Hierarchy::find(cgroup_root);

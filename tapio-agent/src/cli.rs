@@ -84,11 +84,14 @@ where
         Some(Verb::Selftest(settings)) => Command::Selftest(load(&settings)?),
         Some(Verb::Fault(act)) => Command::Fault(act),
         Some(Verb::Replay(arguments)) => Command::Replay(arguments),
-        Some(Verb::Config(ConfigArguments { check: None })) => Command::Print(Config::default_file()),
-        Some(Verb::Config(ConfigArguments { check: Some(file) })) => {
+        Some(Verb::Config(ConfigArguments { check: Some(file), .. })) => {
             Config::of_file(&file)?;
             Command::Print(format!("{}: ok\n", file.display()))
         }
+        Some(Verb::Config(ConfigArguments { schema: true, .. })) => {
+            Command::Print(format!("{:#}\n", Config::json_schema()))
+        }
+        Some(Verb::Config(_)) => Command::Print(Config::default_file()),
     })
 }
 
@@ -141,7 +144,7 @@ enum Verb {
     #[command(
         after_long_help = "A refused connect, a connect that is not answered, round trips that rise, a process that \
                                  runs out of memory, one that crashes, and one that is killed. What it makes for \
-                                 them (two network namespaces, a few connections, a control group with a limit on \
+                                 them (two network namespaces, a few connections, a cgroup with a limit on \
                                  its memory) it takes away again, also when interrupted. It judges with the default \
                                  thresholds. An agent that runs here reports the faults, too, as those of the \
                                  process tapio-fault.\n\nIt needs root, iproute2's ip and tc, and /sys/fs/cgroup \
@@ -168,12 +171,15 @@ struct ConfigArguments {
     /// Say whether this file is right, and if not, where and what would be
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
+    /// Print the JSON Schema of the file, for editors and for charts
+    #[arg(long, conflicts_with = "check")]
+    schema: bool,
 }
 
 /// The flags that set a key of the configuration, which documents them in full.
 #[derive(Debug, Default, Args)]
 struct Settings {
-    /// Run only these observers, parted by commas [default: all]
+    /// Run only these observers, comma-separated [default: all]
     #[arg(long, value_name = "NAMES", help_heading = "Observing", action = ArgAction::Append)]
     observer: Vec<String>,
     /// Name of this node in occurrences [default: $NODE_NAME, else hostname]
@@ -187,7 +193,7 @@ struct Settings {
     /// auto has them in a pod with a service account, and where KUBECONFIG is set.
     #[arg(long, value_name = "MODE", help_heading = "Observing")]
     kubernetes: Option<String>,
-    /// Send occurrences to this POLKU gateway, or of several, parted by commas, to the first that answers
+    /// Send occurrences to this POLKU gateway, or of several, comma-separated, to the first that answers
     ///
     /// https://HOST:PORT asks for TLS; a plain HOST:PORT has it where --polku-ca or --polku-cert is given.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Sinks")]

@@ -75,7 +75,7 @@ settings! {
         pub log: Log = Log::default(),
         /// How long a stopping agent may take to deliver what it has, or to write it to the spool.
         pub drain: Time<0, { 300 * SEC }> = Time::of_ns(10 * SEC),
-        /// Where the host's control groups are mounted. In a pod: where the host's /sys/fs/cgroup is mounted.
+        /// Where the host's cgroups are mounted. In a pod: where the host's /sys/fs/cgroup is mounted.
         pub cgroup_root: AbsolutePath = AbsolutePath::known("/sys/fs/cgroup"),
         /// Where the host's processes are. In a pod without hostPID: where the host's /proc is mounted.
         pub proc_root: AbsolutePath = AbsolutePath::known("/proc"),
@@ -163,6 +163,12 @@ impl Config {
         let mut page = Page::default();
         Self::default().print("", Self::DOCS, &mut page);
         page.finish()
+    }
+
+    /// The JSON Schema of a configuration file.
+    #[must_use]
+    pub fn json_schema() -> serde_json::Value {
+        Self::default().schema(&[])
     }
 
     /// What goes to standard output, which is a terminal or is not.

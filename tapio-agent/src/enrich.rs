@@ -3,7 +3,7 @@
 pub mod cgroups;
 pub mod kubernetes;
 pub mod memory;
-pub mod party;
+pub mod peer_identity;
 pub mod peers;
 pub mod pods;
 mod waiting;
@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{config::Config, observer::Anomaly};
 
-/// Walks over the tree of control groups take at most one part in so many of a processor: a storm of unknown ones costs
+/// Walks over the tree of cgroups take at most one part in so many of a CPU: a storm of unknown ones costs
 /// little, and what another one asks for is seldom gone when its walk comes.
 const WALKS_SHARE: u32 = 20;
 /// They are at least this far apart.
@@ -65,12 +65,12 @@ pub struct Identity {
     /// What groups held, where an observer looks at it.
     past: Arc<Past>,
     kubernetes: Option<Kubernetes>,
-    /// Owners by control group with what Kubernetes says of them, made anew when the pods change.
+    /// Owners by cgroup with what Kubernetes says of them, made anew when the pods change.
     named: HashMap<u64, Arc<Workload>>,
 }
 
 impl Identity {
-    /// Knows the node and, as it is asked, the control groups on it.
+    /// Knows the node and, as it is asked, the cgroups on it.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Identity {
         self
     }
 
-    /// Makes sure that what can be known of a control group is known, in which something happened at `time_ns` (boot
+    /// Makes sure that what can be known of a cgroup is known, in which something happened at `time_ns` (boot
     /// clock). Walks over the tree where it is not, and waits before that where the last walk was a moment ago.
     ///
     /// A walk that began later and did not meet the group is enough: it has vanished. So of a storm of vanished
@@ -165,8 +165,8 @@ impl Identity {
             anomaly.data.0.extend(more.0);
         }
         self.find(anomaly.cgroup_id, anomaly.time_ns).await;
-        if let Some(antagonist) = anomaly.antagonist {
-            self.find(antagonist, anomaly.time_ns).await;
+        if let Some(noisy_neighbour) = anomaly.noisy_neighbour {
+            self.find(noisy_neighbour, anomaly.time_ns).await;
         }
         if let Some(actor) = &anomaly.actor {
             self.find(actor.cgroup_id, anomaly.time_ns).await;
@@ -200,8 +200,8 @@ impl Identity {
     /// The other side of what happened at `unix_ns` (1970 UTC), with its names as far as they are known.
     #[must_use]
     pub fn peer(&self, address: IpAddr, port: u16, unix_ns: u64) -> Peer {
-        let party = self.kubernetes.as_ref().and_then(|kubernetes| kubernetes.party(address, unix_ns));
-        Peer { address, port, names: party.map(|party| Arc::clone(&party.names)) }
+        let identity = self.kubernetes.as_ref().and_then(|kubernetes| kubernetes.identity(address, unix_ns));
+        Peer { address, port, names: identity.map(|identity| Arc::clone(&identity.names)) }
     }
 
     /// What is worth waiting for before it is named, of what happened at `time_ns` (boot clock) in a group and a

@@ -262,7 +262,7 @@ fn cut() -> Useless {
 }
 
 impl Store {
-    /// The file in a state directory; the machine's boot is told by `proc_root`.
+    /// The file in a state directory; the machine's boot is reported by `proc_root`.
     ///
     /// # Errors
     /// Which boot this is cannot be read.

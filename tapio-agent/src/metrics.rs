@@ -22,7 +22,7 @@ use tapio_service::metrics::{
     render, set,
 };
 
-use labels::{Asked, OfMap, OfObserver, OfProgram, OfType, Reading, StateOf, StateOfKubernetes, Unnamed};
+use labels::{Asked, OfMap, OfObserver, OfProgram, OfType, Reading, StateOf, StateOfKubernetes, Unresolved};
 
 /// The agent's counters and gauges; made once, shared by reference.
 #[derive(Debug)]
@@ -48,39 +48,39 @@ metrics! {
     struct Own {
         readings: Family<Reading, Counter> = "Readings that kernel programs took, by what became of them",
         events: Family<OfObserver, Counter> = "Events read from the rings, and looks at files",
-        anomalies: Family<OfType, Counter> = "Anomalies judged, those that the kernel held back included",
+        anomalies: Family<OfType, Counter> = "Anomalies judged, those that the kernel suppressed included",
         folded: Family<OfObserver, Counter> = "Anomalies that wait for, or went out in, a follow-up",
-        told: Counter = "Anomalies that the occurrences given to sinks stand for",
+        reported: Counter = "Anomalies that the occurrences given to sinks stand for",
         out_of_scope: Counter = "Anomalies outside of the scope that the settings name, which are not reported",
-        usual: Counter = "Anomalies at a pace that is usual for their workload, in no occurrence",
+        expected: Counter = "Anomalies at a pace that is expected for their workload, in no occurrence",
         unattributed: Counter = "Occurrences without an owner",
         kubernetes_state: Family<StateOfKubernetes, Gauge> = "1 for how it is with the API server",
         kubernetes_objects: Counter = "Pods of this node that the watch brought, with each change",
         kubernetes_requests: Family<Asked, Counter> = "Questions for peers, by what was asked for and found",
-        unnamed: Family<Unnamed, Counter> = "Names that an occurrence went out without, though they may have come",
+        unresolved: Family<Unresolved, Counter> = "Names that an occurrence went out without, though they may have come",
         observer_state: Family<StateOf, Gauge> = "1 for the state that an observer is in",
         program_runs: Family<OfProgram, Counter> = "Runs of a kernel program, while bpf_stats are on",
         program_seconds: Family<OfProgram, Counter<f64, AtomicU64>> = "Time of those runs",
         program_missed: Family<OfProgram, Counter> = "Runs of a kernel program that the kernel left out, as one was under way",
         map_entries: Family<OfMap, Gauge> = "Entries of a kernel map when what was learned was written last",
-        process_cpu_seconds: Counter<f64, AtomicU64> = "Time that the agent was on a processor",
+        process_cpu_seconds: Counter<f64, AtomicU64> = "Time that the agent was on a CPU",
         process_resident_memory_bytes: Gauge = "Memory of the agent, without the kernel's maps",
         restarts: Family<OfObserver, Counter> = "Times that an observer crashed and was started again",
     }
 }
 
-/// What became of anomalies: judged = told + usual + dropped + out of scope + waiting.
+/// What became of anomalies: judged = reported + expected + dropped + out of scope + waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnomalyLedger {
-    /// Judged, each repeat and those that the kernel held back included.
+    /// Judged, each repeat and those that the kernel suppressed included.
     pub judged: u64,
     /// Those that occurrences given to sinks stand for.
-    pub told: u64,
-    /// Those at a pace that is usual.
-    pub usual: u64,
+    pub reported: u64,
+    /// Those at a pace that is expected.
+    pub expected: u64,
     /// Lost before they had a name, by reason.
     pub dropped: [(&'static str, u64); 1],
-    /// Not to be told, as their names showed: nothing is lost by it.
+    /// Not to be reported, as their names showed: nothing is lost by it.
     pub out_of_scope: u64,
     /// In a window of repeats, or on the way to their name. None when the agent has stopped.
     pub waiting: u64,
@@ -107,7 +107,7 @@ impl Metrics {
         }
         for (name, reasons) in [("workload", &["late", "full"][..]), ("peer", &["late", "limited", "full"])] {
             for reason in reasons {
-                self.own.unnamed.get_or_create(&Unnamed { name, reason }).inc_by(0);
+                self.own.unresolved.get_or_create(&Unresolved { name, reason }).inc_by(0);
             }
         }
     }
@@ -142,8 +142,8 @@ impl Metrics {
     }
 
     /// Sinks were given an occurrence that stands for `count` anomalies.
-    pub fn told(&self, count: u64) {
-        self.own.told.inc_by(count);
+    pub fn reported(&self, count: u64) {
+        self.own.reported.inc_by(count);
     }
 
     /// `count` anomalies are of nobody that the settings mean.
@@ -151,21 +151,28 @@ impl Metrics {
         self.own.out_of_scope.inc_by(count);
     }
 
-    /// `count` anomalies came at a pace that is usual.
-    pub fn usual(&self, count: u64) {
-        self.own.usual.inc_by(count);
+    /// `count` anomalies came at a pace that is expected.
+    pub fn expected(&self, count: u64) {
+        self.own.expected.inc_by(count);
     }
 
     /// What became of all anomalies so far.
     #[must_use]
     pub fn anomaly_ledger(&self) -> AnomalyLedger {
         // Whatever is counted meanwhile is in what waits, never less than nothing.
-        let (told, usual) = (self.own.told.get(), self.own.usual.get());
+        let (reported, expected) = (self.own.reported.get(), self.own.expected.get());
         let out_of_scope = self.own.out_of_scope.get();
         let dropped = ["queue_full"].map(|reason| (reason, self.delivery.dropped_so_far("enrich", reason)));
         let judged = self.judged.load(Ordering::Relaxed);
-        let gone = told + usual + out_of_scope + dropped.iter().map(|(_, count)| count).sum::<u64>();
-        AnomalyLedger { judged, told, usual, dropped, out_of_scope, waiting: judged.saturating_sub(gone) }
+        let gone = reported + expected + out_of_scope + dropped.iter().map(|(_, count)| count).sum::<u64>();
+        AnomalyLedger {
+            judged,
+            reported,
+            expected,
+            dropped,
+            out_of_scope,
+            waiting: judged.saturating_sub(gone),
+        }
     }
 
     /// `count` anomalies that a follow-up will stand for.
@@ -196,8 +203,8 @@ impl Metrics {
 
     /// An occurrence goes out without the name of its `workload` or `peer`: it was `late`, there were more questions
     /// than may be asked (`limited`), or too many waited (`full`).
-    pub fn unnamed(&self, name: &'static str, reason: &'static str) {
-        self.own.unnamed.get_or_create(&Unnamed { name, reason }).inc();
+    pub fn unresolved(&self, name: &'static str, reason: &'static str) {
+        self.own.unresolved.get_or_create(&Unresolved { name, reason }).inc();
     }
 
     /// An observer that crashed runs again.
@@ -210,7 +217,7 @@ impl Metrics {
         let results = [
             ("learning", counts.learning),
             ("normal", counts.normal),
-            ("held_back", counts.held_back),
+            ("suppressed", counts.suppressed),
             ("emitted", counts.emitted),
             ("failed", counts.failed),
         ];
@@ -282,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_of_one_name_are_told_apart_by_their_observer() {
+    fn programs_of_one_name_are_distinguished_by_their_observer() {
         let metrics = Metrics::default();
         for (observer, runs) in [("network", 7), ("node", 9)] {
             metrics.program(observer, "sched_switch", runs, Duration::from_secs(runs));
@@ -304,13 +311,13 @@ mod tests {
     fn what_is_out_of_scope_is_not_lost_and_the_ledger_sums() {
         let metrics = Metrics::default();
         metrics.anomalies("container", "container.oom_kill", 10);
-        metrics.told(4);
+        metrics.reported(4);
         metrics.out_of_scope(3);
         metrics.dropped("enrich", "queue_full", 2);
         let expected = AnomalyLedger {
             judged: 10,
-            told: 4,
-            usual: 0,
+            reported: 4,
+            expected: 0,
             dropped: [("queue_full", 2)],
             out_of_scope: 3,
             waiting: 1,
@@ -343,7 +350,7 @@ mod tests {
         metrics.begin(&["network"], &["otlp"], true);
         metrics.anomalies("network", "network.rtt_spike", 3);
         metrics.program("network", "tcp_probe", 7, Duration::from_millis(1500));
-        metrics.told(2);
+        metrics.reported(2);
         let text = metrics.render().unwrap();
         let found = samples(&text);
         let lines = text.lines().filter(|line| !line.starts_with('#')).count();
@@ -351,7 +358,7 @@ mod tests {
         let one = |name: &str, labels, number| assert_eq!(found[name], [Sample { labels, number }]);
         one("tapio_anomalies", vec![("observer", "network"), ("type", "network.rtt_spike")], "3");
         one("tapio_program_seconds", vec![("observer", "network"), ("program", "tcp_probe")], "1.5");
-        one("tapio_told", vec![], "2");
+        one("tapio_reported", vec![], "2");
         let known = |name: &str| Metrics::described().iter().any(|one| one.name == name);
         assert!(found.keys().all(|name| known(name)), "{:?}", found.keys());
     }
@@ -360,7 +367,7 @@ mod tests {
     fn each_is_described_by_its_type() {
         let kind = |name: &str| Metrics::described().iter().find(|one| one.name == name).unwrap().kind;
         assert_eq!(kind("tapio_program_seconds"), Kind::FloatCounter);
-        assert_eq!(kind("tapio_told"), Kind::Counter);
+        assert_eq!(kind("tapio_reported"), Kind::Counter);
         assert_eq!(kind("tapio_readings"), Kind::Counter);
         assert_eq!(kind("tapio_spool_bytes"), Kind::Gauge);
     }

@@ -30,7 +30,7 @@ const fn with<const A: usize, const B: usize, const ALL: usize>(
     all
 }
 
-/// What an observer has read for it from files, beside its kernel programs or instead of them: control groups and
+/// What an observer has read for it from files, beside its kernel programs or instead of them: cgroups and
 /// pressure, as [`tapio_common::node::Sample`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reads {
@@ -57,9 +57,9 @@ pub struct Anomaly {
     pub comm: [u8; 16],
     /// Who had a hand in it.
     pub actor: Option<Box<Actor>>,
-    /// The memory cgroup that is full, of which more is to be told.
+    /// The memory cgroup that is full, of which more is to be reported.
     pub full: Option<u64>,
-    /// Of whom it is told.
+    /// Of whom it is reported.
     pub only: Only,
     /// The other side: address and port.
     pub peer: Option<(IpAddr, u16)>,
@@ -67,13 +67,13 @@ pub struct Anomaly {
     pub detail: u32,
     /// What is particular to the type.
     pub data: Data,
-    /// The group whose processor time rose with it, and is likely to be why.
-    pub antagonist: Option<u64>,
+    /// The group whose CPU time rose with it, and is likely to be why.
+    pub noisy_neighbour: Option<u64>,
     /// What was normal.
     pub baseline: Option<Normal>,
-    /// The number by which repeats are compared: of several the greatest is told.
+    /// The number by which repeats are compared: of several the greatest is reported.
     pub magnitude: u64,
-    /// How many it stands for, those that the kernel held back included.
+    /// How many it stands for, those that the kernel suppressed included.
     pub count: u64,
     /// How fast they came, of a follow-up. `None`: it is the first of its kind, or what is left at the agent's end.
     pub pace: Option<Pace>,
@@ -103,16 +103,16 @@ pub struct Actor {
     pub comm: [u8; 16],
 }
 
-/// Of whom an anomaly is told, and how often, which shows when it is named.
+/// Of whom an anomaly is reported, and how often, which shows when it is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Only {
     /// Owners.
     pub scope: Scope,
     /// Not where the actor is of the same container or unit.
     pub from_outside: bool,
-    /// Learned in windows of this length how often it comes of an owner; where that is usual, one of a window stands
+    /// Learned in windows of this length how often it comes of an owner; where that is expected, one of a window stands
     /// for all. `None`: each is news.
-    pub usual_window_ns: Option<u64>,
+    pub expected_window_ns: Option<u64>,
     /// Not where it is the end of a pod's sandbox, the container that holds the pod's namespaces and is no one's.
     pub sandbox: Sandbox,
     /// Repeats are those of the same pod, too, whose containers are others each time.
@@ -142,7 +142,7 @@ impl Only {
     pub const ALL: Self = Self {
         scope: Scope::All,
         from_outside: false,
-        usual_window_ns: None,
+        expected_window_ns: None,
         sandbox: Sandbox::No,
         by_pod: false,
         unless_steady: false,
@@ -274,8 +274,8 @@ pub trait Judge: Send {
     /// [`Observer::tick`].
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
 
-    /// [`Observer::held_back`].
-    fn held_back(&self) -> u64;
+    /// [`Observer::pending`].
+    fn pending(&self) -> u64;
 
     /// [`Observer::learned`].
     fn learned(&self) -> Option<Vec<u8>>;
@@ -296,8 +296,8 @@ impl<O: Observer> Judge for O {
         Observer::tick(self, now_ns, out);
     }
 
-    fn held_back(&self) -> u64 {
-        Observer::held_back(self)
+    fn pending(&self) -> u64 {
+        Observer::pending(self)
     }
 
     fn learned(&self) -> Option<Vec<u8>> {
@@ -348,7 +348,7 @@ pub trait Observer: Send + Sized + 'static {
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
 
     /// How many anomalies wait in it for a [`Self::tick`]: what is lost with one that crashed. None, for most.
-    fn held_back(&self) -> u64 {
+    fn pending(&self) -> u64 {
         0
     }
 
@@ -397,7 +397,7 @@ observers! {
     container: container::Container,
     /// The network observer. Its kernel programs judge, so a change takes effect at the next start.
     network: network::Network,
-    /// The node observer: memory, processors and waiting of containers, units and the node.
+    /// The node observer: memory, CPUs and waiting of containers, units and the node.
     node: node::Node,
 }
 

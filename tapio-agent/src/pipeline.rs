@@ -1,6 +1,7 @@
-//! The way of an event: record -> judge -> fold -> (queue) -> name -> usual? steady? -> sinks.
+//! The way of an event: record -> judge -> fold -> (queue) -> name -> expected? steady? -> sinks.
 
 mod deliver;
+mod expected;
 pub mod fold;
 mod memory;
 mod owner;
@@ -8,7 +9,6 @@ mod restarts;
 mod scope;
 mod source;
 mod steady;
-mod usual;
 
 use std::{
     io,
@@ -28,7 +28,7 @@ use ulid::Ulid;
 
 pub use self::deliver::deliver;
 use self::fold::Fold;
-pub use self::{source::Source, steady::Steady, usual::Usual};
+pub use self::{expected::Expected, source::Source, steady::Steady};
 use crate::{
     enrich::Identity,
     learned::Notes,
@@ -199,20 +199,20 @@ impl Stage {
     }
 }
 
-/// Itself, and those that the kernel held back before it.
+/// Itself, and those that the kernel suppressed before it.
 fn stands_for(record: &[u8]) -> u64 {
     let header = record.get(..size_of::<Header>()).map(bytemuck::pod_read_unaligned::<Header>);
-    header.map_or(1, |header| 1 + u64::from(header.held_back))
+    header.map_or(1, |header| 1 + u64::from(header.suppressed))
 }
 
-/// The second half: makes the occurrence of an anomaly. `None` where its name shows that it is not to be told.
+/// The second half: makes the occurrence of an anomaly. `None` where its name shows that it is not to be reported.
 pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<Occurrence> {
     let time_unix_ns = clock::unix_ns(anomaly.time_ns);
     let owner = identity.owner(anomaly.cgroup_id, anomaly.pid, anomaly.time_ns);
     if scope::is_probe(&anomaly, &owner)
         && anomaly.peer.is_some_and(|(address, _)| identity.may_fail_probes(address, time_unix_ns))
     {
-        metrics.usual(anomaly.count);
+        metrics.expected(anomaly.count);
         return None;
     }
     let actor = anomaly.actor.map(|actor| {
@@ -220,7 +220,7 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         (Process { pid: actor.pid, comm: comm(&actor.comm) }, owner)
     });
     let is_over = |workload: &Workload| identity.is_over(workload);
-    if !scope::is_told(anomaly.only, &owner, actor.as_ref().map(|(_, owner)| owner), is_over) {
+    if !scope::is_reported(anomaly.only, &owner, actor.as_ref().map(|(_, owner)| owner), is_over) {
         metrics.out_of_scope(anomaly.count);
         return None;
     }
@@ -232,13 +232,13 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
     }
     let peer = anomaly.peer.map(|(address, port)| identity.peer(address, port, time_unix_ns));
     let mut data = anomaly.data;
-    if let Some(group) = anomaly.antagonist {
-        let antagonist = identity.owner(group, 0, anomaly.time_ns).workload();
+    if let Some(group) = anomaly.noisy_neighbour {
+        let noisy_neighbour = identity.owner(group, 0, anomaly.time_ns).workload();
         // A container is not its own: groups may be in groups.
-        match antagonist.filter(|antagonist| Some(antagonist) != workload.as_ref()) {
-            Some(antagonist) => data.push("antagonist", antagonist),
+        match noisy_neighbour.filter(|noisy_neighbour| Some(noisy_neighbour) != workload.as_ref()) {
+            Some(noisy_neighbour) => data.push("noisy_neighbour", noisy_neighbour),
             // Numbers of nobody say nothing.
-            None => data.0.retain(|(key, _)| !key.starts_with("antagonist")),
+            None => data.0.retain(|(key, _)| !key.starts_with("noisy_neighbour")),
         }
     }
     let mut occurrence = Occurrence {

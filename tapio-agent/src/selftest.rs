@@ -6,11 +6,11 @@
 //! comes.
 
 mod act;
+mod child;
 mod fault;
 mod group;
 mod namespace;
-mod player;
-mod witness;
+mod recorder;
 
 use std::{
     fmt::{self, Write as _},
@@ -25,7 +25,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use self::act::Act;
 use self::{
     fault::{Fault, Stage},
-    witness::{Attached, Witness},
+    recorder::{Attached, Recorder},
 };
 use crate::config::Config;
 
@@ -79,23 +79,23 @@ async fn faults(config: &Config, attached: Attached) -> anyhow::Result<bool> {
         say(&format!("removed what an earlier run left behind: network namespace {stale}\n"));
     }
     for stale in group::remove_stale(config.cgroup_root.as_path()) {
-        say(&format!("removed what an earlier run left behind: control group {stale}\n"));
+        say(&format!("removed what an earlier run left behind: cgroup {stale}\n"));
     }
-    let mut witness = Witness::start(config, attached)?;
+    let mut recorder = Recorder::start(config, attached)?;
     let mut stage = Stage::new(config.cgroup_root.as_path().to_owned());
     let mut outcomes = Vec::new();
     for fault in Fault::ALL {
         say(&format!("{:<COLUMN$} ", fault.name()));
-        let outcome = match witness.hindrance(fault.observer(), fault.program()) {
+        let outcome = match recorder.hindrance(fault.observer(), fault.program()) {
             Some(hindrance) => hindrance,
-            None => stage.test(fault, &mut witness).await,
+            None => stage.test(fault, &mut recorder).await,
         };
         say(&format!("{outcome}\n"));
         outcomes.push((fault, outcome));
     }
-    // The repeats, which folding held back, come out now.
+    // The repeats, which folding suppressed, come out now.
     drop(stage);
-    let all = witness.end().await?;
+    let all = recorder.end().await?;
     for (fault, outcome) in &mut outcomes {
         if let Outcome::Reported(report) = outcome
             && let Some(wrong) = report.repeats(&all)

@@ -118,6 +118,10 @@ fn the_environment_counts_for_commands_that_need_settings_only() {
     assert!(matches!(tapio_in(&wrong, &[]), Err(Error::Config(_))));
     assert!(matches!(tapio_in(&wrong, &["doctor"]), Err(Error::Config(_))));
     assert!(matches!(tapio_in(&wrong, &["config"]), Ok(Command::Print(_))));
+    let Ok(Command::Print(schema)) = tapio_in(&wrong, &["config", "--schema"]) else { panic!("no schema") };
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    let queue = &schema["properties"]["queue"];
+    assert_eq!((&queue["type"], queue["minimum"].as_u64()), (&"integer".into(), Some(1)), "{queue}");
     assert!(matches!(tapio_in(&wrong, &["replay", "x.csv"]), Ok(Command::Replay(_))));
 }
 

@@ -100,7 +100,7 @@ fn without_rights_each_missing_one_is_named_and_what_it_costs() {
         assert!(line(&report, "fail", hook).is_some_and(|line| line.contains("without it: no network.")));
     }
     // What needs no rights is still looked at.
-    assert!(report.contains("control groups") && report.contains("state directory"), "{report}");
+    assert!(report.contains("cgroups") && report.contains("state directory"), "{report}");
     assert!(report.ends_with("Only files can be observed here: 0 of 10 hooks attached.\n"), "{report}");
     assert_eq!(code, Some(1));
 }
@@ -134,7 +134,7 @@ fn without_btf_it_says_so_and_goes_on() {
     let types = lines().find(|line| line.name == "types (BTF)").unwrap();
     assert!(types.found.starts_with("/nowhere/vmlinux cannot be read"), "{types:?}");
     assert!(matches!(&types.state, State::Failed { remedy } if remedy.contains("CONFIG_DEBUG_INFO_BTF")));
-    assert!(lines().any(|line| line.name == "control groups"));
+    assert!(lines().any(|line| line.name == "cgroups"));
     assert_eq!(lines().filter(|line| HOOKS.contains(&line.name.as_str())).count(), 4);
 }
 
@@ -148,7 +148,7 @@ fn places_that_are_not_there_are_said() {
     let others = ["--config", file.to_str().unwrap(), "--state-dir=/proc/tapio"];
     let (report, _) = doctor(&[], &[&others[..], &sinks].concat());
     for (state, name, word) in [
-        ("warn", "control", "only processes are named"),
+        ("warn", "cgroups", "only processes are named"),
         ("warn", "processes", "none at"),
         ("warn", "listening", "shows no processes"),
         ("warn", "state", "/proc/tapio is not writable"),
@@ -203,8 +203,8 @@ fn a_pod_is_told_what_its_manifest_lacks() {
 
 /// A filter as a container runtime has it for what does not hold the capability, on the thread that starts the agent.
 #[test]
-fn a_seccomp_filter_that_forbids_bpf_is_told_from_a_missing_right() {
-    const NAME: &str = "a_seccomp_filter_that_forbids_bpf_is_told_from_a_missing_right";
+fn a_seccomp_filter_that_forbids_bpf_is_distinguished_from_a_missing_right() {
+    const NAME: &str = "a_seccomp_filter_that_forbids_bpf_is_distinguished_from_a_missing_right";
     if !is_root() || !has_btf() {
         println!("SKIP {NAME}: not root, or a kernel without BTF");
         return;

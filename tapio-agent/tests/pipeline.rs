@@ -1,4 +1,4 @@
-//! From the bytes of the ring to the lines that leave the node: each kind as it is told and as the schema has it,
+//! From the bytes of the ring to the lines that leave the node: each kind as it is reported and as the schema has it,
 //! and counts that add up whatever comes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -40,11 +40,11 @@ fn conforms(occurrence: &Value) {
 }
 
 /// The one occurrence of an event, which conforms.
-async fn told(event: &NetworkEvent) -> Value {
-    told_on(&mut Line::new(), event).await
+async fn reported(event: &NetworkEvent) -> Value {
+    reported_on(&mut Line::new(), event).await
 }
 
-async fn told_on(line: &mut Line, event: &NetworkEvent) -> Value {
+async fn reported_on(line: &mut Line, event: &NetworkEvent) -> Value {
     line.event(event);
     line.tick(TIME_NS + 2 * SECOND);
     let [occurrence] = line.occurrences().await.try_into().unwrap();
@@ -62,7 +62,7 @@ async fn every_kind_conforms_either_way_in_both_families_with_and_without_owner(
                 line.fold = tapio_agent::pipeline::fold::Fold::new(SECOND, SECOND);
                 let event = plausible(kind, direction, local, remote);
                 let event = if pid == 0 { event } else { owned(event, line.cgroup_id, pid, b"checkout") };
-                let occurrence = told_on(&mut line, &event).await;
+                let occurrence = reported_on(&mut line, &event).await;
                 assert_eq!(occurrence.get("process").is_some(), pid != 0);
                 assert_eq!(occurrence.get("workload").is_some(), pid != 0);
                 *types.entry(occurrence["type"].as_str().unwrap().to_owned()).or_insert(0) += 1;
@@ -84,7 +84,7 @@ async fn every_kind_conforms_either_way_in_both_families_with_and_without_owner(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_schema_refuses_what_it_should() {
-    let good = told(&plausible(kind::RTT_SPIKE, OUTBOUND, WAYS[0].1, WAYS[0].2)).await;
+    let good = reported(&plausible(kind::RTT_SPIKE, OUTBOUND, WAYS[0].1, WAYS[0].2)).await;
     let wrong: [(&str, Value); 7] = [
         ("/data/surprise", json!(1)),
         ("/data/rtt_us", json!("41000")),
@@ -107,7 +107,7 @@ async fn the_schema_refuses_what_it_should() {
     }
 }
 
-/// The examples of the documentation were told by a real agent once; they are to stay what one would tell.
+/// The examples of the documentation were reported by a real agent once; they are to stay what one would tell.
 #[test]
 fn documented_examples_conform() {
     let pages = [include_str!("../../README.md"), include_str!("../../docs/observers.md")];
@@ -130,18 +130,18 @@ async fn messages() {
             inbound(kind::RTT_SPIKE),
             "curl[4242]: RTT from 10.0.0.7 to port 443 is 41 ms, 8.2 times its normal 5.0 ms",
         ),
-        (shift, "curl[4242]: RTT to 10.0.0.7:6379 has been 41 ms for 1.5 s, 8.2 times its normal 5.0 ms"),
+        (shift, "curl[4242]: RTT to 10.0.0.7:6379 rose from 5.0 ms to 41 ms (8.2x) 1.5 s ago"),
         (
             NetworkEvent { certain_us: 6_000, ..shift },
-            "curl[4242]: RTT to 10.0.0.7:6379 has been 41 ms for 1.5 s, 8.2 times its normal 5.0 ms: the network, or the peer's answers",
+            "curl[4242]: RTT to 10.0.0.7:6379 rose from 5.0 ms to 41 ms (8.2x) 1.5 s ago: the network, or the peer's answers",
         ),
         (
             NetworkEvent { value_us: 900, certain_us: 900, baseline: normal(90_000), ..shift },
-            "curl[4242]: RTT to 10.0.0.7:6379 has been 900 us for 1.5 s, down from 90 ms",
+            "curl[4242]: RTT to 10.0.0.7:6379 fell from 90 ms to 900 us 1.5 s ago",
         ),
         (
             NetworkEvent { value_us: 45_146, baseline: normal(14), ..shift },
-            "curl[4242]: RTT to 10.0.0.7:6379 has been 45 ms for 1.5 s, 3225 times its normal 14 us",
+            "curl[4242]: RTT to 10.0.0.7:6379 rose from 14 us to 45 ms (3225x) 1.5 s ago",
         ),
         (
             outbound(kind::CONNECTION_REFUSED),
@@ -165,7 +165,7 @@ async fn messages() {
         ),
         (
             inbound(kind::CONNECTION_RESET),
-            "curl[4242]: connection from 10.0.0.7 to port 443 was reset by the peer after 1001 bytes sent, 300 received",
+            "curl[4242]: the peer reset the connection from 10.0.0.7 to port 443 after 1001 B sent, 300 B received",
         ),
         (
             outbound(kind::CONNECT_SLOW),
@@ -177,15 +177,15 @@ async fn messages() {
         ),
         (
             outbound(kind::RETRANSMIT_BURST),
-            "curl[4242]: 20 of 181 segments to 10.0.0.7:6379 were sent again within 254 ms",
+            "curl[4242]: 20 of 181 segments to 10.0.0.7:6379 were retransmitted within 254 ms",
         ),
         (
             NetworkEvent { segments: 12, ..outbound(kind::RETRANSMIT_BURST) },
-            "curl[4242]: 20 segments to 10.0.0.7:6379 were sent again within 254 ms",
+            "curl[4242]: 20 segments to 10.0.0.7:6379 were retransmitted within 254 ms",
         ),
     ];
     for (event, message) in cases {
-        let occurrence = told(&owned(event, 0, 4242, b"curl")).await;
+        let occurrence = reported(&owned(event, 0, 4242, b"curl")).await;
         assert_eq!(occurrence["message"], message);
     }
 }
@@ -194,9 +194,9 @@ async fn messages() {
 async fn an_occurrence_is_whole() {
     let mut line = Line::new();
     let mut event = plausible(kind::RTT_SHIFT, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
-    event.header.held_back = 3;
+    event.header.suppressed = 3;
     let event = owned(event, line.cgroup_id, 4242, b"checkout");
-    let mut occurrence = told_on(&mut line, &event).await;
+    let mut occurrence = reported_on(&mut line, &event).await;
     let said = occurrence.as_object_mut().unwrap();
     assert!(said.remove("id").is_some() && said.remove("timestamp").is_some());
     let id = "9b2c8089b3b0e4b3b0bafc4177382a788e0a7e446cc1c1be1e7a0872945d4232";
@@ -204,7 +204,7 @@ async fn an_occurrence_is_whole() {
         occurrence,
         json!({
             "source": "tapio", "type": "network.rtt_shift", "severity": "warning", "outcome": "unknown",
-            "message": "9b2c8089b3b0 (checkout): RTT to 10.0.0.7:6379 has been 41 ms for 1.5 s, 8.2 times its normal 5.0 ms",
+            "message": "9b2c8089b3b0 (checkout): RTT to 10.0.0.7:6379 rose from 5.0 ms to 41 ms (8.2x) 1.5 s ago",
             "node": "node-a",
             "workload": {
                 "pod_uid": "4f93bb12-5e82-afe0-0791-1dab3df5704b", "container_id": id, "runtime": "containerd"
@@ -228,7 +228,7 @@ async fn an_occurrence_is_whole() {
 async fn what_is_not_known_is_absent() {
     let mut event = event(kind::CONNECTION_TIMEOUT, UNKNOWN, "0.0.0.0:0", "10.0.0.7:6379");
     event.retransmits = 1;
-    let occurrence = told(&event).await;
+    let occurrence = reported(&event).await;
     assert_eq!(occurrence["data"], json!({ "elapsed_us": 0, "syns": 2 }));
     assert_eq!(
         occurrence["message"],
@@ -270,7 +270,7 @@ async fn a_storm_folds_and_adds_up() {
         b"curl",
     );
     for nth in 0..100_100_u64 {
-        event.header.held_back = u32::from(nth % 10 == 9);
+        event.header.suppressed = u32::from(nth % 10 == 9);
         event.value_us = nth;
         line.event(&event);
     }
@@ -288,7 +288,7 @@ async fn a_storm_folds_and_adds_up() {
 
 /// A reset has no duration to be compared by.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_resets_the_one_that_carried_most_is_told() {
+async fn of_resets_the_one_that_carried_most_is_reported() {
     let mut line = Line::new();
     let mut event = plausible(kind::CONNECTION_RESET, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
     for (received, acked) in [(1, 1), (10, 10), (7, 90_000), (60_000, 7), (u64::MAX, 2), (20, 20)] {
@@ -296,9 +296,9 @@ async fn of_resets_the_one_that_carried_most_is_told() {
         line.event(&event);
     }
     line.finish();
-    let told = line.occurrences().await;
-    assert_eq!(told.iter().map(|o| &o["count"]).collect::<Vec<_>>(), [1, 5]);
-    assert_eq!(told[1]["data"]["bytes_received"], u64::MAX);
+    let reported = line.occurrences().await;
+    assert_eq!(reported.iter().map(|o| &o["count"]).collect::<Vec<_>>(), [1, 5]);
+    assert_eq!(reported[1]["data"]["bytes_received"], u64::MAX);
 }
 
 /// A scan of all ports, by one process.
@@ -323,7 +323,7 @@ async fn a_port_scan_is_a_handful_and_adds_up() {
     assert_eq!(count(&at_once) + count(&later), 65_535);
 }
 
-/// More owners than are told apart: what they share is of no one in particular, of whichever observer.
+/// More owners than are distinguished: what they share is of no one in particular, of whichever observer.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_many_owners_share_is_of_none_and_says_how_many() {
     let mut line = Line::new();
@@ -365,7 +365,7 @@ async fn what_the_queue_cannot_hold_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_spike_that_becomes_a_level_is_told_as_the_level() {
+async fn a_spike_that_becomes_a_level_is_reported_as_the_level() {
     let mut line = Line::new();
     let spike = plausible(kind::RTT_SPIKE, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
     let mut shift = plausible(kind::RTT_SHIFT, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
@@ -374,21 +374,21 @@ async fn a_spike_that_becomes_a_level_is_told_as_the_level() {
     line.tick(TIME_NS + SECOND);
     line.event(&shift);
     line.tick(TIME_NS + 9 * SECOND);
-    let told = line.occurrences().await;
-    assert_eq!(told.iter().map(|o| &o["type"]).collect::<Vec<_>>(), ["network.rtt_shift"]);
+    let reported = line.occurrences().await;
+    assert_eq!(reported.iter().map(|o| &o["type"]).collect::<Vec<_>>(), ["network.rtt_shift"]);
     // Of a level that fell it is no part.
     line.event(&spike);
     line.event(&NetworkEvent { value_us: 900, certain_us: 900, ..shift });
     line.finish();
-    let told = line.occurrences().await;
+    let reported = line.occurrences().await;
     assert_eq!(
-        told.iter().map(|o| (&o["type"], &o["count"])).collect::<Vec<_>>(),
+        reported.iter().map(|o| (&o["type"], &o["count"])).collect::<Vec<_>>(),
         [(&json!("network.rtt_spike"), &json!(1)), (&json!("network.rtt_shift"), &json!(1))]
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_spike_alone_is_told_after_two_seconds_as_the_highest() {
+async fn a_spike_alone_is_reported_after_two_seconds_as_the_highest() {
     let mut line = Line::new();
     let mut spike = plausible(kind::RTT_SPIKE, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
     let elsewhere = plausible(kind::RTT_SHIFT, OUTBOUND, "10.0.0.1:43211", "10.0.0.8:6379");
@@ -402,12 +402,12 @@ async fn a_spike_alone_is_told_after_two_seconds_as_the_highest() {
     let at_once = line.occurrences().await;
     assert_eq!(at_once.iter().map(|o| &o["type"]).collect::<Vec<_>>(), ["network.rtt_shift"]);
     line.tick(TIME_NS + 2 * SECOND);
-    let [told] = line.occurrences().await.try_into().unwrap();
-    assert_eq!((&told["data"]["rtt_us"], &told["count"]), (&json!(90_000), &json!(3)));
+    let [reported] = line.occurrences().await.try_into().unwrap();
+    assert_eq!((&reported["data"]["rtt_us"], &reported["count"]), (&json!(90_000), &json!(3)));
 }
 
 proptest! {
-    /// Whatever the ring holds, nothing panics, nothing is lost, and what is told is JSON.
+    /// Whatever the ring holds, nothing panics, nothing is lost, and what is reported is JSON.
     #[test]
     fn any_bytes_are_counted(
         records in prop::collection::vec(
@@ -427,14 +427,14 @@ proptest! {
         for record in &records {
             line.record(record);
             match bytemuck::try_pod_read_unaligned::<NetworkEvent>(record) {
-                Ok(event) if KINDS.contains(&event.kind) => anomalies += 1 + u64::from(event.header.held_back),
+                Ok(event) if KINDS.contains(&event.kind) => anomalies += 1 + u64::from(event.header.suppressed),
                 _ => malformed += 1,
             }
         }
         line.finish();
         prop_assert_eq!(line.events(), records.len() as u64);
         prop_assert_eq!((line.malformed(), line.anomalies()), (malformed, anomalies));
-        let told = runtime.block_on(line.occurrences());
-        prop_assert_eq!(count(&told), anomalies);
+        let reported = runtime.block_on(line.occurrences());
+        prop_assert_eq!(count(&reported), anomalies);
     }
 }

@@ -242,7 +242,7 @@ impl Agent {
         Self { child, address, _state: state }
     }
 
-    /// What it exposes once it has told of refused connects, in the form for those who do not ask for another.
+    /// What it exposes once it has reported refused connects, in the form for those who do not ask for another.
     fn faulted(&self) -> String {
         let closed = free();
         let deadline = Instant::now() + PATIENCE;

@@ -68,7 +68,7 @@ fn busy(metrics: &Metrics) {
     metrics.anomalies("network", "network.rtt_spike", 3);
     metrics.program("network", "tcp_probe", 7, Duration::from_millis(1500));
     metrics.map_entries("network", "PATHS", 4);
-    metrics.told(2);
+    metrics.reported(2);
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
@@ -76,7 +76,7 @@ fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
 }
 
 /// What a collector got, as (Resource, scope, metric or span).
-fn told(lines: &str, of: [&str; 3]) -> Vec<(Value, Value, Value)> {
+fn reported(lines: &str, of: [&str; 3]) -> Vec<(Value, Value, Value)> {
     let mut all = Vec::new();
     for line in lines.lines() {
         let request: Value = serde_json::from_str(line).unwrap();
@@ -122,7 +122,7 @@ async fn a_collector_has_the_numbers_of_the_metrics() {
         );
         telemetry.end().await;
         let lines = fs::read_to_string(collector.lines()).unwrap();
-        let came = told(&lines, ["resourceMetrics", "scopeMetrics", "metrics"]);
+        let came = reported(&lines, ["resourceMetrics", "scopeMetrics", "metrics"]);
 
         let text = metrics.render().unwrap();
         let expected = samples(&text);
@@ -198,7 +198,7 @@ async fn a_delivery_is_a_span() {
         agent.settled().await;
         telemetry.end().await;
         let lines = fs::read_to_string(collector.lines()).unwrap();
-        let spans = told(&lines, ["resourceSpans", "scopeSpans", "spans"]);
+        let spans = reported(&lines, ["resourceSpans", "scopeSpans", "spans"]);
         let (resource, scope, span) = spans
             .iter()
             .find(|(.., span)| flat(&span["attributes"])["tapio.occurrences"] == 17)
@@ -214,7 +214,7 @@ async fn a_delivery_is_a_span() {
 
 /// On this thread nothing is exported: what is logged there is for all threads.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_not_there_is_told_once_and_takes_nothing_away() {
+async fn a_collector_that_is_not_there_is_reported_once_and_takes_nothing_away() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let log = Log::of_all_threads();
     for (protocol, is_grpc) in PROTOCOLS {
@@ -240,7 +240,7 @@ async fn a_collector_that_is_not_there_is_told_once_and_takes_nothing_away() {
         let mut agent = Agent::new(&[("endpoint", &sink), ("protocol", protocol)]);
         agent.send(5);
         let ledger = agent.settled().await;
-        assert_eq!((ledger.given, ledger.sent), (5, 5));
+        assert_eq!((ledger.received, ledger.sent), (5, 5));
         let complaints = |level: &str| log.lines(&[level, &away, "telemetry is not taken"]);
         // A second one would come with the next attempt, which is at debug level.
         until(|| complaints("DEBUG"), |again| *again > 0).await;

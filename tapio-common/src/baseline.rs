@@ -15,7 +15,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// The largest value told apart; anything larger is taken for this. 2^48 - 1: 3.2 days in
+/// The largest value distinguished; anything larger is taken for this. 2^48 - 1: 3.2 days in
 /// nanoseconds. Room for a fraction and for every product below without overflow.
 pub const MAX_VALUE: u64 = (1 << 48) - 1;
 

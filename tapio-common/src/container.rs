@@ -27,7 +27,7 @@ crate::fields! {
     PARENT = "task_struct.real_parent";
     /// Its namespaces.
     NSPROXY = "task_struct.nsproxy";
-    /// Its control groups.
+    /// Its cgroups.
     CGROUPS = "task_struct.cgroups";
     /// Its memory.
     MM = "task_struct.mm";
@@ -41,13 +41,13 @@ crate::fields! {
     SESSION_LEADER = "signal_struct.leader";
     /// How gladly it is chosen when memory is out.
     OOM_SCORE_ADJ = "signal_struct.oom_score_adj";
-    /// Its limit of processor time, seconds: the one that warns.
+    /// Its limit of CPU time, seconds: the one that warns.
     CPU_WARNS = "signal_struct.rlim[0].rlim_cur";
     /// The one that kills. `RLIMIT_CPU`, include/uapi/asm-generic/resource.h.
     CPU_KILLS = "signal_struct.rlim[0].rlim_max";
-    /// Processor time of threads that have ended.
+    /// CPU time of threads that have ended.
     CPU_BEFORE = "signal_struct.sum_sched_runtime";
-    /// Processor time of a thread.
+    /// CPU time of a thread.
     CPU_TIME = "task_struct.se.sum_exec_runtime";
     /// The pid namespace that children are born in: a process's own, unless it has asked for another.
     PID_NS = "nsproxy.pid_ns_for_children";
@@ -111,7 +111,7 @@ pub mod program {
 
 /// What a record is about: [`ContainerEvent::kind`].
 pub mod kind {
-    /// The kernel killed it for want of memory.
+    /// The kernel OOM-killed it.
     pub const OOM_KILL: u32 = 1;
     /// A main process ended with a status.
     pub const EXIT_ERROR: u32 = 2;
@@ -145,9 +145,9 @@ pub mod flag {
     pub const ENTERED: u32 = 16;
     /// Its parent sent the signal.
     pub const BY_PARENT: u32 = 32;
-    /// It has a limit of processor time (`RLIMIT_CPU`): the one that warns by SIGXCPU.
+    /// It has a limit of CPU time (`RLIMIT_CPU`): the one that warns by SIGXCPU.
     pub const CPU_LIMITED: u32 = 64;
-    /// It has used up its limit of processor time: the one that kills.
+    /// It has used up its limit of CPU time: the one that kills.
     pub const CPU_USED_UP: u32 = 128;
 }
 

@@ -15,9 +15,9 @@ pub const OFFSETS: &str = "OFFSETS";
 /// Offset of a field that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
-/// In the place of a control group's id: the node as a whole, which is no one's in particular.
+/// In the place of a cgroup's id: the node as a whole, which is no one's in particular.
 pub const WHOLE_NODE: u64 = u64::MAX;
-/// Set in the id of a control group of the memory hierarchy of version 1, whose ids are its own. Those of the kernel
+/// Set in the id of a cgroup of the memory hierarchy of version 1, whose ids are its own. Those of the kernel
 /// are counted up from 1, and never come to it.
 pub const VERSION_1: u64 = 1 << 63;
 
@@ -32,8 +32,8 @@ pub struct Header {
     pub cgroup_id: u64,
     /// Owner: process id (thread group) in the root pid namespace; 0 where it is not known.
     pub pid: u32,
-    /// How many events of the same key the cool-down held back since the last one.
-    pub held_back: u32,
+    /// How many events of the same key the cool-down suppressed since the last one.
+    pub suppressed: u32,
     /// Owner: command name, padded with zeros; all zero where it is not known.
     pub comm: Comm,
 }
@@ -63,7 +63,7 @@ pub trait Event: Pod {
 }
 
 /// What one kernel program did with its readings, per CPU.
-/// `seen = learning + normal + held_back + emitted + failed`, exactly.
+/// `seen = learning + normal + suppressed + emitted + failed`, exactly.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Counts {
@@ -73,8 +73,8 @@ pub struct Counts {
     pub learning: u64,
     /// Readings that were normal, and facts that are no anomaly.
     pub normal: u64,
-    /// Anomalies that the cool-down of their key held back; the next event carries their number.
-    pub held_back: u64,
+    /// Anomalies that the cool-down of their key suppressed; the next event carries their number.
+    pub suppressed: u64,
     /// Events put into the ring buffer.
     pub emitted: u64,
     /// Events lost because the ring buffer was full.
@@ -89,7 +89,7 @@ impl Counts {
         self.seen += other.seen;
         self.learning += other.learning;
         self.normal += other.normal;
-        self.held_back += other.held_back;
+        self.suppressed += other.suppressed;
         self.emitted += other.emitted;
         self.failed += other.failed;
         self.keys += other.keys;
@@ -98,7 +98,7 @@ impl Counts {
     /// What became of the readings; equals `seen` when none is under way.
     #[must_use]
     pub const fn accounted(&self) -> u64 {
-        self.learning + self.normal + self.held_back + self.emitted + self.failed
+        self.learning + self.normal + self.suppressed + self.emitted + self.failed
     }
 }
 
@@ -173,6 +173,6 @@ pub struct CooldownKey {
 pub struct Cooldown {
     /// When its last event was emitted, boot clock.
     pub emitted_ns: u64,
-    /// How many were held back since.
-    pub held_back: u64,
+    /// How many were suppressed since.
+    pub suppressed: u64,
 }

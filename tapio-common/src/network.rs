@@ -58,11 +58,11 @@ crate::fields! {
     MSS = "tcp_sock.mss_cache";
     /// Segments sent.
     SEGS_OUT = "tcp_sock.segs_out";
-    /// Times that the oldest segment was sent again for want of an answer since the last one.
+    /// Times that the oldest segment was retransmitted without an answer since the last one.
     RETRANSMITS = "tcp_sock.inet_conn.icsk_retransmits";
     /// When the last acknowledgement came, low half of jiffies.
     RCV_TSTAMP = "tcp_sock.rcv_tstamp";
-    /// Segments sent again, SYNs included.
+    /// Retransmitted segments, SYNs included.
     TOTAL_RETRANS = "tcp_sock.total_retrans";
     /// Payload bytes received.
     BYTES_RECEIVED = "tcp_sock.bytes_received";
@@ -83,7 +83,7 @@ pub mod program {
     pub const TCP_PROBE: u32 = 0;
     /// Connects and closes.
     pub const INET_SOCK_SET_STATE: u32 = 1;
-    /// Segments sent again.
+    /// Retransmitted segments.
     pub const TCP_RETRANSMIT_SKB: u32 = 2;
     /// Resets received.
     pub const TCP_RECEIVE_RESET: u32 = 3;
@@ -103,13 +103,13 @@ pub mod kind {
     pub const CONNECTION_REFUSED: u32 = 3;
     /// A connect was not answered.
     pub const CONNECTION_TIMEOUT: u32 = 4;
-    /// A connect had no way to its destination.
+    /// No route to host.
     pub const CONNECTION_UNREACHABLE: u32 = 5;
     /// A connection that carried data was reset by the peer.
     pub const CONNECTION_RESET: u32 = 6;
     /// A handshake far over its baseline.
     pub const CONNECT_SLOW: u32 = 7;
-    /// Segments sent again, far more than this destination's past.
+    /// Retransmitted segments, far more than this destination's past.
     pub const RETRANSMIT_BURST: u32 = 8;
     /// A connection whose peer no longer answers.
     pub const PEER_UNRESPONSIVE: u32 = 9;
@@ -164,11 +164,11 @@ pub struct NetworkEvent {
     pub certain_us: u64,
     /// RTT kinds: when the run of abnormal samples began, boot clock; else 0.
     pub since_ns: u64,
-    /// Timeout, unreachable: SYNs sent again. Burst: segments sent again in the window. Unresponsive: times that the oldest
-    /// segment was sent again.
+    /// Timeout, unreachable: retransmitted SYN. Burst: retransmitted segments in the window. Unresponsive: times that the oldest
+    /// segment was retransmitted.
     pub retransmits: u32,
-    /// Burst: segments sent in the window, those sent again included. Timeout: connects that were given up in a row before any
-    /// SYN was sent again; 0 where one was.
+    /// Burst: segments sent in the window, retransmissions included. Timeout: connects that were given up in a row before any
+    /// SYN was retransmitted; 0 where one was.
     pub segments: u32,
     /// Failed connects, unresponsive: the socket's errno; 0 where the application gave up, or the kernel has not yet.
     pub errno: u32,
@@ -265,13 +265,13 @@ pub struct Settings {
     pub rtt: Limits,
     /// Judges handshakes, microseconds.
     pub connect: Limits,
-    /// Judges the share of segments sent again per window, 1/1024.
+    /// Judges the share of retransmitted segments per window, 1/1024.
     pub retransmit: Limits,
     /// Length of a retransmit window.
     pub retransmit_window_ns: u64,
-    /// Fewest segments sent again in a window that can be a burst.
+    /// Fewest retransmitted segments in a window that can be a burst.
     pub retransmit_min_segments: u64,
-    /// Least share of segments sent again that can be a burst, 1/1024.
+    /// Least share of retransmitted segments that can be a burst, 1/1024.
     pub retransmit_min_share: u64,
     /// How long a key stays quiet after an event.
     pub cooldown_ns: u64,

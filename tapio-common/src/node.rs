@@ -1,4 +1,4 @@
-//! The node observer: what one look at the files of a control group, or of the whole node, gives; and [`cycles`], what
+//! The node observer: what one look at the files of a cgroup, or of the whole node, gives; and [`cycles`], what
 //! its kernel program counts.
 
 pub mod cycles;
@@ -14,15 +14,15 @@ pub const UNLIMITED: u64 = u64::MAX - 1;
 
 /// What a record is about: [`Sample::kind`].
 pub mod kind {
-    /// A control group.
+    /// A cgroup.
     pub const GROUP: u32 = 1;
-    /// The whole node; its control group is [`crate::WHOLE_NODE`].
+    /// The whole node; its cgroup is [`crate::WHOLE_NODE`].
     pub const NODE: u32 = 2;
-    /// Of a kernel program, a [`super::cycles::CyclesEvent`]: a control group needs more cycles an instruction.
+    /// Of a kernel program, a [`super::cycles::CyclesEvent`]: a cgroup needs more cycles an instruction.
     pub const CPI_OUTLIER: u32 = 3;
     /// The same of the whole node.
     pub const IPC_DEGRADED: u32 = 4;
-    /// A control group above those of containers and units, which has a limit of its own: an [`super::Above`].
+    /// A cgroup above those of containers and units, which has a limit of its own: an [`super::Above`].
     pub const ABOVE: u32 = 5;
 }
 
@@ -54,9 +54,9 @@ pub struct Sample {
     pub io_some_us: u64,
     /// Time in which all of them did, microseconds.
     pub io_full_us: u64,
-    /// Processor time used, microseconds.
+    /// CPU time used, microseconds.
     pub cpu_us: u64,
-    /// Processor time that it may use in a period, microseconds, or [`UNLIMITED`].
+    /// CPU time that it may use in a period, microseconds, or [`UNLIMITED`].
     pub quota_us: u64,
     /// Length of a period, microseconds.
     pub period_us: u64,
@@ -64,7 +64,7 @@ pub struct Sample {
     pub periods: u64,
     /// Those of them in which it used up its quota and had to wait.
     pub throttled: u64,
-    /// How long it waited, microseconds, summed over processors.
+    /// How long it waited, microseconds, summed over CPUs.
     pub throttled_us: u64,
 }
 
@@ -101,16 +101,16 @@ impl Event for Sample {
     }
 }
 
-/// Longest name of an [`Above`] that is told.
+/// Longest name of an [`Above`] that is reported.
 pub const MAX_NAME: usize = 64;
 
-/// One look at a control group above those of containers and units: a pod, a slice. What is below it shares its limits.
+/// One look at a cgroup above those of containers and units: a pod, a slice. What is below it shares its limits.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Above {
     /// What is the group's own; its kind is [`kind::ABOVE`].
     pub sample: Sample,
-    /// Which of those below it used most processor time since the last look; 0 where that is not known.
+    /// Which of those below it used most CPU time since the last look; 0 where that is not known.
     pub cpu_group: u64,
     /// Which of them holds most memory; 0 where that is not known.
     pub memory_group: u64,

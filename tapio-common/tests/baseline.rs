@@ -153,14 +153,14 @@ proptest! {
         let mut baseline = Baseline::default();
         let stay = stay.clamp(dwell.div_ceil(2), dwell * 2);
         let period = dwell + stay;
-        let told = (0..period * 400)
+        let reported = (0..period * 400)
             .filter(|row| {
                 let value = if row % period < dwell { low } else { low * times };
                 let verdict = baseline.observe(value, *row, &Limits::DEFAULT);
                 *row >= period * 200 && matches!(verdict, Verdict::Spike | Verdict::Shift)
             })
             .count();
-        prop_assert_eq!(told, 0);
+        prop_assert_eq!(reported, 0);
     }
 
     #[test]

@@ -161,8 +161,8 @@ pub enum State {
 /// What became of everything that a sink was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ledger {
-    /// Given to the sink.
-    pub given: u64,
+    /// Received from the agent.
+    pub received: u64,
     /// Found in the spool when it was opened: accepted by an earlier run.
     pub recovered: u64,
     /// Acknowledged by the destination.
@@ -222,7 +222,7 @@ impl Ledger {
     #[must_use]
     pub fn balanced(&self) -> bool {
         let done = self.sent + self.rejected + self.dropped.values().sum::<u64>();
-        self.given + self.recovered == done + self.queued + self.spooled
+        self.received + self.recovered == done + self.queued + self.spooled
     }
 
     /// Whose fate is not known yet.

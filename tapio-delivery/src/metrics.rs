@@ -16,7 +16,7 @@ metrics! {
     pub struct Metrics {
         dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
         sink_state: Family<StateOfSink, Gauge> = "1 for the state that a sink is in",
-        sink_given: Family<OfSink, Counter> = "Occurrences given to a sink",
+        sink_received: Family<OfSink, Counter> = "Occurrences given to a sink",
         sink_recovered: Family<OfSink, Counter> = "Occurrences that an earlier run left in a sink's spool",
         sink_sent: Family<OfSink, Counter> = "Occurrences that a sink took",
         sink_retried: Family<OfSink, Counter> = "Batches sent again",
@@ -26,7 +26,7 @@ metrics! {
         spool_records: Family<OfSink, Gauge> = "Occurrences in a sink's spool",
         spool_bytes: Family<OfSink, Gauge> = "Room that they take on disk, about",
         spool_failures: Family<OfSink, Counter> = "Times that a sink's spool could not be read or written",
-        spool_set_aside: Family<OfSink, Counter> = "Damaged spools that were set aside",
+        spool_quarantined: Family<OfSink, Counter> = "Damaged spools that were quarantined",
     }
 }
 
@@ -67,7 +67,7 @@ impl Metrics {
                 self.dropped(sink, reason, 0);
             }
             for counter in
-                [&self.spool_failures, &self.spool_set_aside, &self.sink_recovered, &self.sink_retried]
+                [&self.spool_failures, &self.spool_quarantined, &self.sink_recovered, &self.sink_retried]
             {
                 counter.get_or_create(&OfSink { sink }).inc_by(0);
             }
@@ -99,7 +99,7 @@ impl Metrics {
             self.sink_state.get_or_create(&labels).set(i64::from(label == state.label()));
         }
         let sink = OfSink { sink };
-        set(&self.sink_given.get_or_create(&sink), ledger.given);
+        set(&self.sink_received.get_or_create(&sink), ledger.received);
         self.sink_in_flight.get_or_create(&sink).set(gauge(ledger.in_flight));
         self.sink_queued.get_or_create(&sink).set(gauge(ledger.queued));
         if let Some(spool) = spool {
@@ -118,9 +118,9 @@ impl Metrics {
         self.spool_failures.get_or_create(&OfSink { sink }).inc();
     }
 
-    /// A damaged spool was set aside.
-    pub(crate) fn spool_set_aside(&self, sink: &'static str) {
-        self.spool_set_aside.get_or_create(&OfSink { sink }).inc();
+    /// A damaged spool was quarantined.
+    pub(crate) fn spool_quarantined(&self, sink: &'static str) {
+        self.spool_quarantined.get_or_create(&OfSink { sink }).inc();
     }
 
     /// `count` occurrences that a sink's destination took.

@@ -154,7 +154,7 @@ impl Queue {
     /// Takes an occurrence, or drops and counts it where there is no room.
     pub(super) fn push(&self, occurrence: Arc<Occurrence>) {
         let mut inner = self.lock();
-        inner.ledger.given += 1;
+        inner.ledger.received += 1;
         let reason = match inner.phase {
             // What is on disk, too, takes up no room.
             Phase::Open if inner.alone < self.capacity => {

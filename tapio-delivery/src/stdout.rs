@@ -23,7 +23,7 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// What the agent has done since it started, for the status line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pulse {
+pub struct StatusLine {
     /// Readings at all hooks.
     pub seen: u64,
     /// Destinations that have a baseline.
@@ -53,9 +53,9 @@ enum Form {
 /// What the status line is made from.
 #[derive(Debug)]
 struct Beat {
-    pulse: watch::Receiver<Pulse>,
+    status_line: watch::Receiver<StatusLine>,
     tick: Option<Interval>,
-    last: Option<(Instant, Pulse)>,
+    last: Option<(Instant, StatusLine)>,
     line: String,
 }
 
@@ -69,11 +69,11 @@ impl Stdout<tokio::io::Stdout> {
     /// The readable form on standard output: with colour and a status line on a terminal, with colour only where
     /// `NO_COLOR` is not set (<https://no-color.org>).
     #[must_use]
-    pub fn pretty(pulse: watch::Receiver<Pulse>) -> Self {
+    pub fn pretty(status_line: watch::Receiver<StatusLine>) -> Self {
         let terminal =
             io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-        Self::pretty_to(tokio::io::stdout(), colour, terminal.then_some(pulse))
+        Self::pretty_to(tokio::io::stdout(), colour, terminal.then_some(status_line))
     }
 }
 
@@ -84,10 +84,11 @@ impl<W> Stdout<W> {
         Self { out, form: Form::Json, buffer: Vec::new(), gone: None }
     }
 
-    /// The readable form, anywhere; with a status line if there is a pulse.
+    /// The readable form, anywhere; with a status line if there is a status_line.
     #[must_use]
-    pub fn pretty_to(out: W, colour: bool, pulse: Option<watch::Receiver<Pulse>>) -> Self {
-        let beat = pulse.map(|pulse| Beat { pulse, tick: None, last: None, line: String::new() });
+    pub fn pretty_to(out: W, colour: bool, status_line: Option<watch::Receiver<StatusLine>>) -> Self {
+        let beat =
+            status_line.map(|status_line| Beat { status_line, tick: None, last: None, line: String::new() });
         Self { out, form: Form::Pretty(Pretty { colour }, beat), buffer: Vec::new(), gone: None }
     }
 }
@@ -187,12 +188,13 @@ impl Beat {
             tick
         });
         let now = tick.tick().await;
-        let pulse = *self.pulse.borrow();
+        let status_line = *self.status_line.borrow();
         let readings_per_second = self.last.map_or(0.0, |(then, last)| {
-            pulse.seen.saturating_sub(last.seen) as f64 / now.duration_since(then).as_secs_f64().max(0.001)
+            status_line.seen.saturating_sub(last.seen) as f64
+                / now.duration_since(then).as_secs_f64().max(0.001)
         });
-        self.last = Some((now, pulse));
-        self.line = pretty::status_line(readings_per_second, &pulse);
+        self.last = Some((now, status_line));
+        self.line = pretty::status_line(readings_per_second, &status_line);
     }
 }
 

@@ -109,7 +109,7 @@ impl Plan {
 }
 
 impl Telemetry {
-    /// Sends what is left, within [`LAST`]. Failures were told.
+    /// Sends what is left, within [`LAST`]. Failures were reported.
     pub async fn end(self) {
         let Self { metrics, traces } = self;
         let metrics = spawn_blocking(move || metrics.map(|metrics| metrics.shutdown_with_timeout(LAST)));

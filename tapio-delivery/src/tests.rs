@@ -122,7 +122,7 @@ async fn a_full_queue_drops_and_counts() {
     sinks.add(Gate { permits: Arc::clone(&permits), taken: Arc::default() });
     send(&sinks, 20);
     let full = ledger(&sinks, "gate");
-    assert_eq!((full.given, full.sent, full.queued), (20, 0, 8));
+    assert_eq!((full.received, full.sent, full.queued), (20, 0, 8));
     assert_eq!(full.dropped, BTreeMap::from([("queue_full", 12)]));
 
     permits.add_permits(8);
@@ -132,7 +132,7 @@ async fn a_full_queue_drops_and_counts() {
     let counts = sinks.clone();
     assert_eq!(sinks.drain(Duration::from_secs(5)).await, 0);
     let end = ledger(&counts, "gate");
-    assert_eq!((end.given, end.sent, end.queued), (23, 11, 0));
+    assert_eq!((end.received, end.sent, end.queued), (23, 11, 0));
     let text = render(&registry).unwrap();
     assert!(text.contains(r#"tapio_dropped_total{hop="gate",reason="queue_full"} 12"#), "{text}");
     assert!(text.contains(r#"tapio_sink_sent_total{sink="gate"} 11"#), "{text}");
@@ -248,7 +248,7 @@ impl Destination for Broken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_crashes_is_closed_told_and_counted() {
+async fn one_that_crashes_is_closed_reported_and_counted() {
     let mut sinks = Sinks::new(Arc::default(), 16);
     sinks.add(Broken);
     send(&sinks, 3);
@@ -327,7 +327,7 @@ async fn a_nearly_full_destination_is_sent_less() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_destination_that_ends_is_told_and_counted() {
+async fn a_destination_that_ends_is_reported_and_counted() {
     let (destination, _, refuses_connections) = scripted(vec![Err(Failure::Reject("pipe".to_owned()))]);
     let mut sinks = Sinks::new(Arc::default(), 64);
     sinks.add(destination);
@@ -368,7 +368,7 @@ async fn status_as_json() {
     let json = serde_json::to_value(sinks.status()).unwrap();
     let expected = serde_json::json!([{
         "sink": "gate", "state": "connecting",
-        "given": 2, "recovered": 0, "sent": 0, "rejected": 0, "dropped": {"queue_full": 1}, "queued": 1,
+        "received": 2, "recovered": 0, "sent": 0, "rejected": 0, "dropped": {"queue_full": 1}, "queued": 1,
         "spooled": 0, "in_flight": 0,
     }]);
     assert_eq!(json, expected);

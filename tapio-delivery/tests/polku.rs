@@ -46,7 +46,7 @@ const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// All were sent, all arrived, nothing was lost.
 fn all_sent(agent: &Agent, shared: &Shared, ledger: &Ledger) {
     let count = agent.ids.len() as u64;
-    assert_eq!((ledger.given, ledger.sent), (count, count), "{ledger:?}");
+    assert_eq!((ledger.received, ledger.sent), (count, count), "{ledger:?}");
     assert!(shared.seen().events.keys().eq(&agent.ids), "an id did not arrive");
     assert!(shared.seen().acknowledged.is_superset(&agent.ids));
 }
@@ -90,7 +90,7 @@ async fn typed_data_payload_and_metadata_say_the_same() {
         data: Data::from([("local_port", Value::Number(80)), ("direction", Value::Text("inbound".into()))]),
         ..occurrence()
     });
-    let other = agent.give(Occurrence { kind: "dns.timeout".into(), ..occurrence() });
+    let other = agent.give(Occurrence { kind: "node.io_pressure".into(), peer: None, ..occurrence() });
     let ledger = agent.settled().await;
     all_sent(&agent, &shared, &ledger);
 
@@ -213,7 +213,7 @@ async fn what_is_never_acknowledged_is_dropped_and_counted() {
     let ignored = agent.give(ignored);
     agent.send(5);
     let ledger = agent.settled().await;
-    assert_eq!((ledger.given, ledger.sent), (11, 10));
+    assert_eq!((ledger.received, ledger.sent), (11, 10));
     assert_eq!(ledger.dropped, BTreeMap::from([("unacknowledged", 1)]));
     assert_eq!(shared.seen().times[&ignored], 3);
 }
@@ -240,7 +240,7 @@ async fn an_error_rejects_that_event_only() {
     let refused = agent.give(refused);
     agent.send(5);
     let ledger = agent.settled().await;
-    assert_eq!((ledger.given, ledger.sent, ledger.rejected), (11, 10, 1));
+    assert_eq!((ledger.received, ledger.sent, ledger.rejected), (11, 10, 1));
     assert_eq!(shared.seen().times[&refused], 1, "it is not sent again");
     assert!(agent.metrics().contains(r#"tapio_sink_rejected_total{sink="polku"} 1"#));
 }
@@ -347,9 +347,9 @@ async fn everything_at_once() {
     }
     let ledger = agent.status().ledger;
     assert_eq!(ledger.rejected, 8);
-    assert_eq!(ledger.given, agent.ids.len() as u64);
+    assert_eq!(ledger.received, agent.ids.len() as u64);
     assert!(shared.seen().events.keys().eq(&agent.ids), "an id did not arrive");
-    // Nothing that the gateway took is told as lost, nothing that it did not is told as sent.
+    // Nothing that the gateway took is reported as lost, nothing that it did not is reported as sent.
     assert_eq!(ledger.sent, agent.ids.intersection(&shared.seen().acknowledged).count() as u64);
     assert_eq!(ledger.dropped, BTreeMap::new());
 }

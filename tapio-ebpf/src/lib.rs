@@ -216,8 +216,8 @@ impl Run {
 
     /// The event of a moment ago stands for this one too.
     #[inline(always)]
-    pub fn held_back(self) {
-        self.add(|counts| &mut counts.held_back);
+    pub fn suppressed(self) {
+        self.add(|counts| &mut counts.suppressed);
     }
 
     /// Puts an event into the ring: `fill` writes it in its place there, which is all zero before.
@@ -238,7 +238,7 @@ impl Run {
         true
     }
 
-    /// Emits an event, unless its key is quiet. `fill` also gets how many were held back.
+    /// Emits an event, unless its key is quiet. `fill` also gets how many were suppressed.
     #[inline(always)]
     pub fn emit_unless_quiet<E: Event>(
         self,
@@ -247,23 +247,23 @@ impl Run {
         now_ns: u64,
         fill: impl FnOnce(&mut E, u32),
     ) {
-        let mut held_back = 0;
+        let mut suppressed = 0;
         if let Some(cooldown) = COOLDOWNS.get_ptr_mut(key) {
-            // SAFETY: a map value; two CPUs that race here can miscount the held back by one.
+            // SAFETY: a map value; two CPUs that race here can miscount the suppressed by one.
             let cooldown = unsafe { &mut *cooldown };
             if now_ns.wrapping_sub(cooldown.emitted_ns) < cooldown_ns {
-                cooldown.held_back = cooldown.held_back.wrapping_add(1);
-                return self.held_back();
+                cooldown.suppressed = cooldown.suppressed.wrapping_add(1);
+                return self.suppressed();
             }
-            held_back = cooldown.held_back;
-            *cooldown = Cooldown { emitted_ns: now_ns, held_back: 0 };
+            suppressed = cooldown.suppressed;
+            *cooldown = Cooldown { emitted_ns: now_ns, suppressed: 0 };
         } else {
             // A map without room for it costs a repeat, no event.
-            let _ = COOLDOWNS.insert(key, Cooldown { emitted_ns: now_ns, held_back: 0 }, 0);
+            let _ = COOLDOWNS.insert(key, Cooldown { emitted_ns: now_ns, suppressed: 0 }, 0);
         }
-        if !self.emit(|event| fill(event, held_back as u32)) {
-            // Nothing was said: the next of this key must not be held back, and has to say how many were.
-            let said = Cooldown { emitted_ns: now_ns.wrapping_sub(cooldown_ns), held_back };
+        if !self.emit(|event| fill(event, suppressed as u32)) {
+            // Nothing was said: the next of this key must not be suppressed, and has to say how many were.
+            let said = Cooldown { emitted_ns: now_ns.wrapping_sub(cooldown_ns), suppressed };
             let _ = COOLDOWNS.insert(key, said, 0);
         }
     }

@@ -39,16 +39,16 @@ impl Fault {
     }
 
     pub(crate) fn of_status(status: &Status) -> Self {
-        let told = &status.message;
+        let message = &status.message;
         let why = match status.code {
             401 => {
                 "the API server does not take the token (401): it has expired, or is another cluster's".into()
             }
             403 => format!(
-                "the API server forbids it (403): bind the ClusterRole `tapio` to the agent's service account. {told}"
+                "the API server forbids it (403): bind the ClusterRole `tapio` to the agent's service account. {message}"
             ),
             429 => "the API server is busy (429)".to_owned(),
-            code => format!("the API server says {code}: {told}"),
+            code => format!("the API server says {code}: {message}"),
         };
         Self { why, code: Some(status.code) }
     }

@@ -20,7 +20,7 @@ pub const LIST: Duration = Duration::from_secs(30);
 /// Seconds after which the server ends a watch and another one goes on: where nothing happens it says nothing in between,
 /// and one that is longer silent is dead.
 const WATCH: u32 = 60;
-/// Told in a watch: what it goes on from is too old. The watcher makes a new list by itself, at once.
+/// Reported in a watch: what it goes on from is too old. The watcher makes a new list by itself, at once.
 const GONE: u16 = 410;
 
 /// Follows objects until that fails, and says why; `take` gets all of them, and then each change. Whoever tries again makes

@@ -46,7 +46,7 @@ pub enum Outcome {
     Failure,
     /// No answer came.
     Timeout,
-    /// It cannot be told.
+    /// It cannot be reported.
     Unknown,
 }
 
@@ -154,7 +154,7 @@ pub struct PeerNames {
     /// Pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// Node; its pods on the host's network have its address, too, and are not told apart.
+    /// Node; its pods on the host's network have its address, too, and are not distinguished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// Kind of the pod's owner.
@@ -381,7 +381,7 @@ fn short_id(id: &str) -> &str {
 impl Peer {
     /// One that has no name.
     #[must_use]
-    pub const fn unnamed(address: IpAddr, port: u16) -> Self {
+    pub const fn unresolved(address: IpAddr, port: u16) -> Self {
         Self { address, port, names: None }
     }
 

@@ -1,4 +1,4 @@
-//! The boot clock, which the kernel programs stamp events with, the time of day, and a thread's time on a processor.
+//! The boot clock, which the kernel programs stamp events with, the time of day, and a thread's CPU time.
 
 use std::{cell::Cell, time::Duration};
 
@@ -31,13 +31,13 @@ pub fn tick_ns() -> u64 {
     clock_getres(ClockId::MonotonicCoarse).tv_nsec as u64
 }
 
-/// How long this process has been on processors, with all its threads.
+/// How long this process has been on CPUs, with all its threads.
 #[must_use]
 pub fn process_cpu() -> Duration {
     Duration::from_nanos(nanoseconds(ClockId::ProcessCPUTime))
 }
 
-/// How long this thread has been on a processor.
+/// How long this thread has been on a CPU.
 #[must_use]
 pub fn thread_cpu() -> Duration {
     Duration::from_nanos(nanoseconds(ClockId::ThreadCPUTime))

@@ -104,7 +104,7 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Escaping<W> {
     }
 }
 
-/// What the client of the API server says of each try is told by the agent itself: once, and with the remedy.
+/// What the client of the API server says of each try is logged by the agent itself: once, and with the remedy.
 fn targets(level: LevelFilter) -> Targets {
     let own = if level == LevelFilter::TRACE { level } else { LevelFilter::OFF };
     Targets::new().with_default(level).with_targets([("kube_client", own), ("kube_runtime", own)])

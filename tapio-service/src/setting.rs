@@ -1,6 +1,6 @@
 //! What a setting is: a value that says what it may be, in a section whose doc comments are its entries in the
 //! default configuration file. File, environment and flags all go through here, so that one wrong value is
-//! told in the same words wherever it stands.
+//! reported in the same words wherever it stands.
 
 mod form;
 pub mod list;

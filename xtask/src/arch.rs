@@ -1,4 +1,4 @@
-//! Processor architectures, with the names that others have for them.
+//! CPU architectures, with the names that others have for them.
 
 use std::env;
 

@@ -39,8 +39,8 @@ struct Boot {
     name: &'static str,
     /// For the kernel's command line.
     parameters: &'static str,
-    /// Instructions are counted: one takes two nanoseconds of the guest's time, and one processor runs after the other. Of
-    /// the emulated processors those of arm64 only have counters.
+    /// Instructions are counted: one takes two nanoseconds of the guest's time, and one CPU runs after the other. Of
+    /// the emulated CPUs those of arm64 only have counters.
     counted: bool,
     /// Parts of the names of the tests whose outcome may differ from the plain boot's; all where there are none.
     tests: &'static [&'static str],
@@ -90,9 +90,9 @@ const QUICK_TESTS: &[&str] = &[
     "agent::rights::",
     "container::a_fault_of_a_child_is_a_crash_with_its_address",
     "container::oom::a_child_that_takes_too_much_memory_is_an_oom_kill",
-    "network::connect::a_refused_connect_is_told_once_with_its_process",
-    "network::reset::a_reset_in_mid_transfer_is_told_at_the_client",
-    "node::pressure::memory_near_its_limit_is_told_and_a_cache_is_not",
+    "network::connect::a_refused_connect_is_reported_once_with_its_process",
+    "network::reset::a_reset_in_mid_transfer_is_reported_at_the_client",
+    "node::pressure::memory_near_its_limit_is_reported_and_a_cache_is_not",
 ];
 
 /// What was asked for.

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_is_told_with_its_error() {
+    fn a_command_that_fails_is_reported_with_its_error() {
         let progress = Progress::new("test");
         let script = "printf '   Compiling a\\n  Building [> ] 1/2: a\\rerror: no\\nmore\\n' >&2; exit 3";
         let error = progress.run("job", Command::new("sh").args(["-c", script])).unwrap_err().to_string();

@@ -48,7 +48,7 @@ fn build(progress: &Progress, is_first: bool) -> Result<()> {
     }
     thread::scope(|scope| {
         if toolchain::find().is_err() {
-            // What fails here fails again below, and is told there.
+            // What fails here fails again below, and is reported there.
             scope.spawn(|| progress.run("libraries", cargo().arg("--keep-going")).ok());
         }
         setup::compilers(&Route::ALL, progress)?;

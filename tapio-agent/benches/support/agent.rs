@@ -55,16 +55,16 @@ impl Agent {
         Ok(Duration::from_nanos(total))
     }
 
-    /// All that it told, when it has ended in order.
+    /// All that it reported, when it has ended in order.
     pub(crate) fn end(&mut self) -> anyhow::Result<String> {
         rustix::process::kill_process(
             rustix::process::Pid::from_child(&self.child),
             rustix::process::Signal::TERM,
         )?;
-        let mut told = String::new();
-        self.child.stdout.take().context("no pipe")?.read_to_string(&mut told)?;
+        let mut reported = String::new();
+        self.child.stdout.take().context("no pipe")?.read_to_string(&mut reported)?;
         ensure!(self.child.wait()?.success(), "the agent failed");
-        Ok(told)
+        Ok(reported)
     }
 }
 

@@ -15,7 +15,7 @@ use super::status::Shared;
 use crate::{
     config::Config,
     learned::{Learned, Notes, Store, Useless},
-    pipeline::{Steady, Usual},
+    pipeline::{Expected, Steady},
 };
 
 /// The file, and how it goes with it.
@@ -79,7 +79,7 @@ impl Keeper {
         let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), learned.seed);
         // What others have noted grows old: nobody renews it.
         let names: Vec<_> =
-            config.observers.names().iter().copied().chain([Usual::NAME, Steady::NAME]).collect();
+            config.observers.names().iter().copied().chain([Expected::NAME, Steady::NAME]).collect();
         let notes = Arc::new(Notes::of(&learned, &names, interval));
         Ok((
             Self { store, interval, seed, notes, found, saved: Mutex::default(), writing: Mutex::default() },
@@ -102,7 +102,7 @@ impl Keeper {
     /// Writes it, beside the tasks: with very many destinations it takes some time.
     pub(super) async fn save(shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
-        // An error means that it panicked, which has been told.
+        // An error means that it panicked, which has been reported.
         let _ = tokio::task::spawn_blocking(move || shared.keeper.write(&shared)).await;
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tapio_common::Counts;
-use tapio_delivery::{Sinks, stdout::Pulse};
+use tapio_delivery::{Sinks, stdout::StatusLine};
 use tapio_service::admin;
 
 use super::keep::Keeper;
@@ -225,10 +225,10 @@ impl Shared {
         tracing::info!(ledger = %self.ledger(), "stopped");
     }
 
-    pub(super) fn pulse(&self) -> Pulse {
+    pub(super) fn status_line(&self) -> StatusLine {
         let mut total = Counts::default();
         self.observed.iter().filter_map(Observed::total).for_each(|counts| total.add(&counts));
-        Pulse { seen: total.seen, keys: total.keys, kept: total.emitted, sent: self.sinks.sent() }
+        StatusLine { seen: total.seen, keys: total.keys, kept: total.emitted, sent: self.sinks.sent() }
     }
 
     /// What became of all readings, per observer and program, of all anomalies, and of all occurrences, per sink.
@@ -249,13 +249,13 @@ impl Shared {
                 (observed.name.to_owned(), Value::Object(programs))
             })
             .collect();
-        let AnomalyLedger { judged, told, usual, dropped, out_of_scope, waiting } =
+        let AnomalyLedger { judged, reported, expected, dropped, out_of_scope, waiting } =
             self.metrics.anomaly_ledger();
         let dropped: BTreeMap<_, _> = dropped.into_iter().filter(|(_, count)| *count > 0).collect();
         let anomalies = json!({
             "judged": judged,
-            "told": told,
-            "usual": usual,
+            "reported": reported,
+            "expected": expected,
             "dropped": dropped,
             "out_of_scope": out_of_scope,
             "waiting": waiting,
@@ -365,7 +365,7 @@ fn counts(counts: &Counts) -> Value {
         "seen": counts.seen,
         "learning": counts.learning,
         "normal": counts.normal,
-        "held_back": counts.held_back,
+        "suppressed": counts.suppressed,
         "emitted": counts.emitted,
         "failed": counts.failed,
     })

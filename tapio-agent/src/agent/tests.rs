@@ -56,7 +56,7 @@ impl Observer for Crashing {
         }
     }
 
-    fn held_back(&self) -> u64 {
+    fn pending(&self) -> u64 {
         self.held.iter().map(|anomaly| anomaly.count).sum()
     }
 }

@@ -1,4 +1,4 @@
-//! What the groups above those of containers and units have in common with those below them: whose processor time and
+//! What the groups above those of containers and units have in common with those below them: whose CPU time and
 //! memory fills their limits, and whether limits further down explain it.
 
 use std::{
@@ -17,7 +17,7 @@ pub(super) struct Shared {
     /// Which have a limit of memory, by id, and which had one in the pass before.
     limited: HashSet<u64>,
     were_limited: HashSet<u64>,
-    /// Processor time that each group had used in this pass, and in the one before.
+    /// CPU time that each group had used in this pass, and in the one before.
     used: HashMap<u64, u64>,
     before: HashMap<u64, u64>,
 }

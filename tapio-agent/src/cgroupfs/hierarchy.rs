@@ -1,4 +1,4 @@
-//! Where the files are: control groups of version 2, of version 1, or of both beside each other.
+//! Where the files are: cgroups of version 2, of version 1, or of both beside each other.
 
 use std::{
     fs, io,
@@ -16,23 +16,23 @@ pub enum Hierarchy {
     Two {
         /// For all controllers, or for all that version 1 does not have.
         root: PathBuf,
-        /// Where version 1 stands beside it and has processors: kernels lose its memory control first.
-        processors: Option<Processors>,
+        /// Where version 1 stands beside it and has CPUs: kernels lose its memory control first.
+        cpus: Option<Cpus>,
     },
-    /// One a controller. Version 2 may stand beside them, without memory and processors.
+    /// One a controller. Version 2 may stand beside them, without memory and CPUs.
     One {
         /// Of memory. Its groups are those that are looked at.
         memory: PathBuf,
-        /// Of processors.
-        processors: Option<Processors>,
+        /// Of CPUs.
+        cpus: Option<Cpus>,
         /// Of version 2, which has the pressure.
         unified: Option<PathBuf>,
     },
 }
 
-/// The hierarchies of version 1 that have processor time.
+/// The hierarchies of version 1 that have CPU time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Processors {
+pub struct Cpus {
     /// Of its limits.
     pub cpu: PathBuf,
     /// Of what is used.
@@ -59,7 +59,7 @@ pub struct Absent {
     pub remedy: &'static str,
 }
 
-impl Processors {
+impl Cpus {
     /// With another path for each.
     pub(super) fn each(&self, path: impl Fn(&PathBuf) -> PathBuf) -> Self {
         Self { cpu: path(&self.cpu), cpuacct: self.cpuacct.as_ref().map(path) }
@@ -72,7 +72,7 @@ impl Hierarchy {
     pub fn find(root: &Path) -> Self {
         let is_two = |path: &Path| path.join("cgroup.controllers").is_file();
         if is_two(root) {
-            return Self::Two { root: root.to_owned(), processors: None };
+            return Self::Two { root: root.to_owned(), cpus: None };
         }
         let mut names: Vec<_> =
             fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
@@ -82,10 +82,10 @@ impl Hierarchy {
             Some(root.join(name)).filter(|path| path.join("cgroup.procs").is_file())
         };
         let unified = Some(root.join("unified")).filter(|path| is_two(path));
-        let processors = of("cpu").map(|cpu| Processors { cpu, cpuacct: of("cpuacct") });
+        let cpus = of("cpu").map(|cpu| Cpus { cpu, cpuacct: of("cpuacct") });
         match (of("memory"), unified) {
-            (Some(memory), unified) => Self::One { memory, processors, unified },
-            (None, Some(root)) => Self::Two { root, processors },
+            (Some(memory), unified) => Self::One { memory, cpus, unified },
+            (None, Some(root)) => Self::Two { root, cpus },
             (None, None) => Self::None,
         }
     }
@@ -121,7 +121,7 @@ impl Hierarchy {
 pub(super) fn parts(hierarchy: &Hierarchy, proc_root: &Path, triggers: &[io::Result<Trigger>]) -> Vec<Part> {
     vec![
         groups(hierarchy),
-        processors(hierarchy),
+        cpus(hierarchy),
         node(proc_root),
         pressure(hierarchy, proc_root),
         prompt(triggers),
@@ -131,7 +131,7 @@ pub(super) fn parts(hierarchy: &Hierarchy, proc_root: &Path, triggers: &[io::Res
 fn groups(hierarchy: &Hierarchy) -> Part {
     const REMEDY: &str = "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`";
     let state = match hierarchy {
-        Hierarchy::None => Err(Absent { why: "no control groups are mounted".to_owned(), remedy: REMEDY }),
+        Hierarchy::None => Err(Absent { why: "no cgroups are mounted".to_owned(), remedy: REMEDY }),
         Hierarchy::Two { root, .. } if !controllers(root).contains("memory") => Err(Absent {
             why: format!("{} has no memory controller", root.display()),
             remedy: "boot without cgroup_disable=memory; on some boards with cgroup_enable=memory",
@@ -147,12 +147,10 @@ fn groups(hierarchy: &Hierarchy) -> Part {
     }
 }
 
-fn processors(hierarchy: &Hierarchy) -> Part {
+fn cpus(hierarchy: &Hierarchy) -> Part {
     let cpu = match hierarchy {
         Hierarchy::None => None,
-        Hierarchy::Two { processors: Some(one), .. } | Hierarchy::One { processors: Some(one), .. } => {
-            Some(&one.cpu)
-        }
+        Hierarchy::Two { cpus: Some(one), .. } | Hierarchy::One { cpus: Some(one), .. } => Some(&one.cpu),
         Hierarchy::Two { root, .. } => Some(root).filter(|root| controllers(root).contains("cpu")),
         Hierarchy::One { .. } => None,
     };

@@ -21,7 +21,7 @@ pub(super) fn limit_v1(text: &[u8]) -> Option<u64> {
     number(text).map(|bytes| if bytes >= NONE { UNLIMITED } else { bytes })
 }
 
-/// `cpu.max`: processor time and the period it is for, microseconds.
+/// `cpu.max`: CPU time and the period it is for, microseconds.
 pub(super) fn quota(text: &[u8]) -> Option<(u64, u64)> {
     let mut words = words(text);
     let (quota, period) = (words.next()?, words.next()?);
@@ -56,8 +56,8 @@ pub(super) fn column(text: &[u8], first: &str, at: usize) -> Option<u64> {
     })
 }
 
-/// `/proc/stat`: how many processors are on. Each has a line.
-pub(super) fn processors(text: &[u8]) -> u64 {
+/// `/proc/stat`: how many CPUs are on. Each has a line.
+pub(super) fn cpus(text: &[u8]) -> u64 {
     let is_one = |line: &&[u8]| {
         line.strip_prefix(b"cpu").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit))
     };
@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn processors_that_are_on() {
-        assert_eq!(processors(b"cpu  9 9 9\ncpu0 4 5 6\ncpu2 5 4 3\nintr 7 1\nctxt 8\n"), 2);
-        assert_eq!((processors(b""), processors(b"cpu  9\nxcpu1 9\n")), (0, 0));
+        assert_eq!(cpus(b"cpu  9 9 9\ncpu0 4 5 6\ncpu2 5 4 3\nintr 7 1\nctxt 8\n"), 2);
+        assert_eq!((cpus(b""), cpus(b"cpu  9\nxcpu1 9\n")), (0, 0));
     }
 
     #[test]

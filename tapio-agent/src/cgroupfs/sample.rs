@@ -15,16 +15,16 @@ use tapio_service::clock;
 
 use super::{
     above::is_set,
-    hierarchy::{Hierarchy, Processors},
+    hierarchy::{Cpus, Hierarchy},
     parse,
     tree::{Above, Group},
 };
 
 /// More than these files have: `memory.stat` has some 2 KiB.
 const MAX_BYTES: usize = 16 << 10;
-/// A group's waiting is not read again before the node's has grown by this over the number of processors, microseconds.
-/// The node's is a mean over processors, each weighed by the time that it is busy (kernel/sched/psi.c,
-/// `collect_percpu_times`): of n processors, one that stalls for g in a time t adds g^2 / (n t) at least. What is not
+/// A group's waiting is not read again before the node's has grown by this over the number of CPUs, microseconds.
+/// The node's is a mean over CPUs, each weighed by the time that it is busy (kernel/sched/psi.c,
+/// `collect_percpu_times`): of n CPUs, one that stalls for g in a time t adds g^2 / (n t) at least. What is not
 /// read has then waited for less than the root of this times t: 6.3 % of 5 s, which is under any floor by default.
 const WAITED_US: u64 = 20_000;
 
@@ -49,7 +49,7 @@ pub(super) struct Eyes {
 struct Wants {
     /// What it holds of memory.
     held: bool,
-    /// The processor time that it used.
+    /// The CPU time that it used.
     cpu: bool,
 }
 
@@ -66,13 +66,13 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(proc_root: &Path) -> Self {
         let pressure = proc_root.join("pressure");
-        let processors = fs::read(proc_root.join("stat")).map_or(0, |text| parse::processors(&text));
+        let cpus = fs::read(proc_root.join("stat")).map_or(0, |text| parse::cpus(&text));
         Self {
             meminfo: proc_root.join("meminfo"),
             memory: pressure.join("memory"),
             io: pressure.join("io"),
             // Where their number is not known, they are read each time.
-            waited_us: WAITED_US.checked_div(processors).unwrap_or(0),
+            waited_us: WAITED_US.checked_div(cpus).unwrap_or(0),
         }
     }
 }
@@ -151,24 +151,24 @@ impl Eyes {
         (sample != nothing).then_some(sample)
     }
 
-    /// Memory and processor time of the group at this path. Where its waiting is.
+    /// Memory and CPU time of the group at this path. Where its waiting is.
     fn own(&mut self, path: &Path, wants: Wants, sample: &mut Sample) -> Option<PathBuf> {
         let of_group = |root: &PathBuf| root.join(path);
-        let (pressure, processors) = match &self.hierarchy {
+        let (pressure, cpus) = match &self.hierarchy {
             Hierarchy::None => return None,
-            Hierarchy::Two { root, processors } => {
-                let (path, processors) = (of_group(root), processors.as_ref().map(|one| one.each(of_group)));
+            Hierarchy::Two { root, cpus } => {
+                let (path, cpus) = (of_group(root), cpus.as_ref().map(|one| one.each(of_group)));
                 self.two(&path, wants, sample);
-                (Some(path), processors)
+                (Some(path), cpus)
             }
-            Hierarchy::One { memory, processors, unified } => {
-                let processors = processors.as_ref().map(|one| one.each(of_group));
+            Hierarchy::One { memory, cpus, unified } => {
+                let cpus = cpus.as_ref().map(|one| one.each(of_group));
                 let (memory, unified) = (of_group(memory), unified.as_ref().map(of_group));
                 self.memory_one(&memory, wants, sample);
-                (unified, processors)
+                (unified, cpus)
             }
         };
-        if let Some(Processors { cpu, cpuacct }) = processors {
+        if let Some(Cpus { cpu, cpuacct }) = cpus {
             self.cpu_one(&cpu, cpuacct.as_deref(), wants, sample);
         }
         pressure
@@ -191,7 +191,7 @@ impl Eyes {
     fn two(&mut self, path: &Path, wants: Wants, sample: &mut Sample) {
         let limit = self.one(path.join("memory.max"), parse::limit);
         sample.limit_bytes = limit.unwrap_or(UNKNOWN);
-        // Without a limit there is nothing to compare with, and the rest is dear.
+        // Without a limit there is nothing to compare with, and the rest is expensive.
         let has_limit = limit.is_some_and(|limit| limit != UNLIMITED);
         if has_limit || (wants.held && limit.is_some()) {
             let usage = self.one(path.join("memory.current"), parse::number);
@@ -233,7 +233,7 @@ impl Eyes {
         let usage = self.one(path.join("memory.usage_in_bytes"), parse::number);
         sample.usage_bytes = usage.unwrap_or(UNKNOWN);
         if self.read(path.join("memory.stat")) {
-            // How much of the kernel's memory could be dropped is not told here, so none of it is held.
+            // How much of the kernel's memory could be dropped is not reported here, so none of it is held.
             let keys = ["total_inactive_anon", "total_active_anon", "total_unevictable"];
             let [inactive, active, unevictable] = parse::keyed(&self.text, keys);
             let held = inactive
@@ -270,7 +270,7 @@ impl Eyes {
     fn cpu_one(&mut self, path: &Path, cpuacct: Option<&Path>, wants: Wants, sample: &mut Sample) {
         let quota = self.one(path.join("cpu.cfs_quota_us"), parse::quota_v1);
         sample.quota_us = quota.unwrap_or(UNKNOWN);
-        // A group that only version 2 has was told of there.
+        // A group that only version 2 has was sampled there.
         if let Some(cpuacct) = cpuacct.filter(|_| wants.cpu || is_set(sample.quota_us))
             && let Some(ns) = self.one(cpuacct.join("cpuacct.usage"), parse::number)
         {
@@ -329,5 +329,5 @@ fn held(usage: Option<u64>, dropped: [Option<u64>; 3]) -> Option<u64> {
 }
 
 fn header(cgroup_id: u64) -> Header {
-    Header { time_ns: clock::boot_ns(), cgroup_id, pid: 0, held_back: 0, comm: [0; 16].into() }
+    Header { time_ns: clock::boot_ns(), cgroup_id, pid: 0, suppressed: 0, comm: [0; 16].into() }
 }

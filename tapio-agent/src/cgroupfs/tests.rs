@@ -32,7 +32,7 @@ impl Host {
         );
         host.pressure("proc/pressure/memory", 1_000);
         host.pressure("proc/pressure/io", 2_000);
-        host.processors(1);
+        host.cpus(1);
         fs::create_dir_all(host.path("cgroup")).unwrap();
         host
     }
@@ -52,7 +52,7 @@ impl Host {
         self.write(path, &format!("some {line}full {line}"));
     }
 
-    fn processors(&self, number: u64) {
+    fn cpus(&self, number: u64) {
         let each: String = (0..number).map(|at| format!("cpu{at} 1 2 3\n")).collect();
         self.write("proc/stat", &format!("cpu  1 2 3\n{each}intr 7 0\n"));
     }
@@ -325,7 +325,7 @@ async fn garbage_is_unknown() {
     let sample = seen[&host.ino("cgroup/system.slice/none.service")];
     assert_eq!((sample.limit_bytes, sample.quota_us), (UNLIMITED, UNLIMITED));
     assert_eq!(sample.held_bytes, UNKNOWN, "not even read");
-    assert_ne!(sample.cpu_us, UNKNOWN, "its processor time may be why another has trouble");
+    assert_ne!(sample.cpu_us, UNKNOWN, "its CPU time may be why another has trouble");
 }
 
 #[tokio::test(start_paused = true)]
@@ -379,13 +379,13 @@ async fn a_groups_waiting_is_read_again_once_the_node_has_waited() {
     assert_eq!(pass(&mut reader).await[&id].memory_some_us, 500_000);
 }
 
-/// The node's waiting is a mean over its processors, so that of one that stalls among busy ones little of it shows.
+/// The node's waiting is a mean over its CPUs, so that of one that stalls among busy ones little of it shows.
 #[tokio::test(start_paused = true)]
-async fn what_waits_on_one_processor_of_many_is_read_in_each_pass() {
-    // 24 % of five seconds are 19 ms of the node's on 64 processors.
-    for (processors, known_us) in [(1, [0, 2_400_000, 2_400_000]), (64, [1_200_000, 2_400_000, 3_600_000])] {
+async fn what_waits_on_one_cpus_of_many_is_read_in_each_pass() {
+    // 24 % of five seconds are 19 ms of the node's on 64 CPUs.
+    for (cpus, known_us) in [(1, [0, 2_400_000, 2_400_000]), (64, [1_200_000, 2_400_000, 3_600_000])] {
         let host = Host::new();
-        host.processors(processors);
+        host.cpus(cpus);
         host.two("system.slice/a.service");
         let mut reader = host.reader();
         let id = host.ino("cgroup/system.slice/a.service");
@@ -396,7 +396,7 @@ async fn what_waits_on_one_processor_of_many_is_read_in_each_pass() {
             host.pressure("cgroup/system.slice/a.service/memory.pressure", 70 + at * 1_200_000);
             seen.push(pass(&mut reader).await[&id].memory_some_us - 70);
         }
-        assert_eq!(seen, known_us, "{processors}");
+        assert_eq!(seen, known_us, "{cpus}");
     }
 }
 
@@ -429,8 +429,8 @@ async fn passes_are_an_interval_apart_and_further_where_they_are_dear() {
     let mut reader = Files::open(&host.path("cgroup"), &host.path("proc"), brief).reader();
     pass(&mut reader).await;
     let spent = reader.spent;
-    let dear = Instant::now();
+    let expensive = Instant::now();
     let seen = pass(&mut reader).await;
     assert_eq!(seen.len(), 201);
-    assert!(dear.elapsed() + Duration::from_millis(100) >= spent * SHARE);
+    assert!(expensive.elapsed() + Duration::from_millis(100) >= spent * SHARE);
 }

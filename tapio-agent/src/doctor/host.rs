@@ -1,4 +1,4 @@
-//! What names the affected: control groups, processes and listening ports of the host.
+//! What names the affected: cgroups, processes and listening ports of the host.
 
 use std::{fs, path::Path};
 
@@ -15,12 +15,12 @@ pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
     let proc_root = config.proc_root.as_path();
     let cgroups = Cgroups::new(root, proc_root);
     let processes = processes(proc_root, in_host_pid_namespace(), pod);
-    vec![control_groups(root, cgroups.mount(), pod), processes, ports(proc_root, pod)]
+    vec![hierarchy(root, cgroups.mount(), pod), processes, ports(proc_root, pod)]
 }
 
 /// The hierarchy of version 2 at `mount`, if there is one at or under `root`.
-fn control_groups(root: &Path, mount: Option<&Path>, pod: Pod) -> Line {
-    const NAME: &str = "control groups";
+fn hierarchy(root: &Path, mount: Option<&Path>, pod: Pod) -> Line {
+    const NAME: &str = "cgroups";
     const HOST: &str = "/sys/fs/cgroup";
     let other = "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`";
     let remedy = pod.or_mount(other, HOST, root);
@@ -120,7 +120,7 @@ mod tests {
         let root = dir.path();
         let examine = || {
             let cgroups = Cgroups::new(root, Path::new("/proc"));
-            control_groups(root, cgroups.mount(), Pod(false))
+            hierarchy(root, cgroups.mount(), Pod(false))
         };
         let line = examine();
         assert!(line.found.starts_with("none at") && line.state != State::Ok, "{line:?}");
@@ -157,7 +157,7 @@ mod tests {
             State::Degraded { remedy } => remedy,
             other => panic!("{other:?}"),
         };
-        let groups = remedy(control_groups(dir.path(), None, Pod(true)));
+        let groups = remedy(hierarchy(dir.path(), None, Pod(true)));
         assert!(groups.contains("hostPath: {path: /sys/fs/cgroup}"), "{groups}");
         let proc = Path::new("/proc");
         for (is_pod, expected, other) in [(true, "hostPID: true", "--pid"), (false, "--pid=host", "hostPID")]

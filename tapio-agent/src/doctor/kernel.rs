@@ -79,7 +79,7 @@ fn jit(value: Option<&str>) -> Option<Line> {
     Some(match value? {
         "0" => Line::degraded(
             "bpf_jit_enable",
-            "0: programs are interpreted, which makes every reading several times dearer",
+            "0: programs are interpreted, which makes every reading several times more expensive",
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
         value => Line::ok("bpf_jit_enable", value),

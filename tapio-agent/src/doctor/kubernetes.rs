@@ -48,7 +48,7 @@ fn asked(access: &Access, config: &Config, pod: Pod) -> Vec<Line> {
     }
     let checked = runtime.block_on(kubernetes::check(access, &node));
     match checked {
-        Ok(check) => told(access, &check, config, pod),
+        Ok(check) => reported(access, &check, config, pod),
         Err(fault) => vec![refused(access, &fault)],
     }
 }
@@ -82,7 +82,7 @@ fn refused(access: &Access, fault: &Fault) -> Line {
     Line::failed(API, found, remedy)
 }
 
-fn told(access: &Access, check: &Check, config: &Config, pod: Pod) -> Vec<Line> {
+fn reported(access: &Access, check: &Check, config: &Config, pod: Pod) -> Vec<Line> {
     let by = access.place();
     let user = check.user.as_deref().unwrap_or("a user that the server does not tell");
     let mut lines = vec![Line::ok(API, format!("{} answers {user}, by {by}", check.version))];

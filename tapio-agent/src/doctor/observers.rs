@@ -77,8 +77,8 @@ fn causes(error: &anyhow::Error) -> String {
     let causes = error.chain().skip(1).map(ToString::to_string);
     let text = causes.fold(String::new(), |text, cause| match text.as_str() {
         "" => cause,
-        told if told.ends_with(&cause) => text,
-        told => format!("{told}: {cause}"),
+        reported if reported.ends_with(&cause) => text,
+        reported => format!("{reported}: {cause}"),
     });
     if text.is_empty() { error.to_string() } else { text }
 }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_told_once_and_without_the_remedy() {
+    fn causes_are_reported_once_and_without_the_remedy() {
         let error =
             anyhow::anyhow!("not permitted").context("map EVENTS: not permitted").context("run as root");
         assert_eq!(causes(&error), "map EVENTS: not permitted");

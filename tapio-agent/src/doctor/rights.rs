@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_namespace_is_told_from_the_host() {
+    fn a_user_namespace_is_distinguished_from_the_host() {
         assert!(is_whole("         0          0 4294967295\n"));
         assert!(!is_whole("         0     100000      65536\n"));
         let confined = Rights { confined: true, ..with(&[Capability::CAP_BPF, Capability::CAP_PERFMON]) };
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn who_refuses_what_is_allowed_is_told_apart() {
+    fn who_refuses_what_is_allowed_is_distinguished() {
         let allowed = || with(&[Capability::CAP_BPF, Capability::CAP_PERFMON]);
         assert!(allowed().remedy().starts_with("report this line"));
         let seccomp = Rights { filtered: true, ..allowed() }.remedy();

@@ -1,4 +1,4 @@
-//! Identity without Kubernetes: from the id of a control group, by its path, to container, runtime and pod UID, or
+//! Identity without Kubernetes: from the id of a cgroup, by its path, to container, runtime and pod UID, or
 //! to the systemd unit.
 //!
 //! The id is the inode number of the group's directory in the cgroup2 hierarchy, or with [`VERSION_1`] in that of the
@@ -24,7 +24,7 @@ pub use process::in_host_pid_namespace;
 
 use super::REMEMBER;
 
-/// The control groups of this host. Reads files: not for an async task's own thread where there are thousands.
+/// The cgroups of this host. Reads files: not for an async task's own thread where there are thousands.
 #[derive(Debug)]
 pub struct Cgroups {
     mount: Option<Mount>,
@@ -37,7 +37,7 @@ pub struct Cgroups {
     remember: Duration,
 }
 
-/// What is known of a control group.
+/// What is known of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
     /// Whose it is.

@@ -21,7 +21,7 @@ pub use check::{Check, RIGHTS, check};
 pub use health::Health;
 
 use super::{
-    party::Party,
+    peer_identity::PeerIdentity,
     peers::{self, Peers},
     pods::{self, Index, Pods},
     remember,
@@ -124,13 +124,13 @@ impl Kubernetes {
 
     /// Whose an address was at a time (1970 UTC), as far as it is known without asking.
     #[must_use]
-    pub fn party(&self, address: IpAddr, unix_ns: u64) -> Option<Arc<Party>> {
+    pub fn identity(&self, address: IpAddr, unix_ns: u64) -> Option<Arc<PeerIdentity>> {
         let here = self.here(&self.index.borrow(), address, unix_ns);
-        here.or_else(|| self.peers.known(address, unix_ns).party())
+        here.or_else(|| self.peers.known(address, unix_ns).identity())
     }
 
     /// The pod of this node that had an address. While nobody follows them, another may have got it.
-    fn here(&self, index: &Index, address: IpAddr, unix_ns: u64) -> Option<Arc<Party>> {
+    fn here(&self, index: &Index, address: IpAddr, unix_ns: u64) -> Option<Arc<PeerIdentity>> {
         index.at(address, unix_ns).filter(|_| !self.health.is_lost())
     }
 
@@ -169,10 +169,10 @@ impl Missing {
     /// There is no room to wait: it goes without.
     pub(super) fn forgo(self) {
         if self.container.is_some() {
-            self.metrics.unnamed("workload", "full");
+            self.metrics.unresolved("workload", "full");
         }
         if self.peer.is_some() {
-            self.metrics.unnamed("peer", "full");
+            self.metrics.unresolved("peer", "full");
         }
     }
 
@@ -182,18 +182,18 @@ impl Missing {
         if let Some(workload) = self.container {
             let known = index.wait_for(|index| !may_come(index, &workload));
             if timeout_at(self.until, known).await.is_err() {
-                self.metrics.unnamed("workload", "late");
+                self.metrics.unresolved("workload", "late");
             }
         }
         if let Some((address, unix_ns)) = self.peer
             && timeout_at(self.until, self.peers.settled(address, unix_ns)).await.is_err()
         {
-            self.metrics.unnamed("peer", "late");
+            self.metrics.unresolved("peer", "late");
         }
     }
 }
 
-/// Whether the container is not known and may yet be: the pod of one that has just begun is told a moment later.
+/// Whether the container is not known and may yet be: the pod of one that has just begun is sent a moment later.
 fn may_come(index: &Index, workload: &Workload) -> bool {
     workload.container_id.as_ref().is_some_and(|id| index.container(id).is_none())
         // A container outside of pods never is.

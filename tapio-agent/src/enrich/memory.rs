@@ -1,4 +1,4 @@
-//! The memory of a control group when one of its processes is killed for want of it: who else holds most, and how
+//! The memory of a cgroup when one of its processes is killed for want of it: who else holds most, and how
 //! it came to that.
 
 use std::{
@@ -24,7 +24,7 @@ const FORGET_NS: u64 = 60_000_000_000;
 const RIGHT_AFTER_NS: u64 = 5_000_000_000;
 /// How long after the kill what nobody need hold is still that of then: others go on, and take what became free.
 const AT_ONCE_NS: u64 = 1_000_000_000;
-/// Who hold most, told of a group.
+/// How many of those who hold most are named.
 const USERS: usize = 5;
 /// A group with more processes is not looked through, nor one with more groups in it.
 const MAX_PROCESSES: usize = 2048;
@@ -107,11 +107,12 @@ pub(super) fn of(full: Full, now_ns: u64, directory: Option<&Path>, proc_root: &
     let since_ns = now_ns.saturating_sub(full.time_ns);
     let right_after = |most_ns| directory.filter(|_| since_ns <= most_ns);
     // First, since it may go with the victim.
-    let mut told = right_after(AT_ONCE_NS).map_or_else(Vec::new, |directory| held_by_nobody(full, directory));
+    let mut found =
+        right_after(AT_ONCE_NS).map_or_else(Vec::new, |directory| held_by_nobody(full, directory));
     let users = right_after(RIGHT_AFTER_NS).and_then(|directory| users(full.id, directory, proc_root));
-    told.extend(users.map(|users| ("users", Value::List(users))));
-    told.extend(past.before(full.id, full.time_ns).map(|before| ("before", before)));
-    told.into_iter().collect()
+    found.extend(users.map(|users| ("users", Value::List(users))));
+    found.extend(past.before(full.id, full.time_ns).map(|before| ("before", before)));
+    found.into_iter().collect()
 }
 
 /// What a group and those below it hold that need be no process's: files in memory (tmpfs, shared memory) and what the
@@ -136,7 +137,7 @@ fn held_by_nobody(full: Full, directory: &Path) -> Vec<(&'static str, Value)> {
         return Vec::new();
     }
     let certain = |bytes: Option<u64>| bytes.filter(|bytes| *bytes <= of_others);
-    let found = [("group_shmem_bytes", certain(shmem)), ("group_kernel_bytes", certain(kernel))];
+    let found = [("cgroup_shmem_bytes", certain(shmem)), ("cgroup_kernel_bytes", certain(kernel))];
     found.into_iter().filter_map(|(key, bytes)| Some((key, bytes?.into()))).collect()
 }
 
@@ -262,8 +263,8 @@ mod tests {
         past.note(own | VERSION_1, SECOND, 7);
         let keys = |id, now_ns| {
             let full = Full { id, time_ns: 100 * SECOND, of_others: Some(1 << 30) };
-            let told = of(full, now_ns, Some(tree.path()), tree.path(), &past);
-            told.0.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+            let reported = of(full, now_ns, Some(tree.path()), tree.path(), &past);
+            reported.0.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
         };
         let (then, late) = (100 * SECOND + RIGHT_AFTER_NS, 101 * SECOND + RIGHT_AFTER_NS);
         for id in [own, own | VERSION_1] {
@@ -275,24 +276,24 @@ mod tests {
     }
 
     #[test]
-    fn what_no_process_holds_is_told_at_once_and_where_it_was_there_before() {
+    fn what_no_process_holds_is_reported_at_once_and_where_it_was_there_before() {
         let tree = tempfile::tempdir().unwrap();
         fs::write(tree.path().join("memory.stat"), "anon 1\nshmem 80\nkernel 9\ntotal_shmem 70\n").unwrap();
         fs::write(tree.path().join("memory.kmem.usage_in_bytes"), "5\n").unwrap();
         let own = id(tree.path());
-        let told = |id, of_others, now_ns| {
+        let reported = |id, of_others, now_ns| {
             let full = Full { id, time_ns: SECOND, of_others };
-            let told = of(full, now_ns, Some(tree.path()), tree.path(), &Past::default());
-            (told.number("group_shmem_bytes"), told.number("group_kernel_bytes"))
+            let reported = of(full, now_ns, Some(tree.path()), tree.path(), &Past::default());
+            (reported.number("cgroup_shmem_bytes"), reported.number("cgroup_kernel_bytes"))
         };
-        assert_eq!(told(own, Some(80), 2 * SECOND), (Some(80), Some(9)));
-        assert_eq!(told(own | VERSION_1, Some(80), 2 * SECOND), (Some(70), Some(5)));
-        assert_eq!(told(own, Some(79), 2 * SECOND), (None, Some(9)), "more than there was room for");
-        assert_eq!(told(own, None, 2 * SECOND), (None, None), "not known what the victim held");
-        assert_eq!(told(own, Some(80), 2 * SECOND + 1), (None, None), "later");
-        assert_eq!(told(own + 1, Some(80), 2 * SECOND), (None, None), "another group has the place");
+        assert_eq!(reported(own, Some(80), 2 * SECOND), (Some(80), Some(9)));
+        assert_eq!(reported(own | VERSION_1, Some(80), 2 * SECOND), (Some(70), Some(5)));
+        assert_eq!(reported(own, Some(79), 2 * SECOND), (None, Some(9)), "more than there was room for");
+        assert_eq!(reported(own, None, 2 * SECOND), (None, None), "not known what the victim held");
+        assert_eq!(reported(own, Some(80), 2 * SECOND + 1), (None, None), "later");
+        assert_eq!(reported(own + 1, Some(80), 2 * SECOND), (None, None), "another group has the place");
         fs::write(tree.path().join("memory.stat"), "anon 1\n").unwrap();
-        assert_eq!(told(own, Some(80), 2 * SECOND), (None, None), "an older kernel");
+        assert_eq!(reported(own, Some(80), 2 * SECOND), (None, None), "an older kernel");
     }
 
     #[test]

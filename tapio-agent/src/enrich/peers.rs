@@ -73,7 +73,7 @@ impl Peers {
         if queued {
             answers.begin(address);
         } else {
-            metrics.unnamed("peer", "limited");
+            metrics.unresolved("peer", "limited");
         }
         queued
     }

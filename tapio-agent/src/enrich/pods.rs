@@ -17,7 +17,7 @@ pub(in crate::enrich) use pod::unix_ns;
 pub use pod::{Container, Pod};
 pub use watch::watch;
 
-use super::{REMEMBER, party::Party};
+use super::{REMEMBER, peer_identity::PeerIdentity};
 
 /// A node has some hundred pods; the rest is room for what is gone.
 const MAX_PODS: usize = 4_096;
@@ -26,7 +26,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Containers of one pod, those that were restarted included.
 const MAX_CONTAINERS: usize = 256;
 
-/// The pods as they are told, each with what it had before.
+/// The pods as they are reported, each with what it had before.
 #[derive(Debug)]
 pub struct Pods {
     known: HashMap<String, Entry>,
@@ -52,7 +52,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Index {
     containers: HashMap<String, Arc<Workload>>,
-    /// By UID, and of static pods also by the hash that their control groups are named after.
+    /// By UID, and of static pods also by the hash that their cgroups are named after.
     pods: HashMap<String, Arc<Workload>>,
     addresses: HashMap<IpAddr, Vec<Holder>>,
     /// UIDs of pods of which all containers have ended, or are asked to.
@@ -64,7 +64,7 @@ pub struct Index {
 /// Who had an address, and when.
 #[derive(Clone, Debug)]
 struct Holder {
-    party: Arc<Party>,
+    identity: Arc<PeerIdentity>,
     since_unix_ns: u64,
     until_unix_ns: Option<u64>,
     ready_unix_ns: Option<u64>,
@@ -130,9 +130,9 @@ impl Pods {
             }
             let is_over = pod.is_over || entry.gone.is_some();
             if let Some(since_unix_ns) = pod.since_unix_ns.filter(|_| !pod.host_network) {
-                let party = Arc::new(Party::of_pod(pod));
+                let identity = Arc::new(PeerIdentity::of_pod(pod));
                 let Pod { until_unix_ns, ready_unix_ns, .. } = *pod;
-                let holder = Holder { party, since_unix_ns, until_unix_ns, ready_unix_ns, is_over };
+                let holder = Holder { identity, since_unix_ns, until_unix_ns, ready_unix_ns, is_over };
                 for address in &pod.addresses {
                     index.addresses.entry(*address).or_default().push(holder.clone());
                 }
@@ -171,7 +171,7 @@ impl Index {
         self.containers.get(id).cloned()
     }
 
-    /// Which pod it is, by the UID that control groups are named after.
+    /// Which pod it is, by the UID that cgroups are named after.
     #[must_use]
     pub fn pod(&self, uid: &str) -> Option<Arc<Workload>> {
         self.pods.get(uid).cloned()
@@ -185,13 +185,13 @@ impl Index {
 
     /// The pod that had an address at a time. Pods on the node's own network have none of their own.
     #[must_use]
-    pub fn at(&self, address: IpAddr, unix_ns: u64) -> Option<Arc<Party>> {
+    pub fn at(&self, address: IpAddr, unix_ns: u64) -> Option<Arc<PeerIdentity>> {
         let had = |holder: &&Holder| {
             holder.since_unix_ns <= unix_ns && holder.until_unix_ns.is_none_or(|until| unix_ns < until)
         };
         let mut had = self.addresses.get(&address)?.iter().filter(had);
         // Two at once cannot be: whichever it was is not known.
-        had.next().filter(|_| had.next().is_none()).map(|holder| Arc::clone(&holder.party))
+        had.next().filter(|_| had.next().is_none()).map(|holder| Arc::clone(&holder.identity))
     }
 
     /// Whether a pod that has an address is not expected to answer probes: it was not ready yet at that time, not once, or is

@@ -1,5 +1,5 @@
-//! The processor's performance counters, opened for kernel programs that read them: one of each on each processor, in
-//! groups, so that all of a processor count at the same times.
+//! The CPU's performance counters, opened for kernel programs that read them: one of each on each CPU, in
+//! groups, so that all of a CPU count at the same times.
 //!
 //! They count next to those of others (`perf`, another agent). Where there are not enough for all, the kernel has them
 //! take turns, and cycles and instructions are those of the same part of the time; programs judge by how large that is.
@@ -23,7 +23,7 @@ use perf_event::{
 use super::HookError;
 use crate::observer::{Counter, Counters, Quantity};
 
-/// Processors that are there to be counted on.
+/// CPUs that are there to be counted on.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 /// How long counters may take until they count: others may have to make room, each for a tick of the kernel.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -43,7 +43,7 @@ pub(super) struct Group {
     /// What each of [`Counters::all`] counts: 0 for one that is not there, else the place in its list, from 1.
     pub(super) chosen: Vec<u32>,
     of: &'static Counters,
-    /// By processor, in the order of those that are there.
+    /// By CPU, in the order of those that are there.
     opened: Vec<(usize, Vec<Opened>)>,
 }
 
@@ -55,14 +55,14 @@ pub struct Counting {
 }
 
 impl Group {
-    /// Opens them on each processor, and waits until they count.
+    /// Opens them on each CPU, and waits until they count.
     pub(super) fn open(of: &'static Counters) -> Result<Self, HookError> {
-        let processors = online().map_err(|error| HookError::Failed(format!("{ONLINE}: {error}")))?;
-        let Some(first) = processors.first() else {
-            return Err(HookError::Failed(format!("{ONLINE} names no processor")));
+        let cpus = online().map_err(|error| HookError::Failed(format!("{ONLINE}: {error}")))?;
+        let Some(first) = cpus.first() else {
+            return Err(HookError::Failed(format!("{ONLINE} names no CPU")));
         };
         let mut group = Self { chosen: choose(of, *first)?, of, opened: Vec::new() };
-        for cpu in processors {
+        for cpu in cpus {
             let counters =
                 open_all(of, &group.chosen, cpu).map_err(|(quantity, error)| explain(quantity, &error))?;
             group.opened.push((cpu, counters));
@@ -71,14 +71,14 @@ impl Group {
         Ok(group)
     }
 
-    /// Waits until each that is needed has counted: on an idle processor it may not, on this one it does.
+    /// Waits until each that is needed has counted: on an idle CPU it may not, on this one it does.
     fn wait(&mut self) -> Result<(), HookError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let Some((counter, running_ns)) = self.silent()? else { return Ok(()) };
             if Instant::now() >= deadline {
                 return Err(HookError::Unsupported(if running_ns == 0 {
-                    format!("{}: the counters of this processor are in use by others", counter.name)
+                    format!("{}: the counters of this CPU are in use by others", counter.name)
                 } else {
                     format!("{}: the counter is there, and does not count (a virtual machine?)", counter.name)
                 }));
@@ -118,7 +118,7 @@ impl Group {
                 anyhow::bail!("map {} is no array of performance counters", counter.map)
             };
             // The loader's type for this array opens counters of its own, and has no call that takes one. Its type for
-            // sockets has: the update that it makes is the same system call, with the index of a processor and a
+            // sockets has: the update that it makes is the same system call, with the index of a CPU and a
             // descriptor.
             let mut map = XskMap::try_from(Map::XskMap(data))?;
             if *chosen != 0 {
@@ -158,13 +158,13 @@ impl Counting {
             running_ns += read.time_running;
         }
         let percent = u128::from(running_ns) * 100 / u128::from(enabled_ns.max(1));
-        let processors = self.group.opened.len();
+        let cpus = self.group.opened.len();
         let turns = if percent < 99 {
             format!(", {percent} % of the time: others use the counters, too, and what is counted is scaled")
         } else {
             String::new()
         };
-        format!("{} on {processors} processors{turns}", names.join(", "))
+        format!("{} on {cpus} CPUs{turns}", names.join(", "))
     }
 }
 
@@ -174,7 +174,7 @@ impl fmt::Debug for Counting {
     }
 }
 
-/// Which of each list this processor has. One that is needed has to be there.
+/// Which of each list this CPU has. One that is needed has to be there.
 fn choose(of: &'static Counters, cpu: usize) -> Result<Vec<u32>, HookError> {
     let mut chosen = vec![0; of.all.len()];
     for (at, counter) in of.all.iter().enumerate() {
@@ -200,7 +200,7 @@ fn choose(of: &'static Counters, cpu: usize) -> Result<Vec<u32>, HookError> {
     Ok(chosen)
 }
 
-/// Opens the chosen ones on one processor, as one group.
+/// Opens the chosen ones on one CPU, as one group.
 fn open_all(of: &'static Counters, chosen: &[u32], cpu: usize) -> Result<Vec<Opened>, (Quantity, io::Error)> {
     let mut opened: Vec<Opened> = Vec::new();
     let mut last = Quantity::Cycles;
@@ -254,7 +254,7 @@ fn explain(quantity: Quantity, error: &io::Error) -> HookError {
         }
         Some(EMFILE) => HookError::Failed(format!(
             "no descriptor is left for a counter of {name} ({error}): RLIMIT_NOFILE has to be larger than four for each \
-             processor"
+             cpu"
         )),
         _ => HookError::Failed(format!("no counter of {name} can be opened ({error})")),
     }
@@ -264,7 +264,7 @@ fn unreadable(counter: &Counter, error: &io::Error) -> HookError {
     HookError::Failed(format!("{}: the counter cannot be read ({error})", counter.name))
 }
 
-/// The numbers of the processors that are on.
+/// The numbers of the CPUs that are on.
 fn online() -> io::Result<Vec<usize>> {
     let text = fs::read_to_string(ONLINE)?;
     parse(text.trim()).ok_or_else(|| io::Error::other(format!("odd list {text:?}")))
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_of_processors() {
+    fn lists_of_cpus() {
         assert_eq!(parse("0"), Some(vec![0]));
         assert_eq!(parse("0-2,5,7-8"), Some(vec![0, 1, 2, 5, 7, 8]));
         assert_eq!(parse("0-"), None);

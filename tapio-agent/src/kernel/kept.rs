@@ -26,8 +26,8 @@ const OF_EACH: Kept = Kept {
     map: COOLDOWNS,
     key: Some(size_of::<CooldownKey>()),
     value: size_of::<Cooldown>(),
-    // What was held back may have been told since.
-    moment: &[(offset_of!(Cooldown, held_back), size_of::<Cooldown>())],
+    // What was suppressed may have been reported since.
+    moment: &[(offset_of!(Cooldown, suppressed), size_of::<Cooldown>())],
     baselines: &[],
     used: None,
 };
@@ -253,10 +253,10 @@ mod tests {
         assert_eq!(track.cpi.observe(5000, 40, &Limits::DEFAULT), Verdict::Shift);
         assert_eq!(kept.cpi.observe(5000, 40, &Limits::DEFAULT), Verdict::Spike, "a run of one");
 
-        let cooldown = Cooldown { emitted_ns: 5, held_back: 6 };
+        let cooldown = Cooldown { emitted_ns: 5, suppressed: 6 };
         let mut bytes = bytemuck::bytes_of(&cooldown).to_vec();
         forget(&mut bytes, &OF_EACH);
         let kept: Cooldown = bytemuck::pod_read_unaligned(&bytes);
-        assert_eq!((kept.emitted_ns, kept.held_back), (5, 0));
+        assert_eq!((kept.emitted_ns, kept.suppressed), (5, 0));
     }
 }

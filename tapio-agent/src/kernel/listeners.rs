@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listening_sockets_are_told_from_others() {
+    fn listening_sockets_are_distinguished_from_others() {
         let ip4 =
             "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1";
         let ip6 =

@@ -36,7 +36,7 @@ impl Loaded {
             .collect()
     }
 
-    /// How often the kernel left out a run of each attached program, since one of it was under way on that processor: what
+    /// How often the kernel left out a run of each attached program, since one of it was under way on that CPU: what
     /// it would have read is in no count.
     #[must_use]
     pub fn missed(&self) -> Vec<(&'static str, u64)> {

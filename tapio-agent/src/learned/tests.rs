@@ -87,20 +87,20 @@ fn notes_go_from_one_agent_to_the_next() {
     let first = Notes::of(&learned(), &["node"], Duration::ZERO);
     assert_eq!(first.before("node"), None);
     first.note("node", vec![1]);
-    first.note("usual", vec![2]);
+    first.note("expected", vec![2]);
     let kept = |notes: &Notes| {
         let mut writer = Writer::begin(Vec::new(), 42, &BOOT, HOUR_NS).unwrap();
         notes.write(&mut writer).unwrap();
         Learned::decode(&writer.end().unwrap().0, &BOOT, HOUR_NS).unwrap().0
     };
 
-    let second = Notes::of(&kept(&first), &["node", "usual"], Duration::from_secs(3600));
-    assert_eq!((second.before("node"), second.before("usual")), (Some(vec![1]), Some(vec![2])));
+    let second = Notes::of(&kept(&first), &["node", "expected"], Duration::from_secs(3600));
+    assert_eq!((second.before("node"), second.before("expected")), (Some(vec![1]), Some(vec![2])));
     assert!(first.is_due("node") && !second.is_due("node"));
     second.note("node", vec![3]);
     assert_eq!(second.before("node"), None, "it is of this one now");
     // Who has not come to note anything yet has not forgotten.
-    assert_eq!(kept(&second).part("usual", NOTES), Some(&[2][..]));
+    assert_eq!(kept(&second).part("expected", NOTES), Some(&[2][..]));
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(super) struct Asked {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(super) struct Unnamed {
+pub(super) struct Unresolved {
     pub(super) name: &'static str,
     pub(super) reason: &'static str,
 }

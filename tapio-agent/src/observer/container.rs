@@ -17,10 +17,10 @@ use tapio_occurrence::{Data, Outcome, Severity, Value};
 use self::death::{Death, Unexecuted, asked, command, is_restart, limit, sandbox, unexecuted};
 use super::{Actor, Anomaly, Attach, ByHelper, Hook, Malformed, Observer, Only, with};
 
-/// How long a death by the kernel's hand waits for the word that it was for want of memory. That comes from the processor
+/// How long a death by the kernel's hand waits for the word that it was by the OOM killer. That comes from the CPU
 /// that killed, right after; a virtual one may stand still in between.
 const WORD_NS: u64 = 1_000_000_000;
-/// Deaths that wait for it; more are told at once.
+/// Deaths that wait for it; more are reported at once.
 const MAX_WAITING: usize = 1024;
 
 /// The container observer.
@@ -30,7 +30,7 @@ pub struct Container {
     waiting: Vec<Waiting>,
 }
 
-/// A process that the kernel killed, as it is to be told if it was for no want of memory.
+/// A process that the kernel killed, as it is to be reported if it was not by the OOM killer.
 #[derive(Debug)]
 struct Waiting {
     pid: u32,
@@ -132,7 +132,7 @@ impl Observer for Container {
         out.extend(self.waiting.extract_if(.., over).map(|waits| waits.anomaly));
     }
 
-    fn held_back(&self) -> u64 {
+    fn pending(&self) -> u64 {
         self.waiting.iter().map(|waits| waits.anomaly.count).sum()
     }
 }
@@ -177,13 +177,13 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         only: Only {
             scope: settings.scope,
             from_outside: matches!(death, Death::Killed | Death::Stopped | Death::Exec),
-            usual_window_ns: (death == Death::ExitError).then(|| settings.usual_window.as_ns()),
+            expected_window_ns: (death == Death::ExitError).then(|| settings.expected_window.as_ns()),
             sandbox: sandbox(event, death),
             by_pod: is_restart(event, death),
             unless_steady: false,
             by_other_end: false,
         },
-        antagonist: None,
+        noisy_neighbour: None,
         peer: None,
         detail: match death {
             Death::ExitError => event.status,
@@ -193,7 +193,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         data: data(event, death),
         baseline: None,
         magnitude: known(event.memory.anon_bytes).unwrap_or_default(),
-        count: 1 + u64::from(header.held_back),
+        count: 1 + u64::from(header.suppressed),
         pace: None,
         message,
     })

@@ -4,7 +4,7 @@
 //! Says `network.rtt_spike`, `network.rtt_shift`, `network.connection_refused`, `network.connection_timeout`,
 //! `network.connection_unreachable`, `network.connection_reset`, `network.peer_unresponsive`, `network.connect_slow` and
 //! `network.retransmit_burst`. The kernel programs judge; here a verdict becomes an anomaly, and a spike that
-//! turns out to be a new level is told as that level only.
+//! turns out to be a new level is reported as that level only.
 
 mod ends;
 mod message;
@@ -156,8 +156,8 @@ impl Observer for Network {
         self.ends.tick(now_ns, out);
     }
 
-    fn held_back(&self) -> u64 {
-        self.ends.held_back()
+    fn pending(&self) -> u64 {
+        self.ends.pending()
     }
 }
 
@@ -199,7 +199,7 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         peer: Some((address(event.remote), event.remote_port)),
         detail: u32::from(service_port(event)),
         data: data(event),
-        antagonist: None,
+        noisy_neighbour: None,
         baseline: normal(event),
         magnitude: match event.kind {
             kind::RETRANSMIT_BURST => u64::from(event.retransmits),
@@ -208,7 +208,7 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
             kind::PEER_UNRESPONSIVE => u64::from(event.idle_ms),
             _ => event.value_us,
         },
-        count: 1 + u64::from(header.held_back),
+        count: 1 + u64::from(header.suppressed),
         pace: None,
         message,
     })

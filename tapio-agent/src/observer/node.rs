@@ -1,16 +1,16 @@
-//! Node: memory, processors and waiting, of each container and unit, and of the node itself.
+//! Node: memory, CPUs and waiting, of each container and unit, and of the node itself.
 //!
-//! Judges what is read from the files of control groups and from `/proc`, a [`Sample`](tapio_common::node::Sample) a
+//! Judges what is read from the files of cgroups and from `/proc`, a [`Sample`](tapio_common::node::Sample) a
 //! group and pass. Says `node.memory_pressure`, `node.oom_predicted`, `node.cpu_throttled` and `node.io_pressure`.
 //!
 //! Watches `sched_switch` (tp_btf), where its program reads counters of cycles and instructions, and judges them in the
 //! kernel. Says `node.cpi_outlier` and `node.ipc_degraded`. What a run costs is in docs/observers.md.
 //!
 //! Limits and quotas of the pods and slices above containers and units ([`Above`](tapio_common::node::Above)) are judged
-//! as those of groups are, and told of the container or unit that fills them.
+//! as those of groups are, and reported for the container or unit that fills them.
 //!
-//! One fault is one anomaly: a limit further up is told where none further down explains it; growth that was predicted to
-//! end badly is not told again as pressure; the node's waiting is told only where no group's explains it, and so are its
+//! One fault is one anomaly: a limit further up is reported where none further down explains it; growth that was predicted to
+//! end badly is not reported again as pressure; the node's waiting is reported only where no group's explains it, and so are its
 //! instructions per cycle; and of groups in groups, waiting is that of the innermost.
 
 mod above;
@@ -60,14 +60,14 @@ const FORGET_NS: u64 = 15 * 60 * 1_000_000_000;
 const MAX_GROUPS: usize = 20_000;
 /// What a group's waiting explains of the node's: for so long, since the two are judged one after another.
 const EXPLAINS_NS: u64 = 30 * 1_000_000_000;
-/// What a group's cycles per instruction explain of the node's: for so many windows, and until they are told again.
+/// What a group's cycles per instruction explain of the node's: for so many windows, and until they are reported again.
 const EXPLAINS_WINDOWS: u64 = 3;
-/// What an agent before this one has told is told again where it looked last longer ago: it may have been over since.
+/// What an agent before this one has reported is reported again where it looked last longer ago: it may have been over since.
 const TOLD_NS: u64 = 5 * 60 * 1_000_000_000;
 /// A group that is met later than this after the first look is new; those before it may be as old as the node.
 const FIRST_LOOKS_NS: u64 = 60 * 1_000_000_000;
 
-// Records are told apart by their sizes.
+// Records are distinguished by their sizes.
 const _: () =
     assert!(size_of::<Above>() != size_of::<Sample>() && size_of::<Above>() != size_of::<CyclesEvent>());
 
@@ -84,7 +84,7 @@ pub struct Node {
     began_ns: Option<u64>,
     /// The node's instructions per cycle, until it is known whether a group's explain it.
     degraded: Option<Anomaly>,
-    /// When a group's cycles per instruction were told of.
+    /// When a group's cycles per instruction were reported.
     outlier_ns: Option<u64>,
 }
 
@@ -170,7 +170,7 @@ impl Observer for Node {
         out.extend(self.degraded.take_if(|degraded| now_ns.saturating_sub(degraded.time_ns) >= settle_ns));
     }
 
-    fn held_back(&self) -> u64 {
+    fn pending(&self) -> u64 {
         self.degraded.iter().map(|degraded| degraded.count).sum()
     }
 
@@ -196,14 +196,14 @@ impl Node {
         if event.kind == kind::CPI_OUTLIER {
             self.outlier_ns = Some(now_ns);
             self.degraded = None;
-            out.push(cycles::judge(event, self.antagonist(event)));
+            out.push(cycles::judge(event, self.noisy_neighbour(event)));
         } else if self.outlier_ns.is_none_or(|then| now_ns.saturating_sub(then) >= explains_ns) {
             self.degraded = Some(cycles::judge(event, None));
         }
     }
 
-    /// The group whose processor time rose with a group's cycles per instruction.
-    fn antagonist(&self, event: &CyclesEvent) -> Option<(u64, cycles::Rise)> {
+    /// The group whose CPU time rose with a group's cycles per instruction.
+    fn noisy_neighbour(&self, event: &CyclesEvent) -> Option<(u64, cycles::Rise)> {
         let others = self
             .groups
             .iter()
@@ -230,7 +230,7 @@ impl Node {
                 return Group { is_new, ..Group::default() };
             };
             if now_ns.saturating_sub(known.seen_ns) > TOLD_NS {
-                known.memory.forget_told();
+                known.memory.forget_reported();
             }
             known
         });
@@ -246,7 +246,7 @@ impl Node {
     fn look_above(&mut self, above: &Above, out: &mut Vec<Anomaly>) {
         let limits = Arc::clone(&self.limits);
         if let Some(group) = self.meet(&above.sample) {
-            // Its processor time is that of those below it.
+            // Its CPU time is that of those below it.
             group.is_inner = true;
             out.extend(above::memory(&mut group.memory, above, &limits));
             out.extend(above::cpu(&mut group.cpu, above, &limits));
@@ -273,8 +273,8 @@ impl Node {
             ),
             group.io_waiting.judge(sample, [sample.io_some_us, sample.io_full_us], &limits.io),
         ];
-        // What grows towards its end waits for memory before it: that is told.
-        let is_told = [group.memory.is_predicted(), false];
+        // What grows towards its end waits for memory before it: that is reported.
+        let is_reported = [group.memory.is_predicted(), false];
         for (at, found) in waits.into_iter().enumerate() {
             let Some(waited) = found else { continue };
             if is_node && self.waited[at].is_some_and(|then| now_ns.saturating_sub(then) < EXPLAINS_NS) {
@@ -283,7 +283,7 @@ impl Node {
             if !is_node {
                 self.waited[at] = Some(now_ns);
             }
-            if let Some(wait) = waited.filter(|_| !is_told[at]) {
+            if let Some(wait) = waited.filter(|_| !is_reported[at]) {
                 out.push(if at == 0 { wait.of_memory(sample) } else { wait.of_io(sample) });
             }
         }
@@ -311,8 +311,8 @@ fn anomaly(sample: &Sample, kind: &'static str, severity: Severity, message: mes
         only: Only::ALL,
         peer: None,
         detail: 0,
-        data: Data::from([("of", if sample.kind == kind::NODE { "node" } else { "group" }.into())]),
-        antagonist: None,
+        data: Data::from([("of", if sample.kind == kind::NODE { "node" } else { "cgroup" }.into())]),
+        noisy_neighbour: None,
         baseline: None,
         magnitude: 0,
         count: 1,

@@ -75,9 +75,9 @@ pub struct Counters {
 pub struct Counter {
     /// For people.
     pub name: &'static str,
-    /// The map of the object that holds it, one for each processor.
+    /// The map of the object that holds it, one for each CPU.
     pub map: &'static str,
-    /// What it counts: the first of these that the processor has.
+    /// What it counts: the first of these that the CPU has.
     pub of: &'static [Quantity],
     /// The program is nothing without it.
     pub needed: bool,
@@ -86,11 +86,11 @@ pub struct Counter {
 /// What a performance counter counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
-    /// Cycles of the processor.
+    /// Cycles of the CPU.
     Cycles,
     /// Instructions that it has done.
     Instructions,
-    /// Those of them that were no part of the kernel. For tests, on emulated processors whose instructions all take as
+    /// Those of them that were no part of the kernel. For tests, on emulated CPUs whose instructions all take as
     /// long.
     InstructionsOfUser,
     /// Cycles in which it waited for memory or another of its units.

@@ -7,10 +7,10 @@ use tapio_service::clock;
 use tokio::sync::mpsc;
 
 use super::{
+    expected::{self, Expected},
     name,
     restarts::Restarts,
     steady::{self, Steady},
-    usual::{self, Usual},
 };
 use crate::{
     enrich::{Identity, Waiting},
@@ -19,7 +19,7 @@ use crate::{
     observer::{self, Anomaly},
 };
 
-/// How often it is looked whether what is usual has waited long enough.
+/// How often it is looked whether what is expected has waited long enough.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Runs until the queue is closed and empty. Those whose names may yet come wait aside, at the end, too, and hold
@@ -32,11 +32,11 @@ pub async fn deliver(
     mut send: impl FnMut(Occurrence),
 ) {
     let mut send = |occurrence: Occurrence| {
-        metrics.told(occurrence.count);
+        metrics.reported(occurrence.count);
         send(occurrence);
     };
     let mut waiting = Waiting::default();
-    let mut usual = Usual::recalled(Arc::clone(metrics), notes);
+    let mut expected = Expected::recalled(Arc::clone(metrics), notes);
     let mut steady = Steady::recalled(Arc::clone(metrics), notes);
     let mut restarts = Restarts::default();
     let mut tick = tokio::time::interval(TICK);
@@ -52,14 +52,14 @@ pub async fn deliver(
                 next
             }
             _ = tick.tick() => {
-                usual.over(clock::boot_ns()).for_each(&mut send);
+                expected.over(clock::boot_ns()).for_each(&mut send);
                 steady.over(clock::boot_ns()).into_iter().for_each(&mut send);
                 for repeats in restarts.over(clock::boot_ns()) {
                     identity.find(repeats.cgroup_id, repeats.time_ns).await;
-                    named(repeats, &identity, metrics, &mut usual, &mut steady).into_iter().for_each(&mut send);
+                    named(repeats, &identity, metrics, &mut expected, &mut steady).into_iter().for_each(&mut send);
                 }
-                if notes.is_due(Usual::NAME) {
-                    usual.note(notes);
+                if notes.is_due(Expected::NAME) {
+                    expected.note(notes);
                 }
                 if notes.is_due(Steady::NAME) {
                     steady.note(notes);
@@ -80,15 +80,15 @@ pub async fn deliver(
             metrics.folded(observer, count);
             continue;
         };
-        named(first, &identity, metrics, &mut usual, &mut steady).into_iter().for_each(&mut send);
+        named(first, &identity, metrics, &mut expected, &mut steady).into_iter().for_each(&mut send);
     }
     for repeats in restarts.over(u64::MAX) {
         identity.find(repeats.cgroup_id, repeats.time_ns).await;
-        named(repeats, &identity, metrics, &mut usual, &mut steady).into_iter().for_each(&mut send);
+        named(repeats, &identity, metrics, &mut expected, &mut steady).into_iter().for_each(&mut send);
     }
-    usual.note(notes);
+    expected.note(notes);
     steady.note(notes);
-    usual.over(u64::MAX).for_each(&mut send);
+    expected.over(u64::MAX).for_each(&mut send);
     steady.over(u64::MAX).into_iter().for_each(&mut send);
 }
 
@@ -104,18 +104,18 @@ fn first_of_pod(anomaly: Anomaly, identity: &Identity, restarts: &mut Restarts) 
     }
 }
 
-/// Names an anomaly, and keeps what is usual or steady.
+/// Names an anomaly, and keeps what is expected or steady.
 fn named(
     anomaly: Anomaly,
     identity: &Identity,
     metrics: &Metrics,
-    usual: &mut Usual,
+    expected: &mut Expected,
     steady: &mut Steady,
 ) -> Option<Occurrence> {
-    let (sign, pace) = (usual::Sign::of(&anomaly), steady::Sign::of(&anomaly));
+    let (sign, pace) = (expected::Sign::of(&anomaly), steady::Sign::of(&anomaly));
     let occurrence = name(anomaly, identity, metrics)?;
     match (sign, pace) {
-        (Some(sign), _) => usual.admit(sign, occurrence),
+        (Some(sign), _) => expected.admit(sign, occurrence),
         (None, Some(pace)) => steady.admit(pace, occurrence, clock::boot_ns()),
         (None, None) => Some(occurrence),
     }

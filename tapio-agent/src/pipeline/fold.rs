@@ -13,7 +13,7 @@ use tapio_occurrence::OWNERS;
 
 use crate::observer::{Actor, Anomaly, Pace};
 
-/// Subjects of one kind and owner that are told apart at a time; the others share one window, so that a port
+/// Subjects of one kind and owner that are distinguished at a time; the others share one window, so that a port
 /// scan is a handful of occurrences and not thousands.
 const MAX_SUBJECTS: u32 = 16;
 /// Windows open at a time, over all owners. Owners over that share one window a kind.
@@ -316,7 +316,7 @@ fn is_measure(kind: &str) -> bool {
 }
 
 impl Anomaly {
-    /// Takes a repeat in: the greater of the two is told, for both.
+    /// Takes a repeat in: the greater of the two is reported, for both.
     pub(crate) fn absorb(&mut self, other: Self) {
         let count = self.count.saturating_add(other.count);
         if other.magnitude > self.magnitude {
@@ -328,8 +328,8 @@ impl Anomaly {
     /// Takes away what is true of the worst only: whose it is, and which end and which helpers it had.
     fn disown(&mut self, owners: u64) {
         (self.cgroup_id, self.pid, self.comm) = (0, 0, [0; 16]);
-        (self.actor, self.full, self.antagonist) = (None, None, None);
-        self.data.0.retain(|(key, _)| !key.starts_with("antagonist") && !key.starts_with("local_"));
+        (self.actor, self.full, self.noisy_neighbour) = (None, None, None);
+        self.data.0.retain(|(key, _)| !key.starts_with("noisy_neighbour") && !key.starts_with("local_"));
         self.data.push(OWNERS, owners);
     }
 }

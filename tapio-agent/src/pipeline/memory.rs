@@ -9,7 +9,7 @@ use tapio_occurrence::Occurrence;
 
 use crate::{learned::Notes, metrics::Metrics, observer};
 
-/// Patterns that are told apart; the one not used for longest makes room, and is learned anew. So many occurrences wait
+/// Patterns that are distinguished; the one not used for longest makes room, and is learned anew. So many occurrences wait
 /// at most.
 pub(super) const MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 

@@ -8,7 +8,7 @@ use crate::observer::Anomaly;
 /// Between restarts kubelet waits for up to five minutes: a window holds some, and doubles while it lasts.
 const WINDOW_NS: u64 = 600_000_000_000;
 const MAX_WINDOW_NS: u64 = 3_600_000_000_000;
-/// Pods at a time; of further ones each stop is told.
+/// Pods at a time; of further ones each stop is reported.
 const MAX_WINDOWS: usize = 4_096;
 
 /// The open windows.
@@ -54,7 +54,7 @@ impl Restarts {
         }
     }
 
-    /// What is to be told of windows that are over: all of it at `u64::MAX`. A quiet window is forgotten.
+    /// What is to be reported for windows that are over: all of it at `u64::MAX`. A quiet window is forgotten.
     pub(super) fn over(&mut self, now_ns: u64) -> Vec<Anomaly> {
         let mut over = Vec::new();
         self.0.retain(|_, window| {
@@ -83,19 +83,19 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_is_stopped_again_and_again_is_told_once_and_with_its_number() {
+    fn a_container_that_is_stopped_again_and_again_is_reported_once_and_with_its_number() {
         let mut restarts = Restarts::default();
-        let (mut told, mut count) = (0, 0);
+        let (mut reported, mut count) = (0, 0);
         for minute in (0..240).step_by(2) {
             let first = restarts.admit("a", stop(minute, 1), minute * MINUTE_NS);
             for anomaly in first.into_iter().chain(restarts.over(minute * MINUTE_NS)) {
-                (told, count) = (told + 1, count + anomaly.count);
+                (reported, count) = (reported + 1, count + anomaly.count);
             }
         }
         let rest = restarts.over(u64::MAX);
         assert_eq!(rest.iter().map(|anomaly| anomaly.cgroup_id).collect::<Vec<_>>(), [238], "the latest");
         assert_eq!(count + rest[0].count, 120, "each is counted");
-        assert!(told <= 7, "{told} in four hours");
+        assert!(reported <= 7, "{reported} in four hours");
     }
 
     #[test]
@@ -113,9 +113,9 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_none_is_lost() {
         let mut restarts = Restarts::default();
-        let told = (0..2 * MAX_WINDOWS as u64)
+        let reported = (0..2 * MAX_WINDOWS as u64)
             .filter(|nth| restarts.admit(&nth.to_string(), stop(*nth, 1), 0).is_some());
-        assert_eq!(told.count(), 2 * MAX_WINDOWS);
+        assert_eq!(reported.count(), 2 * MAX_WINDOWS);
         assert_eq!(restarts.0.len(), MAX_WINDOWS);
     }
 }

@@ -1,4 +1,4 @@
-//! Of whom an anomaly is told, once its owner has a name.
+//! Of whom an anomaly is reported, once its owner has a name.
 
 use tapio_occurrence::Workload;
 
@@ -7,9 +7,9 @@ use crate::{
     observer::{Anomaly, Only, Sandbox, Scope},
 };
 
-/// Whether it is told. An owner that is not known is not known to be out of scope. `is_over`: all that its pod ran has
+/// Whether it is reported. An owner that is not known is not known to be out of scope. `is_over`: all that its pod ran has
 /// ended, as Kubernetes says.
-pub(super) fn is_told(
+pub(super) fn is_reported(
     only: Only,
     owner: &Lookup,
     actor: Option<&Lookup>,
@@ -77,8 +77,8 @@ mod tests {
         Lookup::Known(Arc::new(workload))
     }
 
-    fn told_of(only: Only, owner: &Lookup, actor: Option<&Lookup>) -> bool {
-        is_told(only, owner, actor, |_| false)
+    fn reported_for(only: Only, owner: &Lookup, actor: Option<&Lookup>) -> bool {
+        is_reported(only, owner, actor, |_| false)
     }
 
     fn container(id: &str) -> Lookup {
@@ -99,13 +99,13 @@ mod tests {
             Lookup::Unowned,
             Lookup::Unknown,
         ];
-        for (scope, told) in [
+        for (scope, reported) in [
             (Scope::Containers, [true, false, false, false, false, true]),
             (Scope::Services, [true, true, false, false, false, true]),
             (Scope::All, [true; 6]),
         ] {
             let only = Only { scope, ..Only::ALL };
-            assert_eq!(owners.each_ref().map(|owner| told_of(only, owner, None)), told, "{scope}");
+            assert_eq!(owners.each_ref().map(|owner| reported_for(only, owner, None)), reported, "{scope}");
         }
     }
 
@@ -125,15 +125,15 @@ mod tests {
     #[test]
     fn what_a_workload_does_to_itself_is_its_own() {
         let only = Only { from_outside: true, ..Only::ALL };
-        assert!(!told_of(only, &container("a"), Some(&container("a"))));
-        assert!(!told_of(only, &unit("a.service"), Some(&unit("a.service"))));
+        assert!(!reported_for(only, &container("a"), Some(&container("a"))));
+        assert!(!reported_for(only, &unit("a.service"), Some(&unit("a.service"))));
         for other in [container("b"), Lookup::Unowned, Lookup::Unknown] {
-            assert!(told_of(only, &container("a"), Some(&other)));
+            assert!(reported_for(only, &container("a"), Some(&other)));
         }
         // Two processes of the host have nothing in common but the host.
-        assert!(told_of(only, &Lookup::Unowned, Some(&Lookup::Unowned)));
-        assert!(told_of(only, &container("a"), None));
-        assert!(told_of(Only::ALL, &container("a"), Some(&container("a"))));
+        assert!(reported_for(only, &Lookup::Unowned, Some(&Lookup::Unowned)));
+        assert!(reported_for(only, &container("a"), None));
+        assert!(reported_for(Only::ALL, &container("a"), Some(&container("a"))));
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
             Lookup::Unknown,
         ];
         let (likely, child) = (Sandbox::Likely { is_first: true }, Sandbox::Likely { is_first: false });
-        for (sandbox, is_over, told) in [
+        for (sandbox, is_over, reported) in [
             (Sandbox::No, true, [true; 6]),
             (likely, false, [false, true, true, true, true, false]),
             (child, false, [false, true, true, true, true, true]),
@@ -163,8 +163,8 @@ mod tests {
             (Sandbox::Unlisted, false, [true; 6]),
         ] {
             let only = Only { sandbox, ..Only::ALL };
-            let found = owners.each_ref().map(|owner| is_told(only, owner, None, |_| is_over));
-            assert_eq!(found, told, "{sandbox:?} {is_over}");
+            let found = owners.each_ref().map(|owner| is_reported(only, owner, None, |_| is_over));
+            assert_eq!(found, reported, "{sandbox:?} {is_over}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Failures that come at a steady pace, as those of health checks do: what has gone on for two minutes becomes usual, is
+//! Failures that come at a steady pace, as those of health checks do: what has gone on for two minutes becomes expected, is
 //! reported once as such, and then only when there is far more of it.
 
 use std::{borrow::Cow, sync::Arc};
@@ -13,17 +13,17 @@ use crate::{
     observer::{Anomaly, Pace},
 };
 
-/// What has come at a steady pace for so long is usual.
+/// What has come at a steady pace for so long is expected.
 const STEADY_NS: u64 = 120 * 1_000_000_000;
 /// What has not come for so long is news again.
 const FORGET_NS: u64 = 3_600 * 1_000_000_000;
 /// The pace is not that of before where it is over so many times that, or under one part in so many.
 const VARIES: u64 = 3;
-/// So many times what is usual is news.
+/// So many times what is expected is news.
 const WORSE: u64 = 10;
 const MINUTE_NS: u128 = 60 * 1_000_000_000;
-/// The key in the data of what has become usual: how many come in a minute.
-const USUAL: &str = "usual_per_minute";
+/// The key in the data of what has become expected: how many come in a minute.
+const EXPECTED: &str = "expected_per_minute";
 
 /// The patterns of all workloads, and follow-ups at a steady pace until it is known whether that lasts.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Sign {
     detail: u32,
 }
 
-/// Not the control group, nor a pod's address: what is started again has others.
+/// Not the cgroup, nor a pod's address: what is started again has others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Key {
     kind: Cow<'static, str>,
@@ -67,7 +67,7 @@ enum State {
     /// It has lasted; that is reported with the next follow-up.
     Lasted,
     /// That was reported.
-    Usual,
+    Expected,
 }
 
 impl Sign {
@@ -115,19 +115,19 @@ impl Steady {
         let state = pattern.take(sign, occurrence.count, now_ns);
         match (before, state, sign.pace) {
             // Known by the first of a workload's other containers, too.
-            (State::Usual | State::Lasted, State::Usual | State::Lasted, None) => {
-                self.0.metrics.usual(occurrence.count);
+            (State::Expected | State::Lasted, State::Expected | State::Lasted, None) => {
+                self.0.metrics.expected(occurrence.count);
                 return None;
             }
-            (State::Usual, State::Usual, Some(_)) => {
-                self.0.metrics.usual(occurrence.count);
+            (State::Expected, State::Expected, Some(_)) => {
+                self.0.metrics.expected(occurrence.count);
                 return None;
             }
             (State::Lasted, State::Lasted, Some(_)) => {
-                pattern.state = State::Usual;
+                pattern.state = State::Expected;
                 let per_minute = pattern.per_minute;
-                occurrence.data.push(USUAL, per_minute);
-                occurrence.message.push_str(&format!(": {per_minute} a minute, usual from now on"));
+                occurrence.data.push(EXPECTED, per_minute);
+                occurrence.message.push_str(&format!(": {per_minute} a minute, expected from now on"));
             }
             (State::Learning, State::Learning | State::Lasted, Some(pace)) if pace.is_even => {
                 // The next window is at most twice as long.
@@ -146,7 +146,7 @@ impl Steady {
         Some(occurrence)
     }
 
-    /// What has waited, and has ended before it was usual; all of it at `u64::MAX`. Not what has lasted by then: the next
+    /// What has waited, and has ended before it was expected; all of it at `u64::MAX`. Not what has lasted by then: the next
     /// agent knows it.
     pub fn over(&mut self, now_ns: u64) -> Vec<Occurrence> {
         let metrics = Arc::clone(&self.0.metrics);
@@ -155,7 +155,7 @@ impl Steady {
         };
         let over = self.0.over(now_ns).filter_map(|(pattern, waited)| {
             if is_known(pattern) {
-                metrics.usual(waited.count);
+                metrics.expected(waited.count);
                 return None;
             }
             Some(waited)
@@ -187,9 +187,9 @@ impl Pattern {
         };
         let per_minute = pace.per_minute(count);
         if self.state != State::Learning {
-            let is_over = |now: u64, usual: u64| now >= usual.max(1).saturating_mul(WORSE);
+            let is_over = |now: u64, expected: u64| now >= expected.max(1).saturating_mul(WORSE);
             if is_over(per_minute, self.per_minute) || is_over(pace.per_second, self.per_second) {
-                // Another level, which may become usual in turn.
+                // Another level, which may become expected in turn.
                 *self = Self { last_ns: now_ns, ..Self::new(now_ns) };
             }
             return self.state;

@@ -60,7 +60,7 @@ pub(super) const NAMESPACES: &str = "/var/run/netns";
 /// A request fills one segment, so that a queue delays it once.
 pub(super) const REQUEST_BYTES: usize = 1400;
 const REPLY_BYTES: usize = 10;
-/// The first SYN is sent again after one second (RFC 6298).
+/// The first SYN is retransmitted after one second (RFC 6298).
 const GIVE_UP: Duration = Duration::from_millis(1500);
 /// More than the limit of the group that it is moved to.
 const TOO_MUCH: usize = 4 * super::group::LIMIT_BYTES;
@@ -76,7 +76,7 @@ impl Act {
     /// Plays it.
     ///
     /// # Errors
-    /// It cannot be played here; the parent is told, too.
+    /// It cannot be played here; the parent is reported, too.
     pub fn play(&self) -> anyhow::Result<()> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         set_name(COMM)?;

@@ -8,10 +8,10 @@ use tapio_occurrence::Occurrence;
 use super::{
     Outcome,
     act::{Act, COMM},
+    child::Child,
     group::Group,
     namespace::Link,
-    player::Player,
-    witness::{Seen, Witness, sees_host_pids},
+    recorder::{Recorder, Seen, sees_host_pids},
 };
 
 /// A fault.
@@ -119,12 +119,12 @@ impl Stage {
     }
 
     /// Causes a fault and waits for its report.
-    pub(super) async fn test(&mut self, fault: Fault, witness: &mut Witness) -> Outcome {
+    pub(super) async fn test(&mut self, fault: Fault, recorder: &mut Recorder) -> Outcome {
         let caused = match self.cause(fault).await {
             Ok(caused) => caused,
             Err(outcome) => return outcome,
         };
-        match witness.wait(PATIENCE, |seen| caused.is_about(&seen.occurrence)).await {
+        match recorder.wait(PATIENCE, |seen| caused.is_about(&seen.occurrence)).await {
             Some(seen) => caused.judge(fault, seen),
             None => Outcome::Missed(format!(
                 "no {} {} within {PATIENCE:?}",
@@ -137,30 +137,30 @@ impl Stage {
     async fn cause(&mut self, fault: Fault) -> Result<Caused, Outcome> {
         match fault {
             Fault::Refused => {
-                let mut player = Player::start(&Act::Refused)?;
-                let to = player.tells("to").await?;
+                let mut child = Child::start(&Act::Refused)?;
+                let to = child.tells("to").await?;
                 let to = to.parse().map_err(|_| format!("{to:?} is no address"))?;
-                player.tells("done").await?;
-                Ok(Caused { subject: Subject::To(to), pid: player.pid() })
+                child.tells("done").await?;
+                Ok(Caused { subject: Subject::To(to), pid: child.pid() })
             }
             Fault::GivenUp => {
                 let link = self.link()?;
                 let to = link.black_hole();
-                let mut player = Player::start(&Act::GiveUp { namespace: link.asking(), to })?;
-                player.tells("done").await?;
-                Ok(Caused { subject: Subject::To(to), pid: player.pid() })
+                let mut child = Child::start(&Act::GiveUp { namespace: link.asking(), to })?;
+                child.tells("done").await?;
+                Ok(Caused { subject: Subject::To(to), pid: child.pid() })
             }
             Fault::SlowRoundTrips => {
                 let link = self.link()?;
                 let to = link.service();
-                let mut server = Player::start(&Act::Answer { namespace: link.answering(), at: to })?;
+                let mut server = Child::start(&Act::Answer { namespace: link.answering(), at: to })?;
                 server.tells("ready").await?;
-                let mut player = Player::start(&Act::Ask { namespace: link.asking(), to })?;
-                player.tells("calm").await?;
+                let mut child = Child::start(&Act::Ask { namespace: link.asking(), to })?;
+                child.tells("calm").await?;
                 link.slow_down()?;
-                player.go_on().await?;
-                player.tells("done").await?;
-                Ok(Caused { subject: Subject::To(to), pid: player.pid() })
+                child.go_on().await?;
+                child.tells("done").await?;
+                Ok(Caused { subject: Subject::To(to), pid: child.pid() })
             }
             Fault::OutOfMemory => self.death(fault, &Act::Allocate, None).await,
             Fault::Crash => self.death(fault, &Act::Abort, None).await,
@@ -170,19 +170,19 @@ impl Stage {
 
     /// A child in a group of its own, which is not that of this process, goes on or is sent a signal, and dies.
     async fn death(&mut self, fault: Fault, act: &Act, signal: Option<Signal>) -> Result<Caused, Outcome> {
-        let mut player = Player::start(act)?;
-        player.tells("ready").await?;
-        self.group()?.add(player.pid())?;
+        let mut child = Child::start(act)?;
+        child.tells("ready").await?;
+        self.group()?.add(child.pid())?;
         match signal {
-            None => player.go_on().await?,
+            None => child.go_on().await?,
             Some(signal) => {
                 let pid =
-                    i32::try_from(player.pid()).ok().and_then(Pid::from_raw).ok_or("odd pid".to_owned())?;
+                    i32::try_from(child.pid()).ok().and_then(Pid::from_raw).ok_or("odd pid".to_owned())?;
                 kill_process(pid, signal).map_err(|error| format!("it cannot be killed: {error}"))?;
             }
         }
-        player.ends().await?;
-        Ok(Caused { subject: Subject::Death(player.pid(), fault.kinds()[0]), pid: player.pid() })
+        child.ends().await?;
+        Ok(Caused { subject: Subject::Death(child.pid(), fault.kinds()[0]), pid: child.pid() })
     }
 
     /// Made when it is first needed.
@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn seen(kind: &'static str, process: Option<(u32, &str)>) -> Seen {
-        let peer = Peer::unnamed([127, 0, 0, 1].into(), 4);
+        let peer = Peer::unresolved([127, 0, 0, 1].into(), 4);
         let process = process.map(|(pid, comm)| Process { pid, comm: comm.to_owned() });
         let occurrence = Occurrence { kind: kind.into(), process, peer: Some(peer), ..sample() };
         Seen { occurrence, after: Duration::from_millis(2) }

@@ -1,4 +1,4 @@
-//! A control group of the self-test's own, with a limit on its memory. Dropping it takes it away.
+//! A cgroup of the self-test's own, with a limit on its memory. Dropping it takes it away.
 
 use std::{
     fs, io,
@@ -25,12 +25,12 @@ impl Group {
     /// Makes it below the root of the hierarchies.
     pub(super) fn new(root: &Path) -> Result<Self, Outcome> {
         let (parent, file) = memory(root).ok_or_else(|| Outcome::Skipped {
-            reason: format!("no control group below {} has memory", root.display()),
+            reason: format!("no cgroup below {} has memory", root.display()),
             remedy: "run it on the host, with the memory controller on".to_owned(),
         })?;
         let path = parent.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&path).map_err(|error| Outcome::Skipped {
-            reason: format!("the control group {} cannot be made: {error}", path.display()),
+            reason: format!("the cgroup {} cannot be made: {error}", path.display()),
             remedy: "run it as root, with /sys/fs/cgroup writable".to_owned(),
         })?;
         let group = Self(path);

@@ -1,4 +1,4 @@
-//! Deaths: what of, whose, and by whom; each told once.
+//! Deaths: what of, whose, and by whom; each reported once.
 
 mod clock;
 mod crash;
@@ -36,7 +36,7 @@ fn start() -> Tapio {
     Tapio::start_observer("container")
 }
 
-/// All that is told of a container.
+/// All that is reported for a container.
 fn of(cgroup: &Cgroup) -> impl Fn(&Occurrence) -> bool {
     |occurrence| occurrence.is_in(cgroup)
 }
@@ -53,7 +53,7 @@ fn readable(text: &str) -> &str {
 
 /// A runtime's process that has forked and cannot execute the container's command.
 #[test]
-fn a_command_that_is_never_executed_is_told_as_that() {
+fn a_command_that_is_never_executed_is_reported_as_that() {
     needs_a_kernel!();
     let cgroup = container!();
     let tapio = start();
@@ -65,8 +65,8 @@ fn a_command_that_is_never_executed_is_told_as_that() {
     runtime.enter(&cgroup);
     runtime.begin_script(&forks("runc:[2:INIT]", "exit 1"));
     runtime.await_death();
-    let told = tapio.expect_one(of(&cgroup)).is("container.exit_error").says("executed", "never");
-    assert_eq!((told.comm(), told.number("status")), ("runc:[2:INIT]", 1));
+    let reported = tapio.expect_one(of(&cgroup)).is("container.exit_error").says("executed", "never");
+    assert_eq!((reported.comm(), reported.number("status")), ("runc:[2:INIT]", 1));
 
     // Others that only fork, and who has such a name and did execute.
     let cgroup = container!();
@@ -94,8 +94,8 @@ fn a_kill_from_the_host_says_who_sent_it() {
     killer.kill(9, main.pid());
     main.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&main).by(&killer).actor_in(None);
-    told.says("signal", "SIGKILL").says("process_role", "main").says("asked_signal", "");
+    let reported = tapio.expect_one(of(&cgroup)).is("container.killed").of(&main).by(&killer).actor_in(None);
+    reported.says("signal", "SIGKILL").says("process_role", "main").says("asked_signal", "");
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn a_kill_from_another_container_says_which() {
     killer.kill(9, child.pid());
     child.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&child).by(&killer);
-    told.actor_in(Some(&other)).says("process_role", "child");
+    let reported = tapio.expect_one(of(&cgroup)).is("container.killed").of(&child).by(&killer);
+    reported.actor_in(Some(&other)).says("process_role", "child");
 }
 
 #[test]
@@ -169,9 +169,9 @@ fn a_stop_that_had_to_be_forced_is_a_warning() {
     runtime.kill(9, main.pid());
     main.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&main).by(&runtime);
-    let told = told.says("asked_signal", "SIGTERM").severe("warning");
-    told.has("asked_ms", 290..5_000);
+    let reported = tapio.expect_one(of(&cgroup)).is("container.killed").of(&main).by(&runtime);
+    let reported = reported.says("asked_signal", "SIGTERM").severe("warning");
+    reported.has("asked_ms", 290..5_000);
 }
 
 #[test]
@@ -187,12 +187,12 @@ fn who_ends_with_the_first_process_is_no_news() {
     killer.kill(9, main.pid());
     main.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.killed").by(&killer);
-    told.says("process_role", "main").of_pid(main.pid());
+    let reported = tapio.expect_one(of(&cgroup)).is("container.killed").by(&killer);
+    reported.says("process_role", "main").of_pid(main.pid());
 }
 
 #[test]
-fn a_status_of_the_first_process_is_told() {
+fn a_status_of_the_first_process_is_reported() {
     needs_a_kernel!();
     for (status, meaning) in [(1, ""), (127, "the command was not found"), (137, "128 + SIGKILL")] {
         let cgroup = container!();
@@ -201,13 +201,13 @@ fn a_status_of_the_first_process_is_told() {
         main.enter(&cgroup);
         main.die(&format!("exit {status}"));
 
-        let told = tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&main).by_nobody();
-        assert_eq!(told.says("meaning", meaning).number("status"), status);
+        let reported = tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&main).by_nobody();
+        assert_eq!(reported.says("meaning", meaning).number("status"), status);
     }
 }
 
 #[test]
-fn a_child_that_is_killed_is_told_and_not_again_as_the_status_of_its_parents() {
+fn a_child_that_is_killed_is_reported_and_not_again_as_the_status_of_its_parents() {
     needs_a_kernel!();
     let cgroup = container!();
     let tapio = start();
@@ -237,7 +237,7 @@ fn what_a_process_does_to_itself_is_its_own() {
 }
 
 #[test]
-fn a_child_that_is_killed_from_within_is_told_as_the_status_of_the_first_process() {
+fn a_child_that_is_killed_from_within_is_reported_as_the_status_of_the_first_process() {
     needs_a_kernel!();
     let cgroup = container!();
     let tapio = start();
@@ -246,8 +246,8 @@ fn a_child_that_is_killed_from_within_is_told_as_the_status_of_the_first_process
     main.begin_script("sleep 50 & kill -9 $!; wait $!; exit $?");
     main.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&main);
-    assert_eq!(told.number("status"), 137);
+    let reported = tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&main);
+    assert_eq!(reported.number("status"), 137);
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn many_short_processes_are_nothing_and_all_are_counted() {
 #[test]
 fn a_process_of_the_host_is_out_of_scope_unless_all_are_meant() {
     needs_a_kernel!();
-    // Where no group of a container can be seen, an ended process may have been in one, and is told.
+    // Where no group of a container can be seen, an ended process may have been in one, and is reported.
     drop(container!());
     let tapio = start();
     let mut aborts = Process::start("on-the-host");

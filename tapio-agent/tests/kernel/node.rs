@@ -1,4 +1,4 @@
-//! What containers have of memory, processors and disks, and what holds them up.
+//! What containers have of memory, CPUs and disks, and what holds them up.
 
 mod cycles;
 mod pressure;

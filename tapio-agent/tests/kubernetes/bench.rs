@@ -95,8 +95,8 @@ async fn questions(cluster: &Cluster) -> anyhow::Result<()> {
     }
     let mut named = 0_u32;
     for _ in 0..ANOMALIES {
-        let told = agent.told().await;
-        named += u32::from(told["peer"].get("pod").or(told["peer"].get("service")).is_some());
+        let reported = agent.reported().await;
+        named += u32::from(reported["peer"].get("pod").or(reported["peer"].get("service")).is_some());
     }
     let asked = (agent.requests() - before) as f64;
     println!("kubernetes_requests_per_anomaly {:.3} requests", asked / f64::from(ANOMALIES));

@@ -4,7 +4,6 @@ use std::fs;
 
 use serde_json::{Value, json};
 use tapio_agent::config::Config;
-use tapio_service::setting::Node as _;
 
 use crate::support::{Helm, cluster_or_skip, deploy, objects, one};
 
@@ -57,7 +56,7 @@ fn schema_file() -> Value {
 #[test]
 fn the_schema_has_every_setting() {
     let mut schema = schema_file();
-    let mut settings = Config::default().schema(&[]);
+    let mut settings = Config::json_schema();
     settings["properties"].as_object_mut().unwrap().remove(NODE_NAME);
     // A chart that has none of these would mount nothing, or at a place that nobody knows.
     settings["required"] = json!(["cgroup_root", "listen", "state_dir"]);

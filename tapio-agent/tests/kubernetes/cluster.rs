@@ -74,26 +74,27 @@ impl Cluster {
         self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
     }
 
-    /// What the agent has told.
-    fn told(&self) -> Result<Vec<Value>, String> {
+    /// What the agent has reported.
+    fn reported(&self) -> Result<Vec<Value>, String> {
         let log = self.try_kubectl(&["logs", "daemonset/tapio", "--namespace=tapio"])?;
         Ok(log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    /// Applies the faults, and gives them as they are told, by type.
+    /// Applies the faults, and gives them as they are reported, by type.
     fn faults(&self) -> [Value; 3] {
         self.apply(FAULTS);
         let types = ["network.connection_refused", "container.oom_kill", "container.crash"];
-        let told = types.map(|what| {
+        let reported = types.map(|what| {
             self.until(|| {
-                let of_faults =
-                    |told: &&Value| told["type"] == what && told["workload"]["namespace"] == "faults";
-                let told = self.told()?;
-                told.iter().find(of_faults).cloned().ok_or(format!("no {what} in\n{told:?}"))
+                let of_faults = |reported: &&Value| {
+                    reported["type"] == what && reported["workload"]["namespace"] == "faults"
+                };
+                let reported = self.reported()?;
+                reported.iter().find(of_faults).cloned().ok_or(format!("no {what} in\n{reported:?}"))
             })
         });
         self.kubectl(&["delete", "namespace", "faults", "--timeout=120s"]);
-        told
+        reported
     }
 
     /// The id of the agent's one process on this node.
@@ -193,28 +194,31 @@ fn deployed_it_names_faults_and_leaves_nothing_behind() {
     let file = deploy("tapio.yaml");
     cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]);
     cluster.rolled_out();
-    for (told, owner) in
+    for (reported, owner) in
         cluster.faults().iter().zip([["Deployment", "caller"], ["Job", "hog"], ["Job", "crasher"]])
     {
-        let workload = &told["workload"];
-        assert!(workload["pod"].as_str().unwrap().starts_with(&format!("{}-", owner[1])), "{told}");
-        assert_eq!(json!([workload["owner_kind"], workload["owner"]]), json!(owner), "{told}");
+        let workload = &reported["workload"];
+        assert!(workload["pod"].as_str().unwrap().starts_with(&format!("{}-", owner[1])), "{reported}");
+        assert_eq!(json!([workload["owner_kind"], workload["owner"]]), json!(owner), "{reported}");
         assert_eq!(
             (&workload["container"], &workload["image"]),
             (&json!("app"), &json!("localhost/busybox:1")),
-            "{told}"
+            "{reported}"
         );
-        assert_eq!(told["node"], "node", "{told}");
+        assert_eq!(reported["node"], "node", "{reported}");
         match owner[1] {
             "caller" => {
                 let peer = json!({ "address": "10.96.0.91", "port": 6379, "namespace": "faults", "service": "closed" });
-                assert_eq!(told["peer"], peer, "{told}");
+                assert_eq!(reported["peer"], peer, "{reported}");
             }
             // Only who sees the node's processes can tell.
             "hog" => {
-                assert!(told["data"]["users"].as_array().is_some_and(|users| !users.is_empty()), "{told}")
+                assert!(
+                    reported["data"]["users"].as_array().is_some_and(|users| !users.is_empty()),
+                    "{reported}"
+                )
             }
-            _ => assert_eq!(told["data"]["signal"], "SIGSEGV", "{told}"),
+            _ => assert_eq!(reported["data"]["signal"], "SIGSEGV", "{reported}"),
         }
     }
 
@@ -279,7 +283,8 @@ fn a_healthy_cluster_is_quiet() {
     std::thread::sleep(pause);
     of_web(&["scale", "--replicas=1"]);
     std::thread::sleep(pause);
-    let told = cluster.told().unwrap();
-    let shown: Vec<_> = told.iter().map(|told| format!("{} {told}", told["message"])).collect();
-    assert!(told.is_empty(), "{}", shown.join("\n"));
+    let reported = cluster.reported().unwrap();
+    let shown: Vec<_> =
+        reported.iter().map(|reported| format!("{} {reported}", reported["message"])).collect();
+    assert!(reported.is_empty(), "{}", shown.join("\n"));
 }

@@ -42,12 +42,12 @@ fn says(line: &Value, state: &str, found: &str, remedy: &str) {
 async fn with_the_shipped_role_all_is_well_and_each_verb_is_missed() {
     let cluster = cluster_or_skip!("with_the_shipped_role_all_is_well_and_each_verb_is_missed");
     cluster.node(NODE, "192.168.0.1").await;
-    let told = lines(&cluster, NODE);
-    assert!(wrong(&told).is_empty(), "{told:#?}");
-    assert_eq!(told.len(), 2 + RIGHTS.len());
-    let api = told[0]["found"].as_str().unwrap();
+    let reported = lines(&cluster, NODE);
+    assert!(wrong(&reported).is_empty(), "{reported:#?}");
+    assert_eq!(reported.len(), 2 + RIGHTS.len());
+    let api = reported[0]["found"].as_str().unwrap();
     assert!(api.starts_with("v1.") && api.contains("system:serviceaccount:tapio:tapio"), "{api}");
-    assert_eq!(told[1]["found"], "node-a is one of the cluster");
+    assert_eq!(reported[1]["found"], "node-a is one of the cluster");
 
     for missing in RIGHTS {
         let mut role = vec!["create".to_owned(), "clusterrole".to_owned(), "less".to_owned()];
@@ -69,8 +69,8 @@ async fn with_the_shipped_role_all_is_well_and_each_verb_is_missed() {
         let binding = "create clusterrolebinding tapio --clusterrole=less --serviceaccount=tapio:tapio";
         cluster.kubectl(&binding.split(' ').collect::<Vec<_>>());
         // The server learns of a binding a moment later.
-        let told = until(async || lines(&cluster, NODE), |told| wrong(told).len() == 1).await;
-        let line = wrong(&told)[0];
+        let reported = until(async || lines(&cluster, NODE), |reported| wrong(reported).len() == 1).await;
+        let line = wrong(&reported)[0];
         assert_eq!(line["name"], format!("may {} {}", missing.verb, missing.resource));
         says(
             line,
@@ -89,20 +89,25 @@ async fn with_the_shipped_role_all_is_well_and_each_verb_is_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_keeps_it_out_is_told_apart() {
-    let cluster = cluster_or_skip!("what_keeps_it_out_is_told_apart");
-    let told = lines(&cluster, "nowhere");
-    let [node] = wrong(&told)[..] else { panic!("{told:#?}") };
+async fn what_keeps_it_out_is_distinguished() {
+    let cluster = cluster_or_skip!("what_keeps_it_out_is_distinguished");
+    let reported = lines(&cluster, "nowhere");
+    let [node] = wrong(&reported)[..] else { panic!("{reported:#?}") };
     says(node, "failed", "the cluster has no node nowhere", "--node-name");
 
     fs::write(cluster.file("token"), "not-a-token").unwrap();
-    let told = lines(&cluster, NODE);
-    assert_eq!(told.len(), 1, "{told:#?}");
-    says(&told[0], "failed", "does not take the token (401)", "put a token of this cluster into the file");
+    let reported = lines(&cluster, NODE);
+    assert_eq!(reported.len(), 1, "{reported:#?}");
+    says(
+        &reported[0],
+        "failed",
+        "does not take the token (401)",
+        "put a token of this cluster into the file",
+    );
     cluster.renew_token(&[]);
 
     tokio::task::block_in_place(|| cluster.server.program("kube-apiserver").stop().unwrap());
-    let told = lines(&cluster, NODE);
-    assert_eq!(told.len(), 1, "{told:#?}");
-    says(&told[0], "failed", "cannot be reached", "start the API server");
+    let reported = lines(&cluster, NODE);
+    assert_eq!(reported.len(), 1, "{reported:#?}");
+    says(&reported[0], "failed", "cannot be reached", "start the API server");
 }

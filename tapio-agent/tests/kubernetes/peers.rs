@@ -46,13 +46,13 @@ async fn a_peer_is_asked_for_once_however_many_anomalies() {
     ] {
         (0..200).for_each(|_| agent.give(Agent::anomaly(0, address)));
         for _ in 0..200 {
-            let told = agent.told().await;
-            assert_eq!(told["message"], format!("unknown process: connection to {said} was refused"));
+            let reported = agent.reported().await;
+            assert_eq!(reported["message"], format!("unknown process: connection to {said} was refused"));
             let mut expected = json!({ "address": address, "port": 6379 });
             for (key, name) in peer.as_object().into_iter().flatten() {
                 expected[key] = name.clone();
             }
-            assert_eq!(told["peer"], expected);
+            assert_eq!(reported["peer"], expected);
         }
     }
     assert_eq!(gate.seen("/api/v1/nodes?").len(), 1, "{:?}", gate.seen(""));
@@ -83,10 +83,10 @@ async fn a_thousand_peers_stay_under_the_bound() {
     }
     let mut named = 0;
     for _ in 0..2_000 {
-        let told = agent.told().await;
-        if let Some(pod) = told["peer"]["pod"].as_str() {
+        let reported = agent.reported().await;
+        if let Some(pod) = reported["peer"]["pod"].as_str() {
             let nth: usize = pod.strip_prefix("pod-").unwrap().parse().unwrap();
-            assert_eq!(told["peer"]["address"], format!("10.2.{}.{}", nth / 250, nth % 250 + 1));
+            assert_eq!(reported["peer"]["address"], format!("10.2.{}.{}", nth / 250, nth % 250 + 1));
             named += 1;
         }
     }
@@ -97,7 +97,7 @@ async fn a_thousand_peers_stay_under_the_bound() {
     let (asked, seconds) = (gate.seen("").len() - before, start.elapsed().as_secs_f64());
     assert!(asked as f64 <= 5.0 * seconds + 1.0, "{asked} requests in {seconds} s");
     assert_eq!(gate.most_at_once(), 1);
-    assert!(agent.metric("tapio_unnamed_total", &[r#"name="peer""#, r#"reason="limited""#]) > 900);
+    assert!(agent.metric("tapio_unresolved_total", &[r#"name="peer""#, r#"reason="limited""#]) > 900);
     println!("{asked} requests, {named} of 2,000 occurrences named, {took:?}");
 }
 
@@ -106,7 +106,9 @@ async fn a_thousand_peers_stay_under_the_bound() {
 async fn an_address_that_is_used_again_is_right_for_before_and_after() {
     let cluster = cluster_or_skip!("an_address_that_is_used_again_is_right_for_before_and_after");
     let (_gate, mut agent) = gated(&cluster).await;
-    let pod = |told: &serde_json::Value| told["peer"].get("pod").map(|pod| pod.as_str().unwrap().to_owned());
+    let pod = |reported: &serde_json::Value| {
+        reported["peer"].get("pod").map(|pod| pod.as_str().unwrap().to_owned())
+    };
     // One that has ended is still shown with the address.
     let done = Shape { kind: PodKind::Job, ..Shape::new("done", "node-b", "10.2.0.9") };
     cluster.pod(&done).await;
@@ -124,23 +126,23 @@ async fn an_address_that_is_used_again_is_right_for_before_and_after() {
 
     let before_ns = clock::boot_ns();
     let second_ns = 1_000_000_000;
-    let told = agent.tell(Agent::anomaly_at(0, "10.2.0.9", before_ns)).await;
-    assert_eq!(pod(&told).as_deref(), Some("first"));
-    let told = agent.tell(Agent::anomaly_at(0, "10.2.0.9", before_ns - 90 * second_ns)).await;
-    assert_eq!(pod(&told).as_deref(), Some("done"), "when the Job ran");
-    let told = agent.tell(Agent::anomaly_at(0, "10.2.0.9", before_ns - 45 * second_ns)).await;
-    assert_eq!(pod(&told), None, "between the two");
+    let reported = agent.tell(Agent::anomaly_at(0, "10.2.0.9", before_ns)).await;
+    assert_eq!(pod(&reported).as_deref(), Some("first"));
+    let reported = agent.tell(Agent::anomaly_at(0, "10.2.0.9", before_ns - 90 * second_ns)).await;
+    assert_eq!(pod(&reported).as_deref(), Some("done"), "when the Job ran");
+    let reported = agent.tell(Agent::anomaly_at(0, "10.2.0.9", before_ns - 45 * second_ns)).await;
+    assert_eq!(pod(&reported), None, "between the two");
 
     cluster.delete_pod("first").await;
     tokio::time::sleep(Duration::from_secs(12)).await;
     let second = Shape::new("second", "node-b", "10.2.0.9");
     cluster.pod(&Shape { started: Timestamp::now(), ..second }).await;
-    let told = agent.tell(Agent::anomaly_at(0, "10.2.0.9", clock::boot_ns() - 1_100_000_000)).await;
-    assert_eq!(pod(&told), None, "it began after this");
+    let reported = agent.tell(Agent::anomaly_at(0, "10.2.0.9", clock::boot_ns() - 1_100_000_000)).await;
+    assert_eq!(pod(&reported), None, "it began after this");
     tokio::time::sleep(Duration::from_millis(2_000)).await;
     let after_ns = clock::boot_ns();
     for (time_ns, expected) in [(after_ns, "second"), (before_ns, "first"), (after_ns, "second")] {
-        let told = agent.tell(Agent::anomaly_at(0, "10.2.0.9", time_ns)).await;
-        assert_eq!(pod(&told).as_deref(), Some(expected));
+        let reported = agent.tell(Agent::anomaly_at(0, "10.2.0.9", time_ns)).await;
+        assert_eq!(pod(&reported).as_deref(), Some(expected));
     }
 }

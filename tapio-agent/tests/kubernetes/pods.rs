@@ -20,7 +20,7 @@ async fn the_watch_sees_its_own_node_only() {
     let mut agent = Agent::synced(&cluster, "node-7").await;
     assert_eq!(agent.metric("tapio_kubernetes_objects_total", &[]), 30);
     assert_eq!(agent.health.status()["pods"], 30);
-    // What happens elsewhere is not told; here, that the pod is to end and that it has.
+    // What happens elsewhere is not reported; here, that the pod is to end and that it has.
     for nth in (8..3_000).step_by(100) {
         cluster.delete_pod(&format!("pod-{nth}")).await;
     }
@@ -28,8 +28,8 @@ async fn the_watch_sees_its_own_node_only() {
     crate::support::until(async || agent.health.status()["pods"].as_u64(), |pods| *pods == Some(29)).await;
     assert!(agent.metric("tapio_kubernetes_objects_total", &[]) <= 32);
     // The pods of this node are peers that nobody has to be asked for.
-    let told = agent.tell(Agent::anomaly(0, "10.1.0.8")).await;
-    assert_eq!((&told["peer"]["pod"], agent.requests()), (&json!("pod-7"), 0));
+    let reported = agent.tell(Agent::anomaly(0, "10.1.0.8")).await;
+    assert_eq!((&reported["peer"]["pod"], agent.requests()), (&json!("pod-7"), 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +52,7 @@ async fn every_sort_of_pod_has_its_owner() {
         let uid = cluster.pod(&shape).await;
         let in_group = if matches!(kind, PodKind::Static) { Shape::STATIC_HASH } else { &uid };
         let cgroup_id = agent.cgroup(in_group, &shape.container_id());
-        let told = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
+        let reported = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
         let mut expected = json!({
             "namespace": "shop", "pod": name, "pod_uid": uid, "container": "app",
             "container_id": shape.container_id(), "runtime": "containerd", "image": "registry.example/app:1",
@@ -61,8 +61,8 @@ async fn every_sort_of_pod_has_its_owner() {
             expected["owner_kind"] = kind.clone();
             expected["owner"] = name.clone();
         }
-        assert_eq!(told["workload"], expected);
-        assert_eq!(told["message"], format!("{name}: connection to 127.0.0.1:6379 was refused"));
+        assert_eq!(reported["workload"], expected);
+        assert_eq!(reported["message"], format!("{name}: connection to 127.0.0.1:6379 was refused"));
     }
 }
 
@@ -80,24 +80,27 @@ async fn late_metadata_is_waited_for() {
     let uid = cluster.pod_without_status(&late).await;
     let start = Instant::now();
     agent.give(Agent::anomaly(agent.cgroup(&uid, &late.container_id()), "127.0.0.1"));
-    // Others are not held up by it, but for the walk over the control groups.
-    let told = agent.tell(Agent::anomaly(known, "127.0.0.1")).await;
-    assert_eq!(told["workload"]["pod"], "early");
+    // Others are not held up by it, but for the walk over the cgroups.
+    let reported = agent.tell(Agent::anomaly(known, "127.0.0.1")).await;
+    assert_eq!(reported["workload"]["pod"], "early");
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     tokio::time::sleep(Duration::from_millis(500)).await;
     cluster.report(&late).await;
-    let told = agent.told().await;
-    assert_eq!((&told["workload"]["pod"], &told["workload"]["container"]), (&json!("late"), &json!("app")));
+    let reported = agent.reported().await;
+    assert_eq!(
+        (&reported["workload"]["pod"], &reported["workload"]["container"]),
+        (&json!("late"), &json!("app"))
+    );
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 
     // One that never comes: with its pod's names after two seconds.
     let start = Instant::now();
     let never = agent.cgroup(&uid, &"ab".repeat(32));
-    let told = agent.tell(Agent::anomaly(never, "127.0.0.1")).await;
-    assert_eq!((&told["workload"]["pod"], told["workload"].get("container")), (&json!("late"), None));
+    let reported = agent.tell(Agent::anomaly(never, "127.0.0.1")).await;
+    assert_eq!((&reported["workload"]["pod"], reported["workload"].get("container")), (&json!("late"), None));
     let waited = start.elapsed();
     assert!(waited > Duration::from_millis(1_900) && waited < Duration::from_secs(3), "{waited:?}");
-    assert_eq!(agent.metric("tapio_unnamed_total", &[r#"name="workload""#, r#"reason="late""#]), 1);
+    assert_eq!(agent.metric("tapio_unresolved_total", &[r#"name="workload""#, r#"reason="late""#]), 1);
     assert!(agent.stop().await.is_empty());
 }
 
@@ -112,14 +115,14 @@ async fn deleted_pods_stay_known() {
     let cgroup_id = agent.cgroup(&uid, &shape.container_id());
     cluster.delete_pod("gone").await;
     crate::support::until(async || agent.health.status()["pods"].as_u64(), |pods| *pods == Some(0)).await;
-    let told = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
-    assert_eq!(told["workload"]["container"], "app");
+    let reported = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
+    assert_eq!(reported["workload"]["container"], "app");
     // Also after the server, and with it the watch, began anew.
     tokio::task::block_in_place(|| {
         cluster.server.program("kube-apiserver").stop().unwrap();
         cluster.server.resume().unwrap();
     });
     crate::support::until(async || agent.state(), |state| state == "running").await;
-    let told = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
-    assert_eq!(told["workload"]["container"], "app");
+    let reported = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
+    assert_eq!(reported["workload"]["container"], "app");
 }

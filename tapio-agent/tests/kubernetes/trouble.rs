@@ -21,12 +21,12 @@ async fn two_pods(cluster: &Cluster) -> (Shape, String) {
     (here, uid)
 }
 
-/// What is told of an anomaly, which is not held up for longer than it should be.
+/// What is reported for an anomaly, which is not held up for longer than it should be.
 async fn promptly(agent: &mut Agent, cgroup_id: u64, peer: &str) -> Value {
     let start = Instant::now();
-    let told = agent.tell(Agent::anomaly(cgroup_id, peer)).await;
+    let reported = agent.tell(Agent::anomaly(cgroup_id, peer)).await;
     assert!(start.elapsed() < Duration::from_millis(2_500), "{:?}", start.elapsed());
-    told
+    reported
 }
 
 async fn until_running(agent: &Agent) {
@@ -34,7 +34,7 @@ async fn until_running(agent: &Agent) {
 }
 
 async fn until_named(agent: &mut Agent, peer: &str, name: &str) {
-    let named = |told: &Value| told["peer"]["pod"] == name;
+    let named = |reported: &Value| reported["peer"]["pod"] == name;
     until(async || agent.tell(Agent::anomaly(0, peer)).await, named).await;
     assert_eq!(agent.health.status()["peers"], "running");
 }
@@ -49,23 +49,26 @@ async fn a_server_that_is_away_and_comes_back() {
 
     let mut agent = Agent::by(Access::Kubeconfig(vec![file]), "node-a");
     let cgroup_id = agent.cgroup(&uid, &here.container_id());
-    let told = promptly(&mut agent, cgroup_id, "10.2.0.1").await;
+    let reported = promptly(&mut agent, cgroup_id, "10.2.0.1").await;
     let bare = json!({ "pod_uid": uid, "container_id": here.container_id() });
-    assert_eq!((&told["workload"], &told["peer"]), (&bare, &json!({ "address": "10.2.0.1", "port": 6379 })));
+    assert_eq!(
+        (&reported["workload"], &reported["peer"]),
+        (&bare, &json!({ "address": "10.2.0.1", "port": 6379 }))
+    );
     until(async || agent.state(), |state| state.contains("cannot be reached")).await;
     let why = agent.health.synced_once().unwrap_err();
     assert!(why.contains("not known yet: the API server cannot be reached"), "{why}");
 
     tokio::task::block_in_place(|| cluster.server.resume().unwrap());
     until_running(&agent).await;
-    let told = promptly(&mut agent, cgroup_id, "127.0.0.1").await;
-    assert_eq!(told["workload"]["pod"], "here");
+    let reported = promptly(&mut agent, cgroup_id, "127.0.0.1").await;
+    assert_eq!(reported["workload"]["pod"], "here");
     until_named(&mut agent, "10.2.0.1", "there-1").await;
 
     // Killed: what is known stays known, what is not is not waited for any longer than it must.
     tokio::task::block_in_place(|| server.signal("KILL").unwrap());
-    let told = promptly(&mut agent, cgroup_id, "10.2.0.2").await;
-    assert_eq!((&told["workload"]["pod"], told["peer"].get("pod")), (&json!("here"), None));
+    let reported = promptly(&mut agent, cgroup_id, "10.2.0.2").await;
+    assert_eq!((&reported["workload"]["pod"], reported["peer"].get("pod")), (&json!("here"), None));
     until(async || agent.state(), |state| state.starts_with("degraded(pods are not followed")).await;
     assert_eq!(agent.health.synced_once(), Ok(()), "it was ready, and is");
     tokio::task::block_in_place(|| cluster.server.resume().unwrap());
@@ -118,8 +121,8 @@ async fn a_server_that_is_busy_or_slow() {
     until_named(&mut agent, "10.2.0.1", "there-1").await;
 
     gate.answer(Answer::Slowly(Duration::from_secs(10)));
-    let told = promptly(&mut agent, cgroup_id, "10.2.0.2").await;
-    assert_eq!((&told["workload"]["pod"], told["peer"].get("pod")), (&json!("here"), None));
+    let reported = promptly(&mut agent, cgroup_id, "10.2.0.2").await;
+    assert_eq!((&reported["workload"]["pod"], reported["peer"].get("pod")), (&json!("here"), None));
     until(
         async || agent.health.status()["peers"].as_str().unwrap().to_owned(),
         |peers| peers.contains("gave no answer within 2s"),
@@ -135,8 +138,8 @@ async fn a_server_that_is_busy_or_slow() {
 
 /// As when a gateway on the way has forgotten the connection. One on which nothing happens is none.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_that_is_dead_is_told_from_one_that_is_quiet() {
-    let cluster = cluster_or_skip!("a_watch_that_is_dead_is_told_from_one_that_is_quiet");
+async fn a_watch_that_is_dead_is_distinguished_from_one_that_is_quiet() {
+    let cluster = cluster_or_skip!("a_watch_that_is_dead_is_distinguished_from_one_that_is_quiet");
     two_pods(&cluster).await;
     let (quiet, dead) = (Gate::before(&cluster).await, Gate::before(&cluster).await);
     dead.answer(Answer::Silence);

@@ -1,4 +1,4 @@
-//! Deaths as records of the ring, and what is told of them.
+//! Deaths as records of the ring, and what is reported for them.
 
 use bytemuck::Zeroable as _;
 use proptest::prelude::*;
@@ -57,17 +57,17 @@ fn oom_kill(cgroup_id: u64) -> ContainerEvent {
     }
 }
 
-async fn all_told(line: &mut Line, event: &ContainerEvent) -> Vec<Value> {
+async fn all_reported(line: &mut Line, event: &ContainerEvent) -> Vec<Value> {
     line.record(bytemuck::bytes_of(event));
-    let told = line.occurrences().await;
-    told.iter().for_each(conforms);
-    told
+    let reported = line.occurrences().await;
+    reported.iter().for_each(conforms);
+    reported
 }
 
-async fn told(event: impl Fn(u64) -> ContainerEvent) -> Value {
+async fn reported(event: impl Fn(u64) -> ContainerEvent) -> Value {
     let mut line = Line::of::<Container>();
     let event = event(line.cgroup_id);
-    let [occurrence] = all_told(&mut line, &event).await.try_into().unwrap();
+    let [occurrence] = all_reported(&mut line, &event).await.try_into().unwrap();
     occurrence
 }
 
@@ -79,7 +79,7 @@ async fn each_death_has_one_type_and_says_it() {
             &oom_kill,
             "container.oom_kill",
             "error",
-            "9b2c8089b3b0 (checkout): the main process was killed for want of memory with 500 MiB: a group above it used 512 MiB of 512 MiB; worker[4250] asked for more",
+            "9b2c8089b3b0 (checkout): the main process was OOM-killed holding 500 MiB: a parent cgroup used 512 MiB of 512 MiB; worker[4250] asked for more",
         ),
         (
             &|id| ContainerEvent { status: 127, ..death(kind::EXIT_ERROR, id) },
@@ -133,13 +133,13 @@ async fn each_death_has_one_type_and_says_it() {
             &|id| ContainerEvent { actor: runc(), ..signalled(9, origin::PROCESS, id) },
             "container.killed",
             "error",
-            "9b2c8089b3b0 (checkout): the main process was killed with SIGKILL by runc[77] after 2 min",
+            "9b2c8089b3b0 (checkout): runc[77] killed the main process with SIGKILL after 2 min",
         ),
         (
             &|id| ContainerEvent { actor: runc(), ..signalled(11, origin::PROCESS, id) },
             "container.killed",
             "error",
-            "9b2c8089b3b0 (checkout): the main process was killed with SIGSEGV by runc[77] after 2 min",
+            "9b2c8089b3b0 (checkout): runc[77] killed the main process with SIGSEGV after 2 min",
         ),
         (
             &|id| ContainerEvent {
@@ -150,7 +150,7 @@ async fn each_death_has_one_type_and_says_it() {
             },
             "container.killed",
             "warning",
-            "9b2c8089b3b0 (checkout): the main process was killed with SIGKILL by runc[77], 30.0 s after SIGTERM",
+            "9b2c8089b3b0 (checkout): runc[77] killed the main process with SIGKILL, 30.0 s after SIGTERM",
         ),
         (
             &|id| ContainerEvent {
@@ -159,43 +159,43 @@ async fn each_death_has_one_type_and_says_it() {
             },
             "container.killed",
             "error",
-            "9b2c8089b3b0 (checkout): the main process was killed with SIGXCPU by the kernel after 2 min: it reached its CPU time limit (RLIMIT_CPU)",
+            "9b2c8089b3b0 (checkout): the kernel killed the main process with SIGXCPU after 2 min: it reached its CPU time limit (RLIMIT_CPU)",
         ),
         (
             &|id| signalled(25, origin::KERNEL, id),
             "container.killed",
             "error",
-            "9b2c8089b3b0 (checkout): the main process was killed with SIGXFSZ by the kernel after 2 min: it reached its file size limit (RLIMIT_FSIZE)",
+            "9b2c8089b3b0 (checkout): the kernel killed the main process with SIGXFSZ after 2 min: it reached its file size limit (RLIMIT_FSIZE)",
         ),
         (
             &|id| ContainerEvent { actor: runc(), ..signalled(25, origin::PROCESS, id) },
             "container.killed",
             "error",
-            "9b2c8089b3b0 (checkout): the main process was killed with SIGXFSZ by runc[77] after 2 min",
+            "9b2c8089b3b0 (checkout): runc[77] killed the main process with SIGXFSZ after 2 min",
         ),
         (
             &|id| signalled(24, origin::KERNEL, id),
             "container.killed",
             "error",
-            "9b2c8089b3b0 (checkout): the main process was killed with SIGXCPU by the kernel after 2 min",
+            "9b2c8089b3b0 (checkout): the kernel killed the main process with SIGXCPU after 2 min",
         ),
         (
             &|id| signalled(9, origin::UNKNOWN, id),
             "container.killed",
             "error",
-            "9b2c8089b3b0 (checkout): the main process was killed with SIGKILL by whom is not known after 2 min",
+            "9b2c8089b3b0 (checkout): an unknown process killed the main process with SIGKILL after 2 min",
         ),
     ];
     for (event, kind, severity, message) in cases {
-        let told = told(event).await;
-        assert_eq!((&told["type"], &told["severity"]), (&json!(kind), &json!(severity)));
-        assert_eq!(told["message"], message);
-        assert!(told["workload"]["container_id"].is_string());
+        let reported = reported(event).await;
+        assert_eq!((&reported["type"], &reported["severity"]), (&json!(kind), &json!(severity)));
+        assert_eq!(reported["message"], message);
+        assert!(reported["workload"]["container_id"].is_string());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_was_never_executed_is_told_as_that() {
+async fn a_command_that_was_never_executed_is_reported_as_that() {
     const FORKED: u32 = flag::INIT | flag::IN_NAMESPACE | flag::NOT_EXECUTED;
     let never =
         "9b2c8089b3b0 (runc:[2:INIT]): the command was never executed: the process that was to run it";
@@ -208,7 +208,10 @@ async fn a_command_that_was_never_executed_is_told_as_that() {
             FORKED,
             9,
             0,
-            Some(format!("{never} was killed with SIGKILL by runc[77] after 2 min")),
+            Some(
+                "9b2c8089b3b0 (runc:[2:INIT]): the command was never executed: runc[77] killed the process that was to run it with SIGKILL after 2 min"
+                    .to_owned(),
+            ),
         ),
         ("youki:[2:INIT]", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
         ("crun", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
@@ -230,7 +233,7 @@ async fn a_command_that_was_never_executed_is_told_as_that() {
         ("nginx", flag::SESSION_OF_HOST, 0, 203, None),
         ("(nginx)", flag::INIT | flag::IN_NAMESPACE, 0, 203, None),
     ] {
-        let told = told(|id| {
+        let reported = reported(|id| {
             let kind = if signal == 0 { kind::EXIT_ERROR } else { kind::SIGNALLED };
             let (origin, actor) = (origin::PROCESS, runc());
             let mut event = ContainerEvent { flags, signal, status, origin, actor, ..death(kind, id) };
@@ -239,16 +242,16 @@ async fn a_command_that_was_never_executed_is_told_as_that() {
         })
         .await;
         let expected = message.map(|message| message.replace("runc:[2:INIT]", name));
-        assert_eq!(told["data"].get("executed").is_some(), expected.is_some(), "{told}");
+        assert_eq!(reported["data"].get("executed").is_some(), expected.is_some(), "{reported}");
         if let Some(message) = expected {
-            assert_eq!(told["message"], message);
+            assert_eq!(reported["message"], message);
         }
     }
 }
 
 /// One that handles SIGABRT and goes on, one that is not PID 1, and faults that are none of `abort`.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_abort_is_told_as_what_it_is() {
+async fn what_is_no_abort_is_reported_as_what_it_is() {
     let aborted_ns = TIME_NS - 1000;
     let fault =
         |id| ContainerEvent { code: 0x80, address: 0, aborted_ns, ..signalled(11, origin::ITSELF, id) };
@@ -288,17 +291,18 @@ async fn what_is_no_abort_is_told_as_what_it_is() {
             json!(127),
         ),
     ] {
-        let told = told(event).await;
-        assert_eq!((&told["type"], &told["data"][key]), (&json!(kind), &value), "{told}");
+        let reported = reported(event).await;
+        assert_eq!((&reported["type"], &reported["data"][key]), (&json!(kind), &value), "{reported}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_absent() {
-    let told = told(|id| ContainerEvent { actor: Actor::default(), ..death(kind::OOM_KILL, id) }).await;
-    assert_eq!(told["data"], json!({"oom_score_adj": 0, "process_role": "main", "ran_ms": 120_000}));
-    assert_eq!(told.get("actor"), None);
-    let node = self::told(|id| {
+    let reported =
+        reported(|id| ContainerEvent { actor: Actor::default(), ..death(kind::OOM_KILL, id) }).await;
+    assert_eq!(reported["data"], json!({"oom_score_adj": 0, "process_role": "main", "ran_ms": 120_000}));
+    assert_eq!(reported.get("actor"), None);
+    let node = self::reported(|id| {
         let full = Full { cgroup_id: 0, ..death(kind::OOM_KILL, id).full };
         ContainerEvent { full, ..death(kind::OOM_KILL, id) }
     });
@@ -306,22 +310,22 @@ async fn what_cannot_be_read_is_absent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_that_kills_its_own_and_who_is_in_none_are_not_told() {
+async fn a_container_that_kills_its_own_and_who_is_in_none_are_not_reported() {
     let mut line = Line::of::<Container>();
     let id = line.cgroup_id;
     let own = Actor { cgroup_id: id, ..runc() };
     let inside = ContainerEvent { actor: own, ..signalled(9, origin::PROCESS, id) };
-    assert_eq!(all_told(&mut line, &inside).await, [Value::Null; 0]);
+    assert_eq!(all_reported(&mut line, &inside).await, [Value::Null; 0]);
     // The root of the hierarchy is known, and is no one's.
     let root = line.root_id();
     let outside = ContainerEvent { code: 1, address: 8, ..signalled(11, origin::ITSELF, root) };
-    assert_eq!(all_told(&mut line, &outside).await, [Value::Null; 0]);
+    assert_eq!(all_reported(&mut line, &outside).await, [Value::Null; 0]);
     assert_eq!(line.metric("tapio_out_of_scope_total", &[]), 2);
     assert_eq!(line.metric("tapio_dropped_total", &[]), 0, "nothing is lost");
     // One that has vanished may have been anybody's.
     let vanished = ContainerEvent { code: 1, address: 8, ..signalled(11, origin::ITSELF, u64::MAX / 4) };
-    let [told] = all_told(&mut line, &vanished).await.try_into().unwrap();
-    assert_eq!(told.get("workload"), None);
+    let [reported] = all_reported(&mut line, &vanished).await.try_into().unwrap();
+    assert_eq!(reported.get("workload"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,7 +345,7 @@ async fn the_end_of_a_sandbox_is_no_ones() {
     let asked =
         |event: ContainerEvent| ContainerEvent { asked_signal: 15, asked_ns: TIME_NS - SECOND, ..event };
     let by_kernel = |event: ContainerEvent| ContainerEvent { origin: origin::KERNEL, ..event };
-    for (event, told) in [
+    for (event, reported) in [
         (killed(b"pause", 0, id), false),
         (killed(b"pause", 0, vanished), false),
         (killed(b"pause\0[2:INIT]", 0, id), false),
@@ -363,8 +367,8 @@ async fn the_end_of_a_sandbox_is_no_ones() {
         if event.header.cgroup_id == id {
             event.header.cgroup_id = line.cgroup_id;
         }
-        assert_eq!(all_told(&mut line, &event).await.len(), usize::from(told), "{name}");
-        assert_eq!(line.metric("tapio_out_of_scope_total", &[]), u64::from(!told), "{name}");
+        assert_eq!(all_reported(&mut line, &event).await.len(), usize::from(reported), "{name}");
+        assert_eq!(line.metric("tapio_out_of_scope_total", &[]), u64::from(!reported), "{name}");
     }
 }
 
@@ -376,15 +380,15 @@ async fn a_storm_of_oom_kills_folds_and_adds_up() {
         line.record(bytemuck::bytes_of(&event));
     }
     line.finish();
-    let told = line.occurrences().await;
-    assert_eq!((told.len(), count(&told)), (3, 20));
+    let reported = line.occurrences().await;
+    assert_eq!((reported.len(), count(&reported)), (3, 20));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_told_or_refused(
+    fn any_bytes_are_reported_or_refused(
         records in prop::collection::vec(
             (prop::collection::vec(any::<u8>(), SIZE), 0_u32..5).prop_map(|(mut bytes, kind)| {
                 bytes[40..44].copy_from_slice(&kind.to_ne_bytes());
@@ -399,13 +403,13 @@ proptest! {
         }
         line.finish();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let told = runtime.block_on(line.occurrences());
+        let reported = runtime.block_on(line.occurrences());
         let known = records.iter().filter(|record| (1..4).contains(&record[40])).count() as u64;
         prop_assert_eq!(line.events(), records.len() as u64);
         prop_assert_eq!(line.malformed(), records.len() as u64 - known);
         let out_of_scope = line.metric("tapio_out_of_scope_total", &[]);
-        prop_assert_eq!(count(&told) + out_of_scope, line.anomalies());
-        for occurrence in &told {
+        prop_assert_eq!(count(&reported) + out_of_scope, line.anomalies());
+        for occurrence in &reported {
             let message = occurrence["message"].as_str().unwrap_or_default();
             prop_assert!(!message.is_empty() && !message.contains(is_active), "{message:?}");
         }

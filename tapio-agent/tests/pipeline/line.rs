@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 const SECOND: u64 = 1_000_000_000;
 /// As the agent's own queue.
 pub(crate) const QUEUE: usize = 4096;
-/// The control group that there is, below the root.
+/// The cgroup that there is, below the root.
 const GROUP: &str = "kubepods.slice/kubepods-pod4f93bb12_5e82_afe0_0791_1dab3df5704b.slice/cri-containerd-9b2c8089b3b0e4b3b0bafc4177382a788e0a7e446cc1c1be1e7a0872945d4232.scope";
 
 /// One observer's way, without a kernel.
@@ -94,19 +94,19 @@ impl Line {
 
     /// What is in the queue, named and written.
     pub(crate) async fn occurrences(&mut self) -> Vec<Value> {
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         while let Ok(anomaly) = self.queue.try_recv() {
             // No other is here, and to look for one takes a while.
-            if [Some(anomaly.cgroup_id), anomaly.antagonist].contains(&Some(self.cgroup_id)) {
+            if [Some(anomaly.cgroup_id), anomaly.noisy_neighbour].contains(&Some(self.cgroup_id)) {
                 self.identity.find(self.cgroup_id, anomaly.time_ns).await;
             }
             let named = pipeline::name(anomaly, &self.identity, &self.stage.metrics);
             let Some(occurrence) = named else { continue };
             let mut json = Vec::new();
             occurrence.write_json(&mut json);
-            told.push(serde_json::from_slice(&json).unwrap());
+            reported.push(serde_json::from_slice(&json).unwrap());
         }
-        told
+        reported
     }
 
     /// The sum of a metric's values with all of these labels.

@@ -18,22 +18,27 @@ use super::{SECOND, conforms, line::Line};
 const MIB: u64 = 1 << 20;
 
 fn sample(cgroup_id: u64) -> Sample {
-    let header = Header { time_ns: 1_000 * SECOND, cgroup_id, pid: 0, held_back: 0, comm: [0; 16].into() };
+    let header = Header { time_ns: 1_000 * SECOND, cgroup_id, pid: 0, suppressed: 0, comm: [0; 16].into() };
     let kind = if cgroup_id == WHOLE_NODE { kind::NODE } else { kind::GROUP };
     Sample { swap_bytes: 0, swap_limit_bytes: 0, ..Sample::unknown(kind, header) }
 }
 
 /// Looks every five seconds, at what `then` makes of each.
-async fn told(line: &mut Line, of: u64, looks: u64, mut then: impl FnMut(u64, &mut Sample)) -> Vec<Value> {
+async fn reported(
+    line: &mut Line,
+    of: u64,
+    looks: u64,
+    mut then: impl FnMut(u64, &mut Sample),
+) -> Vec<Value> {
     let mut look = sample(of);
     for at in 0..looks {
         look.header.time_ns += 5 * SECOND;
         then(at, &mut look);
         line.record(bytemuck::bytes_of(&look));
     }
-    let told = line.occurrences().await;
-    told.iter().for_each(conforms);
-    told
+    let reported = line.occurrences().await;
+    reported.iter().for_each(conforms);
+    reported
 }
 
 fn filled(mib: u64, look: &mut Sample) {
@@ -52,7 +57,7 @@ const WHO: &str = "9b2c8089b3b0";
 async fn near_its_limit() {
     let mut line = Line::of::<Node>();
     let group = line.cgroup_id;
-    let near = told(&mut line, group, 2, |at, look| filled(300 + 120 * at, look)).await;
+    let near = reported(&mut line, group, 2, |at, look| filled(300 + 120 * at, look)).await;
     assert_eq!(near[0]["message"], format!("{WHO}: memory 420 MiB of 512 MiB (82 %)"));
     assert_eq!(near[0]["workload"]["pod_uid"], "4f93bb12-5e82-afe0-0791-1dab3df5704b");
 }
@@ -61,7 +66,7 @@ async fn near_its_limit() {
 async fn a_leak() {
     let mut line = Line::of::<Node>();
     let group = line.cgroup_id;
-    let leak = told(&mut line, group, 80, |at, look| filled(20 + 6 * at, look)).await;
+    let leak = reported(&mut line, group, 80, |at, look| filled(20 + 6 * at, look)).await;
     assert_eq!(leak[0]["type"], "node.oom_predicted");
     assert_eq!(
         leak[0]["message"],
@@ -75,7 +80,7 @@ async fn a_leak() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_waits() {
     let mut line = Line::of::<Node>();
-    let waiting = told(&mut line, WHOLE_NODE, 24, |at, look| {
+    let waiting = reported(&mut line, WHOLE_NODE, 24, |at, look| {
         let us = if at < 20 { 100_000 } else { 3_200_000 };
         sum(at, &mut look.io_some_us, us);
         sum(at, &mut look.io_full_us, us / 2);
@@ -84,7 +89,7 @@ async fn the_node_waits() {
     .await;
     let waits = "64 % of the time (32 % with nothing else to do), normally 2 %";
     assert_eq!(waiting[0]["message"], format!("node node-a: waits for memory {waits}"));
-    assert_eq!(waiting[1]["message"], format!("node node-a: waits for input and output {waits}"));
+    assert_eq!(waiting[1]["message"], format!("node node-a: waits for I/O {waits}"));
     assert_eq!(line.metric("tapio_unattributed_total", &[]), 0, "the node is known");
 }
 
@@ -92,7 +97,7 @@ async fn the_node_waits() {
 async fn throttled() {
     let mut line = Line::of::<Node>();
     let group = line.cgroup_id;
-    let throttled = told(&mut line, group, 24, |at, look| {
+    let throttled = reported(&mut line, group, 24, |at, look| {
         let share = if at < 20 { 1 } else { 31 };
         (look.quota_us, look.period_us) = (25_000, 100_000);
         sum(at, &mut look.periods, 50);
@@ -130,19 +135,19 @@ async fn limits_further_up() {
         filled(if at < 23 { 300 } else { 420 }, look);
         line.record(bytemuck::bytes_of(&above));
     }
-    let told = line.occurrences().await;
-    told.iter().for_each(conforms);
-    let messages: Vec<_> = told.iter().map(|told| told["message"].as_str().unwrap()).collect();
+    let reported = line.occurrences().await;
+    reported.iter().for_each(conforms);
+    let messages: Vec<_> = reported.iter().map(|reported| reported["message"].as_str().unwrap()).collect();
     let throttled = format!(
         "{WHO}: throttled by the CPU quota of pod4f93.slic (1 level up) in 62 % of its periods, normally 2 %: those in it \
          may use 0.25 CPU together, and want about 0.56"
     );
     let near = format!("{WHO}: memory 420 MiB of 512 MiB (82 %) of pod4f93.slic (2 levels up)");
     assert_eq!(messages, [&throttled[..], &near[..]]);
-    assert_eq!(told[0]["data"]["ancestor"], "pod4f93.slic");
+    assert_eq!(reported[0]["data"]["ancestor"], "pod4f93.slic");
 }
 
-/// Two and a half cycles an instruction for half a minute, normally one.
+/// Two and a half cycles per instruction for half a minute, normally one.
 fn slow(kind: u32, cgroup_id: u64, extra_is: u32) -> CyclesEvent {
     let mut cpi = Baseline::default();
     for time in 0..30 {
@@ -167,22 +172,22 @@ async fn cycles_per_instruction() {
     let group = line.cgroup_id;
     line.record(bytemuck::bytes_of(&slow(kind::CPI_OUTLIER, group, extra::STALLED)));
     // Another group, whose trouble began when this one's use rose.
-    let told_until_then = told(&mut line, group, 20, |at, look| {
+    let reported_until_then = reported(&mut line, group, 20, |at, look| {
         sum(at, &mut look.cpu_us, if at < 13 { 500_000 } else { 7_500_000 });
     })
     .await;
-    let message = format!("{WHO}: 2.50 cycles an instruction for 35 seconds, normally 1.00");
-    assert_eq!(told_until_then[0]["message"], message);
-    assert_eq!(told_until_then[0]["data"]["stalled_percent"], 2);
+    let message = format!("{WHO}: 2.50 cycles per instruction for 35 seconds, normally 1.00");
+    assert_eq!(reported_until_then[0]["message"], message);
+    assert_eq!(reported_until_then[0]["data"]["stalled_percent"], 2);
     line.record(bytemuck::bytes_of(&slow(kind::CPI_OUTLIER, 1 << 40, extra::MISSES)));
     let suffers = line.occurrences().await;
     suffers.iter().for_each(conforms);
     let message = format!(
-        "a container or unit that is gone: 2.50 cycles an instruction for 35 seconds, normally 1.00, since {WHO} uses \
+        "a container or unit that is gone: 2.50 cycles per instruction for 35 seconds, normally 1.00, since {WHO} uses \
          1.4 more CPU (1.5)"
     );
     assert_eq!(suffers[0]["message"], message);
-    assert!(suffers[0]["data"]["antagonist"]["container_id"].as_str().unwrap().starts_with(WHO));
+    assert!(suffers[0]["data"]["noisy_neighbour"]["container_id"].as_str().unwrap().starts_with(WHO));
     assert_eq!(suffers[0]["data"]["misses_per_1000_instructions"], 50);
 }
 
@@ -193,14 +198,14 @@ async fn instructions_per_cycle_of_the_node() {
     line.finish();
     let degraded = line.occurrences().await;
     degraded.iter().for_each(conforms);
-    let message = "node node-a: 0.40 instructions a cycle for 35 seconds, normally 1.00";
+    let message = "node node-a: 0.40 instructions per cycle for 35 seconds, normally 1.00";
     assert_eq!(degraded[0]["message"], message);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_is_gone_is_nobody() {
     let mut line = Line::of::<Node>();
-    let near = told(&mut line, 1 << 40, 2, |at, look| filled(300 + 120 * at, look)).await;
+    let near = reported(&mut line, 1 << 40, 2, |at, look| filled(300 + 120 * at, look)).await;
     assert_eq!(near[0].get("workload"), None);
     assert!(near[0]["message"].as_str().unwrap().starts_with("a container or unit that is gone: memory"));
     assert_eq!(line.metric("tapio_unattributed_total", &[]), 1);

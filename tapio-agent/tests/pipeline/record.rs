@@ -64,7 +64,7 @@ pub(crate) fn plausible(kind: u32, direction: u32, local: &str, remote: &str) ->
     }
 }
 
-/// Of a process in a control group.
+/// Of a process in a cgroup.
 pub(crate) fn owned(mut event: NetworkEvent, cgroup_id: u64, pid: u32, comm: &[u8]) -> NetworkEvent {
     (event.header.cgroup_id, event.header.pid) = (cgroup_id, pid);
     let mut padded = [0; 16];

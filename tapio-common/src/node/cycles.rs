@@ -1,7 +1,7 @@
-//! What control groups, and the node, get out of a cycle: counted at each switch of tasks, judged once a window.
+//! What cgroups, and the node, get out of a cycle: counted at each switch of tasks, judged once a window.
 //!
 //! The number that is learned is cycles per instruction (CPI), in 1/1024. It is compared at comparable load only: where
-//! a group has used about as much processor time as it did, or has done about as many instructions. Work that doubles
+//! a group has used about as much CPU time as it did, or has done about as many instructions. Work that doubles
 //! moves both; a neighbour that takes the cache moves one of them.
 
 use bytemuck::{Pod, Zeroable};
@@ -14,7 +14,7 @@ use crate::{
 crate::fields! {
     /// Its id: 0 is the idle task.
     PID = "task_struct.pid";
-    /// A task's control groups.
+    /// A task's cgroups.
     GROUPS = "task_struct.cgroups";
     /// The one in the hierarchy of version 2.
     GROUP = "css_set.dfl_cgrp";
@@ -34,14 +34,14 @@ pub mod program {
 pub mod extra {
     /// There is none.
     pub const NONE: u32 = 0;
-    /// Cycles in which the processor waited for memory or another unit (stalled, backend).
+    /// Cycles in which the CPU waited for memory or another unit (stalled, backend).
     pub const STALLED: u32 = 1;
     /// Misses of the last level of caches.
     pub const MISSES: u32 = 2;
 }
 
 /// The root of the hierarchy of version 2: tasks that are in no group of their own, kernel threads, and everything where
-/// only version 1 is in use. It counts for the node, and is nobody's to be told of.
+/// only version 1 is in use. It counts for the node, and is reported for nobody.
 pub const ROOT: u64 = 1;
 
 /// A window in which less of the time than this was counted, in 1/1024, says too little: another had the counters.
@@ -78,7 +78,7 @@ impl Event for CyclesEvent {
     }
 }
 
-/// What ran, summed over slices: from one switch of tasks on a processor to the next.
+/// What ran, summed over slices: from one switch of tasks on a CPU to the next.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Usage {
@@ -88,7 +88,7 @@ pub struct Usage {
     pub instructions: u64,
     /// What the third counter has; see [`extra`].
     pub extra: u64,
-    /// Processor time.
+    /// CPU time.
     pub ns: u64,
     /// The part of it in which the counters counted; less where others use them, too.
     pub counted_ns: u64,
@@ -110,7 +110,7 @@ pub struct Track {
     pub usage: Usage,
     /// Cycles per 1024 instructions.
     pub cpi: Baseline,
-    /// Processor time of a window, in 1/1024 of its length.
+    /// CPU time of a window, in 1/1024 of its length.
     pub time: Baseline,
     /// Instructions of a window, in 1/1024 of one a millisecond, about.
     pub work: Baseline,
@@ -128,11 +128,11 @@ pub struct Track {
 pub struct Settings {
     /// Judges cycles per 1024 instructions.
     pub cpi: Limits,
-    /// Follows processor time and instructions of a window.
+    /// Follows CPU time and instructions of a window.
     pub load: Limits,
     /// Length of a window.
     pub window_ns: u64,
-    /// Least processor time of a window that is judged.
+    /// Least CPU time of a window that is judged.
     pub least_ns: u64,
     /// How many windows in a row it has to last.
     pub sustain: u64,
@@ -154,7 +154,7 @@ pub enum Closed {
 }
 
 impl Usage {
-    /// Adds a slice. Plain additions, as the target of kernel programs has no atomic ones: of two processors that add at
+    /// Adds a slice. Plain additions, as the target of kernel programs has no atomic ones: of two CPUs that add at
     /// once, one is lost now and then.
     #[inline(always)]
     pub fn add(&mut self, slice: &Self) {
@@ -175,7 +175,7 @@ impl Usage {
         self.cycles.wrapping_mul(1024).checked_div(self.instructions)
     }
 
-    /// What part of its processor time was counted, in 1/1024.
+    /// What part of its CPU time was counted, in 1/1024.
     #[inline(always)]
     #[must_use]
     pub const fn counted_share(&self) -> u64 {

@@ -36,7 +36,7 @@ pub(super) struct Heard {
 pub(super) struct Hearing<I> {
     io: I,
     heard: Arc<Mutex<Heard>>,
-    /// Nothing more can be written, which is told once it is known what was said before.
+    /// Nothing more can be written, which is reported once it is known what was said before.
     broken: Option<io::Error>,
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong with the other side, and what helps: told once, not each time.
+//! What is wrong with the other side, and what helps: reported once, not each time.
 
 use std::{error::Error, fmt, io, time::Duration};
 
@@ -192,7 +192,7 @@ impl Trouble {
         Self::new("speaks HTTP/2 only: it is a port of gRPC", target.words.http2_only)
     }
 
-    /// A connection broke: what can be told from what was said on it.
+    /// A connection broke: what can be distinguished from what was said on it.
     pub(super) fn broken(error: &dyn Error, spoke: Spoke, version: Version, target: &Target) -> Self {
         match (spoke, version) {
             (Spoke::Http1, Version::Http2) => Self::http1_only(target),

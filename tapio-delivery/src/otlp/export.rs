@@ -1,5 +1,5 @@
 //! Exporters of OpenTelemetry's SDK, for the agent's own metrics and traces. What they send goes as the sink's goes, so
-//! that protocol, headers, certificates and what is told of trouble are the same. Why: docs/decisions/0017-own-telemetry.md.
+//! that protocol, headers, certificates and what is logged of trouble are the same. Why: docs/decisions/0017-own-telemetry.md.
 
 use std::{
     error::Error,
@@ -69,7 +69,7 @@ pub struct Exported<E> {
 
 /// Sends requests as the sink does, each over a connection of its own: there is one in some seconds, or less. Of what the
 /// SDK made only the message counts: it has headers and compression from the environment, and the agent may have been
-/// told otherwise.
+/// given otherwise.
 #[derive(Debug)]
 struct Poster {
     way: Arc<Way>,
@@ -97,7 +97,7 @@ impl Way {
     pub fn metric_exporter(mut self) -> Result<Exported<MetricExporter>, Trouble> {
         self.target.words = &METRICS;
         let way = Arc::new(self);
-        let exporter = way.told(Kind::Metrics, MetricExporter::builder().with_http()).build();
+        let exporter = way.configured(Kind::Metrics, MetricExporter::builder().with_http()).build();
         way.exported("metrics", exporter)
     }
 
@@ -108,7 +108,7 @@ impl Way {
     pub fn span_exporter(mut self) -> Result<Exported<SpanExporter>, Trouble> {
         self.target.words = &TRACES;
         let way = Arc::new(self);
-        let exporter = way.told(Kind::Traces, SpanExporter::builder().with_http()).build();
+        let exporter = way.configured(Kind::Traces, SpanExporter::builder().with_http()).build();
         way.exported("traces", exporter)
     }
 
@@ -121,7 +121,7 @@ impl Way {
         Ok(Exported { exporter, signal, way: self, fails: AtomicBool::new(false) })
     }
 
-    fn told<B: WithExportConfig + WithHttpConfig>(self: &Arc<Self>, kind: Kind, builder: B) -> B {
+    fn configured<B: WithExportConfig + WithHttpConfig>(self: &Arc<Self>, kind: Kind, builder: B) -> B {
         let client = Poster { way: Arc::clone(self), kind, runtime: Handle::current() };
         builder
             .with_http_client(client)

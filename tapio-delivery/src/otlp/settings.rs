@@ -1,4 +1,4 @@
-//! What the sink is told: keys of the configuration and the variables that OpenTelemetry has for them.
+//! The sink's settings: keys of the configuration and the variables that OpenTelemetry has for them.
 
 use tapio_service::setting::{AbsolutePath, MS, Name, Off, SEC, Time, Wrong, choices, settings, shown};
 

@@ -1,4 +1,4 @@
-//! What the agent's own metrics and traces are told: keys of the configuration, which are those of the sink unless they
+//! Settings of the agent's own metrics and traces: keys of the configuration, which are those of the sink unless they
 //! say otherwise, and the variables that OpenTelemetry has for them.
 
 use tapio_service::setting::{AbsolutePath, MS, Off, SEC, Same, Time, Wrong, settings};

@@ -38,7 +38,7 @@ pub(super) struct Gateways {
 #[derive(Debug)]
 struct Gateway {
     target: Arc<Target>,
-    /// Its trouble that was told, until it takes a stream.
+    /// Its trouble that was logged, until it takes a stream.
     said: Option<Trouble>,
 }
 
@@ -76,7 +76,7 @@ impl Gateways {
     }
 
     /// A stream to the same gateway in place of one that was opened with other files; nothing where that fails, which is
-    /// told.
+    /// reported.
     pub(super) async fn renewed(&mut self, stream: &Stream) -> Option<Stream> {
         let at = self.at(stream);
         match Stream::open(&stream.target, self.timings).await {

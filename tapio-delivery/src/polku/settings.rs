@@ -1,4 +1,4 @@
-//! What the sink is told.
+//! The sink's settings.
 
 use tapio_service::setting::{AbsolutePath, Off, Wrong, settings};
 

@@ -328,13 +328,13 @@ impl Queue {
             if lost > 0 {
                 self.metrics.dropped(self.name, "spool_damaged", lost);
             }
-            match disk.set_aside() {
+            match disk.quarantined() {
                 Ok(aside) => {
-                    self.metrics.spool_set_aside(self.name);
+                    self.metrics.spool_quarantined(self.name);
                     let aside = aside.display();
                     tracing::error!(
                         sink = self.name, why, lost, %aside,
-                        "the spool is damaged: it is set aside, and a new one begun"
+                        "the spool is damaged: it is quarantined, and a new one begun"
                     );
                     if let Ok(Some(_)) = disk.open() {
                         let mut inner = self.lock();
@@ -343,7 +343,7 @@ impl Queue {
                     }
                 }
                 Err(error) => {
-                    let why = format!("{why}; it cannot be set aside: {error}");
+                    let why = format!("{why}; it cannot be quarantined: {error}");
                     return self.away(disk, &Trouble::Damaged(why));
                 }
             }

@@ -125,7 +125,7 @@ impl Disk {
             if let Some(directory) = self.path.parent() {
                 private::make_inner_directory(directory)?;
             }
-            // Each page is checked: what was altered on disk must not be told as an occurrence.
+            // Each page is checked: what was altered on disk must not be reported as an occurrence.
             let database = Builder::new()
                 .set_cache_size(CACHE_BYTES)
                 .set_check_integrity_on_open(true)
@@ -257,7 +257,7 @@ impl Disk {
 
     /// Puts the file aside, under a name that says when; only the last one is kept. Where it cannot be renamed it stays,
     /// and the spool is away.
-    pub(crate) fn set_aside(&mut self) -> io::Result<PathBuf> {
+    pub(crate) fn quarantined(&mut self) -> io::Result<PathBuf> {
         self.close();
         (self.held, self.stock) = (BTreeSet::new(), Stock::default());
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -286,7 +286,7 @@ impl Disk {
         self.database.is_some()
     }
 
-    /// Not too soon after something went wrong: to open a file again is dear.
+    /// Not too soon after something went wrong: to open a file again is expensive.
     pub(crate) fn may_write(&self) -> bool {
         self.not_before.is_none_or(|time| Instant::now() >= time)
     }

@@ -6,7 +6,7 @@ use tapio_occurrence::{
     Actor, Bytes, Data, Normal, Occurrence, Severity, Value, printable::printable, timestamp,
 };
 
-use super::Pulse;
+use super::StatusLine;
 
 const RESET: &str = "\x1b[0m";
 const DIM: &str = "\x1b[2m";
@@ -63,9 +63,10 @@ pub(super) fn clear(out: &mut Vec<u8>) {
 }
 
 /// `1.2 k readings/s · 214 destinations · 3 kept · 3 sent`, short enough for any terminal.
-pub(super) fn status_line(readings_per_second: f64, pulse: &Pulse) -> String {
+pub(super) fn status_line(readings_per_second: f64, status_line: &StatusLine) -> String {
     let rate = short(readings_per_second);
-    let [keys, kept, sent] = [pulse.keys, pulse.kept, pulse.sent].map(|count| short(count as f64));
+    let [keys, kept, sent] =
+        [status_line.keys, status_line.kept, status_line.sent].map(|count| short(count as f64));
     format!("{rate} readings/s · {keys} destinations · {kept} kept · {sent} sent")
 }
 

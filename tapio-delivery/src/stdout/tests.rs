@@ -72,8 +72,8 @@ async fn a_reader_that_has_gone_ends_the_sink() {
         sinks.send(Arc::new(sample()));
     }
     assert_eq!(sinks.ended().await, "the reader of standard output has gone");
-    let Ledger { given, queued, .. } = sinks.status()[0].ledger;
-    assert_eq!((given, queued), (5, 0));
+    let Ledger { received, queued, .. } = sinks.status()[0].ledger;
+    assert_eq!((received, queued), (5, 0));
     assert!(sinks.status()[0].ledger.balanced());
 }
 
@@ -119,7 +119,7 @@ async fn nothing_that_others_named_reaches_the_terminal_as_it_is() {
     occurrence.process.as_mut().unwrap().comm = HOSTILE.to_owned();
     occurrence.peer.as_mut().unwrap().names = Some(Arc::new(names));
     occurrence.data.push("comm", HOSTILE);
-    occurrence.data.push("antagonist", Arc::new(workload.clone()));
+    occurrence.data.push("noisy_neighbour", Arc::new(workload.clone()));
     occurrence.workload = Some(Arc::new(workload));
     let occurrence = Arc::new(occurrence);
     for mut stdout in [Stdout::pretty_to(Screen::new(), false, None), Stdout::json_to(Screen::new())] {
@@ -132,14 +132,14 @@ async fn nothing_that_others_named_reaches_the_terminal_as_it_is() {
 #[tokio::test(start_paused = true)]
 async fn the_status_line_stays_below() {
     let screen = Screen::new();
-    let (feed, pulse) = watch::channel(Pulse { seen: 1000, keys: 3, kept: 0, sent: 0 });
-    let mut stdout = Stdout::pretty_to(screen.clone(), false, Some(pulse));
+    let (feed, status_line) = watch::channel(StatusLine { seen: 1000, keys: 3, kept: 0, sent: 0 });
+    let mut stdout = Stdout::pretty_to(screen.clone(), false, Some(status_line));
     let first = "\r\x1b[2K0 readings/s · 3 destinations · 0 kept · 0 sent\r";
     let second = "\r\x1b[2K12.3 k readings/s · 214 destinations · 1 kept · 1 sent\r";
 
     let _ = tokio::time::timeout(BEAT / 2, stdout.idle()).await;
     assert_eq!(screen.text(), first);
-    feed.send_replace(Pulse { seen: 13_345, keys: 214, kept: 1, sent: 1 });
+    feed.send_replace(StatusLine { seen: 13_345, keys: 214, kept: 1, sent: 1 });
     let _ = tokio::time::timeout(BEAT, stdout.idle()).await;
     assert_eq!(screen.text(), format!("{first}{second}"));
 

@@ -67,9 +67,9 @@ fn a_stop_without_a_gateway_leaves_all_in_the_spool() {
     let directory = tempdir().unwrap();
     let (path, address) = (directory.path(), free_address());
     let agent = Agent::start(&order(path, address, 1, 1000), &path.join("agent.log"));
-    until(|| agent.said().status["given"].clone(), |given| given.as_u64() > Some(500));
+    until(|| agent.said().status["received"].clone(), |given| given.as_u64() > Some(500));
     let (accepted, said) = agent.stop();
-    let given = said.status["given"].as_u64().unwrap();
+    let given = said.status["received"].as_u64().unwrap();
     assert_eq!(said.status["spooled"], given, "{said:?}");
     assert_eq!(said.status["dropped"], json!({}));
     assert_eq!(accepted.len() as u64, given);

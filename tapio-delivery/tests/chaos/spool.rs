@@ -108,7 +108,7 @@ fn file(state_dir: &Path) -> std::path::PathBuf {
     state_dir.join("spool/tap.redb")
 }
 
-fn set_aside(state_dir: &Path) -> usize {
+fn quarantined(state_dir: &Path) -> usize {
     let names = fs::read_dir(state_dir.join("spool")).unwrap().map(|entry| entry.unwrap().file_name());
     names.filter(|name| name.to_string_lossy().starts_with("tap.redb.damaged-")).count()
 }
@@ -146,7 +146,7 @@ async fn an_outage_is_written_and_delivered_in_order_before_what_is_new() {
     let status = agent
         .until(|status| status.ledger.waiting() == 0 && status.spool.as_ref().unwrap().records == 0)
         .await;
-    assert_eq!((status.ledger.given, status.ledger.sent), (3100, 3100));
+    assert_eq!((status.ledger.received, status.ledger.sent), (3100, 3100));
     assert_eq!(*agent.tap.taken.lock().unwrap(), ids(0..3100));
 }
 
@@ -157,7 +157,7 @@ async fn another_run_delivers_what_was_left_first() {
     let agent = Agent::start(directory.path(), true);
     agent.give(500..600);
     let status = agent.until(|status| status.ledger.waiting() == 0).await;
-    assert_eq!((status.ledger.recovered, status.ledger.given, status.ledger.sent), (500, 100, 600));
+    assert_eq!((status.ledger.recovered, status.ledger.received, status.ledger.sent), (500, 100, 600));
     let (_, taken) = agent.stop().await;
     assert_eq!(taken, ids(0..600));
     let again = Agent::start(directory.path(), true);
@@ -189,7 +189,7 @@ async fn over_the_cap_the_oldest_go_and_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_spool_is_set_aside_and_a_new_one_begun() {
+async fn a_damaged_spool_is_quarantined_and_a_new_one_begun() {
     type Damage = fn(&mut Vec<u8>);
     let damages: [(&str, Damage); 4] = [
         ("begins with something else", |bytes| bytes[..64].fill(b'x')),
@@ -209,15 +209,15 @@ async fn a_damaged_spool_is_set_aside_and_a_new_one_begun() {
         fs::write(file(directory.path()), bytes).unwrap();
 
         let agent = Agent::start(directory.path(), false);
-        assert_eq!(set_aside(directory.path()), 1, "{what}");
+        assert_eq!(quarantined(directory.path()), 1, "{what}");
         let text = render(&agent.registry).unwrap();
-        assert!(text.contains(r#"tapio_spool_set_aside_total{sink="tap"} 1"#), "{what}: {text}");
+        assert!(text.contains(r#"tapio_spool_quarantined_total{sink="tap"} 1"#), "{what}: {text}");
         agent.give(0..100);
         agent.until(|status| status.ledger.spooled == 100).await;
         agent.tap.open.store(true, Ordering::Relaxed);
         agent.until(|status| status.ledger.waiting() == 0).await;
         let (_, taken) = agent.stop().await;
-        assert_eq!(taken, ids(0..100), "{what}: nothing is told that was not written");
+        assert_eq!(taken, ids(0..100), "{what}: nothing is reported that was not written");
     }
 }
 

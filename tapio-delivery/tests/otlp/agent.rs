@@ -140,14 +140,14 @@ pub(crate) fn oom_kill() -> Occurrence {
 pub(crate) fn outlier() -> Occurrence {
     Occurrence {
         kind: "node.cpi_outlier".into(),
-        message: "node-a needs 1.9 cycles an instruction".to_owned(),
+        message: "node-a needs 1.9 cycles per instruction".to_owned(),
         workload: None,
         process: None,
         peer: None,
         data: Data::from([
             ("cpi", Value::Real(1.94)),
             (
-                "antagonist",
+                "noisy_neighbour",
                 Value::Workload(Arc::new(Workload { pod: some("batch-0"), ..Workload::default() })),
             ),
         ]),
@@ -172,7 +172,7 @@ pub(crate) fn timeout() -> Occurrence {
         message: "no answer".to_owned(),
         cluster: None,
         workload: None,
-        peer: Some(Peer::unnamed("fd00::7".parse().unwrap(), 443)),
+        peer: Some(Peer::unresolved("fd00::7".parse().unwrap(), 443)),
         data: Data::from([
             ("elapsed_us", Value::Number(3_021_500)),
             ("error", Value::Text("ETIMEDOUT".into())),

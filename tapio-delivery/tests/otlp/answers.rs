@@ -1,4 +1,4 @@
-//! Answers that a collector seldom gives: what they do to the accounts, and that each is told once.
+//! Answers that a collector seldom gives: what they do to the accounts, and that each is reported once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -60,9 +60,13 @@ async fn a_part_that_is_refused_is_counted_and_not_sent_again() {
             assert_eq!(receiver.came().len(), round, "nothing is sent twice");
         }
         let ledger = agent.settled().await;
-        assert_eq!((ledger.given, ledger.sent, ledger.rejected), (15, 11, 4));
+        assert_eq!((ledger.received, ledger.sent, ledger.rejected), (15, 11, 4));
         assert!(agent.metrics().contains(r#"tapio_sink_rejected_total{sink="otlp"} 4"#));
-        assert_eq!((log.lines(&["two too old"]), log.lines(&["sampled soon"])), (1, 1), "each is told once");
+        assert_eq!(
+            (log.lines(&["two too old"]), log.lines(&["sampled soon"])),
+            (1, 1),
+            "each is reported once"
+        );
     }
 }
 
@@ -137,8 +141,8 @@ async fn what_an_operator_has_to_correct_is_held_said_once_and_sent_when_it_is_r
         let held = agent.status().ledger;
         assert_eq!((held.queued, held.sent, held.rejected), (7, 0, 0), "{protocol}: {said}");
         assert_eq!(held.dropped, BTreeMap::new());
-        let told = log.lines(&["WARN", "until its configuration is corrected", said]);
-        assert_eq!((told, log.lines(&["WARN"])), (1, 1), "{protocol}: {said}: {log}");
+        let reported = log.lines(&["WARN", "until its configuration is corrected", said]);
+        assert_eq!((reported, log.lines(&["WARN"])), (1, 1), "{protocol}: {said}: {log}");
 
         receiver.rule(None);
         let ledger = agent.settled().await;
@@ -157,12 +161,12 @@ async fn another_thing_to_correct_is_said_too() {
     let mut agent = agent(&receiver, "http/protobuf", &[]);
     agent.send(1);
     assert_eq!(agent.settled().await.sent, 1);
-    let told = |status| log.lines(&["WARN", "until its configuration is corrected", status]);
-    assert_eq!((told("status 401"), told("status 404"), log.lines(&["WARN"])), (1, 1, 2), "{log}");
+    let reported = |status| log.lines(&["WARN", "until its configuration is corrected", status]);
+    assert_eq!((reported("status 401"), reported("status 404"), log.lines(&["WARN"])), (1, 1, 2), "{log}");
 }
 
 #[tokio::test]
-async fn of_a_batch_only_what_is_invalid_is_rejected_and_told_once() {
+async fn of_a_batch_only_what_is_invalid_is_rejected_and_reported_once() {
     let http = |status| Reply::Http(status, Vec::new(), "so it is");
     for (protocol, reply, said) in [
         ("http/protobuf", http(400), "answers with status 400 (so it is)"),
@@ -185,14 +189,14 @@ async fn of_a_batch_only_what_is_invalid_is_rejected_and_told_once() {
         agent.give(second);
         agent.send(100);
         let ledger = agent.settled().await;
-        assert_eq!((ledger.given, ledger.sent, ledger.rejected), (802, 800, 2), "{protocol}: {said}");
+        assert_eq!((ledger.received, ledger.sent, ledger.rejected), (802, 800, 2), "{protocol}: {said}");
         let taken = receiver.taken();
         let expected: Vec<_> = agent.given.iter().filter(|id| !ids.contains(id)).cloned().collect();
         assert!(taken == expected, "each of the others once and in order: {} came", taken.len());
         let requests = receiver.came().len();
         assert!(requests < 60, "{requests}");
-        let told = log.lines(&["WARN", "refused for good", said, &ids[0]]);
-        assert_eq!((told, log.lines(&["WARN"])), (1, 1), "{protocol}: {said}: {log}");
+        let reported = log.lines(&["WARN", "refused for good", said, &ids[0]]);
+        assert_eq!((reported, log.lines(&["WARN"])), (1, 1), "{protocol}: {said}: {log}");
         assert_eq!(agent.status().state, State::Ok);
     }
 }
@@ -219,11 +223,11 @@ async fn a_limit_on_the_size_of_requests_is_kept_to_and_costs_only_what_alone_is
         let large = agent.give(large);
         agent.send(200);
         let ledger = agent.settled().await;
-        assert_eq!((ledger.given, ledger.sent, ledger.rejected), (401, 400, 1), "{protocol}: {said}");
+        assert_eq!((ledger.received, ledger.sent, ledger.rejected), (401, 400, 1), "{protocol}: {said}");
         let expected: Vec<_> = agent.given.iter().filter(|id| **id != large).cloned().collect();
         assert!(receiver.taken() == expected, "each of the others once and in order");
-        let told = log.lines(&["WARN", "refused for good", said, "1 MiB", &large]);
-        assert_eq!((told, log.lines(&["WARN"])), (1, 1), "{protocol}: {said}: {log}");
+        let reported = log.lines(&["WARN", "refused for good", said, "1 MiB", &large]);
+        assert_eq!((reported, log.lines(&["WARN"])), (1, 1), "{protocol}: {said}: {log}");
         // What it has learned stays: no request more is refused.
         let requests = receiver.came().len();
         agent.send(20);
@@ -244,7 +248,7 @@ async fn what_something_else_answers_is_not_taken_for_success() {
 }
 
 #[tokio::test]
-async fn a_success_that_cannot_be_read_is_one_and_is_told_once() {
+async fn a_success_that_cannot_be_read_is_one_and_is_reported_once() {
     let (log, _guard) = Log::start(Level::INFO);
     let receiver = Receiver::start(false, None).await;
     let long = Reply::Partial(0, "x".repeat(65 << 10).leak());
@@ -257,10 +261,10 @@ async fn a_success_that_cannot_be_read_is_one_and_is_told_once() {
         assert_eq!(receiver.came().len(), round, "nothing is sent twice");
     }
     let ledger = agent.settled().await;
-    assert_eq!((ledger.given, ledger.sent, ledger.rejected), (20, 20, 0));
-    let told = |why| log.lines(&["WARN", "taken with a warning", "its answer cannot be read", why]);
+    assert_eq!((ledger.received, ledger.sent, ledger.rejected), (20, 20, 0));
+    let reported = |why| log.lines(&["WARN", "taken with a warning", "its answer cannot be read", why]);
     assert_eq!(
-        (told("more than 65536 bytes"), told("failed to decode"), log.lines(&["WARN"])),
+        (reported("more than 65536 bytes"), reported("failed to decode"), log.lines(&["WARN"])),
         (1, 1, 2),
         "{log}"
     );
@@ -277,7 +281,7 @@ async fn an_occurrence_over_the_limit_is_rejected_alone() {
     (0..3).for_each(|_| drop(agent.give(large(REQUEST_BYTES / 2 - 4096))));
     agent.send(3);
     let ledger = agent.settled().await;
-    assert_eq!((ledger.given, ledger.sent, ledger.rejected), (10, 9, 1));
+    assert_eq!((ledger.received, ledger.sent, ledger.rejected), (10, 9, 1));
     assert_eq!(receiver.came().iter().map(Came::records).sum::<usize>(), 9);
 }
 

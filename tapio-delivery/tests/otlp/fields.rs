@@ -79,10 +79,10 @@ fn expected(ids: &[String; 4]) -> [(Value, Value, Value); 4] {
         ),
         (
             node(json!({ "service.name": "tapio" })),
-            record(13, "warning", "node-a needs 1.9 cycles an instruction", "tapio.node.cpi_outlier"),
+            record(13, "warning", "node-a needs 1.9 cycles per instruction", "tapio.node.cpi_outlier"),
             json!({
                 "log.record.uid": ids[2], "tapio.outcome": "unknown", "tapio.data.cpi": 1.94,
-                "tapio.data.antagonist.pod": "batch-0", "tapio.baseline.mean": 900, "tapio.baseline.deviation": 40,
+                "tapio.data.noisy_neighbour.pod": "batch-0", "tapio.baseline.mean": 900, "tapio.baseline.deviation": 40,
                 "tapio.baseline.unit": "cycles/1024 instructions", "tapio.baseline.samples": 40, "tapio.count": 1,
             }),
         ),
@@ -155,7 +155,7 @@ async fn many_arrive_once_each() {
         let mut agent = agent(&keys(&collector.keys(protocol), &[("compression", "gzip")]));
         agent.send(5000);
         let ledger = agent.settled().await;
-        assert_eq!((ledger.given, ledger.sent), (5000, 5000), "{protocol} {ledger:?}");
+        assert_eq!((ledger.received, ledger.sent), (5000, 5000), "{protocol} {ledger:?}");
         let ours =
             |(_, _, record): &(Value, Value, Value)| Some(uid(record)).filter(|id| agent.ids.contains(id));
         let arrived: Vec<_> = collector.records().iter().filter_map(ours).collect();
@@ -177,7 +177,7 @@ async fn a_collector_that_is_away_gets_it_when_it_is_back() {
         agent.send(10);
         collector.resume();
         let ledger = agent.settled().await;
-        assert_eq!((ledger.given, ledger.sent), (21, 21), "{ledger:?}");
+        assert_eq!((ledger.received, ledger.sent), (21, 21), "{ledger:?}");
         let arrived: BTreeSet<_> = collector.records().iter().map(|(_, _, record)| uid(record)).collect();
         assert!(arrived.is_superset(&agent.ids), "{protocol}");
     }
@@ -202,8 +202,8 @@ async fn a_collector_that_cannot_write_is_sent_it_again() {
 }
 
 #[tokio::test]
-async fn a_real_collector_is_asked_and_the_wrong_port_is_told() {
-    let collector = collector_or_skip!("a_real_collector_is_asked_and_the_wrong_port_is_told");
+async fn a_real_collector_is_asked_and_the_wrong_port_is_reported() {
+    let collector = collector_or_skip!("a_real_collector_is_asked_and_the_wrong_port_is_reported");
     let within = Duration::from_secs(10);
     let [grpc, http] = PROTOCOLS.map(|(protocol, _)| collector.keys(protocol)[0].1.clone());
     for (endpoint, protocol, expected) in [

@@ -32,7 +32,7 @@ pub(crate) fn occurrence() -> Occurrence {
         })),
         process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
         actor: None,
-        peer: Some(Peer::unnamed("10.0.3.7".parse().unwrap(), 6379)),
+        peer: Some(Peer::unresolved("10.0.3.7".parse().unwrap(), 6379)),
         data: Data::from([
             ("rtt_us", Value::Number(41_000)),
             ("direction", Value::Text("outbound".into())),

@@ -29,7 +29,7 @@ async fn an_event_over_the_limit_is_rejected_alone() {
     let whole: Vec<_> = (0..3).map(|_| agent.give(big(BATCH_BYTES / 2 - 4096))).collect();
     agent.send(3);
     let ledger = agent.settled().await;
-    assert_eq!((ledger.given, ledger.sent, ledger.rejected), (10, 9, 1));
+    assert_eq!((ledger.received, ledger.sent, ledger.rejected), (10, 9, 1));
     let seen = shared.seen();
     assert!(!seen.events.contains_key(&lost));
     assert!(whole.iter().all(|id| seen.times[id] == 1));
@@ -52,12 +52,12 @@ async fn of_batches_that_end_the_stream_as_invalid_only_the_invalid_events_are_r
         }
         agent.send(300);
         let ledger = agent.settled().await;
-        assert_eq!((ledger.given, ledger.sent, ledger.rejected), (2403, 2400, 3), "{log}");
+        assert_eq!((ledger.received, ledger.sent, ledger.rejected), (2403, 2400, 3), "{log}");
         let expected: BTreeSet<_> = agent.ids.difference(&ids).cloned().collect();
         let acknowledged = shared.seen().acknowledged.clone();
         assert!(acknowledged == expected, "{} acknowledged", acknowledged.len());
-        let told = log.lines(&["WARN", "event refused for good", "one of them makes no sense"]);
-        assert_eq!((told, log.lines(&["WARN"])), (1, 1), "{log}");
+        let reported = log.lines(&["WARN", "event refused for good", "one of them makes no sense"]);
+        assert_eq!((reported, log.lines(&["WARN"])), (1, 1), "{log}");
         let streams = shared.seen().streams;
         assert!(streams <= 3 * 12, "{streams}");
         agent.sinks.drain(Duration::from_secs(5)).await;
@@ -103,12 +103,12 @@ async fn a_limit_on_the_size_of_messages_is_kept_to_and_costs_only_what_alone_is
         let large = agent.give(Occurrence { message: "x".repeat(LIMIT), ..occurrence() });
         agent.send(500);
         let ledger = agent.settled().await;
-        assert_eq!((ledger.given, ledger.sent, ledger.rejected), (2001, 2000, 1), "{log}");
+        assert_eq!((ledger.received, ledger.sent, ledger.rejected), (2001, 2000, 1), "{log}");
         let mut expected = agent.ids.clone();
         expected.remove(&large);
         assert!(shared.seen().acknowledged == expected, "{log}");
-        let told = log.lines(&["WARN", "event refused for good", "too large", "1 MiB", &large]);
-        assert_eq!((told, log.lines(&["WARN"])), (1, 1), "{log}");
+        let reported = log.lines(&["WARN", "event refused for good", "too large", "1 MiB", &large]);
+        assert_eq!((reported, log.lines(&["WARN"])), (1, 1), "{log}");
         // What it has learned stays, and the window is whole again: no stream more ends.
         let streams = shared.seen().streams;
         agent.send(1000);
@@ -153,8 +153,8 @@ async fn what_an_operator_has_to_correct_is_held_said_once_and_sent_when_it_is_r
             tokio::time::sleep(Duration::from_millis(800)).await;
             let held = agent.status().ledger;
             assert_eq!((held.queued, held.rejected, held.dropped), (7, 0, BTreeMap::new()));
-            let told = log.lines(&["WARN", "until its configuration is corrected", said]);
-            assert_eq!((told, log.lines(&["WARN"])), (1, 1), "{log}");
+            let reported = log.lines(&["WARN", "until its configuration is corrected", said]);
+            assert_eq!((reported, log.lines(&["WARN"])), (1, 1), "{log}");
             *shared.manners() = Manners::default();
             let ledger = agent.settled().await;
             all_sent(&agent, &shared, &ledger);

@@ -28,7 +28,7 @@ async fn uses(agent: &Agent, address: SocketAddr) {
 /// Each arrived at one of them at least, and nothing was lost.
 fn all_arrived(agent: &Agent, gateways: [&Shared; 2]) {
     let (count, ledger) = (agent.ids.len() as u64, agent.status().ledger);
-    assert_eq!((ledger.given, ledger.sent), (count, count), "{ledger:?}");
+    assert_eq!((ledger.received, ledger.sent), (count, count), "{ledger:?}");
     let arrived = |id| gateways.iter().any(|gateway| gateway.seen().acknowledged.contains(id));
     assert!(agent.ids.iter().all(arrived), "an id did not arrive");
 }
@@ -72,7 +72,7 @@ async fn the_first_that_answers_is_used_until_it_is_lost() {
 }
 
 #[tokio::test]
-async fn the_trouble_of_each_is_told_once() {
+async fn the_trouble_of_each_is_reported_once() {
     let (log, _guard) = Log::start(Level::INFO);
     let (at_none, at_second) = (Shared::default(), Shared::default());
     let first = Server::start(ANY, &at_none).kill();

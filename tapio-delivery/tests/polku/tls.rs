@@ -1,4 +1,4 @@
-//! With TLS, without, and where the two sides do not agree: each has its own words, told once.
+//! With TLS, without, and where the two sides do not agree: each has its own words, reported once.
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -91,7 +91,7 @@ async fn tls_and_mutual_tls_with_a_private_authority() {
             let mut agent = Agent::set(&[&[("endpoint", endpoint.as_str()), ("ca", &ca)], &own[..]].concat());
             agent.send(300);
             let ledger = agent.settled().await;
-            assert_eq!((ledger.given, ledger.sent), (300, 300), "{ledger:?}");
+            assert_eq!((ledger.received, ledger.sent), (300, 300), "{ledger:?}");
             assert!(agent.ids.iter().all(|id| shared.seen().events.contains_key(id)));
         }
         let shown = if mutual { CertificateDer::from_pem_file(&cert).ok() } else { None };
@@ -100,8 +100,8 @@ async fn tls_and_mutual_tls_with_a_private_authority() {
     }
 }
 
-/// Waits until the sink has tried again some times, and says how often it has told its trouble, which has these words.
-async fn told(log: &Log, agent: &Agent, endpoint: &str, words: [&str; 2]) -> usize {
+/// Waits until the sink has tried again some times, and says how often it has reported its trouble, which has these words.
+async fn reported(log: &Log, agent: &Agent, endpoint: &str, words: [&str; 2]) -> usize {
     let is_away = |state: &String| state.starts_with("retrying") || state.starts_with("misconfigured");
     let why = until(|| agent.status().state.to_string(), is_away).await;
     assert!(words.iter().all(|word| why.contains(word)) && why.contains(endpoint), "{why}: not {words:?}");
@@ -111,7 +111,7 @@ async fn told(log: &Log, agent: &Agent, endpoint: &str, words: [&str; 2]) -> usi
 }
 
 #[tokio::test]
-async fn both_sides_of_every_disagreement_are_told_once() {
+async fn both_sides_of_every_disagreement_are_reported_once() {
     let (log, _guard) = Log::start(Level::DEBUG);
     let files = Files::new();
     let (ca, cert, key) = (files.path("ca"), files.path("cert"), files.path("key"));
@@ -183,7 +183,7 @@ async fn both_sides_of_every_disagreement_are_told_once() {
         .collect();
     for (endpoint, agent, words, keys) in &started {
         assert_eq!(
-            told(&log, agent, endpoint, *words).await,
+            reported(&log, agent, endpoint, *words).await,
             2,
             "two agents, each once: {endpoint} {words:?}"
         );
@@ -258,7 +258,7 @@ async fn files_are_renewed(busy: bool) {
     agent.send(10);
     agent.settled().await;
 
-    // Half of it is no use: the connection stays, and that is told once.
+    // Half of it is no use: the connection stays, and that is reported once.
     let next = Files::new();
     files.ours.client(next.path("cert").as_ref(), next.path("key").as_ref());
     fs::copy(next.path("cert"), &cert).unwrap();

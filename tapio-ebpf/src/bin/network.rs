@@ -1,4 +1,4 @@
-//! Network: round trips, handshakes, failed connects, resets, segments sent again.
+//! Network: round trips, handshakes, failed connects, resets, retransmitted segments.
 #![no_std]
 #![no_main]
 #![expect(

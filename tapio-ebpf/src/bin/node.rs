@@ -1,4 +1,4 @@
-//! Node: cycles and instructions of each control group, and of the node.
+//! Node: cycles and instructions of each cgroup, and of the node.
 #![no_std]
 #![no_main]
 #![expect(

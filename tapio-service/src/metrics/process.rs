@@ -7,7 +7,7 @@ use crate::clock;
 /// Of the whole process, all threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// On processors.
+    /// On CPUs.
     pub cpu: Duration,
     /// Memory; `None` where it cannot be read.
     pub resident_bytes: Option<u64>,

@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::{Trail, Value, Wrong};
 
-/// A list of some of something, each once. In a file it may also be one text, parted by commas.
+/// A list of some of something, each once. In a file it may also be one text, comma-separated.
 pub trait List: Value + Default {
     /// Stands for a list of none.
     const WORD: &'static str;
@@ -23,7 +23,7 @@ pub trait List: Value + Default {
     fn is_empty(&self) -> bool;
 }
 
-/// The word, or items parted by commas.
+/// The word, or items comma-separated.
 pub fn parse<L: List>(text: &str) -> Result<L, Wrong> {
     let mut list = L::default();
     if text.trim() != L::WORD {

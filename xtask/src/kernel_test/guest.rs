@@ -142,7 +142,7 @@ impl Steps {
                 Err(RecvTimeoutError::Timeout) => bail!("the guest did not end; {}", self.last_words()),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            // A processor that is emulated may stand still for so long that its kernel takes it for locked up.
+            // A CPU that is emulated may stand still for so long that its kernel takes it for locked up.
             let is_bug = line.contains("BUG:") && !line.contains("lockup");
             if line.contains("Kernel panic") || is_bug || line.contains("Oops") {
                 eprintln!("{line}");
@@ -205,9 +205,9 @@ impl Steps {
     }
 }
 
-/// The emulator with a machine and a processor. Every kernel takes the newest there is.
+/// The emulator with a machine and a CPU. Every kernel takes the newest there is.
 fn emulator(arch: Arch, counted: bool) -> Result<Command> {
-    let (name, machine, processor) = match arch {
+    let (name, machine, cpu) = match arch {
         Arch::Amd64 => ("qemu-system-x86_64", "q35", "max"),
         Arch::Arm64 => ("qemu-system-aarch64", "virt,gic-version=3", "max,pauth-impdef=on"),
     };
@@ -216,9 +216,9 @@ fn emulator(arch: Arch, counted: bool) -> Result<Command> {
     let mut command = Command::new(program);
     // QEMU before 8 gets the flags of cmpxchg16b wrong, at random.
     let old = arch == Arch::Amd64 && version(&command)? < 8;
-    let processor = format!("{processor}{}", if old { ",-cx16" } else { "" });
+    let cpu = format!("{cpu}{}", if old { ",-cx16" } else { "" });
     let threads = if counted { "single" } else { "multi" };
-    command.args(["-M", machine, "-cpu", &processor, "-accel"]);
+    command.args(["-M", machine, "-cpu", &cpu, "-accel"]);
     command.arg(format!("tcg,thread={threads},tb-size=256"));
     if counted {
         command.args(["-icount", "shift=1"]);

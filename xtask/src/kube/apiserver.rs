@@ -54,7 +54,7 @@ impl ApiServer {
         certificate::make(directory, "serviceaccount", "/CN=service-accounts", For::Client, "ca")?;
         certificate::user(directory, "admin", "/O=system:masters/CN=admin", &server.url())?;
         server.resume().inspect_err(|_| {
-            // What is wrong is told by the error; that ending it fails, too, is no news.
+            // What is wrong is reported by the error; that ending it fails, too, is no news.
             let _ = server.pause();
         })?;
         Ok(server)

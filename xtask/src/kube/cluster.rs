@@ -23,7 +23,7 @@ const ADDRESS: &str = "198.18.0.2";
 const OUTSIDE: &str = "198.18.0.1";
 /// Pods and services.
 const NETWORKS: [&str; 2] = ["10.244.0.0/24", "10.96.0.0/16"];
-/// Its control groups; the kubelet's settings name the second.
+/// Its cgroups; the kubelet's settings name the second.
 const PROGRAMS_GROUP: &str = "kube-node";
 const PODS_GROUP: &str = "kube-pods";
 /// The state of the one cluster that can be up.
@@ -62,7 +62,7 @@ pub(super) fn up() -> Result<()> {
     let programs = programs::build(&[])?;
     let started = start(state, &programs);
     if let Err(error) = started {
-        // What is wrong is told by the error; what cannot be taken away is, too.
+        // What is wrong is reported by the error; what cannot be taken away is, too.
         return Err(match down() {
             Ok(()) => error,
             Err(left) => error.context(format!("and it could not be taken down: {left:#}")),
@@ -116,7 +116,7 @@ fn start(state: &Path, programs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Ends it. Two control groups hold all of its processes; with the last of them its namespaces go.
+/// Ends it. Two cgroups hold all of its processes; with the last of them its namespaces go.
 pub(super) fn down() -> Result<()> {
     root()?;
     let state = Path::new(STATE);
@@ -183,7 +183,7 @@ pub(super) fn load(archives: &[&str]) -> Result<()> {
 pub(super) fn root() -> Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
-        bail!("a cluster takes root, for its namespaces and control groups: run it as root");
+        bail!("a cluster takes root, for its namespaces and cgroups: run it as root");
     }
     Ok(())
 }
@@ -197,7 +197,7 @@ fn cgroup2() -> Result<PathBuf> {
 
 fn hierarchies() -> Result<Vec<PathBuf>> {
     let all = Path::new("/sys/fs/cgroup");
-    let below = fs::read_dir(all).context("there are no control groups")?;
+    let below = fs::read_dir(all).context("there are no cgroups")?;
     // Of version 1 each has a directory; `cpu`, say, is a link to `cpu,cpuacct`. Of version 2 alone there is one.
     let version_1 = below.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     match all.join("cgroup.controllers").is_file() {

@@ -108,9 +108,9 @@ impl Module {
     }
 
     fn is_there(&self, program: &Path, version: &str) -> bool {
-        let told = Command::new("go").args(["version", "-m"]).arg(program).stderr(Stdio::null()).output();
-        told.is_ok_and(|told| {
-            let text = String::from_utf8_lossy(&told.stdout);
+        let reported = Command::new("go").args(["version", "-m"]).arg(program).stderr(Stdio::null()).output();
+        reported.is_ok_and(|reported| {
+            let text = String::from_utf8_lossy(&reported.stdout);
             // `mod` for the program's own module, `dep` for the module it was built from; then path, version, sum.
             text.lines().any(|line| line.split_whitespace().skip(1).take(2).eq([self.path, version]))
         })

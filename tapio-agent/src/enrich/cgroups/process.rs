@@ -1,4 +1,4 @@
-//! The control groups of a process, for hosts where containers are in the hierarchies of version 1 and the group
+//! The cgroups of a process, for hosts where containers are in the hierarchies of version 1 and the group
 //! of version 2, which kernel programs see, says nothing about them.
 
 use std::{fs::File, io::Read, path::Path};

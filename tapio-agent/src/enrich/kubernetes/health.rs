@@ -1,4 +1,4 @@
-//! How it goes with the API server: told by the tasks that speak to it, read by the operator.
+//! How it goes with the API server: reported by the tasks that speak to it, read by the operator.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use tapio_kube::Fault;
 
-/// What is told of the API server.
+/// How it is with the API server.
 #[derive(Debug)]
 pub struct Health {
     place: String,

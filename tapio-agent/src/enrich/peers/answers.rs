@@ -6,7 +6,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use super::nodes::Nodes;
-use crate::enrich::party::Party;
+use crate::enrich::peer_identity::PeerIdentity;
 
 /// Addresses remembered; the ones not asked for the longest make room.
 const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
@@ -35,7 +35,7 @@ pub(super) struct Answers {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
     /// It was this one's.
-    Party(Arc<Party>),
+    PeerIdentity(Arc<PeerIdentity>),
     /// It was nobody's that the cluster knows, or whose is not certain: asking again would not help.
     Nobody,
     /// Asking would help.
@@ -50,11 +50,11 @@ struct History {
     asked_unix_ns: u64,
 }
 
-/// That a party had the address: certainly from `from_unix_ns` to `seen_unix_ns`, most likely for a while longer, but not
+/// That a peer had the address: certainly from `from_unix_ns` to `seen_unix_ns`, most likely for a while longer, but not
 /// from `until_unix_ns` on.
 #[derive(Debug)]
 struct Held {
-    party: Arc<Party>,
+    identity: Arc<PeerIdentity>,
     from_unix_ns: u64,
     seen_unix_ns: u64,
     until_unix_ns: Option<u64>,
@@ -63,7 +63,7 @@ struct Held {
 /// One answer of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    pub(super) party: Party,
+    pub(super) identity: PeerIdentity,
     pub(super) from_unix_ns: u64,
     pub(super) until_unix_ns: Option<u64>,
 }
@@ -71,9 +71,9 @@ pub(super) struct Found {
 impl Known {
     /// Whose it is.
     #[must_use]
-    pub fn party(self) -> Option<Arc<Party>> {
+    pub fn identity(self) -> Option<Arc<PeerIdentity>> {
         match self {
-            Self::Party(party) => Some(party),
+            Self::PeerIdentity(identity) => Some(identity),
             Self::Nobody | Self::NotYet => None,
         }
     }
@@ -110,7 +110,7 @@ impl Answers {
         }
         let Some(history) = self.known.get(&address) else { return Known::NotYet };
         if let Some(held) = history.held.iter().rev().find(|held| held.covers(unix_ns)) {
-            return Known::Party(Arc::clone(&held.party));
+            return Known::PeerIdentity(Arc::clone(&held.identity));
         }
         let believed_ns = match history.held.last() {
             // It was someone's: whose it was after that is worth a question.
@@ -131,14 +131,14 @@ impl Answers {
         history.asked_unix_ns = asked_unix_ns;
         for held in &mut history.held {
             // Whoever had it and is not named has it no more, since some time after it was seen.
-            if !found.iter().any(|found| found.party.uid == held.party.uid) {
+            if !found.iter().any(|found| found.identity.uid == held.identity.uid) {
                 held.until_unix_ns = Some(held.until_unix_ns.unwrap_or(held.seen_unix_ns.saturating_add(1)));
             }
         }
-        for Found { party, from_unix_ns, until_unix_ns } in found {
-            history.held.retain(|held| held.party.uid != party.uid);
-            let party = Arc::new(party);
-            history.held.push(Held { party, from_unix_ns, seen_unix_ns: asked_unix_ns, until_unix_ns });
+        for Found { identity, from_unix_ns, until_unix_ns } in found {
+            history.held.retain(|held| held.identity.uid != identity.uid);
+            let identity = Arc::new(identity);
+            history.held.push(Held { identity, from_unix_ns, seen_unix_ns: asked_unix_ns, until_unix_ns });
         }
         history.held.sort_by_key(|held| held.from_unix_ns);
         let over = history.held.len().saturating_sub(MAX_PARTIES);
@@ -174,7 +174,7 @@ impl Answers {
 
 impl Held {
     fn covers(&self, unix_ns: u64) -> bool {
-        let ends = self.until_unix_ns.unwrap_or(self.seen_unix_ns.saturating_add(self.party.fresh_ns()));
+        let ends = self.until_unix_ns.unwrap_or(self.seen_unix_ns.saturating_add(self.identity.fresh_ns()));
         self.from_unix_ns <= unix_ns && unix_ns < ends
     }
 }
@@ -189,15 +189,15 @@ mod tests {
 
     fn pod(uid: &str, from: u64, until: Option<u64>) -> Found {
         let names = PeerNames { pod: Some(uid.to_owned()), ..PeerNames::default() };
-        let party = Party { uid: uid.to_owned(), names: names.into() };
+        let identity = PeerIdentity { uid: uid.to_owned(), names: names.into() };
         let until_unix_ns = until.map(|second| second * SECOND_NS);
-        Found { party, from_unix_ns: from * SECOND_NS, until_unix_ns }
+        Found { identity, from_unix_ns: from * SECOND_NS, until_unix_ns }
     }
 
     fn at(answers: &mut Answers, second: u64) -> &'static str {
         match answers.get(ADDRESS, second * SECOND_NS) {
-            Known::Party(party) if party.uid == "a" => "a",
-            Known::Party(_) => "b",
+            Known::PeerIdentity(identity) if identity.uid == "a" => "a",
+            Known::PeerIdentity(_) => "b",
             Known::Nobody => "nobody",
             Known::NotYet => "not yet",
         }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     enrich::{
         kubernetes::{Health, PATIENCE},
-        party::Party,
+        peer_identity::PeerIdentity,
         pods::{Pod, unix_ns},
     },
     metrics::Metrics,
@@ -128,7 +128,7 @@ impl Asker {
             let made = service.metadata.creation_timestamp.as_ref().map(unix_ns)?;
             let metadata = service.metadata;
             Some(Found {
-                party: Party::of_service(metadata.uid?, metadata.namespace?, metadata.name?),
+                identity: PeerIdentity::of_service(metadata.uid?, metadata.namespace?, metadata.name?),
                 from_unix_ns: made.saturating_add(SECOND_NS),
                 until_unix_ns: None,
             })
@@ -199,12 +199,12 @@ fn holders(pods: &[Pod]) -> Vec<Found> {
     if let Some(name) = of_nodes.first().and_then(|pod| pod.node.as_deref()) {
         let agree = of_nodes.iter().all(|pod| pod.node.as_deref() == Some(name));
         let from_unix_ns = of_nodes.iter().filter_map(|pod| pod.since_unix_ns).min().unwrap_or(u64::MAX);
-        let node = Found { party: Party::of_node(name), from_unix_ns, until_unix_ns: None };
+        let node = Found { identity: PeerIdentity::of_node(name), from_unix_ns, until_unix_ns: None };
         return agree.then_some(node).into_iter().collect();
     }
     let own = pods.iter().filter(|pod| !pod.host_network);
     let found = own.map(|pod| Found {
-        party: Party::of_pod(pod),
+        identity: PeerIdentity::of_pod(pod),
         from_unix_ns: pod.since_unix_ns.unwrap_or(u64::MAX),
         until_unix_ns: pod.until_unix_ns,
     });

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use super::Known;
-use crate::enrich::party::Party;
+use crate::enrich::peer_identity::PeerIdentity;
 
 /// More nodes than a cluster may have, each with an address of either family.
 const MAX_ADDRESSES: usize = 20_000;
@@ -14,7 +14,7 @@ const FRESH_NS: u64 = 60_000_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     /// The node and when it was made; `None` for an address that more than one has.
-    known: HashMap<IpAddr, Option<(Arc<Party>, u64)>>,
+    known: HashMap<IpAddr, Option<(Arc<PeerIdentity>, u64)>>,
     listed_unix_ns: u64,
 }
 
@@ -34,7 +34,9 @@ impl Nodes {
             return Known::NotYet;
         }
         match node {
-            Some((party, made_unix_ns)) if *made_unix_ns <= unix_ns => Known::Party(Arc::clone(party)),
+            Some((identity, made_unix_ns)) if *made_unix_ns <= unix_ns => {
+                Known::PeerIdentity(Arc::clone(identity))
+            }
             Some(_) => Known::NotYet,
             None => Known::Nobody,
         }
@@ -48,7 +50,7 @@ impl Nodes {
             let node = self
                 .known
                 .entry(address)
-                .or_insert_with(|| Some((Arc::new(Party::of_node(&name)), made_unix_ns)));
+                .or_insert_with(|| Some((Arc::new(PeerIdentity::of_node(&name)), made_unix_ns)));
             if node.as_ref().is_some_and(|(other, _)| other.uid != name) {
                 *node = None;
             }
@@ -76,7 +78,10 @@ mod tests {
             // One that has the same address inside and outside is still one.
             let all = shared.chain([node(own, "a"), node(own, "a")]).collect();
             nodes.replace(all, 2 * FRESH_NS);
-            assert_eq!(nodes.at(own, 2 * FRESH_NS), Known::Party(Arc::new(Party::of_node("a"))));
+            assert_eq!(
+                nodes.at(own, 2 * FRESH_NS),
+                Known::PeerIdentity(Arc::new(PeerIdentity::of_node("a")))
+            );
         }
         assert_eq!(nodes.at(shared, 2 * FRESH_NS), Known::Nobody);
         assert_eq!(nodes.at(shared, 3 * FRESH_NS + 1), Known::NotYet, "the list is old");

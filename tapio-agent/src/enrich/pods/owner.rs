@@ -1,4 +1,4 @@
-//! Who stands behind a pod, told from names alone: to read ReplicaSets and Jobs would take two more permissions on
+//! Who stands behind a pod, distinguished from names alone: to read ReplicaSets and Jobs would take two more permissions on
 //! every node.
 
 /// A minute, as the controller of CronJobs counts them.

@@ -11,7 +11,7 @@ use k8s_openapi::{
 
 use super::owner;
 
-/// Annotation of a mirror pod: the hash that stands for the static pod in its control groups.
+/// Annotation of a mirror pod: the hash that stands for the static pod in its cgroups.
 const STATIC_HASH: &str = "kubernetes.io/config.hash";
 const TEMPLATE_HASH: &str = "pod-template-hash";
 /// What sinks name services by; nothing else of labels and annotations is kept.
@@ -30,7 +30,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 pub struct Pod {
     /// UID.
     pub uid: String,
-    /// Of a static pod, what its control groups are named after instead of the UID.
+    /// Of a static pod, what its cgroups are named after instead of the UID.
     pub static_hash: Option<String>,
     /// Namespace.
     pub namespace: String,
@@ -161,7 +161,7 @@ fn since(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Optio
     Some(ready.map(unix_ns).or_else(began)?.saturating_add(SECOND_NS))
 }
 
-/// When it became ready. Of one that no longer is that is not told any more, only since when it is not: one that never
+/// When it became ready. Of one that no longer is that is not reported any more, only since when it is not: one that never
 /// was is not since it began. Rounded up.
 fn ready(status: Option<&v1::PodStatus>) -> Option<u64> {
     let status = status?;
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_was_ready_once_is_told_from_one_that_never_was() {
+    fn a_pod_that_was_ready_once_is_distinguished_from_one_that_never_was() {
         let at = |second: u32| format!("2026-11-20T01:46:{second:02}Z");
         let of = |status: &str, changed: u32| {
             let ready = json!({ "type": "Ready", "status": status, "lastTransitionTime": at(changed) });

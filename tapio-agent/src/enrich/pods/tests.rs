@@ -96,7 +96,7 @@ fn an_address_is_whose_it_was_then() {
     let (mut pods, now) = (Pods::default(), Instant::now());
     let address = IpAddr::from([10, 0, 0, 1]);
     let at = |pods: &Pods, second: u64| {
-        pods.index().at(address, second * SECOND_NS).and_then(|party| party.names.pod.clone())
+        pods.index().at(address, second * SECOND_NS).and_then(|identity| identity.names.pod.clone())
     };
     pods.apply(pod("a", &[]), now);
     assert_eq!((at(&pods, 99), at(&pods, 100).as_deref()), (None, Some("pod-a")));

@@ -45,7 +45,7 @@ struct Follower {
     node: Arc<str>,
     pods: Pods,
     listed: Listed,
-    /// Until when nothing was missed: the last that was told, 1970 UTC.
+    /// Until when nothing was missed: the last that was reported, 1970 UTC.
     good_unix_ns: u64,
     publish: watch::Sender<Arc<Index>>,
     /// For those who ask for peers.
@@ -92,7 +92,7 @@ impl Follower {
         }
     }
 
-    /// Takes in what was told at `unix_ns`.
+    /// Takes in what was reported at `unix_ns`.
     fn take(&mut self, event: Event<ApiPod>, unix_ns: u64) {
         let now = std::time::Instant::now();
         if matches!(event, Event::InitApply(_) | Event::Apply(_) | Event::Delete(_)) {
@@ -162,11 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn what_went_away_unseen_had_its_address_until_the_last_that_was_told() {
+    fn what_went_away_unseen_had_its_address_until_the_last_that_was_reported() {
         let mut follower = follower();
         let at = |follower: &Follower, second: u64| {
-            let party = follower.pods.index().at([10, 0, 0, 1].into(), second * SECOND_NS);
-            party.map(|party| party.uid.clone())
+            let identity = follower.pods.index().at([10, 0, 0, 1].into(), second * SECOND_NS);
+            identity.map(|identity| identity.uid.clone())
         };
         let list = |follower: &mut Follower, pods: &[ApiPod], second: u64| {
             follower.take(Event::Init, second * SECOND_NS);

@@ -8,14 +8,15 @@ use tapio_occurrence::{Bytes, Occurrence, Value, Workload};
 pub(super) type Message = fn(&Occurrence) -> String;
 
 pub(super) fn oom_kill(o: &Occurrence) -> String {
-    let held = o.data.number("anon_bytes").map_or(String::new(), |bytes| format!(" with {}", Bytes(bytes)));
+    let held = o.data.number("anon_bytes");
+    let held = held.map_or(String::new(), |bytes| format!(" holding {}", Bytes(bytes)));
     let usage = match (o.data.number("usage_bytes"), o.data.number("limit_bytes"), o.data.number("levels_up"))
     {
         (Some(usage), Some(limit), Some(up)) => {
-            let whose = if up > 0 { "a group above it" } else { "its group" };
+            let whose = if up > 0 { "a parent cgroup" } else { "its cgroup" };
             format!(": {whose} used {} of {}{}{}", Bytes(usage), Bytes(limit), Earlier(o), Fills(o, limit))
         }
-        _ if o.data.text("constraint") == Some("node") => ": the whole node was out of memory".to_owned(),
+        _ if o.data.text("constraint") == Some("node") => ": the node was out of memory".to_owned(),
         _ => String::new(),
     };
     let trigger = match &o.actor {
@@ -24,7 +25,7 @@ pub(super) fn oom_kill(o: &Occurrence) -> String {
         }
         _ => String::new(),
     };
-    format!("{}: {} was killed for want of memory{held}{usage}{trigger}", o.subject(), Role(o))
+    format!("{}: {} was OOM-killed{held}{usage}{trigger}", o.subject(), Role(o))
 }
 
 pub(super) fn exit_error(o: &Occurrence) -> String {
@@ -50,7 +51,7 @@ pub(super) fn crash(o: &Occurrence) -> String {
     let code = o.data.text("code").map_or(String::new(), |code| format!(" ({code})"));
     let address = o.data.text("address").map_or(String::new(), |address| format!(" at {address}"));
     let how = if o.data.text("origin") == Some("itself") { "crashed with" } else { "died of" };
-    let whose = if how == "died of" { "; whether of its own making is not known" } else { "" };
+    let whose = if how == "died of" { "; whether it caused that itself is not known" } else { "" };
     format!("{}: {} {how} {}{code}{address}{}{whose}", o.subject(), Role(o), signal(o), After(o))
 }
 
@@ -68,7 +69,7 @@ pub(super) fn killed(o: &Occurrence) -> String {
     let (signal, sender) = (signal(o), Sender(o));
     if o.data.text("executed").is_some() {
         return format!(
-            "{}: the command was never executed: the process that was to run it was killed with {signal} by {sender}{}",
+            "{}: the command was never executed: {sender} killed the process that was to run it with {signal}{}",
             o.subject(),
             After(o)
         );
@@ -78,7 +79,7 @@ pub(super) fn killed(o: &Occurrence) -> String {
         Some("RLIMIT_CPU") => ": it reached its CPU time limit (RLIMIT_CPU)",
         _ => "",
     };
-    format!("{}: {} was killed with {signal} by {sender}{}{limit}", o.subject(), Role(o), After(o))
+    format!("{}: {sender} killed {} with {signal}{}{limit}", o.subject(), Role(o), After(o))
 }
 
 pub(super) fn exec(o: &Occurrence) -> String {
@@ -92,10 +93,10 @@ pub(super) fn exec(o: &Occurrence) -> String {
 }
 
 pub(super) fn stopped(o: &Occurrence) -> String {
-    format!("{}: {} was killed with {} by {}{}", o.subject(), Role(o), signal(o), Sender(o), Asked(o))
+    format!("{}: {} killed {} with {}{}", o.subject(), Sender(o), Role(o), signal(o), Asked(o))
 }
 
-/// ` (20 MiB 5 min before)`
+/// ` (20 MiB 5 min earlier)`
 struct Earlier<'a>(&'a Occurrence);
 
 impl fmt::Display for Earlier<'_> {
@@ -104,7 +105,7 @@ impl fmt::Display for Earlier<'_> {
         let first = looks.first().and_then(|look| look.number("held_bytes").zip(look.number("seconds_ago")));
         match first {
             Some((held, seconds)) if seconds > 0 => {
-                write!(f, " ({} {} before)", Bytes(held), Millis(seconds * 1000))
+                write!(f, " ({} {} earlier)", Bytes(held), Millis(seconds * 1000))
             }
             _ => Ok(()),
         }
@@ -118,12 +119,12 @@ impl fmt::Display for Fills<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_most = |bytes: &u64| bytes.saturating_mul(2) > self.1;
         let held = |key| self.0.data.number(key).filter(is_most);
-        if let Some(bytes) = held("group_shmem_bytes") {
+        if let Some(bytes) = held("cgroup_shmem_bytes") {
             let what =
                 "files in memory (tmpfs, memory-backed emptyDir, shared memory), which outlive processes";
             return write!(f, ", {} of it {what}", Bytes(bytes));
         }
-        match held("group_kernel_bytes") {
+        match held("cgroup_kernel_bytes") {
             Some(bytes) => write!(f, ", {} of it kernel memory", Bytes(bytes)),
             None => Ok(()),
         }
@@ -154,7 +155,7 @@ impl fmt::Display for Sender<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(actor) = &self.0.actor else {
             let is_kernel = self.0.data.text("sender") == Some("kernel");
-            return f.write_str(if is_kernel { "the kernel" } else { "whom is not known" });
+            return f.write_str(if is_kernel { "the kernel" } else { "an unknown process" });
         };
         Who(&actor.process.comm, actor.process.pid).fmt(f)?;
         match actor.workload.as_deref().and_then(short_name) {

@@ -7,10 +7,10 @@ use crate::observer::Scope;
 settings! {
     /// What the container observer tells.
     pub struct Settings {
-        /// Whose deaths are told, each taking in those before it: of containers, of services of systemd, of all.
+        /// Whose deaths are reported, each taking in those before it: of containers, of services of systemd, of all.
         pub scope: Scope = Scope::Services,
-        /// How often processes of a name end with a status is learned in windows of this length. Where that is usual,
+        /// How often processes of a name end with a status is learned in windows of this length. Where that is expected,
         /// one end in such a window stands for all.
-        pub usual_window: Time<{ 10 * SEC }, { 86_400 * SEC }> = Time::of_ns(600 * SEC),
+        pub expected_window: Time<{ 10 * SEC }, { 86_400 * SEC }> = Time::of_ns(600 * SEC),
     }
 }

@@ -24,7 +24,7 @@ fn tick(container: &mut Container, now_ns: u64) -> Vec<u32> {
 }
 
 #[test]
-fn a_victim_that_is_gone_before_the_kernel_says_why_is_told_once_with_the_reason() {
+fn a_victim_that_is_gone_before_the_kernel_says_why_is_reported_once_with_the_reason() {
     let mut container = Container::new(&Settings::default());
     assert!(observe(&mut container, &killed(1, kind::SIGNALLED, 100)).is_empty());
     assert!(observe(&mut container, &killed(2, kind::SIGNALLED, 200)).is_empty());
@@ -39,13 +39,14 @@ fn a_victim_that_is_gone_before_the_kernel_says_why_is_told_once_with_the_reason
 
 #[test]
 fn a_request_that_was_long_survived_is_no_reason() {
-    let told = |kind, asked_signal, ago_ns| {
+    let reported = |kind, asked_signal, ago_ns| {
         let mut event = killed(1, kind, 2 * STOP_NS);
         (event.origin, event.actor.pid) = (origin::PROCESS, 77);
         (event.asked_signal, event.asked_ns) = (asked_signal, event.header.time_ns - ago_ns);
-        let told = judge(&event, &Settings::default()).unwrap();
-        let asked = told.data.text("asked_signal").map(str::to_owned).zip(told.data.number("asked_ms"));
-        (told.severity, asked, told.actor.is_some())
+        let reported = judge(&event, &Settings::default()).unwrap();
+        let asked =
+            reported.data.text("asked_signal").map(str::to_owned).zip(reported.data.number("asked_ms"));
+        (reported.severity, asked, reported.actor.is_some())
     };
     const SIGINT: u32 = 2;
     const SIGQUIT: u32 = 3;
@@ -55,18 +56,18 @@ fn a_request_that_was_long_survived_is_no_reason() {
         (SIGQUIT, "SIGQUIT", HANDLED_NS),
     ] {
         let asked = Some((name.to_owned(), most_ns / 1_000_000));
-        assert_eq!(told(kind::SIGNALLED, signal, most_ns), (Severity::Warning, asked.clone(), true));
-        assert_eq!(told(kind::SIGNALLED, signal, most_ns + 1), (Severity::Error, None, true), "{name}");
-        assert_eq!(told(kind::EXIT_ERROR, signal, most_ns), (Severity::Error, asked, true));
-        assert_eq!(told(kind::EXIT_ERROR, signal, most_ns + 1), (Severity::Error, None, false), "{name}");
+        assert_eq!(reported(kind::SIGNALLED, signal, most_ns), (Severity::Warning, asked.clone(), true));
+        assert_eq!(reported(kind::SIGNALLED, signal, most_ns + 1), (Severity::Error, None, true), "{name}");
+        assert_eq!(reported(kind::EXIT_ERROR, signal, most_ns), (Severity::Error, asked, true));
+        assert_eq!(reported(kind::EXIT_ERROR, signal, most_ns + 1), (Severity::Error, None, false), "{name}");
     }
 }
 
 #[test]
 fn a_storm_of_deaths_by_the_kernel_is_bounded() {
     let mut container = Container::new(&Settings::default());
-    let told: usize =
+    let reported: usize =
         (0..2000).map(|pid| observe(&mut container, &killed(pid, kind::SIGNALLED, 1)).len()).sum();
-    assert_eq!(told + tick(&mut container, u64::MAX).len(), 2000);
-    assert_eq!(told, 2000 - MAX_WAITING);
+    assert_eq!(reported + tick(&mut container, u64::MAX).len(), 2000);
+    assert_eq!(reported, 2000 - MAX_WAITING);
 }

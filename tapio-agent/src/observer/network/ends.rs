@@ -14,11 +14,11 @@ use crate::observer::Anomaly;
 /// How long a spike waits for the samples that tell whether the level has changed, and what the server's end sees for the
 /// client's.
 const SETTLE_NS: u64 = 2_000_000_000;
-/// For so long what one end has told stands for what the other sees.
+/// For so long what one end has reported stands for what the other sees.
 const TELLS_NS: u64 = 60 * 1_000_000_000;
 /// Ends that wait at a time; more go out at once.
 const MAX_WAITING: usize = 1024;
-/// Flows of which it is known what was told; the oldest makes room.
+/// Flows of which it is known what was reported; the oldest makes room.
 const MAX_FLOWS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 /// Over any port, which is what it is about otherwise.
@@ -31,7 +31,7 @@ pub(super) const SHIFT: &str = "network.rtt_shift";
 #[derive(Debug)]
 pub(super) struct Ends {
     waiting: HashMap<End, Anomaly>,
-    told: LruCache<Flow, Told, RandomState>,
+    reported: LruCache<Flow, Reported, RandomState>,
 }
 
 /// One end of the flows between two hosts to one port.
@@ -53,7 +53,7 @@ struct Flow {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct Reported {
     by: End,
     time_ns: u64,
     kind: &'static str,
@@ -62,12 +62,12 @@ struct Told {
 
 impl Default for Ends {
     fn default() -> Self {
-        Self { waiting: HashMap::new(), told: LruCache::with_hasher(MAX_FLOWS, RandomState::new()) }
+        Self { waiting: HashMap::new(), reported: LruCache::with_hasher(MAX_FLOWS, RandomState::new()) }
     }
 }
 
 impl Ends {
-    /// Takes what one end saw, and gives out what can be told of it now.
+    /// Takes what one end saw, and gives out what can be reported now.
     pub(super) fn take(&mut self, event: &NetworkEvent, anomaly: Anomaly, out: &mut Vec<Anomaly>) {
         let end = End::of(event);
         if anomaly.kind == SPIKE || end.direction != direction::OUTBOUND {
@@ -113,7 +113,7 @@ impl Ends {
     fn tell(&mut self, end: End, mut anomaly: Anomaly, out: &mut Vec<Anomaly>) {
         if end.direction != direction::OUTBOUND && self.other_end_tells(end, &anomaly) {
             anomaly.only.by_other_end = true;
-            // No repeat of what is told.
+            // No repeat of what is reported.
             anomaly.detail |= OTHER_END;
             return out.push(anomaly);
         }
@@ -124,25 +124,25 @@ impl Ends {
             anomaly.count += spike.count;
         }
         let Anomaly { time_ns, kind, severity, .. } = anomaly;
-        self.told.put(end.flow, Told { by: end, time_ns, kind, severity });
+        self.reported.put(end.flow, Reported { by: end, time_ns, kind, severity });
         out.push(anomaly);
     }
 
-    /// Whether the other end has told it, or will: the client's has what waits there.
+    /// Whether the other end has reported it, or will: the client's has what waits there.
     fn other_end_tells(&mut self, end: End, anomaly: &Anomaly) -> bool {
         let client = End { is_second: !end.is_second, direction: direction::OUTBOUND, ..end };
         if self.waiting.get(&client).is_some_and(|waits| stands_for((waits.kind, waits.severity), anomaly)) {
             return true;
         }
-        self.told.get(&end.flow).is_some_and(|told| {
-            told.by.is_second != end.is_second
-                && anomaly.time_ns.saturating_sub(told.time_ns) < TELLS_NS
-                && stands_for((told.kind, told.severity), anomaly)
+        self.reported.get(&end.flow).is_some_and(|reported| {
+            reported.by.is_second != end.is_second
+                && anomaly.time_ns.saturating_sub(reported.time_ns) < TELLS_NS
+                && stands_for((reported.kind, reported.severity), anomaly)
         })
     }
 
     /// How many anomalies wait.
-    pub(super) fn held_back(&self) -> u64 {
+    pub(super) fn pending(&self) -> u64 {
         self.waiting.values().map(|waits| waits.count).sum()
     }
 }
@@ -215,7 +215,7 @@ mod tests {
             self.out.iter().map(|anomaly| anomaly.count).sum()
         }
 
-        fn told(&mut self, now_s: u64) -> Vec<(&'static str, Option<&str>, u64)> {
+        fn reported(&mut self, now_s: u64) -> Vec<(&'static str, Option<&str>, u64)> {
             self.out.clear();
             self.ends.tick(now_s * SECOND, &mut self.out);
             said(&self.out)
@@ -223,8 +223,8 @@ mod tests {
     }
 
     fn said(out: &[Anomaly]) -> Vec<(&'static str, Option<&str>, u64)> {
-        let told = out.iter().filter(|anomaly| !anomaly.only.by_other_end);
-        told.map(|told| (told.kind, told.data.text("direction"), told.count)).collect()
+        let reported = out.iter().filter(|anomaly| !anomaly.only.by_other_end);
+        reported.map(|reported| (reported.kind, reported.data.text("direction"), reported.count)).collect()
     }
 
     #[test]
@@ -232,20 +232,20 @@ mod tests {
         let mut line = Line::default();
         line.see(kind::RTT_SPIKE, SERVER, 1);
         line.see(kind::RTT_SPIKE, CLIENT, 1);
-        assert_eq!(line.told(3), [(SPIKE, Some("outbound"), 1)]);
+        assert_eq!(line.reported(3), [(SPIKE, Some("outbound"), 1)]);
         // The server's comes a second before.
         line.see(kind::RTT_SPIKE, SERVER, 201);
         line.see(kind::RTT_SPIKE, CLIENT, 202);
-        assert_eq!(line.told(203), []);
-        assert_eq!(line.told(204), [(SPIKE, Some("outbound"), 1)]);
+        assert_eq!(line.reported(203), []);
+        assert_eq!(line.reported(204), [(SPIKE, Some("outbound"), 1)]);
         // Or later.
         line.see(kind::RTT_SPIKE, SERVER, 205);
-        assert_eq!(line.told(207), []);
+        assert_eq!(line.reported(207), []);
         line.see(kind::RTT_SHIFT, CLIENT, 208);
         assert_eq!(said(&line.out), [(SHIFT, Some("outbound"), 1)], "at once");
         line.see(kind::RTT_SHIFT, SERVER, 209);
         line.see(kind::RTT_SPIKE, SERVER, 210);
-        assert_eq!(line.told(212), []);
+        assert_eq!(line.reported(212), []);
         assert_eq!(line.counted(), 2, "none is lost");
     }
 
@@ -253,19 +253,19 @@ mod tests {
     fn what_the_client_does_not_tell_the_server_does() {
         let mut line = Line::default();
         line.see(kind::RTT_SHIFT, SERVER, 1);
-        assert_eq!(line.told(2), [], "the client may");
-        assert_eq!(line.told(3), [(SHIFT, Some("inbound"), 1)]);
+        assert_eq!(line.reported(2), [], "the client may");
+        assert_eq!(line.reported(3), [(SHIFT, Some("inbound"), 1)]);
         line.out.clear();
         line.see(kind::RTT_SHIFT, CLIENT, 4);
-        assert_eq!(said(&line.out), [(SHIFT, Some("outbound"), 1)], "the better evidence is told, too");
+        assert_eq!(said(&line.out), [(SHIFT, Some("outbound"), 1)], "the better evidence is reported, too");
         // A spike is not all there is to a level.
         let mut line = Line::default();
         line.see(kind::RTT_SPIKE, CLIENT, 1);
         line.see(kind::RTT_SHIFT, SERVER, 1);
-        assert_eq!(line.told(3), [(SPIKE, Some("outbound"), 1), (SHIFT, Some("inbound"), 1)]);
-        // What was told long ago says nothing of now.
+        assert_eq!(line.reported(3), [(SPIKE, Some("outbound"), 1), (SHIFT, Some("inbound"), 1)]);
+        // What was reported long ago says nothing of now.
         line.see(kind::RTT_SPIKE, SERVER, 100);
-        assert_eq!(line.told(103), [(SPIKE, Some("inbound"), 1)]);
+        assert_eq!(line.reported(103), [(SPIKE, Some("inbound"), 1)]);
     }
 
     #[test]
@@ -273,12 +273,12 @@ mod tests {
         let mut line = Line::default();
         line.see_between(kind::RTT_SHIFT, [SERVER, CLIENT], direction::UNKNOWN, 1);
         line.see_between(kind::RTT_SHIFT, [CLIENT, SERVER], direction::UNKNOWN, 2);
-        assert_eq!(line.told(5), [(SHIFT, None, 1)]);
+        assert_eq!(line.reported(5), [(SHIFT, None, 1)]);
         // On loopback the ports tell the ends apart.
         let (client, server) = (([127, 0, 0, 1], 40_000), ([127, 0, 0, 1], 80));
         line.see_between(kind::RTT_SPIKE, [client, server], direction::OUTBOUND, 10);
         line.see_between(kind::RTT_SPIKE, [server, client], direction::INBOUND, 10);
-        assert_eq!(line.told(13), [(SPIKE, Some("outbound"), 1)]);
+        assert_eq!(line.reported(13), [(SPIKE, Some("outbound"), 1)]);
     }
 
     #[test]
@@ -289,15 +289,15 @@ mod tests {
         }
         line.see(kind::RTT_SHIFT, CLIENT, 2);
         assert_eq!(said(&line.out), [(SHIFT, Some("outbound"), 4)]);
-        assert_eq!(line.told(9), []);
+        assert_eq!(line.reported(9), []);
         line.see(kind::RTT_SPIKE, SERVER, 100);
         line.see(kind::RTT_SHIFT, SERVER, 101);
-        assert_eq!(line.told(103), [(SHIFT, Some("inbound"), 2)]);
+        assert_eq!(line.reported(103), [(SHIFT, Some("inbound"), 2)]);
 
         for port in 1..=5_000 {
             line.see_between(kind::RTT_SPIKE, [CLIENT, (SERVER.0, port)], direction::OUTBOUND, 200);
         }
-        assert_eq!(line.ends.held_back(), MAX_WAITING as u64);
-        assert!(line.ends.told.len() <= MAX_FLOWS.get());
+        assert_eq!(line.ends.pending(), MAX_WAITING as u64);
+        assert!(line.ends.reported.len() <= MAX_FLOWS.get());
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn rtt_spike(o: &Occurrence) -> String {
 }
 
 pub(super) fn rtt_shift(o: &Occurrence) -> String {
-    let (rtt, since) = (number(o, "rtt_us"), Micros(number(o, "since_ms").saturating_mul(1000)));
+    let (rtt, ago) = (number(o, "rtt_us"), Micros(number(o, "since_ms").saturating_mul(1000)));
     let normal = o.baseline.as_ref().map_or(rtt, |normal| normal.mean);
     // Most of the rise is not certain to be the network's: docs/decisions/0004-rtt-sample.md.
     let doubt = if rtt > normal && number(o, "certain_us").saturating_sub(normal) < (rtt - normal) / 2 {
@@ -23,8 +23,9 @@ pub(super) fn rtt_shift(o: &Occurrence) -> String {
     } else {
         ""
     };
-    let than = if rtt < normal { format!(", down from {}", Micros(normal)) } else { times(o) };
-    say(format_args!("{}: RTT {} has been {} for {since}{than}{doubt}", o.subject(), Way(o), Micros(rtt)))
+    let moved = if rtt < normal { "fell" } else { "rose" };
+    let (from, to, ratio) = (Micros(normal), Micros(rtt), Ratio(o));
+    say(format_args!("{}: RTT {} {moved} from {from} to {to}{ratio} {ago} ago{doubt}", o.subject(), Way(o)))
 }
 
 pub(super) fn refused(o: &Occurrence) -> String {
@@ -77,7 +78,7 @@ pub(super) fn reset(o: &Occurrence) -> String {
         String::new()
     };
     say(format_args!(
-        "{}: connection {} was reset by the peer after {acked} bytes sent, {received} received{idle}",
+        "{}: the peer reset the connection {} after {acked} B sent, {received} B received{idle}",
         o.subject(),
         Way(o)
     ))
@@ -105,7 +106,7 @@ pub(super) fn retransmit_burst(o: &Occurrence) -> String {
     // The samples that count what was sent may lag behind.
     let of = if of > again { format!(" of {of}") } else { String::new() };
     let within = Micros(number(o, "window_us"));
-    say(format_args!("{}: {again}{of} segments {} were sent again within {within}", o.subject(), Way(o)))
+    say(format_args!("{}: {again}{of} segments {} were retransmitted within {within}", o.subject(), Way(o)))
 }
 
 /// Most are not much longer.
@@ -124,6 +125,21 @@ fn syns(o: &Occurrence) -> String {
     match number(o, "syns") {
         1 => "1 SYN".to_owned(),
         n => format!("{n} SYNs"),
+    }
+}
+
+/// ` (8.2x)`, of what rose.
+struct Ratio<'a>(&'a Occurrence);
+
+impl fmt::Display for Ratio<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.baseline {
+            Some(Normal { ratio: Some(ratio), .. }) if *ratio > 1.0 => {
+                let places = usize::from(*ratio < 10.0);
+                write!(f, " ({ratio:.places$}x)")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

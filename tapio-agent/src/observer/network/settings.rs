@@ -16,10 +16,10 @@ settings! {
             ceiling: Off(None),
             ..Latency::default()
         },
-        /// Segments sent again, per destination: network.retransmit_burst. What is judged is their share in a
+        /// Retransmitted segments, per destination: network.retransmit_burst. What is judged is their share in a
         /// window: it is abnormal when it is over the mean by all of min_share, ratio and deviations.
         pub retransmit: Retransmit = Retransmit::default(),
-        /// How long a destination stays quiet after an anomaly of a kind; those held back are counted into the
+        /// How long a destination stays quiet after an anomaly of a kind; those suppressed are counted into the
         /// next one.
         pub cooldown: Time<MS, { 3_600 * SEC }> = Time::of_ns(SEC),
     }
@@ -49,7 +49,7 @@ settings! {
     pub struct Retransmit {
         /// Length of a window.
         pub window: Time<{ 100 * MS }, { 60 * SEC }> = Time::of_ns(SEC),
-        /// How many segments sent again in a window make a burst at least.
+        /// How many retransmitted segments in a window make a burst at least.
         pub min_segments: Count<1, 1_000_000> = Count::of(10),
         /// What share of the segments sent makes a burst at least; so much over the mean is never too much, too.
         pub min_share: Percent = Percent::of(5),

@@ -1,4 +1,4 @@
-//! Limits of a group above those of containers and units: told of the one below it that uses most of what is limited.
+//! Limits of a group above those of containers and units: reported for the one below it that uses most of what is limited.
 
 use tapio_common::{WHOLE_NODE, node::Above};
 use tapio_occurrence::ANCESTOR;
@@ -14,36 +14,36 @@ const DETAIL: u32 = 16;
 /// What there is to tell of its memory.
 pub(super) fn memory(memory: &mut Memory, above: &Above, limits: &Limits) -> Option<Anomaly> {
     let sample = &above.sample;
-    let told = memory.judge(sample, limits);
+    let reported = memory.judge(sample, limits);
     let share = u128::from(sample.held_bytes) * 1024 / u128::from(sample.limit_bytes.max(1));
     if share <= u128::from(above.filled.saturating_add(NEARER)) {
-        memory.forget_told();
+        memory.forget_reported();
         return None;
     }
-    told.map(|told| of(told, above, above.memory_group, above.memory_levels))
+    reported.map(|reported| of(reported, above, above.memory_group, above.memory_levels))
 }
 
 /// What there is to tell of its quota.
 pub(super) fn cpu(cpu: &mut Cpu, above: &Above, limits: &Limits) -> Option<Anomaly> {
-    let told = cpu.judge(&above.sample, above.throttled, &limits.cpu)?;
-    Some(of(told, above, above.cpu_group, above.cpu_levels))
+    let reported = cpu.judge(&above.sample, above.throttled, &limits.cpu)?;
+    Some(of(reported, above, above.cpu_group, above.cpu_levels))
 }
 
 /// The same of the group below it that has most to do with it, where one is known.
-fn of(mut told: Anomaly, above: &Above, group: u64, levels: u32) -> Anomaly {
+fn of(mut reported: Anomaly, above: &Above, group: u64, levels: u32) -> Anomaly {
     if !matches!(group, 0 | WHOLE_NODE) {
-        told.cgroup_id = group;
+        reported.cgroup_id = group;
     }
-    told.detail = DETAIL.saturating_add(levels);
+    reported.detail = DETAIL.saturating_add(levels);
     let name: String = above
         .name
         .iter()
         .take_while(|byte| **byte != 0)
         .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { char::REPLACEMENT_CHARACTER })
         .collect();
-    told.data.push("levels_up", u64::from(levels));
+    reported.data.push("levels_up", u64::from(levels));
     if !name.is_empty() {
-        told.data.push(ANCESTOR, name);
+        reported.data.push(ANCESTOR, name);
     }
-    told
+    reported
 }

@@ -1,4 +1,4 @@
-//! Processor time: how many of its periods a group had to wait in because its quota was used up.
+//! CPU time: how many of its periods a group had to wait in because its quota was used up.
 
 use serde::{Deserialize, Serialize};
 use tapio_common::node::{Sample, UNKNOWN, UNLIMITED};
@@ -49,14 +49,14 @@ impl Cpu {
             return None;
         }
 
-        let mut told = anomaly(sample, "node.cpu_throttled", Severity::Warning, message::throttled);
-        put(&mut told.data, "throttled_percent", percent(share));
-        put(&mut told.data, "throttled_periods", throttled);
-        put(&mut told.data, "periods", periods);
+        let mut reported = anomaly(sample, "node.cpu_throttled", Severity::Warning, message::throttled);
+        put(&mut reported.data, "throttled_percent", percent(share));
+        put(&mut reported.data, "throttled_periods", throttled);
+        put(&mut reported.data, "periods", periods);
         let window_ns = sample.header.time_ns.saturating_sub(from.header.time_ns).max(1);
-        put(&mut told.data, "window_ms", window_ns / 1_000_000);
+        put(&mut reported.data, "window_ms", window_ns / 1_000_000);
         put(
-            &mut told.data,
+            &mut reported.data,
             "limit_millicores",
             millicores(sample.quota_us, sample.period_us.saturating_mul(1000)),
         );
@@ -65,14 +65,14 @@ impl Cpu {
         if let Some(used) = used {
             // Of the periods that it ran in: one that rests in between wants no less while it runs.
             let ran_ns = periods.saturating_mul(sample.period_us).saturating_mul(1000).min(window_ns);
-            put(&mut told.data, "used_millicores", millicores(used, ran_ns));
+            put(&mut reported.data, "used_millicores", millicores(used, ran_ns));
             if let Some(waited) = waited {
-                put(&mut told.data, "wanted_millicores", millicores(used.saturating_add(waited), ran_ns));
+                put(&mut reported.data, "wanted_millicores", millicores(used.saturating_add(waited), ran_ns));
             }
         }
-        told.baseline = Some(normal(&before, share));
-        told.magnitude = share;
-        Some(told)
+        reported.baseline = Some(normal(&before, share));
+        reported.magnitude = share;
+        Some(reported)
     }
 }
 
@@ -80,7 +80,7 @@ fn known(now: u64, then: u64) -> Option<u64> {
     if now == UNKNOWN || then == UNKNOWN { None } else { now.checked_sub(then) }
 }
 
-/// Thousandths of a processor: microseconds of nanoseconds.
+/// Thousandths of a CPU: microseconds of nanoseconds.
 fn millicores(us: u64, of_ns: u64) -> u64 {
     u64::try_from(u128::from(us) * 1_000_000 / u128::from(of_ns.max(1))).unwrap_or(u64::MAX - 1)
 }

@@ -37,10 +37,10 @@ const LOOKS: usize = 16;
 const APART_NS: u64 = 5_000_000_000;
 /// What was before a rise is known from at least so long.
 const LEAST_BEFORE_NS: u64 = 10_000_000_000;
-/// Less is no rise: a tenth of a processor, in thousandths of one.
+/// Less is no rise: a tenth of a CPU, in thousandths of one.
 const LEAST_RISE: u64 = 100;
 
-/// The processor time of one group, of late.
+/// The CPU time of one group, of late.
 #[derive(Debug, Default)]
 pub(super) struct Used {
     /// When, and microseconds used until then.
@@ -65,7 +65,7 @@ impl Used {
         self.looks.push_back((now_ns, used_us));
     }
 
-    /// By how much its use was higher from `since_ns` on than before, in thousandths of a processor, and what it was then.
+    /// By how much its use was higher from `since_ns` on than before, in thousandths of a CPU, and what it was then.
     /// Nothing where it is not higher in both halves of that time: it has to have risen with it, and to have lasted.
     pub(super) fn rise(&self, since_ns: u64, born_later: bool) -> Option<Rise> {
         let at = self.looks.partition_point(|(time_ns, _)| *time_ns <= since_ns);
@@ -89,7 +89,7 @@ impl Used {
     }
 }
 
-/// More processor time than before, in thousandths of a processor.
+/// More CPU time than before, in thousandths of a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rise {
     pub(super) rise: u64,
@@ -115,11 +115,11 @@ pub(super) fn likeliest(rises: impl Iterator<Item = (u64, Rise)>) -> Option<(u64
 }
 
 /// An event as an anomaly.
-pub(super) fn judge(event: &CyclesEvent, antagonist: Option<(u64, Rise)>) -> Anomaly {
+pub(super) fn judge(event: &CyclesEvent, noisy_neighbour: Option<(u64, Rise)>) -> Anomaly {
     let is_node = event.kind == kind::IPC_DEGRADED;
     let usage = &event.usage;
     let cpi = usage.cpi().unwrap_or_default();
-    let mut data = Data::from([("of", if is_node { "node" } else { "group" }.into())]);
+    let mut data = Data::from([("of", if is_node { "node" } else { "cgroup" }.into())]);
     if is_node {
         data.push("ipc", hundredths(1024.0 / cpi.max(1) as f64));
     } else {
@@ -144,9 +144,9 @@ pub(super) fn judge(event: &CyclesEvent, antagonist: Option<(u64, Rise)>) -> Ano
     if counted < 1014 {
         put(&mut data, "counted_percent", percent(counted));
     }
-    if let Some((_, rise)) = antagonist {
-        put(&mut data, "antagonist_millicores", rise.now);
-        put(&mut data, "antagonist_rise_millicores", rise.rise);
+    if let Some((_, rise)) = noisy_neighbour {
+        put(&mut data, "noisy_neighbour_millicores", rise.now);
+        put(&mut data, "noisy_neighbour_rise_millicores", rise.rise);
     }
     Anomaly {
         kind: if is_node { "node.ipc_degraded" } else { "node.cpi_outlier" },
@@ -162,10 +162,10 @@ pub(super) fn judge(event: &CyclesEvent, antagonist: Option<(u64, Rise)>) -> Ano
         peer: None,
         detail: 0,
         data,
-        antagonist: antagonist.map(|(id, _)| id),
+        noisy_neighbour: noisy_neighbour.map(|(id, _)| id),
         baseline: Some(normal(&event.cpi, cpi)),
         magnitude: cpi,
-        count: 1 + u64::from(event.header.held_back),
+        count: 1 + u64::from(event.header.suppressed),
         pace: None,
         message: if is_node { message::ipc_degraded } else { message::cpi_outlier },
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::observer::Anomaly;
 
-/// So much below the threshold, in 1/1024 of the limit, a level has to fall before it can be told again: 5 %.
+/// So much below the threshold, in 1/1024 of the limit, a level has to fall before it can be reported again: 5 %.
 const HYSTERESIS: u64 = 51;
 
 /// What is known of one group.
@@ -21,21 +21,21 @@ pub(super) struct Memory {
     #[serde(serialize_with = "trend::keep")]
     trend: Trend,
     /// What was predicted last, and when that was.
-    told: Option<(Forecast, u64)>,
+    reported: Option<(Forecast, u64)>,
 }
 
 /// A prediction stands for so long after the last look that agreed with it.
 const STANDS_NS: u64 = 120 * 1_000_000_000;
 
 impl Memory {
-    /// Whether growth was told that has not ended.
+    /// Whether growth was reported that has not ended.
     pub(super) const fn is_predicted(&self) -> bool {
-        self.told.is_some()
+        self.reported.is_some()
     }
 
-    /// What was told may have been over since, and is told again.
-    pub(super) fn forget_told(&mut self) {
-        (self.is_near, self.told) = (false, None);
+    /// What was reported may have been over since, and is reported again.
+    pub(super) fn forget_reported(&mut self) {
+        (self.is_near, self.reported) = (false, None);
     }
 
     /// Judges a look: one anomaly at most.
@@ -56,15 +56,15 @@ impl Memory {
         if !self.is_near || was_near {
             return None;
         }
-        let mut told = anomaly(sample, "node.memory_pressure", Severity::Warning, message::near);
-        put(&mut told.data, "held_bytes", sample.held_bytes);
-        put_limit(&mut told.data, sample);
-        put(&mut told.data, "usage_bytes", sample.usage_bytes);
-        told.magnitude = sample.held_bytes;
-        Some(told)
+        let mut reported = anomaly(sample, "node.memory_pressure", Severity::Warning, message::near);
+        put(&mut reported.data, "held_bytes", sample.held_bytes);
+        put_limit(&mut reported.data, sample);
+        put(&mut reported.data, "usage_bytes", sample.usage_bytes);
+        reported.magnitude = sample.held_bytes;
+        Some(reported)
     }
 
-    /// What is to be told of its growth: when it is seen, and whenever half of the time that was left is over.
+    /// What is to be reported for its growth: when it is seen, and whenever half of the time that was left is over.
     fn predict(&mut self, sample: &Sample, limits: &Limits) -> Option<Anomaly> {
         // With swap that it may use it lives on where the limit is reached; without knowing that, nothing is said.
         let (swap, room) = (sample.swap_bytes, sample.swap_limit_bytes);
@@ -79,28 +79,28 @@ impl Memory {
             forecast.left_s <= limits.horizon_s && forecast.confidence >= limits.confidence
         });
         let Some(forecast) = forecast else {
-            self.told =
-                self.told.filter(|(_, agreed_ns)| !fell && now_ns.saturating_sub(*agreed_ns) < STANDS_NS);
+            self.reported =
+                self.reported.filter(|(_, agreed_ns)| !fell && now_ns.saturating_sub(*agreed_ns) < STANDS_NS);
             return None;
         };
-        if let Some((last, agreed_ns)) = &mut self.told
+        if let Some((last, agreed_ns)) = &mut self.reported
             && forecast.left_s > last.left_s / 2
         {
             *agreed_ns = now_ns;
             return None;
         }
-        self.told = Some((forecast, now_ns));
+        self.reported = Some((forecast, now_ns));
 
-        let mut told = anomaly(sample, "node.oom_predicted", Severity::Error, message::predicted);
-        put(&mut told.data, "held_bytes", held);
-        put(&mut told.data, "limit_bytes", limit);
-        put(&mut told.data, "growth_bytes_per_minute", forecast.per_minute);
-        put(&mut told.data, "left_seconds", forecast.left_s);
-        put(&mut told.data, "window_seconds", forecast.window_s);
-        told.data.push("confidence", Value::Real((forecast.confidence * 100.0).round() / 100.0));
+        let mut reported = anomaly(sample, "node.oom_predicted", Severity::Error, message::predicted);
+        put(&mut reported.data, "held_bytes", held);
+        put(&mut reported.data, "limit_bytes", limit);
+        put(&mut reported.data, "growth_bytes_per_minute", forecast.per_minute);
+        put(&mut reported.data, "left_seconds", forecast.left_s);
+        put(&mut reported.data, "window_seconds", forecast.window_s);
+        reported.data.push("confidence", Value::Real((forecast.confidence * 100.0).round() / 100.0));
         // The nearer the worse.
-        told.magnitude = u64::MAX - forecast.left_s;
-        Some(told)
+        reported.magnitude = u64::MAX - forecast.left_s;
+        Some(reported)
     }
 }
 

@@ -31,15 +31,15 @@ pub(super) fn memory_waiting(o: &Occurrence) -> String {
 }
 
 pub(super) fn io_waiting(o: &Occurrence) -> String {
-    format!("{}: waits for input and output {}", Who(o), Waits(o))
+    format!("{}: waits for I/O {}", Who(o), Waits(o))
 }
 
 pub(super) fn throttled(o: &Occurrence) -> String {
-    let limit = Processors(number(o, "limit_millicores"));
+    let limit = Cpus(number(o, "limit_millicores"));
     if o.data.number("levels_up").is_some() {
         let wanted = o.data.number("wanted_millicores");
-        let wanted = wanted
-            .map_or(String::new(), |wanted| format!(" together, and want about {}", Processors(wanted)));
+        let wanted =
+            wanted.map_or(String::new(), |wanted| format!(" together, and want about {}", Cpus(wanted)));
         return format!(
             "{}: throttled by the CPU quota{} in {} % of its periods, normally {} %: those in it may use {limit} CPU{wanted}",
             Who(o),
@@ -49,7 +49,7 @@ pub(super) fn throttled(o: &Occurrence) -> String {
         );
     }
     let wanted = o.data.number("wanted_millicores");
-    let wanted = wanted.map_or(String::new(), |wanted| format!(", and wants about {}", Processors(wanted)));
+    let wanted = wanted.map_or(String::new(), |wanted| format!(", and wants about {}", Cpus(wanted)));
     format!(
         "{}: throttled in {} % of its periods, normally {} %: it may use {limit} CPU{wanted}",
         Who(o),
@@ -61,18 +61,23 @@ pub(super) fn throttled(o: &Occurrence) -> String {
 pub(super) fn cpi_outlier(o: &Occurrence) -> String {
     let (cpi, normal) =
         (real(o, "cpi"), o.baseline.as_ref().map_or(0.0, |normal| normal.mean as f64 / 1024.0));
-    let antagonist = o.data.workload("antagonist").and_then(|workload| workload.name());
-    let antagonist = antagonist.map_or(String::new(), |name| {
-        let (now, rise) = (number(o, "antagonist_millicores"), number(o, "antagonist_rise_millicores"));
-        format!(", since {name} uses {} more CPU ({})", Processors(rise), Processors(now))
+    let noisy_neighbour = o.data.workload("noisy_neighbour").and_then(|workload| workload.name());
+    let noisy_neighbour = noisy_neighbour.map_or(String::new(), |name| {
+        let (now, rise) =
+            (number(o, "noisy_neighbour_millicores"), number(o, "noisy_neighbour_rise_millicores"));
+        format!(", since {name} uses {} more CPU ({})", Cpus(rise), Cpus(now))
     });
-    format!("{}: {cpi:.2} cycles an instruction for {}, normally {normal:.2}{antagonist}", Who(o), Since(o))
+    format!(
+        "{}: {cpi:.2} cycles per instruction for {}, normally {normal:.2}{noisy_neighbour}",
+        Who(o),
+        Since(o)
+    )
 }
 
 pub(super) fn ipc_degraded(o: &Occurrence) -> String {
     let normal = o.baseline.as_ref().map_or(0.0, |normal| 1024.0 / normal.mean.max(1) as f64);
     let ipc = real(o, "ipc");
-    format!("{}: {ipc:.2} instructions a cycle for {}, normally {normal:.2}", Who(o), Since(o))
+    format!("{}: {ipc:.2} instructions per cycle for {}, normally {normal:.2}", Who(o), Since(o))
 }
 
 fn real(o: &Occurrence, key: &str) -> f64 {
@@ -169,10 +174,10 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// Thousandths of a processor: `0.25`, `2`.
-struct Processors(u64);
+/// Thousandths of a CPU: `0.25`, `2`.
+struct Cpus(u64);
 
-impl fmt::Display for Processors {
+impl fmt::Display for Cpus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = format!("{:.2}", self.0 as f64 / 1000.0);
         f.write_str(text.trim_end_matches('0').trim_end_matches('.'))

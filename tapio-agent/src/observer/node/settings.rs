@@ -9,8 +9,8 @@ const CPI_FLOOR: u64 = 128;
 settings! {
     /// Thresholds of the node observer.
     pub struct Settings {
-        /// How often control groups are looked at. Where they are so many that this takes more than half a percent of a
-        /// processor, less often; where the kernel says that tasks wait, at once.
+        /// How often cgroups are looked at. Where they are so many that this takes more than half a percent of a
+        /// CPU, less often; where the kernel says that tasks wait, at once.
         pub interval: Time<{ 100 * MS }, { 300 * SEC }> = Time::of_ns(5 * SEC),
         /// Memory that cannot be dropped: node.memory_pressure, node.oom_predicted.
         pub memory: Memory = Memory::default(),
@@ -31,7 +31,7 @@ settings! {
     pub struct Cycles {
         /// How long what is counted is summed up before it is judged.
         pub window: Time<{ SEC }, { 300 * SEC }> = Time::of_ns(10 * SEC),
-        /// A group that used less than this of one processor in a window is not judged.
+        /// A group that used less than this of one CPU in a window is not judged.
         pub share: Percent = Percent::of(5),
         /// How many times the mean is too much.
         pub ratio: Ratio<110, 10_000> = Ratio::of_percent(150),
@@ -43,7 +43,7 @@ settings! {
         pub run: Count<2, 100> = Count::of(12),
         /// How many teach a baseline before it judges.
         pub min_samples: Count<2, 10_000> = Count::of(16),
-        /// How long a group is not told of again.
+        /// How long a group is not reported again.
         pub cooldown: Time<0, { 3_600 * SEC }> = Time::of_ns(60 * SEC),
     }
 }
@@ -55,7 +55,7 @@ settings! {
         pub share: Percent = Percent::of(80),
         /// What share of the node's memory is too much: of all there is, what is not available.
         pub node_share: Percent = Percent::of(90),
-        /// How long before it that running out of memory is told at most.
+        /// How long before it that running out of memory is reported at most.
         pub horizon: Time<{ 10 * SEC }, { 3_600 * SEC }> = Time::of_ns(600 * SEC),
         /// How steady growth has to be: 100% is a straight line.
         pub confidence: Percent = Percent::of(80),
@@ -95,7 +95,7 @@ pub(super) struct Limits {
     pub(super) io: Share,
     /// Length of a window of cycles and instructions.
     pub(super) window_ns: u64,
-    /// How long a group is not told of again for them.
+    /// How long a group is not reported again for them.
     pub(super) cooldown_ns: u64,
 }
 

@@ -23,7 +23,7 @@ impl Watched {
         next
     }
 
-    /// Looks once, at each of these; the types of what is told, and of whom.
+    /// Looks once, at each of these; the types of what is reported, and of whom.
     fn look(&mut self, samples: &[Sample]) -> Vec<Anomaly> {
         self.at_s += 5;
         let mut out = Vec::new();
@@ -37,7 +37,7 @@ impl Watched {
 }
 
 fn group(id: u64) -> Sample {
-    let header = Header { time_ns: 0, cgroup_id: id, pid: 0, held_back: 0, comm: [0; 16].into() };
+    let header = Header { time_ns: 0, cgroup_id: id, pid: 0, suppressed: 0, comm: [0; 16].into() };
     Sample { swap_bytes: 0, swap_limit_bytes: 0, ..Sample::unknown(kind::GROUP, header) }
 }
 
@@ -50,17 +50,17 @@ fn filled(id: u64, mib: u64) -> Sample {
     Sample { held_bytes: mib * MIB, usage_bytes: mib * MIB, limit_bytes: 512 * MIB, ..group(id) }
 }
 
-fn kinds(told: &[Anomaly]) -> Vec<(&'static str, u64)> {
-    told.iter().map(|anomaly| (anomaly.kind, anomaly.cgroup_id)).collect()
+fn kinds(reported: &[Anomaly]) -> Vec<(&'static str, u64)> {
+    reported.iter().map(|anomaly| (anomaly.kind, anomaly.cgroup_id)).collect()
 }
 
 #[test]
-fn near_the_limit_is_told_once_until_it_is_over() {
+fn near_the_limit_is_reported_once_until_it_is_over() {
     let mut watched = Watched::new();
     assert!(watched.look(&[filled(7, 400)]).is_empty());
-    let told = watched.look(&[filled(7, 412)]);
-    assert_eq!(kinds(&told), [("node.memory_pressure", 7)]);
-    assert_eq!(told[0].data.number("held_bytes"), Some(412 * MIB));
+    let reported = watched.look(&[filled(7, 412)]);
+    assert_eq!(kinds(&reported), [("node.memory_pressure", 7)]);
+    assert_eq!(reported[0].data.number("held_bytes"), Some(412 * MIB));
     for mib in [450, 405, 412, 390, 450] {
         assert!(watched.look(&[filled(7, mib)]).is_empty(), "{mib}");
     }
@@ -78,15 +78,15 @@ fn cache_is_no_pressure() {
 }
 
 #[test]
-fn a_leak_is_told_as_such_and_not_as_pressure_too() {
+fn a_leak_is_reported_as_such_and_not_as_pressure_too() {
     let mut watched = Watched::new();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for step in 0..100 {
-        told.extend(watched.look(&[filled(7, (50 + step * 5).min(511))]).into_iter().map(|a| (step, a)));
+        reported.extend(watched.look(&[filled(7, (50 + step * 5).min(511))]).into_iter().map(|a| (step, a)));
     }
-    assert!(told.iter().all(|(_, anomaly)| anomaly.kind == "node.oom_predicted"), "{told:?}");
-    assert!((2..9).contains(&told.len()), "again when half of the time is over: {}", told.len());
-    let (step, first) = &told[0];
+    assert!(reported.iter().all(|(_, anomaly)| anomaly.kind == "node.oom_predicted"), "{reported:?}");
+    assert!((2..9).contains(&reported.len()), "again when half of the time is over: {}", reported.len());
+    let (step, first) = &reported[0];
     let left = (92 - step) * 5;
     assert!(left >= 30 && first.data.number("left_seconds").unwrap().abs_diff(left) < left / 5 + 5);
     assert_eq!(first.data.number("growth_bytes_per_minute"), Some(60 * MIB));
@@ -98,8 +98,8 @@ fn with_swap_the_end_is_further() {
     for step in 0..90 {
         let swap = Sample { swap_limit_bytes: 4096 * MIB, ..filled(7, 50 + step * 5) };
         let unknown = Sample { swap_limit_bytes: UNKNOWN, ..filled(8, 50 + step * 5) };
-        let told = watched.look(&[swap, unknown]);
-        assert!(told.iter().all(|anomaly| anomaly.kind == "node.memory_pressure"), "{told:?}");
+        let reported = watched.look(&[swap, unknown]);
+        assert!(reported.iter().all(|anomaly| anomaly.kind == "node.memory_pressure"), "{reported:?}");
     }
 }
 
@@ -121,7 +121,7 @@ impl Wait {
 }
 
 #[test]
-fn waiting_above_its_past_is_told_once_it_lasts() {
+fn waiting_above_its_past_is_reported_once_it_lasts() {
     let mut watched = Watched::new();
     let mut wait = Wait(0);
     for _ in 0..40 {
@@ -129,11 +129,11 @@ fn waiting_above_its_past_is_told_once_it_lasts() {
     }
     assert!(watched.look(&[wait.look(7, 60)]).is_empty());
     assert!(watched.look(&[wait.look(7, 60)]).is_empty());
-    let told = watched.look(&[wait.look(7, 60)]);
-    assert_eq!(kinds(&told), [("node.memory_pressure", 7), ("node.io_pressure", 7)]);
-    assert_eq!(told[1].data.number("some_percent"), Some(60));
-    assert_eq!(told[1].data.number("full_percent"), Some(30));
-    assert_eq!(told[1].baseline.as_ref().map(|normal| percent(normal.mean)), Some(2));
+    let reported = watched.look(&[wait.look(7, 60)]);
+    assert_eq!(kinds(&reported), [("node.memory_pressure", 7), ("node.io_pressure", 7)]);
+    assert_eq!(reported[1].data.number("some_percent"), Some(60));
+    assert_eq!(reported[1].data.number("full_percent"), Some(30));
+    assert_eq!(reported[1].baseline.as_ref().map(|normal| percent(normal.mean)), Some(2));
     // A level that stays is learned.
     let repeats: usize = (0..100).map(|_| watched.look(&[wait.look(7, 60)]).len()).sum();
     assert!(repeats < 30, "{repeats}");
@@ -141,7 +141,7 @@ fn waiting_above_its_past_is_told_once_it_lasts() {
 }
 
 #[test]
-fn waiting_that_is_usual_is_not_told() {
+fn waiting_that_is_usual_is_not_reported() {
     let mut watched = Watched::new();
     let mut wait = Wait(0);
     for _ in 0..200 {
@@ -150,18 +150,21 @@ fn waiting_that_is_usual_is_not_told() {
 }
 
 #[test]
-fn the_nodes_waiting_is_told_where_no_group_explains_it() {
+fn the_nodes_waiting_is_reported_where_no_group_explains_it() {
     for explained in [true, false] {
         let mut watched = Watched::new();
         let (mut of_group, mut of_node) = (Wait(0), Wait(0));
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for step in 0..50 {
             let percent = if step < 40 { 1 } else { 70 };
             let group = of_group.look(7, if explained { percent } else { 1 });
-            told.extend(watched.look(&[group, of_node.look(WHOLE_NODE, percent)]));
+            reported.extend(watched.look(&[group, of_node.look(WHOLE_NODE, percent)]));
         }
         let who = if explained { 7 } else { WHOLE_NODE };
-        assert!(!told.is_empty() && told.iter().all(|anomaly| anomaly.cgroup_id == who), "{told:?}");
+        assert!(
+            !reported.is_empty() && reported.iter().all(|anomaly| anomaly.cgroup_id == who),
+            "{reported:?}"
+        );
     }
 }
 
@@ -176,7 +179,7 @@ fn waiting_of_a_group_of_groups_is_that_of_those_in_it() {
 }
 
 #[test]
-fn throttling_above_its_past_is_told_with_limit_and_demand() {
+fn throttling_above_its_past_is_reported_with_limit_and_demand() {
     let mut watched = Watched::new();
     let mut sample = Sample { quota_us: 50_000, period_us: 100_000, ..group(7) };
     (sample.periods, sample.throttled, sample.throttled_us, sample.cpu_us) = (0, 0, 0, 0);
@@ -191,9 +194,9 @@ fn throttling_above_its_past_is_told_with_limit_and_demand() {
         assert!(run(&mut watched, 1).is_empty());
     }
     assert!(run(&mut watched, 40).is_empty());
-    let told = run(&mut watched, 40);
-    assert_eq!(kinds(&told), [("node.cpu_throttled", 7)]);
-    let number = |key| told[0].data.number(key).unwrap();
+    let reported = run(&mut watched, 40);
+    assert_eq!(kinds(&reported), [("node.cpu_throttled", 7)]);
+    let number = |key| reported[0].data.number(key).unwrap();
     assert_eq!((number("throttled_percent"), number("limit_millicores")), (80, 500));
     assert_eq!((number("used_millicores"), number("wanted_millicores")), (500, 980));
 }
@@ -227,7 +230,7 @@ impl Watched {
 
 /// A container that has a quota itself explains its pod.
 #[test]
-fn throttling_by_the_quota_of_a_pod_is_told_of_the_container_that_uses_most() {
+fn throttling_by_the_quota_of_a_pod_is_reported_for_the_container_that_uses_most() {
     for is_explained in [false, true] {
         let mut watched = Watched::new();
         let mut sample = Sample { quota_us: 50_000, period_us: 100_000, ..group(70) };
@@ -244,28 +247,31 @@ fn throttling_by_the_quota_of_a_pod_is_told_of_the_container_that_uses_most() {
             assert!(run(1).is_empty());
         }
         assert!(run(40).is_empty());
-        let told = run(40);
+        let reported = run(40);
         if is_explained {
-            assert!(told.is_empty(), "{told:?}");
+            assert!(reported.is_empty(), "{reported:?}");
             continue;
         }
-        assert_eq!(kinds(&told), [("node.cpu_throttled", 7)]);
+        assert_eq!(kinds(&reported), [("node.cpu_throttled", 7)]);
         assert_eq!(
-            (told[0].data.number("levels_up"), told[0].data.text("ancestor")),
+            (reported[0].data.number("levels_up"), reported[0].data.text("ancestor")),
             (Some(1), Some("pod-of"))
         );
-        assert_ne!(told[0].detail, 0, "no repeat of its own quota's");
+        assert_ne!(reported[0].detail, 0, "no repeat of its own quota's");
     }
 }
 
 #[test]
-fn memory_of_a_pod_is_told_of_who_holds_most_where_no_limit_below_is_nearer() {
+fn memory_of_a_pod_is_reported_for_who_holds_most_where_no_limit_below_is_nearer() {
     let near = |mib, filled| Above { filled, ..pod(filled_to(mib)) };
     let mut watched = Watched::new();
     assert!(watched.look_above(near(400, 0)).is_empty());
-    let told = watched.look_above(near(450, 0));
-    assert_eq!(kinds(&told), [("node.memory_pressure", 8)]);
-    assert_eq!((told[0].data.number("levels_up"), told[0].data.text("ancestor")), (Some(2), Some("pod-of")));
+    let reported = watched.look_above(near(450, 0));
+    assert_eq!(kinds(&reported), [("node.memory_pressure", 8)]);
+    assert_eq!(
+        (reported[0].data.number("levels_up"), reported[0].data.text("ancestor")),
+        (Some(2), Some("pod-of"))
+    );
     assert!(watched.look_above(near(450, 0)).is_empty());
 
     // Each pod has the sum of what its containers may have.
@@ -278,10 +284,13 @@ fn memory_of_a_pod_is_told_of_who_holds_most_where_no_limit_below_is_nearer() {
 
     // A leak of a container without a limit of its own.
     let mut watched = Watched::new();
-    let told: Vec<_> =
+    let reported: Vec<_> =
         (0..100).flat_map(|step| watched.look_above(near((50 + step * 5).min(511), 0))).collect();
     assert!(
-        !told.is_empty() && told.iter().all(|told| (told.kind, told.cgroup_id) == ("node.oom_predicted", 8))
+        !reported.is_empty()
+            && reported
+                .iter()
+                .all(|reported| (reported.kind, reported.cgroup_id) == ("node.oom_predicted", 8))
     );
 }
 
@@ -344,9 +353,9 @@ fn what_is_normal_is_known_to_the_next_agent() {
     assert!(next.look(&[wait.look(7, 2)]).is_empty(), "a first look has no share");
     assert!(next.look(&[wait.look(7, 60)]).is_empty());
     assert!(next.look(&[wait.look(7, 60)]).is_empty());
-    let told = next.look(&[wait.look(7, 60)]);
-    assert_eq!(kinds(&told), [("node.memory_pressure", 7), ("node.io_pressure", 7)]);
-    assert_eq!(told[1].baseline.as_ref().map(|normal| percent(normal.mean)), Some(2));
+    let reported = next.look(&[wait.look(7, 60)]);
+    assert_eq!(kinds(&reported), [("node.memory_pressure", 7), ("node.io_pressure", 7)]);
+    assert_eq!(reported[1].baseline.as_ref().map(|normal| percent(normal.mean)), Some(2));
     // A group that comes much later may have the number of one that is gone.
     let mut later = watched.next();
     for _ in 0..20 {
@@ -356,7 +365,7 @@ fn what_is_normal_is_known_to_the_next_agent() {
 }
 
 #[test]
-fn what_was_told_is_not_told_again_by_the_next_agent() {
+fn what_was_reported_is_not_reported_again_by_the_next_agent() {
     let mut watched = Watched::new();
     watched.look(&[filled(7, 400)]);
     assert_eq!(watched.look(&[filled(7, 450)]).len(), 1);
@@ -370,8 +379,8 @@ fn what_was_told_is_not_told_again_by_the_next_agent() {
     let step = (0..90).find(|step| !watched.look(&[grown(*step)]).is_empty()).unwrap();
     let mut next = Watched { at_s: watched.at_s, ..watched.next() };
     assert!((1..6).all(|more| next.look(&[grown(step + more)]).is_empty()));
-    let told: Vec<_> = (6..40).flat_map(|more| next.look(&[grown(step + more)])).collect();
-    assert_eq!(kinds(&told)[..1], [("node.oom_predicted", 8)], "half of the time is over");
+    let reported: Vec<_> = (6..40).flat_map(|more| next.look(&[grown(step + more)])).collect();
+    assert_eq!(kinds(&reported)[..1], [("node.oom_predicted", 8)], "half of the time is over");
 }
 
 #[test]

@@ -115,7 +115,7 @@ impl Trend {
         fell
     }
 
-    /// The steadiest growth that is fit to be told.
+    /// The steadiest growth that is fit to be reported.
     pub(super) fn forecast(&self, limit: u64) -> Option<Forecast> {
         let last = self.last?;
         let left = limit.saturating_sub(last.value);

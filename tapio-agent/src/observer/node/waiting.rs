@@ -64,12 +64,12 @@ fn share(us: u64, of_ns: u64) -> u64 {
 
 impl Wait {
     pub(super) fn of_memory(self, sample: &Sample) -> Anomaly {
-        let mut told = self.tell(sample, "node.memory_pressure", message::memory_waiting);
-        put(&mut told.data, "held_bytes", sample.held_bytes);
-        super::memory::put_limit(&mut told.data, sample);
+        let mut reported = self.tell(sample, "node.memory_pressure", message::memory_waiting);
+        put(&mut reported.data, "held_bytes", sample.held_bytes);
+        super::memory::put_limit(&mut reported.data, sample);
         // Not a repeat of being near the limit.
-        told.detail = 1;
-        told
+        reported.detail = 1;
+        reported
     }
 
     pub(super) fn of_io(self, sample: &Sample) -> Anomaly {
@@ -77,14 +77,14 @@ impl Wait {
     }
 
     fn tell(self, sample: &Sample, kind: &'static str, message: message::Message) -> Anomaly {
-        let mut told = anomaly(sample, kind, Severity::Warning, message);
-        put(&mut told.data, "some_percent", percent(self.some));
+        let mut reported = anomaly(sample, kind, Severity::Warning, message);
+        put(&mut reported.data, "some_percent", percent(self.some));
         if let Some(full) = self.full {
-            put(&mut told.data, "full_percent", percent(full));
+            put(&mut reported.data, "full_percent", percent(full));
         }
-        put(&mut told.data, "window_ms", self.window_ns / 1_000_000);
-        told.baseline = Some(normal(&self.before, self.some));
-        told.magnitude = self.some;
-        told
+        put(&mut reported.data, "window_ms", self.window_ns / 1_000_000);
+        reported.baseline = Some(normal(&self.before, self.some));
+        reported.magnitude = self.some;
+        reported
     }
 }

@@ -20,7 +20,7 @@ pub(crate) fn refused(port: u32, magnitude: u64) -> Anomaly {
         detail: port,
         data: Data::default(),
         baseline: None,
-        antagonist: None,
+        noisy_neighbour: None,
         magnitude,
         count: 1,
         pace: None,
@@ -98,7 +98,7 @@ fn a_rate_ten_times_as_high_goes_out_at_once() {
         .map(|anomaly| anomaly.count)
         .collect();
     assert_eq!(storm.len(), 1, "{storm:?}");
-    // What the kernel held back counts.
+    // What the kernel suppressed counts.
     let held = Anomaly { count: 1_000, ..refused(80, 1) };
     assert_eq!(fold.admit(held, 102 * SECOND).map(|anomaly| anomaly.count), Some(1_010));
 }

@@ -41,7 +41,7 @@ impl Line {
             kind: anomaly.kind.into(),
             workload: Some(Arc::new(workload)),
             process: Some(Process { pid: 7, comm: "nginx".to_owned() }),
-            peer: anomaly.peer.map(|(address, port)| Peer::unnamed(address, port)),
+            peer: anomaly.peer.map(|(address, port)| Peer::unresolved(address, port)),
             data: anomaly.data,
             count: anomaly.count,
             ..sample()
@@ -83,8 +83,8 @@ impl Line {
         self.said.iter().map(|(_, occurrence)| occurrence.count).sum()
     }
 
-    fn usual(&self) -> u64 {
-        self.steady.0.metrics.anomaly_ledger().usual
+    fn expected(&self) -> u64 {
+        self.steady.0.metrics.anomaly_ledger().expected
     }
 
     fn when(&self) -> Vec<u64> {
@@ -102,15 +102,15 @@ fn checks_that_reset_are_reported_once_and_then_as_usual_once() {
     let mut line = Line::new();
     line.resets(1, checks(1000, 3000));
     assert_eq!(line.when(), [1000, 1450], "with the window after two minutes");
-    let usual = &line.said[1].1;
-    assert_eq!(usual.data.number(USUAL), Some(120));
-    assert!(usual.message.ends_with(": 120 a minute, usual from now on"), "{}", usual.message);
+    let expected = &line.said[1].1;
+    assert_eq!(expected.data.number(EXPECTED), Some(120));
+    assert!(expected.message.ends_with(": 120 a minute, expected from now on"), "{}", expected.message);
     line.finish(3000 * SECOND);
-    assert_eq!((line.said.len(), line.count() + line.usual()), (2, 4000), "none is lost");
+    assert_eq!((line.said.len(), line.count() + line.expected()), (2, 4000), "none is lost");
     // Another container of the same workload.
     line.resets(2, checks(3000, 4000));
     line.finish(4000 * SECOND);
-    assert_eq!((line.said.len(), line.count() + line.usual()), (2, 6000));
+    assert_eq!((line.said.len(), line.count() + line.expected()), (2, 6000));
 }
 
 #[test]
@@ -123,9 +123,9 @@ fn far_more_than_usual_is_news_at_once_and_may_become_usual() {
     let when = line.when();
     assert_eq!(when[0], 2500, "{when:?}");
     assert!(when.len() <= 4, "{when:?}");
-    assert_eq!(line.said.last().unwrap().1.data.number(USUAL), Some(2400));
+    assert_eq!(line.said.last().unwrap().1.data.number(EXPECTED), Some(2400));
     line.finish(5000 * SECOND);
-    assert_eq!(before + line.count() + line.usual(), 3_000 + 100_000, "none is lost");
+    assert_eq!(before + line.count() + line.expected(), 3_000 + 100_000, "none is lost");
 }
 
 #[test]
@@ -136,15 +136,15 @@ fn what_does_not_last_is_reported_in_full() {
     line.tick(1100 * SECOND);
     line.tick(1300 * SECOND);
     line.finish(1300 * SECOND);
-    assert_eq!((line.count(), line.usual()), (160, 0));
+    assert_eq!((line.count(), line.expected()), (160, 0));
     // Nor what comes in bursts.
     let mut line = Line::new();
     for burst in 0..8 {
         line.resets(1, (0..9).map(|n| (1000 + burst * 40) * SECOND + n));
     }
     line.finish(2000 * SECOND);
-    assert_eq!((line.count(), line.usual()), (72, 0));
-    assert!(line.said.iter().all(|(_, occurrence)| occurrence.data.number(USUAL).is_none()));
+    assert_eq!((line.count(), line.expected()), (72, 0));
+    assert!(line.said.iter().all(|(_, occurrence)| occurrence.data.number(EXPECTED).is_none()));
 }
 
 #[test]
@@ -173,13 +173,13 @@ fn what_is_usual_is_known_to_the_next_agent() {
     // Two minutes that are over before that was reported.
     line.resets(1, checks(1000, 1260));
     line.finish(1260 * SECOND);
-    assert_eq!((line.when(), line.count() + line.usual()), (vec![1000], 520));
+    assert_eq!((line.when(), line.count() + line.expected()), (vec![1000], 520));
     line.steady.note(&first);
 
     let learned = Learned::of_note(Steady::NAME, first.now(Steady::NAME));
     let mut line = Line::with(Steady::recalled(Arc::default(), &notes(&learned)));
     line.resets(1, checks(1270, 1400));
-    assert_eq!(line.when(), [1300], "as usual, once");
+    assert_eq!(line.when(), [1300], "as expected, once");
     let learned = Learned::of_note(Steady::NAME, b"[[1]]".to_vec());
     let mut line = Line::with(Steady::recalled(Arc::default(), &notes(&learned)));
     line.resets(1, checks(1400, 1401));

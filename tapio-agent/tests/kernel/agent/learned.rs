@@ -54,11 +54,11 @@ fn what_was_learned_outlives_a_stop_and_kills() {
     }
 
     let tapio = start(state.path());
-    let told = spike(&tapio, &mut pair);
-    assert!(told.baseline("mean") < 5_000.0);
+    let reported = spike(&tapio, &mut pair);
+    assert!(reported.baseline("mean") < 5_000.0);
     // A reading every four samples, of which a kill may cost half.
     let least = (CALM / 4) as f64 * (1.0 + f64::from(kills()) / 2.0);
-    assert!(told.baseline("samples") >= least, "{least}: {told:?}");
+    assert!(reported.baseline("samples") >= least, "{least}: {reported:?}");
     let known = fs::metadata(state.path().join("learned")).unwrap().len();
     assert!(known < 1 << 20, "only what is used is kept: {known} bytes");
 }

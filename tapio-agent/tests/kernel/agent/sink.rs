@@ -48,14 +48,14 @@ fn it_goes_on_while_another_sink_is_left() {
     assert_eq!(stdout["state"], format!("closed({GONE})"));
     assert!(stdout["dropped"]["closed"].as_u64() >= Some(3), "{stdout}");
     let polku = ended.sink("polku");
-    assert!(polku["given"].as_u64() >= Some(5), "{polku}");
-    assert_eq!(polku["spooled"], polku["given"], "{polku}");
+    assert!(polku["received"].as_u64() >= Some(5), "{polku}");
+    assert_eq!(polku["spooled"], polku["received"], "{polku}");
 
     // What it could not deliver is the next one's.
     let next = Tapio::start_read(1, &arguments, "");
     next.expect_log("the spool has what an earlier run left", "recovered");
     let next = next.end();
-    assert_eq!(next.sink("polku")["recovered"], polku["given"], "{}", next.sinks);
+    assert_eq!(next.sink("polku")["recovered"], polku["received"], "{}", next.sinks);
 }
 
 /// Somebody who stops the agent twice does not want to wait, as it does for a reader that is stuck.
@@ -75,7 +75,7 @@ fn a_reader_that_is_stuck_is_said_and_a_second_sigterm_ends_the_drain() {
     assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
     let stdout = ended.sink("stdout");
     // Others on this machine may have been reported, too.
-    assert!(stdout["given"].as_u64() >= Some(2), "{stdout}");
-    assert_eq!(stdout["dropped"]["shutdown"], stdout["given"], "{stdout}");
+    assert!(stdout["received"].as_u64() >= Some(2), "{stdout}");
+    assert_eq!(stdout["dropped"]["shutdown"], stdout["received"], "{stdout}");
     drop(unread);
 }

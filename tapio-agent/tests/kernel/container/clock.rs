@@ -4,7 +4,7 @@ use super::{of, start};
 use crate::support::{Process, guest::Clock, needs_a_guest};
 
 const HOUR: i64 = 3600;
-/// An emulated processor that is busy.
+/// An emulated CPU that is busy.
 const SLACK: i64 = 60;
 
 #[track_caller]
@@ -17,7 +17,7 @@ fn now() -> i64 {
 }
 
 #[test]
-fn what_is_told_has_the_time_of_day_that_it_is() {
+fn what_is_reported_has_the_time_of_day_that_it_is() {
     needs_a_guest!();
     let (before, back, forth) = (super::container!(), super::container!(), super::container!());
     let tapio = start();
@@ -25,9 +25,9 @@ fn what_is_told_has_the_time_of_day_that_it_is() {
         let mut child = Process::start("child");
         child.enter(cgroup);
         child.die("abort");
-        let told = tapio.expect_one(of(cgroup)).is("container.crash").of(&child);
-        is_near(told.unix_seconds(), now());
-        told.has("ran_ms", 0..SLACK as u64 * 1000);
+        let reported = tapio.expect_one(of(cgroup)).is("container.crash").of(&child);
+        is_near(reported.unix_seconds(), now());
+        reported.has("ran_ms", 0..SLACK as u64 * 1000);
     };
     aborts(&before);
     let clock = Clock::step(-HOUR);
@@ -52,10 +52,10 @@ fn durations_do_not_step_with_the_time_of_day() {
         runtime.kill(9, main.pid());
         main.await_death();
 
-        let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&main).by(&runtime);
-        let told = told.says("asked_signal", "SIGTERM").severe("warning");
-        told.has("asked_ms", 0..SLACK as u64 * 1000);
-        told.has("ran_ms", told.number("asked_ms")..SLACK as u64 * 1000);
-        is_near(told.unix_seconds(), now());
+        let reported = tapio.expect_one(of(&cgroup)).is("container.killed").of(&main).by(&runtime);
+        let reported = reported.says("asked_signal", "SIGTERM").severe("warning");
+        reported.has("asked_ms", 0..SLACK as u64 * 1000);
+        reported.has("ran_ms", reported.number("asked_ms")..SLACK as u64 * 1000);
+        is_near(reported.unix_seconds(), now());
     }
 }

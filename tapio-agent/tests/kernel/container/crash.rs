@@ -31,10 +31,10 @@ fn a_fault_of_a_child_is_a_crash_with_its_address() {
     child.become_program(fault.path());
     child.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").by_nobody();
-    let told = told.says("signal", "SIGSEGV").says("code", readable("SEGV_MAPERR"));
-    let told = told.says("address", readable(ADDRESS));
-    told.says("process_role", "child").of_pid(child.pid());
+    let reported = tapio.expect_one(of(&cgroup)).is("container.crash").by_nobody();
+    let reported = reported.says("signal", "SIGSEGV").says("code", readable("SEGV_MAPERR"));
+    let reported = reported.says("address", readable(ADDRESS));
+    reported.says("process_role", "child").of_pid(child.pid());
 }
 
 #[test]
@@ -48,8 +48,8 @@ fn a_fault_of_the_first_process_is_a_crash_and_no_exit() {
     main.become_program(fault.path());
     main.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").says("address", readable(ADDRESS));
-    told.says("process_role", "main").of_pid(main.pid());
+    let reported = tapio.expect_one(of(&cgroup)).is("container.crash").says("address", readable(ADDRESS));
+    reported.says("process_role", "main").of_pid(main.pid());
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn an_abort_is_a_crash() {
     child.enter(&cgroup);
     child.die("abort");
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&child).by_nobody();
-    assert_eq!(told.says("signal", "SIGABRT").text("address"), "");
+    let reported = tapio.expect_one(of(&cgroup)).is("container.crash").of(&child).by_nobody();
+    assert_eq!(reported.says("signal", "SIGABRT").text("address"), "");
 }
 
 /// The kernel drops the SIGABRT of a pid namespace's first process, and `abort` ends it in another way.
@@ -74,10 +74,10 @@ fn an_abort_of_the_first_process_is_an_abort() {
     let mut main = Process::start_as_init("main");
     main.enter(&cgroup);
     main.die("abort");
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main).by_nobody();
-    let told = told.says("signal", "SIGABRT").says("process_role", "main");
+    let reported = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main).by_nobody();
+    let reported = reported.says("signal", "SIGABRT").says("process_role", "main");
     let instead = if cfg!(target_arch = "x86_64") { "SIGSEGV" } else { "SIGTRAP" };
-    told.says("ended_with", instead);
+    reported.says("ended_with", instead);
 
     // As where what ends it then is handled.
     let cgroup = container!();
@@ -85,8 +85,8 @@ fn an_abort_of_the_first_process_is_an_abort() {
     main.enter(&cgroup);
     main.begin_script("kill -ABRT $$; exit 127");
     main.await_death();
-    let told = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main);
-    told.says("signal", "SIGABRT").says("ended_with", "status 127");
+    let reported = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main);
+    reported.says("signal", "SIGABRT").says("ended_with", "status 127");
 
     // It went on.
     let cgroup = container!();
@@ -116,7 +116,7 @@ fn a_segv_from_outside_is_no_crash() {
 
 /// A wrapper that says by the same signal how its child died, and one around it.
 #[test]
-fn a_crash_that_wrappers_pass_on_is_told_once_of_the_child() {
+fn a_crash_that_wrappers_pass_on_is_reported_once_of_the_child() {
     needs_a_kernel!();
     let fault = fault();
     let tapio = start();
@@ -128,14 +128,14 @@ fn a_crash_that_wrappers_pass_on_is_told_once_of_the_child() {
         main.enter(&cgroup);
         main.begin_script(&wrapped);
         main.await_death();
-        let told = tapio.expect_one(of(&cgroup)).is("container.crash").says("signal", "SIGSEGV");
-        assert!(told.comm().starts_with("faults"), "{told:?}");
+        let reported = tapio.expect_one(of(&cgroup)).is("container.crash").says("signal", "SIGSEGV");
+        assert!(reported.comm().starts_with("faults"), "{reported:?}");
     }
 }
 
 /// Its own crash after its child's, by the same signal.
 #[test]
-fn who_crashes_after_its_child_is_told() {
+fn who_crashes_after_its_child_is_reported() {
     needs_a_kernel!();
     let (fault, other) = (fault(), Program::new("other", FAULT).unwrap());
     let cgroup = container!();
@@ -147,9 +147,9 @@ fn who_crashes_after_its_child_is_told() {
 
     if is_confidential() {
         // Lockdown hides whether it is a fault, and it may be one that is passed on.
-        let told = tapio.expect_one(of(&cgroup)).is("container.crash");
-        return assert!(told.comm().starts_with("faults"), "{told:?}");
+        let reported = tapio.expect_one(of(&cgroup)).is("container.crash");
+        return assert!(reported.comm().starts_with("faults"), "{reported:?}");
     }
-    let told = tapio.expect_one(|o| o.is_in(&cgroup) && o.comm().starts_with("other"));
-    told.is("container.crash").says("process_role", "main");
+    let reported = tapio.expect_one(|o| o.is_in(&cgroup) && o.comm().starts_with("other"));
+    reported.is("container.crash").says("process_role", "main");
 }

@@ -3,8 +3,8 @@
 use super::{of, start};
 use crate::support::{Process, Tapio, needs_a_kernel, skip};
 
-/// What is told of a shell that does this, and may only do so much.
-fn is_told(tapio: &Tapio, script: &str, signal: &str, limit: &str) {
+/// What is reported for a shell that does this, and may only do so much.
+fn is_reported(tapio: &Tapio, script: &str, signal: &str, limit: &str) {
     let cgroup = match crate::support::Cgroup::with_memory() {
         Ok(cgroup) => cgroup,
         Err(reason) => panic!("{reason}"),
@@ -13,24 +13,29 @@ fn is_told(tapio: &Tapio, script: &str, signal: &str, limit: &str) {
     child.enter(&cgroup);
     child.begin_script(script);
     child.await_death();
-    let told = tapio.expect_one(of(&cgroup)).is("container.killed").by_nobody().of_pid(child.pid());
-    told.says("signal", signal).says("sender", "kernel").says("limit", limit);
+    let reported = tapio.expect_one(of(&cgroup)).is("container.killed").by_nobody().of_pid(child.pid());
+    reported.says("signal", signal).says("sender", "kernel").says("limit", limit);
 }
 
 #[test]
-fn who_uses_up_its_processor_time_is_told_with_the_limit() {
+fn who_uses_up_its_cpus_time_is_reported_with_the_limit() {
     needs_a_kernel!();
-    // Where there is no control group, none is a container.
+    // Where there is no cgroup, none is a container.
     drop(super::container!());
     let tapio = start();
     let spin = "while :; do :; done";
-    is_told(&tapio, &format!("ulimit -S -t 1; {spin}"), "SIGXCPU", "RLIMIT_CPU");
-    is_told(&tapio, &format!("ulimit -t 1; {spin}"), "SIGKILL", "RLIMIT_CPU");
-    is_told(&tapio, &format!("trap : XCPU; ulimit -S -t 1; ulimit -H -t 2; {spin}"), "SIGKILL", "RLIMIT_CPU");
+    is_reported(&tapio, &format!("ulimit -S -t 1; {spin}"), "SIGXCPU", "RLIMIT_CPU");
+    is_reported(&tapio, &format!("ulimit -t 1; {spin}"), "SIGKILL", "RLIMIT_CPU");
+    is_reported(
+        &tapio,
+        &format!("trap : XCPU; ulimit -S -t 1; ulimit -H -t 2; {spin}"),
+        "SIGKILL",
+        "RLIMIT_CPU",
+    );
 }
 
 #[test]
-fn who_makes_a_file_too_large_is_told_with_the_limit() {
+fn who_makes_a_file_too_large_is_reported_with_the_limit() {
     needs_a_kernel!();
     // A shell cannot handle what was ignored when it began.
     const SIGXFSZ: u64 = 1 << 24;
@@ -43,12 +48,12 @@ fn who_makes_a_file_too_large_is_told_with_the_limit() {
     let tapio = start();
     let file = tempfile::NamedTempFile::new().unwrap();
     let dd = format!("dd if=/dev/zero of={} bs=65536 count=9 2>/dev/null", file.path().display());
-    is_told(&tapio, &format!("ulimit -f 1; exec {dd}"), "SIGXFSZ", "RLIMIT_FSIZE");
+    is_reported(&tapio, &format!("ulimit -f 1; exec {dd}"), "SIGXFSZ", "RLIMIT_FSIZE");
 }
 
 /// The same signals from elsewhere, and a limit that is far.
 #[test]
-fn what_is_no_limit_is_not_told_as_one() {
+fn what_is_no_limit_is_not_reported_as_one() {
     needs_a_kernel!();
     let tapio = start();
     for (script, signal) in [("ulimit -t 1000; read go", 24), ("ulimit -t 1000; read go", 9), ("read go", 25)]

@@ -24,15 +24,16 @@ fn a_node_without_memory_is_the_nodes_and_no_groups() {
     filler.await_death();
 
     // Not of the filler alone: it is the only victim.
-    let told = tapio.expect_one(|o| o.kind == "container.oom_kill" || o.is_in(&cgroup));
-    let told = told.is("container.oom_kill").of(&filler).in_container(&cgroup).says("process_role", "child");
+    let reported = tapio.expect_one(|o| o.kind == "container.oom_kill" || o.is_in(&cgroup));
+    let reported =
+        reported.is("container.oom_kill").of(&filler).in_container(&cgroup).says("process_role", "child");
     assert_eq!(oom_kills() - before, 1);
-    assert_eq!(told.number("oom_score_adj"), 1000);
+    assert_eq!(reported.number("oom_score_adj"), 1000);
     // Beside version 1 it may have been a limit of memory and swap together.
     let is_said = !is_confidential() && cgroup.has("memory.max").is_ok();
-    assert_eq!(told.text("constraint"), if is_said { "node" } else { "" });
+    assert_eq!(reported.text("constraint"), if is_said { "node" } else { "" });
     for number in ["usage_bytes", "limit_bytes", "levels_up"] {
-        assert!(!told.has_data(number), "{told:?}");
+        assert!(!reported.has_data(number), "{reported:?}");
     }
 }
 

@@ -23,7 +23,7 @@ fn a_process_a_hundred_groups_deep_is_its_containers() {
     tapio.expect_one(|o| o.is_of(&child)).is("container.crash").of(&child).in_container(&cgroup);
 }
 
-/// What is told where the group that is full is so many levels above the victim's.
+/// What is reported where the group that is full is so many levels above the victim's.
 fn killed_below(full: &Cgroup, many: usize) -> Occurrence {
     full.limit(40 * MIB);
     let inner = full.nested(levels(many)).unwrap();
@@ -40,8 +40,8 @@ fn killed_below(full: &Cgroup, many: usize) -> Occurrence {
 fn a_limit_some_groups_above_is_the_one_that_is_full() {
     needs_a_kernel!();
     let cgroup = super::container!();
-    let told = killed_below(&cgroup, 3);
-    has_full(&told, 40 * MIB, 3);
+    let reported = killed_below(&cgroup, 3);
+    has_full(&reported, 40 * MIB, 3);
 }
 
 /// The kernel's program looks at so many levels.
@@ -49,9 +49,9 @@ fn a_limit_some_groups_above_is_the_one_that_is_full() {
 fn a_limit_too_far_above_is_not_taken_for_the_nodes() {
     needs_a_kernel!();
     let cgroup = super::container!();
-    let told = killed_below(&cgroup, 40);
-    assert_eq!(told.text("constraint"), "", "{told:?}");
-    assert!(!told.has_data("limit_bytes"), "{told:?}");
+    let reported = killed_below(&cgroup, 40);
+    assert_eq!(reported.text("constraint"), "", "{reported:?}");
+    assert!(!reported.has_data("limit_bytes"), "{reported:?}");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn the_kernel_makes_no_group_with_a_line_break_in_its_name() {
 }
 
 #[test]
-fn odd_command_names_are_told_as_well_as_can_be() {
+fn odd_command_names_are_reported_as_well_as_can_be() {
     needs_a_kernel!();
     for comm in [
         &b"two\nlines"[..],
@@ -131,7 +131,7 @@ fn a_group_that_is_gone_is_its_containers_or_no_ones() {
         gone.push((child, id));
     }
     for (child, id) in &gone {
-        let told = tapio.expect_one(|o| o.is_of(child)).is("container.crash");
-        assert!(!told.has_workload() || told.container_id() == Some(id.as_str()), "{told:?}");
+        let reported = tapio.expect_one(|o| o.is_of(child)).is("container.crash");
+        assert!(!reported.has_workload() || reported.container_id() == Some(id.as_str()), "{reported:?}");
     }
 }

@@ -16,13 +16,13 @@ fn a_child_that_takes_too_much_memory_is_an_oom_kill() {
     hog.begin_allocate(TOO_MUCH);
     hog.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
-    let told = told.says("process_role", "child").in_container(&cgroup);
-    has_full(&told, 40 * MIB, 0);
+    let reported = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
+    let reported = reported.says("process_role", "child").in_container(&cgroup);
+    has_full(&reported, 40 * MIB, 0);
     if !is_confidential() {
-        told.has("anon_bytes", 10 * MIB..41 * MIB);
+        reported.has("anon_bytes", 10 * MIB..41 * MIB);
     }
-    told.has("page_tables_bytes", 4096..MIB);
+    reported.has("page_tables_bytes", 4096..MIB);
 }
 
 #[test]
@@ -36,8 +36,8 @@ fn the_first_process_of_a_container_that_takes_too_much_memory_is_an_oom_kill_an
     hog.begin_allocate(TOO_MUCH);
     hog.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
-    has_full(&told.says("process_role", "main"), 40 * MIB, 0);
+    let reported = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog).by(&hog);
+    has_full(&reported.says("process_role", "main"), 40 * MIB, 0);
 }
 
 #[test]
@@ -52,8 +52,8 @@ fn a_limit_of_the_pod_is_the_one_that_is_full() {
     hog.begin_allocate(TOO_MUCH);
     hog.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog);
-    has_full(&told, 40 * MIB, 1);
+    let reported = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog);
+    has_full(&reported, 40 * MIB, 1);
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn those_that_are_killed_with_others_of_their_group_are_not_the_nodes() {
     hog.await_death();
 
     for victim in others.iter().chain([&hog]) {
-        let told = tapio.expect_one(|o| o.is_of(victim)).is("container.oom_kill").of(victim);
-        has_full(&told, 60 * MIB, 0);
+        let reported = tapio.expect_one(|o| o.is_of(victim)).is("container.oom_kill").of(victim);
+        has_full(&reported, 60 * MIB, 0);
     }
 }
 
@@ -90,20 +90,20 @@ fn who_asked_for_the_memory_need_not_be_the_victim() {
     victim.end().unwrap();
     let mut trigger = Process::start("trigger");
     fs::write(format!("/proc/{}/oom_score_adj", victim.pid()), "1000").unwrap();
-    // Where memory is freed slowly it is next, and told for itself. To be spared takes a right that root need not have.
+    // Where memory is freed slowly it is next, and reported itself. To be spared takes a right that root need not have.
     let _ = fs::write(format!("/proc/{}/oom_score_adj", trigger.pid()), "-1000");
     trigger.enter(&cgroup);
     trigger.begin_allocate(50 << 20);
     victim.await_death();
 
-    let told = tapio
+    let reported = tapio
         .expect_one(|o| o.is_in(&cgroup) && o.is_of(&victim))
         .is("container.oom_kill")
         .of(&victim)
         .by(&trigger);
-    assert_eq!(told.number("oom_score_adj"), 1000);
-    has_full(&told, 100 * MIB, 0);
-    let users = told.list("users");
+    assert_eq!(reported.number("oom_score_adj"), 1000);
+    has_full(&reported, 100 * MIB, 0);
+    let users = reported.list("users");
     if is_confidential() {
         return assert!(users.is_empty(), "of a group that is not known: {users:?}");
     }
@@ -114,19 +114,19 @@ fn who_asked_for_the_memory_need_not_be_the_victim() {
 
 /// Usage and limit are absent together, where lockdown forbids to read them.
 #[track_caller]
-pub(super) fn has_full(told: &Occurrence, limit: u64, levels_up: u64) {
+pub(super) fn has_full(reported: &Occurrence, limit: u64, levels_up: u64) {
     if is_confidential() {
-        return assert_eq!(told.text("constraint"), "");
+        return assert_eq!(reported.text("constraint"), "");
     }
-    assert_eq!(told.text("constraint"), "cgroup");
-    assert_eq!(told.number("limit_bytes"), limit);
-    told.has("usage_bytes", limit - 3 * MIB..limit + 1);
-    assert_eq!(told.number("levels_up"), levels_up);
+    assert_eq!(reported.text("constraint"), "cgroup");
+    assert_eq!(reported.number("limit_bytes"), limit);
+    reported.has("usage_bytes", limit - 3 * MIB..limit + 1);
+    assert_eq!(reported.number("levels_up"), levels_up);
 }
 
 /// Files in memory, which a process that has ended has left.
 #[test]
-fn files_in_memory_that_fill_a_group_are_told() {
+fn files_in_memory_that_fill_a_group_are_reported() {
     needs_a_kernel!();
     let files = match Tmpfs::mount() {
         Ok(files) => files,
@@ -145,12 +145,15 @@ fn files_in_memory_that_fill_a_group_are_told() {
     hog.begin_allocate(TOO_MUCH);
     hog.await_death();
 
-    let told = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog);
+    let reported = tapio.expect_one(of(&cgroup)).is("container.oom_kill").of(&hog);
     if is_confidential() {
-        return assert!(!told.has_data("group_shmem_bytes"), "of a group that is not known: {told:?}");
+        return assert!(
+            !reported.has_data("cgroup_shmem_bytes"),
+            "of a group that is not known: {reported:?}"
+        );
     }
-    told.has("group_shmem_bytes", 69 * MIB..72 * MIB);
-    assert!(told.message().contains("files in memory"), "{told:?}");
+    reported.has("cgroup_shmem_bytes", 69 * MIB..72 * MIB);
+    assert!(reported.message().contains("files in memory"), "{reported:?}");
 }
 
 /// A tmpfs of the test's own, which goes with its handle.
@@ -174,7 +177,7 @@ impl Drop for Tmpfs {
 }
 
 #[test]
-fn what_a_group_held_before_is_told() {
+fn what_a_group_held_before_is_reported() {
     needs_a_kernel!();
     let cgroup = container!();
     cgroup.limit(100 * MIB);
@@ -188,10 +191,10 @@ fn what_a_group_held_before_is_told() {
     hog.begin_allocate(TOO_MUCH);
     hog.await_death();
 
-    let told = tapio.expect_one(|o| o.is_in(&cgroup) && o.kind == "container.oom_kill");
+    let reported = tapio.expect_one(|o| o.is_in(&cgroup) && o.kind == "container.oom_kill");
     // The first look may be from before it held anything, the last from when it already held more.
     let held: Vec<u64> =
-        told.list("before").iter().map(|look| look["held_bytes"].as_u64().unwrap()).collect();
+        reported.list("before").iter().map(|look| look["held_bytes"].as_u64().unwrap()).collect();
     if is_confidential() {
         return assert!(held.is_empty(), "of a group that is not known: {held:?}");
     }
@@ -215,8 +218,8 @@ fn twenty_oom_kills_at_once_are_all_counted() {
 
     tapio.expect_some(of(&cgroup));
     let ended = tapio.end();
-    let told: Vec<_> = ended.occurrences.iter().filter(|o| o.is_in(&cgroup)).collect();
-    assert!(told.iter().all(|o| o.kind == "container.oom_kill"), "{told:?}");
-    assert_eq!(told.iter().map(|o| o.count).sum::<u64>(), 20, "{told:?}");
-    assert!(told.len() <= 3, "{told:?}");
+    let reported: Vec<_> = ended.occurrences.iter().filter(|o| o.is_in(&cgroup)).collect();
+    assert!(reported.iter().all(|o| o.kind == "container.oom_kill"), "{reported:?}");
+    assert_eq!(reported.iter().map(|o| o.count).sum::<u64>(), 20, "{reported:?}");
+    assert!(reported.len() <= 3, "{reported:?}");
 }

@@ -7,7 +7,7 @@ use crate::support::{Process, needs_a_kernel};
 
 /// A container that does not hear SIGTERM, and has to be killed each time.
 #[test]
-fn a_container_that_is_stopped_again_and_again_is_told_once_and_with_its_number() {
+fn a_container_that_is_stopped_again_and_again_is_reported_once_and_with_its_number() {
     needs_a_kernel!();
     let pod = super::container!();
     let containers = [pod.beside(), pod.beside(), pod.beside()];
@@ -25,13 +25,13 @@ fn a_container_that_is_stopped_again_and_again_is_told_once_and_with_its_number(
     let first = tapio.expect_one(is_one).is("container.killed").severe("warning");
     assert_eq!((first.count, first.container_id()), (1, Some(&*containers[0].container_id)));
     let ended = tapio.end();
-    let told: Vec<_> = ended.occurrences.iter().filter(|o| is_one(o)).map(|o| o.count).collect();
-    assert_eq!(told, [1, 2]);
+    let reported: Vec<_> = ended.occurrences.iter().filter(|o| is_one(o)).map(|o| o.count).collect();
+    assert_eq!(reported, [1, 2]);
 }
 
 /// Another command, and another pod.
 #[test]
-fn what_is_stopped_in_other_pods_and_of_other_names_is_told() {
+fn what_is_stopped_in_other_pods_and_of_other_names_is_reported() {
     needs_a_kernel!();
     let (pod, other) = (super::container!(), super::container!());
     let beside = pod.beside();
@@ -48,7 +48,7 @@ fn what_is_stopped_in_other_pods_and_of_other_names_is_told() {
 
 /// As the shim of a runtime does it: what it ran in the container became its child, and is not the first process there.
 #[test]
-fn a_command_that_its_runtime_kills_is_told_as_a_probe() {
+fn a_command_that_its_runtime_kills_is_reported_as_a_probe() {
     needs_a_kernel!();
     let cgroup = super::container!();
     let main = Process::start_as_init("main");
@@ -64,9 +64,9 @@ fn a_command_that_its_runtime_kills_is_told_as_a_probe() {
         let mut other = Process::start("other");
         let killer = if by_runtime { &mut runtime } else { &mut other };
         killer.kill(9, probe);
-        let told = tapio.expect_one(|o| o.is_in(&cgroup) && o.is_of_pid(probe)).is("container.killed");
-        let told = told.by(killer).says("started_by", kind).says("process_role", "child");
-        assert_eq!(told.message().contains("exec probe"), by_runtime, "{told:?}");
-        told.severe(if by_runtime { "warning" } else { "error" });
+        let reported = tapio.expect_one(|o| o.is_in(&cgroup) && o.is_of_pid(probe)).is("container.killed");
+        let reported = reported.by(killer).says("started_by", kind).says("process_role", "child");
+        assert_eq!(reported.message().contains("exec probe"), by_runtime, "{reported:?}");
+        reported.severe(if by_runtime { "warning" } else { "error" });
     }
 }

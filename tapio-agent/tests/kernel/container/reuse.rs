@@ -50,10 +50,10 @@ macro_rules! needs_ids {
 }
 
 #[track_caller]
-fn told_of(tapio: &Tapio, cgroup: &Cgroup) -> crate::support::Occurrence {
-    let told = tapio.expect_one(of(cgroup)).says("asked_signal", "");
-    assert!(!told.has_data("asked_ms"), "{told:?}");
-    told
+fn reported_for(tapio: &Tapio, cgroup: &Cgroup) -> crate::support::Occurrence {
+    let reported = tapio.expect_one(of(cgroup)).says("asked_signal", "");
+    assert!(!reported.has_data("asked_ms"), "{reported:?}");
+    reported
 }
 
 /// 128 + SIGTERM, and nobody asked for it.
@@ -66,8 +66,8 @@ fn a_status_is_not_what_the_one_before_was_asked_for() {
     main.enter(&cgroup);
     main.die("exit 143");
 
-    let told = told_of(&tapio, &cgroup).is("container.exit_error").of(&main).by_nobody();
-    assert_eq!(told.number("status"), 143);
+    let reported = reported_for(&tapio, &cgroup).is("container.exit_error").of(&main).by_nobody();
+    assert_eq!(reported.number("status"), 143);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_kill_is_not_a_stop_of_the_one_before() {
     killer.kill(9, main.pid());
     main.await_death();
 
-    told_of(&tapio, &cgroup).is("container.killed").of(&main).by(&killer).severe("error");
+    reported_for(&tapio, &cgroup).is("container.killed").of(&main).by(&killer).severe("error");
 }
 
 /// By a signal whose senders are not kept.
@@ -97,5 +97,5 @@ fn an_unknown_killer_is_not_that_of_the_one_before() {
     killer.kill(SIGPROF, child.pid());
     child.await_death();
 
-    told_of(&tapio, &cgroup).is("container.killed").of(&child).by_nobody().says("signal", "SIGPROF");
+    reported_for(&tapio, &cgroup).is("container.killed").of(&child).by_nobody().says("signal", "SIGPROF");
 }

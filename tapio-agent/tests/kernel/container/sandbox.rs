@@ -60,7 +60,7 @@ fn a_sandbox_is_known_by_its_score() {
 }
 
 #[test]
-fn a_container_that_is_named_pause_and_crashes_or_has_to_be_killed_is_told() {
+fn a_container_that_is_named_pause_and_crashes_or_has_to_be_killed_is_reported() {
     needs_a_kernel!();
     let tapio = start();
     let cgroup = super::container!();

@@ -1,4 +1,4 @@
-//! Many deaths for want of memory at once.
+//! Many OOM kills at once.
 
 use super::{MIB, TOO_MUCH, of, start};
 use crate::support::{Process, needs_a_kernel};
@@ -30,12 +30,12 @@ fn oom_kills_at_once_in_different_and_the_same_containers_are_all_counted_and_ea
     }
     let ended = tapio.end();
     for cgroup in &cgroups {
-        let told: Vec<_> = ended.occurrences.iter().filter(|o| o.is_in(cgroup)).collect();
-        assert!(told.iter().all(|o| o.kind == "container.oom_kill"), "{told:?}");
-        assert_eq!(told.iter().map(|o| o.count).sum::<u64>(), EACH as u64, "{told:?}");
-        assert!(told.len() <= 3, "not folded: {told:?}");
+        let reported: Vec<_> = ended.occurrences.iter().filter(|o| o.is_in(cgroup)).collect();
+        assert!(reported.iter().all(|o| o.kind == "container.oom_kill"), "{reported:?}");
+        assert_eq!(reported.iter().map(|o| o.count).sum::<u64>(), EACH as u64, "{reported:?}");
+        assert!(reported.len() <= 3, "not folded: {reported:?}");
         let is_of_one = |o: &&crate::support::Occurrence| hogs.iter().any(|hog| o.is_of(hog));
-        assert!(told.iter().all(is_of_one), "{told:?}");
+        assert!(reported.iter().all(is_of_one), "{reported:?}");
     }
     for (program, counts) in &ended.programs {
         assert_eq!((counts.failed, counts.seen), (0, counts.accounted()), "{program}: {counts:?}");

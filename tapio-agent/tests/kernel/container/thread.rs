@@ -38,9 +38,9 @@ fn a_kill_by_a_thread_is_its_processs() {
     let mut killer = Process::start("killer");
     killer.kill_in_thread("worker-7", 9, child.pid());
     child.await_death();
-    let told = tapio.expect_one(of(&cgroup)).is("container.killed").of(&child);
+    let reported = tapio.expect_one(of(&cgroup)).is("container.killed").of(&child);
     if is_confidential() {
-        return assert_eq!(told.actor_comm(), "worker-7");
+        return assert_eq!(reported.actor_comm(), "worker-7");
     }
-    told.by(&killer);
+    reported.by(&killer);
 }

@@ -15,7 +15,7 @@ pub(crate) fn closed_port(host: &str) -> SocketAddr {
 }
 
 #[test]
-fn a_refused_connect_is_told_once_with_its_process() {
+fn a_refused_connect_is_reported_once_with_its_process() {
     needs_a_kernel!();
     for host in ["127.0.0.1", "[::1]"] {
         let to = closed_port(host);
@@ -23,10 +23,10 @@ fn a_refused_connect_is_told_once_with_its_process() {
         let mut client = Process::start("refused-client");
         assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
 
-        let told = tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client);
-        assert_eq!(told.text("error"), "ECONNREFUSED");
-        assert_eq!(told.text("direction"), "outbound");
-        assert_eq!(told.count, 1);
+        let reported = tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client);
+        assert_eq!(reported.text("error"), "ECONNREFUSED");
+        assert_eq!(reported.text("direction"), "outbound");
+        assert_eq!(reported.count, 1);
     }
 }
 
@@ -41,11 +41,11 @@ fn a_connect_of_a_thread_is_its_processs() {
     for thread in &threads[..by] {
         assert_eq!(client.connect_in_thread(thread, to).unwrap_err(), "ECONNREFUSED");
     }
-    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_refused");
+    let reported = tapio.expect_one(|o| o.is_to(to)).named("connection_refused");
     if is_confidential() {
-        return assert_eq!(told.comm(), "pool-1-thread-3");
+        return assert_eq!(reported.comm(), "pool-1-thread-3");
     }
-    told.of(&client);
+    reported.of(&client);
 }
 
 #[test]
@@ -57,10 +57,10 @@ fn an_ipv4_address_in_an_ipv6_socket_is_shown_as_ipv4() {
     let mut client = Process::start("mapped-client");
     assert_eq!(client.connect(mapped).unwrap_err(), "ECONNREFUSED");
 
-    let told = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == to.port()));
-    let told = told.named("connection_refused").of(&client);
-    assert_eq!(told.peer(), Some(to));
-    assert_eq!(told.text("local_address"), "127.0.0.1");
+    let reported = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == to.port()));
+    let reported = reported.named("connection_refused").of(&client);
+    assert_eq!(reported.peer(), Some(to));
+    assert_eq!(reported.text("local_address"), "127.0.0.1");
 }
 
 #[test]
@@ -104,10 +104,10 @@ fn a_black_hole_is_a_timeout_with_its_syns() {
     let _cut = link.cut();
     assert_eq!(client.connect(to).unwrap_err(), "ETIMEDOUT");
 
-    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
-    assert_eq!(told.text("error"), "ETIMEDOUT");
-    assert_eq!(told.number("syns"), 2);
-    told.has("elapsed_us", 2_900_000..6_000_000);
+    let reported = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
+    assert_eq!(reported.text("error"), "ETIMEDOUT");
+    assert_eq!(reported.number("syns"), 2);
+    reported.has("elapsed_us", 2_900_000..6_000_000);
 }
 
 #[test]
@@ -120,10 +120,10 @@ fn giving_up_after_a_syn_was_sent_again_is_a_timeout() {
     let _cut = link.cut();
     assert_eq!(client.connect_within(to, Duration::from_millis(1600)).unwrap_err(), "gave up");
 
-    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
-    assert_eq!(told.text("error"), "", "the kernel had no error");
-    assert_eq!(told.number("syns"), 2);
-    told.has("elapsed_us", 1_590_000..4_000_000);
+    let reported = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
+    assert_eq!(reported.text("error"), "", "the kernel had no error");
+    assert_eq!(reported.number("syns"), 2);
+    reported.has("elapsed_us", 1_590_000..4_000_000);
 }
 
 #[test]
@@ -162,8 +162,8 @@ fn giving_up_early_again_and_again_is_a_timeout() {
     tapio.expect_none(|o| o.is_to(to));
 
     give_up(&mut client, 1);
-    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
-    assert_eq!((told.number("given_up"), told.number("syns")), (3, 1));
+    let reported = tapio.expect_one(|o| o.is_to(to)).named("connection_timeout").of(&client);
+    assert_eq!((reported.number("given_up"), reported.number("syns")), (3, 1));
 }
 
 #[test]
@@ -177,20 +177,20 @@ fn a_destination_without_a_route_is_unreachable() {
     for to in ["203.0.113.9:4011", "[2001:db8::9]:4011", "[::ffff:203.0.113.10]:4011"] {
         let to: SocketAddr = to.parse().unwrap();
         let mut client = Process::start_in(&link.client, "has-no-route");
-        // Over IPv6 it depends on what the interface has been told of its neighbours.
+        // Over IPv6 it depends on what the interface knows of its neighbours.
         let error = client.connect(to).unwrap_err();
         assert!(["ENETUNREACH", "EHOSTUNREACH"].contains(&&*error), "{error}");
 
         let shown = SocketAddr::new(to.ip().to_canonical(), to.port());
-        let told = tapio.expect_one(|o| o.is_to(shown)).named("connection_unreachable").of(&client);
-        assert_eq!((told.text("error"), told.text("direction")), (&*error, "outbound"));
-        assert!(!told.has_data("syns") && !told.has_data("local_port"), "none was sent");
-        assert_eq!(told.count, 1);
+        let reported = tapio.expect_one(|o| o.is_to(shown)).named("connection_unreachable").of(&client);
+        assert_eq!((reported.text("error"), reported.text("direction")), (&*error, "outbound"));
+        assert!(!reported.has_data("syns") && !reported.has_data("local_port"), "none was sent");
+        assert_eq!(reported.count, 1);
     }
 }
 
 #[test]
-fn a_connect_for_which_no_local_port_is_left_is_told_with_its_error() {
+fn a_connect_for_which_no_local_port_is_left_is_reported_with_its_error() {
     needs_a_kernel!();
     let link = Link::new();
     link.sysctl("net.ipv4.ip_local_port_range", "40000 40001");
@@ -203,9 +203,9 @@ fn a_connect_for_which_no_local_port_is_left_is_told_with_its_error() {
     let _second = client.connect(to).unwrap();
     assert_eq!(client.connect(to).unwrap_err(), "EADDRNOTAVAIL");
 
-    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_unreachable").of(&client);
-    assert_eq!(told.text("error"), "EADDRNOTAVAIL");
-    told.has_no("local_port");
+    let reported = tapio.expect_one(|o| o.is_to(to)).named("connection_unreachable").of(&client);
+    assert_eq!(reported.text("error"), "EADDRNOTAVAIL");
+    reported.has_no("local_port");
 }
 
 #[test]
@@ -221,8 +221,8 @@ fn a_host_that_is_not_there_is_unreachable() {
         let mut client = Process::start_in(&link.client, "to-nobody");
         assert_eq!(client.connect(to).unwrap_err(), "EHOSTUNREACH");
 
-        let told = tapio.expect_one(|o| o.is_to(to)).named("connection_unreachable").of(&client);
-        assert_eq!(told.text("error"), "EHOSTUNREACH");
+        let reported = tapio.expect_one(|o| o.is_to(to)).named("connection_unreachable").of(&client);
+        assert_eq!(reported.text("error"), "EHOSTUNREACH");
     }
 }
 
@@ -244,8 +244,8 @@ fn what_is_forbidden_on_the_way_is_unreachable() {
         let mut client = Process::start_in(&link.client, "forbidden");
         assert_eq!(client.connect(to).unwrap_err(), errno);
 
-        let told = tapio.expect_one(|o| o.is_to(to)).named("connection_unreachable").of(&client);
-        assert_eq!(told.text("error"), error);
+        let reported = tapio.expect_one(|o| o.is_to(to)).named("connection_unreachable").of(&client);
+        assert_eq!(reported.text("error"), error);
     }
 }
 
@@ -262,9 +262,9 @@ fn a_storm_is_one_occurrence_at_once_and_all_of_it_is_counted() {
     }
     assert_eq!(tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client).count, 1);
 
-    // What is held back in the kernel waits for the next event of the same key.
+    // What is suppressed in the kernel waits for the next event of the same key.
     assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
     let ended = tapio.end();
-    let told = ended.occurrences.iter().filter(|o| o.is_to(to));
-    assert_eq!(told.map(|o| o.count).sum::<u64>(), CONNECTS + 1);
+    let reported = ended.occurrences.iter().filter(|o| o.is_to(to));
+    assert_eq!(reported.map(|o| o.count).sum::<u64>(), CONNECTS + 1);
 }

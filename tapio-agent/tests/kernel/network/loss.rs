@@ -1,4 +1,4 @@
-//! Segments that are lost and sent again, handshakes that take long.
+//! Segments that are lost and retransmitted, handshakes that take long.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,7 +10,7 @@ const UPLOAD: Service = Service { request_bytes: 100_000, reply_bytes: 10, max_d
 const HANDSHAKES: usize = 30;
 
 #[test]
-fn a_burst_of_segments_sent_again_is_told_once() {
+fn a_burst_of_retransmitted_segments_is_reported_once() {
     needs_a_kernel!();
     let link = Link::new();
     let to = link.server_at(4301);
@@ -26,14 +26,14 @@ fn a_burst_of_segments_sent_again_is_told_once() {
     link.clear();
 
     let burst = |o: &Occurrence| o.is_to(to) && o.kind.ends_with("burst");
-    let told = tapio.expect_one(burst).of(&client);
-    assert!(told.number("retransmits") >= 10);
-    assert!(told.number("segments") > told.number("retransmits"));
-    assert!(told.baseline("mean") < 20.0, "of 1024");
+    let reported = tapio.expect_one(burst).of(&client);
+    assert!(reported.number("retransmits") >= 10);
+    assert!(reported.number("segments") > reported.number("retransmits"));
+    assert!(reported.baseline("mean") < 20.0, "of 1024");
 }
 
 #[test]
-fn a_few_segments_sent_again_are_no_burst() {
+fn a_few_retransmitted_segments_are_no_burst() {
     needs_a_kernel!();
     let link = Link::new();
     let to = link.server_at(4302);
@@ -57,7 +57,7 @@ fn a_few_segments_sent_again_are_no_burst() {
 }
 
 #[test]
-fn a_slow_handshake_is_told_once_with_what_was_normal() {
+fn a_slow_handshake_is_reported_once_with_what_was_normal() {
     needs_a_kernel!();
     let link = Link::new();
     let to = link.server_at(4303);
@@ -78,11 +78,11 @@ fn a_slow_handshake_is_told_once_with_what_was_normal() {
     client.end_connect().unwrap();
     (0..HANDSHAKES).for_each(|_| handshake(&mut client));
 
-    let told = tapio.expect_one(|o| o.is_to(to)).named("connect_slow").of(&client);
-    told.has("handshake_us", 1_000_000..3_000_000);
-    assert_eq!(told.number("syns"), 2);
-    assert!(told.baseline("mean") < 10_000.0);
-    assert!(told.baseline("samples") >= 16.0);
+    let reported = tapio.expect_one(|o| o.is_to(to)).named("connect_slow").of(&client);
+    reported.has("handshake_us", 1_000_000..3_000_000);
+    assert_eq!(reported.number("syns"), 2);
+    assert!(reported.baseline("mean") < 10_000.0);
+    assert!(reported.baseline("samples") >= 16.0);
 }
 
 #[test]

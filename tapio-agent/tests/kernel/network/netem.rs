@@ -31,9 +31,9 @@ fn a_short_delay_is_one_spike() {
     pair.link.clear();
     pair.request(CALM);
 
-    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of(&pair.client);
-    told.has("rtt_us", 90_000..250_000);
-    assert!(told.baseline("ratio") > 2.0);
+    let reported = tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of(&pair.client);
+    reported.has("rtt_us", 90_000..250_000);
+    assert!(reported.baseline("ratio") > 2.0);
 }
 
 #[test]
@@ -45,8 +45,8 @@ fn a_lasting_delay_is_one_shift() {
     emulate!(pair.link, SLOW);
     pair.request(LASTING);
 
-    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of(&pair.client);
-    told.has("rtt_us", 90_000..250_000);
+    let reported = tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of(&pair.client);
+    reported.has("rtt_us", 90_000..250_000);
     tapio.expect_none(|o| pair.is_server(o));
 }
 
@@ -62,7 +62,7 @@ fn jitter_from_the_start_is_normal() {
 }
 
 #[test]
-fn heavy_loss_is_a_burst_of_segments_sent_again() {
+fn heavy_loss_is_a_burst_of_retransmitted_segments() {
     needs_a_kernel!();
     let link = Link::new();
     link.without_offload();
@@ -79,11 +79,11 @@ fn heavy_loss_is_a_burst_of_segments_sent_again() {
     link.clear();
 
     // How long it lasts is chance, and each second has a burst of its own.
-    let told = tapio.expect_some(|o| o.is_to(to) && o.kind.ends_with("burst"));
-    let told = told.named("retransmit_burst").of(&client);
-    assert!(told.number("retransmits") >= 10);
+    let reported = tapio.expect_some(|o| o.is_to(to) && o.kind.ends_with("burst"));
+    let reported = reported.named("retransmit_burst").of(&client);
+    assert!(reported.number("retransmits") >= 10);
     // In a window of nothing but recovery all of them are.
-    assert!(told.number("segments") >= told.number("retransmits"));
+    assert!(reported.number("segments") >= reported.number("retransmits"));
 }
 
 #[test]
@@ -100,6 +100,6 @@ fn total_loss_is_a_timeout() {
     emulate!(link, "loss 100%");
     assert_eq!(client.connect(to).unwrap_err(), "ETIMEDOUT");
 
-    let told = tapio.expect_one(|o| o.is_to(to) && o.kind.ends_with("timeout"));
-    assert_eq!(told.named("connection_timeout").of(&client).number("syns"), 2);
+    let reported = tapio.expect_one(|o| o.is_to(to) && o.kind.ends_with("timeout"));
+    assert_eq!(reported.named("connection_timeout").of(&client).number("syns"), 2);
 }

@@ -35,9 +35,9 @@ fn a_connection_older_than_the_agent_is_its_cgroups_and_no_processs() {
     server.reset(accepted);
     assert_eq!(client.await_end(connection), "ECONNRESET");
 
-    let told = tapio.expect_one(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
-    let told = told.named("connection_reset").of_no_process().in_container(&cgroup);
-    assert_eq!(told.text("direction"), "outbound");
+    let reported = tapio.expect_one(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
+    let reported = reported.named("connection_reset").of_no_process().in_container(&cgroup);
+    assert_eq!(reported.text("direction"), "outbound");
 }
 
 #[test]
@@ -57,9 +57,9 @@ fn a_server_older_than_the_agent_is_its_cgroups_and_no_processs() {
     client.reset(connection);
     assert_eq!(server.await_end(accepted), "ECONNRESET");
 
-    let told = tapio.expect_one(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
-    let told = told.named("connection_reset").of_no_process().in_container(&cgroup);
-    assert_eq!(told.text("direction"), "inbound");
+    let reported = tapio.expect_one(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
+    let reported = reported.named("connection_reset").of_no_process().in_container(&cgroup);
+    assert_eq!(reported.text("direction"), "inbound");
 }
 
 #[test]
@@ -81,9 +81,9 @@ fn a_server_whose_port_another_has_on_another_address_is_its_cgroups_and_no_proc
     client.reset(connection);
     assert_eq!(server.await_end(accepted), "ECONNRESET");
 
-    let told = tapio.expect_one(|o| o.is_from(to.ip(), to.port()));
-    let told = told.named("connection_reset").of_no_process().in_container(&cgroup);
-    assert_eq!(told.text("direction"), "inbound");
+    let reported = tapio.expect_one(|o| o.is_from(to.ip(), to.port()));
+    let reported = reported.named("connection_reset").of_no_process().in_container(&cgroup);
+    assert_eq!(reported.text("direction"), "inbound");
 }
 
 #[test]
@@ -135,15 +135,15 @@ fn a_server_older_than_the_agent_in_a_namespace_that_it_cannot_read_shows_its_si
 
     // Nothing tells who opened it.
     reset(of_silent);
-    let told = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == of_silent.0.client_port));
-    assert_eq!(told.named("connection_reset").text("direction"), "");
+    let reported = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == of_silent.0.client_port));
+    assert_eq!(reported.named("connection_reset").text("direction"), "");
 
     // What a port accepts tells it of all its connections, of older ones, too.
     let mut another = Process::start_in(&namespace, "another");
     another.connect(at(4612)).unwrap();
     reset(of_busy);
-    let told = tapio.expect_one(|o| o.is_from(at(4612).ip(), 4612));
-    assert_eq!(told.named("connection_reset").peer().unwrap().port(), of_busy.0.client_port);
+    let reported = tapio.expect_one(|o| o.is_from(at(4612).ip(), 4612));
+    assert_eq!(reported.named("connection_reset").peer().unwrap().port(), of_busy.0.client_port);
     let log = tapio.end().log;
     assert!(!log.contains("degraded("), "{log}");
 }
@@ -187,18 +187,18 @@ fn a_socket_at_the_address_of_one_that_ended_unseen_inherits_nothing() {
     }
     assert!(inherited >= 10, "no socket came to the address of another: {inherited}");
     let ended = tapio.end();
-    let told =
+    let reported =
         ended.occurrences.iter().filter(|o| o.is_to(to) || o.is_from(to.ip(), to.port()) || o.is_of(&former));
-    let told: Vec<_> = told.collect();
-    assert!(!told.is_empty());
-    for told in told {
-        let told = told.clone().named("connection_reset").of(&server);
-        assert_eq!(told.text("direction"), "inbound");
+    let reported: Vec<_> = reported.collect();
+    assert!(!reported.is_empty());
+    for reported in reported {
+        let reported = reported.clone().named("connection_reset").of(&server);
+        assert_eq!(reported.text("direction"), "inbound");
     }
 }
 
 #[test]
-fn two_processes_on_one_destination_are_told_apart() {
+fn two_processes_on_one_destination_are_distinguished() {
     needs_a_kernel!();
     let namespace = Namespace::new();
     let to = SocketAddr::from(([127, 0, 0, 1], 4601));

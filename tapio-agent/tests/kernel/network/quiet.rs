@@ -1,4 +1,4 @@
-//! What must not be told: healthy traffic, and the agent's own.
+//! What must not be reported: healthy traffic, and the agent's own.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ fn the_agent_does_not_judge_itself() {
     drop(free);
     let tapio = Tapio::start_with(&[&format!("--polku={gateway}")], "");
     tapio.expect_log("polku", "refused");
-    // Another process that does the same is told of, and is all that is.
+    // Another process that does the same is reported, and is all that is.
     let mut other = Process::start("same-gateway");
     assert_eq!(other.connect(gateway).unwrap_err(), "ECONNREFUSED");
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::support::{Namespace, Process, Service, Tapio, needs_a_kernel};
 
 #[test]
-fn a_reset_in_mid_transfer_is_told_at_the_client() {
+fn a_reset_in_mid_transfer_is_reported_at_the_client() {
     needs_a_kernel!();
     let mut server = Process::start("resetting");
     let listener = server.listen("127.0.0.1:0");
@@ -21,13 +21,13 @@ fn a_reset_in_mid_transfer_is_told_at_the_client() {
     server.reset(accepted);
     assert_eq!(client.await_end(connection), "ECONNRESET");
 
-    let told = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == to.port()));
-    let told = told.named("connection_reset").of(&client);
-    assert_eq!(told.peer(), Some(to));
-    assert_eq!(told.text("direction"), "outbound");
-    assert_eq!(told.number("bytes_received"), 300);
-    assert_eq!(told.number("bytes_acked"), 1000, "a SYN is no payload");
-    told.has("idle_ms", 0..1_000);
+    let reported = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == to.port()));
+    let reported = reported.named("connection_reset").of(&client);
+    assert_eq!(reported.peer(), Some(to));
+    assert_eq!(reported.text("direction"), "outbound");
+    assert_eq!(reported.number("bytes_received"), 300);
+    assert_eq!(reported.number("bytes_acked"), 1000, "a SYN is no payload");
+    reported.has("idle_ms", 0..1_000);
 }
 
 #[test]
@@ -46,13 +46,13 @@ fn a_connection_that_was_idle_before_it_was_reset_shows_for_how_long() {
     server.reset(accepted);
     assert_eq!(client.await_end(connection), "ECONNRESET");
 
-    let told = tapio.expect_one(|o| o.is_to(to)).named("connection_reset").of(&client);
-    told.has("idle_ms", 1_300..4_000);
-    assert_eq!((told.number("bytes_acked"), told.number("bytes_received")), (10, 0));
+    let reported = tapio.expect_one(|o| o.is_to(to)).named("connection_reset").of(&client);
+    reported.has("idle_ms", 1_300..4_000);
+    assert_eq!((reported.number("bytes_acked"), reported.number("bytes_received")), (10, 0));
 }
 
 #[test]
-fn a_reset_in_mid_transfer_is_told_at_the_server() {
+fn a_reset_in_mid_transfer_is_reported_at_the_server() {
     needs_a_kernel!();
     let tapio = Tapio::start_as_shipped();
     let mut server = Process::start("serving");
@@ -66,11 +66,11 @@ fn a_reset_in_mid_transfer_is_told_at_the_server() {
     client.reset(connection);
     assert_eq!(server.await_end(accepted), "ECONNRESET");
 
-    let told = tapio.expect_one(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
-    let told = told.named("connection_reset").of(&server);
-    assert_eq!(told.peer().unwrap().port(), connection.client_port);
-    assert_eq!(told.text("direction"), "inbound");
-    assert_eq!(told.number("bytes_received"), 700);
+    let reported = tapio.expect_one(|o| o.is_to(to) || o.is_from(to.ip(), to.port()));
+    let reported = reported.named("connection_reset").of(&server);
+    assert_eq!(reported.peer().unwrap().port(), connection.client_port);
+    assert_eq!(reported.text("direction"), "inbound");
+    assert_eq!(reported.number("bytes_received"), 700);
 }
 
 #[test]

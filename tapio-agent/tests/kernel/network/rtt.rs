@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Instant};
 use crate::support::{Namespace, Pair, Process, Service, Tapio, needs_a_kernel, process::Connection};
 
 /// What a queued request waits: longer than a peer may hold an acknowledgement back, and
-/// short enough that a shift is known before its first spike would be told (two seconds).
+/// short enough that a shift is known before its first spike would be reported (two seconds).
 const QUEUE_MS: u32 = 75;
 /// What a peer may hold an acknowledgement back for.
 const SHORT_QUEUE_MS: u32 = 20;
@@ -41,19 +41,19 @@ fn a_short_rise_is_one_spike_of_the_clients_end() {
     pair.slow_request(SHORT);
     pair.request(CALM);
 
-    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of(&pair.client);
-    assert_eq!(told.text("direction"), "outbound");
-    told.has("rtt_us", 20_000..200_000);
-    assert!(told.baseline("mean") < 5_000.0);
-    assert!(told.baseline("ratio") > 2.0);
+    let reported = tapio.expect_one(|o| pair.is_client(o)).named("rtt_spike").of(&pair.client);
+    assert_eq!(reported.text("direction"), "outbound");
+    reported.has("rtt_us", 20_000..200_000);
+    assert!(reported.baseline("mean") < 5_000.0);
+    assert!(reported.baseline("ratio") > 2.0);
     // What the server sends is acknowledged with the next request, in the queue, or on its own, past it: that is
     // the kernel's choice. So it has many slow samples, or few, or none; of many it may see a level, which is more than
     // the client's spike.
     let ended = tapio.end();
     let at_server: Vec<_> = ended.occurrences.into_iter().filter(|o| pair.is_server(o)).collect();
     assert!(at_server.len() <= 1, "{at_server:?}");
-    for told in at_server {
-        assert_eq!(told.of(&pair.server).kind, "network.rtt_shift");
+    for reported in at_server {
+        assert_eq!(reported.of(&pair.server).kind, "network.rtt_shift");
     }
 }
 
@@ -67,17 +67,17 @@ fn a_lasting_rise_is_one_shift_of_the_clients_end_with_its_beginning() {
     pair.slow_request(LASTING);
     let took = begin.elapsed();
 
-    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of(&pair.client);
-    told.has("rtt_us", 20_000..200_000);
-    assert!(told.baseline("mean") < 5_000.0, "the level before");
-    let since = u128::from(told.number("since_ms"));
+    let reported = tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of(&pair.client);
+    reported.has("rtt_us", 20_000..200_000);
+    assert!(reported.baseline("mean") < 5_000.0, "the level before");
+    let since = u128::from(reported.number("since_ms"));
     assert!((1..took.as_millis()).contains(&since), "{since} ms of {took:?}");
     tapio.expect_none(|o| pair.is_server(o));
 }
 
 /// A peer that thinks for so long would look the same: a moment of it is no news, a level is, with its doubt.
 #[test]
-fn a_rise_that_the_peer_could_be_why_is_told_as_a_level_only() {
+fn a_rise_that_the_peer_could_be_why_is_reported_as_a_level_only() {
     needs_a_kernel!();
     let tapio = Tapio::start();
     let mut pair = Pair::connected(4208);
@@ -87,9 +87,9 @@ fn a_rise_that_the_peer_could_be_why_is_told_as_a_level_only() {
     tapio.expect_none(|o| pair.is_client(o));
 
     pair.queue(SHORT_QUEUE_MS, LASTING);
-    let told = tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of(&pair.client);
-    told.has("rtt_us", 5_000..40_000);
-    assert!(told.number("certain_us") < told.number("rtt_us"));
+    let reported = tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of(&pair.client);
+    reported.has("rtt_us", 5_000..40_000);
+    assert!(reported.number("certain_us") < reported.number("rtt_us"));
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn connection(
 }
 
 #[test]
-fn a_peer_that_vanished_is_told_while_the_client_hangs() {
+fn a_peer_that_vanished_is_reported_while_the_client_hangs() {
     needs_a_kernel!();
     let link = Link::new();
     let tapio = Tapio::start();
@@ -38,19 +38,19 @@ fn a_peer_that_vanished_is_told_while_the_client_hangs() {
     client.send(connection, 100);
 
     tapio.expect_within(PATIENCE, |o| o.is_to(to));
-    let told = tapio.expect_one(|o| o.is_to(to)).named("peer_unresponsive").of(&client);
-    assert_eq!(told.text("direction"), "outbound");
-    assert_eq!(told.text("error"), "", "the kernel still tries");
-    assert_eq!((told.number("bytes_acked"), told.number("bytes_received")), (500, 300));
-    told.has("retransmits", 3..6);
-    told.has("idle_ms", 1_000..40_000);
+    let reported = tapio.expect_one(|o| o.is_to(to)).named("peer_unresponsive").of(&client);
+    assert_eq!(reported.text("direction"), "outbound");
+    assert_eq!(reported.text("error"), "", "the kernel still tries");
+    assert_eq!((reported.number("bytes_acked"), reported.number("bytes_received")), (500, 300));
+    reported.has("retransmits", 3..6);
+    reported.has("idle_ms", 1_000..40_000);
 }
 
 #[test]
-fn a_peer_that_the_kernel_gave_up_is_told_with_the_error() {
+fn a_peer_that_the_kernel_gave_up_is_reported_with_the_error() {
     needs_a_kernel!();
     let link = Link::new();
-    // Given up before it would be told while it hangs.
+    // Given up before it would be reported while it hangs.
     link.sysctl("net.ipv4.tcp_retries2", 2);
     let tapio = Tapio::start();
     let mut server = Process::start_in(&link.server, "vanishes");
@@ -60,8 +60,8 @@ fn a_peer_that_the_kernel_gave_up_is_told_with_the_error() {
     client.send(connection, 100);
 
     tapio.expect_within(PATIENCE, |o| o.is_to(to));
-    let told = tapio.expect_one(|o| o.is_to(to)).named("peer_unresponsive").of(&client);
-    assert_eq!(told.text("error"), "ETIMEDOUT");
-    assert_eq!(told.text("direction"), "outbound");
-    assert_eq!(told.number("bytes_acked"), 500);
+    let reported = tapio.expect_one(|o| o.is_to(to)).named("peer_unresponsive").of(&client);
+    assert_eq!(reported.text("error"), "ETIMEDOUT");
+    assert_eq!(reported.text("direction"), "outbound");
+    assert_eq!(reported.number("bytes_acked"), 500);
 }

@@ -29,30 +29,31 @@ macro_rules! counted {
 }
 
 #[test]
-fn slices_that_grow_longer_are_told_with_the_neighbour_that_came_then() {
+fn slices_that_grow_longer_are_reported_with_the_neighbour_that_came_then() {
     needs_a_kernel!();
     let (victim, neighbour) = (container!(), container!());
     let mut counted = counted!(Clock, Switches, victim, neighbour);
     let (mut suffers, mut takes) = (Process::start("suffers"), Process::start("takes"));
     suffers.enter(&victim);
     takes.enter(&neighbour);
-    // A third of a processor in slices of 0.2 ms, then in slices of 0.8; the neighbour next to nothing, then as much.
+    // A third of a CPU in slices of 0.2 ms, then in slices of 0.8; the neighbour next to nothing, then as much.
     suffers.slice(200, 400);
     takes.slice(200, 20_000);
     counted.learn();
-    assert_eq!(counted.told_of(&victim).len(), 0);
+    assert_eq!(counted.reported_for(&victim).len(), 0);
     suffers.slice(800, 1_600);
     takes.slice(10_000, 10_000);
     counted.last();
 
-    let told = counted.told_of(&victim);
-    assert_eq!(told.len(), 1, "{told:?}");
-    let told = told[0].clone().of_observer("node", "cpi_outlier").of_no_process().in_container(&victim);
-    assert!(told.baseline("ratio") > 1.5, "{told:?}");
-    told.has("used_millicores", 50..500);
-    told.has("since_ms", 10_000..20_000);
-    assert_eq!(told.antagonist(), Some(&*neighbour.container_id), "{told:?}");
-    told.has("antagonist_rise_millicores", 100..700);
+    let reported = counted.reported_for(&victim);
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    let reported =
+        reported[0].clone().of_observer("node", "cpi_outlier").of_no_process().in_container(&victim);
+    assert!(reported.baseline("ratio") > 1.5, "{reported:?}");
+    reported.has("used_millicores", 50..500);
+    reported.has("since_ms", 10_000..20_000);
+    assert_eq!(reported.noisy_neighbour(), Some(&*neighbour.container_id), "{reported:?}");
+    reported.has("noisy_neighbour_rise_millicores", 100..700);
     let counts = counted.counts();
     assert!(counts.emitted >= 1 && counts.normal > 0 && counts.learning > 0, "{counts:?}");
 }
@@ -71,9 +72,9 @@ fn without_a_neighbour_that_rose_with_it_none_is_named() {
     suffers.slice(800, 1_600);
     counted.last();
 
-    let told = counted.told_of(&victim);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].antagonist(), None, "{told:?}");
+    let reported = counted.reported_for(&victim);
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    assert_eq!(reported[0].noisy_neighbour(), None, "{reported:?}");
 }
 
 #[test]
@@ -88,7 +89,7 @@ fn another_load_is_not_compared() {
     counted.learn();
     process.slice(1_600, 1_600);
     counted.last();
-    assert_eq!(counted.told_of(&cgroup).len(), 0);
+    assert_eq!(counted.reported_for(&cgroup).len(), 0);
     counted.counts();
 }
 
@@ -103,16 +104,16 @@ fn a_pmu_shows_work_that_takes_more_cycles_an_instruction() {
     suffers.slice(10_000, 15_000);
     takes.slice(200, 20_000);
     counted.learn();
-    assert_eq!(counted.told_of(&victim).len(), 0);
+    assert_eq!(counted.reported_for(&victim).len(), 0);
     suffers.call(10_000, 15_000);
     takes.slice(10_000, 15_000);
     counted.last();
 
-    let told = counted.told_of(&victim);
-    assert_eq!(told.len(), 1, "{told:?}");
-    let told = told[0].clone().of_observer("node", "cpi_outlier").in_container(&victim);
-    assert!(told.baseline("ratio") > 1.5, "{told:?}");
-    assert_eq!(told.antagonist(), Some(&*neighbour.container_id), "{told:?}");
+    let reported = counted.reported_for(&victim);
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    let reported = reported[0].clone().of_observer("node", "cpi_outlier").in_container(&victim);
+    assert!(reported.baseline("ratio") > 1.5, "{reported:?}");
+    assert_eq!(reported.noisy_neighbour(), Some(&*neighbour.container_id), "{reported:?}");
     counted.counts();
 }
 
@@ -126,7 +127,7 @@ fn steady_work_on_a_pmu_is_normal() {
     process.slice(10_000, 15_000);
     counted.learn();
     counted.last();
-    assert_eq!(counted.told_of(&cgroup).len(), 0);
+    assert_eq!(counted.reported_for(&cgroup).len(), 0);
     let counts = counted.counts();
     assert!(counts.learning >= 16 && counts.normal > 0, "{counts:?}");
     assert_eq!(counts.emitted, 0);

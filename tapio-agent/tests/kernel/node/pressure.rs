@@ -1,4 +1,4 @@
-//! Memory and processor time of containers: real limits, real growth, real throttling.
+//! Memory and CPU time of containers: real limits, real growth, real throttling.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ const MIB: u64 = 1 << 20;
 /// What is normal is known after 16 looks that are two seconds apart, or a little more where others have cgroups, too.
 const LEARNED: Duration = Duration::from_secs(60);
 
-/// A container in all hierarchies, whose memory and processor time can be limited.
+/// A container in all hierarchies, whose memory and CPU time can be limited.
 fn container() -> Result<Cgroup, String> {
     Cgroup::container(Version::Any).and_then(|cgroup| cgroup.is_limitable().map(|()| cgroup))
 }
@@ -44,12 +44,12 @@ fn a_leak_is_predicted_half_a_minute_before_its_end_and_a_heap_that_is_collected
     // Of 64 MiB, every 16 seconds.
     heap.grow(4096, 64 * MIB);
 
-    let told = tapio
+    let reported = tapio
         .expect_within(Duration::from_secs(150), |o| o.is_in(&leaking) && o.kind == "node.oom_predicted");
     let start = Instant::now();
-    let told = told.of_observer("node", "oom_predicted").of_no_process().in_container(&leaking);
-    let left = told.number("left_seconds");
-    told.has("limit_bytes", 128 * MIB..128 * MIB + 1);
+    let reported = reported.of_observer("node", "oom_predicted").of_no_process().in_container(&leaking);
+    let left = reported.number("left_seconds");
+    reported.has("limit_bytes", 128 * MIB..128 * MIB + 1);
     assert!(leak.lives());
     while leak.lives() {
         assert!(start.elapsed() < Duration::from_secs(200), "it was to end in {left} s");
@@ -63,7 +63,7 @@ fn a_leak_is_predicted_half_a_minute_before_its_end_and_a_heap_that_is_collected
 }
 
 #[test]
-fn memory_near_its_limit_is_told_and_a_cache_is_not() {
+fn memory_near_its_limit_is_reported_and_a_cache_is_not() {
     needs_a_kernel!();
     let (full, caching) = (container!(), container!());
     for cgroup in [&full, &caching] {
@@ -78,9 +78,9 @@ fn memory_near_its_limit_is_told_and_a_cache_is_not() {
     process.grow_to(56 * MIB);
 
     // Reading takes one part in 200 of a CPU, so that where the CPU is emulated passes are many seconds apart.
-    let told = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&full));
-    let told = told.of_observer("node", "memory_pressure").in_container(&full);
-    told.has("held_bytes", 54 * MIB..62 * MIB);
+    let reported = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&full));
+    let reported = reported.of_observer("node", "memory_pressure").in_container(&full);
+    reported.has("held_bytes", 54 * MIB..62 * MIB);
     tapio.expect_none(|o| o.is_in(&caching));
     drop(tapio);
     if let Err(reason) = cached {
@@ -89,7 +89,7 @@ fn memory_near_its_limit_is_told_and_a_cache_is_not() {
 }
 
 #[test]
-fn what_was_told_is_not_told_again_after_a_kill() {
+fn what_was_reported_is_not_reported_again_after_a_kill() {
     needs_a_kernel!();
     let cgroup = container!();
     cgroup.limit_memory(64 * MIB);
@@ -119,7 +119,7 @@ fn what_was_told_is_not_told_again_after_a_kill() {
 
 /// By a container's own, and by its pod's.
 #[test]
-fn throttling_by_a_quota_is_told_with_limit_and_demand() {
+fn throttling_by_a_quota_is_reported_with_limit_and_demand() {
     needs_a_kernel!();
     let (limited, in_pod) = (container!(), container!());
     limited.limit_cpu(30_000, 100_000);
@@ -128,7 +128,7 @@ fn throttling_by_a_quota_is_told_with_limit_and_demand() {
     let [mut own, mut pods] = [Process::start("computes"), Process::start("in-a-pod")];
     for (process, cgroup) in [(&mut own, &limited), (&mut pods, &in_pod)] {
         process.enter(cgroup);
-        // A tenth of a processor, long enough to be known.
+        // A tenth of a CPU, long enough to be known.
         process.burn(1, 10, 90);
     }
     // No longer: what is computed then would be taken for the neighbour of the tests beside this one.
@@ -139,23 +139,23 @@ fn throttling_by_a_quota_is_told_with_limit_and_demand() {
     }
 
     for cgroup in [&limited, &in_pod] {
-        let told = tapio.expect_within(Duration::from_secs(30), |o| o.is_in(cgroup));
-        let told = told.of_observer("node", "cpu_throttled").in_container(cgroup);
-        told.has("limit_millicores", 300..301);
-        told.has("throttled_percent", 10..101);
-        // What others leave of the processors is all that it can use.
-        told.has("wanted_millicores", 200..4000);
-        assert!(told.baseline("mean") < 300.0);
-        assert_eq!(told.has_data("ancestor"), std::ptr::eq(cgroup, &in_pod));
-        if told.has_data("ancestor") {
-            assert_eq!(told.number("levels_up"), 1);
-            assert!(told.text("ancestor").starts_with("pod"));
+        let reported = tapio.expect_within(Duration::from_secs(30), |o| o.is_in(cgroup));
+        let reported = reported.of_observer("node", "cpu_throttled").in_container(cgroup);
+        reported.has("limit_millicores", 300..301);
+        reported.has("throttled_percent", 10..101);
+        // What others leave of the CPUs is all that it can use.
+        reported.has("wanted_millicores", 200..4000);
+        assert!(reported.baseline("mean") < 300.0);
+        assert_eq!(reported.has_data("ancestor"), std::ptr::eq(cgroup, &in_pod));
+        if reported.has_data("ancestor") {
+            assert_eq!(reported.number("levels_up"), 1);
+            assert!(reported.text("ancestor").starts_with("pod"));
         }
     }
 }
 
 #[test]
-fn waiting_for_memory_is_told() {
+fn waiting_for_memory_is_reported() {
     needs_a_kernel!();
     let cgroup = container!();
     if let Err(reason) = cgroup.has("memory.high").and_then(|()| cgroup.has("memory.pressure")) {
@@ -170,13 +170,13 @@ fn waiting_for_memory_is_told() {
     // What allocates over it is made to wait.
     cgroup.set("memory.high", &(4 * MIB).to_string());
 
-    let told = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&cgroup));
-    let told = told.of_observer("node", "memory_pressure").in_container(&cgroup);
-    told.has("some_percent", 10..101);
+    let reported = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&cgroup));
+    let reported = reported.of_observer("node", "memory_pressure").in_container(&cgroup);
+    reported.has("some_percent", 10..101);
 }
 
 #[test]
-fn waiting_for_a_disk_is_told() {
+fn waiting_for_a_disk_is_reported() {
     needs_a_kernel!();
     let cgroup = container!();
     if let Err(reason) = cgroup.has("io.pressure") {
@@ -191,7 +191,7 @@ fn waiting_for_a_disk_is_told() {
         skip!("{reason}");
     }
 
-    let told = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&cgroup));
-    let told = told.of_observer("node", "io_pressure").in_container(&cgroup);
-    told.has("some_percent", 20..101);
+    let reported = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&cgroup));
+    let reported = reported.of_observer("node", "io_pressure").in_container(&cgroup);
+    reported.has("some_percent", 20..101);
 }

@@ -33,7 +33,7 @@ impl Cgroup {
         if mounts.is_empty() {
             return Err(match version {
                 Version::One => "no cgroup file system of version 1 is mounted".to_owned(),
-                Version::Any => "no control groups are mounted".to_owned(),
+                Version::Any => "no cgroups are mounted".to_owned(),
                 Version::Two => {
                     "no cgroup2 file system is mounted, so that a socket has no cgroup".to_owned()
                 }
@@ -83,7 +83,7 @@ impl Cgroup {
         }
         match cgroup.memory() {
             Some(_) => Ok(cgroup),
-            None => Err("no control group has memory".to_owned()),
+            None => Err("no cgroup has memory".to_owned()),
         }
     }
 

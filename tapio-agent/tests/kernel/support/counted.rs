@@ -28,7 +28,7 @@ use super::{Cgroup, Occurrence};
 
 /// Windows that teach.
 const LEARNING: u32 = 10;
-/// Windows that it has to last: twelve seconds, in which processor time is looked at more than once.
+/// Windows that it has to last: twelve seconds, in which CPU time is looked at more than once.
 const SUSTAIN: u32 = 6;
 /// Length of a window, seconds.
 const WINDOW: u32 = 2;
@@ -41,7 +41,7 @@ pub(crate) struct Counted {
     identity: Identity,
     /// The containers that it looks at. What those of other tests compute meanwhile would be taken for a neighbour's.
     containers: Vec<String>,
-    told: Vec<Occurrence>,
+    reported: Vec<Occurrence>,
 }
 
 impl Counted {
@@ -83,7 +83,7 @@ impl Counted {
         let identity = Identity::new(&config);
         let node = Node::new(&settings);
         let containers = cgroups.iter().map(|cgroup| cgroup.container_id.clone()).collect();
-        Ok(Self { runtime, loaded, source, node, identity, containers, told: Vec::new() })
+        Ok(Self { runtime, loaded, source, node, identity, containers, reported: Vec::new() })
     }
 
     /// Until baselines are learned, and a little longer.
@@ -91,7 +91,7 @@ impl Counted {
         self.run(WINDOW * (LEARNING + 4) * Duration::from_secs(1));
     }
 
-    /// Until what began has lasted long enough to be told, and a little longer.
+    /// Until what began has lasted long enough to be reported, and a little longer.
     pub(crate) fn last(&mut self) {
         self.run(WINDOW * (SUSTAIN + 3) * Duration::from_secs(1));
     }
@@ -127,14 +127,14 @@ impl Counted {
                 pipeline::name(anomaly, identity, &metrics).unwrap().write_json(&mut line);
                 let line = String::from_utf8(line).unwrap();
                 println!("{line}");
-                self.told.push(Occurrence::parse(&line).unwrap());
+                self.reported.push(Occurrence::parse(&line).unwrap());
             }
         }
     }
 
-    /// What was told of a container.
-    pub(crate) fn told_of(&self, cgroup: &Cgroup) -> Vec<Occurrence> {
-        self.told.iter().filter(|told| told.is_in(cgroup)).cloned().collect()
+    /// What was reported for a container.
+    pub(crate) fn reported_for(&self, cgroup: &Cgroup) -> Vec<Occurrence> {
+        self.reported.iter().filter(|reported| reported.is_in(cgroup)).cloned().collect()
     }
 
     /// What the program counted, exactly summed up.

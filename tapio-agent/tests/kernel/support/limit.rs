@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use super::cgroup::Cgroup;
 
 impl Cgroup {
-    /// Whether memory and processor time of its processes can be limited, or why not.
+    /// Whether memory and CPU time of its processes can be limited, or why not.
     pub(crate) fn is_limitable(&self) -> Result<(), String> {
         for path in &self.paths {
             // Of version 2: a controller is there for the groups below one that says so, from the root on.
@@ -51,7 +51,7 @@ impl Cgroup {
         self.set("cpu.cfs_quota_us", &quota_us.to_string());
     }
 
-    /// Limits the processor time of its pod.
+    /// Limits the CPU time of its pod.
     pub(crate) fn limit_pod_cpu(&self, quota_us: u64, period_us: u64) {
         let in_pod = |name: &str| self.file(name).and_then(|file| Some(file.parent()?.parent()?.join(name)));
         if let Some(file) = in_pod("cpu.max") {

@@ -97,8 +97,8 @@ impl Occurrence {
     }
 
     /// The container that it names as the likeliest reason.
-    pub(crate) fn antagonist(&self) -> Option<&str> {
-        self.json["data"]["antagonist"]["container_id"].as_str()
+    pub(crate) fn noisy_neighbour(&self) -> Option<&str> {
+        self.json["data"]["noisy_neighbour"]["container_id"].as_str()
     }
 
     pub(crate) fn baseline(&self, key: &str) -> f64 {

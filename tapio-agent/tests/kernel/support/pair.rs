@@ -35,7 +35,7 @@ impl Pair {
         self.client.request(self.connection, REQUEST, times, pause_ms);
     }
 
-    /// Both ends are on this machine, and each is told of: this is the client's end.
+    /// Both ends are on this machine, and each is reported: this is the client's end.
     pub(crate) fn is_client(&self, occurrence: &Occurrence) -> bool {
         occurrence.is_to(self.to)
     }

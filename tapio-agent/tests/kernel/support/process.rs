@@ -1,4 +1,4 @@
-//! A process that uses the network as it is told: in a network namespace and a cgroup of the test's choice,
+//! A process that uses the network as it is reported: in a network namespace and a cgroup of the test's choice,
 //! under a name of its own. It ends with its handle.
 
 use std::{
@@ -247,7 +247,7 @@ impl Process {
         self.begin(&format!("exec {}", path.display()));
     }
 
-    /// Dies as it is told: `exit 1`, `abort`.
+    /// Dies as it is reported: `exit 1`, `abort`.
     pub(crate) fn die(&mut self, how: &str) {
         self.begin(how);
         self.await_death();
@@ -303,7 +303,7 @@ impl Process {
         self.order(&format!("burn {threads} {work_ms} {rest_ms}")).unwrap();
     }
 
-    /// Uses a processor for so long each time, however long it has to wait for one.
+    /// Uses a CPU for so long each time, however long it has to wait for one.
     pub(crate) fn slice(&mut self, work_us: u64, rest_us: u64) {
         self.order(&format!("slice 1 {work_us} {rest_us}")).unwrap();
     }

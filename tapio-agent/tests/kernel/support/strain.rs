@@ -1,4 +1,4 @@
-//! What a process uses of memory and processors when it is told to.
+//! What a process uses of memory and CPUs when it is told to.
 
 use std::{
     fs::{self, File},
@@ -86,7 +86,7 @@ pub(super) fn burn(threads: usize, work: Duration, rest: Duration) {
     });
 }
 
-/// By the processor's time, however long it has to wait for it.
+/// By the CPU's time, however long it has to wait for it.
 pub(super) fn slice(threads: usize, work: Duration, rest: Duration) {
     strain(threads, rest, move || while_it_runs(work, std::hint::spin_loop));
 }

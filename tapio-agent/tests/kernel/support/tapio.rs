@@ -54,7 +54,7 @@ pub(crate) struct Tapio {
 pub(crate) struct Ended {
     pub(crate) occurrences: Vec<Occurrence>,
     pub(crate) programs: Vec<(String, Counts)>,
-    /// Anomalies that are not to be told.
+    /// Anomalies that are not to be reported.
     pub(crate) out_of_scope: u64,
     /// Runs that the kernel left out, of all programs.
     pub(crate) missed: u64,
@@ -288,10 +288,14 @@ impl Tapio {
         let sinks = ledger["sinks"].clone();
         let anomalies = &ledger["anomalies"];
         let dropped: u64 = anomalies["dropped"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
-        let told = anomalies["told"].as_u64().unwrap();
-        let (out_of_scope, usual) =
-            (anomalies["out_of_scope"].as_u64().unwrap(), anomalies["usual"].as_u64().unwrap());
-        assert_eq!(anomalies["judged"].as_u64(), Some(told + usual + dropped + out_of_scope), "{ledger}");
+        let reported = anomalies["reported"].as_u64().unwrap();
+        let (out_of_scope, expected) =
+            (anomalies["out_of_scope"].as_u64().unwrap(), anomalies["expected"].as_u64().unwrap());
+        assert_eq!(
+            anomalies["judged"].as_u64(),
+            Some(reported + expected + dropped + out_of_scope),
+            "{ledger}"
+        );
         assert_eq!(anomalies["waiting"], 0, "{ledger}");
         Ended {
             occurrences: self.output.now(occurrences),
@@ -421,7 +425,7 @@ fn program(counts: &Value) -> Counts {
         seen: number("seen"),
         learning: number("learning"),
         normal: number("normal"),
-        held_back: number("held_back"),
+        suppressed: number("suppressed"),
         emitted: number("emitted"),
         failed: number("failed"),
         keys: 0,

@@ -75,7 +75,7 @@ impl Shape {
         self.name.bytes().cycle().take(32).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What its control group is named after, where that is not the UID.
+    /// What its cgroup is named after, where that is not the UID.
     pub(crate) const STATIC_HASH: &str = "0123456789abcdef0123456789abcdef";
 
     fn spec(&self) -> Value {

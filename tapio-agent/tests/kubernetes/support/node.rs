@@ -89,14 +89,14 @@ impl Agent {
         until(async || self.health.synced_once(), Result::is_ok).await.unwrap();
     }
 
-    /// The control group of a container. Gives its id.
+    /// The cgroup of a container. Gives its id.
     pub(crate) fn cgroup(&self, uid: &str, container_id: &str) -> u64 {
         let group = self.host.path().join(format!("cgroup/kubepods/burstable/pod{uid}/{container_id}"));
         fs::create_dir_all(&group).unwrap();
         inode(&group)
     }
 
-    /// An anomaly in a control group (0 for none), now.
+    /// An anomaly in a cgroup (0 for none), now.
     pub(crate) fn anomaly(cgroup_id: u64, peer: &str) -> Anomaly {
         Self::anomaly_at(cgroup_id, peer, clock::boot_ns())
     }
@@ -113,7 +113,7 @@ impl Agent {
             actor: None,
             full: None,
             only: Only::ALL,
-            antagonist: None,
+            noisy_neighbour: None,
             peer: Some((peer.parse::<IpAddr>().unwrap(), 6379)),
             detail: 0,
             data: Data::from([("elapsed_us", 180_u64.into()), ("error", "ECONNREFUSED".into())]),
@@ -133,22 +133,22 @@ impl Agent {
     }
 
     /// The next occurrence, as JSON.
-    pub(crate) async fn told(&mut self) -> Value {
+    pub(crate) async fn reported(&mut self) -> Value {
         let next = tokio::time::timeout(Duration::from_secs(10), self.occurrences.recv());
         let occurrence = next.await.expect("an occurrence goes out whatever is not known").unwrap();
         let mut json = Vec::new();
         occurrence.write_json(&mut json);
-        let told = serde_json::from_slice(&json).unwrap();
+        let reported = serde_json::from_slice(&json).unwrap();
         let errors: Vec<_> =
-            SCHEMA.iter_errors(&told).map(|e| format!("{}: {e}", e.instance_path())).collect();
-        assert!(errors.is_empty(), "{errors:#?}\n{told:#}");
-        told
+            SCHEMA.iter_errors(&reported).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:#?}\n{reported:#}");
+        reported
     }
 
-    /// What is told of one anomaly.
+    /// What is reported for one anomaly.
     pub(crate) async fn tell(&mut self, anomaly: Anomaly) -> Value {
         self.give(anomaly);
-        self.told().await
+        self.reported().await
     }
 
     /// The sum of a metric's values with all of these labels.
@@ -168,7 +168,7 @@ impl Agent {
         self.health.status()["state"].as_str().unwrap().to_owned()
     }
 
-    /// Ends it as the agent ends, and gives what was still told.
+    /// Ends it as the agent ends, and gives what was still reported.
     pub(crate) async fn stop(mut self) -> Vec<Occurrence> {
         drop(self.anomalies);
         self.task.await.unwrap();

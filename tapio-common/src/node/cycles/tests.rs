@@ -18,7 +18,7 @@ fn settings() -> Settings {
     }
 }
 
-/// One processor's worth: so much of it, in percent, at so many cycles for 100 instructions.
+/// One CPU's worth: so much of it, in percent, at so many cycles for 100 instructions.
 fn usage(percent: u64, cpi_percent: u64) -> Usage {
     let ns = WINDOW_NS / 100 * percent;
     Usage {
@@ -51,13 +51,13 @@ impl Run {
 }
 
 #[test]
-fn a_neighbour_that_takes_the_cache_is_told_once_it_has_lasted() {
+fn a_neighbour_that_takes_the_cache_is_reported_once_it_has_lasted() {
     // The same work takes twice the time, or the same time does half of the work.
     for percent in [80, 40] {
         let mut run = Run::learned(40, 100);
         let began = run.1;
-        let told: Vec<_> = (0..4).map(|_| run.close(usage(percent, 200))).collect();
-        assert_eq!(told, [Closed::Normal, Closed::Normal, Closed::Over, Closed::Over], "{percent}");
+        let reported: Vec<_> = (0..4).map(|_| run.close(usage(percent, 200))).collect();
+        assert_eq!(reported, [Closed::Normal, Closed::Normal, Closed::Over, Closed::Over], "{percent}");
         assert_eq!(run.0.since_ns, began);
         assert_eq!(run.close(usage(40, 100)), Closed::Normal);
         assert_eq!(run.0.over, 0);

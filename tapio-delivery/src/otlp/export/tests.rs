@@ -103,7 +103,7 @@ fn what_the_sdk_finds_in_the_environment_goes_nowhere() {
 }
 
 #[tokio::test]
-async fn what_is_not_taken_is_told_without_the_query() {
+async fn what_is_not_taken_is_reported_without_the_query() {
     // Bound, and not listened on: nobody else gets the port.
     let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     silent.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();

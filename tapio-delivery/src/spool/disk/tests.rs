@@ -87,7 +87,7 @@ fn a_file_that_was_removed_is_missed() {
 }
 
 #[test]
-fn a_record_of_another_form_is_told_apart() {
+fn a_record_of_another_form_is_distinguished() {
     let directory = tempdir().unwrap();
     let mut disk = open(&directory);
     disk.append(&[b"\xff nonsense".to_vec(), record::encode(&sample())]).unwrap();

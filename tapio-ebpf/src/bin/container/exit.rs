@@ -12,17 +12,17 @@ use crate::{
     task::Task,
 };
 
-/// Deaths that were told and may come again: by the kernel's word before the end, or by two threads at once.
+/// Deaths that were reported and may come again: by the kernel's word before the end, or by two threads at once.
 const MAX_TOLD: u32 = 4096;
 
 #[map]
 static TOLD: LruHashMap<Death, u8> = LruHashMap::with_max_entries(MAX_TOLD, 0);
 
-/// What [`TOLD`] holds: it was told itself.
+/// What [`TOLD`] holds: it was reported itself.
 const ITSELF: u8 = 0;
-/// It was told with another, whose memory it shares.
+/// It was reported with another, whose memory it shares.
 const WITH_ANOTHER: u8 = 1;
-/// It was told as killed by the kernel, which may yet say why: a victim can be gone before the one that killed it gets to
+/// It was reported as killed by the kernel, which may yet say why: a victim can be gone before the one that killed it gets to
 /// that.
 const BY_KERNEL: u8 = 2;
 
@@ -50,20 +50,20 @@ fn is_first_to_tell(tgid: u32, started_ns: u64, how: u8) -> bool {
 }
 
 /// True for the first time that the kernel says why. It makes one that was a part of another a victim of its own, and
-/// stands in the place of a death that was told without a reason.
+/// stands in the place of a death that was reported without a reason.
 #[inline(always)]
 pub(crate) fn is_first_to_confirm(tgid: u32, started_ns: u64) -> bool {
     let death = Death { started_ns, tgid: u64::from(tgid) };
-    let Some(told) = TOLD.get_ptr_mut(&death) else { return is_first_to_tell(tgid, started_ns, ITSELF) };
+    let Some(reported) = TOLD.get_ptr_mut(&death) else { return is_first_to_tell(tgid, started_ns, ITSELF) };
     // SAFETY: a map value.
-    unsafe { core::mem::replace(&mut *told, ITSELF) != ITSELF }
+    unsafe { core::mem::replace(&mut *reported, ITSELF) != ITSELF }
 }
 
-/// The end of a process will be that of another, which is told.
+/// The end of a process will be that of another, which is reported.
 #[inline(always)]
 pub(crate) fn is_part_of_another(tgid: u32, started_ns: u64) {
     let death = Death { started_ns, tgid: u64::from(tgid) };
-    // One that was told already stays so.
+    // One that was reported already stays so.
     let _ = TOLD.insert(&death, WITH_ANOTHER, u64::from(BPF_NOEXIST));
 }
 
@@ -89,7 +89,7 @@ const BEREFT_NS: u64 = 10_000_000_000;
 fn bereave(parent: Task, signal: u32) {
     let bereft =
         Bereft { started_ns: parent.leader().started_ns(), at_ns: now_ns(), signal: u64::from(signal) };
-    // Without room the parent's end is told, too.
+    // Without room the parent's end is reported, too.
     let _ = BEREFT.insert(&parent.tgid(), bereft, 0);
 }
 
@@ -156,12 +156,12 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
     {
         return run.normal();
     }
-    // As `timeout`, `unshare` and `sudo` do: the child died, and was told.
+    // As `timeout`, `unshare` and `sudo` do: the child died, and was reported.
     if signal != 0 && fate.is_some_and(|fate| fate.is_raised(signal)) && is_bereft(task, signal) {
         bereave(task.parent(), signal);
         return run.normal();
     }
-    // What is done within a group is told of its main process only.
+    // What is done within a group is reported for its main process only.
     if signal != 0 && !fate.is_some_and(|fate| fate.is_from_within(task.cgroup_id())) {
         bereave(task.parent(), signal);
     }
@@ -174,7 +174,7 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
             time_ns: now_ns(),
             cgroup_id: task.cgroup_id(),
             pid: tgid,
-            held_back: 0,
+            suppressed: 0,
             comm: leader.comm(),
         };
         event.kind = if signal == 0 { kind::EXIT_ERROR } else { kind::SIGNALLED };

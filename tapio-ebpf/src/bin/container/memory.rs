@@ -41,7 +41,7 @@ struct Suspect {
     /// The victim, as older kernels name it: its thread, and as later ones do: its address.
     thread: u32,
     /// It was confirmed, or is part of one that was.
-    told: u32,
+    reported: u32,
     address: u64,
     /// Address of its memory.
     memory: u64,
@@ -58,15 +58,16 @@ pub(crate) fn suspected(task: Task, actor: &Actor) {
     let now = now_ns();
     let memory = task.mm() as u64;
     // With `memory.oom.group` all of a group are killed, and by the second the first may have given back its memory.
-    let follows =
-        suspect.told != 0 && suspect.by == by && now.wrapping_sub(suspect.event.header.time_ns) < TOGETHER_NS;
+    let follows = suspect.reported != 0
+        && suspect.by == by
+        && now.wrapping_sub(suspect.event.header.time_ns) < TOGETHER_NS;
     let before = if follows { suspect.event.full } else { NOT_KNOWN };
     // Right after the victim those are killed that have the same memory: they are part of it.
-    let is_part = suspect.told != 0 && suspect.by == by && suspect.memory == memory;
+    let is_part = suspect.reported != 0 && suspect.by == by && suspect.memory == memory;
     if is_part {
         exit::is_part_of_another(task.tgid(), task.leader().started_ns());
     }
-    (suspect.by, suspect.told, suspect.memory) = (by, u32::from(is_part), memory);
+    (suspect.by, suspect.reported, suspect.memory) = (by, u32::from(is_part), memory);
     suspect.thread = task.pid();
     suspect.address = task.0 as u64;
     let leader = task.leader();
@@ -75,7 +76,7 @@ pub(crate) fn suspected(task: Task, actor: &Actor) {
         time_ns: now,
         cgroup_id: task.cgroup_id(),
         pid: task.tgid(),
-        held_back: 0,
+        suppressed: 0,
         comm: leader.comm(),
     };
     event.kind = kind::OOM_KILL;
@@ -90,7 +91,7 @@ pub(crate) fn suspected(task: Task, actor: &Actor) {
     full(task, event.header.cgroup_id & VERSION_1 != 0, &before, &mut event.full);
 }
 
-/// The kernel says that it was for want of memory.
+/// The kernel says that it OOM-killed a process.
 pub(crate) fn confirmed(victim: u64) {
     let Some(run) = Run::begin(program::MARK_VICTIM) else { return };
     let Some(suspect) = SUSPECT.get_ptr_mut(0) else { return run.normal() };
@@ -102,7 +103,7 @@ pub(crate) fn confirmed(victim: u64) {
     if !suspect.is(victim) {
         return run.normal();
     }
-    suspect.told = 1;
+    suspect.reported = 1;
     if !exit::is_first_to_confirm(suspect.event.header.pid, suspect.event.started_ns) {
         return run.normal();
     }

@@ -17,7 +17,7 @@ const FORKED: u32 = 0x40;
 
 /// A tenth of a second.
 const TENTH_NS: u64 = 100_000_000;
-/// A limit of more processor time is none, `RLIM_INFINITY` and what nobody lives to see.
+/// A limit of more CPU time is none, `RLIM_INFINITY` and what nobody lives to see.
 const MAX_SECONDS: u64 = 1 << 32;
 
 /// A task by a typed pointer, as `tp_btf` programs get it. What is behind a null pointer reads as zero.
@@ -88,7 +88,7 @@ impl Task {
         i32::from(self.shared::<i16>(fields::OOM_SCORE_ADJ)) as u32
     }
 
-    /// Bits of [`flag`] on its limit of processor time. Of the last thread of a group to end.
+    /// Bits of [`flag`] on its limit of CPU time. Of the last thread of a group to end.
     #[inline(always)]
     pub(crate) fn cpu_limit(self) -> u32 {
         if is_absent(&OFFSETS[fields::CPU_WARNS]) || is_absent(&OFFSETS[fields::CPU_TIME]) {

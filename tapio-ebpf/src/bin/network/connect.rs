@@ -42,7 +42,7 @@ struct GivenUp {
     last_ns: u64,
 }
 
-/// So many in a row are a timeout, though no SYN was sent again.
+/// So many in a row are a timeout, though no SYN was retransmitted.
 const TIMES_GIVEN_UP: u64 = 3;
 /// Clients that try two addresses at once give up the slower one when the other one answers, mostly within this.
 const LEAST_PATIENCE_US: u64 = 100_000;

@@ -1,4 +1,4 @@
-//! What is told of a socket: its addresses, its destination, its owner; and the telling.
+//! What is reported of a socket: its addresses, its destination, its owner; and the telling.
 
 use tapio_common::{
     CooldownKey, Header, VERSION_1,
@@ -77,7 +77,7 @@ pub(crate) fn local_port_number(sk: *const u8) -> u16 {
     if port != 0 {
         return port;
     }
-    // A port that it did not ask for is given back before its end is told.
+    // A port that it did not ask for is given back before its end is reported.
     let Some(tp) = tcp_sock(sk) else { return 0 };
     // SAFETY: as above.
     u16::from_be(unsafe { load(tp, &OFFSETS[net::INET_SPORT]) })
@@ -153,12 +153,12 @@ pub(crate) fn emit(
         &cooldown,
         constant(&SETTINGS.cooldown_ns),
         now_ns,
-        |event: &mut NetworkEvent, held_back| {
+        |event: &mut NetworkEvent, suppressed| {
             event.header = Header {
                 time_ns: now_ns,
                 cgroup_id: owner.cgroup_id,
                 pid: owner.pid,
-                held_back,
+                suppressed,
                 comm: owner.comm,
             };
             event.kind = kind;

@@ -1,4 +1,4 @@
-//! What went wrong on connections that were open: resets, and segments sent again.
+//! What went wrong on connections that were open: resets, and retransmitted segments.
 
 use aya_ebpf::{helpers::generated::bpf_jiffies64, macros::map, maps::LruHashMap};
 use tapio_common::{
@@ -20,17 +20,17 @@ use crate::{
 /// include/net/tcp.h) that is after three seconds at least.
 const UNANSWERED: u8 = 4;
 
-/// After so many windows without a segment sent again a path counts as clean.
+/// After so many windows without a retransmitted segment a path counts as clean.
 const MAX_IDLE_WINDOWS: u64 = 16;
 
-/// Segments sent again per destination.
+/// Retransmitted segments per destination.
 #[map]
 static BURSTS: LruHashMap<Destination, Burst> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Burst {
-    /// Share of segments sent again in past windows, 1/1024.
+    /// Share of retransmitted segments in past windows, 1/1024.
     share: Baseline,
     window_ns: u64,
     /// `Path::segments` when the window began.
@@ -128,12 +128,12 @@ pub(crate) fn ended(sk: *const u8) {
 pub(crate) fn retransmit(sk: *const u8) {
     // SAFETY: a typed pointer and offsets of its fields.
     let state: u8 = unsafe { load(sk, &OFFSETS[net::STATE]) };
-    // A SYN sent again is told by how the connect ends.
+    // A retransmitted SYN is reported by how the connect ends.
     if i32::from(state) == SYN_SENT {
         return;
     }
     let Some(tp) = tcp_sock(sk) else { return };
-    // SAFETY: as above. In this program alone: a burst is told as one, whatever it comes to.
+    // SAFETY: as above. In this program alone: a burst is reported as one, whatever it comes to.
     if unsafe { load::<u8>(tp, &OFFSETS[net::RETRANSMITS]) } == UNANSWERED && i32::from(state) == ESTABLISHED
     {
         return unresponsive(sk, tp, program::TCP_RETRANSMIT_SKB, 0);
@@ -192,7 +192,7 @@ pub(crate) fn retransmit(sk: *const u8) {
         return run.normal();
     }
     if burst.said != 0 {
-        return run.held_back();
+        return run.suppressed();
     }
     burst.said = 1;
     emit(run, sk, &key, kind::RETRANSMIT_BURST, &owner_of(sk, &key), now, |event| {

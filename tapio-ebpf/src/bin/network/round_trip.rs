@@ -22,7 +22,7 @@ pub(crate) const MAX_DESTINATIONS: u32 = 65_536;
 const WAYS: u32 = 4;
 
 /// Fewest samples of a socket that make a reading: the least of these and of the block before. Their segments were
-/// sent over at least the floor, so that one flight that had to wait for a processor is not a slow network; and
+/// sent over at least the floor, so that one flight that had to wait for a CPU is not a slow network; and
 /// most segments cost a comparison only.
 const BLOCK: u8 = 4;
 
@@ -51,7 +51,7 @@ pub(crate) struct Path {
     pub(crate) key: Destination,
     /// Upper half of the key's hash; 0 is free. Written last, read by sockets that were here before.
     pub(crate) tag: u32,
-    /// Segments sent to it, as far as samples told; wraps.
+    /// Segments sent to it, as far as samples reported; wraps.
     pub(crate) segments: u32,
     pub(crate) rtt: Baseline,
 }
@@ -77,7 +77,7 @@ pub(crate) fn round_trip(sk: *const u8, skb: *const u8) {
     // SAFETY: as above.
     let rtt_us: u32 = unsafe { load(tp, &OFFSETS[net::RACK_RTT]) };
     let certain_us = certain(tp, socket, rtt_us, is_answer, acked);
-    // A timer that held back a bare acknowledgement is nobody's trouble; an answer that took long may be.
+    // A timer that suppressed a bare acknowledgement is nobody's trouble; an answer that took long may be.
     let value_us = if is_answer { rtt_us } else { certain_us };
     socket.least = min(value_us, socket.least);
     socket.certain_least = min(certain_us, socket.certain_least);
@@ -166,7 +166,7 @@ fn abnormal(sk: *const u8, path: &mut Path, reading: &Reading, run: Run) {
         NORMAL => return run.normal(),
         kind => kind,
     };
-    if !is_told(kind, u32::from(path.key.direction), &before, reading) {
+    if !is_reported(kind, u32::from(path.key.direction), &before, reading) {
         return run.normal();
     }
     let now = now_ns();
@@ -182,9 +182,9 @@ fn abnormal(sk: *const u8, path: &mut Path, reading: &Reading, run: Run) {
 
 /// Whether a verdict is worth an event. A spike must be one of the network, not of the peer's answers. A level
 /// that went up to a server may be either, and says so; a client acknowledges with its next request, and may pause before
-/// that as long as it likes. One that went down is told where the peer cannot be why.
+/// that as long as it likes. One that went down is reported where the peer cannot be why.
 #[inline(always)]
-fn is_told(kind: u32, direction: u32, before: &Baseline, reading: &Reading) -> bool {
+fn is_reported(kind: u32, direction: u32, before: &Baseline, reading: &Reading) -> bool {
     let limits = constant(&SETTINGS.rtt);
     let mean = before.mean();
     let is_certain = reading.certain_us > mean.wrapping_add(limits.floor);
@@ -257,13 +257,13 @@ fn note_used(place: u32) {
 #[inline(always)]
 fn path_at(place: u32) -> Option<&'static mut Path> {
     // SAFETY: a map value. CPUs that race for it lose a sample or a count; two destinations that take it at
-    // once are told apart by the tag.
+    // once are distinguished by the tag.
     PATHS.get_ptr_mut(place).map(|path| unsafe { &mut *path })
 }
 
 /// The part of a sample that the network must have taken. A peer may hold an acknowledgement back, until it has
 /// an answer to send with it or until a timer ends, but not for two full segments (RFC 9293, 3.8.6.3). What it
-/// may have held back is taken off, down to the least sample of the connection, whose network it is.
+/// may have suppressed is taken off, down to the least sample of the connection, whose network it is.
 /// Measured in docs/decisions/0004-rtt-sample.md.
 #[inline(always)]
 fn certain(tp: *const u8, socket: &mut Socket, rtt_us: u32, is_answer: bool, acked: u32) -> u32 {
@@ -282,7 +282,7 @@ fn certain(tp: *const u8, socket: &mut Socket, rtt_us: u32, is_answer: bool, ack
         }
     }
     let ever = socket.ever;
-    let held_back = if ever > LATEST_DELAYED_US { ever } else { LATEST_DELAYED_US };
-    let rest = rtt_us.saturating_sub(held_back);
+    let suppressed = if ever > LATEST_DELAYED_US { ever } else { LATEST_DELAYED_US };
+    let rest = rtt_us.saturating_sub(suppressed);
     if rest > ever { rest } else { ever }
 }

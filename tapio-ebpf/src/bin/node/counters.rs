@@ -1,4 +1,4 @@
-//! The processor's counters, as the agent opened them: one of each on each processor.
+//! The CPU's counters, as the agent opened them: one of each on each CPU.
 
 use core::ptr;
 
@@ -16,11 +16,11 @@ use crate::{COUNTERS, constant};
 static CYCLES: PerfEventArray<u64> = PerfEventArray::new(0);
 #[map]
 static INSTRUCTIONS: PerfEventArray<u64> = PerfEventArray::new(0);
-/// Where this processor has one; see [`extra`].
+/// Where this CPU has one; see [`extra`].
 #[map]
 static EXTRA: PerfEventArray<u64> = PerfEventArray::new(0);
 
-/// What they showed at a moment, on one processor.
+/// What they showed at a moment, on one CPU.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Shown {
@@ -29,7 +29,7 @@ pub(crate) struct Shown {
     pub(crate) extra: bpf_perf_event_value,
 }
 
-/// Reads them; false where this processor has none, as one that came later.
+/// Reads them; false where this CPU has none, as one that came later.
 #[inline(always)]
 pub(crate) fn read(shown: &mut Shown) -> bool {
     if !read_one(&CYCLES, &mut shown.cycles) {

@@ -47,7 +47,7 @@ pub(crate) fn settle(prev: *const u8, cpu: &Cpu, shift: u32) {
         }
     }
     let Some(node) = NODE.get_ptr_mut(0) else { return };
-    // SAFETY: a map value. Processors that race for it lose a slice.
+    // SAFETY: a map value. CPUs that race for it lose a slice.
     let node = unsafe { &mut *node };
     node.usage.add(&slice);
     if node.is_over(now, constant(&SETTINGS.window_ns)) {
@@ -92,7 +92,7 @@ fn group_of(task: *const u8) -> u64 {
 #[inline(always)]
 fn track(id: u64) -> Option<&'static mut Track> {
     if let Some(track) = GROUPS.get_ptr_mut(&id) {
-        // SAFETY: a map value. Processors that race for it lose a slice.
+        // SAFETY: a map value. CPUs that race for it lose a slice.
         return Some(unsafe { &mut *track });
     }
     // SAFETY: a map value that nobody writes to.
@@ -104,11 +104,11 @@ fn track(id: u64) -> Option<&'static mut Track> {
     Some(unsafe { &mut *track })
 }
 
-/// Ends a window: judges it, and tells what is to be told.
+/// Ends a window: judges it, and tells what is to be reported.
 #[inline(never)]
 fn close(track: &mut Track, id: u64, now: u64) {
     let began = track.began_ns;
-    // First, so that another processor does not end it, too.
+    // First, so that another CPU does not end it, too.
     track.began_ns = now;
     let usage = track.usage;
     track.usage = Usage::default();
@@ -140,8 +140,8 @@ fn close(track: &mut Track, id: u64, now: u64) {
         kind = kind::IPC_DEGRADED;
     }
     let key = CooldownKey { cgroup_id: id, comm: Comm::default(), subject: [0; 16], detail: 0, kind };
-    run.emit_unless_quiet(&key, settings.cooldown_ns, now, |event: &mut CyclesEvent, held_back| {
-        event.header = Header { time_ns: now, cgroup_id: id, pid: 0, held_back, comm: Comm::default() };
+    run.emit_unless_quiet(&key, settings.cooldown_ns, now, |event: &mut CyclesEvent, suppressed| {
+        event.header = Header { time_ns: now, cgroup_id: id, pid: 0, suppressed, comm: Comm::default() };
         event.kind = kind;
         event.extra_is = constant(&COUNTERS[2]);
         event.usage = usage;

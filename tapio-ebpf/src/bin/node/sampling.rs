@@ -14,7 +14,7 @@ const SLICES: u32 = 64;
 /// Of fewer than one in so many (a power of two), nothing would be left.
 const MOST_SHIFT: u32 = 10;
 
-/// One processor.
+/// One CPU.
 #[repr(C)]
 pub(crate) struct Cpu {
     /// The counters when the slice under way began.

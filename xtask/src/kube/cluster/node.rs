@@ -154,7 +154,7 @@ impl Node {
         let mut command = Command::new(self.programs.join(name));
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.programs.display()));
-        // containerd says of version 1 control groups that they will go.
+        // containerd says of version 1 cgroups that they will go.
         command.env("CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS", "1");
         command
     }

@@ -191,7 +191,7 @@ const PATHS: &[Case] = &[
     ("/web/kubelet.service", None, None, None, None),
     ("/init.scope", None, None, None, Some("init.scope")),
     ("/../../system.slice/nginx.service", None, None, None, Some("nginx.service")),
-    // nothing that can be told
+    // nothing that can be reported
     ("/", None, None, None, None),
     ("", None, None, None, None),
     ("/system.slice", None, None, None, None),

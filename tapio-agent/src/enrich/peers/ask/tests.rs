@@ -52,7 +52,7 @@ async fn asked_twice(refused: &'static [&'static str]) -> (Vec<String>, Vec<Stri
     let mut found = Vec::new();
     for _ in 0..2 {
         let answer = asker.resolve(&peers, [10, 2, 0, 5].into()).await.unwrap();
-        found = answer.into_iter().flat_map(|(_, found)| found).map(|found| found.party.uid).collect();
+        found = answer.into_iter().flat_map(|(_, found)| found).map(|found| found.identity.uid).collect();
     }
     let seen = seen.lock().unwrap().clone();
     (found, seen)
@@ -67,9 +67,9 @@ async fn what_is_refused_is_asked_once_and_keeps_nothing_else_from_being_known()
         (&["nodes"], &["u", "s"], &["nodes", "pods", "services", "pods", "services"]),
         (&["nodes", "pods", "services"], &[], &["nodes", "pods", "services"]),
     ] {
-        let told = asked_twice(refused).await;
+        let reported = asked_twice(refused).await;
         assert_eq!(
-            (told.0.as_slice(), told.1.as_slice()),
+            (reported.0.as_slice(), reported.1.as_slice()),
             (&owned(found)[..], &owned(seen)[..]),
             "{refused:?}"
         );
@@ -89,7 +89,8 @@ fn the_pods_of_two_nodes_on_one_address_tell_neither() {
         ..Pod::default()
     };
     let ended = |node| Pod { until_unix_ns: Some(9), ..pod(node, 1) };
-    let node = |from_unix_ns| Found { party: Party::of_node("a"), from_unix_ns, until_unix_ns: None };
+    let node =
+        |from_unix_ns| Found { identity: PeerIdentity::of_node("a"), from_unix_ns, until_unix_ns: None };
     assert_eq!(holders(&[pod("a", 7), pod("a", 5), ended("b")]), [node(5)]);
     assert_eq!(holders(&[pod("a", 7), pod("b", 5)]), []);
     assert_eq!(holders(&[pod("b", 7), pod("a", 5), pod("b", 5)]), []);

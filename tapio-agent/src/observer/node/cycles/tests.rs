@@ -9,7 +9,8 @@ use crate::observer::{
 const SECOND: u64 = 1_000_000_000;
 
 fn sample(id: u64, at_s: u64, cpu_us: u64) -> Sample {
-    let header = Header { time_ns: at_s * SECOND, cgroup_id: id, pid: 0, held_back: 0, comm: [0; 16].into() };
+    let header =
+        Header { time_ns: at_s * SECOND, cgroup_id: id, pid: 0, suppressed: 0, comm: [0; 16].into() };
     Sample { cpu_us, ..Sample::unknown(kind::GROUP, header) }
 }
 
@@ -19,7 +20,7 @@ fn event(kind: u32, id: u64, at_s: u64, since_s: u64) -> CyclesEvent {
         cpi.observe(1024 + time % 2, time, &tapio_common::baseline::Limits::DEFAULT);
     }
     CyclesEvent {
-        header: Header { cgroup_id: id, held_back: 2, ..sample(id, at_s, 0).header },
+        header: Header { cgroup_id: id, suppressed: 2, ..sample(id, at_s, 0).header },
         kind,
         extra_is: extra::STALLED,
         usage: Usage {
@@ -37,7 +38,7 @@ fn event(kind: u32, id: u64, at_s: u64, since_s: u64) -> CyclesEvent {
     }
 }
 
-/// Groups with so many thousandths of a processor before and after second 200, told of at 230.
+/// Groups with so many thousandths of a CPU before and after second 200, reported at 230.
 fn watched(groups: &[(u64, u64, u64)]) -> Vec<Anomaly> {
     let mut node = Node::new(&Settings::default());
     let mut out = Vec::new();
@@ -53,21 +54,24 @@ fn watched(groups: &[(u64, u64, u64)]) -> Vec<Anomaly> {
 }
 
 fn named(groups: &[(u64, u64, u64)]) -> Option<u64> {
-    watched(groups)[0].antagonist
+    watched(groups)[0].noisy_neighbour
 }
 
 #[test]
-fn an_outlier_is_told_with_its_numbers_and_the_neighbour_that_rose() {
-    let told = watched(&[(7, 500, 500), (8, 200, 1700), (9, 900, 900)]);
-    assert_eq!(told.len(), 1);
-    let told = &told[0];
-    assert_eq!((told.kind, told.cgroup_id, told.antagonist), ("node.cpi_outlier", 7, Some(8)));
-    assert_eq!(told.data.get("cpi"), Some(&tapio_occurrence::Value::Real(2.5)));
+fn an_outlier_is_reported_with_its_numbers_and_the_neighbour_that_rose() {
+    let reported = watched(&[(7, 500, 500), (8, 200, 1700), (9, 900, 900)]);
+    assert_eq!(reported.len(), 1);
+    let reported = &reported[0];
+    assert_eq!(
+        (reported.kind, reported.cgroup_id, reported.noisy_neighbour),
+        ("node.cpi_outlier", 7, Some(8))
+    );
+    assert_eq!(reported.data.get("cpi"), Some(&tapio_occurrence::Value::Real(2.5)));
     let numbers = ["used_millicores", "stalled_percent", "counted_percent", "since_ms"];
-    assert_eq!(numbers.map(|key| told.data.number(key)), [Some(500), Some(25), Some(80), Some(30_000)]);
-    assert_eq!(told.data.number("antagonist_millicores"), Some(1700));
-    assert_eq!(told.data.number("antagonist_rise_millicores"), Some(1500));
-    assert_eq!((told.count, told.baseline.as_ref().unwrap().ratio), (3, Some(2.5)));
+    assert_eq!(numbers.map(|key| reported.data.number(key)), [Some(500), Some(25), Some(80), Some(30_000)]);
+    assert_eq!(reported.data.number("noisy_neighbour_millicores"), Some(1700));
+    assert_eq!(reported.data.number("noisy_neighbour_rise_millicores"), Some(1500));
+    assert_eq!((reported.count, reported.baseline.as_ref().unwrap().ratio), (3, Some(2.5)));
 }
 
 #[test]
@@ -85,7 +89,7 @@ fn nobody_is_named_who_did_not_rise_with_it_or_did_not_rise_alone() {
 fn a_burst_that_ended_is_no_reason_and_a_new_group_may_be() {
     let mut used = Used::default();
     for at_s in (100..=235).step_by(5) {
-        // Two processors for ten seconds, then none.
+        // Two CPUs for ten seconds, then none.
         let used_us = at_s.clamp(200, 210) * 2_000_000;
         used.look(&sample(8, at_s, used_us));
     }
@@ -114,7 +118,7 @@ fn looks_that_come_often_reach_as_far_back() {
 }
 
 #[test]
-fn the_node_is_told_of_where_no_group_explains_it() {
+fn the_node_is_reported_for_where_no_group_explains_it() {
     let mut node = Node::new(&Settings::default());
     let mut out = Vec::new();
     let observe = |node: &mut Node, event: CyclesEvent, out: &mut Vec<Anomaly>| {
@@ -133,15 +137,15 @@ fn the_node_is_told_of_where_no_group_explains_it() {
     observe(&mut node, event(kind::CPI_OUTLIER, 7, 205, 175), &mut out);
     observe(&mut node, event(kind::IPC_DEGRADED, WHOLE_NODE, 210, 170), &mut out);
     node.tick(230 * SECOND, &mut out);
-    assert_eq!(out.iter().map(|told| told.kind).collect::<Vec<_>>(), ["node.cpi_outlier"]);
+    assert_eq!(out.iter().map(|reported| reported.kind).collect::<Vec<_>>(), ["node.cpi_outlier"]);
 }
 
 #[test]
-fn a_group_explains_the_node_until_it_is_told_again() {
+fn a_group_explains_the_node_until_it_is_reported_again() {
     use tapio_service::setting::Time;
     // The default is a window of ten seconds and a cool-down of sixty.
     for (cooldown, explained_s) in [(60, 70), (0, 30)] {
-        for (after_s, told) in [(explained_s - 1, 0), (explained_s, 1)] {
+        for (after_s, reported) in [(explained_s - 1, 0), (explained_s, 1)] {
             let mut settings = Settings::default();
             settings.cycles.cooldown = Time::of_ns(cooldown * SECOND);
             let (mut node, mut out) = (Node::new(&settings), Vec::new());
@@ -150,7 +154,7 @@ fn a_group_explains_the_node_until_it_is_told_again() {
             let degraded = event(kind::IPC_DEGRADED, WHOLE_NODE, 200 + after_s, 190);
             node.observe(bytemuck::bytes_of(&degraded), &mut out).unwrap();
             node.tick(400 * SECOND, &mut out);
-            assert_eq!(out.len(), told, "{after_s} s after it, with a cool-down of {cooldown} s");
+            assert_eq!(out.len(), reported, "{after_s} s after it, with a cool-down of {cooldown} s");
         }
     }
 }

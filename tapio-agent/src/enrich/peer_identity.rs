@@ -8,14 +8,14 @@ use super::pods::Pod;
 
 /// What has an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Party {
+pub struct PeerIdentity {
     /// Tells it from another of the same name.
     pub uid: String,
     /// What it is called.
     pub names: Arc<PeerNames>,
 }
 
-impl Party {
+impl PeerIdentity {
     /// A pod with an address of its own.
     #[must_use]
     pub fn of_pod(pod: &Pod) -> Self {

@@ -1,4 +1,4 @@
-//! What is usual: how often something comes of one owner is learned, and where that is within it, one occurrence
+//! What is expected: how often something comes of one owner is learned, and where that is within it, one occurrence
 //! stands for all in a window.
 
 use std::{borrow::Cow, sync::Arc};
@@ -20,9 +20,9 @@ const MAX_IDLE_WINDOWS: u64 = 144;
 /// How many come in a window. One more or less is never abnormal.
 const LIMITS: Limits = Limits { floor: 1, min_samples: 6, ..Limits::DEFAULT };
 
-/// The habits of all owners, and what is usual until the end of its window.
+/// The habits of all owners, and what is expected until the end of its window.
 #[derive(Debug)]
-pub struct Usual(Memory<Key, Habit>);
+pub struct Expected(Memory<Key, Habit>);
 
 /// What an occurrence has for this before it is named.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub struct Sign {
     detail: u32,
 }
 
-/// Not the control group: what is started again has another.
+/// Not the cgroup: what is started again has another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Key {
     kind: Cow<'static, str>,
@@ -54,14 +54,14 @@ impl Sign {
     /// `None` where each is news.
     #[must_use]
     pub fn of(anomaly: &Anomaly) -> Option<Self> {
-        let window_ns = anomaly.only.usual_window_ns?;
+        let window_ns = anomaly.only.expected_window_ns?;
         Some(Self { window_ns, time_ns: anomaly.time_ns, detail: anomaly.detail })
     }
 }
 
-impl Usual {
+impl Expected {
     /// Under which it notes what it has learned.
-    pub const NAME: &'static str = "usual";
+    pub const NAME: &'static str = "expected";
 
     /// One that has seen nothing.
     #[must_use]
@@ -80,7 +80,7 @@ impl Usual {
         self.0.note(notes);
     }
 
-    /// Gives an occurrence back that is not usual, and keeps one that is until its window is over.
+    /// Gives an occurrence back that is not expected, and keeps one that is until its window is over.
     pub fn admit(&mut self, sign: Sign, occurrence: Occurrence) -> Option<Occurrence> {
         let Some(owner) = occurrence.workload.as_deref().and_then(Owner::of) else {
             return Some(occurrence);
@@ -154,90 +154,92 @@ mod tests {
         (Sign { window_ns: WINDOW, time_ns, detail: status }, occurrence)
     }
 
-    /// One end a minute for so many minutes; how many were told at once, and how many in all.
-    fn a_day(usual: &mut Usual, from: u64, minutes: u64) -> (usize, u64) {
-        let (mut told, mut count) = (0, 0);
+    /// One end a minute for so many minutes; how many were reported at once, and how many in all.
+    fn a_day(expected: &mut Expected, from: u64, minutes: u64) -> (usize, u64) {
+        let (mut reported, mut count) = (0, 0);
         for minute in 0..minutes {
             let now = (from + minute) * 60 * SECOND;
             let (sign, end) = end_of("report", now, 1);
-            if let Some(end) = usual.admit(sign, end) {
-                told += 1;
+            if let Some(end) = expected.admit(sign, end) {
+                reported += 1;
                 count += end.count;
             }
-            count += usual.over(now).map(|late| late.count).sum::<u64>();
+            count += expected.over(now).map(|late| late.count).sum::<u64>();
         }
-        (told, count)
+        (reported, count)
     }
 
-    fn is_told(usual: &mut Usual, (sign, occurrence): (Sign, Occurrence)) -> bool {
-        usual.admit(sign, occurrence).is_some()
+    fn is_reported(expected: &mut Expected, (sign, occurrence): (Sign, Occurrence)) -> bool {
+        expected.admit(sign, occurrence).is_some()
     }
 
     #[test]
-    fn a_job_that_fails_all_day_is_told_until_that_is_usual_and_each_is_counted() {
-        let mut usual = Usual::new(Arc::default());
-        let (told, count) = a_day(&mut usual, 1, 60);
-        assert_eq!((told, count), (60, 60), "the first hour is news");
-        let (told, count) = a_day(&mut usual, 61, 600);
-        let rest: u64 = usual.over(u64::MAX).map(|late| late.count).sum();
-        assert_eq!(told, 0);
+    fn a_job_that_fails_all_day_is_reported_until_that_is_usual_and_each_is_counted() {
+        let mut expected = Expected::new(Arc::default());
+        let (reported, count) = a_day(&mut expected, 1, 60);
+        assert_eq!((reported, count), (60, 60), "the first hour is news");
+        let (reported, count) = a_day(&mut expected, 61, 600);
+        let rest: u64 = expected.over(u64::MAX).map(|late| late.count).sum();
+        assert_eq!(reported, 0);
         assert_eq!(count + rest, 600, "none is lost");
     }
 
     #[test]
     fn far_more_than_usual_another_status_and_another_owner_are_news() {
-        let mut usual = Usual::new(Arc::default());
-        a_day(&mut usual, 1, 200);
+        let mut expected = Expected::new(Arc::default());
+        a_day(&mut expected, 1, 200);
         let now = 201 * 60 * SECOND;
-        assert!(!is_told(&mut usual, end_of("report", now, 1)));
-        assert!(is_told(&mut usual, end_of("report", now, 2)));
-        assert!(is_told(&mut usual, end_of("checkout", now, 1)), "of the same name and status");
-        let told =
-            (0..100).filter(|n| is_told(&mut usual, end_of("report", now + 60 * SECOND + n, 1))).count();
-        assert!(told > 50, "a storm: {told}");
+        assert!(!is_reported(&mut expected, end_of("report", now, 1)));
+        assert!(is_reported(&mut expected, end_of("report", now, 2)));
+        assert!(is_reported(&mut expected, end_of("checkout", now, 1)), "of the same name and status");
+        let reported = (0..100)
+            .filter(|n| is_reported(&mut expected, end_of("report", now + 60 * SECOND + n, 1)))
+            .count();
+        assert!(reported > 50, "a storm: {reported}");
     }
 
     #[test]
     fn what_is_usual_is_known_to_the_next_agent() {
-        let notes = |learned: &Learned| Notes::of(learned, &[Usual::NAME], Duration::ZERO);
+        let notes = |learned: &Learned| Notes::of(learned, &[Expected::NAME], Duration::ZERO);
         let first = notes(&Learned::new().unwrap());
-        let mut usual = Usual::new(Arc::default());
-        a_day(&mut usual, 1, 200);
-        usual.note(&first);
+        let mut expected = Expected::new(Arc::default());
+        a_day(&mut expected, 1, 200);
+        expected.note(&first);
 
-        let learned = Learned::of_note(Usual::NAME, first.now(Usual::NAME));
-        let mut usual = Usual::recalled(Arc::default(), &notes(&learned));
+        let learned = Learned::of_note(Expected::NAME, first.now(Expected::NAME));
+        let mut expected = Expected::recalled(Arc::default(), &notes(&learned));
         let now = 201 * 60 * SECOND;
-        assert!(!is_told(&mut usual, end_of("report", now, 1)));
-        assert!(is_told(&mut usual, end_of("report", now, 2)));
-        let learned = Learned::of_note(Usual::NAME, b"[[1]]".to_vec());
-        let mut usual = Usual::recalled(Arc::default(), &notes(&learned));
-        assert!(is_told(&mut usual, end_of("report", now, 1)), "of what is no note nothing is known");
+        assert!(!is_reported(&mut expected, end_of("report", now, 1)));
+        assert!(is_reported(&mut expected, end_of("report", now, 2)));
+        let learned = Learned::of_note(Expected::NAME, b"[[1]]".to_vec());
+        let mut expected = Expected::recalled(Arc::default(), &notes(&learned));
+        assert!(is_reported(&mut expected, end_of("report", now, 1)), "of what is no note nothing is known");
     }
 
     #[test]
     fn whose_owner_is_not_known_is_news() {
-        let mut usual = Usual::new(Arc::default());
+        let mut expected = Expected::new(Arc::default());
         for minute in 1..200 {
             let (sign, mut end) = end_of("report", minute * 60 * SECOND, 1);
             end.workload = None;
-            assert!(is_told(&mut usual, (sign, end)));
+            assert!(is_reported(&mut expected, (sign, end)));
         }
     }
 
     #[test]
     fn a_habit_ends() {
-        let mut usual = Usual::new(Arc::default());
-        a_day(&mut usual, 1, 200);
-        assert_eq!(a_day(&mut usual, 10_000, 1).0, 1);
+        let mut expected = Expected::new(Arc::default());
+        a_day(&mut expected, 1, 200);
+        assert_eq!(a_day(&mut expected, 10_000, 1).0, 1);
     }
 
     #[test]
     fn memory_is_bounded_whoever_comes() {
-        let mut usual = Usual::new(Arc::default());
-        let told = (0..20_000).filter(|n| is_told(&mut usual, end_of(&n.to_string(), 1, 1))).count();
-        let (known, waiting) = usual.0.sizes();
+        let mut expected = Expected::new(Arc::default());
+        let reported =
+            (0..20_000).filter(|n| is_reported(&mut expected, end_of(&n.to_string(), 1, 1))).count();
+        let (known, waiting) = expected.0.sizes();
         assert!(known <= MAX.get() && waiting <= MAX.get());
-        assert_eq!(told, 20_000);
+        assert_eq!(reported, 20_000);
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Attached {
 
 /// What they report.
 #[derive(Debug)]
-pub(super) struct Witness {
+pub(super) struct Recorder {
     loaded: Vec<(&'static str, Loaded)>,
     refused: Vec<(&'static str, anyhow::Error)>,
     stages: JoinSet<()>,
@@ -78,7 +78,7 @@ impl Attached {
     }
 }
 
-impl Witness {
+impl Recorder {
     /// Runs them. Within a runtime.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Witness {
             let mut stopped = stopped.clone();
             stages.spawn(async move {
                 let stop = async move {
-                    // An error means that the witness is gone: stopped as well.
+                    // An error means that the recorder is gone: stopped as well.
                     let _ = stopped.wait_for(|stop| *stop).await;
                 };
                 let ended =

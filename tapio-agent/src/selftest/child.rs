@@ -4,7 +4,7 @@ use std::{process::Stdio, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    process::{self, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
@@ -15,14 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A child.
 #[derive(Debug)]
-pub(super) struct Player {
+pub(super) struct Child {
     pid: u32,
-    child: Child,
+    child: process::Child,
     orders: ChildStdin,
-    told: Lines<BufReader<ChildStdout>>,
+    reported: Lines<BufReader<ChildStdout>>,
 }
 
-impl Player {
+impl Child {
     /// Starts this binary again. Called on the main thread: children end with the thread that started them.
     pub(super) fn start(act: &Act) -> Result<Self, String> {
         let start = || -> std::io::Result<Option<Self>> {
@@ -37,11 +37,11 @@ impl Player {
                 .kill_on_drop(true)
                 .spawn()?;
             let parts = (child.id(), child.stdin.take(), child.stdout.take());
-            let (Some(pid), Some(orders), Some(told)) = parts else { return Ok(None) };
-            Ok(Some(Self { pid, child, orders, told: BufReader::new(told).lines() }))
+            let (Some(pid), Some(orders), Some(reported)) = parts else { return Ok(None) };
+            Ok(Some(Self { pid, child, orders, reported: BufReader::new(reported).lines() }))
         };
         match start() {
-            Ok(Some(player)) => Ok(player),
+            Ok(Some(child)) => Ok(child),
             Ok(None) => Err("a child has no pipes".to_owned()),
             Err(error) => Err(format!("a child cannot be started: {error}")),
         }
@@ -53,14 +53,14 @@ impl Player {
 
     /// Waits for this word, and gives its value.
     pub(super) async fn tells(&mut self, word: &str) -> Result<String, String> {
-        let line = match timeout(PATIENCE, self.told.next_line()).await {
+        let line = match timeout(PATIENCE, self.reported.next_line()).await {
             Ok(Ok(Some(line))) => line,
             Ok(Ok(None)) => return Err(format!("its process ended before it was {word}")),
             Ok(Err(error)) => return Err(format!("its process cannot be heard: {error}")),
             Err(_) => return Err(format!("its process was not {word} within {PATIENCE:?}")),
         };
         match line.split_once(' ') {
-            Some((told, value)) if told == word => Ok(value.to_owned()),
+            Some((reported, value)) if reported == word => Ok(value.to_owned()),
             Some(("failed", why)) => Err(why.to_owned()),
             _ => Err(format!("its process says {line:?} where it should be {word}")),
         }
