@@ -16,6 +16,7 @@ mod sizing;
 pub mod spool;
 pub mod stdout;
 mod task;
+#[cfg_attr(not(feature = "telemetry"), path = "telemetry/absent.rs")]
 pub mod telemetry;
 
 use std::{

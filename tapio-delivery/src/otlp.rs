@@ -9,6 +9,7 @@ mod answer;
 mod attributes;
 mod endpoint;
 mod exchange;
+#[cfg(feature = "telemetry")]
 mod export;
 mod pairs;
 mod record;
@@ -37,6 +38,7 @@ use exchange::{Broken, Connection, Kind};
 use resource::Surroundings;
 
 pub use endpoint::Endpoint;
+#[cfg(feature = "telemetry")]
 pub use export::{Exported, Way};
 pub use pairs::Pairs;
 pub use request::REQUEST_BYTES;

@@ -137,7 +137,7 @@ async fn deliver<D: Destination>(queue: &Arc<Queue>, destination: &mut D, retry:
         if let Err(failure) = &delivered {
             span.failed(failure);
         }
-        drop(span);
+        span.end();
         match delivered {
             Ok(Receipt { verdicts, slow: wants_less }) => {
                 let unanswered = verdicts.contains(&Verdict::Unanswered);

@@ -2,48 +2,15 @@
 //!
 //! One for each batch, question or file: never for an event or an occurrence.
 
-use std::fmt::Display;
+#[cfg(feature = "telemetry")]
+mod exported;
+#[cfg(not(feature = "telemetry"))]
+mod nothing;
 
-use opentelemetry::{
-    KeyValue,
-    global::{self, BoxedSpan},
-    trace::{Span as _, SpanKind, Status, Tracer as _},
-};
+#[cfg(feature = "telemetry")]
+pub use exported::Span;
+#[cfg(not(feature = "telemetry"))]
+pub use nothing::Span;
 
 /// Who makes them.
 pub const SCOPE: &str = "tapio";
-
-/// A piece of work; ends when it is dropped.
-pub struct Span(BoxedSpan);
-
-impl Span {
-    /// Something is asked of someone else.
-    pub fn to_other(name: &'static str, key: &'static str, whom: &'static str) -> Self {
-        Self::of(name, SpanKind::Client).with(key, whom)
-    }
-
-    /// Something is done here.
-    pub fn here(name: &'static str) -> Self {
-        Self::of(name, SpanKind::Internal)
-    }
-
-    fn of(name: &'static str, kind: SpanKind) -> Self {
-        let tracer = global::tracer(SCOPE);
-        Self(tracer.build(tracer.span_builder(name).with_kind(kind)))
-    }
-
-    fn with(mut self, key: &'static str, text: &'static str) -> Self {
-        self.0.set_attribute(KeyValue::new(key, text));
-        self
-    }
-
-    /// How much there was.
-    pub fn count(&mut self, key: &'static str, count: usize) {
-        self.0.set_attribute(KeyValue::new(key, i64::try_from(count).unwrap_or(i64::MAX)));
-    }
-
-    /// It came to nothing.
-    pub fn failed(&mut self, why: &impl Display) {
-        self.0.set_status(Status::error(why.to_string()));
-    }
-}

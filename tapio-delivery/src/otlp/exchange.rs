@@ -37,6 +37,7 @@ pub(super) struct Connection {
 
 /// What is sent. Its answers all have the same form.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "telemetry"), allow(dead_code, reason = "occurrences are logs"))]
 pub(super) enum Kind {
     Logs,
     Metrics,
