@@ -4,6 +4,7 @@
 
 pub(crate) mod baseline;
 pub mod container;
+mod kind;
 pub mod network;
 pub mod node;
 mod object;
@@ -12,8 +13,10 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
+use tapio_common::Header;
 use tapio_occurrence::{Data, Normal, Occurrence, Outcome, Severity};
 
+pub use self::kind::Kind;
 pub use self::object::{Attach, ByHelper, Counter, Counters, Hook, Kept, Object, Quantity};
 
 /// Fields of all hooks, and more of one.
@@ -41,8 +44,8 @@ pub struct Reads {
 /// A judgement on one or several events, not yet named.
 #[derive(Clone, Debug)]
 pub struct Anomaly {
-    /// Dotted type.
-    pub kind: &'static str,
+    /// Its type.
+    pub kind: &'static Kind,
     /// How bad it is.
     pub severity: Severity,
     /// How what was tried ended.
@@ -81,6 +84,35 @@ pub struct Anomaly {
     pub message: fn(&Occurrence) -> String,
 }
 
+impl Anomaly {
+    /// What those of a type have in common, of whom and when an event's header says. What is particular stands before it:
+    /// `Anomaly { data, ..Anomaly::new(kind, header) }`.
+    #[must_use]
+    pub fn new(kind: &'static Kind, header: &Header) -> Self {
+        Self {
+            kind,
+            severity: kind.severity,
+            outcome: kind.outcome,
+            time_ns: header.time_ns,
+            cgroup_id: header.cgroup_id,
+            pid: header.pid,
+            comm: header.comm.into(),
+            actor: None,
+            full: None,
+            only: Only::ALL,
+            peer: None,
+            detail: 0,
+            data: Data::default(),
+            noisy_neighbour: None,
+            baseline: None,
+            magnitude: 0,
+            count: 1 + u64::from(header.suppressed),
+            pace: None,
+            message: kind.message,
+        }
+    }
+}
+
 /// How fast repeats came that were folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
@@ -117,8 +149,6 @@ pub struct Only {
     pub sandbox: Sandbox,
     /// Repeats are those of the same pod, too, whose containers are others each time.
     pub by_pod: bool,
-    /// Not what comes at a steady pace, once that has lasted.
-    pub unless_steady: bool,
     /// Of no one: the other end of the connection, which is on this node, too, tells it. It is counted.
     pub by_other_end: bool,
 }
@@ -145,7 +175,6 @@ impl Only {
         expected_window_ns: None,
         sandbox: Sandbox::No,
         by_pod: false,
-        unless_steady: false,
         by_other_end: false,
     };
 }
@@ -256,11 +285,17 @@ impl Built {
     }
 }
 
+/// The type of this name, and its observer.
+#[must_use]
+pub fn kind(name: &str) -> Option<(&'static str, &'static Kind)> {
+    let all = KINDS.iter().flat_map(|(observer, kinds)| kinds.iter().map(move |kind| (*observer, *kind)));
+    all.into_iter().find(|(_, kind)| kind.name == name)
+}
+
 /// The observer of a type of occurrences.
 #[must_use]
-pub fn of(kind: &str) -> &'static str {
-    let observer = kind.split_once('.').map_or(kind, |(observer, _)| observer);
-    NAMES.iter().find(|name| **name == observer).copied().unwrap_or_default()
+pub fn of(name: &str) -> &'static str {
+    kind(name).map_or("", |(observer, _)| observer)
 }
 
 /// What the pipeline runs: an observer of whichever type.
@@ -316,6 +351,8 @@ pub trait Observer: Send + Sized + 'static {
     const NAME: &'static str;
     /// The kernel programs.
     const HOOKS: &'static [Hook];
+    /// The types of its occurrences.
+    const KINDS: &'static [&'static Kind];
     /// The kernel fields that they load, in the order of the object's `OFFSETS`.
     const FIELDS: &'static [&'static str];
     /// Of them those that its programs read with a helper, and do without.
@@ -373,6 +410,10 @@ macro_rules! observers {
         /// The observers there are.
         pub const NAMES: &[&str] = &[$(<$observer as Observer>::NAME),*];
 
+        /// The observers with the types of their occurrences.
+        pub const KINDS: &[(&str, &[&Kind])] =
+            &[$((<$observer as Observer>::NAME, <$observer as Observer>::KINDS)),*];
+
         /// Makes those that are named.
         #[must_use]
         pub fn build(names: &[&str], settings: &Settings) -> Vec<Built> {
@@ -409,5 +450,11 @@ mod tests {
     #[test]
     fn an_observer_has_one_name() {
         assert_eq!(NAMES, Settings::KEYS);
+        for (observer, kinds) in KINDS {
+            for Kind { name, .. } in *kinds {
+                assert_eq!(of(name), *observer, "{name}");
+                assert_eq!(name.split_once('.').map(|(of, _)| of), Some(*observer), "{name}");
+            }
+        }
     }
 }

@@ -171,7 +171,7 @@ impl Stage {
     /// Counts anomalies and sends those that do not wait in a window.
     pub fn admit(&self, out: &mut Vec<Anomaly>, fold: &mut Fold) {
         for anomaly in out.drain(..) {
-            self.metrics.anomalies(self.observer, anomaly.kind, anomaly.count);
+            self.metrics.anomalies(self.observer, anomaly.kind.name, anomaly.count);
             let count = anomaly.count;
             match fold.admit(anomaly, clock::boot_ns()) {
                 Some(now) => {
@@ -245,7 +245,7 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         id: Ulid::from_parts(time_unix_ns / 1_000_000, fastrand::u128(..)),
         time_unix_ns,
         source: SOURCE.into(),
-        kind: anomaly.kind.into(),
+        kind: anomaly.kind.name.into(),
         severity: anomaly.severity,
         outcome: anomaly.outcome,
         message: String::new(),

@@ -117,6 +117,30 @@ fn documented_examples_conform() {
     assert_eq!(examples.len(), 15);
 }
 
+/// The tables of the observers, the schema and the headings of the documentation name the same types, and say how bad each is.
+#[test]
+fn every_type_is_documented() {
+    let page = include_str!("../../docs/observers.md");
+    let schema: Vec<&str> =
+        SCHEMA["properties"]["type"]["enum"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let kinds: Vec<_> = tapio_agent::observer::KINDS.iter().flat_map(|(_, kinds)| *kinds).collect();
+    let mut names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+    names.sort_unstable();
+    let mut known = schema.clone();
+    known.sort_unstable();
+    assert_eq!(names, known);
+    for kind in kinds {
+        let word = |value: Value| value.as_str().unwrap().to_owned();
+        let severity = word(serde_json::to_value(kind.severity).unwrap());
+        let outcome = word(serde_json::to_value(kind.outcome).unwrap());
+        let is_said = |line: &str| line.contains(&severity) && line.contains(&outcome);
+        let heading = page.lines().find(|line| line.starts_with(&format!("#### {} (", kind.name)));
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", kind.name)));
+        let line = heading.or(row).unwrap_or_else(|| panic!("{} is not documented", kind.name));
+        assert!(is_said(line), "{severity}, {outcome}: {line}");
+    }
+}
+
 /// What people read. Whose it is and where to stands in each; the rest is particular.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages() {

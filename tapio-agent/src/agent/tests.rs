@@ -22,6 +22,7 @@ struct Crashing {
 }
 
 impl Observer for Crashing {
+    const KINDS: &'static [&'static observer::Kind] = &[];
     const NAME: &'static str = "bench";
     const HOOKS: &'static [Hook] =
         &[Hook { program: "flood", attach: Attach::BtfTracepoint("tcp_probe"), needs: &[], gives: "" }];

@@ -15,7 +15,7 @@ use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kin
 use tapio_occurrence::{Data, Outcome, Severity, Value};
 
 use self::death::{Death, Unexecuted, asked, command, is_restart, limit, sandbox, unexecuted};
-use super::{Actor, Anomaly, Attach, ByHelper, Hook, Malformed, Observer, Only, with};
+use super::{Actor, Anomaly, Attach, ByHelper, Hook, Kind, Malformed, Observer, Only, with};
 
 /// How long a death by the kernel's hand waits for the word that it was by the OOM killer. That comes from the CPU
 /// that killed, right after; a virtual one may stand still in between.
@@ -61,6 +61,12 @@ const TASK: [usize; 19] = [
     fields::KN_ID,
 ];
 
+static OOM_KILL: Kind = Kind::new("container.oom_kill", Severity::Error, Outcome::Failure, message::oom_kill);
+static EXIT_ERROR: Kind =
+    Kind::new("container.exit_error", Severity::Error, Outcome::Failure, message::exit_error);
+static CRASH: Kind = Kind::new("container.crash", Severity::Error, Outcome::Failure, message::crash);
+static KILLED: Kind = Kind::new("container.killed", Severity::Error, Outcome::Failure, message::killed);
+
 impl Observer for Container {
     const NAME: &'static str = "container";
     const FIELDS: &'static [&'static str] = fields::FIELDS;
@@ -98,6 +104,7 @@ impl Observer for Container {
             gives: "container.exit_error, container.crash, container.killed",
         },
     ];
+    const KINDS: &'static [&'static Kind] = &[&OOM_KILL, &EXIT_ERROR, &CRASH, &KILLED];
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
@@ -141,14 +148,15 @@ impl Observer for Container {
 fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malformed> {
     let death = Death::of(event)?;
     let header = &event.header;
-    let (kind, severity, outcome, message): (_, _, _, message::Message) = match death {
-        Death::OomKill => ("container.oom_kill", Severity::Error, Outcome::Failure, message::oom_kill),
-        Death::ExitError => ("container.exit_error", Severity::Error, Outcome::Failure, message::exit_error),
-        Death::Crash => ("container.crash", Severity::Error, Outcome::Failure, message::crash),
-        Death::Abort => ("container.crash", Severity::Error, Outcome::Failure, message::abort),
-        Death::Killed => ("container.killed", Severity::Error, Outcome::Failure, message::killed),
-        Death::Exec => ("container.killed", Severity::Warning, Outcome::Timeout, message::exec),
-        Death::Stopped => ("container.killed", Severity::Warning, Outcome::Timeout, message::stopped),
+    let kind = match death {
+        Death::OomKill => &OOM_KILL,
+        Death::ExitError => &EXIT_ERROR,
+        Death::Crash | Death::Abort => &CRASH,
+        Death::Killed | Death::Exec | Death::Stopped => &KILLED,
+    };
+    let (severity, outcome) = match death {
+        Death::Exec | Death::Stopped => (Severity::Warning, Outcome::Timeout),
+        _ => (kind.severity, kind.outcome),
     };
     let had_a_hand = match death {
         Death::OomKill => true,
@@ -162,12 +170,8 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         }
     };
     Ok(Anomaly {
-        kind,
         severity,
         outcome,
-        time_ns: header.time_ns,
-        cgroup_id: header.cgroup_id,
-        pid: header.pid,
         comm: command(header.comm),
         actor: (event.actor.pid != 0 && had_a_hand).then(|| {
             let fields::Actor { cgroup_id, pid, comm, .. } = event.actor;
@@ -180,22 +184,22 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
             expected_window_ns: (death == Death::ExitError).then(|| settings.expected_window.as_ns()),
             sandbox: sandbox(event, death),
             by_pod: is_restart(event, death),
-            unless_steady: false,
-            by_other_end: false,
+            ..Only::ALL
         },
-        noisy_neighbour: None,
-        peer: None,
         detail: match death {
             Death::ExitError => event.status,
             Death::Abort => signal::SIGABRT,
             _ => event.signal,
         },
         data: data(event, death),
-        baseline: None,
         magnitude: known(event.memory.anon_bytes).unwrap_or_default(),
-        count: 1 + u64::from(header.suppressed),
-        pace: None,
-        message,
+        message: match death {
+            Death::Abort => message::abort,
+            Death::Exec => message::exec,
+            Death::Stopped => message::stopped,
+            _ => kind.message,
+        },
+        ..Anomaly::new(kind, header)
     })
 }
 

@@ -20,8 +20,8 @@ use tapio_occurrence::{Data, Normal, Outcome, Severity, Value};
 
 pub use settings::Settings;
 
-use self::ends::{Ends, SHIFT, SPIKE};
-use super::{Anomaly, Attach, ByHelper, Hook, Kept, Malformed, Observer, Only, with};
+use self::ends::Ends;
+use super::{Anomaly, Attach, ByHelper, Hook, Kept, Kind, Malformed, Observer, with};
 
 /// The network observer.
 #[derive(Debug, Default)]
@@ -44,6 +44,33 @@ const SOCKET: [usize; 12] = [
     net::NET,
     net::NET_INUM,
 ];
+
+static RTT_SPIKE: Kind =
+    Kind::new("network.rtt_spike", Severity::Warning, Outcome::Unknown, message::rtt_spike).judged("rtt_us");
+static RTT_SHIFT: Kind =
+    Kind::new("network.rtt_shift", Severity::Warning, Outcome::Unknown, message::rtt_shift).judged("rtt_us");
+static CONNECTION_REFUSED: Kind =
+    Kind::new("network.connection_refused", Severity::Error, Outcome::Failure, message::refused)
+        .of_health_checks()
+        .not_measured();
+static CONNECTION_TIMEOUT: Kind =
+    Kind::new("network.connection_timeout", Severity::Error, Outcome::Timeout, message::timeout)
+        .of_health_checks();
+static CONNECTION_UNREACHABLE: Kind =
+    Kind::new("network.connection_unreachable", Severity::Error, Outcome::Failure, message::unreachable)
+        .of_health_checks()
+        .not_measured();
+static CONNECTION_RESET: Kind =
+    Kind::new("network.connection_reset", Severity::Error, Outcome::Failure, message::reset)
+        .of_health_checks()
+        .not_measured();
+static CONNECT_SLOW: Kind =
+    Kind::new("network.connect_slow", Severity::Warning, Outcome::Success, message::connect_slow)
+        .judged("handshake_us");
+static RETRANSMIT_BURST: Kind =
+    Kind::new("network.retransmit_burst", Severity::Warning, Outcome::Unknown, message::retransmit_burst);
+static PEER_UNRESPONSIVE: Kind =
+    Kind::new("network.peer_unresponsive", Severity::Error, Outcome::Timeout, message::unresponsive);
 
 impl Observer for Network {
     const NAME: &'static str = "network";
@@ -119,6 +146,17 @@ impl Observer for Network {
             gives: "network.connection_unreachable of IPv6 without a route",
         },
     ];
+    const KINDS: &'static [&'static Kind] = &[
+        &RTT_SPIKE,
+        &RTT_SHIFT,
+        &CONNECTION_REFUSED,
+        &CONNECTION_TIMEOUT,
+        &CONNECTION_UNREACHABLE,
+        &CONNECTION_RESET,
+        &CONNECT_SLOW,
+        &RETRANSMIT_BURST,
+        &PEER_UNRESPONSIVE,
+    ];
     const KEPT: &'static [Kept] = &[
         // Its key, a tag, a count, and the baseline.
         Kept { map: "PATHS", key: None, value: 64, moment: &[], baselines: &[32], used: Some("USED_PATHS") },
@@ -163,43 +201,27 @@ impl Observer for Network {
 
 /// An event as an anomaly.
 fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
-    use Outcome::{Failure, Timeout, Unknown};
-    use Severity::{Error, Info, Warning};
-    let gave_up = event.errno == 0;
-    let (kind, severity, outcome, message): (_, _, _, message::Message) = match event.kind {
-        kind::RTT_SPIKE => (SPIKE, Warning, Unknown, message::rtt_spike),
-        kind::RTT_SHIFT if rose(event) => (SHIFT, Warning, Unknown, message::rtt_shift),
-        kind::RTT_SHIFT => (SHIFT, Info, Unknown, message::rtt_shift),
-        kind::CONNECTION_REFUSED => ("network.connection_refused", Error, Failure, message::refused),
-        kind::CONNECTION_TIMEOUT if gave_up => {
-            ("network.connection_timeout", Error, Timeout, message::gave_up)
+    let (kind, message) = match event.kind {
+        kind::RTT_SPIKE => (&RTT_SPIKE, None),
+        kind::RTT_SHIFT => (&RTT_SHIFT, None),
+        kind::CONNECTION_REFUSED => (&CONNECTION_REFUSED, None),
+        kind::CONNECTION_TIMEOUT => {
+            let gave_up = event.errno == 0;
+            (&CONNECTION_TIMEOUT, gave_up.then_some(message::gave_up as message::Message))
         }
-        kind::CONNECTION_TIMEOUT => ("network.connection_timeout", Error, Timeout, message::timeout),
-        kind::CONNECTION_UNREACHABLE => {
-            ("network.connection_unreachable", Error, Failure, message::unreachable)
-        }
-        kind::CONNECTION_RESET => ("network.connection_reset", Error, Failure, message::reset),
-        kind::CONNECT_SLOW => ("network.connect_slow", Warning, Outcome::Success, message::connect_slow),
-        kind::RETRANSMIT_BURST => ("network.retransmit_burst", Warning, Unknown, message::retransmit_burst),
-        kind::PEER_UNRESPONSIVE => ("network.peer_unresponsive", Error, Timeout, message::unresponsive),
+        kind::CONNECTION_UNREACHABLE => (&CONNECTION_UNREACHABLE, None),
+        kind::CONNECTION_RESET => (&CONNECTION_RESET, None),
+        kind::CONNECT_SLOW => (&CONNECT_SLOW, None),
+        kind::RETRANSMIT_BURST => (&RETRANSMIT_BURST, None),
+        kind::PEER_UNRESPONSIVE => (&PEER_UNRESPONSIVE, None),
         other => return Err(Malformed::Kind(other)),
     };
-    let header = &event.header;
+    let fell = event.kind == kind::RTT_SHIFT && event.value_us < event.baseline.mean();
     Ok(Anomaly {
-        kind,
-        severity,
-        outcome,
-        time_ns: header.time_ns,
-        cgroup_id: header.cgroup_id,
-        pid: header.pid,
-        comm: header.comm.into(),
-        actor: None,
-        full: None,
-        only: Only { unless_steady: is_of_checks(event.kind), ..Only::ALL },
+        severity: if fell { Severity::Info } else { kind.severity },
         peer: Some((address(event.remote), event.remote_port)),
         detail: u32::from(service_port(event)),
         data: data(event),
-        noisy_neighbour: None,
         baseline: normal(event),
         magnitude: match event.kind {
             kind::RETRANSMIT_BURST => u64::from(event.retransmits),
@@ -208,26 +230,9 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
             kind::PEER_UNRESPONSIVE => u64::from(event.idle_ms),
             _ => event.value_us,
         },
-        count: 1 + u64::from(header.suppressed),
-        pace: None,
-        message,
+        message: message.unwrap_or(kind.message),
+        ..Anomaly::new(kind, &event.header)
     })
-}
-
-/// Whether checks of health cause it as a matter of course, again and again.
-const fn is_of_checks(kind: u32) -> bool {
-    matches!(
-        kind,
-        kind::CONNECTION_REFUSED
-            | kind::CONNECTION_TIMEOUT
-            | kind::CONNECTION_UNREACHABLE
-            | kind::CONNECTION_RESET
-    )
-}
-
-/// Whether it is over what was normal.
-fn rose(event: &NetworkEvent) -> bool {
-    event.value_us >= event.baseline.mean()
 }
 
 fn service_port(event: &NetworkEvent) -> u16 {

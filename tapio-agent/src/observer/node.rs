@@ -43,7 +43,7 @@ use tapio_common::{
 use tapio_occurrence::{Data, Normal, Outcome, Severity};
 
 use self::{cpu::Cpu, cycles::Used, memory::Memory, settings::Limits, waiting::Waiting};
-use super::{Anomaly, Attach, Counters, Hook, Kept, Malformed, Observer, Only, Reads};
+use super::{Anomaly, Attach, Counters, Hook, Kept, Kind, Malformed, Observer, Reads};
 
 /// What is kept of a [`Track`]: not the window under way, nor how many before it were over what is normal.
 const TRACK: Kept = Kept {
@@ -121,6 +121,8 @@ impl Observer for Node {
         Kept { map: "GROUPS", key: Some(size_of::<u64>()), ..TRACK },
         Kept { map: "NODE", key: None, ..TRACK },
     ];
+    const KINDS: &'static [&'static Kind] =
+        &[&MEMORY_PRESSURE, &OOM_PREDICTED, &CPU_THROTTLED, &IO_PRESSURE, &CPI_OUTLIER, &IPC_DEGRADED];
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
@@ -296,29 +298,23 @@ fn is_whole(header: &Header, kind: u32, of_group: u32, of_node: u32) -> Result<(
     if is_right { Ok(()) } else { Err(Malformed::Kind(kind)) }
 }
 
-/// What anomalies of this observer have in common.
-fn anomaly(sample: &Sample, kind: &'static str, severity: Severity, message: message::Message) -> Anomaly {
-    Anomaly {
-        kind,
-        severity,
-        outcome: Outcome::Unknown,
-        time_ns: sample.header.time_ns,
-        cgroup_id: sample.header.cgroup_id,
-        pid: 0,
-        comm: [0; 16],
-        actor: None,
-        full: None,
-        only: Only::ALL,
-        peer: None,
-        detail: 0,
-        data: Data::from([("of", if sample.kind == kind::NODE { "node" } else { "cgroup" }.into())]),
-        noisy_neighbour: None,
-        baseline: None,
-        magnitude: 0,
-        count: 1,
-        pace: None,
-        message,
-    }
+static MEMORY_PRESSURE: Kind =
+    Kind::new("node.memory_pressure", Severity::Warning, Outcome::Unknown, message::near);
+static OOM_PREDICTED: Kind =
+    Kind::new("node.oom_predicted", Severity::Error, Outcome::Unknown, message::predicted);
+static CPU_THROTTLED: Kind =
+    Kind::new("node.cpu_throttled", Severity::Warning, Outcome::Unknown, message::throttled);
+static IO_PRESSURE: Kind =
+    Kind::new("node.io_pressure", Severity::Warning, Outcome::Unknown, message::io_waiting);
+static CPI_OUTLIER: Kind =
+    Kind::new("node.cpi_outlier", Severity::Warning, Outcome::Unknown, message::cpi_outlier);
+static IPC_DEGRADED: Kind =
+    Kind::new("node.ipc_degraded", Severity::Warning, Outcome::Unknown, message::ipc_degraded);
+
+/// What those that samples of files show have in common: they are of no process.
+fn anomaly(sample: &Sample, kind: &'static Kind) -> Anomaly {
+    let of = if sample.kind == kind::NODE { "node" } else { "cgroup" };
+    Anomaly { data: Data::from([("of", of.into())]), ..Anomaly::new(kind, &sample.header) }
 }
 
 /// Adds what is known.

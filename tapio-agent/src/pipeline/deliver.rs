@@ -75,7 +75,7 @@ pub async fn deliver(
             },
         };
         let Some(anomaly) = anomaly else { continue };
-        let (observer, count) = (observer::of(anomaly.kind), anomaly.count);
+        let (observer, count) = (observer::of(anomaly.kind.name), anomaly.count);
         let Some(first) = first_of_pod(anomaly, &identity, &mut restarts) else {
             metrics.folded(observer, count);
             continue;

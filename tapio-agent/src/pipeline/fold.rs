@@ -189,7 +189,7 @@ impl Key {
 
 impl Owner {
     const fn of(anomaly: &Anomaly) -> Self {
-        Self { kind: anomaly.kind, cgroup_id: anomaly.cgroup_id, comm: anomaly.comm }
+        Self { kind: anomaly.kind.name, cgroup_id: anomaly.cgroup_id, comm: anomaly.comm }
     }
 }
 
@@ -237,7 +237,7 @@ impl Window {
         if let Some(quarter) = self.quarters.get_mut(quarter.min(3) as usize) {
             *quarter = quarter.saturating_add(anomaly.count);
         }
-        if is_measure(anomaly.kind) {
+        if anomaly.kind.is_measured {
             self.seen.magnitude = self.seen.magnitude.max(anomaly.magnitude);
         }
         if let Some(owner) = owner
@@ -304,15 +304,6 @@ impl Level {
     fn max(self, other: Self) -> Self {
         Self { rate: self.rate.max(other.rate), magnitude: self.magnitude.max(other.magnitude) }
     }
-}
-
-/// Whether the magnitude of this type says how bad it is. How long it took until a connect was refused, and how much a
-/// connection had carried, says which of several is shown, and nothing else.
-fn is_measure(kind: &str) -> bool {
-    !matches!(
-        kind,
-        "network.connection_refused" | "network.connection_unreachable" | "network.connection_reset"
-    )
 }
 
 impl Anomaly {

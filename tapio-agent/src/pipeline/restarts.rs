@@ -37,7 +37,7 @@ impl Restarts {
     pub(super) fn admit(&mut self, pod_uid: &str, anomaly: Anomaly, now_ns: u64) -> Option<Anomaly> {
         let Anomaly { kind, comm, detail, count, .. } = anomaly;
         let is_full = self.0.len() >= MAX_WINDOWS;
-        match self.0.entry(Key { pod_uid: pod_uid.to_owned(), kind, comm, detail }) {
+        match self.0.entry(Key { pod_uid: pod_uid.to_owned(), kind: kind.name, comm, detail }) {
             Entry::Occupied(mut window) => {
                 let repeats = &mut window.get_mut().repeats;
                 let before = repeats.as_ref().map_or(0, |repeats| repeats.count);

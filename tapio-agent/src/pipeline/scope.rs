@@ -36,7 +36,7 @@ const KUBELET: [u8; 16] = *b"kubelet\0\0\0\0\0\0\0\0\0";
 /// Whether it looks like a failed probe: a connection of the kubelet, which is in no pod.
 pub(super) fn is_probe(anomaly: &Anomaly, owner: &Lookup) -> bool {
     let is_in_pod = matches!(owner, Lookup::Known(workload) if workload.pod_uid.is_some());
-    anomaly.comm == KUBELET && anomaly.kind.starts_with("network.connection_") && !is_in_pod
+    anomaly.comm == KUBELET && anomaly.kind.of_health_checks && !is_in_pod
 }
 
 fn is_sandbox(sandbox: Sandbox, owner: &Lookup, is_over: impl FnOnce(&Workload) -> bool) -> bool {
@@ -119,7 +119,10 @@ mod tests {
             assert!(is_probe(&by_kubelet, &owner) && !is_probe(&refused, &owner));
         }
         assert!(!is_probe(&by_kubelet, &in_pod));
-        assert!(!is_probe(&Anomaly { kind: "network.rtt_spike", ..by_kubelet }, &Lookup::Unowned));
+        assert!(!is_probe(
+            &Anomaly { kind: crate::observer::kind("network.rtt_spike").unwrap().1, ..by_kubelet },
+            &Lookup::Unowned
+        ));
     }
 
     #[test]

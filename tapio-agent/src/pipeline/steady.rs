@@ -74,7 +74,7 @@ impl Sign {
     /// `None` for what is not looked at here.
     #[must_use]
     pub const fn of(anomaly: &Anomaly) -> Option<Self> {
-        if !anomaly.only.unless_steady {
+        if !anomaly.kind.of_health_checks {
             return None;
         }
         Some(Self { pace: anomaly.pace, time_ns: anomaly.time_ns, detail: anomaly.detail })

@@ -4,9 +4,6 @@ use std::fmt;
 
 use tapio_occurrence::{Bytes, Occurrence, Value, Workload};
 
-/// Says it, once it is named.
-pub(super) type Message = fn(&Occurrence) -> String;
-
 pub(super) fn oom_kill(o: &Occurrence) -> String {
     let held = o.data.number("anon_bytes");
     let held = held.map_or(String::new(), |bytes| format!(" holding {}", Bytes(bytes)));

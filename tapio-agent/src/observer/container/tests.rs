@@ -13,13 +13,13 @@ fn killed(pid: u32, kind: u32, time_ns: u64) -> ContainerEvent {
 fn observe(container: &mut Container, event: &ContainerEvent) -> Vec<&'static str> {
     let mut out = Vec::new();
     container.observe(bytemuck::bytes_of(event), &mut out).unwrap();
-    out.iter().map(|anomaly| anomaly.kind).collect()
+    out.iter().map(|anomaly| anomaly.kind.name).collect()
 }
 
 fn tick(container: &mut Container, now_ns: u64) -> Vec<u32> {
     let mut out = Vec::new();
     container.tick(now_ns, &mut out);
-    assert!(out.iter().all(|anomaly| anomaly.kind == "container.killed"));
+    assert!(out.iter().all(|anomaly| anomaly.kind.name == "container.killed"));
     out.iter().map(|anomaly| anomaly.pid).collect()
 }
 

@@ -8,8 +8,8 @@ use lru::LruCache;
 use tapio_common::network::{NetworkEvent, direction};
 use tapio_occurrence::Severity;
 
-use super::{address, service_port};
-use crate::observer::Anomaly;
+use super::{RTT_SHIFT, RTT_SPIKE, address, service_port};
+use crate::observer::{Anomaly, Kind};
 
 /// How long a spike waits for the samples that tell whether the level has changed, and what the server's end sees for the
 /// client's.
@@ -23,9 +23,6 @@ const MAX_FLOWS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 /// Over any port, which is what it is about otherwise.
 const OTHER_END: u32 = 1 << 16;
-
-pub(super) const SPIKE: &str = "network.rtt_spike";
-pub(super) const SHIFT: &str = "network.rtt_shift";
 
 /// What is known of round trips, by the ends they are measured at.
 #[derive(Debug)]
@@ -56,7 +53,7 @@ struct Flow {
 struct Reported {
     by: End,
     time_ns: u64,
-    kind: &'static str,
+    kind: &'static Kind,
     severity: Severity,
 }
 
@@ -70,7 +67,7 @@ impl Ends {
     /// Takes what one end saw, and gives out what can be reported now.
     pub(super) fn take(&mut self, event: &NetworkEvent, anomaly: Anomaly, out: &mut Vec<Anomaly>) {
         let end = End::of(event);
-        if anomaly.kind == SPIKE || end.direction != direction::OUTBOUND {
+        if anomaly.kind == &RTT_SPIKE || end.direction != direction::OUTBOUND {
             return self.wait(end, anomaly, out);
         }
         self.tell(end, anomaly, out);
@@ -93,7 +90,8 @@ impl Ends {
             return;
         }
         let (count, time_ns) = (first.count + anomaly.count, first.time_ns);
-        let is_more = (anomaly.kind == SHIFT, anomaly.magnitude) > (first.kind == SHIFT, first.magnitude);
+        let is_more =
+            (anomaly.kind == &RTT_SHIFT, anomaly.magnitude) > (first.kind == &RTT_SHIFT, first.magnitude);
         let kept = if is_more { anomaly } else { first };
         self.waiting.insert(end, Anomaly { count, time_ns, ..kept });
     }
@@ -117,7 +115,7 @@ impl Ends {
             anomaly.detail |= OTHER_END;
             return out.push(anomaly);
         }
-        if anomaly.kind == SHIFT
+        if anomaly.kind == &RTT_SHIFT
             && self.waiting.get(&end).is_some_and(|spike| spike.severity == anomaly.severity)
             && let Some(spike) = self.waiting.remove(&end)
         {
@@ -148,8 +146,8 @@ impl Ends {
 }
 
 /// A level that changed stands for its first samples, too.
-fn stands_for((kind, severity): (&str, Severity), anomaly: &Anomaly) -> bool {
-    severity == anomaly.severity && (kind == SHIFT || kind == anomaly.kind)
+fn stands_for((kind, severity): (&'static Kind, Severity), anomaly: &Anomaly) -> bool {
+    severity == anomaly.severity && (kind == &RTT_SHIFT || kind == anomaly.kind)
 }
 
 impl End {
@@ -170,6 +168,9 @@ mod tests {
     use tapio_common::{Header, network::kind};
 
     use super::{super::judge, *};
+
+    const SPIKE: &str = RTT_SPIKE.name;
+    const SHIFT: &str = RTT_SHIFT.name;
 
     const SECOND: u64 = 1_000_000_000;
     const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
@@ -224,7 +225,9 @@ mod tests {
 
     fn said(out: &[Anomaly]) -> Vec<(&'static str, Option<&str>, u64)> {
         let reported = out.iter().filter(|anomaly| !anomaly.only.by_other_end);
-        reported.map(|reported| (reported.kind, reported.data.text("direction"), reported.count)).collect()
+        reported
+            .map(|reported| (reported.kind.name, reported.data.text("direction"), reported.count))
+            .collect()
     }
 
     #[test]

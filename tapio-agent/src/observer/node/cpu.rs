@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use tapio_common::node::{Sample, UNKNOWN, UNLIMITED};
-use tapio_occurrence::Severity;
 
-use super::{anomaly, gauge::Gauge, message, normal, percent, put, settings::Share};
+use super::{CPU_THROTTLED, anomaly, gauge::Gauge, normal, percent, put, settings::Share};
 use crate::observer::Anomaly;
 
 /// A share of fewer periods says nothing.
@@ -49,7 +48,7 @@ impl Cpu {
             return None;
         }
 
-        let mut reported = anomaly(sample, "node.cpu_throttled", Severity::Warning, message::throttled);
+        let mut reported = anomaly(sample, &CPU_THROTTLED);
         put(&mut reported.data, "throttled_percent", percent(share));
         put(&mut reported.data, "throttled_periods", throttled);
         put(&mut reported.data, "periods", periods);

@@ -10,10 +10,10 @@ use tapio_common::{
         kind,
     },
 };
-use tapio_occurrence::{Data, Normal, Outcome, Severity};
+use tapio_occurrence::{Data, Normal};
 
-use super::{message, percent, put};
-use crate::observer::{Anomaly, Counter, Counters, Only, Quantity};
+use super::{CPI_OUTLIER, IPC_DEGRADED, percent, put};
+use crate::observer::{Anomaly, Counter, Counters, Quantity};
 
 /// What the program reads, in the order of the object's `COUNTERS`.
 pub const COUNTERS: Counters = Counters {
@@ -148,26 +148,13 @@ pub(super) fn judge(event: &CyclesEvent, noisy_neighbour: Option<(u64, Rise)>) -
         put(&mut data, "noisy_neighbour_millicores", rise.now);
         put(&mut data, "noisy_neighbour_rise_millicores", rise.rise);
     }
+    let kind = if is_node { &IPC_DEGRADED } else { &CPI_OUTLIER };
     Anomaly {
-        kind: if is_node { "node.ipc_degraded" } else { "node.cpi_outlier" },
-        severity: Severity::Warning,
-        outcome: Outcome::Unknown,
-        time_ns: event.header.time_ns,
-        cgroup_id: event.header.cgroup_id,
-        pid: 0,
-        comm: [0; 16],
-        actor: None,
-        full: None,
-        only: Only::ALL,
-        peer: None,
-        detail: 0,
         data,
         noisy_neighbour: noisy_neighbour.map(|(id, _)| id),
         baseline: Some(normal(&event.cpi, cpi)),
         magnitude: cpi,
-        count: 1 + u64::from(event.header.suppressed),
-        pace: None,
-        message: if is_node { message::ipc_degraded } else { message::cpi_outlier },
+        ..Anomaly::new(kind, &event.header)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use tapio_common::node::{Sample, UNKNOWN, UNLIMITED, kind};
-use tapio_occurrence::{Data, Severity, Value};
+use tapio_occurrence::{Data, Value};
 
 use super::{
-    anomaly, message, put,
+    MEMORY_PRESSURE, OOM_PREDICTED, anomaly, put,
     settings::Limits,
     trend::{self, Forecast, Trend},
 };
@@ -56,7 +56,7 @@ impl Memory {
         if !self.is_near || was_near {
             return None;
         }
-        let mut reported = anomaly(sample, "node.memory_pressure", Severity::Warning, message::near);
+        let mut reported = anomaly(sample, &MEMORY_PRESSURE);
         put(&mut reported.data, "held_bytes", sample.held_bytes);
         put_limit(&mut reported.data, sample);
         put(&mut reported.data, "usage_bytes", sample.usage_bytes);
@@ -91,7 +91,7 @@ impl Memory {
         }
         self.reported = Some((forecast, now_ns));
 
-        let mut reported = anomaly(sample, "node.oom_predicted", Severity::Error, message::predicted);
+        let mut reported = anomaly(sample, &OOM_PREDICTED);
         put(&mut reported.data, "held_bytes", held);
         put(&mut reported.data, "limit_bytes", limit);
         put(&mut reported.data, "growth_bytes_per_minute", forecast.per_minute);

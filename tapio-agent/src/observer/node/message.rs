@@ -4,9 +4,6 @@ use std::fmt;
 
 use tapio_occurrence::{ANCESTOR, Bytes, OWNERS, Occurrence, Value};
 
-/// Says it, once it is named.
-pub(super) type Message = fn(&Occurrence) -> String;
-
 pub(super) fn near(o: &Occurrence) -> String {
     format!("{}: memory {}{}", Who(o), Filled(o), Of(o))
 }

@@ -51,7 +51,7 @@ fn filled(id: u64, mib: u64) -> Sample {
 }
 
 fn kinds(reported: &[Anomaly]) -> Vec<(&'static str, u64)> {
-    reported.iter().map(|anomaly| (anomaly.kind, anomaly.cgroup_id)).collect()
+    reported.iter().map(|anomaly| (anomaly.kind.name, anomaly.cgroup_id)).collect()
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_leak_is_reported_as_such_and_not_as_pressure_too() {
     for step in 0..100 {
         reported.extend(watched.look(&[filled(7, (50 + step * 5).min(511))]).into_iter().map(|a| (step, a)));
     }
-    assert!(reported.iter().all(|(_, anomaly)| anomaly.kind == "node.oom_predicted"), "{reported:?}");
+    assert!(reported.iter().all(|(_, anomaly)| anomaly.kind.name == "node.oom_predicted"), "{reported:?}");
     assert!((2..9).contains(&reported.len()), "again when half of the time is over: {}", reported.len());
     let (step, first) = &reported[0];
     let left = (92 - step) * 5;
@@ -99,7 +99,7 @@ fn with_swap_the_end_is_further() {
         let swap = Sample { swap_limit_bytes: 4096 * MIB, ..filled(7, 50 + step * 5) };
         let unknown = Sample { swap_limit_bytes: UNKNOWN, ..filled(8, 50 + step * 5) };
         let reported = watched.look(&[swap, unknown]);
-        assert!(reported.iter().all(|anomaly| anomaly.kind == "node.memory_pressure"), "{reported:?}");
+        assert!(reported.iter().all(|anomaly| anomaly.kind.name == "node.memory_pressure"), "{reported:?}");
     }
 }
 
@@ -290,7 +290,7 @@ fn memory_of_a_pod_is_reported_for_who_holds_most_where_no_limit_below_is_nearer
         !reported.is_empty()
             && reported
                 .iter()
-                .all(|reported| (reported.kind, reported.cgroup_id) == ("node.oom_predicted", 8))
+                .all(|reported| (reported.kind.name, reported.cgroup_id) == ("node.oom_predicted", 8))
     );
 }
 

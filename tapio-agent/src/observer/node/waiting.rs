@@ -5,10 +5,11 @@ use tapio_common::{
     baseline::Baseline,
     node::{Sample, UNKNOWN},
 };
-use tapio_occurrence::Severity;
 
-use super::{anomaly, gauge::Gauge, message, normal, percent, put, settings::Share};
-use crate::observer::Anomaly;
+use super::{
+    IO_PRESSURE, MEMORY_PRESSURE, anomaly, gauge::Gauge, message, normal, percent, put, settings::Share,
+};
+use crate::observer::{Anomaly, Kind};
 
 /// The kernel brings the sums up to date every two seconds: less says nothing.
 const LEAST_NS: u64 = 2_000_000_000;
@@ -64,7 +65,8 @@ fn share(us: u64, of_ns: u64) -> u64 {
 
 impl Wait {
     pub(super) fn of_memory(self, sample: &Sample) -> Anomaly {
-        let mut reported = self.tell(sample, "node.memory_pressure", message::memory_waiting);
+        let mut reported = self.report(sample, &MEMORY_PRESSURE);
+        reported.message = message::memory_waiting;
         put(&mut reported.data, "held_bytes", sample.held_bytes);
         super::memory::put_limit(&mut reported.data, sample);
         // Not a repeat of being near the limit.
@@ -73,11 +75,11 @@ impl Wait {
     }
 
     pub(super) fn of_io(self, sample: &Sample) -> Anomaly {
-        self.tell(sample, "node.io_pressure", message::io_waiting)
+        self.report(sample, &IO_PRESSURE)
     }
 
-    fn tell(self, sample: &Sample, kind: &'static str, message: message::Message) -> Anomaly {
-        let mut reported = anomaly(sample, kind, Severity::Warning, message);
+    fn report(self, sample: &Sample, kind: &'static Kind) -> Anomaly {
+        let mut reported = anomaly(sample, kind);
         put(&mut reported.data, "some_percent", percent(self.some));
         if let Some(full) = self.full {
             put(&mut reported.data, "full_percent", percent(full));

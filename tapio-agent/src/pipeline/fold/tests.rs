@@ -1,30 +1,20 @@
-use tapio_occurrence::{Data, Outcome, Severity};
+use bytemuck::Zeroable as _;
+use tapio_common::Header;
 
 use super::*;
+use crate::observer;
 
 const SECOND: u64 = 1_000_000_000;
 
 pub(crate) fn refused(port: u32, magnitude: u64) -> Anomaly {
+    let (_, kind) = observer::kind("network.connection_refused").unwrap();
+    let header = Header { cgroup_id: 7, pid: 1, ..Header::zeroed() };
     Anomaly {
-        kind: "network.connection_refused",
-        severity: Severity::Error,
-        outcome: Outcome::Failure,
-        time_ns: 0,
-        cgroup_id: 7,
-        pid: 1,
-        comm: [0; 16],
-        actor: None,
-        full: None,
-        only: crate::observer::Only::ALL,
         peer: Some(([127, 0, 0, 1].into(), port as u16)),
         detail: port,
-        data: Data::default(),
-        baseline: None,
-        noisy_neighbour: None,
         magnitude,
-        count: 1,
-        pace: None,
         message: |_| String::new(),
+        ..Anomaly::new(kind, &header)
     }
 }
 
@@ -62,7 +52,7 @@ fn a_port_scan_is_a_handful_and_loses_nothing() {
 }
 
 fn spike(magnitude: u64) -> Anomaly {
-    Anomaly { kind: "network.rtt_spike", ..refused(80, magnitude) }
+    Anomaly { kind: observer::kind("network.rtt_spike").unwrap().1, ..refused(80, magnitude) }
 }
 
 #[test]

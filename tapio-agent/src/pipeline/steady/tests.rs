@@ -38,7 +38,7 @@ impl Line {
             ..Workload::default()
         };
         let occurrence = Occurrence {
-            kind: anomaly.kind.into(),
+            kind: anomaly.kind.name.into(),
             workload: Some(Arc::new(workload)),
             process: Some(Process { pid: 7, comm: "nginx".to_owned() }),
             peer: anomaly.peer.map(|(address, port)| Peer::unresolved(address, port)),
@@ -54,9 +54,8 @@ impl Line {
     /// Resets of one container at these times.
     fn resets(&mut self, cgroup_id: u64, times_ns: impl Iterator<Item = u64>) {
         for now_ns in times_ns {
-            let only = crate::observer::Only { unless_steady: true, ..crate::observer::Only::ALL };
-            let kind = "network.connection_reset";
-            let anomaly = Anomaly { kind, only, cgroup_id, time_ns: now_ns, ..refused(80, 1) };
+            let (_, kind) = crate::observer::kind("network.connection_reset").unwrap();
+            let anomaly = Anomaly { kind, cgroup_id, time_ns: now_ns, ..refused(80, 1) };
             let at_once = self.fold.admit(anomaly, now_ns);
             at_once.into_iter().for_each(|anomaly| self.name(anomaly, now_ns));
             self.tick(now_ns);

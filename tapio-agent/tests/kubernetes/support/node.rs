@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytemuck::Zeroable as _;
 use jsonschema::Validator;
 use serde_json::Value;
 use tapio_agent::{
@@ -19,11 +20,12 @@ use tapio_agent::{
     },
     learned::{Learned, Notes},
     metrics::Metrics,
-    observer::{Anomaly, Only},
+    observer::{self, Anomaly},
     pipeline,
 };
+use tapio_common::Header;
 use tapio_kube::Access;
-use tapio_occurrence::{Data, Occurrence, Outcome, Severity};
+use tapio_occurrence::{Data, Occurrence};
 use tapio_service::clock;
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -102,29 +104,16 @@ impl Agent {
     }
 
     pub(crate) fn anomaly_at(cgroup_id: u64, peer: &str, time_ns: u64) -> Anomaly {
+        let (_, kind) = observer::kind("network.connection_refused").unwrap();
+        let header = Header { time_ns, cgroup_id, ..Header::zeroed() };
         Anomaly {
-            kind: "network.connection_refused",
-            severity: Severity::Error,
-            outcome: Outcome::Failure,
-            time_ns,
-            cgroup_id,
-            pid: 0,
-            comm: [0; 16],
-            actor: None,
-            full: None,
-            only: Only::ALL,
-            noisy_neighbour: None,
             peer: Some((peer.parse::<IpAddr>().unwrap(), 6379)),
-            detail: 0,
             data: Data::from([("elapsed_us", 180_u64.into()), ("error", "ECONNREFUSED".into())]),
-            baseline: None,
-            magnitude: 0,
-            count: 1,
-            pace: None,
             message: |occurrence| {
                 let peer = occurrence.peer.as_ref().unwrap();
                 format!("{}: connection to {peer} was refused", occurrence.subject())
             },
+            ..Anomaly::new(kind, &header)
         }
     }
 

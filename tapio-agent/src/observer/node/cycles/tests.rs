@@ -63,7 +63,7 @@ fn an_outlier_is_reported_with_its_numbers_and_the_neighbour_that_rose() {
     assert_eq!(reported.len(), 1);
     let reported = &reported[0];
     assert_eq!(
-        (reported.kind, reported.cgroup_id, reported.noisy_neighbour),
+        (reported.kind.name, reported.cgroup_id, reported.noisy_neighbour),
         ("node.cpi_outlier", 7, Some(8))
     );
     assert_eq!(reported.data.get("cpi"), Some(&tapio_occurrence::Value::Real(2.5)));
@@ -129,7 +129,7 @@ fn the_node_is_reported_for_where_no_group_explains_it() {
     assert!(out.is_empty(), "it waits for a window");
     node.tick(110 * SECOND, &mut out);
     assert_eq!(out.len(), 1);
-    assert_eq!((out[0].kind, out[0].data.text("of")), ("node.ipc_degraded", Some("node")));
+    assert_eq!((out[0].kind.name, out[0].data.text("of")), ("node.ipc_degraded", Some("node")));
     assert_eq!(out[0].data.get("ipc"), Some(&tapio_occurrence::Value::Real(0.4)));
 
     out.clear();
@@ -137,7 +137,7 @@ fn the_node_is_reported_for_where_no_group_explains_it() {
     observe(&mut node, event(kind::CPI_OUTLIER, 7, 205, 175), &mut out);
     observe(&mut node, event(kind::IPC_DEGRADED, WHOLE_NODE, 210, 170), &mut out);
     node.tick(230 * SECOND, &mut out);
-    assert_eq!(out.iter().map(|reported| reported.kind).collect::<Vec<_>>(), ["node.cpi_outlier"]);
+    assert_eq!(out.iter().map(|reported| reported.kind.name).collect::<Vec<_>>(), ["node.cpi_outlier"]);
 }
 
 #[test]
