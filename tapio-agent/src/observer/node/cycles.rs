@@ -78,7 +78,8 @@ impl Used {
             None if born_later => (*first, 0),
             _ => return None,
         };
-        let middle = *self.looks.get((at + self.looks.len()) / 2)?;
+        // Of two since then the first, not the last: passes may be far apart.
+        let middle = *self.looks.get((at + self.looks.len() - 1) / 2)?;
         let (early, late) = (rate(start, middle)?, rate(middle, *last)?);
         let least = before + LEAST_RISE.max(before / 4);
         if early < least || late < least {

@@ -40,9 +40,14 @@ fn event(kind: u32, id: u64, at_s: u64, since_s: u64) -> CyclesEvent {
 
 /// Groups with so many thousandths of a CPU before and after second 200, reported at 230.
 fn watched(groups: &[(u64, u64, u64)]) -> Vec<Anomaly> {
+    watched_each(5, groups)
+}
+
+/// The same, with samples so many seconds apart.
+fn watched_each(apart_s: usize, groups: &[(u64, u64, u64)]) -> Vec<Anomaly> {
     let mut node = Node::new(&Settings::default());
     let mut out = Vec::new();
-    for at_s in (100..=230).step_by(5) {
+    for at_s in (100..=230).step_by(apart_s) {
         for (id, before, after) in groups {
             let used_us = at_s.min(200) * before * 1000 + at_s.saturating_sub(200) * after * 1000;
             node.observe(bytemuck::bytes_of(&sample(*id, at_s, used_us)), &mut out).unwrap();
@@ -55,6 +60,13 @@ fn watched(groups: &[(u64, u64, u64)]) -> Vec<Anomaly> {
 
 fn named(groups: &[(u64, u64, u64)]) -> Option<u64> {
     watched(groups)[0].noisy_neighbour
+}
+
+#[test]
+fn two_samples_since_it_began_show_a_neighbour_and_one_does_not() {
+    let named = |apart_s| watched_each(apart_s, &[(7, 500, 500), (8, 200, 1700)])[0].noisy_neighbour;
+    assert_eq!([5, 10, 12, 15].map(named), [Some(8); 4]);
+    assert_eq!(named(25), None, "it may be over");
 }
 
 #[test]
