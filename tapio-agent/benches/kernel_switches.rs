@@ -48,7 +48,7 @@ fn main() -> anyhow::Result<()> {
             by_helper: ByHelper::default(),
             settings: &settings,
             counters: Some(counters),
-            kept: &[],
+            snapshot_maps: &[],
         })
     };
     let mut node = kernel.load(&object(&COUNTERS)?)?;

@@ -3,7 +3,7 @@
 //! Programs are attached before there is a runtime, so that capabilities can be dropped on the one thread
 //! there is.
 
-mod keep;
+mod snapshots;
 mod status;
 
 use std::{
@@ -32,7 +32,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::keep::Keeper;
+use self::snapshots::Snapshots;
 use self::status::{Observed, Parts, Shared, State};
 
 use crate::{
@@ -63,8 +63,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
     let access = Access::find(config.kubernetes)?;
     let remote = Remote::new(&config, access.is_some())?;
-    let (keeper, learned) = Keeper::open(&config)?;
-    let kernel = Kernel::open(config.proc_root.as_path()).map(|kernel| kernel.with(learned));
+    let (snapshots, snapshot) = Snapshots::open(&config)?;
+    let kernel = Kernel::open(config.proc_root.as_path()).map(|kernel| kernel.with(snapshot));
     let mut running = Vec::new();
     let mut refused = Vec::new();
     for built in observer::build(config.observers.names(), &config.observer) {
@@ -88,7 +88,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("threads cannot be started")?;
-    let done = runtime.block_on(observe(config, admin, access, remote, keeper, running, refused));
+    let done = runtime.block_on(observe(config, admin, access, remote, snapshots, running, refused));
     // A reader of standard output that is stuck holds up a thread, not the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
@@ -120,7 +120,7 @@ async fn observe(
     admin: Option<Admin>,
     access: Option<Access>,
     Remote { polku, otlp, telemetry }: Remote,
-    keeper: Keeper,
+    snapshots: Snapshots,
     running: Vec<(Built, Parts)>,
     refused: Vec<(&'static str, anyhow::Error)>,
 ) -> anyhow::Result<()> {
@@ -148,27 +148,28 @@ async fn observe(
     let kubernetes = access.map(|access| Kubernetes::start(access, &config, &metrics));
     let health = kubernetes.as_ref().map(Kubernetes::health);
     let shared =
-        Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone(), health, keeper));
+        Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone(), health, snapshots));
     let identity = identity.with(kubernetes);
     let counted = Arc::clone(&shared);
     let telemetry = telemetry.start(&Metrics::described(), move || counted.metrics())?;
 
     for (at, (built, source)) in supervised.into_iter().enumerate() {
-        let stage =
-            Stage::new(built.name, anomalies.clone(), &metrics).noting(Arc::clone(&shared.keeper.notes));
+        let stage = Stage::new(built.name, anomalies.clone(), &metrics)
+            .contributing_to(Arc::clone(&shared.snapshots.contributions));
         let fold = Fold::new(config.fold.window.as_ns(), config.fold.max_window.as_ns());
         let supervisor =
             Supervisor { stage, built, shared: Arc::clone(&shared), at, stopped: stopped.clone() };
         stages.spawn(supervisor.run(source, fold));
     }
     drop(anomalies);
-    let (counted, to, notes) = (Arc::clone(&metrics), sinks.clone(), Arc::clone(&shared.keeper.notes));
+    let (counted, to, contributions) =
+        (Arc::clone(&metrics), sinks.clone(), Arc::clone(&shared.snapshots.contributions));
     // Without these the agent only seems to work.
     let (broken, mut breaks) = mpsc::channel(2);
     let report = broken.clone();
     let deliver = tokio::spawn(async move {
         let send = |occurrence| to.send(Arc::new(occurrence));
-        let deliver = pipeline::deliver(queue, identity, &counted, &notes, send);
+        let deliver = pipeline::deliver(queue, identity, &counted, &contributions, send);
         if let Err(panic) = AssertUnwindSafe(deliver).catch_unwind().await {
             let why = format!("what names occurrences crashed: {}", crash::said(panic.as_ref()));
             // Nobody listens any more where the agent stops already.
@@ -189,7 +190,7 @@ async fn observe(
         });
     }
     tokio::spawn(show_status(status_line, Arc::clone(&shared)));
-    let keeping = tokio::spawn(Keeper::run(Arc::clone(&shared)));
+    let keeping = tokio::spawn(Snapshots::run(Arc::clone(&shared)));
     shared.report();
     tracing::info!("ready");
 
@@ -216,7 +217,7 @@ async fn observe(
     let _ = deliver.await;
     // A disk that hangs holds up no delivery.
     let within = Duration::from_nanos(config.drain.as_ns());
-    let saved = tokio::time::timeout(within, Keeper::save(&shared));
+    let saved = tokio::time::timeout(within, Snapshots::save(&shared));
     let impatient = hurried.clone();
     let saved = async move {
         tokio::select! {
@@ -225,7 +226,7 @@ async fn observe(
         }
     };
     if let (false, _) = tokio::join!(saved, sinks.drain_until(within, is_true(hurried.clone()))) {
-        tracing::warn!("what was learned could not be written in time: the disk of `state_dir` hangs");
+        tracing::warn!("the state snapshot could not be written in time: the disk of `state_dir` hangs");
     }
     tokio::select! {
         () = telemetry.end() => {}
@@ -346,7 +347,7 @@ impl Supervisor {
             let mut judge = self.built.judge();
             // One that crashed may have crashed on what it knew.
             if mem::take(&mut is_first) {
-                self.stage.recall(judge.as_mut());
+                self.stage.restore(judge.as_mut());
             }
             let mut stopped = self.stopped.clone();
             let stop = async move {

@@ -192,7 +192,7 @@ impl Reader {
                     self.tree.is_stale();
                     return None;
                 };
-                self.past.note(group.memory_id, sample.header.time_ns, sample.held_bytes);
+                self.past.contribute(group.memory_id, sample.header.time_ns, sample.held_bytes);
                 self.shared.add(&self.tree, group, &sample);
                 Some(Record::Sample(sample))
             }
@@ -203,7 +203,7 @@ impl Reader {
                 };
                 self.at = Some(At::Above(at));
                 let sample = self.eyes.above(self.tree.above().get(at)?)?;
-                self.past.note(sample.header.cgroup_id, sample.header.time_ns, sample.held_bytes);
+                self.past.contribute(sample.header.cgroup_id, sample.header.time_ns, sample.held_bytes);
                 self.shared.record(&self.tree, at, sample).map(Record::Above)
             }
             At::Node => {

@@ -5,10 +5,10 @@
 
 pub mod btf;
 mod counters;
-mod kept;
 mod listeners;
 mod rights;
 mod runs;
+mod snapshot;
 
 use std::{
     fmt, io,
@@ -31,14 +31,14 @@ use tokio::io::{Interest, unix::AsyncFd};
 use self::rights::{forbids_reading, has_needed, needed, raise_memlock_limit};
 pub use self::{
     counters::Counting,
-    kept::Entries,
     listeners::{Listening, listening},
     rights::{memlock_limit, version},
     runs::{RunTime, measure},
+    snapshot::Entries,
 };
 use crate::{
-    learned::{Learned, Writer},
     observer::{Attach, Hook, Object},
+    snapshot::{Snapshot, Writer},
 };
 
 /// Where a kernel shows its types.
@@ -78,7 +78,7 @@ pub struct Kernel {
     types: Vec<u8>,
     agent: Agent,
     proc_root: PathBuf,
-    learned: Learned,
+    snapshot: Snapshot,
 }
 
 /// An observer's programs in the kernel. Dropping it detaches them.
@@ -92,7 +92,7 @@ pub struct Loaded {
     counting: Mutex<Option<Counting>>,
     /// Its counts.
     pub counts: CountsReader,
-    kept: kept::Maps,
+    snapshot_maps: snapshot::Maps,
     /// `None` once they are detached.
     programs: Mutex<Option<Ebpf>>,
     /// As far as it was looked at.
@@ -141,14 +141,14 @@ impl Kernel {
             tick_ns: clock::tick_ns(),
         };
         raise_memlock_limit();
-        let learned = Learned::new().context("the kernel gives no random seed")?;
-        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), learned })
+        let snapshot = Snapshot::new().context("the kernel gives no random seed")?;
+        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), snapshot })
     }
 
     /// Knows what was learned before; its programs begin with that.
     #[must_use]
-    pub fn with(self, learned: Learned) -> Self {
-        Self { learned, ..self }
+    pub fn with(self, snapshot: Snapshot) -> Self {
+        Self { snapshot, ..self }
     }
 
     /// Loads an observer's object and attaches what can be attached.
@@ -183,7 +183,7 @@ impl Kernel {
             .override_global(SETTINGS, object.settings, !object.settings.is_empty())
             .override_global(PAGE_BYTES, &page_bytes, false)
             .override_global(NESTS, &nests, true)
-            .override_global(SEED, &self.learned.seed, false)
+            .override_global(SEED, &self.snapshot.seed, false)
             .override_global(AGENT, agent.as_slice(), true);
         if object.counters.is_some() {
             loader.override_global(COUNTERS, chosen.as_slice(), true);
@@ -193,7 +193,8 @@ impl Kernel {
             Ok(group) => group.take().map(|group| group.place(&mut programs)).transpose()?,
             Err(_) => None,
         };
-        let kept = kept::Maps::take(&mut programs, object.name, object.kept, &self.learned)?;
+        let snapshot_maps =
+            snapshot::Maps::take(&mut programs, object.name, object.snapshot_maps, &self.snapshot)?;
         let uncounted = |hook: &Hook| match (&group, object.counters) {
             (Err(error), Some(counters)) if counters.program == hook.program => Some(error.clone()),
             _ => None,
@@ -233,7 +234,7 @@ impl Kernel {
             ring,
             counting: Mutex::new(counting),
             counts,
-            kept,
+            snapshot_maps,
             programs: Mutex::new(Some(programs)),
             missed: Mutex::default(),
         })
@@ -261,8 +262,8 @@ impl Loaded {
     ///
     /// # Errors
     /// A map cannot be read, or the file not be written.
-    pub fn learned(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<Entries> {
-        self.kept.write(to)
+    pub fn snapshot(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<Entries> {
+        self.snapshot_maps.write(to)
     }
 
     /// Takes the programs off their hooks. The ring and the counts stay, and change no more.

@@ -9,12 +9,12 @@ pub mod detection;
 pub mod doctor;
 pub mod enrich;
 pub mod kernel;
-pub mod learned;
 pub mod metrics;
 pub mod observer;
 pub mod pipeline;
 pub mod privileges;
 pub mod replay;
 pub mod selftest;
+pub mod snapshot;
 
 include!(concat!(env!("OUT_DIR"), "/objects.rs"));

@@ -62,7 +62,7 @@ metrics! {
         program_runs: Family<OfProgram, Counter> = "Runs of a kernel program, while bpf_stats are on",
         program_seconds: Family<OfProgram, Counter<f64, AtomicU64>> = "Time of those runs",
         program_missed: Family<OfProgram, Counter> = "Runs of a kernel program that the kernel left out, as one was under way",
-        map_entries: Family<OfMap, Gauge> = "Entries of a kernel map when what was learned was written last",
+        map_entries: Family<OfMap, Gauge> = "Entries of a kernel map at the last state snapshot",
         process_cpu_seconds: Counter<f64, AtomicU64> = "Time that the agent was on a CPU",
         process_resident_memory_bytes: Gauge = "Memory of the agent, without the kernel's maps",
         restarts: Family<OfObserver, Counter> = "Times that an observer crashed and was started again",

@@ -17,7 +17,7 @@ use tapio_common::Header;
 use tapio_occurrence::{Data, Normal, Occurrence, Outcome, Severity};
 
 pub use self::kind::Kind;
-pub use self::object::{Attach, ByHelper, Counter, Counters, Hook, Kept, Object, Quantity};
+pub use self::object::{Attach, ByHelper, Counter, Counters, Hook, Object, Quantity, SnapshotMap};
 
 /// Fields of all hooks, and more of one.
 const fn with<const A: usize, const B: usize, const ALL: usize>(
@@ -142,7 +142,7 @@ pub struct Only {
     pub scope: Scope,
     /// Not where the actor is of the same container or unit.
     pub from_outside: bool,
-    /// Learned in windows of this length how often it comes of an owner; where that is expected, one of a window stands
+    /// Learned in windows of this length: how often it comes of an owner; where that is expected, one of a window stands
     /// for all. `None`: each is news.
     pub expected_window_ns: Option<u64>,
     /// Not where it is the end of a pod's sandbox, the container that holds the pod's namespaces and is no one's.
@@ -219,7 +219,7 @@ pub struct Built {
     by_helper: ByHelper,
     settings: Vec<u8>,
     counters: Option<&'static Counters>,
-    kept: &'static [Kept],
+    snapshot_maps: &'static [SnapshotMap],
     reads: Option<Reads>,
     judge: Box<dyn Fn() -> Box<dyn Judge> + Send + Sync>,
 }
@@ -236,7 +236,7 @@ impl Built {
             by_helper: O::BY_HELPER,
             settings: O::kernel_settings(settings),
             counters: O::COUNTERS,
-            kept: O::KEPT,
+            snapshot_maps: O::SNAPSHOT_MAPS,
             reads: O::reads(settings),
             judge: Box::new(move || Box::new(O::new(&own))),
         }
@@ -256,7 +256,7 @@ impl Built {
             by_helper: self.by_helper,
             settings: &self.settings,
             counters: self.counters,
-            kept: self.kept,
+            snapshot_maps: self.snapshot_maps,
         })
     }
 
@@ -312,14 +312,14 @@ pub trait Judge: Send {
     /// [`Observer::pending`].
     fn pending(&self) -> u64;
 
-    /// [`Observer::learned`].
-    fn learned(&self) -> Option<Vec<u8>>;
+    /// [`Observer::snapshot`].
+    fn snapshot(&self) -> Option<Vec<u8>>;
 
-    /// [`Observer::recall`].
+    /// [`Observer::restore`].
     ///
     /// # Errors
     /// It is not what an observer of this kind had learned.
-    fn recall(&mut self, learned: &[u8]) -> anyhow::Result<()>;
+    fn restore(&mut self, snapshot: &[u8]) -> anyhow::Result<()>;
 }
 
 impl<O: Observer> Judge for O {
@@ -335,12 +335,12 @@ impl<O: Observer> Judge for O {
         Observer::pending(self)
     }
 
-    fn learned(&self) -> Option<Vec<u8>> {
-        Observer::learned(self)
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Observer::snapshot(self)
     }
 
-    fn recall(&mut self, learned: &[u8]) -> anyhow::Result<()> {
-        Observer::recall(self, learned)
+    fn restore(&mut self, snapshot: &[u8]) -> anyhow::Result<()> {
+        Observer::restore(self, snapshot)
     }
 }
 
@@ -360,7 +360,7 @@ pub trait Observer: Send + Sized + 'static {
     /// The performance counters that one of them reads: none, for most.
     const COUNTERS: Option<&'static Counters> = None;
     /// The maps in which they keep what they have learned.
-    const KEPT: &'static [Kept] = &[];
+    const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[];
     /// Its section of the configuration.
     type Settings: DeserializeOwned + Default + Clone + Send + Sync + 'static;
 
@@ -391,7 +391,7 @@ pub trait Observer: Send + Sized + 'static {
 
     /// What it has learned, for one of an agent that comes later. `None`, for most: what they learn is in maps of their
     /// programs.
-    fn learned(&self) -> Option<Vec<u8>> {
+    fn snapshot(&self) -> Option<Vec<u8>> {
         None
     }
 
@@ -399,7 +399,7 @@ pub trait Observer: Send + Sized + 'static {
     ///
     /// # Errors
     /// It is not what an observer of this kind had learned.
-    fn recall(&mut self, _learned: &[u8]) -> anyhow::Result<()> {
+    fn restore(&mut self, _learned: &[u8]) -> anyhow::Result<()> {
         Ok(())
     }
 }

@@ -31,9 +31,9 @@ use self::fold::Fold;
 pub use self::{expected::Expected, source::Source, steady::Steady};
 use crate::{
     enrich::Identity,
-    learned::Notes,
     metrics::Metrics,
     observer::{Anomaly, Judge},
+    snapshot::Contributions,
 };
 
 /// How often windows are closed and waiting spikes are said.
@@ -48,11 +48,11 @@ pub struct Stage {
     anomalies: mpsc::Sender<Anomaly>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Kept at hand: it counts each event.
+    /// SnapshotMap at hand: it counts each event.
     events: Counter,
     /// How many anomalies the record stands for that is being judged.
     under_judgement: AtomicU64,
-    notes: Option<Arc<Notes>>,
+    contributions: Option<Arc<Contributions>>,
 }
 
 impl Stage {
@@ -65,28 +65,37 @@ impl Stage {
             metrics: Arc::clone(metrics),
             events: metrics.events(observer),
             under_judgement: AtomicU64::new(0),
-            notes: None,
+            contributions: None,
         }
     }
 
-    /// Notes there what is learned.
+    /// Contributes what is learned to the next snapshot.
     #[must_use]
-    pub fn noting(self, notes: Arc<Notes>) -> Self {
-        Self { notes: Some(notes), ..self }
+    pub fn contributing_to(self, contributions: Arc<Contributions>) -> Self {
+        Self { contributions: Some(contributions), ..self }
     }
 
     /// A judge takes up what one before it had noted.
-    pub fn recall(&self, judge: &mut dyn Judge) {
-        let Some(before) = self.notes.as_ref().and_then(|notes| notes.before(self.observer)) else { return };
-        if let Err(error) = judge.recall(&before) {
+    pub fn restore(&self, judge: &mut dyn Judge) {
+        let Some(before) =
+            self.contributions.as_ref().and_then(|contributions| contributions.before(self.observer))
+        else {
+            return;
+        };
+        if let Err(error) = judge.restore(&before) {
             tracing::warn!(observer = self.observer, %error, "what was noted before cannot be used; it is learned anew");
         }
     }
 
-    fn note(&self, judge: &dyn Judge, is_last: bool) {
-        let notes = self.notes.as_ref().filter(|notes| is_last || notes.is_due(self.observer));
-        if let Some((notes, learned)) = notes.and_then(|notes| Some((notes, judge.learned()?))) {
-            notes.note(self.observer, learned);
+    fn contribute(&self, judge: &dyn Judge, is_last: bool) {
+        let contributions = self
+            .contributions
+            .as_ref()
+            .filter(|contributions| is_last || contributions.is_due(self.observer));
+        if let Some((contributions, snapshot)) =
+            contributions.and_then(|contributions| Some((contributions, judge.snapshot()?)))
+        {
+            contributions.contribute(self.observer, snapshot);
         }
     }
 
@@ -116,7 +125,7 @@ impl Stage {
                     self.admit(out, fold);
                     fold.flush(clock::boot_ns(), out);
                     self.send(out);
-                    self.note(judge, false);
+                    self.contribute(judge, false);
                 }
                 () = tokio::task::yield_now(), if more => more = self.take(source, judge, fold, out),
                 ready = source.ready(), if !more => {
@@ -126,7 +135,7 @@ impl Stage {
             }
         }
         while self.take(source, judge, fold, out) {}
-        self.note(judge, true);
+        self.contribute(judge, true);
         judge.tick(u64::MAX, out);
         self.admit(out, fold);
         fold.finish(out);

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["detection"],
     &["kernel", "replay"],
     &["observer"],
-    &["learned"],
+    &["snapshot"],
 ];
 
 /// Crates with one place.

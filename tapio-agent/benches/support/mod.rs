@@ -38,7 +38,7 @@ pub(crate) fn bench_object(settings: &[u8]) -> anyhow::Result<Object<'_>> {
         by_helper: ByHelper::default(),
         settings,
         counters: None,
-        kept: &[],
+        snapshot_maps: &[],
     })
 }
 

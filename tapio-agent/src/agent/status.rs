@@ -12,14 +12,14 @@ use tapio_common::Counts;
 use tapio_delivery::{Sinks, stdout::StatusLine};
 use tapio_service::admin;
 
-use super::keep::Keeper;
+use super::snapshots::Snapshots;
 use crate::{
     cgroupfs::Files,
     config::Config,
     enrich::kubernetes::Health,
     kernel::{HookState, Loaded},
-    learned::Writer,
     metrics::{AnomalyLedger, Metrics},
+    snapshot::Writer,
 };
 
 /// What the tasks share.
@@ -30,7 +30,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     sinks: Sinks,
     kubernetes: Option<Arc<Health>>,
-    pub(super) keeper: Keeper,
+    pub(super) snapshots: Snapshots,
 }
 
 /// One observer.
@@ -171,12 +171,12 @@ impl Shared {
         metrics: Arc<Metrics>,
         sinks: Sinks,
         kubernetes: Option<Arc<Health>>,
-        keeper: Keeper,
+        snapshots: Snapshots,
     ) -> Self {
         let observers: Vec<_> = observed.iter().map(|observed| observed.name).collect();
         let names: Vec<_> = sinks.status().iter().map(|status| status.sink).collect();
         metrics.begin(&observers, &names, kubernetes.is_some());
-        Self { started: Instant::now(), node: config.node(), observed, metrics, sinks, kubernetes, keeper }
+        Self { started: Instant::now(), node: config.node(), observed, metrics, sinks, kubernetes, snapshots }
     }
 
     pub(super) fn set(&self, at: usize, state: State) {
@@ -210,10 +210,10 @@ impl Shared {
     }
 
     /// Writes what the kernel programs have learned, and counts it.
-    pub(super) fn learned(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
+    pub(super) fn snapshot(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
         for Observed { name, parts, .. } in &self.observed {
             let Some(loaded) = &parts.loaded else { continue };
-            for (map, entries) in loaded.learned(to)? {
+            for (map, entries) in loaded.snapshot(to)? {
                 self.metrics.map_entries(name, map, entries as u64);
             }
         }
@@ -349,7 +349,7 @@ impl admin::State for Shared {
             "uptime_seconds": self.started.elapsed().as_secs(),
             "observers": observers,
             "kubernetes": self.kubernetes.as_ref().map_or_else(|| "none".into(), |health| health.status()),
-            "learned": self.keeper.status(),
+            "snapshot": self.snapshots.status(),
             "ledger": self.ledger(),
         })
     }

@@ -93,7 +93,7 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
         Arc::clone(&metrics),
         Sinks::new(Arc::clone(metrics.delivery()), 1),
         None,
-        Keeper::open(&config).unwrap().0,
+        Snapshots::open(&config).unwrap().0,
     ));
     let (stop, stopped) = watch::channel(false);
     let (anomalies, _queue) = mpsc::channel(1);

@@ -53,7 +53,7 @@ pub enum State {
     /// As it should be.
     Ok,
     /// Worth knowing, nothing is wrong.
-    Note,
+    Contribution,
     /// It takes something away.
     Degraded {
         /// What would help, in one sentence.
@@ -129,7 +129,7 @@ impl Line {
     }
 
     pub(super) fn note(name: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { state: State::Note, ..Self::ok(name, found) }
+        Self { state: State::Contribution, ..Self::ok(name, found) }
     }
 
     pub(super) fn degraded(
@@ -169,15 +169,15 @@ impl Style {
     const fn sign(self, state: &State) -> &'static str {
         match (self, state) {
             (Self::Plain, State::Ok) => "ok  ",
-            (Self::Plain, State::Note) => "-   ",
+            (Self::Plain, State::Contribution) => "-   ",
             (Self::Plain, State::Degraded { .. }) => "warn",
             (Self::Plain, State::Failed { .. }) => "fail",
             (Self::Terminal { colour: false }, State::Ok) => "✓",
-            (Self::Terminal { colour: false }, State::Note) => "-",
+            (Self::Terminal { colour: false }, State::Contribution) => "-",
             (Self::Terminal { colour: false }, State::Degraded { .. }) => "!",
             (Self::Terminal { colour: false }, State::Failed { .. }) => "✗",
             (Self::Terminal { colour: true }, State::Ok) => "\x1b[32m✓\x1b[0m",
-            (Self::Terminal { colour: true }, State::Note) => "\x1b[2m-\x1b[0m",
+            (Self::Terminal { colour: true }, State::Contribution) => "\x1b[2m-\x1b[0m",
             (Self::Terminal { colour: true }, State::Degraded { .. }) => "\x1b[33m!\x1b[0m",
             (Self::Terminal { colour: true }, State::Failed { .. }) => "\x1b[31m✗\x1b[0m",
         }

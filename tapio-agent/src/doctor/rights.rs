@@ -264,7 +264,9 @@ mod tests {
         let apparmor = Rights { profile: profile(), ..allowed() };
         let remedy = apparmor.remedy();
         assert!(remedy.contains("AppArmor profile cri-containerd.apparmor.d") && !remedy.contains("seccomp"));
-        assert!(apparmor.lines().iter().any(|line| line.name == "AppArmor" && line.state == State::Note));
+        assert!(
+            apparmor.lines().iter().any(|line| line.name == "AppArmor" && line.state == State::Contribution)
+        );
         let both = Rights { profile: profile(), filtered: true, pod: Pod(true), ..allowed() }.remedy();
         assert!(both.contains("DENIED") && both.contains("seccompProfile: {type: Unconfined}"), "{both}");
         for label in ["unconfined\n", "docker-default (complain)\n", "system_u:system_r:container_t:s0"] {

@@ -49,7 +49,7 @@ struct User {
 
 impl Past {
     /// Takes down what a group held, by its id in the hierarchy of the memory controller.
-    pub fn note(&self, id: u64, time_ns: u64, held_bytes: u64) {
+    pub fn contribute(&self, id: u64, time_ns: u64, held_bytes: u64) {
         if held_bytes == UNKNOWN {
             return;
         }
@@ -259,8 +259,8 @@ mod tests {
         fs::write(tree.path().join("cgroup.procs"), "5\n").unwrap();
         let past = Past::default();
         let own = id(tree.path());
-        past.note(own, SECOND, 7);
-        past.note(own | VERSION_1, SECOND, 7);
+        past.contribute(own, SECOND, 7);
+        past.contribute(own | VERSION_1, SECOND, 7);
         let keys = |id, now_ns| {
             let full = Full { id, time_ns: 100 * SECOND, of_others: Some(1 << 30) };
             let reported = of(full, now_ns, Some(tree.path()), tree.path(), &past);
@@ -271,7 +271,7 @@ mod tests {
             assert_eq!(keys(id, then), ["users", "before"]);
             assert_eq!(keys(id, late), ["before"], "what was folded comes later");
         }
-        past.note(own + 1, SECOND, 7);
+        past.contribute(own + 1, SECOND, 7);
         assert_eq!(keys(own + 1, then), ["before"], "another group has the place");
     }
 
@@ -300,9 +300,9 @@ mod tests {
     fn looks_are_thirty_seconds_apart_and_the_latest() {
         let past = Past::default();
         for second in 0..1000 {
-            past.note(7, second * SECOND, second);
+            past.contribute(7, second * SECOND, second);
         }
-        past.note(7, 1001 * SECOND, UNKNOWN);
+        past.contribute(7, 1001 * SECOND, UNKNOWN);
         let Some(Value::List(looks)) = past.before(7, 1000 * SECOND) else { panic!("nothing is known") };
         assert_eq!(looks.len(), LOOKS);
         assert_eq!(

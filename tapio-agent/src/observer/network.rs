@@ -21,7 +21,7 @@ use tapio_occurrence::{Data, Normal, Outcome, Severity, Value};
 pub use settings::Settings;
 
 use self::ends::Ends;
-use super::{Anomaly, Attach, ByHelper, Hook, Kept, Kind, Malformed, Observer, with};
+use super::{Anomaly, Attach, ByHelper, Hook, Kind, Malformed, Observer, SnapshotMap, with};
 
 /// The network observer.
 #[derive(Debug, Default)]
@@ -157,10 +157,17 @@ impl Observer for Network {
         &RETRANSMIT_BURST,
         &PEER_UNRESPONSIVE,
     ];
-    const KEPT: &'static [Kept] = &[
+    const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[
         // Its key, a tag, a count, and the baseline.
-        Kept { map: "PATHS", key: None, value: 64, moment: &[], baselines: &[32], used: Some("USED_PATHS") },
-        Kept {
+        SnapshotMap {
+            map: "PATHS",
+            key: None,
+            value: 64,
+            moment: &[],
+            baselines: &[32],
+            used: Some("USED_PATHS"),
+        },
+        SnapshotMap {
             map: "HANDSHAKES",
             key: Some(size_of::<Destination>()),
             value: size_of::<Baseline>(),

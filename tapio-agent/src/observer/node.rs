@@ -43,10 +43,10 @@ use tapio_common::{
 use tapio_occurrence::{Data, Normal, Outcome, Severity};
 
 use self::{cpu::Cpu, cycles::Used, memory::Memory, settings::Limits, waiting::Waiting};
-use super::{Anomaly, Attach, Counters, Hook, Kept, Kind, Malformed, Observer, Reads};
+use super::{Anomaly, Attach, Counters, Hook, Kind, Malformed, Observer, Reads, SnapshotMap};
 
 /// What is kept of a [`Track`]: not the window under way, nor how many before it were over what is normal.
-const TRACK: Kept = Kept {
+const TRACK: SnapshotMap = SnapshotMap {
     map: "",
     key: None,
     value: size_of::<Track>(),
@@ -117,9 +117,9 @@ impl Observer for Node {
         needs: &[counted::PID, counted::GROUPS, counted::GROUP, counted::GROUP_NODE, counted::NODE_ID],
         gives: "node.cpi_outlier, node.ipc_degraded",
     }];
-    const KEPT: &'static [Kept] = &[
-        Kept { map: "GROUPS", key: Some(size_of::<u64>()), ..TRACK },
-        Kept { map: "NODE", key: None, ..TRACK },
+    const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[
+        SnapshotMap { map: "GROUPS", key: Some(size_of::<u64>()), ..TRACK },
+        SnapshotMap { map: "NODE", key: None, ..TRACK },
     ];
     const KINDS: &'static [&'static Kind] =
         &[&MEMORY_PRESSURE, &OOM_PREDICTED, &CPU_THROTTLED, &IO_PRESSURE, &CPI_OUTLIER, &IPC_DEGRADED];
@@ -176,14 +176,14 @@ impl Observer for Node {
         self.degraded.iter().map(|degraded| degraded.count).sum()
     }
 
-    fn learned(&self) -> Option<Vec<u8>> {
+    fn snapshot(&self) -> Option<Vec<u8>> {
         let known: BTreeMap<_, _> = self.before.iter().chain(&self.groups).collect();
         // Nothing in it can fail to be written.
         serde_json::to_vec(&known).ok()
     }
 
-    fn recall(&mut self, learned: &[u8]) -> anyhow::Result<()> {
-        self.before = serde_json::from_slice(learned)?;
+    fn restore(&mut self, snapshot: &[u8]) -> anyhow::Result<()> {
+        self.before = serde_json::from_slice(snapshot)?;
         Ok(())
     }
 }

@@ -31,7 +31,7 @@ pub struct Object<'a> {
     /// The performance counters that they read.
     pub counters: Option<&'static Counters>,
     /// Its maps whose content outlives the agent.
-    pub kept: &'static [Kept],
+    pub snapshot_maps: &'static [SnapshotMap],
 }
 
 /// Fields that are read with a helper, and which programs do without: a kernel that is locked down forbids it.
@@ -44,9 +44,9 @@ pub struct ByHelper {
 }
 
 /// A map in which kernel programs keep what they have learned. Its content is the same to the agent that comes after this
-/// one, as long as [`crate::learned::LAYOUT`] is.
+/// one, as long as [`crate::snapshot::LAYOUT`] is.
 #[derive(Debug)]
-pub struct Kept {
+pub struct SnapshotMap {
     /// Its name in the object.
     pub map: &'static str,
     /// Bytes of a key; `None` for an array.

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     enrich::{Identity, Waiting},
-    learned::Notes,
     metrics::Metrics,
     observer::{self, Anomaly},
+    snapshot::Contributions,
 };
 
 /// How often it is looked whether what is expected has waited long enough.
@@ -28,7 +28,7 @@ pub async fn deliver(
     mut queue: mpsc::Receiver<Anomaly>,
     mut identity: Identity,
     metrics: &Arc<Metrics>,
-    notes: &Notes,
+    contributions: &Contributions,
     mut send: impl FnMut(Occurrence),
 ) {
     let mut send = |occurrence: Occurrence| {
@@ -36,8 +36,8 @@ pub async fn deliver(
         send(occurrence);
     };
     let mut waiting = Waiting::default();
-    let mut expected = Expected::recalled(Arc::clone(metrics), notes);
-    let mut steady = Steady::recalled(Arc::clone(metrics), notes);
+    let mut expected = Expected::restored(Arc::clone(metrics), contributions);
+    let mut steady = Steady::restored(Arc::clone(metrics), contributions);
     let mut restarts = Restarts::default();
     let mut tick = tokio::time::interval(TICK);
     let mut open = true;
@@ -58,11 +58,11 @@ pub async fn deliver(
                     identity.find(repeats.cgroup_id, repeats.time_ns).await;
                     named(repeats, &identity, metrics, &mut expected, &mut steady).into_iter().for_each(&mut send);
                 }
-                if notes.is_due(Expected::NAME) {
-                    expected.note(notes);
+                if contributions.is_due(Expected::NAME) {
+                    expected.contribute(contributions);
                 }
-                if notes.is_due(Steady::NAME) {
-                    steady.note(notes);
+                if contributions.is_due(Steady::NAME) {
+                    steady.contribute(contributions);
                 }
                 None
             }
@@ -86,8 +86,8 @@ pub async fn deliver(
         identity.find(repeats.cgroup_id, repeats.time_ns).await;
         named(repeats, &identity, metrics, &mut expected, &mut steady).into_iter().for_each(&mut send);
     }
-    expected.note(notes);
-    steady.note(notes);
+    expected.contribute(contributions);
+    steady.contribute(contributions);
     expected.over(u64::MAX).for_each(&mut send);
     steady.over(u64::MAX).into_iter().for_each(&mut send);
 }

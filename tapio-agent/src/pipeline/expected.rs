@@ -9,9 +9,9 @@ use tapio_occurrence::Occurrence;
 
 use super::{memory::Memory, owner::Owner};
 use crate::{
-    learned::Notes,
     metrics::Metrics,
     observer::{Anomaly, baseline},
+    snapshot::Contributions,
 };
 
 /// Windows with nothing in them after which a habit is over: what comes once a week is none.
@@ -60,7 +60,7 @@ impl Sign {
 }
 
 impl Expected {
-    /// Under which it notes what it has learned.
+    /// Under which it contributes to snapshots.
     pub const NAME: &'static str = "expected";
 
     /// One that has seen nothing.
@@ -71,13 +71,13 @@ impl Expected {
 
     /// One that knows what one of an agent before this had noted.
     #[must_use]
-    pub fn recalled(metrics: Arc<Metrics>, notes: &Notes) -> Self {
-        Self(Memory::recalled(Self::NAME, metrics, notes))
+    pub fn restored(metrics: Arc<Metrics>, contributions: &Contributions) -> Self {
+        Self(Memory::restored(Self::NAME, metrics, contributions))
     }
 
-    /// Notes what it has learned.
-    pub fn note(&self, notes: &Notes) {
-        self.0.note(notes);
+    /// Contributes what it has learned to the next snapshot.
+    pub fn contribute(&self, contributions: &Contributions) {
+        self.0.contribute(contributions);
     }
 
     /// Gives an occurrence back that is not expected, and keeps one that is until its window is over.
@@ -130,7 +130,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{learned::Learned, pipeline::memory::MAX};
+    use crate::{pipeline::memory::MAX, snapshot::Snapshot};
     use tapio_occurrence::{Process, Workload, samples::occurrence as sample};
 
     const SECOND: u64 = 1_000_000_000;
@@ -200,19 +200,20 @@ mod tests {
 
     #[test]
     fn what_is_usual_is_known_to_the_next_agent() {
-        let notes = |learned: &Learned| Notes::of(learned, &[Expected::NAME], Duration::ZERO);
-        let first = notes(&Learned::new().unwrap());
+        let contributions =
+            |snapshot: &Snapshot| Contributions::of(snapshot, &[Expected::NAME], Duration::ZERO);
+        let first = contributions(&Snapshot::new().unwrap());
         let mut expected = Expected::new(Arc::default());
         a_day(&mut expected, 1, 200);
-        expected.note(&first);
+        expected.contribute(&first);
 
-        let learned = Learned::of_note(Expected::NAME, first.now(Expected::NAME));
-        let mut expected = Expected::recalled(Arc::default(), &notes(&learned));
+        let snapshot = Snapshot::of_contribution(Expected::NAME, first.now(Expected::NAME));
+        let mut expected = Expected::restored(Arc::default(), &contributions(&snapshot));
         let now = 201 * 60 * SECOND;
         assert!(!is_reported(&mut expected, end_of("report", now, 1)));
         assert!(is_reported(&mut expected, end_of("report", now, 2)));
-        let learned = Learned::of_note(Expected::NAME, b"[[1]]".to_vec());
-        let mut expected = Expected::recalled(Arc::default(), &notes(&learned));
+        let snapshot = Snapshot::of_contribution(Expected::NAME, b"[[1]]".to_vec());
+        let mut expected = Expected::restored(Arc::default(), &contributions(&snapshot));
         assert!(is_reported(&mut expected, end_of("report", now, 1)), "of what is no note nothing is known");
     }
 

@@ -7,7 +7,7 @@ use lru::LruCache;
 use serde::{Serialize, de::DeserializeOwned};
 use tapio_occurrence::Occurrence;
 
-use crate::{learned::Notes, metrics::Metrics, observer};
+use crate::{metrics::Metrics, observer, snapshot::Contributions};
 
 /// Patterns that are distinguished; the one not used for longest makes room, and is learned anew. So many occurrences wait
 /// at most.
@@ -35,9 +35,9 @@ impl<K: Hash + Eq + Clone + Serialize + DeserializeOwned, P: Serialize + Deseria
     }
 
     /// One that knows what one of an agent before this had noted.
-    pub(super) fn recalled(name: &'static str, metrics: Arc<Metrics>, notes: &Notes) -> Self {
+    pub(super) fn restored(name: &'static str, metrics: Arc<Metrics>, contributions: &Contributions) -> Self {
         let mut memory = Self::new(name, metrics);
-        let before = notes.before(name).map(|noted| serde_json::from_slice::<Vec<_>>(&noted));
+        let before = contributions.before(name).map(|noted| serde_json::from_slice::<Vec<_>>(&noted));
         match before.transpose() {
             // The one used last comes last.
             Ok(known) => known.into_iter().flatten().for_each(|(key, pattern)| {
@@ -50,11 +50,11 @@ impl<K: Hash + Eq + Clone + Serialize + DeserializeOwned, P: Serialize + Deseria
         memory
     }
 
-    pub(super) fn note(&self, notes: &Notes) {
+    pub(super) fn contribute(&self, contributions: &Contributions) {
         let known: Vec<_> = self.known.iter().rev().collect();
         // Nothing in it can fail to be written.
         if let Ok(noted) = serde_json::to_vec(&known) {
-            notes.note(self.name, noted);
+            contributions.contribute(self.name, noted);
         }
     }
 

@@ -8,9 +8,9 @@ use tapio_occurrence::{Occurrence, Peer};
 
 use super::{memory::Memory, owner::Owner};
 use crate::{
-    learned::Notes,
     metrics::Metrics,
     observer::{Anomaly, Pace},
+    snapshot::Contributions,
 };
 
 /// What has come at a steady pace for so long is expected.
@@ -82,7 +82,7 @@ impl Sign {
 }
 
 impl Steady {
-    /// Under which it notes what it has learned.
+    /// Under which it contributes to snapshots.
     pub const NAME: &'static str = "steady";
 
     /// One that has seen nothing.
@@ -93,13 +93,13 @@ impl Steady {
 
     /// One that knows what one of an agent before this had noted.
     #[must_use]
-    pub fn recalled(metrics: Arc<Metrics>, notes: &Notes) -> Self {
-        Self(Memory::recalled(Self::NAME, metrics, notes))
+    pub fn restored(metrics: Arc<Metrics>, contributions: &Contributions) -> Self {
+        Self(Memory::restored(Self::NAME, metrics, contributions))
     }
 
-    /// Notes what it has learned.
-    pub fn note(&self, notes: &Notes) {
-        self.0.note(notes);
+    /// Contributes what it has learned to the next snapshot.
+    pub fn contribute(&self, contributions: &Contributions) {
+        self.0.contribute(contributions);
     }
 
     /// Gives an occurrence back that is to be reported now; with the count of those that have waited.

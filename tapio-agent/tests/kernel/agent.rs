@@ -2,7 +2,7 @@
 
 mod counts;
 mod hooks;
-mod learned;
 mod lockdown;
 mod rights;
 mod sink;
+mod snapshot;

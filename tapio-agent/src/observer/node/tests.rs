@@ -19,7 +19,7 @@ impl Watched {
     /// Another agent an hour later, which takes up what this one knows.
     fn next(&self) -> Self {
         let mut next = Self { at_s: self.at_s + 3600, ..Self::new() };
-        Observer::recall(&mut next.node, &Observer::learned(&self.node).unwrap()).unwrap();
+        Observer::restore(&mut next.node, &Observer::snapshot(&self.node).unwrap()).unwrap();
         next
     }
 
@@ -393,7 +393,7 @@ fn a_heap_that_is_collected_is_no_leak_to_the_next_agent() {
     watched.look(&[filled(7, 60)]);
     assert_eq!(rise(&mut watched), 0);
     watched.look(&[filled(7, 60)]);
-    let known = Observer::learned(&watched.node).unwrap();
+    let known = Observer::snapshot(&watched.node).unwrap();
     assert!(
         known.len() < 400,
         "no looks are kept where nothing rises: {}",
@@ -405,8 +405,8 @@ fn a_heap_that_is_collected_is_no_leak_to_the_next_agent() {
 #[test]
 fn what_nobody_has_noted_is_refused() {
     let mut node = Node::new(&Settings::default());
-    assert!(Observer::recall(&mut node, b"{\"7\":{}}").is_err());
-    assert!(Observer::recall(&mut node, b"").is_err());
+    assert!(Observer::restore(&mut node, b"{\"7\":{}}").is_err());
+    assert!(Observer::restore(&mut node, b"").is_err());
 }
 
 #[test]

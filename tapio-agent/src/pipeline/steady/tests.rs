@@ -4,11 +4,11 @@ use tapio_occurrence::{Process, Workload, samples::occurrence as sample};
 
 use super::*;
 use crate::{
-    learned::Learned,
     pipeline::{
         fold::{Fold, tests::refused},
         memory::MAX,
     },
+    snapshot::Snapshot,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -166,21 +166,21 @@ fn what_comes_back_after_an_hour_and_what_another_has_is_news() {
 
 #[test]
 fn what_is_usual_is_known_to_the_next_agent() {
-    let notes = |learned: &Learned| Notes::of(learned, &[Steady::NAME], Duration::ZERO);
-    let first = notes(&Learned::new().unwrap());
+    let contributions = |snapshot: &Snapshot| Contributions::of(snapshot, &[Steady::NAME], Duration::ZERO);
+    let first = contributions(&Snapshot::new().unwrap());
     let mut line = Line::new();
     // Two minutes that are over before that was reported.
     line.resets(1, checks(1000, 1260));
     line.finish(1260 * SECOND);
     assert_eq!((line.when(), line.count() + line.expected()), (vec![1000], 520));
-    line.steady.note(&first);
+    line.steady.contribute(&first);
 
-    let learned = Learned::of_note(Steady::NAME, first.now(Steady::NAME));
-    let mut line = Line::with(Steady::recalled(Arc::default(), &notes(&learned)));
+    let snapshot = Snapshot::of_contribution(Steady::NAME, first.now(Steady::NAME));
+    let mut line = Line::with(Steady::restored(Arc::default(), &contributions(&snapshot)));
     line.resets(1, checks(1270, 1400));
     assert_eq!(line.when(), [1300], "as expected, once");
-    let learned = Learned::of_note(Steady::NAME, b"[[1]]".to_vec());
-    let mut line = Line::with(Steady::recalled(Arc::default(), &notes(&learned)));
+    let snapshot = Snapshot::of_contribution(Steady::NAME, b"[[1]]".to_vec());
+    let mut line = Line::with(Steady::restored(Arc::default(), &contributions(&snapshot)));
     line.resets(1, checks(1400, 1401));
     assert_eq!(line.when(), [1400], "of what is no note nothing is known");
 }

@@ -28,7 +28,7 @@ fn load(hooks: &[Hook], fields: &[&'static str]) -> Loaded {
         by_helper: ByHelper::default(),
         settings: &Network::kernel_settings(&Settings::default()),
         counters: None,
-        kept: &[],
+        snapshot_maps: &[],
     };
     Kernel::open(Path::new("/proc")).unwrap().load(&object).unwrap()
 }

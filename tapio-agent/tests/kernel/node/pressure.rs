@@ -109,11 +109,11 @@ fn what_was_reported_is_not_reported_again_after_a_kill() {
     drop(tapio);
 
     let tapio = start();
-    tapio.expect_log("what was learned before is taken up", "");
+    tapio.expect_log("state snapshot restored", "");
     std::thread::sleep(Duration::from_secs(3));
     tapio.expect_none(|o| o.is_in(&cgroup));
     drop(tapio);
-    std::fs::remove_file(state.path().join("learned")).unwrap();
+    std::fs::remove_file(state.path().join("snapshot")).unwrap();
     start().expect_one(|o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
 }
 

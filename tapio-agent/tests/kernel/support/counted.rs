@@ -67,7 +67,7 @@ impl Counted {
             by_helper: ByHelper::default(),
             settings: &kernel_settings,
             counters: Some(Box::leak(Box::new(Counters { program: "sched_switch", all: all.leak() }))),
-            kept: &[],
+            snapshot_maps: &[],
         };
         let mut loaded = Kernel::open(Path::new("/proc")).unwrap().load(&object).unwrap();
         loaded.hooks[0].state.clone()?;

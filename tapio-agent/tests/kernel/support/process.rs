@@ -1,4 +1,4 @@
-//! A process that uses the network as it is reported: in a network namespace and a cgroup of the test's choice,
+//! A process that uses the network as it is told to: in a network namespace and a cgroup of the test's choice,
 //! under a name of its own. It ends with its handle.
 
 use std::{

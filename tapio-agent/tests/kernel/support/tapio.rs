@@ -38,7 +38,7 @@ pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_tapio");
 
 /// What the agent gets of the environment: it refuses what begins as its own variables do and is none of them, such as
 /// `TAPIO_TOOLCHAIN`.
-const KEPT: [&str; 2] = ["PATH", "RUST_BACKTRACE"];
+const SNAPSHOT_MAPS: [&str; 2] = ["PATH", "RUST_BACKTRACE"];
 
 pub(crate) struct Tapio {
     child: Child,
@@ -392,7 +392,7 @@ impl Report {
 }
 
 fn with_few_variables(command: &mut Command) -> &mut Command {
-    let kept = KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let kept = SNAPSHOT_MAPS.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     command.env_clear().envs(kept)
 }
 

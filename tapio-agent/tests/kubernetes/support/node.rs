@@ -18,10 +18,10 @@ use tapio_agent::{
         Identity,
         kubernetes::{Health, Kubernetes},
     },
-    learned::{Learned, Notes},
     metrics::Metrics,
     observer::{self, Anomaly},
     pipeline,
+    snapshot::{Contributions, Snapshot},
 };
 use tapio_common::Header;
 use tapio_kube::Access;
@@ -73,9 +73,9 @@ impl Agent {
         let (send, occurrences) = mpsc::channel(8192);
         let counted = Arc::clone(&metrics);
         let task = tokio::spawn(async move {
-            let notes = Notes::of(&Learned::new().unwrap(), &[], Duration::MAX);
+            let contributions = Contributions::of(&Snapshot::new().unwrap(), &[], Duration::MAX);
             let send = |occurrence| send.try_send(occurrence).unwrap();
-            pipeline::deliver(queue, identity, &counted, &notes, send).await;
+            pipeline::deliver(queue, identity, &counted, &contributions, send).await;
         });
         Self { health, metrics, anomalies, occurrences, task, host }
     }

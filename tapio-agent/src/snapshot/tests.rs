@@ -7,33 +7,33 @@ use super::*;
 const BOOT: [u8; 16] = [7; 16];
 const HOUR_NS: u64 = 3_600_000_000_000;
 
-fn learned() -> Learned {
+fn snapshot() -> Snapshot {
     of(&[("network/PATHS", &[1, 2, 3]), ("node/NODE", &[])])
 }
 
-fn of(parts: &[(&str, &[u8])]) -> Learned {
+fn of(parts: &[(&str, &[u8])]) -> Snapshot {
     let parts = parts.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
-    Learned { seed: 42, parts }
+    Snapshot { seed: 42, parts }
 }
 
 /// In pieces of two bytes.
-fn put<W: io::Write>(learned: &Learned, to: &mut Writer<W>) {
-    for (name, bytes) in &learned.parts {
+fn put<W: io::Write>(snapshot: &Snapshot, to: &mut Writer<W>) {
+    for (name, bytes) in &snapshot.parts {
         let (observer, part) = name.split_once('/').unwrap();
         to.put(observer, part, &[]).unwrap();
         bytes.chunks(2).for_each(|piece| to.put(observer, part, piece).unwrap());
     }
 }
 
-fn encoded(learned: &Learned) -> Vec<u8> {
-    let mut writer = Writer::begin(Vec::new(), learned.seed, &BOOT, HOUR_NS).unwrap();
-    put(learned, &mut writer);
+fn encoded(snapshot: &Snapshot) -> Vec<u8> {
+    let mut writer = Writer::begin(Vec::new(), snapshot.seed, &BOOT, HOUR_NS).unwrap();
+    put(snapshot, &mut writer);
     writer.end().unwrap().0
 }
 
-fn save(store: &Store, learned: &Learned, boot_ns: u64) -> anyhow::Result<u64> {
-    store.save(learned.seed, boot_ns, |to| {
-        put(learned, to);
+fn save(store: &Store, snapshot: &Snapshot, boot_ns: u64) -> anyhow::Result<u64> {
+    store.save(snapshot.seed, boot_ns, |to| {
+        put(snapshot, to);
         Ok(())
     })
 }
@@ -43,12 +43,12 @@ fn what_was_saved_is_read_again() {
     let directory = tempfile::tempdir().unwrap();
     let state_dir = directory.path().join("new/state");
     let store = Store::of(&state_dir, Path::new("/proc")).unwrap();
-    assert_eq!(store.load(HOUR_NS), Err(Useless::Absent));
-    save(&store, &Learned::new().unwrap(), 1).unwrap();
+    assert_eq!(store.load(HOUR_NS), Err(Unusable::Absent));
+    save(&store, &Snapshot::new().unwrap(), 1).unwrap();
     let failed = store.save(1, 1, |_| anyhow::bail!("half of it"));
     assert_eq!(failed.unwrap_err().to_string(), "half of it");
-    save(&store, &learned(), HOUR_NS).unwrap();
-    assert_eq!(store.load(3 * HOUR_NS), Ok((learned(), Duration::from_secs(7200))));
+    save(&store, &snapshot(), HOUR_NS).unwrap();
+    assert_eq!(store.load(3 * HOUR_NS), Ok((snapshot(), Duration::from_secs(7200))));
     assert_eq!(fs::read_dir(&state_dir).unwrap().count(), 1);
     assert_eq!(fs::metadata(store.path()).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(&state_dir).unwrap().permissions().mode() & 0o7777, 0o700);
@@ -56,15 +56,15 @@ fn what_was_saved_is_read_again() {
     let other = directory.path().join("other");
     fs::rename(store.path(), &other).unwrap();
     std::os::unix::fs::symlink(&other, store.path()).unwrap();
-    assert!(matches!(store.load(HOUR_NS), Err(Useless::Damaged(why)) if why.contains("symbolic link")));
+    assert!(matches!(store.load(HOUR_NS), Err(Unusable::Damaged(why)) if why.contains("symbolic link")));
     let before = fs::read(&other).unwrap();
     std::os::unix::fs::symlink(&other, state_dir.join("learned.new")).unwrap();
-    save(&store, &Learned::new().unwrap(), HOUR_NS).unwrap();
+    save(&store, &Snapshot::new().unwrap(), HOUR_NS).unwrap();
     assert!(store.load(HOUR_NS).is_ok() && fs::read(&other).unwrap() == before);
     fs::remove_file(store.path()).unwrap();
     fs::create_dir(store.path()).unwrap();
-    assert!(matches!(store.load(HOUR_NS), Err(Useless::Damaged(_))));
-    assert!(save(&store, &learned(), HOUR_NS).is_err());
+    assert!(matches!(store.load(HOUR_NS), Err(Unusable::Damaged(_))));
+    assert!(save(&store, &snapshot(), HOUR_NS).is_err());
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_seed_is_not_to_be_guessed() {
         .map(|_| {
             // Whatever else is random in the agent may begin the same each time.
             fastrand::seed(7);
-            Learned::new().unwrap().seed
+            Snapshot::new().unwrap().seed
         })
         .collect();
     for (nth, seed) in seeds.iter().enumerate() {
@@ -84,56 +84,56 @@ fn a_seed_is_not_to_be_guessed() {
 
 #[test]
 fn notes_go_from_one_agent_to_the_next() {
-    let first = Notes::of(&learned(), &["node"], Duration::ZERO);
+    let first = Contributions::of(&snapshot(), &["node"], Duration::ZERO);
     assert_eq!(first.before("node"), None);
-    first.note("node", vec![1]);
-    first.note("expected", vec![2]);
-    let kept = |notes: &Notes| {
+    first.contribute("node", vec![1]);
+    first.contribute("expected", vec![2]);
+    let kept = |contributions: &Contributions| {
         let mut writer = Writer::begin(Vec::new(), 42, &BOOT, HOUR_NS).unwrap();
-        notes.write(&mut writer).unwrap();
-        Learned::decode(&writer.end().unwrap().0, &BOOT, HOUR_NS).unwrap().0
+        contributions.write(&mut writer).unwrap();
+        Snapshot::decode(&writer.end().unwrap().0, &BOOT, HOUR_NS).unwrap().0
     };
 
-    let second = Notes::of(&kept(&first), &["node", "expected"], Duration::from_secs(3600));
+    let second = Contributions::of(&kept(&first), &["node", "expected"], Duration::from_secs(3600));
     assert_eq!((second.before("node"), second.before("expected")), (Some(vec![1]), Some(vec![2])));
     assert!(first.is_due("node") && !second.is_due("node"));
-    second.note("node", vec![3]);
+    second.contribute("node", vec![3]);
     assert_eq!(second.before("node"), None, "it is of this one now");
     // Who has not come to note anything yet has not forgotten.
-    assert_eq!(kept(&second).part("expected", NOTES), Some(&[2][..]));
+    assert_eq!(kept(&second).part("expected", CONTRIBUTIONS), Some(&[2][..]));
 }
 
 #[test]
 fn what_is_of_no_use_is_not_used() {
-    let bytes = encoded(&learned());
-    let refused = |bytes: &[u8], boot, now| Learned::decode(bytes, boot, now).unwrap_err();
-    assert_eq!(refused(&bytes, &[8; 16], HOUR_NS), Useless::Boot);
+    let bytes = encoded(&snapshot());
+    let refused = |bytes: &[u8], boot, now| Snapshot::decode(bytes, boot, now).unwrap_err();
+    assert_eq!(refused(&bytes, &[8; 16], HOUR_NS), Unusable::Boot);
     let age = Duration::from_secs(25 * 3600);
-    assert_eq!(refused(&bytes, &BOOT, 26 * HOUR_NS), Useless::Age(age));
-    assert!(matches!(refused(&bytes, &BOOT, HOUR_NS - 1), Useless::Damaged(_)), "of the future");
+    assert_eq!(refused(&bytes, &BOOT, 26 * HOUR_NS), Unusable::Age(age));
+    assert!(matches!(refused(&bytes, &BOOT, HOUR_NS - 1), Unusable::Damaged(_)), "of the future");
     let mut other = bytes.clone();
     other.truncate(bytes.len() - 4);
     other[8] += 1;
     other.extend_from_slice(&crc32fast::hash(&other).to_le_bytes());
-    assert_eq!(refused(&other, &BOOT, HOUR_NS), Useless::Layout);
+    assert_eq!(refused(&other, &BOOT, HOUR_NS), Unusable::Layout);
 }
 
 proptest! {
     #[test]
     fn damage_is_noticed(at in 0..100_usize, bit in 0..8, cut in any::<bool>()) {
-        let mut bytes = encoded(&learned());
+        let mut bytes = encoded(&snapshot());
         let at = at % bytes.len();
         if cut { bytes.truncate(at) } else { bytes[at] ^= 1_u8 << bit };
-        prop_assert!(matches!(Learned::decode(&bytes, &BOOT, HOUR_NS), Err(Useless::Damaged(_))));
+        prop_assert!(matches!(Snapshot::decode(&bytes, &BOOT, HOUR_NS), Err(Unusable::Damaged(_))));
     }
 
     #[test]
     fn whatever_it_holds_is_no_fault(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Learned::decode(&bytes, &BOOT, HOUR_NS);
+        let _ = Snapshot::decode(&bytes, &BOOT, HOUR_NS);
         // Past the sum, too.
-        let mut whole = encoded(&learned())[..44].to_vec();
+        let mut whole = encoded(&snapshot())[..44].to_vec();
         whole.append(&mut bytes);
         whole.extend_from_slice(&crc32fast::hash(&whole).to_le_bytes());
-        let _ = Learned::decode(&whole, &BOOT, HOUR_NS);
+        let _ = Snapshot::decode(&whole, &BOOT, HOUR_NS);
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps what was learned: takes up what an agent before this one has left, and leaves it to the next.
+//! State snapshots: restores the one that an agent before this one has left, and writes it for the next.
 
 use std::{
     io,
@@ -14,17 +14,17 @@ use tokio::time::MissedTickBehavior;
 use super::status::Shared;
 use crate::{
     config::Config,
-    learned::{Learned, Notes, Store, Useless},
     pipeline::{Expected, Steady},
+    snapshot::{Contributions, Snapshot, Store, Unusable},
 };
 
 /// The file, and how it goes with it.
-pub(super) struct Keeper {
+pub(super) struct Snapshots {
     store: io::Result<Store>,
     interval: Duration,
     seed: u64,
     /// What is learned outside of the kernel.
-    pub(super) notes: Arc<Notes>,
+    pub(super) contributions: Arc<Contributions>,
     /// What was found at the start.
     found: String,
     saved: Mutex<Saved>,
@@ -40,12 +40,12 @@ struct Saved {
     problem: Option<String>,
 }
 
-impl Keeper {
+impl Snapshots {
     /// Reads what there is. Whatever is wrong with it, the agent runs.
     ///
     /// # Errors
     /// All is to be learned anew, and the kernel gives no random seed.
-    pub(super) fn open(config: &Config) -> anyhow::Result<(Self, Learned)> {
+    pub(super) fn open(config: &Config) -> anyhow::Result<(Self, Snapshot)> {
         let state_dir = config.state_dir.as_path();
         if let Some(why) = private::others_may_write(state_dir) {
             tracing::warn!(
@@ -55,41 +55,49 @@ impl Keeper {
             );
         }
         let store = Store::of(state_dir, config.proc_root.as_path());
-        let anew = || Learned::new().context("the kernel gives no random seed");
+        let anew = || Snapshot::new().context("the kernel gives no random seed");
         let loaded = store.as_ref().map(|store| (store.load(clock::boot_ns()), store.path().display()));
-        let (learned, found) = match loaded {
-            Ok((Ok((learned, age)), _)) => {
+        let (snapshot, found) = match loaded {
+            Ok((Ok((snapshot, age)), _)) => {
                 let age = Duration::from_secs(age.as_secs());
-                tracing::info!(?age, bytes = learned.bytes(), "what was learned before is taken up");
-                (learned, format!("taken up: {age:?} old"))
+                tracing::info!(?age, bytes = snapshot.bytes(), "state snapshot restored");
+                (snapshot, format!("restored: {age:?} old"))
             }
-            Ok((Err(why @ Useless::Damaged(_)), path)) => {
-                tracing::warn!(%path, %why, "what was learned before cannot be used; all is learned anew");
-                (anew()?, format!("learned anew: {why}"))
+            Ok((Err(why @ Unusable::Damaged(_)), path)) => {
+                tracing::warn!(%path, %why, "state snapshot cannot be used; baselines start over");
+                (anew()?, format!("started over: {why}"))
             }
             Ok((Err(why), path)) => {
-                tracing::debug!(%path, %why, "all is learned anew");
-                (anew()?, format!("learned anew: {why}"))
+                tracing::debug!(%path, %why, "no state snapshot; baselines start over");
+                (anew()?, format!("started over: {why}"))
             }
             Err(error) => {
-                tracing::warn!(%error, "which boot of the machine this is cannot be read; what is learned ends with the agent");
-                (anew()?, format!("not kept: {error}"))
+                tracing::warn!(%error, "the boot id cannot be read: no state snapshots, so baselines end with the agent");
+                (anew()?, format!("not written: {error}"))
             }
         };
-        let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), learned.seed);
+        let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), snapshot.seed);
         // What others have noted grows old: nobody renews it.
         let names: Vec<_> =
             config.observers.names().iter().copied().chain([Expected::NAME, Steady::NAME]).collect();
-        let notes = Arc::new(Notes::of(&learned, &names, interval));
+        let contributions = Arc::new(Contributions::of(&snapshot, &names, interval));
         Ok((
-            Self { store, interval, seed, notes, found, saved: Mutex::default(), writing: Mutex::default() },
-            learned,
+            Self {
+                store,
+                interval,
+                seed,
+                contributions,
+                found,
+                saved: Mutex::default(),
+                writing: Mutex::default(),
+            },
+            snapshot,
         ))
     }
 
     /// Writes it again and again, until it is dropped.
     pub(super) async fn run(shared: Arc<Shared>) {
-        let mut tick = tokio::time::interval(shared.keeper.interval);
+        let mut tick = tokio::time::interval(shared.snapshots.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first is over at once, and nothing is learned yet.
         tick.tick().await;
@@ -103,16 +111,16 @@ impl Keeper {
     pub(super) async fn save(shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
         // An error means that it panicked, which has been reported.
-        let _ = tokio::task::spawn_blocking(move || shared.keeper.write(&shared)).await;
+        let _ = tokio::task::spawn_blocking(move || shared.snapshots.write(&shared)).await;
     }
 
     fn write(&self, shared: &Shared) {
         let Ok(store) = &self.store else { return };
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut span = Span::here("write what was learned");
+        let mut span = Span::here("write snapshot");
         let written = store.save(self.seed, clock::boot_ns(), |to| {
-            self.notes.write(to)?;
-            shared.learned(to)
+            self.contributions.write(to)?;
+            shared.snapshot(to)
         });
         match &written {
             Ok(bytes) => span.count("tapio.bytes", *bytes as usize),
@@ -124,14 +132,14 @@ impl Keeper {
             Ok(bytes) => {
                 saved.last = Some((Instant::now(), bytes));
                 if saved.problem.take().is_some() {
-                    tracing::info!("what is learned is kept again");
+                    tracing::info!("state snapshots are written again");
                 }
             }
             Err(error) => {
                 let problem = format!("{} cannot be written: {error:#}", store.path().display());
                 if saved.problem.is_none() {
                     tracing::warn!(
-                        "{problem}; what is learned from here on ends with the agent (key `state_dir`)"
+                        "{problem}; what is learned from now on ends with the agent (key `state_dir`)"
                     );
                 }
                 saved.problem = Some(problem);

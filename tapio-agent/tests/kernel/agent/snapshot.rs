@@ -46,7 +46,7 @@ fn what_was_learned_outlives_a_stop_and_kills() {
 
     for _ in 0..kills() {
         let tapio = start(state.path());
-        tapio.expect_log("what was learned before is taken up", "");
+        tapio.expect_log("state snapshot restored", "");
         pair.request(CALM);
         thread::sleep(TWICE);
         // Killed, without a word.
@@ -59,7 +59,7 @@ fn what_was_learned_outlives_a_stop_and_kills() {
     // A reading every four samples, of which a kill may cost half.
     let least = (CALM / 4) as f64 * (1.0 + f64::from(kills()) / 2.0);
     assert!(reported.baseline("samples") >= least, "{least}: {reported:?}");
-    let known = fs::metadata(state.path().join("learned")).unwrap().len();
+    let known = fs::metadata(state.path().join("snapshot")).unwrap().len();
     assert!(known < 1 << 20, "only what is used is kept: {known} bytes");
 }
 
@@ -67,15 +67,15 @@ fn what_was_learned_outlives_a_stop_and_kills() {
 fn what_cannot_be_used_is_said_and_learned_anew() {
     needs_a_kernel!();
     let state = tempfile::tempdir().unwrap();
-    fs::write(state.path().join("learned"), "something else").unwrap();
+    fs::write(state.path().join("snapshot"), "something else").unwrap();
     let tapio = start(state.path());
-    tapio.expect_log("what was learned before cannot be used; all is learned anew", "it is damaged");
+    tapio.expect_log("state snapshot cannot be used; baselines start over", "it is damaged");
     let mut pair = Pair::connected(4802);
     pair.request(CALM);
     assert!(spike(&tapio, &mut pair).baseline("mean") < 5_000.0);
     tapio.end();
     let tapio = start(state.path());
-    tapio.expect_log("what was learned before is taken up", "");
+    tapio.expect_log("state snapshot restored", "");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_state_directory_that_cannot_be_written_costs_what_is_kept_only() {
     needs_a_kernel!();
     let file = tempfile::NamedTempFile::new().unwrap();
     let tapio = start(file.path());
-    tapio.expect_log("what is learned from here on ends with the agent", "cannot be written");
+    tapio.expect_log("what is learned from now on ends with the agent", "cannot be written");
     let mut pair = Pair::connected(4803);
     pair.request(CALM);
     spike(&tapio, &mut pair);

@@ -11,8 +11,8 @@ use tapio_common::{COOLDOWNS, Cooldown, CooldownKey, baseline::Baseline};
 
 use super::take;
 use crate::{
-    learned::{Learned, Writer},
-    observer::Kept,
+    observer::SnapshotMap,
+    snapshot::{Snapshot, Writer},
 };
 
 /// Entries that are read of a map; none holds more.
@@ -22,7 +22,7 @@ const PIECE: usize = 64 << 10;
 /// The key of an array.
 const PLACE_BYTES: usize = size_of::<u32>();
 /// What every object keeps.
-const OF_EACH: Kept = Kept {
+const OF_EACH: SnapshotMap = SnapshotMap {
     map: COOLDOWNS,
     key: Some(size_of::<CooldownKey>()),
     value: size_of::<Cooldown>(),
@@ -38,7 +38,7 @@ pub type Entries = Vec<(&'static str, usize)>;
 /// The maps of one object.
 pub(super) struct Maps {
     observer: &'static str,
-    maps: Vec<(&'static Kept, Box<dyn Content>)>,
+    maps: Vec<(&'static SnapshotMap, Box<dyn Content>)>,
 }
 
 impl Maps {
@@ -46,21 +46,21 @@ impl Maps {
     pub(super) fn take(
         programs: &mut Ebpf,
         observer: &'static str,
-        kept: &'static [Kept],
-        learned: &Learned,
+        maps_of: &'static [SnapshotMap],
+        snapshot: &Snapshot,
     ) -> anyhow::Result<Self> {
         let mut maps = Vec::new();
         // The loader leaves out what no program of the object uses.
         let of_each = programs.map(COOLDOWNS).is_some().then_some(&OF_EACH);
-        for kept in kept.iter().chain(of_each) {
-            let mut content = open(programs, kept)?;
-            if let Some(bytes) = learned.part(observer, kept.map) {
+        for map in maps_of.iter().chain(of_each) {
+            let mut content = open(programs, map)?;
+            if let Some(bytes) = snapshot.part(observer, map.map) {
                 // One that is full, or was larger, leaves some to be learned anew.
                 if let Err(error) = content.restore(bytes) {
-                    tracing::warn!(observer, map = kept.map, %error, "not all that was learned is taken up");
+                    tracing::warn!(observer, map = map.map, %error, "the state snapshot is restored in part");
                 }
             }
-            maps.push((kept, content));
+            maps.push((map, content));
         }
         Ok(Self { observer, maps })
     }
@@ -71,14 +71,14 @@ impl Maps {
     /// A map cannot be read, or the file not be written.
     pub(super) fn write(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<Entries> {
         let mut entries = Vec::new();
-        for (kept, content) in &self.maps {
+        for (map, content) in &self.maps {
             let mut bytes = 0;
             let mut put = |piece: &[u8]| {
                 bytes += piece.len();
-                to.put(self.observer, kept.map, piece)
+                to.put(self.observer, map.map, piece)
             };
-            content.read(kept, &mut put).with_context(|| format!("map {}", kept.map))?;
-            entries.push((kept.map, bytes / (kept.key.unwrap_or(PLACE_BYTES) + kept.value)));
+            content.read(map, &mut put).with_context(|| format!("map {}", map.map))?;
+            entries.push((map.map, bytes / (map.key.unwrap_or(PLACE_BYTES) + map.value)));
         }
         Ok(entries)
     }
@@ -87,7 +87,7 @@ impl Maps {
 /// A map's content as bytes: each key, for an array the place, and value one after the other.
 trait Content: Send + Sync {
     /// Gives it in pieces.
-    fn read(&self, kept: &Kept, put: &mut Put<'_>) -> anyhow::Result<()>;
+    fn read(&self, map: &SnapshotMap, put: &mut Put<'_>) -> anyhow::Result<()>;
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()>;
 }
 
@@ -120,17 +120,17 @@ impl<'a, 'b> Pieces<'a, 'b> {
     }
 }
 
-fn open(programs: &mut Ebpf, kept: &Kept) -> anyhow::Result<Box<dyn Content>> {
+fn open(programs: &mut Ebpf, map: &SnapshotMap) -> anyhow::Result<Box<dyn Content>> {
     // The loader wants sizes when it is compiled.
     macro_rules! of_sizes {
         (arrays $($value:literal)*, hashes $($of:literal to $to:literal)*) => {
-            match (kept.key, kept.value) {
+            match (map.key, map.value) {
                 $((None, $value) => Box::new(Places::<$value> {
-                    places: Array::try_from(take(programs, kept.map)?)?,
-                    used: kept.used.map(|used| anyhow::Ok(Array::try_from(take(programs, used)?)?)).transpose()?,
+                    places: Array::try_from(take(programs, map.map)?)?,
+                    used: map.used.map(|used| anyhow::Ok(Array::try_from(take(programs, used)?)?)).transpose()?,
                 }),)*
-                $((Some($of), $to) => Box::new(HashMap::<_, [u8; $of], [u8; $to]>::try_from(take(programs, kept.map)?)?),)*
-                sizes => bail!("the content of {} cannot be kept: no map is known with {sizes:?} bytes", kept.map),
+                $((Some($of), $to) => Box::new(HashMap::<_, [u8; $of], [u8; $to]>::try_from(take(programs, map.map)?)?),)*
+                sizes => bail!("the content of {} cannot be map: no map is known with {sizes:?} bytes", map.map),
             }
         };
     }
@@ -138,12 +138,12 @@ fn open(programs: &mut Ebpf, kept: &Kept) -> anyhow::Result<Box<dyn Content>> {
 }
 
 impl<const K: usize, const V: usize> Content for HashMap<MapData, [u8; K], [u8; V]> {
-    fn read(&self, kept: &Kept, put: &mut Put<'_>) -> anyhow::Result<()> {
+    fn read(&self, map: &SnapshotMap, put: &mut Put<'_>) -> anyhow::Result<()> {
         let mut pieces = Pieces::new(put);
         // The kernel begins again where the key that it stood at has made room since.
         for entry in self.iter().take(MOST) {
             let (key, mut value) = entry?;
-            forget(&mut value, kept);
+            forget(&mut value, map);
             pieces.add(&key, &value)?;
         }
         pieces.end()
@@ -173,7 +173,7 @@ impl<const V: usize> Places<V> {
 }
 
 impl<const V: usize> Content for Places<V> {
-    fn read(&self, kept: &Kept, put: &mut Put<'_>) -> anyhow::Result<()> {
+    fn read(&self, map: &SnapshotMap, put: &mut Put<'_>) -> anyhow::Result<()> {
         let used = self.used.as_ref().map(|used| used.iter().collect::<Result<Vec<u32>, _>>()).transpose()?;
         let part = self.part();
         let is_used = |place: &u32| {
@@ -183,7 +183,7 @@ impl<const V: usize> Content for Places<V> {
         let mut pieces = Pieces::new(put);
         for place in (0..self.places.len()).filter(is_used) {
             let mut value = self.places.get(&place, 0)?;
-            forget(&mut value, kept);
+            forget(&mut value, map);
             if value != [0; V] {
                 pieces.add(&place.to_ne_bytes(), &value)?;
             }
@@ -207,11 +207,11 @@ impl<const V: usize> Content for Places<V> {
 }
 
 /// Takes out of a value what is of the moment: an agent that comes later does not know how it went on.
-fn forget(value: &mut [u8], kept: &Kept) {
-    for (from, to) in kept.moment {
+fn forget(value: &mut [u8], map: &SnapshotMap) {
+    for (from, to) in map.moment {
         value.get_mut(*from..*to).unwrap_or_default().fill(0);
     }
-    for at in kept.baselines {
+    for at in map.baselines {
         if let Some(bytes) = value.get_mut(*at..at + size_of::<Baseline>()) {
             let baseline: Baseline = bytemuck::pod_read_unaligned(bytes);
             bytes.copy_from_slice(bytemuck::bytes_of(&baseline.without_run()));
@@ -246,7 +246,7 @@ mod tests {
             track.cpi.observe(5000, now, &Limits::DEFAULT);
         }
         let mut bytes = bytemuck::bytes_of(&track).to_vec();
-        forget(&mut bytes, &Node::KEPT[0]);
+        forget(&mut bytes, &Node::SNAPSHOT_MAPS[0]);
         let mut kept: Track = bytemuck::pod_read_unaligned(&bytes);
         assert_eq!((kept.began_ns, kept.since_ns, kept.over, kept.elsewhere), (0, 0, 0, 0));
         assert_eq!((kept.cpi.mean(), kept.cpi.samples()), (track.cpi.mean(), track.cpi.samples()));

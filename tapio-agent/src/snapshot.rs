@@ -1,7 +1,7 @@
-//! What was learned, as a file that outlives the agent: what is normal does not have to be found out again after an
-//! update, a crash or a kill. In the file are the maps of kernel programs, and the [`Notes`] of who learns outside of them.
+//! State snapshots: a file that outlives the agent, so that what is normal does not have to be learned again after an update, a
+//! crash or a kill. It has the content of the kernel programs' maps, and the [`Contributions`] of what learns outside of them.
 //!
-//! Good for this boot of the machine, for [`MAX_AGE`], and for agents of the same [`LAYOUT`]; else all is learned anew.
+//! Valid for this boot of the machine, for [`MAX_AGE`], and for agents of the same [`LAYOUT`]; otherwise baselines start over.
 
 use std::{
     collections::BTreeMap,
@@ -24,41 +24,41 @@ pub const LAYOUT: u32 = 3;
 pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// In the state directory.
-const FILE: &str = "learned";
+const FILE: &str = "snapshot";
 const MAGIC: &[u8; 8] = b"TAPIO-LN";
 /// More than all maps hold when they are full.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// The part of one who learns outside of the kernel.
-const NOTES: &str = "notes";
+const CONTRIBUTIONS: &str = "contributions";
 
-/// What was learned, by observer and part: a map of its kernel programs, or its notes.
+/// What was learned, by observer and part: a map of its kernel programs, or its contributions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Learned {
+pub struct Snapshot {
     /// [`tapio_common::SEED`].
     pub seed: u64,
     parts: BTreeMap<String, Vec<u8>>,
 }
 
-/// What is learned outside of the kernel: who learns notes it now and then, and finds there at the start what an agent
-/// before this one had noted.
+/// What is learned outside of the kernel: whatever learns contributes it now and then, and finds there at the start what an
+/// agent before this one had contributed.
 #[derive(Debug)]
-pub struct Notes {
+pub struct Contributions {
     interval: Duration,
     began: Instant,
-    of: Mutex<BTreeMap<&'static str, Note>>,
+    of: Mutex<BTreeMap<&'static str, Contribution>>,
 }
 
 #[derive(Debug, Default)]
-struct Note {
+struct Contribution {
     bytes: Vec<u8>,
-    /// When it was noted; `None` for one of an agent before this one.
+    /// When it was contributed; `None` for one of an agent before this one.
     at: Option<Instant>,
 }
 
 /// Why a file is of no use. Each but the last is a matter of course.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Useless {
+pub enum Unusable {
     /// There is none.
     #[error("there is nothing yet")]
     Absent,
@@ -84,7 +84,7 @@ pub struct Store {
     boot: [u8; 16],
 }
 
-impl Learned {
+impl Snapshot {
     /// Nothing, to be learned with a seed of its own: from the kernel's random source, since whoever guesses it can choose
     /// addresses whose places in a map are the same.
     ///
@@ -99,10 +99,10 @@ impl Learned {
         Ok(Self { seed: u64::from_ne_bytes(seed), parts: BTreeMap::new() })
     }
 
-    /// One note.
+    /// One contribution.
     #[cfg(test)]
-    pub(crate) fn of_note(name: &str, bytes: Vec<u8>) -> Self {
-        Self { seed: 0, parts: BTreeMap::from([(format!("{name}/{NOTES}"), bytes)]) }
+    pub(crate) fn of_contribution(name: &str, bytes: Vec<u8>) -> Self {
+        Self { seed: 0, parts: BTreeMap::from([(format!("{name}/{CONTRIBUTIONS}"), bytes)]) }
     }
 
     /// What a part holds.
@@ -117,23 +117,23 @@ impl Learned {
         self.parts.values().map(Vec::len).sum()
     }
 
-    fn decode(bytes: &[u8], boot: &[u8; 16], boot_ns: u64) -> Result<(Self, Duration), Useless> {
-        let damaged = || Useless::Damaged("it is damaged".to_owned());
+    fn decode(bytes: &[u8], boot: &[u8; 16], boot_ns: u64) -> Result<(Self, Duration), Unusable> {
+        let damaged = || Unusable::Damaged("it is damaged".to_owned());
         let (body, sum) = bytes.split_last_chunk().ok_or_else(damaged)?;
         let mut rest = Fields(body);
         if rest.array()? != *MAGIC || crc32fast::hash(body) != u32::from_le_bytes(*sum) {
             return Err(damaged());
         }
         if u32::from_le_bytes(rest.array()?) != LAYOUT {
-            return Err(Useless::Layout);
+            return Err(Unusable::Layout);
         }
         if rest.array()? != *boot {
-            return Err(Useless::Boot);
+            return Err(Unusable::Boot);
         }
         let age = boot_ns.checked_sub(u64::from_le_bytes(rest.array()?)).map(Duration::from_nanos);
         let age = age.ok_or_else(damaged)?;
         if age > MAX_AGE {
-            return Err(Useless::Age(Duration::from_secs(age.as_secs())));
+            return Err(Unusable::Age(Duration::from_secs(age.as_secs())));
         }
         let seed = u64::from_le_bytes(rest.array()?);
         let mut parts = BTreeMap::<_, Vec<u8>>::new();
@@ -145,40 +145,40 @@ impl Learned {
     }
 }
 
-impl Notes {
+impl Contributions {
     /// Those that an agent before this one had taken for these, to be renewed as often.
     #[must_use]
-    pub fn of(learned: &Learned, names: &[&'static str], interval: Duration) -> Self {
+    pub fn of(snapshot: &Snapshot, names: &[&'static str], interval: Duration) -> Self {
         let found = names.iter().filter_map(|name| {
-            let bytes = learned.part(name, NOTES)?.to_vec();
-            Some((*name, Note { bytes, at: None }))
+            let bytes = snapshot.part(name, CONTRIBUTIONS)?.to_vec();
+            Some((*name, Contribution { bytes, at: None }))
         });
         Self { interval, began: Instant::now(), of: Mutex::new(found.collect()) }
     }
 
-    /// What an agent before this one had noted.
+    /// What an agent before this one had contributed.
     #[must_use]
     pub fn before(&self, name: &str) -> Option<Vec<u8>> {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
         of.get(name).filter(|note| note.at.is_none()).map(|note| note.bytes.clone())
     }
 
-    /// What is noted now.
+    /// What is contributed now.
     #[cfg(test)]
     pub(crate) fn now(&self, name: &str) -> Vec<u8> {
         self.of.lock().unwrap_or_else(PoisonError::into_inner)[name].bytes.clone()
     }
 
-    /// Whether it is time to note again.
+    /// Whether it is time to contribute again.
     #[must_use]
     pub fn is_due(&self, name: &str) -> bool {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
         of.get(name).and_then(|note| note.at).unwrap_or(self.began).elapsed() >= self.interval
     }
 
-    /// Notes what is known now.
-    pub fn note(&self, name: &'static str, bytes: Vec<u8>) {
-        let note = Note { bytes, at: Some(Instant::now()) };
+    /// Contributes what is known now.
+    pub fn contribute(&self, name: &'static str, bytes: Vec<u8>) {
+        let note = Contribution { bytes, at: Some(Instant::now()) };
         self.of.lock().unwrap_or_else(PoisonError::into_inner).insert(name, note);
     }
 
@@ -188,7 +188,7 @@ impl Notes {
     /// The file cannot be written.
     pub fn write(&self, to: &mut Writer<impl io::Write>) -> io::Result<()> {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        of.iter().try_for_each(|(name, note)| to.put(name, NOTES, &note.bytes))
+        of.iter().try_for_each(|(name, note)| to.put(name, CONTRIBUTIONS, &note.bytes))
     }
 }
 
@@ -242,13 +242,13 @@ impl<W: io::Write> Writer<W> {
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Useless> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Unusable> {
         let (array, rest) = self.0.split_first_chunk().ok_or_else(cut)?;
         self.0 = rest;
         Ok(*array)
     }
 
-    fn field(&mut self) -> Result<&'a [u8], Useless> {
+    fn field(&mut self) -> Result<&'a [u8], Unusable> {
         let length = u64::from_le_bytes(self.array()?);
         let length = usize::try_from(length).ok();
         let (field, rest) = length.and_then(|length| self.0.split_at_checked(length)).ok_or_else(cut)?;
@@ -257,8 +257,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn cut() -> Useless {
-    Useless::Damaged("it ends too early".to_owned())
+fn cut() -> Unusable {
+    Unusable::Damaged("it ends too early".to_owned())
 }
 
 impl Store {
@@ -283,7 +283,7 @@ impl Store {
     ///
     /// # Errors
     /// It is of no use.
-    pub fn load(&self, boot_ns: u64) -> Result<(Learned, Duration), Useless> {
+    pub fn load(&self, boot_ns: u64) -> Result<(Snapshot, Duration), Unusable> {
         let read = || {
             let mut file = private::open(&self.path)?;
             let size = file.metadata()?.len();
@@ -295,9 +295,9 @@ impl Store {
             Ok(bytes)
         };
         match read() {
-            Ok(bytes) => Learned::decode(&bytes, &self.boot, boot_ns),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Useless::Absent),
-            Err(error) => Err(Useless::Damaged(error.to_string())),
+            Ok(bytes) => Snapshot::decode(&bytes, &self.boot, boot_ns),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Unusable::Absent),
+            Err(error) => Err(Unusable::Damaged(error.to_string())),
         }
     }
 
