@@ -46,7 +46,7 @@ pub enum Outcome {
     Failure,
     /// No answer came.
     Timeout,
-    /// It cannot be reported.
+    /// That is not known.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! How it goes with the API server: reported by the tasks that speak to it, read by the operator.
+//! The state of the connection to the API server: set by the tasks that use it, read by the operator.
 
 use std::{
     collections::BTreeMap,

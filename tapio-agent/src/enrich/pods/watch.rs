@@ -45,7 +45,7 @@ struct Follower {
     node: Arc<str>,
     pods: Pods,
     listed: Listed,
-    /// Until when nothing was missed: the last that was reported, 1970 UTC.
+    /// Until when nothing was missed: the last that the server sent, 1970 UTC.
     good_unix_ns: u64,
     publish: watch::Sender<Arc<Index>>,
     /// For those who ask for peers.
@@ -92,7 +92,7 @@ impl Follower {
         }
     }
 
-    /// Takes in what was reported at `unix_ns`.
+    /// Takes in what the server sent at `unix_ns`.
     fn take(&mut self, event: Event<ApiPod>, unix_ns: u64) {
         let now = std::time::Instant::now();
         if matches!(event, Event::InitApply(_) | Event::Apply(_) | Event::Delete(_)) {
