@@ -156,7 +156,6 @@ fn in_cluster(
     kube::in_cluster(&archive, tests)
 }
 
-/// Licences, bans and sources, as deny.toml has them; then advisories.
 /// Crates in the agent's tree, its own and the workspace's included.
 const AGENT_CRATES: usize = 230;
 /// Those that are a server's and never the agent's.
@@ -191,6 +190,7 @@ fn agent() -> Result<()> {
     Ok(())
 }
 
+/// Licences, bans and sources, as deny.toml has them; then advisories.
 fn dependencies() -> Result<()> {
     agent()?;
     let mut deny = cargo_deny()?;
