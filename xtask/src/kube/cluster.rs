@@ -140,8 +140,11 @@ pub(super) fn down() -> Result<()> {
             remove_groups(&hierarchy.join(name))?;
         }
     }
-    if Path::new("/sys/class/net/kube0").exists() {
-        machine::run(Command::new("ip").args(["link", "delete", "kube0"]))?;
+    let link = Path::new("/sys/class/net/kube0");
+    if link.exists() {
+        let deleted = machine::run(Command::new("ip").args(["link", "delete", "kube0"]));
+        // It goes with the namespace of its other end, which may be a moment later.
+        deleted.or_else(|error| if link.exists() { Err(error) } else { Ok(()) })?;
     }
     for directory in DIRECTORIES {
         // One that is not empty, or not there, is not the cluster's.
