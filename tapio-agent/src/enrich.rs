@@ -454,7 +454,7 @@ mod tests {
             assert_eq!(workload.and_then(|workload| workload.unit.clone()), Some(name));
         }
         assert!(start.elapsed() >= 5 * WALKS_APART, "walks are apart");
-        assert!(start.elapsed() < 6 * WALKS_WITHIN, "{:?} for six walks", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?} for six walks", start.elapsed());
         assert!(identity.gone.len() <= MAX_GONE.get());
     }
 }

@@ -413,7 +413,7 @@ fn explain_load(name: &str, error: aya::EbpfError) -> anyhow::Error {
     while let Some(cause) = source {
         if cause.downcast_ref::<io::Error>().is_some_and(|e| e.raw_os_error() == Some(EPERM)) {
             tracing::debug!(%error, "the refusal");
-            // The cause apart from the remedy: who may do so already is reported another one by `tapio doctor`.
+            // The cause apart from the remedy: who may do so already gets another one from `tapio doctor`.
             let remedy =
                 format!("no right to load the programs of {name}: run as root, or with {}", needed());
             return anyhow!("{cause}").context(remedy);

@@ -149,7 +149,7 @@ pub struct Only {
     pub sandbox: Sandbox,
     /// Repeats are those of the same pod, too, whose containers are others each time.
     pub by_pod: bool,
-    /// Of no one: the other end of the connection, which is on this node, too, tells it. It is counted.
+    /// Of no one: the other end of the connection, which is on this node, too, reports it. It is counted.
     pub by_other_end: bool,
 }
 

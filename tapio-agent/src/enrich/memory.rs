@@ -1,4 +1,4 @@
-//! The memory of a cgroup when one of its processes is killed for want of it: who else holds most, and how
+//! The memory of a cgroup when one of its processes is OOM-killed: who else holds most, and how
 //! it came to that.
 
 use std::{

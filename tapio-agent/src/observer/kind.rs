@@ -13,8 +13,6 @@ pub struct Kind {
     pub outcome: Outcome,
     /// Says it in one sentence, as a rule.
     pub message: fn(&Occurrence) -> String,
-    /// The key in its data whose value was judged against a baseline; `None` where none was, or it is no key.
-    pub judged: Option<&'static str>,
     /// Health checks cause it as a matter of course: where it comes at a steady pace it is expected, and a probe may cause it
     /// while its pod is not ready.
     pub of_health_checks: bool,
@@ -30,12 +28,7 @@ impl Kind {
         outcome: Outcome,
         message: fn(&Occurrence) -> String,
     ) -> Self {
-        Self { name, severity, outcome, message, judged: None, of_health_checks: false, is_measured: true }
-    }
-
-    /// The value of this key is judged against a baseline.
-    pub(super) const fn judged(self, key: &'static str) -> Self {
-        Self { judged: Some(key), ..self }
+        Self { name, severity, outcome, message, of_health_checks: false, is_measured: true }
     }
 
     /// See [`Self::of_health_checks`].
@@ -57,9 +50,3 @@ impl PartialEq for Kind {
 }
 
 impl Eq for Kind {}
-
-impl PartialEq<str> for Kind {
-    fn eq(&self, name: &str) -> bool {
-        self.name == name
-    }
-}

@@ -46,9 +46,9 @@ const SOCKET: [usize; 12] = [
 ];
 
 static RTT_SPIKE: Kind =
-    Kind::new("network.rtt_spike", Severity::Warning, Outcome::Unknown, message::rtt_spike).judged("rtt_us");
+    Kind::new("network.rtt_spike", Severity::Warning, Outcome::Unknown, message::rtt_spike);
 static RTT_SHIFT: Kind =
-    Kind::new("network.rtt_shift", Severity::Warning, Outcome::Unknown, message::rtt_shift).judged("rtt_us");
+    Kind::new("network.rtt_shift", Severity::Warning, Outcome::Unknown, message::rtt_shift);
 static CONNECTION_REFUSED: Kind =
     Kind::new("network.connection_refused", Severity::Error, Outcome::Failure, message::refused)
         .of_health_checks()
@@ -65,8 +65,7 @@ static CONNECTION_RESET: Kind =
         .of_health_checks()
         .not_measured();
 static CONNECT_SLOW: Kind =
-    Kind::new("network.connect_slow", Severity::Warning, Outcome::Success, message::connect_slow)
-        .judged("handshake_us");
+    Kind::new("network.connect_slow", Severity::Warning, Outcome::Success, message::connect_slow);
 static RETRANSMIT_BURST: Kind =
     Kind::new("network.retransmit_burst", Severity::Warning, Outcome::Unknown, message::retransmit_burst);
 static PEER_UNRESPONSIVE: Kind =

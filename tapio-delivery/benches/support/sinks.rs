@@ -10,9 +10,7 @@ use tapio_delivery::{
     Ledger, QUEUE_CAPACITY, Sinks,
     polku::{self, Polku, Timings},
 };
-use tapio_occurrence::{
-    Data, Normal, Occurrence, Outcome, Peer, PeerNames, Process, SOURCE, Severity, Value, Workload,
-};
+use tapio_occurrence::{Occurrence, Peer, PeerNames, Workload, samples};
 use tapio_service::setting::Node as _;
 use ulid::Ulid;
 
@@ -25,14 +23,8 @@ pub(crate) fn occurrence(time_unix_ns: u64) -> Occurrence {
     Occurrence {
         id: Ulid::generate(),
         time_unix_ns,
-        source: SOURCE.into(),
-        kind: "network.rtt_spike".into(),
-        severity: Severity::Warning,
-        outcome: Outcome::Failure,
         message: "checkout-7d9f8c6b5d-x2x4z: RTT to redis.default:6379 is 41 ms, 8.2 times its normal 5 ms"
             .to_owned(),
-        cluster: Some("prod".into()),
-        node: "node-a".into(),
         workload: Some(Arc::new(Workload {
             namespace: some("shop"),
             pod: some("checkout-7d9f8c6b5d-x2x4z"),
@@ -45,8 +37,6 @@ pub(crate) fn occurrence(time_unix_ns: u64) -> Occurrence {
             owner: some("checkout"),
             ..Workload::default()
         })),
-        process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
-        actor: None,
         peer: Some(Peer {
             address: [10, 0, 3, 7].into(),
             port: 6379,
@@ -56,20 +46,7 @@ pub(crate) fn occurrence(time_unix_ns: u64) -> Occurrence {
                 ..PeerNames::default()
             })),
         }),
-        data: Data::from([
-            ("rtt_us", Value::Number(41_000)),
-            ("direction", Value::Text("outbound".into())),
-            ("local_address", "10.0.1.2".into()),
-            ("local_port", Value::Number(40_312)),
-        ]),
-        baseline: Some(Normal {
-            mean: 5000,
-            deviation: 400,
-            unit: "us".into(),
-            samples: 18_211,
-            ratio: Some(8.2),
-        }),
-        count: 1,
+        ..samples::occurrence()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tapio_delivery::otlp::{Otlp, Settings};
 use tapio_occurrence::{
-    Actor, Data, Normal, Occurrence, Outcome, Peer, PeerNames, Process, SOURCE, Severity, Value, Workload,
+    Actor, Data, Normal, Occurrence, Outcome, Peer, PeerNames, Process, Severity, Value, Workload, samples,
 };
 use tapio_service::setting::Node as _;
 use ulid::Ulid;
@@ -52,14 +52,8 @@ fn some(text: &str) -> Option<String> {
 pub(crate) fn spike() -> Occurrence {
     Occurrence {
         id: Ulid::generate(),
-        time_unix_ns: 1_795_141_098_123_456_789,
-        source: SOURCE.into(),
-        kind: "network.rtt_spike".into(),
-        severity: Severity::Warning,
         outcome: Outcome::Unknown,
         message: "checkout: RTT to redis.default:6379 is 41 ms".to_owned(),
-        cluster: Some("prod".into()),
-        node: "node-a".into(),
         workload: Some(Arc::new(Workload {
             namespace: some("shop"),
             pod: some("checkout-7d9f-x2x"),
@@ -73,8 +67,6 @@ pub(crate) fn spike() -> Occurrence {
             unit: None,
             labels: vec![("resource.opentelemetry.io/team".to_owned(), "pay".to_owned())],
         })),
-        process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
-        actor: None,
         peer: Some(Peer {
             address: "10.0.3.7".parse().unwrap(),
             port: 6379,
@@ -93,14 +85,8 @@ pub(crate) fn spike() -> Occurrence {
             ("local_port", Value::Number(40_312)),
             ("direction", Value::Text("outbound".into())),
         ]),
-        baseline: Some(Normal {
-            mean: 5000,
-            deviation: 400,
-            unit: "us".into(),
-            samples: 18_211,
-            ratio: Some(8.2),
-        }),
         count: 3,
+        ..samples::occurrence()
     }
 }
 

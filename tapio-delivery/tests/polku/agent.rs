@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tapio_delivery::polku::{Polku, Settings, Timings};
-use tapio_occurrence::{Data, Normal, Occurrence, Outcome, Peer, Process, SOURCE, Severity, Value, Workload};
+use tapio_occurrence::{Occurrence, Peer, Workload, samples};
 use tapio_service::setting::Node as _;
 use ulid::Ulid;
 
@@ -13,14 +13,7 @@ pub(crate) fn occurrence() -> Occurrence {
     let some = |text: &str| Some(text.to_owned());
     Occurrence {
         id: Ulid::generate(),
-        time_unix_ns: 1_795_141_098_123_456_789,
-        source: SOURCE.into(),
-        kind: "network.rtt_spike".into(),
-        severity: Severity::Warning,
-        outcome: Outcome::Failure,
         message: "checkout: RTT to redis.default:6379 is 41 ms".to_owned(),
-        cluster: Some("prod".into()),
-        node: "node-a".into(),
         workload: Some(Arc::new(Workload {
             namespace: some("shop"),
             pod: some("checkout-7d9f-x2x"),
@@ -30,23 +23,8 @@ pub(crate) fn occurrence() -> Occurrence {
             owner: some("checkout"),
             ..Workload::default()
         })),
-        process: Some(Process { pid: 4242, comm: "checkout".to_owned() }),
-        actor: None,
         peer: Some(Peer::unresolved("10.0.3.7".parse().unwrap(), 6379)),
-        data: Data::from([
-            ("rtt_us", Value::Number(41_000)),
-            ("direction", Value::Text("outbound".into())),
-            ("local_address", "10.0.1.2".into()),
-            ("local_port", Value::Number(40_312)),
-        ]),
-        baseline: Some(Normal {
-            mean: 5000,
-            deviation: 400,
-            unit: "us".into(),
-            samples: 18_211,
-            ratio: Some(8.2),
-        }),
-        count: 1,
+        ..samples::occurrence()
     }
 }
 

@@ -56,7 +56,7 @@ pub fn variable(path: &str) -> String {
 
 impl Environment {
     /// Takes what concerns a program: a variable for each of its settings, and `others`, which are weaker. Refuses one that
-    /// begins as they do, or with one of `prefixes`, and is none of them.
+    /// begins as they do, or with one of `prefixes`, and that nobody knows.
     ///
     /// # Errors
     /// Which, and which it is like.

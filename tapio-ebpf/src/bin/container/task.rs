@@ -17,7 +17,7 @@ const FORKED: u32 = 0x40;
 
 /// A tenth of a second.
 const TENTH_NS: u64 = 100_000_000;
-/// A limit of more CPU time is none, `RLIM_INFINITY` and what nobody lives to see.
+/// A higher limit of CPU time does not count as one: `RLIM_INFINITY`, and what nobody lives to see.
 const MAX_SECONDS: u64 = 1 << 32;
 
 /// A task by a typed pointer, as `tp_btf` programs get it. What is behind a null pointer reads as zero.
