@@ -32,7 +32,7 @@ impl Cluster {
         if !rustix::process::geteuid().is_root() {
             return Err("takes root, to see what the agent holds in the kernel".to_owned());
         }
-        if !admin().exists() {
+        if !is_up() {
             return Err("no cluster is up: cargo xtask kube cluster up".to_owned());
         }
         let kubectl = programs(&["kubectl"])?.join("kubectl");
@@ -143,6 +143,13 @@ impl Drop for Cleaned<'_> {
 
 fn admin() -> PathBuf {
     Path::new(CLUSTER).join("admin.kubeconfig")
+}
+
+/// Whether its kubelet runs: the files of a cluster outlive it where the machine stopped under it.
+fn is_up() -> bool {
+    let pid = fs::read_to_string(Path::new(CLUSTER).join("kubelet.pid")).unwrap_or_default();
+    let command = fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+    command.windows(CLUSTER.len()).any(|part| part == CLUSTER.as_bytes())
 }
 
 /// The programs and maps that a process holds, by id. An id is not used again before all others were.
