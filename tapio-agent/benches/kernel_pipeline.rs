@@ -27,7 +27,7 @@ const EVENTS: usize = 200_000;
 /// Fewer than the ring holds, so that a round finds them all there.
 const DRAINED: usize = 3_000;
 const FLOOD: &[Hook] =
-    &[Hook { program: "flood", attach: Attach::BtfTracepoint("tcp_probe"), needs: &[], gives: "" }];
+    &[Hook { program: "flood", attach: Attach::BtfTracepoint("tcp_probe"), needs: &[], gives: "", or: &[] }];
 
 fn main() -> anyhow::Result<()> {
     if support::was_load()? {

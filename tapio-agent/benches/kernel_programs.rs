@@ -16,7 +16,7 @@ use tapio_agent::{
 const WINDOWS: usize = 5;
 const WINDOW: Duration = Duration::from_millis(800);
 const EMPTY: &[Hook] =
-    &[Hook { program: "empty", attach: Attach::BtfTracepoint("tcp_probe"), needs: &[], gives: "" }];
+    &[Hook { program: "empty", attach: Attach::BtfTracepoint("tcp_probe"), needs: &[], gives: "", or: &[] }];
 
 fn main() -> anyhow::Result<()> {
     if support::was_load()? {
@@ -55,12 +55,13 @@ fn main() -> anyhow::Result<()> {
 }
 
 const EMPTY_ENDS: &[Hook] = &[
-    Hook { program: "empty_signal", attach: Attach::BtfTracepoint("signal_generate"), needs: &[], gives: "" },
+    Hook { program: "empty_signal", attach: Attach::BtfTracepoint("signal_generate"), needs: &[], gives: "", or: &[] },
     Hook {
         program: "empty_exit",
         attach: Attach::BtfTracepoint("sched_process_exit"),
         needs: &[],
         gives: "",
+        or: &[],
     },
 ];
 

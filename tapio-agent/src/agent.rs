@@ -3,6 +3,7 @@
 //! Programs are attached before there is a runtime, so that capabilities can be dropped on the one thread
 //! there is.
 
+pub(crate) mod open;
 mod snapshots;
 mod status;
 
@@ -32,18 +33,20 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::snapshots::Snapshots;
-use self::status::{Observed, Parts, Shared, State};
-
+use self::{
+    open::{Opener, Sources},
+    snapshots::Snapshots,
+    status::{Observed, Shared, State},
+};
 use crate::{
-    cgroupfs::Files,
     config::{Config, Output},
     enrich::{Identity, kubernetes::Kubernetes},
     kernel::Kernel,
     metrics::Metrics,
     observer::{self, Built, Judge},
-    pipeline::{self, Source, Stage, fold::Fold},
+    pipeline::{self, Stage, fold::Fold},
     privileges,
+    source::Records,
 };
 
 /// Anomalies that wait to be named.
@@ -64,16 +67,20 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let access = Access::find(config.kubernetes)?;
     let remote = Remote::new(&config, access.is_some())?;
     let (snapshots, snapshot) = Snapshots::open(&config)?;
-    let kernel = Kernel::open(config.proc_root.as_path()).map(|kernel| kernel.with(snapshot));
+    let kernel = Kernel::open(config.proc_root.as_path())
+        .map(|kernel| kernel.with(snapshot).with_cgroups(config.cgroup_root.as_path()));
+    let past = Arc::default();
+    let opener = Opener { config: &config, kernel: kernel.as_ref(), past: Arc::clone(&past) };
     let mut running = Vec::new();
     let mut refused = Vec::new();
     for built in observer::build(config.observers.names(), &config.observer) {
-        match parts(&built, &config, kernel.as_ref()) {
-            Ok(parts) => running.push((built, parts)),
-            Err(error) => refused.push((built.name, error)),
+        let sources = opener.open(&built);
+        match sources.refused() {
+            Some(error) if !sources.observes() => refused.push((built.name, anyhow::anyhow!("{error:#}"))),
+            _ => running.push((built, sources)),
         }
     }
-    if !running.iter().any(|(_, parts)| parts.observes())
+    if !running.iter().any(|(_, sources)| sources.observes())
         && let Some((_, error)) = refused.pop()
     {
         return Err(error);
@@ -88,30 +95,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("threads cannot be started")?;
-    let done = runtime.block_on(observe(config, admin, access, remote, snapshots, running, refused));
+    let identity = Identity::new(&config).with_past(past);
+    let done =
+        runtime.block_on(observe(config, admin, access, remote, snapshots, identity, running, refused));
     // A reader of standard output that is stuck holds up a thread, not the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
-}
-
-/// What an observer works with: its programs, attached, and the files that are read for it. With files that tell
-/// something it does without programs.
-fn parts(built: &Built, config: &Config, kernel: Result<&Kernel, &anyhow::Error>) -> anyhow::Result<Parts> {
-    let files = built
-        .reads()
-        .map(|reads| Files::open(config.cgroup_root.as_path(), config.proc_root.as_path(), reads.interval));
-    let loaded = match kernel {
-        _ if built.hooks().is_empty() => Ok(None),
-        Ok(kernel) => built.object().and_then(|object| kernel.load(&object)).map(Some),
-        Err(error) => Err(anyhow::anyhow!("{error:#}")),
-    };
-    let mut parts = Parts { loaded: None, files, unloaded: None };
-    match loaded {
-        Ok(loaded) => parts.loaded = loaded,
-        Err(error) if parts.observes() => parts.unloaded = Some(format!("{error:#}")),
-        Err(error) => return Err(error),
-    }
-    Ok(parts)
 }
 
 /// From attached to drained.
@@ -121,7 +110,8 @@ async fn observe(
     access: Option<Access>,
     Remote { polku, otlp, telemetry }: Remote,
     snapshots: Snapshots,
-    running: Vec<(Built, Parts)>,
+    identity: Identity,
+    running: Vec<(Built, Sources)>,
     refused: Vec<(&'static str, anyhow::Error)>,
 ) -> anyhow::Result<()> {
     let mut stop_signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
@@ -134,15 +124,10 @@ async fn observe(
     let mut stages = JoinSet::new();
     let mut observed = Vec::new();
     let mut supervised = Vec::new();
-    let mut identity = Identity::new(&config);
-    for (built, mut parts) in running {
-        let ring = parts.loaded.as_mut().map(|loaded| loaded.events()).transpose()?;
-        let reader = parts.files.as_mut().map(Files::reader);
-        if let Some(files) = &parts.files {
-            identity = identity.with_past(Arc::clone(&files.past));
-        }
-        observed.push(Observed::new(built.name, parts));
-        supervised.push((built, Source { ring, reader }));
+    for (built, mut sources) in running {
+        let records = sources.records()?;
+        observed.push(Observed::new(built.name, sources));
+        supervised.push((built, records));
     }
     observed.extend(refused.into_iter().map(|(name, error)| Observed::failed(name, &error)));
     let kubernetes = access.map(|access| Kubernetes::start(access, &config, &metrics));
@@ -153,13 +138,13 @@ async fn observe(
     let counted = Arc::clone(&shared);
     let telemetry = telemetry.start(&Metrics::described(), move || counted.metrics())?;
 
-    for (at, (built, source)) in supervised.into_iter().enumerate() {
+    for (at, (built, records)) in supervised.into_iter().enumerate() {
         let stage = Stage::new(built.name, anomalies.clone(), &metrics)
             .contributing_to(Arc::clone(&shared.snapshots.contributions));
         let fold = Fold::new(config.fold.window.as_ns(), config.fold.max_window.as_ns());
         let supervisor =
             Supervisor { stage, built, shared: Arc::clone(&shared), at, stopped: stopped.clone() };
-        stages.spawn(supervisor.run(source, fold));
+        stages.spawn(supervisor.run(records, fold));
     }
     drop(anomalies);
     let (counted, to, contributions) =
@@ -209,7 +194,7 @@ async fn observe(
     let hurried = hurried(stop_signals);
 
     // From the kernel outwards: nothing new comes while what is on the way is delivered.
-    shared.detach();
+    shared.close();
     stop.send_replace(true);
     keeping.abort();
     while stages.join_next().await.is_some() {}
@@ -340,7 +325,7 @@ struct Supervisor {
 impl Supervisor {
     /// Runs the stage until the agent stops. A judge that panics is replaced by one that has seen nothing; the
     /// ring, the programs and the other observers go on.
-    async fn run(self, mut source: Source, mut fold: Fold) {
+    async fn run(self, mut records: Vec<Box<dyn Records>>, mut fold: Fold) {
         let mut pauses = Pauses::default();
         let mut is_first = true;
         loop {
@@ -354,7 +339,7 @@ impl Supervisor {
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
             let (began, mut judged) = (Instant::now(), Vec::new());
-            let stage = self.stage.run(&mut source, judge.as_mut(), &mut fold, &mut judged, stop);
+            let stage = self.stage.run(&mut records, judge.as_mut(), &mut fold, &mut judged, stop);
             let why = match AssertUnwindSafe(stage).catch_unwind().await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => {

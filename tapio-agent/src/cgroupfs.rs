@@ -28,14 +28,17 @@ use tapio_common::node::{Above, Sample};
 use tapio_service::clock;
 use tokio::time::Instant;
 
-pub use self::hierarchy::{Hierarchy, Part};
+pub use self::hierarchy::Hierarchy;
 use self::{
     above::Shared,
     sample::{Eyes, Node},
     tree::Tree,
     trigger::{Trigger, Waiting},
 };
-use crate::enrich::memory::Past;
+use crate::{
+    enrich::memory::Past,
+    source::{Part, Ready, Records, Source},
+};
 
 /// Groups that are read before others run.
 const TURN: usize = 64;
@@ -53,10 +56,8 @@ pub struct Files {
     tree: Tree,
     eyes: Eyes,
     triggers: Vec<Trigger>,
-    /// What is there, and what is not.
-    pub parts: Vec<Part>,
-    /// What groups with a limit have held.
-    pub past: Arc<Past>,
+    parts: Vec<Part>,
+    past: Arc<Past>,
 }
 
 /// The reader of an observer that looks at cgroups. Its records are made as they are asked for.
@@ -98,9 +99,10 @@ enum Record {
 }
 
 impl Files {
-    /// Looks which there are: cgroups at `cgroup_root`, memory and pressure of the node at `proc_root`.
+    /// Looks which there are: cgroups at `cgroup_root`, memory and pressure of the node at `proc_root`. The reader adds to
+    /// `past` what cgroups with a limit hold.
     #[must_use]
-    pub fn open(cgroup_root: &Path, proc_root: &Path, interval: Duration) -> Self {
+    pub fn open(cgroup_root: &Path, proc_root: &Path, interval: Duration, past: Arc<Past>) -> Self {
         let hierarchy = Hierarchy::find(cgroup_root);
         let pressure: Vec<PathBuf> =
             ["memory", "io"].iter().map(|name| proc_root.join("pressure").join(name)).collect();
@@ -112,7 +114,7 @@ impl Files {
             eyes: Eyes::new(hierarchy, Node::new(proc_root)),
             triggers: opened.into_iter().flatten().collect(),
             parts,
-            past: Arc::default(),
+            past,
         }
     }
 
@@ -137,9 +139,38 @@ impl Files {
     }
 }
 
+impl Source for Files {
+    fn of(&self) -> &'static str {
+        "files"
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        self.parts.clone()
+    }
+
+    fn records(&mut self) -> anyhow::Result<Box<dyn Records>> {
+        Ok(Box::new(self.reader()))
+    }
+}
+
+impl Records for Reader {
+    fn ready(&mut self) -> Ready<'_> {
+        Box::pin(async {
+            self.scan().await;
+            Ok(())
+        })
+    }
+
+    fn next(&mut self, take: &mut dyn FnMut(&[u8])) -> bool {
+        let Some(record) = Self::next(self) else { return false };
+        take(record);
+        true
+    }
+}
+
 impl Reader {
     /// Waits until there is something to read. May be dropped while it waits.
-    pub async fn ready(&mut self) {
+    pub async fn scan(&mut self) {
         if self.at.is_none() {
             let earliest = self.began + FORWARD.max(self.spent * PRESSED_SHARE);
             tokio::select! {

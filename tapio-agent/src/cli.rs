@@ -9,7 +9,6 @@ use crate::{
     config::{self, Config, Flag},
     doctor::Doctor,
     replay::ReplayArgs,
-    selftest::Act,
 };
 
 /// What the user wants, and how.
@@ -22,7 +21,7 @@ pub enum Command {
     /// Cause harmless faults and say which of them were reported.
     Selftest(Box<Config>),
     /// Cause one of them, as a child of the self-test.
-    Fault(Act),
+    Fault(Part),
     /// Judge a recorded series.
     Replay(ReplayArgs),
     /// Print this text, and be done.
@@ -82,7 +81,7 @@ where
             Command::Doctor(Doctor::new(load(&settings)?, file, json))
         }
         Some(Verb::Selftest(settings)) => Command::Selftest(load(&settings)?),
-        Some(Verb::Fault(act)) => Command::Fault(act),
+        Some(Verb::Fault(part)) => Command::Fault(part),
         Some(Verb::Replay(arguments)) => Command::Replay(arguments),
         Some(Verb::Config(ConfigArguments { check: Some(file), .. })) => {
             Config::of_file(&file)?;
@@ -153,8 +152,17 @@ enum Verb {
                                  be caused; 2 wrong arguments or configuration."
     )]
     Selftest(Settings),
-    #[command(subcommand, hide = true)]
-    Fault(Act),
+    #[command(hide = true)]
+    Fault(Part),
+}
+
+/// The part of a child of the self-test.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Part {
+    /// The name of its act
+    pub act: String,
+    /// What the act takes
+    pub arguments: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -19,9 +19,9 @@ use anyhow::Context as _;
 pub use self::report::{Report, State};
 use self::{
     pod::Pod,
-    report::{Line, Section, Style},
+    report::{Line, Section, Style, Tally},
 };
-use crate::{config::Config, kernel::BTF};
+use crate::{config::Config, kernel::BTF, observer};
 
 /// What to examine.
 #[derive(Debug)]
@@ -57,7 +57,8 @@ impl Doctor {
         };
         out.write_all(text.as_bytes()).context("the report cannot be written")?;
         // Without any of its hooks an agent does not do what it is for.
-        let works = report.attached > 0 || (report.hooks == 0 && report.files);
+        let Tally { attached, hooks, files, .. } = report.tally;
+        let works = attached > 0 || (hooks == 0 && files);
         Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -65,8 +66,9 @@ impl Doctor {
     #[must_use]
     pub fn examine(&self) -> Report {
         let pod = Pod::here();
-        let rights = rights::Rights::read(pod);
-        let (observers, tally) = observers::examine(&self.config, &self.types, &rights);
+        let built = observer::build(self.config.observers.names(), &self.config.observer);
+        let rights = rights::Rights::read(pod, &built);
+        let (observers, tally) = observers::examine(&self.config, &self.types, &built, &rights);
         let mut sections = vec![
             Section::new("kernel", kernel::examine(&self.types)),
             Section::new("rights", rights.lines()),
@@ -83,9 +85,7 @@ impl Doctor {
             version: env!("CARGO_PKG_VERSION"),
             node: self.config.node().to_string(),
             sections,
-            attached: tally.attached,
-            hooks: tally.hooks,
-            files: tally.files,
+            tally,
         }
     }
 

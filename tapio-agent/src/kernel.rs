@@ -3,9 +3,11 @@
 //! The only place that names the loader. A hook, field or right that this kernel does not grant makes that
 //! one hook unsupported, with the reason; it never stops the agent.
 
+mod attach;
 pub mod btf;
 mod counters;
 mod listeners;
+mod loaded;
 mod rights;
 mod runs;
 mod snapshot;
@@ -13,32 +15,33 @@ mod snapshot;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
 
 use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, FExit, ProgramError},
+    maps::{HashMap, Map, PerCpuArray, RingBuf},
 };
 use tapio_common::{
-    ABSENT, AGENT, Agent, COUNTERS, COUNTS, Counts, EVENTS, NESTS, OFFSETS, PAGE_BYTES, SEED, SETTINGS,
+    ABSENT, AGENT, Agent, COOLDOWNS, COUNTERS, COUNTS, EVENTS, NESTS, OFFSETS, PAGE_BYTES, SEED, SETTINGS,
 };
 use tapio_service::clock;
-use tokio::io::{Interest, unix::AsyncFd};
 
-use self::rights::{forbids_reading, has_needed, needed, raise_memlock_limit};
+use self::{
+    attach::EPERM,
+    rights::{forbids_reading, needed, raise_memlock_limit},
+};
 pub use self::{
     counters::Counting,
     listeners::{Listening, listening},
+    loaded::{CountsReader, Events, HookState, Loaded},
     rights::{memlock_limit, version},
-    runs::{RunTime, measure},
-    snapshot::Entries,
+    runs::measure,
 };
 use crate::{
-    observer::{Attach, Hook, Object},
-    snapshot::{Snapshot, Writer},
+    observer::{Fallback, Object},
+    snapshot::Snapshot,
 };
 
 /// Where a kernel shows its types.
@@ -63,52 +66,18 @@ impl HookError {
     }
 }
 
-/// A hook and what became of it.
-#[derive(Clone, Debug)]
-pub struct HookState {
-    /// The hook.
-    pub hook: &'static Hook,
-    /// Attached, or why not.
-    pub state: Result<(), HookError>,
-}
-
 /// This host's kernel.
 pub struct Kernel {
     btf: Btf,
     types: Vec<u8>,
     agent: Agent,
     proc_root: PathBuf,
+    cgroup_root: PathBuf,
     snapshot: Snapshot,
 }
 
-/// An observer's programs in the kernel. Dropping it detaches them.
-pub struct Loaded {
-    /// Its hooks, in the order of [`Object::hooks`].
-    pub hooks: Vec<HookState>,
-    /// What it knows less than it should, for people.
-    pub degraded: Option<String>,
-    ring: Option<RingBuf<MapData>>,
-    /// The performance counters that its programs read.
-    counting: Mutex<Option<Counting>>,
-    /// Its counts.
-    pub counts: CountsReader,
-    snapshot_maps: snapshot::Maps,
-    /// `None` once they are detached.
-    programs: Mutex<Option<Ebpf>>,
-    /// As far as it was looked at.
-    missed: Mutex<Vec<(&'static str, u64)>>,
-}
-
-/// The consumer of an observer's ring buffer.
-pub struct Events(AsyncFd<RingBuf<MapData>>);
-
-/// Reads an observer's counts.
-pub struct CountsReader {
-    map: PerCpuArray<MapData, [u64; COUNTS_WORDS]>,
-    programs: u32,
-}
-
-const COUNTS_WORDS: usize = size_of::<Counts>() / size_of::<u64>();
+/// Where the cgroups of most hosts are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 impl Kernel {
     /// Reads the kernel's types and finds out who the agent is.
@@ -142,7 +111,13 @@ impl Kernel {
         };
         raise_memlock_limit();
         let snapshot = Snapshot::new().context("the kernel gives no random seed")?;
-        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), snapshot })
+        Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), cgroup_root: CGROUPS.into(), snapshot })
+    }
+
+    /// Has its cgroups elsewhere than at `/sys/fs/cgroup`.
+    #[must_use]
+    pub fn with_cgroups(self, root: &Path) -> Self {
+        Self { cgroup_root: root.to_owned(), ..self }
     }
 
     /// Knows what was learned before; its programs begin with that.
@@ -179,6 +154,8 @@ impl Kernel {
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&self.btf))
+            .map_max_entries(EVENTS, object.room.ring_bytes)
+            .map_max_entries(COOLDOWNS, object.room.cooldowns)
             .override_global(OFFSETS, values.as_slice(), true)
             .override_global(SETTINGS, object.settings, !object.settings.is_empty())
             .override_global(PAGE_BYTES, &page_bytes, false)
@@ -195,27 +172,22 @@ impl Kernel {
         };
         let snapshot_maps =
             snapshot::Maps::take(&mut programs, object.name, object.snapshot_maps, &self.snapshot)?;
-        let uncounted = |hook: &Hook| match (&group, object.counters) {
-            (Err(error), Some(counters)) if counters.program == hook.program => Some(error.clone()),
-            _ => None,
+        let hindrance = |by: &Fallback| {
+            let missing = by.needs.iter().find_map(|field| match offsets.get(*field)? {
+                Err(absent) => Some(absent.to_string()),
+                Ok(_) => forbidden.contains(field).then(|| FORBIDDEN.to_owned()),
+            });
+            match (missing, &group, object.counters) {
+                (Some(missing), ..) => Some(HookError::Unsupported(missing)),
+                (None, Err(error), Some(counters)) if counters.program == by.program => Some(error.clone()),
+                _ => None,
+            }
         };
-
-        let hooks = object
-            .hooks
-            .iter()
-            .map(|hook| {
-                let missing = hook.needs.iter().find_map(|field| match offsets.get(*field)? {
-                    Err(absent) => Some(absent.to_string()),
-                    Ok(_) => forbidden.contains(field).then(|| FORBIDDEN.to_owned()),
-                });
-                let state = match (missing, uncounted(hook)) {
-                    (Some(missing), _) => Err(HookError::Unsupported(missing)),
-                    (None, Some(error)) => Err(error),
-                    (None, None) => attach(&mut programs, hook, &self.btf),
-                };
-                HookState { hook, state }
-            })
-            .collect();
+        let hooks = object.hooks.iter();
+        let hooks = hooks.map(|hook| {
+            attach::hook(hook, &mut programs, &self.btf, &self.cgroup_root, hindrance)
+        });
+        let hooks = hooks.collect();
         if let Some(map) = programs.take_map(listeners::MAP) {
             listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root);
         }
@@ -230,93 +202,15 @@ impl Kernel {
         };
         Ok(Loaded {
             hooks,
+            counts,
             degraded,
             ring,
+            counted: object.counters.map(|counters| counters.program),
             counting: Mutex::new(counting),
-            counts,
             snapshot_maps,
             programs: Mutex::new(Some(programs)),
             missed: Mutex::default(),
         })
-    }
-}
-
-impl Loaded {
-    /// Its ring of events, once. Within a runtime only: programs are attached before there is one.
-    ///
-    /// # Errors
-    /// It was taken before, or the runtime cannot wait for it.
-    pub fn events(&mut self) -> anyhow::Result<Events> {
-        let ring = self.ring.take().context("the ring is read by someone else")?;
-        Events::new(ring).context("the ring cannot be waited for")
-    }
-
-    /// Of the program that reads performance counters: its name, which they are, and what part of the time they count.
-    #[must_use]
-    pub fn counting(&self) -> Option<(&'static str, String)> {
-        let mut counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
-        counting.as_mut().map(|counting| (counting.program(), counting.shown()))
-    }
-
-    /// Writes what its programs have learned; says how many entries each of their maps has.
-    ///
-    /// # Errors
-    /// A map cannot be read, or the file not be written.
-    pub fn snapshot(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<Entries> {
-        self.snapshot_maps.write(to)
-    }
-
-    /// Takes the programs off their hooks. The ring and the counts stay, and change no more.
-    pub fn detach(&self) {
-        // It is asked for afterwards, too.
-        drop(self.missed());
-        drop(self.programs.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-}
-
-impl Events {
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe to call; a ring owns its descriptor as long as it lives"
-    )]
-    fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
-        AsyncFd::with_interest(ring, Interest::READABLE).map(Self)
-    }
-
-    /// Waits until there is something to read.
-    ///
-    /// # Errors
-    /// The ring cannot be waited for.
-    pub async fn ready(&mut self) -> io::Result<()> {
-        self.0.readable_mut().await?.clear_ready();
-        Ok(())
-    }
-
-    /// The next record, if there is one; its place in the ring is free again when it is dropped.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an item borrows from the ring, which an iterator cannot"
-    )]
-    pub fn next(&mut self) -> Option<impl std::ops::Deref<Target = [u8]>> {
-        self.0.get_mut().next()
-    }
-}
-
-impl CountsReader {
-    /// The counts of each program, in the order of its hooks, summed over the CPUs.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn read(&self) -> anyhow::Result<Vec<Counts>> {
-        (0..self.programs)
-            .map(|program| {
-                let mut sum = Counts::default();
-                for cpu in self.map.get(&program, 0)?.iter() {
-                    sum.add(&bytemuck::cast(*cpu));
-                }
-                Ok(sum)
-            })
-            .collect()
     }
 }
 
@@ -326,87 +220,11 @@ impl fmt::Debug for Kernel {
     }
 }
 
-impl fmt::Debug for Loaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loaded").field("hooks", &self.hooks).finish_non_exhaustive()
-    }
-}
-
 fn take(programs: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     programs.take_map(name).ok_or_else(|| anyhow!("the object has no map {name}"))
 }
 
-fn attach(programs: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), HookError> {
-    let program = programs
-        .program_mut(hook.program)
-        .ok_or_else(|| HookError::Failed(format!("the object has no program {}", hook.program)))?;
-    match hook.attach {
-        Attach::BtfTracepoint(tracepoint) => {
-            let program: &mut BtfTracePoint = program.try_into().map_err(explain_hook)?;
-            program.load(tracepoint, btf).map_err(explain_hook)?;
-            program.attach().map_err(explain_hook)?;
-        }
-        Attach::FunctionExit(function) => {
-            let program: &mut FExit = program.try_into().map_err(explain_hook)?;
-            let attached = program.load(function, btf).and_then(|()| program.attach().map(drop));
-            attached.map_err(|error| explain_function(function, error))?;
-        }
-    }
-    Ok(())
-}
-
-/// Kernels without a way from functions to programs refuse one or the other.
-fn explain_function(function: &str, error: ProgramError) -> HookError {
-    let errno = |error: &io::Error| match error.raw_os_error() {
-        Some(EPERM) => has_needed(),
-        errno => errno == Some(ENOTSUPP),
-    };
-    match &error {
-        ProgramError::Btf(_) => {
-            HookError::Unsupported(format!("this kernel does not have the function {function}"))
-        }
-        ProgramError::LoadError { io_error, .. } if errno(io_error) => {
-            HookError::Unsupported(NO_FENTRY.to_owned())
-        }
-        ProgramError::SyscallError(call) if errno(&call.io_error) => {
-            HookError::Unsupported(NO_FENTRY.to_owned())
-        }
-        _ => explain_hook(error),
-    }
-}
-
 const FORBIDDEN: &str = "lockdown forbids to read what has no type";
-
-const NO_FENTRY: &str = "this kernel attaches no program to functions (fentry)";
-
-/// What arm64 says before 6.4, include/linux/errno.h.
-const ENOTSUPP: i32 = 524;
-
-/// What this kernel does not have is no failure of the agent.
-fn explain_hook(error: ProgramError) -> HookError {
-    match error {
-        ProgramError::Btf(_) => HookError::Unsupported("this kernel does not have the tracepoint".to_owned()),
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            log.lines().for_each(|line| tracing::debug!("{line}"));
-            HookError::Failed(match io_error.raw_os_error() {
-                Some(EPERM) => format!("no right to load it ({io_error}): it takes {}", needed()),
-                _ => format!("refused by the verifier ({io_error}): {}", reason(&log)),
-            })
-        }
-        error => HookError::Failed(error.to_string()),
-    }
-}
-
-/// The verifier's last words. Statistics follow them, of which newer kernels have more.
-fn reason(log: &str) -> &str {
-    const STATISTICS: [&str; 4] = ["processed ", "insns processed ", "stack depth ", "verification time "];
-    let is_reason = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word));
-    log.lines().rev().find(is_reason).unwrap_or("no reason given")
-}
-
-/// `EPERM`, include/uapi/asm-generic/errno-base.h.
-const EPERM: i32 = 1;
 
 fn explain_load(name: &str, error: aya::EbpfError) -> anyhow::Error {
     let mut source: Option<&dyn std::error::Error> = Some(&error);
@@ -421,17 +239,4 @@ fn explain_load(name: &str, error: aya::EbpfError) -> anyhow::Error {
         source = cause.source();
     }
     anyhow!("the programs of {name} cannot be loaded: {error}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_verifiers_last_words() {
-        let log = "0: (79) r1 = *(u64 *)(r1 +0)\nunknown func bpf_probe_read#4\nverification time 9 usec\n\
-                   stack depth 152+0 max 0\ninsns processed 992\nprocessed 992 insns (limit 1000000)\n\n";
-        assert_eq!(reason(log), "unknown func bpf_probe_read#4");
-        assert_eq!(reason(""), "no reason given");
-    }
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod detection;
 pub mod doctor;
 pub mod enrich;
+pub mod fault;
 pub mod kernel;
 pub mod metrics;
 pub mod observer;
@@ -16,5 +17,6 @@ pub mod privileges;
 pub mod replay;
 pub mod selftest;
 pub mod snapshot;
+pub mod source;
 
 include!(concat!(env!("OUT_DIR"), "/objects.rs"));

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
             log::start(&config.log);
             selftest::run(&config)
         }
-        Command::Fault(act) => act.play().map(|()| ExitCode::SUCCESS),
+        Command::Fault(part) => selftest::play(&part.act, &part.arguments).map(|()| ExitCode::SUCCESS),
         Command::Replay(replay) => replay.run().map(|_| ExitCode::SUCCESS),
         // A reader that has seen enough, such as `head`, is no error.
         Command::Print(text) => {

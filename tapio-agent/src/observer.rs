@@ -16,8 +16,12 @@ use serde::de::DeserializeOwned;
 use tapio_common::Header;
 use tapio_occurrence::{Data, Normal, Occurrence, Outcome, Severity};
 
+use crate::fault::{Act, Fault};
+
 pub use self::kind::Kind;
-pub use self::object::{Attach, ByHelper, Counter, Counters, Hook, Object, Quantity, SnapshotMap};
+pub use self::object::{
+    Attach, ByHelper, Counter, Counters, Direction, Fallback, Hook, Object, Quantity, Right, Room, SnapshotMap,
+};
 
 /// Fields of all hooks, and more of one.
 const fn with<const A: usize, const B: usize, const ALL: usize>(
@@ -214,13 +218,14 @@ pub fn programs(name: &str) -> anyhow::Result<&'static [u8]> {
 pub struct Built {
     /// Its name.
     pub name: &'static str,
-    hooks: &'static [Hook],
-    fields: &'static [&'static str],
-    by_helper: ByHelper,
+    /// Its kernel programs and where they belong; none where it has no object.
+    pub hooks: &'static [Hook],
+    /// The files that are read for it.
+    pub reads: Option<Reads>,
+    /// Capabilities that it uses.
+    pub rights: &'static [Right],
+    object: fn(&[u8]) -> anyhow::Result<Object<'_>>,
     settings: Vec<u8>,
-    counters: Option<&'static Counters>,
-    snapshot_maps: &'static [SnapshotMap],
-    reads: Option<Reads>,
     judge: Box<dyn Fn() -> Box<dyn Judge> + Send + Sync>,
 }
 
@@ -232,12 +237,10 @@ impl Built {
         Self {
             name: O::NAME,
             hooks: O::HOOKS,
-            fields: O::FIELDS,
-            by_helper: O::BY_HELPER,
-            settings: O::kernel_settings(settings),
-            counters: O::COUNTERS,
-            snapshot_maps: O::SNAPSHOT_MAPS,
             reads: O::reads(settings),
+            rights: O::RIGHTS,
+            object: |settings| Object::of::<O>(settings),
+            settings: O::kernel_settings(settings),
             judge: Box::new(move || Box::new(O::new(&own))),
         }
     }
@@ -247,41 +250,33 @@ impl Built {
     /// # Errors
     /// The build did not embed them.
     pub fn object(&self) -> anyhow::Result<Object<'_>> {
-        let bytes = programs(self.name)?;
-        Ok(Object {
-            name: self.name,
-            bytes,
-            hooks: self.hooks,
-            fields: self.fields,
-            by_helper: self.by_helper,
-            settings: &self.settings,
-            counters: self.counters,
-            snapshot_maps: self.snapshot_maps,
-        })
-    }
-
-    /// What is read for it from files.
-    #[must_use]
-    pub const fn reads(&self) -> Option<Reads> {
-        self.reads
-    }
-
-    /// Its kernel programs and where they belong; none where it has no object.
-    #[must_use]
-    pub const fn hooks(&self) -> &'static [Hook] {
-        self.hooks
-    }
-
-    /// The program that reads performance counters.
-    #[must_use]
-    pub fn counts_in(&self) -> Option<&'static str> {
-        self.counters.map(|counters| counters.program)
+        (self.object)(&self.settings)
     }
 
     /// One that has seen nothing.
     #[must_use]
     pub fn judge(&self) -> Box<dyn Judge> {
         (self.judge)()
+    }
+}
+
+impl<'a> Object<'a> {
+    /// Those of an observer, with its `SETTINGS` constant.
+    ///
+    /// # Errors
+    /// The build did not embed them.
+    pub fn of<O: Observer>(settings: &'a [u8]) -> anyhow::Result<Self> {
+        Ok(Self {
+            name: O::NAME,
+            bytes: programs(O::NAME)?,
+            hooks: O::HOOKS,
+            fields: O::FIELDS,
+            by_helper: O::BY_HELPER,
+            settings,
+            counters: O::COUNTERS,
+            snapshot_maps: O::SNAPSHOT_MAPS,
+            room: O::ROOM,
+        })
     }
 }
 
@@ -309,6 +304,9 @@ pub trait Judge: Send {
     /// [`Observer::tick`].
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
 
+    /// [`Observer::wake_at`].
+    fn wake_at(&self) -> Option<u64>;
+
     /// [`Observer::pending`].
     fn pending(&self) -> u64;
 
@@ -329,6 +327,10 @@ impl<O: Observer> Judge for O {
 
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
         Observer::tick(self, now_ns, out);
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        Observer::wake_at(self)
     }
 
     fn pending(&self) -> u64 {
@@ -361,6 +363,14 @@ pub trait Observer: Send + Sized + 'static {
     const COUNTERS: Option<&'static Counters> = None;
     /// The maps in which they keep what they have learned.
     const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[];
+    /// The sizes of their ring and of their cool-downs.
+    const ROOM: Room = Room::SMALL;
+    /// Capabilities that it uses beside CAP_BPF and CAP_PERFMON: none, for most.
+    const RIGHTS: &'static [Right] = &[];
+    /// The faults that the self-test causes for it.
+    const FAULTS: &'static [Fault] = &[];
+    /// The parts that children of the self-test play in them.
+    const ACTS: &'static [Act] = &[];
     /// Its section of the configuration.
     type Settings: DeserializeOwned + Default + Clone + Send + Sync + 'static;
 
@@ -381,8 +391,14 @@ pub trait Observer: Send + Sized + 'static {
     /// The record is no event of this observer.
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed>;
 
-    /// Says what was waiting for time to pass; called about four times a second.
-    fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>);
+    /// Reports what waits for time to pass, and is due: at [`Self::wake_at`], or some time before or after. `u64::MAX`: now
+    /// or never.
+    fn tick(&mut self, _now_ns: u64, _out: &mut Vec<Anomaly>) {}
+
+    /// When the next [`Self::tick`] is due, boot clock; `None` while nothing waits.
+    fn wake_at(&self) -> Option<u64> {
+        None
+    }
 
     /// How many anomalies wait in it for a [`Self::tick`]: what is lost with one that crashed. None, for most.
     fn pending(&self) -> u64 {
@@ -413,6 +429,16 @@ macro_rules! observers {
         /// The observers with the types of their occurrences.
         pub const KINDS: &[(&str, &[&Kind])] =
             &[$((<$observer as Observer>::NAME, <$observer as Observer>::KINDS)),*];
+
+        /// The faults that the self-test causes, by observer.
+        pub const FAULTS: &[(&str, &[Fault])] =
+            &[$((<$observer as Observer>::NAME, <$observer as Observer>::FAULTS)),*];
+
+        /// The parts of the self-test's children.
+        pub const ACTS: &[&[Act]] = &[$(<$observer as Observer>::ACTS),*];
+
+        /// The maps that state snapshots hold, by observer.
+        pub(crate) const SNAPSHOT_MAPS: &[&[SnapshotMap]] = &[$(<$observer as Observer>::SNAPSHOT_MAPS),*];
 
         /// Makes those that are named.
         #[must_use]

@@ -7,10 +7,10 @@ mod memory;
 mod owner;
 mod restarts;
 mod scope;
-mod source;
 mod steady;
 
 use std::{
+    future::pending,
     io,
     sync::{
         Arc,
@@ -23,20 +23,24 @@ use prometheus_client::metrics::counter::Counter;
 use tapio_common::{Header, WHOLE_NODE};
 use tapio_occurrence::{Actor, Occurrence, Process, SOURCE, Workload, printable::printable};
 use tapio_service::clock;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use ulid::Ulid;
 
 pub use self::deliver::deliver;
 use self::fold::Fold;
-pub use self::{expected::Expected, source::Source, steady::Steady};
+pub use self::{expected::Expected, steady::Steady};
 use crate::{
     enrich::Identity,
     metrics::Metrics,
     observer::{Anomaly, Judge},
     snapshot::Contributions,
+    source::Records,
 };
 
-/// How often windows are closed and waiting spikes are said.
+/// Windows are closed and what waits is reported when the first of them is due, and at most this often.
 const TICK: Duration = Duration::from_millis(250);
 /// Records taken before windows are closed and others run.
 const BURST: usize = 1024;
@@ -48,7 +52,7 @@ pub struct Stage {
     anomalies: mpsc::Sender<Anomaly>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// SnapshotMap at hand: it counts each event.
+    /// Looked up once: every event is counted.
     events: Counter,
     /// How many anomalies the record stands for that is being judged.
     under_judgement: AtomicU64,
@@ -87,16 +91,15 @@ impl Stage {
         }
     }
 
-    fn contribute(&self, judge: &dyn Judge, is_last: bool) {
-        let contributions = self
-            .contributions
-            .as_ref()
-            .filter(|contributions| is_last || contributions.is_due(self.observer));
-        if let Some((contributions, snapshot)) =
-            contributions.and_then(|contributions| Some((contributions, judge.snapshot()?)))
-        {
-            contributions.contribute(self.observer, snapshot);
+    /// Contributes to the next snapshot where that is due; false where the judge has nothing to contribute, ever.
+    fn contribute(&self, judge: &dyn Judge, is_last: bool) -> bool {
+        let Some(contributions) = &self.contributions else { return false };
+        if !is_last && !contributions.is_due(self.observer) {
+            return true;
         }
+        let Some(snapshot) = judge.snapshot() else { return false };
+        contributions.contribute(self.observer, snapshot);
+        true
     }
 
     /// Runs until `stop` says so; then takes what is left. What is judged goes through `out`, where it stays if the judge
@@ -106,35 +109,44 @@ impl Stage {
     /// The source cannot be waited for.
     pub async fn run(
         &self,
-        source: &mut Source,
+        records: &mut dyn Records,
         judge: &mut dyn Judge,
         fold: &mut Fold,
         out: &mut Vec<Anomaly>,
         stop: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let mut stop = std::pin::pin!(stop);
-        let mut tick = tokio::time::interval(TICK);
+        let mut earliest = Instant::now();
         // A run before this one may have left records: the kernel wakes nobody while there are any unread.
         let mut more = true;
+        let mut contributes = true;
         loop {
+            let wake = self.wake_at(judge, fold, contributes);
+            let due = async {
+                match wake {
+                    Some(wake) => sleep_until(wake.max(earliest)).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                _ = tick.tick() => {
+                () = due => {
+                    earliest = Instant::now() + TICK;
                     judge.tick(clock::boot_ns(), out);
                     self.admit(out, fold);
                     fold.flush(clock::boot_ns(), out);
                     self.send(out);
-                    self.contribute(judge, false);
+                    contributes = contributes && self.contribute(judge, false);
                 }
-                () = tokio::task::yield_now(), if more => more = self.take(source, judge, fold, out),
-                ready = source.ready(), if !more => {
+                () = tokio::task::yield_now(), if more => more = self.take(records, judge, fold, out),
+                ready = records.ready(), if !more => {
                     ready?;
                     more = true;
                 }
             }
         }
-        while self.take(source, judge, fold, out) {}
+        while self.take(records, judge, fold, out) {}
         self.contribute(judge, true);
         judge.tick(u64::MAX, out);
         self.admit(out, fold);
@@ -143,16 +155,27 @@ impl Stage {
         Ok(())
     }
 
+    /// When something is due: of what waits in the judge, of the open windows, or the next contribution.
+    fn wake_at(&self, judge: &dyn Judge, fold: &Fold, contributes: bool) -> Option<Instant> {
+        let boot_ns = [judge.wake_at(), fold.wake_at()].into_iter().flatten().min();
+        let wake = boot_ns.map(|at_ns| {
+            Instant::now() + Duration::from_nanos(at_ns.saturating_sub(clock::boot_ns()))
+        });
+        let contributions = self.contributions.as_ref().filter(|_| contributes);
+        let contribution = contributions.map(|contributions| contributions.due_at(self.observer).into());
+        wake.into_iter().chain(contribution).min()
+    }
+
     /// Takes records; true if there may be more than a burst of them.
     fn take(
         &self,
-        source: &mut Source,
+        records: &mut dyn Records,
         judge: &mut dyn Judge,
         fold: &mut Fold,
         out: &mut Vec<Anomaly>,
     ) -> bool {
         for _ in 0..BURST {
-            if !source.next(|record| self.observe(record, judge, out)) {
+            if !records.next(&mut |record| self.observe(record, judge, out)) {
                 return false;
             }
             self.admit(out, fold);

@@ -5,12 +5,8 @@
 //! What is made for them is held by values that take it away when they are dropped, as they are when a signal
 //! comes.
 
-mod act;
-mod child;
-mod fault;
-mod group;
-mod namespace;
 mod recorder;
+mod report;
 
 use std::{
     fmt::{self, Write as _},
@@ -22,18 +18,21 @@ use anyhow::Context as _;
 use tapio_occurrence::printable::Printable;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use self::act::Act;
 use self::{
-    fault::{Fault, Stage},
-    recorder::{Attached, Recorder},
+    recorder::{Attached, PATIENCE, Recorder},
+    report::Report,
 };
-use crate::config::Config;
+use crate::{
+    config::Config,
+    fault::{Fault, NotCaused, Stage},
+    observer,
+};
 
 /// What became of a fault.
 #[derive(Debug)]
 enum Outcome {
     /// Reported: how.
-    Reported(fault::Report),
+    Reported(Report),
     /// It was caused, or should have been, and no right report came.
     Missed(String),
     /// It cannot be caused here.
@@ -75,20 +74,17 @@ pub fn run(config: &Config) -> anyhow::Result<ExitCode> {
 
 /// Causes one after the other; true where all is well.
 async fn faults(config: &Config, attached: Attached) -> anyhow::Result<bool> {
-    for stale in namespace::remove_stale() {
-        say(&format!("removed what an earlier run left behind: network namespace {stale}\n"));
-    }
-    for stale in group::remove_stale(config.cgroup_root.as_path()) {
-        say(&format!("removed what an earlier run left behind: cgroup {stale}\n"));
+    let mut stage = Stage::new(config.cgroup_root.as_path().to_owned());
+    for stale in stage.remove_stale() {
+        say(&format!("removed what an earlier run left behind: {stale}\n"));
     }
     let mut recorder = Recorder::start(config, attached)?;
-    let mut stage = Stage::new(config.cgroup_root.as_path().to_owned());
     let mut outcomes = Vec::new();
-    for fault in Fault::ALL {
-        say(&format!("{:<COLUMN$} ", fault.name()));
-        let outcome = match recorder.hindrance(fault.observer(), fault.program()) {
+    for (observer, fault) in observer::FAULTS.iter().flat_map(|(of, faults)| faults.iter().map(|f| (*of, f))) {
+        say(&format!("{:<COLUMN$} ", fault.name));
+        let outcome = match recorder.hindrance(observer, fault.part) {
             Some(hindrance) => hindrance,
-            None => stage.test(fault, &mut recorder).await,
+            None => test(fault, &mut stage, &mut recorder).await,
         };
         say(&format!("{outcome}\n"));
         outcomes.push((fault, outcome));
@@ -101,12 +97,47 @@ async fn faults(config: &Config, attached: Attached) -> anyhow::Result<bool> {
             && let Some(wrong) = report.repeats(&all)
         {
             *outcome = Outcome::Missed(wrong);
-            say(&format!("{:<COLUMN$} {outcome}\n", fault.name()));
+            say(&format!("{:<COLUMN$} {outcome}\n", fault.name));
         }
     }
     let (text, all_well) = summary(outcomes.iter().map(|(_, outcome)| outcome));
     say(&text);
     Ok(all_well)
+}
+
+/// Causes a fault and waits for its report.
+async fn test(fault: &'static Fault, stage: &mut Stage, recorder: &mut Recorder) -> Outcome {
+    let caused = match (fault.cause)(stage).await {
+        Ok(caused) => caused,
+        Err(not_caused) => return not_caused.into(),
+    };
+    match recorder.wait(PATIENCE, |seen| report::is_about(fault, &caused, &seen.occurrence)).await {
+        Some(seen) => report::judge(fault, &caused, seen),
+        None => Outcome::Missed(format!(
+            "no {} {} within {PATIENCE:?}",
+            fault.kinds.join(" or "),
+            caused.subject
+        )),
+    }
+}
+
+/// Plays the part of a child: `tapio fault ACT ARGUMENTS`.
+///
+/// # Errors
+/// There is no such part, or it cannot be played here.
+pub fn play(act: &str, arguments: &[String]) -> anyhow::Result<()> {
+    let mut acts = observer::ACTS.iter().copied().flatten();
+    let act = acts.find(|known| known.name == act).with_context(|| format!("there is no act {act}"))?;
+    act.play(arguments)
+}
+
+impl From<NotCaused> for Outcome {
+    fn from(not_caused: NotCaused) -> Self {
+        match not_caused {
+            NotCaused::Failed(why) => Self::Missed(why),
+            NotCaused::Impossible { reason, remedy } => Self::Skipped { reason, remedy },
+        }
+    }
 }
 
 /// The last line, and whether all is well.
@@ -155,10 +186,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_fault_is_of_its_observer_and_every_act_has_one_name() {
+        for (observer, faults) in observer::FAULTS {
+            for fault in *faults {
+                assert!(!fault.kinds.is_empty());
+                for kind in fault.kinds {
+                    assert_eq!(observer::of(kind), *observer, "{}", fault.name);
+                }
+            }
+        }
+        let mut names: Vec<_> = observer::ACTS.iter().copied().flatten().map(|act| act.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(play("dance", &[]).unwrap_err().to_string().contains("no act dance"));
+    }
+
+    #[test]
     fn skipped_faults_fail_only_alone() {
         let skipped = || Outcome::Skipped { reason: "no tc".into(), remedy: "install iproute2".into() };
         let missed = || Outcome::Missed("nothing came".into());
-        let reported = || Outcome::Reported(fault::Report::sample());
+        let reported = || Outcome::Reported(Report::sample());
         let of = |outcomes: &[Outcome]| summary(outcomes.iter());
         assert_eq!(
             of(&[reported(), reported(), skipped()]),

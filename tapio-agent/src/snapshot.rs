@@ -172,8 +172,14 @@ impl Contributions {
     /// Whether it is time to contribute again.
     #[must_use]
     pub fn is_due(&self, name: &str) -> bool {
+        self.due_at(name) <= Instant::now()
+    }
+
+    /// When it is time to contribute again.
+    #[must_use]
+    pub fn due_at(&self, name: &str) -> Instant {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        of.get(name).and_then(|note| note.at).unwrap_or(self.began).elapsed() >= self.interval
+        of.get(name).and_then(|note| note.at).unwrap_or(self.began) + self.interval
     }
 
     /// Contributes what is known now.

@@ -12,14 +12,13 @@ use tapio_common::Counts;
 use tapio_delivery::{Sinks, stdout::StatusLine};
 use tapio_service::admin;
 
-use super::snapshots::Snapshots;
+use super::{open::Sources, snapshots::Snapshots};
 use crate::{
-    cgroupfs::Files,
     config::Config,
     enrich::kubernetes::Health,
-    kernel::{HookState, Loaded},
     metrics::{AnomalyLedger, Metrics},
     snapshot::Writer,
+    source::{Absent, Lack, Source},
 };
 
 /// What the tasks share.
@@ -36,20 +35,9 @@ pub(super) struct Shared {
 /// One observer.
 pub(super) struct Observed {
     name: &'static str,
-    /// Nothing where its programs could not be loaded.
-    parts: Parts,
+    /// None where it could not be started.
+    sources: Sources,
     state: Mutex<State>,
-}
-
-/// What an observer works with.
-#[derive(Default)]
-pub(super) struct Parts {
-    /// Its programs.
-    pub(super) loaded: Option<Loaded>,
-    /// The files that are read for it.
-    pub(super) files: Option<Files>,
-    /// Why it has no programs where it should have, and is left with the files.
-    pub(super) unloaded: Option<String>,
 }
 
 /// How an observer is.
@@ -92,53 +80,40 @@ impl State {
         }
     }
 
-    /// As its hooks and its knowledge are.
-    fn of(Parts { loaded, files, unloaded }: &Parts) -> Self {
-        let hooks = loaded.iter().flat_map(|loaded| &loaded.hooks);
-        let is_unsupported = |h: &&HookState| matches!(&h.state, Err(error) if error.is_unsupported());
-        let unsupported = hooks.clone().filter(is_unsupported).count();
-        let all_unsupported = unsupported == hooks.clone().count();
-        let hooks = hooks.map(|h| h.state.clone().map_err(|error| format!("{}: {error}", h.hook.program)));
-        // What takes nothing away but time is worth no word here.
-        let files = files.iter().flat_map(|files| &files.parts).filter(|part| !part.gives.is_empty());
-        let files = files.map(|part| match &part.state {
-            Ok(_) => Ok(()),
-            Err(absent) => Err(format!("{}: {}", part.name, absent.why)),
-        });
-        let states: Vec<Result<(), String>> = hooks.chain(files).collect();
-        let all = states.iter().all(Result::is_err);
-        let degraded = loaded.iter().filter_map(|loaded| loaded.degraded.clone()).chain(unloaded.clone());
-        let problems = states.into_iter().filter_map(Result::err);
-        let problems: Vec<String> = problems.chain(degraded).collect();
+    /// As the parts of its sources are.
+    fn of(sources: &Sources) -> Self {
+        // A part that takes nothing away but time is worth no word here.
+        let parts: Vec<_> = sources.parts().into_iter().filter(|part| !part.gives.is_empty()).collect();
+        let absent: Vec<_> =
+            parts.iter().filter_map(|part| Some((part.name, part.state.as_ref().err()?))).collect();
+        let lacks = |lack: Lack| absent.iter().filter(|(_, absent)| absent.lack == lack).count();
+        let problems = absent.iter().map(|(name, Absent { why, .. })| format!("{name}: {why}"));
+        let degraded = sources.iter().filter_map(|source| source.degraded().map(str::to_owned));
+        let refused = sources.refused().map(|error| format!("{error:#}"));
+        let problems: Vec<String> = problems.chain(degraded).chain(refused).collect();
         let what = problems.join("; ");
-        match (problems.len(), all, all_unsupported) {
-            (0, ..) => Self::Running,
-            (_, true, true) => Self::Unsupported(what),
-            (_, true, false) => Self::Failed(what),
-            (count, ..) if count == unsupported => Self::RunningWithout(what),
+        let all = absent.len() == parts.len();
+        match problems.len() {
+            0 => Self::Running,
+            _ if all && lacks(Lack::Failed) > 0 => Self::Failed(what),
+            _ if all => Self::Unsupported(what),
+            count if count == lacks(Lack::Unsupported) => Self::RunningWithout(what),
             _ => Self::Degraded(what),
         }
     }
 }
 
-impl Parts {
-    /// Whether there is anything at all in them.
-    pub(super) fn observes(&self) -> bool {
-        let mut files = self.files.iter().flat_map(|files| &files.parts);
-        self.loaded.is_some() || files.any(|part| part.state.is_ok() && !part.gives.is_empty())
-    }
-}
-
 impl Observed {
     /// One that runs.
-    pub(super) fn new(name: &'static str, parts: Parts) -> Self {
-        let state = Mutex::new(State::of(&parts));
-        Self { name, parts, state }
+    pub(super) fn new(name: &'static str, sources: Sources) -> Self {
+        let state = Mutex::new(State::of(&sources));
+        Self { name, sources, state }
     }
 
-    /// One whose programs could not be loaded.
+    /// One that has nothing to observe with.
     pub(super) fn failed(name: &'static str, error: &anyhow::Error) -> Self {
-        Self { name, parts: Parts::default(), state: Mutex::new(State::Failed(format!("{error:#}"))) }
+        let state = Mutex::new(State::Failed(format!("{error:#}")));
+        Self { name, sources: Sources::default(), state }
     }
 
     fn state(&self) -> State {
@@ -147,14 +122,10 @@ impl Observed {
 
     /// The counts of each program; `None` where they cannot be read.
     fn counts(&self) -> Option<Vec<(&'static str, Counts)>> {
-        let Some(loaded) = &self.parts.loaded else { return Some(Vec::new()) };
-        match loaded.counts.read() {
-            Ok(counts) => Some(loaded.hooks.iter().map(|h| h.hook.program).zip(counts).collect()),
-            Err(error) => {
-                tracing::warn!(observer = self.name, %error, "the counts cannot be read");
-                None
-            }
-        }
+        self.sources
+            .counts()
+            .inspect_err(|error| tracing::warn!(observer = self.name, %error, "the counts cannot be read"))
+            .ok()
     }
 
     fn total(&self) -> Option<Counts> {
@@ -188,7 +159,7 @@ impl Shared {
     /// A crashed observer runs again.
     pub(super) fn restarted(&self, at: usize) {
         if let Some(observed) = self.observed.get(at) {
-            self.set(at, State::of(&observed.parts));
+            self.set(at, State::of(&observed.sources));
         }
     }
 
@@ -204,17 +175,18 @@ impl Shared {
         }
     }
 
-    /// Takes all programs off their hooks.
-    pub(super) fn detach(&self) {
-        self.observed.iter().filter_map(|observed| observed.parts.loaded.as_ref()).for_each(Loaded::detach);
+    /// Ends all sources: programs are taken off their hooks.
+    pub(super) fn close(&self) {
+        self.observed.iter().for_each(|observed| observed.sources.close());
     }
 
     /// Writes what the kernel programs have learned, and counts it.
     pub(super) fn snapshot(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
-        for Observed { name, parts, .. } in &self.observed {
-            let Some(loaded) = &parts.loaded else { continue };
-            for (map, entries) in loaded.snapshot(to)? {
-                self.metrics.map_entries(name, map, entries as u64);
+        for Observed { name, sources, .. } in &self.observed {
+            for source in sources.iter() {
+                for (map, entries) in source.snapshot(&mut |map, piece| to.put(name, map, piece))? {
+                    self.metrics.map_entries(name, map, entries as u64);
+                }
             }
         }
         Ok(())
@@ -243,7 +215,7 @@ impl Shared {
                     .flatten()
                     .map(|(name, c)| (name.to_owned(), counts(&c)))
                     .collect();
-                for (name, missed) in observed.parts.loaded.iter().flat_map(Loaded::missed) {
+                for (name, missed) in observed.sources.iter().flat_map(Source::missed) {
                     programs.entry(name).and_modify(|counts| counts["missed"] = missed.into());
                 }
                 (observed.name.to_owned(), Value::Object(programs))
@@ -279,14 +251,14 @@ impl Shared {
         self.metrics.process();
         for observed in &self.observed {
             self.metrics.observer_state(observed.name, &State::LABELS, observed.state().label());
-            let run_times = observed.parts.loaded.iter().flat_map(Loaded::run_times);
-            run_times.for_each(|(program, time)| {
-                self.metrics.program(observed.name, program, time.runs, time.total);
-            });
-            let missed = observed.parts.loaded.iter().flat_map(Loaded::missed);
-            missed.for_each(|(program, missed)| {
-                self.metrics.program_missed(observed.name, program, missed);
-            });
+            for source in observed.sources.iter() {
+                for (program, time) in source.run_times() {
+                    self.metrics.program(observed.name, program, time.runs, time.total);
+                }
+                for (program, missed) in source.missed() {
+                    self.metrics.program_missed(observed.name, program, missed);
+                }
+            }
         }
         self.sinks.measure();
     }
@@ -317,28 +289,13 @@ impl admin::State for Shared {
             .observed
             .iter()
             .map(|observed| {
-                let hooks: serde_json::Map<_, _> = observed
-                    .parts
-                    .loaded
-                    .iter()
-                    .flat_map(|loaded| &loaded.hooks)
-                    .map(|h| {
-                        let state =
-                            h.state.as_ref().map_or_else(ToString::to_string, |()| "attached".to_owned());
-                        (h.hook.program.to_owned(), state.into())
-                    })
-                    .collect();
-                let mut status = json!({ "state": observed.state().to_string(), "hooks": hooks });
-                if let Some((program, what)) = observed.parts.loaded.as_ref().and_then(Loaded::counting) {
-                    status["counters"] = json!({ program: what });
-                }
-                if let Some(files) = &observed.parts.files {
-                    let parts = files.parts.iter().map(|part| {
-                        let state =
-                            part.state.as_ref().map_or_else(|absent| absent.why.clone(), Clone::clone);
+                let mut status = json!({ "state": observed.state().to_string() });
+                for source in observed.sources.iter() {
+                    let parts = source.parts().into_iter().map(|part| {
+                        let state = part.state.unwrap_or_else(|absent| absent.why);
                         (part.name.to_owned(), Value::from(state))
                     });
-                    status["files"] = Value::Object(parts.collect());
+                    status[source.of()] = Value::Object(parts.collect());
                 }
                 (observed.name.to_owned(), status)
             })

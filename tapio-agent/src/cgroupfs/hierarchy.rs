@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{parse, tree::has_controller, trigger::Trigger};
+use crate::source::{Absent, Lack, Part};
 
 /// The hierarchies of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,26 +38,6 @@ pub struct Cpus {
     pub cpu: PathBuf,
     /// Of what is used.
     pub cpuacct: Option<PathBuf>,
-}
-
-/// Something that is read, and whether it is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// What it is.
-    pub name: &'static str,
-    /// Where it is, or why not, and what would help.
-    pub state: Result<String, Absent>,
-    /// What is lost without it, for people; empty where nothing but time is.
-    pub gives: &'static str,
-}
-
-/// Why something is not there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Absent {
-    /// In one sentence.
-    pub why: String,
-    /// What would help, in one sentence.
-    pub remedy: &'static str,
 }
 
 impl Cpus {
@@ -128,14 +109,19 @@ pub(super) fn parts(hierarchy: &Hierarchy, proc_root: &Path, triggers: &[io::Res
     ]
 }
 
+/// Something is not there that could be.
+fn absent(why: impl Into<String>, remedy: &'static str) -> Absent {
+    Absent { why: why.into(), lack: Lack::Missing, remedy: Some(remedy) }
+}
+
 fn groups(hierarchy: &Hierarchy) -> Part {
     const REMEDY: &str = "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`";
     let state = match hierarchy {
-        Hierarchy::None => Err(Absent { why: "no cgroups are mounted".to_owned(), remedy: REMEDY }),
-        Hierarchy::Two { root, .. } if !controllers(root).contains("memory") => Err(Absent {
-            why: format!("{} has no memory controller", root.display()),
-            remedy: "boot without cgroup_disable=memory; on some boards with cgroup_enable=memory",
-        }),
+        Hierarchy::None => Err(absent("no cgroups are mounted", REMEDY)),
+        Hierarchy::Two { root, .. } if !controllers(root).contains("memory") => Err(absent(
+            format!("{} has no memory controller", root.display()),
+            "boot without cgroup_disable=memory; on some boards with cgroup_enable=memory",
+        )),
         Hierarchy::Two { root, .. } => Ok(format!("version 2 at {}", root.display())),
         Hierarchy::One { memory, unified: None, .. } => Ok(format!("version 1 at {}", memory.display())),
         Hierarchy::One { memory, .. } => Ok(format!("version 1, beside version 2, at {}", memory.display())),
@@ -154,9 +140,8 @@ fn cpus(hierarchy: &Hierarchy) -> Part {
         Hierarchy::Two { root, .. } => Some(root).filter(|root| controllers(root).contains("cpu")),
         Hierarchy::One { .. } => None,
     };
-    let state = cpu.map(|path| format!("at {}", path.display())).ok_or_else(|| Absent {
-        why: "no cpu controller".to_owned(),
-        remedy: "mount the host's /sys/fs/cgroup with its cpu controller",
+    let state = cpu.map(|path| format!("at {}", path.display())).ok_or_else(|| {
+        absent("no cpu controller", "mount the host's /sys/fs/cgroup with its cpu controller")
     });
     Part { name: "cpu", state, gives: "node.cpu_throttled" }
 }
@@ -165,9 +150,9 @@ fn node(proc_root: &Path) -> Part {
     let path = proc_root.join("meminfo");
     let text = fs::read(&path).unwrap_or_default();
     let [total, available] = parse::keyed(&text, ["MemTotal:", "MemAvailable:"]);
-    let state = total.and(available).map(|_| format!("at {}", path.display())).ok_or_else(|| Absent {
-        why: format!("{} cannot be read", path.display()),
-        remedy: "mount the host's /proc, and give its place as `proc_root`",
+    let state = total.and(available).map(|_| format!("at {}", path.display())).ok_or_else(|| {
+        let why = format!("{} cannot be read", path.display());
+        absent(why, "mount the host's /proc, and give its place as `proc_root`")
     });
     Part { name: "meminfo", state, gives: "node.memory_pressure and node.oom_predicted of the node" }
 }
@@ -179,14 +164,14 @@ fn pressure(hierarchy: &Hierarchy, proc_root: &Path) -> Part {
         (Ok(_), Hierarchy::One { unified: Some(_), .. }) => {
             Ok("of the node, and of groups that version 2 has, too".to_owned())
         }
-        (Ok(_), _) => Err(Absent {
-            why: "of the node only: version 1 has none of groups".to_owned(),
-            remedy: "mount a cgroup2 hierarchy, as systemd.unified_cgroup_hierarchy=1 on the kernel command line does",
-        }),
-        (Err(error), _) => Err(Absent {
-            why: format!("{} cannot be read ({error})", path.display()),
-            remedy: "boot with psi=1, with a kernel built with CONFIG_PSI=y",
-        }),
+        (Ok(_), _) => Err(absent(
+            "of the node only: version 1 has none of groups",
+            "mount a cgroup2 hierarchy, as systemd.unified_cgroup_hierarchy=1 on the kernel command line does",
+        )),
+        (Err(error), _) => Err(absent(
+            format!("{} cannot be read ({error})", path.display()),
+            "boot with psi=1, with a kernel built with CONFIG_PSI=y",
+        )),
     };
     Part { name: "pressure", state, gives: "node.io_pressure, and node.memory_pressure by waiting" }
 }
@@ -195,10 +180,10 @@ fn prompt(triggers: &[io::Result<Trigger>]) -> Part {
     let refused = triggers.iter().find_map(|trigger| trigger.as_ref().err());
     let state = match refused {
         None => Ok("set: what begins to wait is looked at within a second".to_owned()),
-        Some(error) => Err(Absent {
-            why: format!("not set ({error}): what begins to wait is seen in the next pass"),
-            remedy: "start it with CAP_SYS_RESOURCE, or with a kernel of 6.5 or later",
-        }),
+        Some(error) => Err(absent(
+            format!("not set ({error}): what begins to wait is seen in the next pass"),
+            "start it with CAP_SYS_RESOURCE, or with a kernel of 6.5 or later",
+        )),
     };
     Part { name: "triggers", state, gives: "" }
 }

@@ -1,75 +1,81 @@
-//! Each observer and each of its hooks: loaded, attached and detached again.
+//! Each observer and each part of its sources: loaded, attached or opened, and closed again.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::{
-    report::{Line, Section},
+    report::{Line, Missing, Section, Tally},
     rights::Rights,
 };
 use crate::{
-    cgroupfs::{Files, Part},
+    agent::open::Opener,
     config::Config,
-    kernel::{HookState, Kernel, Loaded},
-    observer::{self, Attach, Built, Hook},
+    kernel::Kernel,
+    observer::Built,
+    source::{Lack, Part, Source},
 };
 
-/// How many hooks there are, and how many work; whether files tell something, too.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
-    pub(super) attached: usize,
-    pub(super) hooks: usize,
-    pub(super) files: bool,
-}
-
-/// One section for each observer that the configuration names.
-pub(super) fn examine(config: &Config, types: &Path, rights: &Rights) -> (Vec<Section>, Tally) {
-    let kernel = Kernel::open_with(types, config.proc_root.as_path());
+/// One section for each of the observers, and how much of them works.
+pub(super) fn examine(
+    config: &Config,
+    types: &Path,
+    observers: &[Built],
+    rights: &Rights,
+) -> (Vec<Section>, Tally) {
+    let kernel = Kernel::open_with(types, config.proc_root.as_path())
+        .map(|kernel| kernel.with_cgroups(config.cgroup_root.as_path()));
+    let opener = Opener { config, kernel: kernel.as_ref(), past: Arc::default() };
     let mut tally = Tally::default();
-    let sections = observer::build(config.observers.names(), &config.observer)
-        .iter()
-        .map(|built| {
-            let mut lines = Vec::new();
-            if let Some(reads) = built.reads() {
-                let (groups, proc) = (config.cgroup_root.as_path(), config.proc_root.as_path());
-                let files = Files::open(groups, proc, reads.interval);
-                tally.files |= files.parts.iter().any(|part| part.state.is_ok() && !part.gives.is_empty());
-                lines.extend(files.parts.iter().map(part));
-            }
-            if built.hooks().is_empty() {
-                return Section::new(format!("observer {}", built.name), lines);
-            }
-            let hooks = match kernel.as_ref().map(|kernel| load(kernel, built)) {
-                Ok(Ok(loaded)) => attached(built, &loaded, rights, &mut tally),
-                Ok(Err(why)) => refused(built, &why, &rights.remedy(), &mut tally),
-                Err(_) => refused(built, "not loaded: no types (BTF)", "as for the types (BTF)", &mut tally),
+    let sections = observers.iter().map(|built| {
+        let sources = opener.open(built);
+        let mut lines = Vec::new();
+        // What needs no rights first.
+        for source in sources.iter().rev() {
+            let parts = source.parts();
+            lines.extend(parts.iter().map(|part| line(part, rights)));
+            count(source, &parts, &mut tally);
+        }
+        if let Some(error) = sources.refused() {
+            let (why, remedy) = match &kernel {
+                Ok(_) => (format!("not loaded: {}", causes(error)), rights.remedy()),
+                Err(_) => ("not loaded: no types (BTF)".to_owned(), "as for the types (BTF)".to_owned()),
             };
-            lines.extend(hooks);
-            Section::new(format!("observer {}", built.name), lines)
-        })
-        .collect();
-    (sections, tally)
+            lines.extend(refused(built, &why, &remedy, &mut tally));
+        }
+        Section::new(format!("observer {}", built.name), lines)
+    });
+    (sections.collect(), tally)
 }
 
-/// What is read from files.
-fn part(Part { name, state, gives }: &Part) -> Line {
-    match state {
-        Ok(place) if gives.is_empty() => Line::ok(*name, place),
-        Ok(place) => Line::ok(*name, format!("{place}: {gives}")),
-        // It takes nothing away but time.
-        Err(absent) if gives.is_empty() => {
-            Line::note(*name, format!("{}; to have it sooner, {}", absent.why, absent.remedy))
-        }
-        Err(absent) => {
-            Line::degraded(*name, format!("{}; without it: no {gives}", absent.why), absent.remedy)
-        }
+fn count(source: &dyn Source, parts: &[Part], tally: &mut Tally) {
+    if source.of() != "hooks" {
+        tally.files |= source.observes();
+        return;
     }
+    tally.hooks += parts.len();
+    tally.attached += parts.iter().filter(|part| part.state.is_ok()).count();
+    let missing = parts.iter().filter(|part| part.state.is_err());
+    tally.missing.extend(missing.map(|part| Missing { hook: part.name, gives: part.gives }));
 }
 
-fn load(kernel: &Kernel, built: &Built) -> Result<Loaded, String> {
-    built
-        .object()
-        .and_then(|object| kernel.load(&object))
-        .map_err(|error| format!("not loaded: {}", causes(&error)))
+fn line(Part { name, state, gives }: &Part, rights: &Rights) -> Line {
+    let absent = match state {
+        Ok(place) if gives.is_empty() => return Line::ok(*name, place),
+        Ok(place) => return Line::ok(*name, format!("{place}: {gives}")),
+        Err(absent) => absent,
+    };
+    let remedy = absent.remedy.unwrap_or_default();
+    // It takes nothing away but time.
+    if gives.is_empty() {
+        return Line::note(*name, format!("{}; to have it sooner, {remedy}", absent.why));
+    }
+    let found = format!("{}; without it: no {gives}", absent.why);
+    match absent.lack {
+        Lack::Unsupported | Lack::Missing => Line::degraded(*name, found, remedy),
+        Lack::Failed if remedy.is_empty() || !rights.missing().is_empty() => {
+            Line::failed(*name, found, rights.remedy())
+        }
+        Lack::Failed => Line::failed(*name, found, remedy),
+    }
 }
 
 /// The causes of an error, each once, without its own text, which has a remedy in it.
@@ -83,58 +89,16 @@ fn causes(error: &anyhow::Error) -> String {
     if text.is_empty() { error.to_string() } else { text }
 }
 
-fn attached(built: &Built, loaded: &Loaded, rights: &Rights, tally: &mut Tally) -> Vec<Line> {
-    tally.hooks += loaded.hooks.len();
-    let counting = loaded.counting();
-    let is_uncounted = |hook: &Hook| counting.is_none() && built.counts_in() == Some(hook.program);
-    let lines = loaded.hooks.iter().map(|HookState { hook, state }| match state {
-        Ok(()) => {
-            tally.attached += 1;
-            let counting = counting.iter().filter(|(program, _)| *program == hook.program);
-            let counting: String = counting.map(|(_, what)| format!(" with {what}")).collect();
-            Line::ok(hook.program, format!("{}{counting}: {}", place(hook), hook.gives))
-        }
-        Err(error) if error.is_unsupported() && is_uncounted(hook) => {
-            let found = format!("{error}; without it: no {}", hook.gives);
-            let remedy =
-                "run on a machine that shows its performance counters (KVM: -cpu host,pmu=on), and free ones";
-            Line::degraded(hook.program, found, remedy)
-        }
-        Err(error) => {
-            let found = format!("{error}; without it: no {}", hook.gives);
-            if error.is_unsupported() {
-                let remedy = "run a kernel that allows it; the other hooks work without it";
-                Line::degraded(hook.program, found, remedy)
-            } else if is_uncounted(hook) && rights.missing().is_empty() {
-                let remedy = "sysctl -w kernel.perf_event_paranoid=2, or what the line names";
-                Line::failed(hook.program, found, remedy)
-            } else {
-                Line::failed(hook.program, found, rights.remedy())
-            }
-        }
-    });
-    lines.collect()
-}
-
 /// The object as a whole did not load: none of its hooks works, for one reason.
 fn refused(built: &Built, why: &str, remedy: &str, tally: &mut Tally) -> Vec<Line> {
-    let hooks = built.hooks();
-    tally.hooks += hooks.len();
+    tally.hooks += built.hooks.len();
+    tally.missing.extend(built.hooks.iter().map(|hook| Missing { hook: hook.program, gives: hook.gives }));
     let mut lines = vec![Line::failed("programs", why, remedy)];
-    lines.extend(hooks.iter().map(|hook| {
+    lines.extend(built.hooks.iter().map(|hook| {
         let found = format!("not attached; without it: no {}", hook.gives);
         Line::failed(hook.program, found, "as for the programs")
     }));
     lines
-}
-
-fn place(hook: &Hook) -> String {
-    match hook.attach {
-        Attach::BtfTracepoint(name) if name == hook.program => "attached (tp_btf)".to_owned(),
-        Attach::BtfTracepoint(name) => format!("attached (tp_btf {name})"),
-        Attach::FunctionExit(name) if name == hook.program => "attached (fexit)".to_owned(),
-        Attach::FunctionExit(name) => format!("attached (fexit {name})"),
-    }
 }
 
 #[cfg(test)]

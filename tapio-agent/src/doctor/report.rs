@@ -17,12 +17,31 @@ pub struct Report {
     pub node: String,
     /// What was looked at.
     pub sections: Vec<Section>,
+    /// How much of it works.
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+/// How much of the chosen observers works.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tally {
     /// Hooks that were attached.
     pub attached: usize,
-    /// Hooks that the chosen observers have.
+    /// Hooks that there are.
     pub hooks: usize,
+    /// Hooks that were not attached.
+    pub missing: Vec<Missing>,
     /// Whether files tell something, too.
     pub files: bool,
+}
+
+/// A hook that was not attached.
+#[derive(Clone, Debug, Serialize)]
+pub struct Missing {
+    /// Its name.
+    pub hook: &'static str,
+    /// The occurrences that are lost without it.
+    pub gives: &'static str,
 }
 
 /// What belongs together.
@@ -53,7 +72,7 @@ pub enum State {
     /// As it should be.
     Ok,
     /// Worth knowing, nothing is wrong.
-    Contribution,
+    Note,
     /// It takes something away.
     Degraded {
         /// What would help, in one sentence.
@@ -75,6 +94,8 @@ pub(super) enum Style {
     Terminal { colour: bool },
 }
 
+/// Missing hooks that the last line names.
+const MISSING_SHOWN: usize = 3;
 /// Where the second column begins.
 const COLUMN: usize = 26;
 
@@ -96,23 +117,27 @@ impl Report {
                 }
             }
         }
-        let _ = writeln!(text, "\n{}", self.verdict());
+        let _ = writeln!(text, "\n{}", self.tally);
         text
     }
+}
 
-    fn verdict(&self) -> String {
-        match (self.attached, self.hooks) {
-            (0, 0) if self.files => "Everything can be observed here, from files.".to_owned(),
-            (0, hooks) if self.files => {
-                format!("Only files can be observed here: 0 of {hooks} hooks attached.")
-            }
-            (0, _) => "Nothing can be observed here.".to_owned(),
-            (attached, hooks) if attached == hooks => {
-                format!("Everything can be observed here: {attached} of {hooks} hooks attached.")
-            }
-            (attached, hooks) => {
-                format!("Some of it cannot be observed here: {attached} of {hooks} hooks attached.")
-            }
+/// The last line: how many hooks are attached, and what is lost without the others.
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attached, hooks, missing, files } = self;
+        match (attached, hooks) {
+            (_, 0) if *files => return f.write_str("All chosen observers work: they read files only."),
+            (0, _) if *files => return write!(f, "0 of {hooks} hooks attached; only files can be observed."),
+            (0, _) => return write!(f, "0 of {hooks} hooks attached; nothing can be observed."),
+            _ => write!(f, "{attached} of {hooks} hooks attached")?,
+        }
+        for Missing { hook, gives } in missing.iter().take(MISSING_SHOWN) {
+            write!(f, "; without {hook} there is no {gives}")?;
+        }
+        match missing.len().saturating_sub(MISSING_SHOWN) {
+            0 => f.write_str("."),
+            more => write!(f, "; {more} more are marked above."),
         }
     }
 }
@@ -129,7 +154,7 @@ impl Line {
     }
 
     pub(super) fn note(name: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { state: State::Contribution, ..Self::ok(name, found) }
+        Self { state: State::Note, ..Self::ok(name, found) }
     }
 
     pub(super) fn degraded(
@@ -169,15 +194,15 @@ impl Style {
     const fn sign(self, state: &State) -> &'static str {
         match (self, state) {
             (Self::Plain, State::Ok) => "ok  ",
-            (Self::Plain, State::Contribution) => "-   ",
+            (Self::Plain, State::Note) => "-   ",
             (Self::Plain, State::Degraded { .. }) => "warn",
             (Self::Plain, State::Failed { .. }) => "fail",
             (Self::Terminal { colour: false }, State::Ok) => "✓",
-            (Self::Terminal { colour: false }, State::Contribution) => "-",
+            (Self::Terminal { colour: false }, State::Note) => "-",
             (Self::Terminal { colour: false }, State::Degraded { .. }) => "!",
             (Self::Terminal { colour: false }, State::Failed { .. }) => "✗",
             (Self::Terminal { colour: true }, State::Ok) => "\x1b[32m✓\x1b[0m",
-            (Self::Terminal { colour: true }, State::Contribution) => "\x1b[2m-\x1b[0m",
+            (Self::Terminal { colour: true }, State::Note) => "\x1b[2m-\x1b[0m",
             (Self::Terminal { colour: true }, State::Degraded { .. }) => "\x1b[33m!\x1b[0m",
             (Self::Terminal { colour: true }, State::Failed { .. }) => "\x1b[31m✗\x1b[0m",
         }
@@ -197,6 +222,10 @@ mod tests {
     use super::*;
     use tapio_occurrence::samples::{HOSTILE, is_harmless};
 
+    fn missing(hook: &'static str) -> Missing {
+        Missing { hook, gives: "node.cpi_outlier" }
+    }
+
     fn report() -> Report {
         let lines = vec![
             Line::ok("release", "6.1"),
@@ -208,9 +237,7 @@ mod tests {
             version: "1.2.3",
             node: "node-a".into(),
             sections: vec![Section::new("rights", lines)],
-            attached: 1,
-            hooks: 4,
-            files: false,
+            tally: Tally { attached: 1, hooks: 2, missing: vec![missing("sched_switch")], files: false },
         }
     }
 
@@ -225,7 +252,7 @@ mod tests {
              \x20                                 remedy: add it\n\
              \x20 fail bpf                        missing: all is lost\n\
              \x20                                 remedy: add that\n\n\
-             Some of it cannot be observed here: 1 of 4 hooks attached.\n"
+             1 of 2 hooks attached; without sched_switch there is no node.cpi_outlier.\n"
         );
         let terminal = report().text(Style::Terminal { colour: false });
         assert!(terminal.contains("  ✗ bpf                        missing"), "{terminal}");
@@ -246,6 +273,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_line_names_what_is_lost() {
+        let tally = |attached, hooks, files| Tally { attached, hooks, files, missing: Vec::new() };
+        for (tally, said) in [
+            (tally(10, 10, true), "10 of 10 hooks attached."),
+            (tally(0, 10, true), "0 of 10 hooks attached; only files can be observed."),
+            (tally(0, 10, false), "0 of 10 hooks attached; nothing can be observed."),
+            (tally(0, 0, true), "All chosen observers work: they read files only."),
+            (tally(0, 0, false), "0 of 0 hooks attached; nothing can be observed."),
+        ] {
+            assert_eq!(tally.to_string(), said);
+        }
+        let many = Tally { missing: ["a", "b", "c", "d", "e"].map(missing).into(), ..tally(5, 10, true) };
+        let said = many.to_string();
+        assert!(said.contains("without c there is no node.cpi_outlier; 2 more are marked above."), "{said}");
+        assert!(!said.contains("without d"), "{said}");
+    }
+
+    #[test]
     fn json_has_the_same() {
         let json = serde_json::to_value(report()).unwrap();
         let line = &json["sections"][0]["lines"][3];
@@ -254,5 +299,6 @@ mod tests {
         );
         assert_eq!(*line, expected);
         assert_eq!(json["attached"], 1);
+        assert_eq!(json["missing"][0]["hook"], "sched_switch");
     }
 }

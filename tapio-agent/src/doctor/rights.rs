@@ -5,7 +5,10 @@ use std::{collections::HashSet, fs};
 use caps::{CapSet, Capability};
 
 use super::{pod::Pod, report::Line};
-use crate::kernel::memlock_limit;
+use crate::{
+    kernel::memlock_limit,
+    observer::{self, Built},
+};
 
 /// The rights of this process.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(super) struct Rights {
     pod: Pod,
     /// Maps count against a limit.
     limited: bool,
+    /// What observers use beside what their programs take.
+    used: Vec<observer::Right>,
 }
 
 /// What a capability is for.
@@ -42,7 +47,7 @@ enum Without {
 }
 
 impl Rights {
-    pub(super) fn read(pod: Pod) -> Self {
+    pub(super) fn read(pod: Pod, observers: &[Built]) -> Self {
         let bounding = caps::read(None, CapSet::Bounding).unwrap_or_default();
         let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
         let confined = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_whole(&map));
@@ -51,7 +56,9 @@ impl Rights {
         let labels = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
         let profile = labels.iter().find_map(|file| fs::read_to_string(file).ok());
         let profile = profile.and_then(|label| enforced(&label));
-        Self { effective, confined, filtered, profile, bounding, limited: memlock_limit().is_some(), pod }
+        let limited = memlock_limit().is_some();
+        let used = observers.iter().flat_map(|built| built.rights).copied().collect();
+        Self { effective, confined, filtered, profile, bounding, limited, pod, used }
     }
 
     pub(super) fn lines(&self) -> Vec<Line> {
@@ -126,8 +133,8 @@ impl Rights {
         self.table().iter().filter(missing).map(|right| right.capability.to_string()).collect()
     }
 
-    fn table(&self) -> [Right; 4] {
-        [
+    fn table(&self) -> Vec<Right> {
+        let mut table = vec![
             Right {
                 capability: Capability::CAP_BPF,
                 gives: "loads programs, makes maps",
@@ -138,13 +145,13 @@ impl Rights {
                 gives: "attaches programs to tracepoints, opens performance counters",
                 without: Without::Blind,
             },
-            Right {
-                capability: Capability::CAP_SYS_PTRACE,
-                gives: "shows the network namespaces of other users' processes",
-                without: Without::Nothing(
-                    "connections older than the agent have no direction until their server accepts another one",
-                ),
-            },
+        ];
+        table.extend(self.used.iter().filter_map(|right| {
+            let without = if right.is_expected { Without::Less } else { Without::Nothing };
+            let capability = right.capability.parse().ok()?;
+            Some(Right { capability, gives: right.gives, without: without(right.lost) })
+        }));
+        table.push(
             Right {
                 capability: Capability::CAP_SYS_RESOURCE,
                 gives: "raises the limit that maps count against before kernel 5.11, sets triggers before 6.5",
@@ -154,7 +161,8 @@ impl Rights {
                     Without::Nothing("maps count against no limit here; for triggers see the node observer")
                 },
             },
-        ]
+        );
+        table
     }
 
     fn line(&self, right: &Right) -> Line {
@@ -216,6 +224,7 @@ mod tests {
             bounding: HashSet::new(),
             limited: false,
             pod: Pod(false),
+            used: Vec::new(),
         }
     }
 
@@ -265,7 +274,7 @@ mod tests {
         let remedy = apparmor.remedy();
         assert!(remedy.contains("AppArmor profile cri-containerd.apparmor.d") && !remedy.contains("seccomp"));
         assert!(
-            apparmor.lines().iter().any(|line| line.name == "AppArmor" && line.state == State::Contribution)
+            apparmor.lines().iter().any(|line| line.name == "AppArmor" && line.state == State::Note)
         );
         let both = Rights { profile: profile(), filtered: true, pod: Pod(true), ..allowed() }.remedy();
         assert!(both.contains("DENIED") && both.contains("seccompProfile: {type: Unconfined}"), "{both}");

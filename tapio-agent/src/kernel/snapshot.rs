@@ -11,8 +11,9 @@ use tapio_common::{COOLDOWNS, Cooldown, CooldownKey, baseline::Baseline};
 
 use super::take;
 use crate::{
-    observer::SnapshotMap,
-    snapshot::{Snapshot, Writer},
+    observer::{self, SnapshotMap},
+    snapshot::Snapshot,
+    source,
 };
 
 /// Entries that are read of a map; none holds more.
@@ -32,14 +33,8 @@ const OF_EACH: SnapshotMap = SnapshotMap {
     used: None,
 };
 
-/// Maps, each with how many entries it has.
-pub type Entries = Vec<(&'static str, usize)>;
-
 /// The maps of one object.
-pub(super) struct Maps {
-    observer: &'static str,
-    maps: Vec<(&'static SnapshotMap, Box<dyn Content>)>,
-}
+pub(super) struct Maps(Vec<(&'static SnapshotMap, Box<dyn Content>)>);
 
 impl Maps {
     /// Takes them out of an object, and puts back into them what was learned.
@@ -62,20 +57,20 @@ impl Maps {
             }
             maps.push((map, content));
         }
-        Ok(Self { observer, maps })
+        Ok(Self(maps))
     }
 
     /// Writes what they hold now; says of each map how many entries that are.
     ///
     /// # Errors
     /// A map cannot be read, or the file not be written.
-    pub(super) fn write(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<Entries> {
+    pub(super) fn write(&self, put: &mut source::Put<'_>) -> anyhow::Result<Vec<(&'static str, usize)>> {
         let mut entries = Vec::new();
-        for (map, content) in &self.maps {
+        for (map, content) in &self.0 {
             let mut bytes = 0;
             let mut put = |piece: &[u8]| {
                 bytes += piece.len();
-                to.put(self.observer, map.map, piece)
+                put(map.map, piece)
             };
             content.read(map, &mut put).with_context(|| format!("map {}", map.map))?;
             entries.push((map.map, bytes / (map.key.unwrap_or(PLACE_BYTES) + map.value)));
@@ -120,21 +115,67 @@ impl<'a, 'b> Pieces<'a, 'b> {
     }
 }
 
+/// The loader wants to know the sizes of keys and values when it is compiled: these are all that the observers have. A key
+/// of 0 bytes stands for an array.
+const SIZES: [(usize, usize); 16] = {
+    let mut sizes = [(0, 0); 16];
+    let mut known = add(&mut sizes, 0, &OF_EACH);
+    let mut observer = 0;
+    while observer < observer::SNAPSHOT_MAPS.len() {
+        let mut map = 0;
+        while map < observer::SNAPSHOT_MAPS[observer].len() {
+            known = add(&mut sizes, known, &observer::SNAPSHOT_MAPS[observer][map]);
+            map += 1;
+        }
+        observer += 1;
+    }
+    sizes
+};
+
+/// Adds the sizes of a map unless they are there; says how many there are.
+const fn add(sizes: &mut [(usize, usize); 16], known: usize, map: &SnapshotMap) -> usize {
+    let (key, value) = key_and_value(map);
+    let mut at = 0;
+    while at < known {
+        if sizes[at].0 == key && sizes[at].1 == value {
+            return known;
+        }
+        at += 1;
+    }
+    assert!(known < sizes.len(), "more sizes of maps than `SIZES` has room for: extend it, and `open`");
+    sizes[known] = (key, value);
+    known + 1
+}
+
+const fn key_and_value(map: &SnapshotMap) -> (usize, usize) {
+    let key = match map.key {
+        Some(bytes) => bytes,
+        None => 0,
+    };
+    (key, map.value)
+}
+
 fn open(programs: &mut Ebpf, map: &SnapshotMap) -> anyhow::Result<Box<dyn Content>> {
-    // The loader wants sizes when it is compiled.
-    macro_rules! of_sizes {
-        (arrays $($value:literal)*, hashes $($of:literal to $to:literal)*) => {
-            match (map.key, map.value) {
-                $((None, $value) => Box::new(Places::<$value> {
-                    places: Array::try_from(take(programs, map.map)?)?,
-                    used: map.used.map(|used| anyhow::Ok(Array::try_from(take(programs, used)?)?)).transpose()?,
-                }),)*
-                $((Some($of), $to) => Box::new(HashMap::<_, [u8; $of], [u8; $to]>::try_from(take(programs, map.map)?)?),)*
-                sizes => bail!("the content of {} cannot be map: no map is known with {sizes:?} bytes", map.map),
-            }
+    macro_rules! of_size {
+        ($($at:literal)*) => {
+            $(if key_and_value(map) == SIZES[$at] {
+                return open_as::<{ SIZES[$at].0 }, { SIZES[$at].1 }>(programs, map);
+            })*
         };
     }
-    Ok(of_sizes!(arrays 64 184, hashes 8 to 184 24 to 32 48 to 16))
+    of_size!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    bail!("no observer has a map like {}", map.map)
+}
+
+fn open_as<const K: usize, const V: usize>(
+    programs: &mut Ebpf,
+    map: &SnapshotMap,
+) -> anyhow::Result<Box<dyn Content>> {
+    if map.key.is_some() {
+        return Ok(Box::new(HashMap::<_, [u8; K], [u8; V]>::try_from(take(programs, map.map)?)?));
+    }
+    let used = map.used.map(|used| anyhow::Ok(Array::try_from(take(programs, used)?)?)).transpose()?;
+    Ok(Box::new(Places::<V> { places: Array::try_from(take(programs, map.map)?)?, used }))
 }
 
 impl<const K: usize, const V: usize> Content for HashMap<MapData, [u8; K], [u8; V]> {

@@ -5,6 +5,7 @@
 //! let through deaths that are news; here they get their type.
 
 mod death;
+mod faults;
 mod message;
 mod settings;
 mod signal;
@@ -15,7 +16,7 @@ use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kin
 use tapio_occurrence::{Data, Outcome, Severity, Value};
 
 use self::death::{Death, Unexecuted, asked, command, is_restart, limit, sandbox, unexecuted};
-use super::{Actor, Anomaly, Attach, ByHelper, Hook, Kind, Malformed, Observer, Only, with};
+use super::{Act, Actor, Anomaly, Attach, ByHelper, Fault, Hook, Kind, Malformed, Observer, Only, Room, with};
 
 /// How long a death by the kernel's hand waits for the word that it was by the OOM killer. That comes from the CPU
 /// that killed, right after; a virtual one may stand still in between.
@@ -81,12 +82,14 @@ impl Observer for Container {
             attach: Attach::BtfTracepoint("signal_generate"),
             needs: &with::<_, 2, 21>(TASK, [fields::MM, fields::OOM_SCORE_ADJ]),
             gives: "container.oom_kill, who sent a signal, and the address of a fault",
+            or: &[],
         },
         Hook {
             program: "mark_victim",
             attach: Attach::BtfTracepoint("mark_victim"),
             needs: &[],
             gives: "container.oom_kill",
+            or: &[],
         },
         Hook {
             program: "sched_process_exit",
@@ -102,9 +105,13 @@ impl Observer for Container {
                 ],
             ),
             gives: "container.exit_error, container.crash, container.killed",
+            or: &[],
         },
     ];
+    const ROOM: Room = Room::LARGE;
     const KINDS: &'static [&'static Kind] = &[&OOM_KILL, &EXIT_ERROR, &CRASH, &KILLED];
+    const FAULTS: &'static [Fault] = faults::FAULTS;
+    const ACTS: &'static [Act] = faults::ACTS;
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
@@ -137,6 +144,10 @@ impl Observer for Container {
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
         let over = |waits: &mut Waiting| now_ns.saturating_sub(waits.anomaly.time_ns) >= WORD_NS;
         out.extend(self.waiting.extract_if(.., over).map(|waits| waits.anomaly));
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        self.waiting.iter().map(|waits| waits.anomaly.time_ns.saturating_add(WORD_NS)).min()
     }
 
     fn pending(&self) -> u64 {

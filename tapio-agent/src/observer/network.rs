@@ -7,6 +7,7 @@
 //! turns out to be a new level is reported as that level only.
 
 mod ends;
+mod faults;
 mod message;
 mod settings;
 
@@ -21,7 +22,9 @@ use tapio_occurrence::{Data, Normal, Outcome, Severity, Value};
 pub use settings::Settings;
 
 use self::ends::Ends;
-use super::{Anomaly, Attach, ByHelper, Hook, Kind, Malformed, Observer, SnapshotMap, with};
+use super::{
+    Act, Anomaly, Attach, ByHelper, Fault, Hook, Kind, Malformed, Observer, Right, Room, SnapshotMap, with,
+};
 
 /// The network observer.
 #[derive(Debug, Default)]
@@ -97,6 +100,7 @@ impl Observer for Network {
                 ],
             ),
             gives: "network.rtt_spike, network.rtt_shift",
+            or: &[],
         },
         Hook {
             program: "inet_sock_set_state",
@@ -114,6 +118,7 @@ impl Observer for Network {
                 ],
             ),
             gives: "network.connection_refused, _timeout and _unreachable, network.connect_slow, and who connected",
+            or: &[],
         },
         Hook {
             program: "tcp_retransmit_skb",
@@ -123,12 +128,14 @@ impl Observer for Network {
                 [net::SEGS_OUT, net::RETRANSMITS, net::RCV_TSTAMP, net::BYTES_RECEIVED, net::BYTES_ACKED],
             ),
             gives: "network.retransmit_burst, network.peer_unresponsive",
+            or: &[],
         },
         Hook {
             program: "tcp_receive_reset",
             attach: Attach::BtfTracepoint("tcp_receive_reset"),
             needs: &with::<_, 3, 15>(SOCKET, [net::BYTES_RECEIVED, net::BYTES_ACKED, net::RCV_TSTAMP]),
             gives: "network.connection_reset",
+            or: &[],
         },
         Hook {
             program: "tcp_v4_connect",
@@ -136,6 +143,7 @@ impl Observer for Network {
             // Read by a helper, as the address is.
             needs: &with::<_, 1, 13>(SOCKET, [net::LEADER]),
             gives: "network.connection_unreachable of IPv4 without a route",
+            or: &[],
         },
         Hook {
             program: "tcp_v6_connect",
@@ -143,6 +151,7 @@ impl Observer for Network {
             // Read by a helper, as the address is.
             needs: &with::<_, 1, 13>(SOCKET, [net::LEADER]),
             gives: "network.connection_unreachable of IPv6 without a route",
+            or: &[],
         },
     ];
     const KINDS: &'static [&'static Kind] = &[
@@ -156,6 +165,13 @@ impl Observer for Network {
         &RETRANSMIT_BURST,
         &PEER_UNRESPONSIVE,
     ];
+    const ROOM: Room = Room::LARGE;
+    const RIGHTS: &'static [Right] = &[Right {
+        capability: "CAP_SYS_PTRACE",
+        gives: "shows the network namespaces of other users' processes",
+        lost: "connections older than the agent have no direction until their server accepts another one",
+        is_expected: false,
+    }];
     const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[
         // Its key, a tag, a count, and the baseline.
         SnapshotMap {
@@ -175,6 +191,8 @@ impl Observer for Network {
             used: None,
         },
     ];
+    const FAULTS: &'static [Fault] = faults::FAULTS;
+    const ACTS: &'static [Act] = faults::ACTS;
     type Settings = Settings;
 
     fn new(_: &Settings) -> Self {
@@ -198,6 +216,10 @@ impl Observer for Network {
 
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
         self.ends.tick(now_ns, out);
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        self.ends.wake_at()
     }
 
     fn pending(&self) -> u64 {

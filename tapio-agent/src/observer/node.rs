@@ -56,6 +56,8 @@ const TRACK: SnapshotMap = SnapshotMap {
 };
 /// A group that was not seen for so long is gone, or the passes are that far apart.
 const FORGET_NS: u64 = 15 * 60 * 1_000_000_000;
+/// How often it is looked which those are.
+const SWEEP_NS: u64 = 60 * 1_000_000_000;
 /// Groups that are known at a time. As many as a reader looks at.
 const MAX_GROUPS: usize = 20_000;
 /// What a group's waiting explains of the node's: for so long, since the two are judged one after another.
@@ -78,6 +80,8 @@ pub struct Node {
     groups: HashMap<u64, Group>,
     /// What an agent before this one knew of groups that were not met yet.
     before: HashMap<u64, Group>,
+    /// When groups that are gone were forgotten last.
+    swept_ns: u64,
     /// When some group waited for memory more than is normal for it, and when for input or output.
     waited: [Option<u64>; 2],
     /// When the first look was: a group that was met well after it is new.
@@ -116,6 +120,7 @@ impl Observer for Node {
         attach: Attach::BtfTracepoint("sched_switch"),
         needs: &[counted::PID, counted::GROUPS, counted::GROUP, counted::GROUP_NODE, counted::NODE_ID],
         gives: "node.cpi_outlier, node.ipc_degraded",
+        or: &[],
     }];
     const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[
         SnapshotMap { map: "GROUPS", key: Some(size_of::<u64>()), ..TRACK },
@@ -130,6 +135,7 @@ impl Observer for Node {
             limits: Arc::new(settings.limits()),
             groups: HashMap::new(),
             before: HashMap::new(),
+            swept_ns: 0,
             waited: [None; 2],
             began_ns: None,
             degraded: None,
@@ -168,8 +174,15 @@ impl Observer for Node {
 
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
         self.groups.retain(|_, group| now_ns.saturating_sub(group.seen_ns) < FORGET_NS);
+        self.swept_ns = now_ns;
         let settle_ns = self.limits.window_ns;
         out.extend(self.degraded.take_if(|degraded| now_ns.saturating_sub(degraded.time_ns) >= settle_ns));
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        let settled = |degraded: &Anomaly| degraded.time_ns.saturating_add(self.limits.window_ns);
+        let sweep = (!self.groups.is_empty()).then(|| self.swept_ns.saturating_add(SWEEP_NS));
+        self.degraded.as_ref().map(settled).into_iter().chain(sweep).min()
     }
 
     fn pending(&self) -> u64 {

@@ -1,5 +1,7 @@
 //! What an observer brings to the kernel: its compiled programs, and what they need.
 
+use std::fmt;
+
 /// One place in the kernel that an observer watches.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
@@ -11,6 +13,32 @@ pub struct Hook {
     pub needs: &'static [usize],
     /// What is lost without it, for people.
     pub gives: &'static str,
+    /// Other programs for the same, for kernels that have nothing for this one: the first that is supported is attached.
+    pub or: &'static [Fallback],
+}
+
+/// A program in the place of another.
+#[derive(Clone, Copy, Debug)]
+pub struct Fallback {
+    /// Kernel program in the observer's object.
+    pub program: &'static str,
+    /// How it is attached.
+    pub attach: Attach,
+    /// As [`Hook::needs`].
+    pub needs: &'static [usize],
+}
+
+/// A capability beside CAP_BPF and CAP_PERFMON, which all kernel programs take.
+#[derive(Clone, Copy, Debug)]
+pub struct Right {
+    /// Its name: `CAP_SYS_PTRACE`.
+    pub capability: &'static str,
+    /// What the observer does with it, for people.
+    pub gives: &'static str,
+    /// What is lost without it, for people.
+    pub lost: &'static str,
+    /// The shipped manifests grant it, so that its absence is worth a warning.
+    pub is_expected: bool,
 }
 
 /// What an observer brings: its compiled programs, and what they need.
@@ -32,6 +60,25 @@ pub struct Object<'a> {
     pub counters: Option<&'static Counters>,
     /// Its maps whose content outlives the agent.
     pub snapshot_maps: &'static [SnapshotMap],
+    /// The sizes of the maps that every object has.
+    pub room: Room,
+}
+
+/// The sizes of the maps that every object has: an observer whose events are rare needs less.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Bytes of the ring in which events wait for the agent: a power of two, and at least 64 KiB, a page of some arm64
+    /// machines.
+    pub ring_bytes: u32,
+    /// Owners and subjects whose cool-down is known at a time; the one quiet longest makes room.
+    pub cooldowns: u32,
+}
+
+impl Room {
+    /// Some thousand events, of thousands of owners at a time.
+    pub const LARGE: Self = Self { ring_bytes: 1 << 20, cooldowns: 8192 };
+    /// A burst of some hundred events, of a thousand owners at a time.
+    pub const SMALL: Self = Self { ring_bytes: 128 << 10, cooldowns: 1024 };
 }
 
 /// Fields that are read with a helper, and which programs do without: a kernel that is locked down forbids it.
@@ -125,6 +172,41 @@ impl Quantity {
 pub enum Attach {
     /// To this tracepoint, with typed arguments (`tp_btf`).
     BtfTracepoint(&'static str),
+    /// To a tracepoint by category and name, with the fields of its format file. It takes a readable tracefs.
+    Tracepoint(&'static str, &'static str),
+    /// To the start of this function of the kernel (`fentry`), which not all kernels allow.
+    FunctionEntry(&'static str),
     /// To the end of this function of the kernel (`fexit`), which not all kernels allow.
     FunctionExit(&'static str),
+    /// To the packets that sockets in any cgroup send or receive. It takes CAP_NET_ADMIN and a cgroup2 hierarchy; programs of
+    /// others stay.
+    CgroupSkb(Direction),
+    /// To a clock on each CPU, so many times a second.
+    CpuClock(u64),
+    /// To this iterator (`bpf_iter_NAME`), which runs once, after all hooks are attached: over what is older than the agent.
+    Iterator(&'static str),
+}
+
+/// The direction of packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Received.
+    Ingress,
+    /// Sent.
+    Egress,
+}
+
+impl fmt::Display for Attach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BtfTracepoint(name) => write!(f, "tp_btf {name}"),
+            Self::Tracepoint(category, name) => write!(f, "tracepoint {category}/{name}"),
+            Self::FunctionEntry(name) => write!(f, "fentry {name}"),
+            Self::FunctionExit(name) => write!(f, "fexit {name}"),
+            Self::CgroupSkb(Direction::Ingress) => f.write_str("cgroup_skb ingress"),
+            Self::CgroupSkb(Direction::Egress) => f.write_str("cgroup_skb egress"),
+            Self::CpuClock(hertz) => write!(f, "perf_event cpu-clock {hertz} Hz"),
+            Self::Iterator(name) => write!(f, "iter {name}"),
+        }
+    }
 }

@@ -34,6 +34,8 @@ pub struct Fold {
     window_ns: u64,
     max_window_ns: u64,
     windows: HashMap<Key, Window>,
+    /// No window is over before.
+    wake_ns: u64,
     subjects: HashMap<Owner, u32>,
     hasher: RandomState,
 }
@@ -102,6 +104,7 @@ impl Fold {
             window_ns,
             max_window_ns,
             windows: HashMap::new(),
+            wake_ns: u64::MAX,
             subjects: HashMap::new(),
             hasher: RandomState::new(),
         }
@@ -116,7 +119,9 @@ impl Fold {
             let owner = matches!(key, Key::Kind(_)).then(|| self.hasher.hash_one(owner));
             return window.repeat(anomaly, owner, self.window_ns, now_ns);
         }
-        self.windows.insert(key, Window::new(&anomaly, self.window_ns, now_ns));
+        let window = Window::new(&anomaly, self.window_ns, now_ns);
+        self.wake_ns = self.wake_ns.min(window.over_ns());
+        self.windows.insert(key, window);
         if let Some(owner) = key.owner() {
             *self.subjects.entry(owner).or_default() += 1;
         }
@@ -127,9 +132,11 @@ impl Fold {
     /// forgotten.
     pub fn flush(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
         let Self { windows, subjects, max_window_ns, .. } = self;
+        let mut wake_ns = u64::MAX;
         windows.retain(|key, window| {
             let is_quiet = window.is_quiet(now_ns);
-            if now_ns < window.ends_ns && !is_quiet {
+            if now_ns < window.over_ns() {
+                wake_ns = wake_ns.min(window.over_ns());
                 return true;
             }
             if let Some(mut repeats) = window.take() {
@@ -137,6 +144,7 @@ impl Fold {
                 out.push(repeats);
                 if !is_quiet {
                     window.go_on(*max_window_ns, now_ns);
+                    wake_ns = wake_ns.min(window.over_ns());
                     return true;
                 }
             }
@@ -150,6 +158,13 @@ impl Fold {
             }
             false
         });
+        self.wake_ns = wake_ns;
+    }
+
+    /// When the next [`Self::flush`] is due; `None` while no window is open.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<u64> {
+        (!self.windows.is_empty()).then_some(self.wake_ns)
     }
 
     /// Reports all that is kept.
@@ -209,6 +224,11 @@ impl Window {
             repeats: None,
             owners: BTreeSet::new(),
         }
+    }
+
+    /// When it is over, or quiet.
+    fn over_ns(&self) -> u64 {
+        self.ends_ns.min(self.last_ns.saturating_add(QUIET_NS))
     }
 
     const fn is_quiet(&self, now_ns: u64) -> bool {

@@ -13,28 +13,29 @@ use tokio::{
 
 use super::Outcome;
 use crate::{
+    agent::open::{Opener, Sources},
     config::Config,
     enrich::{Identity, cgroups::in_host_pid_namespace},
-    kernel::{Kernel, Loaded},
+    kernel::Kernel,
     metrics::Metrics,
     observer::{self, Anomaly, Built, Scope},
-    pipeline::{self, Source, Stage, fold::Fold},
+    pipeline::{self, Stage, fold::Fold},
+    source::Lack,
 };
+
+/// How long a report may take; a spike waits for two seconds, to see whether it is a new level.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Anomalies that wait to be named; more than a busy host has in the time.
 const QUEUE: usize = 4096;
 
-/// Observers whose programs are in the kernel.
-pub(super) struct Attached {
-    loaded: Vec<(Built, Loaded)>,
-    refused: Vec<(&'static str, anyhow::Error)>,
-}
+/// Observers whose sources are open.
+pub(super) struct Attached(Vec<(Built, Sources)>);
 
 /// What they report.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    loaded: Vec<(&'static str, Loaded)>,
-    refused: Vec<(&'static str, anyhow::Error)>,
+    open: Vec<(&'static str, Sources)>,
     stages: JoinSet<()>,
     stop: watch::Sender<bool>,
     reports: mpsc::Receiver<Seen>,
@@ -50,31 +51,33 @@ pub(super) struct Seen {
 }
 
 impl Attached {
-    /// Attaches the observers that the configuration names, with the default thresholds.
+    /// Opens the sources of those observers that the configuration names and that have faults, with the default thresholds.
     ///
     /// # Errors
     /// None of them can observe anything.
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
-        let kernel = Kernel::open(config.proc_root.as_path())?;
-        let mut this = Self { loaded: Vec::new(), refused: Vec::new() };
+        let kernel = Kernel::open(config.proc_root.as_path())?.with_cgroups(config.cgroup_root.as_path());
+        let opener = Opener { config, kernel: Ok(&kernel), past: Arc::default() };
         let mut settings = observer::Settings::default();
         // The children are in no container.
         settings.container.scope = Scope::All;
-        for built in observer::build(config.observers.names(), &settings) {
-            // What is read from files alone has no hook that could be broken.
-            if built.hooks().is_empty() {
-                continue;
+        let has_faults =
+            |name| observer::FAULTS.iter().any(|(observer, faults)| *observer == name && !faults.is_empty());
+        let open: Vec<_> = observer::build(config.observers.names(), &settings)
+            .into_iter()
+            .filter(|built| has_faults(built.name))
+            .map(|built| {
+                let sources = opener.open(&built);
+                (built, sources)
+            })
+            .collect();
+        let refused = open.iter().find_map(|(_, sources)| sources.refused());
+        match refused {
+            Some(error) if !open.iter().any(|(_, sources)| sources.observes()) => {
+                Err(anyhow::anyhow!("{error:#}"))
             }
-            match kernel.load(&built.object()?) {
-                Ok(loaded) => this.loaded.push((built, loaded)),
-                Err(error) => this.refused.push((built.name, error)),
-            }
+            _ => Ok(Self(open)),
         }
-        match this.refused.pop() {
-            Some((_, error)) if this.loaded.is_empty() => return Err(error),
-            refused => this.refused.extend(refused),
-        }
-        Ok(this)
     }
 }
 
@@ -89,10 +92,10 @@ impl Recorder {
         let (reported, reports) = mpsc::channel(QUEUE);
         let (stop, stopped) = watch::channel(false);
         let mut stages = JoinSet::new();
-        let mut loaded = Vec::new();
-        for (built, mut programs) in attached.loaded {
-            let mut source = Source { ring: Some(programs.events()?), reader: None };
-            loaded.push((built.name, programs));
+        let mut open = Vec::new();
+        for (built, mut sources) in attached.0 {
+            let mut records = sources.records()?;
+            open.push((built.name, sources));
             let stage = Stage::new(built.name, anomalies.clone(), &metrics);
             let mut fold = Fold::new(config.fold.window.as_ns(), config.fold.max_window.as_ns());
             let mut stopped = stopped.clone();
@@ -102,33 +105,35 @@ impl Recorder {
                     let _ = stopped.wait_for(|stop| *stop).await;
                 };
                 let ended =
-                    stage.run(&mut source, built.judge().as_mut(), &mut fold, &mut Vec::new(), stop).await;
+                    stage.run(&mut records, built.judge().as_mut(), &mut fold, &mut Vec::new(), stop).await;
                 if let Err(error) = ended {
                     tracing::error!(observer = built.name, %error, "the ring cannot be waited for");
                 }
             });
         }
         stages.spawn(report(queue, Identity::new(config), metrics, reported));
-        Ok(Self { loaded, refused: attached.refused, stages, stop, reports, seen: Vec::new() })
+        Ok(Self { open, stages, stop, reports, seen: Vec::new() })
     }
 
-    /// Why a kernel program of an observer cannot report anything, if that is so.
-    pub(super) fn hindrance(&self, observer: &str, program: &str) -> Option<Outcome> {
+    /// Why a part of an observer's sources cannot see anything, if that is so.
+    pub(super) fn hindrance(&self, observer: &str, part: &str) -> Option<Outcome> {
         let skipped =
             |reason: String, remedy: &str| Some(Outcome::Skipped { reason, remedy: remedy.to_owned() });
-        if let Some((_, error)) = self.refused.iter().find(|(name, _)| *name == observer) {
-            return Some(Outcome::Missed(format!("{error:#}")));
-        }
-        let Some((_, loaded)) = self.loaded.iter().find(|(name, _)| *name == observer) else {
+        let Some((_, sources)) = self.open.iter().find(|(name, _)| *name == observer) else {
             return skipped(format!("the observer {observer} is not chosen"), "name it in --observer");
         };
-        let hook = loaded.hooks.iter().find(|hook| hook.hook.program == program)?;
-        match hook.state.as_ref().err()? {
-            error if error.is_unsupported() => skipped(
-                format!("{program} is {error}"),
+        let parts = sources.parts();
+        let Some(found) = parts.iter().find(|found| found.name == part) else {
+            let why = sources.refused().map(|error| format!("{error:#}"));
+            return Some(Outcome::Missed(why.unwrap_or_else(|| format!("{observer} has no {part}"))));
+        };
+        let absent = found.state.as_ref().err()?;
+        match absent.lack {
+            Lack::Unsupported | Lack::Missing => skipped(
+                format!("{part} is {}", absent.why),
                 "run a kernel that allows it; tapio doctor says what is lost",
             ),
-            error => Some(Outcome::Missed(format!("{program} {error}"))),
+            Lack::Failed => Some(Outcome::Missed(format!("{part} {}", absent.why))),
         }
     }
 
@@ -151,7 +156,7 @@ impl Recorder {
     /// # Errors
     /// One of them crashed.
     pub(super) async fn end(mut self) -> anyhow::Result<Vec<Seen>> {
-        self.loaded.iter().for_each(|(_, loaded)| loaded.detach());
+        self.open.iter().for_each(|(_, sources)| sources.close());
         self.stop.send_replace(true);
         while let Some(seen) = self.reports.recv().await {
             self.seen.push(seen);

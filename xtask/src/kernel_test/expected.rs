@@ -1,5 +1,6 @@
 //! What is expected of each kernel: which tests cannot run there and why, and what the doctor says.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -85,31 +86,75 @@ impl Skips {
     }
 }
 
-/// Compares what the doctor said with what is kept: for this way to boot, unless this kernel has a file of its own.
-/// `bless` keeps it.
+/// Compares what the doctor said with what is kept, for each observer and for the rest of it: for this kernel and way to
+/// boot, this way to boot, or all. `bless` keeps what it said.
 pub(super) fn doctor(row: &mut Row, bless: bool) -> Result<()> {
-    let all = directory()?.join(format!("doctor-{}.txt", row.boot));
-    let own = directory()?.join(format!("doctor-{}-{}.txt", row.boot, row.kernel));
-    let said = row.doctor.iter().map(|line| general(line, &row.release) + "\n").collect::<String>();
-    if bless {
-        let is_as_others = !all.exists() || fs::read_to_string(&all)? == said;
-        if is_as_others && own.exists() {
-            fs::remove_file(&own).with_context(|| format!("cannot remove {}", own.display()))?;
-        }
-        let path = if is_as_others { &all } else { &own };
-        return fs::write(path, said).with_context(|| format!("cannot write {}", path.display()));
+    let directory = directory()?.join("doctor");
+    let said: Vec<String> = row.doctor.iter().map(|line| general(line, &row.release)).collect();
+    if let Err(wrong) = sum(&said) {
+        row.fail(wrong);
     }
-    let path = if own.exists() { own } else { all };
-    let kept = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let differences: Vec<String> = differences(&kept, &said);
-    if !differences.is_empty() {
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        row.fail(format!(
-            "tapio doctor says other things than {file} has (--bless keeps what it says):\n{}",
-            differences.join("\n")
-        ));
+    for (of, said) in by_observer(&said) {
+        let names = [of.clone(), format!("{of}-{}", row.boot), format!("{of}-{}-{}", row.boot, row.kernel)];
+        let files = names.map(|name| directory.join(name + ".txt"));
+        let kept = files.iter().rev().find(|file| file.exists());
+        let Some(kept) = kept.filter(|_| !bless) else {
+            keep(&files, &said)?;
+            continue;
+        };
+        let text = fs::read_to_string(kept).with_context(|| format!("cannot read {}", kept.display()))?;
+        let differences = differences(&text, &said);
+        if !differences.is_empty() {
+            let file = kept.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            row.fail(format!(
+                "tapio doctor says other things than {file} has (--bless keeps what it says):\n{}",
+                differences.join("\n")
+            ));
+        }
     }
     Ok(())
+}
+
+/// Keeps it in the most general file that does not say otherwise.
+fn keep(files: &[PathBuf; 3], said: &str) -> Result<()> {
+    fs::create_dir_all(files[0].parent().context("no directory")?)?;
+    for (at, file) in files.iter().enumerate() {
+        let is_last = at + 1 == files.len();
+        if is_last || !file.exists() || fs::read_to_string(file)? == said {
+            fs::write(file, said).with_context(|| format!("cannot write {}", file.display()))?;
+            for special in files[at + 1..].iter().filter(|file| file.exists()) {
+                fs::remove_file(special).with_context(|| format!("cannot remove {}", special.display()))?;
+            }
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The lines of each observer, and of the rest, `host`, without the last one.
+fn by_observer(said: &[String]) -> BTreeMap<String, String> {
+    let mut parts = BTreeMap::<String, String>::new();
+    let mut of = "host";
+    for line in said.iter().take(said.len().saturating_sub(1)).filter(|line| !line.is_empty()) {
+        if !line.starts_with(' ') {
+            of = line.strip_prefix("observer ").unwrap_or("host");
+        }
+        let part = parts.entry(of.to_owned()).or_default();
+        part.push_str(line);
+        part.push('\n');
+    }
+    parts
+}
+
+/// The last line is the sum of those before it.
+fn sum(said: &[String]) -> Result<(), String> {
+    let last = said.last().map(String::as_str).unwrap_or_default();
+    let is_attached = |line: &&String| line.starts_with("  ok ") && line.contains(" attached (");
+    let attached = said.iter().filter(is_attached).count();
+    match last.starts_with(&format!("{attached} of ")) {
+        true => Ok(()),
+        false => Err(format!("tapio doctor shows {attached} attached hooks, and ends: {last}")),
+    }
 }
 
 /// Lines that one of the two has and the other has not.
@@ -119,8 +164,11 @@ fn differences(kept: &str, said: &str) -> Vec<String> {
     missing.map(|line| format!("    -{line}")).chain(new.map(|line| format!("    +{line}"))).collect()
 }
 
-/// A line without what differs from one build of a kernel, or from one boot, to the next.
+/// A line without what differs from one build of a kernel, from one boot to the next, or with each observer.
 fn general(line: &str, release: &str) -> String {
+    if let Some((before, _)) = line.split_once("observers ").filter(|(before, _)| before.trim() == "ok") {
+        return format!("{before}observers ALL");
+    }
     let line = [" x86_64", " aarch64"].iter().fold(line.replace(release, "RELEASE"), |line, machine| {
         line.replace(&format!("RELEASE{machine}"), "RELEASE")
     });
@@ -151,6 +199,40 @@ mod tests {
         for same in ["  ok   bpf_jit_enable   1", "  ok   cgroups   version 2 at /sys/fs/cgroup: named"] {
             assert_eq!(general(same), same);
         }
+    }
+
+    #[test]
+    fn each_observer_has_its_part_and_the_last_line_is_their_sum() {
+        let said = "tapio 1 on n\n\nrights\n  ok   CAP_BPF  loads\n\nobserver a\n  ok   x  attached (tp_btf x): y\n  \
+                    warn z  no z; without it: no w\n\nidentity\n  ok   c  v2\n\n1 of 2 hooks attached; without z there is no w."
+            .lines()
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
+        let parts = by_observer(&said);
+        assert_eq!(parts.keys().collect::<Vec<_>>(), ["a", "host"]);
+        assert!(parts["a"].starts_with("observer a\n  ok   x") && parts["a"].ends_with("no w\n"));
+        assert!(parts["host"].ends_with("identity\n  ok   c  v2\n"));
+        assert_eq!(sum(&said), Ok(()));
+        let mut wrong = said;
+        *wrong.last_mut().unwrap() = "2 of 2 hooks attached.".to_owned();
+        assert!(sum(&wrong).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_is_as_general_as_it_can_be() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let files = ["a", "a-plain", "a-plain-6.1"].map(|name| directory.path().join(name));
+        let kept = || files.each_ref().map(|file| fs::read_to_string(file).unwrap_or_default());
+        keep(&files, "1")?;
+        assert_eq!(kept(), ["1", "", ""]);
+        keep(&files, "2")?;
+        keep(&files, "3")?;
+        assert_eq!(kept(), ["1", "2", "3"]);
+        keep(&files, "2")?;
+        assert_eq!(kept(), ["1", "2", ""]);
+        keep(&files, "1")?;
+        assert_eq!(kept(), ["1", "", ""]);
+        Ok(())
     }
 
     fn row(notes: &[&str]) -> Row {

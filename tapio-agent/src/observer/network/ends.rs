@@ -107,6 +107,11 @@ impl Ends {
         }
     }
 
+    /// When the first of what waits has waited long enough.
+    pub(super) fn wake_at(&self) -> Option<u64> {
+        self.waiting.values().map(|waits| waits.time_ns.saturating_add(SETTLE_NS)).min()
+    }
+
     /// Tells it, unless the other end has. What waits at this end is part of it, what waits at the other one is the same.
     fn tell(&mut self, end: End, mut anomaly: Anomaly, out: &mut Vec<Anomaly>) {
         if end.direction != direction::OUTBOUND && self.other_end_tells(end, &anomaly) {

@@ -43,6 +43,25 @@ fn first_at_once_repeats_folded_window_grows() {
 }
 
 #[test]
+fn it_is_woken_when_the_first_window_is_over_and_not_before() {
+    let mut fold = Fold::new(10 * SECOND, 300 * SECOND);
+    assert_eq!(fold.wake_at(), None);
+    for (port, at) in [(80, 0), (81, 3), (80, 4), (81, 5)] {
+        fold.admit(refused(port, 1), at * SECOND);
+    }
+    // Reported for 80 at 10 s and for 81 at 13 s, both go on for 20 s, and end without repeats.
+    for (at, reported) in [(10, 1), (13, 1), (30, 0), (33, 0)] {
+        assert_eq!(fold.wake_at(), Some(at * SECOND));
+        let mut out = Vec::new();
+        fold.flush(at * SECOND - 1, &mut out);
+        assert!(out.is_empty(), "{at} s");
+        fold.flush(at * SECOND, &mut out);
+        assert_eq!(out.len(), reported, "{at} s");
+    }
+    assert_eq!(fold.wake_at(), None);
+}
+
+#[test]
 fn a_port_scan_is_a_handful_and_loses_nothing() {
     let mut fold = Fold::new(SECOND, SECOND);
     let mut out: Vec<_> = (0..10_000).filter_map(|port| fold.admit(refused(port, 1), 0)).collect();

@@ -7,10 +7,8 @@ use std::{
     time::Duration,
 };
 
-use super::Outcome;
+use super::NotCaused;
 
-/// What a process in it may take.
-pub(super) const LIMIT_BYTES: usize = 32 << 20;
 /// Begins its name; the pid of the self-test follows.
 const PREFIX: &str = "tapio-selftest-";
 /// A process that has just ended is still in its group for a moment.
@@ -19,28 +17,34 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The group.
 #[derive(Debug)]
-pub(super) struct Group(PathBuf);
+pub struct Group(PathBuf);
 
 impl Group {
+    /// The memory that its processes may take.
+    pub const LIMIT_BYTES: usize = 32 << 20;
+
     /// Makes it below the root of the hierarchies.
-    pub(super) fn new(root: &Path) -> Result<Self, Outcome> {
-        let (parent, file) = memory(root).ok_or_else(|| Outcome::Skipped {
+    pub(super) fn new(root: &Path) -> Result<Self, NotCaused> {
+        let (parent, file) = memory(root).ok_or_else(|| NotCaused::Impossible {
             reason: format!("no cgroup below {} has memory", root.display()),
             remedy: "run it on the host, with the memory controller on".to_owned(),
         })?;
         let path = parent.join(format!("{PREFIX}{}", std::process::id()));
-        fs::create_dir(&path).map_err(|error| Outcome::Skipped {
+        fs::create_dir(&path).map_err(|error| NotCaused::Impossible {
             reason: format!("the cgroup {} cannot be made: {error}", path.display()),
             remedy: "run it as root, with /sys/fs/cgroup writable".to_owned(),
         })?;
         let group = Self(path);
-        fs::write(group.0.join(file), LIMIT_BYTES.to_string())
+        fs::write(group.0.join(file), Self::LIMIT_BYTES.to_string())
             .map_err(|error| format!("{} cannot be limited: {error}", group.0.display()))?;
         Ok(group)
     }
 
     /// Moves a process into it.
-    pub(super) fn add(&self, pid: u32) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// There is no way into it.
+    pub fn add(&self, pid: u32) -> Result<(), String> {
         fs::write(self.0.join("cgroup.procs"), pid.to_string())
             .map_err(|error| format!("no way into {}: {error}", self.0.display()))
     }

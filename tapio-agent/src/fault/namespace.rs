@@ -9,10 +9,7 @@ use std::{
     process::Command,
 };
 
-use super::{
-    Outcome,
-    act::{NAMESPACES, REQUEST_BYTES},
-};
+use super::{NotCaused, act::NAMESPACES};
 
 /// Begins the names of all namespaces; the pid of their self-test follows.
 const PREFIX: &str = "tapio-selftest-";
@@ -20,6 +17,8 @@ const PREFIX: &str = "tapio-selftest-";
 const DEVICE: &str = "veth0";
 /// A locally administered address that no device has: what is sent there is dropped by the other end.
 const NO_ONE: &str = "02:00:00:00:00:01";
+/// Bytes of a request that fills one segment, so that a queue delays it once.
+pub const REQUEST_BYTES: usize = 1400;
 /// Ethernet, IPv4 and TCP with timestamps.
 const HEADER_BYTES: usize = 14 + 20 + 32;
 /// What a request waits behind another one.
@@ -27,7 +26,7 @@ const QUEUE_MS: usize = 50;
 
 /// Two namespaces, one a host that asks and one that answers.
 #[derive(Debug)]
-pub(super) struct Link {
+pub struct Link {
     asking: Namespace,
     answering: Namespace,
     /// Keeps runs apart: baselines are kept by address.
@@ -39,7 +38,7 @@ pub(super) struct Link {
 struct Namespace(String);
 
 impl Link {
-    pub(super) fn new() -> Result<Self, Outcome> {
+    pub(super) fn new() -> Result<Self, NotCaused> {
         let link =
             Self { asking: Namespace::new("a")?, answering: Namespace::new("b")?, number: fastrand::u8(..) };
         let (asking, answering) = (&link.asking.0, &link.answering.0);
@@ -68,26 +67,35 @@ impl Link {
         Ok(link)
     }
 
-    pub(super) fn asking(&self) -> String {
+    /// The namespace of the host that asks.
+    #[must_use]
+    pub fn asking(&self) -> String {
         self.asking.0.clone()
     }
 
-    pub(super) fn answering(&self) -> String {
+    /// The namespace of the host that answers.
+    #[must_use]
+    pub fn answering(&self) -> String {
         self.answering.0.clone()
     }
 
     /// Where one can listen.
-    pub(super) fn service(&self) -> SocketAddr {
+    #[must_use]
+    pub fn service(&self) -> SocketAddr {
         (self.address(ANSWERING), 9).into()
     }
 
     /// Where no one answers, not even that there is no one.
-    pub(super) fn black_hole(&self) -> SocketAddr {
+    #[must_use]
+    pub fn black_hole(&self) -> SocketAddr {
         (self.address(ABSENT), 9).into()
     }
 
     /// From now on a request that follows another one waits.
-    pub(super) fn slow_down(&self) -> Result<(), Outcome> {
+    ///
+    /// # Errors
+    /// The kernel has no queue for it.
+    pub fn slow_down(&self) -> Result<(), NotCaused> {
         let rate = format!("{}bit", (REQUEST_BYTES + HEADER_BYTES) * 8 * 1000 / QUEUE_MS);
         let (namespace, burst) = (self.asking.0.as_str(), "1600");
         run(
@@ -111,7 +119,7 @@ const ANSWERING: u8 = 2;
 const ABSENT: u8 = 9;
 
 impl Namespace {
-    fn new(which: &str) -> Result<Self, Outcome> {
+    fn new(which: &str) -> Result<Self, NotCaused> {
         // It is one's own before it is made: an interrupted command may have made it.
         let namespace = Self(format!("{PREFIX}{}-{which}", std::process::id()));
         ip(&["netns", "add", &namespace.0])?;
@@ -142,12 +150,12 @@ fn remove(name: &str) -> bool {
     ip(&["netns", "delete", name]).is_ok()
 }
 
-fn ip(arguments: &[&str]) -> Result<(), Outcome> {
+fn ip(arguments: &[&str]) -> Result<(), NotCaused> {
     run("ip", arguments, "run as root on the host: network namespaces take CAP_SYS_ADMIN and CAP_NET_ADMIN")
 }
 
 /// What does not work is a fault that cannot be caused here.
-fn run(program: &str, arguments: &[&str], remedy: &str) -> Result<(), Outcome> {
+fn run(program: &str, arguments: &[&str], remedy: &str) -> Result<(), NotCaused> {
     // A process group of its own: an interrupt from the terminal does not stop it halfway.
     let output = match Command::new(program).args(arguments).process_group(0).output() {
         Ok(output) if output.status.success() => return Ok(()),
@@ -158,13 +166,13 @@ fn run(program: &str, arguments: &[&str], remedy: &str) -> Result<(), Outcome> {
             } else {
                 format!("`{program}` cannot be run: {error}")
             };
-            return Err(Outcome::Skipped { reason, remedy: "install iproute2".to_owned() });
+            return Err(NotCaused::Impossible { reason, remedy: "install iproute2".to_owned() });
         }
     };
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.trim().replace('\n', ", ");
     let reason = format!("`{program} {}`: {said}", arguments.join(" "));
-    Err(Outcome::Skipped { reason, remedy: remedy.to_owned() })
+    Err(NotCaused::Impossible { reason, remedy: remedy.to_owned() })
 }
 
 #[cfg(test)]
@@ -189,14 +197,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_with_its_remedy() {
-        let Err(Outcome::Skipped { reason, remedy }) = run("no-such-program", &[], "") else {
+        let Err(NotCaused::Impossible { reason, remedy }) = run("no-such-program", &[], "") else {
             panic!("it is there");
         };
         assert_eq!(
             (reason.as_str(), remedy.as_str()),
             ("there is no `no-such-program` here", "install iproute2")
         );
-        let Err(Outcome::Skipped { reason, remedy }) = run("sh", &["-c", "echo no >&2; exit 1"], "be root")
+        let Err(NotCaused::Impossible { reason, remedy }) = run("sh", &["-c", "echo no >&2; exit 1"], "be root")
         else {
             panic!("it works");
         };

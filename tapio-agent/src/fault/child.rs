@@ -1,4 +1,4 @@
-//! A child that plays an [`Act`]. Dropping it ends it.
+//! A child that plays an [`Act`](super::Act). Dropping it ends it.
 
 use std::{process::Stdio, time::Duration};
 
@@ -8,27 +8,28 @@ use tokio::{
     time::timeout,
 };
 
-use super::act::Act;
-
 /// No act takes as long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A child.
 #[derive(Debug)]
-pub(super) struct Child {
+pub struct Child {
     pid: u32,
     child: process::Child,
     orders: ChildStdin,
-    reported: Lines<BufReader<ChildStdout>>,
+    said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Child {
     /// Starts this binary again. Called on the main thread: children end with the thread that started them.
-    pub(super) fn start(act: &Act) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(act: &str, arguments: &[String]) -> Result<Self, String> {
         let start = || -> std::io::Result<Option<Self>> {
             let mut child = Command::new("/proc/self/exe")
-                .arg("fault")
-                .args(act.arguments())
+                .args(["fault", act])
+                .args(arguments)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::null())
@@ -37,8 +38,8 @@ impl Child {
                 .kill_on_drop(true)
                 .spawn()?;
             let parts = (child.id(), child.stdin.take(), child.stdout.take());
-            let (Some(pid), Some(orders), Some(reported)) = parts else { return Ok(None) };
-            Ok(Some(Self { pid, child, orders, reported: BufReader::new(reported).lines() }))
+            let (Some(pid), Some(orders), Some(said)) = parts else { return Ok(None) };
+            Ok(Some(Self { pid, child, orders, said: BufReader::new(said).lines() }))
         };
         match start() {
             Ok(Some(child)) => Ok(child),
@@ -47,27 +48,35 @@ impl Child {
         }
     }
 
-    pub(super) const fn pid(&self) -> u32 {
+    /// Its process id, in this process's pid namespace.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Waits for this word, and gives its value.
-    pub(super) async fn tells(&mut self, word: &str) -> Result<String, String> {
-        let line = match timeout(PATIENCE, self.reported.next_line()).await {
+    ///
+    /// # Errors
+    /// It says another word, or none in time.
+    pub async fn tells(&mut self, word: &str) -> Result<String, String> {
+        let line = match timeout(PATIENCE, self.said.next_line()).await {
             Ok(Ok(Some(line))) => line,
             Ok(Ok(None)) => return Err(format!("its process ended before it was {word}")),
             Ok(Err(error)) => return Err(format!("its process cannot be heard: {error}")),
             Err(_) => return Err(format!("its process was not {word} within {PATIENCE:?}")),
         };
         match line.split_once(' ') {
-            Some((reported, value)) if reported == word => Ok(value.to_owned()),
+            Some((said, value)) if said == word => Ok(value.to_owned()),
             Some(("failed", why)) => Err(why.to_owned()),
             _ => Err(format!("its process says {line:?} where it should be {word}")),
         }
     }
 
     /// Waits until it has ended, in whatever way.
-    pub(super) async fn ends(&mut self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub async fn ends(&mut self) -> Result<(), String> {
         match timeout(PATIENCE, self.child.wait()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(format!("its process cannot be waited for: {error}")),
@@ -76,7 +85,10 @@ impl Child {
     }
 
     /// Has it go on.
-    pub(super) async fn go_on(&mut self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub async fn go_on(&mut self) -> Result<(), String> {
         let gone = |error| format!("its process does not listen: {error}");
         self.orders.write_all(b"\n").await.map_err(gone)?;
         self.orders.flush().await.map_err(gone)

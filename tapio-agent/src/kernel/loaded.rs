@@ -1,0 +1,214 @@
+//! Programs in the kernel: their hooks, their ring, their counts, and what they have learned.
+
+use std::{
+    fmt, io,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray, RingBuf},
+};
+use tapio_common::Counts;
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{Counting, HookError, runs, snapshot};
+use crate::{
+    observer::{Fallback, Hook},
+    source::{Absent, Lack, Part, Put, Ready, Records, RunTime, Source},
+};
+
+const COUNTS_WORDS: usize = size_of::<Counts>() / size_of::<u64>();
+
+const ANOTHER_KERNEL: &str = "run a kernel that allows it; the other hooks work without it";
+const ANOTHER_MACHINE: &str =
+    "run on a machine that shows its performance counters (KVM: -cpu host,pmu=on), and free ones";
+const LESS_PARANOID: &str = "sysctl -w kernel.perf_event_paranoid=2, or what the line names";
+
+/// A hook and what became of it.
+#[derive(Clone, Debug)]
+pub struct HookState {
+    /// The hook.
+    pub hook: &'static Hook,
+    /// The program that is attached: the hook's own, or one of its fallbacks.
+    pub by: Fallback,
+    /// Attached, or why not.
+    pub state: Result<(), HookError>,
+}
+
+/// An observer's programs in the kernel. Dropping it detaches them.
+pub struct Loaded {
+    /// Its hooks, in the order of [`Object::hooks`](crate::observer::Object::hooks).
+    pub hooks: Vec<HookState>,
+    /// Its counts.
+    pub counts: CountsReader,
+    pub(super) degraded: Option<String>,
+    pub(super) ring: Option<RingBuf<MapData>>,
+    /// The program that reads performance counters, and those that it reads.
+    pub(super) counted: Option<&'static str>,
+    pub(super) counting: Mutex<Option<Counting>>,
+    pub(super) snapshot_maps: snapshot::Maps,
+    /// `None` once they are detached.
+    pub(super) programs: Mutex<Option<Ebpf>>,
+    /// As far as it was looked at.
+    pub(super) missed: Mutex<Vec<(&'static str, u64)>>,
+}
+
+/// The consumer of an observer's ring buffer.
+pub struct Events(AsyncFd<RingBuf<MapData>>);
+
+/// Reads an observer's counts.
+pub struct CountsReader {
+    pub(super) map: PerCpuArray<MapData, [u64; COUNTS_WORDS]>,
+    pub(super) programs: u32,
+}
+
+impl Loaded {
+    /// Its ring of events, once. Within a runtime only: programs are attached before there is one.
+    ///
+    /// # Errors
+    /// It was taken before, or the runtime cannot wait for it.
+    pub fn events(&mut self) -> anyhow::Result<Events> {
+        let ring = self.ring.take().context("the ring is read by someone else")?;
+        Events::new(ring).context("the ring cannot be waited for")
+    }
+
+    /// Takes the programs off their hooks. The ring and the counts stay, and change no more.
+    pub fn detach(&self) {
+        // It is asked for afterwards, too.
+        drop(self.missed());
+        drop(self.programs.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn part(&self, HookState { hook, by, state }: &HookState) -> Part {
+        let is_counted = self.counted == Some(hook.program);
+        let state = match state {
+            Ok(()) => {
+                let mut counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+                let counting = counting.as_mut().filter(|_| is_counted);
+                let counting = counting.map(|counting| format!(" with {}", counting.shown()));
+                let how = by.attach.to_string();
+                // Most programs are named for where they are attached.
+                let how = how.strip_suffix(hook.program).map_or(&*how, str::trim_end);
+                Ok(format!("attached ({how}){}", counting.unwrap_or_default()))
+            }
+            Err(error) => Err(Absent {
+                why: error.to_string(),
+                lack: if error.is_unsupported() { Lack::Unsupported } else { Lack::Failed },
+                remedy: match (error.is_unsupported(), is_counted) {
+                    (true, true) => Some(ANOTHER_MACHINE),
+                    (true, false) => Some(ANOTHER_KERNEL),
+                    (false, true) => Some(LESS_PARANOID),
+                    (false, false) => None,
+                },
+            }),
+        };
+        Part { name: hook.program, state, gives: hook.gives }
+    }
+}
+
+impl Source for Loaded {
+    fn of(&self) -> &'static str {
+        "hooks"
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        self.hooks.iter().map(|hook| self.part(hook)).collect()
+    }
+
+    /// A kernel that has none of the hooks is no reason for the agent to end.
+    fn observes(&self) -> bool {
+        true
+    }
+
+    fn degraded(&self) -> Option<&str> {
+        self.degraded.as_deref()
+    }
+
+    fn records(&mut self) -> anyhow::Result<Box<dyn Records>> {
+        Ok(Box::new(self.events()?))
+    }
+
+    fn counts(&self) -> anyhow::Result<Vec<(&'static str, Counts)>> {
+        Ok(self.hooks.iter().map(|hook| hook.hook.program).zip(self.counts.read()?).collect())
+    }
+
+    fn run_times(&self) -> Vec<(&'static str, RunTime)> {
+        self.of_each(runs::run_time)
+    }
+
+    fn missed(&self) -> Vec<(&'static str, u64)> {
+        let mut known = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.programs.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            *known = self.of_each(runs::missed);
+        }
+        known.clone()
+    }
+
+    fn snapshot(&self, put: &mut Put<'_>) -> anyhow::Result<Vec<(&'static str, usize)>> {
+        self.snapshot_maps.write(put)
+    }
+
+    fn close(&self) {
+        self.detach();
+    }
+}
+
+impl Events {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe to call; a ring owns its descriptor as long as it lives"
+    )]
+    fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        AsyncFd::with_interest(ring, Interest::READABLE).map(Self)
+    }
+
+    /// The next record, if there is one; its place in the ring is free again when it is dropped.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an item borrows from the ring, which an iterator cannot"
+    )]
+    pub fn next(&mut self) -> Option<impl std::ops::Deref<Target = [u8]>> {
+        self.0.get_mut().next()
+    }
+}
+
+impl Records for Events {
+    fn ready(&mut self) -> Ready<'_> {
+        Box::pin(async {
+            self.0.readable_mut().await?.clear_ready();
+            Ok(())
+        })
+    }
+
+    fn next(&mut self, take: &mut dyn FnMut(&[u8])) -> bool {
+        let Some(record) = Self::next(self) else { return false };
+        take(&record);
+        true
+    }
+}
+
+impl CountsReader {
+    /// The counts of each program, in the order of its hooks, summed over the CPUs.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn read(&self) -> anyhow::Result<Vec<Counts>> {
+        (0..self.programs)
+            .map(|program| {
+                let mut sum = Counts::default();
+                for cpu in self.map.get(&program, 0)?.iter() {
+                    sum.add(&bytemuck::cast(*cpu));
+                }
+                Ok(sum)
+            })
+            .collect()
+    }
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("hooks", &self.hooks).finish_non_exhaustive()
+    }
+}
