@@ -66,7 +66,7 @@ const GIVE_UP: Duration = Duration::from_millis(1500);
 const TOO_MUCH: usize = 4 * super::group::LIMIT_BYTES;
 /// Requests that make a baseline: 16 readings, each of four of them, and some more.
 const CALM: usize = 150;
-/// Requests through a queue. A shift takes five readings, and more where the past was restless; a reading is the
+/// Requests through a queue. A shift takes five readings, and more where the past was flapping; a reading is the
 /// least of eight requests, taken every four.
 const SLOW: usize = 48;
 /// No answer takes as long.
