@@ -24,7 +24,7 @@ use std::{
 };
 
 use bytemuck::bytes_of;
-use tapio_common::node::{Above, Sample};
+use tapio_common::node::{Ancestor, Sample};
 use tapio_service::clock;
 use tokio::time::Instant;
 
@@ -95,7 +95,7 @@ enum At {
 #[derive(Clone, Copy, Debug)]
 enum Record {
     Sample(Sample),
-    Above(Above),
+    Above(Ancestor),
 }
 
 impl Files {

@@ -1,85 +1,85 @@
-//! The container observer: event layout, kernel fields.
+//! Container observer: event layout and kernel fields.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{Comm, Event, Header};
 
 crate::fields! {
-    /// Thread.
+    /// Thread id.
     PID = "task_struct.pid";
-    /// Thread group.
+    /// Process id (thread group).
     TGID = "task_struct.tgid";
-    /// Bits of what it is.
+    /// `PF_*` flags.
     FLAGS = "task_struct.flags";
     /// Command name.
     COMM = "task_struct.comm";
-    /// The thread that the group is named after.
+    /// First thread of the thread group.
     LEADER = "task_struct.group_leader";
-    /// The same of the running task, which has no type before 5.11.
+    /// The same field, read of the current task with a helper: the current task has no BTF type before 5.11.
     CURRENT_LEADER = "task_struct.group_leader";
-    /// What the threads of a group share.
+    /// State that the threads of a group share.
     SIGNAL = "task_struct.signal";
-    /// How the thread ended: a signal in the low 7 bits, a status in the next 8.
+    /// How the thread exited: a signal in the low 7 bits, a status in the next 8.
     EXIT_CODE = "task_struct.exit_code";
-    /// When it began: monotonic clock with the time asleep.
+    /// Start time, boot clock.
     STARTED = "task_struct.start_boottime";
-    /// Who awaits its end.
+    /// The process that waits for its exit.
     PARENT = "task_struct.real_parent";
-    /// Its namespaces.
+    /// Namespaces.
     NSPROXY = "task_struct.nsproxy";
-    /// Its cgroups.
+    /// Cgroups.
     CGROUPS = "task_struct.cgroups";
-    /// Its memory.
+    /// Memory.
     MM = "task_struct.mm";
-    /// Threads that have not ended.
+    /// Number of threads that have not exited.
     LIVE = "signal_struct.live";
-    /// What is under way with the group.
+    /// State of the thread group, such as an exit in progress.
     SIGNAL_FLAGS = "signal_struct.flags";
-    /// How the group ends, where it ends as one.
+    /// How the group exits, if it exits as one.
     GROUP_EXIT_CODE = "signal_struct.group_exit_code";
-    /// It leads a session.
+    /// Set if the process leads a session.
     SESSION_LEADER = "signal_struct.leader";
-    /// How gladly it is chosen when memory is out.
+    /// Adjustment of how likely the OOM killer chooses the process.
     OOM_SCORE_ADJ = "signal_struct.oom_score_adj";
-    /// Its limit of CPU time, seconds: the one that warns.
-    CPU_WARNS = "signal_struct.rlim[0].rlim_cur";
-    /// The one that kills. `RLIMIT_CPU`, include/uapi/asm-generic/resource.h.
-    CPU_KILLS = "signal_struct.rlim[0].rlim_max";
-    /// CPU time of threads that have ended.
-    CPU_BEFORE = "signal_struct.sum_sched_runtime";
-    /// CPU time of a thread.
+    /// Soft CPU time limit, in seconds.
+    CPU_SOFT_LIMIT = "signal_struct.rlim[0].rlim_cur";
+    /// Hard CPU time limit, in seconds. `RLIMIT_CPU`, include/uapi/asm-generic/resource.h.
+    CPU_HARD_LIMIT = "signal_struct.rlim[0].rlim_max";
+    /// CPU time of the threads that have exited.
+    CPU_TIME_EXITED = "signal_struct.sum_sched_runtime";
+    /// CPU time of one thread.
     CPU_TIME = "task_struct.se.sum_exec_runtime";
-    /// The pid namespace that children are born in: a process's own, unless it has asked for another.
+    /// PID namespace of the children, which is the process's own unless it asked for another one.
     PID_NS = "nsproxy.pid_ns_for_children";
-    /// The first process of a pid namespace.
+    /// First process of a PID namespace.
     REAPER = "pid_namespace.child_reaper";
-    /// How deep a pid namespace is; 0 is the host's.
+    /// Depth of a PID namespace; 0 is the host's.
     NS_LEVEL = "pid_namespace.level";
-    /// The group in the hierarchy of version 2.
+    /// The cgroup v2.
     CGROUP = "css_set.dfl_cgrp";
-    /// The group that the memory controller has.
+    /// Memory controller state of the cgroup.
     MEMORY_CSS = "css_set.subsys[memory_cgrp_id]";
-    /// A controller's group.
+    /// Cgroup of a controller's state.
     CSS_CGROUP = "cgroup_subsys_state.cgroup";
-    /// The controller's group above.
+    /// The same controller's state one level up.
     CSS_PARENT = "cgroup_subsys_state.parent";
-    /// The hierarchy of a group.
+    /// Hierarchy of a cgroup.
     CGROUP_ROOT = "cgroup.root";
-    /// How deep a group is; 0 is the root.
+    /// Depth of a cgroup; 0 is the root.
     CGROUP_LEVEL = "cgroup.level";
-    /// The group's node in the cgroup file system.
+    /// Node of a cgroup in the cgroup file system.
     CGROUP_KN = "cgroup.kn";
-    /// The node's id: the inode number of the directory.
+    /// Id of the node: the inode number of the directory.
     KN_ID = "kernfs_node.id";
-    /// Why and by whom a signal was sent.
+    /// Why a signal was sent, and whether by a process or the kernel.
     SI_CODE = "kernel_siginfo.si_code";
-    /// The address that could not be used.
+    /// Address that caused a fault.
     SI_ADDR = "kernel_siginfo._sifields._sigfault._addr";
-    /// Pages of files, since 6.2. `MM_FILEPAGES`, include/linux/mm_types_task.h.
+    /// File pages, since 6.2. `MM_FILEPAGES`, include/linux/mm_types_task.h.
     FILE_PAGES = "mm_struct.rss_stat[0].count";
     /// Anonymous pages.
     ANON_PAGES = "mm_struct.rss_stat[1].count";
-    /// Pages of shared memory.
+    /// Shared memory pages.
     SHMEM_PAGES = "mm_struct.rss_stat[3].count";
     /// As [`FILE_PAGES`], before 6.2.
     OLD_FILE_PAGES = "mm_struct.rss_stat.count[0]";
@@ -87,43 +87,43 @@ crate::fields! {
     OLD_ANON_PAGES = "mm_struct.rss_stat.count[1]";
     /// As [`SHMEM_PAGES`], before 6.2.
     OLD_SHMEM_PAGES = "mm_struct.rss_stat.count[3]";
-    /// Bytes of page tables.
+    /// Size of the page tables, in bytes.
     PAGE_TABLES = "mm_struct.pgtables_bytes";
-    /// Pages charged to a memory cgroup. Behind no typed pointer.
+    /// Pages charged to a memory cgroup. No typed pointer leads to it.
     USAGE = "mem_cgroup.memory.usage";
-    /// How many may be.
+    /// Limit of a memory cgroup, in pages. No typed pointer leads to it.
     LIMIT = "mem_cgroup.memory.max";
 }
 
-/// Fields that are read with a helper, which a kernel that is locked down forbids: they are absent there.
+/// Fields that are read with a helper. Lockdown forbids that, and they are then absent.
 pub const BY_HELPER: &[usize] =
     &[CURRENT_LEADER, SI_CODE, SI_ADDR, OLD_FILE_PAGES, OLD_ANON_PAGES, OLD_SHMEM_PAGES, USAGE, LIMIT];
 
 /// The programs, as indices into `COUNTS`.
 pub mod program {
-    /// Signals that may end a process.
+    /// Signals that may terminate a process.
     pub const SIGNAL_GENERATE: u32 = 0;
-    /// Victims of a lack of memory.
+    /// OOM victims.
     pub const MARK_VICTIM: u32 = 1;
-    /// Ends of processes.
+    /// Process exits.
     pub const SCHED_PROCESS_EXIT: u32 = 2;
 }
 
-/// What a record is about: [`ContainerEvent::kind`].
+/// Values of [`ContainerEvent::kind`].
 pub mod kind {
-    /// The kernel OOM-killed it.
+    /// The kernel OOM-killed the process.
     pub const OOM_KILL: u32 = 1;
-    /// A main process ended with a status.
+    /// A main process exited with a status.
     pub const EXIT_ERROR: u32 = 2;
-    /// A signal ended it.
+    /// A signal terminated the process.
     pub const SIGNALLED: u32 = 3;
 }
 
-/// Where a signal came from: [`ContainerEvent::origin`].
+/// Values of [`ContainerEvent::origin`]: the source of a signal.
 pub mod origin {
-    /// Not known: the signal is older than the agent, or was forgotten.
+    /// Not known: the signal was sent before the agent started, or its entry was evicted.
     pub const UNKNOWN: u32 = 0;
-    /// What the process did: a fault of its own, or it sent the signal to itself.
+    /// The process itself: it caused a fault, or sent the signal to itself.
     pub const ITSELF: u32 = 1;
     /// Another process, which is the event's actor.
     pub const PROCESS: u32 = 2;
@@ -133,104 +133,105 @@ pub mod origin {
 
 /// Bits of [`ContainerEvent::flags`].
 pub mod flag {
-    /// The first process of its pid namespace, with which all others there end.
+    /// First process of its PID namespace. When it exits, the kernel kills all others there.
     pub const INIT: u32 = 1;
-    /// It leads a session and is a child of the host's first process, as the main process of a service is.
+    /// Leads a session, and is a child of the host's first process: the main process of a service.
     pub const SESSION_OF_HOST: u32 = 2;
-    /// It is in a pid namespace other than the host's.
+    /// In a PID namespace other than the host's.
     pub const IN_NAMESPACE: u32 = 4;
-    /// It has not executed a program since it was forked: it still is what forked it.
+    /// Has not called exec since it was forked: it still runs the program that forked it.
     pub const NOT_EXECUTED: u32 = 8;
-    /// Its parent is outside of its pid namespace: it was run in a container from outside, beside the first process.
+    /// Its parent is outside its PID namespace: a command that was run in a container from outside, such as by an exec.
     pub const ENTERED: u32 = 16;
     /// Its parent sent the signal.
     pub const BY_PARENT: u32 = 32;
-    /// It has a limit of CPU time (`RLIMIT_CPU`): the one that warns by SIGXCPU.
+    /// Has a soft CPU time limit (`RLIMIT_CPU`), at which the kernel sends SIGXCPU.
     pub const CPU_LIMITED: u32 = 64;
-    /// It has used up its limit of CPU time: the one that kills.
+    /// Has used up its hard CPU time limit, at which the kernel kills it.
     pub const CPU_USED_UP: u32 = 128;
 }
 
-/// Value of a number that is not known.
+/// Stands for a number that is not known.
 pub const UNKNOWN: u64 = u64::MAX;
 
 /// One record of the container observer's ring buffer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct ContainerEvent {
-    /// When, and who died.
+    /// When the process died, and which one it was.
     pub header: Header,
     /// One of [`kind`].
     pub kind: u32,
     /// Bits of [`flag`].
     pub flags: u32,
-    /// The signal that ended it; 0 where none did.
+    /// Signal that terminated the process; 0 if none did.
     pub signal: u32,
-    /// The status that it ended with.
+    /// Exit status.
     pub status: u32,
     /// One of [`origin`], of the signal.
     pub origin: u32,
-    /// `si_code` of the signal, as the two's complement.
+    /// `si_code` of the signal, cast to unsigned.
     pub code: u32,
-    /// Of a fault: the address that could not be used. [`UNKNOWN`] where there is none.
+    /// Address that caused a fault; [`UNKNOWN`] if there is none.
     pub address: u64,
-    /// The signal that asked it to end before; 0 where none did.
+    /// Signal that asked the process to terminate before; 0 if none did.
     pub asked_signal: u32,
-    /// Its `oom_score_adj`, as the two's complement.
-    pub score_adj: u32,
-    /// When it was asked to end, boot clock.
+    /// `oom_score_adj`, cast to unsigned.
+    pub oom_score_adj: u32,
+    /// When the process was asked to terminate, boot clock.
     pub asked_ns: u64,
-    /// When it last raised SIGABRT itself, boot clock; 0 where it never did.
+    /// When the process last raised SIGABRT itself, boot clock; 0 if it never did.
     pub aborted_ns: u64,
-    /// When it began, boot clock.
+    /// When the process started, boot clock.
     pub started_ns: u64,
-    /// Who did it: who sent the signal, or who asked for the memory that there was not.
+    /// The process that caused the death: it sent the signal, or for an OOM kill, requested memory.
     pub actor: Actor,
-    /// OOM: what the victim held.
+    /// OOM kill: memory that the victim held.
     pub memory: Memory,
-    /// OOM: the memory cgroup that is full.
-    pub full: Full,
+    /// OOM kill: the cgroup whose limit was reached.
+    pub oom_cgroup: OomCgroup,
 }
 
-/// A process that did something to another.
+/// A process that caused the death of another.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Actor {
     /// Cgroup id, as in a [`Header`].
     pub cgroup_id: u64,
-    /// Process id in the root pid namespace; 0 where there is none.
+    /// Process id in the root PID namespace; 0 if there is none.
     pub pid: u32,
     /// Always 0; keeps the record free of padding.
     pub reserved: u32,
-    /// Command name of the process, not of the thread; all zero where it is not known.
+    /// Command name of the process, not of the thread; all zeros if unknown.
     pub comm: Comm,
 }
 
-/// Memory of a process, bytes; [`UNKNOWN`] where it is not known.
+/// Memory of a process in bytes; [`UNKNOWN`] where it cannot be read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Memory {
-    /// Anonymous.
+    /// Anonymous memory.
     pub anon_bytes: u64,
-    /// Of files.
+    /// File memory.
     pub file_bytes: u64,
-    /// Shared.
+    /// Shared memory.
     pub shmem_bytes: u64,
     /// Page tables.
     pub page_tables_bytes: u64,
 }
 
-/// The fullest memory cgroup of a process and those above; all [`UNKNOWN`] where none can be read.
+/// The memory cgroup with the least headroom, among the victim's own and those above it; all [`UNKNOWN`] if none can be
+/// read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Full {
-    /// Its id, as in a [`Header`]; 0 where no group has a limit.
+pub struct OomCgroup {
+    /// Cgroup id, as in a [`Header`]; 0 if none was near its limit, so that the node ran out of memory.
     pub cgroup_id: u64,
-    /// What it holds.
+    /// Memory charged to it.
     pub usage_bytes: u64,
-    /// What it may hold.
+    /// Its memory limit.
     pub limit_bytes: u64,
-    /// How many levels it is above the victim's own group.
+    /// How many levels it is above the victim's own cgroup.
     pub levels_up: u64,
 }
 

@@ -1,5 +1,5 @@
-//! What the kernel programs and the agent share: the layout of events, the keys of
-//! readings, and the one baseline. `no_std`, no allocation, no unsafe code.
+//! Shared by the kernel programs and the agent: the layout of events, the keys of readings, and the one [`baseline`].
+//! `no_std`, no allocation, no unsafe code.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -10,16 +10,16 @@ pub mod node;
 
 use bytemuck::{Pod, Zeroable};
 
-/// Name of the global in every kernel object that receives the offsets of an observer's fields.
+/// Name of the global in every kernel object that receives the offsets of the kernel fields it loads.
 pub const OFFSETS: &str = "OFFSETS";
-/// Offset of a field that this kernel does not have.
+/// Offset of a field that this kernel lacks.
 pub const ABSENT: u32 = u32::MAX;
 
-/// In the place of a cgroup's id: the node as a whole, which is no one's in particular.
+/// Stands for a cgroup id: the node as a whole.
 pub const WHOLE_NODE: u64 = u64::MAX;
-/// Set in the id of a cgroup of the memory hierarchy of version 1, whose ids are its own. Those of the kernel
-/// are counted up from 1, and never come to it.
-pub const VERSION_1: u64 = 1 << 63;
+/// Flag in the id of a cgroup v1 of the memory controller, since these ids overlap with those of cgroup v2. The kernel
+/// counts ids up from 1 and never reaches it.
+pub const CGROUP_V1: u64 = 1 << 63;
 
 /// The first 40 bytes of every event.
 #[repr(C)]
@@ -27,19 +27,19 @@ pub const VERSION_1: u64 = 1 << 63;
 pub struct Header {
     /// When it happened: nanoseconds of the boot clock (`CLOCK_BOOTTIME`).
     pub time_ns: u64,
-    /// Owner: id of its cgroup in the cgroup2 hierarchy, or with [`VERSION_1`] in that of the memory controller;
-    /// 0 where it is not known, [`WHOLE_NODE`] where it is all of it.
+    /// Owner: id of its cgroup v2, or with [`CGROUP_V1`] of its cgroup v1 in the memory controller's hierarchy; 0 if
+    /// unknown, [`WHOLE_NODE`] for the node.
     pub cgroup_id: u64,
-    /// Owner: process id (thread group) in the root pid namespace; 0 where it is not known.
+    /// Owner: process id (tgid) in the root PID namespace; 0 if unknown.
     pub pid: u32,
     /// How many events of the same key the cool-down suppressed since the last one.
     pub suppressed: u32,
-    /// Owner: command name, padded with zeros; all zero where it is not known.
+    /// Owner: command name, padded with zeros; all zeros if unknown.
     pub comm: Comm,
 }
 
-/// A command name as the kernel keeps it: 15 bytes at most, padded with zeros. Two words, since bytes would be
-/// copied, and kept on a kernel program's stack, one by one.
+/// A command name as the kernel stores it: at most 15 bytes, padded with zeros. Two words, since a kernel program would
+/// copy bytes, and keep them on its stack, one by one.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Comm([u64; 2]);
@@ -56,35 +56,35 @@ impl From<Comm> for [u8; 16] {
     }
 }
 
-/// A record that a kernel program puts into its ring buffer.
+/// A record of a kernel program's ring buffer.
 pub trait Event: Pod {
-    /// The header, which stands first in each record.
+    /// The header, which is the first field of every record.
     fn header(&self) -> &Header;
 }
 
-/// What one kernel program did with its readings, per CPU.
-/// `seen = learning + normal + suppressed + emitted + failed`, exactly.
+/// Outcomes of one kernel program's readings, per CPU. `seen = learning + normal + suppressed + emitted + failed`,
+/// exactly.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Counts {
     /// Readings taken.
     pub seen: u64,
-    /// Readings that taught a baseline which knows too little to judge.
+    /// Readings that trained a baseline with too few samples to judge them.
     pub learning: u64,
-    /// Readings that were normal, and facts that are no anomaly.
+    /// Normal readings, and events that are not an anomaly.
     pub normal: u64,
-    /// Anomalies that the cool-down of their key suppressed; the next event carries their number.
+    /// Anomalies suppressed by the cool-down of their key; the next event carries their number.
     pub suppressed: u64,
-    /// Events put into the ring buffer.
+    /// Events written to the ring buffer.
     pub emitted: u64,
     /// Events lost because the ring buffer was full.
     pub failed: u64,
-    /// Keys met for the first time. Not part of the sum.
+    /// Keys that appeared for the first time. Not part of the sum.
     pub keys: u64,
 }
 
 impl Counts {
-    /// Adds another CPU's or program's counts.
+    /// Adds the counts of another CPU or program.
     pub fn add(&mut self, other: &Self) {
         self.seen += other.seen;
         self.learning += other.learning;
@@ -95,7 +95,7 @@ impl Counts {
         self.keys += other.keys;
     }
 
-    /// What became of the readings; equals `seen` when none is under way.
+    /// Sum of all outcomes; equals `seen` unless a program is running.
     #[must_use]
     pub const fn accounted(&self) -> u64 {
         self.learning + self.normal + self.suppressed + self.emitted + self.failed
@@ -117,27 +117,27 @@ macro_rules! fields {
     (@index $at:expr;) => {};
 }
 
-/// Name of the global in kernel objects that receives the observer's `Settings`, if it has any.
+/// Name of the global that receives the observer's `Settings`, in objects that have any.
 pub const SETTINGS: &str = "SETTINGS";
-/// Name of the global in every kernel object that tells the agent's own process.
+/// Name of the global in every kernel object that identifies the agent's own process.
 pub const AGENT: &str = "AGENT";
-/// Name of the global in kernel objects that want to know the bytes of a page.
+/// Name of the global that receives the page size in bytes, in objects that need it.
 pub const PAGE_BYTES: &str = "PAGE_BYTES";
-/// Name of the global that tells whether a program may interrupt itself on a CPU: 1.
+/// Name of the global that is 1 if a program may interrupt itself on a CPU.
 pub const NESTS: &str = "NESTS";
-/// Name of the global in kernel objects that place keys by their hash: a number that nobody can guess, the same as long as
-/// what was learned with it is kept.
+/// Name of the global that receives the seed of hashes, in objects that place keys by their hash. Nobody can guess it,
+/// and it stays the same as long as the state that was learned with it is retained.
 pub const SEED: &str = "SEED";
-/// Name of the global, in a kernel object that reads performance counters, that tells what each counts.
+/// Name of the global that says what each performance counter counts, in objects that read counters.
 pub const COUNTERS: &str = "COUNTERS";
 /// Name of the map of cool-downs in every kernel object.
 pub const COOLDOWNS: &str = "COOLDOWNS";
 /// Name of the ring buffer in every kernel object.
 pub const EVENTS: &str = "EVENTS";
-/// Name of the per-CPU array of [`Counts`] in every kernel object, one entry a program.
+/// Name of the per-CPU array of [`Counts`] in every kernel object, with one entry per program.
 pub const COUNTS: &str = "COUNTS";
 
-/// The agent's own process, as it sees itself: its pid namespace may not be the root one.
+/// The agent's own process, as seen in its own PID namespace, which need not be the root one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Agent {
@@ -145,34 +145,34 @@ pub struct Agent {
     pub pid_namespace_device: u64,
     /// Inode number of `/proc/self/ns/pid`.
     pub pid_namespace_inode: u64,
-    /// Process id in that namespace; 0 matches nothing.
+    /// Process id in that namespace; 0 matches no process.
     pub pid: u64,
-    /// Length of the kernel's tick (`HZ`), in nanoseconds.
+    /// Length of a kernel tick (1 / `HZ`), in nanoseconds.
     pub tick_ns: u64,
 }
 
-/// What stays quiet for a while after an event: one kind of trouble between one owner and one subject.
+/// Key of a cool-down: one kind of event between one owner and one subject.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct CooldownKey {
-    /// Owner's cgroup.
+    /// Cgroup id of the owner.
     pub cgroup_id: u64,
-    /// Owner's command name.
+    /// Command name of the owner.
     pub comm: Comm,
-    /// What it is about: an address.
+    /// Subject: an address.
     pub subject: [u8; 16],
-    /// More of what it is about: a port.
+    /// More of the subject: a port.
     pub detail: u32,
-    /// The observer's kind of event.
+    /// Kind of event, as the observer numbers them.
     pub kind: u32,
 }
 
-/// The state of one cool-down.
+/// State of one cool-down.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Cooldown {
-    /// When its last event was emitted, boot clock.
+    /// When the last event was emitted, boot clock.
     pub emitted_ns: u64,
-    /// How many were suppressed since.
+    /// How many events were suppressed since.
     pub suppressed: u64,
 }

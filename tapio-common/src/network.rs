@@ -1,4 +1,4 @@
-//! The network observer: event layout, reading keys, kernel fields, settings.
+//! Network observer: event layout, keys of readings, kernel fields and settings.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -22,45 +22,45 @@ crate::fields! {
     DPORT = "sock.__sk_common.skc_dport";
     /// Local port, host order.
     SPORT = "sock.__sk_common.skc_num";
-    /// Local port, network order: also that of a socket that has given back a port it did not ask for.
+    /// Local port, network order. Still set when the kernel has released a port that it chose itself.
     INET_SPORT = "tcp_sock.inet_conn.icsk_inet.inet_sport";
-    /// Hash of addresses and ports; of no network namespace.
+    /// Hash of addresses and ports, without the network namespace.
     HASH = "sock.__sk_common.skc_hash";
     /// State of the connection.
     STATE = "sock.__sk_common.skc_state";
     /// Network namespace.
     NET = "sock.__sk_common.skc_net.net";
-    /// Its inode number, as `/proc/PID/ns/net` shows it.
+    /// Inode number of the network namespace, as `/proc/PID/ns/net` shows it.
     NET_INUM = "net.ns.inum";
-    /// Why a connection ended: an errno, 0 where the application closed it.
+    /// Why a connection ended: an errno, 0 if the application closed it.
     ERR = "sock.sk_err";
-    /// The protocol: sockets other than TCP pass `inet_sock_set_state` too.
+    /// Protocol, since sockets other than TCP also reach `inet_sock_set_state`.
     PROTOCOL = "sock.sk_protocol";
-    /// The socket's own cgroup.
+    /// The socket's cgroup v2.
     CGROUP = "sock.sk_cgrp_data.cgroup";
-    /// The cgroup's node in the cgroup file system.
+    /// Node of a cgroup in the cgroup file system.
     CGROUP_KN = "cgroup.kn";
-    /// The node's id: what `bpf_get_current_cgroup_id` gives for a task.
+    /// Id of the node, which is what `bpf_get_current_cgroup_id` returns for a task.
     KN_ID = "kernfs_node.id";
-    /// When the segment acknowledged last was sent, microseconds: changes with each RTT sample.
+    /// When the last acknowledged segment was sent, in microseconds. Changes with each RTT sample.
     RACK_MSTAMP = "tcp_sock.rack.mstamp";
-    /// The last RTT sample, microseconds, not smoothed.
+    /// The last RTT sample in microseconds, not smoothed.
     RACK_RTT = "tcp_sock.rack.rtt_us";
-    /// What TCP notes of a segment, a [`SEGMENT_SEQ`] and so on.
+    /// Control block of a segment, a `tcp_skb_cb`.
     SEGMENT = "sk_buff.cb";
-    /// Its first sequence number.
+    /// First sequence number of the segment.
     SEGMENT_SEQ = "tcp_skb_cb.seq";
-    /// The one after its last.
+    /// Sequence number after its last.
     SEGMENT_END = "tcp_skb_cb.end_seq";
-    /// What it acknowledges.
+    /// Its acknowledgement number.
     SEGMENT_ACK = "tcp_skb_cb.ack_seq";
-    /// Payload bytes of a full segment.
+    /// Maximum segment size in payload bytes.
     MSS = "tcp_sock.mss_cache";
     /// Segments sent.
     SEGS_OUT = "tcp_sock.segs_out";
-    /// Times that the oldest segment was retransmitted without an answer since the last one.
+    /// Consecutive retransmissions of the oldest segment without an acknowledgement.
     RETRANSMITS = "tcp_sock.inet_conn.icsk_retransmits";
-    /// When the last acknowledgement came, low half of jiffies.
+    /// When the last acknowledgement was received, low half of jiffies.
     RCV_TSTAMP = "tcp_sock.rcv_tstamp";
     /// Retransmitted segments, SYNs included.
     TOTAL_RETRANS = "tcp_sock.total_retrans";
@@ -68,54 +68,54 @@ crate::fields! {
     BYTES_RECEIVED = "tcp_sock.bytes_received";
     /// Payload bytes that the peer acknowledged (a SYN may count as one).
     BYTES_ACKED = "tcp_sock.bytes_acked";
-    /// The first thread of the running task's process.
+    /// First thread of the current task's process.
     LEADER = "task_struct.group_leader";
-    /// Name of a thread.
+    /// Command name of a thread.
     COMM = "task_struct.comm";
 }
 
-/// Fields that are read with a helper, which a kernel that is locked down forbids: they are absent there.
+/// Fields that are read with a helper. Lockdown forbids that, and they are then absent.
 pub const BY_HELPER: &[usize] = &[LEADER, COMM];
 
 /// The programs, as indices into `COUNTS`.
 pub mod program {
     /// Round trips.
     pub const TCP_PROBE: u32 = 0;
-    /// Connects and closes.
+    /// Connects, listeners and closes.
     pub const INET_SOCK_SET_STATE: u32 = 1;
     /// Retransmitted segments.
     pub const TCP_RETRANSMIT_SKB: u32 = 2;
-    /// Resets received.
+    /// Received resets.
     pub const TCP_RECEIVE_RESET: u32 = 3;
-    /// Connects over IPv4 that have nowhere to go.
+    /// IPv4 connects without a route.
     pub const TCP_V4_CONNECT: u32 = 4;
-    /// The same over IPv6.
+    /// IPv6 connects without a route.
     pub const TCP_V6_CONNECT: u32 = 5;
 }
 
-/// What a record is about: [`NetworkEvent::kind`].
+/// Values of [`NetworkEvent::kind`].
 pub mod kind {
-    /// A round trip far over its baseline.
+    /// A round trip far above its baseline.
     pub const RTT_SPIKE: u32 = 1;
     /// The level of round trips has changed.
     pub const RTT_SHIFT: u32 = 2;
-    /// A connect was answered with a reset.
+    /// The peer reset a connect, or the path rejected it.
     pub const CONNECTION_REFUSED: u32 = 3;
     /// A connect was not answered.
     pub const CONNECTION_TIMEOUT: u32 = 4;
-    /// No route to host.
+    /// A connect failed: host or network unreachable, no route, or no local port left.
     pub const CONNECTION_UNREACHABLE: u32 = 5;
-    /// A connection that carried data was reset by the peer.
+    /// The peer reset a connection that had carried data.
     pub const CONNECTION_RESET: u32 = 6;
-    /// A handshake far over its baseline.
+    /// A handshake far above its baseline.
     pub const CONNECT_SLOW: u32 = 7;
-    /// Retransmitted segments, far more than this destination's past.
+    /// Far more retransmitted segments than this destination's baseline.
     pub const RETRANSMIT_BURST: u32 = 8;
-    /// A connection whose peer no longer answers.
+    /// The peer of a connection no longer answers.
     pub const PEER_UNRESPONSIVE: u32 = 9;
 }
 
-/// Who opened the connection: [`NetworkEvent::direction`].
+/// Values of [`NetworkEvent::direction`]: which side opened the connection.
 pub mod direction {
     /// Not known.
     pub const UNKNOWN: u32 = 0;
@@ -125,8 +125,8 @@ pub mod direction {
     pub const INBOUND: u32 = 2;
 }
 
-/// The port that names the service. Where it is not known which side opened the connection, the lower one: those that
-/// kernels choose for who connects are high, so that what is measured there has one baseline.
+/// The port of the service. If it is not known which side opened the connection, the lower port: kernels choose high
+/// ones for clients, so all connections to a service share one baseline.
 #[inline(always)]
 #[must_use]
 pub const fn service_port(direction: u32, local: u16, remote: u16) -> u16 {
@@ -142,43 +142,45 @@ pub const fn service_port(direction: u32, local: u16, remote: u16) -> u16 {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct NetworkEvent {
-    /// When, and whose socket.
+    /// When it happened, and the owner of the socket.
     pub header: Header,
     /// One of [`kind`].
     pub kind: u32,
     /// One of [`direction`].
     pub direction: u32,
-    /// Local address; IPv4 as v4-mapped.
+    /// Local address; IPv4 as IPv4-mapped IPv6.
     pub local: [u8; 16],
-    /// Remote address; IPv4 as v4-mapped.
+    /// Remote address; IPv4 as IPv4-mapped IPv6.
     pub remote: [u8; 16],
-    /// Local port; 0 where the connect failed before one was chosen.
+    /// Local port; 0 if the connect failed before one was chosen.
     pub local_port: u16,
     /// Remote port.
     pub remote_port: u16,
-    /// Inode number of the socket's network namespace; 0 where it is not known.
+    /// Inode number of the socket's network namespace; 0 if unknown.
     pub netns: u32,
-    /// RTT kinds: round trip. Connect kinds: time since the connect began. Burst: the window. Microseconds.
+    /// RTT kinds: the round trip. Connect kinds: time since the connect began. Burst: length of the window so far.
+    /// Microseconds.
     pub value_us: u64,
-    /// RTT kinds: the part of it that the network took for certain; the rest may be the peer's. Microseconds.
+    /// RTT kinds: the part that the network must have taken; the rest may be the peer's. Microseconds.
     pub certain_us: u64,
     /// RTT kinds: when the run of abnormal samples began, boot clock; else 0.
     pub since_ns: u64,
-    /// Timeout, unreachable: retransmitted SYN. Burst: retransmitted segments in the window. Unresponsive: times that the oldest
-    /// segment was retransmitted.
+    /// Connect kinds: retransmitted SYNs. Burst: retransmitted segments in the window. Unresponsive: retransmissions of the
+    /// oldest segment.
     pub retransmits: u32,
-    /// Burst: segments sent in the window, retransmissions included. Timeout: connects that were given up in a row before any
-    /// SYN was retransmitted; 0 where one was.
+    /// Burst: segments sent in the window, retransmissions included. Timeout: how many connects in a row were given up
+    /// before any SYN was retransmitted; 0 if one was.
     pub segments: u32,
-    /// Failed connects, unresponsive: the socket's errno; 0 where the application gave up, or the kernel has not yet.
+    /// Failed connects, unresponsive: the socket's errno; 0 if the application gave up, or the kernel has not given up
+    /// yet.
     pub errno: u32,
-    /// Reset, unresponsive: since the peer's last acknowledgement, milliseconds.
+    /// Reset, unresponsive: milliseconds since the peer's last acknowledgement.
     pub idle_ms: u32,
     /// Reset, unresponsive: payload bytes received on the connection.
     pub bytes_received: u64,
     /// Reset, unresponsive: payload bytes that the peer had acknowledged.
     pub bytes_acked: u64,
-    /// What was normal before this sample; all zero for kinds without a baseline.
+    /// The baseline before this sample; all zeros for kinds without one.
     pub baseline: Baseline,
 }
 
@@ -188,11 +190,11 @@ impl Event for NetworkEvent {
     }
 }
 
-/// What a baseline is kept for.
+/// Key of a baseline.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Destination {
-    /// Remote address; IPv4 as v4-mapped.
+    /// Remote address; IPv4 as IPv4-mapped IPv6.
     pub address: [u8; 16],
     /// Inode number of the network namespace for loopback addresses, else 0.
     pub netns: u32,
@@ -203,12 +205,12 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Where its baseline is looked for, and what tells it there from most others. `seed` is [`crate::SEED`], so that
-    /// nobody can choose addresses that meet.
+    /// Hash that gives the place of its baseline, and a tag to recognise it there. `seed` is the value of
+    /// [`crate::SEED`], so that nobody can choose addresses that collide.
     #[inline(always)]
     #[must_use]
     pub fn hash(&self, seed: u64) -> u64 {
-        // Multiply and fold, after wyhash; the constants are its own.
+        // Multiply and fold, as wyhash does, with its constants.
         let words: [u64; 3] = bytemuck::cast(*self);
         let mut hash = seed;
         hash = (hash ^ words[0]).wrapping_mul(0xa076_1d64_78bd_642f);
@@ -218,61 +220,61 @@ impl Destination {
     }
 }
 
-/// A listening port, which tells inbound connections from outbound ones.
+/// A listening port. It tells inbound connections from outbound ones.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Port {
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// The port; [`Port::ALL`] says of the namespace that each port that listens there is known.
+    /// The port, or [`Port::ALL`] to mark a namespace whose listening ports are all known.
     pub port: u32,
 }
 
 impl Port {
-    /// No port.
+    /// Not a port, but the mark that all listening ports of the namespace are known.
     pub const ALL: u32 = 0;
 }
 
-/// Who made a socket.
+/// The process that created a socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Owner {
-    /// Cgroup id; 0 where it is not known.
+    /// Cgroup id; 0 if unknown.
     pub cgroup_id: u64,
-    /// Process id in the root pid namespace; 0 where it is not known.
+    /// Process id in the root PID namespace; 0 if unknown.
     pub pid: u32,
     /// 1 for a socket of the agent itself, which is never judged.
-    pub own: u32,
-    /// Command name; all zero where it is not known.
+    pub is_agent: u32,
+    /// Command name; all zeros if unknown.
     pub comm: Comm,
 }
 
-/// Who listens on a port.
+/// State of a listening port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Listener {
-    /// Who listened last; nothing is known of those that are older than the agent.
+    /// The process that last called `listen`; unknown if it did so before the agent started.
     pub owner: Owner,
-    /// Sockets that listen: several may share a port (`SO_REUSEPORT`, one an address).
+    /// Number of listening sockets: several may share a port (`SO_REUSEPORT`, or different addresses).
     pub sockets: u64,
 }
 
-/// The thresholds that go to the kernel as constants.
+/// Thresholds that the kernel programs receive as constants.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Settings {
-    /// Judges round trips, microseconds.
+    /// For round trips, in microseconds.
     pub rtt: Limits,
-    /// Judges handshakes, microseconds.
+    /// For handshakes, in microseconds.
     pub connect: Limits,
-    /// Judges the share of retransmitted segments per window, 1/1024.
+    /// For the share of retransmitted segments per window, in 1/1024.
     pub retransmit: Limits,
     /// Length of a retransmit window.
     pub retransmit_window_ns: u64,
-    /// Fewest retransmitted segments in a window that can be a burst.
+    /// Minimum number of retransmitted segments in a window for a burst.
     pub retransmit_min_segments: u64,
-    /// Least share of retransmitted segments that can be a burst, 1/1024.
+    /// Minimum share of retransmitted segments for a burst, in 1/1024.
     pub retransmit_min_share: u64,
-    /// How long a key stays quiet after an event.
+    /// Cool-down: how long further events of a key are suppressed.
     pub cooldown_ns: u64,
 }

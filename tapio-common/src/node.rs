@@ -1,5 +1,5 @@
-//! The node observer: what one look at the files of a cgroup, or of the whole node, gives; and [`cycles`], what
-//! its kernel program counts.
+//! Node observer: one sample of the files of a cgroup or of the whole node; and [`cycles`], the performance counters
+//! that its kernel program reads.
 
 pub mod cycles;
 
@@ -7,69 +7,69 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{Event, Header};
 
-/// A number that could not be read, or that this kernel does not have: nothing is concluded from it.
+/// A number that could not be read, or that this kernel lacks. Nothing is concluded from it.
 pub const UNKNOWN: u64 = u64::MAX;
 /// A limit that is not set.
 pub const UNLIMITED: u64 = u64::MAX - 1;
 
-/// What a record is about: [`Sample::kind`].
+/// Values of [`Sample::kind`].
 pub mod kind {
     /// A cgroup.
-    pub const GROUP: u32 = 1;
-    /// The whole node; its cgroup is [`crate::WHOLE_NODE`].
+    pub const CGROUP: u32 = 1;
+    /// The whole node; its cgroup id is [`crate::WHOLE_NODE`].
     pub const NODE: u32 = 2;
-    /// Of a kernel program, a [`super::cycles::CyclesEvent`]: a cgroup needs more cycles an instruction.
+    /// A [`super::cycles::CyclesEvent`] of the kernel program: a cgroup takes more cycles per instruction.
     pub const CPI_OUTLIER: u32 = 3;
-    /// The same of the whole node.
+    /// A [`super::cycles::CyclesEvent`] of the kernel program: the whole node takes more cycles per instruction.
     pub const IPC_DEGRADED: u32 = 4;
-    /// A cgroup above those of containers and units, which has a limit of its own: an [`super::Above`].
-    pub const ABOVE: u32 = 5;
+    /// An [`super::Ancestor`]: a cgroup above those of containers and units that has a limit of its own.
+    pub const ANCESTOR: u32 = 5;
 }
 
-/// One look. Numbers that only grow are sums since the group was made; each may be [`UNKNOWN`].
+/// One sample. Counters are sums since the cgroup was created; any number may be [`UNKNOWN`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Sample {
-    /// When, and at which group; of no process.
+    /// When the sample was taken, and of which cgroup; has no process.
     pub header: Header,
     /// One of [`kind`].
     pub kind: u32,
-    /// 1 where containers or units that are looked at themselves are below it: its stalls are theirs.
+    /// 1 if the cgroup contains containers or units that are sampled themselves, which account for its stalls.
     pub inner: u32,
-    /// Memory: all that is charged to it, caches included.
+    /// Memory charged to the cgroup, caches included.
     pub usage_bytes: u64,
-    /// Memory: what cannot be dropped: anonymous and shared memory, and what the kernel keeps for it.
+    /// Memory that cannot be dropped: anonymous and shared memory, and kernel memory.
     pub held_bytes: u64,
-    /// Memory: its limit, or [`UNLIMITED`].
+    /// Memory limit, or [`UNLIMITED`].
     pub limit_bytes: u64,
     /// Swap in use.
     pub swap_bytes: u64,
-    /// How much swap it may use at most, that in use included.
+    /// Maximum swap, including the swap in use.
     pub swap_limit_bytes: u64,
-    /// Time in which some task waited for memory, microseconds.
+    /// Time in which some task waited for memory, in microseconds.
     pub memory_some_us: u64,
-    /// Time in which all of them did, microseconds.
+    /// Time in which all tasks waited for memory, in microseconds.
     pub memory_full_us: u64,
-    /// Time in which some task waited for input or output, microseconds.
+    /// Time in which some task waited for I/O, in microseconds.
     pub io_some_us: u64,
-    /// Time in which all of them did, microseconds.
+    /// Time in which all tasks waited for I/O, in microseconds.
     pub io_full_us: u64,
-    /// CPU time used, microseconds.
+    /// CPU time used, in microseconds.
     pub cpu_us: u64,
-    /// CPU time that it may use in a period, microseconds, or [`UNLIMITED`].
+    /// CPU quota per period in microseconds, or [`UNLIMITED`].
     pub quota_us: u64,
-    /// Length of a period, microseconds.
+    /// Length of a period in microseconds.
     pub period_us: u64,
-    /// Periods in which it ran.
+    /// Periods in which the cgroup ran.
     pub periods: u64,
-    /// Those of them in which it used up its quota and had to wait.
+    /// Periods in which it had used up its quota and was throttled.
     pub throttled: u64,
-    /// How long it waited, microseconds, summed over CPUs.
+    /// Time for which it was throttled, in microseconds, summed over CPUs.
     pub throttled_us: u64,
 }
 
 impl Sample {
-    /// One that knows nothing yet.
+    /// A sample in which every number is [`UNKNOWN`].
     #[must_use]
     pub const fn unknown(kind: u32, header: Header) -> Self {
         Self {
@@ -101,32 +101,32 @@ impl Event for Sample {
     }
 }
 
-/// Longest name of an [`Above`] that is reported.
+/// Longest name of an [`Ancestor`] that is reported, in bytes.
 pub const MAX_NAME: usize = 64;
 
-/// One look at a cgroup above those of containers and units: a pod, a slice. What is below it shares its limits.
+/// One sample of a cgroup above those of containers and units: a pod or a slice, whose limits the cgroups in it share.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Above {
-    /// What is the group's own; its kind is [`kind::ABOVE`].
+pub struct Ancestor {
+    /// Numbers of the cgroup itself; its kind is [`kind::ANCESTOR`].
     pub sample: Sample,
-    /// Which of those below it used most CPU time since the last look; 0 where that is not known.
-    pub cpu_group: u64,
-    /// Which of them holds most memory; 0 where that is not known.
-    pub memory_group: u64,
-    /// How full those below it are at most of limits of their own, 1/1024.
+    /// Id of the cgroup below that used most CPU time since the last sample; 0 if unknown.
+    pub cpu_cgroup: u64,
+    /// Id of the cgroup below that holds most memory; 0 if unknown.
+    pub memory_cgroup: u64,
+    /// Of the cgroups below that have a memory limit, how full the fullest one is, in 1/1024.
     pub filled: u64,
-    /// Sum of the periods in which those below it had used up quotas of their own.
+    /// Sum of the periods in which cgroups below were throttled by quotas of their own.
     pub throttled: u64,
-    /// How many levels it is above `cpu_group`.
+    /// How many levels the ancestor is above `cpu_cgroup`.
     pub cpu_levels: u32,
-    /// How many levels it is above `memory_group`.
+    /// How many levels the ancestor is above `memory_cgroup`.
     pub memory_levels: u32,
-    /// Name of its directory, padded with zeros; all zero where that is longer, or is not plain ASCII.
+    /// Name of its directory, padded with zeros; all zeros if that is longer, or not plain ASCII.
     pub name: [u8; MAX_NAME],
 }
 
-impl Event for Above {
+impl Event for Ancestor {
     fn header(&self) -> &Header {
         &self.sample.header
     }

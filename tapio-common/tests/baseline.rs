@@ -1,9 +1,9 @@
-//! What holds for the baseline on every series, not only on those thought of.
+//! Properties of the baseline that hold for every series.
 
 use proptest::prelude::*;
 use tapio_common::baseline::{Baseline, Limits, MAX_VALUE, Verdict};
 
-/// Any limits at all, nonsense included.
+/// Arbitrary limits, including nonsense.
 fn any_limits() -> impl Strategy<Value = Limits> {
     let value = || prop_oneof![Just(0), 0_u64..10_000, any::<u64>()];
     let samples = prop_oneof![0_u16..300, any::<u16>()];
@@ -28,7 +28,7 @@ fn any_series() -> impl Strategy<Value = Vec<u64>> {
         .prop_map(|levels| levels.into_iter().flat_map(|(value, times)| vec![value; times]).collect())
 }
 
-/// Noise of up to a sixteenth around levels, far from the edges of the range.
+/// Levels with noise of up to a sixteenth, far from the edges of the range.
 fn noisy_levels() -> impl Strategy<Value = Vec<u64>> {
     let level = (1_u64 << 30..1_u64 << 36, prop::collection::vec(0_u64..1 << 26, 1..60));
     prop::collection::vec(level, 1..8).prop_map(|levels| {
@@ -48,15 +48,15 @@ fn fits_a_map_value() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// The common case by itself is the whole judgement, for the samples that it takes.
+    /// For the samples that it handles, the common case does the same as the whole judgement.
     #[test]
-    fn the_short_way_is_the_long_way(state: [u8; 32], series in any_series(), limits in any_limits()) {
+    fn learn_if_normal_agrees_with_judge(state: [u8; 32], series in any_series(), limits in any_limits()) {
         for mut baseline in [Baseline::default(), bytemuck::pod_read_unaligned(&state)] {
             for limits in [limits, Limits::DEFAULT] {
                 for (now, value) in series.iter().enumerate() {
                     let mut short = baseline;
                     let verdict = baseline.judge(*value, now as u64, &limits);
-                    if short.learn_if_calm(*value, &limits) {
+                    if short.learn_if_normal(*value, &limits) {
                         prop_assert_eq!(verdict, Verdict::Normal);
                         prop_assert_eq!(short, baseline);
                     }
@@ -65,7 +65,7 @@ proptest! {
         }
     }
 
-    /// Tests are built with overflow checks, so this also says that nothing overflows.
+    /// Tests are built with overflow checks, so this also shows that nothing overflows.
     #[test]
     fn never_panics(state: [u8; 32], series in any_series(), now: u64, limits in any_limits()) {
         for mut baseline in [Baseline::default(), bytemuck::pod_read_unaligned(&state)] {
@@ -79,7 +79,7 @@ proptest! {
     }
 
     #[test]
-    fn mean_stays_within_what_was_seen(series in any_series(), limits in any_limits()) {
+    fn mean_stays_within_the_samples(series in any_series(), limits in any_limits()) {
         let mut baseline = Baseline::default();
         let (mut least, mut most) = (u64::MAX, 0);
         for (row, value) in series.iter().enumerate() {
@@ -129,16 +129,16 @@ proptest! {
     }
 
     #[test]
-    fn a_level_change_is_said_once(before in 1_000_u64..1 << 40, after in 1_000_u64..1 << 40) {
+    fn a_level_change_is_reported_once(before in 1_000_u64..1 << 40, after in 1_000_u64..1 << 40) {
         prop_assume!(before.abs_diff(after) > before / 8);
         let mut baseline = Baseline::default();
         for row in 0..100 {
             baseline.observe(before, row, &Limits::DEFAULT);
         }
-        let said: Vec<u64> = (100..300)
+        let shifts: Vec<u64> = (100..300)
             .filter(|row| baseline.observe(after, *row, &Limits::DEFAULT) == Verdict::Shift)
             .collect();
-        prop_assert_eq!(said, [104]);
+        prop_assert_eq!(shifts, [104]);
         prop_assert_eq!(baseline.since(), 100);
         prop_assert_eq!(baseline.mean(), after);
     }

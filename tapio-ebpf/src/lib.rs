@@ -1,7 +1,7 @@
-//! What every kernel object of Tapio has: the ring of events, the counts, the cool-down, and
-//! typed reads of kernel structs at offsets that the agent found in this kernel's BTF.
+//! Shared by all of Tapio's kernel objects: the ring buffer of events, the counts, the cool-down, and typed reads of
+//! kernel structs at offsets that the agent looked up in this kernel's BTF.
 //!
-//! An object is one file in `src/bin`; it begins with [`object!`].
+//! Each object is one file in `src/bin`, which starts with [`object!`].
 #![no_std]
 #![feature(asm_experimental_arch)]
 
@@ -22,14 +22,14 @@ use aya_ebpf::{
 pub use tapio_common::{ABSENT, Agent};
 use tapio_common::{Comm, Cooldown, CooldownKey, Counts, Event};
 
-/// Programs that one object may hold.
+/// Maximum number of programs in one object.
 const MAX_PROGRAMS: u32 = 16;
-/// Events wait here for the agent: a record is below 256 bytes, so it holds some thousands.
+/// Size of the ring buffer. A record is below 256 bytes, so it holds some thousands.
 const RING_BYTES: u32 = 1 << 20;
-/// Owners and subjects in trouble at a time; the one quiet longest makes room.
+/// Pairs of owner and subject that can be in cool-down at a time; the least recently used one is evicted.
 const MAX_COOLDOWNS: u32 = 8192;
 
-/// Whether a program may interrupt itself on a CPU; kernels that do not let it leave out the inner run, and count it.
+/// 1 if a program may interrupt itself on a CPU. Kernels that forbid this skip the inner run, and count it as missed.
 #[unsafe(no_mangle)]
 static NESTS: u32 = 0;
 
@@ -40,19 +40,19 @@ static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(MAX_PROGRAMS,
 #[map]
 static COOLDOWNS: LruHashMap<CooldownKey, Cooldown> = LruHashMap::with_max_entries(MAX_COOLDOWNS, 0);
 
-/// Declares the constants that the agent fills in before it loads an object, and what the
-/// language wants of a program without a standard library.
+/// Declares the constants that the agent sets before it loads an object, and the items that a program without a
+/// standard library must define.
 #[macro_export]
 macro_rules! object {
     (fields: $fields:path, settings: $settings:ty, counters: $counters:literal) => {
         $crate::object!(fields: $fields, settings: $settings);
 
-        // What each performance counter counts; 0 where there is none.
+        // What each performance counter counts; 0 if there is none.
         #[unsafe(no_mangle)]
         static COUNTERS: [u32; $counters] = [0; $counters];
     };
     (fields: $fields:path, settings: $settings:ty) => {
-        // SAFETY: settings are plain old data, for which all zero is a value.
+        // SAFETY: settings are plain old data, so all zeros are a valid value.
         #[unsafe(no_mangle)]
         static SETTINGS: $settings = unsafe { core::mem::zeroed() };
         $crate::object!(fields: $fields);
@@ -64,12 +64,12 @@ macro_rules! object {
         static AGENT: $crate::Agent =
             $crate::Agent { pid_namespace_device: 0, pid_namespace_inode: 0, pid: 0, tick_ns: 0 };
 
-        // Some helpers are for GPL-compatible programs only.
+        // Some BPF helpers are restricted to GPL-compatible programs.
         #[unsafe(link_section = "license")]
         #[unsafe(no_mangle)]
         static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-        /// A constant of the object. Volatile: the compiler must not use the value it sees here.
+        /// Reads a constant of the object. The read is volatile: the agent sets the value after compilation.
         #[inline(always)]
         fn constant<T: Copy>(global: &T) -> T {
             // SAFETY: a reference is valid for reads.
@@ -83,52 +83,53 @@ macro_rules! object {
     };
 }
 
-/// A field of a kernel struct that the verifier knows the type of: a direct load.
+/// Reads a field of a kernel struct whose type the verifier knows, by a direct load.
 ///
 /// # Safety
-/// `base` is a typed pointer as a `tp_btf` program gets it, and `offset` that of a `T` in its struct.
+/// `base` must be a typed pointer as a `tp_btf` program receives it, and `offset` that of a `T` in its struct.
 #[inline(always)]
 pub unsafe fn load<T: Copy>(base: *const u8, offset: &u32) -> T {
-    // SAFETY: by the caller; the verifier checks the load against the struct's BTF.
+    // SAFETY: guaranteed by the caller; the verifier checks the load against the struct's BTF.
     unsafe { read_volatile(base.add(read_volatile(offset) as usize).cast::<T>()) }
 }
 
-/// Whether this kernel lacks a field. The verifier knows, and does not look at the way that is not taken.
+/// Returns true if this kernel lacks a field. The verifier knows the value, and skips the branch that is not taken.
 #[inline(always)]
 pub fn is_absent(offset: &u32) -> bool {
     // SAFETY: a reference is valid for reads.
     unsafe { read_volatile(offset) == ABSENT }
 }
 
-/// Nanoseconds of the boot clock.
+/// Current time in nanoseconds, boot clock.
 #[inline(always)]
 pub fn now_ns() -> u64 {
-    // SAFETY: takes nothing, reads a clock.
+    // SAFETY: the helper takes no arguments and reads a clock.
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// The running task. Right in task context only: a soft interrupt runs on top of any task.
+/// The current task. Only meaningful in task context: a softirq runs on top of an arbitrary task.
 pub struct Current {
     /// Cgroup id.
     pub cgroup_id: u64,
-    /// Process id in the root pid namespace.
+    /// Process id (tgid) in the root PID namespace.
     pub pid: u32,
-    /// Command name of the process, which is that of its first thread; of the running one where helpers are forbidden.
+    /// Command name of the process, which is that of its first thread. Where helpers are forbidden, that of the current
+    /// thread.
     pub comm: Comm,
-    /// It is the agent.
+    /// True for the agent's own process.
     pub is_agent: bool,
 }
 
 impl Current {
-    /// Asks the kernel. `leader` and `comm` are fields of `task_struct`, which is read with a helper.
+    /// Reads the current task. `leader` and `comm` are offsets in `task_struct`, which a helper reads.
     #[inline(always)]
     pub fn get(agent: &Agent, leader: &u32, comm: &u32) -> Self {
         let id = bpf_get_current_pid_tgid();
         let pid = (id >> 32) as u32;
         let is_leader = id as u32 == pid;
-        let comm = if is_leader { None } else { name_of_leader(leader, comm) };
+        let comm = if is_leader { None } else { leader_comm(leader, comm) };
         Self {
-            // SAFETY: takes nothing.
+            // SAFETY: the helper takes no arguments.
             cgroup_id: unsafe { bpf_get_current_cgroup_id() },
             pid,
             comm: comm.unwrap_or_else(|| bpf_get_current_comm().unwrap_or_default().into()),
@@ -138,26 +139,26 @@ impl Current {
 }
 
 #[inline(always)]
-fn name_of_leader(leader: &u32, comm: &u32) -> Option<Comm> {
+fn leader_comm(leader: &u32, comm: &u32) -> Option<Comm> {
     if is_absent(leader) || is_absent(comm) {
         return None;
     }
-    // SAFETY: the helper reads safely, and what it reads is a pointer.
+    // SAFETY: the helper tolerates any address, and every bit pattern is a valid raw pointer.
     let read = |base: *const u8, offset: &u32| unsafe {
         bpf_probe_read_kernel(base.add(read_volatile(offset) as usize).cast::<*const u8>())
     };
-    // SAFETY: it has no arguments.
+    // SAFETY: the helper takes no arguments.
     let task = unsafe { bpf_get_current_task() } as *const u8;
     let leader = read(task, leader).ok()?;
-    // SAFETY: as above, and what it reads is a name.
+    // SAFETY: as above, and every bit pattern is a valid name.
     unsafe { bpf_probe_read_kernel(leader.add(read_volatile(comm) as usize).cast::<Comm>()) }.ok()
 }
 
-/// Whether the running task is the agent's.
+/// Returns true if the current task belongs to the agent.
 #[inline(always)]
 pub fn is_agent(agent: &Agent) -> bool {
     let mut seen = bpf_pidns_info { pid: 0, tgid: 0 };
-    // SAFETY: the out-pointer is a local of the size that is given. Fails in other pid namespaces.
+    // SAFETY: the out-pointer is a local of the given size. The helper fails in other PID namespaces.
     let same_namespace = unsafe {
         bpf_get_ns_current_pid_tgid(
             agent.pid_namespace_device,
@@ -169,11 +170,11 @@ pub fn is_agent(agent: &Agent) -> bool {
     same_namespace && u64::from(seen.tgid) == agent.pid
 }
 
-/// One run of a program: counts what becomes of its reading.
+/// One run of a program. Counts the outcome of its reading.
 pub struct Run(*mut Counts);
 
 impl Run {
-    /// Begins with a reading seen. `None` never happens; the verifier wants it.
+    /// Starts a run and counts a reading as seen. Never returns `None`; the verifier requires the check.
     #[inline(always)]
     pub fn begin(program: u32) -> Option<Self> {
         let run = Self(COUNTS.get_ptr_mut(program)?);
@@ -183,44 +184,45 @@ impl Run {
 
     #[inline(always)]
     fn add(&self, which: impl FnOnce(&mut Counts) -> &mut u64) {
-        // SAFETY: a per-CPU map value, which only programs on this CPU change.
+        // SAFETY: a per-CPU map value that only programs on this CPU change.
         let count = which(unsafe { &mut *self.0 });
         // SAFETY: a reference is valid for reads.
         if unsafe { read_volatile(&raw const NESTS) } == 0 {
             *count = count.wrapping_add(1);
         } else {
-            // SAFETY: valid as long as the map is. The target has no atomic types.
+            // SAFETY: the pointer is valid as long as the map. Inline assembly, since the target has no atomic types.
             unsafe {
                 asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) count, one = in(reg) 1_u64)
             };
         }
     }
 
-    /// A key was met for the first time.
+    /// Counts a key that appeared for the first time.
     #[inline(always)]
     pub fn new_key(&self) {
         self.add(|counts| &mut counts.keys);
     }
 
-    /// Too little is known to judge it.
+    /// Ends the run: the baseline has too few samples to judge the reading.
     #[inline(always)]
     pub fn learning(self) {
         self.add(|counts| &mut counts.learning);
     }
 
-    /// Nothing is wrong.
+    /// Ends the run: the reading is normal.
     #[inline(always)]
     pub fn normal(self) {
         self.add(|counts| &mut counts.normal);
     }
 
-    /// The event of a moment ago stands for this one too.
+    /// Ends the run: an event that was emitted a moment ago covers this reading, too.
     #[inline(always)]
     pub fn suppressed(self) {
         self.add(|counts| &mut counts.suppressed);
     }
 
-    /// Puts an event into the ring: `fill` writes it in its place there, which is all zero before.
+    /// Ends the run with an event. `fill` writes it in place in the ring buffer, zeroed before. Returns false if the
+    /// ring buffer is full.
     #[inline(always)]
     pub fn emit<E: Event>(self, fill: impl FnOnce(&mut E)) -> bool {
         let Some(mut entry) = EVENTS.reserve::<E>(0) else {
@@ -228,7 +230,7 @@ impl Run {
             return false;
         };
         let event = entry.as_mut_ptr();
-        // SAFETY: the reserved bytes are ours until they are submitted, and all zero is an event.
+        // SAFETY: the reserved bytes are ours until they are submitted, and all zeros are a valid event.
         fill(unsafe {
             event.write_bytes(0, 1);
             &mut *event
@@ -238,9 +240,9 @@ impl Run {
         true
     }
 
-    /// Emits an event, unless its key is quiet. `fill` also gets how many were suppressed.
+    /// Emits an event unless its key is in cool-down. `fill` also receives how many events were suppressed before it.
     #[inline(always)]
-    pub fn emit_unless_quiet<E: Event>(
+    pub fn emit_unless_cooling_down<E: Event>(
         self,
         key: &CooldownKey,
         cooldown_ns: u64,
@@ -249,7 +251,7 @@ impl Run {
     ) {
         let mut suppressed = 0;
         if let Some(cooldown) = COOLDOWNS.get_ptr_mut(key) {
-            // SAFETY: a map value; two CPUs that race here can miscount the suppressed by one.
+            // SAFETY: a map value; CPUs that race here can miscount the suppressed events by one.
             let cooldown = unsafe { &mut *cooldown };
             if now_ns.wrapping_sub(cooldown.emitted_ns) < cooldown_ns {
                 cooldown.suppressed = cooldown.suppressed.wrapping_add(1);
@@ -258,13 +260,13 @@ impl Run {
             suppressed = cooldown.suppressed;
             *cooldown = Cooldown { emitted_ns: now_ns, suppressed: 0 };
         } else {
-            // A map without room for it costs a repeat, no event.
+            // If the map has no room, the next event of this key is not suppressed; no event is lost.
             let _ = COOLDOWNS.insert(key, Cooldown { emitted_ns: now_ns, suppressed: 0 }, 0);
         }
         if !self.emit(|event| fill(event, suppressed as u32)) {
-            // Nothing was said: the next of this key must not be suppressed, and has to say how many were.
-            let said = Cooldown { emitted_ns: now_ns.wrapping_sub(cooldown_ns), suppressed };
-            let _ = COOLDOWNS.insert(key, said, 0);
+            // The event was lost: the next one of this key must not be suppressed, and must carry the suppressed count.
+            let retry = Cooldown { emitted_ns: now_ns.wrapping_sub(cooldown_ns), suppressed };
+            let _ = COOLDOWNS.insert(key, retry, 0);
         }
     }
 }

@@ -85,7 +85,7 @@ impl Shared {
     }
 
     /// What there is to tell of one of them, after those below it.
-    pub(super) fn record(&mut self, tree: &Tree, at: usize, sample: Sample) -> Option<node::Above> {
+    pub(super) fn record(&mut self, tree: &Tree, at: usize, sample: Sample) -> Option<node::Ancestor> {
         let above = tree.above().get(at)?;
         if is_set(sample.limit_bytes) {
             self.limited.insert(above.id);
@@ -98,10 +98,10 @@ impl Shared {
         }
         let Below { cpu, memory, filled, throttled } = self.below.get(at).copied()?;
         let levels = |most: Most| most.depth.saturating_sub(above.depth).try_into().unwrap_or(u32::MAX);
-        Some(node::Above {
+        Some(node::Ancestor {
             sample,
-            cpu_group: cpu.id,
-            memory_group: memory.id,
+            cpu_cgroup: cpu.id,
+            memory_cgroup: memory.id,
             filled,
             throttled,
             cpu_levels: if cpu.id == 0 { 0 } else { levels(cpu) },

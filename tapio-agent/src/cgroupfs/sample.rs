@@ -128,7 +128,7 @@ impl Eyes {
 
     /// One above others; `None` where it has no limits, or has vanished.
     pub(super) fn above(&mut self, above: &Above) -> Option<Sample> {
-        let mut sample = Sample { inner: 1, ..Sample::unknown(kind::ABOVE, header(above.id)) };
+        let mut sample = Sample { inner: 1, ..Sample::unknown(kind::ANCESTOR, header(above.id)) };
         let wants = Wants { held: false, cpu: false };
         self.own(&above.path, wants, &mut sample);
         (is_set(sample.limit_bytes) || is_set(sample.quota_us)).then_some(sample)
@@ -137,10 +137,10 @@ impl Eyes {
     /// A group; `None` if it has vanished. What it holds is read without a limit of its own, too, where one above it has
     /// one.
     pub(super) fn group(&mut self, group: &Group, is_limited: bool) -> Option<Sample> {
-        let mut sample = Sample::unknown(kind::GROUP, header(group.id));
+        let mut sample = Sample::unknown(kind::CGROUP, header(group.id));
         sample.inner = u32::from(group.inner);
         let pressure = self.own(&group.path, Wants { held: is_limited, cpu: true }, &mut sample);
-        let nothing = Sample { inner: sample.inner, ..Sample::unknown(kind::GROUP, sample.header) };
+        let nothing = Sample { inner: sample.inner, ..Sample::unknown(kind::CGROUP, sample.header) };
         if let Some(path) = pressure {
             // One that has vanished had waited before, too.
             if sample == nothing {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use tapio_common::{
-    VERSION_1, WHOLE_NODE,
-    node::{Above, UNKNOWN, UNLIMITED},
+    CGROUP_V1, WHOLE_NODE,
+    node::{Ancestor, UNKNOWN, UNLIMITED},
 };
 use tempfile::TempDir;
 
@@ -112,12 +112,12 @@ async fn pass(reader: &mut Reader) -> HashMap<u64, Sample> {
 }
 
 /// The same with what is above containers and units.
-async fn whole_pass(reader: &mut Reader) -> (HashMap<u64, Sample>, Vec<Above>) {
+async fn whole_pass(reader: &mut Reader) -> (HashMap<u64, Sample>, Vec<Ancestor>) {
     let (mut seen, mut above) = (HashMap::new(), Vec::new());
     loop {
         reader.ready().await;
         while let Some(record) = reader.next() {
-            if let Ok(record) = bytemuck::try_pod_read_unaligned::<Above>(record) {
+            if let Ok(record) = bytemuck::try_pod_read_unaligned::<Ancestor>(record) {
                 above.push(record);
                 continue;
             }
@@ -154,7 +154,7 @@ async fn version_1() {
     let host = Host::new();
     host.one(&format!("docker/{ID}"));
     let seen = pass(&mut host.reader()).await;
-    let sample = seen[&(host.ino(&format!("cgroup/memory/docker/{ID}")) | VERSION_1)];
+    let sample = seen[&(host.ino(&format!("cgroup/memory/docker/{ID}")) | CGROUP_V1)];
     assert_eq!((sample.usage_bytes, sample.limit_bytes, sample.held_bytes), (100 * MIB, 128 * MIB, 123));
     assert_eq!((sample.quota_us, sample.cpu_us, sample.throttled_us), (50_000, 5, 9));
     assert_eq!((sample.periods, sample.throttled), (20, 3));
@@ -172,7 +172,7 @@ async fn beside_version_1_a_container_has_its_id_and_pressure_of_version_2() {
     let seen = pass(&mut host.reader()).await;
     let container = seen[&host.ino(&format!("cgroup/unified/docker/{ID}"))];
     assert_eq!((container.limit_bytes, container.memory_some_us), (128 * MIB, 70));
-    let unit = seen[&(host.ino("cgroup/memory/system.slice/nginx.service") | VERSION_1)];
+    let unit = seen[&(host.ino("cgroup/memory/system.slice/nginx.service") | CGROUP_V1)];
     assert_eq!((unit.limit_bytes, unit.memory_some_us), (128 * MIB, 5));
 }
 
@@ -207,9 +207,9 @@ async fn limits_above_are_read_with_who_fills_them() {
         let (_, above) = whole_pass(&mut reader).await;
         let [pod] = above.try_into().unwrap();
         let id = |group: &str| {
-            host.ino(&format!("cgroup/{memory}/{group}")) | if version == 1 { VERSION_1 } else { 0 }
+            host.ino(&format!("cgroup/{memory}/{group}")) | if version == 1 { CGROUP_V1 } else { 0 }
         };
-        assert_eq!((pod.sample.header.cgroup_id, pod.cpu_group, pod.memory_group), (id(POD), 0, 0));
+        assert_eq!((pod.sample.header.cgroup_id, pod.cpu_cgroup, pod.memory_cgroup), (id(POD), 0, 0));
         assert_eq!(
             (pod.sample.limit_bytes, pod.sample.quota_us, pod.sample.throttled),
             (128 * MIB, 50_000, 3)
@@ -220,8 +220,8 @@ async fn limits_above_are_read_with_who_fills_them() {
         uses(&calm, 10);
         uses(&busy, 5_000);
         let (seen, above) = whole_pass(&mut reader).await;
-        assert_eq!((above[0].cpu_group, above[0].cpu_levels), (id(&busy), 1));
-        assert!([id(&busy), id(&calm)].contains(&above[0].memory_group));
+        assert_eq!((above[0].cpu_cgroup, above[0].cpu_levels), (id(&busy), 1));
+        assert!([id(&busy), id(&calm)].contains(&above[0].memory_cgroup));
         assert_eq!(seen[&id(&busy)].limit_bytes, UNLIMITED);
         assert_ne!(seen[&id(&busy)].held_bytes, UNKNOWN, "it may be who fills the pod");
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapio_common::VERSION_1;
+use tapio_common::CGROUP_V1;
 use tapio_occurrence::Workload;
 
 use super::hierarchy::Hierarchy;
@@ -135,7 +135,7 @@ fn walk(hierarchy: &Hierarchy) -> (Vec<Group>, Vec<Above>) {
             let mut above = directory.above;
             let depth = directory.depth + 1;
             let memory_id = match hierarchy {
-                Hierarchy::One { .. } => entry.ino() | VERSION_1,
+                Hierarchy::One { .. } => entry.ino() | CGROUP_V1,
                 Hierarchy::None | Hierarchy::Two { .. } => entry.ino(),
             };
             if is_subject {

@@ -1,7 +1,7 @@
 //! Identity without Kubernetes: from the id of a cgroup, by its path, to container, runtime and pod UID, or
 //! to the systemd unit.
 //!
-//! The id is the inode number of the group's directory in the cgroup2 hierarchy, or with [`VERSION_1`] in that of the
+//! The id is the inode number of the group's directory in the cgroup2 hierarchy, or with [`CGROUP_V1`] in that of the
 //! memory controller, and is never used again while the host is up. An owner that is not certain is left out.
 
 mod path;
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapio_common::VERSION_1;
+use tapio_common::CGROUP_V1;
 use tapio_occurrence::Workload;
 
 pub use path::{Named, parse_path};
@@ -116,7 +116,7 @@ impl Cgroups {
     #[must_use]
     pub fn directory(&self, id: u64) -> Option<PathBuf> {
         let group = self.known.get(&id)?;
-        let root = if id & VERSION_1 == 0 { self.mount() } else { self.memory.as_deref() };
+        let root = if id & CGROUP_V1 == 0 { self.mount() } else { self.memory.as_deref() };
         root.map(|root| root.join(&group.path))
     }
 
@@ -153,7 +153,7 @@ impl Cgroups {
             Lookup::Known(workload) if !hybrid || workload.container_id.is_some() => true,
             Lookup::Unowned if !hybrid => true,
             // Nothing else has a group of the memory controller than whom it is of.
-            Lookup::Known(_) | Lookup::Unowned => id & VERSION_1 != 0,
+            Lookup::Known(_) | Lookup::Unowned => id & CGROUP_V1 != 0,
             Lookup::Unknown => false,
         };
         if is_sure {
@@ -165,7 +165,7 @@ impl Cgroups {
         let owner = match process.outermost {
             Some(workload) => Lookup::Known(Arc::new(workload)),
             // Where that controller has a hierarchy, who is in its root is in no container.
-            None if found == Lookup::Unknown && (self.memory.is_none() || id & VERSION_1 != 0) => {
+            None if found == Lookup::Unknown && (self.memory.is_none() || id & CGROUP_V1 != 0) => {
                 Lookup::Unknown
             }
             None => Lookup::Unowned,
@@ -211,7 +211,7 @@ impl Cgroups {
     /// Takes in the groups that are there, and forgets those that have been gone for long.
     fn walk(&mut self, now: Instant) {
         let unified = self.mount.iter().map(|mount| (mount.path.clone(), 0));
-        let trees: Vec<_> = unified.chain(self.memory.iter().map(|path| (path.clone(), VERSION_1))).collect();
+        let trees: Vec<_> = unified.chain(self.memory.iter().map(|path| (path.clone(), CGROUP_V1))).collect();
         let mut here = HashMap::with_capacity(self.known.len());
         let mut whole = true;
         for (root, mark) in trees {

@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tapio_common::{VERSION_1, node::UNKNOWN};
+use tapio_common::{CGROUP_V1, node::UNKNOWN};
 use tapio_occurrence::{Data, Value};
 
 /// How far looks are apart that are kept.
@@ -125,7 +125,7 @@ fn held_by_nobody(full: Full, directory: &Path) -> Vec<(&'static str, Value)> {
         let text = read("memory.stat")?;
         text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
     };
-    let (shmem, kernel) = if full.id & VERSION_1 == 0 {
+    let (shmem, kernel) = if full.id & CGROUP_V1 == 0 {
         (stat("shmem"), stat("kernel"))
     } else {
         (
@@ -143,7 +143,7 @@ fn held_by_nobody(full: Full, directory: &Path) -> Vec<(&'static str, Value)> {
 
 /// Whether a directory is that of a group. Another one may have come in its place, as when a unit starts again.
 fn is(id: u64, directory: &Path) -> bool {
-    fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == id & !VERSION_1)
+    fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == id & !CGROUP_V1)
 }
 
 /// The processes in a group and those below it that hold most. `None` where some of them cannot be seen: then it is
@@ -260,14 +260,14 @@ mod tests {
         let past = Past::default();
         let own = id(tree.path());
         past.contribute(own, SECOND, 7);
-        past.contribute(own | VERSION_1, SECOND, 7);
+        past.contribute(own | CGROUP_V1, SECOND, 7);
         let keys = |id, now_ns| {
             let full = Full { id, time_ns: 100 * SECOND, of_others: Some(1 << 30) };
             let reported = of(full, now_ns, Some(tree.path()), tree.path(), &past);
             reported.0.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
         };
         let (then, late) = (100 * SECOND + RIGHT_AFTER_NS, 101 * SECOND + RIGHT_AFTER_NS);
-        for id in [own, own | VERSION_1] {
+        for id in [own, own | CGROUP_V1] {
             assert_eq!(keys(id, then), ["users", "before"]);
             assert_eq!(keys(id, late), ["before"], "what was folded comes later");
         }
@@ -287,7 +287,7 @@ mod tests {
             (reported.number("cgroup_shmem_bytes"), reported.number("cgroup_kernel_bytes"))
         };
         assert_eq!(reported(own, Some(80), 2 * SECOND), (Some(80), Some(9)));
-        assert_eq!(reported(own | VERSION_1, Some(80), 2 * SECOND), (Some(70), Some(5)));
+        assert_eq!(reported(own | CGROUP_V1, Some(80), 2 * SECOND), (Some(70), Some(5)));
         assert_eq!(reported(own, Some(79), 2 * SECOND), (None, Some(9)), "more than there was room for");
         assert_eq!(reported(own, None, 2 * SECOND), (None, None), "not known what the victim held");
         assert_eq!(reported(own, Some(80), 2 * SECOND + 1), (None, None), "later");

@@ -278,7 +278,8 @@ mod tests {
 
     #[test]
     fn what_is_of_the_moment_is_forgotten_and_what_was_learned_is_not() {
-        let mut track = Track { began_ns: 1, since_ns: 2, over: 3, elsewhere: 4, ..Track::default() };
+        let mut track =
+            Track { began_ns: 1, since_ns: 2, outlier_windows: 3, other_load_windows: 4, ..Track::default() };
         for now in 0..30 {
             track.cpi.observe(1000, now, &Limits::DEFAULT);
         }
@@ -289,7 +290,10 @@ mod tests {
         let mut bytes = bytemuck::bytes_of(&track).to_vec();
         forget(&mut bytes, &Node::SNAPSHOT_MAPS[0]);
         let mut kept: Track = bytemuck::pod_read_unaligned(&bytes);
-        assert_eq!((kept.began_ns, kept.since_ns, kept.over, kept.elsewhere), (0, 0, 0, 0));
+        assert_eq!(
+            (kept.began_ns, kept.since_ns, kept.outlier_windows, kept.other_load_windows),
+            (0, 0, 0, 0)
+        );
         assert_eq!((kept.cpi.mean(), kept.cpi.samples()), (track.cpi.mean(), track.cpi.samples()));
         assert_eq!(track.cpi.observe(5000, 40, &Limits::DEFAULT), Verdict::Shift);
         assert_eq!(kept.cpi.observe(5000, 40, &Limits::DEFAULT), Verdict::Spike, "a run of one");

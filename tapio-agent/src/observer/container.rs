@@ -188,7 +188,10 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
             let fields::Actor { cgroup_id, pid, comm, .. } = event.actor;
             Box::new(Actor { cgroup_id, pid, comm: command(comm) })
         }),
-        full: (death == Death::OomKill).then_some(event.full.cgroup_id).and_then(known).filter(|id| *id != 0),
+        full: (death == Death::OomKill)
+            .then_some(event.oom_cgroup.cgroup_id)
+            .and_then(known)
+            .filter(|id| *id != 0),
         only: Only {
             scope: settings.scope,
             from_outside: matches!(death, Death::Killed | Death::Stopped | Death::Exec),
@@ -219,7 +222,7 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
     let mut put = |key: &'static str, value: Value| data.push(key, value);
     match death {
         Death::OomKill => {
-            let (full, memory) = (&event.full, &event.memory);
+            let (full, memory) = (&event.oom_cgroup, &event.memory);
             if let Some(cgroup_id) = known(full.cgroup_id) {
                 put("constraint", if cgroup_id == 0 { "node" } else { "cgroup" }.into());
             }
@@ -236,7 +239,7 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
                     put(key, value.into());
                 }
             }
-            put("oom_score_adj", Value::Signed(i64::from(event.score_adj as i32)));
+            put("oom_score_adj", Value::Signed(i64::from(event.oom_score_adj as i32)));
         }
         Death::ExitError => {
             put("status", u64::from(event.status).into());

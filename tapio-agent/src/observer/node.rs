@@ -6,7 +6,7 @@
 //! Watches `sched_switch` (tp_btf), where its program reads counters of cycles and instructions, and judges them in the
 //! kernel. Says `node.cpi_outlier` and `node.ipc_degraded`. What a run costs is in docs/observers.md.
 //!
-//! Limits and quotas of the pods and slices above containers and units ([`Above`](tapio_common::node::Above)) are judged
+//! Limits and quotas of the pods and slices above containers and units ([`Ancestor`](tapio_common::node::Ancestor)) are judged
 //! as those of groups are, and reported for the container or unit that fills them.
 //!
 //! One fault is one anomaly: a limit further up is reported where none further down explains it; growth that was predicted to
@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use tapio_common::{
     Event as _, Header, WHOLE_NODE,
     node::{
-        Above, Sample, UNKNOWN,
+        Ancestor, Sample, UNKNOWN,
         cycles::{self as counted, CyclesEvent, Track},
         kind,
     },
@@ -70,8 +70,9 @@ const TOLD_NS: u64 = 5 * 60 * 1_000_000_000;
 const FIRST_LOOKS_NS: u64 = 60 * 1_000_000_000;
 
 // Records are distinguished by their sizes.
-const _: () =
-    assert!(size_of::<Above>() != size_of::<Sample>() && size_of::<Above>() != size_of::<CyclesEvent>());
+const _: () = assert!(
+    size_of::<Ancestor>() != size_of::<Sample>() && size_of::<Ancestor>() != size_of::<CyclesEvent>()
+);
 
 /// The node observer.
 #[derive(Debug)]
@@ -118,12 +119,12 @@ impl Observer for Node {
     const HOOKS: &'static [Hook] = &[Hook {
         program: cycles::COUNTERS.program,
         attach: Attach::BtfTracepoint("sched_switch"),
-        needs: &[counted::PID, counted::GROUPS, counted::GROUP, counted::GROUP_NODE, counted::NODE_ID],
+        needs: &[counted::PID, counted::CGROUPS, counted::CGROUP, counted::CGROUP_KN, counted::KN_ID],
         gives: "node.cpi_outlier, node.ipc_degraded",
         or: &[],
     }];
     const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[
-        SnapshotMap { map: "GROUPS", key: Some(size_of::<u64>()), ..TRACK },
+        SnapshotMap { map: "CGROUPS", key: Some(size_of::<u64>()), ..TRACK },
         SnapshotMap { map: "NODE", key: None, ..TRACK },
     ];
     const KINDS: &'static [&'static Kind] =
@@ -154,12 +155,12 @@ impl Observer for Node {
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {
         // Each kind of record has a size of its own, and the same beginning.
         if let Ok(sample) = bytemuck::try_pod_read_unaligned::<Sample>(record) {
-            is_whole(&sample.header, sample.kind, kind::GROUP, kind::NODE)?;
+            is_whole(&sample.header, sample.kind, kind::CGROUP, kind::NODE)?;
             self.look(&sample, out);
             return Ok(());
         }
-        if let Ok(above) = bytemuck::try_pod_read_unaligned::<Above>(record) {
-            if above.sample.kind != kind::ABOVE || above.header().cgroup_id == WHOLE_NODE {
+        if let Ok(above) = bytemuck::try_pod_read_unaligned::<Ancestor>(record) {
+            if above.sample.kind != kind::ANCESTOR || above.header().cgroup_id == WHOLE_NODE {
                 return Err(Malformed::Kind(above.sample.kind));
             }
             self.look_above(&above, out);
@@ -258,7 +259,7 @@ impl Node {
     }
 
     /// One look at the limits of a group above others.
-    fn look_above(&mut self, above: &Above, out: &mut Vec<Anomaly>) {
+    fn look_above(&mut self, above: &Ancestor, out: &mut Vec<Anomaly>) {
         let limits = Arc::clone(&self.limits);
         if let Some(group) = self.meet(&above.sample) {
             // Its CPU time is that of those below it.

@@ -4,7 +4,7 @@ use bytemuck::Zeroable as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tapio_agent::observer::container::Container;
-use tapio_common::container::{Actor, ContainerEvent, Full, Memory, UNKNOWN, flag, kind, origin};
+use tapio_common::container::{Actor, ContainerEvent, Memory, OomCgroup, UNKNOWN, flag, kind, origin};
 use tapio_occurrence::printable::is_active;
 
 use crate::{
@@ -32,7 +32,8 @@ fn death(kind: u32, cgroup_id: u64) -> ContainerEvent {
     event.address = UNKNOWN;
     event.memory =
         Memory { anon_bytes: UNKNOWN, file_bytes: UNKNOWN, shmem_bytes: UNKNOWN, page_tables_bytes: UNKNOWN };
-    event.full = Full { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
+    event.oom_cgroup =
+        OomCgroup { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
     event
 }
 
@@ -49,10 +50,10 @@ fn oom_kill(cgroup_id: u64) -> ContainerEvent {
     ContainerEvent {
         signal: 9,
         origin: origin::KERNEL,
-        score_adj: -997_i32 as u32,
+        oom_score_adj: -997_i32 as u32,
         actor: Actor { cgroup_id, pid: 4250, reserved: 0, comm: comm(b"worker") },
         memory: Memory { anon_bytes: 500 * MIB, file_bytes: 3 * MIB, shmem_bytes: 0, page_tables_bytes: MIB },
-        full: Full { cgroup_id: 99, usage_bytes: 512 * MIB, limit_bytes: 512 * MIB, levels_up: 1 },
+        oom_cgroup: OomCgroup { cgroup_id: 99, usage_bytes: 512 * MIB, limit_bytes: 512 * MIB, levels_up: 1 },
         ..death(kind::OOM_KILL, cgroup_id)
     }
 }
@@ -303,8 +304,8 @@ async fn what_cannot_be_read_is_absent() {
     assert_eq!(reported["data"], json!({"oom_score_adj": 0, "process_role": "main", "ran_ms": 120_000}));
     assert_eq!(reported.get("actor"), None);
     let node = self::reported(|id| {
-        let full = Full { cgroup_id: 0, ..death(kind::OOM_KILL, id).full };
-        ContainerEvent { full, ..death(kind::OOM_KILL, id) }
+        let oom_cgroup = OomCgroup { cgroup_id: 0, ..death(kind::OOM_KILL, id).oom_cgroup };
+        ContainerEvent { oom_cgroup, ..death(kind::OOM_KILL, id) }
     });
     assert_eq!(node.await["data"]["constraint"], "node");
 }
@@ -332,10 +333,10 @@ async fn a_container_that_kills_its_own_and_who_is_in_none_are_not_reported() {
 async fn the_end_of_a_sandbox_is_no_ones() {
     // In the place of the group that the line has.
     let id = 7;
-    let killed = |name: &[u8], score_adj: i32, cgroup_id| {
+    let killed = |name: &[u8], oom_score_adj: i32, cgroup_id| {
         let mut event = ContainerEvent {
             actor: runc(),
-            score_adj: score_adj as u32,
+            oom_score_adj: oom_score_adj as u32,
             ..signalled(9, origin::PROCESS, cgroup_id)
         };
         event.header.comm = comm(name);

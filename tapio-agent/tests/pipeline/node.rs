@@ -7,7 +7,7 @@ use tapio_common::{
     Header, WHOLE_NODE,
     baseline::{Baseline, Limits},
     node::{
-        Above, Sample,
+        Ancestor, Sample,
         cycles::{CyclesEvent, Usage, extra},
         kind,
     },
@@ -19,7 +19,7 @@ const MIB: u64 = 1 << 20;
 
 fn sample(cgroup_id: u64) -> Sample {
     let header = Header { time_ns: 1_000 * SECOND, cgroup_id, pid: 0, suppressed: 0, comm: [0; 16].into() };
-    let kind = if cgroup_id == WHOLE_NODE { kind::NODE } else { kind::GROUP };
+    let kind = if cgroup_id == WHOLE_NODE { kind::NODE } else { kind::CGROUP };
     Sample { swap_bytes: 0, swap_limit_bytes: 0, ..Sample::unknown(kind, header) }
 }
 
@@ -118,10 +118,10 @@ async fn throttled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_further_up() {
     let mut line = Line::of::<Node>();
-    let mut above: Above = bytemuck::Zeroable::zeroed();
-    above.sample = Sample { kind: kind::ABOVE, ..sample(1 << 40) };
-    (above.cpu_group, above.cpu_levels) = (line.cgroup_id, 1);
-    (above.memory_group, above.memory_levels) = (line.cgroup_id, 2);
+    let mut above: Ancestor = bytemuck::Zeroable::zeroed();
+    above.sample = Sample { kind: kind::ANCESTOR, ..sample(1 << 40) };
+    (above.cpu_cgroup, above.cpu_levels) = (line.cgroup_id, 1);
+    (above.memory_cgroup, above.memory_levels) = (line.cgroup_id, 2);
     above.name[..12].copy_from_slice(b"pod4f93.slic");
     for at in 0..24 {
         let look = &mut above.sample;
@@ -148,7 +148,7 @@ async fn limits_further_up() {
 }
 
 /// Two and a half cycles per instruction for half a minute, normally one.
-fn slow(kind: u32, cgroup_id: u64, extra_is: u32) -> CyclesEvent {
+fn slow(kind: u32, cgroup_id: u64, extra_kind: u32) -> CyclesEvent {
     let mut cpi = Baseline::default();
     for time in 0..30 {
         cpi.observe(1024, time, &Limits::DEFAULT);
@@ -163,7 +163,7 @@ fn slow(kind: u32, cgroup_id: u64, extra_is: u32) -> CyclesEvent {
         ..Usage::default()
     };
     let header = Header { time_ns: 1_100 * SECOND, cgroup_id, ..sample(cgroup_id).header };
-    CyclesEvent { header, kind, extra_is, usage, window_ns: 10 * SECOND, since_ns: 1_065 * SECOND, cpi }
+    CyclesEvent { header, kind, extra_kind, usage, window_ns: 10 * SECOND, since_ns: 1_065 * SECOND, cpi }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +224,7 @@ proptest! {
             let body = size_of::<Header>() + 8;
             bytemuck::bytes_of_mut(&mut look)[body..].copy_from_slice(bytemuck::cast_slice(&words[..15]));
             (look.header.time_ns, look.kind) = (words[15], *sort);
-            malformed += u64::from(*sort != kind::GROUP);
+            malformed += u64::from(*sort != kind::CGROUP);
             line.record(bytemuck::bytes_of(&look));
         }
         line.finish();

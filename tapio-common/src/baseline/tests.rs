@@ -5,8 +5,8 @@ use super::*;
 
 const LIMITS: Limits = Limits::DEFAULT;
 
-/// What is said about `values`, without the rows on which nothing is.
-fn said(baseline: &mut Baseline, values: &[u64], limits: &Limits) -> [usize; 2] {
+/// How many of `values` are spikes, and how many are shifts.
+fn spikes_and_shifts(baseline: &mut Baseline, values: &[u64], limits: &Limits) -> [usize; 2] {
     let mut counts = [0, 0];
     for (row, value) in values.iter().enumerate() {
         match baseline.observe(*value, row as u64, limits) {
@@ -18,7 +18,7 @@ fn said(baseline: &mut Baseline, values: &[u64], limits: &Limits) -> [usize; 2] 
     counts
 }
 
-/// A baseline that knows 5 000 plus and minus 40.
+/// A baseline of 5 000 plus and minus 40.
 fn settled() -> Baseline {
     let mut baseline = Baseline::default();
     for row in 0..200 {
@@ -36,7 +36,7 @@ fn learns_mean_and_deviation() {
 }
 
 #[test]
-fn first_samples_are_learnt_from() {
+fn first_samples_only_train() {
     let mut baseline = Baseline::default();
     for row in 0..16 {
         assert_eq!(baseline.observe(5000, row, &LIMITS), Verdict::Learning);
@@ -49,11 +49,11 @@ fn an_odd_first_sample_is_forgotten() {
     let mut baseline = Baseline::default();
     let mut values = [5000; 60];
     values[0] = 50_000;
-    assert_eq!(said(&mut baseline, &values, &LIMITS), [0, 0]);
+    assert_eq!(spikes_and_shifts(&mut baseline, &values, &LIMITS), [0, 0]);
 }
 
 #[test]
-fn a_spike_does_not_teach() {
+fn a_spike_does_not_train() {
     let mut baseline = settled();
     let before = baseline;
     assert_eq!(baseline.observe(41_000, 200, &LIMITS), Verdict::Spike);
@@ -72,20 +72,20 @@ fn a_spike_is_over_ratio_deviations_and_floor() {
 }
 
 #[test]
-fn over_the_ceiling_is_a_spike_whatever_was_learnt() {
+fn over_the_ceiling_is_a_spike_whatever_was_learned() {
     let limits = Limits { ceiling: 20_000, ..LIMITS };
     let mut new = Baseline::default();
     assert_eq!(new.observe(20_001, 0, &limits), Verdict::Spike);
     assert_eq!(new, Baseline::default());
 
-    // The level moves above the ceiling: said once as a shift, and a spike ever after.
+    // The level moves above the ceiling: a shift once, and a spike ever after.
     let mut baseline = settled();
-    assert_eq!(said(&mut baseline, &[30_000; 50], &limits), [49, 1]);
+    assert_eq!(spikes_and_shifts(&mut baseline, &[30_000; 50], &limits), [49, 1]);
     assert_eq!(baseline.mean(), 30_000);
 }
 
 #[test]
-fn a_new_level_is_said_once_and_learnt() {
+fn a_new_level_is_reported_once_and_learned() {
     for level in [3_000, 5_300, 9_000, 80_000] {
         let mut baseline = settled();
         let mut shifts = Vec::new();
@@ -103,31 +103,31 @@ fn a_new_level_is_said_once_and_learnt() {
 fn one_stray_sample_does_not_end_a_run() {
     let mut baseline = settled();
     let values = [9_000, 9_000, 9_000, 5_000, 9_000, 9_000, 9_000, 9_000];
-    assert_eq!(said(&mut baseline, &values, &LIMITS), [0, 1]);
+    assert_eq!(spikes_and_shifts(&mut baseline, &values, &LIMITS), [0, 1]);
     assert_eq!(baseline.since(), 0);
 }
 
 #[test]
-fn noise_that_outgrows_the_band_is_learnt() {
+fn noise_that_outgrows_the_band_is_learned() {
     let mut baseline = settled();
     let values: Vec<u64> = (0..2_000_u64).map(|row| 3_500 + row * 7_919 % 3_000).collect();
-    assert_eq!(said(&mut baseline, &values, &LIMITS), [0, 0]);
+    assert_eq!(spikes_and_shifts(&mut baseline, &values, &LIMITS), [0, 0]);
     assert!((600..900).contains(&baseline.deviation()), "{}", baseline.deviation());
 }
 
 #[test]
-fn a_restless_series_needs_a_longer_run() {
+fn a_flapping_series_needs_a_longer_run() {
     let mut baseline = settled();
     for row in 200..240 {
         baseline.observe(if row % 4 == 0 { 9_000 } else { 5_000 }, row, &LIMITS);
     }
-    assert_eq!(said(&mut baseline, &[9_000; 5], &LIMITS), [0, 0]);
-    assert_eq!(said(&mut baseline, &[9_000; 3], &LIMITS), [0, 1]);
+    assert_eq!(spikes_and_shifts(&mut baseline, &[9_000; 5], &LIMITS), [0, 0]);
+    assert_eq!(spikes_and_shifts(&mut baseline, &[9_000; 3], &LIMITS), [0, 1]);
 }
 
 #[test]
 fn a_series_of_zeros_is_normal_until_it_is_not() {
     let mut baseline = Baseline::default();
-    assert_eq!(said(&mut baseline, &[0; 100], &LIMITS), [0, 0]);
+    assert_eq!(spikes_and_shifts(&mut baseline, &[0; 100], &LIMITS), [0, 0]);
     assert_eq!(baseline.observe(1, 100, &LIMITS), Verdict::Spike);
 }

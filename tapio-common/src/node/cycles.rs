@@ -1,8 +1,8 @@
-//! What cgroups, and the node, get out of a cycle: counted at each switch of tasks, judged once a window.
+//! Cycles per instruction (CPI) of each cgroup and of the node: counted at each context switch, judged once a window.
 //!
-//! The number that is learned is cycles per instruction (CPI), in 1/1024. It is compared at comparable load only: where
-//! a group has used about as much CPU time as it did, or has done about as many instructions. Work that doubles
-//! moves both; a neighbour that takes the cache moves one of them.
+//! The baseline is kept in cycles per 1024 instructions. Windows are compared only at comparable load: the cgroup used
+//! about as much CPU time as normal, or executed about as many instructions. Twice the work doubles both; a noisy
+//! neighbour that takes the cache changes only one of them.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -12,63 +12,63 @@ use crate::{
 };
 
 crate::fields! {
-    /// Its id: 0 is the idle task.
+    /// Thread id; 0 is the idle task.
     PID = "task_struct.pid";
-    /// A task's cgroups.
-    GROUPS = "task_struct.cgroups";
-    /// The one in the hierarchy of version 2.
-    GROUP = "css_set.dfl_cgrp";
-    /// Its node in the cgroup file system.
-    GROUP_NODE = "cgroup.kn";
-    /// The node's id.
-    NODE_ID = "kernfs_node.id";
+    /// Cgroups of a task.
+    CGROUPS = "task_struct.cgroups";
+    /// The cgroup v2.
+    CGROUP = "css_set.dfl_cgrp";
+    /// Node of a cgroup in the cgroup file system.
+    CGROUP_KN = "cgroup.kn";
+    /// Id of the node: the cgroup id.
+    KN_ID = "kernfs_node.id";
 }
 
 /// The programs, as indices into `COUNTS`.
 pub mod program {
-    /// Counts cycles and instructions.
+    /// Cycles and instructions.
     pub const SCHED_SWITCH: u32 = 0;
 }
 
-/// What the third counter counts: [`CyclesEvent::extra_is`], and the third of `COUNTERS`.
+/// What the third counter counts: values of [`CyclesEvent::extra_kind`], and of the third of `COUNTERS`.
 pub mod extra {
-    /// There is none.
+    /// There is no third counter.
     pub const NONE: u32 = 0;
-    /// Cycles in which the CPU waited for memory or another unit (stalled, backend).
+    /// Cycles in which the CPU waited for memory or another unit (stalled cycles, backend).
     pub const STALLED: u32 = 1;
-    /// Misses of the last level of caches.
+    /// Last-level cache misses.
     pub const MISSES: u32 = 2;
 }
 
-/// The root of the hierarchy of version 2: tasks that are in no group of their own, kernel threads, and everything where
-/// only version 1 is in use. It counts for the node, and is reported for nobody.
+/// Id of the root of cgroup v2: tasks without a cgroup of their own, kernel threads, and all tasks where only cgroup v1
+/// is in use. It counts for the node, and is never reported.
 pub const ROOT: u64 = 1;
 
-/// A window in which less of the time than this was counted, in 1/1024, says too little: another had the counters.
-const LEAST_COUNTED: u64 = 256;
-/// A window of fewer slices says too little.
-const LEAST_SLICES: u64 = 16;
-/// So many windows in a row at another load are a new one, for which all is learned anew. Fewer than make a shift of the
-/// load, after which it would be compared.
-const MOST_ELSEWHERE: u32 = 4;
+/// A window is not judged if less of its CPU time than this was counted, in 1/1024: others used the counters.
+const MIN_COUNTED_SHARE: u64 = 256;
+/// A window with fewer slices than this is not judged.
+const MIN_SLICES: u64 = 16;
+/// After this many windows in a row at another load, that is the new load, and all baselines are learned anew. Fewer
+/// than a shift of the load takes, after which the window would be compared.
+const MAX_OTHER_LOAD: u32 = 4;
 
-/// One record of the ring buffer: cycles per instruction far over what they were, for several windows.
+/// One record of the ring buffer: cycles per instruction have been far above normal for several windows.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct CyclesEvent {
-    /// When, and which group; of no process.
+    /// When it happened, and in which cgroup; has no process.
     pub header: Header,
     /// One of [`super::kind`].
     pub kind: u32,
     /// One of [`extra`].
-    pub extra_is: u32,
-    /// The window's numbers.
+    pub extra_kind: u32,
+    /// Counts of the last window.
     pub usage: Usage,
-    /// Its length.
+    /// Length of the last window.
     pub window_ns: u64,
-    /// When the first window of those that were over it began, boot clock.
+    /// When the first of the abnormal windows began, boot clock.
     pub since_ns: u64,
-    /// What was normal before: cycles per 1024 instructions.
+    /// Baseline before the last window, in cycles per 1024 instructions.
     pub cpi: Baseline,
 }
 
@@ -78,84 +78,84 @@ impl Event for CyclesEvent {
     }
 }
 
-/// What ran, summed over slices: from one switch of tasks on a CPU to the next.
+/// Counts of what ran, summed over slices. A slice lasts from one context switch on a CPU to the next.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Usage {
-    /// Cycles, as far as they were counted.
+    /// Cycles, for as long as they were counted.
     pub cycles: u64,
-    /// Instructions, as far as they were counted: at the same times as cycles.
+    /// Instructions, for as long as they were counted, which is the same time as for cycles.
     pub instructions: u64,
-    /// What the third counter has; see [`extra`].
+    /// Value of the third counter; see [`extra`].
     pub extra: u64,
     /// CPU time.
     pub ns: u64,
-    /// The part of it in which the counters counted; less where others use them, too.
+    /// CPU time for which the counters counted; less than `ns` if others use them, too.
     pub counted_ns: u64,
-    /// How many slices were measured.
+    /// Number of measured slices.
     pub slices: u64,
-    /// Of the node: cycles of groups whose normal CPI is known.
+    /// Node only: cycles of cgroups whose normal CPI is known.
     pub known_cycles: u64,
-    /// Of the node: how many they would have been at that CPI.
+    /// Node only: cycles that these cgroups would have taken at their normal CPI.
     pub expected_cycles: u64,
 }
 
-/// What is known of a group, or of the node. All zeros knows nothing.
+/// State of a cgroup, or of the node. All zeros is one without samples.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Track {
-    /// When the window under way began, boot clock; 0 before the first.
+    /// When the current window began, boot clock; 0 before the first.
     pub began_ns: u64,
-    /// What ran in it so far.
+    /// Counts of the current window so far.
     pub usage: Usage,
     /// Cycles per 1024 instructions.
     pub cpi: Baseline,
     /// CPU time of a window, in 1/1024 of its length.
     pub time: Baseline,
-    /// Instructions of a window, in 1/1024 of one a millisecond, about.
+    /// Instructions of a window, in about 1/1024 of an instruction per millisecond.
     pub work: Baseline,
-    /// When the first window of those over what is normal began.
+    /// When the first of the abnormal windows began, boot clock.
     pub since_ns: u64,
-    /// How many windows in a row were.
-    pub over: u32,
-    /// How many windows in a row had another load.
-    pub elsewhere: u32,
+    /// Number of abnormal windows in a row.
+    pub outlier_windows: u32,
+    /// Number of windows in a row at another load.
+    pub other_load_windows: u32,
 }
 
-/// The thresholds that go to the kernel as constants.
+/// Thresholds that the kernel program receives as constants.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Settings {
-    /// Judges cycles per 1024 instructions.
+    /// For cycles per 1024 instructions.
     pub cpi: Limits,
-    /// Follows CPU time and instructions of a window.
+    /// For CPU time and instructions of a window.
     pub load: Limits,
     /// Length of a window.
     pub window_ns: u64,
-    /// Least CPU time of a window that is judged.
-    pub least_ns: u64,
-    /// How many windows in a row it has to last.
+    /// Minimum CPU time of a window that is judged.
+    pub min_cpu_ns: u64,
+    /// Number of abnormal windows in a row before one is reported.
     pub sustain: u64,
-    /// How long a key stays quiet after an event.
+    /// Cool-down: how long further events of a key are suppressed.
     pub cooldown_ns: u64,
 }
 
-/// What a closed window says.
+/// Result of judging a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// It ran too little to say anything: no reading.
+pub enum WindowVerdict {
+    /// Too little ran to judge: not a reading.
     Idle,
-    /// It taught, or nothing can be compared to it.
+    /// The window trained the baselines, or there is nothing to compare it with.
     Learning,
-    /// Nothing is wrong, or not yet for long enough.
+    /// Normal, or not abnormal for long enough.
     Normal,
-    /// Cycles per instruction have been over what is normal for long enough.
-    Over,
+    /// Cycles per instruction have been abnormal for long enough.
+    Outlier,
 }
 
 impl Usage {
-    /// Adds a slice. Plain additions, as the target of kernel programs has no atomic ones: of two CPUs that add at
-    /// once, one is lost now and then.
+    /// Adds a slice. Plain additions, since the kernel programs' target has no atomic ones: if two CPUs add at the same
+    /// time, one of the slices may be lost.
     #[inline(always)]
     pub fn add(&mut self, slice: &Self) {
         self.cycles = self.cycles.wrapping_add(slice.cycles);
@@ -168,14 +168,14 @@ impl Usage {
         self.expected_cycles = self.expected_cycles.wrapping_add(slice.expected_cycles);
     }
 
-    /// Cycles per 1024 instructions.
+    /// Cycles per 1024 instructions; `None` without instructions.
     #[inline(always)]
     #[must_use]
     pub const fn cpi(&self) -> Option<u64> {
         self.cycles.wrapping_mul(1024).checked_div(self.instructions)
     }
 
-    /// What part of its CPU time was counted, in 1/1024.
+    /// Share of the CPU time that was counted, in 1/1024.
     #[inline(always)]
     #[must_use]
     pub const fn counted_share(&self) -> u64 {
@@ -186,11 +186,11 @@ impl Usage {
         }
     }
 
-    /// The same mix of groups would have taken fewer cycles, by half of what makes an anomaly: the node as a whole has
-    /// become slower, not busy with other things.
+    /// Returns true if the same mix of cgroups would normally have taken fewer cycles, by half of the margin that makes
+    /// an anomaly: the node as a whole has become slower, rather than running other work.
     #[inline(always)]
     #[must_use]
-    pub const fn is_beyond_its_mix(&self, ratio_percent: u16) -> bool {
+    pub const fn is_slower_than_its_mix(&self, ratio_percent: u16) -> bool {
         self.known_cycles > self.cycles / 2
             && self.known_cycles.wrapping_mul(200)
                 > self.expected_cycles.wrapping_mul(100 + ratio_percent as u64)
@@ -198,10 +198,10 @@ impl Usage {
 }
 
 impl Track {
-    /// Whether a slice that ended at `now_ns` ends the window. One that is long over is given up: between then and now
-    /// nothing ran, which is no load to compare with.
+    /// Returns true if a slice that ended at `now_ns` ends the window. A window that should have ended long before is
+    /// discarded: nothing ran in between, so its load cannot be compared.
     #[inline(always)]
-    pub fn is_over(&mut self, now_ns: u64, window_ns: u64) -> bool {
+    pub fn window_ended(&mut self, now_ns: u64, window_ns: u64) -> bool {
         let length_ns = now_ns.wrapping_sub(self.began_ns);
         if length_ns < window_ns {
             return false;
@@ -211,11 +211,11 @@ impl Track {
         }
         self.usage = Usage::default();
         self.began_ns = now_ns;
-        self.over = 0;
+        self.outlier_windows = 0;
         false
     }
 
-    /// Cycles that so many instructions take as a rule, where that is known.
+    /// Cycles that `instructions` take at the normal CPI; `None` if that is not known.
     #[inline(always)]
     pub fn expect(&self, instructions: u64, settings: &Settings) -> Option<u64> {
         let mean = self.cpi.mean();
@@ -223,7 +223,7 @@ impl Track {
         if is_known { Some((instructions * mean) >> 10) } else { None }
     }
 
-    /// Ends a window and judges what ran in it. `before` receives what was normal until then.
+    /// Ends a window and judges it. `before` receives the CPI baseline as it was until then.
     #[inline(always)]
     pub fn close(
         &mut self,
@@ -232,23 +232,23 @@ impl Track {
         now_ns: u64,
         settings: &Settings,
         before: &mut Baseline,
-    ) -> Closed {
+    ) -> WindowVerdict {
         let began_ns = now_ns.wrapping_sub(window_ns);
-        if usage.ns < settings.least_ns || usage.slices < LEAST_SLICES {
-            self.over = 0;
-            return Closed::Idle;
+        if usage.ns < settings.min_cpu_ns || usage.slices < MIN_SLICES {
+            self.outlier_windows = 0;
+            return WindowVerdict::Idle;
         }
         let counted = usage.counted_share();
         let Some(cpi) = usage.cpi() else {
-            self.over = 0;
-            return Closed::Learning;
+            self.outlier_windows = 0;
+            return WindowVerdict::Learning;
         };
-        if counted < LEAST_COUNTED {
-            self.over = 0;
-            return Closed::Learning;
+        if counted < MIN_COUNTED_SHARE {
+            self.outlier_windows = 0;
+            return WindowVerdict::Learning;
         }
         let time = usage.ns.wrapping_mul(1024).checked_div(window_ns).unwrap_or(0);
-        // Fractions are kept: numbers may be small.
+        // Scaled by 1024 to keep fractions, since the numbers may be small.
         let whole = usage.instructions.wrapping_mul(1024).checked_div(counted).unwrap_or(0);
         let work = whole.wrapping_mul(1024).checked_div(window_ns >> 20).unwrap_or(0);
         let is_learning = self.time.samples() < u32::from(settings.load.min_samples);
@@ -256,38 +256,38 @@ impl Track {
         judge(&mut self.time, time, now_ns, &settings.load);
         judge(&mut self.work, work, now_ns, &settings.load);
         if !is_learning && !is_comparable {
-            self.over = 0;
-            self.elsewhere += 1;
-            if self.elsewhere >= MOST_ELSEWHERE {
-                self.elsewhere = 0;
+            self.outlier_windows = 0;
+            self.other_load_windows += 1;
+            if self.other_load_windows >= MAX_OTHER_LOAD {
+                self.other_load_windows = 0;
                 (self.cpi, self.time, self.work) = Default::default();
             }
-            return Closed::Learning;
+            return WindowVerdict::Learning;
         }
-        self.elsewhere = 0;
+        self.other_load_windows = 0;
         *before = self.cpi;
         let verdict = judge(&mut self.cpi, cpi, now_ns, &settings.cpi);
         if verdict == LEARNING {
-            return Closed::Learning;
+            return WindowVerdict::Learning;
         }
         if verdict == NORMAL || cpi <= before.mean() {
-            self.over = 0;
-            return Closed::Normal;
+            self.outlier_windows = 0;
+            return WindowVerdict::Normal;
         }
-        if self.over == 0 {
+        if self.outlier_windows == 0 {
             self.since_ns = began_ns;
         }
-        self.over += 1;
-        let has_lasted = u64::from(self.over) >= settings.sustain;
+        self.outlier_windows += 1;
+        let has_lasted = u64::from(self.outlier_windows) >= settings.sustain;
         if verdict == SHIFT {
-            // From here on it is normal.
-            self.over = 0;
+            // The new level is normal from here on.
+            self.outlier_windows = 0;
         }
-        if has_lasted { Closed::Over } else { Closed::Normal }
+        if has_lasted { WindowVerdict::Outlier } else { WindowVerdict::Normal }
     }
 }
 
-/// Half of it to twice of it.
+/// Returns true if `value` is between half and twice `mean`.
 #[inline(always)]
 const fn is_near(value: u64, mean: u64) -> bool {
     value.wrapping_mul(2) >= mean && value <= mean.wrapping_mul(2)
@@ -298,8 +298,8 @@ const NORMAL: u32 = 1;
 const SPIKE: u32 = 2;
 const SHIFT: u32 = 3;
 
-/// A verdict as a number. A function of its own, since the verifier walks each way through it with each way that
-/// follows.
+/// A verdict as a number. In a function of its own: inlined, the verifier would walk each path through it combined with
+/// each path after it.
 #[inline(never)]
 fn judge(baseline: &mut Baseline, value: u64, now_ns: u64, limits: &Limits) -> u32 {
     match baseline.judge(value, now_ns, limits) {

@@ -1,4 +1,5 @@
-//! Programs for the benchmarks: what a run costs by itself, and events without a reason.
+//! Programs for the benchmarks: empty ones, to measure the cost of a run alone, and one that floods the agent with
+//! events.
 #![no_std]
 #![no_main]
 
@@ -8,25 +9,25 @@ use tapio_ebpf::{Run, now_ns, object};
 
 object!(fields: net::FIELDS, settings: Settings);
 
-/// Does nothing on the hook of round trips.
+/// Empty program on the hook of round trips.
 #[btf_tracepoint(function = "tcp_probe")]
 fn empty(_: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Does nothing on the hook of signals.
+/// Empty program on the hook of signals.
 #[btf_tracepoint(function = "signal_generate")]
 fn empty_signal(_: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Does nothing on the hook of ends.
+/// Empty program on the hook of process exits.
 #[btf_tracepoint(function = "sched_process_exit")]
 fn empty_exit(_: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Does nothing on the hook of switches.
+/// Empty program on the hook of context switches.
 #[btf_tracepoint(function = "sched_switch")]
 fn empty_switch(_: BtfTracePointContext) -> i32 {
     0
@@ -40,7 +41,7 @@ fn flood(_: BtfTracePointContext) -> i32 {
         event.header.time_ns = now_ns();
         event.header.pid = 1;
         event.kind = kind::CONNECTION_REFUSED;
-        // Uses the constants, so that the object has them.
+        // Uses the constants, so that the compiler keeps them in the object.
         event.value_us =
             constant(&SETTINGS.cooldown_ns) + u64::from(constant(&OFFSETS[0])) + constant(&AGENT.pid);
     });

@@ -1,4 +1,4 @@
-//! Container: who died, and of what.
+//! Container observer: which processes died, and why.
 #![no_std]
 #![no_main]
 #![expect(
@@ -6,11 +6,11 @@
     reason = "a key by value is copied, on a stack of 512 bytes"
 )]
 
-// cargo takes each file beside this one for a program of its own, hence the folder.
+// cargo builds every file beside this one as a program of its own, so the modules are in a folder.
 #[path = "container/exit.rs"]
 mod exit;
-#[path = "container/fate.rs"]
-mod fate;
+#[path = "container/last_signal.rs"]
+mod last_signal;
 #[path = "container/memory.rs"]
 mod memory;
 #[path = "container/task.rs"]
@@ -22,35 +22,34 @@ use tapio_ebpf::object;
 
 object!(fields: fields::FIELDS);
 
-/// Bytes of a page.
+/// Page size in bytes.
 #[unsafe(no_mangle)]
 static PAGE_BYTES: u64 = 0;
 
 /// `TP_PROTO(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`,
-/// include/trace/events/signal.h. Runs in the task that sends, or in that of whichever interrupt does.
+/// include/trace/events/signal.h. Runs in the sending task, or in whichever task an interrupt that sends runs on.
 #[btf_tracepoint(function = "signal_generate")]
 fn signal_generate(ctx: BtfTracePointContext) -> i32 {
     let signal: u32 = ctx.arg(0);
-    if !fate::may_end(signal) {
+    if !last_signal::may_terminate(signal) {
         return 0;
     }
-    fate::signalled(signal, ctx.arg(1), ctx.arg(2), ctx.arg(4));
+    last_signal::signalled(signal, ctx.arg(1), ctx.arg(2), ctx.arg(4));
     0
 }
 
 /// `TP_PROTO(int pid)`, since 6.8 and its backports `TP_PROTO(struct task_struct *task, uid_t uid)`,
-/// include/trace/events/oom.h. Runs in the task that asked for memory, right after it has sent SIGKILL to the
-/// victim. Also for one that was dying already, to which nothing is sent: that is no kill.
+/// include/trace/events/oom.h. Runs in the task that requested memory, right after it has sent SIGKILL to the victim.
+/// Also runs for a victim that was already dying, to which the kernel sends nothing: that is not a kill.
 #[btf_tracepoint(function = "mark_victim")]
 fn mark_victim(ctx: BtfTracePointContext) -> i32 {
-    memory::confirmed(ctx.arg(0));
+    memory::confirm_victim(ctx.arg(0));
     0
 }
 
-/// `TP_PROTO(struct task_struct *p[, bool group_dead])`, include/trace/events/sched.h. Runs in the thread that
-/// ends.
+/// `TP_PROTO(struct task_struct *p[, bool group_dead])`, include/trace/events/sched.h. Runs in the exiting thread.
 #[btf_tracepoint(function = "sched_process_exit")]
 fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
-    exit::ended(ctx.arg(0));
+    exit::exited(ctx.arg(0));
     0
 }

@@ -1,4 +1,4 @@
-//! Network: round trips, handshakes, failed connects, resets, retransmitted segments.
+//! Network observer: round trips, handshakes, failed connects, resets, retransmitted segments.
 #![no_std]
 #![no_main]
 #![expect(
@@ -6,19 +6,19 @@
     reason = "a key by value is copied, on a stack of 512 bytes"
 )]
 
-// cargo takes each file beside this one for a program of its own, hence the folder.
+// cargo builds every file beside this one as a program of its own, so the modules are in a folder.
 #[path = "network/connect.rs"]
 mod connect;
 #[path = "network/event.rs"]
 mod event;
 #[path = "network/loss.rs"]
 mod loss;
+#[path = "network/no_route.rs"]
+mod no_route;
 #[path = "network/round_trip.rs"]
 mod round_trip;
 #[path = "network/socket.rs"]
 mod socket;
-#[path = "network/unrouted.rs"]
-mod unrouted;
 
 use aya_ebpf::{
     macros::{btf_tracepoint, fexit},
@@ -29,7 +29,7 @@ use tapio_ebpf::{load, object};
 
 object!(fields: net::FIELDS, settings: Settings);
 
-/// For [`net::Destination::hash`].
+/// Seed of [`net::Destination::hash`].
 #[unsafe(no_mangle)]
 static SEED: u64 = 0;
 
@@ -42,8 +42,8 @@ const LISTEN: i32 = 10;
 /// include/uapi/linux/in.h
 const IPPROTO_TCP: u16 = 6;
 
-/// `TP_PROTO(struct sock *sk, struct sk_buff *skb)`, include/trace/events/tcp.h. Runs for each segment
-/// received in ESTABLISHED, before its acknowledgement is taken: what is read is the sample before.
+/// `TP_PROTO(struct sock *sk, struct sk_buff *skb)`, include/trace/events/tcp.h. Runs for each segment received in
+/// ESTABLISHED, before its acknowledgement is processed: the RTT sample that is read here is the previous one.
 #[btf_tracepoint(function = "tcp_probe")]
 fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     round_trip::round_trip(ctx.arg(0), ctx.arg(1));
@@ -51,7 +51,7 @@ fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, include/trace/events/sock.h.
-/// CLOSE -> SYN_SENT and CLOSE -> LISTEN run in the task that calls; the others anywhere.
+/// CLOSE -> SYN_SENT and CLOSE -> LISTEN run in the calling task; the others in any context.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
@@ -66,10 +66,10 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         (SYN_SENT, ESTABLISHED) => connect::connected(sk),
         (SYN_RECV, ESTABLISHED) => connect::accepted(sk),
         (_, ESTABLISHED) => socket::forget_samples(sk),
-        (SYN_SENT, SYN_RECV) => connect::crossed(sk),
-        (SYN_SENT, CLOSE) => connect::not_connected(sk),
+        (SYN_SENT, SYN_RECV) => connect::simultaneous_open(sk),
+        (SYN_SENT, CLOSE) => connect::connect_failed(sk),
         (_, LISTEN) => connect::listening(sk),
-        (LISTEN, CLOSE) => connect::not_listening(sk),
+        (LISTEN, CLOSE) => connect::stopped_listening(sk),
         (ESTABLISHED, CLOSE) => {
             loss::ended(sk);
             connect::closed(sk);
@@ -87,7 +87,7 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TP_PROTO(struct sock *sk)`, include/trace/events/tcp.h. Runs before the reset is acted upon.
+/// `TP_PROTO(struct sock *sk)`, include/trace/events/tcp.h. Runs before the reset is processed.
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     loss::reset(ctx.arg(0));
@@ -97,13 +97,13 @@ fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
 /// `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`, net/ipv4/tcp_ipv4.c.
 #[fexit(function = "tcp_v4_connect")]
 fn tcp_v4_connect(ctx: FExitContext) -> i32 {
-    unrouted::returned(ctx.arg(0), ctx.arg(1), ctx.arg(3), program::TCP_V4_CONNECT);
+    no_route::returned(ctx.arg(0), ctx.arg(1), ctx.arg(3), program::TCP_V4_CONNECT);
     0
 }
 
 /// `int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`, net/ipv6/tcp_ipv6.c.
 #[fexit(function = "tcp_v6_connect")]
 fn tcp_v6_connect(ctx: FExitContext) -> i32 {
-    unrouted::returned(ctx.arg(0), ctx.arg(1), ctx.arg(3), program::TCP_V6_CONNECT);
+    no_route::returned(ctx.arg(0), ctx.arg(1), ctx.arg(3), program::TCP_V6_CONNECT);
     0
 }

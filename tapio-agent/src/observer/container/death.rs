@@ -163,7 +163,7 @@ pub(super) fn sandbox(event: &ContainerEvent, death: Death) -> Sandbox {
     let is_killed = event.signal == signal::SIGKILL && event.origin == origin::PROCESS;
     // Pause exits when it is asked to. So what survived a request is something else of that name.
     let is_pause = command(event.header.comm) == PAUSE && is_killed && event.asked_signal == 0;
-    if event.score_adj as i32 == SANDBOX_SCORE || (is_first && is_pause) {
+    if event.oom_score_adj as i32 == SANDBOX_SCORE || (is_first && is_pause) {
         return Sandbox::Likely { is_first };
     }
     if is_killed { Sandbox::Unlisted } else { Sandbox::No }

@@ -1,6 +1,6 @@
 //! Limits of a group above those of containers and units: reported for the one below it that uses most of what is limited.
 
-use tapio_common::{WHOLE_NODE, node::Above};
+use tapio_common::{WHOLE_NODE, node::Ancestor};
 use tapio_occurrence::ANCESTOR;
 
 use super::{cpu::Cpu, memory::Memory, settings::Limits};
@@ -12,7 +12,7 @@ const NEARER: u64 = 51;
 const DETAIL: u32 = 16;
 
 /// What there is to tell of its memory.
-pub(super) fn memory(memory: &mut Memory, above: &Above, limits: &Limits) -> Option<Anomaly> {
+pub(super) fn memory(memory: &mut Memory, above: &Ancestor, limits: &Limits) -> Option<Anomaly> {
     let sample = &above.sample;
     let reported = memory.judge(sample, limits);
     let share = u128::from(sample.held_bytes) * 1024 / u128::from(sample.limit_bytes.max(1));
@@ -20,17 +20,17 @@ pub(super) fn memory(memory: &mut Memory, above: &Above, limits: &Limits) -> Opt
         memory.forget_reported();
         return None;
     }
-    reported.map(|reported| of(reported, above, above.memory_group, above.memory_levels))
+    reported.map(|reported| of(reported, above, above.memory_cgroup, above.memory_levels))
 }
 
 /// What there is to tell of its quota.
-pub(super) fn cpu(cpu: &mut Cpu, above: &Above, limits: &Limits) -> Option<Anomaly> {
+pub(super) fn cpu(cpu: &mut Cpu, above: &Ancestor, limits: &Limits) -> Option<Anomaly> {
     let reported = cpu.judge(&above.sample, above.throttled, &limits.cpu)?;
-    Some(of(reported, above, above.cpu_group, above.cpu_levels))
+    Some(of(reported, above, above.cpu_cgroup, above.cpu_levels))
 }
 
 /// The same of the group below it that has most to do with it, where one is known.
-fn of(mut reported: Anomaly, above: &Above, group: u64, levels: u32) -> Anomaly {
+fn of(mut reported: Anomaly, above: &Ancestor, group: u64, levels: u32) -> Anomaly {
     if !matches!(group, 0 | WHOLE_NODE) {
         reported.cgroup_id = group;
     }

@@ -129,13 +129,13 @@ pub(super) fn judge(event: &CyclesEvent, noisy_neighbour: Option<(u64, Rise)>) -
     put(&mut data, "window_ms", event.window_ns / 1_000_000);
     put(&mut data, "since_ms", event.header.time_ns.saturating_sub(event.since_ns) / 1_000_000);
     put(&mut data, "used_millicores", thousandths(usage.ns, event.window_ns));
-    let per_1000 = (u128::from(usage.extra) * 1000).checked_div(u128::from(match event.extra_is {
+    let per_1000 = (u128::from(usage.extra) * 1000).checked_div(u128::from(match event.extra_kind {
         extra::STALLED => usage.cycles,
         extra::MISSES => usage.instructions,
         _ => 0,
     }));
     if let Some(per_1000) = per_1000.and_then(|number| u64::try_from(number).ok()) {
-        if event.extra_is == extra::STALLED {
+        if event.extra_kind == extra::STALLED {
             put(&mut data, "stalled_percent", (per_1000 + 5) / 10);
         } else {
             put(&mut data, "misses_per_1000_instructions", per_1000);

@@ -140,7 +140,7 @@ impl Cycles {
             cpi,
             load,
             window_ns,
-            least_ns: window_ns / 1024 * u64::from(self.share.of_1024()),
+            min_cpu_ns: window_ns / 1024 * u64::from(self.share.of_1024()),
             sustain: self.sustain.get().into(),
             cooldown_ns: self.cooldown.as_ns(),
         }

@@ -38,7 +38,7 @@ impl Watched {
 
 fn group(id: u64) -> Sample {
     let header = Header { time_ns: 0, cgroup_id: id, pid: 0, suppressed: 0, comm: [0; 16].into() };
-    Sample { swap_bytes: 0, swap_limit_bytes: 0, ..Sample::unknown(kind::GROUP, header) }
+    Sample { swap_bytes: 0, swap_limit_bytes: 0, ..Sample::unknown(kind::CGROUP, header) }
 }
 
 fn node() -> Sample {
@@ -202,14 +202,14 @@ fn throttling_above_its_past_is_reported_with_limit_and_demand() {
 }
 
 /// A pod whose quota and limit its containers share, with these numbers of its own.
-fn pod(sample: Sample) -> Above {
+fn pod(sample: Sample) -> Ancestor {
     let mut name = [0; tapio_common::node::MAX_NAME];
     name[..6].copy_from_slice(b"pod-of");
     let header = Header { cgroup_id: 70, ..sample.header };
-    Above {
-        sample: Sample { header, kind: kind::ABOVE, ..sample },
-        cpu_group: 7,
-        memory_group: 8,
+    Ancestor {
+        sample: Sample { header, kind: kind::ANCESTOR, ..sample },
+        cpu_cgroup: 7,
+        memory_cgroup: 8,
         filled: 0,
         throttled: 0,
         cpu_levels: 1,
@@ -219,7 +219,7 @@ fn pod(sample: Sample) -> Above {
 }
 
 impl Watched {
-    fn look_above(&mut self, mut above: Above) -> Vec<Anomaly> {
+    fn look_above(&mut self, mut above: Ancestor) -> Vec<Anomaly> {
         self.at_s += 5;
         above.sample.header.time_ns = self.at_s * SECOND;
         let mut out = Vec::new();
@@ -241,7 +241,7 @@ fn throttling_by_the_quota_of_a_pod_is_reported_for_the_container_that_uses_most
             sample.throttled += throttled;
             sample.cpu_us += 2_500_000;
             below += if is_explained { throttled } else { 0 };
-            watched.look_above(Above { throttled: below, ..pod(sample) })
+            watched.look_above(Ancestor { throttled: below, ..pod(sample) })
         };
         for _ in 0..40 {
             assert!(run(1).is_empty());
@@ -263,7 +263,7 @@ fn throttling_by_the_quota_of_a_pod_is_reported_for_the_container_that_uses_most
 
 #[test]
 fn memory_of_a_pod_is_reported_for_who_holds_most_where_no_limit_below_is_nearer() {
-    let near = |mib, filled| Above { filled, ..pod(filled_to(mib)) };
+    let near = |mib, filled| Ancestor { filled, ..pod(filled_to(mib)) };
     let mut watched = Watched::new();
     assert!(watched.look_above(near(400, 0)).is_empty());
     let reported = watched.look_above(near(450, 0));
@@ -416,8 +416,8 @@ fn what_is_no_sample_is_malformed() {
     assert_eq!(node.observe(&[0; 3], &mut out), Err(Malformed::Size(3)));
     let odd = Sample { kind: 9, ..group(7) };
     assert_eq!(node.observe(bytemuck::bytes_of(&odd), &mut out), Err(Malformed::Kind(9)));
-    let mixed = Above { sample: Sample { kind: kind::GROUP, ..group(7) }, ..pod(group(7)) };
-    assert_eq!(node.observe(bytemuck::bytes_of(&mixed), &mut out), Err(Malformed::Kind(kind::GROUP)));
+    let mixed = Ancestor { sample: Sample { kind: kind::CGROUP, ..group(7) }, ..pod(group(7)) };
+    assert_eq!(node.observe(bytemuck::bytes_of(&mixed), &mut out), Err(Malformed::Kind(kind::CGROUP)));
     let mixed = Sample { kind: kind::NODE, ..group(7) };
     assert_eq!(node.observe(bytemuck::bytes_of(&mixed), &mut out), Err(Malformed::Kind(kind::NODE)));
 }

@@ -15,7 +15,7 @@ const CALM: usize = 100;
 /// The first finds the queue empty. A reading is the least of the last eight samples, and is taken each fourth:
 /// of eleven slow ones it is one or two.
 const SHORT: usize = 12;
-/// More than a shift needs: nine readings, where there was some unrest.
+/// More than a shift needs: nine readings, where there was some flapping.
 const LASTING: usize = 48;
 
 impl Pair {

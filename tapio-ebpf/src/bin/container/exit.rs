@@ -1,30 +1,31 @@
-//! Ends of processes: which of them are news.
+//! Process exits: decides which of them are reported.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::LruHashMap};
 use tapio_common::{
     Header,
-    container::{self as fields, ContainerEvent, Full, Memory, UNKNOWN, flag, kind, origin, program},
+    container::{self as fields, ContainerEvent, Memory, OomCgroup, UNKNOWN, flag, kind, origin, program},
 };
 use tapio_ebpf::{Run, now_ns};
 
 use crate::{
-    fate::{self, SIGINT, SIGKILL, SIGQUIT, SIGTERM},
+    last_signal::{self, SIGINT, SIGKILL, SIGQUIT, SIGTERM},
     task::Task,
 };
 
-/// Deaths that were reported and may come again: by the kernel's word before the end, or by two threads at once.
-const MAX_TOLD: u32 = 4096;
+/// Reported deaths that may be reported again: the OOM killer marks the victim before it exits, and two threads may
+/// exit at the same time.
+const MAX_REPORTED: u32 = 4096;
 
 #[map]
-static TOLD: LruHashMap<Death, u8> = LruHashMap::with_max_entries(MAX_TOLD, 0);
+static REPORTED: LruHashMap<Death, u8> = LruHashMap::with_max_entries(MAX_REPORTED, 0);
 
-/// What [`TOLD`] holds: it was reported itself.
-const ITSELF: u8 = 0;
-/// It was reported with another, whose memory it shares.
+/// Value in [`REPORTED`]: the death was reported by itself.
+const SEPARATELY: u8 = 0;
+/// Value in [`REPORTED`]: the death was reported with that of another process, which shares the same memory.
 const WITH_ANOTHER: u8 = 1;
-/// It was reported as killed by the kernel, which may yet say why: a victim can be gone before the one that killed it gets to
-/// that.
-const BY_KERNEL: u8 = 2;
+/// Value in [`REPORTED`]: the death was reported as killed by the kernel. The OOM killer may still give the reason: a
+/// victim can exit before the task that killed it marks it.
+const KILLED_BY_KERNEL: u8 = 2;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -38,76 +39,82 @@ const SIGHUP: u32 = 1;
 const SIGPIPE: u32 = 13;
 const SIGALRM: u32 = 14;
 
-/// Signals that end processes in good order: asked to end, a reader or a terminal that went, their own alarm.
+/// Signals by which processes terminate in an orderly way: a request, a reader or terminal that closed, their own
+/// alarm.
 const ORDERLY: u32 = 1 << SIGHUP | 1 << SIGINT | 1 << SIGQUIT | 1 << SIGPIPE | 1 << SIGALRM | 1 << SIGTERM;
 
-/// True for the first of those that would tell the end of a process.
+/// Returns true for the first report of a death.
 #[inline(always)]
-fn is_first_to_tell(tgid: u32, started_ns: u64, how: u8) -> bool {
+fn is_first_report(tgid: u32, started_ns: u64, how: u8) -> bool {
     let death = Death { started_ns, tgid: u64::from(tgid) };
-    // Whoever puts it in first. A map without room drops the oldest.
-    TOLD.insert(&death, how, u64::from(BPF_NOEXIST)).is_ok()
+    // The first insertion wins. If the map is full, the oldest entry is evicted.
+    REPORTED.insert(&death, how, u64::from(BPF_NOEXIST)).is_ok()
 }
 
-/// True for the first time that the kernel says why. It makes one that was a part of another a victim of its own, and
-/// stands in the place of a death that was reported without a reason.
+/// Returns true the first time that the OOM killer confirms a death. It turns a process that was part of another victim
+/// into a victim of its own, and replaces a death that was reported without a reason.
 #[inline(always)]
-pub(crate) fn is_first_to_confirm(tgid: u32, started_ns: u64) -> bool {
+pub(crate) fn is_first_confirmation(tgid: u32, started_ns: u64) -> bool {
     let death = Death { started_ns, tgid: u64::from(tgid) };
-    let Some(reported) = TOLD.get_ptr_mut(&death) else { return is_first_to_tell(tgid, started_ns, ITSELF) };
+    let Some(reported) = REPORTED.get_ptr_mut(&death) else {
+        return is_first_report(tgid, started_ns, SEPARATELY);
+    };
     // SAFETY: a map value.
-    unsafe { core::mem::replace(&mut *reported, ITSELF) != ITSELF }
+    unsafe { core::mem::replace(&mut *reported, SEPARATELY) != SEPARATELY }
 }
 
-/// The end of a process will be that of another, which is reported.
+/// Marks a death as part of another one, which is reported.
 #[inline(always)]
-pub(crate) fn is_part_of_another(tgid: u32, started_ns: u64) {
+pub(crate) fn mark_as_part_of_another(tgid: u32, started_ns: u64) {
     let death = Death { started_ns, tgid: u64::from(tgid) };
-    // One that was reported already stays so.
-    let _ = TOLD.insert(&death, WITH_ANOTHER, u64::from(BPF_NOEXIST));
+    // A death that was already reported by itself stays so.
+    let _ = REPORTED.insert(&death, WITH_ANOTHER, u64::from(BPF_NOEXIST));
 }
 
-/// Processes of which a child was killed, and how that was: many end then with status 128 + its signal, or raise the same
-/// signal themselves.
+/// Processes whose child was killed by a signal, by tgid of the parent. Many parents then exit with status 128 + that
+/// signal, or raise the same signal themselves.
 #[map]
-static BEREFT: LruHashMap<u32, Bereft> = LruHashMap::with_max_entries(MAX_TOLD, 0);
+static KILLED_CHILDREN: LruHashMap<u32, KilledChild> = LruHashMap::with_max_entries(MAX_REPORTED, 0);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Bereft {
-    /// Of the process: its id may be used again.
-    started_ns: u64,
+struct KilledChild {
+    /// Start time of the parent, since its PID may be reused.
+    parent_started_ns: u64,
     at_ns: u64,
     signal: u64,
 }
 
-/// Status 128 + n, or signal n, after this is no longer that of a child that was killed with n: 10 s.
-const BEREFT_NS: u64 = 10_000_000_000;
+/// How long after a child was killed by signal n the parent's status 128 + n, or signal n, is attributed to it: 10 s.
+const KILLED_CHILD_NS: u64 = 10_000_000_000;
 
-/// Takes down that a parent's child was killed.
+/// Records that a child of `parent` was killed by a signal.
 #[inline(always)]
-fn bereave(parent: Task, signal: u32) {
-    let bereft =
-        Bereft { started_ns: parent.leader().started_ns(), at_ns: now_ns(), signal: u64::from(signal) };
-    // Without room the parent's end is reported, too.
-    let _ = BEREFT.insert(&parent.tgid(), bereft, 0);
+fn record_killed_child(parent: Task, signal: u32) {
+    let child = KilledChild {
+        parent_started_ns: parent.leader().started_ns(),
+        at_ns: now_ns(),
+        signal: u64::from(signal),
+    };
+    // If the map has no room, the exit of the parent is reported, too.
+    let _ = KILLED_CHILDREN.insert(&parent.tgid(), child, 0);
 }
 
-/// Whether a child of a process was killed with this signal a moment ago, so that it may pass that on by its own end.
+/// Returns true if a child of the process was recently killed by this signal, so its own exit may only propagate that.
 #[inline(always)]
-fn is_bereft(task: Task, signal: u32) -> bool {
+fn lost_child_to(task: Task, signal: u32) -> bool {
     let tgid = task.tgid();
-    let Some(bereft) = BEREFT.get_ptr(&tgid) else { return false };
+    let Some(child) = KILLED_CHILDREN.get_ptr(&tgid) else { return false };
     // SAFETY: a map value.
-    let bereft = unsafe { &*bereft };
-    bereft.started_ns == task.leader().started_ns()
-        && u64::from(signal) == bereft.signal
-        && now_ns().wrapping_sub(bereft.at_ns) < BEREFT_NS
+    let child = unsafe { &*child };
+    child.parent_started_ns == task.leader().started_ns()
+        && u64::from(signal) == child.signal
+        && now_ns().wrapping_sub(child.at_ns) < KILLED_CHILD_NS
 }
 
-pub(crate) fn ended(task: *const u8) {
+pub(crate) fn exited(task: *const u8) {
     let task = Task(task);
-    // A process ends with its last thread; of two that end at once both see this.
+    // A process ends with its last thread. If the last two exit at the same time, both see 0.
     if task.shared::<u32>(fields::LIVE) != 0 {
         return;
     }
@@ -123,14 +130,14 @@ pub(crate) fn ended(task: *const u8) {
     let flags = task.flags();
     let is_main = flags & (flag::INIT | flag::SESSION_OF_HOST) != 0;
     let status = (code >> 8) & 0xff;
-    if signal == 0 && status > 128 && is_bereft(task, status - 128) {
-        bereave(task.parent(), status - 128);
+    if signal == 0 && status > 128 && lost_child_to(task, status - 128) {
+        record_killed_child(task.parent(), status - 128);
         return run.normal();
     }
     if signal == 0 && !is_main {
         return run.normal();
     }
-    // Who ends with the first process of its namespace is no news of its own.
+    // The kernel kills all processes of a PID namespace with its first one; only the first one is reported.
     if flags & flag::IN_NAMESPACE != 0
         && flags & flag::INIT == 0
         && signal == SIGKILL
@@ -138,35 +145,35 @@ pub(crate) fn ended(task: *const u8) {
     {
         return run.normal();
     }
-    tell(task, flags, code, run);
+    report(task, flags, code, run);
 }
 
 #[inline(never)]
-fn tell(task: Task, flags: u32, code: u32, run: Run) {
+fn report(task: Task, flags: u32, code: u32, run: Run) {
     let tgid = task.tgid();
     let leader = task.leader();
     let started_ns = leader.started_ns();
     let (signal, status) = (code & 0x7f, (code >> 8) & 0xff);
-    let fate = fate::of(tgid, started_ns);
-    // A process that was asked to end, did, and says so.
-    if let Some(fate) = fate
+    let last_signal = last_signal::of(tgid, started_ns);
+    // The process was asked to terminate, and reports that by its status.
+    if let Some(last_signal) = last_signal
         && signal == 0
-        && fate.asked_signal != 0
-        && status == 128 + fate.asked_signal
+        && last_signal.asked_signal != 0
+        && status == 128 + last_signal.asked_signal
     {
         return run.normal();
     }
-    // As `timeout`, `unshare` and `sudo` do: the child died, and was reported.
-    if signal != 0 && fate.is_some_and(|fate| fate.is_raised(signal)) && is_bereft(task, signal) {
-        bereave(task.parent(), signal);
+    // The child's death was reported; `timeout`, `unshare` and `sudo` then raise the same signal.
+    if signal != 0 && last_signal.is_some_and(|last| last.is_raised(signal)) && lost_child_to(task, signal) {
+        record_killed_child(task.parent(), signal);
         return run.normal();
     }
-    // What is done within a group is reported for its main process only.
-    if signal != 0 && !fate.is_some_and(|fate| fate.is_from_within(task.cgroup_id())) {
-        bereave(task.parent(), signal);
+    // Kills from within the same cgroup are reported for the main process only: the parent's exit is not suppressed.
+    if signal != 0 && !last_signal.is_some_and(|last| last.is_from_own_cgroup(task.cgroup_id())) {
+        record_killed_child(task.parent(), signal);
     }
-    let by_kernel = signal == SIGKILL && fate.is_some_and(|fate| fate.origin == origin::KERNEL);
-    if !is_first_to_tell(tgid, started_ns, if by_kernel { BY_KERNEL } else { ITSELF }) {
+    let by_kernel = signal == SIGKILL && last_signal.is_some_and(|last| last.origin == origin::KERNEL);
+    if !is_first_report(tgid, started_ns, if by_kernel { KILLED_BY_KERNEL } else { SEPARATELY }) {
         return run.normal();
     }
     run.emit(|event: &mut ContainerEvent| {
@@ -179,8 +186,8 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
         };
         event.kind = if signal == 0 { kind::EXIT_ERROR } else { kind::SIGNALLED };
         (event.flags, event.signal, event.status) = (flags, signal, status);
-        event.score_adj = task.oom_score_adj();
-        if leader.is_only_forked() {
+        event.oom_score_adj = task.oom_score_adj();
+        if leader.has_not_executed() {
             event.flags |= flag::NOT_EXECUTED;
         }
         event.flags |= task.cpu_limit();
@@ -198,20 +205,20 @@ fn tell(task: Task, flags: u32, code: u32, run: Run) {
             shmem_bytes: UNKNOWN,
             page_tables_bytes: UNKNOWN,
         };
-        event.full =
-            Full { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
-        let Some(fate) = fate else { return };
-        (event.asked_signal, event.asked_ns) = (fate.asked_signal, fate.asked_ns);
-        event.aborted_ns = fate.aborted_ns;
-        // The last signal need not be the one that it ended of.
-        let asked = signal == 0 && fate.signal == fate.asked_signal;
-        if fate.signal != signal && !asked {
+        event.oom_cgroup =
+            OomCgroup { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
+        let Some(last_signal) = last_signal else { return };
+        (event.asked_signal, event.asked_ns) = (last_signal.asked_signal, last_signal.asked_ns);
+        event.aborted_ns = last_signal.aborted_ns;
+        // The process may have been ended by something other than its last signal.
+        let asked = signal == 0 && last_signal.signal == last_signal.asked_signal;
+        if last_signal.signal != signal && !asked {
             return;
         }
-        (event.origin, event.code) = (fate.origin, fate.code);
-        event.address = fate.address;
-        event.actor = fate.actor;
-        if fate.origin == origin::PROCESS && fate.actor.pid == parent.tgid() {
+        (event.origin, event.code) = (last_signal.origin, last_signal.code);
+        event.address = last_signal.address;
+        event.actor = last_signal.actor;
+        if last_signal.origin == origin::PROCESS && last_signal.actor.pid == parent.tgid() {
             event.flags |= flag::BY_PARENT;
         }
     });

@@ -1,5 +1,5 @@
-//! Victims of a lack of memory. Who it is, and what it holds, is taken with the signal that kills it; that it was for
-//! want of memory, the same task says next.
+//! OOM kills. The victim and the memory it holds are recorded when the kernel sends it SIGKILL; the same task then
+//! confirms that the OOM killer chose the victim.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
@@ -7,71 +7,75 @@ use aya_ebpf::{
     maps::PerCpuArray,
 };
 use tapio_common::{
-    Header, VERSION_1,
-    container::{self as fields, Actor, ContainerEvent, Full, Memory, UNKNOWN, kind, origin, program},
+    CGROUP_V1, Header,
+    container::{self as fields, Actor, ContainerEvent, Memory, OomCgroup, UNKNOWN, kind, origin, program},
 };
 use tapio_ebpf::{Run, is_absent, load, now_ns};
 
 use crate::{
     OFFSETS, PAGE_BYTES, constant, exit,
-    fate::SIGKILL,
+    last_signal::SIGKILL,
     task::{Task, id},
 };
 
-/// Groups from a process's own up that are looked at for the one that is full.
+/// How many levels of cgroups, from the process's own upwards, are searched for the OOM cgroup.
 const MAX_LEVELS: u64 = 24;
-/// A group this near its limit, in pages, is full: what was asked for was not more than a huge page.
-const ROOM: u64 = 512;
-/// What of its limit a group has to have free, so that it was not the one that was full: others of it may have given back
-/// some since.
+/// A cgroup whose usage is within this many pages of its limit can be the OOM cgroup: the allocation that failed was
+/// not larger than a huge page.
+const MAX_HEADROOM: u64 = 512;
+/// A cgroup that has more than 1/8 of its limit free was not the OOM cgroup. Less may be free in the OOM cgroup, since
+/// others in it may have released memory in the meantime.
 const CLEARLY_FREE: u64 = 8;
-/// Those that are killed together follow one another within this time.
+/// Victims of one OOM event are killed within this time of one another.
 const TOGETHER_NS: u64 = 1_000_000_000;
-/// A limit in pages that is none, `PAGE_COUNTER_MAX` and what is near.
+/// Limits from here on, in pages, mean no limit: `PAGE_COUNTER_MAX` and values close to it.
 const NO_LIMIT: u64 = 1 << 48;
 
-/// Whom a task has just sent SIGKILL as the kernel. The lock that it holds keeps it on its CPU until it has said why.
+/// The process that the kernel last sent SIGKILL on this CPU. The sending task holds a lock that keeps it on its CPU
+/// until it has marked the victim.
 #[map]
-static SUSPECT: PerCpuArray<Suspect> = PerCpuArray::with_max_entries(1, 0);
+static PENDING_VICTIM: PerCpuArray<PendingVictim> = PerCpuArray::with_max_entries(1, 0);
 
 #[repr(C)]
-struct Suspect {
-    /// Who killed.
-    by: u64,
-    /// The victim, as older kernels name it: its thread, and as later ones do: its address.
+struct PendingVictim {
+    /// Pid and tgid of the task that sent the signal.
+    killer: u64,
+    /// Thread id of the victim, by which kernels before 6.8 and its backports mark it. Later ones pass its address.
     thread: u32,
-    /// It was confirmed, or is part of one that was.
+    /// 1 if the victim was confirmed, or is part of one that was.
     reported: u32,
     address: u64,
-    /// Address of its memory.
-    memory: u64,
+    /// Address of its `mm_struct`.
+    mm: u64,
     event: ContainerEvent,
 }
 
-/// Takes down who was sent SIGKILL by the kernel.
+/// Records a process that the kernel sent SIGKILL.
 #[inline(never)]
-pub(crate) fn suspected(task: Task, actor: &Actor) {
-    let Some(suspect) = SUSPECT.get_ptr_mut(0) else { return };
-    // SAFETY: a map value of this CPU; an interrupt that kills, too, overwrites it, and neither is confirmed.
-    let suspect = unsafe { &mut *suspect };
-    let by = bpf_get_current_pid_tgid();
+pub(crate) fn record_victim(task: Task, actor: &Actor) {
+    let Some(pending) = PENDING_VICTIM.get_ptr_mut(0) else { return };
+    // SAFETY: a map value of this CPU. If an interrupt kills a process as well, it overwrites the value, and neither
+    // victim is confirmed.
+    let pending = unsafe { &mut *pending };
+    let killer = bpf_get_current_pid_tgid();
     let now = now_ns();
-    let memory = task.mm() as u64;
-    // With `memory.oom.group` all of a group are killed, and by the second the first may have given back its memory.
-    let follows = suspect.reported != 0
-        && suspect.by == by
-        && now.wrapping_sub(suspect.event.header.time_ns) < TOGETHER_NS;
-    let before = if follows { suspect.event.full } else { NOT_KNOWN };
-    // Right after the victim those are killed that have the same memory: they are part of it.
-    let is_part = suspect.reported != 0 && suspect.by == by && suspect.memory == memory;
+    let mm = task.mm() as u64;
+    // `memory.oom.group` kills all processes of a cgroup: the first one may have freed its memory before the second
+    // dies.
+    let follows = pending.reported != 0
+        && pending.killer == killer
+        && now.wrapping_sub(pending.event.header.time_ns) < TOGETHER_NS;
+    let before = if follows { pending.event.oom_cgroup } else { NOT_KNOWN };
+    // Right after the victim, the kernel kills the processes that share its memory: they are part of it.
+    let is_part = pending.reported != 0 && pending.killer == killer && pending.mm == mm;
     if is_part {
-        exit::is_part_of_another(task.tgid(), task.leader().started_ns());
+        exit::mark_as_part_of_another(task.tgid(), task.leader().started_ns());
     }
-    (suspect.by, suspect.reported, suspect.memory) = (by, u32::from(is_part), memory);
-    suspect.thread = task.pid();
-    suspect.address = task.0 as u64;
+    (pending.killer, pending.reported, pending.mm) = (killer, u32::from(is_part), mm);
+    pending.thread = task.pid();
+    pending.address = task.0 as u64;
     let leader = task.leader();
-    let event = &mut suspect.event;
+    let event = &mut pending.event;
     event.header = Header {
         time_ns: now,
         cgroup_id: task.cgroup_id(),
@@ -84,40 +88,40 @@ pub(crate) fn suspected(task: Task, actor: &Actor) {
     event.signal = SIGKILL;
     event.origin = origin::KERNEL;
     event.address = UNKNOWN;
-    event.score_adj = task.oom_score_adj();
+    event.oom_score_adj = task.oom_score_adj();
     event.started_ns = leader.started_ns();
     event.actor = *actor;
     event.memory = held(task);
-    full(task, event.header.cgroup_id & VERSION_1 != 0, &before, &mut event.full);
+    find_oom_cgroup(task, event.header.cgroup_id & CGROUP_V1 != 0, &before, &mut event.oom_cgroup);
 }
 
-/// The kernel says that it OOM-killed a process.
-pub(crate) fn confirmed(victim: u64) {
+/// The OOM killer marked a victim, which confirms that it was OOM-killed.
+pub(crate) fn confirm_victim(victim: u64) {
     let Some(run) = Run::begin(program::MARK_VICTIM) else { return };
-    let Some(suspect) = SUSPECT.get_ptr_mut(0) else { return run.normal() };
+    let Some(pending) = PENDING_VICTIM.get_ptr_mut(0) else { return run.normal() };
     // SAFETY: as above.
-    let suspect = unsafe { &mut *suspect };
-    if suspect.by != bpf_get_current_pid_tgid() {
+    let pending = unsafe { &mut *pending };
+    if pending.killer != bpf_get_current_pid_tgid() {
         return run.normal();
     }
-    if !suspect.is(victim) {
+    if !pending.matches(victim) {
         return run.normal();
     }
-    suspect.reported = 1;
-    if !exit::is_first_to_confirm(suspect.event.header.pid, suspect.event.started_ns) {
+    pending.reported = 1;
+    if !exit::is_first_confirmation(pending.event.header.pid, pending.event.started_ns) {
         return run.normal();
     }
-    run.emit(|event: &mut ContainerEvent| *event = suspect.event);
+    run.emit(|event: &mut ContainerEvent| *event = pending.event);
 }
 
-impl Suspect {
+impl PendingVictim {
     #[inline(always)]
-    fn is(&self, victim: u64) -> bool {
+    fn matches(&self, victim: u64) -> bool {
         self.address == victim || u64::from(self.thread) == victim
     }
 }
 
-/// What a process holds.
+/// Memory that a process holds.
 #[inline(always)]
 fn held(task: Task) -> Memory {
     let mm = task.mm();
@@ -134,14 +138,15 @@ fn held(task: Task) -> Memory {
     }
 }
 
-/// A count of pages, in bytes. Each CPU adds some pages at a time, so it may be a little off, and below zero.
+/// A page counter, in bytes. CPUs update it in batches, so it may be slightly off, and even below zero, which counts as
+/// 0.
 #[inline(always)]
 fn pages(mm: *const u8, field: usize, old: usize) -> u64 {
     let pages: i64 = if !is_absent(&OFFSETS[field]) {
         // SAFETY: a typed pointer and an offset of its fields.
         unsafe { load(mm, &OFFSETS[field]) }
     } else if !is_absent(&OFFSETS[old]) {
-        // An array of a type that older verifiers do not look through.
+        // Older verifiers cannot load from an array of this type.
         let Some(pages) = read::<u64>(mm, old) else { return UNKNOWN };
         pages as i64
     } else {
@@ -150,19 +155,19 @@ fn pages(mm: *const u8, field: usize, old: usize) -> u64 {
     if pages < 0 { 0 } else { (pages as u64).wrapping_mul(constant(&PAGE_BYTES)) }
 }
 
-const NOT_KNOWN: Full =
-    Full { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
+const NOT_KNOWN: OomCgroup =
+    OomCgroup { cgroup_id: UNKNOWN, usage_bytes: UNKNOWN, limit_bytes: UNKNOWN, levels_up: UNKNOWN };
 
-/// Finds the group that is full: of a process's own and those above the one that was for whom was killed just before it, or
-/// the one with the least room.
+/// Finds the OOM cgroup among the process's own and those above it: the one of the victim killed just before, if it is
+/// among them, else the one with the least headroom.
 #[inline(always)]
-fn full(task: Task, version_1: bool, before: &Full, full: &mut Full) {
-    *full = NOT_KNOWN;
+fn find_oom_cgroup(task: Task, is_v1: bool, before: &OomCgroup, found: &mut OomCgroup) {
+    *found = NOT_KNOWN;
     if is_absent(&OFFSETS[fields::USAGE]) || is_absent(&OFFSETS[fields::MEMORY_CSS]) {
         return;
     }
     let mut css = task.memory_css();
-    let mut least = ROOM + 1;
+    let mut least_headroom = MAX_HEADROOM + 1;
     let mut is_near = false;
     for level in 0..MAX_LEVELS {
         if css.is_null() {
@@ -173,39 +178,39 @@ fn full(task: Task, version_1: bool, before: &Full, full: &mut Full) {
         if limit < NO_LIMIT {
             // SAFETY: a typed pointer and an offset of its fields.
             let cgroup: *const u8 = unsafe { load(css, &OFFSETS[fields::CSS_CGROUP]) };
-            let group = if version_1 { id(cgroup) | VERSION_1 } else { id(cgroup) };
-            if group == before.cgroup_id {
-                *full = Full { levels_up: level, ..*before };
+            let cgroup_id = if is_v1 { id(cgroup) | CGROUP_V1 } else { id(cgroup) };
+            if cgroup_id == before.cgroup_id {
+                *found = OomCgroup { levels_up: level, ..*before };
                 return;
             }
-            let room = limit.saturating_sub(usage);
-            is_near |= room < limit / CLEARLY_FREE;
-            if room < least {
-                least = room;
+            let headroom = limit.saturating_sub(usage);
+            is_near |= headroom < limit / CLEARLY_FREE;
+            if headroom < least_headroom {
+                least_headroom = headroom;
                 let page_bytes = constant(&PAGE_BYTES);
-                full.cgroup_id = group;
-                full.usage_bytes = usage.wrapping_mul(page_bytes);
-                full.limit_bytes = limit.wrapping_mul(page_bytes);
-                full.levels_up = level;
+                found.cgroup_id = cgroup_id;
+                found.usage_bytes = usage.wrapping_mul(page_bytes);
+                found.limit_bytes = limit.wrapping_mul(page_bytes);
+                found.levels_up = level;
             }
         }
         // SAFETY: as above.
         css = unsafe { load(css, &OFFSETS[fields::CSS_PARENT]) };
     }
-    // Groups above those that were looked at may be full.
+    // A cgroup further up than the search went may be the OOM cgroup.
     if !css.is_null() {
         return;
     }
-    // Version 1 also has limits of memory and swap together, which are not looked at.
-    if least > ROOM && !is_near && !version_1 {
-        full.cgroup_id = 0;
+    // cgroup v1 also has combined limits of memory and swap, which are not read.
+    if least_headroom > MAX_HEADROOM && !is_near && !is_v1 {
+        found.cgroup_id = 0;
     }
 }
 
-/// A number that no typed load can reach. What is at a memory cgroup's beginning is the controller's part, which has
-/// a type, and is all of it that has.
+/// Reads a number that no typed load can reach: only the start of a `mem_cgroup`, its `cgroup_subsys_state`, has a
+/// type.
 #[inline(always)]
 pub(crate) fn read<T>(base: *const u8, field: usize) -> Option<T> {
-    // SAFETY: the helper reads safely, and what it reads is a number.
+    // SAFETY: the helper tolerates any address, and callers only read numbers and raw pointers.
     unsafe { bpf_probe_read_kernel(base.add(constant(&OFFSETS[field]) as usize).cast::<T>()) }.ok()
 }

@@ -1,26 +1,26 @@
-//! What is read of a task.
+//! Fields of a task.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tapio_common::{
-    Comm, VERSION_1,
+    CGROUP_V1, Comm,
     container::{self as fields, flag},
 };
 use tapio_ebpf::{is_absent, load};
 
 use crate::{OFFSETS, memory::read};
 
-/// `SIGNAL_GROUP_EXIT`, include/linux/sched/signal.h: all threads of the group end.
-const GROUP_EXIT: u32 = 4;
+/// include/linux/sched/signal.h: all threads of the thread group are exiting.
+const SIGNAL_GROUP_EXIT: u32 = 4;
 
-/// `PF_FORKNOEXEC`, include/linux/sched.h.
-const FORKED: u32 = 0x40;
+/// include/linux/sched.h: forked, but has not called exec.
+const PF_FORKNOEXEC: u32 = 0x40;
 
-/// A tenth of a second.
+/// 100 ms.
 const TENTH_NS: u64 = 100_000_000;
-/// A higher limit of CPU time does not count as one: `RLIM_INFINITY`, and what nobody lives to see.
+/// A CPU time limit above this, in seconds, does not count as one: `RLIM_INFINITY`, or longer than any process runs.
 const MAX_SECONDS: u64 = 1 << 32;
 
-/// A task by a typed pointer, as `tp_btf` programs get it. What is behind a null pointer reads as zero.
+/// A typed pointer to a task, as `tp_btf` programs receive it. Fields behind a null pointer read as zero.
 #[derive(Clone, Copy)]
 pub(crate) struct Task(pub(crate) *const u8);
 
@@ -41,7 +41,7 @@ impl Task {
         self.load(fields::TGID)
     }
 
-    /// The thread that the group is named after.
+    /// First thread of the thread group.
     #[inline(always)]
     pub(crate) fn leader(self) -> Self {
         Self(self.load(fields::LEADER))
@@ -52,7 +52,7 @@ impl Task {
         self.load(fields::MM)
     }
 
-    /// When it began: with the process id it tells one process from any other.
+    /// Start time, boot clock. Together with the PID it identifies a process.
     #[inline(always)]
     pub(crate) fn started_ns(self) -> u64 {
         self.load(fields::STARTED)
@@ -68,7 +68,7 @@ impl Task {
         bytemuck::cast(words)
     }
 
-    /// A field of what the threads of the group share.
+    /// A field of `signal_struct`, which the threads of a group share.
     #[inline(always)]
     pub(crate) fn shared<T: Copy>(self, field: usize) -> T {
         let signal: *const u8 = self.load(fields::SIGNAL);
@@ -76,58 +76,59 @@ impl Task {
         unsafe { load(signal, &OFFSETS[field]) }
     }
 
-    /// Whether it has not executed a program since it was forked. Of a group's first thread: others are forked by it.
+    /// Returns true if the task has not called exec since it was forked. Only meaningful for the first thread of a
+    /// group: the others were forked by it, and keep the flag.
     #[inline(always)]
-    pub(crate) fn is_only_forked(self) -> bool {
-        self.load::<u32>(fields::FLAGS) & FORKED != 0
+    pub(crate) fn has_not_executed(self) -> bool {
+        self.load::<u32>(fields::FLAGS) & PF_FORKNOEXEC != 0
     }
 
-    /// Its `oom_score_adj`, as the two's complement.
+    /// `oom_score_adj`, cast to unsigned.
     #[inline(always)]
     pub(crate) fn oom_score_adj(self) -> u32 {
         i32::from(self.shared::<i16>(fields::OOM_SCORE_ADJ)) as u32
     }
 
-    /// Bits of [`flag`] on its limit of CPU time. Of the last thread of a group to end.
+    /// Bits of [`flag`] about the CPU time limit. Only valid in the last thread of a group to exit.
     #[inline(always)]
     pub(crate) fn cpu_limit(self) -> u32 {
-        if is_absent(&OFFSETS[fields::CPU_WARNS]) || is_absent(&OFFSETS[fields::CPU_TIME]) {
+        if is_absent(&OFFSETS[fields::CPU_SOFT_LIMIT]) || is_absent(&OFFSETS[fields::CPU_TIME]) {
             return 0;
         }
-        if self.shared::<u64>(fields::CPU_WARNS) > MAX_SECONDS {
+        if self.shared::<u64>(fields::CPU_SOFT_LIMIT) > MAX_SECONDS {
             return 0;
         }
-        let seconds: u64 = self.shared(fields::CPU_KILLS);
+        let seconds: u64 = self.shared(fields::CPU_HARD_LIMIT);
         if seconds > MAX_SECONDS {
             return flag::CPU_LIMITED;
         }
-        let used_ns = self.shared::<u64>(fields::CPU_BEFORE).wrapping_add(self.load(fields::CPU_TIME));
-        // The kernel counts in ticks, and this counts nanoseconds.
+        let used_ns = self.shared::<u64>(fields::CPU_TIME_EXITED).wrapping_add(self.load(fields::CPU_TIME));
+        // The kernel counts in ticks and this in nanoseconds, so 90 % of the limit is enough.
         if used_ns >= seconds.wrapping_mul(TENTH_NS * 9) {
             return flag::CPU_LIMITED | flag::CPU_USED_UP;
         }
         flag::CPU_LIMITED
     }
 
-    /// All threads of the group end, or have ended.
+    /// Returns true if all threads of the group are exiting, or have exited.
     #[inline(always)]
     pub(crate) fn is_ending(self) -> bool {
-        self.shared::<u32>(fields::SIGNAL_FLAGS) & GROUP_EXIT != 0
+        self.shared::<u32>(fields::SIGNAL_FLAGS) & SIGNAL_GROUP_EXIT != 0
     }
 
-    /// How the group ended.
+    /// Exit code of the thread group: a signal in the low 7 bits, a status in the next 8.
     #[inline(always)]
     pub(crate) fn group_exit_code(self) -> u32 {
         if self.is_ending() {
             return self.shared(fields::GROUP_EXIT_CODE);
         }
-        self.leaders_exit_code()
+        self.leader_exit_code()
     }
 
-    /// Before 5.17 the last thread may end by itself: then the leader's code is the group's. Apart, since older
-    /// verifiers cannot follow two loads of different structs that were made one.
+    /// Exit code of the first thread. Before 5.17 the last thread may exit by itself, and then this is the group's. In
+    /// a function of its own, since older verifiers cannot follow two loads of different structs that were merged.
     #[inline(never)]
-    fn leaders_exit_code(self) -> u32 {
+    fn leader_exit_code(self) -> u32 {
         self.leader().load(fields::EXIT_CODE)
     }
 
@@ -138,21 +139,21 @@ impl Task {
         unsafe { load(namespaces, &OFFSETS[fields::PID_NS]) }
     }
 
-    /// How deep its pid namespace is.
+    /// Depth of the PID namespace; 0 is the host's.
     #[inline(always)]
     pub(crate) fn namespace_level(self) -> u32 {
         // SAFETY: a typed pointer and an offset of its fields.
         unsafe { load(self.pid_namespace(), &OFFSETS[fields::NS_LEVEL]) }
     }
 
-    /// The first process of its pid namespace.
+    /// First process of the PID namespace.
     #[inline(always)]
     pub(crate) fn reaper(self) -> Self {
         // SAFETY: a typed pointer and an offset of its fields.
         Self(unsafe { load(self.pid_namespace(), &OFFSETS[fields::REAPER]) })
     }
 
-    /// Who awaits its end.
+    /// The process that waits for its exit.
     #[inline(always)]
     pub(crate) fn parent(self) -> Self {
         Self(self.load(fields::PARENT))
@@ -162,7 +163,7 @@ impl Task {
     #[inline(always)]
     pub(crate) fn flags(self) -> u32 {
         if self.namespace_level() != 0 {
-            // pid 1 in its namespace. Not by `signal->flags`, which forgets it when the process ends.
+            // PID 1 in its namespace. `signal->flags` cannot be used: it is overwritten when the process exits.
             let is_init = self.reaper().tgid() == self.tgid();
             return if is_init { flag::IN_NAMESPACE | flag::INIT } else { flag::IN_NAMESPACE };
         }
@@ -172,35 +173,36 @@ impl Task {
         if self.parent().tgid() == 1 { flag::SESSION_OF_HOST } else { 0 }
     }
 
-    /// Its group in the hierarchy of version 2; in that of the memory controller, where that has its own.
+    /// Id of the task's cgroup v2, or, where the memory controller is on cgroup v1, of its memory cgroup with
+    /// [`CGROUP_V1`].
     #[inline(always)]
     pub(crate) fn cgroup_id(self) -> u64 {
         let unified = self.unified();
-        if let Some(memory) = self.memory_group() {
+        if let Some(memory) = self.memory_cgroup() {
             // SAFETY: a typed pointer and an offset of its fields.
             let level: u32 = unsafe { load(memory, &OFFSETS[fields::CGROUP_LEVEL]) };
             if level != 0 && root(memory) != root(unified) {
-                return id(memory) | VERSION_1;
+                return id(memory) | CGROUP_V1;
             }
         }
         id(unified)
     }
 
-    /// Whether the memory controller has a hierarchy of its own.
+    /// Returns true if the memory controller has a hierarchy of its own (cgroup v1).
     #[inline(always)]
-    pub(crate) fn is_beside_version_1(self) -> bool {
-        self.memory_group().is_some_and(|memory| root(memory) != root(self.unified()))
+    pub(crate) fn has_v1_memory_hierarchy(self) -> bool {
+        self.memory_cgroup().is_some_and(|memory| root(memory) != root(self.unified()))
     }
 
     #[inline(always)]
     fn unified(self) -> *const u8 {
-        let groups: *const u8 = self.load(fields::CGROUPS);
+        let css_set: *const u8 = self.load(fields::CGROUPS);
         // SAFETY: a typed pointer and an offset of its fields.
-        unsafe { load(groups, &OFFSETS[fields::CGROUP]) }
+        unsafe { load(css_set, &OFFSETS[fields::CGROUP]) }
     }
 
     #[inline(always)]
-    fn memory_group(self) -> Option<*const u8> {
+    fn memory_cgroup(self) -> Option<*const u8> {
         if is_absent(&OFFSETS[fields::MEMORY_CSS]) {
             return None;
         }
@@ -208,42 +210,42 @@ impl Task {
         Some(unsafe { load(self.memory_css(), &OFFSETS[fields::CSS_CGROUP]) })
     }
 
-    /// The group that the memory controller has for it.
+    /// Memory controller state of the task's cgroup.
     #[inline(always)]
     pub(crate) fn memory_css(self) -> *const u8 {
-        let groups: *const u8 = self.load(fields::CGROUPS);
+        let css_set: *const u8 = self.load(fields::CGROUPS);
         // SAFETY: a typed pointer and an offset of its fields.
-        unsafe { load(groups, &OFFSETS[fields::MEMORY_CSS]) }
+        unsafe { load(css_set, &OFFSETS[fields::MEMORY_CSS]) }
     }
 }
 
-/// The group of the running task in the hierarchy that the memory controller has for itself; `None` where that is its
-/// root, or helpers are forbidden. By a helper, since the running task has a type from kernel 5.11 on only.
+/// Id of the current task's cgroup v1 in the memory controller's own hierarchy; `None` for its root, or where helpers
+/// are forbidden. Read with a helper, since the current task has a BTF type only from kernel 5.11 on.
 #[inline(always)]
-pub(crate) fn current_memory_group() -> Option<u64> {
+pub(crate) fn current_memory_cgroup() -> Option<u64> {
     if is_absent(&OFFSETS[fields::SI_CODE]) || is_absent(&OFFSETS[fields::MEMORY_CSS]) {
         return None;
     }
-    // SAFETY: it has no arguments.
+    // SAFETY: the helper takes no arguments.
     let task = unsafe { bpf_get_current_task() } as *const u8;
-    let groups: *const u8 = read(task, fields::CGROUPS)?;
-    let css: *const u8 = read(groups, fields::MEMORY_CSS)?;
-    let group: *const u8 = read(css, fields::CSS_CGROUP)?;
-    if read::<u32>(group, fields::CGROUP_LEVEL)? == 0 {
+    let css_set: *const u8 = read(task, fields::CGROUPS)?;
+    let css: *const u8 = read(css_set, fields::MEMORY_CSS)?;
+    let cgroup: *const u8 = read(css, fields::CSS_CGROUP)?;
+    if read::<u32>(cgroup, fields::CGROUP_LEVEL)? == 0 {
         return None;
     }
-    let node: *const u8 = read(group, fields::CGROUP_KN)?;
-    Some(read::<u64>(node, fields::KN_ID)? | VERSION_1)
+    let node: *const u8 = read(cgroup, fields::CGROUP_KN)?;
+    Some(read::<u64>(node, fields::KN_ID)? | CGROUP_V1)
 }
 
-/// The hierarchy of a cgroup, as its address.
+/// Address of the hierarchy that a cgroup belongs to.
 #[inline(always)]
 pub(crate) fn root(cgroup: *const u8) -> u64 {
     // SAFETY: a typed pointer and an offset of its fields.
     unsafe { load(cgroup, &OFFSETS[fields::CGROUP_ROOT]) }
 }
 
-/// The id of a cgroup.
+/// Id of a cgroup: the inode number of its directory.
 #[inline(always)]
 pub(crate) fn id(cgroup: *const u8) -> u64 {
     // SAFETY: typed pointers and offsets of their fields.

@@ -1,4 +1,4 @@
-//! Connects and closes: who opened or awaits connections, how handshakes went, and which came to nothing.
+//! Connects, listeners and closes: who opened a connection, how long its handshake took, and which connects failed.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -18,21 +18,21 @@ use crate::{
     socket::{forget_samples, socket_id, tcp_sock},
 };
 
-/// Ports with a listener, over all network namespaces; one more counts as not listening.
+/// Maximum number of listening ports, over all network namespaces. Any further port counts as not listening.
 const MAX_LISTENERS: u32 = 65_536;
 
-/// Connections whose owner is known.
+/// Maximum number of connections whose owner is known; the least recently used one is evicted.
 const MAX_CONNECTIONS: u32 = 65_536;
 
-/// Handshakes per destination.
+/// Baselines of handshake times.
 #[map]
 static HANDSHAKES: LruHashMap<Destination, Baseline> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
 
-/// Destinations of connects that were given up early, none answered in between.
+/// Destinations whose last connects were given up early by the application, without any answer in between.
 #[map]
 static GIVEN_UP: LruHashMap<Destination, GivenUp> = LruHashMap::with_max_entries(MAX_GIVEN_UP, 0);
 
-/// See [`GIVEN_UP`]; the one used longest ago makes room.
+/// Maximum size of [`GIVEN_UP`]; the least recently used entry is evicted.
 const MAX_GIVEN_UP: u32 = 4_096;
 
 #[repr(C)]
@@ -42,27 +42,27 @@ struct GivenUp {
     last_ns: u64,
 }
 
-/// So many in a row are a timeout, though no SYN was retransmitted.
-const TIMES_GIVEN_UP: u64 = 3;
-/// Clients that try two addresses at once give up the slower one when the other one answers, mostly within this.
-const LEAST_PATIENCE_US: u64 = 100_000;
-/// After so long the row is another.
-const ROW_NS: u64 = 300_000_000_000;
+/// After this many in a row, a connect that was given up is a timeout even if no SYN was retransmitted.
+const MIN_GIVEN_UP: u64 = 3;
+/// Clients that try two addresses at once give up the slower one when the other answers, mostly within this time.
+const MIN_GIVEN_UP_US: u64 = 100_000;
+/// A streak ends after this time without another connect that was given up.
+const STREAK_NS: u64 = 300_000_000_000;
 
-/// Ports that accepted a connection, and whose listener is older than the agent, in a namespace that it cannot read: one
-/// connection proves what all others there are.
+/// Maximum size of [`ACCEPTING`]; the least recently used entry is evicted.
 const MAX_ACCEPTING: u32 = 8_192;
 
-/// Who connected, by address of the socket; whether it is still that socket, its entry knows.
+/// Sockets that called `connect`, by address. Another socket may reuse the address: [`Connection::id`] tells.
 #[map]
 static CONNECTIONS: LruHashMap<u64, Connection> = LruHashMap::with_max_entries(MAX_CONNECTIONS, 0);
 
-/// Who listens.
+/// Listening ports.
 #[map]
 pub(crate) static LISTENERS: HashMap<Port, Listener> =
     HashMap::with_max_entries(MAX_LISTENERS, BPF_F_NO_PREALLOC);
 
-/// See [`MAX_ACCEPTING`]; the value says nothing.
+/// Ports that accepted a connection, and whose listener is older than the agent, in a namespace whose listeners the
+/// agent cannot read. One accepted connection proves that all others on the port are inbound, too. The value is unused.
 #[map]
 static ACCEPTING: LruHashMap<Port, u8> = LruHashMap::with_max_entries(MAX_ACCEPTING, 0);
 
@@ -71,15 +71,15 @@ static ACCEPTING: LruHashMap<Port, u8> = LruHashMap::with_max_entries(MAX_ACCEPT
 struct Connection {
     owner: Owner,
     started_ns: u64,
-    /// [`socket_id`] of what is established, [`CONNECTING`] or [`CROSSED`] before. The kernel leaves out a run of a program
-    /// that interrupts itself, so that a socket may end unseen and another one come to its address.
+    /// [`socket_id`] once established; [`CONNECTING`] or [`SIMULTANEOUS_OPEN`] before. Identifies the socket: the
+    /// kernel skips a program that interrupts itself, so a socket may close unseen, and another one reuse its address.
     id: u64,
 }
 
-/// Only its own SYN is known.
+/// The socket has sent its SYN.
 const CONNECTING: u64 = 0;
-/// The peer's SYN came before its answer: both connect.
-const CROSSED: u64 = 1;
+/// The socket has sent its SYN, and received one of the peer before an answer.
+const SIMULTANEOUS_OPEN: u64 = 1;
 
 // include/uapi/asm-generic/errno.h
 pub(crate) const ETIMEDOUT: u32 = 110;
@@ -93,11 +93,11 @@ pub(crate) const EHOSTUNREACH: u32 = 113;
 #[inline(never)]
 pub(crate) fn connecting(sk: *const u8) {
     let connection = Connection { owner: caller(), started_ns: now_ns(), id: CONNECTING };
-    // A map without room drops the oldest.
+    // If the map is full, the least recently used entry is evicted.
     let _ = CONNECTIONS.insert(&(sk as u64), connection, 0);
 }
 
-/// The owner of a socket that connected, where this is that socket.
+/// Owner of a socket that called `connect`; `None` if that was another socket at the same address, or is not known.
 #[inline(always)]
 pub(crate) fn connector(sk: *const u8) -> Option<Owner> {
     let connection = CONNECTIONS.get_ptr(&(sk as u64))?;
@@ -109,47 +109,47 @@ pub(crate) fn connector(sk: *const u8) -> Option<Owner> {
     Some(connection.owner)
 }
 
-/// Which side opened a connection, where that is known, and whether it is one of the agent's own: 1.
+/// Direction of a connection, and 1 if it is the agent's own, else 0.
 #[inline(always)]
-pub(crate) fn opened(sk: *const u8) -> (u32, u32) {
+pub(crate) fn opener(sk: *const u8) -> (u32, u32) {
     if let Some(owner) = connector(sk) {
-        return (direction::OUTBOUND, owner.own);
+        return (direction::OUTBOUND, owner.is_agent);
     }
     let port = local_port(sk);
     if let Some(listener) = LISTENERS.get_ptr(&port) {
         // SAFETY: a map value.
-        return (direction::INBOUND, unsafe { (*listener).owner.own });
+        return (direction::INBOUND, unsafe { (*listener).owner.is_agent });
     }
     if ACCEPTING.get_ptr(&port).is_some() {
         return (direction::INBOUND, 0);
     }
-    // Older than the agent. Where all that listens is known, what does not has connected.
+    // Older than the agent. If every listener of the namespace is known, a port without one belongs to a client.
     if LISTENERS.get_ptr(&Port { port: Port::ALL, ..port }).is_some() {
         return (direction::OUTBOUND, 0);
     }
     (direction::UNKNOWN, 0)
 }
 
-/// Both connect at once.
-pub(crate) fn crossed(sk: *const u8) {
+/// Both ends connect at the same time.
+pub(crate) fn simultaneous_open(sk: *const u8) {
     if let Some(connection) = CONNECTIONS.get_ptr_mut(&(sk as u64)) {
         // SAFETY: a map value.
-        unsafe { (*connection).id = CROSSED };
+        unsafe { (*connection).id = SIMULTANEOUS_OPEN };
     }
 }
 
-/// A peer has connected: only what listens comes from SYN_RECV, but for two that connect to each other at once.
+/// A peer has connected. Only accepted connections and simultaneous opens go from SYN_RECV to ESTABLISHED.
 pub(crate) fn accepted(sk: *const u8) {
     forget_samples(sk);
     let id = sk as u64;
     if let Some(connection) = CONNECTIONS.get_ptr_mut(&id) {
         // SAFETY: a map value.
         let connection = unsafe { &mut *connection };
-        if connection.id == CROSSED {
+        if connection.id == SIMULTANEOUS_OPEN {
             connection.id = socket_id(sk);
             return;
         }
-        // Of a socket that was here before.
+        // The entry is of an earlier socket at this address.
         let _ = CONNECTIONS.remove(&id);
     }
     let port = local_port(sk);
@@ -169,7 +169,7 @@ pub(crate) fn connected(sk: *const u8) {
     }
     connection.id = socket_id(sk);
     let Connection { owner, started_ns, .. } = *connection;
-    if owner.own != 0 {
+    if owner.is_agent != 0 {
         return;
     }
     let Some(run) = Run::begin(program::INET_SOCK_SET_STATE) else { return };
@@ -192,7 +192,7 @@ pub(crate) fn connected(sk: *const u8) {
     match handshake.observe(value_us, now, &constant(&SETTINGS.connect)) {
         Verdict::Learning => return run.learning(),
         Verdict::Normal => return run.normal(),
-        // A level that went down is no trouble, and one that went up was said sample by sample.
+        // A lower level is not a problem; a higher one was reported sample by sample, as spikes.
         Verdict::Shift if value_us <= before.mean() => return run.normal(),
         Verdict::Spike | Verdict::Shift => {}
     }
@@ -207,14 +207,14 @@ pub(crate) fn connected(sk: *const u8) {
 }
 
 #[inline(never)]
-pub(crate) fn not_connected(sk: *const u8) {
+pub(crate) fn connect_failed(sk: *const u8) {
     let id = sk as u64;
     let Some(connection) = CONNECTIONS.get_ptr(&id) else { return };
     // SAFETY: a map value.
     let Connection { owner, started_ns, id: established } = unsafe { *connection };
     let _ = CONNECTIONS.remove(&id);
-    // One that was established is another socket's, which was here before.
-    if established != CONNECTING || owner.own != 0 {
+    // An entry that was established is of an earlier socket at this address.
+    if established != CONNECTING || owner.is_agent != 0 {
         return;
     }
     let Some(run) = Run::begin(program::INET_SOCK_SET_STATE) else { return };
@@ -229,15 +229,15 @@ pub(crate) fn not_connected(sk: *const u8) {
     let kind = match errno {
         ECONNREFUSED => kind::CONNECTION_REFUSED,
         ETIMEDOUT => kind::CONNECTION_TIMEOUT,
-        // The last: over IPv6 what is forbidden on the way, which over IPv4 makes the host unreachable.
+        // EACCES: over IPv6, something on the path forbids it; over IPv4 that is EHOSTUNREACH.
         EHOSTUNREACH | ENETUNREACH | EACCES => kind::CONNECTION_UNREACHABLE,
-        // The application gave up; it had reason to where the SYN had to be sent again.
+        // The application gave up, and a SYN had been retransmitted: there was no answer.
         0 if retransmits > 0 => kind::CONNECTION_TIMEOUT,
-        // No SYN has a port to come from.
+        // No local port was available, so no SYN was sent.
         0 if local_port_number(sk) == 0 => kind::CONNECTION_UNREACHABLE,
-        0 if value_us >= LEAST_PATIENCE_US => {
-            given_up = give_up(&key, now);
-            if given_up < TIMES_GIVEN_UP {
+        0 if value_us >= MIN_GIVEN_UP_US => {
+            given_up = count_given_up(&key, now);
+            if given_up < MIN_GIVEN_UP {
                 return run.normal();
             }
             kind::CONNECTION_TIMEOUT
@@ -252,17 +252,17 @@ pub(crate) fn not_connected(sk: *const u8) {
     });
 }
 
-/// Counts a connect that was given up early. How many of the same row there were.
+/// Counts a connect that was given up early. Returns the length of the current streak.
 #[inline(always)]
-fn give_up(key: &Destination, now: u64) -> u64 {
-    if let Some(row) = GIVEN_UP.get_ptr_mut(key) {
+fn count_given_up(key: &Destination, now: u64) -> u64 {
+    if let Some(streak) = GIVEN_UP.get_ptr_mut(key) {
         // SAFETY: a map value; CPUs that race here lose a count.
-        let row = unsafe { &mut *row };
-        if now.wrapping_sub(row.last_ns) >= ROW_NS {
-            row.times = 0;
+        let streak = unsafe { &mut *streak };
+        if now.wrapping_sub(streak.last_ns) >= STREAK_NS {
+            streak.times = 0;
         }
-        (row.times, row.last_ns) = (row.times.wrapping_add(1), now);
-        return row.times;
+        (streak.times, streak.last_ns) = (streak.times.wrapping_add(1), now);
+        return streak.times;
     }
     let _ = GIVEN_UP.insert(key, GivenUp { times: 1, last_ns: now }, 0);
     1
@@ -274,10 +274,10 @@ pub(crate) fn listening(sk: *const u8) {
     let port = local_port(sk);
     let mut sockets = 1;
     if let Some(listener) = LISTENERS.get_ptr(&port) {
-        // SAFETY: a map value; two sockets that begin or end to listen on one port at once can be miscounted.
+        // SAFETY: a map value; two sockets that start or stop listening on a port simultaneously may be miscounted.
         let before = unsafe { &*listener };
         sockets += before.sockets;
-        // On other addresses of this host another workload listens: whose a connection is is not known by the port.
+        // Another workload listens on the same port of other local addresses: the port does not tell the owner.
         if before.owner.cgroup_id != owner.cgroup_id {
             owner = Owner::default();
         }
@@ -285,7 +285,7 @@ pub(crate) fn listening(sk: *const u8) {
     let _ = LISTENERS.insert(&port, Listener { owner, sockets }, 0);
 }
 
-pub(crate) fn not_listening(sk: *const u8) {
+pub(crate) fn stopped_listening(sk: *const u8) {
     let port = local_port(sk);
     let Some(listener) = LISTENERS.get_ptr_mut(&port) else {
         let _ = ACCEPTING.remove(&port);
@@ -305,14 +305,14 @@ pub(crate) fn closed(sk: *const u8) {
     let _ = CONNECTIONS.remove(&(sk as u64));
 }
 
-/// The running process as an owner.
+/// The current process as an owner.
 #[inline(always)]
 pub(crate) fn caller() -> Owner {
     let current = Current::get(&constant(&AGENT), &OFFSETS[net::LEADER], &OFFSETS[net::COMM]);
     Owner {
         cgroup_id: current.cgroup_id,
         pid: current.pid,
-        own: u32::from(current.is_agent),
+        is_agent: u32::from(current.is_agent),
         comm: current.comm,
     }
 }

@@ -1,7 +1,7 @@
-//! What is reported of a socket: its addresses, its destination, its owner; and the telling.
+//! Events about a socket: its addresses, its destination, its owner.
 
 use tapio_common::{
-    CooldownKey, Header, VERSION_1,
+    CGROUP_V1, CooldownKey, Header,
     network::{self as net, Destination, NetworkEvent, Owner, Port, direction},
 };
 use tapio_ebpf::{Run, is_absent, load};
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) const AF_INET: u16 = 2;
 pub(crate) const AF_INET6: u16 = 10;
 
-/// Whoever is known to own a socket. The running task is never asked.
+/// Owner of a socket, as far as it is known. Never the current task, which is arbitrary on most hooks.
 #[inline(always)]
 pub(crate) fn owner_of(sk: *const u8, key: &Destination) -> Owner {
     if let Some(owner) = connector(sk) {
@@ -31,8 +31,8 @@ pub(crate) fn owner_of(sk: *const u8, key: &Destination) -> Owner {
         owner = unsafe { (*listener).owner };
     }
     if let Some(cgroup_id) = cgroup(sk) {
-        // Another one listens on the same port of another address. What is of version 1 cannot be compared.
-        if owner.cgroup_id != cgroup_id && owner.cgroup_id & VERSION_1 == 0 {
+        // Another process listens on the same port of another address. Ids of cgroup v1 cannot be compared.
+        if owner.cgroup_id != cgroup_id && owner.cgroup_id & CGROUP_V1 == 0 {
             owner = Owner::default();
         }
         owner.cgroup_id = cgroup_id;
@@ -40,14 +40,14 @@ pub(crate) fn owner_of(sk: *const u8, key: &Destination) -> Owner {
     owner
 }
 
-/// The cgroup that the socket was made in. Not known before kernel 5.15 and its backports, where the field is no
-/// typed pointer: a helper would read it, which lockdown forbids.
+/// Id of the cgroup in which the socket was created. `None` before kernel 5.15 and its backports: there the field is
+/// not a typed pointer, and a helper would have to read it, which lockdown forbids.
 #[inline(always)]
 fn cgroup(sk: *const u8) -> Option<u64> {
     if is_absent(&OFFSETS[net::CGROUP]) {
         return None;
     }
-    // SAFETY: typed pointers and offsets of their fields; what is behind a null pointer reads as zero.
+    // SAFETY: typed pointers and offsets of their fields. Fields behind a null pointer read as zero.
     let id: u64 = unsafe {
         let cgroup: *const u8 = load(sk, &OFFSETS[net::CGROUP]);
         let node: *const u8 = load(cgroup, &OFFSETS[net::CGROUP_KN]);
@@ -69,7 +69,7 @@ pub(crate) fn local_port(sk: *const u8) -> Port {
     Port { netns: netns(sk), port: u32::from(local_port_number(sk)) }
 }
 
-/// 0 where it has none yet.
+/// Local port; 0 if the socket has none yet.
 #[inline(always)]
 pub(crate) fn local_port_number(sk: *const u8) -> u16 {
     // SAFETY: a typed pointer and offsets of its fields.
@@ -77,7 +77,7 @@ pub(crate) fn local_port_number(sk: *const u8) -> u16 {
     if port != 0 {
         return port;
     }
-    // A port that it did not ask for is given back before its end is reported.
+    // A port that the kernel chose is released before the close is reported.
     let Some(tp) = tcp_sock(sk) else { return 0 };
     // SAFETY: as above.
     u16::from_be(unsafe { load(tp, &OFFSETS[net::INET_SPORT]) })
@@ -93,24 +93,24 @@ fn addresses(sk: *const u8) -> ([u8; 16], [u8; 16]) {
         return unsafe { (load6(sk, &OFFSETS[net::SADDR6]), load6(sk, &OFFSETS[net::DADDR6])) };
     }
     // SAFETY: as above.
-    unsafe { (mapped(load(sk, &OFFSETS[net::SADDR])), mapped(load(sk, &OFFSETS[net::DADDR]))) }
+    unsafe { (v4_mapped(load(sk, &OFFSETS[net::SADDR])), v4_mapped(load(sk, &OFFSETS[net::DADDR]))) }
 }
 
 /// # Safety
 /// As [`load`].
 #[inline(always)]
 unsafe fn load6(sk: *const u8, offset: &u32) -> [u8; 16] {
-    // SAFETY: by the caller. Two words: the verifier knows loads of up to eight bytes.
+    // SAFETY: guaranteed by the caller. Two words, since the verifier accepts loads of up to eight bytes.
     let words: [u64; 2] = unsafe { [load(sk, offset), load(sk.add(8), offset)] };
     bytemuck::cast(words)
 }
 
 #[inline(always)]
-pub(crate) fn mapped(address: u32) -> [u8; 16] {
+pub(crate) fn v4_mapped(address: u32) -> [u8; 16] {
     bytemuck::cast([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), address])
 }
 
-/// What the baseline of a connection is kept for.
+/// Key of the connection's baselines.
 #[inline(always)]
 pub(crate) fn destination(sk: *const u8, direction: u8) -> Destination {
     let (_, address) = addresses(sk);
@@ -121,7 +121,7 @@ pub(crate) fn destination(sk: *const u8, direction: u8) -> Destination {
     Destination { address, netns, port, direction: u16::from(direction) }
 }
 
-/// 127.0.0.0/8 and ::1: each network namespace has its own.
+/// 127.0.0.0/8 and ::1. Each network namespace has its own loopback.
 #[inline(always)]
 pub(crate) fn is_loopback(address: &[u8; 16]) -> bool {
     let words: [u32; 4] = bytemuck::cast(*address);
@@ -131,7 +131,7 @@ pub(crate) fn is_loopback(address: &[u8; 16]) -> bool {
     if words[2] == 0 { u32::from_be(words[3]) == 1 } else { words[3].to_ne_bytes()[0] == 127 }
 }
 
-/// Emits an event about a socket; `fill` adds what is particular to its kind.
+/// Emits an event about a socket. `fill` sets the fields that are specific to its kind.
 #[inline(always)]
 pub(crate) fn emit(
     run: Run,
@@ -149,7 +149,7 @@ pub(crate) fn emit(
         detail: u32::from(key.port),
         kind,
     };
-    run.emit_unless_quiet(
+    run.emit_unless_cooling_down(
         &cooldown,
         constant(&SETTINGS.cooldown_ns),
         now_ns,

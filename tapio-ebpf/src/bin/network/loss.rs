@@ -1,4 +1,4 @@
-//! What went wrong on connections that were open: resets, and retransmitted segments.
+//! Faults on established connections: resets, retransmissions, unresponsive peers.
 
 use aya_ebpf::{helpers::generated::bpf_jiffies64, macros::map, maps::LruHashMap};
 use tapio_common::{
@@ -13,17 +13,17 @@ use crate::{
     constant,
     event::{destination, emit, owner_of},
     round_trip::{MAX_DESTINATIONS, NORMAL, path_of},
-    socket::{Socket, meet, slot, socket_id, tcp_sock},
+    socket::{Socket, new_socket, slot, socket_id, tcp_sock},
 };
 
-/// After so many repeats without an answer a peer is unresponsive: by RTOs that double from 200 ms (TCP_RTO_MIN,
-/// include/net/tcp.h) that is after three seconds at least.
-const UNANSWERED: u8 = 4;
+/// A peer is unresponsive after this many retransmissions without an acknowledgement. RTOs double from 200 ms
+/// (TCP_RTO_MIN, include/net/tcp.h), so that takes at least three seconds.
+const UNANSWERED_RETRANSMITS: u8 = 4;
 
-/// After so many windows without a retransmitted segment a path counts as clean.
+/// After this many windows without a retransmission, the past of a path is forgotten.
 const MAX_IDLE_WINDOWS: u64 = 16;
 
-/// Retransmitted segments per destination.
+/// Retransmissions per destination.
 #[map]
 static BURSTS: LruHashMap<Destination, Burst> = LruHashMap::with_max_entries(MAX_DESTINATIONS, 0);
 
@@ -36,21 +36,21 @@ struct Burst {
     /// `Path::segments` when the window began.
     segments: u32,
     retransmits: u32,
-    said: u64,
+    reported: u64,
 }
 
 pub(crate) fn reset(sk: *const u8) {
     // SAFETY: a typed pointer and offsets of its fields.
     let state: u8 = unsafe { load(sk, &OFFSETS[net::STATE]) };
-    // In SYN_SENT it is a refused connect; later than ESTABLISHED one side was closing anyway.
+    // In SYN_SENT it is a refused connect; after ESTABLISHED, one side was already closing.
     if i32::from(state) != ESTABLISHED {
         return;
     }
     let id = socket_id(sk);
     let Some(slot) = slot(id) else { return };
-    // Who opened it may have come out since.
-    let socket = if slot.id == id && slot.is_known() { *slot } else { meet(sk, id, 0) };
-    if socket.is_own() {
+    // The direction may have become known since the slot was filled.
+    let socket = if slot.id == id && slot.has_direction() { *slot } else { new_socket(sk, id, 0) };
+    if socket.belongs_to_agent() {
         return;
     }
     let Some(run) = Run::begin(program::TCP_RECEIVE_RESET) else { return };
@@ -59,7 +59,7 @@ pub(crate) fn reset(sk: *const u8) {
     let received: u64 = unsafe { load(tp, &OFFSETS[net::BYTES_RECEIVED]) };
     // SAFETY: as above.
     let acked: u64 = unsafe { load(tp, &OFFSETS[net::BYTES_ACKED]) };
-    // A SYN counts as one byte acknowledged. Connect, then reset, is how health checks look.
+    // The SYN counts as one acknowledged byte. A health check may connect and reset.
     if received == 0 && acked <= 1 {
         return run.normal();
     }
@@ -72,29 +72,29 @@ pub(crate) fn reset(sk: *const u8) {
     });
 }
 
-/// Without the SYN of who connected.
+/// Acknowledged payload: without the SYN, which counts as a byte at the end that connected.
 #[inline(always)]
 fn payload(acked: u64, socket: &Socket) -> u64 {
     if u32::from(socket.direction()) == direction::OUTBOUND { acked.saturating_sub(1) } else { acked }
 }
 
-/// Since the peer's last acknowledgement.
+/// Milliseconds since the peer's last acknowledgement.
 #[inline(always)]
 fn idle_ms(tp: *const u8) -> u32 {
-    // SAFETY: a typed pointer and an offset of its fields; the helper takes nothing.
+    // SAFETY: a typed pointer and an offset of its fields; the helper takes no arguments.
     let (then, now): (u32, u64) = unsafe { (load(tp, &OFFSETS[net::RCV_TSTAMP]), bpf_jiffies64()) };
     let ticks = u64::from((now as u32).wrapping_sub(then));
     (ticks * constant(&AGENT).tick_ns / 1_000_000) as u32
 }
 
-/// The peer has not answered for [`UNANSWERED`] times, or the kernel has given it up.
+/// The peer did not answer [`UNANSWERED_RETRANSMITS`] retransmissions, or the kernel gave up the connection.
 #[inline(never)]
 fn unresponsive(sk: *const u8, tp: *const u8, program: u32, errno: u32) {
     let Some(run) = Run::begin(program) else { return };
     let id = socket_id(sk);
     let Some(slot) = slot(id) else { return run.normal() };
-    let socket = if slot.id == id && slot.is_known() { *slot } else { meet(sk, id, 0) };
-    if socket.is_own() {
+    let socket = if slot.id == id && slot.has_direction() { *slot } else { new_socket(sk, id, 0) };
+    if socket.belongs_to_agent() {
         return run.normal();
     }
     // SAFETY: typed pointers and offsets of their fields.
@@ -114,7 +114,7 @@ fn unresponsive(sk: *const u8, tp: *const u8, program: u32, errno: u32) {
     });
 }
 
-/// An established connection ends: by the kernel, where it has given up the peer.
+/// An established connection closes: with ETIMEDOUT if the kernel gave up the peer.
 pub(crate) fn ended(sk: *const u8) {
     // SAFETY: a typed pointer and an offset of its fields.
     let errno: u32 = unsafe { load(sk, &OFFSETS[net::ERR]) };
@@ -128,24 +128,25 @@ pub(crate) fn ended(sk: *const u8) {
 pub(crate) fn retransmit(sk: *const u8) {
     // SAFETY: a typed pointer and offsets of its fields.
     let state: u8 = unsafe { load(sk, &OFFSETS[net::STATE]) };
-    // A retransmitted SYN is reported by how the connect ends.
+    // Retransmitted SYNs are reported with the result of the connect.
     if i32::from(state) == SYN_SENT {
         return;
     }
     let Some(tp) = tcp_sock(sk) else { return };
-    // SAFETY: as above. In this program alone: a burst is reported as one, whatever it comes to.
-    if unsafe { load::<u8>(tp, &OFFSETS[net::RETRANSMITS]) } == UNANSWERED && i32::from(state) == ESTABLISHED
+    // SAFETY: as above. This run then reports only that; the other retransmissions still count towards a burst.
+    if unsafe { load::<u8>(tp, &OFFSETS[net::RETRANSMITS]) } == UNANSWERED_RETRANSMITS
+        && i32::from(state) == ESTABLISHED
     {
         return unresponsive(sk, tp, program::TCP_RETRANSMIT_SKB, 0);
     }
     let id = socket_id(sk);
     let Some(socket) = slot(id) else { return };
     if socket.id != id {
-        *socket = meet(sk, id, 0);
-        // SAFETY: as above. The one that is sent again counts already.
+        *socket = new_socket(sk, id, 0);
+        // SAFETY: as above. `segs_out` already includes the retransmitted segment.
         socket.segs_out = unsafe { load::<u32>(tp, &OFFSETS[net::SEGS_OUT]) }.wrapping_sub(1);
     }
-    if socket.is_own() {
+    if socket.belongs_to_agent() {
         return;
     }
     let Some(run) = Run::begin(program::TCP_RETRANSMIT_SKB) else { return };
@@ -161,7 +162,8 @@ pub(crate) fn retransmit(sk: *const u8) {
     let Some(burst) = BURSTS.get_ptr_mut(&key) else {
         let share = Baseline::default();
         let segments = segments.wrapping_sub(sent);
-        let _ = BURSTS.insert(&key, Burst { share, window_ns: now, segments, retransmits: 1, said: 0 }, 0);
+        let _ =
+            BURSTS.insert(&key, Burst { share, window_ns: now, segments, retransmits: 1, reported: 0 }, 0);
         return run.learning();
     };
     // SAFETY: a map value; CPUs that race here lose a count.
@@ -170,14 +172,14 @@ pub(crate) fn retransmit(sk: *const u8) {
     if since >= settings.retransmit_window_ns {
         let begins = segments.wrapping_sub(sent);
         let closed = share(burst.retransmits, begins.wrapping_sub(burst.segments));
-        teach_share(&mut burst.share, closed, now);
+        judge_share(&mut burst.share, closed, now);
         let idle = since.checked_div(settings.retransmit_window_ns).unwrap_or(1) - 1;
         if idle >= MAX_IDLE_WINDOWS {
             burst.share = Baseline::default();
         } else if idle > 0 {
-            teach_share(&mut burst.share, 0, now);
+            judge_share(&mut burst.share, 0, now);
         }
-        *burst = Burst { share: burst.share, window_ns: now, segments: begins, retransmits: 0, said: 0 };
+        *burst = Burst { share: burst.share, window_ns: now, segments: begins, retransmits: 0, reported: 0 };
     }
     burst.retransmits += 1;
     let sent = segments.wrapping_sub(burst.segments);
@@ -185,16 +187,16 @@ pub(crate) fn retransmit(sk: *const u8) {
         return run.normal();
     }
     let now_share = share(burst.retransmits, sent);
-    // Judged on a copy: a window teaches once, when it is over. A path without a past is clean.
+    // Judged on a copy: a window trains the baseline once, when it is over. A path without a past counts as clean.
     let mut copy = burst.share;
     let over = now_share > copy.mean() && now_share >= settings.retransmit_min_share;
-    if !over || teach_share(&mut copy, now_share, now) == NORMAL {
+    if !over || judge_share(&mut copy, now_share, now) == NORMAL {
         return run.normal();
     }
-    if burst.said != 0 {
+    if burst.reported != 0 {
         return run.suppressed();
     }
-    burst.said = 1;
+    burst.reported = 1;
     emit(run, sk, &key, kind::RETRANSMIT_BURST, &owner_of(sk, &key), now, |event| {
         event.value_us = now.wrapping_sub(burst.window_ns) / 1000;
         event.retransmits = burst.retransmits;
@@ -203,18 +205,19 @@ pub(crate) fn retransmit(sk: *const u8) {
     });
 }
 
-/// As [`judge`], for the share of a window.
+/// Judges the share of a window, and trains the baseline with it. Like `judge` for round trips, in a function of its
+/// own.
 #[inline(never)]
-fn teach_share(past: &mut Baseline, share: u64, now_ns: u64) -> u32 {
+fn judge_share(past: &mut Baseline, share: u64, now_ns: u64) -> u32 {
     match past.judge(share, now_ns, &constant(&SETTINGS.retransmit)) {
         Verdict::Normal => NORMAL,
         _ => kind::RETRANSMIT_BURST,
     }
 }
 
-/// Part of `segments` that were sent again, 1/1024.
+/// Share of retransmitted segments, 1/1024.
 #[inline(always)]
 fn share(retransmits: u32, segments: u32) -> u64 {
-    // More than all of them: the samples that count segments lag behind.
+    // At most all of them: `segments` is only updated at readings and retransmissions, and lags behind.
     (u64::from(retransmits) << 10).checked_div(u64::from(segments)).unwrap_or(1024).min(1024)
 }

@@ -1,115 +1,115 @@
-//! What is remembered of each socket that round trips are read of.
+//! State of each socket whose round trips are read.
 
 use aya_ebpf::{helpers::generated::bpf_skc_to_tcp_sock, macros::map, maps::Array};
 use tapio_common::network as net;
 use tapio_ebpf::load;
 
-use crate::{OFFSETS, connect::opened, event::local_port_number};
+use crate::{OFFSETS, connect::opener, event::local_port_number};
 
-/// Slots for the last round trip of a socket; a power of two.
+/// Number of slots in [`SOCKETS`]; a power of two.
 const SOCKETS_LEN: u32 = 65_536;
 
-/// The last round trips of each socket, by a hash of its address: a cache, where two sockets that meet in a
-/// slot forget each other.
+/// Recent round trips of each socket, indexed by the kernel's hash of the connection. A cache: two sockets that share a
+/// slot overwrite each other.
 #[map]
 static SOCKETS: Array<Socket> = Array::with_max_entries(SOCKETS_LEN, 0);
 
-/// Less than a cache line.
+/// State of one socket; smaller than a cache line.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Socket {
-    /// See [`socket_id`]; another one's is a miss, 0 is free.
+    /// [`socket_id`] of the socket in this slot; 0 if the slot is free.
     pub(crate) id: u64,
     /// Lower half of `rack.mstamp` at the last sample.
     pub(crate) stamp: u32,
-    /// Least sample of the block before.
+    /// Lowest sample of the previous block, in microseconds.
     pub(crate) before: u32,
-    /// Least sample of this block.
-    pub(crate) least: u32,
-    /// Least [`certain`] part of a sample of the block before.
+    /// Lowest sample of the current block, in microseconds.
+    pub(crate) lowest: u32,
+    /// Lowest certain part of a sample of the previous block, in microseconds.
     pub(crate) certain_before: u32,
-    /// The same of this block.
-    pub(crate) certain_least: u32,
-    /// Least sample ever.
-    pub(crate) ever: u32,
-    /// When the last segment of the block before was sent; lower half of `rack.mstamp`.
+    /// Lowest certain part of a sample of the current block, in microseconds.
+    pub(crate) certain_lowest: u32,
+    /// Lowest sample of the connection, in microseconds.
+    pub(crate) lowest_ever: u32,
+    /// When the last segment of the previous block was sent; lower half of `rack.mstamp`.
     pub(crate) since: u32,
-    /// What the last segment acknowledged, as a sequence number.
+    /// Acknowledgement number of the last segment received.
     ack: u32,
-    /// The same in bytes.
+    /// Bytes that the last segment acknowledged.
     pub(crate) acked: u32,
-    /// `segs_out` at the last sample.
+    /// `segs_out` at the last reading or retransmission.
     pub(crate) segs_out: u32,
-    /// [`Path::tag`] of its path; another one's there: the path has made room.
+    /// `Path::tag` of its path. If the path has another tag, it was evicted.
     pub(crate) tag: u32,
-    /// Where its path is.
+    /// Index of its path.
     pub(crate) path: u16,
-    /// Samples in this block.
+    /// Samples in the current block.
     pub(crate) samples: u8,
-    /// A [`net::direction`], [`OWN`], [`ANSWER`].
+    /// A [`net::direction`] with [`AGENT_SOCKET`] and [`HAS_DATA`].
     pub(crate) flags: u8,
 }
 
 impl Socket {
     #[inline(always)]
     pub(crate) const fn direction(&self) -> u8 {
-        self.flags & !(OWN | ANSWER)
+        self.flags & !(AGENT_SOCKET | HAS_DATA)
     }
 
-    /// Which side opened it is known.
+    /// Returns true if it is known which side opened the connection.
     #[inline(always)]
-    pub(crate) const fn is_known(&self) -> bool {
+    pub(crate) const fn has_direction(&self) -> bool {
         self.direction() != net::direction::UNKNOWN as u8
     }
 
-    /// The last segment carried data.
+    /// Returns true if the last segment received carried data.
     #[inline(always)]
-    pub(crate) const fn is_answer(&self) -> bool {
-        self.flags & ANSWER != 0
+    pub(crate) const fn carried_data(&self) -> bool {
+        self.flags & HAS_DATA != 0
     }
 
-    /// Remembers a segment for the sample that it brings, which is read at the next one.
+    /// Records a segment. The RTT sample that it brings is read when the next one arrives.
     #[inline(always)]
-    pub(crate) fn note(&mut self, segment: &Segment) {
+    pub(crate) fn record_segment(&mut self, segment: &Segment) {
         let acked = segment.ack.wrapping_sub(self.ack);
-        // One that came late acknowledges less than is known.
+        // A segment that arrived late acknowledges less than earlier ones.
         let acked = if acked.cast_signed() > 0 { acked } else { 0 };
         self.acked = if self.ack == 0 { 0 } else { acked };
         self.ack = segment.ack;
-        self.flags = if segment.seq == segment.end { self.flags & !ANSWER } else { self.flags | ANSWER };
+        self.flags = if segment.seq == segment.end { self.flags & !HAS_DATA } else { self.flags | HAS_DATA };
     }
 
     #[inline(always)]
-    pub(crate) const fn is_own(&self) -> bool {
-        self.flags & OWN != 0
+    pub(crate) const fn belongs_to_agent(&self) -> bool {
+        self.flags & AGENT_SOCKET != 0
     }
 }
 
-/// A segment as it comes: sequence numbers.
+/// Sequence numbers of a received segment.
 pub(crate) struct Segment {
-    /// Of its first byte.
+    /// First byte.
     pub(crate) seq: u32,
-    /// Of the byte after its last.
+    /// The byte after the last.
     pub(crate) end: u32,
-    /// What it acknowledges.
+    /// Acknowledgement number.
     pub(crate) ack: u32,
 }
 
-/// A socket of the agent itself.
-const OWN: u8 = 0x80;
-/// The last segment carried data.
-const ANSWER: u8 = 0x40;
+/// The socket is the agent's own.
+const AGENT_SOCKET: u8 = 0x80;
+/// The last segment received carried data.
+const HAS_DATA: u8 = 0x40;
 
 /// The `tcp_sock` around a `sock`, as a typed pointer.
 #[inline(always)]
 pub(crate) fn tcp_sock(sk: *const u8) -> Option<*const u8> {
-    // SAFETY: a typed pointer; the helper answers null for what is no TCP socket.
+    // SAFETY: a typed pointer; the helper returns null for a socket that is not TCP.
     let tp = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) };
     if tp.is_null() { None } else { Some(tp.cast_const().cast()) }
 }
 
-/// What tells a connection in its slot: the kernel's hash of it, and its ports. The verifier lets no program
-/// calculate with the socket's address.
+/// Identifies a connection within its slot: the kernel's hash of it, and its ports. The socket's address cannot be
+/// used, since the verifier forbids arithmetic on it.
 #[inline(always)]
 pub(crate) fn socket_id(sk: *const u8) -> u64 {
     // SAFETY: a typed pointer and offsets of its fields.
@@ -122,26 +122,26 @@ pub(crate) fn socket_id(sk: *const u8) -> u64 {
 #[inline(always)]
 pub(crate) fn slot(id: u64) -> Option<&'static mut Socket> {
     let socket = SOCKETS.get_ptr_mut(id as u32 & (SOCKETS_LEN - 1))?;
-    // SAFETY: a map value. Runs for one socket are under its lock.
+    // SAFETY: a map value. Runs for the same socket hold its lock.
     Some(unsafe { &mut *socket })
 }
 
-/// A socket seen for the first time.
+/// State of a socket that is seen for the first time.
 #[inline(always)]
-pub(crate) fn meet(sk: *const u8, id: u64, stamp: u32) -> Socket {
-    let (direction, own) = opened(sk);
+pub(crate) fn new_socket(sk: *const u8, id: u64, stamp: u32) -> Socket {
+    let (direction, is_agent) = opener(sk);
     let mut flags = direction as u8;
-    if own != 0 {
-        flags |= OWN;
+    if is_agent != 0 {
+        flags |= AGENT_SOCKET;
     }
     Socket {
         id,
         stamp,
         before: u32::MAX,
-        least: u32::MAX,
+        lowest: u32::MAX,
         certain_before: u32::MAX,
-        certain_least: u32::MAX,
-        ever: u32::MAX,
+        certain_lowest: u32::MAX,
+        lowest_ever: u32::MAX,
         since: stamp,
         ack: 0,
         acked: 0,
@@ -153,7 +153,7 @@ pub(crate) fn meet(sk: *const u8, id: u64, stamp: u32) -> Socket {
     }
 }
 
-/// The socket begins or ends: another one may come to its address.
+/// Forgets the samples of a socket that opens or closes, since another one may reuse its slot.
 #[inline(always)]
 pub(crate) fn forget_samples(sk: *const u8) {
     let id = socket_id(sk);

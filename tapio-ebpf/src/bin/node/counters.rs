@@ -1,4 +1,4 @@
-//! The CPU's counters, as the agent opened them: one of each on each CPU.
+//! Performance counters: the agent opens one of each on each CPU.
 
 use core::ptr;
 
@@ -16,38 +16,37 @@ use crate::{COUNTERS, constant};
 static CYCLES: PerfEventArray<u64> = PerfEventArray::new(0);
 #[map]
 static INSTRUCTIONS: PerfEventArray<u64> = PerfEventArray::new(0);
-/// Where this CPU has one; see [`extra`].
+/// The third counter, if this CPU has one; see [`extra`].
 #[map]
 static EXTRA: PerfEventArray<u64> = PerfEventArray::new(0);
 
-/// What they showed at a moment, on one CPU.
+/// Values of the counters at one moment, on one CPU.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Shown {
+pub(crate) struct CounterValues {
     pub(crate) cycles: bpf_perf_event_value,
     pub(crate) instructions: bpf_perf_event_value,
     pub(crate) extra: bpf_perf_event_value,
 }
 
-/// Reads them; false where this CPU has none, as one that came later.
+/// Reads the counters. Returns false if this CPU has none, as one that came online after the agent started.
 #[inline(always)]
-pub(crate) fn read(shown: &mut Shown) -> bool {
-    if !read_one(&CYCLES, &mut shown.cycles) {
+pub(crate) fn read(values: &mut CounterValues) -> bool {
+    if !read_one(&CYCLES, &mut values.cycles) {
         return false;
     }
-    if !read_one(&INSTRUCTIONS, &mut shown.instructions) {
+    if !read_one(&INSTRUCTIONS, &mut values.instructions) {
         return false;
     }
     if constant(&COUNTERS[2]) != extra::NONE {
-        return read_one(&EXTRA, &mut shown.extra);
+        return read_one(&EXTRA, &mut values.extra);
     }
     true
 }
 
 #[inline(always)]
 fn read_one(map: &PerfEventArray<u64>, value: &mut bpf_perf_event_value) -> bool {
-    // SAFETY: a map's type is its definition and nothing else, and the helper takes its address; `value` is of the size
-    // that is given.
+    // SAFETY: the map is only its definition, whose address the helper takes; `value` has the given size.
     unsafe {
         bpf_perf_event_read_value(
             ptr::from_ref(map).cast_mut().cast(),

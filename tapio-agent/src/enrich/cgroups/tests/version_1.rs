@@ -48,11 +48,11 @@ fn a_group_is_found_by_its_id_with_the_mark_and_by_that_alone() {
         let unit = host.group("memory/system.slice/nginx.service");
         let mut cgroups = host.cgroups();
         let now = Instant::now();
-        assert_eq!(container(cgroups.lookup(group | VERSION_1, now)).as_deref(), Some(ID));
-        let Lookup::Known(found) = cgroups.lookup(unit | VERSION_1, now) else { panic!("not found") };
+        assert_eq!(container(cgroups.lookup(group | CGROUP_V1, now)).as_deref(), Some(ID));
+        let Lookup::Known(found) = cgroups.lookup(unit | CGROUP_V1, now) else { panic!("not found") };
         assert_eq!(found.unit.as_deref(), Some("nginx.service"));
-        assert_eq!(cgroups.lookup(root | VERSION_1, now), Lookup::Unowned);
-        for other in [group, unit, root, VERSION_1, VERSION_1 | (u64::MAX >> 1)] {
+        assert_eq!(cgroups.lookup(root | CGROUP_V1, now), Lookup::Unowned);
+        for other in [group, unit, root, CGROUP_V1, CGROUP_V1 | (u64::MAX >> 1)] {
             assert_eq!(cgroups.lookup(other, now), Lookup::Unknown, "{other:#x}");
         }
     }
@@ -65,9 +65,9 @@ fn a_group_of_the_other_hierarchy_has_no_mark() {
         (host.group(&format!("memory/docker/{ID}")), host.group(&format!("unified/docker/{OTHER}")));
     let mut cgroups = host.cgroups();
     let now = Instant::now();
-    assert_eq!(container(cgroups.lookup(memory | VERSION_1, now)).as_deref(), Some(ID));
+    assert_eq!(container(cgroups.lookup(memory | CGROUP_V1, now)).as_deref(), Some(ID));
     assert_eq!(container(cgroups.lookup(unified, now)).as_deref(), Some(OTHER));
-    assert_eq!(cgroups.lookup(unified | VERSION_1, now), Lookup::Unknown);
+    assert_eq!(cgroups.lookup(unified | CGROUP_V1, now), Lookup::Unknown);
 }
 
 /// Its group is the memory controller's own word; where that is no container, the process is in none.
@@ -77,14 +77,14 @@ fn what_the_group_says_counts_more_than_the_process() {
     let (group, slice) = (host.group(&format!("memory/docker/{ID}")), host.group("memory/system.slice"));
     host.process(7, &format!("/docker/{OTHER}"));
     let mut cgroups = host.cgroups();
-    cgroups.lookup(group | VERSION_1, Instant::now());
+    cgroups.lookup(group | CGROUP_V1, Instant::now());
     let owner = |id: u64, pid| cgroups.owner(id, pid, u64::MAX).0;
-    assert_eq!(container(owner(group | VERSION_1, 7)).as_deref(), Some(ID));
-    assert_eq!(owner(slice | VERSION_1, 7), Lookup::Unowned);
+    assert_eq!(container(owner(group | CGROUP_V1, 7)).as_deref(), Some(ID));
+    assert_eq!(owner(slice | CGROUP_V1, 7), Lookup::Unowned);
     // A group that is not known says nothing, and the process is asked; one that is gone, too, nothing at all.
-    assert_eq!(container(owner(VERSION_1 | 1, 7)).as_deref(), Some(OTHER));
-    assert_eq!(owner(VERSION_1 | 1, 8), Lookup::Unknown);
-    assert_eq!(owner(VERSION_1 | 1, 0), Lookup::Unknown);
+    assert_eq!(container(owner(CGROUP_V1 | 1, 7)).as_deref(), Some(OTHER));
+    assert_eq!(owner(CGROUP_V1 | 1, 8), Lookup::Unknown);
+    assert_eq!(owner(CGROUP_V1 | 1, 0), Lookup::Unknown);
     // Not in the memory controller's hierarchy but in its root, without a process: in no container.
     assert_eq!(owner(0, 0), Lookup::Unowned);
 }
@@ -93,7 +93,7 @@ fn what_the_group_says_counts_more_than_the_process() {
 fn one_that_vanished_is_remembered_for_a_time() {
     let host = Host::new(false);
     let path = format!("memory/docker/{ID}");
-    let id = host.group(&path) | VERSION_1;
+    let id = host.group(&path) | CGROUP_V1;
     let mut cgroups = host.cgroups();
     let start = Instant::now();
     cgroups.lookup(id, start);

@@ -11,7 +11,7 @@ const SECOND: u64 = 1_000_000_000;
 fn sample(id: u64, at_s: u64, cpu_us: u64) -> Sample {
     let header =
         Header { time_ns: at_s * SECOND, cgroup_id: id, pid: 0, suppressed: 0, comm: [0; 16].into() };
-    Sample { cpu_us, ..Sample::unknown(kind::GROUP, header) }
+    Sample { cpu_us, ..Sample::unknown(kind::CGROUP, header) }
 }
 
 fn event(kind: u32, id: u64, at_s: u64, since_s: u64) -> CyclesEvent {
@@ -22,7 +22,7 @@ fn event(kind: u32, id: u64, at_s: u64, since_s: u64) -> CyclesEvent {
     CyclesEvent {
         header: Header { cgroup_id: id, suppressed: 2, ..sample(id, at_s, 0).header },
         kind,
-        extra_is: extra::STALLED,
+        extra_kind: extra::STALLED,
         usage: Usage {
             cycles: 20_000_000_000,
             instructions: 8_000_000_000,

@@ -1,4 +1,4 @@
-//! Connects that have nowhere to go: they fail before the socket changes its state, which is all that others see.
+//! Connects without a route. They fail before the socket changes state, so the hook on state changes does not see them.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use tapio_common::network::{Destination, direction, kind};
@@ -6,7 +6,7 @@ use tapio_ebpf::{Run, now_ns};
 
 use crate::{
     connect::{EACCES, EHOSTUNREACH, ENETUNREACH, caller},
-    event::{AF_INET, AF_INET6, emit, is_loopback, mapped, netns},
+    event::{AF_INET, AF_INET6, emit, is_loopback, netns, v4_mapped},
 };
 
 /// `struct sockaddr_in` and `struct sockaddr_in6`, include/uapi/linux/in.h and in6.h.
@@ -19,28 +19,28 @@ struct Address {
     v6: [u8; 16],
 }
 
-/// `connect` to this address returned so much, of a socket of this family.
+/// `connect` returned `value` for this address.
 #[inline(always)]
 pub(crate) fn returned(sk: *const u8, address: *const u8, value: i32, program: u32) {
     let errno = value.wrapping_neg() as u32;
     if !matches!(errno, ENETUNREACH | EHOSTUNREACH | EACCES) {
         return;
     }
-    // The address has no type on all kernels.
-    // SAFETY: the helper reads safely. What is shorter has other bytes after it, which are not looked at.
+    // The address has no BTF type on some kernels.
+    // SAFETY: the helper tolerates any address. Of a shorter address, the bytes after it are not used.
     let Ok(given) = (unsafe { bpf_probe_read_kernel(address.cast::<Address>()) }) else { return };
     let remote = match given.family {
-        AF_INET => mapped(given.v4),
+        AF_INET => v4_mapped(given.v4),
         AF_INET6 => given.v6,
         _ => return,
     };
-    // Of a socket of IPv6 with an address of IPv4 the inner call was seen.
+    // For an IPv4-mapped address, tcp_v6_connect calls tcp_v4_connect, which was seen.
     let words: [u32; 4] = bytemuck::cast(remote);
     if given.family == AF_INET6 && words[0] == 0 && words[1] == 0 && words[2] == u32::to_be(0xffff) {
         return;
     }
     let owner = caller();
-    if owner.own != 0 {
+    if owner.is_agent != 0 {
         return;
     }
     let Some(run) = Run::begin(program) else { return };
@@ -49,7 +49,7 @@ pub(crate) fn returned(sk: *const u8, address: *const u8, value: i32, program: u
     let key = Destination { address: remote, netns, port, direction: direction::OUTBOUND as u16 };
     emit(run, sk, &key, kind::CONNECTION_UNREACHABLE, &owner, now_ns(), |event| {
         (event.remote, event.remote_port) = (remote, port);
-        // No SYN was sent, whatever port it was bound to.
+        // No SYN was sent, even if the socket was bound to a port.
         event.local_port = 0;
         event.errno = errno;
     });
