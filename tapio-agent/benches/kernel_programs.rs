@@ -55,7 +55,13 @@ fn main() -> anyhow::Result<()> {
 }
 
 const EMPTY_ENDS: &[Hook] = &[
-    Hook { program: "empty_signal", attach: Attach::BtfTracepoint("signal_generate"), needs: &[], gives: "", or: &[] },
+    Hook {
+        program: "empty_signal",
+        attach: Attach::BtfTracepoint("signal_generate"),
+        needs: &[],
+        gives: "",
+        or: &[],
+    },
     Hook {
         program: "empty_exit",
         attach: Attach::BtfTracepoint("sched_process_exit"),

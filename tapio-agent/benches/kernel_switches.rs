@@ -22,8 +22,13 @@ use tapio_agent::{
 
 const WINDOWS: usize = 5;
 const WINDOW: Duration = Duration::from_millis(800);
-const EMPTY: &[Hook] =
-    &[Hook { program: "empty_switch", attach: Attach::BtfTracepoint("sched_switch"), needs: &[], gives: "", or: &[] }];
+const EMPTY: &[Hook] = &[Hook {
+    program: "empty_switch",
+    attach: Attach::BtfTracepoint("sched_switch"),
+    needs: &[],
+    gives: "",
+    or: &[],
+}];
 const STAND_IN: Counters = Counters {
     program: "sched_switch",
     all: &[

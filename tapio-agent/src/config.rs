@@ -1,4 +1,5 @@
-//! The configuration: defaults < YAML file < environment < flags, refused as a whole where any of it is wrong.
+//! The agent's configuration, layered as defaults < YAML file < environment < flags. One wrong value refuses
+//! all of it.
 
 mod environment;
 mod observers;
@@ -109,10 +110,10 @@ choices! {
 }
 
 impl Config {
-    /// Reads a file, if there is one, and lays the environment and the flags over it.
+    /// Reads the file, if one is given, and applies the environment and then the flags on top of it.
     ///
     /// # Errors
-    /// At the first value that is wrong, with its place and what would be right.
+    /// Returns the first wrong value, with its place and what would be valid.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -125,7 +126,7 @@ impl Config {
             (None, Some(path)) => file::read(path, &mut config).map_err(|e| e.named_by(CONFIG))?,
             (None, None) => {}
         }
-        // What is for logs alone, a credential perhaps, goes nowhere else.
+        // Variables that concern logs only (such as a credential) must not apply to metrics and traces.
         let mut of_all_signals = config.clone();
         environment.assign(&mut config, |_| true)?;
         environment.assign(&mut of_all_signals, |variable| !variable.starts_with(otlp::PREFIX))?;
@@ -139,14 +140,14 @@ impl Config {
         Ok(config)
     }
 
-    /// The file that [`Self::load`] reads, of the same arguments.
+    /// The path of the file that [`Self::load`] reads, given the same arguments.
     #[must_use]
     pub fn file(file: Option<&Path>, environment: &[(OsString, OsString)]) -> Option<PathBuf> {
         let named = || environment.iter().rfind(|(name, value)| name == CONFIG && !value.is_empty());
         file.map(Path::to_owned).or_else(|| named().map(|(_, value)| value.into()))
     }
 
-    /// Reads a file alone.
+    /// Reads a file without the environment and the flags.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -171,7 +172,7 @@ impl Config {
         Self::default().schema(&[])
     }
 
-    /// What goes to standard output, which is a terminal or is not.
+    /// Resolves [`Output::Auto`], depending on whether standard output is a terminal.
     #[must_use]
     pub fn output(&self, terminal: bool) -> Output {
         match self.output {
@@ -184,7 +185,7 @@ impl Config {
         }
     }
 
-    /// The node's name: the one that is set, else that of the host.
+    /// The configured node name, or else the host's name.
     #[must_use]
     pub fn node(&self) -> Arc<str> {
         match self.node_name.get() {
@@ -193,7 +194,7 @@ impl Config {
         }
     }
 
-    /// What a single value cannot tell.
+    /// Checks what depends on several values at once.
     fn check(&self) -> Result<(), Error> {
         let Fold { window, max_window } = self.fold;
         if max_window.as_ns() < window.as_ns() {

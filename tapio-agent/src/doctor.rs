@@ -81,12 +81,7 @@ impl Doctor {
         }
         sections.push(Section::new("configuration", self.configuration()));
         sections.push(Section::new("delivery", delivery::examine(&self.config, pod)));
-        Report {
-            version: env!("CARGO_PKG_VERSION"),
-            node: self.config.node().to_string(),
-            sections,
-            tally,
-        }
+        Report { version: env!("CARGO_PKG_VERSION"), node: self.config.node().to_string(), sections, tally }
     }
 
     fn configuration(&self) -> Vec<Line> {

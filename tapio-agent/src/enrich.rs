@@ -1,4 +1,4 @@
-//! Identity: who an anomaly is about. Right, or empty.
+//! Identity: which workload an anomaly belongs to. The answer is certain, or it is empty.
 
 pub mod cgroups;
 pub mod kubernetes;
@@ -27,50 +27,53 @@ use self::{
 };
 use crate::{config::Config, observer::Anomaly};
 
-/// Walks over the tree of cgroups take at most one part in so many of a CPU: a storm of unknown ones costs
-/// little, and what another one asks for is seldom gone when its walk comes.
+/// Walks over the cgroup tree take at most 1/20 of one CPU, so that a storm of unknown cgroups costs little,
+/// while a newly asked-for cgroup usually still exists when its walk comes.
 const WALKS_SHARE: u32 = 20;
-/// They are at least this far apart.
+/// The least time between two walks.
 const WALKS_APART: Duration = Duration::from_millis(10);
-/// They are not further apart than this, however long one takes.
+/// The most time between two walks, however long one takes.
 const WALKS_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long what is gone is remembered at least: for what is still on its way.
+/// The shortest time for which vanished cgroups and pods are remembered, because anomalies about them may
+/// still arrive.
 const REMEMBER: Duration = Duration::from_secs(300);
-/// Longer than the window of a fold, since follow-ups are of what happened in it.
+/// Added to the longest fold window, because a follow-up reports what happened during that window.
 const AFTER_WINDOW: Duration = Duration::from_secs(60);
 
-/// Owners kept with what Kubernetes says of them; more containers than a node has.
+/// The most owners cached with their Kubernetes names; more than a node has containers.
 const MAX_NAMED: usize = 4_096;
 
-/// Groups remembered as gone.
+/// The most cgroups remembered as gone.
 const MAX_GONE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
-/// For so long after a walk that did not meet a group, what happens in it costs no other one: a group that is dying can
-/// still storm. After that it may have been missed.
+/// For this long after a walk that did not find a cgroup, further events in it trigger no other walk: a dying
+/// cgroup can still produce a storm. After that the walk may simply have missed it, and another one is worth
+/// its cost.
 const GONE_NS: u64 = 60_000_000_000;
 
-/// What names anomalies.
+/// Resolves the names of anomalies.
 #[derive(Debug)]
 pub struct Identity {
     node: Arc<str>,
     cluster: Option<Arc<str>>,
     cgroups: Cgroups,
-    /// When the tree may be walked again.
+    /// The earliest time of the next walk.
     walk_from: Instant,
-    /// When the last walk began, boot clock; 0 before the first.
+    /// When the last walk began (boot clock); 0 before the first.
     walked_ns: u64,
-    /// Groups that were gone when they were asked for, and when the walk began that did not meet them, boot clock.
+    /// Cgroups that were already gone when asked for, with the time (boot clock) at which the walk that did
+    /// not find them began.
     gone: LruCache<u64, u64, RandomState>,
     proc_root: PathBuf,
-    /// What groups held, where an observer looks at it.
+    /// Past memory use of cgroups, where an observer samples it.
     past: Arc<Past>,
     kubernetes: Option<Kubernetes>,
-    /// Owners by cgroup with what Kubernetes says of them, made anew when the pods change.
+    /// Owners by cgroup, with their Kubernetes names. Rebuilt when the pods change.
     named: HashMap<u64, Arc<Workload>>,
 }
 
 impl Identity {
-    /// Knows the node and, as it is asked, the cgroups on it.
+    /// Knows the node's name, and finds cgroups on demand.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
@@ -88,24 +91,24 @@ impl Identity {
         }
     }
 
-    /// Knows what groups have held, too.
+    /// Adds the past memory use of cgroups.
     #[must_use]
     pub fn with_past(self, past: Arc<Past>) -> Self {
         Self { past, ..self }
     }
 
-    /// Also knows what Kubernetes tells.
+    /// Adds names from Kubernetes.
     #[must_use]
     pub fn with(mut self, kubernetes: Option<Kubernetes>) -> Self {
         self.kubernetes = kubernetes;
         self
     }
 
-    /// Makes sure that what can be known of a cgroup is known, in which something happened at `time_ns` (boot
-    /// clock). Walks over the tree where it is not, and waits before that where the last walk was a moment ago.
+    /// Looks up a cgroup in which something happened at `time_ns` (boot clock). If the cgroup is unknown,
+    /// this walks the tree, after a delay if the last walk was only a moment ago.
     ///
-    /// A walk that began later and did not meet the group is enough: it has vanished. So of a storm of vanished
-    /// groups only the first waits, and those that came meanwhile do not.
+    /// A cgroup that a walk begun after `time_ns` did not find has vanished. So in a storm of vanished
+    /// cgroups only the first lookup waits; those that arrived in the meantime do not.
     pub async fn find(&mut self, cgroup_id: u64, time_ns: u64) {
         self.walk(cgroup_id, time_ns).await;
         let Some(kubernetes) = &mut self.kubernetes else { return };
@@ -144,7 +147,8 @@ impl Identity {
         }
     }
 
-    /// As [`Self::find`], for all that an anomaly names; and adds what is to be said of the group whose memory is full.
+    /// Calls [`Self::find`] for every cgroup that an anomaly names, and adds details of the memory of an OOM
+    /// cgroup.
     pub async fn find_all(&mut self, anomaly: &mut Anomaly) {
         if let Some(full) = anomaly.full {
             self.find(full, anomaly.time_ns).await;
@@ -154,7 +158,8 @@ impl Identity {
             let full = memory::Full {
                 id: full,
                 time_ns: anomaly.time_ns,
-                // What it had before it came into the group is another's, and is counted roughly.
+                // Memory that the victim was charged for before it moved into the cgroup belongs to another
+                // one, and the counters are approximate.
                 of_others: of_others
                     .map(|(usage, held)| usage.saturating_sub(held).saturating_add(usage / 16)),
             };
@@ -173,8 +178,8 @@ impl Identity {
         }
     }
 
-    /// The owner of what happened at `time_ns` (boot clock) in a group and a process, where each may be 0 for not
-    /// known.
+    /// The owner of what happened at `time_ns` (boot clock) in a cgroup and a process. Either id may be 0 for
+    /// unknown.
     pub fn owner(&self, cgroup_id: u64, pid: u32, time_ns: u64) -> Lookup {
         if let Some(workload) = self.named.get(&cgroup_id) {
             return Lookup::Known(Arc::clone(workload));
@@ -183,29 +188,30 @@ impl Identity {
         self.in_pod(owner, &claims)
     }
 
-    /// Whether all that a workload's pod ran has ended, as Kubernetes says. False where nobody follows the pods.
+    /// Whether Kubernetes reports that everything in a workload's pod has ended. False while nothing watches
+    /// the pods.
     #[must_use]
     pub fn is_over(&self, workload: &Workload) -> bool {
         let (Some(kubernetes), Some(uid)) = (&self.kubernetes, &workload.pod_uid) else { return false };
         kubernetes.is_over(uid)
     }
 
-    /// Whether the pod at this address is not expected to answer the kubelet's probes at a time (1970 UTC): it was not ready
-    /// yet, or is being deleted.
+    /// Whether the pod with this address may fail the kubelet's probes at this time (1970 UTC), because it
+    /// was not ready yet or is being deleted.
     #[must_use]
     pub fn may_fail_probes(&self, address: IpAddr, unix_ns: u64) -> bool {
         self.kubernetes.as_ref().is_some_and(|kubernetes| kubernetes.may_fail_probes(address, unix_ns))
     }
 
-    /// The other side of what happened at `unix_ns` (1970 UTC), with its names as far as they are known.
+    /// The peer of what happened at `unix_ns` (1970 UTC), with its names as far as they are known.
     #[must_use]
     pub fn peer(&self, address: IpAddr, port: u16, unix_ns: u64) -> Peer {
         let identity = self.kubernetes.as_ref().and_then(|kubernetes| kubernetes.identity(address, unix_ns));
         Peer { address, port, names: identity.map(|identity| Arc::clone(&identity.names)) }
     }
 
-    /// What is worth waiting for before it is named, of what happened at `time_ns` (boot clock) in a group and a
-    /// process, with a peer. `None` where all is known that will be.
+    /// The lookups that may still complete for what happened at `time_ns` (boot clock) in a cgroup and a
+    /// process, with a peer. `None` if nothing more will become known.
     #[must_use]
     pub fn missing(&self, cgroup_id: u64, pid: u32, time_ns: u64, peer: Option<IpAddr>) -> Option<Missing> {
         let kubernetes = self.kubernetes.as_ref()?;
@@ -218,22 +224,23 @@ impl Identity {
             let (owner, claims) = self.cgroups.owner(cgroup_id, pid, time_ns);
             let known = self.in_pod(owner.clone(), &claims).workload();
             let all: Vec<_> = owner.workload().into_iter().chain(claims.into_iter().map(Arc::new)).collect();
-            // In a node that is a container itself the pod's name comes for one further in.
+            // If the node itself runs in a container, the pod's name belongs to a workload further in.
             let awaited = || all.iter().find(may_be_named).cloned();
             known.filter(|known| is_named(known)).or_else(awaited)
         };
         kubernetes.missing(workload, peer, time_ns)
     }
 
-    /// What Kubernetes says of a workload, laid over what its cgroup says. Of those in one another it is the outermost
-    /// that is a container or pod of this node: pods of one node are never inside each other. A claim from inside
-    /// is not believed where the host itself has that container or pod in another place.
+    /// Adds what Kubernetes knows of a workload to what its cgroup path says. Among nested workloads, the
+    /// outermost one that is a container or pod of this node counts, because pods of one node are never
+    /// nested. A claim from inside a container is rejected if the host itself has that container or pod
+    /// elsewhere.
     fn in_pod(&self, owner: Lookup, claims: &[Workload]) -> Lookup {
         let Some(kubernetes) = &self.kubernetes else { return self.innermost(claims).unwrap_or(owner) };
         let index = kubernetes.pods();
         let known = |workload: &Workload| {
             let container = workload.container_id.as_deref().and_then(|id| index.container(id));
-            // The container's names may be late: the pod's are better than none.
+            // The container's own names may come late; the pod's names are better than none.
             let known = container.or_else(|| workload.pod_uid.as_deref().and_then(|uid| index.pod(uid)))?;
             Some(Lookup::Known(Arc::new(Workload {
                 container_id: workload.container_id.clone(),
@@ -241,7 +248,7 @@ impl Identity {
                 ..(*known).clone()
             })))
         };
-        // A user chooses the names of the containers that they run.
+        // Users choose the names of the containers that they run.
         let by_host = match &owner {
             Lookup::Known(workload) if workload.unit.is_none() => known(workload),
             _ => None,
@@ -253,8 +260,8 @@ impl Identity {
         by_host.or_else(by_claim).unwrap_or(owner)
     }
 
-    /// The innermost container, where no pods are known that could bear a claim out: an id that the host itself gives to
-    /// no other. Not the pod that it claims to be of.
+    /// The innermost container, used if no pods are known that could confirm a claim: a container id that the
+    /// host itself gives to no other cgroup. The pod that it claims to belong to is not believed.
     fn innermost(&self, claims: &[Workload]) -> Option<Lookup> {
         let claim = claims
             .iter()
@@ -277,7 +284,7 @@ impl Identity {
     }
 }
 
-/// How long what is gone is remembered: until all that is folded has left.
+/// How long vanished cgroups and pods are remembered: until every folded anomaly has been sent.
 fn remember(config: &Config) -> Duration {
     REMEMBER.max(Duration::from_nanos(config.fold.max_window.as_ns()).saturating_add(AFTER_WINDOW))
 }
@@ -289,7 +296,7 @@ mod tests {
     use super::*;
     use crate::config::Flag;
 
-    /// Makes a group of a unit, and gives its id.
+    /// Creates the cgroup of a unit, and returns its id.
     fn group(tree: &Path, name: &str) -> u64 {
         fs::create_dir(tree.join(name)).unwrap();
         fs::metadata(tree.join(name)).unwrap().ino()
@@ -334,7 +341,7 @@ mod tests {
         }
     }
 
-    /// Who each of these cgroups is said to be, by a node with these pods.
+    /// The name that a node with these pods resolves for each of these cgroup paths.
     async fn who(pods: &[pods::Pod], paths: &[String]) -> Vec<Option<String>> {
         let tree = tempfile::tempdir().unwrap();
         let mut known = pods::Pods::default();
@@ -366,7 +373,7 @@ mod tests {
         let victim = format!("kubepods/pod{UID}/{VICTIM}");
         for place in [
             format!("kubepods/pod{OTHER_UID}/{OTHER}"),
-            // Its pod is not known yet, or it is none.
+            // Its pod is not known yet, or does not exist.
             format!("kubepods/pod{OTHER_UID}/{NODE}"),
             format!("docker/{NODE}"),
             "user.slice/user-1000.slice/user@1000.service".to_owned(),
@@ -415,7 +422,7 @@ mod tests {
         let own = |id: &str| Workload { container_id: Some(id.to_owned()), ..Workload::default() };
         let found = |identity: &Identity| (*identity.owner(id, 0, 0).workload().unwrap()).clone();
         assert_eq!(found(&identity), own(VICTIM));
-        // Unless the host has that container itself.
+        // Unless the host itself has that container.
         let victim = group(tree.path(), VICTIM);
         identity.find(victim, clock::boot_ns()).await;
         assert_eq!(found(&identity), Workload { runtime: Some("docker".into()), ..own(NODE) });
@@ -428,7 +435,7 @@ mod tests {
         let id = group(elsewhere.path(), "x.service");
         identity.find(id, clock::boot_ns()).await;
         let gone_ns = identity.walked_ns;
-        // It keeps its id, as one that a walk missed does.
+        // The cgroup keeps its id, like one that a walk missed.
         fs::rename(elsewhere.path().join("x.service"), tree.path().join("x.service")).unwrap();
         for (time_ns, is_known) in [(gone_ns + GONE_NS - 1, false), (gone_ns + GONE_NS, true)] {
             identity.find(id, time_ns).await;
@@ -446,7 +453,7 @@ mod tests {
             for vanished in 1..=2 * MAX_GONE.get() as u64 {
                 identity.find(u64::MAX - storm * 100_000 - vanished, happened_ns).await;
             }
-            // One that came after the walk is there.
+            // A cgroup created after the walk exists.
             let name = format!("later-{storm}.service");
             let later = group(tree.path(), &name);
             identity.find(later, clock::boot_ns()).await;

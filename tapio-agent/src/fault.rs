@@ -142,7 +142,8 @@ impl Stage {
     /// Removes what self-tests that were killed left behind, and says what that was.
     #[must_use]
     pub fn remove_stale(&self) -> Vec<String> {
-        let namespaces = namespace::remove_stale().into_iter().map(|name| format!("network namespace {name}"));
+        let namespaces =
+            namespace::remove_stale().into_iter().map(|name| format!("network namespace {name}"));
         let cgroups = group::remove_stale(&self.cgroup_root).into_iter().map(|name| format!("cgroup {name}"));
         namespaces.chain(cgroups).collect()
     }

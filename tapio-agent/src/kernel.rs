@@ -184,9 +184,8 @@ impl Kernel {
             }
         };
         let hooks = object.hooks.iter();
-        let hooks = hooks.map(|hook| {
-            attach::hook(hook, &mut programs, &self.btf, &self.cgroup_root, hindrance)
-        });
+        let hooks =
+            hooks.map(|hook| attach::hook(hook, &mut programs, &self.btf, &self.cgroup_root, hindrance));
         let hooks = hooks.collect();
         if let Some(map) = programs.take_map(listeners::MAP) {
             listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root);

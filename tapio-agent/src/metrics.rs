@@ -1,5 +1,5 @@
-//! Every self-metric, one documented line each. Label sets are closed: no label carries an address or a name
-//! that comes from outside.
+//! The agent's own metrics, with one line of help each. Label sets are closed: no label carries an address or
+//! a name from outside.
 
 mod labels;
 
@@ -24,11 +24,11 @@ use tapio_service::metrics::{
 
 use labels::{Asked, OfMap, OfObserver, OfProgram, OfType, Reading, StateOf, StateOfKubernetes, Unresolved};
 
-/// The agent's counters and gauges; made once, shared by reference.
+/// The agent's counters and gauges. There is one instance, shared by reference.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// The sum of `anomalies`, of which the parts cannot be listed.
+    /// The sum of `anomalies`, which cannot be computed because the family's label sets cannot be listed.
     judged: AtomicU64,
     own: Own,
     delivery: Arc<tapio_delivery::Metrics>,
@@ -44,7 +44,7 @@ impl Default for Metrics {
 }
 
 metrics! {
-    /// Those that are the agent's alone.
+    /// Metrics that only the agent has; the sinks have their own.
     struct Own {
         readings: Family<Reading, Counter> = "Readings that kernel programs took, by what became of them",
         events: Family<OfObserver, Counter> = "Events read from the rings, and looks at files",
@@ -69,25 +69,26 @@ metrics! {
     }
 }
 
-/// What became of anomalies: judged = reported + expected + dropped + out of scope + waiting.
+/// The outcome of anomalies: judged = reported + expected + dropped + out of scope + waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnomalyLedger {
-    /// Judged, each repeat and those that the kernel suppressed included.
+    /// Anomalies judged, including each repeat and those that the kernel suppressed.
     pub judged: u64,
-    /// Those that occurrences given to sinks stand for.
+    /// Anomalies represented by occurrences given to sinks.
     pub reported: u64,
-    /// Those at a pace that is expected.
+    /// Anomalies at an expected rate.
     pub expected: u64,
-    /// Lost before they had a name, by reason.
+    /// Anomalies lost before their names were resolved, by reason.
     pub dropped: [(&'static str, u64); 1],
-    /// Not to be reported, as their names showed: nothing is lost by it.
+    /// Anomalies that the settings do not ask for, as their names showed. Nothing is lost.
     pub out_of_scope: u64,
-    /// In a window of repeats, or on the way to their name. None when the agent has stopped.
+    /// Anomalies in a fold window, or waiting for names. 0 once the agent has stopped.
     pub waiting: u64,
 }
 
 impl Metrics {
-    /// Has what may go wrong begin at 0: where a line comes with the first loss, no increase is seen.
+    /// Creates the series of possible failures with 0. If a series appeared only with its first loss,
+    /// Prometheus would see no increase.
     pub fn begin(&self, observers: &[&'static str], sinks: &[&'static str], kubernetes: bool) {
         for (hop, reason) in [("record", "malformed"), ("record", "crash"), ("enrich", "queue_full")] {
             self.dropped(hop, reason, 0);
@@ -112,19 +113,19 @@ impl Metrics {
         }
     }
 
-    /// Those of the sinks.
+    /// The metrics of the sinks.
     #[must_use]
     pub fn delivery(&self) -> &Arc<tapio_delivery::Metrics> {
         &self.delivery
     }
 
-    /// All that there may be.
+    /// Every metric that may be exposed.
     #[must_use]
     pub fn described() -> Vec<Described> {
         [Own::DESCRIBED, tapio_delivery::Metrics::DESCRIBED].concat()
     }
 
-    /// `count` lost. Hop is `ring`, `record` or `enrich`.
+    /// Counts `count` lost anomalies. `hop` is `ring`, `record` or `enrich`.
     pub fn dropped(&self, hop: &'static str, reason: &'static str, count: u64) {
         self.delivery.dropped(hop, reason, count);
     }
@@ -135,31 +136,32 @@ impl Metrics {
         self.own.events.get_or_create_owned(&OfObserver { observer })
     }
 
-    /// `count` anomalies of one type.
+    /// Counts `count` anomalies of one type.
     pub fn anomalies(&self, observer: &'static str, kind: &'static str, count: u64) {
         self.own.anomalies.get_or_create(&OfType { observer, r#type: kind }).inc_by(count);
         self.judged.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Sinks were given an occurrence that stands for `count` anomalies.
+    /// Counts an occurrence given to the sinks, which stands for `count` anomalies.
     pub fn reported(&self, count: u64) {
         self.own.reported.inc_by(count);
     }
 
-    /// `count` anomalies are of nobody that the settings mean.
+    /// Counts `count` anomalies whose owner is out of the scope that the settings ask for.
     pub fn out_of_scope(&self, count: u64) {
         self.own.out_of_scope.inc_by(count);
     }
 
-    /// `count` anomalies came at a pace that is expected.
+    /// Counts `count` anomalies that came at an expected rate.
     pub fn expected(&self, count: u64) {
         self.own.expected.inc_by(count);
     }
 
-    /// What became of all anomalies so far.
+    /// The outcome of all anomalies so far.
     #[must_use]
     pub fn anomaly_ledger(&self) -> AnomalyLedger {
-        // Whatever is counted meanwhile is in what waits, never less than nothing.
+        // Reads the outcomes before the total: anomalies counted in between add to `waiting`, which is never
+        // negative.
         let (reported, expected) = (self.own.reported.get(), self.own.expected.get());
         let out_of_scope = self.own.out_of_scope.get();
         let dropped = ["queue_full"].map(|reason| (reason, self.delivery.dropped_so_far("enrich", reason)));
@@ -175,44 +177,44 @@ impl Metrics {
         }
     }
 
-    /// `count` anomalies that a follow-up will stand for.
+    /// Counts `count` anomalies that a follow-up will report.
     pub fn folded(&self, observer: &'static str, count: u64) {
         self.own.folded.get_or_create(&OfObserver { observer }).inc_by(count);
     }
 
-    /// An occurrence whose owner is not known.
+    /// Counts an occurrence whose owner is not known.
     pub fn unattributed(&self) {
         self.own.unattributed.inc();
     }
 
-    /// The watch brought a pod.
+    /// Counts a pod received from the watch.
     pub fn kubernetes_object(&self) {
         self.own.kubernetes_objects.inc();
     }
 
-    /// A question for a peer among `pods`, `services` or `nodes` was answered.
+    /// Counts an answer to a query for a peer among `pods`, `services` or `nodes`.
     pub fn kubernetes_answer(&self, resource: &'static str, found: bool) {
         let result = if found { "found" } else { "none" };
         self.own.kubernetes_requests.get_or_create(&Asked { resource, result }).inc();
     }
 
-    /// It was not.
+    /// Counts a query for a peer that was not answered.
     pub fn kubernetes_failed(&self, resource: &'static str) {
         self.own.kubernetes_requests.get_or_create(&Asked { resource, result: "failed" }).inc();
     }
 
-    /// An occurrence goes out without the name of its `workload` or `peer`: it was `late`, there were more questions
-    /// than may be asked (`limited`), or too many waited (`full`).
+    /// Counts an occurrence sent without the name of its `workload` or `peer`. The reason is `late`,
+    /// `limited` (more queries than the rate limit allows) or `full` (too many occurrences waited).
     pub fn unresolved(&self, name: &'static str, reason: &'static str) {
         self.own.unresolved.get_or_create(&Unresolved { name, reason }).inc();
     }
 
-    /// An observer that crashed runs again.
+    /// Counts the restart of an observer that crashed.
     pub fn restarted(&self, observer: &'static str) {
         self.own.restarts.get_or_create(&OfObserver { observer }).inc();
     }
 
-    /// What the kernel counted, from its beginning.
+    /// Sets the totals that the kernel programs have counted since they were loaded.
     pub fn readings(&self, observer: &'static str, counts: &Counts) {
         let results = [
             ("learning", counts.learning),
@@ -226,17 +228,17 @@ impl Metrics {
         }
     }
 
-    /// Events that no ring had room for, of all observers, from the beginning.
+    /// Sets the total of events for which no ring had room, over all observers.
     pub fn ring_full(&self, count: u64) {
         self.delivery.dropped_in_all("ring", "full", count);
     }
 
-    /// How many entries a map of an observer's programs has.
+    /// Sets the number of entries in a map of an observer's programs.
     pub fn map_entries(&self, observer: &'static str, map: &'static str, entries: u64) {
         self.own.map_entries.get_or_create(&OfMap { observer, map }).set(gauge(entries));
     }
 
-    /// What the agent itself takes.
+    /// Sets the resources that the agent itself uses.
     pub fn process(&self) {
         let Usage { cpu, resident_bytes } = process::usage();
         self.own.process_cpu_seconds.inner().store(cpu.as_secs_f64().to_bits(), Ordering::Relaxed);
@@ -245,7 +247,7 @@ impl Metrics {
         }
     }
 
-    /// The one state that an observer is in.
+    /// Sets the one state that an observer is in.
     pub fn observer_state(&self, observer: &'static str, states: &[&'static str], current: &'static str) {
         for state in states {
             let labels = StateOf { observer, state };
@@ -253,7 +255,7 @@ impl Metrics {
         }
     }
 
-    /// How it is with the API server.
+    /// Sets the state of the connection to the API server.
     pub fn kubernetes_state(&self, states: &[&'static str], current: &'static str) {
         for state in states {
             let labels = StateOfKubernetes { state };
@@ -261,22 +263,22 @@ impl Metrics {
         }
     }
 
-    /// What the kernel measured of a program, from its beginning.
+    /// Sets the run count and run time that the kernel has measured for a program since it was loaded.
     pub fn program(&self, observer: &'static str, program: &'static str, runs: u64, total: Duration) {
         set(&self.own.program_runs.get_or_create(&OfProgram { observer, program }), runs);
         let seconds = self.own.program_seconds.get_or_create(&OfProgram { observer, program });
         seconds.inner().store(total.as_secs_f64().to_bits(), Ordering::Relaxed);
     }
 
-    /// How many runs of a program the kernel left out, from its beginning.
+    /// Sets the number of runs of a program that the kernel has skipped since it was loaded.
     pub fn program_missed(&self, observer: &'static str, program: &'static str, missed: u64) {
         set(&self.own.program_missed.get_or_create(&OfProgram { observer, program }), missed);
     }
 
-    /// All of them in the text format of OpenMetrics.
+    /// Renders all metrics in the text format of OpenMetrics.
     ///
     /// # Errors
-    /// Never in practice: writing to a `String` does not fail.
+    /// Never in practice, because writing to a `String` does not fail.
     pub fn render(&self) -> Result<String, std::fmt::Error> {
         render(&self.registry)
     }

@@ -20,7 +20,8 @@ use crate::fault::{Act, Fault};
 
 pub use self::kind::Kind;
 pub use self::object::{
-    Attach, ByHelper, Counter, Counters, Direction, Fallback, Hook, Object, Quantity, Right, Room, SnapshotMap,
+    Attach, ByHelper, Counter, Counters, Direction, Fallback, Hook, Object, Quantity, Right, Room,
+    SnapshotMap,
 };
 
 /// Fields of all hooks, and more of one.

@@ -158,9 +158,8 @@ impl Stage {
     /// When something is due: of what waits in the judge, of the open windows, or the next contribution.
     fn wake_at(&self, judge: &dyn Judge, fold: &Fold, contributes: bool) -> Option<Instant> {
         let boot_ns = [judge.wake_at(), fold.wake_at()].into_iter().flatten().min();
-        let wake = boot_ns.map(|at_ns| {
-            Instant::now() + Duration::from_nanos(at_ns.saturating_sub(clock::boot_ns()))
-        });
+        let wake = boot_ns
+            .map(|at_ns| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(clock::boot_ns())));
         let contributions = self.contributions.as_ref().filter(|_| contributes);
         let contribution = contributions.map(|contributions| contributions.due_at(self.observer).into());
         wake.into_iter().chain(contribution).min()

@@ -1,10 +1,10 @@
 //! `tapio replay`: the kernel's own baseline over a recorded series.
 //!
-//! Reads CSV whose header names `timestamp,value` and, where the file holds several series, `key`;
-//! in any order, other columns ignored. Writes a JSON line for each abnormal row and a summary. It
-//! streams: memory grows with neither the rows nor, past [`MAX_KEYS`], the keys.
+//! Reads CSV with a header that names `timestamp,value` and, if the file holds several series, `key`; in any
+//! order. Other columns are ignored. Writes one JSON line for each abnormal row, and a summary. It streams:
+//! memory grows neither with the rows nor, past [`MAX_KEYS`], with the keys.
 //!
-//! Timestamps are passed on as they are. A value of 0 or less is a lost sample: counted, not judged.
+//! Timestamps are passed through unchanged. A value of 0 or less is a lost sample: counted, not judged.
 
 mod row;
 mod series;
@@ -25,7 +25,8 @@ pub use row::ReplayError;
 use row::{Row, Rows};
 use series::{Known, Series};
 
-/// Series remembered at once; past it the one that was silent longest is forgotten. About 20 MB.
+/// The most series kept at once, about 20 MB. Beyond that, the series that was silent for longest is
+/// forgotten.
 pub const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
 /// `tapio replay FILE`.
@@ -38,7 +39,7 @@ pub struct ReplayArgs {
     pub options: Options,
 }
 
-/// When a row is abnormal. Floor and ceiling are in the unit of the file.
+/// The thresholds for a row to be abnormal. Floor and ceiling are in the unit of the file.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Options {
     /// A spike is over this many times the mean
@@ -83,14 +84,14 @@ impl Default for Options {
     }
 }
 
-/// What became of the rows: `rows = lost + learning + normal + spikes + shifts`.
+/// Counts of rows: `rows = lost + learning + normal + spikes + shifts`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Rows read.
     pub rows: u64,
     /// Rows without a measurement.
     pub lost: u64,
-    /// Rows before a series was known.
+    /// Rows used to learn a series before it was judged.
     pub learning: u64,
     /// Rows with nothing to report.
     pub normal: u64,
@@ -98,13 +99,13 @@ pub struct Summary {
     pub spikes: u64,
     /// Rows reported as shifts.
     pub shifts: u64,
-    /// Series met; one that was forgotten and came back counts again.
+    /// Series seen. A series that was forgotten and came back counts again.
     pub keys: u64,
     /// Series forgotten to keep memory bounded.
     pub forgotten: u64,
 }
 
-/// One abnormal row, as written.
+/// One abnormal row, as it is written.
 #[derive(Serialize)]
 struct Abnormal<'a> {
     row: u64,
@@ -119,7 +120,7 @@ struct Abnormal<'a> {
     baseline: Option<Before<'a>>,
 }
 
-/// What was normal before the row.
+/// The baseline before the row.
 #[derive(Serialize)]
 struct Before<'a> {
     #[serde(flatten)]
@@ -140,7 +141,7 @@ impl ReplayArgs {
         };
         let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
         match run(input, &self.options, out, io::stderr().lock()) {
-            // Whoever read the output has seen enough, as in `tapio replay FILE | head`.
+            // The reader of the output has seen enough, as in `tapio replay FILE | head`.
             Err(ReplayError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Ok(Summary::default())
             }
@@ -149,7 +150,7 @@ impl ReplayArgs {
     }
 }
 
-/// Judges every row of `reader`: abnormal ones to `out`, the counts to `summary`.
+/// Judges every row of `reader`, writes the abnormal ones to `out`, and counts in `summary`.
 pub fn run(
     reader: impl Read,
     options: &Options,
@@ -217,7 +218,7 @@ impl Options {
             band_quarters: (self.band * 4.0).round() as u8,
             run: self.run,
             floor: (self.floor * factor).round() as u64,
-            // 0 would be no ceiling at all.
+            // A ceiling of 0 would mean none at all.
             ceiling: if self.ceiling > 0.0 { ((self.ceiling * factor) as u64).max(1) } else { 0 },
             ..Limits::DEFAULT
         }
@@ -249,7 +250,7 @@ fn series_of<'a>(
     known.get_or_insert_mut_ref(key, Series::default)
 }
 
-/// A finite decimal from `LEAST` to `MOST`.
+/// Parses a finite decimal from `LEAST` to `MOST`.
 fn number_between<const LEAST: u64, const MOST: u64>(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if (LEAST as f64..=MOST as f64).contains(&number) => Ok(number),

@@ -80,7 +80,8 @@ async fn faults(config: &Config, attached: Attached) -> anyhow::Result<bool> {
     }
     let mut recorder = Recorder::start(config, attached)?;
     let mut outcomes = Vec::new();
-    for (observer, fault) in observer::FAULTS.iter().flat_map(|(of, faults)| faults.iter().map(|f| (*of, f))) {
+    for (observer, fault) in observer::FAULTS.iter().flat_map(|(of, faults)| faults.iter().map(|f| (*of, f)))
+    {
         say(&format!("{:<COLUMN$} ", fault.name));
         let outcome = match recorder.hindrance(observer, fault.part) {
             Some(hindrance) => hindrance,
@@ -113,11 +114,9 @@ async fn test(fault: &'static Fault, stage: &mut Stage, recorder: &mut Recorder)
     };
     match recorder.wait(PATIENCE, |seen| report::is_about(fault, &caused, &seen.occurrence)).await {
         Some(seen) => report::judge(fault, &caused, seen),
-        None => Outcome::Missed(format!(
-            "no {} {} within {PATIENCE:?}",
-            fault.kinds.join(" or "),
-            caused.subject
-        )),
+        None => {
+            Outcome::Missed(format!("no {} {} within {PATIENCE:?}", fault.kinds.join(" or "), caused.subject))
+        }
     }
 }
 

@@ -1,7 +1,9 @@
-//! State snapshots: a file that outlives the agent, so that what is normal does not have to be learned again after an update, a
-//! crash or a kill. It has the content of the kernel programs' maps, and the [`Contributions`] of what learns outside of them.
+//! State snapshots: a file that outlives the agent, so that baselines do not have to be learned again after
+//! an update, a crash or a kill. It holds the content of the kernel programs' maps, and the [`Contributions`]
+//! of the observers and pattern tables outside the kernel.
 //!
-//! Valid for this boot of the machine, for [`MAX_AGE`], and for agents of the same [`LAYOUT`]; otherwise baselines start over.
+//! A snapshot is valid for this boot of the machine, for [`MAX_AGE`], and for agents of the same [`LAYOUT`].
+//! Otherwise baselines start over.
 
 use std::{
     collections::BTreeMap,
@@ -18,21 +20,22 @@ use rustix::{
 };
 use tapio_service::private;
 
-/// Of what the kernel programs and the observers keep. A change of what any of it means, or where it stands, raises it.
+/// The version of everything in a snapshot. Raise it when the meaning or the position of any stored data
+/// changes.
 pub const LAYOUT: u32 = 3;
-/// What was normal longer ago says too little of now.
+/// Older baselines say too little about the present.
 pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// In the state directory.
+/// The file's name in the state directory.
 const FILE: &str = "snapshot";
 const MAGIC: &[u8; 8] = b"TAPIO-LN";
 /// More than all maps hold when they are full.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// The part of one who learns outside of the kernel.
+/// The name of the part that a contributor outside the kernel stores.
 const CONTRIBUTIONS: &str = "contributions";
 
-/// What was learned, by observer and part: a map of its kernel programs, or its contributions.
+/// Learned state, by observer and part. A part is a map of its kernel programs, or its contribution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// [`tapio_common::SEED`].
@@ -40,8 +43,8 @@ pub struct Snapshot {
     parts: BTreeMap<String, Vec<u8>>,
 }
 
-/// What is learned outside of the kernel: whatever learns contributes it now and then, and finds there at the start what an
-/// agent before this one had contributed.
+/// State learned outside the kernel. Each contributor stores its state from time to time, and finds at the
+/// start what an earlier agent stored.
 #[derive(Debug)]
 pub struct Contributions {
     interval: Duration,
@@ -52,44 +55,44 @@ pub struct Contributions {
 #[derive(Debug, Default)]
 struct Contribution {
     bytes: Vec<u8>,
-    /// When it was contributed; `None` for one of an agent before this one.
+    /// When it was stored; `None` if an earlier agent stored it.
     at: Option<Instant>,
 }
 
-/// Why a file is of no use. Each but the last is a matter of course.
+/// Why a file cannot be used. All reasons but the last are normal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// There is none.
+    /// There is no file.
     #[error("there is nothing yet")]
     Absent,
-    /// The machine was booted since: addresses and groups are others'.
+    /// The machine was rebooted since, so addresses and cgroup ids now belong to others.
     #[error("it is from before this machine was booted")]
     Boot,
-    /// [`MAX_AGE`].
+    /// The file is older than [`MAX_AGE`].
     #[error("it is {0:?} old")]
     Age(Duration),
-    /// [`LAYOUT`].
+    /// The file has another [`LAYOUT`].
     #[error("another version of tapio wrote it")]
     Layout,
-    /// It cannot be read, or is not what was written.
+    /// The file cannot be read, or its checksum is wrong.
     #[error("{0}")]
     Damaged(String),
 }
 
-/// The file.
+/// The snapshot file in the state directory.
 #[derive(Clone, Debug)]
 pub struct Store {
     path: PathBuf,
-    /// Tells this boot of the machine from others.
+    /// Identifies this boot of the machine.
     boot: [u8; 16],
 }
 
 impl Snapshot {
-    /// Nothing, to be learned with a seed of its own: from the kernel's random source, since whoever guesses it can choose
-    /// addresses whose places in a map are the same.
+    /// An empty snapshot with a new seed. The seed comes from the kernel's random source, because whoever
+    /// guesses it can choose addresses that collide in a map.
     ///
     /// # Errors
-    /// The kernel gives nothing random.
+    /// The kernel provides no random bytes.
     pub fn new() -> io::Result<Self> {
         let mut seed = [0; 8];
         let count = retry_on_intr(|| getrandom(&mut seed, GetRandomFlags::empty()))?;
@@ -99,19 +102,19 @@ impl Snapshot {
         Ok(Self { seed: u64::from_ne_bytes(seed), parts: BTreeMap::new() })
     }
 
-    /// One contribution.
+    /// A snapshot with one contribution.
     #[cfg(test)]
     pub(crate) fn of_contribution(name: &str, bytes: Vec<u8>) -> Self {
         Self { seed: 0, parts: BTreeMap::from([(format!("{name}/{CONTRIBUTIONS}"), bytes)]) }
     }
 
-    /// What a part holds.
+    /// The bytes of one part.
     #[must_use]
     pub fn part(&self, observer: &str, name: &str) -> Option<&[u8]> {
         self.parts.get(&format!("{observer}/{name}")).map(Vec::as_slice)
     }
 
-    /// Bytes of all parts.
+    /// The size of all parts, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.parts.values().map(Vec::len).sum()
@@ -146,7 +149,7 @@ impl Snapshot {
 }
 
 impl Contributions {
-    /// Those that an agent before this one had taken for these, to be renewed as often.
+    /// Takes over what an earlier agent stored under these names. Each is due again after `interval`.
     #[must_use]
     pub fn of(snapshot: &Snapshot, names: &[&'static str], interval: Duration) -> Self {
         let found = names.iter().filter_map(|name| {
@@ -156,20 +159,22 @@ impl Contributions {
         Self { interval, began: Instant::now(), of: Mutex::new(found.collect()) }
     }
 
-    /// What an agent before this one had contributed.
+    /// The state that an earlier agent stored under this name; `None` once this agent has stored its own.
     #[must_use]
     pub fn before(&self, name: &str) -> Option<Vec<u8>> {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        of.get(name).filter(|note| note.at.is_none()).map(|note| note.bytes.clone())
+        of.get(name)
+            .filter(|contribution| contribution.at.is_none())
+            .map(|contribution| contribution.bytes.clone())
     }
 
-    /// What is contributed now.
+    /// The bytes stored now.
     #[cfg(test)]
     pub(crate) fn now(&self, name: &str) -> Vec<u8> {
         self.of.lock().unwrap_or_else(PoisonError::into_inner)[name].bytes.clone()
     }
 
-    /// Whether it is time to contribute again.
+    /// Whether `interval` has passed since this contributor last stored its state.
     #[must_use]
     pub fn is_due(&self, name: &str) -> bool {
         self.due_at(name) <= Instant::now()
@@ -179,31 +184,31 @@ impl Contributions {
     #[must_use]
     pub fn due_at(&self, name: &str) -> Instant {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        of.get(name).and_then(|note| note.at).unwrap_or(self.began) + self.interval
+        of.get(name).and_then(|contribution| contribution.at).unwrap_or(self.began) + self.interval
     }
 
-    /// Contributes what is known now.
+    /// Stores a contributor's current state.
     pub fn contribute(&self, name: &'static str, bytes: Vec<u8>) {
-        let note = Contribution { bytes, at: Some(Instant::now()) };
-        self.of.lock().unwrap_or_else(PoisonError::into_inner).insert(name, note);
+        let contribution = Contribution { bytes, at: Some(Instant::now()) };
+        self.of.lock().unwrap_or_else(PoisonError::into_inner).insert(name, contribution);
     }
 
-    /// Writes all of them.
+    /// Writes every contribution.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, to: &mut Writer<impl io::Write>) -> io::Result<()> {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        of.iter().try_for_each(|(name, note)| to.put(name, CONTRIBUTIONS, &note.bytes))
+        of.iter().try_for_each(|(name, contribution)| to.put(name, CONTRIBUTIONS, &contribution.bytes))
     }
 }
 
-/// Writes what was learned, piece by piece: all of it at once would be as much memory again as the maps have.
+/// Writes a snapshot piece by piece. Writing it all at once would need as much memory again as the maps have.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
     sum: crc32fast::Hasher,
-    /// How much was written.
+    /// Bytes written so far.
     bytes: u64,
 }
 
@@ -217,10 +222,10 @@ impl<W: io::Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Adds a piece of what a part holds, behind those before it.
+    /// Appends bytes to a part.
     ///
     /// # Errors
-    /// It cannot be written, or would be more than is read again.
+    /// The bytes cannot be written, or the file would exceed the limit for reading.
     pub fn put(&mut self, observer: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
         for field in [format!("{observer}/{name}").as_bytes(), bytes] {
             self.write(&(field.len() as u64).to_le_bytes())?;
@@ -244,7 +249,7 @@ impl<W: io::Write> Writer<W> {
     }
 }
 
-/// What is left to read of a file.
+/// The part of a file that is not read yet.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -268,10 +273,10 @@ fn cut() -> Unusable {
 }
 
 impl Store {
-    /// The file in a state directory; the machine's boot is reported by `proc_root`.
+    /// The file in a state directory. The id of this boot comes from `proc_root`.
     ///
     /// # Errors
-    /// Which boot this is cannot be read.
+    /// The id of this boot cannot be read.
     pub fn of(state_dir: &Path, proc_root: &Path) -> io::Result<Self> {
         let text = fs::read_to_string(proc_root.join("sys/kernel/random/boot_id"))?;
         let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
@@ -279,16 +284,16 @@ impl Store {
         Ok(Self { path: state_dir.join(FILE), boot })
     }
 
-    /// Where it is.
+    /// The file's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads it at `boot_ns` (boot clock), and says how old it is.
+    /// Reads the file at `boot_ns` (boot clock), and returns its age.
     ///
     /// # Errors
-    /// It is of no use.
+    /// The file cannot be used.
     pub fn load(&self, boot_ns: u64) -> Result<(Snapshot, Duration), Unusable> {
         let read = || {
             let mut file = private::open(&self.path)?;
@@ -307,11 +312,11 @@ impl Store {
         }
     }
 
-    /// Writes it at `boot_ns` (boot clock), all that `parts` puts, and says how many bytes that were. Whoever reads it finds
-    /// this or the one before, after a cut of the power, too.
+    /// Writes everything that `parts` adds at `boot_ns` (boot clock), and returns the size in bytes. A reader
+    /// finds either this file or the previous one, even after a power failure.
     ///
     /// # Errors
-    /// It cannot be written. The one before stays.
+    /// The file cannot be written; the previous one stays.
     pub fn save(
         &self,
         seed: u64,
@@ -321,7 +326,7 @@ impl Store {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         private::make_directory(directory)?;
         let new = self.path.with_extension("new");
-        // The seed is nobody else's to know.
+        // Nobody else may learn the seed.
         let file = private::create_anew(&new)?;
         let mut writer = Writer::begin(BufWriter::new(file), seed, &self.boot, boot_ns)?;
         parts(&mut writer)?;

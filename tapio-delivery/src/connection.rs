@@ -1,9 +1,9 @@
-//! A connection to where a sink delivers, with or without TLS. It remembers what was said first on it, and so can tell
-//! what is wrong: the same words for the same trouble, whichever sink has it.
+//! A connection from a sink to its destination, with or without TLS. It remembers the first bytes received,
+//! so that it can explain failures: both remote sinks report the same failure in the same words.
 
 mod grpc;
-mod hearing;
 mod proxy;
+mod sniffing;
 mod tls;
 mod trouble;
 mod words;
@@ -33,7 +33,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::Status;
 
-use hearing::{Heard, Hearing, Spoke};
+use sniffing::{PeerProtocol, Sniffed, Sniffer};
 use trouble::of_tls;
 
 pub(super) use grpc::{Failed, Grpc};
@@ -41,60 +41,60 @@ pub(super) use tls::{Files, Stamps};
 pub use trouble::{About, Trouble};
 pub(super) use words::{Words, bare};
 
-/// How the agent names itself.
+/// The agent's user agent.
 pub(super) const AGENT: &str = concat!("tapio/", env!("CARGO_PKG_VERSION"));
-/// How long a broken connection may take to say why it broke.
+/// How long a broken connection may take to deliver the reason.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Where to connect to, and how.
+/// The destination of connections, and how to make them.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// As it may be shown.
+    /// The endpoint without secrets, for messages.
     pub(super) endpoint: String,
-    /// A name or an address, without brackets.
+    /// A host name or an address, without brackets.
     pub(super) host: String,
     pub(super) port: u16,
     /// Host and port as the user wrote them.
     pub(super) authority: String,
-    /// What is asked for there.
+    /// The request path.
     pub(super) path: String,
-    /// What TLS needs; `None` without it.
+    /// The files for TLS; `None` without TLS.
     pub(super) tls: Option<Files>,
-    /// How long a connection may take, name resolution included.
+    /// The timeout for a connection, including name resolution.
     pub(super) within: Duration,
-    /// Between pings, and for the answer to one; `None` sends none.
+    /// The interval of keep-alive pings, and the timeout of each; `None` sends none.
     pub(super) keep_alive: Option<Duration>,
     pub(super) words: &'static Words,
 }
 
-/// What is known of a connection beside the requests on it; dropping it ends it.
+/// The driver and the protocol sniffer of a connection. Dropping it closes the connection.
 #[derive(Debug)]
 pub(super) struct Link {
     version: Version,
     driver: Option<JoinHandle<Result<(), hyper::Error>>>,
-    heard: Arc<Mutex<Heard>>,
+    sniffed: Arc<Mutex<Sniffed>>,
 }
 
 /// Why a connection broke.
 pub(super) type Cause = Box<dyn Error + Send + Sync>;
 
-/// The version of HTTP that is spoken.
+/// The version of HTTP in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
-    /// For gRPC.
+    /// HTTP/2, for gRPC.
     Http2,
     Http1,
 }
 
-/// A stream of bytes, with TLS or without.
+/// A byte stream, with or without TLS.
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<I: AsyncRead + AsyncWrite + Send + Unpin> Io for I {}
 
-/// A stream that HTTP is spoken on.
-type Listened = TokioIo<Hearing<Box<dyn Io>>>;
+/// A byte stream that HTTP uses.
+type SniffedIo = TokioIo<Sniffer<Box<dyn Io>>>;
 
 impl Target {
-    /// Whether the files that TLS needs can be used now. Says where the environment names a proxy.
+    /// Checks that the files for TLS can be used now. Logs a proxy that the environment names.
     pub(super) fn check(&self) -> Result<(), Trouble> {
         if let Some(variable) = self.ignored_proxy() {
             tracing::warn!(
@@ -110,14 +110,14 @@ impl Target {
         proxy::variable(self.tls.is_some(), &self.host, |name| std::env::var(name).ok())
     }
 
-    /// Which files TLS would be set up with now.
+    /// The stamps of the TLS files as they are now.
     pub(super) fn stamps(&self) -> Stamps {
         self.tls.as_ref().map(Files::stamps).unwrap_or_default()
     }
 
     /// Connects for gRPC.
     pub(super) async fn grpc(&self) -> Result<(Grpc, Link), Trouble> {
-        let (io, heard) = self.open(Version::Http2).await?;
+        let (io, sniffed) = self.open(Version::Http2).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         if let Some(keep_alive) = self.keep_alive {
             builder.timer(TokioTimer::new());
@@ -125,18 +125,18 @@ impl Target {
             builder.keep_alive_while_idle(true);
         }
         let (sender, connection) = builder.handshake(io).await.map_err(|error| no_connection(&error))?;
-        let link = Link { version: Version::Http2, driver: Some(tokio::spawn(connection)), heard };
+        let link = Link { version: Version::Http2, driver: Some(tokio::spawn(connection)), sniffed };
         Ok((Grpc::new(sender, self.origin()?), link))
     }
 
     /// Connects for HTTP/1.
     pub(super) async fn http1(&self) -> Result<(http1::SendRequest<Full<Bytes>>, Link), Trouble> {
-        let (io, heard) = self.open(Version::Http1).await?;
+        let (io, sniffed) = self.open(Version::Http1).await?;
         let (sender, connection) = http1::handshake(io).await.map_err(|error| no_connection(&error))?;
-        Ok((sender, Link { version: Version::Http1, driver: Some(tokio::spawn(connection)), heard }))
+        Ok((sender, Link { version: Version::Http1, driver: Some(tokio::spawn(connection)), sniffed }))
     }
 
-    /// Why a call of gRPC on a connection failed.
+    /// Why a gRPC call on a connection failed.
     pub(super) async fn explain(&self, link: Link, status: Status) -> Trouble {
         match Failed::from(status) {
             Failed::Said(status) => Trouble::of_grpc(&status, self),
@@ -148,27 +148,28 @@ impl Target {
         }
     }
 
-    /// Why a connection that failed to take a request broke.
+    /// Why a connection broke while it took a request.
     pub(super) async fn diagnose(&self, mut broken: Link, error: Cause) -> Trouble {
-        // The connection knows more than the request does.
+        // The connection's error is more precise than the request's.
         let last = match broken.driver.take() {
             Some(driver) => timeout(LAST_WORDS, driver).await.ok().and_then(Result::ok).and_then(Result::err),
             None => None,
         };
-        let heard = Heard::take(&broken.heard);
-        let spoke = heard.spoke();
-        // Most servers with TLS just hang up on one who speaks without.
-        if spoke == Spoke::Nothing && self.tls.is_none() && self.speaks_tls().await {
+        let sniffed = Sniffed::take(&broken.sniffed);
+        let protocol = sniffed.protocol();
+        // Most TLS servers just close a connection without TLS.
+        if protocol == PeerProtocol::Nothing && self.tls.is_none() && self.speaks_tls().await {
             return Trouble::plain_to_tls(self);
         }
-        if let Some(error) = heard.tls {
+        if let Some(error) = sniffed.tls {
             return Trouble::tls(&error, self);
         }
         let error = last.map_or(error, Cause::from);
-        Trouble::broken(&*error, spoke, broken.version, self)
+        Trouble::broken(&*error, protocol, broken.version, self)
     }
 
-    /// Asks by doing. Nobody is believed: who is asked for a certificate and shows one speaks TLS.
+    /// Tests whether the server uses TLS by a handshake. No certificate is trusted: a server that presents
+    /// one at all uses TLS.
     pub(super) async fn speaks_tls(&self) -> bool {
         let shown = async {
             let name = ServerName::try_from(self.host.clone()).ok()?;
@@ -186,10 +187,10 @@ impl Target {
         origin.build().map_err(|error| no_connection(&error))
     }
 
-    async fn open(&self, version: Version) -> Result<(Listened, Arc<Mutex<Heard>>), Trouble> {
+    async fn open(&self, version: Version) -> Result<(SniffedIo, Arc<Mutex<Sniffed>>), Trouble> {
         let opened = timeout(self.within, self.stream(version)).await;
-        let (hearing, heard) = Hearing::new(opened.map_err(|_| Trouble::no_answer(self.within))??);
-        Ok((TokioIo::new(hearing), heard))
+        let (sniffer, sniffed) = Sniffer::new(opened.map_err(|_| Trouble::no_answer(self.within))??);
+        Ok((TokioIo::new(sniffer), sniffed))
     }
 
     async fn stream(&self, version: Version) -> Result<Box<dyn Io>, Trouble> {
@@ -200,10 +201,10 @@ impl Target {
         })
     }
 
-    /// Tries the addresses that the name has now, one after the other, each for its share of the time.
+    /// Tries the addresses that the name currently has, one after another, each for its share of the time.
     async fn tcp(&self) -> io::Result<TcpStream> {
         let addresses: Vec<_> = lookup_host((self.host.as_str(), self.port)).await?.collect();
-        // One share is for the TLS handshake.
+        // One more share is for the TLS handshake.
         let share = self.within / u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
         let mut why = io::Error::other("its name has no address");
         for address in addresses {
@@ -245,7 +246,7 @@ impl Target {
 }
 
 impl Version {
-    /// As TLS has it.
+    /// The protocol's name in ALPN.
     const fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http2 => b"h2",

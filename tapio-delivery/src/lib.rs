@@ -1,9 +1,9 @@
-//! Sinks: where occurrences go. Each is a bounded queue and a task with a destination, so a slow one holds up
-//! nothing but itself.
+//! Sinks: the destinations of occurrences. Each is a bounded queue and a task with a destination, so a slow
+//! sink delays only itself.
 //!
-//! What is given to a sink is at every moment either sent, rejected, dropped for a reason, on disk, or in memory:
-//! [`Ledger::balanced`]. It is **accepted** once the destination has acknowledged it or it is on disk, which is within
-//! a second: what is accepted arrives, at least once.
+//! Every occurrence given to a sink is at any moment sent, rejected, dropped for a reason, on disk, or in
+//! memory: [`Ledger::balanced`]. It counts as **accepted** once the destination has acknowledged it or it is
+//! on disk, which takes at most a second. Accepted occurrences arrive, at least once.
 
 #![forbid(unsafe_code)]
 
@@ -45,126 +45,126 @@ use queue::Queue;
 pub use connection::{About, Trouble};
 pub use metrics::Metrics;
 
-/// How many occurrences wait for a sink before more are dropped: some 10 MB, hours of a bad day.
+/// The most occurrences that wait for a sink before more are dropped: some 10 MB, hours of a bad day.
 pub const QUEUE_CAPACITY: usize = 8192;
 
-/// A delivery that takes longer is one that does not get on.
+/// A delivery that takes longer counts as stalled.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long what is left may take once nobody wants to wait for it.
+/// How long remaining work may take once the user wants to stop at once.
 const HURRY: Duration = Duration::from_secs(1);
-/// How long a spool may take to be closed at the end.
+/// How long closing a spool may take at the end.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Where a sink delivers to.
+/// The destination of a sink.
 pub trait Destination: Send + 'static {
-    /// The sink's one name: metric label and key in `/status`.
+    /// The sink's name, used as metric label and key in `/status`.
     const NAME: &'static str;
 
-    /// Whether what it cannot take in time is kept on disk for it, and for the next run. Not where it never
-    /// acknowledges anything.
+    /// Whether occurrences that it cannot take in time are spooled on disk, also for the next run. False for
+    /// a destination that never acknowledges.
     const SPOOLED: bool = true;
 
-    /// What it means that a delivery takes longer than [`PATIENCE`]; not where deliveries have a time limit of their own.
+    /// The state when a delivery takes longer than [`PATIENCE`]; `None` if deliveries have their own timeout.
     const STALLED: Option<&'static str> = None;
 
     /// When a batch is delivered.
     fn batching(&self) -> Batching;
 
-    /// Which of several places it delivers to now, where it is connected to one.
+    /// The connected endpoint, for a destination with several.
     fn endpoint(&self) -> Option<&str> {
         None
     }
 
-    /// Makes ready to deliver; called at the start and after each [`Failure`]. `Reject` ends the sink for good.
+    /// Prepares to deliver. Called at the start and after each [`Failure`]. `Reject` ends the sink for good.
     fn connect(&mut self) -> impl Future<Output = Result<(), Failure>> + Send {
         ready(Ok(()))
     }
 
-    /// Delivers a batch, or as much of its beginning as the receipt has verdicts for.
+    /// Delivers a batch, or the part at its beginning for which the receipt has verdicts.
     fn deliver(&mut self, batch: &[Arc<Occurrence>])
     -> impl Future<Output = Result<Receipt, Failure>> + Send;
 
-    /// Runs while there is nothing to deliver, and ends only when the destination is lost. Cancelled when
-    /// there is something to deliver.
+    /// Runs while there is nothing to deliver, and returns only when the connection to the destination is
+    /// lost. It is cancelled when there is something to deliver.
     fn idle(&mut self) -> impl Future<Output = Failure> + Send {
         pending()
     }
 
-    /// Takes leave after the last batch.
+    /// Closes the connection after the last batch.
     fn close(&mut self) -> impl Future<Output = ()> + Send {
         ready(())
     }
 }
 
-/// When a batch is complete: at `count` occurrences or when the first has waited for `age`. A destination that
-/// also counts bytes answers for the beginning of a batch only.
+/// A batch is complete at `count` occurrences, or when the first has waited for `age`. A destination that
+/// also limits bytes may answer for only the beginning of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Batching {
-    /// Most occurrences of a batch.
+    /// The most occurrences in a batch.
     pub count: usize,
-    /// How long the first waits for company.
+    /// How long the first occurrence waits for others.
     pub age: Duration,
 }
 
-/// What became of the first occurrences of a batch. The others stay queued.
+/// The verdicts on the first occurrences of a batch. The others stay queued.
 #[derive(Clone, Debug, Default)]
 pub struct Receipt {
-    /// One for each, in order.
+    /// One verdict per occurrence, in order.
     pub verdicts: Vec<Verdict>,
-    /// The destination is about to be full and wants less.
+    /// The destination is nearly full and wants less.
     pub slow: bool,
 }
 
-/// What became of one occurrence.
+/// The result for one occurrence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It arrived.
+    /// The destination acknowledged it.
     Taken,
-    /// It is refused, and would be again.
+    /// The destination refused it, and would refuse it again.
     Refused,
-    /// Nothing was said about it: it is sent again, a few times.
+    /// The destination gave no verdict. It is sent again, a few times.
     Unanswered,
 }
 
-/// Why a batch was not delivered: all that a destination can answer.
+/// Why a batch was not delivered; the only failures that a destination may return.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The batch is kept and delivered later.
+    /// Temporary: the batch is retained and delivered later.
     #[error("{0}")]
     Retry(String),
-    /// The same, once an operator has corrected the configuration of either side.
+    /// As `Retry`, but only after an operator has corrected the configuration of either side.
     #[error("{0}")]
     Hold(Trouble),
-    /// The batch is refused for good.
+    /// Permanent: the batch is refused.
     #[error("{0}")]
     Reject(String),
 }
 
-/// How a sink is.
+/// The state of a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nothing is known yet.
+    /// There has been no result yet.
     Connecting,
     /// It delivers.
     Ok,
     /// It delivers, as slowly as the destination asked for.
     Slowed,
-    /// It does not deliver, and tries again.
+    /// It does not deliver, and retries.
     Retrying(String),
-    /// It does not deliver until an operator has corrected the configuration of either side, and tries again.
+    /// It does not deliver until an operator has corrected the configuration of either side, and retries.
     Misconfigured(Trouble),
-    /// It has begun to deliver, and nothing is taken.
+    /// It has begun to deliver, and the destination takes nothing.
     Stalled(&'static str),
-    /// It has ended and drops what it is given.
+    /// It has ended, and drops everything it receives.
     Closed(String),
 }
 
-/// What became of everything that a sink was given.
+/// The accounts of a sink: what happened to every occurrence that it received.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ledger {
     /// Received from the agent.
     pub received: u64,
-    /// Found in the spool when it was opened: accepted by an earlier run.
+    /// Found in the spool when it was opened; an earlier run had accepted them.
     pub recovered: u64,
     /// Acknowledged by the destination.
     pub sent: u64,
@@ -172,11 +172,11 @@ pub struct Ledger {
     pub rejected: u64,
     /// Lost, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
-    /// In memory alone: waiting, or on the way without an answer.
+    /// In memory only: waiting, or in flight.
     pub queued: u64,
-    /// On disk: waiting, or on the way without an answer.
+    /// On disk: waiting, or in flight.
     pub spooled: u64,
-    /// How many of these two are on the way.
+    /// How many of `queued` and `spooled` are in flight.
     pub in_flight: u64,
 }
 
@@ -185,15 +185,15 @@ pub struct Ledger {
 pub struct Status {
     /// Its name.
     pub sink: &'static str,
-    /// How it is.
+    /// Its state.
     pub state: State,
-    /// Which of several places it delivers to, where it is connected to one.
+    /// The connected endpoint, for a destination with several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// Its accounts.
     #[serde(flatten)]
     pub ledger: Ledger,
-    /// Its spool, where it has one.
+    /// Its spool, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spool: Option<spool::Status>,
 }
@@ -206,12 +206,12 @@ pub struct Sinks {
     spools: Option<spool::Place>,
     queues: Vec<Arc<Queue>>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    /// Why each that ended by itself did.
+    /// The reasons of sinks that ended by themselves.
     ended: watch::Sender<Vec<String>>,
 }
 
 impl Receipt {
-    /// All of a batch arrived.
+    /// The whole batch was accepted.
     #[must_use]
     pub fn taken(count: usize) -> Self {
         Self { verdicts: vec![Verdict::Taken; count], slow: false }
@@ -219,14 +219,14 @@ impl Receipt {
 }
 
 impl Ledger {
-    /// What came in equals what went out, what was lost and what is here.
+    /// Whether everything received is sent, rejected, lost, or still here.
     #[must_use]
     pub fn balanced(&self) -> bool {
         let done = self.sent + self.rejected + self.dropped.values().sum::<u64>();
         self.received + self.recovered == done + self.queued + self.spooled
     }
 
-    /// Whose fate is not known yet.
+    /// Occurrences whose outcome is not known yet.
     #[must_use]
     pub const fn waiting(&self) -> u64 {
         self.queued + self.spooled
@@ -243,11 +243,12 @@ impl State {
     pub(crate) const LABELS: [&str; 7] =
         ["connecting", "ok", "slowed", "retrying", "misconfigured", "stalled", "closed"];
 
-    /// Whether an operator has nothing new to read: the same kind, and where there is something to correct, the same.
+    /// Whether an operator would learn nothing new: the same kind of state and, for a misconfiguration, the
+    /// same error.
     fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Misconfigured(one), Self::Misconfigured(other)) => match (&one.remedy, &other.remedy) {
-                // Words of the other side's may have an id or a time in them.
+                // Texts from the other side may contain an id or a time.
                 (Some(one), Some(other)) => one == other,
                 _ => one.what == other.what,
             },
@@ -255,7 +256,7 @@ impl State {
         }
     }
 
-    /// The one of [`Self::LABELS`] that it is.
+    /// The current one of [`Self::LABELS`].
     pub(crate) const fn label(&self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
@@ -287,23 +288,23 @@ impl Serialize for State {
 }
 
 impl Sinks {
-    /// None yet; each that is added gets a queue of `capacity` occurrences.
+    /// No sinks yet. Each that is added gets a queue of `capacity` occurrences.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, capacity: usize) -> Self {
         let (tasks, ended) = (Arc::default(), watch::Sender::default());
         Self { metrics, capacity, spools: None, queues: Vec::new(), tasks, ended }
     }
 
-    /// Those that are added from now on spool what they cannot take, each into a file of its own in `state_dir/spool`
-    /// that takes at most `cap_bytes` on disk.
+    /// Sinks added from now on spool what they cannot deliver, each into a file of its own in
+    /// `state_dir/spool` that takes at most `cap_bytes` on disk.
     #[must_use]
     pub fn spooling(mut self, state_dir: &Path, cap_bytes: u64) -> Self {
         self.spools = Some(spool::Place::new(state_dir, cap_bytes));
         self
     }
 
-    /// Starts a sink. Called within a tokio runtime, before clones are made: they do not learn of it. Its spool is opened
-    /// by a task of its own: all of it is read, which takes a large one many seconds.
+    /// Starts a sink. Call it within a tokio runtime, before cloning, because existing clones do not get the
+    /// new sink. A task of its own opens the spool, because reading a large one takes many seconds.
     pub fn add<D: Destination>(&mut self, destination: D) {
         let spool = self.spools.as_ref().filter(|_| D::SPOOLED).map(|place| place.of(D::NAME));
         let spooled = spool.is_some();
@@ -319,7 +320,7 @@ impl Sinks {
         self.queues.push(queue);
     }
 
-    /// Gives an occurrence to every sink. Never blocks: a full queue drops it and counts that.
+    /// Gives an occurrence to every sink. Never blocks: a full queue drops the occurrence and counts it.
     pub fn send(&self, occurrence: Arc<Occurrence>) {
         if let Some((last, others)) = self.queues.split_last() {
             for queue in others {
@@ -329,45 +330,47 @@ impl Sinks {
         }
     }
 
-    /// How each sink is, and its accounts.
+    /// The state and the accounts of each sink.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
         self.queues.iter().map(|queue| queue.status()).collect()
     }
 
-    /// Has the gauges say how each sink is now.
+    /// Sets the gauges to the current state of each sink.
     pub fn measure(&self) {
         for status in self.status() {
             self.metrics.sink(&status);
         }
     }
 
-    /// How many occurrences arrived so far, all sinks together.
+    /// Number of occurrences delivered so far, all sinks together.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.queues.iter().map(|queue| queue.status().ledger.sent).sum()
     }
 
-    /// Waits until every sink has ended by itself, as standard output does when its reader has gone, and says why.
-    /// One that has ended drops what it is given; the others go on. For ever where there are no sinks.
+    /// Waits until every sink has ended by itself, as standard output does when its reader has gone, and
+    /// returns the reasons. An ended sink drops what it receives; the others go on. Without sinks this waits
+    /// for ever.
     pub async fn ended(&self) -> String {
         let mut ended = self.ended.subscribe();
         let all = |ended: &Vec<String>| !ended.is_empty() && ended.len() == self.queues.len();
         match ended.wait_for(all).await {
             Ok(all) => all.join("; "),
-            // Its sender is here.
+            // The sender is a field of `self`, so this does not happen.
             Err(_) => pending().await,
         }
     }
 
-    /// Closes the queues and delivers what is in them within the time, or writes it to the spools: at once where the
-    /// destination is away, else after half of the time. What is in memory alone then is dropped, counted and its number
-    /// returned.
+    /// Closes the queues, and delivers their content within the time or writes it to the spools: at once if
+    /// the destination is away, else after half of the time. Anything left in memory only is then dropped and
+    /// counted. Returns that number.
     pub async fn drain(self, within: Duration) -> u64 {
         self.drain_until(within, pending()).await
     }
 
-    /// As [`Self::drain`], but when `hurry` ends, what is left is written at once, and no destination is waited for.
+    /// Like [`Self::drain`], but when `hurry` completes, remaining occurrences are written at once without
+    /// waiting for destinations.
     pub async fn drain_until(self, within: Duration, hurry: impl Future<Output = ()>) -> u64 {
         let now = Instant::now();
         let mut end = now + within;
@@ -390,7 +393,7 @@ impl Sinks {
             };
             if !ended {
                 task.abort();
-                // Only an aborted task has surely stopped to settle what it has sent.
+                // Only an aborted task has certainly stopped settling what it sent.
                 let _ = task.await;
             }
         }
@@ -416,7 +419,7 @@ impl Sinks {
     }
 }
 
-/// An error with its causes, of which the first alone says nothing ("transport error").
+/// An error with its causes, because the outermost alone may say nothing ("transport error").
 fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

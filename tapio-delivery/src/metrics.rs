@@ -1,4 +1,4 @@
-//! What sinks count. Label sets are closed: no label carries an address or a name that comes from outside.
+//! Metrics of the sinks. Label sets are closed: no label carries an address or a name from outside.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tapio_service::metrics::{gauge, metrics, set};
 use crate::{State, Status};
 
 metrics! {
-    /// The counters and gauges of all sinks; made once, shared by reference.
+    /// The counters and gauges of all sinks. There is one instance, shared by reference.
     pub struct Metrics {
         dropped: Family<Drop, Counter> = "What was lost, by hop and reason",
         sink_state: Family<StateOfSink, Gauge> = "1 for the state that a sink is in",
@@ -47,7 +47,7 @@ struct StateOfSink {
     state: &'static str,
 }
 
-/// Why sinks drop.
+/// Why sinks drop occurrences.
 const SINK_REASONS: [&str; 8] = [
     "queue_full",
     "unacknowledged",
@@ -60,7 +60,8 @@ const SINK_REASONS: [&str; 8] = [
 ];
 
 impl Metrics {
-    /// Has what may go wrong begin at 0: where a line comes with the first loss, no increase is seen.
+    /// Creates the series of possible failures with 0. If a series appeared only with its first loss,
+    /// Prometheus would see no increase.
     pub fn begin(&self, sinks: &[&'static str]) {
         for sink in sinks {
             for reason in SINK_REASONS {
@@ -76,23 +77,23 @@ impl Metrics {
         }
     }
 
-    /// `count` lost. Hop is `ring`, `record`, `enrich` or a sink's name.
+    /// Counts `count` lost occurrences or anomalies. `hop` is `ring`, `record`, `enrich` or a sink's name.
     pub fn dropped(&self, hop: &'static str, reason: &'static str, count: u64) {
         self.dropped.get_or_create(&Drop { hop, reason }).inc_by(count);
     }
 
-    /// `count` lost from the beginning, counted elsewhere.
+    /// Sets the total of losses that are counted elsewhere.
     pub fn dropped_in_all(&self, hop: &'static str, reason: &'static str, count: u64) {
         set(&self.dropped.get_or_create(&Drop { hop, reason }), count);
     }
 
-    /// How many were lost so far.
+    /// Number of losses so far.
     #[must_use]
     pub fn dropped_so_far(&self, hop: &'static str, reason: &'static str) -> u64 {
         self.dropped.get_or_create(&Drop { hop, reason }).get()
     }
 
-    /// How a sink is, and what it has.
+    /// Sets the gauges to the state and the accounts of a sink.
     pub(crate) fn sink(&self, Status { sink, state, ledger, spool, .. }: &Status) {
         for label in State::LABELS {
             let labels = StateOfSink { sink, state: label };
@@ -108,39 +109,39 @@ impl Metrics {
         }
     }
 
-    /// `count` occurrences that an earlier run left in a sink's spool.
+    /// Counts `count` occurrences that an earlier run left in a sink's spool.
     pub(crate) fn recovered(&self, sink: &'static str, count: u64) {
         self.sink_recovered.get_or_create(&OfSink { sink }).inc_by(count);
     }
 
-    /// A sink's spool could not be read or written.
+    /// Counts a failure to read or write a sink's spool.
     pub(crate) fn spool_failed(&self, sink: &'static str) {
         self.spool_failures.get_or_create(&OfSink { sink }).inc();
     }
 
-    /// A damaged spool was quarantined.
+    /// Counts a damaged spool that was quarantined.
     pub(crate) fn spool_quarantined(&self, sink: &'static str) {
         self.spool_quarantined.get_or_create(&OfSink { sink }).inc();
     }
 
-    /// `count` occurrences that a sink's destination took.
+    /// Counts `count` occurrences that a sink's destination accepted.
     pub(crate) fn sent(&self, sink: &'static str, count: u64) {
         self.sink_sent.get_or_create(&OfSink { sink }).inc_by(count);
     }
 
-    /// A batch that is sent again.
+    /// Counts a batch that is sent again.
     pub(crate) fn retried(&self, sink: &'static str) {
         self.sink_retried.get_or_create(&OfSink { sink }).inc();
     }
 
-    /// `count` occurrences that a sink's destination refused for good.
+    /// Counts `count` occurrences that a sink's destination refused for good.
     pub(crate) fn rejected(&self, sink: &'static str, count: u64) {
         self.sink_rejected.get_or_create(&OfSink { sink }).inc_by(count);
     }
 }
 
 impl Metrics {
-    /// Those of a program that has no others, and what they are rendered from.
+    /// The metrics of a program without others, and the registry to render them from.
     #[must_use]
     pub fn alone() -> (Registry, Arc<Self>) {
         let mut registry = Registry::with_prefix("tapio");
@@ -149,7 +150,7 @@ impl Metrics {
     }
 }
 
-/// Those of a program that shows none.
+/// For programs that expose no metrics.
 impl Default for Metrics {
     fn default() -> Self {
         Self::registered(&mut Registry::default())

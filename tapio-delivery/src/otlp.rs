@@ -1,9 +1,9 @@
-//! OTLP: occurrences as logs to an OpenTelemetry Collector or what else takes them, by gRPC or as protobuf over HTTP,
-//! at least once.
+//! OTLP: sends occurrences as logs to an OpenTelemetry Collector or another OTLP receiver, by gRPC or as
+//! protobuf over HTTP, at least once.
 //!
-//! A delivery is one request of at most [`REQUEST_BYTES`]. What the receiver refuses for good is counted as rejected and
-//! not sent again; what passes is, when the receiver asks for it, or else as the queue has it. A connection is made
-//! when one is needed and kept.
+//! A delivery is one request of at most [`REQUEST_BYTES`]. Records that the receiver refuses for good are
+//! counted as rejected and not sent again. After a temporary failure they are, when the receiver asks for it,
+//! or else after the queue's back-off. A connection is made when one is needed, and then reused.
 
 mod answer;
 mod attributes;
@@ -35,7 +35,7 @@ use super::{
 };
 use answer::Answer;
 use exchange::{Broken, Connection, Kind};
-use resource::Surroundings;
+use resource::ResourceContext;
 
 pub use endpoint::Endpoint;
 #[cfg(feature = "telemetry")]
@@ -45,9 +45,9 @@ pub use request::REQUEST_BYTES;
 pub use settings::{Compression, PREFIX, Protocol, Settings, Switch, VARIABLES, Variable};
 pub use signals::{Enabled, OWN_VARIABLES, Signal, Telemetry};
 
-/// Most occurrences of a request, as OpenTelemetry's own exporters have it.
+/// The most occurrences per request, as in OpenTelemetry's own exporters.
 const REQUEST_RECORDS: usize = 512;
-/// How long an occurrence waits for others.
+/// How long an occurrence waits for a fuller batch.
 const AGE: Duration = Duration::from_millis(100);
 
 const WORDS: Words = Words {
@@ -66,32 +66,33 @@ const WORDS: Words = Words {
     too_large: "let it, and proxies before it, take requests of 1 MiB",
 };
 
-/// A receiver of OTLP as a destination.
+/// An OTLP receiver as a destination.
 #[derive(Debug)]
 pub struct Otlp {
     settings: Settings,
     target: Target,
     headers: HeaderMap,
-    surroundings: Surroundings,
+    resource_context: ResourceContext,
     connection: Option<Connection>,
     sizing: Sizing,
-    /// When the receiver wants to hear from the agent again.
+    /// When the receiver accepts the next request.
     not_before: Option<Instant>,
-    /// What was complained about last.
+    /// The last warning logged.
     said: Option<String>,
 }
 
 impl Otlp {
-    /// Not connected yet; `None` where no endpoint is set. `in_kubernetes`: the node's name is that of a Node.
+    /// Creates the destination without connecting; `None` if no endpoint is set. `in_kubernetes`: the node's
+    /// name is that of a Kubernetes Node.
     ///
     /// # Errors
-    /// A file that TLS needs cannot be used, or a header cannot be sent.
+    /// A file for TLS cannot be used, or a header cannot be sent.
     pub fn new(settings: &Settings, in_kubernetes: bool) -> Result<Option<Self>, Trouble> {
         let Some(target) = target(settings) else { return Ok(None) };
         target.check()?;
         Ok(Some(Self {
             headers: settings.headers.headers().map_err(|wrong| Trouble::bare(wrong.to_string()))?,
-            surroundings: Surroundings::new(settings, in_kubernetes),
+            resource_context: ResourceContext::new(settings, in_kubernetes),
             settings: settings.clone(),
             target,
             connection: None,
@@ -101,10 +102,10 @@ impl Otlp {
         }))
     }
 
-    /// Asks the receiver to take nothing, which tells whether it would take something.
+    /// Sends an empty request, which shows whether the receiver would accept data.
     ///
     /// # Errors
-    /// It cannot be reached within the time, or would not.
+    /// The receiver cannot be reached in time, or refuses.
     pub async fn ask(mut self, within: Duration) -> Result<(), Trouble> {
         let nothing = ExportLogsServiceRequest::default();
         match timeout(within, self.exchange(&nothing)).await.map_err(|_| Trouble::no_answer(within))?? {
@@ -113,8 +114,8 @@ impl Otlp {
         }
     }
 
-    /// Sends a request, over a new connection where there is none that works. One that was kept may end in the moment
-    /// that it is used: then once more.
+    /// Sends a request, over a new connection unless there is a working one. A reused connection may close
+    /// just as it is used; then the request is sent once more.
     async fn exchange(&mut self, request: &ExportLogsServiceRequest) -> Result<Answer, Trouble> {
         let mut kept = self.connection.take().filter(|kept| !kept.is_closed());
         let encoded = Bytes::from(request.encode_to_vec());
@@ -139,14 +140,15 @@ impl Otlp {
         }
     }
 
-    /// Complains, but not twice in a row of the same. `one`: the occurrence that it is about, where it is about one.
+    /// Logs a warning, but not the same one twice in a row. `one` is the occurrence that it is about, if only
+    /// one.
     fn complain(&mut self, what: String, rejected: usize, one: Option<&Occurrence>) {
         let endpoint = self.target.endpoint.as_str();
         let (id, kind) = (one.map(|one| display(one.id)), one.map(|one| &*one.kind));
-        let fate =
+        let outcome =
             if rejected > 0 { "occurrences refused for good" } else { "occurrences taken with a warning" };
         if self.said.as_ref() == Some(&what) {
-            tracing::debug!(sink = Self::NAME, endpoint, rejected, id, kind, what, "{fate}");
+            tracing::debug!(sink = Self::NAME, endpoint, rejected, id, kind, what, "{outcome}");
         } else {
             tracing::warn!(
                 sink = Self::NAME,
@@ -155,13 +157,13 @@ impl Otlp {
                 id,
                 kind,
                 what,
-                "{fate}; more of the same are logged at debug level"
+                "{outcome}; more of the same are logged at debug level"
             );
             self.said = Some(what);
         }
     }
 
-    /// The batch is kept.
+    /// A failure after which the batch is retained.
     fn retry(&self, why: Trouble) -> Failure {
         let why = why.of(&self.target.endpoint);
         match why.about {
@@ -198,7 +200,7 @@ impl Destination for Otlp {
         loop {
             let most = batch.len().min(self.sizing.count());
             let (request, count) =
-                request::pack(&batch[..most], &self.surroundings, event_name, self.sizing.bytes());
+                request::pack(&batch[..most], &self.resource_context, event_name, self.sizing.bytes());
             if count == 0 {
                 self.complain("an occurrence is larger than a request may be".to_owned(), 1, Some(first));
                 return Ok(Receipt { verdicts: vec![Verdict::Refused], slow: false });
@@ -234,7 +236,7 @@ impl Destination for Otlp {
                     rejected
                 }
             };
-            // Which of them, the receiver does not say: the accounts are right.
+            // The receiver does not say which ones it rejected, so only the counts are right.
             let mut verdicts = vec![Verdict::Taken; count - rejected];
             verdicts.resize(count, Verdict::Refused);
             return Ok(Receipt { verdicts, slow: false });
@@ -242,7 +244,7 @@ impl Destination for Otlp {
     }
 }
 
-/// Where to connect to; `None` where the sink is off.
+/// The connection target; `None` if the sink is off.
 fn target(settings: &Settings) -> Option<Target> {
     let endpoint = settings.endpoint.0.as_ref()?;
     let tls = endpoint.is_tls().unwrap_or(settings.insecure == Switch::False);

@@ -1,8 +1,8 @@
 //! A POLKU gateway: `polku.v1.Gateway/StreamEvents`, pass-through events, at least once.
 //!
-//! A delivery is cut into batches that stay well under the gateway's limit; up to [`WINDOW`] of them are on the
-//! way at once. An event is done with when an Ack names its id. What no Ack came for in time is sent again over
-//! a new connection; receivers drop repeats by id.
+//! A delivery is split into batches well below the gateway's limit; up to [`WINDOW`] of them are in flight.
+//! An event is settled when an Ack names its id. Events without an Ack in time are sent again over a new
+//! connection; receivers drop repeats by id.
 
 mod endpoint;
 mod gateways;
@@ -44,27 +44,28 @@ pub use settings::Settings;
 
 const NAME: &str = "polku";
 
-/// Most batches on the way without an Ack.
+/// The most batches in flight without an Ack.
 pub const WINDOW: usize = 4;
-/// Most events of a batch.
+/// The most events in a batch.
 pub const BATCH_EVENTS: usize = 256;
-/// Most bytes of the events of a batch, and of one event: the gateway refuses messages over 4 MB.
+/// The most bytes of events in a batch, and of one event: the gateway refuses messages over 4 MB.
 pub const BATCH_BYTES: usize = 1 << 20;
 
-/// How long to wait for the gateway.
+/// Timeouts and intervals of the connection to a gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct Timings {
-    /// For a connection, name resolution included.
+    /// The timeout of a connection, including name resolution.
     pub connect: Duration,
-    /// For a new stream to be refused: a gateway may hold back its headers until it has something to acknowledge.
+    /// How long a new stream may take to be refused. A gateway may withhold its headers until it has
+    /// something to acknowledge.
     pub refusal: Duration,
-    /// For the next Ack while batches are on the way.
+    /// The timeout of the next Ack while batches are in flight.
     pub ack: Duration,
-    /// Between pings, and for the answer to one.
+    /// The interval of keep-alive pings, and the timeout of each.
     pub keep_alive: Duration,
-    /// How long an event waits for others.
+    /// How long an event waits for a fuller batch.
     pub age: Duration,
-    /// Between looks at whether the files of TLS have changed.
+    /// The interval at which the TLS files are checked for changes.
     pub look: Duration,
 }
 
@@ -78,19 +79,19 @@ pub struct Polku {
     /// Why there is no stream.
     lost: Option<Failure>,
     sizing: Sizing,
-    /// The stream ended for what was sent, not for the gateway: another one is opened at once.
+    /// The stream ended because of its content, not because of the gateway, so another one is opened at once.
     again: bool,
-    /// Why an event was rejected last.
+    /// Why the last event was rejected.
     said: Option<String>,
 }
 
-/// A batch on the way, and what is known about the occurrences in it.
+/// A batch in flight, and the verdicts on its occurrences so far.
 #[derive(Debug, Default)]
 struct Flight {
     verdicts: Vec<Verdict>,
     positions: HashMap<Ulid, usize>,
     bytes: usize,
-    /// Its Ack came, or it has nothing to ask for.
+    /// Its Ack came, or none is needed.
     answered: bool,
 }
 
@@ -108,10 +109,10 @@ impl Default for Timings {
 }
 
 impl Polku {
-    /// Not connected yet; `None` where no endpoint is set.
+    /// Creates the destination without connecting; `None` if no endpoint is set.
     ///
     /// # Errors
-    /// A file that TLS needs cannot be used.
+    /// A file for TLS cannot be used.
     pub fn new(
         settings: &Settings,
         cluster: Option<Arc<str>>,
@@ -132,7 +133,7 @@ impl Polku {
         }))
     }
 
-    /// The next batch for the wire, and what it has of `occurrences`: always at least one.
+    /// The next batch to send, and the occurrences in it: always at least one.
     fn pack(&mut self, occurrences: &[Arc<Occurrence>]) -> (IngestBatch, Flight) {
         let most = occurrences.len().min(self.sizing.count());
         let most_bytes = self.sizing.bytes();
@@ -163,7 +164,7 @@ impl Polku {
         (IngestBatch { source: SOURCE.to_owned(), cluster, payload }, flight)
     }
 
-    /// Sends batches and settles them in order; leaves in `receipt` what is known when something is wrong.
+    /// Sends batches and settles them in order. After a failure, `receipt` contains the verdicts so far.
     async fn exchange(
         &mut self,
         stream: &mut Stream,
@@ -210,7 +211,7 @@ impl Polku {
                     return Err(lost);
                 }
                 Err(_) => {
-                    // An Ack that names others than it should is none, but not for ever.
+                    // An Ack with unexpected ids counts as none, but not for ever.
                     if astray {
                         receipt.verdicts.extend(flights.pop_front().into_iter().flat_map(|f| f.verdicts));
                     }
@@ -220,7 +221,8 @@ impl Polku {
         }
     }
 
-    /// The gateway ended the stream for what is on the way: less is sent on the next one, or the one event is rejected.
+    /// Handles the end of a stream because of its content: the next one carries less, or the single event is
+    /// rejected.
     fn refused(&mut self, why: &Trouble, mut flights: VecDeque<Flight>, receipt: &mut Receipt) {
         flights.retain(|flight| !flight.answered);
         let Some(first) = flights.front() else { return };
@@ -247,7 +249,7 @@ impl Polku {
         receipt.verdicts.extend(std::iter::repeat_n(Verdict::Refused, first.verdicts.len()));
     }
 
-    /// Opens another stream in place of one that ended for what was sent.
+    /// Opens another stream after one ended because of its content.
     async fn go_on(&mut self) -> Result<(), Failure> {
         if self.stream.is_none() && self.again {
             if let Some(pause) = self.sizing.pause() {
@@ -259,7 +261,8 @@ impl Polku {
         Ok(())
     }
 
-    /// Takes another stream where the files of TLS have changed. Nothing is on the way then, so nothing is lost.
+    /// Opens another stream if the TLS files have changed. Nothing is in flight at that time, so nothing is
+    /// lost.
     async fn renew(&mut self) {
         if let Some(stream) = &mut self.stream
             && stream.is_outdated()
@@ -308,7 +311,7 @@ impl Destination for Polku {
                 Err(_) if self.again => drop(stream),
                 Err(lost) => self.lost = Some(self.gateways.lost(stream, lost).await),
             }
-            // What is known counts; the next delivery goes on, or says why not.
+            // The verdicts so far count; the next delivery continues, or returns the failure.
             if !receipt.verdicts.is_empty() {
                 return Ok(receipt);
             }
@@ -338,7 +341,7 @@ impl Destination for Polku {
     }
 }
 
-/// From nine tenths on.
+/// Nearly full means nine tenths or more.
 fn nearly_full(ack: &Ack) -> bool {
     ack.buffer_capacity > 0 && ack.buffer_size >= ack.buffer_capacity - ack.buffer_capacity / 10
 }

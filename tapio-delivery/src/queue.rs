@@ -1,4 +1,4 @@
-//! A sink's queue and its accounts: what it was given is in memory, on disk, or done with.
+//! A sink's queue and its accounts: every occurrence received is in memory, on disk, or settled.
 //!
 //! ```text
 //!  oldest                                             newest
@@ -28,28 +28,30 @@ use crate::metrics::Metrics;
 
 pub(super) use spooled::{keep, on_disk};
 
-/// How often an occurrence is sent to a destination that answers but says nothing about it.
+/// How often an occurrence is sent to a destination that answers without a verdict on it.
 const MOST_SENDS: u8 = 3;
-/// How long one is in memory alone before it is written to the spool: all that a crash of the agent can take.
+/// How long an occurrence is in memory only before it is written to the spool. A crash of the agent can lose
+/// no more than that.
 const HOLD: Duration = Duration::from_secs(1);
-/// How long what is new waits for a spool that is being opened, since older occurrences may be in it and go first. A
-/// disk that hangs holds up no delivery for good.
+/// How long new occurrences wait for a spool that is being opened, because older ones in it go first. A disk
+/// that hangs must not stop delivery for good.
 const OPENING_WAIT: Duration = Duration::from_secs(120);
-/// The longest wait while draining, where little time is left.
+/// The longest wait while draining, when little time is left.
 const LAST_WAIT: Duration = Duration::from_millis(250);
 
-/// Bounded, in order, with accounts that always balance: an occurrence leaves it only when its fate is known.
+/// A bounded, ordered queue whose accounts always balance: an occurrence leaves it only once its outcome is
+/// known.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) name: &'static str,
     pub(super) metrics: Arc<Metrics>,
-    /// Most occurrences in memory alone; of those on disk, too, there is a batch at most.
+    /// The most occurrences in memory only. Of those that are also on disk, at most one batch is in memory.
     capacity: usize,
     spool: Option<Spool>,
     inner: Mutex<Inner>,
     /// There may be something to deliver. Only the sink's task waits for it.
     changed: Notify,
-    /// Draining has begun, or got on. Only the sink's task waits for it.
+    /// Draining has begun or progressed. Only the sink's task waits for it.
     draining: Notify,
     /// There may be something to write. Only the spool's task waits for it.
     unwritten: Notify,
@@ -57,28 +59,28 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct Inner {
-    /// What is delivered next.
+    /// The next occurrences to deliver.
     head: VecDeque<Entry>,
-    /// How many are on disk and not in `head`: newer than those, older than `tail`.
+    /// Number of occurrences on disk and not in `head`: newer than those, older than `tail`.
     unread: u64,
-    /// What came since. None of it is on disk.
+    /// The newest occurrences. None of them is on disk.
     tail: VecDeque<Entry>,
-    /// How many of both are in memory alone.
+    /// Number of occurrences in memory only, in `head` and `tail`.
     alone: usize,
-    /// How many of `head` are on the way.
+    /// Number of occurrences in flight, at the front of `head`.
     in_flight: usize,
-    /// Keys on disk of what is done with.
+    /// Keys on disk of settled occurrences.
     finished: Vec<u64>,
-    /// Numbers the entries.
+    /// The number of the next entry.
     nth: u64,
-    /// The spool cannot even be read: what is in memory goes first.
+    /// The spool cannot even be read, so occurrences in memory go first.
     away: bool,
-    /// The spool is being opened for the first time; until then what is in memory waits.
+    /// The spool is being opened for the first time; until then, occurrences in memory wait.
     opening_until: Option<Instant>,
     spool: spool::Status,
     ledger: Ledger,
     state: State,
-    /// Where it is delivered to, while there is a connection.
+    /// The connected endpoint, if any.
     endpoint: Option<String>,
     phase: Phase,
 }
@@ -86,7 +88,7 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     nth: u64,
-    /// In the spool.
+    /// Its key in the spool, if it is there.
     key: Option<u64>,
     occurrence: Arc<Occurrence>,
     arrived: Instant,
@@ -96,20 +98,21 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// From the instant on what is left is written, also while the destination takes some.
+    /// From this time on, remaining occurrences are written to the spool, even while the destination takes
+    /// some.
     Draining(Instant),
-    /// Nobody empties it any more; the reason that later drops are counted by.
+    /// Nothing empties the queue any more. The reason is counted with later drops.
     Closed(&'static str),
 }
 
-/// What the sink's task does next.
+/// The next action of the sink's task.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Deliver the batch.
     Deliver,
-    /// Read so many from the spool.
+    /// Read this many from the spool.
     Read(usize),
-    /// No more comes, and nothing is left that would be lost.
+    /// Stop: no more occurrences come, and nothing is left that would be lost.
     Leave,
 }
 
@@ -151,12 +154,12 @@ impl Queue {
         }
     }
 
-    /// Takes an occurrence, or drops and counts it where there is no room.
+    /// Adds an occurrence; drops and counts it if there is no room.
     pub(super) fn push(&self, occurrence: Arc<Occurrence>) {
         let mut inner = self.lock();
         inner.ledger.received += 1;
         let reason = match inner.phase {
-            // What is on disk, too, takes up no room.
+            // Occurrences that are also on disk do not use capacity.
             Phase::Open if inner.alone < self.capacity => {
                 let entry = inner.entry(occurrence, None);
                 inner.tail.push_back(entry);
@@ -177,7 +180,7 @@ impl Queue {
         self.metrics.dropped(self.name, reason, 1);
     }
 
-    /// How it is, and its accounts.
+    /// The state and the accounts.
     pub(super) fn status(&self) -> Status {
         let inner = self.lock();
         let ledger = Ledger {
@@ -191,8 +194,8 @@ impl Queue {
         Status { sink: self.name, state: inner.state.clone(), endpoint, ledger, spool }
     }
 
-    /// Takes no more. The task ends when all is delivered or written; from `flush_at` on it is written, or earlier where
-    /// that was said before.
+    /// Accepts no more occurrences. The task ends when all are delivered or written. They are written from
+    /// `flush_at` on, or from the earliest time given in any call.
     pub(super) fn drain(&self, flush_at: Instant) {
         let mut inner = self.lock();
         inner.phase = match inner.phase {
@@ -206,14 +209,14 @@ impl Queue {
         self.unwritten.notify_one();
     }
 
-    /// Drops what is in memory alone, and what will come; how many that are now.
+    /// Drops occurrences that are in memory only, and all later ones. Returns how many are dropped now.
     pub(super) fn abandon(&self, reason: &'static str) -> u64 {
         let mut inner = self.lock();
         inner.phase = Phase::Closed(reason);
         inner.in_flight = 0;
         let left = mem::take(&mut inner.alone) as u64;
         let written = mem::take(&mut inner.head).into_iter().filter(|entry| entry.key.is_some()).count();
-        // On disk they are all the same.
+        // On disk they are all alike.
         inner.unread += written as u64;
         inner.tail.clear();
         inner.ledger.drop(reason, left);
@@ -226,7 +229,7 @@ impl Queue {
         left
     }
 
-    /// Says what to do next, and copies the batch, which stays queued, where that is to deliver it.
+    /// Returns the next action. To deliver, it copies the batch, which stays queued.
     pub(super) async fn next(&self, batching: Batching, batch: &mut Vec<Arc<Occurrence>>) -> Next {
         let count = batching.count.min(self.capacity);
         loop {
@@ -265,18 +268,18 @@ impl Queue {
             };
             match wait_until {
                 None => self.changed.notified().await,
-                // Late is as good as notified: both look again.
+                // A timeout and a notification are equivalent: both lead to another check.
                 Some(due) => drop(timeout_at(due, self.changed.notified()).await),
             }
         }
     }
 
-    /// Nothing is on the way any more.
+    /// Records that nothing is in flight any more.
     pub(super) fn returned(&self) {
         self.lock().in_flight = 0;
     }
 
-    /// Accounts for the first occurrences; true if any of them is done with.
+    /// Settles the first occurrences with these verdicts. True if any of them left the queue.
     pub(super) fn settle(&self, verdicts: &[Verdict]) -> bool {
         let (mut sent, mut rejected, mut lost) = (0, 0, 0);
         let mut again = Vec::new();
@@ -320,7 +323,7 @@ impl Queue {
         sent + rejected > 0
     }
 
-    /// Says each change once.
+    /// Sets the state, and logs each change once.
     pub(super) fn turn(&self, state: State) {
         let mut inner = self.lock();
         let before = mem::replace(&mut inner.state, state.clone());
@@ -331,7 +334,7 @@ impl Queue {
         let queued = inner.alone;
         let spooled = inner.spool.records;
         drop(inner);
-        // While draining it decides when to write.
+        // While draining, the state decides when to write.
         self.unwritten.notify_one();
         if state.is_like(&before) {
             return tracing::debug!(sink = self.name, %state, queued, spooled, "sink");
@@ -352,8 +355,9 @@ impl Queue {
         }
     }
 
-    /// A connection alone proves little: with something to deliver, the delivery is the proof, else a
-    /// destination that takes connections and nothing more would be "ok" between any two attempts.
+    /// Records a connection. It proves little by itself: if something waits for delivery, only a delivery
+    /// counts as success. Otherwise a destination that accepts only connections would be "ok" between any two
+    /// attempts.
     pub(super) fn connected(&self, endpoint: Option<&str>) {
         let mut inner = self.lock();
         inner.endpoint = endpoint.map(str::to_owned);
@@ -365,7 +369,7 @@ impl Queue {
         }
     }
 
-    /// Ends when draining has begun and nothing is left that would be lost.
+    /// Returns when draining has begun and nothing is left that would be lost.
     pub(super) async fn drained(&self) {
         loop {
             if self.lock().may_leave() {
@@ -375,19 +379,19 @@ impl Queue {
         }
     }
 
-    /// Whether it takes nothing any more.
+    /// Whether the queue accepts nothing any more.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.lock().phase, Phase::Closed(_))
     }
 
-    /// Ends when draining has begun.
+    /// Returns when draining has begun.
     async fn closing(&self) {
         while self.lock().phase == Phase::Open {
             self.draining.notified().await;
         }
     }
 
-    /// Waits, but hardly on the way out, and not where nothing is left.
+    /// Waits; only briefly while draining, and not at all if nothing is left.
     pub(super) async fn pause(&self, wait: Duration) {
         let open = self.lock().phase == Phase::Open;
         if open {
@@ -414,9 +418,10 @@ impl Inner {
         Entry { nth: self.nth, key, occurrence, arrived: Instant::now(), sends: 0 }
     }
 
-    /// Whether what is in memory waits for what may be in the spool. Not while so much has come that some would be dropped.
+    /// Whether occurrences in memory wait for those that may be in the spool. They no longer wait if some
+    /// would have to be dropped.
     fn waits_for_spool(&self, capacity: usize) -> bool {
-        // On the way out there may be no time left to write it.
+        // While draining, there may be no time left to write to the spool.
         self.phase == Phase::Open
             && self.alone < capacity.div_ceil(2)
             && self.opening_until.is_some_and(|time| Instant::now() < time)

@@ -1,8 +1,8 @@
-//! How much goes into one message, where the other side refused a larger one.
+//! Limits the size of messages after the other side refused one.
 //!
-//! Two refusals are about what was sent. A message that is *too large*: from then on messages have half as many bytes.
-//! One with something *invalid* in it: halves are sent one at a time until the one occurrence is found, so that all
-//! others are delivered.
+//! Two kinds of refusal are about the message itself. If it was *too large*, later messages have half as many
+//! bytes. If something in it was *invalid*, halves are sent one at a time until the one occurrence is found,
+//! so that all others are delivered.
 
 use std::time::Duration;
 
@@ -10,34 +10,35 @@ use tokio::time::Instant;
 
 use super::About;
 
-/// When larger messages are tried again: the limit may have been raised.
+/// When larger messages are tried again, because the limit may have been raised.
 const REGROW: Duration = Duration::from_secs(600);
-/// From so many refusals in a row on, without anything taken, each waits for [`PAUSE`]: the other side may refuse everything.
+/// After this many refusals in a row without anything accepted, each waits for [`PAUSE`], because the other
+/// side may refuse everything.
 const STREAK: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The most that a message may have now.
+/// The current limits of a message.
 #[derive(Debug)]
 pub(super) struct Sizing {
     most_count: usize,
     most_bytes: usize,
     count: usize,
     bytes: usize,
-    /// How many of the oldest have an invalid one among them.
+    /// Number of the oldest occurrences that contain an invalid one.
     suspects: usize,
     grow_at: Option<Instant>,
-    /// Occurrences refused since one was taken.
+    /// Occurrences refused since one was accepted.
     streak: u32,
 }
 
-/// What was on the way when the other side refused something.
+/// The messages in flight when the other side refused something.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
-    /// Messages; the refusal does not say which of them it is about.
+    /// Number of messages. The refusal does not say which one it is about.
     pub(super) messages: usize,
     /// Occurrences in all of them.
     pub(super) count: usize,
-    /// Bytes of the first.
+    /// Bytes of the first one.
     pub(super) bytes: usize,
 }
 
@@ -47,12 +48,12 @@ impl Sizing {
         Self { most_count, most_bytes, count, bytes, suspects: 0, grow_at: None, streak: 0 }
     }
 
-    /// Most occurrences of the next message.
+    /// The most occurrences in the next message.
     pub(super) const fn count(&self) -> usize {
         self.count
     }
 
-    /// Most bytes of the next message, unless a single occurrence has more.
+    /// The most bytes in the next message, unless a single occurrence is larger.
     pub(super) fn bytes(&mut self) -> usize {
         let now = Instant::now();
         if self.grow_at.is_some_and(|time| now >= time) {
@@ -62,7 +63,7 @@ impl Sizing {
         self.bytes
     }
 
-    /// Whether messages go one at a time, so that a refusal is about that one.
+    /// Whether messages are sent one at a time, so that a refusal concerns a known one.
     pub(super) const fn is_searching(&self) -> bool {
         self.suspects > 0 || self.count < self.most_count
     }
@@ -72,7 +73,7 @@ impl Sizing {
         (self.streak >= STREAK).then_some(PAUSE)
     }
 
-    /// So many of the oldest were taken.
+    /// Records that this many of the oldest occurrences were accepted.
     pub(super) fn taken(&mut self, count: usize) {
         self.streak = 0;
         self.suspects = self.suspects.saturating_sub(count);
@@ -83,13 +84,14 @@ impl Sizing {
         .clamp(1, self.most_count);
     }
 
-    /// True where a single occurrence is what is refused. Else less has to be sent.
+    /// Records a refusal. True if it concerns a single occurrence; otherwise smaller messages have to be
+    /// sent.
     pub(super) fn refused(&mut self, about: About, sent: Sent) -> bool {
         match sent {
             Sent { messages: 0..=1, count: 0..=1, .. } => {
                 self.streak = self.streak.saturating_add(1);
                 if about != About::Size {
-                    // Those after it may be no better.
+                    // The following ones may be invalid, too.
                     (self.suspects, self.count) = (0, 1);
                 }
                 return true;
@@ -111,8 +113,8 @@ impl Sizing {
 mod tests {
     use super::*;
 
-    /// Delivers all by a receiver that refuses messages with one of the `invalid` in it: what was rejected, and the
-    /// number of messages.
+    /// Delivers to a receiver that refuses messages containing one of the `invalid`. Returns the rejected
+    /// ones and the number of messages.
     fn deliver(total: usize, invalid: &[usize]) -> (Vec<usize>, usize) {
         let mut sizing = Sizing::new(256, 1 << 20);
         let (mut at, mut rejected, mut messages) = (0, Vec::new(), 0);
@@ -137,7 +139,7 @@ mod tests {
         {
             let (rejected, messages) = deliver(1024, &invalid);
             assert_eq!(rejected, invalid);
-            // 8 halves, and 8 doublings until messages are whole again.
+            // 8 halvings, and 8 doublings until messages have full size again.
             assert!(messages <= 5 + invalid.len() * 18, "{invalid:?}: {messages}");
         }
         assert_eq!(deliver(1024, &[]), (vec![], 4));

@@ -1,6 +1,7 @@
-//! A sink's spool: what it could not take in time waits on disk, in order, and outlives the agent.
+//! A sink's spool: occurrences that the sink could not deliver in time wait on disk, in order, and outlive
+//! the agent.
 //!
-//! Why it is as it is, and what it costs: docs/decisions/0013-spool.md.
+//! Design and costs: docs/decisions/0013-spool.md.
 
 mod disk;
 mod record;
@@ -17,28 +18,28 @@ pub(super) use record::encode;
 
 /// The state of a spool that works.
 pub(super) const OK: &str = "ok";
-/// That of one whose file is read and checked, which takes its time where it is large.
+/// The state while the file is read and checked, which takes long if the file is large.
 pub(super) const OPENING: &str = "opening";
 
 /// A spool in `/status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// `ok`, `opening`, or what is wrong with it.
+    /// `ok`, `opening`, or the error.
     pub state: String,
-    /// Records in it, those included that are on the way.
+    /// Records in it, including those in flight.
     pub records: u64,
-    /// Room that they take on disk, about.
+    /// The approximate space that they take on disk.
     pub bytes: u64,
 }
 
-/// Where the spools of an agent are, and how large each may be.
+/// The directory of an agent's spools, and the limit of each.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) directory: PathBuf,
     pub(super) cap_bytes: u64,
 }
 
-/// One sink's spool. Its methods wait for the disk.
+/// One sink's spool. Its methods block on the disk.
 #[derive(Debug)]
 pub(super) struct Spool(Mutex<Disk>);
 
@@ -47,7 +48,7 @@ impl Place {
         Self { directory: state_dir.join("spool"), cap_bytes }
     }
 
-    /// The spool of the sink of this name: `NAME.redb` in the directory.
+    /// The spool of the sink with this name: `NAME.redb` in the directory.
     pub(super) fn of(&self, name: &str) -> Spool {
         Spool(Mutex::new(Disk::new(self.directory.join(format!("{name}.redb")), self.cap_bytes)))
     }

@@ -18,10 +18,10 @@ use tokio::{
 use super::{Batching, Destination, Failure, Receipt};
 use pretty::Pretty;
 
-/// How often the status line changes.
-const BEAT: Duration = Duration::from_secs(1);
+/// How often the status line is refreshed.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the agent has done since it started, for the status line.
+/// The agent's totals since it started, for the status line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StatusLine {
     /// Readings at all hooks.
@@ -34,25 +34,25 @@ pub struct StatusLine {
     pub sent: u64,
 }
 
-/// Writes occurrences, each batch at once.
+/// Writes occurrences, one batch at a time.
 #[derive(Debug)]
 pub struct Stdout<W> {
     out: W,
     form: Form,
     buffer: Vec<u8>,
-    /// Why nothing can be written any more.
+    /// Why output is no longer possible.
     gone: Option<String>,
 }
 
 #[derive(Debug)]
 enum Form {
     Json,
-    Pretty(Pretty, Option<Beat>),
+    Pretty(Pretty, Option<StatusTicker>),
 }
 
-/// What the status line is made from.
+/// The source of the status line.
 #[derive(Debug)]
-struct Beat {
+struct StatusTicker {
     status_line: watch::Receiver<StatusLine>,
     tick: Option<Interval>,
     last: Option<(Instant, StatusLine)>,
@@ -60,14 +60,14 @@ struct Beat {
 }
 
 impl Stdout<tokio::io::Stdout> {
-    /// JSON lines on standard output.
+    /// Writes JSON lines to standard output.
     #[must_use]
     pub fn json() -> Self {
         Self::json_to(tokio::io::stdout())
     }
 
-    /// The readable form on standard output: with colour and a status line on a terminal, with colour only where
-    /// `NO_COLOR` is not set (<https://no-color.org>).
+    /// Writes the readable form to standard output. On a terminal it has a status line, and colour unless
+    /// `NO_COLOR` is set (<https://no-color.org>).
     #[must_use]
     pub fn pretty(status_line: watch::Receiver<StatusLine>) -> Self {
         let terminal =
@@ -78,18 +78,22 @@ impl Stdout<tokio::io::Stdout> {
 }
 
 impl<W> Stdout<W> {
-    /// JSON lines, anywhere.
+    /// Writes JSON lines to any writer.
     #[must_use]
     pub const fn json_to(out: W) -> Self {
         Self { out, form: Form::Json, buffer: Vec::new(), gone: None }
     }
 
-    /// The readable form, anywhere; with a status line if there is a status_line.
+    /// Writes the readable form to any writer; with a status line if one is given.
     #[must_use]
     pub fn pretty_to(out: W, colour: bool, status_line: Option<watch::Receiver<StatusLine>>) -> Self {
-        let beat =
-            status_line.map(|status_line| Beat { status_line, tick: None, last: None, line: String::new() });
-        Self { out, form: Form::Pretty(Pretty { colour }, beat), buffer: Vec::new(), gone: None }
+        let ticker = status_line.map(|status_line| StatusTicker {
+            status_line,
+            tick: None,
+            last: None,
+            line: String::new(),
+        });
+        Self { out, form: Form::Pretty(Pretty { colour }, ticker), buffer: Vec::new(), gone: None }
     }
 }
 
@@ -138,15 +142,15 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Destination for Stdout<W> {
                     self.buffer.push(b'\n');
                 }
             }
-            Form::Pretty(pretty, beat) => {
-                if beat.is_some() {
+            Form::Pretty(pretty, ticker) => {
+                if ticker.is_some() {
                     pretty::clear(&mut self.buffer);
                 }
                 for occurrence in batch {
                     pretty.occurrence(occurrence, &mut self.buffer);
                 }
-                if let Some(beat) = beat {
-                    pretty.status(&beat.line, &mut self.buffer);
+                if let Some(ticker) = ticker {
+                    pretty.status(&ticker.line, &mut self.buffer);
                 }
             }
         }
@@ -156,13 +160,13 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Destination for Stdout<W> {
 
     async fn idle(&mut self) -> Failure {
         loop {
-            let Form::Pretty(pretty, Some(beat)) = &mut self.form else {
+            let Form::Pretty(pretty, Some(ticker)) = &mut self.form else {
                 return std::future::pending().await;
             };
-            beat.next().await;
+            ticker.next().await;
             self.buffer.clear();
             pretty::clear(&mut self.buffer);
-            pretty.status(&beat.line, &mut self.buffer);
+            pretty.status(&ticker.line, &mut self.buffer);
             if let Err(failure) = self.write().await {
                 return failure;
             }
@@ -173,17 +177,17 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Destination for Stdout<W> {
         if let Form::Pretty(_, Some(_)) = self.form {
             self.buffer.clear();
             pretty::clear(&mut self.buffer);
-            // The last thing that is written: nobody is left to tell.
+            // This is the last write, so there is no one left to report an error to.
             let _ = self.write().await;
         }
     }
 }
 
-impl Beat {
-    /// Waits for the next beat and makes its line. Cancelled without harm before the beat.
+impl StatusTicker {
+    /// Waits for the next refresh and builds the line. It can be cancelled without harm before that.
     async fn next(&mut self) {
         let tick = self.tick.get_or_insert_with(|| {
-            let mut tick = interval(BEAT);
+            let mut tick = interval(STATUS_INTERVAL);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             tick
         });

@@ -1,4 +1,4 @@
-//! The task that empties a sink's queue into its destination.
+//! The task that delivers a sink's queue to its destination.
 
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
@@ -16,19 +16,19 @@ use super::{
 
 /// Waits between attempts: 0.25 s to 30 s.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
-/// Waits between batches for a destination that is about to be full.
+/// Waits between batches for a destination that is nearly full.
 const SLOW: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
-/// Why the task stopped to deliver.
+/// Why the task stopped delivering.
 enum Stop {
     /// Nothing is left that would be lost.
     Drained,
-    /// The batch was refused; the next may not be.
+    /// The batch was refused; the next may be accepted.
     Refused,
     Failed(Failure),
 }
 
-/// Runs a task of a sink. One that crashes ends the sink, for all to see.
+/// Runs a task of a sink. If it panics, the sink ends, which its state shows.
 pub(super) async fn watched(
     queue: Arc<Queue>,
     ended: watch::Sender<Vec<String>>,
@@ -85,7 +85,7 @@ pub(super) async fn run<D: Destination>(
     queue.abandon("shutdown");
 }
 
-/// Says when a delivery does not get on, and waits for it all the same.
+/// Waits for a delivery, and reports it as stalled if it takes too long.
 async fn patiently<T>(queue: &Queue, stalled: Option<&'static str>, delivery: impl Future<Output = T>) -> T {
     let mut delivery = pin!(delivery);
     if let Some(why) = stalled {
@@ -97,14 +97,14 @@ async fn patiently<T>(queue: &Queue, stalled: Option<&'static str>, delivery: im
     delivery.await
 }
 
-/// Delivers until something is wrong.
+/// Delivers until there is a failure.
 async fn deliver<D: Destination>(queue: &Arc<Queue>, destination: &mut D, retry: &mut Backoff) -> Stop {
     let batching = destination.batching();
     let connected = Instant::now();
     let mut batch = Vec::new();
     let mut slow = SLOW;
     loop {
-        // Before anything else is sent: a crash repeats no more than what was on the way.
+        // Before sending anything else, so that after a crash only what was in flight is repeated.
         if queue.has_finished() {
             on_disk(queue, |queue| queue.forget()).await;
         }
@@ -131,7 +131,7 @@ async fn deliver<D: Destination>(queue: &Arc<Queue>, destination: &mut D, retry:
         let delivered = tokio::select! {
             biased;
             delivered = patiently(queue, D::STALLED, destination.deliver(&batch)) => delivered,
-            // All of it has been written meanwhile.
+            // All occurrences have been written in the meantime.
             () = queue.drained() => return Stop::Drained,
         };
         if let Err(failure) = &delivered {

@@ -1,6 +1,6 @@
-//! The agent's own metrics and traces by OTLP, where they are switched on. What they cannot reach changes nothing else.
+//! The agent's own metrics and traces by OTLP, if enabled. An unreachable receiver affects nothing else.
 //!
-//! Metrics are those of `/metrics`: each is an observable instrument that reads the text which is served there.
+//! The metrics are those of `/metrics`: each is an observable instrument that reads the text served there.
 
 use std::{
     collections::HashMap,
@@ -32,12 +32,12 @@ use crate::{
     otlp::{self, Enabled, Way},
 };
 
-/// How long one look at the metrics is good for: all instruments of a collection have the same.
+/// How long one rendering of the metrics is valid, so that all instruments of a collection see the same one.
 const FRESH: Duration = Duration::from_millis(200);
 /// How long the last metrics and spans may take when the agent stops.
 pub const LAST: Duration = Duration::from_secs(2);
 
-/// What is to be sent, and where.
+/// The signals to send, and their destinations.
 #[derive(Debug)]
 pub struct Plan {
     metrics: Option<Way>,
@@ -46,7 +46,7 @@ pub struct Plan {
     resource: Resource,
 }
 
-/// What is sent.
+/// The running providers.
 #[derive(Debug, Default)]
 pub struct Telemetry {
     metrics: Option<SdkMeterProvider>,
@@ -54,10 +54,11 @@ pub struct Telemetry {
 }
 
 impl Plan {
-    /// As the settings have it. `known`: resource attributes, weaker than those of `otlp` and of the environment.
+    /// Takes the settings. `known` are resource attributes with lower precedence than those of `otlp` and of
+    /// the environment.
     ///
     /// # Errors
-    /// A file that TLS needs cannot be used.
+    /// A file for TLS cannot be used.
     pub fn new(
         telemetry: &otlp::Telemetry,
         otlp: &otlp::Settings,
@@ -75,7 +76,8 @@ impl Plan {
         })
     }
 
-    /// Starts it; `metrics` gives the text of `/metrics`, which has those that are `described`. Called within a tokio runtime.
+    /// Starts sending; `metrics` returns the text of `/metrics`, and `described` lists its metrics. Call it
+    /// within a tokio runtime.
     ///
     /// # Errors
     /// An exporter cannot be made.
@@ -109,7 +111,7 @@ impl Plan {
 }
 
 impl Telemetry {
-    /// Sends what is left, within [`LAST`]. Failures were reported.
+    /// Sends what is left, within [`LAST`]. Failures have been logged by then.
     pub async fn end(self) {
         let Self { metrics, traces } = self;
         let metrics = spawn_blocking(move || metrics.map(|metrics| metrics.shutdown_with_timeout(LAST)));
@@ -118,7 +120,7 @@ impl Telemetry {
     }
 }
 
-/// Whose telemetry it is. What OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say is stronger.
+/// The Resource of the agent's telemetry. OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence.
 fn resource(otlp: &otlp::Settings, known: &[(&'static str, Option<&str>)]) -> Resource {
     let known = known.iter().filter_map(|(key, value)| Some((*key, (*value)?)));
     let named = otlp.service_name.get().map(|name| ("service.name", name));
@@ -127,13 +129,13 @@ fn resource(otlp: &otlp::Settings, known: &[(&'static str, Option<&str>)]) -> Re
     Resource::builder_empty().with_detector(Box::new(TelemetryResourceDetector)).with_attributes(all).build()
 }
 
-/// The metrics as they were last looked at.
+/// The metrics as last rendered.
 struct Latest {
     source: Box<dyn Fn() -> String + Send + Sync>,
     taken: Mutex<Option<(Instant, Arc<Points>)>>,
 }
 
-/// By name of the family: attributes and number.
+/// Attributes and number of each sample, by the name of its family.
 type Points = HashMap<String, Vec<(Vec<KeyValue>, String)>>;
 
 impl Latest {
@@ -170,7 +172,7 @@ impl Latest {
 fn instrument(meter: &Meter, described: Described, latest: &Arc<Latest>) {
     let Described { name, help, kind } = described;
     let latest = Arc::clone(latest);
-    // Units of UCUM; where a name has none, it counts what the name says.
+    // UCUM units. A metric without a unit in its name counts what the name says.
     let unit = match name {
         _ if name.ends_with("_seconds") => "s",
         _ if name.ends_with("_bytes") => "By",

@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 
-/// Takes what it is allowed to, one permit an occurrence.
+/// Takes one occurrence per permit.
 struct Gate {
     permits: Arc<Semaphore>,
     taken: Arc<AtomicU64>,
@@ -41,7 +41,7 @@ impl Destination for Open {
     }
 }
 
-/// Answers with what the test wrote down, then takes everything.
+/// Gives the scripted answers, then takes everything.
 struct Scripted {
     answers: Vec<Result<Receipt, Failure>>,
     batches: Arc<Mutex<Vec<usize>>>,
@@ -81,7 +81,7 @@ fn scripted(
     (scripted, batches, refuses_connections)
 }
 
-/// One that is not back before the test has ended; and what it was offered.
+/// A destination that stays away for the whole test, and the batch sizes offered to it.
 fn away() -> (Scripted, Arc<Mutex<Vec<usize>>>) {
     let (away, batches, _) = scripted((0..1000).map(|_| Err(Failure::Retry("away".to_owned()))).collect());
     (away, batches)
@@ -97,7 +97,7 @@ fn state(sinks: &Sinks, name: &str) -> State {
     sinks.status().into_iter().find(|status| status.sink == name).unwrap().state
 }
 
-/// Time stands still in these tests while anything can run, so a bounded wait is a wait for a condition.
+/// Time stands still in these tests while any task can run, so a bounded wait is a wait for a condition.
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..100_000 {
         if condition() {
@@ -163,7 +163,7 @@ async fn what_is_left_at_shutdown_is_counted() {
     let end = ledger(&counts, "gate");
     assert_eq!((end.sent, end.queued), (4, 0));
     assert_eq!(end.dropped, BTreeMap::from([("shutdown", 6)]));
-    // Who sends too late is counted too.
+    // Occurrences sent after that are counted too.
     send(&counts, 1);
     assert_eq!(ledger(&counts, "gate").dropped, BTreeMap::from([("shutdown", 7)]));
 }
@@ -205,7 +205,7 @@ async fn one_that_is_away_is_asked_ever_more_rarely_whatever_is_written_meanwhil
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     until("all but the last is on disk", || ledger(&sinks, "scripted").spooled >= 119).await;
-    // Waits of 0.25 s to 30 s: seven until they are longest, then one in 15 s at least.
+    // Waits of 0.25 s to 30 s: seven until they reach the maximum, then one per 15 s at least.
     let attempts = batches.lock().unwrap().len();
     assert!(attempts <= 7 + 120 / 15, "{attempts}");
 }
@@ -232,7 +232,7 @@ fn who_writes_gives_way_while_ever_more_comes() {
     assert!(gave_way, "it wrote until there was nothing more");
 }
 
-/// Takes what it is given to pieces.
+/// Panics on every delivery.
 struct Broken;
 
 impl Destination for Broken {
@@ -374,7 +374,8 @@ async fn status_as_json() {
     assert_eq!(json, expected);
 }
 
-/// What is new waits for what may be in the spool, which goes first; but not once that would cost something.
+/// New occurrences wait for those that may be in the spool, which go first; but not once waiting would drop
+/// some.
 #[tokio::test]
 async fn what_is_new_waits_for_a_spool_that_is_being_opened() {
     let state_dir = tempfile::tempdir().unwrap();
@@ -390,7 +391,7 @@ async fn what_is_new_waits_for_a_spool_that_is_being_opened() {
     (0..3).for_each(|_| queue.push(Arc::new(sample())));
     assert_eq!(queue.status().spool.unwrap().state, "opening");
     assert!(next(&queue).await.is_err());
-    // Half of the room is taken.
+    // Half of the capacity is used.
     queue.push(Arc::new(sample()));
     assert_eq!(next(&queue).await, Ok((queue::Next::Deliver, 4)));
     queue.settle(&[Verdict::Taken; 4]);

@@ -1,4 +1,4 @@
-//! Where the API server is, and what it takes to speak to it.
+//! The address of the API server, and the credentials for it.
 
 use std::{
     ffi::OsString,
@@ -26,36 +26,38 @@ choices! {
     }
 }
 
-/// Where a pod finds its token.
+/// The path of a pod's service account token.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 const KUBECONFIG: &str = "KUBECONFIG";
 
-/// For a connection, and for writing a request.
+/// The timeout for connecting, and for writing a request.
 const CONNECT: Duration = Duration::from_secs(5);
-/// For the next bytes: a connection that a gateway on the way has forgotten brings nothing, for ever.
+/// The timeout for the next bytes. A connection that a gateway on the path has forgotten stays silent for
+/// ever.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// A way to the API server. What it takes is read anew each time a client is made, so that what was rotated is seen.
+/// How to reach the API server. Credentials are read each time a client is made, so that rotated ones are
+/// used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// As the pod that the agent runs in.
+    /// With the service account of the agent's pod.
     InCluster,
-    /// By these files.
+    /// With these kubeconfig files.
     Kubeconfig(Vec<PathBuf>),
 }
 
-/// Whether this is a pod.
+/// Whether this program runs in a pod.
 #[must_use]
 pub fn in_pod() -> bool {
     std::env::var_os(IN_CLUSTER).is_some_and(|value| !value.is_empty())
 }
 
 impl Access {
-    /// The way that the environment shows, if there is one and it is wanted.
+    /// Finds how to reach the API server from the environment, if that is possible and wanted.
     ///
     /// # Errors
-    /// There has to be one and there is none.
+    /// `mode` requires access, and the environment has none.
     pub fn find(mode: Mode) -> anyhow::Result<Option<Self>> {
         Self::find_in(mode, |name| std::env::var_os(name), Path::new(TOKEN))
     }
@@ -87,7 +89,7 @@ impl Access {
         }
     }
 
-    /// What it goes by, for people.
+    /// A description for people.
     #[must_use]
     pub fn place(&self) -> String {
         match self {
@@ -99,10 +101,10 @@ impl Access {
         }
     }
 
-    /// Reads what it takes and makes a client, without speaking to the server yet.
+    /// Reads the credentials and creates a client, without connecting to the server.
     ///
     /// # Errors
-    /// A file that cannot be read, or is not what it should be.
+    /// A file cannot be read, or is invalid.
     pub async fn client(&self) -> anyhow::Result<Client> {
         let mut config = match self {
             Self::InCluster => Config::incluster().context("the pod's service account cannot be read")?,
@@ -121,16 +123,16 @@ impl Access {
         config.connect_timeout = Some(CONNECT);
         config.write_timeout = Some(CONNECT);
         config.read_timeout = Some(SILENCE);
-        // Else what it was idle before a request would count.
+        // Otherwise idle time before a request would count towards the timeout.
         config.reset_reader_on_write = true;
-        // What is sent is counted and limited where it is sent.
+        // The callers count and limit their requests themselves.
         config.default_retry = false;
         Client::try_from(config).context("there can be no client")
     }
 }
 
-/// All of these files in one, by the rules of kubectl: what an earlier one says counts, and one that is not there is passed
-/// over. `None` where none is.
+/// Merges these files by kubectl's rules: values of an earlier file take precedence, and missing files are
+/// skipped. `None` if none exists.
 fn merged(files: &[PathBuf]) -> anyhow::Result<Option<Kubeconfig>> {
     let mut merged = None;
     for file in files.iter().filter(|file| !file.as_os_str().is_empty()) {
@@ -138,7 +140,7 @@ fn merged(files: &[PathBuf]) -> anyhow::Result<Option<Kubeconfig>> {
             Err(KubeconfigError::ReadConfig(error, _)) if error.kind() == io::ErrorKind::NotFound => continue,
             read => read.with_context(|| format!("{KUBECONFIG}: {} cannot be read", file.display()))?,
         };
-        // Tools write it without a value, too, which says nothing.
+        // Some tools write the key with an empty value, which means nothing.
         one.current_context = one.current_context.filter(|context| !context.is_empty());
         merged = Some(match merged {
             None => one,

@@ -1,15 +1,15 @@
-//! Why the API server did not give what was asked, with the remedy.
+//! Failed requests to the API server, with the remedy.
 
 use std::{fmt, time::Duration};
 
 use kube::{Error, core::Status, runtime::watcher};
 
-/// Why the API server did not give what was asked.
+/// Why a request to the API server failed.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// One sentence, with the remedy where there is one.
+    /// One sentence, with the remedy if there is one.
     pub why: String,
-    /// The HTTP status, if it answered at all.
+    /// The HTTP status, if the server answered.
     pub code: Option<u16>,
 }
 
@@ -20,19 +20,19 @@ impl fmt::Display for Fault {
 }
 
 impl Fault {
-    /// No answer in time.
+    /// No answer came in time.
     #[must_use]
     pub fn slow(patience: Duration) -> Self {
         Self { why: format!("the API server gave no answer within {patience:?}"), code: None }
     }
 
-    /// Nothing was asked: what it takes to ask is not there.
+    /// The request could not be made, because credentials or configuration are missing.
     #[must_use]
     pub fn of_access(error: &anyhow::Error) -> Self {
         Self { why: format!("{error:#}"), code: None }
     }
 
-    /// Whether the server answered and meant this one question.
+    /// Whether the server answered and refused only this one request.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self.code, Some(400 | 403 | 404))
@@ -59,7 +59,7 @@ impl From<&Error> for Fault {
         match error {
             Error::Api(status) => Self::of_status(status),
             other => {
-                // What went wrong is said by the last of the causes.
+                // The innermost cause says what went wrong.
                 let mut last: &dyn std::error::Error = other;
                 while let Some(cause) = last.source() {
                     last = cause;

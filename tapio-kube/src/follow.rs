@@ -1,4 +1,4 @@
-//! Watches that go on: a list, then what changes, until the server or the way to it fails.
+//! Watches: each lists objects and then receives changes, until the server or the connection fails.
 
 use std::{fmt::Debug, pin::pin, time::Duration};
 
@@ -15,16 +15,17 @@ use crate::Fault;
 
 /// Waits between attempts: from 0.5 s up to 30 s.
 pub const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-/// For one step of the first list.
+/// The timeout for one step of the first list.
 pub const LIST: Duration = Duration::from_secs(30);
-/// Seconds after which the server ends a watch and another one goes on: where nothing happens it says nothing in between,
-/// and one that is longer silent is dead.
+/// Seconds after which the server ends a watch and the client starts another. A quiet watch sends nothing in
+/// between, so one that is silent for longer is dead.
 const WATCH: u32 = 60;
-/// Reported in a watch: what it goes on from is too old. The watcher makes a new list by itself, at once.
+/// The status code in a watch whose resource version is too old. The watcher then lists again at once, by
+/// itself.
 const GONE: u16 = 410;
 
-/// Follows objects until that fails, and says why; `take` gets all of them, and then each change. Whoever tries again makes
-/// a new client before: what it is let in with may have been rotated.
+/// Watches objects until that fails, and returns the reason. `take` receives all objects, and then each
+/// change. Create a new client before retrying, because the credentials may have been rotated.
 pub async fn follow<K>(
     objects: Api<K>,
     config: watcher::Config,
@@ -78,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    /// A server whose watches are all too old, until it fails to list.
+    /// A server whose watches are all too old, until listing fails.
     fn too_old(lists: u32) -> Client {
         let left = AtomicU32::new(lists);
         let service = service_fn(move |request: Request<Body>| {
@@ -99,7 +100,7 @@ mod tests {
         Client::new(service, "shop")
     }
 
-    /// The time is the runtime's own, which goes on only where something waits for it.
+    /// The runtime's clock is paused, so it advances only while a task waits for it.
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_is_always_too_old_waits_between_its_lists() {
         let start = tokio::time::Instant::now();

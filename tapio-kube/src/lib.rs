@@ -1,4 +1,4 @@
-//! Access to the Kubernetes API server: the way to it, what it refuses and why, and watches that go on.
+//! Access to the Kubernetes API server: clients, refusals and their reasons, and watches.
 #![forbid(unsafe_code)]
 
 mod access;

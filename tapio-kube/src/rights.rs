@@ -1,4 +1,4 @@
-//! What the API server lets this program do.
+//! The permissions that the API server grants to this program.
 
 use std::time::Duration;
 
@@ -10,24 +10,25 @@ use tokio::time::timeout;
 
 use crate::Fault;
 
-/// For one answer.
+/// The timeout for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One permission.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Right {
-    /// As a ClusterRole names it.
+    /// The verb, as in a ClusterRole.
     pub verb: &'static str,
-    /// Of the core group.
+    /// The resource, in the core API group.
     pub resource: &'static str,
-    /// What it is good for.
+    /// What the agent uses it for.
     pub gives: &'static str,
 }
 
-/// Whether this program has a permission. Every user may ask that of itself: ClusterRole `system:basic-user`.
+/// Whether this program has a permission. Every user may ask that about itself: ClusterRole
+/// `system:basic-user`.
 ///
 /// # Errors
-/// The server did not say.
+/// The server did not answer the question.
 pub async fn may(client: &Client, right: &Right) -> Result<bool, Fault> {
     let attributes = ResourceAttributes {
         verb: Some(right.verb.to_owned()),
@@ -41,10 +42,10 @@ pub async fn may(client: &Client, right: &Right) -> Result<bool, Fault> {
     Ok(answered.status.is_some_and(|status| status.allowed))
 }
 
-/// What the server answers, if it does within five seconds.
+/// Waits for an answer of the server for at most five seconds.
 ///
 /// # Errors
-/// It does not, or with an error.
+/// There was no answer, or the answer is an error.
 pub async fn answer<T>(question: impl Future<Output = kube::Result<T>>) -> Result<T, Fault> {
     match timeout(PATIENCE, question).await {
         Ok(answer) => answer.map_err(|error| Fault::from(&error)),

@@ -1,8 +1,8 @@
-//! A size as people read it.
+//! Sizes for people.
 
 use std::fmt;
 
-/// Bytes in the unit that people would use: `9.5 MiB`, `412 MiB`.
+/// A size in bytes, in a unit that suits it: `9.5 MiB`, `412 MiB`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes(pub u64);
 

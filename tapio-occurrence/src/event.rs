@@ -1,4 +1,5 @@
-//! An occurrence as a gateway's event (`polku.event.v1`): payload, typed data and metadata, all saying the same.
+//! An occurrence as a gateway's event (`polku.event.v1`). Payload, typed data and metadata contain the same
+//! values.
 
 use std::collections::HashMap;
 
@@ -11,31 +12,31 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/polku.event.v1.rs"));
 }
 
-/// What the JSON of most occurrences fits into.
+/// The JSON of most occurrences fits into this.
 const PAYLOAD_BYTES: usize = 1024;
 
-/// Why an event is no occurrence.
+/// Why an event is not an occurrence.
 #[derive(Debug, thiserror::Error)]
 pub enum NotOne {
-    /// Its payload is not an occurrence's JSON.
+    /// Its payload is not the JSON of an occurrence.
     #[error("its payload is no occurrence: {0}")]
     Payload(#[from] serde_json::Error),
-    /// The event and its payload do not say the same.
+    /// The event and its payload differ.
     #[error("its {field} is {event}, and its payload's is {payload}")]
     Differs {
-        /// Of what.
+        /// The field that differs.
         field: &'static str,
-        /// What the event has.
+        /// The event's value.
         event: String,
-        /// What its payload has.
+        /// The payload's value.
         payload: String,
     },
 }
 
-/// Reads what [`event`] made.
+/// Converts an event made by [`event`] back.
 ///
 /// # Errors
-/// Another made it, or somebody changed it on the way.
+/// The event was made by another program, or changed on the way.
 pub fn occurrence(event: &Event) -> Result<Occurrence, NotOne> {
     let occurrence = Occurrence::read_json(&event.payload)?;
     let same = |field, event: &str, payload: &str| match event == payload {
@@ -47,7 +48,7 @@ pub fn occurrence(event: &Event) -> Result<Occurrence, NotOne> {
     Ok(occurrence)
 }
 
-/// Makes the event.
+/// Converts an occurrence to an event.
 #[must_use]
 pub fn event(occurrence: &Occurrence) -> Event {
     let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
@@ -79,7 +80,7 @@ pub fn event(occurrence: &Occurrence) -> Event {
     }
 }
 
-/// The keys that mappers downstream look up; what is not known is not there.
+/// The keys that mappers downstream look up. Unknown values are left out.
 fn metadata(occurrence: &Occurrence) -> HashMap<String, String> {
     let workload = occurrence.workload.as_deref();
     let cluster = occurrence.cluster.as_deref();
@@ -104,7 +105,7 @@ fn metadata(occurrence: &Occurrence) -> HashMap<String, String> {
     metadata
 }
 
-/// The affected end is `src`, the peer `dst`, whoever connected.
+/// The affected end is `src` and the peer is `dst`, whichever side connected.
 fn network(occurrence: &Occurrence) -> NetworkEventData {
     let data = &occurrence.data;
     let text = |key| data.text(key).unwrap_or_default().to_owned();
@@ -112,7 +113,7 @@ fn network(occurrence: &Occurrence) -> NetworkEventData {
     let peer = occurrence.peer.as_ref();
     let rtt = data.number("rtt_us");
     let rtt_baseline = occurrence.baseline.as_ref().filter(|normal| rtt.is_some() && normal.unit == "us");
-    // The first SYN is none.
+    // The first SYN is not a retransmission.
     let again = data.number("syns").map(|syns| syns.saturating_sub(1));
     let retransmits = data.number("retransmits").or(again);
     NetworkEventData {
@@ -140,7 +141,7 @@ fn network(occurrence: &Occurrence) -> NetworkEventData {
     }
 }
 
-/// How long the connect took, or had taken when it failed.
+/// How long the connect took, or how long until it failed.
 fn latency_us(occurrence: &Occurrence) -> Option<u64> {
     occurrence.data.number("handshake_us").or_else(|| occurrence.data.number("elapsed_us"))
 }

@@ -1,4 +1,4 @@
-//! An occurrence as JSON.
+//! Occurrences as JSON.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -11,12 +11,12 @@ use serde::{
 use crate::{Data, Occurrence, PeerNames, Value, printable};
 
 impl Occurrence {
-    /// Appends it to `out` as one JSON object without a line break in it, fit for a terminal.
+    /// Appends the occurrence to `out` as one JSON object without line breaks, safe for a terminal.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         let start = out.len();
         // Writing texts and numbers to memory does not fail.
         let _ = serde_json::to_writer(&mut *out, self);
-        // Nearly all are ASCII, of which a serializer has escaped the rest.
+        // Nearly all text is ASCII, in which the serializer has already escaped everything but DEL.
         let is_left = |byte: &u8| *byte >= 0x7f;
         if out[start..].iter().any(is_left)
             && let Ok(text) = str::from_utf8(&out[start..])
@@ -27,10 +27,10 @@ impl Occurrence {
         }
     }
 
-    /// Reads it. What a newer version has besides is left out.
+    /// Parses an occurrence. Fields added by a newer version are ignored.
     ///
     /// # Errors
-    /// It is no such JSON: what, and where.
+    /// The bytes are not the JSON of an occurrence; the error has the reason and the position.
     pub fn read_json(bytes: &[u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(bytes)
     }
@@ -53,7 +53,7 @@ pub(crate) mod rfc3339 {
     }
 }
 
-/// `None` where nothing is known.
+/// `None` if no name is known.
 pub(crate) fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<PeerNames>>, D::Error> {
     let names = PeerNames::deserialize(from)?;
     Ok((names != PeerNames::default()).then(|| Arc::new(names)))
@@ -120,7 +120,7 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Value::Real(number))
     }
 
-    /// A number that is not finite.
+    /// JSON null, which stands for a number that is not finite.
     fn visit_unit<E: Error>(self) -> Result<Value, E> {
         Ok(Value::Real(f64::NAN))
     }

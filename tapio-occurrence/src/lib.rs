@@ -1,5 +1,5 @@
-//! An occurrence: an anomaly with identity, the only thing that leaves a node. As JSON and as a gateway's event, both to
-//! write and to read.
+//! An occurrence: an anomaly with identity, the only data that leaves a node. It can be written and read as
+//! JSON and as a gateway's event.
 #![forbid(unsafe_code)]
 
 mod bytes;
@@ -17,18 +17,18 @@ use ulid::Ulid;
 
 pub use bytes::Bytes;
 
-/// A name: a constant of the code where it was made here, owned where it was received.
+/// A name: a constant where this program made it, owned where it was received.
 pub type Name = Cow<'static, str>;
 
-/// How bad it is.
+/// The severity of an occurrence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// For those who look for it.
+    /// Details, for those who look for them.
     Debug,
-    /// Worth knowing, nothing is wrong.
+    /// Worth knowing; nothing is wrong.
     Info,
-    /// Something is worse than it was.
+    /// Something got worse.
     Warning,
     /// Something failed.
     Error,
@@ -36,7 +36,7 @@ pub enum Severity {
     Critical,
 }
 
-/// How what was tried ended.
+/// The outcome of an attempted operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -46,7 +46,7 @@ pub enum Outcome {
     Failure,
     /// No answer came.
     Timeout,
-    /// That is not known.
+    /// The outcome is not known.
     Unknown,
 }
 
@@ -56,23 +56,23 @@ pub enum Outcome {
 pub enum Value {
     /// A count, a size, a duration; the unit is in the key.
     Number(u64),
-    /// A number below zero.
+    /// A negative number.
     Signed(i64),
     /// A ratio.
     Real(f64),
     /// A name, or an address.
     Text(Name),
-    /// Several of a kind, each with keys of its own.
+    /// Several entries of a kind, each with keys of its own.
     List(Vec<Data>),
     /// Another workload.
     Workload(Arc<Workload>),
 }
 
-/// What is particular to a type: documented keys, in order.
+/// Data specific to a type: documented keys, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Data(pub Vec<(Name, Value)>);
 
-/// The workload that is affected.
+/// The affected workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
     /// Kubernetes namespace.
@@ -87,7 +87,7 @@ pub struct Workload {
     /// Container name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Container id, 64 hexadecimal digits as the runtime gives it.
+    /// Container id, 64 hexadecimal digits, without the runtime's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
     /// Container runtime: containerd, cri-o, docker, podman.
@@ -102,59 +102,60 @@ pub struct Workload {
     /// Name of the owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The outermost systemd unit, outside containers; with a container that a user runs, that user's.
+    /// The outermost systemd unit, for processes outside containers; for a container that a user runs, that
+    /// user's unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// The pod's annotations `resource.opentelemetry.io/*` and labels `app.kubernetes.io/*`, for sinks that name
-    /// services by them. Not in the JSON.
+    /// The pod's annotations `resource.opentelemetry.io/*` and labels `app.kubernetes.io/*`, from which sinks
+    /// derive service names. Not in the JSON.
     #[serde(skip)]
     pub labels: Vec<(String, String)>,
 }
 
-/// The process that is affected.
+/// The affected process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id in the root pid namespace.
     pub pid: u32,
-    /// Command name as the kernel has it, at most 15 bytes.
+    /// Command name from the kernel, at most 15 bytes.
     pub comm: String,
 }
 
-/// Who had a hand in it.
+/// The process that caused the event, such as the sender of a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// Its process.
+    /// The process itself.
     pub process: Process,
-    /// Its workload.
+    /// Its workload; `None` if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<Arc<Workload>>,
 }
 
-/// The other side.
+/// The other side of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its address.
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
-    /// Who has the address, where that is known.
+    /// The names of its owner; `None` if unknown.
     #[serde(flatten, deserialize_with = "json::known")]
     pub names: Option<Arc<PeerNames>>,
 }
 
-/// Who has an address.
+/// The names of the owner of an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerNames {
     /// Kubernetes namespace of the service or pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Service.
+    /// Service name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// Pod.
+    /// Pod name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// Node; its pods on the host's network have its address, too, and are not distinguished.
+    /// Node name. Pods on the host network have the node's address, too, and cannot be told apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// Kind of the pod's owner.
@@ -165,7 +166,7 @@ pub struct PeerNames {
     pub owner: Option<String>,
 }
 
-/// What was normal.
+/// The baseline that the value was compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Normal {
     /// Smoothed mean.
@@ -174,29 +175,29 @@ pub struct Normal {
     pub deviation: u64,
     /// Unit of both.
     pub unit: Name,
-    /// How many samples taught it.
+    /// Number of samples that it was learned from.
     pub samples: u32,
-    /// The value over the mean.
+    /// The value divided by the mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
 }
 
-/// What happened, how far from normal, to whom, and who was on the other side.
+/// What happened, how far from normal, to which workload, and with which peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Occurrence {
-    /// Identifies it; receivers drop repeats by it.
+    /// Unique id; receivers drop repeats by it.
     pub id: Ulid,
     /// When it happened, nanoseconds since 1970 UTC.
     #[serde(rename = "timestamp", with = "json::rfc3339")]
     pub time_unix_ns: u64,
-    /// [`SOURCE`], of an agent.
+    /// [`SOURCE`] for an agent's occurrences.
     pub source: Name,
-    /// Dotted type, `network.rtt_spike`.
+    /// Dotted type, such as `network.rtt_spike`.
     #[serde(rename = "type")]
     pub kind: Name,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// How what was tried ended.
+    /// The outcome.
     pub outcome: Outcome,
     /// One sentence for people.
     pub message: String,
@@ -211,33 +212,34 @@ pub struct Occurrence {
     /// The affected process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
-    /// Who had a hand in it.
+    /// The process that caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<Actor>,
-    /// The other side.
+    /// The other side of the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<Peer>,
-    /// What is particular to the type.
+    /// Data specific to the type.
     #[serde(default, skip_serializing_if = "Data::is_empty")]
     pub data: Data,
-    /// What was normal.
+    /// The baseline, for a measured value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Normal>,
     /// How many anomalies it stands for.
     pub count: u64,
 }
 
-/// The key in [`Data`] of how many owners an occurrence has, where it is not of one of them.
+/// The data key for the number of owners of an occurrence that stands for several owners' anomalies.
 pub const OWNERS: &str = "owners";
 
-/// The key in [`Data`] of the name of the cgroup above the workload's own whose limit it is about.
+/// The data key for the name of the cgroup whose limit was reached, if that cgroup is above the workload's
+/// own.
 pub const ANCESTOR: &str = "ancestor";
 
 /// The `source` of every agent's occurrences.
 pub const SOURCE: &str = "tapio";
 
 impl Data {
-    /// True where a type has no data of its own.
+    /// Whether the type has no data of its own.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -254,7 +256,7 @@ impl Data {
         self.0.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
 
-    /// The value of a key that is a count, a size or a duration.
+    /// The value of a key that holds a count, a size or a duration.
     #[must_use]
     pub fn number(&self, key: &str) -> Option<u64> {
         match self.get(key) {
@@ -263,7 +265,7 @@ impl Data {
         }
     }
 
-    /// The value of a key that is a name.
+    /// The value of a key that holds a name.
     #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.get(key) {
@@ -272,7 +274,7 @@ impl Data {
         }
     }
 
-    /// The value of a key that is another workload.
+    /// The value of a key that holds another workload.
     #[must_use]
     pub fn workload(&self, key: &str) -> Option<&Workload> {
         match self.get(key) {
@@ -281,7 +283,7 @@ impl Data {
         }
     }
 
-    /// The value of a key that is an address.
+    /// The value of a key that holds an address.
     #[must_use]
     pub fn address(&self, key: &str) -> Option<IpAddr> {
         self.text(key)?.parse().ok()
@@ -343,7 +345,7 @@ impl From<Arc<Workload>> for Value {
 }
 
 impl Workload {
-    /// What people call it: pod, unit, container.
+    /// The name that people use: pod, unit, container.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         let name = self.pod.as_deref().or(self.unit.as_deref());
@@ -352,7 +354,7 @@ impl Workload {
 }
 
 impl Occurrence {
-    /// Who is affected, for messages: pod, container, unit, else the process.
+    /// The affected workload or process, for messages: pod, container, unit, else the process.
     pub fn subject(&self) -> impl fmt::Display + '_ {
         struct Subject<'a>(&'a Occurrence);
         impl fmt::Display for Subject<'_> {
@@ -373,19 +375,19 @@ impl Occurrence {
     }
 }
 
-/// The 12 digits that container tools show.
+/// The first 12 digits, as container tools show them.
 fn short_id(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
 impl Peer {
-    /// One that has no name.
+    /// A peer without names.
     #[must_use]
     pub const fn unresolved(address: IpAddr, port: u16) -> Self {
         Self { address, port, names: None }
     }
 
-    /// Who has the address; empty where that is not known.
+    /// The names of its owner; empty if unknown.
     #[must_use]
     pub fn names(&self) -> &PeerNames {
         static NOBODY: PeerNames = PeerNames {
@@ -414,7 +416,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Of nanoseconds since 1970 UTC; each of them is before the year 2555, and jiff's times go on to 9999.
+/// Converts nanoseconds since 1970 UTC. All of them are before the year 2555, and jiff supports years up to
+/// 9999.
 #[must_use]
 pub fn timestamp(unix_ns: u64) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::MAX)

@@ -1,7 +1,8 @@
-//! Texts from outside, fit for a terminal: processes choose their own names, gateways and API servers their answers, and
-//! none of them may move the cursor, change colours, fake a line or turn the direction of reading.
+//! Makes text from outside safe for a terminal. Processes choose their own names, gateways and API servers
+//! their answers; none of them may move the cursor, change colours, fake a line or reverse the reading
+//! direction.
 //!
-//! [`Printable`] and [`printable`] are for text, [`json`] is for JSON, which stays the same to whoever parses it.
+//! [`Printable`] and [`printable`] are for text, [`json`] is for JSON, whose parsed value does not change.
 
 use std::{
     borrow::Cow,
@@ -9,8 +10,8 @@ use std::{
     io,
 };
 
-/// What a terminal acts on instead of showing it: C0, DEL and C1, line and paragraph separators, and the marks,
-/// embeddings, overrides and isolates of the bidirectional algorithm (UAX 9).
+/// Whether a terminal acts on a character instead of showing it: C0, DEL and C1, line and paragraph
+/// separators, and the marks, embeddings, overrides and isolates of the bidirectional algorithm (UAX 9).
 #[must_use]
 pub const fn is_active(c: char) -> bool {
     matches!(c,
@@ -18,7 +19,7 @@ pub const fn is_active(c: char) -> bool {
         | '\u{2066}'..='\u{2069}')
 }
 
-/// The text with what a terminal acts on as escapes of Rust: `\n`, `\u{1b}`.
+/// The text, with such characters in Rust's escapes: `\n`, `\u{1b}`.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_active) {
@@ -30,7 +31,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped.0)
 }
 
-/// Escapes what is written through it.
+/// A writer that escapes what is written through it.
 #[derive(Debug)]
 pub struct Printable<W>(pub W);
 
@@ -50,8 +51,8 @@ impl<W: fmt::Write> fmt::Write for Printable<W> {
     }
 }
 
-/// JSON, as a serializer writes it, with what a terminal acts on in the escapes of JSON. What is below a space is
-/// escaped by every serializer, and outside of strings nothing else is more than ASCII: line breaks and indents stay.
+/// Serialized JSON, with such characters in JSON's escapes. Every serializer already escapes those below a
+/// space, and outside of strings JSON is pure ASCII, so line breaks and indentation stay.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
     let is_left = |c: char| c > ' ' && is_active(c);
@@ -69,7 +70,7 @@ pub fn json(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// As [`json`], of bytes that are written as whole texts.
+/// Like [`json`], for a writer of bytes. Each write has to be whole UTF-8 text.
 #[derive(Debug)]
 pub struct Json<W>(pub W);
 

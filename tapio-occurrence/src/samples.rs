@@ -1,4 +1,4 @@
-//! Occurrences and texts for the tests of whoever reads or writes them (feature `samples`).
+//! Sample occurrences and texts for tests (feature `samples`).
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{
     printable::is_active,
 };
 
-/// One with everything, for tests.
+/// An occurrence with every field set.
 #[must_use]
 pub fn occurrence() -> Occurrence {
     let some = |text: &str| Some(text.to_owned());
@@ -67,11 +67,11 @@ pub fn occurrence() -> Occurrence {
     }
 }
 
-/// One of each, for the tests of all outputs.
+/// One sequence of each harmful kind, for tests of all outputs.
 pub const HOSTILE: &str = "evil\x1b[2J\u{1b}]0;x\x07\r\nERROR all\0ok\t\x08\x7f\u{85}\u{9b}31m\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\
                                   \u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}end";
 
-/// Whether an output shows [`HOSTILE`] and lets none of it through. Its own line breaks are not of it.
+/// Whether an output shows [`HOSTILE`] in escaped form only. Its own line breaks do not count.
 pub fn is_harmless(output: &str) -> bool {
     output.contains("evil")
         && output.contains("end")

@@ -30,7 +30,7 @@ fn what_is_not_known_is_absent_from_json() {
     assert_eq!(serde_json::to_string(&bare).unwrap(), expected);
 }
 
-/// Harmless or not.
+/// Arbitrary text, harmless or not.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         select(vec!["", "checkout-7d9f-x2x", "\"", "a\\b", "ends with \n", "\u{7f}\u{80}\u{2028}", HOSTILE])
@@ -167,7 +167,7 @@ fn what_a_newer_version_has_besides_is_left_out() {
         json.replacen('{', r#"{"trace":{"id":[1]},"#, 1).replacen(r#""pod":"#, r#""zone":"a","pod":"#, 1);
     let read = Occurrence::read_json(newer.as_bytes()).unwrap();
     let Some(workload) = &occurrence().workload else { unreachable!() };
-    // Labels are for sinks on the node.
+    // Labels are only for sinks on the node.
     let workload = Workload { labels: Vec::new(), ..(**workload).clone() };
     assert_eq!(read, Occurrence { workload: Some(workload.into()), ..occurrence() });
 }

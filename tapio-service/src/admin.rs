@@ -1,4 +1,4 @@
-//! What operators and machines ask the agent: `/livez`, `/readyz`, `/metrics`, `/status`, over HTTP/1.
+//! The admin server: `/livez`, `/readyz`, `/metrics`, `/status`, over HTTP/1.
 
 use std::{
     collections::VecDeque, convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc,
@@ -25,29 +25,30 @@ use tokio::{
 
 use crate::metrics;
 
-/// What the server tells.
+/// The state that the server exposes.
 pub trait State: Send + Sync + 'static {
     /// Whether every observer has settled.
     ///
     /// # Errors
-    /// What is waited for.
+    /// Names what is still missing.
     fn ready(&self) -> Result<(), String>;
 
     /// Whether the agent does its work.
     ///
     /// # Errors
-    /// What is stuck.
+    /// Names what is stuck.
     fn alive(&self) -> Result<(), String>;
 
-    /// All that there is to know, for people and scripts.
+    /// The full status, for people and scripts.
     fn status(&self) -> serde_json::Value;
 
     /// The metrics in the text format of OpenMetrics.
     fn metrics(&self) -> String;
 }
 
-/// A bound socket that does not yet listen: an address that cannot be had is an error before anything attaches,
-/// and the kernel programs, which know the agent's own sockets from when they begin to listen, see it.
+/// A bound socket that does not listen yet. If the address is unavailable, that is an error before anything
+/// is attached. The kernel programs recognise the agent's own sockets from when they begin to listen, so they
+/// must be attached before that.
 #[derive(Debug)]
 pub struct Admin {
     socket: TcpSocket,
@@ -61,29 +62,31 @@ const CLASSIC: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// A scraper, some probes and some people. One more ends the oldest: whoever holds connections keeps no probe out.
+/// Enough for a scraper, some probes and some people. One more closes the oldest, so that idle connections
+/// cannot block a probe.
 const MAX_CONNECTIONS: usize = 32;
-/// Requests to this server have no body and few headers; hyper's least is 8 KiB.
+/// Requests to this server have no body and few headers. hyper's minimum is 8 KiB.
 const MAX_HEAD_BYTES: usize = 8 << 10;
 const BACKLOG: u32 = 64;
-/// For the head of a request, the first and each that follows on the same connection.
+/// The timeout for the head of a request, both the first and later ones on the same connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of a connection.
+/// The longest life of a connection.
 const MAX_AGE: Duration = Duration::from_secs(60);
-/// For the response under way when a connection is to end.
+/// How long a running response may take when a connection has to end.
 const GRACE: Duration = Duration::from_secs(2);
-/// Before accepting again where the process has no descriptors left.
+/// The pause before accepting again if the process has no file descriptors left.
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl Admin {
-    /// Takes the address.
+    /// Binds the address.
     ///
     /// # Errors
-    /// Where it cannot be had; the text names the setting.
+    /// The address is unavailable; the text names the setting.
     pub fn bind(address: SocketAddr) -> anyhow::Result<Self> {
         let bind = || -> io::Result<Self> {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // Connections of an agent that ran before linger on the port; a listener does not let go of it.
+            // Connections of an earlier agent may linger in TIME_WAIT. SO_REUSEADDR still does not allow two
+            // listeners.
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
             let address = socket.local_addr()?;
@@ -92,16 +95,16 @@ impl Admin {
         bind().with_context(|| unavailable(address))
     }
 
-    /// The address, with the port that was given where 0 was asked for.
+    /// The bound address, with the actual port if 0 was requested.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Listens and answers until `shutdown`, then lets responses under way finish.
+    /// Listens and answers until `shutdown`, then lets running responses finish.
     ///
     /// # Errors
-    /// Where it cannot listen.
+    /// The socket cannot listen.
     pub async fn serve<S: State>(
         self,
         state: Arc<S>,
@@ -110,7 +113,7 @@ impl Admin {
         let listener = self.socket.listen(BACKLOG).with_context(|| unavailable(self.address))?;
         // The oldest first.
         let mut places = VecDeque::<AbortHandle>::new();
-        // Dropped at the end: that is what connections wait for.
+        // Dropping `serving` tells connections to end; the server then waits for them.
         let (serving, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
@@ -155,7 +158,7 @@ async fn answer<S: State + ?Sized>(stream: TcpStream, state: Arc<S>, mut stopped
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
     );
-    // A client that breaks off or talks nonsense is its own affair.
+    // A client that disconnects or sends garbage is not an error of the agent.
     tokio::select! {
         _ = connection.as_mut() => return,
         _ = stopped.changed() => {}
@@ -182,7 +185,7 @@ fn respond(
     match path {
         "/livez" => probe(state.alive()),
         "/readyz" => probe(state.ready()),
-        // Prometheus asks for it; who does not may not know it.
+        // Prometheus requests this format; other clients may not know it.
         "/metrics" if accept.contains("application/openmetrics-text") => {
             response(StatusCode::OK, OPENMETRICS, state.metrics())
         }

@@ -1,9 +1,9 @@
-//! How long to wait before trying again.
+//! Delays between retries.
 
 use std::time::Duration;
 
-/// Doubling waits, each somewhere between half of a step and the whole, so that the agents of a cluster do not
-/// come back all at once.
+/// Exponential back-off with jitter: each wait is between half of a step and the whole, so that the agents of
+/// a cluster do not all retry at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -12,7 +12,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits from half of `first` up to `most`.
+    /// Starts with waits of half of `first` to `first`, and doubles up to `most`.
     pub const fn new(first: Duration, most: Duration) -> Self {
         Self { first, most, step: first }
     }
@@ -29,7 +29,7 @@ impl Backoff {
         self.most
     }
 
-    /// It works again.
+    /// Starts over after a success.
     pub const fn reset(&mut self) {
         self.step = self.first;
     }

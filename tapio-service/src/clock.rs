@@ -1,4 +1,4 @@
-//! The boot clock, which the kernel programs stamp events with, the time of day, and a thread's CPU time.
+//! The boot clock, which kernel programs stamp events with, the time of day, and CPU time.
 
 use std::{cell::Cell, time::Duration};
 
@@ -10,9 +10,9 @@ pub fn boot_ns() -> u64 {
     nanoseconds(ClockId::Boottime)
 }
 
-/// The time of day, nanoseconds since 1970 UTC, at which the boot clock showed `boot_ns`. What is between the two clocks
-/// is read now, so a step of the time of day since then moves the answer along; or, for the next in the same tick of
-/// the kernel (at most 10 ms), was read by this thread in that tick, which takes a fifth of the time.
+/// The time of day, nanoseconds since 1970 UTC, at which the boot clock showed `boot_ns`. The offset between
+/// the two clocks is read now, so a later step of the time of day shifts the result. Further calls by the
+/// same thread within one kernel tick (at most 10 ms) reuse the offset, which takes a fifth of the time.
 #[must_use]
 pub fn unix_ns(boot_ns: u64) -> u64 {
     thread_local!(static READ: Cell<(u64, u64)> = const { Cell::new((0, 0)) });
@@ -25,19 +25,19 @@ pub fn unix_ns(boot_ns: u64) -> u64 {
     boot_ns.saturating_add(between)
 }
 
-/// Length of the kernel's tick, by which its coarse clocks step.
+/// The length of the kernel's tick, which is the resolution of its coarse clocks.
 #[must_use]
 pub fn tick_ns() -> u64 {
     clock_getres(ClockId::MonotonicCoarse).tv_nsec as u64
 }
 
-/// How long this process has been on CPUs, with all its threads.
+/// The CPU time of this process, with all its threads.
 #[must_use]
 pub fn process_cpu() -> Duration {
     Duration::from_nanos(nanoseconds(ClockId::ProcessCPUTime))
 }
 
-/// How long this thread has been on a CPU.
+/// The CPU time of this thread.
 #[must_use]
 pub fn thread_cpu() -> Duration {
     Duration::from_nanos(nanoseconds(ClockId::ThreadCPUTime))

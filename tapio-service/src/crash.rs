@@ -1,4 +1,4 @@
-//! What those say who crash.
+//! The messages of panics.
 
 use std::any::Any;
 

@@ -1,4 +1,4 @@
-//! What every long-running program of Tapio has: settings, log, admin endpoints, metrics, back-off, clocks.
+//! Common parts of Tapio's long-running programs: settings, log, admin endpoints, metrics, back-off, clocks.
 #![forbid(unsafe_code)]
 
 pub mod admin;

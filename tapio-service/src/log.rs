@@ -52,7 +52,7 @@ choices! {
     }
 }
 
-/// Starts it, once for the process.
+/// Starts the log, once per process.
 pub fn start(log: &Log) {
     let level = match log.level {
         Level::Error => LevelFilter::ERROR,
@@ -68,7 +68,7 @@ pub fn start(log: &Log) {
     }
 }
 
-/// Lines for people. What others said is in them, but does nothing to a terminal.
+/// Text lines for people. Text from outside is escaped, so that it cannot affect a terminal.
 fn text<S>(ansi: bool, to: impl for<'w> MakeWriter<'w> + 'static) -> impl Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -84,7 +84,7 @@ where
     fmt::layer().with_target(false).with_ansi(ansi).fmt_fields(fields.delimited(" ")).with_writer(to)
 }
 
-/// A JSON object a line.
+/// One JSON object per line.
 fn json<S, W>(to: W) -> impl Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -93,7 +93,7 @@ where
     fmt::layer().with_target(false).json().with_writer(Escaping(to))
 }
 
-/// Escapes what is written, which is whole lines.
+/// Escapes what is written to it, in whole lines.
 struct Escaping<W>(W);
 
 impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Escaping<W> {
@@ -104,7 +104,8 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Escaping<W> {
     }
 }
 
-/// What the client of the API server says of each try is logged by the agent itself: once, and with the remedy.
+/// Excludes the API client's own messages about each attempt: the agent logs the failure itself, once and
+/// with the remedy.
 fn targets(level: LevelFilter) -> Targets {
     let own = if level == LevelFilter::TRACE { level } else { LevelFilter::OFF };
     Targets::new().with_default(level).with_targets([("kube_client", own), ("kube_runtime", own)])
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
     use tapio_occurrence::samples::{HOSTILE, is_harmless};
 
-    /// Keeps what is written.
+    /// Collects what is written to it.
     #[derive(Clone, Default)]
     struct Screen(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! What programs count about themselves: declared with their help, served in the text formats of Prometheus.
+//! Programs' own metrics: declared with their help, served in the text formats of Prometheus.
 
 pub mod process;
 mod samples;
@@ -21,7 +21,7 @@ macro_rules! metrics {
         $vis struct $struct { $($name: $kind,)* }
 
         impl $struct {
-            /// All that there may be; one without samples is not in the text.
+            /// Every metric that may be exposed. One without samples is missing from the text.
             pub const DESCRIBED: &[$crate::metrics::Described] = &[$($crate::metrics::Described {
                 name: concat!("tapio_", stringify!($name)),
                 help: $help,
@@ -39,18 +39,18 @@ macro_rules! metrics {
     };
 }
 
-/// All of a registry's in the text format of OpenMetrics.
+/// Renders all metrics of a registry in the text format of OpenMetrics.
 ///
 /// # Errors
-/// Never in practice: writing to a `String` does not fail.
+/// Never in practice, because writing to a `String` does not fail.
 pub fn render(registry: &Registry) -> Result<String, fmt::Error> {
     let mut text = String::new();
     encode(&mut text, registry)?;
     Ok(text)
 }
 
-/// The same text in the format that Prometheus had before OpenMetrics: there a counter is called as its samples are, and
-/// there is no end.
+/// Converts the text to the format that Prometheus used before OpenMetrics: there, a counter's name is that
+/// of its samples, and there is no end marker.
 #[must_use]
 pub fn classic(openmetrics: &str) -> String {
     let counters: Vec<&str> = openmetrics
@@ -71,13 +71,13 @@ pub fn classic(openmetrics: &str) -> String {
     text
 }
 
-/// As a gauge has it.
+/// Converts a count to a gauge's type, with the maximum as limit.
 #[must_use]
 pub fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// Sets a counter that is counted elsewhere.
+/// Sets a counter to a total that is counted elsewhere.
 pub fn set(counter: &Counter, value: u64) {
     counter.inner().store(value, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! The state directory: nobody else's to read, and what others have put there is not taken for the agent's own.
+//! The state directory: only this user can read it, and files that others have put there are not used.
 
 use std::{
     fs::{self, DirBuilder, File, Metadata},
@@ -13,21 +13,21 @@ use rustix::{
     process::geteuid,
 };
 
-/// Write permission of the group, and of all others.
+/// Write permission for the file's group, and for all others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Makes a directory, and those above it that are not there, for this user alone.
+/// Creates a directory and its missing parents, for this user only.
 ///
 /// # Errors
-/// It cannot be made.
+/// The directory cannot be created.
 pub fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// As [`make_directory`], of one in the state directory: a link in its place is not followed.
+/// Like [`make_directory`], for one inside the state directory: a symbolic link in its place is not followed.
 ///
 /// # Errors
-/// It cannot be made, or is a link.
+/// The directory cannot be created, or is a symbolic link.
 pub fn make_inner_directory(path: &Path) -> io::Result<()> {
     make_directory(path)?;
     if fs::symlink_metadata(path)?.is_dir() {
@@ -36,34 +36,34 @@ pub fn make_inner_directory(path: &Path) -> io::Result<()> {
     Err(io::Error::other(format!("{} is a symbolic link, and is not followed", path.display())))
 }
 
-/// Who else may write to a directory, for people; `None` where nobody but root and this user may, or where that is
-/// not known.
+/// Who else may write to a directory, for messages; `None` if only root and this user may, or if that cannot
+/// be determined.
 #[must_use]
 pub fn others_may_write(directory: &Path) -> Option<String> {
     let metadata = fs::metadata(directory).ok()?;
     shared(&metadata)
 }
 
-/// Opens a file to read it.
+/// Opens a file for reading.
 ///
 /// # Errors
-/// It is not there, is a link, no file, or others may write to it.
+/// The file does not exist, is a symbolic link, is not a regular file, or others may write to it.
 pub fn open(path: &Path) -> io::Result<File> {
     checked(path, OFlags::RDONLY)
 }
 
-/// Opens a file to read and write it, and makes it for this user alone where it is not there.
+/// Opens a file for reading and writing. Creates it for this user only if it does not exist.
 ///
 /// # Errors
-/// As [`open`].
+/// As for [`open`].
 pub fn open_or_create(path: &Path) -> io::Result<File> {
     checked(path, OFlags::RDWR | OFlags::CREATE)
 }
 
-/// Makes a file to write it, for this user alone, in the place of whatever has its name.
+/// Creates a file for writing, for this user only, replacing anything of the same name.
 ///
 /// # Errors
-/// It cannot be made, or what has its name cannot be removed.
+/// The file cannot be created, or the old one cannot be removed.
 pub fn create_anew(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -73,7 +73,7 @@ pub fn create_anew(path: &Path) -> io::Result<File> {
 }
 
 fn checked(path: &Path, flags: OFlags) -> io::Result<File> {
-    // NONBLOCK: a pipe that somebody put there holds up nobody. It is nothing to a file.
+    // NONBLOCK keeps a FIFO that someone put there from blocking. It does not affect regular files.
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
         Ok(file) => File::from(file),
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(open(&state.join("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
-    /// Each is in the place of a file of the agent's.
+    /// Each of these stands in place of a file of the agent.
     #[test]
     fn what_others_put_there_is_not_opened() {
         let dir = tempfile::tempdir().unwrap();

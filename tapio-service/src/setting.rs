@@ -1,6 +1,6 @@
-//! What a setting is: a value that says what it may be, in a section whose doc comments are its entries in the
-//! default configuration file. File, environment and flags all go through here, so that one wrong value is
-//! reported in the same words wherever it stands.
+//! Settings: values that describe what is valid, in sections whose doc comments become the default
+//! configuration file. File, environment and flags all use them, so that an invalid value is reported in the
+//! same words from any source.
 
 mod form;
 pub mod list;
@@ -21,12 +21,12 @@ pub use value::{Bytes, Count, MIB, MS, Percent, Ratio, SEC, Time, US, Value};
 
 pub use crate::{choices, settings};
 
-/// Why a value was refused: what was found and what would be right.
+/// Why a value was rejected: what was found, and what would be valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Wrong(pub String);
 
-/// The one of `known` that is most like `given`, if any is like it at all.
+/// The one of `known` that is most similar to `given`, if any is similar.
 #[must_use]
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -37,7 +37,7 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// That there is no such `what`, and which there are.
+/// The error that there is no such `what`, with the list of valid ones.
 #[must_use]
 pub fn unknown(what: &str, given: &str, known: &[&str]) -> Wrong {
     let (given, list) = (shown(given), known.join(", "));

@@ -1,6 +1,7 @@
-//! Spans of the agent's own work. They go where the traces do, if they were switched on; else they are nothing.
+//! Spans of the agent's own work. They are exported with the traces if those are enabled, and are no-ops
+//! otherwise.
 //!
-//! One for each batch, question or file: never for an event or an occurrence.
+//! There is one span per batch, query or file, never one per event or occurrence.
 
 #[cfg(feature = "telemetry")]
 mod exported;
@@ -12,5 +13,5 @@ pub use exported::Span;
 #[cfg(not(feature = "telemetry"))]
 pub use nothing::Span;
 
-/// Who makes them.
+/// The instrumentation scope of the spans.
 pub const SCOPE: &str = "tapio";

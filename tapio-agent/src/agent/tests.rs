@@ -24,8 +24,13 @@ struct Crashing {
 impl Observer for Crashing {
     const KINDS: &'static [&'static observer::Kind] = &[];
     const NAME: &'static str = "bench";
-    const HOOKS: &'static [Hook] =
-        &[Hook { program: "flood", attach: Attach::BtfTracepoint("tcp_probe"), needs: &[], gives: "", or: &[] }];
+    const HOOKS: &'static [Hook] = &[Hook {
+        program: "flood",
+        attach: Attach::BtfTracepoint("tcp_probe"),
+        needs: &[],
+        gives: "",
+        or: &[],
+    }];
     const FIELDS: &'static [&'static str] = tapio_common::network::FIELDS;
     type Settings = network::Settings;
 

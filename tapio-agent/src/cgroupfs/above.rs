@@ -1,5 +1,5 @@
-//! What the groups above those of containers and units have in common with those below them: whose CPU time and
-//! memory fills their limits, and whether limits further down explain it.
+//! Relates cgroups above containers and units to those below them: which cgroup below uses most of a shared
+//! CPU or memory limit, and whether limits further down explain the shortage.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,19 +10,19 @@ use tapio_common::node::{self, MAX_NAME, Sample, UNKNOWN, UNLIMITED};
 
 use super::tree::{Above, Group, Tree};
 
-/// What a pass finds out for the groups above those that it looks at.
+/// Data that one scan collects for the cgroups above those that it samples.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     below: Vec<Below>,
-    /// Which have a limit of memory, by id, and which had one in the pass before.
+    /// Cgroup ids with a memory limit in this scan, and in the previous one.
     limited: HashSet<u64>,
     were_limited: HashSet<u64>,
-    /// CPU time that each group had used in this pass, and in the one before.
+    /// CPU time of each cgroup in this scan, and in the previous one, microseconds.
     used: HashMap<u64, u64>,
     before: HashMap<u64, u64>,
 }
 
-/// What is below one of them.
+/// Data about the cgroups below one of them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Below {
     cpu: Most,
@@ -31,7 +31,7 @@ struct Below {
     throttled: u64,
 }
 
-/// The group that has most of something.
+/// The cgroup with the highest value.
 #[derive(Clone, Copy, Debug, Default)]
 struct Most {
     value: u64,
@@ -48,21 +48,21 @@ impl Most {
 }
 
 impl Shared {
-    /// Begins a pass.
+    /// Begins a scan.
     pub(super) fn begin(&mut self, tree: &Tree) {
         self.below = vec![Below::default(); tree.above().len()];
-        // Those that are not met in a pass are forgotten.
+        // Cgroups that this scan does not see are forgotten.
         self.before = mem::take(&mut self.used);
         self.were_limited = mem::take(&mut self.limited);
     }
 
-    /// Whether the memory of a group was limited by one above it in the pass before.
+    /// Whether a cgroup above this one had a memory limit in the previous scan.
     pub(super) fn is_limited(&self, tree: &Tree, group: &Group) -> bool {
         upwards(tree.above(), group.above)
             .any(|at| tree.above().get(at).is_some_and(|above| self.were_limited.contains(&above.id)))
     }
 
-    /// Takes a look at a group in.
+    /// Adds the sample of a cgroup.
     pub(super) fn add(&mut self, tree: &Tree, group: &Group, sample: &Sample) {
         if group.above.is_none() {
             return;
@@ -84,7 +84,7 @@ impl Shared {
         }
     }
 
-    /// What there is to tell of one of them, after those below it.
+    /// The record of one cgroup above others. Call it after the samples of the cgroups below.
     pub(super) fn record(&mut self, tree: &Tree, at: usize, sample: Sample) -> Option<node::Ancestor> {
         let above = tree.above().get(at)?;
         if is_set(sample.limit_bytes) {
@@ -112,7 +112,7 @@ impl Shared {
 }
 
 impl Below {
-    /// What of a group's own limits explains those above it.
+    /// The parts of a cgroup's own limits that explain a shortage in the cgroups above it.
     fn of(sample: &Sample) -> Self {
         let mut own = Self::default();
         if is_set(sample.limit_bytes) && sample.held_bytes != UNKNOWN {
@@ -131,12 +131,12 @@ impl Below {
     }
 }
 
-/// Whether there is a limit.
+/// Whether a limit is known and set.
 pub(super) const fn is_set(limit: u64) -> bool {
     !matches!(limit, UNKNOWN | UNLIMITED)
 }
 
-/// From one of them to the root.
+/// The indices from one cgroup up to the root.
 fn upwards(above: &[Above], from: Option<usize>) -> impl Iterator<Item = usize> {
     iter::successors(from, |at| above.get(*at)?.above)
 }

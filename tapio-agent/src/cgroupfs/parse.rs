@@ -1,40 +1,40 @@
-//! The texts of the kernel's files. What is not as it should be is no number.
+//! Parsers for the kernel's files. Malformed text yields no number.
 
 use tapio_common::node::UNLIMITED;
 
-/// A file with one number in it.
+/// Parses a file with a single number.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     digits(text)
 }
 
-/// A limit of version 2: a number or `max`.
+/// Parses a cgroup v2 limit: a number or `max`.
 pub(super) fn limit(text: &[u8]) -> Option<u64> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     if text == b"max" { Some(UNLIMITED) } else { digits(text) }
 }
 
-/// A limit of version 1, where none is the greatest multiple of a page there is.
+/// Parses a cgroup v1 limit. "No limit" is the greatest multiple of the page size.
 pub(super) fn limit_v1(text: &[u8]) -> Option<u64> {
-    // 2^63 - 1, rounded down to a page: of 64 KiB at most.
+    // 2^63 - 1, rounded down to a page of at most 64 KiB.
     const NONE: u64 = (i64::MAX as u64) & !0xffff;
     number(text).map(|bytes| if bytes >= NONE { UNLIMITED } else { bytes })
 }
 
-/// `cpu.max`: CPU time and the period it is for, microseconds.
+/// Parses `cpu.max`: quota and period, microseconds.
 pub(super) fn quota(text: &[u8]) -> Option<(u64, u64)> {
     let mut words = words(text);
     let (quota, period) = (words.next()?, words.next()?);
     Some((limit(quota)?, digits(period).filter(|period| *period > 0)?))
 }
 
-/// `cpu.cfs_quota_us`, where none is -1.
+/// Parses `cpu.cfs_quota_us`, where -1 means no quota.
 pub(super) fn quota_v1(text: &[u8]) -> Option<u64> {
     if text.strip_suffix(b"\n").unwrap_or(text) == b"-1" { Some(UNLIMITED) } else { number(text) }
 }
 
-/// The values of these keys in a file of lines `key value`, in one go through it. Of a key that is there twice, the
-/// first.
+/// The values of these keys in a file of lines `key value`, read in one pass. If a key occurs twice, the
+/// first value counts.
 pub(super) fn keyed<const N: usize>(text: &[u8], keys: [&str; N]) -> [Option<u64>; N] {
     let mut found = [None; N];
     for line in text.split(|byte| *byte == b'\n') {
@@ -48,7 +48,7 @@ pub(super) fn keyed<const N: usize>(text: &[u8], keys: [&str; N]) -> [Option<u64
     found
 }
 
-/// A number of the line that begins with this word, counted from 0.
+/// The number at this position, counted from 0, of the line that begins with `first`.
 pub(super) fn column(text: &[u8], first: &str, at: usize) -> Option<u64> {
     text.split(|byte| *byte == b'\n').find_map(|line| {
         let mut words = words(line);
@@ -56,7 +56,7 @@ pub(super) fn column(text: &[u8], first: &str, at: usize) -> Option<u64> {
     })
 }
 
-/// `/proc/stat`: how many CPUs are on. Each has a line.
+/// The number of online CPUs in `/proc/stat`, which has one line for each.
 pub(super) fn cpus(text: &[u8]) -> u64 {
     let is_one = |line: &&[u8]| {
         line.strip_prefix(b"cpu").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit))
@@ -64,7 +64,7 @@ pub(super) fn cpus(text: &[u8]) -> u64 {
     text.split(|byte| *byte == b'\n').filter(is_one).count() as u64
 }
 
-/// A pressure file: microseconds in which some tasks waited, and in which all did.
+/// Parses a pressure file: microseconds in which some tasks waited, and in which all did.
 pub(super) fn pressure(text: &[u8]) -> [Option<u64>; 2] {
     let mut found = [None; 2];
     for line in text.split(|byte| *byte == b'\n') {
@@ -83,7 +83,7 @@ fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
-/// Not by `str::parse`, which takes a sign.
+/// `str::parse` would accept a leading `+`.
 fn digits(word: &[u8]) -> Option<u64> {
     if word.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! One look at a group, or at the node.
+//! Samples one cgroup, or the node.
 
 use std::{
     collections::HashMap,
@@ -22,44 +22,46 @@ use super::{
 
 /// More than these files have: `memory.stat` has some 2 KiB.
 const MAX_BYTES: usize = 16 << 10;
-/// A group's waiting is not read again before the node's has grown by this over the number of CPUs, microseconds.
-/// The node's is a mean over CPUs, each weighed by the time that it is busy (kernel/sched/psi.c,
-/// `collect_percpu_times`): of n CPUs, one that stalls for g in a time t adds g^2 / (n t) at least. What is not
-/// read has then waited for less than the root of this times t: 6.3 % of 5 s, which is under any floor by default.
+/// A cgroup's pressure is read again only when the node's has grown by this divided by the number of CPUs,
+/// microseconds. The node's pressure is a mean over CPUs, each weighted by its busy time (kernel/sched/psi.c,
+/// `collect_percpu_times`). One of n CPUs that stalls for g within a time t adds at least g^2 / (n t). A
+/// cgroup that is not read has therefore waited for less than the root of this times t: 6.3 % of 5 s, which
+/// is below every default floor.
 const WAITED_US: u64 = 20_000;
 
-/// What is looked with.
+/// The reader of the files, with the state that it keeps between scans.
 #[derive(Clone, Debug)]
 pub(super) struct Eyes {
     hierarchy: Hierarchy,
     node: Node,
     text: Vec<u8>,
-    /// What the node had in this pass.
+    /// The node's sample of this scan.
     now: Sample,
-    /// What the node had when the groups' waiting was read last.
+    /// The node's pressure when the cgroups' pressure was last read.
     waited: Option<[u64; 2]>,
-    look: bool,
-    /// What each group had then.
+    /// Whether this scan reads the pressure of cgroups.
+    reads_pressure: bool,
+    /// The pressure of each cgroup when it was last read.
     last: HashMap<u64, [u64; 4]>,
     before: HashMap<u64, [u64; 4]>,
 }
 
-/// What is read of a group that has no limit for it.
+/// Values to read even if the cgroup has no limit for them.
 #[derive(Clone, Copy, Debug)]
 struct Wants {
-    /// What it holds of memory.
+    /// The memory that it holds.
     held: bool,
     /// The CPU time that it used.
     cpu: bool,
 }
 
-/// The files of the node.
+/// The node's files.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     meminfo: PathBuf,
     memory: PathBuf,
     io: PathBuf,
-    /// By how much its waiting has to grow for those of groups to be read again, microseconds.
+    /// How far the node's pressure has to grow before the cgroups' pressure is read again, microseconds.
     waited_us: u64,
 }
 
@@ -71,7 +73,7 @@ impl Node {
             meminfo: proc_root.join("meminfo"),
             memory: pressure.join("memory"),
             io: pressure.join("io"),
-            // Where their number is not known, they are read each time.
+            // With an unknown number of CPUs, the cgroups' pressure is read each time.
             waited_us: WAITED_US.checked_div(cpus).unwrap_or(0),
         }
     }
@@ -85,13 +87,13 @@ impl Eyes {
             text: Vec::with_capacity(MAX_BYTES),
             now: Sample::unknown(kind::NODE, header(WHOLE_NODE)),
             waited: None,
-            look: true,
+            reads_pressure: true,
             last: HashMap::new(),
             before: HashMap::new(),
         }
     }
 
-    /// Begins a pass: looks at the node.
+    /// Begins a scan by sampling the node.
     pub(super) fn begin(&mut self) {
         let mut now = Sample::unknown(kind::NODE, header(WHOLE_NODE));
         if self.read(self.node.meminfo.clone()) {
@@ -110,23 +112,23 @@ impl Eyes {
         [now.io_some_us, now.io_full_us] = self.pressure(self.node.io.clone());
         let waited = [now.memory_some_us, now.io_some_us];
         let least_us = self.node.waited_us;
-        self.look = self.waited.is_none_or(|then| {
+        self.reads_pressure = self.waited.is_none_or(|then| {
             waited.iter().zip(then).any(|(now, then)| *now == UNKNOWN || now.abs_diff(then) >= least_us)
         });
-        if self.look {
+        if self.reads_pressure {
             self.waited = Some(waited);
         }
-        // Those that are not met in a pass are forgotten.
+        // Cgroups that this scan does not see are forgotten.
         self.before = std::mem::take(&mut self.last);
         self.now = now;
     }
 
-    /// The node, as it was when the pass began.
+    /// The node's sample, taken when the scan began.
     pub(super) fn node(&mut self) -> Option<Sample> {
         Some(self.now)
     }
 
-    /// One above others; `None` where it has no limits, or has vanished.
+    /// Samples a cgroup above others; `None` if it has no limits or has vanished.
     pub(super) fn above(&mut self, above: &Above) -> Option<Sample> {
         let mut sample = Sample { inner: 1, ..Sample::unknown(kind::ANCESTOR, header(above.id)) };
         let wants = Wants { held: false, cpu: false };
@@ -134,15 +136,15 @@ impl Eyes {
         (is_set(sample.limit_bytes) || is_set(sample.quota_us)).then_some(sample)
     }
 
-    /// A group; `None` if it has vanished. What it holds is read without a limit of its own, too, where one above it has
-    /// one.
+    /// Samples a cgroup; `None` if it has vanished. Its memory use is read even without a limit of its own if
+    /// a cgroup above it has one.
     pub(super) fn group(&mut self, group: &Group, is_limited: bool) -> Option<Sample> {
         let mut sample = Sample::unknown(kind::CGROUP, header(group.id));
         sample.inner = u32::from(group.inner);
         let pressure = self.own(&group.path, Wants { held: is_limited, cpu: true }, &mut sample);
         let nothing = Sample { inner: sample.inner, ..Sample::unknown(kind::CGROUP, sample.header) };
         if let Some(path) = pressure {
-            // One that has vanished had waited before, too.
+            // A vanished cgroup may have an old pressure value, which is dropped.
             if sample == nothing {
                 self.before.remove(&group.id);
             }
@@ -151,7 +153,7 @@ impl Eyes {
         (sample != nothing).then_some(sample)
     }
 
-    /// Memory and CPU time of the group at this path. Where its waiting is.
+    /// Reads memory and CPU time of the cgroup at this path. Returns the directory with its pressure files.
     fn own(&mut self, path: &Path, wants: Wants, sample: &mut Sample) -> Option<PathBuf> {
         let of_group = |root: &PathBuf| root.join(path);
         let (pressure, cpus) = match &self.hierarchy {
@@ -174,10 +176,11 @@ impl Eyes {
         pressure
     }
 
-    /// Its waiting; what it was, where it cannot have changed by much: that, too, teaches what is normal.
+    /// Fills in the pressure of a cgroup: the old value if it cannot have changed by much, because that also
+    /// teaches the baseline.
     fn waiting(&mut self, path: &Path, id: u64, sample: &mut Sample) {
         let waited = match self.before.remove(&id) {
-            Some(waited) if !self.look => waited,
+            Some(waited) if !self.reads_pressure => waited,
             _ => {
                 let [memory, memory_full] = self.pressure(path.join("memory.pressure"));
                 let [io, io_full] = self.pressure(path.join("io.pressure"));
@@ -191,7 +194,7 @@ impl Eyes {
     fn two(&mut self, path: &Path, wants: Wants, sample: &mut Sample) {
         let limit = self.one(path.join("memory.max"), parse::limit);
         sample.limit_bytes = limit.unwrap_or(UNKNOWN);
-        // Without a limit there is nothing to compare with, and the rest is expensive.
+        // Without a limit there is nothing to compare with, and reading the rest is expensive.
         let has_limit = limit.is_some_and(|limit| limit != UNLIMITED);
         if has_limit || (wants.held && limit.is_some()) {
             let usage = self.one(path.join("memory.current"), parse::number);
@@ -215,7 +218,8 @@ impl Eyes {
         if let Some((quota, period)) = self.one(path.join("cpu.max"), parse::quota) {
             (sample.quota_us, sample.period_us) = (quota, period);
         }
-        // Of each group, whose time may have risen with another's trouble; it is there without the controller, too.
+        // CPU time is read for every cgroup, because it may have risen with another cgroup's shortage. The
+        // file exists without the controller, too.
         if (wants.cpu || is_set(sample.quota_us)) && self.read(path.join("cpu.stat")) {
             let keys = ["usage_usec", "nr_periods", "nr_throttled", "throttled_usec"];
             [sample.cpu_us, sample.periods, sample.throttled, sample.throttled_us] =
@@ -233,7 +237,8 @@ impl Eyes {
         let usage = self.one(path.join("memory.usage_in_bytes"), parse::number);
         sample.usage_bytes = usage.unwrap_or(UNKNOWN);
         if self.read(path.join("memory.stat")) {
-            // How much of the kernel's memory could be dropped is not reported here, so none of it is held.
+            // cgroup v1 does not report how much kernel memory could be reclaimed, so none of it counts as
+            // held.
             let keys = ["total_inactive_anon", "total_active_anon", "total_unevictable"];
             let [inactive, active, unevictable] = parse::keyed(&self.text, keys);
             let held = inactive
@@ -259,7 +264,7 @@ impl Eyes {
         }
     }
 
-    /// How much it may swap out is bounded by what the node has free, too.
+    /// The swap that a cgroup may use is also bounded by the node's free swap.
     fn swap(&self, swap: Option<u64>, most: Option<u64>, sample: &mut Sample) {
         let (Some(swap), Some(most)) = (swap, most) else { return };
         let free = self.now.swap_limit_bytes.saturating_sub(self.now.swap_bytes);
@@ -270,7 +275,7 @@ impl Eyes {
     fn cpu_one(&mut self, path: &Path, cpuacct: Option<&Path>, wants: Wants, sample: &mut Sample) {
         let quota = self.one(path.join("cpu.cfs_quota_us"), parse::quota_v1);
         sample.quota_us = quota.unwrap_or(UNKNOWN);
-        // A group that only version 2 has was sampled there.
+        // A cgroup that exists only in cgroup v2 was sampled there.
         if let Some(cpuacct) = cpuacct.filter(|_| wants.cpu || is_set(sample.quota_us))
             && let Some(ns) = self.one(cpuacct.join("cpuacct.usage"), parse::number)
         {
@@ -300,8 +305,8 @@ impl Eyes {
         if self.read(path) { parse(&self.text) } else { None }
     }
 
-    /// Reads a file, which the kernel makes up as it is read, with as few calls as can be. One that is longer than it
-    /// can be is not believed: its last number may be a part of one.
+    /// Reads a file with as few system calls as possible, because the kernel generates it on read. A file
+    /// longer than the buffer is rejected, because its last number may be cut off.
     fn read(&mut self, path: PathBuf) -> bool {
         self.text.resize(MAX_BYTES, 0);
         let read = File::open(path).and_then(|mut file| fill(&mut file, &mut self.text));
@@ -310,7 +315,7 @@ impl Eyes {
     }
 }
 
-/// Reads until there is no more, or no room.
+/// Reads until the end of the file, or until the buffer is full.
 fn fill(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while let Some(rest) = into.get_mut(length..).filter(|rest| !rest.is_empty()) {
@@ -322,7 +327,7 @@ fn fill(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
     Ok(length)
 }
 
-/// What of it cannot be dropped. The numbers are read one after another, so that they may not agree.
+/// Usage minus what can be reclaimed. The numbers are read one after another, so they may be inconsistent.
 fn held(usage: Option<u64>, dropped: [Option<u64>; 3]) -> Option<u64> {
     let dropped = dropped.into_iter().try_fold(0_u64, |sum, part| sum.checked_add(part?))?;
     Some(usage?.saturating_sub(dropped))

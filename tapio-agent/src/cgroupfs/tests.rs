@@ -20,7 +20,7 @@ const OTHER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789a
 const POD: &str = "kubepods/burstable/pod3b1c1f6e-8a40-4ab1-9e37-3a1e5d2f6c11";
 const MIB: u64 = 1 << 20;
 
-/// A host made of files.
+/// A host made of plain files.
 struct Host(TempDir);
 
 impl Host {
@@ -57,7 +57,7 @@ impl Host {
         self.write("proc/stat", &format!("cpu  1 2 3\n{each}intr 7 0\n"));
     }
 
-    /// A group of version 2 with all its files.
+    /// Adds a cgroup v2 cgroup with all its files.
     fn two(&self, group: &str) {
         self.write("cgroup/cgroup.controllers", "cpu io memory pids\n");
         let files = [
@@ -106,13 +106,13 @@ impl Host {
     }
 }
 
-/// One pass, as a stage takes it.
-async fn pass(reader: &mut Reader) -> HashMap<u64, Sample> {
-    whole_pass(reader).await.0
+/// Runs one scan, like a pipeline stage.
+async fn scan(reader: &mut Reader) -> HashMap<u64, Sample> {
+    whole_scan(reader).await.0
 }
 
-/// The same with what is above containers and units.
-async fn whole_pass(reader: &mut Reader) -> (HashMap<u64, Sample>, Vec<Ancestor>) {
+/// Runs one scan, and returns the cgroups above containers and units as well.
+async fn whole_scan(reader: &mut Reader) -> (HashMap<u64, Sample>, Vec<Ancestor>) {
     let (mut seen, mut above) = (HashMap::new(), Vec::new());
     loop {
         reader.ready().await;
@@ -135,7 +135,7 @@ async fn whole_pass(reader: &mut Reader) -> (HashMap<u64, Sample>, Vec<Ancestor>
 async fn version_2() {
     let host = Host::new();
     host.two(&format!("{POD}/{ID}"));
-    let seen = pass(&mut host.reader()).await;
+    let seen = scan(&mut host.reader()).await;
     let sample = seen[&host.ino(&format!("cgroup/{POD}/{ID}"))];
     assert_eq!((sample.usage_bytes, sample.limit_bytes), (100 * MIB, 128 * MIB));
     assert_eq!(sample.held_bytes, (100 - 10 - 20 - 1) * MIB, "no caches");
@@ -153,7 +153,7 @@ async fn version_2() {
 async fn version_1() {
     let host = Host::new();
     host.one(&format!("docker/{ID}"));
-    let seen = pass(&mut host.reader()).await;
+    let seen = scan(&mut host.reader()).await;
     let sample = seen[&(host.ino(&format!("cgroup/memory/docker/{ID}")) | CGROUP_V1)];
     assert_eq!((sample.usage_bytes, sample.limit_bytes, sample.held_bytes), (100 * MIB, 128 * MIB, 123));
     assert_eq!((sample.quota_us, sample.cpu_us, sample.throttled_us), (50_000, 5, 9));
@@ -169,14 +169,14 @@ async fn beside_version_1_a_container_has_its_id_and_pressure_of_version_2() {
     host.write("cgroup/unified/cgroup.controllers", "");
     host.pressure(&format!("cgroup/unified/docker/{ID}/memory.pressure"), 70);
     host.pressure("cgroup/unified/system.slice/nginx.service/memory.pressure", 5);
-    let seen = pass(&mut host.reader()).await;
+    let seen = scan(&mut host.reader()).await;
     let container = seen[&host.ino(&format!("cgroup/unified/docker/{ID}"))];
     assert_eq!((container.limit_bytes, container.memory_some_us), (128 * MIB, 70));
     let unit = seen[&(host.ino("cgroup/memory/system.slice/nginx.service") | CGROUP_V1)];
     assert_eq!((unit.limit_bytes, unit.memory_some_us), (128 * MIB, 5));
 }
 
-/// Limits of a pod and of a slice, which those in them share.
+/// Limits of a pod and of a slice apply to all cgroups in them.
 #[tokio::test(start_paused = true)]
 async fn limits_above_are_read_with_who_fills_them() {
     for version in [1, 2] {
@@ -204,7 +204,7 @@ async fn limits_above_are_read_with_who_fills_them() {
             host.write(&format!("cgroup/{cpu}/{group}/{file}"), &text);
         };
         let mut reader = host.reader();
-        let (_, above) = whole_pass(&mut reader).await;
+        let (_, above) = whole_scan(&mut reader).await;
         let [pod] = above.try_into().unwrap();
         let id = |group: &str| {
             host.ino(&format!("cgroup/{memory}/{group}")) | if version == 1 { CGROUP_V1 } else { 0 }
@@ -219,7 +219,7 @@ async fn limits_above_are_read_with_who_fills_them() {
 
         uses(&calm, 10);
         uses(&busy, 5_000);
-        let (seen, above) = whole_pass(&mut reader).await;
+        let (seen, above) = whole_scan(&mut reader).await;
         assert_eq!((above[0].cpu_cgroup, above[0].cpu_levels), (id(&busy), 1));
         assert!([id(&busy), id(&calm)].contains(&above[0].memory_cgroup));
         assert_eq!(seen[&id(&busy)].limit_bytes, UNLIMITED);
@@ -234,7 +234,7 @@ async fn limits_further_down_are_known_to_those_above() {
     for group in ["kubepods", POD, &group] {
         host.two(group);
     }
-    let (_, above) = whole_pass(&mut host.reader()).await;
+    let (_, above) = whole_scan(&mut host.reader()).await;
     let ids: Vec<u64> = above.iter().map(|above| above.sample.header.cgroup_id).collect();
     assert_eq!(ids, [host.ino(&format!("cgroup/{POD}")), host.ino("cgroup/kubepods")], "the innermost first");
     assert_eq!(above.iter().map(|above| above.throttled).collect::<Vec<_>>(), [3, 6]);
@@ -243,7 +243,7 @@ async fn limits_further_down_are_known_to_those_above() {
     assert_eq!(above.iter().map(|above| above.cpu_levels).collect::<Vec<_>>(), [0, 0]);
 }
 
-/// As kernels are built since memory control of version 1 is an option.
+/// Kernels where cgroup v1 memory control is a build option that is off.
 #[tokio::test(start_paused = true)]
 async fn processors_of_version_1_beside_memory_of_version_2() {
     let host = Host::new();
@@ -261,13 +261,13 @@ async fn processors_of_version_1_beside_memory_of_version_2() {
     for (name, text) in [("memory.max", "134217728\n"), ("cpu.stat", "usage_usec 7\n")] {
         host.write(&format!("cgroup/unified/{group}/{name}"), text);
     }
-    let seen = pass(&mut host.reader()).await;
+    let seen = scan(&mut host.reader()).await;
     let sample = seen[&host.ino(&format!("cgroup/unified/{group}"))];
     assert_eq!((sample.limit_bytes, sample.quota_us, sample.cpu_us), (128 * MIB, 50_000, 5));
     assert_eq!((sample.periods, sample.throttled, sample.throttled_us), (20, 3, 9));
-    // One that version 1 does not have.
+    // The unified hierarchy has a cgroup that cgroup v1 does not have.
     host.write("cgroup/unified/system.slice/a.service/cpu.stat", "usage_usec 7\n");
-    let seen = pass(&mut host.reader()).await;
+    let seen = scan(&mut host.reader()).await;
     let unit = seen[&host.ino("cgroup/unified/system.slice/a.service")];
     assert_eq!((unit.cpu_us, unit.quota_us), (7, UNKNOWN));
     let parts = Files::open(&host.path("cgroup"), &host.path("proc"), Duration::from_secs(5)).parts;
@@ -289,7 +289,7 @@ async fn of_groups_in_groups_those_that_have_others_say_so() {
     ] {
         host.two(group);
     }
-    let seen = pass(&mut host.reader()).await;
+    let seen = scan(&mut host.reader()).await;
     let inner = |path: &str| seen.get(&host.ino(&format!("cgroup/{path}"))).map(|sample| sample.inner);
     assert_eq!(inner(&format!("{POD}/{ID}")), Some(0));
     assert_eq!(inner(&format!("{POD}/{ID}/init.scope")), None, "of its container");
@@ -312,7 +312,7 @@ async fn garbage_is_unknown() {
         for name in ["memory.current", "memory.stat", "cpu.stat", "memory.pressure", "io.pressure"] {
             host.write(&format!("cgroup/{group}/{name}"), garbage);
         }
-        let seen = pass(&mut host.reader()).await;
+        let seen = scan(&mut host.reader()).await;
         let sample = seen[&host.ino(&format!("cgroup/{group}"))];
         let values = [sample.usage_bytes, sample.held_bytes, sample.memory_some_us, sample.io_full_us];
         assert_eq!(values, [UNKNOWN; 4], "{garbage:?}");
@@ -321,7 +321,7 @@ async fn garbage_is_unknown() {
     host.two("system.slice/none.service");
     host.write("cgroup/system.slice/none.service/memory.max", "max\n");
     host.write("cgroup/system.slice/none.service/cpu.max", "max 100000\n");
-    let seen = pass(&mut host.reader()).await;
+    let seen = scan(&mut host.reader()).await;
     let sample = seen[&host.ino("cgroup/system.slice/none.service")];
     assert_eq!((sample.limit_bytes, sample.quota_us), (UNLIMITED, UNLIMITED));
     assert_eq!(sample.held_bytes, UNKNOWN, "not even read");
@@ -338,7 +338,7 @@ async fn odd_names_and_depths_are_borne() {
         fs::create_dir_all(host.path("cgroup").join(OsStr::from_bytes(name))).unwrap();
     }
     std::os::unix::fs::symlink(host.path("cgroup"), host.path("cgroup/loop.service")).unwrap();
-    let seen = pass(&mut host.reader()).await;
+    let seen = scan(&mut host.reader()).await;
     assert_eq!(seen.len(), 2, "the unit and the node: {seen:?}");
 }
 
@@ -351,17 +351,17 @@ async fn groups_come_and_go() {
     };
     count(2);
     let mut reader = host.reader();
-    assert_eq!(pass(&mut reader).await.len(), 2);
+    assert_eq!(scan(&mut reader).await.len(), 2);
     host.two("system.slice/b.service");
     count(3);
-    assert_eq!(pass(&mut reader).await.len(), 3);
+    assert_eq!(scan(&mut reader).await.len(), 3);
     fs::remove_dir_all(host.path("cgroup/system.slice/a.service")).unwrap();
-    assert_eq!(pass(&mut reader).await.len(), 2, "vanished, whatever the count says");
-    assert_eq!(pass(&mut reader).await.len(), 2);
+    assert_eq!(scan(&mut reader).await.len(), 2, "vanished, whatever the count says");
+    assert_eq!(scan(&mut reader).await.len(), 2);
     fs::rename(host.path("cgroup/system.slice/b.service"), host.path("cgroup/system.slice/c.service"))
         .unwrap();
-    assert_eq!(pass(&mut reader).await.len(), 1);
-    assert_eq!(pass(&mut reader).await.len(), 2, "found again under its new name");
+    assert_eq!(scan(&mut reader).await.len(), 1);
+    assert_eq!(scan(&mut reader).await.len(), 2, "found again under its new name");
 }
 
 #[tokio::test(start_paused = true)]
@@ -370,19 +370,19 @@ async fn a_groups_waiting_is_read_again_once_the_node_has_waited() {
     host.two("system.slice/a.service");
     let mut reader = host.reader();
     let id = host.ino("cgroup/system.slice/a.service");
-    assert_eq!(pass(&mut reader).await[&id].memory_some_us, 70);
+    assert_eq!(scan(&mut reader).await[&id].memory_some_us, 70);
     host.pressure("cgroup/system.slice/a.service/memory.pressure", 5_000);
     host.pressure("proc/pressure/memory", 6_000);
-    assert_eq!(pass(&mut reader).await[&id].memory_some_us, 70);
+    assert_eq!(scan(&mut reader).await[&id].memory_some_us, 70);
     host.pressure("proc/pressure/memory", 600_000);
     host.pressure("cgroup/system.slice/a.service/memory.pressure", 500_000);
-    assert_eq!(pass(&mut reader).await[&id].memory_some_us, 500_000);
+    assert_eq!(scan(&mut reader).await[&id].memory_some_us, 500_000);
 }
 
-/// The node's waiting is a mean over its CPUs, so that of one that stalls among busy ones little of it shows.
+/// The node's pressure is a mean over its CPUs, so one stalling CPU among busy ones shows only a little.
 #[tokio::test(start_paused = true)]
 async fn what_waits_on_one_cpus_of_many_is_read_in_each_pass() {
-    // 24 % of five seconds are 19 ms of the node's on 64 CPUs.
+    // 24 % of five seconds on one CPU are 19 ms of the node's pressure with 64 CPUs.
     for (cpus, known_us) in [(1, [0, 2_400_000, 2_400_000]), (64, [1_200_000, 2_400_000, 3_600_000])] {
         let host = Host::new();
         host.cpus(cpus);
@@ -390,11 +390,11 @@ async fn what_waits_on_one_cpus_of_many_is_read_in_each_pass() {
         let mut reader = host.reader();
         let id = host.ino("cgroup/system.slice/a.service");
         let mut seen = Vec::new();
-        pass(&mut reader).await;
+        scan(&mut reader).await;
         for at in 1..=3 {
             host.pressure("proc/pressure/memory", 1_000 + at * 18_750);
             host.pressure("cgroup/system.slice/a.service/memory.pressure", 70 + at * 1_200_000);
-            seen.push(pass(&mut reader).await[&id].memory_some_us - 70);
+            seen.push(scan(&mut reader).await[&id].memory_some_us - 70);
         }
         assert_eq!(seen, known_us, "{cpus}");
     }
@@ -409,7 +409,7 @@ async fn where_there_is_nothing_each_thing_says_so() {
         let absent = part.state.as_ref().unwrap_err();
         assert!(!absent.why.is_empty() && !absent.remedy.is_empty(), "{part:?}");
     }
-    let seen = pass(&mut files.reader()).await;
+    let seen = scan(&mut files.reader()).await;
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[&WHOLE_NODE].held_bytes, UNKNOWN);
 }
@@ -419,18 +419,18 @@ async fn passes_are_an_interval_apart_and_further_where_they_are_dear() {
     let host = Host::new();
     host.two("system.slice/s0.service");
     let mut reader = host.reader();
-    pass(&mut reader).await;
+    scan(&mut reader).await;
     let first = Instant::now();
-    pass(&mut reader).await;
+    scan(&mut reader).await;
     assert!(first.elapsed() >= Duration::from_millis(4_900), "{:?}", first.elapsed());
     (0..200).for_each(|at| host.two(&format!("system.slice/s{at}.service")));
-    // Only what they cost keeps them apart.
+    // Only their cost limits how often scans run.
     let brief = Duration::from_millis(1);
     let mut reader = Files::open(&host.path("cgroup"), &host.path("proc"), brief).reader();
-    pass(&mut reader).await;
+    scan(&mut reader).await;
     let spent = reader.spent;
     let expensive = Instant::now();
-    let seen = pass(&mut reader).await;
+    let seen = scan(&mut reader).await;
     assert_eq!(seen.len(), 201);
     assert!(expensive.elapsed() + Duration::from_millis(100) >= spent * SHARE);
 }

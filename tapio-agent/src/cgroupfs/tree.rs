@@ -1,4 +1,4 @@
-//! Which groups there are to look at.
+//! Finds the cgroups to sample.
 
 use std::{
     ffi::OsStr,
@@ -14,46 +14,46 @@ use tapio_occurrence::Workload;
 use super::hierarchy::Hierarchy;
 use crate::enrich::cgroups::parse_path;
 
-/// A node has hundreds of groups, a large one thousands. More are not looked at.
+/// A node has hundreds of cgroups, a large one thousands. Any more are not sampled.
 const MAX_GROUPS: usize = 20_000;
-/// Groups nest by container in container; more is someone's play.
+/// Deeper nesting than containers in containers is an attack or a mistake.
 const MAX_DEPTH: usize = 64;
-/// The tree is walked when the number of groups in it has changed, and so often to be sure.
+/// The tree is walked when its number of cgroups has changed, and at least this often.
 const WALK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A group of a container or of a unit.
+/// The cgroup of a container or a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Group {
-    /// As identity knows it.
+    /// Its id in the hierarchy that identity uses.
     pub(super) id: u64,
-    /// As its memory is known: in the hierarchy of the memory controller.
+    /// Its id in the memory controller's hierarchy.
     pub(super) memory_id: u64,
-    /// Below the root of each hierarchy.
+    /// The path below the root of each hierarchy.
     pub(super) path: PathBuf,
-    /// Others of these are below it.
+    /// Whether other containers or units are below it.
     pub(super) inner: bool,
-    /// The innermost of the groups above it that are no one's own, by its place among [`Tree::above`].
+    /// The innermost cgroup above it that belongs to no workload, as an index into [`Tree::above`].
     pub(super) above: Option<usize>,
-    /// How far it is below the root.
+    /// Its depth below the root.
     pub(super) depth: usize,
 }
 
-/// A group above those of containers and units: a pod, a slice. Its limits are shared by what is below it.
+/// A cgroup above containers and units, such as a pod or a slice. Everything below shares its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Above {
-    /// As identity knows it, and as its memory is known.
+    /// Its id, for identity and for memory.
     pub(super) id: u64,
     pub(super) path: PathBuf,
-    /// The next such group above it.
+    /// The next such cgroup above it.
     pub(super) above: Option<usize>,
     pub(super) depth: usize,
 }
 
-/// The groups that there were when it was walked last.
+/// The cgroups found by the last walk.
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
     hierarchy: Hierarchy,
-    /// Counts the groups of version 1.
+    /// `/proc/cgroups`, which counts the cgroups of cgroup v1.
     counts: PathBuf,
     groups: Vec<Group>,
     above: Vec<Above>,
@@ -77,17 +77,17 @@ impl Tree {
         &self.groups
     }
 
-    /// Those above them, each after those that are above it.
+    /// The cgroups above containers and units. Each comes after those above it.
     pub(super) fn above(&self) -> &[Above] {
         &self.above
     }
 
-    /// One of them was not there.
+    /// Records that a listed cgroup was gone.
     pub(super) fn is_stale(&mut self) {
         self.walked = None;
     }
 
-    /// Walks where there is a reason to.
+    /// Walks the tree again if there is a reason to.
     pub(super) fn update(&mut self) {
         let count = self.hierarchy.count(&self.counts);
         let is_fresh = self.walked.is_some_and(|walked| walked.elapsed() < WALK_INTERVAL);
@@ -101,13 +101,13 @@ impl Tree {
 
 /// A directory that is still to be read.
 struct Directory {
-    /// Below the root.
+    /// The path below the root.
     path: PathBuf,
     depth: usize,
     workload: Option<Workload>,
-    /// The group that it belongs to, by its place among those found.
+    /// The container or unit that it is in, as an index into those found.
     within: Option<usize>,
-    /// The innermost directory from it upwards that is no one's own, by its place among those found.
+    /// The innermost cgroup at or above it that belongs to no workload, as an index into those found.
     above: Option<usize>,
 }
 
@@ -127,7 +127,7 @@ fn walk(hierarchy: &Hierarchy) -> (Vec<Group>, Vec<Above>) {
                 break;
             }
             let path = directory.path.join(entry.file_name());
-            // Groups inside of a container have limits of their own, whoever they are said to be.
+            // Cgroups inside a container have limits of their own, whatever workload their names claim.
             let workload = parse_path(&path.to_string_lossy()).innermost();
             let is_subject = workload != directory.workload
                 && workload.as_ref().is_some_and(|w| w.container_id.is_some() || w.unit.is_some());
@@ -156,7 +156,7 @@ fn walk(hierarchy: &Hierarchy) -> (Vec<Group>, Vec<Above>) {
     (groups, above)
 }
 
-/// Of the directories that are no one's own those that have groups below them.
+/// Keeps those cgroups outside workloads that have containers or units below them.
 fn keep_above(groups: &mut [Group], others: Vec<Above>) -> Vec<Above> {
     let mut is_above = vec![false; others.len()];
     for group in groups.iter() {
@@ -166,7 +166,7 @@ fn keep_above(groups: &mut [Group], others: Vec<Above>) -> Vec<Above> {
             at = others[here].above;
         }
     }
-    // One is found before those below it.
+    // A cgroup is found before those below it.
     let mut places = vec![None; others.len()];
     let mut kept: Vec<Above> = Vec::new();
     for (at, other) in others.into_iter().enumerate().filter(|(at, _)| is_above[*at]) {
@@ -179,8 +179,8 @@ fn keep_above(groups: &mut [Group], others: Vec<Above>) -> Vec<Above> {
     kept
 }
 
-/// The id of the same group in the hierarchy of version 2, by which it is named where that is beside those of version
-/// 1. Its groups tell the truth of containers only.
+/// The id of the same cgroup in the cgroup2 hierarchy, by which identity knows it if that hierarchy exists
+/// beside cgroup v1. There the cgroup2 hierarchy is reliable for containers only.
 fn twin(hierarchy: &Hierarchy, path: &Path, workload: Option<&Workload>) -> Option<u64> {
     let Hierarchy::One { unified: Some(root), .. } = hierarchy else { return None };
     workload?.container_id.as_ref()?;
@@ -188,7 +188,7 @@ fn twin(hierarchy: &Hierarchy, path: &Path, workload: Option<&Workload>) -> Opti
     Some(std::os::unix::fs::MetadataExt::ino(&metadata))
 }
 
-/// Whether a name is that of a directory with one of these controllers: `cpu,cpuacct`.
+/// Whether a hierarchy's directory, such as `cpu,cpuacct`, has this controller.
 pub(super) fn has_controller(name: &OsStr, controller: &str) -> bool {
     name.to_str().is_some_and(|name| name.split(',').any(|part| part == controller))
 }

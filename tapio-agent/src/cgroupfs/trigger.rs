@@ -1,7 +1,7 @@
-//! Triggers: the kernel says when tasks begin to wait, so that nobody has to look all the time.
+//! PSI triggers: the kernel reports when tasks begin to wait, so that the agent need not poll often.
 //!
-//! Of the node as a whole only. A group's waiting is the node's, too, and one for each of a thousand groups would have
-//! the kernel count for each.
+//! Triggers are set on the whole node only. A cgroup's pressure also counts for the node, and a trigger on
+//! each of a thousand cgroups would make the kernel keep count for each.
 
 use std::{
     fs::File,
@@ -14,31 +14,31 @@ use tokio::{
     time::Instant,
 };
 
-/// How much waiting in how long a time, in the words of the kernel: 150 ms of a second. Without CAP_SYS_RESOURCE a window
-/// has to be a multiple of two seconds, before kernel 6.5 there are none then.
+/// Stall time and window, microseconds, in the kernel's syntax: 150 ms per second. Without CAP_SYS_RESOURCE
+/// the window has to be a multiple of two seconds; before kernel 6.5 no trigger can be set without it.
 const THRESHOLDS: [&str; 2] = ["some 150000 1000000", "some 300000 2000000"];
 
-/// `PROC_SUPER_MAGIC`, include/uapi/linux/magic.h. Nothing else is written to.
+/// `PROC_SUPER_MAGIC`, include/uapi/linux/magic.h. The agent writes to no file on another file system.
 const PROC: rustix::fs::FsWord = 0x9fa0;
 
-/// A trigger that is set. It ends with its descriptor.
+/// A trigger that is set. Closing its descriptor removes it.
 #[derive(Debug)]
 pub(super) struct Trigger(File);
 
-/// One that is waited for.
+/// A trigger registered with the runtime; `None` once it has failed.
 pub(super) struct Waiting(Option<AsyncFd<File>>);
 
 impl Trigger {
-    /// Sets it on a file of `/proc/pressure`.
+    /// Sets a trigger on a file of `/proc/pressure`.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut refused = io::Error::from(io::ErrorKind::InvalidInput);
         for threshold in THRESHOLDS {
-            // Each file takes one trigger, and an error leaves none behind.
+            // Each open file takes one trigger, and a failed write leaves none behind.
             let mut file = File::options().read(true).write(true).open(path)?;
             if rustix::fs::fstatfs(&file)?.f_type != PROC {
                 return Err(io::Error::other("no file of the kernel"));
             }
-            // The kernel takes the text with its end, as in C.
+            // The kernel expects the text with its terminating NUL.
             match file.write_all(format!("{threshold}\0").as_bytes()) {
                 Ok(()) => return Ok(Self(file)),
                 Err(error) => refused = error,
@@ -56,7 +56,7 @@ impl Trigger {
     }
 }
 
-/// Waits for `earliest`, then for any of them; for ever where there are none.
+/// Waits for `earliest`, then for any trigger; without triggers for ever.
 pub(super) async fn any(triggers: &mut [Waiting], earliest: Instant) {
     tokio::time::sleep_until(earliest).await;
     let waits = triggers.iter_mut().map(|trigger| Box::pin(trigger.fired()));
@@ -76,7 +76,8 @@ impl Waiting {
             }
             Err(_) => false,
         };
-        // What is always an error cannot be waited for: the trigger is given up, the interval stays.
+        // A trigger with a permanent error cannot be waited for, so it is given up. The sampling interval
+        // stays.
         if !is_set {
             self.0 = None;
         }

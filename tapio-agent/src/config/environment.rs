@@ -1,9 +1,9 @@
-//! Variables that set what the agent's own do, besides those of its settings.
+//! Variables of other conventions that set the agent's settings, in addition to the agent's own variables.
 
 use tapio_delivery::otlp;
 use tapio_service::config::environment::Known;
 
-/// Variables that others know.
+/// Variables that Kubernetes manifests and POLKU commonly use.
 const ALIASES: &[(&str, &str)] = &[("NODE_NAME", "node_name"), ("POLKU_ENDPOINT", "polku.endpoint")];
 
 pub(super) fn others() -> impl Iterator<Item = Known> {

@@ -18,7 +18,7 @@ impl Observers {
         self.0.as_deref().unwrap_or(observer::NAMES)
     }
 
-    /// Whether the user asked for them by name, so that one that cannot run is worth an error.
+    /// Whether the user named the observers, so that one that cannot run is an error.
     #[must_use]
     pub const fn named(&self) -> bool {
         self.0.is_some()

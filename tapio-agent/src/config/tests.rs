@@ -1,4 +1,4 @@
-//! Every error of every source, with its words.
+//! Every error message of every source.
 
 use std::{fs, os::unix::ffi::OsStringExt};
 
@@ -7,7 +7,7 @@ use tapio_service::setting::Node;
 
 use super::*;
 
-/// Lays the text of a file over the defaults.
+/// Applies the text of a file to the defaults.
 fn parse(text: &str) -> Result<Config, Error> {
     let mut config = Config::default();
     file::parse("t.yaml", text.as_bytes(), &mut config)?;
@@ -82,7 +82,7 @@ fn gateways_are_a_list_or_one_or_off() {
     assert_eq!((both.polku.endpoint.all().len(), both.polku.ca.to_string().as_str()), (2, "/ca"));
 }
 
-/// A file, and what it is refused with; `...` stands for the list of all keys.
+/// A file, and the message that refuses it; `...` stands for the list of all keys.
 const REFUSED: &[(&str, &str)] = &[
     ("queue: 1\nfoo: 1\n", "t.yaml:2:1: unknown key `foo`: did you mean `fold`? Known: observers, "),
     ("a: b: c\n", "t.yaml:1:1: unknown key `a`. Known: observers, "),
@@ -317,7 +317,8 @@ fn the_environment_is_refused_by_the_name_of_the_variable() {
     assert!(Config::load(None, [(raw.clone(), raw)], &[]).is_ok(), "what is not the agent's is left alone");
 }
 
-/// Flag, TAPIO_OTLP_*, the variable of logs, that of all signals, file, default: the first that there is counts.
+/// The order is flag, TAPIO_OTLP_*, the variable for logs, the variable for all signals, file, default. The
+/// first one set counts.
 #[test]
 fn the_variables_of_opentelemetry_have_their_place() {
     let all = [

@@ -151,17 +151,15 @@ impl Rights {
             let capability = right.capability.parse().ok()?;
             Some(Right { capability, gives: right.gives, without: without(right.lost) })
         }));
-        table.push(
-            Right {
-                capability: Capability::CAP_SYS_RESOURCE,
-                gives: "raises the limit that maps count against before kernel 5.11, sets triggers before 6.5",
-                without: if self.limited {
-                    Without::Less("maps may not fit into RLIMIT_MEMLOCK")
-                } else {
-                    Without::Nothing("maps count against no limit here; for triggers see the node observer")
-                },
+        table.push(Right {
+            capability: Capability::CAP_SYS_RESOURCE,
+            gives: "raises the limit that maps count against before kernel 5.11, sets triggers before 6.5",
+            without: if self.limited {
+                Without::Less("maps may not fit into RLIMIT_MEMLOCK")
+            } else {
+                Without::Nothing("maps count against no limit here; for triggers see the node observer")
             },
-        );
+        });
         table
     }
 
@@ -273,9 +271,7 @@ mod tests {
         let apparmor = Rights { profile: profile(), ..allowed() };
         let remedy = apparmor.remedy();
         assert!(remedy.contains("AppArmor profile cri-containerd.apparmor.d") && !remedy.contains("seccomp"));
-        assert!(
-            apparmor.lines().iter().any(|line| line.name == "AppArmor" && line.state == State::Note)
-        );
+        assert!(apparmor.lines().iter().any(|line| line.name == "AppArmor" && line.state == State::Note));
         let both = Rights { profile: profile(), filtered: true, pod: Pod(true), ..allowed() }.remedy();
         assert!(both.contains("DENIED") && both.contains("seccompProfile: {type: Unconfined}"), "{both}");
         for label in ["unconfined\n", "docker-default (complain)\n", "system_u:system_r:container_t:s0"] {

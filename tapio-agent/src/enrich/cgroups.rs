@@ -1,8 +1,9 @@
-//! Identity without Kubernetes: from the id of a cgroup, by its path, to container, runtime and pod UID, or
+//! Identity without Kubernetes: maps a cgroup id, by the cgroup's path, to container, runtime and pod UID, or
 //! to the systemd unit.
 //!
-//! The id is the inode number of the group's directory in the cgroup2 hierarchy, or with [`CGROUP_V1`] in that of the
-//! memory controller, and is never used again while the host is up. An owner that is not certain is left out.
+//! The id is the inode number of the cgroup's directory in the cgroup2 hierarchy; with [`CGROUP_V1`], in that
+//! of the memory controller. It is never reused while the host is up. An owner that is not certain is left
+//! out.
 
 mod path;
 mod process;
@@ -24,32 +25,35 @@ pub use process::in_host_pid_namespace;
 
 use super::REMEMBER;
 
-/// The cgroups of this host. Reads files: not for an async task's own thread where there are thousands.
+/// The cgroups of this host. It reads files, so do not use it on an async worker thread where there are
+/// thousands of cgroups.
 #[derive(Debug)]
 pub struct Cgroups {
     mount: Option<Mount>,
-    /// The hierarchy that the memory controller has for itself.
+    /// The memory controller's own hierarchy (cgroup v1).
     memory: Option<PathBuf>,
-    /// Where processes are looked up; `None` where they go by other pids than the kernel's, and would be others.
+    /// The root for process lookups; `None` if the pids there are not the kernel's and would name other
+    /// processes.
     proc_root: Option<PathBuf>,
     known: HashMap<u64, Group>,
-    /// How long a group that vanished is remembered.
+    /// How long a vanished cgroup is remembered.
     remember: Duration,
 }
 
-/// What is known of a cgroup.
+/// The owner of a cgroup, if known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// Whose it is.
+    /// The workload that owns it.
     Known(Arc<Workload>),
-    /// It is there, or was, and is no one's: that of the whole host, or one outside containers and units.
+    /// The cgroup exists, or existed, and belongs to no workload: the root cgroup, or one outside containers
+    /// and units.
     Unowned,
-    /// It is not there, or not yet.
+    /// The cgroup does not exist, or not yet.
     Unknown,
 }
 
 impl Lookup {
-    /// Whose it is, where that is certain.
+    /// The workload, if it is certain.
     #[must_use]
     pub fn workload(self) -> Option<Arc<Workload>> {
         match self {
@@ -62,29 +66,30 @@ impl Lookup {
 #[derive(Debug)]
 struct Mount {
     path: PathBuf,
-    /// Version 1 hierarchies stand beside it, which containers may be in instead.
+    /// cgroup v1 hierarchies exist beside this one, and containers may be in those instead.
     hybrid: bool,
 }
 
 #[derive(Debug)]
 struct Group {
-    /// Below the root of its hierarchy.
+    /// Relative to the root of its hierarchy.
     path: Box<Path>,
-    /// By the host's own names.
+    /// The workload according to names that the host gave.
     workload: Option<Arc<Workload>>,
-    /// The path names others further in.
+    /// The path names further workloads inside that one.
     has_claims: bool,
     gone: Option<Instant>,
 }
 
-/// A node has hundreds of groups, a large one thousands.
+/// A node has hundreds of cgroups, a large one thousands.
 const MAX_GROUPS: usize = 20_000;
-/// Groups nest by container in container; more is someone's play. As deep as paths of names of 16 bytes can be.
+/// Deeper nesting than containers in containers is an attack or a mistake. This is as deep as paths with
+/// names of 16 bytes can be.
 const MAX_DEPTH: usize = 256;
 
 impl Cgroups {
-    /// Finds the cgroup2 hierarchy at or under `root` (usually `/sys/fs/cgroup`). Where there is none, only
-    /// processes are looked at.
+    /// Finds the cgroup2 hierarchy at or under `root` (usually `/sys/fs/cgroup`). Without one, only processes
+    /// are looked up.
     #[must_use]
     pub fn new(root: &Path, proc_root: &Path) -> Self {
         let is_cgroup2 = |path: &Path| path.join("cgroup.controllers").is_file();
@@ -100,19 +105,19 @@ impl Cgroups {
         Self { mount, memory, proc_root, known: HashMap::new(), remember: REMEMBER }
     }
 
-    /// Remembers groups that vanished for this long.
+    /// Remembers vanished cgroups for this long.
     #[must_use]
     pub fn remembering(self, remember: Duration) -> Self {
         Self { remember, ..self }
     }
 
-    /// Where the cgroup2 hierarchy is.
+    /// The root of the cgroup2 hierarchy.
     #[must_use]
     pub fn mount(&self) -> Option<&Path> {
         self.mount.as_ref().map(|mount| mount.path.as_path())
     }
 
-    /// Where a group is, or was.
+    /// The directory that a cgroup has, or had.
     #[must_use]
     pub fn directory(&self, id: u64) -> Option<PathBuf> {
         let group = self.known.get(&id)?;
@@ -120,7 +125,7 @@ impl Cgroups {
         root.map(|root| root.join(&group.path))
     }
 
-    /// What is known of a group without looking at the hierarchy again.
+    /// The owner of a cgroup, without a walk.
     #[must_use]
     pub fn cached(&self, id: u64) -> Lookup {
         match self.known.get(&id) {
@@ -130,8 +135,8 @@ impl Cgroups {
         }
     }
 
-    /// What is known of a group. One that is not known costs a walk through the whole hierarchy, some milliseconds
-    /// for a thousand groups: the caller limits how often.
+    /// The owner of a cgroup. An unknown one costs a walk over the whole hierarchy, some milliseconds for a
+    /// thousand cgroups, so the caller limits how often.
     pub fn lookup(&mut self, id: u64, now: Instant) -> Lookup {
         if id != 0 && self.cached(id) == Lookup::Unknown {
             self.walk(now);
@@ -139,12 +144,12 @@ impl Cgroups {
         self.cached(id)
     }
 
-    /// The owner, by the host's own names, of what happened at `at_ns` (boot clock) in a group and a process, of which each
-    /// may be 0 for not known; and who is further in by names from inside.
+    /// The owner, by the host's own names, of what happened at `at_ns` (boot clock) in a cgroup and a process
+    /// (either id may be 0 for unknown), and the workloads further in, by names given from inside.
     ///
-    /// Beside version 1 hierarchies only a container's group is believed: a process in a container then has
-    /// the group of the daemon that started it, and where it is in truth its version 1 groups say.
-    /// Looks into what is cached: [`Self::lookup`] comes first.
+    /// Beside cgroup v1 hierarchies, only a container's cgroup is believed: a process in a container then has
+    /// the cgroup2 cgroup of the daemon that started it, and its v1 cgroups show where it really is. This
+    /// reads the cache only, so call [`Self::lookup`] first.
     #[must_use]
     pub fn owner(&self, id: u64, pid: u32, at_ns: u64) -> (Lookup, Vec<Workload>) {
         let found = self.cached(id);
@@ -152,7 +157,7 @@ impl Cgroups {
         let is_sure = match &found {
             Lookup::Known(workload) if !hybrid || workload.container_id.is_some() => true,
             Lookup::Unowned if !hybrid => true,
-            // Nothing else has a group of the memory controller than whom it is of.
+            // A cgroup of the memory controller contains only the processes of its owner.
             Lookup::Known(_) | Lookup::Unowned => id & CGROUP_V1 != 0,
             Lookup::Unknown => false,
         };
@@ -164,7 +169,7 @@ impl Cgroups {
             proc_root.and_then(|proc_root| process::named(proc_root, pid, at_ns)).unwrap_or_default();
         let owner = match process.outermost {
             Some(workload) => Lookup::Known(Arc::new(workload)),
-            // Where that controller has a hierarchy, who is in its root is in no container.
+            // If that controller has a hierarchy, a process in its root is in no container.
             None if found == Lookup::Unknown && (self.memory.is_none() || id & CGROUP_V1 != 0) => {
                 Lookup::Unknown
             }
@@ -173,8 +178,8 @@ impl Cgroups {
         (self.checked(owner), process.claims)
     }
 
-    /// Without the id of a user's container where the host has that container in another place: users choose the names
-    /// of the cgroups that they make.
+    /// Removes the id of a user's container if the host has that container elsewhere, because users choose
+    /// the names of the cgroups that they create.
     fn checked(&self, owner: Lookup) -> Lookup {
         match owner {
             Lookup::Known(workload)
@@ -189,26 +194,26 @@ impl Cgroups {
         }
     }
 
-    /// Who is further in than the owner of a group, by names that were given from inside.
+    /// The workloads inside the owner of a cgroup, by names that were given from inside.
     #[must_use]
     pub fn claims(&self, id: u64) -> Vec<Workload> {
         let group = self.known.get(&id).filter(|group| group.has_claims);
         group.map(|group| parse_path(&group.path.to_string_lossy()).claims).unwrap_or_default()
     }
 
-    /// Whether the host itself names a group after this container, or after this pod where the claim has no container:
-    /// then whoever says so from the inside of another is not it.
+    /// Whether the host itself names a cgroup after this container, or after this pod if the claim has no
+    /// container. If so, a claim to that name from inside another container is false.
     #[must_use]
     pub fn contradict(&self, claim: &Workload) -> bool {
         let mut owners = self.known.values().filter_map(|group| group.workload.as_deref());
         owners.any(|owner| match &claim.container_id {
-            // A user's own container is itself a claim.
+            // A user's own container is itself only a claim.
             Some(_) => owner.unit.is_none() && owner.container_id == claim.container_id,
             None => owner.pod_uid == claim.pod_uid,
         })
     }
 
-    /// Takes in the groups that are there, and forgets those that have been gone for long.
+    /// Adds the cgroups that exist, and forgets those that vanished long ago.
     fn walk(&mut self, now: Instant) {
         let unified = self.mount.iter().map(|mount| (mount.path.clone(), 0));
         let trees: Vec<_> = unified.chain(self.memory.iter().map(|path| (path.clone(), CGROUP_V1))).collect();
@@ -217,7 +222,7 @@ impl Cgroups {
         for (root, mark) in trees {
             whole &= self.walk_tree(&root, mark, &mut here);
         }
-        // What is left was not met: it is gone, unless the walk ended early.
+        // The walk did not find the remaining ones: they have vanished, unless the walk ended early.
         let mut left: Vec<(u64, Group)> =
             self.known.drain().filter(|(id, _)| !here.contains_key(id)).collect();
         for (_, group) in &mut left {
@@ -230,7 +235,7 @@ impl Cgroups {
         self.known = here;
     }
 
-    /// Takes in the groups of one hierarchy, whose ids bear a mark. False where not all of them were looked at.
+    /// Adds the cgroups of one hierarchy, with `mark` in their ids. False if it did not see all of them.
     fn walk_tree(&mut self, root: &Path, mark: u64, here: &mut HashMap<u64, Group>) -> bool {
         let Ok(metadata) = fs::metadata(root) else { return false };
         let whole_host = Group { path: Path::new("").into(), workload: None, has_claims: false, gone: None };

@@ -1,7 +1,8 @@
-//! Names from Kubernetes: the pods of this node, from a watch, and peers, asked for one by one as anomalies name them.
+//! Names from Kubernetes: the pods of this node, from a watch, and peers, queried one by one as anomalies
+//! name them.
 //!
-//! All of it runs beside the way of the occurrences. Where the API server is away, slow or says no, they go out with what
-//! is known.
+//! None of this blocks occurrences. If the API server is down, slow or refuses, they are sent with the names
+//! known so far.
 
 mod check;
 mod health;
@@ -28,10 +29,10 @@ use super::{
 };
 use crate::{config::Config, metrics::Metrics};
 
-/// How long an occurrence waits for a name that may yet come.
+/// How long an occurrence waits for names that may still come.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is known of pods and peers, and the tasks that find it out. They end with it.
+/// The known pods and peers, and the tasks that find them. Dropping this ends the tasks.
 #[derive(Debug)]
 pub struct Kubernetes {
     index: watch::Receiver<Arc<Index>>,
@@ -41,7 +42,7 @@ pub struct Kubernetes {
     _tasks: JoinSet<()>,
 }
 
-/// What an occurrence waits for.
+/// The names that an occurrence waits for.
 #[derive(Debug)]
 pub struct Missing {
     index: watch::Receiver<Arc<Index>>,
@@ -53,7 +54,7 @@ pub struct Missing {
 }
 
 impl Kubernetes {
-    /// Begins to watch the pods of this node. Within a runtime.
+    /// Starts the watch on the pods of this node. Call it within a runtime.
     #[must_use]
     pub fn start(access: Access, config: &Config, metrics: &Arc<Metrics>) -> Self {
         let health = Arc::new(Health::new(access.place()));
@@ -76,7 +77,7 @@ impl Kubernetes {
         Self { index, peers, health, metrics: Arc::clone(metrics), _tasks: tasks }
     }
 
-    /// One that knows these pods of the node, and asks nobody. For benches.
+    /// Uses these pods of the node and sends no queries. For benchmarks.
     #[must_use]
     pub fn of_pods(pods: &Pods, metrics: &Arc<Metrics>) -> Self {
         Self {
@@ -88,33 +89,34 @@ impl Kubernetes {
         }
     }
 
-    /// How it goes with the API server.
+    /// The state of the connection to the API server.
     #[must_use]
     pub fn health(&self) -> Arc<Health> {
         Arc::clone(&self.health)
     }
 
-    /// The pods of this node, as they are known now. Others wait to change them meanwhile.
+    /// The current pods of this node. Holding the reference blocks updates.
     pub fn pods(&self) -> watch::Ref<'_, Arc<Index>> {
         self.index.borrow()
     }
 
-    /// Whether all that a pod ran has ended. While nobody follows the pods, its status may be old.
+    /// Whether everything in a pod has ended. False while the watch is down, because the pod's status may be
+    /// out of date.
     #[must_use]
     pub fn is_over(&self, uid: &str) -> bool {
         !self.health.is_lost() && self.index.borrow().is_over(uid)
     }
 
-    /// Whether a pod of this node that has this address is not expected to answer probes. While nobody follows the pods, its
-    /// status may be old.
+    /// Whether a pod of this node with this address may fail probes. False while the watch is down, because
+    /// the pod's status may be out of date.
     #[must_use]
     pub fn may_fail_probes(&self, address: IpAddr, unix_ns: u64) -> bool {
         !self.health.is_lost() && self.index.borrow().may_fail_probes(address, unix_ns)
     }
 
-    /// Whether the pods changed since this was asked.
+    /// Whether the pods changed since the last call.
     pub fn pods_changed(&mut self) -> bool {
-        // An error means that the watch has ended, and that nothing changes any more.
+        // An error means that the watch task has ended, so nothing will change any more.
         let changed = self.index.has_changed().unwrap_or(false);
         if changed {
             self.index.mark_unchanged();
@@ -122,20 +124,21 @@ impl Kubernetes {
         changed
     }
 
-    /// Whose an address was at a time (1970 UTC), as far as it is known without asking.
+    /// The peer that had an address at a time (1970 UTC), as far as is known without a query.
     #[must_use]
     pub fn identity(&self, address: IpAddr, unix_ns: u64) -> Option<Arc<PeerIdentity>> {
         let here = self.here(&self.index.borrow(), address, unix_ns);
         here.or_else(|| self.peers.known(address, unix_ns).identity())
     }
 
-    /// The pod of this node that had an address. While nobody follows them, another may have got it.
+    /// The pod of this node that had an address. `None` while the watch is down, because another pod may have
+    /// the address by now.
     fn here(&self, index: &Index, address: IpAddr, unix_ns: u64) -> Option<Arc<PeerIdentity>> {
         index.at(address, unix_ns).filter(|_| !self.health.is_lost())
     }
 
-    /// What is worth waiting for, of an anomaly in `workload` with `peer` at `time_ns` (boot clock); asks for the peer
-    /// where nobody has yet. `None` where all is known, or nothing more will be.
+    /// The names worth waiting for, of an anomaly in `workload` with `peer` at `time_ns` (boot clock). Queues
+    /// a query for the peer if there is none yet. `None` if nothing more will become known.
     #[must_use]
     pub fn missing(
         &self,
@@ -146,7 +149,7 @@ impl Kubernetes {
         let unix_ns = clock::unix_ns(time_ns);
         let until = Instant::now() + PATIENCE;
         let index = self.index.borrow();
-        // Where nobody follows the pods, none will come.
+        // While the watch is down, no pods will come.
         let container = workload.filter(|workload| may_come(&index, workload) && !self.health.is_lost());
         let peer = peer
             .filter(|address| peers::may_have_name(*address))
@@ -166,7 +169,7 @@ impl Kubernetes {
 }
 
 impl Missing {
-    /// There is no room to wait: it goes without.
+    /// Records that there is no room to wait, so the occurrence goes out without the names.
     pub(super) fn forgo(self) {
         if self.container.is_some() {
             self.metrics.unresolved("workload", "full");
@@ -176,7 +179,7 @@ impl Missing {
         }
     }
 
-    /// Returns when it is known, or when it was waited for long enough.
+    /// Returns when the names are known, or when the wait has timed out.
     pub async fn wait(mut self) {
         let index = &mut self.index;
         if let Some(workload) = self.container {
@@ -193,9 +196,10 @@ impl Missing {
     }
 }
 
-/// Whether the container is not known and may yet be: the pod of one that has just begun is sent a moment later.
+/// Whether the container is unknown and may become known: the watch reports a new pod a moment after it
+/// starts.
 fn may_come(index: &Index, workload: &Workload) -> bool {
     workload.container_id.as_ref().is_some_and(|id| index.container(id).is_none())
-        // A container outside of pods never is.
+        // A container outside pods never becomes known.
         && workload.pod_uid.is_some()
 }

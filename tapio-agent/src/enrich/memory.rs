@@ -1,5 +1,5 @@
-//! The memory of a cgroup when one of its processes is OOM-killed: who else holds most, and how
-//! it came to that.
+//! The memory of a cgroup in which a process was OOM-killed: which other processes hold most, and how usage
+//! grew.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,35 +12,37 @@ use std::{
 use tapio_common::{CGROUP_V1, node::UNKNOWN};
 use tapio_occurrence::{Data, Value};
 
-/// How far looks are apart that are kept.
+/// The least time between two retained samples.
 const STEP_NS: u64 = 30_000_000_000;
-/// How many are kept, the latest included: five minutes.
-const LOOKS: usize = 11;
-/// Of a group that has not been looked at for so long nothing is known any more.
+/// The most samples retained, including the latest: five minutes.
+const MAX_SAMPLES: usize = 11;
+/// A cgroup without a sample for this long is forgotten.
 const FORGET_NS: u64 = 60_000_000_000;
 
-/// How long after the kill the processes are still those of then: a death waits a second for its reason, and perhaps for a
-/// walk over the groups. What was folded comes later.
+/// How long after the kill the listed processes still count as those at the time of the kill. A death waits a
+/// second for its reason, and perhaps for a walk over the cgroups. Folded repeats come later.
 const RIGHT_AFTER_NS: u64 = 5_000_000_000;
-/// How long after the kill what nobody need hold is still that of then: others go on, and take what became free.
+/// How long after the kill memory held by no process still counts as that at the time of the kill: other
+/// processes go on, and use what became free.
 const AT_ONCE_NS: u64 = 1_000_000_000;
-/// How many of those who hold most are named.
+/// The most processes named.
 const USERS: usize = 5;
-/// A group with more processes is not looked through, nor one with more groups in it.
+/// A cgroup with more processes is not searched, nor one with more cgroups in it.
 const MAX_PROCESSES: usize = 2048;
 const MAX_GROUPS: usize = 256;
 
-/// What groups with a limit have held: written by who reads their files, read when one is full.
+/// Past memory use of cgroups with a limit. The reader of their files writes it; it is read when one of them
+/// is OOM.
 #[derive(Debug, Default)]
-pub struct Past(Mutex<HashMap<u64, VecDeque<Look>>>);
+pub struct Past(Mutex<HashMap<u64, VecDeque<Sample>>>);
 
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct Sample {
     time_ns: u64,
     held_bytes: u64,
 }
 
-/// A process and what it holds.
+/// A process and the memory that it holds.
 struct User {
     pid: u32,
     comm: String,
@@ -48,65 +50,66 @@ struct User {
 }
 
 impl Past {
-    /// Takes down what a group held, by its id in the hierarchy of the memory controller.
+    /// Records the memory use of a cgroup, by its id in the memory controller's hierarchy.
     pub fn contribute(&self, id: u64, time_ns: u64, held_bytes: u64) {
         if held_bytes == UNKNOWN {
             return;
         }
-        let look = Look { time_ns, held_bytes };
+        let sample = Sample { time_ns, held_bytes };
         let mut groups = self.groups();
-        let looks = groups.entry(id).or_default();
-        // The first look of each step, and the latest.
-        let step = |look: &Look| look.time_ns / STEP_NS;
-        let mut last = looks.iter().rev().map(step);
+        let samples = groups.entry(id).or_default();
+        // Keep the first sample of each step, and the latest.
+        let step = |sample: &Sample| sample.time_ns / STEP_NS;
+        let mut last = samples.iter().rev().map(step);
         if last.next().is_some_and(|latest| last.next() == Some(latest)) {
-            looks.pop_back();
+            samples.pop_back();
         }
-        looks.push_back(look);
-        if looks.len() > LOOKS {
-            looks.pop_front();
+        samples.push_back(sample);
+        if samples.len() > MAX_SAMPLES {
+            samples.pop_front();
         }
     }
 
-    /// Forgets groups that are no longer looked at.
+    /// Forgets cgroups that are no longer sampled.
     pub fn forget(&self, now_ns: u64) {
-        let is_new = |look: &Look| now_ns.saturating_sub(look.time_ns) < FORGET_NS;
-        self.groups().retain(|_, looks| looks.back().is_some_and(is_new));
+        let is_new = |sample: &Sample| now_ns.saturating_sub(sample.time_ns) < FORGET_NS;
+        self.groups().retain(|_, samples| samples.back().is_some_and(is_new));
     }
 
-    /// What it held before `time_ns`, the latest last.
+    /// The memory use before `time_ns`, the latest last.
     fn before(&self, id: u64, time_ns: u64) -> Option<Value> {
         let groups = self.groups();
-        let look = |look: &Look| {
-            let seconds_ago = time_ns.saturating_sub(look.time_ns) / 1_000_000_000;
-            Data::from([("seconds_ago", seconds_ago.into()), ("held_bytes", look.held_bytes.into())])
+        let sample = |sample: &Sample| {
+            let seconds_ago = time_ns.saturating_sub(sample.time_ns) / 1_000_000_000;
+            Data::from([("seconds_ago", seconds_ago.into()), ("held_bytes", sample.held_bytes.into())])
         };
-        let looks: Vec<Data> = groups.get(&id)?.iter().filter(|l| l.time_ns < time_ns).map(look).collect();
-        (!looks.is_empty()).then_some(Value::List(looks))
+        let samples: Vec<Data> =
+            groups.get(&id)?.iter().filter(|l| l.time_ns < time_ns).map(sample).collect();
+        (!samples.is_empty()).then_some(Value::List(samples))
     }
 
-    fn groups(&self) -> MutexGuard<'_, HashMap<u64, VecDeque<Look>>> {
-        // Whoever panicked left whole looks behind.
+    fn groups(&self) -> MutexGuard<'_, HashMap<u64, VecDeque<Sample>>> {
+        // A panicking thread leaves only whole samples behind.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A group that was full.
+/// A cgroup that ran out of memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Full {
     pub(super) id: u64,
-    /// When, boot clock.
+    /// The time of the OOM kill, boot clock.
     pub(super) time_ns: u64,
-    /// What the victim did not hold of it, at most; `None` where that is not known.
+    /// The most that others than the victim can have held; `None` if unknown.
     pub(super) of_others: Option<u64>,
 }
 
-/// What there is to say at `now_ns` of a group that was full, whose directory may have vanished and whose past may not be
-/// known.
+/// The details known at `now_ns` of an OOM cgroup. Its directory may have vanished, and its past may be
+/// unknown.
 pub(super) fn of(full: Full, now_ns: u64, directory: Option<&Path>, proc_root: &Path, past: &Past) -> Data {
     let since_ns = now_ns.saturating_sub(full.time_ns);
     let right_after = |most_ns| directory.filter(|_| since_ns <= most_ns);
-    // First, since it may go with the victim.
+    // This comes first, because such memory may be freed along with the victim.
     let mut found =
         right_after(AT_ONCE_NS).map_or_else(Vec::new, |directory| held_by_nobody(full, directory));
     let users = right_after(RIGHT_AFTER_NS).and_then(|directory| users(full.id, directory, proc_root));
@@ -115,9 +118,9 @@ pub(super) fn of(full: Full, now_ns: u64, directory: Option<&Path>, proc_root: &
     found.into_iter().collect()
 }
 
-/// What a group and those below it hold that need be no process's: files in memory (tmpfs, shared memory) and what the
-/// kernel has for them. It is there still, so it was there when the group was full, unless it is more than there was room
-/// for beside the victim.
+/// Memory in a cgroup and its descendants that no process needs to hold: files in memory (tmpfs, shared
+/// memory) and kernel memory. It is still there now, so it was there at the time of the OOM kill, unless it
+/// is more than there was room for beside the victim.
 fn held_by_nobody(full: Full, directory: &Path) -> Vec<(&'static str, Value)> {
     let Some(of_others) = full.of_others.filter(|_| is(full.id, directory)) else { return Vec::new() };
     let read = |file| fs::read_to_string(directory.join(file)).ok();
@@ -141,13 +144,13 @@ fn held_by_nobody(full: Full, directory: &Path) -> Vec<(&'static str, Value)> {
     found.into_iter().filter_map(|(key, bytes)| Some((key, bytes?.into()))).collect()
 }
 
-/// Whether a directory is that of a group. Another one may have come in its place, as when a unit starts again.
+/// Whether a directory is that of the cgroup. Another one may have replaced it, as when a unit restarts.
 fn is(id: u64, directory: &Path) -> bool {
     fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == id & !CGROUP_V1)
 }
 
-/// The processes in a group and those below it that hold most. `None` where some of them cannot be seen: then it is
-/// not known who they are.
+/// The processes in a cgroup and its descendants that hold most. `None` if some of them cannot be seen,
+/// because then the largest ones are not certain.
 fn users(id: u64, directory: &Path, proc_root: &Path) -> Option<Vec<Data>> {
     if !is(id, directory) {
         return None;
@@ -155,7 +158,7 @@ fn users(id: u64, directory: &Path, proc_root: &Path) -> Option<Vec<Data>> {
     let page_bytes = rustix::param::page_size() as u64;
     let mut users: Vec<User> = processes(directory)?
         .into_iter()
-        // One that has ended holds nothing.
+        // An ended process holds nothing.
         .filter_map(|pid| user(&proc_root.join(pid.to_string()), pid, page_bytes))
         .collect();
     users.sort_by_key(|user| std::cmp::Reverse(user.rss_bytes));
@@ -179,19 +182,19 @@ fn user(process: &Path, pid: u32, page_bytes: u64) -> Option<User> {
     Some(User { pid, comm, rss_bytes: pages.checked_mul(page_bytes)? }).filter(|user| user.rss_bytes > 0)
 }
 
-/// The processes in a group and those below.
+/// The processes in a cgroup and its descendants.
 fn processes(directory: &Path) -> Option<Vec<u32>> {
     let mut processes = Vec::new();
     let mut waiting = vec![PathBuf::from(directory)];
     let mut groups = 0;
     while let Some(group) = waiting.pop() {
         groups += 1;
-        // Those below may vanish meanwhile.
+        // Descendants may vanish in the meantime.
         let Ok(text) = fs::read_to_string(group.join("cgroup.procs")) else {
             if groups == 1 { return None } else { continue }
         };
         for line in text.lines() {
-            // 0: one that this pid namespace does not see.
+            // 0: a process that this pid namespace does not see.
             let pid = line.parse().ok().filter(|pid| *pid != 0)?;
             processes.push(pid);
         }
@@ -297,19 +300,19 @@ mod tests {
     }
 
     #[test]
-    fn looks_are_thirty_seconds_apart_and_the_latest() {
+    fn samples_are_thirty_seconds_apart_and_the_latest() {
         let past = Past::default();
         for second in 0..1000 {
             past.contribute(7, second * SECOND, second);
         }
         past.contribute(7, 1001 * SECOND, UNKNOWN);
-        let Some(Value::List(looks)) = past.before(7, 1000 * SECOND) else { panic!("nothing is known") };
-        assert_eq!(looks.len(), LOOKS);
+        let Some(Value::List(samples)) = past.before(7, 1000 * SECOND) else { panic!("nothing is known") };
+        assert_eq!(samples.len(), MAX_SAMPLES);
         assert_eq!(
-            (looks[0].number("seconds_ago"), looks[0].number("held_bytes")),
+            (samples[0].number("seconds_ago"), samples[0].number("held_bytes")),
             (Some(1000 - 720), Some(720))
         );
-        assert_eq!(looks[LOOKS - 1].number("held_bytes"), Some(999));
+        assert_eq!(samples[MAX_SAMPLES - 1].number("held_bytes"), Some(999));
         assert!(past.before(8, 1000 * SECOND).is_none(), "another");
         assert!(past.before(7, 0).is_none(), "nothing was before");
         past.forget(1100 * SECOND);

@@ -1,4 +1,4 @@
-//! Who an address belongs to.
+//! The pod, service or node that an address belongs to.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use tapio_occurrence::PeerNames;
 
 use super::pods::Pod;
 
-/// What has an address.
+/// A pod, service or node with an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerIdentity {
-    /// Tells it from another of the same name.
+    /// The UID, which tells it from another object of the same name.
     pub uid: String,
-    /// What it is called.
+    /// The names that occurrences carry.
     pub names: Arc<PeerNames>,
 }
 
 impl PeerIdentity {
-    /// A pod with an address of its own.
+    /// The identity of a pod that has an address of its own.
     #[must_use]
     pub fn of_pod(pod: &Pod) -> Self {
         let (owner_kind, owner) = pod.owner.clone().unzip();
@@ -30,22 +30,22 @@ impl PeerIdentity {
         Self { uid: pod.uid.clone(), names: Arc::new(names) }
     }
 
-    /// A service.
+    /// The identity of a service.
     #[must_use]
     pub fn of_service(uid: String, namespace: String, name: String) -> Self {
         let names = PeerNames { namespace: Some(namespace), service: Some(name), ..PeerNames::default() };
         Self { uid, names: Arc::new(names) }
     }
 
-    /// A node.
+    /// The identity of a node.
     #[must_use]
     pub fn of_node(name: &str) -> Self {
         let names = PeerNames { node: Some(name.to_owned()), ..PeerNames::default() };
         Self { uid: name.to_owned(), names: Arc::new(names) }
     }
 
-    /// How long after it was seen it is still believed to have its address, nanoseconds. Addresses of pods are used
-    /// again soonest.
+    /// How long after it was last seen it is still assumed to have its address, nanoseconds. Pod addresses
+    /// are reused soonest.
     #[must_use]
     pub fn fresh_ns(&self) -> u64 {
         const SECOND_NS: u64 = 1_000_000_000;

@@ -1,5 +1,5 @@
-//! The other side of an anomaly: a pod of another node, a service, a node. Asked for only as anomalies name addresses,
-//! a few times a second at most, and remembered.
+//! The peer of an anomaly: a pod of another node, a service, a node. Peers are queried only for addresses in
+//! anomalies, a few times per second at most, and the answers are cached.
 
 mod answers;
 mod ask;
@@ -20,21 +20,22 @@ use self::answers::Answers;
 pub use self::{answers::Known, ask::answer};
 use crate::metrics::Metrics;
 
-/// Addresses that wait to be asked for. Of more, none would be answered in the time that an occurrence waits.
+/// The most addresses that wait for a query. Any more would not be answered within the time that an
+/// occurrence waits.
 const MAX_WAITING: usize = 16;
 
-/// What is known of addresses, and which are asked for.
+/// The cache of answers and the queue of queries.
 #[derive(Debug)]
 pub struct Peers {
     answers: Mutex<Answers>,
     questions: mpsc::Sender<Question>,
-    /// The other end of it, until someone answers.
+    /// The receiving end of the queue, until a task takes it.
     asked: AsyncMutex<mpsc::Receiver<Question>>,
     /// Changes with each answer.
     answered: watch::Sender<()>,
 }
 
-/// An address that someone waits for.
+/// An address that an anomaly waits for.
 #[derive(Clone, Copy, Debug)]
 struct Question {
     address: IpAddr,
@@ -54,13 +55,13 @@ impl Default for Peers {
 }
 
 impl Peers {
-    /// Whose an address was then, as far as it is known.
+    /// The peer that had an address at that time, as far as the cache knows.
     #[must_use]
     pub fn known(&self, address: IpAddr, unix_ns: u64) -> Known {
         self.answers().get(address, unix_ns)
     }
 
-    /// Asks for an address where it is not known and nobody has. True where an answer is on its way.
+    /// Queues a query for an address unless it is known or queued already. True if an answer is on its way.
     pub fn ask(&self, address: IpAddr, unix_ns: u64, until: Instant, metrics: &Metrics) -> bool {
         let mut answers = self.answers();
         if answers.get(address, unix_ns) != Known::NotYet || answers.paused(Instant::now()) {
@@ -78,7 +79,7 @@ impl Peers {
         queued
     }
 
-    /// Returns when nothing more will come to be known of an address then.
+    /// Returns when nothing more will become known of an address at that time.
     pub async fn settled(&self, address: IpAddr, unix_ns: u64) {
         let mut answered = self.answered.subscribe();
         loop {
@@ -89,7 +90,7 @@ impl Peers {
                     return;
                 }
             }
-            // The sender is part of `self`.
+            // The sender is part of `self`, so this does not fail.
             if answered.changed().await.is_err() {
                 return;
             }
@@ -102,13 +103,13 @@ impl Peers {
         answers
     }
 
-    /// Tells those who wait.
+    /// Wakes the waiting anomalies.
     fn tell(&self) {
         self.answered.send_replace(());
     }
 }
 
-/// Whether an address can be a pod's, a service's or a node's at all.
+/// Whether an address can belong to a pod, a service or a node at all.
 #[must_use]
 pub fn may_have_name(address: IpAddr) -> bool {
     let link_local = match address {

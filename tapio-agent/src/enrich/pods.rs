@@ -1,4 +1,4 @@
-//! The pods of this node, as a watch on them and on nothing else tells, and those that were here a moment ago.
+//! The pods of this node, from a watch limited to them, and the pods that were here until a moment ago.
 
 pub mod owner;
 mod pod;
@@ -19,18 +19,18 @@ pub use watch::watch;
 
 use super::{REMEMBER, peer_identity::PeerIdentity};
 
-/// A node has some hundred pods; the rest is room for what is gone.
+/// A node has some hundred pods; the rest is room for deleted ones.
 const MAX_PODS: usize = 4_096;
-/// The API's times are cut off to the second.
+/// Times from the API are truncated to the second.
 const SECOND_NS: u64 = 1_000_000_000;
-/// Containers of one pod, those that were restarted included.
+/// The most containers kept of one pod, including those before a restart.
 const MAX_CONTAINERS: usize = 256;
 
-/// The pods as they are reported, each with what it had before.
+/// The pods as the API server reports them, each with its earlier containers.
 #[derive(Debug)]
 pub struct Pods {
     known: HashMap<String, Entry>,
-    /// How long a pod, or a container of one that goes on, is remembered when it is gone.
+    /// How long a deleted pod, or a replaced container of a running one, is remembered.
     remember: Duration,
 }
 
@@ -44,24 +44,24 @@ impl Default for Pods {
 struct Entry {
     pod: Pod,
     gone: Option<Instant>,
-    /// Containers that its status named once and no longer does.
+    /// Containers that the pod's status named once and no longer names.
     replaced: Vec<(Container, Instant)>,
 }
 
-/// What is looked up for an anomaly: made anew with each change, then never changed.
+/// The index that anomalies are looked up in. Each change builds a new one; none is ever modified.
 #[derive(Debug, Default)]
 pub struct Index {
     containers: HashMap<String, Arc<Workload>>,
-    /// By UID, and of static pods also by the hash that their cgroups are named after.
+    /// Pods by UID; static pods also by the hash that their cgroups are named after.
     pods: HashMap<String, Arc<Workload>>,
     addresses: HashMap<IpAddr, Vec<Holder>>,
-    /// UIDs of pods of which all containers have ended, or are asked to.
+    /// UIDs of pods whose containers have all ended or been asked to end.
     over: HashSet<String>,
-    /// Pods that are here.
+    /// Number of pods that exist now.
     present: usize,
 }
 
-/// Who had an address, and when.
+/// Which pod had an address, and when.
 #[derive(Clone, Debug)]
 struct Holder {
     identity: Arc<PeerIdentity>,
@@ -72,13 +72,13 @@ struct Holder {
 }
 
 impl Pods {
-    /// Remembers what is gone for this long.
+    /// Remembers deleted pods for this long.
     #[must_use]
     pub fn remembering(self, remember: Duration) -> Self {
         Self { remember, ..self }
     }
 
-    /// A pod is there, or has changed.
+    /// Records a new or changed pod.
     pub fn apply(&mut self, mut pod: Pod, now: Instant) {
         let mut replaced = Vec::new();
         if let Some(before) = self.known.remove(&pod.uid) {
@@ -98,14 +98,14 @@ impl Pods {
         self.forget(now);
     }
 
-    /// A pod is no more: it was not, at the latest, at `unix_ns`.
+    /// Records a deletion: at `unix_ns`, at the latest, the pod no longer existed.
     pub fn delete(&mut self, pod: Pod, now: Instant, unix_ns: u64) {
         let uid = pod.uid.clone();
         self.apply(pod, now);
         self.end(&uid, now, unix_ns);
     }
 
-    /// These are all that there are: the others went away unseen.
+    /// Replaces the whole list. Pods missing from it were deleted unnoticed.
     pub fn replace(&mut self, pods: Vec<Pod>, now: Instant, unix_ns: u64) {
         let here: HashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
         let missing: Vec<String> = self.known.keys().filter(|uid| !here.contains(*uid)).cloned().collect();
@@ -113,7 +113,7 @@ impl Pods {
         pods.into_iter().for_each(|pod| self.apply(pod, now));
     }
 
-    /// What is looked up from now on.
+    /// Builds an index of the current state.
     #[must_use]
     pub fn index(&self) -> Index {
         let mut index = Index::default();
@@ -165,37 +165,38 @@ impl Pods {
 }
 
 impl Index {
-    /// Whose a container is, by its id.
+    /// The workload of a container id.
     #[must_use]
     pub fn container(&self, id: &str) -> Option<Arc<Workload>> {
         self.containers.get(id).cloned()
     }
 
-    /// Which pod it is, by the UID that cgroups are named after.
+    /// The pod with the UID that cgroups are named after.
     #[must_use]
     pub fn pod(&self, uid: &str) -> Option<Arc<Workload>> {
         self.pods.get(uid).cloned()
     }
 
-    /// Whether all containers of a pod have ended, or are asked to since it is being deleted.
+    /// Whether all containers of a pod have ended, or have been asked to because it is being deleted.
     #[must_use]
     pub fn is_over(&self, uid: &str) -> bool {
         self.over.contains(uid)
     }
 
-    /// The pod that had an address at a time. Pods on the node's own network have none of their own.
+    /// The pod that had an address at a time. Pods on the host network have no address of their own.
     #[must_use]
     pub fn at(&self, address: IpAddr, unix_ns: u64) -> Option<Arc<PeerIdentity>> {
         let had = |holder: &&Holder| {
             holder.since_unix_ns <= unix_ns && holder.until_unix_ns.is_none_or(|until| unix_ns < until)
         };
         let mut had = self.addresses.get(&address)?.iter().filter(had);
-        // Two at once cannot be: whichever it was is not known.
+        // Two pods cannot have had it at once, so if two claim it, neither is certain.
         had.next().filter(|_| had.next().is_none()).map(|holder| Arc::clone(&holder.identity))
     }
 
-    /// Whether a pod that has an address is not expected to answer probes: it was not ready yet at that time, not once, or is
-    /// being deleted. The API's times are of whole seconds, so that it may have had the address a second longer.
+    /// Whether a pod with this address may fail probes at that time: it had never been ready yet, or is being
+    /// deleted. Times from the API are truncated to the second, so the pod may have had the address for up to
+    /// a second longer.
     #[must_use]
     pub fn may_fail_probes(&self, address: IpAddr, unix_ns: u64) -> bool {
         let holders = self.addresses.get(&address).into_iter().flatten();
@@ -206,13 +207,13 @@ impl Index {
         had.any(|holder| holder.is_over || holder.ready_unix_ns.is_none_or(|ready| unix_ns < ready))
     }
 
-    /// How many pods are here.
+    /// Number of pods that exist now.
     #[must_use]
     pub const fn present(&self) -> usize {
         self.present
     }
 
-    /// How many containers are known, those that are gone included.
+    /// Number of known containers, including ended ones.
     #[must_use]
     pub fn containers(&self) -> usize {
         self.containers.len()

@@ -1,13 +1,13 @@
-//! Where anomalies wait for names that may yet come, beside the way of the others.
+//! Holds anomalies whose names may still come, so that they do not delay the others.
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::kubernetes::Missing;
 
-/// Anomalies that wait at a time; what comes on top goes out with what is known.
+/// The most anomalies that wait at a time. Any more are sent with the names known so far.
 const MAX_WAITING: usize = 4_096;
 
-/// Anomalies, or what becomes occurrences, that wait.
+/// Anomalies, or their successors on the way to an occurrence, that wait for names.
 #[derive(Debug)]
 pub struct Waiting<T> {
     held: FuturesUnordered<Held<T>>,
@@ -22,7 +22,7 @@ impl<T: Send + 'static> Default for Waiting<T> {
 }
 
 impl<T: Send + 'static> Waiting<T> {
-    /// Keeps it until nothing is missing, if there is room; else gives it back.
+    /// Holds an item until its names are resolved. Returns it if there is no room.
     pub fn hold(&mut self, waits: T, missing: Missing) -> Option<T> {
         if self.held.len() >= MAX_WAITING {
             missing.forgo();
@@ -35,13 +35,13 @@ impl<T: Send + 'static> Waiting<T> {
         None
     }
 
-    /// Whether none waits.
+    /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// The next that need not wait any more; `None` where none waits.
+    /// The next item that has waited long enough; `None` if nothing waits.
     pub async fn next(&mut self) -> Option<T> {
         self.held.next().await
     }

@@ -204,7 +204,8 @@ mod tests {
             (reason.as_str(), remedy.as_str()),
             ("there is no `no-such-program` here", "install iproute2")
         );
-        let Err(NotCaused::Impossible { reason, remedy }) = run("sh", &["-c", "echo no >&2; exit 1"], "be root")
+        let Err(NotCaused::Impossible { reason, remedy }) =
+            run("sh", &["-c", "echo no >&2; exit 1"], "be root")
         else {
             panic!("it works");
         };

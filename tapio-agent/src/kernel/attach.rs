@@ -89,7 +89,8 @@ fn attach(programs: &mut Ebpf, by: &Fallback, btf: &Btf, cgroup_root: &Path) -> 
         Attach::CpuClock(hertz) => {
             let program: &mut PerfEvent = program.try_into().map_err(explain)?;
             program.load().map_err(explain)?;
-            let cpus = online_cpus().map_err(|(file, error)| HookError::Failed(format!("{file}: {error}")))?;
+            let cpus =
+                online_cpus().map_err(|(file, error)| HookError::Failed(format!("{file}: {error}")))?;
             for cpu in cpus {
                 let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
                 let scope = PerfEventScope::AllProcessesOneCpu { cpu };
@@ -121,7 +122,8 @@ fn cgroup2(root: &Path) -> Result<File, HookError> {
     let place = places.iter().find(is_one).ok_or_else(|| {
         HookError::Unsupported(format!("there is no cgroup2 hierarchy at {}", root.display()))
     })?;
-    File::open(place).map_err(|error| HookError::Failed(format!("{} cannot be opened: {error}", place.display())))
+    File::open(place)
+        .map_err(|error| HookError::Failed(format!("{} cannot be opened: {error}", place.display())))
 }
 
 /// A part of the kernel that is not there is no failure of the agent.
@@ -187,7 +189,9 @@ fn explain_cgroup(error: ProgramError) -> HookError {
 
 fn explain_iterator(name: &str, error: ProgramError) -> HookError {
     match error {
-        ProgramError::Btf(_) => HookError::Unsupported(format!("this kernel does not have the iterator {name}")),
+        ProgramError::Btf(_) => {
+            HookError::Unsupported(format!("this kernel does not have the iterator {name}"))
+        }
         error => explain(error),
     }
 }

@@ -1,4 +1,4 @@
-//! What samples of one metric differ in: closed sets, constants of the code.
+//! Metric labels. Their values are closed sets: constants of the code.
 
 use prometheus_client::encoding::EncodeLabelSet;
 

@@ -16,7 +16,9 @@ use tapio_common::container::{self as fields, ContainerEvent, UNKNOWN, flag, kin
 use tapio_occurrence::{Data, Outcome, Severity, Value};
 
 use self::death::{Death, Unexecuted, asked, command, is_restart, limit, sandbox, unexecuted};
-use super::{Act, Actor, Anomaly, Attach, ByHelper, Fault, Hook, Kind, Malformed, Observer, Only, Room, with};
+use super::{
+    Act, Actor, Anomaly, Attach, ByHelper, Fault, Hook, Kind, Malformed, Observer, Only, Room, with,
+};
 
 /// How long a death by the kernel's hand waits for the word that it was by the OOM killer. That comes from the CPU
 /// that killed, right after; a virtual one may stand still in between.

@@ -1,4 +1,5 @@
-//! The second half of the way, one task: from the queue of anomalies to the sinks, with names.
+//! The second half of the pipeline, as one task: it takes anomalies from the queue, resolves names, and sends
+//! occurrences to the sinks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,11 +20,11 @@ use crate::{
     snapshot::Contributions,
 };
 
-/// How often it is looked whether what is expected has waited long enough.
+/// How often the task checks for expected occurrences that have waited long enough.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Runs until the queue is closed and empty. Those whose names may yet come wait aside, at the end, too, and hold
-/// up no other.
+/// Runs until the queue is closed and empty. Anomalies whose names may still come wait aside and delay no
+/// others; the task waits for them even after the queue has closed.
 pub async fn deliver(
     mut queue: mpsc::Receiver<Anomaly>,
     mut identity: Identity,
@@ -44,7 +45,7 @@ pub async fn deliver(
     while open || !waiting.is_empty() {
         let anomaly = tokio::select! {
             biased;
-            // First, lest a full queue keeps them waiting.
+            // This comes first, so that a full queue does not delay them further.
             next = waiting.next(), if !waiting.is_empty() => {
                 if let Some(Anomaly { cgroup_id, time_ns, .. }) = next {
                     identity.find(cgroup_id, time_ns).await;
@@ -92,7 +93,7 @@ pub async fn deliver(
     steady.over(u64::MAX).into_iter().for_each(&mut send);
 }
 
-/// Gives an anomaly back unless it is a repeat in its pod.
+/// Returns the anomaly, or `None` if it is a repeat within its pod.
 fn first_of_pod(anomaly: Anomaly, identity: &Identity, restarts: &mut Restarts) -> Option<Anomaly> {
     if !anomaly.only.by_pod {
         return Some(anomaly);
@@ -104,7 +105,7 @@ fn first_of_pod(anomaly: Anomaly, identity: &Identity, restarts: &mut Restarts) 
     }
 }
 
-/// Names an anomaly, and keeps what is expected or steady.
+/// Turns an anomaly into an occurrence. `None` if it is out of scope, or retained as expected or steady.
 fn named(
     anomaly: Anomaly,
     identity: &Identity,
@@ -112,16 +113,16 @@ fn named(
     expected: &mut Expected,
     steady: &mut Steady,
 ) -> Option<Occurrence> {
-    let (sign, pace) = (expected::Sign::of(&anomaly), steady::Sign::of(&anomaly));
+    let (expected_sample, steady_sample) = (expected::Sample::of(&anomaly), steady::Sample::of(&anomaly));
     let occurrence = name(anomaly, identity, metrics)?;
-    match (sign, pace) {
-        (Some(sign), _) => expected.admit(sign, occurrence),
-        (None, Some(pace)) => steady.admit(pace, occurrence, clock::boot_ns()),
+    match (expected_sample, steady_sample) {
+        (Some(sample), _) => expected.admit(sample, occurrence),
+        (None, Some(sample)) => steady.admit(sample, occurrence, clock::boot_ns()),
         (None, None) => Some(occurrence),
     }
 }
 
-/// Gives an anomaly back that need not wait, or for which there is no room to.
+/// Returns the anomaly if it need not wait for names, or if there is no room to wait.
 async fn arrive(
     mut anomaly: Anomaly,
     identity: &mut Identity,

@@ -1,5 +1,5 @@
-//! What is expected: how often something comes of one owner is learned, and where that is within it, one occurrence
-//! stands for all in a window.
+//! Expected rates: learns how often an owner produces a type of occurrence. While that rate is not exceeded,
+//! one occurrence per window stands for all.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -14,25 +14,25 @@ use crate::{
     snapshot::Contributions,
 };
 
-/// Windows with nothing in them after which a habit is over: what comes once a week is none.
+/// After this many empty windows an expected rate is forgotten, so a weekly event is never expected.
 const MAX_IDLE_WINDOWS: u64 = 144;
 
-/// How many come in a window. One more or less is never abnormal.
+/// Limits for the count per window. One more or less is never abnormal.
 const LIMITS: Limits = Limits { floor: 1, min_samples: 6, ..Limits::DEFAULT };
 
-/// The habits of all owners, and what is expected until the end of its window.
+/// The expected rates of all owners, and the expected occurrences that wait for the end of their window.
 #[derive(Debug)]
-pub struct Expected(Memory<Key, Habit>);
+pub struct Expected(Memory<Key, ExpectedRate>);
 
-/// What an occurrence has for this before it is named.
+/// The part of an anomaly that is taken before its names are resolved.
 #[derive(Clone, Copy, Debug)]
-pub struct Sign {
+pub struct Sample {
     window_ns: u64,
     time_ns: u64,
     detail: u32,
 }
 
-/// Not the cgroup: what is started again has another.
+/// Identifies an owner without the cgroup, because that changes on a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Key {
     kind: Cow<'static, str>,
@@ -42,16 +42,16 @@ struct Key {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Habit {
-    /// How many come in a window.
+struct ExpectedRate {
+    /// The baseline of the count per window.
     #[serde(with = "baseline")]
     past: Baseline,
     window_ns: u64,
     count: u64,
 }
 
-impl Sign {
-    /// `None` where each is news.
+impl Sample {
+    /// `None` for types of which each anomaly is reported.
     #[must_use]
     pub fn of(anomaly: &Anomaly) -> Option<Self> {
         let window_ns = anomaly.only.expected_window_ns?;
@@ -60,53 +60,56 @@ impl Sign {
 }
 
 impl Expected {
-    /// Under which it contributes to snapshots.
+    /// The name under which snapshots store it.
     pub const NAME: &'static str = "expected";
 
-    /// One that has seen nothing.
+    /// Knows no rates.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self(Memory::new(Self::NAME, metrics))
     }
 
-    /// One that knows what one of an agent before this had noted.
+    /// Restores the rates that an earlier agent stored.
     #[must_use]
     pub fn restored(metrics: Arc<Metrics>, contributions: &Contributions) -> Self {
         Self(Memory::restored(Self::NAME, metrics, contributions))
     }
 
-    /// Contributes what it has learned to the next snapshot.
+    /// Stores the rates for the next snapshot.
     pub fn contribute(&self, contributions: &Contributions) {
         self.0.contribute(contributions);
     }
 
-    /// Gives an occurrence back that is not expected, and keeps one that is until its window is over.
-    pub fn admit(&mut self, sign: Sign, occurrence: Occurrence) -> Option<Occurrence> {
+    /// Returns an occurrence that is not expected, and retains an expected one until its window ends.
+    pub fn admit(&mut self, sample: Sample, occurrence: Occurrence) -> Option<Occurrence> {
         let Some(owner) = occurrence.workload.as_deref().and_then(Owner::of) else {
             return Some(occurrence);
         };
         let comm = occurrence.process.as_ref().map_or_else(String::new, |process| process.comm.clone());
-        let key = Key { kind: occurrence.kind.clone(), owner, comm, detail: sign.detail };
-        let habit =
-            self.0.pattern(&key, || Habit { past: Baseline::default(), window_ns: sign.time_ns, count: 0 });
-        habit.close(sign.time_ns, sign.window_ns);
-        habit.count = habit.count.saturating_add(occurrence.count);
-        // Judged on a copy: a window teaches once, when it is over.
-        let verdict = { habit.past }.observe(habit.count, sign.time_ns, &LIMITS);
+        let key = Key { kind: occurrence.kind.clone(), owner, comm, detail: sample.detail };
+        let rate = self.0.pattern(&key, || ExpectedRate {
+            past: Baseline::default(),
+            window_ns: sample.time_ns,
+            count: 0,
+        });
+        rate.close(sample.time_ns, sample.window_ns);
+        rate.count = rate.count.saturating_add(occurrence.count);
+        // The baseline is copied for this verdict, because a window teaches it only once, when it ends.
+        let verdict = { rate.past }.observe(rate.count, sample.time_ns, &LIMITS);
         if verdict != Verdict::Normal {
             return Some(occurrence);
         }
-        self.0.wait(key, occurrence, sign.time_ns.saturating_add(sign.window_ns))
+        self.0.wait(key, occurrence, sample.time_ns.saturating_add(sample.window_ns))
     }
 
-    /// What has waited for the end of its window; all of it at `u64::MAX`.
+    /// Occurrences whose window has ended; all of them at `u64::MAX`.
     pub fn over(&mut self, now_ns: u64) -> impl Iterator<Item = Occurrence> {
         self.0.over(now_ns).map(|(_, waited)| waited)
     }
 }
 
-impl Habit {
-    /// Learns from the windows that are over.
+impl ExpectedRate {
+    /// Learns from the windows that have ended.
     fn close(&mut self, now_ns: u64, window_ns: u64) {
         let over = now_ns.saturating_sub(self.window_ns) / window_ns.max(1);
         if over == 0 {
@@ -136,7 +139,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
     const WINDOW: u64 = 600 * SECOND;
 
-    fn end_of(owner: &str, time_ns: u64, status: u32) -> (Sign, Occurrence) {
+    fn end_of(owner: &str, time_ns: u64, status: u32) -> (Sample, Occurrence) {
         let workload = Workload {
             namespace: Some("shop".to_owned()),
             owner: Some(owner.to_owned()),
@@ -151,16 +154,17 @@ mod tests {
             count: 1,
             ..sample()
         };
-        (Sign { window_ns: WINDOW, time_ns, detail: status }, occurrence)
+        (Sample { window_ns: WINDOW, time_ns, detail: status }, occurrence)
     }
 
-    /// One end a minute for so many minutes; how many were reported at once, and how many in all.
+    /// Adds one exit per minute for this many minutes. Returns how many were reported at once, and the count
+    /// of all.
     fn a_day(expected: &mut Expected, from: u64, minutes: u64) -> (usize, u64) {
         let (mut reported, mut count) = (0, 0);
         for minute in 0..minutes {
             let now = (from + minute) * 60 * SECOND;
-            let (sign, end) = end_of("report", now, 1);
-            if let Some(end) = expected.admit(sign, end) {
+            let (taken, end) = end_of("report", now, 1);
+            if let Some(end) = expected.admit(taken, end) {
                 reported += 1;
                 count += end.count;
             }
@@ -169,8 +173,8 @@ mod tests {
         (reported, count)
     }
 
-    fn is_reported(expected: &mut Expected, (sign, occurrence): (Sign, Occurrence)) -> bool {
-        expected.admit(sign, occurrence).is_some()
+    fn is_reported(expected: &mut Expected, (taken, occurrence): (Sample, Occurrence)) -> bool {
+        expected.admit(taken, occurrence).is_some()
     }
 
     #[test]
@@ -221,9 +225,9 @@ mod tests {
     fn whose_owner_is_not_known_is_news() {
         let mut expected = Expected::new(Arc::default());
         for minute in 1..200 {
-            let (sign, mut end) = end_of("report", minute * 60 * SECOND, 1);
+            let (taken, mut end) = end_of("report", minute * 60 * SECOND, 1);
             end.workload = None;
-            assert!(is_reported(&mut expected, (sign, end)));
+            assert!(is_reported(&mut expected, (taken, end)));
         }
     }
 

@@ -1,6 +1,6 @@
-//! Folding: the first anomaly of a kind goes out at once; its repeats become one follow-up per window, with
-//! their count and the worst of them, and the window grows while it lasts. What is [`WORSE`] times as bad as what was
-//! reported does not wait for the end of the window.
+//! Folding: the first anomaly of a kind is sent at once. Its repeats become one follow-up per window, with
+//! their count and the worst of them, and the window doubles while repeats continue. An anomaly [`WORSE`]
+//! times as bad as the last report does not wait for the end of the window.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,19 +13,19 @@ use tapio_occurrence::OWNERS;
 
 use crate::observer::{Actor, Anomaly, Pace};
 
-/// Subjects of one kind and owner that are distinguished at a time; the others share one window, so that a port
-/// scan is a handful of occurrences and not thousands.
+/// The most subjects distinguished per kind and owner. Further ones share one window, so that a port scan
+/// produces a handful of occurrences and not thousands.
 const MAX_SUBJECTS: u32 = 16;
-/// Windows open at a time, over all owners. Owners over that share one window a kind.
+/// The most windows open at a time, over all owners. Owners beyond that share one window per kind.
 const MAX_WINDOWS: usize = 16_384;
-/// Owners that are counted in a shared window.
+/// The most owners counted in a shared window.
 const MAX_OWNERS: usize = 16_384;
-/// By how many times the rate or the magnitude of what a window has reported is exceeded by what goes out at once. A
-/// fault that keeps growing is reported a logarithmic number of times.
+/// By how many times the rate or magnitude must exceed what the window has reported to be reported at once. A
+/// fault that keeps growing is thus reported a logarithmic number of times.
 const WORSE: u64 = 10;
-/// What comes after so long is another fault.
+/// After this long without a repeat, the next anomaly counts as a new fault.
 const QUIET_NS: u64 = 60 * 1_000_000_000;
-/// Rates are anomalies in so long.
+/// Rates are anomalies per slot of this length.
 const SLOT_NS: u64 = 1_000_000_000;
 
 /// The open windows of one observer.
@@ -40,23 +40,23 @@ pub struct Fold {
     hasher: RandomState,
 }
 
-/// Anomalies with the same key are repeats.
+/// Anomalies with the same key are repeats of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key {
     /// One subject of an owner.
     Subject(Owner, Subject),
-    /// The subjects of an owner that are over the limit.
+    /// Subjects of an owner beyond [`MAX_SUBJECTS`].
     Owner(Owner),
-    /// The owners of a kind that are over the limit.
+    /// Owners of a kind beyond [`MAX_WINDOWS`].
     Kind(&'static str),
 }
 
-/// The other side, or who had a hand in it by group and command, and what it is about.
+/// The peer, the actor by cgroup and command, and the detail that distinguishes anomalies of one owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Subject {
     peer: Option<IpAddr>,
-    /// A hash of group and command: a key as large as those would be costs each anomaly that has none. 0 where there is
-    /// none.
+    /// A hash of the actor's cgroup and command. Storing both would enlarge the key of every anomaly, and
+    /// most have no actor. 0 without an actor.
     actor: u64,
     detail: u32,
 }
@@ -73,31 +73,31 @@ struct Window {
     began_ns: u64,
     ends_ns: u64,
     length_ns: u64,
-    /// How many repeats came in each quarter of it.
+    /// Repeats in each quarter of the window.
     quarters: [u64; 4],
     /// When the last anomaly came.
     last_ns: u64,
-    /// When the slot began that is counted now, and how many came in it.
+    /// When the current slot began, and how many anomalies came in it.
     slot_ns: u64,
     slot: u64,
-    /// How bad it was by what was reported last, and how bad it has been since.
+    /// The level of the last report, and the level since then.
     reported: Level,
     seen: Level,
     repeats: Option<Anomaly>,
-    /// Those of the repeats, by hash, where several may share the window.
+    /// Hashed owners of the repeats, in a window that several owners may share.
     owners: BTreeSet<u64>,
 }
 
-/// How bad it is.
+/// How bad a series of anomalies is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Level {
-    /// Most in a slot.
+    /// The most anomalies in one slot.
     rate: u64,
     magnitude: u64,
 }
 
 impl Fold {
-    /// Windows begin at `window_ns` and double up to `max_window_ns`.
+    /// Windows start at `window_ns` and double up to `max_window_ns`.
     #[must_use]
     pub fn new(window_ns: u64, max_window_ns: u64) -> Self {
         Self {
@@ -110,8 +110,8 @@ impl Fold {
         }
     }
 
-    /// Gives back what is to be reported at once: the first of its kind, or one that is much worse, with the repeats
-    /// before it. Keeps a repeat.
+    /// Returns what has to be reported at once: the first anomaly of its kind, or one that is much worse,
+    /// together with the repeats before it. Stores any other repeat.
     pub fn admit(&mut self, anomaly: Anomaly, now_ns: u64) -> Option<Anomaly> {
         let owner = Owner::of(&anomaly);
         let key = self.key(owner, &anomaly);
@@ -128,8 +128,8 @@ impl Fold {
         Some(anomaly)
     }
 
-    /// Closes the windows that are over: one with repeats reports them and goes on for longer, a quiet one is
-    /// forgotten.
+    /// Closes the windows that have ended. A window with repeats reports them and continues with a longer
+    /// one; a quiet one is forgotten.
     pub fn flush(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
         let Self { windows, subjects, max_window_ns, .. } = self;
         let mut wake_ns = u64::MAX;
@@ -167,7 +167,7 @@ impl Fold {
         (!self.windows.is_empty()).then_some(self.wake_ns)
     }
 
-    /// Reports all that is kept.
+    /// Reports all stored repeats.
     pub fn finish(&mut self, out: &mut Vec<Anomaly>) {
         out.extend(self.windows.drain().filter_map(|(_, mut window)| window.take()));
         self.subjects.clear();
@@ -193,7 +193,7 @@ impl Fold {
 }
 
 impl Key {
-    /// Whose subjects it counts among.
+    /// The owner whose subjects it counts among.
     const fn owner(&self) -> Option<Owner> {
         match self {
             Self::Subject(owner, _) | Self::Owner(owner) => Some(*owner),
@@ -209,7 +209,7 @@ impl Owner {
 }
 
 impl Window {
-    /// One that begins with an anomaly that is reported.
+    /// Opens a window with an anomaly that is reported at once.
     fn new(first: &Anomaly, length_ns: u64, now_ns: u64) -> Self {
         Self {
             began_ns: now_ns,
@@ -235,7 +235,7 @@ impl Window {
         now_ns.saturating_sub(self.last_ns) >= QUIET_NS
     }
 
-    /// Takes a repeat in. Gives all of them back where they are to be reported at once.
+    /// Stores a repeat. Returns all of them if they have to be reported at once.
     fn repeat(
         &mut self,
         anomaly: Anomaly,
@@ -286,7 +286,7 @@ impl Window {
         self.ends_ns = now_ns.saturating_add(self.length_ns);
     }
 
-    /// How fast the repeats came.
+    /// The rate of the repeats, and whether it is even.
     fn pace(&self, now_ns: u64) -> Pace {
         let [most, least] = [self.quarters.iter().max(), self.quarters.iter().min()].map(|of| of.copied());
         let is_even = least
@@ -295,16 +295,16 @@ impl Window {
         Pace { window_ns: now_ns.saturating_sub(self.began_ns), per_second: self.seen.rate, is_even }
     }
 
-    /// After the follow-up: for longer, and compared with what that has reported.
+    /// Continues after a follow-up: with a longer window, and with the follow-up's level to compare against.
     fn go_on(&mut self, max_window_ns: u64, now_ns: u64) {
         (self.reported, self.seen) = (self.seen, Level::default());
         self.length_ns = self.length_ns.saturating_mul(2).min(max_window_ns);
-        // Looked at a little late, it does not begin late.
+        // A window that was checked slightly late still starts on time.
         let is_late = now_ns.saturating_sub(self.ends_ns) >= SLOT_NS;
         self.begin(if is_late { now_ns } else { self.ends_ns });
     }
 
-    /// The repeats. Those of several owners are of no one in particular.
+    /// Takes the repeats. If they have several owners, they are attributed to none.
     fn take(&mut self) -> Option<Anomaly> {
         let owners = mem::take(&mut self.owners).len() as u64;
         let mut repeats = self.repeats.take()?;
@@ -327,7 +327,7 @@ impl Level {
 }
 
 impl Anomaly {
-    /// Takes a repeat in: the greater of the two is reported, for both.
+    /// Adds a repeat: the greater of the two represents both.
     pub(crate) fn absorb(&mut self, other: Self) {
         let count = self.count.saturating_add(other.count);
         if other.magnitude > self.magnitude {
@@ -336,7 +336,8 @@ impl Anomaly {
         self.count = count;
     }
 
-    /// Takes away what is true of the worst only: whose it is, and which end and which helpers it had.
+    /// Removes what is true of the worst repeat only: its owner, its end of the connection, its actor and its
+    /// noisy neighbour.
     fn disown(&mut self, owners: u64) {
         (self.cgroup_id, self.pid, self.comm) = (0, 0, [0; 16]);
         (self.actor, self.full, self.noisy_neighbour) = (None, None, None);

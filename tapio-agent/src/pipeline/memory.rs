@@ -1,5 +1,4 @@
-//! What is remembered of patterns that occurrences belong to, from one agent to the next; and occurrences that wait until
-//! it is known what they are.
+//! Patterns that outlive the agent, and occurrences that wait until their pattern is known.
 
 use std::{collections::HashMap, hash::Hash, hash::RandomState, num::NonZeroUsize, sync::Arc};
 
@@ -9,13 +8,13 @@ use tapio_occurrence::Occurrence;
 
 use crate::{metrics::Metrics, observer, snapshot::Contributions};
 
-/// Patterns that are distinguished; the one not used for longest makes room, and is learned anew. So many occurrences wait
-/// at most.
+/// The most patterns. The least recently used one makes room, and has to be learned again. Also the most
+/// waiting occurrences.
 pub(super) const MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 #[derive(Debug)]
 pub(super) struct Memory<K: Hash + Eq, P> {
-    /// Under which it is noted.
+    /// The name under which snapshots store the patterns.
     name: &'static str,
     pub(super) metrics: Arc<Metrics>,
     known: LruCache<K, P, RandomState>,
@@ -34,12 +33,12 @@ impl<K: Hash + Eq + Clone + Serialize + DeserializeOwned, P: Serialize + Deseria
         Self { name, metrics, known, waiting: HashMap::new() }
     }
 
-    /// One that knows what one of an agent before this had noted.
+    /// Restores the patterns that an earlier agent stored.
     pub(super) fn restored(name: &'static str, metrics: Arc<Metrics>, contributions: &Contributions) -> Self {
         let mut memory = Self::new(name, metrics);
-        let before = contributions.before(name).map(|noted| serde_json::from_slice::<Vec<_>>(&noted));
+        let before = contributions.before(name).map(|stored| serde_json::from_slice::<Vec<_>>(&stored));
         match before.transpose() {
-            // The one used last comes last.
+            // The most recently used pattern comes last.
             Ok(known) => known.into_iter().flatten().for_each(|(key, pattern)| {
                 memory.known.put(key, pattern);
             }),
@@ -52,9 +51,9 @@ impl<K: Hash + Eq + Clone + Serialize + DeserializeOwned, P: Serialize + Deseria
 
     pub(super) fn contribute(&self, contributions: &Contributions) {
         let known: Vec<_> = self.known.iter().rev().collect();
-        // Nothing in it can fail to be written.
-        if let Ok(noted) = serde_json::to_vec(&known) {
-            contributions.contribute(self.name, noted);
+        // None of these types fails to serialize.
+        if let Ok(stored) = serde_json::to_vec(&known) {
+            contributions.contribute(self.name, stored);
         }
     }
 
@@ -62,7 +61,7 @@ impl<K: Hash + Eq + Clone + Serialize + DeserializeOwned, P: Serialize + Deseria
         self.known.get_or_insert_mut_ref(key, new)
     }
 
-    /// An occurrence waits, as one with what waits already. Gives it back where there is no room.
+    /// Adds an occurrence to the one that waits under this key. Returns it if there is no room.
     pub(super) fn wait(&mut self, key: K, occurrence: Occurrence, until_ns: u64) -> Option<Occurrence> {
         if let Some(waits) = self.waiting.get_mut(&key) {
             self.metrics.folded(observer::of(&occurrence.kind), occurrence.count);
@@ -75,19 +74,19 @@ impl<K: Hash + Eq + Clone + Serialize + DeserializeOwned, P: Serialize + Deseria
         None
     }
 
-    /// What waits already does so for longer.
+    /// Extends the wait of the occurrence under this key.
     pub(super) fn put_off(&mut self, key: &K, until_ns: u64) {
         if let Some(waits) = self.waiting.get_mut(key) {
             waits.until_ns = until_ns;
         }
     }
 
-    /// What waits for nothing more.
+    /// Takes the occurrence that waits under this key.
     pub(super) fn end(&mut self, key: &K) -> Option<Occurrence> {
         self.waiting.remove(key).map(|waits| waits.occurrence)
     }
 
-    /// What has waited until now, with its pattern; all of it at `u64::MAX`.
+    /// Takes the occurrences whose wait has ended, with their patterns; all of them at `u64::MAX`.
     pub(super) fn over(&mut self, now_ns: u64) -> impl Iterator<Item = (Option<&P>, Occurrence)> {
         let Self { known, waiting, .. } = self;
         let over = waiting.extract_if(move |_, waits| now_ns >= waits.until_ns);

@@ -1,9 +1,9 @@
-//! Whose something is, when it is compared with what was before.
+//! The owner of a pattern, identified so that it is recognised after a restart.
 
 use serde::{Deserialize, Serialize};
 use tapio_occurrence::Workload;
 
-/// A workload: by the widest that is certain to be the same again.
+/// A workload, by the widest name that certainly stays the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Owner {
     /// Namespace, kind and name of the owner, container.

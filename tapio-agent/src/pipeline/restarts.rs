@@ -1,14 +1,15 @@
-//! Folding by pod: a container that is started again has another cgroup, and by that each stop of it would be the first.
-//! The first of a pod goes out at once, its repeats become one follow-up per window.
+//! Folding by pod. A restarted container has another cgroup, so without this each of its exits would count as
+//! the first. The first exit in a pod is sent at once; its repeats become one follow-up per window.
 
 use std::collections::{HashMap, hash_map::Entry};
 
 use crate::observer::Anomaly;
 
-/// Between restarts kubelet waits for up to five minutes: a window holds some, and doubles while it lasts.
+/// The kubelet waits up to five minutes between restarts, so a window covers several. It doubles while
+/// restarts continue.
 const WINDOW_NS: u64 = 600_000_000_000;
 const MAX_WINDOW_NS: u64 = 3_600_000_000_000;
-/// Pods at a time; of further ones each stop is reported.
+/// The most pods tracked at a time. Every exit in further pods is reported.
 const MAX_WINDOWS: usize = 4_096;
 
 /// The open windows.
@@ -20,7 +21,7 @@ struct Key {
     pod_uid: String,
     kind: &'static str,
     comm: [u8; 16],
-    /// Its signal or status.
+    /// The signal or exit status.
     detail: u32,
 }
 
@@ -28,12 +29,12 @@ struct Key {
 struct Window {
     ends_ns: u64,
     length_ns: u64,
-    /// The latest, with the number of all.
+    /// The latest repeat, with the count of all.
     repeats: Option<Anomaly>,
 }
 
 impl Restarts {
-    /// Gives an anomaly back that is the first of its kind in a pod, and keeps a repeat.
+    /// Returns the first anomaly of its kind in a pod, and stores a repeat.
     pub(super) fn admit(&mut self, pod_uid: &str, anomaly: Anomaly, now_ns: u64) -> Option<Anomaly> {
         let Anomaly { kind, comm, detail, count, .. } = anomaly;
         let is_full = self.0.len() >= MAX_WINDOWS;
@@ -54,7 +55,8 @@ impl Restarts {
         }
     }
 
-    /// What is to be reported for windows that are over: all of it at `u64::MAX`. A quiet window is forgotten.
+    /// Repeats of the windows that have ended; all of them at `u64::MAX`. A window without repeats is
+    /// forgotten.
     pub(super) fn over(&mut self, now_ns: u64) -> Vec<Anomaly> {
         let mut over = Vec::new();
         self.0.retain(|_, window| {

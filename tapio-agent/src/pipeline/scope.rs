@@ -1,4 +1,4 @@
-//! Of whom an anomaly is reported, once its owner has a name.
+//! The report policy: whose anomalies are reported, once their owners are known.
 
 use tapio_occurrence::Workload;
 
@@ -7,8 +7,8 @@ use crate::{
     observer::{Anomaly, Only, Sandbox, Scope},
 };
 
-/// Whether it is reported. An owner that is not known is not known to be out of scope. `is_over`: all that its pod ran has
-/// ended, as Kubernetes says.
+/// Whether the anomaly is reported. An unknown owner does not put it out of scope. `is_over` says whether
+/// Kubernetes reports that everything in a workload's pod has ended.
 pub(super) fn is_reported(
     only: Only,
     owner: &Lookup,
@@ -33,7 +33,7 @@ pub(super) fn is_reported(
 /// The kubelet's command name.
 const KUBELET: [u8; 16] = *b"kubelet\0\0\0\0\0\0\0\0\0";
 
-/// Whether it looks like a failed probe: a connection of the kubelet, which is in no pod.
+/// Whether it looks like a failed probe: a connection by the kubelet, which runs in no pod.
 pub(super) fn is_probe(anomaly: &Anomaly, owner: &Lookup) -> bool {
     let is_in_pod = matches!(owner, Lookup::Known(workload) if workload.pod_uid.is_some());
     anomaly.comm == KUBELET && anomaly.kind.of_health_checks && !is_in_pod
@@ -55,7 +55,7 @@ fn is_container(workload: &Workload) -> bool {
     workload.container_id.is_some() || workload.pod_uid.is_some()
 }
 
-/// A scope holds what a user started, and so does the service that is a user's own systemd.
+/// A `.scope` unit contains programs that a user started; so does the service of a user's own systemd.
 fn is_service(workload: &Workload) -> bool {
     workload.unit.as_deref().is_some_and(|unit| unit.ends_with(".service") && !unit.starts_with("user@"))
 }
@@ -114,7 +114,7 @@ mod tests {
         let refused = crate::pipeline::fold::tests::refused(80, 1);
         let by_kubelet = Anomaly { comm: KUBELET, ..refused.clone() };
         let in_pod = known(Workload { pod_uid: Some("a".to_owned()), ..Workload::default() });
-        // The node may be a container.
+        // The kubelet itself runs in a container if the node is one.
         for owner in [unit("kubelet.service"), container("node"), Lookup::Unowned, Lookup::Unknown] {
             assert!(is_probe(&by_kubelet, &owner) && !is_probe(&refused, &owner));
         }
@@ -133,7 +133,7 @@ mod tests {
         for other in [container("b"), Lookup::Unowned, Lookup::Unknown] {
             assert!(reported_for(only, &container("a"), Some(&other)));
         }
-        // Two processes of the host have nothing in common but the host.
+        // Two processes outside containers and units share nothing but the host.
         assert!(reported_for(only, &Lookup::Unowned, Some(&Lookup::Unowned)));
         assert!(reported_for(only, &container("a"), None));
         assert!(reported_for(Only::ALL, &container("a"), Some(&container("a"))));

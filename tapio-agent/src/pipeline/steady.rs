@@ -1,5 +1,5 @@
-//! Failures that come at a steady pace, as those of health checks do: what has gone on for two minutes becomes expected, is
-//! reported once as such, and then only when there is far more of it.
+//! Failures at a steady rate, such as those of health checks. After two minutes they become expected: that is
+//! reported once, and from then on only a much higher rate is.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -13,48 +13,50 @@ use crate::{
     snapshot::Contributions,
 };
 
-/// What has come at a steady pace for so long is expected.
+/// Failures at a steady rate for this long become expected.
 const STEADY_NS: u64 = 120 * 1_000_000_000;
-/// What has not come for so long is news again.
+/// A pattern that has not occurred for this long is reported again.
 const FORGET_NS: u64 = 3_600 * 1_000_000_000;
-/// The pace is not that of before where it is over so many times that, or under one part in so many.
+/// The rate counts as changed if it is more than this many times the earlier one, or less than one part in
+/// this many.
 const VARIES: u64 = 3;
-/// So many times what is expected is news.
+/// A rate this many times the expected one is reported.
 const WORSE: u64 = 10;
 const MINUTE_NS: u128 = 60 * 1_000_000_000;
-/// The key in the data of what has become expected: how many come in a minute.
+/// The data key of an occurrence that has become expected: failures per minute.
 const EXPECTED: &str = "expected_per_minute";
 
-/// The patterns of all workloads, and follow-ups at a steady pace until it is known whether that lasts.
+/// The patterns of all workloads, and steady follow-ups that wait until it is known whether the rate lasts.
 #[derive(Debug)]
 pub struct Steady(Memory<Key, Pattern>);
 
-/// What an occurrence has for this before it is named.
+/// The part of an anomaly that is taken before its names are resolved.
 #[derive(Clone, Copy, Debug)]
-pub struct Sign {
-    /// `None`: the first in a window.
+pub struct Sample {
+    /// `None` for the first anomaly in a window.
     pace: Option<Pace>,
     time_ns: u64,
     detail: u32,
 }
 
-/// Not the cgroup, nor a pod's address: what is started again has others.
+/// Identifies a pattern without the cgroup or a pod's address, because both change on a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Key {
     kind: Cow<'static, str>,
     owner: Owner,
     comm: String,
-    /// Service or owner, else node or address.
+    /// Namespace, and the service or owner, else node or address.
     peer: [Option<String>; 2],
     detail: u32,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Pattern {
-    /// Since when it is steady.
+    /// Since when the rate has been steady.
     since_ns: u64,
     last_ns: u64,
-    /// How many in a minute, and at most in a second: in one window of folding, so of one of the workload's containers.
+    /// The rate per minute, and the highest rate per second, both within one fold window and therefore of one
+    /// of the workload's containers.
     per_minute: u64,
     per_second: u64,
     state: State,
@@ -62,16 +64,16 @@ struct Pattern {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
-    /// It has to last.
+    /// The rate has not lasted long enough.
     Learning,
-    /// It has lasted; that is reported with the next follow-up.
+    /// The rate has lasted; the next follow-up reports that.
     Lasted,
-    /// That was reported.
+    /// A follow-up has reported it as expected.
     Expected,
 }
 
-impl Sign {
-    /// `None` for what is not looked at here.
+impl Sample {
+    /// `None` for types that health checks do not cause.
     #[must_use]
     pub const fn of(anomaly: &Anomaly) -> Option<Self> {
         if !anomaly.kind.of_health_checks {
@@ -82,39 +84,39 @@ impl Sign {
 }
 
 impl Steady {
-    /// Under which it contributes to snapshots.
+    /// The name under which snapshots store it.
     pub const NAME: &'static str = "steady";
 
-    /// One that has seen nothing.
+    /// Knows no patterns.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self(Memory::new(Self::NAME, metrics))
     }
 
-    /// One that knows what one of an agent before this had noted.
+    /// Restores the patterns that an earlier agent stored.
     #[must_use]
     pub fn restored(metrics: Arc<Metrics>, contributions: &Contributions) -> Self {
         Self(Memory::restored(Self::NAME, metrics, contributions))
     }
 
-    /// Contributes what it has learned to the next snapshot.
+    /// Stores the patterns for the next snapshot.
     pub fn contribute(&self, contributions: &Contributions) {
         self.0.contribute(contributions);
     }
 
-    /// Gives an occurrence back that is to be reported now; with the count of those that have waited.
-    pub fn admit(&mut self, sign: Sign, mut occurrence: Occurrence, now_ns: u64) -> Option<Occurrence> {
+    /// Returns the occurrence if it has to be reported now, with the count of those that waited for it.
+    pub fn admit(&mut self, sample: Sample, mut occurrence: Occurrence, now_ns: u64) -> Option<Occurrence> {
         let Some(owner) = occurrence.workload.as_deref().and_then(Owner::of) else {
             return Some(occurrence);
         };
         let comm = occurrence.process.as_ref().map_or_else(String::new, |process| process.comm.clone());
         let peer = occurrence.peer.as_ref().map_or_else(Default::default, name);
-        let key = Key { kind: occurrence.kind.clone(), owner, comm, peer, detail: sign.detail };
-        let pattern = self.0.pattern(&key, || Pattern::new(sign.time_ns));
+        let key = Key { kind: occurrence.kind.clone(), owner, comm, peer, detail: sample.detail };
+        let pattern = self.0.pattern(&key, || Pattern::new(sample.time_ns));
         let before = pattern.state;
-        let state = pattern.take(sign, occurrence.count, now_ns);
-        match (before, state, sign.pace) {
-            // Known by the first of a workload's other containers, too.
+        let state = pattern.take(sample, occurrence.count, now_ns);
+        match (before, state, sample.pace) {
+            // The first anomaly of another container of the same workload is expected, too.
             (State::Expected | State::Lasted, State::Expected | State::Lasted, None) => {
                 self.0.metrics.expected(occurrence.count);
                 return None;
@@ -130,7 +132,7 @@ impl Steady {
                 occurrence.message.push_str(&format!(": {per_minute} a minute, expected from now on"));
             }
             (State::Learning, State::Learning | State::Lasted, Some(pace)) if pace.is_even => {
-                // The next window is at most twice as long.
+                // The next fold window is at most twice as long.
                 let until_ns =
                     now_ns.saturating_add(pace.window_ns.saturating_mul(2)).saturating_add(STEADY_NS / 2);
                 self.0.put_off(&key, until_ns);
@@ -138,7 +140,7 @@ impl Steady {
             }
             _ => {}
         }
-        if sign.pace.is_some()
+        if sample.pace.is_some()
             && let Some(waited) = self.0.end(&key)
         {
             occurrence.count = occurrence.count.saturating_add(waited.count);
@@ -146,8 +148,8 @@ impl Steady {
         Some(occurrence)
     }
 
-    /// What has waited, and has ended before it was expected; all of it at `u64::MAX`. Not what has lasted by then: the next
-    /// agent knows it.
+    /// Occurrences whose rate ended before it became expected; all of them at `u64::MAX`. A rate that has
+    /// lasted by then is left out, because the next agent restores it.
     pub fn over(&mut self, now_ns: u64) -> Vec<Occurrence> {
         let metrics = Arc::clone(&self.0.metrics);
         let is_known = |pattern: Option<&Pattern>| {
@@ -169,9 +171,9 @@ impl Pattern {
         Self { since_ns: time_ns, last_ns: time_ns, per_minute: 0, per_second: 0, state: State::Learning }
     }
 
-    /// Takes so many in, which came at this pace. What it is then.
-    fn take(&mut self, sign: Sign, count: u64, now_ns: u64) -> State {
-        let Sign { pace, time_ns, .. } = sign;
+    /// Adds this many failures at this rate, and returns the resulting state.
+    fn take(&mut self, sample: Sample, count: u64, now_ns: u64) -> State {
+        let Sample { pace, time_ns, .. } = sample;
         let idle_ns = now_ns.saturating_sub(self.last_ns);
         self.last_ns = self.last_ns.max(now_ns);
         if idle_ns >= FORGET_NS {
@@ -179,7 +181,7 @@ impl Pattern {
             return self.state;
         }
         let Some(pace) = pace else {
-            // One that begins again, unless it is of another container of the workload.
+            // The rate starts over, unless this is the first anomaly of another container of the workload.
             if self.state == State::Learning && idle_ns >= STEADY_NS {
                 *self = Self { last_ns: now_ns, ..Self::new(time_ns) };
             }
@@ -189,7 +191,7 @@ impl Pattern {
         if self.state != State::Learning {
             let is_over = |now: u64, expected: u64| now >= expected.max(1).saturating_mul(WORSE);
             if is_over(per_minute, self.per_minute) || is_over(pace.per_second, self.per_second) {
-                // Another level, which may become expected in turn.
+                // The rate has changed to another level, which may become expected in turn.
                 *self = Self { last_ns: now_ns, ..Self::new(now_ns) };
             }
             return self.state;
@@ -210,14 +212,14 @@ impl Pattern {
 }
 
 impl Pace {
-    /// How many came in a minute of the window.
+    /// Failures per minute over the window.
     fn per_minute(&self, count: u64) -> u64 {
         let per_minute = u128::from(count) * MINUTE_NS / u128::from(self.window_ns.max(1));
         u64::try_from(per_minute).unwrap_or(u64::MAX)
     }
 }
 
-/// What a peer is known by that is certain to be the same again.
+/// Namespace and name that identify a peer across restarts.
 fn name(peer: &Peer) -> [Option<String>; 2] {
     let names = peer.names();
     let name = names.service.as_ref().or(names.owner.as_ref()).or(names.pod.as_ref()).or(names.node.as_ref());

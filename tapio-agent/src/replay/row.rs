@@ -1,21 +1,20 @@
-//! The rows of a replayed file, and what is said about a file that cannot be read.
+//! The rows of a replayed file, and the errors for a file that cannot be read.
 
 use std::io::{self, Read};
 
 use csv::ByteRecord;
 use tapio_occurrence::printable::printable;
 
-/// A row of more bytes is taken for a quote that was left open, which would otherwise swallow the
-/// rest of the file.
+/// A longer row is taken for a quote left open, which would otherwise swallow the rest of the file.
 const MAX_ROW_BYTES: usize = 1 << 20;
 
-/// Why a file cannot be replayed. Lines count from 1, as editors do.
+/// Why a file cannot be replayed. Lines count from 1, as in editors.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// Not a byte.
+    /// The file is empty.
     #[error("the file is empty; its first line has to name the columns, as in `timestamp,value`")]
     Empty,
-    /// A header and nothing else.
+    /// The file has a header and no rows.
     #[error("there are no rows below the header")]
     NoRows,
     /// The header lacks a column.
@@ -23,9 +22,9 @@ pub enum ReplayError {
         "line 1: no column `{name}`, only {found}; the header has to name `timestamp` and `value`, separated by commas"
     )]
     MissingColumn {
-        /// The column that is not there.
+        /// The missing column.
         name: &'static str,
-        /// Those that are.
+        /// The columns found.
         found: String,
     },
     /// The header names a column twice.
@@ -34,7 +33,7 @@ pub enum ReplayError {
         /// The column.
         name: &'static str,
     },
-    /// A row ends before a column that is needed.
+    /// A row ends before a required column.
     #[error("line {line}: no column `{name}`; the row has {found} columns, the header {wanted}")]
     ShortRow {
         /// Line of the file.
@@ -46,17 +45,17 @@ pub enum ReplayError {
         /// Columns in the header.
         wanted: usize,
     },
-    /// Not a finite decimal.
+    /// The value is not a finite decimal.
     #[error(
         "line {line}, column `value`: `{text}` is not a finite number; write a decimal such as 12.5, or -1 for a lost sample"
     )]
     Value {
         /// Line of the file.
         line: u64,
-        /// What is there.
+        /// The text found.
         text: String,
     },
-    /// Not text.
+    /// The text is not UTF-8.
     #[error("line {line}, column `{name}`: not UTF-8; convert the file, for example with `iconv -t UTF-8`")]
     Encoding {
         /// Line of the file.
@@ -64,13 +63,13 @@ pub enum ReplayError {
         /// The column.
         name: &'static str,
     },
-    /// A quote left open, most likely.
+    /// The row is too long; most likely a quote was left open.
     #[error("line {line}: a row of more than {MAX_ROW_BYTES} bytes begins here; is a quote left open?")]
     LongRow {
         /// Line of the file.
         line: u64,
     },
-    /// The file or the output failed.
+    /// Reading the file or writing the output failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -82,7 +81,7 @@ pub(super) struct Row<'a> {
     pub(super) value: f64,
 }
 
-/// Reads row after row into the same memory.
+/// Reads one row after another into the same memory.
 pub(super) struct Rows<R> {
     reader: csv::Reader<Capped<R>>,
     record: ByteRecord,
@@ -92,7 +91,7 @@ pub(super) struct Rows<R> {
     key: Option<usize>,
 }
 
-/// Lets a row be `left` bytes at most.
+/// Limits a row to `left` bytes.
 struct Capped<R> {
     inner: R,
     left: usize,
@@ -119,7 +118,7 @@ impl<R: Read> Rows<R> {
         Ok(Self { reader, record, width, timestamp, value, key })
     }
 
-    /// The next row, or none at the end of the file.
+    /// The next row, or `None` at the end of the file.
     pub(super) fn next(&mut self) -> Result<Option<Row<'_>>, ReplayError> {
         if !read(&mut self.reader, &mut self.record)? {
             return Ok(None);
@@ -169,7 +168,7 @@ fn read<R: Read>(reader: &mut csv::Reader<Capped<R>>, record: &mut ByteRecord) -
     })
 }
 
-/// Where the header names `name`, in any case.
+/// The position of the column `name` in the header, ignoring case.
 fn column(header: &ByteRecord, name: &'static str) -> Result<Option<usize>, ReplayError> {
     let mut places =
         (0..header.len()).filter(|index| header[*index].trim_ascii().eq_ignore_ascii_case(name.as_bytes()));
@@ -177,7 +176,7 @@ fn column(header: &ByteRecord, name: &'static str) -> Result<Option<usize>, Repl
     if places.next().is_some() { Err(ReplayError::TwoColumns { name }) } else { Ok(first) }
 }
 
-/// The beginning of a field, fit for one line of a message.
+/// The beginning of a field, made printable on one line of a message.
 fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let beginning: String = text.chars().take(40).collect();

@@ -1,18 +1,18 @@
-//! One series of a replay: its baseline, and how its decimals become the baseline's integers.
+//! One series of a replay: its baseline, and the scale from decimals to the baseline's integers.
 
 use serde::Serialize;
 use tapio_common::baseline::{Baseline, Limits, Verdict};
 
 use super::Options;
 
-/// The first value of a series becomes a number of this many bits: 16 bits of room above it, and
-/// steps of a four-thousand-millionth of it. A power of two changes no verdict.
+/// The first value of a series is scaled to a number of this many bits: that leaves 16 bits of room above it,
+/// and steps of 1/2^32 of it. Scaling by a power of two changes no verdict.
 const FIRST_BITS: i32 = 32;
-/// A mean outside of this many bits leaves too little room or too few steps; the series is learnt
-/// anew at a scale that fits.
+/// A mean outside this range of bits leaves too little room or too few steps. The series is then learned
+/// again with a scale that fits.
 const USEFUL: std::ops::Range<u64> = 1 << 12..1 << 46;
 
-/// What is normal for one key.
+/// The baseline of one key.
 #[derive(Default)]
 pub(super) struct Series {
     baseline: Baseline,
@@ -21,7 +21,7 @@ pub(super) struct Series {
     since: u64,
 }
 
-/// What was known before a row, in the unit of the file.
+/// The baseline before a row, in the unit of the file.
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Known {
     mean: f64,
@@ -44,7 +44,7 @@ impl Series {
         let Some(scale) = &self.scale else {
             return self.baseline.observe(0, row, &options.limits(1.0));
         };
-        // A float too large for the integer becomes the largest one.
+        // A float too large for the integer becomes the largest integer.
         let verdict = self.baseline.observe((value * scale.factor).round() as u64, row, &scale.limits);
         self.since = self.baseline.since();
         let mean = self.baseline.mean();
@@ -55,7 +55,7 @@ impl Series {
         verdict
     }
 
-    /// What is known, and how `value` compares; nothing before the first sample.
+    /// The baseline, and how `value` compares with it; `None` before the first sample.
     pub(super) fn known(&self, value: f64) -> Option<Known> {
         let factor = self.scale.as_ref().map_or(1.0, |scale| scale.factor);
         let mean = self.baseline.mean() as f64 / factor;
@@ -75,7 +75,7 @@ impl Series {
 
 impl Scale {
     fn of(value: f64, options: &Options) -> Self {
-        // Within 1000 neither 2^n nor 2^-n is infinite or zero.
+        // Within ±1000, neither 2^n nor 2^-n is infinite or zero.
         let exponent = (FIRST_BITS - 1 - value.log2().floor() as i32).clamp(-1_000, 1_000);
         let factor = 2_f64.powi(exponent);
         Self { factor, limits: options.limits(factor) }
@@ -83,7 +83,7 @@ impl Scale {
 }
 
 impl Known {
-    /// Without digits that mean nothing.
+    /// Rounds to significant digits.
     pub(super) fn rounded(self) -> Self {
         Self {
             mean: significant(self.mean),
@@ -94,7 +94,7 @@ impl Known {
     }
 }
 
-/// Six digits.
+/// Rounds to six significant digits.
 fn significant(number: f64) -> f64 {
     format!("{number:.5e}").parse().unwrap_or(number)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// 5 plus and minus 0.04 for `rows` rows, then whatever `then` says.
+/// `rows` rows that alternate between 5.04 and 4.96, followed by `then`.
 fn series(rows: usize, then: &[f64]) -> String {
     let mut text = String::from("timestamp,value\n");
     for row in 0..rows {
@@ -151,7 +151,7 @@ fn an_open_quote_does_not_swallow_the_file() {
     assert!(refused(text).contains("line 3: a row of more than 1048576 bytes begins here"));
 }
 
-/// Makes rows as they are read, so that nothing but the replay itself can hold them.
+/// Generates rows as they are read, so that only the replay itself can hold them in memory.
 struct Endless<'a> {
     row: u64,
     rows: u64,
@@ -176,8 +176,8 @@ impl Read for Endless<'_> {
 
 #[test]
 fn a_million_rows_and_many_keys_stay_in_bounded_memory() {
-    // What is kept between two rows is one record and at most MAX_KEYS series: with more keys than
-    // that, met in turn, each is forgotten before it comes back.
+    // Between two rows the replay keeps one record and at most MAX_KEYS series. With more keys than that,
+    // visited in turn, each is forgotten before it comes back.
     let most_pending = Cell::new(0);
     let header = "timestamp,value,key\n".as_bytes();
     let rows = Endless { row: 0, rows: 1_000_000, pending: Vec::new(), most_pending: &most_pending };

@@ -16,7 +16,7 @@ fn of(parts: &[(&str, &[u8])]) -> Snapshot {
     Snapshot { seed: 42, parts }
 }
 
-/// In pieces of two bytes.
+/// Writes a snapshot in pieces of two bytes.
 fn put<W: io::Write>(snapshot: &Snapshot, to: &mut Writer<W>) {
     for (name, bytes) in &snapshot.parts {
         let (observer, part) = name.split_once('/').unwrap();
@@ -52,7 +52,8 @@ fn what_was_saved_is_read_again() {
     assert_eq!(fs::read_dir(&state_dir).unwrap().count(), 1);
     assert_eq!(fs::metadata(store.path()).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(&state_dir).unwrap().permissions().mode() & 0o7777, 0o700);
-    // Whoever may write there can neither have it read another's file, nor have one overwritten.
+    // Whoever may write to the directory can neither make the agent read another's file nor have one
+    // overwritten.
     let other = directory.path().join("other");
     fs::rename(store.path(), &other).unwrap();
     std::os::unix::fs::symlink(&other, store.path()).unwrap();
@@ -71,7 +72,7 @@ fn what_was_saved_is_read_again() {
 fn a_seed_is_not_to_be_guessed() {
     let seeds: Vec<u64> = (0..8)
         .map(|_| {
-            // Whatever else is random in the agent may begin the same each time.
+            // Other randomness in the agent may begin with the same seed each time.
             fastrand::seed(7);
             Snapshot::new().unwrap().seed
         })
@@ -99,7 +100,7 @@ fn notes_go_from_one_agent_to_the_next() {
     assert!(first.is_due("node") && !second.is_due("node"));
     second.contribute("node", vec![3]);
     assert_eq!(second.before("node"), None, "it is of this one now");
-    // Who has not come to note anything yet has not forgotten.
+    // A contributor that has not stored anything yet keeps its earlier state.
     assert_eq!(kept(&second).part("expected", CONTRIBUTIONS), Some(&[2][..]));
 }
 
@@ -130,7 +131,7 @@ proptest! {
     #[test]
     fn whatever_it_holds_is_no_fault(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Snapshot::decode(&bytes, &BOOT, HOUR_NS);
-        // Past the sum, too.
+        // Cuts into the checksum, too.
         let mut whole = encoded(&snapshot())[..44].to_vec();
         whole.append(&mut bytes);
         whole.extend_from_slice(&crc32fast::hash(&whole).to_le_bytes());

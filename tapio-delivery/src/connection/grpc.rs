@@ -1,4 +1,4 @@
-//! gRPC over one connection: calls that keep what the other side really answered.
+//! gRPC over one connection. Calls retain the other side's actual answer.
 
 use std::{
     error::Error as _,
@@ -17,7 +17,7 @@ use tower::Service;
 
 use super::{AGENT, Cause};
 
-/// What a client of gRPC makes its calls with. Clones share the connection.
+/// A gRPC client. Clones share the connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Grpc {
     sender: http2::SendRequest<Body>,
@@ -28,15 +28,15 @@ pub(crate) struct Grpc {
 /// Why a call failed.
 #[derive(Debug)]
 pub(crate) enum Failed {
-    /// The other side says so.
+    /// The other side returned this status.
     Said(Status),
-    /// There is an answer, and none of gRPC: that of a proxy, or of something else that speaks HTTP/2.
+    /// The answer is not gRPC: it is from a proxy, or from another HTTP/2 server.
     Other(Box<Parts>),
-    /// There is none, or not all of one.
+    /// There is no answer, or only part of one.
     Broken(Cause),
 }
 
-/// Why there is no answer of gRPC.
+/// Why there is no gRPC answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unanswered {
     #[error("no answer of gRPC")]
@@ -50,7 +50,7 @@ impl Grpc {
         Self { sender, origin }
     }
 
-    /// Whether it surely takes nothing more.
+    /// Whether the connection certainly takes no more requests.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
@@ -81,7 +81,7 @@ impl Service<Request<Body>> for Grpc {
 
 impl From<Status> for Failed {
     fn from(status: Status) -> Self {
-        // What the other side says has no cause on this side.
+        // A status from the other side has no cause on this side.
         match status.source().map(|cause| cause.downcast_ref()) {
             None => Self::Said(status),
             Some(Some(Unanswered::Other(head))) => Self::Other(head.clone()),

@@ -1,9 +1,9 @@
-//! Proxies that the environment names. The sinks connect without one, and say so where one is named.
+//! Proxies named by the environment. The sinks connect without a proxy, and log that if one is named.
 
 use std::net::IpAddr;
 
-/// The variable that names a proxy for connections to this host; none where NO_PROXY excludes it. Proxies are not
-/// asked for this machine itself.
+/// The variable that names a proxy for connections to this host; `None` if NO_PROXY excludes it. Proxies do
+/// not apply to this machine itself.
 pub(super) fn variable(
     is_tls: bool,
     host: &str,

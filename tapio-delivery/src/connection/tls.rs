@@ -1,4 +1,4 @@
-//! What TLS needs: whom to trust, and what to show.
+//! TLS configuration: the trusted authorities, and the agent's own certificate.
 
 use std::{
     os::unix::fs::MetadataExt as _,
@@ -17,17 +17,17 @@ use super::{Trouble, Words};
 /// The files that TLS is set up with.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files {
-    /// Certificates of the authorities that are trusted; without it this machine's are.
+    /// Certificates of the trusted authorities; `None` uses those of this machine.
     pub(crate) authorities: Option<PathBuf>,
     /// The agent's own certificate and its key.
     pub(crate) own: Option<(PathBuf, PathBuf)>,
 }
 
-/// Tells whether files are other ones than they were: for each its inode, size and time of change.
+/// Identifies the version of each file by inode, size and change time (seconds and nanoseconds).
 pub(crate) type Stamps = Vec<Option<(u64, u64, i64, i64)>>;
 
 impl Files {
-    /// Of the files as they are now.
+    /// The stamps of the files as they are now.
     pub(super) fn stamps(&self) -> Stamps {
         let own = self.own.iter().flat_map(|(certificate, key)| [certificate, key]);
         self.authorities.iter().chain(own).map(|file| stamp(file)).collect()
@@ -39,7 +39,7 @@ fn stamp(file: &Path) -> Option<(u64, u64, i64, i64)> {
     Some((now.ino(), now.size(), now.ctime(), now.ctime_nsec()))
 }
 
-/// Reads the files, each time anew, so that what was renewed is used.
+/// Builds the configuration. The files are read each time, so that renewed ones are used.
 pub(super) fn config(files: &Files, words: &Words) -> Result<ClientConfig, Trouble> {
     let builder = builder().map_err(|error| Trouble::bare(error.to_string()))?;
     let builder = builder.with_root_certificates(roots(files, words)?);
@@ -50,7 +50,7 @@ pub(super) fn config(files: &Files, words: &Words) -> Result<ClientConfig, Troub
     builder.with_client_auth_cert(chain, secret).map_err(|error| unusable(words.key, key, &error.to_string()))
 }
 
-/// For one who only wants to see whether the other side has a certificate.
+/// A configuration that trusts no certificate, to test whether the other side presents one.
 pub(super) fn trusting_nobody() -> Option<Arc<ClientConfig>> {
     let builder = builder().ok()?.with_root_certificates(RootCertStore::empty());
     Some(Arc::new(builder.with_no_client_auth()))
@@ -69,7 +69,7 @@ fn roots(files: &Files, words: &Words) -> Result<RootCertStore, Trouble> {
         }
         return Ok(roots);
     }
-    // Of a machine's many, some that cannot be read harm nothing.
+    // Some of a machine's many certificates may be unreadable without harm.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         return Err(Trouble::new(

@@ -1,4 +1,4 @@
-//! What is wrong with the other side, and what helps: reported once, not each time.
+//! Connect errors: what is wrong with the other side, and the remedy. Reported once, not on each attempt.
 
 use std::{error::Error, fmt, io, time::Duration};
 
@@ -6,35 +6,35 @@ use rustls::{AlertDescription, CertificateError};
 use tapio_service::setting::shown;
 use tonic::{Code, Status};
 
-use super::{super::causes, Target, Version, hearing::Spoke};
+use super::{super::causes, Target, Version, sniffing::PeerProtocol};
 
-/// What is wrong, and what helps if anything does.
+/// A connect error, with a remedy if one is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// What was found.
     pub what: String,
     /// What the operator can do.
     pub remedy: Option<String>,
-    /// What has to change before the same is taken.
+    /// What has to change before the same data is accepted.
     pub about: About,
 }
 
-/// What has to change before the same is taken.
+/// What has to change before the same data is accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum About {
     /// Nothing but time.
     #[default]
     Passing,
-    /// The configuration of either side: an operator has to correct it, and then the same is taken.
+    /// The configuration of either side: once an operator has corrected it, the same data is accepted.
     Configuration,
-    /// What was sent: something in it is never taken.
+    /// The content: something in it is never accepted.
     Content,
-    /// The size of what was sent: less of it at once is taken.
+    /// The size: the same data is accepted in smaller messages.
     Size,
 }
 
 impl About {
-    /// What a status of gRPC that is no success is about.
+    /// The cause of a gRPC status other than OK.
     pub(crate) fn of_grpc(status: &Status) -> Self {
         match status.code() {
             Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented | Code::NotFound => {
@@ -46,7 +46,7 @@ impl About {
         }
     }
 
-    /// What a status of HTTP that is no success is about.
+    /// The cause of an HTTP status other than success.
     pub(crate) const fn of_http(status: u16) -> Self {
         match status {
             400 | 422 => Self::Content,
@@ -59,9 +59,9 @@ impl About {
     }
 }
 
-/// Whether a server of gRPC says that a message is larger than it takes. There is no code for it: grpc-go, C++, Python and
-/// Node.js write "received message larger than max", Java "exceeds maximum size", .NET "exceeds the maximum
-/// configured message size", tonic "decoded message length too large".
+/// Whether a gRPC server reports that a message exceeds its limit. There is no code for it: grpc-go, C++,
+/// Python and Node.js write "received message larger than max", Java "exceeds maximum size", .NET "exceeds
+/// the maximum configured message size", tonic "decoded message length too large".
 fn is_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     ["larger than max", "too large", "exceeds maximum", "exceeds the maximum", "message size", "size limit"]
@@ -74,7 +74,7 @@ impl Trouble {
         Self { what: what.into(), remedy: Some(remedy.into()), about: About::Passing }
     }
 
-    /// One that nothing is known to help against.
+    /// An error without a known remedy.
     pub fn bare(what: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: None, about: About::Passing }
     }
@@ -83,17 +83,17 @@ impl Trouble {
         Self { about, ..self }
     }
 
-    /// The same, of an endpoint.
+    /// The same error, with the endpoint's name.
     pub(crate) fn of(self, endpoint: &str) -> Self {
         Self { what: format!("{endpoint} {}", self.what), ..self }
     }
 
-    /// It takes longer than that.
+    /// No answer came within this time.
     pub(crate) fn no_answer(within: Duration) -> Self {
         Self::bare(format!("gave no answer within {within:?}"))
     }
 
-    /// There is no connection.
+    /// The connection failed.
     pub(super) fn unreachable(error: &io::Error, target: &Target) -> Self {
         let remedy = match target.ignored_proxy() {
             Some(variable) => format!(
@@ -106,7 +106,7 @@ impl Trouble {
         Self::new(format!("cannot be reached: {error}"), remedy)
     }
 
-    /// The handshake of TLS failed.
+    /// The TLS handshake failed.
     pub(super) fn handshake(error: &io::Error, target: &Target) -> Self {
         match of_tls(error) {
             Some(error) => Self::tls(error, target),
@@ -120,7 +120,7 @@ impl Trouble {
         }
     }
 
-    /// It sends what is not TLS, is not believed, or does not believe.
+    /// The other side sends no TLS, has an untrusted certificate, or does not trust the agent's.
     pub(super) fn tls(error: &rustls::Error, target: &Target) -> Self {
         use rustls::Error as Tls;
         let (host, words) = (&target.host, target.words);
@@ -178,7 +178,7 @@ impl Trouble {
         }
     }
 
-    /// It has TLS and is spoken to without.
+    /// The other side uses TLS, and the agent connected without.
     pub(crate) fn plain_to_tls(target: &Target) -> Self {
         Self::new("wants TLS on this port", format!("write https://{} as the endpoint", target.authority))
     }
@@ -192,13 +192,18 @@ impl Trouble {
         Self::new("speaks HTTP/2 only: it is a port of gRPC", target.words.http2_only)
     }
 
-    /// A connection broke: what can be distinguished from what was said on it.
-    pub(super) fn broken(error: &dyn Error, spoke: Spoke, version: Version, target: &Target) -> Self {
-        match (spoke, version) {
-            (Spoke::Http1, Version::Http2) => Self::http1_only(target),
-            (Spoke::Http2, Version::Http1) => Self::http2_only(target),
-            (Spoke::Tls, _) if target.tls.is_none() => Self::plain_to_tls(target),
-            (Spoke::Nothing, _) => {
+    /// A connection broke. The first bytes received help to find the reason.
+    pub(super) fn broken(
+        error: &dyn Error,
+        protocol: PeerProtocol,
+        version: Version,
+        target: &Target,
+    ) -> Self {
+        match (protocol, version) {
+            (PeerProtocol::Http1, Version::Http2) => Self::http1_only(target),
+            (PeerProtocol::Http2, Version::Http1) => Self::http2_only(target),
+            (PeerProtocol::Tls, _) if target.tls.is_none() => Self::plain_to_tls(target),
+            (PeerProtocol::Nothing, _) => {
                 let (name, remedy) = match version {
                     Version::Http2 => ("HTTP/2", target.words.http1_only),
                     Version::Http1 => ("HTTP/1", target.words.http2_only),
@@ -211,7 +216,7 @@ impl Trouble {
         }
     }
 
-    /// A status of gRPC that is no success.
+    /// A gRPC status other than OK.
     pub(crate) fn of_grpc(status: &Status, target: &Target) -> Self {
         let (code, said, words) = (status.code(), shown(status.message()), target.words);
         let trouble = match code {
@@ -229,7 +234,7 @@ impl Trouble {
         trouble.about(About::of_grpc(status))
     }
 
-    /// An answer that is a success, and none of the protocol.
+    /// A success that does not follow the protocol.
     pub(crate) fn stranger(protocol: &str, why: &str) -> Self {
         Self::new(
             format!("answers with success and not as {protocol} does: {why}"),
@@ -237,9 +242,9 @@ impl Trouble {
         )
     }
 
-    /// A status of HTTP that is no success, also for gRPC.
+    /// An HTTP status other than success, also in answer to gRPC.
     pub(crate) fn of_status(status: u16, said: &str, target: &Target) -> Self {
-        // A query may be a secret.
+        // The query may contain a secret.
         let path = target.path.split('?').next().unwrap_or_default();
         let words = target.words;
         let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
@@ -273,7 +278,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// Names that a certificate is for, where they are known.
+/// The names that a certificate is valid for, if known.
 fn names(error: &CertificateError) -> String {
     match error {
         CertificateError::NotValidForNameContext { presented, .. } if !presented.is_empty() => {
@@ -283,7 +288,7 @@ fn names(error: &CertificateError) -> String {
     }
 }
 
-/// The error of TLS that one of a stream is, if it is.
+/// The TLS error inside an I/O error, if there is one.
 pub(super) fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }

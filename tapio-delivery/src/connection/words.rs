@@ -1,35 +1,36 @@
-//! What the sinks call things: the remedies of one trouble name the settings of the sink that has it.
+//! The names of a sink's settings, so that the remedies of a shared error name the settings of the sink that
+//! has it.
 
-/// The names that a sink's settings have, and what helps it.
+/// The names of a sink's settings, and its remedies.
 #[derive(Debug)]
 pub(crate) struct Words {
     /// What it sends, as in "takes no logs by OTLP".
     pub(crate) what: &'static str,
-    /// How the endpoint is given.
+    /// How the endpoint is set.
     pub(crate) endpoint: &'static str,
-    /// How the certificates of authorities are given.
+    /// How the certificates of authorities are set.
     pub(crate) authorities: &'static str,
-    /// The key of the file with these.
+    /// The key of the file with the authorities' certificates.
     pub(crate) ca: &'static str,
     /// The key of the file with the agent's own certificate.
     pub(crate) certificate: &'static str,
-    /// The key of the file with the key of that certificate.
+    /// The key of the file with that certificate's private key.
     pub(crate) key: &'static str,
-    /// What helps where the other side speaks HTTP/1 only.
+    /// The remedy if the other side supports HTTP/1 only.
     pub(crate) http1_only: &'static str,
-    /// What helps where it speaks HTTP/2 only.
+    /// The remedy if it supports HTTP/2 only.
     pub(crate) http2_only: &'static str,
-    /// What helps where it does not let the agent in.
+    /// The remedy if it denies access.
     pub(crate) no_access: &'static str,
-    /// What helps where nothing is at the path.
+    /// The remedy if the path does not exist.
     pub(crate) no_path: &'static str,
-    /// What helps where it knows no such service.
+    /// The remedy if it has no such service.
     pub(crate) no_service: &'static str,
-    /// What helps where it takes no message of that size.
+    /// The remedy if it refuses a message of that size.
     pub(crate) too_large: &'static str,
 }
 
-/// A text that is to be an endpoint, as it may be shown: without what is before an `@` and after a `?`, which may be
+/// An invalid endpoint, fit to be printed: without anything before an `@` or after a `?`, which may be
 /// secrets.
 pub(crate) fn bare(text: &str) -> String {
     let (scheme, rest) = text.split_at(text.find("://").map_or(0, |at| at + 3));

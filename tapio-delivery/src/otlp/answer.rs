@@ -1,4 +1,4 @@
-//! What became of a request: taken, to be sent again, or refused. By the rules of
+//! The result of a request: accepted, to be retried, or refused, by the rules of
 //! <https://opentelemetry.io/docs/specs/otlp/#failures>.
 
 use std::time::{Duration, SystemTime};
@@ -16,17 +16,19 @@ use super::{
     exchange::ANSWER_BYTES,
 };
 
-/// The longest that a receiver is left alone because it asks for that: a wrong clock is not to silence for good.
+/// The longest pause that a receiver may ask for. A wrong clock must not stop delivery for good.
 pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(300);
 
-/// What the receiver made of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
-    /// All but some of the records, which would be refused again; and what is not well.
+    /// The receiver took all but `rejected` records, which it would refuse again. `warning` is its complaint,
+    /// if any.
     Taken { rejected: usize, warning: Option<String> },
-    /// Nothing now: it passes, or an operator has to correct the configuration. Not before so long, if it says.
+    /// The receiver took nothing now: it is temporarily down, or an operator has to correct the
+    /// configuration. Retry no earlier than `after`, if it asks for that.
     Later { why: Trouble, after: Option<Duration> },
-    /// Nothing, and it would refuse the same again, for what is in it or for its size.
+    /// The receiver took nothing, and would refuse the same again because of its content or its size.
     Refused(Trouble),
 }
 
@@ -39,20 +41,20 @@ impl Answer {
         Self::Taken { rejected, warning }
     }
 
-    /// A success that says what nobody can read.
+    /// A success with an unreadable message.
     fn unread(why: &str) -> Self {
         let warning = format!("its answer cannot be read, nor what it refused: {why}");
         Self::Taken { rejected: 0, warning: Some(warning) }
     }
 
-    /// A status of gRPC that is no success.
+    /// The result of a gRPC status other than OK.
     pub(super) fn of_grpc(status: &Status, target: &Target) -> Self {
         let info = status.get_details_retry_info();
         let after = info.as_ref().and_then(|info| info.retry_delay).map(|delay| delay.min(MOST_PATIENCE));
         let why = Trouble::of_grpc(status, target);
         match (status.code(), why.about) {
             (_, About::Configuration) => Self::Later { why, after },
-            // One that says when to come again means its load.
+            // A status with retry information is about load, not about size.
             (_, About::Size) if info.is_none() => Self::Refused(why),
             (
                 Code::Cancelled
@@ -64,12 +66,13 @@ impl Answer {
                 | Code::DataLoss,
                 _,
             ) => Self::Later { why, after },
-            // Collectors say INTERNAL of what they will never take.
+            // Collectors return INTERNAL for data that they will never accept.
             _ => Self::Refused(why),
         }
     }
 
-    /// An answer to gRPC that is none of gRPC: that of a proxy, which knows nothing of what is in the request.
+    /// The result of an answer to gRPC that is not gRPC. A proxy sent it, which knows nothing about the
+    /// content of the request.
     pub(super) fn of_no_grpc(head: &Parts, target: &Target, now: SystemTime) -> Self {
         if head.status.is_success() {
             return Self::Later { why: not_otlp("it is no answer of gRPC"), after: None };
@@ -80,8 +83,8 @@ impl Answer {
         }
     }
 
-    /// An answer of HTTP, without its body where that is too long. A success is one whatever it has to say, and is not
-    /// sent again.
+    /// The result of an HTTP answer, whose body is missing if it was too long. A success counts as one
+    /// whatever its body says, and is not sent again.
     pub(super) fn of_http(
         status: u16,
         headers: &HeaderMap,
@@ -97,7 +100,7 @@ impl Answer {
                 Some(Err(error)) => Self::unread(&error.to_string()),
                 None => Self::unread(&format!("it has more than {ANSWER_BYTES} bytes")),
             },
-            // Some say no more than that.
+            // Some receivers answer with no more than that.
             200..300 if body.is_some_and(<[u8]>::is_empty) || form.starts_with("application/json") => {
                 Self::Taken { rejected: 0, warning: None }
             }
@@ -113,7 +116,8 @@ impl Answer {
                 };
                 let why = Trouble::of_status(status, &shown(&said), target);
                 match (status, why.about) {
-                    // Collectors say it of what they will never take: by OTLP it is not sent again.
+                    // Collectors return 500 for data that they will never accept. By the OTLP rules it is not
+                    // retried.
                     (500, _) | (_, About::Content | About::Size) => Self::Refused(why),
                     _ => Self::Later { why, after: retry_after(headers, now) },
                 }
@@ -122,12 +126,12 @@ impl Answer {
     }
 }
 
-/// Seconds or a date, RFC 9110, section 10.2.3.
+/// Parses Retry-After: seconds or a date, RFC 9110, section 10.2.3.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let after = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
-        // One in the past is now.
+        // A date in the past means now.
         Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
     };
     Some(after.min(MOST_PATIENCE))

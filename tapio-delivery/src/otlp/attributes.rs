@@ -1,9 +1,9 @@
-//! Attributes: names with values, each name once.
+//! Attributes: name-value pairs with unique names.
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value};
 use tapio_occurrence::{Data, Process, Value, Workload};
 
-/// What is put first stays.
+/// A list of attributes. The first value of a name stays.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Attributes(pub(super) Vec<KeyValue>);
 
@@ -31,7 +31,7 @@ impl Attributes {
         self.put(key, of(value));
     }
 
-    /// The members of `data` below `path`; those of lists side by side, an array for each.
+    /// Adds the members of `data` below `path`. The members of a list become one array per key.
     pub(super) fn data(&mut self, path: &str, data: &Data) {
         for (key, value) in &data.0 {
             let path = format!("{path}.{key}");
@@ -65,7 +65,7 @@ impl Attributes {
         }
     }
 
-    /// One that lacks a member has an empty value there, so that places agree.
+    /// Adds one array per key of a list. A missing member becomes an empty value, so that indices agree.
     fn columns(&mut self, path: &str, several: &[Data]) {
         let mut keys: Vec<&str> = Vec::new();
         for (key, _) in several.iter().flat_map(|data| &data.0) {
@@ -89,7 +89,7 @@ pub(super) fn text(value: &str) -> AnyValue {
 }
 
 pub(super) fn number(value: u64) -> AnyValue {
-    // OTLP has signed numbers only; none of Tapio's comes near.
+    // OTLP has only signed integers. None of Tapio's numbers comes near the limit.
     any(any_value::Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)))
 }
 
@@ -103,7 +103,7 @@ fn of(value: &Value) -> AnyValue {
         Value::Signed(value) => any(any_value::Value::IntValue(*value)),
         Value::Real(value) => real(*value),
         Value::Text(value) => text(value),
-        // There is none in a list.
+        // These values do not occur in a list.
         Value::List(_) | Value::Workload(_) => AnyValue::default(),
     }
 }

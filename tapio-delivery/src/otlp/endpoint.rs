@@ -1,4 +1,4 @@
-//! Where logs are taken.
+//! The URL of an OTLP receiver.
 
 use std::{
     fmt::{self, Display},
@@ -10,28 +10,29 @@ use tapio_service::setting::{Form, Value, Wrong, shown};
 
 use crate::connection::bare;
 
-/// Where receivers take logs (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
+/// The default path for logs (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
 const LOGS: &str = "/v1/logs";
 
-/// A URL with `http` or `https`, or host and port alone. Its query may have a secret in it, and is shown nowhere.
+/// A URL with `http` or `https`, or a host and port only. Its query may contain a secret, and is never
+/// printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     scheme: Option<Scheme>,
-    /// With brackets around an IPv6 address.
+    /// IPv6 addresses have brackets.
     host: String,
     port: Option<u16>,
-    /// `None` where none was written, which is not the same as `/`.
+    /// `None` if no path was written, which differs from `/`.
     path: Option<String>,
 }
 
 impl Endpoint {
-    /// Whether it says with or without TLS.
+    /// Whether the URL has a scheme.
     #[must_use]
     pub fn has_scheme(&self) -> bool {
         self.scheme.is_some()
     }
 
-    /// Whether it asks for TLS; `None` where it does not say.
+    /// Whether it asks for TLS; `None` without a scheme.
     #[must_use]
     pub fn is_tls(&self) -> Option<bool> {
         self.scheme.as_ref().map(|scheme| *scheme == Scheme::HTTPS)
@@ -43,13 +44,13 @@ impl Endpoint {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// The port, which is 443 with TLS and 80 without where none is given.
+    /// The port; by default 443 with TLS and 80 without.
     #[must_use]
     pub fn port(&self, tls: bool) -> u16 {
         self.port.unwrap_or(if tls { 443 } else { 80 })
     }
 
-    /// What is asked for: `/v1/logs` where no path was written.
+    /// The request path; `/v1/logs` if no path was written.
     #[must_use]
     pub fn path(&self) -> &str {
         self.path.as_deref().unwrap_or(LOGS)
@@ -61,29 +62,30 @@ impl Endpoint {
         self.port.map_or_else(|| self.host.clone(), |port| format!("{}:{port}", self.host))
     }
 
-    /// All of it, as it would be written.
+    /// The whole URL as written.
     #[must_use]
     pub(super) fn written(&self) -> String {
         format!("{self}{}", self.parts().1)
     }
 
-    /// Path, and query with its question mark; both empty where no path was written.
+    /// Path, and query with its question mark; both empty if no path was written.
     fn parts(&self) -> (&str, &str) {
         let written = self.path.as_deref().unwrap_or_default();
         written.split_at(written.find('?').unwrap_or(written.len()))
     }
 
-    /// The same, with the path of another signal where it has none.
+    /// The same URL; if it has no path, with the path of another signal.
     #[must_use]
     pub(super) fn or_of_signal(&self, name: &str) -> Self {
         let completed = self.path.is_none().then(|| self.of_signal(name)).flatten();
         completed.unwrap_or_else(|| self.clone())
     }
 
-    /// The same for another signal, such as `metrics`. `None` where its path does not tell what that is.
+    /// The same URL for another signal, such as `metrics`. `None` if its path does not show how to derive
+    /// that.
     #[must_use]
     pub(super) fn of_signal(&self, name: &str) -> Option<Self> {
-        // Only gRPC takes one without, and no path.
+        // Only gRPC accepts a URL without scheme, and it uses no path.
         if self.scheme.is_none() {
             return Some(self.clone());
         }
@@ -93,7 +95,7 @@ impl Endpoint {
         Some(Self { path: Some(format!("{base}/v1/{name}{query}")), ..self.clone() })
     }
 
-    /// The same with `name` below its path, and with a path in any case.
+    /// The same URL with `name` appended to its path, so that it always has a path.
     #[must_use]
     pub(super) fn below(mut self, name: &str) -> Self {
         let written = self.path.take().unwrap_or_else(|| "/".to_owned());
@@ -150,7 +152,7 @@ impl FromStr for Endpoint {
         if host.is_empty() {
             return Err(wrong("has no host"));
         }
-        // What is not a number is not in the way of the parser of URLs.
+        // A port that is not a number would pass through the URL parser.
         let written = authority.as_str().get(host.len()..).filter(|rest| !rest.is_empty());
         let port = match written {
             None => None,
@@ -162,7 +164,7 @@ impl FromStr for Endpoint {
         if uri.scheme().is_none() && port.is_none() {
             return Err(wrong("has neither a scheme nor a port"));
         }
-        // The parser makes `/` of nothing.
+        // The parser turns an empty path into `/`.
         let after = text.split_once("://").map_or(text, |(_, rest)| rest);
         let path = after.find(['/', '?']).and(uri.path_and_query()).map(|path| path.as_str().to_owned());
         Ok(Self { scheme: uri.scheme().cloned(), host: host.to_owned(), port, path })

@@ -24,18 +24,18 @@ use super::{
     answer::Answer,
 };
 
-/// The most that is read of an answer.
+/// The most bytes read of an answer.
 pub(super) const ANSWER_BYTES: usize = 64 << 10;
 const PROTOBUF: &str = "application/x-protobuf";
 
-/// One connection; dropping it ends it.
+/// One connection to the receiver. Dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: Sender,
     pub(super) link: Link,
 }
 
-/// What is sent. Its answers all have the same form.
+/// The signal that a request carries. The answers to all signals have the same form.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "telemetry"), allow(dead_code, reason = "occurrences are logs"))]
 pub(super) enum Kind {
@@ -45,7 +45,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The method of gRPC that takes it.
+    /// The gRPC method for the signal.
     const fn method(self) -> &'static str {
         match self {
             Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
@@ -55,11 +55,11 @@ impl Kind {
     }
 }
 
-/// The connection broke before there was an answer.
+/// The connection broke before an answer came.
 #[derive(Debug)]
 pub(super) struct Broken(pub(super) Cause);
 
-/// What takes requests.
+/// The client for the protocol in use.
 #[derive(Debug)]
 enum Sender {
     Grpc(Grpc),
@@ -67,7 +67,7 @@ enum Sender {
 }
 
 impl Connection {
-    /// Connects, by the protocol that is set.
+    /// Connects by the configured protocol.
     pub(super) async fn open(target: &Target, settings: &Settings) -> Result<Self, Trouble> {
         Ok(match settings.protocol {
             Protocol::Grpc => {
@@ -81,7 +81,7 @@ impl Connection {
         })
     }
 
-    /// Whether it surely takes nothing more.
+    /// Whether the connection certainly takes no more requests.
     pub(super) fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::Grpc(sender) => sender.is_closed(),
@@ -89,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// Sends a request, encoded, and reads the answer. Cancelled, it leaves the connection unusable.
+    /// Sends an encoded request and reads the answer. If cancelled, the connection is unusable.
     pub(super) async fn exchange(
         &mut self,
         kind: Kind,
@@ -116,7 +116,7 @@ async fn grpc(
     let origin = sender.origin.clone();
     let mut client = client::Grpc::with_origin(sender, origin);
     if settings.compression == Compression::Gzip {
-        // Go's servers answer as they were asked.
+        // Go's servers compress their answers like the request.
         client =
             client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
     }
@@ -151,7 +151,7 @@ async fn http(
     let mut post = all.body(Full::new(body)).map_err(|error| Broken(error.into()))?;
     post.headers_mut().extend(headers.clone());
     let (answer, body) = read(sender, post).await?;
-    // Servers with TLS that recognise HTTP say so with this, and not as OTLP does.
+    // TLS servers that recognise plain HTTP answer with this status, but not with OTLP's content type.
     let is_otlp = answer.headers.get(header::CONTENT_TYPE).is_some_and(|form| form == PROTOBUF);
     if answer.status == 400 && !is_otlp && target.tls.is_none() && target.speaks_tls().await {
         return Ok(Answer::Later { why: Trouble::plain_to_tls(target), after: None });
@@ -159,7 +159,7 @@ async fn http(
     Ok(Answer::of_http(answer.status.as_u16(), &answer.headers, body.as_deref(), target, SystemTime::now()))
 }
 
-/// Without a body where that is longer than what is read.
+/// Reads an answer; without its body if that is longer than the limit.
 async fn read(
     sender: &mut http1::SendRequest<Full<Bytes>>,
     post: Request<Full<Bytes>>,
@@ -177,7 +177,7 @@ async fn read(
     }
 }
 
-/// A request that is encoded already: it may have to be sent twice.
+/// Sends a request that is encoded already, because it may have to be sent twice.
 #[derive(Clone, Copy)]
 struct Encoded;
 

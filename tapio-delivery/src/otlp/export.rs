@@ -1,5 +1,6 @@
-//! Exporters of OpenTelemetry's SDK, for the agent's own metrics and traces. What they send goes as the sink's goes, so
-//! that protocol, headers, certificates and what is logged of trouble are the same. Why: docs/decisions/0017-own-telemetry.md.
+//! Exporters for OpenTelemetry's SDK, for the agent's own metrics and traces. They send requests the same way
+//! as the sink, so that protocol, headers, certificates and error logs are the same. Rationale:
+//! docs/decisions/0017-own-telemetry.md.
 
 use std::{
     error::Error,
@@ -48,17 +49,17 @@ const TRACES: Words = Words {
     ..WORDS
 };
 
-/// Where a signal goes, and how.
+/// The destination of one signal.
 #[derive(Debug)]
 pub struct Way {
     target: Target,
     settings: Settings,
     headers: HeaderMap,
-    /// Why nothing was taken the last time; the exporters do not tell.
+    /// The reason why the last export failed, because the SDK's exporters do not return it.
     trouble: Mutex<Option<Trouble>>,
 }
 
-/// An exporter that says once that nothing is taken, and once that it is again.
+/// An exporter that logs once when exports begin to fail, and once when they succeed again.
 #[derive(Debug)]
 pub struct Exported<E> {
     exporter: E,
@@ -67,22 +68,22 @@ pub struct Exported<E> {
     fails: AtomicBool,
 }
 
-/// Sends requests as the sink does, each over a connection of its own: there is one in some seconds, or less. Of what the
-/// SDK made only the message counts: it has headers and compression from the environment, and the agent may have been
-/// given otherwise.
+/// The SDK's HTTP client. It sends requests like the sink, each over a new connection, because there is at
+/// most one every few seconds. Of the SDK's request only the message is used: its headers and compression
+/// come from the environment, and the agent's settings may differ.
 #[derive(Debug)]
 struct Poster {
     way: Arc<Way>,
     kind: Kind,
-    /// The SDK exports on threads of its own.
+    /// The SDK exports on threads of its own, outside the runtime.
     runtime: Handle,
 }
 
 impl Way {
-    /// Not connected yet.
+    /// Creates the exporter without connecting.
     ///
     /// # Errors
-    /// There is no endpoint, a file that TLS needs cannot be used, or a header cannot be sent.
+    /// There is no endpoint, a file for TLS cannot be used, or a header cannot be sent.
     pub fn new(settings: Settings) -> Result<Self, Trouble> {
         let target = target(&settings).ok_or_else(|| Trouble::bare("has no endpoint"))?;
         target.check()?;
@@ -90,10 +91,10 @@ impl Way {
         Ok(Self { target, settings, headers, trouble: Mutex::default() })
     }
 
-    /// For metrics. Called within a tokio runtime, which makes the connections.
+    /// The exporter for metrics. Call it within a tokio runtime, which makes the connections.
     ///
     /// # Errors
-    /// What was set is not to OpenTelemetry's liking.
+    /// OpenTelemetry's SDK rejects the settings.
     pub fn metric_exporter(mut self) -> Result<Exported<MetricExporter>, Trouble> {
         self.target.words = &METRICS;
         let way = Arc::new(self);
@@ -101,10 +102,10 @@ impl Way {
         way.exported("metrics", exporter)
     }
 
-    /// For traces. Called within a tokio runtime, which makes the connections.
+    /// The exporter for traces. Call it within a tokio runtime, which makes the connections.
     ///
     /// # Errors
-    /// What was set is not to OpenTelemetry's liking.
+    /// OpenTelemetry's SDK rejects the settings.
     pub fn span_exporter(mut self) -> Result<Exported<SpanExporter>, Trouble> {
         self.target.words = &TRACES;
         let way = Arc::new(self);
@@ -167,12 +168,12 @@ impl HttpClient for Poster {
     }
 }
 
-/// To the SDK, that it is not to try again.
+/// A response that keeps the SDK from retrying.
 fn refused() -> response::Builder {
     Response::builder().status(StatusCode::BAD_REQUEST)
 }
 
-/// To the SDK, that it may try again while there is time.
+/// A response after which the SDK may retry while there is time.
 fn later(after: Option<Duration>) -> response::Builder {
     let response = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
     match after {
@@ -181,7 +182,7 @@ fn later(after: Option<Duration>) -> response::Builder {
     }
 }
 
-/// The message of a request. The SDK compresses where the environment says so.
+/// The message of a request. The SDK compresses it if the environment says so.
 fn message(request: Request<Bytes>) -> io::Result<Bytes> {
     let (head, body) = request.into_parts();
     if !head.headers.contains_key(header::CONTENT_ENCODING) {
@@ -193,7 +194,8 @@ fn message(request: Request<Bytes>) -> io::Result<Bytes> {
 }
 
 impl<E> Exported<E> {
-    /// Not twice in a row of the same kind. That the agent has stopped to export is no failure.
+    /// Logs changes between success and failure, and between kinds of failure. An export after the agent's
+    /// stop is no failure.
     fn tell(&self, done: OTelSdkResult) -> OTelSdkResult {
         let (signal, endpoint) = (self.signal, &self.way.target.endpoint);
         match &done {

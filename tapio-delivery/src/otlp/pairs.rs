@@ -1,4 +1,4 @@
-//! Names with values in one line, as OpenTelemetry's variables have them.
+//! Name-value pairs in one line, in the format of OpenTelemetry's variables.
 
 use std::{
     fmt::{self, Display},
@@ -9,21 +9,21 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use tapio_service::setting::{Form, Value, Wrong, shown};
 
-/// `key=value,key=value`, with values that are percent-encoded (W3C Baggage without properties). Values may be
-/// secrets: they are shown nowhere.
+/// `key=value,key=value` with percent-encoded values (W3C Baggage without properties). Values may be secrets,
+/// so they are never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Pairs(Vec<(String, String)>);
 
 impl Pairs {
-    /// Each with its decoded value.
+    /// Each key with its decoded value.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// They as headers of a request.
+    /// The pairs as request headers.
     ///
     /// # Errors
-    /// One that is no header, or one that the protocol has for itself.
+    /// A pair is no valid header, or a header that the protocol sets itself.
     pub fn headers(&self) -> Result<HeaderMap, Wrong> {
         let mut headers = HeaderMap::new();
         for (key, value) in &self.0 {
@@ -45,7 +45,7 @@ impl Pairs {
     }
 }
 
-/// Headers that say how a request is made.
+/// Headers that the protocol sets itself.
 const OWN: &[&str] = &[
     "connection",
     "content-encoding",
@@ -88,7 +88,7 @@ impl FromStr for Pairs {
     fn from_str(text: &str) -> Result<Self, Wrong> {
         let mut pairs = Vec::new();
         for (nth, pair) in text.split(',').enumerate().filter(|(_, pair)| !pair.trim().is_empty()) {
-            // It may be a secret: it is named by its place.
+            // The pair may be a secret, so the error names its position only.
             let wrong = |what: &str| Wrong(format!("pair {} {what}: expected {}", nth + 1, Self::expected()));
             let (key, value) = pair.split_once('=').ok_or_else(|| wrong("has no `=`"))?;
             let key = key.trim();

@@ -1,4 +1,4 @@
-//! An occurrence as a LogRecord.
+//! Converts an occurrence to a LogRecord.
 
 use std::net::IpAddr;
 
@@ -7,19 +7,19 @@ use tapio_occurrence::{Data, Normal, Occurrence, Outcome, Peer, Severity};
 
 use super::attributes::{Attributes, real, text};
 
-/// What the name of each event begins with.
+/// The prefix of each event name.
 const NAMESPACE: &str = "tapio.";
-/// Members of `data` that OpenTelemetry has a name for: they go by that alone.
+/// Members of `data` that have an OpenTelemetry name, and are sent under that name only.
 const NAMED: &[(&str, &str)] = &[
     ("local_address", "network.local.address"),
     ("local_port", "network.local.port"),
     ("status", "process.exit.code"),
     ("error", "error.type"),
 ];
-/// Members of `data` that are what was judged, in the unit of the baseline.
+/// Members of `data` that hold the judged value, in the unit of the baseline.
 const JUDGED: &[&str] = &["rtt_us", "handshake_us"];
 
-/// Makes the record; with its name as an attribute, too, if so `named`.
+/// Builds the record; with its event name also as an attribute, if `named`.
 pub(super) fn record(occurrence: &Occurrence, named: bool) -> LogRecord {
     let (severity_number, severity_text) = match occurrence.severity {
         Severity::Debug => (SeverityNumber::Debug, "debug"),
@@ -35,7 +35,7 @@ pub(super) fn record(occurrence: &Occurrence, named: bool) -> LogRecord {
     }
     LogRecord {
         time_unix_nano: occurrence.time_unix_ns,
-        // The kernel programs, which observe, are there when it happens.
+        // The kernel programs observe the event while it happens, so both times are the same.
         observed_time_unix_nano: occurrence.time_unix_ns,
         severity_number: severity_number.into(),
         severity_text: severity_text.to_owned(),
@@ -46,7 +46,7 @@ pub(super) fn record(occurrence: &Occurrence, named: bool) -> LogRecord {
     }
 }
 
-/// By the names of OpenTelemetry where there are such; the others are `tapio.` and the path in the JSON.
+/// Attributes under their OpenTelemetry names where those exist, else as `tapio.` and the path in the JSON.
 fn attributes(occurrence: &Occurrence) -> Attributes {
     let mut found = Attributes::default();
     found.text("log.record.uid", Some(&occurrence.id.to_string()));
@@ -74,7 +74,7 @@ fn attributes(occurrence: &Occurrence) -> Attributes {
     }
     match occurrence.outcome {
         Outcome::Failure => {
-            // What kind of failure it is, the type says where nothing more is known.
+            // Without further details, the occurrence's type says what kind of failure it is.
             let kind = occurrence.kind.rsplit_once('.').map_or(&*occurrence.kind, |(_, kind)| kind);
             found.text("error.type", Some(kind));
         }
@@ -102,7 +102,8 @@ fn attributes(occurrence: &Occurrence) -> Attributes {
     found
 }
 
-/// Both ends, and who is behind the other one. The server is the end that was connected to.
+/// Both ends of the connection, and the workload at the other end. The server is the end that was connected
+/// to.
 fn connection(peer: &Peer, occurrence: &Occurrence, found: &mut Attributes) {
     let data = &occurrence.data;
     found.text("network.transport", Some("tcp"));

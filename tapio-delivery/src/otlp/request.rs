@@ -1,4 +1,4 @@
-//! A batch as one request: a ResourceLogs for each workload.
+//! Packs a batch into one request, with one ResourceLogs per workload.
 
 use std::sync::Arc;
 
@@ -10,16 +10,17 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use tapio_occurrence::{Occurrence, SOURCE};
 
-use super::{record::record, resource::Surroundings};
+use super::{record::record, resource::ResourceContext};
 
-/// Most bytes of a request, before it is compressed: collectors refuse more than 4 MiB.
+/// The most bytes of a request before compression. Collectors refuse more than 4 MiB.
 pub const REQUEST_BYTES: usize = 1 << 20;
 
-/// A request of at most so many bytes, unless the first occurrence alone has more, and how many of the first are in it;
-/// none where the first alone has more than [`REQUEST_BYTES`].
+/// Builds a request of at most this many bytes (more only if the first occurrence alone has more), and
+/// returns how many of the first occurrences it contains. Returns no request if the first occurrence exceeds
+/// [`REQUEST_BYTES`].
 pub(super) fn pack(
     occurrences: &[Arc<Occurrence>],
-    surroundings: &Surroundings,
+    resource_context: &ResourceContext,
     event_name: bool,
     most_bytes: usize,
 ) -> (ExportLogsServiceRequest, usize) {
@@ -31,7 +32,7 @@ pub(super) fn pack(
         let group = match groups.iter().rposition(|(of, _)| is_of_one(of, occurrence)) {
             Some(group) => group,
             None => {
-                let resource = surroundings.resource(occurrence);
+                let resource = resource_context.resource(occurrence);
                 let (name, version) = (SOURCE.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
                 let scope = InstrumentationScope { name, version, ..InstrumentationScope::default() };
                 let scope_logs = vec![ScopeLogs { scope: Some(scope), ..ScopeLogs::default() }];
@@ -56,12 +57,12 @@ pub(super) fn pack(
     (ExportLogsServiceRequest { resource_logs }, count)
 }
 
-/// Whether two have one Resource. Cluster and node may have been renamed while occurrences waited.
+/// Whether two occurrences share a Resource. Cluster and node may have been renamed while occurrences waited.
 fn is_of_one(one: &Occurrence, other: &Occurrence) -> bool {
     one.workload == other.workload && one.cluster == other.cluster && one.node == other.node
 }
 
-/// With the tag and the length that go before it.
+/// The encoded size including tag and length.
 const fn framed(bytes: usize) -> usize {
     bytes + 8
 }
@@ -81,7 +82,7 @@ mod tests {
     }
 
     fn packed_into(occurrences: &[Arc<Occurrence>], most_bytes: usize) -> (ExportLogsServiceRequest, usize) {
-        pack(occurrences, &Surroundings::new(&Settings::default(), false), false, most_bytes)
+        pack(occurrences, &ResourceContext::new(&Settings::default(), false), false, most_bytes)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Whom occurrences are about, as a Resource: the affected workload, never the agent.
+//! The Resource of occurrences: the affected workload, never the agent.
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, ArrayValue, any_value},
@@ -11,28 +11,29 @@ use super::{
     attributes::{Attributes, text},
 };
 
-/// Annotations of pods that are attributes
+/// The prefix of pod annotations that become attributes
 /// (<https://opentelemetry.io/docs/specs/semconv/non-normative/k8s-attributes/>).
 const ANNOTATION: &str = "resource.opentelemetry.io/";
-/// Of these namespaces the agent says what it knows, and nothing where it knows nothing: an annotation, which whoever
-/// deploys a pod writes, does not stand in for it.
+/// Namespaces that pod annotations may not set. The agent fills them with what it knows and leaves them out
+/// otherwise, because whoever deploys a pod writes its annotations.
 const OF_THE_AGENT: [&str; 7] = ["container", "host", "k8s", "process", "systemd", "tapio", "telemetry"];
-/// What OpenTelemetry's rule has annotations say of a service
+/// Service attributes that annotations may set, by OpenTelemetry's rule
 /// (<https://opentelemetry.io/docs/specs/semconv/non-normative/k8s-attributes/#service-attributes>).
 const SERVICE: [&str; 4] = ["service.instance.id", "service.name", "service.namespace", "service.version"];
-/// What the variables for the agent's own telemetry say of a service is said of the agent.
+/// Attributes with this prefix, in the variables for the agent's own telemetry, describe the agent and not
+/// the workload.
 const OF_A_SERVICE: &str = "service.";
 
-/// What Resources have in common.
+/// Attributes that all Resources share.
 #[derive(Clone, Debug)]
-pub(super) struct Surroundings {
-    /// The node's name is that of a Node.
+pub(super) struct ResourceContext {
+    /// Whether the node's name is that of a Kubernetes Node.
     pub(super) in_kubernetes: bool,
     attributes: Vec<(String, String)>,
     service_name: Option<String>,
 }
 
-impl Surroundings {
+impl ResourceContext {
     pub(super) fn new(settings: &Settings, in_kubernetes: bool) -> Self {
         let attributes = settings.resource_attributes.iter();
         Self {
@@ -42,7 +43,7 @@ impl Surroundings {
         }
     }
 
-    /// The Resource of an occurrence, which all have whose workload is the same.
+    /// The Resource of an occurrence. Occurrences of the same workload share it.
     pub(super) fn resource(&self, occurrence: &Occurrence) -> Resource {
         let mut found = Attributes::default();
         let node = Some(&*occurrence.node);
@@ -66,7 +67,7 @@ impl Surroundings {
     }
 }
 
-/// What is known first, then what the pod's annotations say, then what follows from both.
+/// Adds the known attributes first, then those of the pod's annotations, then those derived from both.
 fn describe(workload: &Workload, found: &mut Attributes) {
     let (image, tag) = workload.image.as_deref().map(parse_image).unzip();
     found.text("k8s.namespace.name", workload.namespace.as_deref());
@@ -120,7 +121,7 @@ fn may_annotate(key: &str) -> bool {
     }
 }
 
-/// Name and tag of `registry:5000/name:tag@sha256:...`.
+/// The name and the tag of `registry:5000/name:tag@sha256:...`.
 fn parse_image(image: &str) -> (&str, Option<&str>) {
     let image = image.split_once('@').map_or(image, |(named, _)| named);
     match image.rsplit_once(':') {
@@ -147,7 +148,7 @@ mod tests {
             all.assign(key, text).unwrap();
         }
         let occurrence = Occurrence { workload: workload.map(Arc::new), ..sample() };
-        let resource = Surroundings::new(&all, in_kubernetes).resource(&occurrence);
+        let resource = ResourceContext::new(&all, in_kubernetes).resource(&occurrence);
         let count = resource.attributes.len();
         let found: BTreeMap<_, _> = resource
             .attributes

@@ -1,4 +1,4 @@
-//! The sink's settings: keys of the configuration and the variables that OpenTelemetry has for them.
+//! The sink's settings: configuration keys, and the corresponding OpenTelemetry variables.
 
 use tapio_service::setting::{AbsolutePath, MS, Name, Off, SEC, Time, Wrong, choices, settings, shown};
 
@@ -68,18 +68,19 @@ choices! {
     }
 }
 
-/// A variable that others know, too.
+/// A standard OpenTelemetry variable.
 #[derive(Clone, Copy, Debug)]
 pub struct Variable {
     /// Its name.
     pub name: &'static str,
-    /// The key of the section that it sets.
+    /// The key that it sets, within the section.
     pub key: &'static str,
-    /// Its value as that of the key.
+    /// Converts its value to that of the key.
     pub form: fn(&str) -> Result<String, Wrong>,
 }
 
-/// All of <https://opentelemetry.io/docs/specs/otel/protocol/exporter/> that concern logs, the weaker ones first.
+/// All variables of <https://opentelemetry.io/docs/specs/otel/protocol/exporter/> that concern logs, in
+/// increasing precedence.
 pub const VARIABLES: &[Variable] = &[
     Variable { name: "OTEL_EXPORTER_OTLP_ENDPOINT", key: "endpoint", form: base_url },
     Variable { name: "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", key: "endpoint", form: whole_url },
@@ -107,14 +108,14 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "OTEL_SERVICE_NAME", key: "service_name", form: as_it_is },
 ];
 
-/// Variables that begin with this are for logs and nothing else: an unknown one is a mistake.
+/// Variables with this prefix concern only logs, so an unknown one is a mistake.
 pub const PREFIX: &str = "OTEL_EXPORTER_OTLP_LOGS_";
 
 impl Settings {
-    /// What a single value cannot tell: the key that is wrong, and why.
+    /// Checks combinations of keys. Returns the invalid key, and the reason.
     ///
     /// # Errors
-    /// Keys that do not go together.
+    /// Two keys contradict each other.
     pub fn check(&self) -> Result<(), (&'static str, Wrong)> {
         if let Some(endpoint) = &self.endpoint.0
             && !endpoint.has_scheme()
@@ -138,7 +139,7 @@ pub(super) fn as_it_is(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-/// OpenTelemetry's words count in any case.
+/// OpenTelemetry's keywords are case-insensitive.
 pub(super) fn word(text: &str) -> Result<String, Wrong> {
     Ok(text.to_ascii_lowercase())
 }
@@ -152,16 +153,16 @@ pub(super) fn milliseconds(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// The URL that those of all signals are below.
+/// The base URL below which all signals have their paths.
 fn base_url(text: &str) -> Result<String, Wrong> {
     Ok(match text.parse::<Endpoint>() {
         Ok(endpoint) if endpoint.has_scheme() => endpoint.below("v1/logs").written(),
-        // What is wrong is said of what was written.
+        // Errors refer to the text as written.
         _ => text.to_owned(),
     })
 }
 
-/// The URL of this signal, without anything appended.
+/// The URL of this signal, to which nothing is appended.
 pub(super) fn whole_url(text: &str) -> Result<String, Wrong> {
     Ok(match text.parse::<Endpoint>() {
         Ok(endpoint) if endpoint.has_scheme() => endpoint.below("").written(),

@@ -1,5 +1,5 @@
-//! Settings of the agent's own metrics and traces: keys of the configuration, which are those of the sink unless they
-//! say otherwise, and the variables that OpenTelemetry has for them.
+//! Settings of the agent's own metrics and traces: configuration keys, which default to those of the sink,
+//! and the corresponding OpenTelemetry variables.
 
 use tapio_service::setting::{AbsolutePath, MS, Off, SEC, Same, Time, Wrong, settings};
 
@@ -9,7 +9,7 @@ use super::{
 };
 
 settings! {
-    /// What the agent tells of itself by OTLP.
+    /// The agent's own metrics and traces, by OTLP.
     pub struct Telemetry {
         /// The metrics that /metrics serves, with the same names and numbers.
         pub metrics: Signal = Signal::default(),
@@ -53,7 +53,7 @@ settings! {
     }
 }
 
-/// The variables of one signal.
+/// The OpenTelemetry variables of one signal.
 macro_rules! variables {
     ($name:literal, $key:literal) => {
         [
@@ -83,15 +83,15 @@ const TRACES: &[Variable] = &variables!("OTEL_EXPORTER_OTLP_TRACES_", "traces.")
 const INTERVAL: &[Variable] =
     &[Variable { name: "OTEL_METRIC_EXPORT_INTERVAL", key: "interval", form: milliseconds }];
 
-/// All of <https://opentelemetry.io/docs/specs/otel/protocol/exporter/> that concern metrics and traces alone, with keys
-/// of [`Telemetry`].
+/// All variables of <https://opentelemetry.io/docs/specs/otel/protocol/exporter/> that concern only metrics
+/// or only traces, with keys of [`Telemetry`].
 pub const OWN_VARIABLES: &[&[Variable]] = &[METRICS, TRACES, INTERVAL];
 
 impl Telemetry {
-    /// Each signal that is on, with the settings that it comes to.
+    /// The effective settings of each enabled signal.
     ///
     /// # Errors
-    /// The key that is wrong, and why.
+    /// Returns the invalid key, and the reason.
     pub fn enabled(&self, otlp: &Settings) -> Result<Enabled, (String, Wrong)> {
         let otlp = self.otlp.as_ref().unwrap_or(otlp);
         let of = |name, signal: &Signal| {
@@ -102,12 +102,12 @@ impl Telemetry {
     }
 }
 
-/// The settings of the signals that are on.
+/// The effective settings of the enabled signals.
 #[derive(Clone, Debug, Default)]
 pub struct Enabled {
-    /// Of metrics.
+    /// Settings of metrics, if enabled.
     pub metrics: Option<Settings>,
-    /// Of traces.
+    /// Settings of traces, if enabled.
     pub traces: Option<Settings>,
 }
 

@@ -50,7 +50,7 @@ async fn a_receiver_that_asks_for_time_is_left_alone_for_it() {
     let early = timeout(Duration::from_millis(6_999), otlp.connect()).await;
     assert!(early.is_err(), "{early:?}");
     assert_eq!(otlp.not_before, Some(due), "also where it was interrupted");
-    // Whether there is a connection then does not matter here.
+    // Whether a connection exists at that point does not matter here.
     let _ = otlp.connect().await;
     assert!(Instant::now() >= due);
     assert_eq!(otlp.not_before, None);

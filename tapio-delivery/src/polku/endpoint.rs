@@ -1,4 +1,4 @@
-//! Where a gateway is.
+//! The address of a gateway.
 
 use std::{
     fmt,
@@ -11,21 +11,21 @@ use tapio_service::setting::{Form, List, Trail, Value, Wrong, list};
 
 use crate::connection::bare;
 
-/// Host and port, with brackets around an IPv6 address, and whether TLS is spoken there.
+/// Host and port, with brackets around an IPv6 address, and whether to use TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// `None` where it does not say.
+    /// `None` without a scheme.
     tls: Option<bool>,
     host: String,
     port: u16,
 }
 
-/// Some of them, in the order in which they are tried.
+/// Several endpoints, in the order in which they are tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints(Vec<Endpoint>);
 
 impl Endpoint {
-    /// Whether it asks for TLS, or for none; `None` where it does not say.
+    /// Whether it asks for TLS; `None` without a scheme.
     #[must_use]
     pub const fn is_tls(&self) -> Option<bool> {
         self.tls
@@ -51,7 +51,7 @@ impl Endpoint {
 }
 
 impl Endpoints {
-    /// All of them; none where the sink is off.
+    /// All endpoints; none if the sink is off.
     #[must_use]
     pub fn all(&self) -> &[Endpoint] {
         &self.0
@@ -128,8 +128,8 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Parses `host:port`, `[v6]:port` or either with `http://` or `https://` before it. Says what is wrong and what would be
-/// right.
+/// Parses `host:port`, `[v6]:port` or either with `http://` or `https://` before it. Errors say what is wrong
+/// and what would be valid.
 fn parse(text: &str) -> Result<Endpoint, String> {
     let shown = bare(text);
     let wrong = |why: &str| format!("{shown:?} {why}: write host:port, as in gateway.example:50051");
@@ -171,7 +171,7 @@ fn parse(text: &str) -> Result<Endpoint, String> {
     }
     let port = port.ok_or_else(|| wrong("has no port"))?;
     match port.parse::<u16>() {
-        // `parse` would take a sign.
+        // `parse` would accept a leading `+`.
         Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => {
             Ok(Endpoint { tls, host: host.to_owned(), port: number })
         }
@@ -179,7 +179,7 @@ fn parse(text: &str) -> Result<Endpoint, String> {
     }
 }
 
-/// A host name (RFC 1123, and underscores, which some clusters have) or an IPv4 address.
+/// A host name (RFC 1123, and underscores, which some clusters use) or an IPv4 address.
 fn is_host(host: &str) -> bool {
     let numeric = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if numeric {

@@ -26,11 +26,11 @@ const WORDS: Words = Words {
     too_large: "let it, and proxies before it, take messages of 1 MiB",
 };
 
-/// All of them, in the order in which they are tried.
+/// All gateways, in the order in which they are tried.
 #[derive(Debug)]
 pub(super) struct Gateways {
     all: Vec<Gateway>,
-    /// The one to begin with: the first, unless the last one that took a stream gave nothing on it.
+    /// Where to start: at the first, unless the last one that accepted a stream acknowledged nothing on it.
     next: usize,
     timings: Timings,
 }
@@ -38,24 +38,24 @@ pub(super) struct Gateways {
 #[derive(Debug)]
 struct Gateway {
     target: Arc<Target>,
-    /// Its trouble that was logged, until it takes a stream.
+    /// The last error logged for it, until it accepts a stream.
     said: Option<Trouble>,
 }
 
 impl Gateways {
-    /// `None` where no endpoint is set.
+    /// `None` if no endpoint is set.
     pub(super) fn new(settings: &Settings, timings: Timings) -> Option<Self> {
         let targets = settings.endpoint.all().iter().map(|endpoint| target(settings, endpoint, timings));
         let all: Vec<_> = targets.map(|target| Gateway { target: Arc::new(target), said: None }).collect();
         (!all.is_empty()).then_some(Self { all, next: 0, timings })
     }
 
-    /// Whether the files that TLS needs can be used now.
+    /// Checks that the files for TLS can be used now.
     pub(super) fn check(&self) -> Result<(), Trouble> {
         self.all.iter().try_for_each(|gateway| gateway.target.check())
     }
 
-    /// Opens a stream to the first that takes one, or says of each why not.
+    /// Opens a stream to the first gateway that accepts one. On failure, the reason names each gateway.
     pub(super) async fn open(&mut self) -> Result<Stream, Failure> {
         let mut troubles = Vec::new();
         for at in (self.next..self.all.len()).chain(0..self.next) {
@@ -75,8 +75,8 @@ impl Gateways {
         Err(self.all_away(troubles))
     }
 
-    /// A stream to the same gateway in place of one that was opened with other files; nothing where that fails, which is
-    /// reported.
+    /// A new stream to the same gateway, to replace one opened with older TLS files; `None` if that fails,
+    /// which is logged.
     pub(super) async fn renewed(&mut self, stream: &Stream) -> Option<Stream> {
         let at = self.at(stream);
         match Stream::open(&stream.target, self.timings).await {
@@ -93,7 +93,7 @@ impl Gateways {
         }
     }
 
-    /// Why a stream was lost. Where it gave nothing, another gateway has its turn first.
+    /// Why a stream was lost. If it acknowledged nothing, another gateway is tried first.
     pub(super) async fn lost(&mut self, stream: Stream, lost: Lost) -> Failure {
         self.next = if stream.is_proven() { 0 } else { (self.at(&stream) + 1) % self.all.len() };
         let endpoint = stream.target.endpoint.clone();
@@ -104,7 +104,7 @@ impl Gateways {
         self.all.iter().position(|gateway| Arc::ptr_eq(&gateway.target, &stream.target)).unwrap_or_default()
     }
 
-    /// Says it, but not twice in a row.
+    /// Logs an error, but not the same one twice in a row.
     fn tell(&mut self, at: usize, why: Trouble, what: &str) {
         let Some(gateway) = self.all.get_mut(at) else { return };
         if gateway.said.as_ref() != Some(&why) {
@@ -113,7 +113,7 @@ impl Gateways {
         }
     }
 
-    /// The sink's state tells it.
+    /// The failure if no gateway is available. The sink's state shows it.
     fn all_away(&mut self, troubles: Vec<(usize, Trouble)>) -> Failure {
         let mut said = Vec::new();
         for (at, why) in troubles {
@@ -125,7 +125,7 @@ impl Gateways {
     }
 }
 
-/// Where one of them may come back by itself, time is all that it takes.
+/// If any of them may come back by itself, the failure is temporary.
 fn failure(troubles: Vec<Trouble>) -> Failure {
     let is_configuration = troubles.iter().all(|why| why.about == About::Configuration);
     match <[Trouble; 1]>::try_from(troubles) {
@@ -142,7 +142,7 @@ fn failure(troubles: Vec<Trouble>) -> Failure {
     }
 }
 
-/// Where a gateway is, and how it is spoken to.
+/// The connection target of a gateway.
 pub(super) fn target(settings: &Settings, endpoint: &Endpoint, timings: Timings) -> Target {
     let own = settings.cert.file().zip(settings.key.file());
     Target {

@@ -1,4 +1,4 @@
-//! Asking a gateway how it is.
+//! Asks a gateway for its health.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use super::{
     proto::v1::{HealthRequest, HealthResponse, gateway_client::GatewayClient},
 };
 
-/// How a gateway says that it is.
+/// The health that a gateway reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It is well.
+    /// It is healthy.
     Healthy,
-    /// It is not, and these parts are why.
+    /// It is unhealthy; the text names the parts.
     Unhealthy(String),
-    /// It speaks gRPC and does not know the question.
+    /// It uses gRPC but has no health service.
     Unsaid,
 }
 
-/// Connects to one of the gateways, as the sink would, and asks how it is.
+/// Connects to one of the gateways, like the sink, and asks for its health.
 ///
 /// # Errors
-/// It cannot be reached within the time, or would not let the sink in.
+/// The gateway cannot be reached in time, or would not accept the sink.
 pub async fn health(settings: &Settings, endpoint: &Endpoint, within: Duration) -> Result<Health, Trouble> {
     let target = gateways::target(settings, endpoint, Timings { connect: within, ..Timings::default() });
     timeout(within, ask(&target)).await.unwrap_or_else(|_| Err(Trouble::no_answer(within)))

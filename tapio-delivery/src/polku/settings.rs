@@ -22,10 +22,10 @@ settings! {
 }
 
 impl Settings {
-    /// What a single value cannot tell: the key that is wrong, and why.
+    /// Checks combinations of keys. Returns the invalid key, and the reason.
     ///
     /// # Errors
-    /// Keys that do not go together.
+    /// Two keys contradict each other.
     pub fn check(&self) -> Result<(), (&'static str, Wrong)> {
         let alone = |key, missing: &str| Err((key, Wrong(format!("needs {missing}: give both or neither"))));
         match (&self.cert.0, &self.key.0) {
@@ -47,7 +47,7 @@ impl Settings {
         }
     }
 
-    /// Whether this one of the endpoints is spoken to with TLS.
+    /// Whether this endpoint is used with TLS.
     #[must_use]
     pub fn is_tls(&self, endpoint: &Endpoint) -> bool {
         endpoint.is_tls().unwrap_or(self.ca.0.is_some() || self.cert.0.is_some())

@@ -1,4 +1,4 @@
-//! One stream to a gateway: batches there, Acks back.
+//! One stream to a gateway: it sends batches and receives Acks.
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
@@ -20,10 +20,10 @@ use super::{
     proto::v1::{Ack, IngestBatch, gateway_client::GatewayClient},
 };
 
-/// A stream that lasts so long was one, also without an Ack.
+/// A stream that lasts this long counts as accepted, even without an Ack.
 const STEADY: Duration = Duration::from_secs(30);
 
-/// One stream. Dropping it ends it.
+/// One stream. Dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) target: Arc<Target>,
@@ -31,13 +31,13 @@ pub(super) struct Stream {
     batches: mpsc::Sender<IngestBatch>,
     acks: mpsc::Receiver<Result<Ack, Status>>,
     reader: JoinSet<()>,
-    /// An error of one event is logged loudly once, not for each.
+    /// Whether an error of one event was logged as a warning; later ones are logged at a lower level.
     refused_before: bool,
     opened: Instant,
     acknowledged: bool,
-    /// Of the files that TLS was set up with.
+    /// Stamps of the files that TLS was set up with.
     stamps: Stamps,
-    /// When, and how often, these are compared with those of now.
+    /// When, and how often, these are compared with the current files.
     look_at: Instant,
     look: Duration,
 }
@@ -45,16 +45,16 @@ pub(super) struct Stream {
 /// How a stream ended.
 #[derive(Debug)]
 pub(super) enum Lost {
-    /// As it should, but not now.
+    /// The gateway ended the stream without an error, while the agent still needed it.
     Ended,
-    /// With this status, or because the connection broke.
+    /// It ended with this status, or because the connection broke.
     Status(Status),
-    /// No Ack came within the time.
+    /// No Ack came in time.
     Silent(Duration),
 }
 
 impl Lost {
-    /// Why it ended, where that is what was sent.
+    /// Why it ended, if the reason is what was sent.
     pub(super) fn refusal(&self, target: &Target) -> Option<Trouble> {
         let Self::Status(status) = self else { return None };
         let (why, is_gateway) = match Failed::from(status.clone()) {
@@ -62,14 +62,14 @@ impl Lost {
             Failed::Other(head) => (Trouble::of_status(head.status.as_u16(), "", target), false),
             Failed::Broken(_) => return None,
         };
-        // A proxy knows nothing of what is in a batch.
+        // A proxy knows nothing about the content of a batch.
         let is_refusal = why.about == About::Size || (why.about == About::Content && is_gateway);
         is_refusal.then_some(why)
     }
 }
 
 impl Stream {
-    /// Connects and starts the stream, whose answer is awaited in a task of its own.
+    /// Connects and starts the stream. A task of its own waits for the answer.
     pub(super) async fn open(target: &Arc<Target>, timings: Timings) -> Result<Self, Trouble> {
         let stamps = target.stamps();
         let (grpc, link) = target.grpc().await?;
@@ -98,7 +98,7 @@ impl Stream {
         }
     }
 
-    /// Sends a batch; gives up after that time. A stream that is at its end says why where Acks are read.
+    /// Sends a batch, and gives up after that time. If the stream has ended, reading Acks returns the reason.
     pub(super) async fn send(&self, batch: IngestBatch, within: Duration) {
         let _ = timeout(within, self.batches.send(batch)).await;
     }
@@ -112,12 +112,12 @@ impl Stream {
         }
     }
 
-    /// Ends when the stream does, or with nothing when it is time to look at the files of TLS.
+    /// Returns when the stream ends, or `None` when it is time to check the TLS files.
     pub(super) async fn lost(&mut self) -> Option<Lost> {
         let due = self.look_at;
         let lost = async {
             loop {
-                // An Ack that nothing waits for is of no use.
+                // An Ack without a batch in flight is ignored.
                 if let Err(lost) = self.ack().await {
                     return lost;
                 }
@@ -126,7 +126,7 @@ impl Stream {
         timeout_at(due, lost).await.ok()
     }
 
-    /// Why it ended.
+    /// Why the stream ended.
     pub(super) async fn explain(self, lost: Lost) -> Trouble {
         match lost {
             Lost::Ended => Trouble::bare("ended the stream"),
@@ -135,12 +135,12 @@ impl Stream {
         }
     }
 
-    /// Whether the gateway did more than take it.
+    /// Whether the gateway did more than accept the stream.
     pub(super) fn is_proven(&self) -> bool {
         self.acknowledged || self.opened.elapsed() >= STEADY
     }
 
-    /// Whether it is time to look at the files of TLS, and they are others than they were.
+    /// Whether it is time to check the TLS files and they have changed.
     pub(super) fn is_outdated(&mut self) -> bool {
         let now = Instant::now();
         if now < self.look_at {
@@ -150,7 +150,7 @@ impl Stream {
         self.stamps != self.target.stamps()
     }
 
-    /// Ends it so that the gateway sees its end rather than a cut; not worth more than a moment.
+    /// Closes the stream so that the gateway sees a proper end; waits no more than a moment for it.
     pub(super) async fn close(self) {
         let Self { batches, acks, mut reader, link, .. } = self;
         drop((batches, acks));
@@ -158,8 +158,9 @@ impl Stream {
         drop(link);
     }
 
-    /// Notes what an Ack says, and whether it answers one of these batches: the one that its ids are of, or the
-    /// oldest if it has none. One with other ids is a repeat, which must not pass for the answer to what follows.
+    /// Applies an Ack, and returns whether it answers one of these batches: the one with its ids, or the
+    /// oldest if it has none. An Ack with other ids is a repeat, and must not count as the answer to a later
+    /// batch.
     pub(super) fn settle(&mut self, ack: &Ack, flights: &mut VecDeque<Flight>) -> bool {
         let taken = ack.event_ids.iter().map(|id| (id, Verdict::Taken));
         let refused = ack.errors.iter().map(|error| (&error.event_id, Verdict::Refused));
@@ -196,7 +197,8 @@ impl Stream {
     }
 }
 
-/// Reads Acks until there are no more or nobody wants them; says first whether the gateway took the stream.
+/// Reads Acks until there are no more or nobody wants them. First reports whether the gateway accepted the
+/// stream.
 async fn read(
     grpc: Grpc,
     outgoing: mpsc::Receiver<IngestBatch>,
@@ -208,7 +210,7 @@ async fn read(
     let mut stream = match client.stream_events(ReceiverStream::new(outgoing)).await {
         Ok(response) => response.into_inner(),
         Err(status) => {
-            // Where that is not waited for any more, Acks are.
+            // If nothing waits for that any more, report it in place of an Ack.
             if let Err(late) = answer.send(Err(status)) {
                 let _ = incoming.send(late.map(|()| Ack::default())).await;
             }
@@ -217,7 +219,7 @@ async fn read(
     };
     let _ = answer.send(Ok(()));
     while let Some(next) = stream.message().await.transpose() {
-        // Nobody who listens is nobody to tell.
+        // Without a receiver there is no one to report to.
         let is_last = next.is_err();
         if incoming.send(next).await.is_err() || is_last {
             return;

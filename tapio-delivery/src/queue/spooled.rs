@@ -1,6 +1,6 @@
-//! The queue and its spool: what is written when, what is read back, and what becomes of it where the disk fails.
+//! The queue and its spool: when occurrences are written and read back, and what happens if the disk fails.
 //!
-//! All but [`keep`] waits for the disk, and is called where that holds up nobody.
+//! Everything but [`keep`] blocks on the disk, and is called only where that delays nothing else.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,27 +18,27 @@ use crate::{
     spool::{CHANGE_BYTES, Disk, OK, OPENING, Trouble, encode},
 };
 
-/// Most records that one change of the spool writes.
+/// The most records written in one transaction.
 const CHANGE_RECORDS: usize = 1024;
-/// A spool that takes longer to open is said to have.
+/// Opening a spool is logged if it takes longer than this.
 const SLOW: Duration = Duration::from_secs(1);
-/// Waits before the spool is tried again: 0.25 s to 5 s.
+/// Waits before the spool is retried: 0.25 s to 5 s.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
-/// When the spool's task has something to do.
+/// When the spool's task has its next work.
 enum Due {
     At(Instant),
-    /// There is nothing that could become due.
+    /// Nothing is waiting to become due.
     Whenever,
-    /// There will be nothing more.
+    /// Nothing will ever become due.
     Never,
 }
 
-/// The spool's task: opens it, and writes what has been in memory for too long.
+/// The spool's task: opens the spool, and writes occurrences that have been in memory for too long.
 pub(crate) async fn keep(queue: Arc<Queue>) {
     tokio::select! {
         () = on_disk(&queue, |queue| queue.open_spool()) => queue.no_longer_opening(),
-        // It is only read: a file that is left half read is as it was.
+        // Opening only reads the file, so it can be abandoned half-way.
         () = queue.nothing_left_to_write() => return queue.draining.notify_one(),
     }
     let mut retry = RETRY;
@@ -47,7 +47,7 @@ pub(crate) async fn keep(queue: Arc<Queue>) {
             Due::Never => return queue.draining.notify_one(),
             Due::Whenever => queue.unwritten.notified().await,
             Due::At(time) if time > Instant::now() => {
-                // Late is as good as notified: both look again.
+                // A timeout and a notification are equivalent: both lead to another check.
                 let _ = timeout_at(time, queue.unwritten.notified()).await;
             }
             Due::At(_) => {
@@ -62,7 +62,7 @@ pub(crate) async fn keep(queue: Arc<Queue>) {
     }
 }
 
-/// Runs what waits for the disk on a thread of its own.
+/// Runs blocking disk work on a thread of its own.
 pub(crate) async fn on_disk<T: Send + Default + 'static>(
     queue: &Arc<Queue>,
     work: impl FnOnce(&Queue) -> T + Send + 'static,
@@ -78,7 +78,7 @@ pub(crate) async fn on_disk<T: Send + Default + 'static>(
 }
 
 impl Queue {
-    /// Opens the spool, for the first time: it is read as a whole, and each page is checked.
+    /// Opens the spool for the first time: reads the whole file and checks each page.
     fn open_spool(&self) {
         let Some(spool) = &self.spool else { return };
         let start = Instant::now();
@@ -97,19 +97,19 @@ impl Queue {
         }
     }
 
-    /// Whether that goes on.
+    /// Whether the spool is still being opened.
     pub(crate) fn is_opening(&self) -> bool {
         self.lock().opening_until.is_some()
     }
 
-    /// Ends when draining has begun and nothing is in memory alone.
+    /// Returns when draining has begun and no occurrence is in memory only.
     async fn nothing_left_to_write(&self) {
         while !self.lock().may_leave() {
             self.unwritten.notified().await;
         }
     }
 
-    /// However that went: what is in memory waits no longer.
+    /// Ends the wait of occurrences in memory, whether or not the spool could be opened.
     fn no_longer_opening(&self) {
         let mut inner = self.lock();
         inner.opening_until = None;
@@ -120,7 +120,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Closes it: all is written.
+    /// Closes the spool after everything is written.
     pub(crate) fn close_spool(&self) {
         if let Some(spool) = &self.spool {
             let mut disk = spool.lock();
@@ -129,8 +129,9 @@ impl Queue {
         }
     }
 
-    /// Writes all that is in memory alone by now, oldest first, and takes out what is done with. True if that is done. What
-    /// comes meanwhile waits for the next time: others need the spool, too.
+    /// Writes the occurrences that are in memory only at this time, oldest first, and removes settled ones.
+    /// True on success. Those that arrive in the meantime wait for the next call, because other tasks need
+    /// the spool, too.
     pub(crate) fn write_out(&self) -> bool {
         let Some(spool) = &self.spool else { return true };
         let mut disk = spool.lock();
@@ -142,7 +143,7 @@ impl Queue {
             let entries = self.lock().oldest_unwritten(last);
             if entries.is_empty() {
                 self.well(&disk);
-                // What was acknowledged while it was written.
+                // Removes those acknowledged during the write.
                 return self.tidy(&mut disk);
             }
             let mut bytes = 0_u64;
@@ -179,7 +180,7 @@ impl Queue {
         }
     }
 
-    /// Brings the oldest of the spool into memory.
+    /// Reads the oldest occurrences of the spool into memory.
     pub(crate) fn read_back(&self, count: usize) {
         let Some(spool) = &self.spool else { return };
         let mut disk = spool.lock();
@@ -215,12 +216,12 @@ impl Queue {
         }
     }
 
-    /// Whether the spool has what is done with.
+    /// Whether the spool contains settled occurrences.
     pub(crate) fn has_finished(&self) -> bool {
         !self.lock().finished.is_empty()
     }
 
-    /// Takes that out.
+    /// Removes settled occurrences from the spool.
     pub(crate) fn forget(&self) {
         if let Some(spool) = &self.spool {
             let mut disk = spool.lock();
@@ -247,7 +248,7 @@ impl Queue {
         }
     }
 
-    /// Takes out what is done with; false where that is not possible.
+    /// Removes settled occurrences; false if that fails.
     fn tidy(&self, disk: &mut Disk) -> bool {
         let finished = self.lock().finished.clone();
         if finished.is_empty() {
@@ -255,7 +256,7 @@ impl Queue {
         }
         match disk.remove(&finished) {
             Ok(()) => {
-                // What was added since comes after those.
+                // Keys added in the meantime come after these.
                 self.lock().finished.drain(..finished.len());
                 self.well(disk);
                 true
@@ -267,7 +268,7 @@ impl Queue {
         }
     }
 
-    /// Opens the file where it is not, and accounts for what is in it. False where that is not possible.
+    /// Opens the file if it is closed, and accounts for its content. False if that fails.
     fn opened(&self, disk: &mut Disk) -> bool {
         match disk.open() {
             Ok(None) => {}
@@ -275,9 +276,10 @@ impl Queue {
                 let mut inner = self.lock();
                 let now = disk.unread();
                 let before = match inner.phase {
-                    // Nothing of this run is in there, nor of what is in there counted, also where the end came first.
+                    // Nothing of this run is in the file, and none of its content has been counted, even if
+                    // draining ended before it opened.
                     _ if opened.first => 0,
-                    // One that is closed counts what was in memory, too, as unread.
+                    // A closed queue has counted what was in memory as unread, too.
                     Phase::Closed(_) => now,
                     _ => inner.unread,
                 };
@@ -307,7 +309,7 @@ impl Queue {
         disk.is_open()
     }
 
-    /// Something went wrong, and the file is closed. One that can still be read is opened again at once.
+    /// Handles a failure, after which the file is closed. A file that is still readable is reopened at once.
     fn troubled(&self, disk: &mut Disk, trouble: Trouble) {
         self.failed(disk, &trouble);
         if !disk.is_open() {
@@ -351,7 +353,7 @@ impl Queue {
         self.away(disk, trouble);
     }
 
-    /// Nothing can be written or read.
+    /// Records that the spool can be neither written nor read.
     fn away(&self, disk: &Disk, trouble: &Trouble) {
         self.lock().away = true;
         self.unwell(disk, trouble);
@@ -359,7 +361,7 @@ impl Queue {
         self.unwritten.notify_one();
     }
 
-    /// Nothing is wrong with the spool; logged where something was.
+    /// Records that the spool works, and logs it if it did not before.
     fn well(&self, disk: &Disk) {
         let mut inner = self.lock();
         inner.stocked(disk);
@@ -373,7 +375,7 @@ impl Queue {
         }
     }
 
-    /// Something is; logged where nothing was.
+    /// Records that the spool fails, and logs it if it worked before.
     fn unwell(&self, disk: &Disk, trouble: &Trouble) {
         let mut inner = self.lock();
         inner.stocked(disk);
@@ -394,15 +396,15 @@ impl Inner {
         (self.spool.records, self.spool.bytes) = (stock.records, stock.bytes);
     }
 
-    /// The oldest that are in memory alone, up to the one of this number, with their numbers.
+    /// The oldest occurrences in memory only, up to this number, with their numbers.
     fn oldest_unwritten(&self, last: u64) -> Vec<(u64, Arc<Occurrence>)> {
         let head = self.head.iter().filter(|entry| entry.key.is_none());
         let oldest = head.chain(&self.tail).take(CHANGE_RECORDS).take_while(|entry| entry.nth <= last);
         oldest.map(|entry| (entry.nth, Arc::clone(&entry.occurrence))).collect()
     }
 
-    /// Takes note of what was written, by number; gives the keys that are in memory, too. What is done with since is
-    /// taken out of the spool later.
+    /// Records the keys of written occurrences, by number, and returns those that are in memory, too.
+    /// Occurrences settled in the meantime are removed from the spool later.
     fn written(&mut self, keys: &mut HashMap<u64, u64>) -> Vec<u64> {
         let mut held = Vec::new();
         for entry in &mut self.head {

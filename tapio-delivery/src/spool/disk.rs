@@ -1,6 +1,6 @@
-//! A sink's spool on disk: a redb file with one table, from a number that only grows to a record.
+//! A sink's spool on disk: a redb file with one table that maps an increasing number to a record.
 //!
-//! Whatever goes wrong closes the file, since redb asks for that; the next call opens and checks it again.
+//! Any error closes the file, because redb requires that. The next call reopens and checks it.
 
 use std::{
     collections::BTreeSet,
@@ -20,75 +20,76 @@ use tapio_service::{backoff::Backoff, crash, private};
 use super::record::{self, Malformed};
 
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("occurrences");
-/// Memory for pages.
+/// The page cache.
 const CACHE_BYTES: usize = 2 << 20;
-/// What one change may take, about.
+/// The approximate size of one transaction.
 pub(crate) const CHANGE_BYTES: u64 = 1 << 20;
-/// Waits before something is written again after it could not be: 0.25 s to 5 s.
+/// Waits before a failed write is retried: 0.25 s to 5 s.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
-/// An empty file over this is made small.
+/// An empty file larger than this is compacted.
 const SMALL_BYTES: u64 = 4 << 20;
 
-/// What is wrong with a spool.
+/// An error of a spool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Trouble {
-    /// It cannot be written or read now.
+    /// The file cannot be written or read now.
     #[error("{0}")]
     Away(String),
-    /// Its content is not what was written.
+    /// The file's content is not what was written.
     #[error("{0}")]
     Damaged(String),
 }
 
-/// The file, and what is known of it.
+/// The file, and its known content.
 #[derive(Debug)]
 pub(crate) struct Disk {
     path: PathBuf,
-    /// Most that [`Stock::bytes`] may be.
+    /// The limit of [`Stock::bytes`].
     limit_bytes: u64,
     database: Option<Database>,
-    /// Keys of records that are in memory, too, or done with.
+    /// Keys of records that are also in memory, or settled.
     held: BTreeSet<u64>,
-    /// The key of the next record; those that are not under it were never said to be written.
+    /// The key of the next record. Records from this key on were never reported as written.
     next: Option<u64>,
     stock: Stock,
     retry: Backoff,
-    /// When it is tried again, after something went wrong.
+    /// The earliest time of the next attempt, after an error.
     not_before: Option<Instant>,
 }
 
-/// What is in the file.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stock {
     pub(crate) records: u64,
-    /// Room that they take, about.
+    /// The approximate space that they take.
     pub(crate) bytes: u64,
 }
 
-/// What an opened file has.
+/// The result of opening a file.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    /// For the first time in this process.
+    /// Whether it is the first time in this process.
     pub(crate) first: bool,
-    /// Keys that were held and are not there.
+    /// Keys that were held and are missing from the file.
     pub(crate) missing: BTreeSet<u64>,
 }
 
-/// What was written.
+/// The result of a write.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// The key of the first; those of the others follow.
+    /// The key of the first record; those of the others follow.
     pub(crate) first: u64,
-    /// How many older ones had to go.
+    /// Number of older records that were evicted.
     pub(crate) evicted: u64,
 }
 
-/// A key, and what was written under it.
+/// A key, and the record that was written under it.
 pub(crate) type Read = (u64, Result<Occurrence, Malformed>);
 
 impl Disk {
-    /// Not opened yet. `cap_bytes` is what the file may take on disk: three quarters of it, less one
-    /// change, are for records, the rest is what redb needs for pages that are only partly full.
+    /// Describes a file without opening it. `cap_bytes` is the limit of the file on disk: three quarters of
+    /// it, minus one transaction, are for records, and redb needs the rest for pages that are only partly
+    /// full.
     pub(crate) fn new(path: PathBuf, cap_bytes: u64) -> Self {
         Self {
             path,
@@ -110,12 +111,12 @@ impl Disk {
         self.stock
     }
 
-    /// How many are there that are not held.
+    /// Number of records that are not held.
     pub(crate) fn unread(&self) -> u64 {
         self.stock.records.saturating_sub(self.held.len() as u64)
     }
 
-    /// Opens the file where it is not open. `None`: it was.
+    /// Opens the file; `None` if it was open already.
     pub(crate) fn open(&mut self) -> Result<Option<Opened>, Trouble> {
         if self.database.is_some() {
             return Ok(None);
@@ -125,18 +126,18 @@ impl Disk {
             if let Some(directory) = self.path.parent() {
                 private::make_inner_directory(directory)?;
             }
-            // Each page is checked: what was altered on disk must not be reported as an occurrence.
+            // Each page is checked: data altered on disk must not be reported as an occurrence.
             let database = Builder::new()
                 .set_cache_size(CACHE_BYTES)
                 .set_check_integrity_on_open(true)
                 .create_with_backend(FileBackend::new(private::open_or_create(&self.path)?)?)?;
-            // Nothing is written where nothing has to be: the disk may be full.
+            // Nothing is written unless necessary, because the disk may be full.
             if !has_table(&database)? {
                 let change = database.begin_write()?;
                 change.open_table(RECORDS)?;
                 change.commit()?;
             }
-            // What was written by a change that was said to have failed is still in memory.
+            // A transaction that was reported as failed may have written records. They are still in memory.
             if let Some(next) = known
                 && last_key(&database)? >= Some(next)
             {
@@ -165,7 +166,7 @@ impl Disk {
         Ok(Some(Opened { first: known.is_none(), missing }))
     }
 
-    /// Writes records after all others, and lets the oldest that are not held go where there would be too much.
+    /// Appends records, and evicts the oldest that are not held if the limit would be exceeded.
     pub(crate) fn append(&mut self, records: &[Vec<u8>]) -> Result<Written, Trouble> {
         let first = self.next.unwrap_or_default();
         let (limit_bytes, held) = (self.limit_bytes, &self.held);
@@ -199,7 +200,7 @@ impl Disk {
         Ok(Written { first, evicted })
     }
 
-    /// Takes these out for good.
+    /// Removes these records for good.
     pub(crate) fn remove(&mut self, keys: &[u64]) -> Result<(), Trouble> {
         let mut stock = self.stock;
         let removed = write(&self.database, |table| {
@@ -226,7 +227,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The oldest that are not held, at most so many; from now on they are.
+    /// Reads the oldest records that are not held, at most this many, and marks them as held.
     pub(crate) fn read(&mut self, count: usize) -> Result<Vec<Read>, Trouble> {
         let (database, held) = (&self.database, &self.held);
         let read = guarded(|| {
@@ -244,19 +245,19 @@ impl Disk {
             }
             Ok(read)
         });
-        // That it can be read does not say that it can be written.
+        // A successful read does not show that writes work.
         let read = read.or_else(|trouble| self.settled(Err(trouble)))?;
         self.held.extend(read.iter().map(|(key, _)| *key));
         Ok(read)
     }
 
-    /// A record is in memory, too.
+    /// Marks a record as also in memory.
     pub(crate) fn hold(&mut self, key: u64) {
         self.held.insert(key);
     }
 
-    /// Puts the file aside, under a name that says when; only the last one is kept. Where it cannot be renamed it stays,
-    /// and the spool is away.
+    /// Renames the file, with the time in its new name; only the latest such file is retained. If it cannot
+    /// be renamed it stays, and the spool is unavailable.
     pub(crate) fn quarantined(&mut self) -> io::Result<PathBuf> {
         self.close();
         (self.held, self.stock) = (BTreeSet::new(), Stock::default());
@@ -278,7 +279,7 @@ impl Disk {
     /// Closes the file.
     pub(crate) fn close(&mut self) {
         let database = self.database.take();
-        // One that is damaged may panic, and has nothing left to write.
+        // Dropping a damaged database may panic; it has nothing left to write.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
     }
 
@@ -286,12 +287,12 @@ impl Disk {
         self.database.is_some()
     }
 
-    /// Not too soon after something went wrong: to open a file again is expensive.
+    /// Not too soon after an error, because reopening a file is expensive.
     pub(crate) fn may_write(&self) -> bool {
         self.not_before.is_none_or(|time| Instant::now() >= time)
     }
 
-    /// Closes the file where something went wrong.
+    /// Closes the file if there was an error.
     fn settled<T>(&mut self, done: Result<T, Trouble>) -> Result<T, Trouble> {
         match &done {
             Ok(_) => {
@@ -309,7 +310,7 @@ impl Disk {
 
 type Table<'t> = redb::Table<'t, u64, &'static [u8]>;
 
-/// One change, on disk when this returns.
+/// Runs one transaction, which is on disk when this returns.
 fn write(
     database: &Option<Database>,
     change: impl FnOnce(&mut Table<'_>) -> Result<(), redb::Error>,
@@ -336,7 +337,7 @@ fn last_key(database: &Database) -> Result<Option<u64>, redb::Error> {
     Ok(table.last()?.map(|(key, _)| key.value()))
 }
 
-/// redb may panic on a file that it has not written so.
+/// Catches panics: redb may panic on a file that it did not write that way.
 fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Trouble> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|error| match &error {
@@ -351,13 +352,13 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Troubl
     }
 }
 
-/// The file is too short, or begins with something else.
+/// The file is too short, or has the wrong magic number.
 fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
 }
 
-/// What a record of so many bytes takes on disk: its share of a page of 4 KiB, or pages of its own, of which redb has
-/// powers of two.
+/// The space that a record of this size takes on disk: its share of a 4 KiB page, or pages of its own, whose
+/// sizes in redb are powers of two.
 const fn room(bytes: usize) -> u64 {
     const PAGE: u64 = 4096;
     let with_key = bytes as u64 + 16;

@@ -1,5 +1,5 @@
-//! An occurrence in the spool: its JSON, so that another version of the agent reads what it knows of it, and the labels,
-//! which are not in that.
+//! An occurrence in the spool: its JSON, of which another version of the agent can read the parts it knows,
+//! and the labels, which the JSON does not contain.
 
 use std::sync::Arc;
 
@@ -23,14 +23,14 @@ struct Read {
     occurrence: Occurrence,
 }
 
-/// As it is written.
+/// Serializes an occurrence.
 pub(crate) fn encode(occurrence: &Occurrence) -> Vec<u8> {
     let labels = occurrence.workload.as_ref().map_or(&[][..], |workload| &workload.labels);
-    // Writing texts and numbers to memory does not fail.
+    // Serializing texts and numbers to memory does not fail.
     serde_json::to_vec(&Written { labels, occurrence }).unwrap_or_default()
 }
 
-/// The occurrence that was written.
+/// Deserializes an occurrence.
 pub(super) fn decode(bytes: &[u8]) -> Result<Occurrence, Malformed> {
     let Read { labels, mut occurrence } = serde_json::from_slice(bytes)?;
     if let Some(workload) = &mut occurrence.workload {

@@ -1,4 +1,4 @@
-//! The readable form: a line that says it, a line with the facts, and a status line below.
+//! The readable form: one line with the message, one with the facts, and a status line below.
 
 use std::{fmt::Write as _, io::Write as _};
 
@@ -12,10 +12,10 @@ const RESET: &str = "\x1b[0m";
 const DIM: &str = "\x1b[2m";
 const BOLD: &str = "\x1b[1m";
 
-/// Width of what stands before the message in the first line, less the type.
+/// The indentation of the facts: the width before the message, without the type.
 const INDENT: &str = "                   ";
 
-/// Writes occurrences for people. Writing to memory does not fail, so results are not looked at.
+/// Formats occurrences for people. Writing to memory does not fail, so results are ignored.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pretty {
     pub(super) colour: bool,
@@ -46,7 +46,7 @@ impl Pretty {
         }
     }
 
-    /// The status line, with the cursor left at its start: whatever is written next covers it.
+    /// Draws the status line and returns the cursor to its start, so that the next output overwrites it.
     pub(super) fn status(self, line: &str, out: &mut Vec<u8>) {
         self.paint(DIM, line, out);
         out.push(b'\r');
@@ -70,7 +70,7 @@ pub(super) fn status_line(readings_per_second: f64, status_line: &StatusLine) ->
     format!("{rate} readings/s · {keys} destinations · {kept} kept · {sent} sent")
 }
 
-/// Who, to whom, and the numbers that the message may not have.
+/// The owner, the peer, and the numbers that the message may not contain.
 fn facts(occurrence: &Occurrence) -> String {
     let mut parts = Vec::new();
     if let Some(workload) = &occurrence.workload {
@@ -157,7 +157,7 @@ fn short(number: f64) -> String {
     }
 }
 
-/// Three digits that say something: `41`, `4.57`, `12.3`.
+/// Three significant digits: `41`, `4.57`, `12.3`.
 fn three_digits(number: f64) -> String {
     let places = match number {
         n if n < 9.995 => 2,

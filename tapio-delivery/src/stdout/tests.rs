@@ -12,7 +12,7 @@ use tapio_occurrence::{
 use super::*;
 use crate::{Ledger, Sinks, State, Verdict};
 
-/// Keeps what is written; after `most` bytes the reader has gone.
+/// Collects the output; after `most` bytes it fails like a closed pipe.
 #[derive(Clone)]
 struct Screen {
     written: Arc<Mutex<Vec<u8>>>,
@@ -107,7 +107,7 @@ async fn colour_and_nothing_that_a_process_wrote() {
     assert!(text.contains("\\u{1b}[2Jx\\n[4242]"), "{text:?}");
 }
 
-/// Whoever named it, process, pod, peer or unit.
+/// Names from any source are made printable: process, pod, peer or unit.
 #[tokio::test]
 async fn nothing_that_others_named_reaches_the_terminal_as_it_is() {
     let hostile = || Some(HOSTILE.to_owned());
@@ -137,10 +137,10 @@ async fn the_status_line_stays_below() {
     let first = "\r\x1b[2K0 readings/s · 3 destinations · 0 kept · 0 sent\r";
     let second = "\r\x1b[2K12.3 k readings/s · 214 destinations · 1 kept · 1 sent\r";
 
-    let _ = tokio::time::timeout(BEAT / 2, stdout.idle()).await;
+    let _ = tokio::time::timeout(STATUS_INTERVAL / 2, stdout.idle()).await;
     assert_eq!(screen.text(), first);
     feed.send_replace(StatusLine { seen: 13_345, keys: 214, kept: 1, sent: 1 });
-    let _ = tokio::time::timeout(BEAT, stdout.idle()).await;
+    let _ = tokio::time::timeout(STATUS_INTERVAL, stdout.idle()).await;
     assert_eq!(screen.text(), format!("{first}{second}"));
 
     screen.written.lock().unwrap().clear();

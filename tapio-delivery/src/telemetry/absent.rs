@@ -1,22 +1,22 @@
-//! A build without telemetry: settings that ask for it are refused.
+//! A build without telemetry: settings that ask for it are rejected.
 
 use tapio_service::metrics::Described;
 
 use crate::otlp::{self, Enabled};
 
-/// Nothing is to be sent.
+/// Telemetry that never sends anything.
 #[derive(Debug)]
 pub struct Plan;
 
-/// Nothing is sent.
+/// Telemetry that never sends anything.
 #[derive(Debug, Default)]
 pub struct Telemetry;
 
 impl Plan {
-    /// As the settings have it.
+    /// Checks the settings.
     ///
     /// # Errors
-    /// They ask for what this build does not have.
+    /// The settings ask for telemetry, which this build does not have.
     pub fn new(
         telemetry: &otlp::Telemetry,
         otlp: &otlp::Settings,
@@ -37,7 +37,7 @@ impl Plan {
     /// Starts nothing.
     ///
     /// # Errors
-    /// None.
+    /// Never fails.
     pub fn start(
         self,
         _described: &[Described],
@@ -48,6 +48,6 @@ impl Plan {
 }
 
 impl Telemetry {
-    /// Nothing is left to send.
+    /// Returns at once, because nothing is left to send.
     pub async fn end(self) {}
 }

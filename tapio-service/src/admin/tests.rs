@@ -1,4 +1,4 @@
-//! A real server and real clients over the loopback interface.
+//! Tests with a real server and real clients over the loopback interface.
 
 use serde_json::{Value, json};
 use tapio_occurrence::samples::{HOSTILE, is_harmless};
@@ -48,10 +48,10 @@ impl Server {
         Self { address, stop, task }
     }
 
-    /// Sends it bytes and reads until it closes.
+    /// Sends bytes and reads until the server closes the connection.
     async fn say(&self, request: impl AsRef<[u8]>) -> String {
         let mut stream = connect(self.address).await;
-        // It may close before it has all.
+        // The server may close before it has received everything.
         let _ = stream.write_all(request.as_ref()).await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
@@ -63,7 +63,7 @@ impl Server {
     }
 }
 
-/// The server's task may not yet listen.
+/// The server's task may not listen yet, so this retries.
 async fn connect(address: SocketAddr) -> TcpStream {
     for _ in 0..200 {
         if let Ok(stream) = TcpStream::connect(address).await {
@@ -134,7 +134,7 @@ async fn an_address_that_is_taken_names_the_setting() {
         error.contains(&format!("cannot serve on {address}: give another address with --listen=ADDR")),
         "{error}"
     );
-    // The C library says it, GNU's with one word more than musl.
+    // The C library words this; glibc's text is one word longer than musl's.
     assert!(error.contains("in use"), "{error}");
 }
 
@@ -162,7 +162,7 @@ async fn silent_clients_keep_nobody_out_nor_the_agent_from_stopping() {
     }
     let answer = time::timeout(HEAD_TIMEOUT / 2, server.get("/livez")).await.unwrap();
     assert!(answer.contains(" 200 "));
-    // The oldest made room, the newest are still there.
+    // The oldest connection made room; the newest ones are still open.
     assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0);
     let newest = silent.last_mut().unwrap();
     newest.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();

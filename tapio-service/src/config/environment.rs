@@ -8,12 +8,12 @@ use std::{
 use super::Error;
 use crate::setting::{Node, Wrong, nearest, shown};
 
-/// Names the configuration file, as `--config` does.
+/// The variable that names the configuration file, as `--config` does.
 pub const CONFIG: &str = "TAPIO_CONFIG";
 
 const PREFIX: &str = "TAPIO_";
 
-/// What the environment says: the settings in the order in which they are laid over each other.
+/// The settings in the environment, in the order in which they are applied.
 #[derive(Debug)]
 pub struct Environment {
     file: Option<PathBuf>,
@@ -27,7 +27,7 @@ struct Value {
     text: String,
 }
 
-/// A variable, the path of what it sets, and what makes of its text that of the setting.
+/// A variable, the path of the setting, and the conversion of its text.
 #[derive(Debug)]
 pub struct Known {
     variable: String,
@@ -36,13 +36,13 @@ pub struct Known {
 }
 
 impl Known {
-    /// As it, but its text is another's: what makes of it that of the setting.
+    /// Sets the conversion for a variable whose text has another format than the setting.
     #[must_use]
     pub fn read_by(self, form: fn(&str) -> Result<String, Wrong>) -> Self {
         Self { form, ..self }
     }
 
-    /// One whose text is the setting's.
+    /// A variable whose text has the format of the setting.
     pub fn new(variable: impl Into<String>, path: impl Into<String>) -> Self {
         Self { variable: variable.into(), path: path.into(), form: |text| Ok(text.to_owned()) }
     }
@@ -55,11 +55,11 @@ pub fn variable(path: &str) -> String {
 }
 
 impl Environment {
-    /// Takes what concerns a program: a variable for each of its settings, and `others`, which are weaker. Refuses one that
-    /// begins as they do, or with one of `prefixes`, and that nobody knows.
+    /// Reads the variables of a program: one per setting, and `others`, which have lower precedence. Rejects
+    /// unknown variables with the same prefix, or with one of `prefixes`.
     ///
     /// # Errors
-    /// Which, and which it is like.
+    /// Names the unknown variable, and the most similar known one.
     pub fn read(
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         settings: &impl Node,
@@ -98,21 +98,21 @@ impl Environment {
             let text = form(&text).map_err(|wrong| Error::at(name, wrong))?;
             found.values.push(Value { variable: name.to_owned(), path: path.clone(), text });
         }
-        // The order of the environment is arbitrary: that of the table is not.
+        // The order of the environment is arbitrary, so use the table's.
         found.values.sort_by_key(|value| known.iter().position(|known| known.variable == value.variable));
         Ok(found)
     }
 
-    /// The configuration file that it names.
+    /// The configuration file that the environment names.
     #[must_use]
     pub fn config_file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// Lays the variables whose names count over the configuration.
+    /// Applies the variables whose names `counts` accepts to the configuration.
     ///
     /// # Errors
-    /// A text is no value of its setting.
+    /// A text is not a valid value of its setting.
     pub fn assign(&self, config: &mut impl Node, counts: fn(&str) -> bool) -> Result<(), Error> {
         for Value { variable, path, text } in self.values.iter().filter(|value| counts(&value.variable)) {
             config.assign(path, text).map_err(|wrong| Error::at(variable, wrong))?;
@@ -121,7 +121,7 @@ impl Environment {
     }
 }
 
-/// Whether Kubernetes set it for a Service whose name begins with `tapio`: `TAPIO_SERVICE_HOST`,
+/// Whether Kubernetes set the variable for a Service whose name begins with `tapio`: `TAPIO_SERVICE_HOST`,
 /// `TAPIO_PORT_9090_TCP_ADDR`.
 fn is_service_link(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST")

@@ -7,19 +7,19 @@ use serde_saphyr::{MessageFormatter, UserMessageFormatter, options};
 use super::Error;
 use crate::setting::{Node, Trail, join, shown};
 
-/// Far more than any configuration; keeps a wrong path from filling the memory.
+/// Far more than any configuration needs. Keeps a wrong path from filling the memory.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// An error that may have to say who named the file.
+/// An error that may have to name the source of the file's path.
 #[derive(Debug)]
 pub struct Refused {
-    /// What is wrong.
+    /// The error.
     pub error: Error,
     unreadable: bool,
 }
 
 impl Refused {
-    /// The error, with who named the file where it cannot be read.
+    /// The error; if the file cannot be read, with the source of its path.
     #[must_use]
     pub fn named_by(self, source: &str) -> Error {
         let Self { mut error, unreadable } = self;
@@ -30,10 +30,10 @@ impl Refused {
     }
 }
 
-/// Lays a file over the configuration.
+/// Applies a file to the configuration.
 ///
 /// # Errors
-/// At the first value that is wrong, with its place and what would be right.
+/// Returns the first invalid value, with its place and what would be valid.
 pub fn read(path: &Path, config: &mut impl Node) -> Result<(), Refused> {
     let unreadable = |what| Refused { error: Error::at(path.display(), what), unreadable: true };
     let mut bytes = Vec::new();
@@ -46,7 +46,7 @@ pub fn read(path: &Path, config: &mut impl Node) -> Result<(), Refused> {
     parse(&path.display().to_string(), &bytes, config).map_err(|error| Refused { error, unreadable: false })
 }
 
-/// Lays the text of a file over the configuration.
+/// Applies the text of a file to the configuration.
 ///
 /// # Errors
 /// As [`read`].
@@ -65,7 +65,7 @@ pub fn parse(name: &str, bytes: &[u8], config: &mut impl Node) -> Result<(), Err
         }
     };
     let trail = Trail::default();
-    // `off` is a word.
+    // With strict booleans, `off` is a plain word.
     let options = options! { with_snippet: false, strict_booleans: true };
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |from| config.read(from, &trail))
         .map_err(|e| explain(name, &e, &trail))
@@ -98,7 +98,7 @@ fn explain(name: &str, error: &serde_saphyr::Error, trail: &Trail) -> Error {
     }
 }
 
-/// The format's words for a value of the wrong type, without what it says to be right.
+/// The format's description of a value of the wrong type, without its own list of what would be valid.
 fn found(what: &str) -> String {
     match what.strip_prefix("invalid type: ") {
         Some(rest) => format!("found {}", rest.split_once(", expected").map_or(rest, |(found, _)| found)),

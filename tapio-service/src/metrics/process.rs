@@ -1,19 +1,19 @@
-//! What this process takes.
+//! The resources that this process uses.
 
 use std::{fs, time::Duration};
 
 use crate::clock;
 
-/// Of the whole process, all threads.
+/// The resources of the whole process, all threads included.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// On CPUs.
+    /// CPU time.
     pub cpu: Duration,
-    /// Memory; `None` where it cannot be read.
+    /// Resident memory; `None` if it cannot be read.
     pub resident_bytes: Option<u64>,
 }
 
-/// What it took so far.
+/// The resources used so far.
 #[must_use]
 pub fn usage() -> Usage {
     let statm = fs::read_to_string("/proc/self/statm").ok();

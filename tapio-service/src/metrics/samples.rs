@@ -1,26 +1,27 @@
-//! What the metrics say, as numbers with labels: read from the text that `/metrics` serves, which is their one form.
+//! Metrics as numbers with labels, parsed from the text that `/metrics` serves, which is their only
+//! representation.
 
 use std::collections::HashMap;
 
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
-/// One metric: a family with its samples, of which each has other labels.
+/// One metric: a family of samples with different labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// As the text calls it; the samples of a counter end in `_total` there.
+    /// Its name in the text, where the samples of a counter end in `_total`.
     pub name: &'static str,
-    /// What it is.
+    /// Its help text.
     pub help: &'static str,
-    /// What its numbers are.
+    /// The type of its numbers.
     pub kind: Kind,
 }
 
-/// What the numbers of a metric are.
+/// The type of a metric's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A whole number that only grows.
     Counter,
-    /// One with fractions that only grows.
+    /// A number with fractions that only grows.
     FloatCounter,
     /// A whole number.
     Gauge,
@@ -31,12 +32,12 @@ pub enum Kind {
 pub struct Sample<'a> {
     /// Names and values, in the order of the text.
     pub labels: Vec<(&'a str, &'a str)>,
-    /// The number as it is written.
+    /// The number as written in the text.
     pub number: &'a str,
 }
 
-/// The samples of each family in a text of OpenMetrics, by the names of [`Described`]. Labels have no quotes in them, as
-/// all are constants of the code.
+/// The samples of each family in an OpenMetrics text, by the names of [`Described`]. Label values contain no
+/// quotes, because all are constants of the code.
 #[must_use]
 pub fn samples(openmetrics: &str) -> HashMap<&str, Vec<Sample<'_>>> {
     let mut families = HashMap::<_, Vec<_>>::new();
@@ -51,9 +52,9 @@ pub fn samples(openmetrics: &str) -> HashMap<&str, Vec<Sample<'_>>> {
     families
 }
 
-/// A type of the metrics' library.
+/// A metric type of the metrics library.
 pub trait Typed {
-    /// What its numbers are.
+    /// The type of its numbers.
     const KIND: Kind;
 }
 

@@ -1,43 +1,45 @@
-//! What a value may be, for programs that check it before Tapio reads it: as a JSON Schema (draft 7, as Helm takes it).
+//! The valid texts of a value as a JSON Schema (draft 7, which Helm uses), for programs that check it before
+//! Tapio does.
 
 use serde_json::{Value as Json, json};
 
-/// The form of a value.
+/// The valid texts of a value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Form {
-    /// A whole number between two, both included.
+    /// A whole number between two bounds, both included.
     Whole(u64, u64),
-    /// A number between two, both included.
+    /// A number between two bounds, both included.
     Number(f64, f64),
-    /// One of these words; `true` and `false` without quotes, too.
+    /// One of these words; also `true` and `false` without quotes.
     OneOf(Vec<&'static str>),
-    /// A text that this regular expression is all of.
+    /// A text that this regular expression matches as a whole.
     Text(String),
-    /// One or several of what this regular expression is all of, or a word: a list, or a text separated by commas.
+    /// A list of texts that this regular expression matches as a whole, the same comma-separated in one text,
+    /// or the word.
     List {
         /// The regular expression.
         item: String,
-        /// The word in place of a list.
+        /// The word for the empty list.
         word: &'static str,
     },
-    /// Some text or number.
+    /// Any text or number.
     Any,
 }
 
 impl Form {
-    /// A word may stand in its place, too.
+    /// Adds a word that is also valid.
     #[must_use]
     pub fn or(self, word: &'static str) -> Self {
         match self {
             Self::OneOf(words) => Self::OneOf(words.into_iter().chain([word]).collect()),
             Self::Text(pattern) => Self::Text(format!("{pattern}|{word}")),
-            // A list has its own word, and a number is written as a text where there may be one.
+            // A list has its own word, and a number is written as text if a word is valid, too.
             Self::List { .. } | Self::Any => self,
             Self::Whole(..) | Self::Number(..) => Self::Any,
         }
     }
 
-    /// As a JSON Schema.
+    /// The JSON Schema.
     #[must_use]
     pub fn schema(&self) -> Json {
         match self {

@@ -1,4 +1,4 @@
-//! Values that are a list, or a word where none is named.
+//! List values, with a word for the empty list.
 
 use std::{fmt, marker::PhantomData};
 
@@ -6,24 +6,24 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::{Trail, Value, Wrong};
 
-/// A list of some of something, each once. In a file it may also be one text, comma-separated.
+/// A list of unique items. In a file it may also be one comma-separated text.
 pub trait List: Value + Default {
-    /// Stands for a list of none.
+    /// The word for the empty list.
     const WORD: &'static str;
-    /// What one of them is called.
+    /// The name of an item in messages.
     const ITEM: &'static str;
 
-    /// Adds one.
+    /// Adds an item.
     ///
     /// # Errors
-    /// It is none, or it is there already.
+    /// The item is invalid, or already in the list.
     fn add(&mut self, item: &str) -> Result<(), Wrong>;
 
-    /// Whether none is named.
+    /// Whether the list is empty.
     fn is_empty(&self) -> bool;
 }
 
-/// The word, or items comma-separated.
+/// Parses the word, or comma-separated items.
 pub fn parse<L: List>(text: &str) -> Result<L, Wrong> {
     let mut list = L::default();
     if text.trim() != L::WORD {
@@ -32,12 +32,12 @@ pub fn parse<L: List>(text: &str) -> Result<L, Wrong> {
     Ok(list)
 }
 
-/// Reads it from a file.
+/// Reads the list from a file.
 pub fn read<'de, L: List, D: Deserializer<'de>>(from: D, at: &Trail) -> Result<L, D::Error> {
     from.deserialize_any(Items(at, PhantomData))
 }
 
-/// That it is there already.
+/// The error that an item is already in the list.
 pub fn twice(what: &str, item: impl fmt::Display) -> Wrong {
     Wrong(format!("{what} `{item}` is named twice: name it once"))
 }
@@ -63,7 +63,7 @@ impl<'de, L: List> Visitor<'de> for Items<'_, L> {
     }
 }
 
-/// Reads one of a list, so that an error stands where it stands.
+/// Reads one item of a list, so that an error has the right position.
 struct Item<'a, L>(&'a mut L, &'a Trail);
 
 impl<'de, L: List> DeserializeSeed<'de> for Item<'_, L> {

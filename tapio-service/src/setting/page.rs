@@ -1,19 +1,19 @@
-//! The commented default configuration, as it is written.
+//! Writes the commented default configuration.
 
 use std::fmt::{Display, Write};
 
-/// A YAML file under way.
+/// A YAML file being written.
 #[derive(Debug, Default)]
 pub struct Page {
     text: String,
     depth: usize,
 }
 
-/// Where a comment is broken.
+/// The width at which comments are wrapped.
 const WIDTH: usize = 100;
 
 impl Page {
-    /// Writes a comment: paragraphs are the lines that a doc comment separates by an empty one.
+    /// Writes a comment. An empty line in a doc comment separates paragraphs.
     pub fn comment(&mut self, docs: &[&str]) {
         for (at, paragraph) in docs.split(|line| line.trim().is_empty()).enumerate() {
             if at > 0 {
@@ -39,7 +39,7 @@ impl Page {
     /// Writes a key with its value.
     pub fn value(&mut self, key: &str, value: impl Display) {
         let value = value.to_string();
-        // YAML reads these as they are; anything else might mean something to it.
+        // YAML reads text of these characters literally; other text needs quotes.
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '%' | ':');
         let bare = value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
             && value.chars().all(plain)
@@ -56,8 +56,8 @@ impl Page {
         self.line(format_args!("{key}: [{}]", words.join(", ")));
     }
 
-    /// Writes a section: its documentation, its key and, indented, what `inside` writes. The whole file is the
-    /// section without a key.
+    /// Writes a section: its documentation, its key and, indented, the output of `inside`. The whole file is
+    /// the section without a key.
     pub fn section(&mut self, key: &str, docs: &[&str], inside: impl FnOnce(&mut Self)) {
         self.gap();
         self.comment(docs);
@@ -70,14 +70,14 @@ impl Page {
         self.depth -= 1;
     }
 
-    /// Parts one entry from the next.
+    /// Writes an empty line between two entries.
     pub fn gap(&mut self) {
         if !self.text.is_empty() && !self.text.ends_with(":\n") {
             self.text.push('\n');
         }
     }
 
-    /// What was written.
+    /// The text written so far.
     #[must_use]
     pub fn finish(self) -> String {
         self.text

@@ -1,5 +1,5 @@
-//! Sections: nodes of the configuration that are read in place, so that what a source does not say stays as the
-//! weaker source had it.
+//! Sections: nodes of the configuration that are read in place, so that a key missing in one source retains
+//! the value of the source with lower precedence.
 
 use std::{cell::RefCell, fmt, marker::PhantomData};
 
@@ -10,19 +10,19 @@ use super::{Page, Value, Wrong, unknown};
 
 /// A value or a section.
 pub trait Node {
-    /// Reads it from a file. On an error `at` tells where it happened.
+    /// Reads it from a file. On an error, `at` contains the position.
     ///
     /// # Errors
-    /// What the file's format says, or [`Wrong`] as a custom error.
+    /// An error of the file format, or [`Wrong`] as a custom error.
     fn read<'de, D: Deserializer<'de>>(&mut self, from: D, at: &Trail) -> Result<(), D::Error>;
 
     /// Sets the value at `path` (keys joined by dots; empty for the node itself) from text.
     ///
     /// # Errors
-    /// Where there is no such path, or the text is no such value.
+    /// There is no such path, or the text is not a valid value.
     fn assign(&mut self, path: &str, text: &str) -> Result<(), Wrong>;
 
-    /// Writes it, with its documentation, as it stands now.
+    /// Prints its current state, with its documentation.
     fn print(&self, key: &str, docs: &[&str], page: &mut Page);
 
     /// Collects the paths of the values in it.
@@ -32,7 +32,7 @@ pub trait Node {
     fn schema(&self, docs: &[&str]) -> Json;
 }
 
-/// The keys on the way to the node that is being read, and what it may be.
+/// The path of keys to the node being read, and what is expected there.
 #[derive(Debug, Default)]
 pub struct Trail {
     keys: RefCell<Vec<&'static str>>,
@@ -40,17 +40,17 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// Goes into a key.
+    /// Enters a key.
     pub fn enter(&self, key: &'static str) {
         self.keys.borrow_mut().push(key);
     }
 
-    /// Comes back from it.
+    /// Leaves the innermost key.
     pub fn leave(&self) {
         self.keys.borrow_mut().pop();
     }
 
-    /// Says what is expected next; `None` where the error that follows says it itself.
+    /// Sets what is expected next; `None` if the error that follows says it itself.
     pub fn expect(&self, what: Option<String>) {
         *self.expected.borrow_mut() = what;
     }
@@ -119,12 +119,12 @@ impl<V: Value> Node for V {
     }
 }
 
-/// Reads a value that is a scalar in the file, too.
+/// Reads a value that is a scalar in the file.
 pub(super) fn read_scalar<'de, V: Value, D: Deserializer<'de>>(from: D, at: &Trail) -> Result<V, D::Error> {
     from.deserialize_str(Scalar(at, PhantomData))
 }
 
-/// Takes a scalar as the text it is in the file, whatever type the file's format would give it.
+/// Takes a scalar as its text in the file, whatever type the file format would infer.
 struct Scalar<'a, V>(&'a Trail, PhantomData<V>);
 
 impl<V: Value> Visitor<'_> for Scalar<'_, V> {
@@ -140,7 +140,7 @@ impl<V: Value> Visitor<'_> for Scalar<'_, V> {
     }
 }
 
-/// The keys of a section and what stands behind each.
+/// The keys of a section, and the node behind each.
 pub trait Section: Default {
     /// Its keys, in the order of the file.
     const KEYS: &'static [&'static str];
@@ -167,7 +167,7 @@ pub fn read_section<'de, S: Section, D: Deserializer<'de>>(
     from.deserialize_option(Keys(section, at))
 }
 
-/// The JSON Schema of a section with these keys, and no others.
+/// The JSON Schema of a section that has these keys and no others.
 #[must_use]
 pub fn section_schema<const N: usize>(keys: [(&'static str, Json); N]) -> Json {
     let properties: serde_json::Map<_, _> =
@@ -188,7 +188,7 @@ impl<'de, S: Section> Visitor<'de> for Keys<'_, S> {
         from.deserialize_map(self)
     }
 
-    /// A section whose keys are all commented out.
+    /// A section whose keys are all commented out is empty.
     fn visit_none<E: serde::de::Error>(self) -> Result<(), E> {
         self.1.expect(None);
         Ok(())
@@ -212,7 +212,7 @@ impl<'de, S: Section> Visitor<'de> for Keys<'_, S> {
     }
 }
 
-/// Reads one of the known keys, so that the error on another one stands where it stands.
+/// Reads one of the known keys, so that the error for an unknown one has the right position.
 struct Key<'a>(&'static [&'static str], &'a Trail);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
@@ -240,8 +240,8 @@ impl Visitor<'_> for Key<'_> {
     }
 }
 
-/// Declares a section: a struct whose fields have defaults, and whose documentation is printed with them. What is
-/// `beside` them is no key.
+/// Declares a section: a struct whose fields have defaults and whose documentation is printed with them.
+/// Fields under `beside` are not keys.
 #[macro_export]
 macro_rules! settings {
     (

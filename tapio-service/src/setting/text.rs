@@ -1,4 +1,4 @@
-//! Values that are names and places.
+//! Text values: names, paths and addresses.
 
 use std::{
     fmt::{self, Display},
@@ -51,7 +51,7 @@ impl Off<AbsolutePath> {
     }
 }
 
-/// A value that is the same as that of another setting, unless it is given.
+/// A value that defaults to that of another setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Same<T>(pub Option<T>);
 
@@ -85,12 +85,12 @@ impl<T: Display> Display for Same<T> {
     }
 }
 
-/// A name that goes into every occurrence; may be empty.
+/// A name that every occurrence carries; may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Name(String);
 
 impl Name {
-    /// The longest one, in bytes: that of a DNS name.
+    /// The length limit in bytes, which is that of a DNS name.
     const MAX_BYTES: usize = 253;
 
     /// The name, unless it is empty.
@@ -129,12 +129,12 @@ impl Display for Name {
     }
 }
 
-/// A path from the root.
+/// An absolute path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbsolutePath(PathBuf);
 
 impl AbsolutePath {
-    /// A path that is known when the program is written.
+    /// A path given as a constant in the code.
     #[must_use]
     pub fn known(path: &'static str) -> Self {
         Self(PathBuf::from(path))

@@ -1,4 +1,4 @@
-//! The kinds of values. Each carries its range in its type, so that a value that exists is one that is allowed.
+//! Value types. Each has its range in its type, so that every value that exists is valid.
 
 use std::{
     fmt::{self, Display},
@@ -11,18 +11,18 @@ use tapio_occurrence::printable::printable;
 
 use super::{Form, Trail, Wrong, section};
 
-/// A value of the configuration, which has one form in files, environment and flags.
+/// A value of the configuration, with the same text form in files, environment and flags.
 pub trait Value: Sized + Display + FromStr<Err = Wrong> {
-    /// What it may be, for people: `2 to 100`.
+    /// The valid values, for people: `2 to 100`.
     fn expected() -> String;
 
-    /// What it may be, for programs.
+    /// The valid values, for programs.
     fn form() -> Form;
 
-    /// Reads it from a file, where it is the text that it is elsewhere.
+    /// Reads it from a file, in its text form.
     ///
     /// # Errors
-    /// What the file's format says, or [`Wrong`] as a custom error.
+    /// An error of the file format, or [`Wrong`] as a custom error.
     fn read<'de, D: Deserializer<'de>>(from: D, at: &Trail) -> Result<Self, D::Error> {
         section::read_scalar(from, at)
     }
@@ -43,7 +43,7 @@ const TIME_UNITS: &[(&str, u64)] =
 pub struct Time<const MIN_NS: u64, const MAX_NS: u64>(u64);
 
 impl<const MIN_NS: u64, const MAX_NS: u64> Time<MIN_NS, MAX_NS> {
-    /// So many nanoseconds, put into the range.
+    /// A duration in nanoseconds, clamped to the range.
     #[must_use]
     pub const fn of_ns(ns: u64) -> Self {
         Self(clamp(ns, MIN_NS, MAX_NS))
@@ -55,7 +55,7 @@ impl<const MIN_NS: u64, const MAX_NS: u64> Time<MIN_NS, MAX_NS> {
         self.0
     }
 
-    /// As the standard library has it.
+    /// The duration as the standard library's type.
     #[must_use]
     pub const fn get(self) -> Duration {
         Duration::from_nanos(self.0)
@@ -90,7 +90,7 @@ impl<const MIN_NS: u64, const MAX_NS: u64> Display for Time<MIN_NS, MAX_NS> {
 /// 2^20 bytes, for the ranges of [`Bytes`].
 pub const MIB: u64 = 1 << 20;
 
-/// The greatest first.
+/// Units, the greatest first.
 const SIZE_UNITS: &[(&str, u64)] = &[
     ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
@@ -106,13 +106,13 @@ const SIZE_UNITS: &[(&str, u64)] = &[
 pub struct Bytes<const MIN: u64, const MAX: u64>(u64);
 
 impl<const MIN: u64, const MAX: u64> Bytes<MIN, MAX> {
-    /// So many bytes, put into the range.
+    /// A size in bytes, clamped to the range.
     #[must_use]
     pub const fn of(bytes: u64) -> Self {
         Self(clamp(bytes, MIN, MAX))
     }
 
-    /// How many.
+    /// The number of bytes.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -149,7 +149,7 @@ impl<const MIN: u64, const MAX: u64> Display for Bytes<MIN, MAX> {
 pub struct Count<const MIN: u32, const MAX: u32>(u32);
 
 impl<const MIN: u32, const MAX: u32> Count<MIN, MAX> {
-    /// The number, put into the range.
+    /// The number, clamped to the range.
     #[must_use]
     pub const fn of(number: u32) -> Self {
         Self(clamp(number as u64, MIN as u64, MAX as u64) as u32)
@@ -192,13 +192,13 @@ impl<const MIN: u32, const MAX: u32> Display for Count<MIN, MAX> {
 pub struct Ratio<const MIN_PERCENT: u32, const MAX_PERCENT: u32>(u32);
 
 impl<const MIN_PERCENT: u32, const MAX_PERCENT: u32> Ratio<MIN_PERCENT, MAX_PERCENT> {
-    /// The ratio of so many to 100, put into the range.
+    /// The ratio of this percentage, clamped to the range.
     #[must_use]
     pub const fn of_percent(percent: u32) -> Self {
         Self(clamp(percent as u64, MIN_PERCENT as u64, MAX_PERCENT as u64) as u32)
     }
 
-    /// How many to 100.
+    /// The ratio in percent.
     #[must_use]
     pub const fn as_percent(self) -> u32 {
         self.0
@@ -241,13 +241,13 @@ impl<const MIN_PERCENT: u32, const MAX_PERCENT: u32> Display for Ratio<MIN_PERCE
 pub struct Percent(u32);
 
 impl Percent {
-    /// So many of 100; more is 100.
+    /// A percentage; at most 100.
     #[must_use]
     pub const fn of(percent: u32) -> Self {
         Self(clamp(percent as u64, 0, 100) as u32)
     }
 
-    /// So many of 1024, rounded to the nearest.
+    /// The share in 1/1024, rounded to the nearest.
     #[must_use]
     pub const fn of_1024(self) -> u32 {
         (self.0 * 1024 + 50) / 100
@@ -279,7 +279,7 @@ impl Display for Percent {
     }
 }
 
-/// Declares a value that is one of some words.
+/// Declares a value that is one of several words.
 #[macro_export]
 macro_rules! choices {
     (
@@ -323,19 +323,20 @@ macro_rules! choices {
     };
 }
 
-/// That the text is not what is expected.
+/// The error that the text is not what is expected.
 pub(super) fn not<V: Value>(text: &str) -> Wrong {
     Wrong(format!("`{}` is not {}", shown(text), V::expected()))
 }
 
-/// A text from outside, fit for a terminal.
+/// A text from outside, shortened and escaped for a terminal.
 pub fn shown(text: &str) -> String {
     const MAX_CHARS: usize = 80;
     let more = if text.chars().nth(MAX_CHARS).is_some() { "..." } else { "" };
     printable(&text.chars().take(MAX_CHARS).collect::<String>()).into_owned() + more
 }
 
-/// A number with one of the units, in the smallest of them: whole, or decimal where that makes a whole one.
+/// Parses a number with one of the units, into the smallest of them: a whole number, or a decimal that
+/// results in one.
 fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(end);
@@ -343,13 +344,13 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     decimal(number, *factor)
 }
 
-/// A number with one of the units.
+/// The form of a number with one of the units.
 fn quantities(units: &[(&str, u64)]) -> Form {
     let units: Vec<_> = units.iter().map(|(unit, _)| *unit).collect();
     Form::Text(format!(r"[0-9]+(\.[0-9]+)? *({})", units.join("|")))
 }
 
-/// `factor` times a decimal number, where that is whole and fits.
+/// `factor` times a decimal number, if the result is whole and fits.
 fn decimal(text: &str, factor: u64) -> Option<u64> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -364,17 +365,17 @@ fn decimal(text: &str, factor: u64) -> Option<u64> {
     u64::try_from(total).ok()
 }
 
-/// Nanoseconds in the greatest unit that has them whole.
+/// Nanoseconds in the greatest unit that divides them.
 fn time(ns: u64) -> String {
     whole(ns, TIME_UNITS).unwrap_or_else(|| "0s".to_owned())
 }
 
-/// Bytes in the greatest unit that has them whole.
+/// Bytes in the greatest unit that divides them.
 fn size(bytes: u64) -> String {
     whole(bytes, SIZE_UNITS).unwrap_or_else(|| "0B".to_owned())
 }
 
-/// A number in the first of the units that has it whole; none has 0.
+/// A number in the first of the units that divides it; `None` for 0.
 fn whole(number: u64, units: &[(&str, u64)]) -> Option<String> {
     let (name, unit) = units.iter().find(|(_, unit)| number != 0 && number.is_multiple_of(*unit))?;
     Some(format!("{}{name}", number / unit))

@@ -1,4 +1,4 @@
-//! Spans of OpenTelemetry's.
+//! OpenTelemetry spans.
 
 use std::fmt::Display;
 
@@ -10,16 +10,16 @@ use opentelemetry::{
 
 use super::SCOPE;
 
-/// A piece of work; ends when it is dropped.
+/// A piece of work. Dropping it ends the span.
 pub struct Span(BoxedSpan);
 
 impl Span {
-    /// Something is asked of someone else.
+    /// A request to another service.
     pub fn to_other(name: &'static str, key: &'static str, whom: &'static str) -> Self {
         Self::of(name, SpanKind::Client).with(key, whom)
     }
 
-    /// Something is done here.
+    /// Work inside this program.
     pub fn here(name: &'static str) -> Self {
         Self::of(name, SpanKind::Internal)
     }
@@ -34,15 +34,15 @@ impl Span {
         self
     }
 
-    /// How much there was.
+    /// Records a number.
     pub fn count(&mut self, key: &'static str, count: usize) {
         self.0.set_attribute(KeyValue::new(key, i64::try_from(count).unwrap_or(i64::MAX)));
     }
 
-    /// It is over.
+    /// Ends the span.
     pub fn end(self) {}
 
-    /// It came to nothing.
+    /// Records that the work failed, and why.
     pub fn failed(&mut self, why: &impl Display) {
         self.0.set_status(Status::error(why.to_string()));
     }

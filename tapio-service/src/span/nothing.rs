@@ -1,29 +1,29 @@
-//! Spans of a build without telemetry.
+//! No-op spans for a build without telemetry.
 
 use std::fmt::Display;
 
-/// A piece of work, of which nobody learns.
+/// A piece of work that is not traced.
 pub struct Span;
 
 impl Span {
-    /// Something is asked of someone else.
+    /// A request to another service.
     #[must_use]
     pub fn to_other(_name: &'static str, _key: &'static str, _whom: &'static str) -> Self {
         Self
     }
 
-    /// Something is done here.
+    /// Work inside this program.
     #[must_use]
     pub fn here(_name: &'static str) -> Self {
         Self
     }
 
-    /// How much there was.
+    /// Does nothing; the other build records a number.
     pub fn count(&mut self, _key: &'static str, _count: usize) {}
 
-    /// It is over.
+    /// Ends the span.
     pub fn end(self) {}
 
-    /// It came to nothing.
+    /// Does nothing; the other build records a failure.
     pub fn failed(&mut self, _why: &impl Display) {}
 }

@@ -1,17 +1,17 @@
-//! Files and groups as nobody would have them. A number that is not certain is not known.
+//! Malformed files and unusual cgroup trees. A number that is not certain counts as unknown.
 
 use super::*;
 
-/// What no file of the kernel has in it, of those with one number.
+/// Content that no single-number file of the kernel has.
 const GARBAGE: [&str; 8] =
     ["", "\n", "max max", "-5\n", "\u{0}\u{1}", "1e9\n", "0x10\n", "99999999999999999999\n"];
 const GROUP: &str = "system.slice/a.service";
 
-/// The group's sample, with this in one of its files.
+/// The sample of a cgroup with this text in one of its files.
 async fn with(host: &Host, file: &str, text: &str) -> Sample {
     host.two(GROUP);
     host.write(&format!("cgroup/{GROUP}/{file}"), text);
-    pass(&mut host.reader()).await[&host.ino(&format!("cgroup/{GROUP}"))]
+    scan(&mut host.reader()).await[&host.ino(&format!("cgroup/{GROUP}"))]
 }
 
 #[tokio::test(start_paused = true)]
@@ -37,7 +37,7 @@ async fn usage_that_is_garbage_or_without_limit_is_unknown() {
         assert_eq!((sample.usage_bytes, sample.held_bytes), (UNKNOWN, UNKNOWN), "{garbage:?}");
         assert_eq!(sample.limit_bytes, 128 * MIB);
     }
-    // Caches that are larger than what is used: they were read a moment later.
+    // The caches are larger than the usage, because they were read a moment later.
     let sample = with(&host, "memory.stat", "inactive_file 999999999\nactive_file 1\n").await;
     assert_eq!(sample.held_bytes, 0);
     let most = u64::MAX;
@@ -58,8 +58,8 @@ async fn what_version_1_writes_that_is_garbage_is_unknown() {
         ] {
             host.write(&format!("cgroup/{controller}/{group}/{file}"), garbage);
         }
-        let seen = pass(&mut host.reader()).await;
-        // Nothing of it is known, as of one that has vanished.
+        let seen = scan(&mut host.reader()).await;
+        // Nothing is known of it, as of a cgroup that has vanished.
         assert_eq!(seen.len(), 1, "{garbage:?}: {seen:?}");
     }
 }
@@ -73,22 +73,22 @@ async fn of_the_node_what_is_garbage_is_unknown() {
             format!("MemTotal: {garbage} kB\nMemAvailable: 512 kB\nSwapTotal:\nSwapFree: {garbage}\n");
         host.write("proc/meminfo", &meminfo);
         host.write("proc/pressure/memory", &format!("some avg10={garbage} total={garbage}"));
-        let node = pass(&mut host.reader()).await[&WHOLE_NODE];
+        let node = scan(&mut host.reader()).await[&WHOLE_NODE];
         let values = [node.held_bytes, node.limit_bytes, node.swap_bytes, node.swap_limit_bytes];
         assert_eq!(values, [UNKNOWN; 4], "{garbage:?}");
         assert_eq!((node.memory_some_us, node.io_some_us), (UNKNOWN, 2_000), "{garbage:?}");
     }
     let host = Host::new();
     host.write("proc/meminfo", "MemTotal: 18446744073709551615 kB\nMemAvailable: 1 kB\n");
-    assert_eq!(pass(&mut host.reader()).await[&WHOLE_NODE].limit_bytes, UNKNOWN, "too many bytes");
+    assert_eq!(scan(&mut host.reader()).await[&WHOLE_NODE].limit_bytes, UNKNOWN, "too many bytes");
     host.write("proc/meminfo", "MemTotal: 1 kB\nMemAvailable: 2 kB\n");
-    assert_eq!(pass(&mut host.reader()).await[&WHOLE_NODE].held_bytes, UNKNOWN, "more than there is");
+    assert_eq!(scan(&mut host.reader()).await[&WHOLE_NODE].held_bytes, UNKNOWN, "more than there is");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_file_without_end_is_not_believed() {
     let host = Host::new();
-    // The number of the second key is cut where the reader has no more room.
+    // The last digits of the second number are cut off, because the reader's buffer ends there.
     for length in 16_300..16_500 {
         let first = "inactive_file 1\nslab_reclaimable 0\n";
         let text = format!("{first}{}\nactive_file 20971520\n", "x".repeat(length - first.len()));
@@ -98,7 +98,7 @@ async fn a_file_without_end_is_not_believed() {
     }
 }
 
-/// A directory where a file should be: it is there, and cannot be read by anybody.
+/// A directory in place of a file: it exists, but nobody can read it.
 #[tokio::test(start_paused = true)]
 async fn a_file_that_cannot_be_read_is_unknown_and_the_others_are_not() {
     let host = Host::new();
@@ -108,14 +108,14 @@ async fn a_file_that_cannot_be_read_is_unknown_and_the_others_are_not() {
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
     }
-    let seen = pass(&mut host.reader()).await;
+    let seen = scan(&mut host.reader()).await;
     let sample = seen[&host.ino(&format!("cgroup/{GROUP}"))];
     let values = [sample.usage_bytes, sample.held_bytes, sample.periods, sample.memory_some_us];
     assert_eq!(values, [UNKNOWN; 4]);
     assert_eq!((sample.limit_bytes, sample.quota_us, sample.io_some_us), (128 * MIB, 50_000, 80));
 }
 
-/// Between the walk and the look.
+/// Cgroups vanish between the walk and the sample.
 #[tokio::test(start_paused = true)]
 async fn groups_that_vanish_during_a_pass_are_left_out() {
     let host = Host::new();
@@ -124,7 +124,7 @@ async fn groups_that_vanish_during_a_pass_are_left_out() {
     let mut seen = 0;
     loop {
         reader.ready().await;
-        // One in three, of those that were looked at and those that were not.
+        // One in three vanishes, both of those already sampled and of the others.
         for at in (0..200).step_by(3) {
             let _ = fs::remove_dir_all(host.path(&format!("cgroup/system.slice/s{at}.service")));
         }

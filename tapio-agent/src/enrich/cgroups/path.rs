@@ -1,6 +1,6 @@
-//! What the path of a cgroup says about who is in it.
+//! Parses the workload from the path of a cgroup.
 //!
-//! Runtimes name the directory of a container after its id, in one of these ways:
+//! Runtimes name the directory of a container after its id, in one of these forms:
 //!
 //! | by | directory |
 //! |---|---|
@@ -8,47 +8,48 @@
 //! | cgroupfs driver | `ID`, `crio-ID`, `libpod-ID` |
 //! | systemd's names with the cgroupfs driver | `kubepods-podUID.slice:cri-containerd:ID` |
 //!
-//! and kubelet that of a pod `podUID`, or `kubepods-burstable-podUID.slice` with `_` for `-`.
+//! The kubelet names that of a pod `podUID`, or `kubepods-burstable-podUID.slice` with `_` for `-`.
 //!
-//! Only the host gives the outermost names. Whoever is in a container or a virtual machine, and each user with a
-//! systemd of their own, makes cgroups below and calls them what they like: another pod's UID, or `kubelet.service`.
-//! A name from inside is therefore a claim, which [`super::Cgroups`] and the pods of this node have to bear out.
+//! Only the outermost names come from the host. Processes in a container or a virtual machine, and each user
+//! with a systemd of their own, create cgroups below and name them as they like: another pod's UID, or
+//! `kubelet.service`. A name from inside is therefore a claim, which [`super::Cgroups`] and the pods of this
+//! node have to confirm.
 
 use tapio_occurrence::Workload;
 
-/// Claims kept of one path: a node of kind has one, and nobody honest has more than two.
+/// The most claims kept of one path. A kind node has one, and no legitimate path has more than two.
 const MAX_CLAIMS: usize = 4;
 
-/// Who a path names.
+/// The workloads that a path names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
-    /// Container, runtime and pod by the host's own names, or outside of containers the systemd unit. A container that
-    /// a user runs has both, since the user chose its name.
+    /// Container, runtime and pod by the host's own names, or outside containers the systemd unit. A
+    /// container that a user runs has both, because the user chose its name.
     pub outermost: Option<Workload>,
-    /// Containers and pods further in, from the outside in.
+    /// Containers and pods inside that one, from the outside in.
     pub claims: Vec<Workload>,
 }
 
-/// Whose names stand below a directory.
+/// Who gives the names below a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
-    /// The host's.
+    /// The host.
     Host,
-    /// A user's, with a systemd of their own: the next container is one of that user.
+    /// A user with a systemd of their own: the next container belongs to that user.
     User,
-    /// Those of whoever is inside a container or machine.
+    /// Someone inside a container or machine.
     Inside,
 }
 
 impl Named {
-    /// The innermost of all, whether or not it is to be believed.
+    /// The innermost workload, whether or not it is to be believed.
     #[must_use]
     pub fn innermost(mut self) -> Option<Workload> {
         self.claims.pop().or(self.outermost)
     }
 }
 
-/// Reads the path of a cgroup.
+/// Parses the path of a cgroup.
 #[must_use]
 pub fn parse_path(path: &str) -> Named {
     let mut outermost = Workload::default();
@@ -56,7 +57,7 @@ pub fn parse_path(path: &str) -> Named {
     let mut by = By::Host;
     let mut below_slices_only = true;
     let mut parent = "";
-    // /proc says so of a cgroup that was removed while a process is in it.
+    // /proc appends this for a cgroup that was removed while a process was in it.
     for name in path.strip_suffix(" (deleted)").unwrap_or(path).split('/') {
         if let Some(uid) = pod_uid(name) {
             let pod = Workload { pod_uid: Some(uid), ..Workload::default() };
@@ -70,7 +71,7 @@ pub fn parse_path(path: &str) -> Named {
             let (id, runtime) = (Some(id.to_owned()), runtime.map(Into::into));
             match claims.last_mut() {
                 Some(pod) if pod.container_id.is_none() => (pod.container_id, pod.runtime) = (id, runtime),
-                // A user's container is named by the runtime that a user runs.
+                // A user's container counts only if the directory name shows a runtime.
                 None if by == By::Host || (by == By::User && runtime.is_some()) => {
                     let unit = outermost.unit.take().filter(|_| by == By::User);
                     outermost = Workload { container_id: id, runtime, unit, ..outermost };
@@ -91,8 +92,8 @@ pub fn parse_path(path: &str) -> Named {
     Named { outermost: Some(outermost).filter(|found| *found != Workload::default()), claims }
 }
 
-/// Who names what is below the unit of this name: a user's systemd (user@.service(5)), or a virtual machine or container
-/// that systemd-machined (8) has registered.
+/// Who names the cgroups below the unit of this name: a user's systemd (user@.service(5)), or a virtual
+/// machine or container that is registered with systemd-machined(8).
 fn within_unit(name: &str) -> By {
     let is_machine = |name: &str| {
         (name.starts_with("machine-") && name.ends_with(".scope")) || name.starts_with("systemd-nspawn@")
@@ -104,15 +105,15 @@ fn within_unit(name: &str) -> By {
     }
 }
 
-/// Whether it is the directory of a container of LXC, whose name is no id.
+/// Whether it is the directory of an LXC container, whose name is not an id.
 fn is_lxc(name: &str, parent: &str) -> bool {
     name.starts_with("lxc.payload") || (parent == "lxc" && !name.is_empty())
 }
 
-/// Runtime, where the name tells, and id of the container that a directory is named after.
+/// The id of the container that a directory is named after, and the runtime if the name shows it.
 fn container<'a>(name: &'a str, parent: &str) -> Option<(Option<&'static str>, &'a str)> {
     let stem = name.strip_suffix(".scope").unwrap_or(name);
-    // systemd's `SLICE:PREFIX:ID`, taken for a directory's name.
+    // systemd's `SLICE:PREFIX:ID`, used as a directory name.
     let (prefix, id) = match stem.rsplit_once([':', '-']) {
         Some((before, id)) => (before.rsplit_once(':').map_or(before, |(_, prefix)| prefix), id),
         None => ("", stem),
@@ -129,14 +130,14 @@ fn container<'a>(name: &'a str, parent: &str) -> Option<(Option<&'static str>, &
         "crio" => Some("cri-o"),
         "docker" => Some("docker"),
         "libpod" | "libpod-payload" => Some("podman"),
-        // Monitors (crio-conmon, libpod-conmon) are not in the container, and others are not known.
+        // Monitors (crio-conmon, libpod-conmon) are not in the container, and other prefixes are not known.
         _ => return None,
     };
     Some((runtime, id))
 }
 
-/// The UID of the pod that a directory is named after, in the form that Kubernetes shows; of a static pod, the
-/// hash that stands for it.
+/// The UID of the pod that a directory is named after, as Kubernetes writes it; for a static pod, the hash
+/// used instead.
 fn pod_uid(name: &str) -> Option<String> {
     let name = name.split_once(':').map_or(name, |(slice, _)| slice);
     let uid = match name.strip_suffix(".slice") {
@@ -151,7 +152,7 @@ fn pod_uid(name: &str) -> Option<String> {
     ((uid.len() == 32 && is_hex(&uid)) || is_uuid()).then_some(uid)
 }
 
-/// Whether it can be the name of a service or scope of systemd (see systemd.unit(5)).
+/// Whether it can be the name of a systemd service or scope (see systemd.unit(5)).
 fn is_unit(name: &str) -> bool {
     let stem = name.strip_suffix(".service").or_else(|| name.strip_suffix(".scope"));
     name.len() < 256

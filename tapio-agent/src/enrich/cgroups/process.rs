@@ -1,40 +1,42 @@
-//! The cgroups of a process, for hosts where containers are in the hierarchies of version 1 and the group
-//! of version 2, which kernel programs see, says nothing about them.
+//! The cgroups of a process. Needed on hosts where containers are in the cgroup v1 hierarchies, so that the
+//! cgroup2 cgroup, which kernel programs see, says nothing about them.
 
 use std::{fs::File, io::Read, path::Path};
 
 use super::{Named, parse_path};
 
-/// Hierarchies that runtimes place containers in, the surest first. The last is that of version 2.
+/// Hierarchies in which runtimes place containers, the most reliable first. The last one is cgroup2.
 const CONTROLLERS: &[&str] = &["memory", "pids", "name=systemd", ""];
 
-/// Far more than these files have; procfs makes up what it gives.
+/// Far more than these files have; procfs generates them on read and reports no size.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the host's own pid namespace has the same number everywhere.
+/// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the inode of the host's own pid namespace, the same on every
+/// kernel.
 const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// Whether this process is in the host's own pid namespace, whose pids the kernel programs tell. False in a pod without
-/// `hostPID`, and with it where the node is a container itself, as kind has it.
+/// Whether this process is in the host's own pid namespace, whose pids the kernel programs report. False in a
+/// pod without `hostPID`, and also with it if the node is itself a container, as with kind.
 #[must_use]
 pub fn in_host_pid_namespace() -> bool {
     rustix::fs::stat("/proc/self/ns/pid").is_ok_and(|namespace| namespace.st_ino == HOST_PID_NAMESPACE)
 }
 
-/// Whether the directories at `proc_root` are named by the pids that the kernel programs tell. At `/proc` they are
-/// those of the agent's own namespace; elsewhere the host's are mounted.
+/// Whether the directories at `proc_root` are named by the pids that the kernel programs report. `/proc` has
+/// the pids of the agent's own namespace; any other path is a mount of the host's.
 pub(super) fn has_host_pids(proc_root: &Path, is_in_host_namespace: bool) -> bool {
     is_in_host_namespace || proc_root != Path::new("/proc")
 }
 
-/// Who the cgroups of a process name that ran at `at_ns` (boot clock), if it is certain that the process of that id is
-/// still the same: it began before, and was there before and after its cgroups were read.
+/// The workload named by the cgroups of a process that ran at `at_ns` (boot clock). It is certain that this
+/// pid is still the same process: it started before, and existed before and after its cgroups were read.
 #[must_use]
 pub(super) fn named(proc_root: &Path, pid: u32, at_ns: u64) -> Option<Named> {
     let process = proc_root.join(pid.to_string());
     let ticks_per_second = rustix::param::clock_ticks_per_second();
     let began = start_ticks(&read(&process.join("stat"))?)?;
-    // Its beginning is rounded down to a tick: one in the tick of the event may have come after it.
+    // The start time is rounded down to a tick, so a process that started in the tick of the event may have
+    // come after it.
     if ticks_to_ns(began.checked_add(1)?, ticks_per_second)? > at_ns {
         return None;
     }
@@ -42,8 +44,9 @@ pub(super) fn named(proc_root: &Path, pid: u32, at_ns: u64) -> Option<Named> {
     (start_ticks(&read(&process.join("stat"))?)? == began).then(|| parse(&groups))?
 }
 
-/// Who `/proc/PID/cgroup` names: a container if any hierarchy names one, else a unit. Beside others
-/// the hierarchy of version 2 is believed for containers only: its unit may be the daemon that started one.
+/// The workload that `/proc/PID/cgroup` names: a container if any hierarchy names one, else a unit. Beside
+/// cgroup v1 hierarchies, cgroup2 is believed for containers only, because its unit may be that of the daemon
+/// that started one.
 fn parse(groups: &str) -> Option<Named> {
     let alone = groups.lines().count() == 1;
     let has_container = |named: &Named| {
@@ -68,7 +71,8 @@ fn parse(groups: &str) -> Option<Named> {
     Some(found.find(has_container).unwrap_or(first))
 }
 
-/// Field 22 of `/proc/PID/stat`, in clock ticks since boot. The name before it may hold anything, brackets too.
+/// Field 22 of `/proc/PID/stat`, in clock ticks since boot. The command name before it may contain anything,
+/// even brackets.
 fn start_ticks(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! A hierarchy made of plain directories, and the real one.
+//! Tests on a hierarchy of plain directories, and on the real one.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -9,7 +9,7 @@ mod version_1;
 
 const ID: &str = "3f4e1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f";
 
-/// A directory that looks as the mount of a cgroup2 hierarchy does.
+/// A directory that looks like the mount point of a cgroup2 hierarchy.
 struct Tree(tempfile::TempDir);
 
 impl Tree {
@@ -21,7 +21,7 @@ impl Tree {
         tree
     }
 
-    /// Makes a group and gives its id.
+    /// Creates a cgroup and returns its id.
     fn group(&self, path: &str) -> u64 {
         let path = self.0.path().join(path);
         fs::create_dir_all(&path).unwrap();
@@ -86,7 +86,7 @@ fn a_process_of_another_pid_namespace_is_not_looked_up() {
     let host = Tree::new("unified");
     let mut cgroups = Cgroups::new(host.0.path(), Path::new("/proc"));
     assert_eq!(cgroups.proc_root.is_some(), in_host_pid_namespace());
-    // The one that is looked up is there, and in some container.
+    // The process exists, and is in a container.
     let proc_root = host.0.path().join("proc");
     fs::create_dir_all(proc_root.join("7")).unwrap();
     let stat = "7 (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 100 20";
@@ -121,7 +121,7 @@ fn without_a_hierarchy_nothing_is_known() {
     assert_eq!(cgroups.owner(1, 1, u64::MAX).0, Lookup::Unknown);
 }
 
-/// A host with version 1 hierarchies, whose containers have the daemon's group in the cgroup2 one.
+/// On a host with cgroup v1 hierarchies, containers have the daemon's cgroup in the cgroup2 hierarchy.
 #[test]
 fn beside_version_1_the_unit_of_a_daemon_is_not_taken_for_its_containers() {
     let tree = Tree::new("unified");
@@ -143,7 +143,7 @@ fn beside_version_1_the_unit_of_a_daemon_is_not_taken_for_its_containers() {
     assert_eq!(cgroups.owner(daemon, 0, u64::MAX).0, Lookup::Unowned);
 }
 
-/// A group in the real hierarchy, taken away again however the test ends.
+/// A cgroup in the real hierarchy, removed again however the test ends.
 struct Real(PathBuf);
 
 impl Drop for Real {
@@ -159,7 +159,7 @@ fn a_real_group_is_found() {
         println!("SKIP a_real_group_is_found: no cgroup2 hierarchy under /sys/fs/cgroup");
         return;
     };
-    // An id of its own, so that runs beside each other do not meet.
+    // A unique id, so that concurrent runs do not collide.
     let id = format!("{:064x}", std::process::id());
     let group = Real(mount.join(format!("cri-containerd-{id}.scope")));
     if let Err(error) = fs::create_dir(&group.0) {

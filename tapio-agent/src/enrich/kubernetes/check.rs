@@ -1,10 +1,10 @@
-//! What the API server answers to the questions that the agent will have: for `tapio doctor`.
+//! Checks for `tapio doctor` whether the API server will answer the agent's queries.
 
 use k8s_openapi::api::{authentication::v1::SelfSubjectReview, core::v1::Node};
 use kube::{Api, api::PostParams};
 use tapio_kube::{Access, Fault, Right, answer, may};
 
-/// What the agent asks for, and what is lost where it may not. All of it reads.
+/// The permissions that the agent uses, with what it loses without each. All of them are read-only.
 pub const RIGHTS: &[Right] = &[
     Right { verb: "list", resource: "pods", gives: "names of pods, their containers and owners" },
     Right { verb: "watch", resource: "pods", gives: "names of pods that start later on this node" },
@@ -17,23 +17,23 @@ pub const RIGHTS: &[Right] = &[
     Right { verb: "list", resource: "services", gives: "names of peers that are services" },
 ];
 
-/// What was found.
+/// The result of the check.
 #[derive(Debug)]
 pub struct Check {
     /// The server's version.
     pub version: String,
-    /// Whom it takes the agent for; `None` where it does not tell.
+    /// The user that the server authenticates the agent as; `None` if the server does not report it.
     pub user: Option<String>,
-    /// Whether it has this node.
+    /// Whether the cluster has this node.
     pub node: Result<bool, Fault>,
     /// Each of [`RIGHTS`], and whether the agent has it.
     pub rights: Vec<(&'static Right, Result<bool, Fault>)>,
 }
 
-/// Asks all of it, for the agent of this node.
+/// Runs all checks for the agent of this node.
 ///
 /// # Errors
-/// The server cannot be reached, or does not let the agent in.
+/// The server cannot be reached, or does not authenticate the agent.
 pub async fn check(access: &Access, node: &str) -> Result<Check, Fault> {
     let client = access.client().await.map_err(|error| Fault::of_access(&error))?;
     let version = answer(client.apiserver_version()).await?.git_version;

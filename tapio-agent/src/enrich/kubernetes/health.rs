@@ -1,4 +1,5 @@
-//! The state of the connection to the API server: set by the tasks that use it, read by the operator.
+//! The state of the connection to the API server. The tasks that use it set it; `/status` and metrics show
+//! it.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 use tapio_kube::Fault;
 
-/// How it is with the API server.
+/// The state of the connection to the API server.
 #[derive(Debug)]
 pub struct Health {
     place: String,
@@ -23,25 +24,25 @@ pub struct Health {
 
 #[derive(Debug, Default)]
 struct Parts {
-    /// Why the pods are not followed, since when; `None` while they are, or nothing was tried yet.
+    /// Why the watch on the pods is down, and since when; `None` while it works or before the first attempt.
     watch: Option<(String, Instant)>,
-    /// The same of the questions for peers, by what was asked for.
+    /// The same for peer queries, by resource.
     peers: BTreeMap<&'static str, (String, Instant)>,
-    /// Pods and containers known.
+    /// Numbers of known pods and containers.
     pods: usize,
     containers: usize,
 }
 
 impl Health {
-    /// One of a server that is reached this way.
+    /// The state for a server reached by `place`, before any attempt.
     pub(in crate::enrich) fn new(place: String) -> Self {
         Self { place, synced: AtomicBool::new(false), lost: AtomicBool::new(false), parts: Mutex::default() }
     }
 
-    /// Whether the pods of this node were known once.
+    /// Whether the pods of this node have been listed at least once.
     ///
     /// # Errors
-    /// What keeps them from it.
+    /// The reason why they have not.
     pub fn synced_once(&self) -> Result<(), String> {
         if self.synced.load(Ordering::Acquire) {
             return Ok(());
@@ -50,10 +51,10 @@ impl Health {
         Err(format!("kubernetes: the pods of this node are not known yet{why}"))
     }
 
-    /// How it can be, in a word.
+    /// All values of [`Self::label`].
     pub const LABELS: [&str; 4] = ["starting", "running", "failed", "degraded"];
 
-    /// The one of [`Self::LABELS`] that it is.
+    /// The current one of [`Self::LABELS`].
     #[must_use]
     pub fn label(&self) -> &'static str {
         self.label_of(&self.parts())
@@ -68,7 +69,7 @@ impl Health {
         }
     }
 
-    /// For `/status`.
+    /// The state for `/status`.
     #[must_use]
     pub fn status(&self) -> Value {
         let parts = self.parts();
@@ -98,12 +99,12 @@ impl Health {
         })
     }
 
-    /// Whether the pods cannot be followed at the moment.
+    /// Whether the watch on the pods is down.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// The pods are known and followed.
+    /// Records that the watch works.
     pub(in crate::enrich) fn synced(&self) {
         let first = !self.synced.swap(true, Ordering::AcqRel);
         self.lost.store(false, Ordering::Release);
@@ -114,7 +115,7 @@ impl Health {
         }
     }
 
-    /// The pods are not followed.
+    /// Records that the watch failed.
     pub(in crate::enrich) fn lost(&self, why: &str) {
         self.lost.store(true, Ordering::Release);
         if tell(&mut self.parts().watch, why) {
@@ -122,13 +123,13 @@ impl Health {
         }
     }
 
-    /// How many are known.
+    /// Records the numbers of known pods and containers.
     pub(in crate::enrich) fn count(&self, pods: usize, containers: usize) {
         let mut parts = self.parts();
         (parts.pods, parts.containers) = (pods, containers);
     }
 
-    /// Peers were asked for among these, with this result.
+    /// Records the result of a peer query for this resource.
     pub(in crate::enrich) fn asked(&self, resource: &'static str, fault: Option<&Fault>) {
         let mut parts = self.parts();
         let mut trouble = parts.peers.remove(resource);
@@ -151,7 +152,7 @@ impl Health {
     }
 }
 
-/// Keeps a reason, from when the trouble began; true where it was not the reason before.
+/// Records a reason, keeping the time of the first failure. True if the reason is new.
 fn tell(trouble: &mut Option<(String, Instant)>, why: &str) -> bool {
     match trouble {
         Some((before, _)) if before == why => false,

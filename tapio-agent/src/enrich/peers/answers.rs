@@ -1,4 +1,4 @@
-//! What was answered for addresses, and for which time it holds.
+//! The API server's answers for addresses, and the time for which each is valid.
 
 use std::{collections::HashSet, hash::RandomState, net::IpAddr, num::NonZeroUsize, sync::Arc};
 
@@ -8,15 +8,15 @@ use tokio::time::Instant;
 use super::nodes::Nodes;
 use crate::enrich::peer_identity::PeerIdentity;
 
-/// Addresses remembered; the ones not asked for the longest make room.
+/// The most addresses remembered. The least recently used one makes room.
 const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
-/// Parties remembered of one address.
+/// The most peer identities remembered per address.
 const MAX_PARTIES: usize = 4;
-/// How long nobody is believed to have an address that nobody had.
+/// How long an address that nobody had is assumed to be free.
 const NOBODY_NS: u64 = 60_000_000_000;
-/// The time of day may step back by so much, or be slowed down, before answers are forgotten.
+/// How far the time of day may step back, or be slowed down, before answers are discarded.
 const STEP_NS: u64 = 1_000_000_000;
-/// The same of an address that a pod had, which another may get.
+/// Like [`NOBODY_NS`], for an address that a pod had before: another pod may get it soon.
 const VACANT_NS: u64 = 10_000_000_000;
 
 /// Answers by address.
@@ -25,33 +25,33 @@ pub(super) struct Answers {
     known: LruCache<IpAddr, History, RandomState>,
     asked: HashSet<IpAddr>,
     pub(super) nodes: Nodes,
-    /// Until then nothing is asked.
+    /// No queries are sent until then.
     paused: Option<Instant>,
-    /// The time of day at boot, as it was when this was used last.
+    /// The time of day at boot, as of the last use.
     boot_unix_ns: u64,
 }
 
-/// What is known of an address at a time.
+/// The owner of an address at a time, if known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// It was this one's.
+    /// It belonged to this peer.
     PeerIdentity(Arc<PeerIdentity>),
-    /// It was nobody's that the cluster knows, or whose is not certain: asking again would not help.
+    /// Nobody known to the cluster had it, or the owner is not certain. Another query would not help.
     Nobody,
-    /// Asking would help.
+    /// A query would help.
     NotYet,
 }
 
 #[derive(Debug, Default)]
 struct History {
-    /// The newest last.
+    /// Peers that had the address, the newest last.
     held: Vec<Held>,
-    /// When it was asked for last, 1970 UTC.
+    /// When the address was last queried, 1970 UTC.
     asked_unix_ns: u64,
 }
 
-/// That a peer had the address: certainly from `from_unix_ns` to `seen_unix_ns`, most likely for a while longer, but not
-/// from `until_unix_ns` on.
+/// A peer had the address: certainly from `from_unix_ns` to `seen_unix_ns`, probably for a while longer, but
+/// not after `until_unix_ns`.
 #[derive(Debug)]
 struct Held {
     identity: Arc<PeerIdentity>,
@@ -60,7 +60,7 @@ struct Held {
     until_unix_ns: Option<u64>,
 }
 
-/// One answer of the API server.
+/// One peer from an answer of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) identity: PeerIdentity,
@@ -69,7 +69,7 @@ pub(super) struct Found {
 }
 
 impl Known {
-    /// Whose it is.
+    /// The peer that has the address.
     #[must_use]
     pub fn identity(self) -> Option<Arc<PeerIdentity>> {
         match self {
@@ -92,8 +92,8 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// The time of day at boot is this now. Where it has stepped back, all that is believed is forgotten: it would be
-    /// for longer, by that much.
+    /// Sets the time of day at boot. If it has stepped back, all answers are discarded, because they would be
+    /// believed for longer by that much.
     pub(super) fn at_clock(&mut self, boot_unix_ns: u64) {
         if boot_unix_ns.saturating_add(STEP_NS) < self.boot_unix_ns {
             self.known.clear();
@@ -102,7 +102,7 @@ impl Answers {
         self.boot_unix_ns = boot_unix_ns;
     }
 
-    /// Whose an address was.
+    /// The peer that had an address at a time.
     pub(super) fn get(&mut self, address: IpAddr, unix_ns: u64) -> Known {
         match self.nodes.at(address, unix_ns) {
             Known::NotYet => {}
@@ -113,7 +113,7 @@ impl Answers {
             return Known::PeerIdentity(Arc::clone(&held.identity));
         }
         let believed_ns = match history.held.last() {
-            // It was someone's: whose it was after that is worth a question.
+            // A peer had it before, so it is worth asking who had it after that.
             Some(last) if last.until_unix_ns.is_none() => 0,
             Some(_) => VACANT_NS,
             None => NOBODY_NS,
@@ -125,12 +125,13 @@ impl Answers {
         }
     }
 
-    /// The API server was asked at `asked_unix_ns` and named all who have, or had, the address.
+    /// Stores an answer: the query was sent at `asked_unix_ns` and named every peer that has, or had, the
+    /// address.
     pub(super) fn put(&mut self, address: IpAddr, asked_unix_ns: u64, found: Vec<Found>) {
         let history = self.known.get_or_insert_mut(address, History::default);
         history.asked_unix_ns = asked_unix_ns;
         for held in &mut history.held {
-            // Whoever had it and is not named has it no more, since some time after it was seen.
+            // A peer that is not named any more has lost the address at some time after it was last seen.
             if !found.iter().any(|found| found.identity.uid == held.identity.uid) {
                 held.until_unix_ns = Some(held.until_unix_ns.unwrap_or(held.seen_unix_ns.saturating_add(1)));
             }
@@ -145,7 +146,7 @@ impl Answers {
         history.held.drain(..over);
     }
 
-    /// Whether it is asked for at the moment.
+    /// Whether a query for the address is in progress.
     pub(super) fn is_asked(&self, address: IpAddr) -> bool {
         self.asked.contains(&address)
     }
@@ -213,12 +214,12 @@ mod tests {
         {
             assert_eq!(at(&mut answers, second), expected, "{second}");
         }
-        // Asked again, another has it: when the first lost it is not known.
+        // A second query names another pod: it is not known when the first one lost the address.
         answers.put(ADDRESS, 200 * SECOND_NS, vec![pod("b", 150, None)]);
         for (second, expected) in [(100, "a"), (101, "nobody"), (149, "nobody"), (150, "b"), (209, "b")] {
             assert_eq!(at(&mut answers, second), expected, "{second}");
         }
-        // Then nobody, which is believed for less long than of an address that never was anybody's.
+        // Then nobody has it. That is believed for less time than for an address that nobody ever had.
         answers.put(ADDRESS, 300 * SECOND_NS, Vec::new());
         for (second, expected) in [(100, "a"), (200, "b"), (201, "nobody"), (310, "nobody"), (311, "not yet")]
         {
@@ -252,7 +253,7 @@ mod tests {
         answers.put(ADDRESS, 100 * SECOND_NS, vec![pod("a", 50, None)]);
         answers.nodes.replace(vec![node.clone()], 100 * SECOND_NS);
         answers.begin(ADDRESS);
-        // Forward, and slowed down by not more than a second.
+        // The clock steps forward, and is slowed down by no more than a second.
         for boot_unix_ns in [61 * SECOND_NS, 61 * SECOND_NS, 60 * SECOND_NS] {
             answers.at_clock(boot_unix_ns);
             assert_eq!(at(&mut answers, 100), "a");

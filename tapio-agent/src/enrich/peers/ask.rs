@@ -1,4 +1,4 @@
-//! Asks the API server, one question at a time and a few in a second.
+//! Queries the API server: one query at a time, a few per second.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -27,22 +27,22 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Between two questions: five in a second.
+/// Time between two queries: five per second.
 const PACE: Duration = Duration::from_millis(200);
-/// For the list of nodes, which is the longest answer.
+/// The time limit for the list of nodes, which is the longest answer.
 const NODES: Duration = Duration::from_secs(10);
-/// Nodes in one page of it.
+/// Nodes per page of that list.
 const PAGE: usize = 500;
-/// A table instead of the nodes themselves, which carry the names of all of their images.
+/// Asks for a table instead of the Node objects, which carry the names of all their images.
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
-/// The API's times are cut off to the second.
+/// Times from the API are truncated to the second.
 const SECOND_NS: u64 = 1_000_000_000;
-/// After a question that failed, none is asked for 0.5 s up to 30 s.
+/// After a failed query, no other is sent for 0.5 s to 30 s.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-/// What was refused is not asked for again for so long: rights change seldom.
+/// A refused query is not repeated for this long, because permissions change seldom.
 const REFUSED: Duration = Duration::from_secs(60);
 
-/// Answers for ever.
+/// Answers queries for ever.
 pub async fn answer(
     peers: Arc<Peers>,
     mut clients: watch::Receiver<Option<Client>>,
@@ -56,7 +56,7 @@ pub async fn answer(
     let mut asked = peers.asked.lock().await;
     while let Some(Question { address, until }) = asked.recv().await {
         asker.client.clone_from(&clients.borrow_and_update());
-        // Whoever waited for it has left: it made room for those who still wait.
+        // The occurrence that waited has been sent without this answer: skip the query, for those that still wait.
         if Instant::now() < until {
             let result = asker.resolve(&peers, address).await;
             let mut answers = peers.answers();
@@ -81,13 +81,13 @@ struct Asker {
     pace: Interval,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    /// What was refused last, by what was asked for, and until when it counts.
+    /// The last refusal of each resource, and until when it counts.
     refused: HashMap<&'static str, (Instant, Fault)>,
 }
 
 impl Asker {
-    /// Who has an address, and when the question was put; `None` where the list of nodes tells, or nothing may be
-    /// asked. What is refused is passed over: the others are still asked for.
+    /// Finds out who has an address, and when the query was sent. `None` if the list of nodes answers it, or
+    /// no query may be sent. A refused resource is skipped; the others are still queried.
     async fn resolve(&mut self, peers: &Peers, address: IpAddr) -> Result<Option<(u64, Vec<Found>)>, Fault> {
         let Some(client) = self.client.clone() else {
             let fault = Fault { why: "the API server was not reached yet".to_owned(), code: None };
@@ -99,7 +99,7 @@ impl Asker {
             return Ok(None);
         }
         let mut answer = unless_refused(self.pods(&client, address).await)?;
-        // Those who had it and have ended say nothing of who has it now.
+        // Pods that had it and have ended say nothing about who has it now.
         let is_held = answer.iter().flat_map(|(_, found)| found).any(|found| found.until_unix_ns.is_none());
         if !is_held
             && let Some((asked_unix_ns, services)) = unless_refused(self.services(&client, address).await)?
@@ -136,7 +136,7 @@ impl Asker {
         Ok((asked, found.collect()))
     }
 
-    /// Lists the nodes if that was not done for a while.
+    /// Lists the nodes again if the last list is too old.
     async fn refresh_nodes(&mut self, peers: &Peers, client: &Client) -> Result<(), Fault> {
         let now = now_unix_ns();
         if !peers.answers().nodes.is_due(now) {
@@ -160,7 +160,8 @@ impl Asker {
         Ok(())
     }
 
-    /// One question, when it is its turn; with the time at which it was put. Not put where it was refused a moment ago.
+    /// Sends one query when its turn comes, and returns the time it was sent. A query refused a moment ago is
+    /// not sent.
     async fn ask<T>(
         &mut self,
         resource: &'static str,
@@ -191,8 +192,8 @@ impl Asker {
     }
 }
 
-/// Who has an address, of the pods that are shown with it. One on the node's network tells which node has it, and no
-/// more; where those of two nodes do, it is not known which.
+/// The peers that have an address, from the pods listed with it. A pod on the host network identifies the
+/// node and nothing more. If such pods are on two nodes, the node is not certain.
 fn holders(pods: &[Pod]) -> Vec<Found> {
     let of_nodes: Vec<&Pod> =
         pods.iter().filter(|pod| pod.host_network && pod.until_unix_ns.is_none()).collect();
@@ -211,7 +212,7 @@ fn holders(pods: &[Pod]) -> Vec<Found> {
     found.collect()
 }
 
-/// `None` for what the server refused.
+/// Maps a refusal to `None`.
 fn unless_refused<T>(answer: Result<T, Fault>) -> Result<Option<T>, Fault> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
@@ -224,7 +225,7 @@ fn now_unix_ns() -> u64 {
     clock::unix_ns(clock::boot_ns())
 }
 
-/// Nodes as `kubectl get nodes --output=wide` shows them.
+/// Nodes as in the table of `kubectl get nodes --output=wide`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Table {
@@ -257,7 +258,7 @@ struct RowObject {
 }
 
 impl Table {
-    /// Adds the addresses of its nodes.
+    /// Collects the addresses of the nodes.
     fn addresses(&self, out: &mut Vec<NodeAddress>) {
         let columns: HashMap<&str, usize> = self
             .column_definitions
@@ -270,7 +271,7 @@ impl Table {
             let metadata = &object.metadata;
             let (Some(name), Some(made)) = (&metadata.name, &metadata.creation_timestamp) else { continue };
             let made_unix_ns = unix_ns(made).saturating_add(SECOND_NS);
-            // A node without such an address has `<none>` there.
+            // A node without such an address has `<none>` in that cell.
             let addresses = shown.iter().flatten().filter_map(|at| cells.get(*at)?.as_str()?.parse().ok());
             out.extend(addresses.map(|address| NodeAddress { address, name: name.clone(), made_unix_ns }));
         }

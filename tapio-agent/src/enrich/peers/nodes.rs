@@ -5,20 +5,20 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use super::Known;
 use crate::enrich::peer_identity::PeerIdentity;
 
-/// More nodes than a cluster may have, each with an address of either family.
+/// More than a cluster has: each node may have an address of either family.
 const MAX_ADDRESSES: usize = 20_000;
-/// How long after a list a node is believed to have its address; the list is taken as often, at most.
+/// How long after a list a node is assumed to have its address. Nodes are listed at most this often.
 const FRESH_NS: u64 = 60_000_000_000;
 
-/// Who has which address, as the last list said.
+/// Node by address, according to the last list.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    /// The node and when it was made; `None` for an address that more than one has.
+    /// The node and its creation time; `None` for an address that several nodes have.
     known: HashMap<IpAddr, Option<(Arc<PeerIdentity>, u64)>>,
     listed_unix_ns: u64,
 }
 
-/// An address of a node, which was made at a time.
+/// An address of a node, with the node's creation time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NodeAddress {
     pub(super) address: IpAddr,
@@ -27,7 +27,7 @@ pub(super) struct NodeAddress {
 }
 
 impl Nodes {
-    /// The node that had an address; nobody where two say so, since it is not known which.
+    /// The node that had an address; `Nobody` if two nodes claim it, because neither is certain.
     pub(super) fn at(&self, address: IpAddr, unix_ns: u64) -> Known {
         let Some(node) = self.known.get(&address) else { return Known::NotYet };
         if unix_ns > self.listed_unix_ns.saturating_add(FRESH_NS) {
@@ -42,7 +42,7 @@ impl Nodes {
         }
     }
 
-    /// These are all that there are.
+    /// Replaces all addresses with those of a new list.
     pub(super) fn replace(&mut self, nodes: Vec<NodeAddress>, listed_unix_ns: u64) {
         self.listed_unix_ns = listed_unix_ns;
         self.known.clear();
@@ -57,7 +57,7 @@ impl Nodes {
         }
     }
 
-    /// Whether to list them before an anomaly then is judged.
+    /// Whether the nodes should be listed before an anomaly at that time is judged.
     pub(super) fn is_due(&self, now_unix_ns: u64) -> bool {
         now_unix_ns >= self.listed_unix_ns.saturating_add(FRESH_NS)
     }
@@ -75,7 +75,7 @@ mod tests {
         let mut nodes = Nodes::default();
         for others in [&["a", "b"][..], &["b", "a"], &["a", "b", "a"]] {
             let shared = others.iter().map(|name| node(shared, name));
-            // One that has the same address inside and outside is still one.
+            // A node that has the same address as internal and external is still one node.
             let all = shared.chain([node(own, "a"), node(own, "a")]).collect();
             nodes.replace(all, 2 * FRESH_NS);
             assert_eq!(

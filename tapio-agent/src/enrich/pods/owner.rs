@@ -1,15 +1,17 @@
-//! Who stands behind a pod, distinguished from names alone: to read ReplicaSets and Jobs would take two more permissions on
-//! every node.
+//! The workload that owns a pod, derived from names alone. Reading ReplicaSets and Jobs would need two more
+//! permissions on every node.
 
-/// A minute, as the controller of CronJobs counts them.
+/// One minute; the CronJob controller counts in minutes.
 const MINUTE_SECONDS: u64 = 60;
-/// How long before its pod a CronJob's Job can have been due: retries, and runs that were suspended.
+/// The longest time by which a pod can come later than its CronJob's Job was due: retries, and suspended
+/// runs.
 const MAX_DELAY_SECONDS: u64 = 7 * 24 * 3600;
 
-/// Kind and name of what an operator knows: of a ReplicaSet its Deployment, of a Job its CronJob, where the name says so
-/// for certain. `None` for what is no workload, such as the node that owns a static pod's mirror.
+/// Kind and name of the workload that an operator knows: the Deployment of a ReplicaSet, the CronJob of a
+/// Job, if the name shows that with certainty. `None` for an owner that is no workload, such as the node that
+/// owns a static pod's mirror.
 ///
-/// `template_hash` is the pod's label `pod-template-hash`, `created_unix_s` when the pod was made.
+/// `template_hash` is the pod's label `pod-template-hash`; `created_unix_s` is when the pod was created.
 #[must_use]
 pub fn resolve<'a>(
     kind: &'a str,
@@ -19,7 +21,7 @@ pub fn resolve<'a>(
 ) -> Option<(&'a str, &'a str)> {
     match kind {
         "Node" => None,
-        // The controller names it NAME-HASH, and labels its pods with the hash.
+        // The Deployment controller names it NAME-HASH, and labels its pods with the hash.
         "ReplicaSet" => {
             let deployment = template_hash
                 .filter(|hash| !hash.is_empty())
@@ -27,7 +29,7 @@ pub fn resolve<'a>(
                 .filter(|deployment| !deployment.is_empty());
             Some(deployment.map_or((kind, name), |deployment| ("Deployment", deployment)))
         }
-        // The controller names it NAME-MINUTES, by the minute of 1970 UTC when it was due.
+        // The CronJob controller names it NAME-MINUTES, by the minute since 1970 UTC when it was due.
         "Job" => {
             let cron_job = name.rsplit_once('-').filter(|(name, minutes)| {
                 !name.is_empty()
@@ -40,8 +42,8 @@ pub fn resolve<'a>(
     }
 }
 
-/// Whether a Job that was due in this minute can have made a pod then. A number that someone gave it himself, a date
-/// or a count, is no such minute.
+/// Whether a Job due in this minute can have created a pod at that time. A number that a user put into the
+/// name, such as a date or a count, is not such a minute.
 fn was_due(minutes: u64, created_unix_s: Option<u64>) -> bool {
     let due = minutes.saturating_mul(MINUTE_SECONDS);
     created_unix_s.is_some_and(|created| {

@@ -1,4 +1,4 @@
-//! A pod, as far as it is needed.
+//! A pod, reduced to what identity needs.
 
 use std::net::IpAddr;
 
@@ -11,26 +11,26 @@ use k8s_openapi::{
 
 use super::owner;
 
-/// Annotation of a mirror pod: the hash that stands for the static pod in its cgroups.
+/// The annotation of a mirror pod with the hash that its cgroups are named after instead of its UID.
 const STATIC_HASH: &str = "kubernetes.io/config.hash";
 const TEMPLATE_HASH: &str = "pod-template-hash";
-/// What sinks name services by; nothing else of labels and annotations is kept.
+/// The prefix of the labels that sinks name services by. No other labels are kept.
 const KEPT_LABELS: &str = "app.kubernetes.io/";
 const KEPT_ANNOTATIONS: &str = "resource.opentelemetry.io/";
-/// Runtimes as the API names them, which is how occurrences do.
+/// Runtimes as the API names them; occurrences use the same names.
 const RUNTIMES: &[&str] = &["containerd", "cri-o", "docker"];
-/// Labels and annotations kept of one pod, and the longest value of one, in bytes.
+/// The most labels and annotations kept of one pod.
 const MAX_KEPT: usize = 16;
 const MAX_VALUE_BYTES: usize = 256;
-/// The API's times are cut off to the second: what it says happened then did so before this was over.
+/// Times from the API are truncated to the second, so an event happened before the end of that second.
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// What identity needs of a pod.
+/// A pod, reduced to what identity needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
     /// UID.
     pub uid: String,
-    /// Of a static pod, what its cgroups are named after instead of the UID.
+    /// The hash that a static pod's cgroups are named after instead of its UID.
     pub static_hash: Option<String>,
     /// Namespace.
     pub namespace: String,
@@ -40,21 +40,21 @@ pub struct Pod {
     pub owner: Option<(String, String)>,
     /// The node that it is bound to.
     pub node: Option<String>,
-    /// It has the node's addresses, which tell it from no other.
+    /// The pod is on the host network, so its addresses are the node's and do not identify it.
     pub host_network: bool,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// From when on the addresses were surely its own, 1970 UTC; `None` where that is not known.
+    /// When the addresses were certainly its own, 1970 UTC; `None` if unknown.
     pub since_unix_ns: Option<u64>,
-    /// Until when they surely were: it has finished, or was deleted.
+    /// Until when they certainly were: the pod has finished, or was deleted.
     pub until_unix_ns: Option<u64>,
-    /// All of its containers have ended, or are asked to since it is being deleted.
+    /// All containers have ended, or have been asked to because the pod is being deleted.
     pub is_over: bool,
-    /// When it was ready at the latest for the first time, 1970 UTC; `None` where it never was.
+    /// The latest time at which it can first have become ready, 1970 UTC; `None` if it never was.
     pub ready_unix_ns: Option<u64>,
     /// Containers that its status names: init, sidecar and ephemeral ones, and those before a restart.
     pub containers: Vec<Container>,
-    /// Labels and annotations that sinks need.
+    /// Labels and annotations that sinks use.
     pub labels: Vec<(String, String)>,
 }
 
@@ -63,16 +63,16 @@ pub struct Pod {
 pub struct Container {
     /// Its id, without the runtime's name.
     pub id: String,
-    /// The runtime that gave it.
+    /// The runtime that runs it.
     pub runtime: Option<&'static str>,
     /// Its name in the pod.
     pub name: String,
-    /// Its image, as the pod asks for it.
+    /// Its image, as the pod's spec names it.
     pub image: Option<String>,
 }
 
 impl Pod {
-    /// Reads one of the API. `None` for one without UID or name, which the API never has.
+    /// Converts an API object. `None` without UID or name, which the API server never sends.
     #[must_use]
     pub fn read(pod: &v1::Pod) -> Option<Self> {
         let metadata = &pod.metadata;
@@ -110,7 +110,7 @@ impl Pod {
         })
     }
 
-    /// What occurrences in it carry, or in one of its containers.
+    /// The workload for occurrences in the pod, or in one of its containers.
     #[must_use]
     pub fn workload(&self, container: Option<&Container>) -> Workload {
         let (owner_kind, owner) = self.owner.clone().unzip();
@@ -139,9 +139,10 @@ fn addresses(status: Option<&v1::PodStatus>) -> Vec<IpAddr> {
     addresses
 }
 
-/// When its network was ready, which is said anew where it was made anew; on clusters that do not say, and of finished
-/// pods, whose network is gone, when the first of its containers that are there now began, which is later. Rounded up.
-/// `None` where it is said not to be ready, since a new one may have another address.
+/// When the pod's network became ready; a network that is set up again has a new time. If the cluster does
+/// not report that, and for finished pods, whose network is gone, this is the start of the first of its
+/// present containers, which is later. Rounded up. `None` if the network is reported as not ready, because a
+/// new one may have another address.
 fn since(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Option<u64> {
     let mut conditions = status?.conditions.iter().flatten();
     let condition = conditions.find(|condition| condition.type_ == "PodReadyToStartContainers");
@@ -161,8 +162,8 @@ fn since(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Optio
     Some(ready.map(unix_ns).or_else(began)?.saturating_add(SECOND_NS))
 }
 
-/// When it became ready. Of one that no longer is that is not reported any more, only since when it is not: one that never
-/// was is not since it began. Rounded up.
+/// When the pod became ready. For a pod that is no longer ready, the API reports only since when it is not, so
+/// the start time is used. A pod that was never ready has been "not ready" since it started. Rounded up.
 fn ready(status: Option<&v1::PodStatus>) -> Option<u64> {
     let status = status?;
     let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready")?;
@@ -174,7 +175,7 @@ fn ready(status: Option<&v1::PodStatus>) -> Option<u64> {
     (changed > began.saturating_add(2 * SECOND_NS)).then_some(began)
 }
 
-/// Finished pods are still shown with the address that they had: it was theirs until the last container ended.
+/// Finished pods still list the address that they had. It was theirs until the last container ended.
 fn until(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Option<u64> {
     let phase = status?.phase.as_deref()?;
     if phase != "Succeeded" && phase != "Failed" {
@@ -188,7 +189,7 @@ fn until(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> Optio
     Some(ended.unwrap_or(0))
 }
 
-/// Whether all that it runs has ended. A container that is not yet said to have begun may be running.
+/// Whether everything in the pod has ended. A container not yet reported as started may be running.
 fn is_over(status: Option<&v1::PodStatus>, statuses: &[&ContainerStatus]) -> bool {
     let has_ended =
         |status: &&ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
@@ -234,7 +235,7 @@ fn kept(pod: &v1::Pod) -> Vec<(String, String)> {
     annotations.into_iter().chain(labels).take(MAX_KEPT).collect()
 }
 
-/// 0 for a time before 1970.
+/// Nanoseconds since 1970; 0 for an earlier time.
 pub(in crate::enrich) fn unix_ns(time: &Time) -> u64 {
     u64::try_from(time.0.as_nanosecond()).unwrap_or(0)
 }
@@ -302,13 +303,13 @@ mod tests {
         let pod = |status: serde_json::Value| read(json!({ "metadata": metadata(), "status": status }));
         let begun = pod(json!({ "phase": "Running", "containerStatuses": [running(started)] }));
         assert_eq!((begun.since_unix_ns, begun.until_unix_ns), (at(1), None));
-        // The network was ready before the first container, and is what counts.
+        // The network was ready before the first container, and that time counts.
         let ready = pod(json!({
             "phase": "Running", "containerStatuses": [running("2026-11-20T01:46:50Z")],
             "conditions": [{ "type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": started }],
         }));
         assert_eq!(ready.since_unix_ns, at(1));
-        // It lost its network, and may get another address.
+        // The pod lost its network, and may get another address.
         for (phase, status, since) in [
             ("Running", "False", None),
             ("Pending", "Unknown", None),

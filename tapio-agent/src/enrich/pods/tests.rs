@@ -65,7 +65,7 @@ fn probes_may_fail_until_a_pod_was_ready_once_and_while_it_is_deleted() {
     assert!(may_fail(&pods, 99) && may_fail(&pods, 500));
     pods.apply(ready(Some(200)), now);
     assert!(may_fail(&pods, 199) && !may_fail(&pods, 200));
-    // No longer, and again.
+    // The address is lost, and regained.
     for later in [None, Some(400)] {
         pods.apply(ready(later), now);
         assert!(may_fail(&pods, 199) && !may_fail(&pods, 300));
@@ -105,10 +105,10 @@ fn an_address_is_whose_it_was_then() {
     for (second, expected) in [(199, Some("pod-a")), (200, None), (209, None), (210, Some("pod-b"))] {
         assert_eq!(at(&pods, second).as_deref(), expected, "{second}");
     }
-    // Two that both say they had it: one of them is wrong.
+    // If two pods both claim it, one of them is wrong.
     pods.apply(Pod { since_unix_ns: Some(150 * SECOND_NS), ..pod("c", &[]) }, now);
     assert_eq!(at(&pods, 160), None);
-    // On the node's own network nobody has an address of his own.
+    // Pods on the host network have no address of their own.
     let mut pods = Pods::default();
     pods.apply(Pod { host_network: true, ..pod("d", &[]) }, now);
     assert_eq!(at(&pods, 160), None);

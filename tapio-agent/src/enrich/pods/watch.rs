@@ -1,4 +1,4 @@
-//! Follows the pods of this node, and nothing wider.
+//! Watches the pods of this node, and no others.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use tokio::{
 use super::{Index, Pod, Pods};
 use crate::{enrich::kubernetes::Health, metrics::Metrics};
 
-/// Follows them for ever, on top of what is known, with a new client after each trouble: what it is let in with may have
-/// been rotated.
+/// Watches the pods for ever. Each failure is followed by a new client, because its credentials may have been
+/// rotated.
 pub async fn watch(
     access: Access,
     node: Arc<str>,
@@ -45,16 +45,16 @@ struct Follower {
     node: Arc<str>,
     pods: Pods,
     listed: Listed,
-    /// Until when nothing was missed: the last that the server sent, 1970 UTC.
+    /// The time of the last event from the server, 1970 UTC. Nothing was missed until then.
     good_unix_ns: u64,
     publish: watch::Sender<Arc<Index>>,
-    /// For those who ask for peers.
+    /// The current client, for peer queries.
     clients: watch::Sender<Option<Client>>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
-/// What a list has brought so far, which was asked for at a time.
+/// The pods received so far of a list, and when it was requested.
 #[derive(Default)]
 struct Listed {
     pods: Vec<Pod>,
@@ -62,7 +62,7 @@ struct Listed {
 }
 
 impl Follower {
-    /// Follows them until that fails, and says why.
+    /// Watches until that fails, and returns the reason.
     async fn follow(&mut self, client: Client, retry: &mut Backoff) -> Fault {
         if let Err(fault) = self.is_there(&client).await {
             return fault;
@@ -74,8 +74,8 @@ impl Follower {
         tapio_kube::follow(Api::<ApiPod>::all(client), config, retry, take).await
     }
 
-    /// Whether the cluster has this node: with another's name there would be no pods, and peers would be those of a
-    /// cluster that this node is not in.
+    /// Checks that the cluster has this node. With the wrong name the watch would find no pods, and peers
+    /// would be those of a cluster that this node does not belong to.
     async fn is_there(&self, client: &Client) -> Result<(), Fault> {
         let nodes = Api::<Node>::all(client.clone());
         match timeout(LIST, nodes.get_metadata_opt(&self.node)).await {
@@ -92,7 +92,7 @@ impl Follower {
         }
     }
 
-    /// Takes in what the server sent at `unix_ns`.
+    /// Applies an event that the server sent at `unix_ns`.
     fn take(&mut self, event: Event<ApiPod>, unix_ns: u64) {
         let now = std::time::Instant::now();
         if matches!(event, Event::InitApply(_) | Event::Apply(_) | Event::Delete(_)) {
@@ -106,7 +106,7 @@ impl Follower {
             Event::InitApply(pod) => return self.listed.pods.extend(Pod::read(&pod)),
             Event::InitDone => {
                 let Listed { pods, asked_unix_ns } = std::mem::take(&mut self.listed);
-                // Whoever is missing went away unseen, at some time after that.
+                // Pods missing from the list were deleted unnoticed, at some time after that.
                 self.pods.replace(pods, now, self.good_unix_ns);
                 self.good_unix_ns = asked_unix_ns;
             }

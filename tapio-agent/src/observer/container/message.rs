@@ -1,4 +1,4 @@
-//! What each death says to people, in one sentence.
+//! The message of each death: one sentence for people.
 
 use std::fmt;
 
@@ -98,8 +98,9 @@ struct Earlier<'a>(&'a Occurrence);
 
 impl fmt::Display for Earlier<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Value::List(looks)) = self.0.data.get("before") else { return Ok(()) };
-        let first = looks.first().and_then(|look| look.number("held_bytes").zip(look.number("seconds_ago")));
+        let Some(Value::List(samples)) = self.0.data.get("before") else { return Ok(()) };
+        let first =
+            samples.first().and_then(|sample| sample.number("held_bytes").zip(sample.number("seconds_ago")));
         match first {
             Some((held, seconds)) if seconds > 0 => {
                 write!(f, " ({} {} earlier)", Bytes(held), Millis(seconds * 1000))
@@ -109,7 +110,7 @@ impl fmt::Display for Earlier<'_> {
     }
 }
 
-/// What fills the most of a full group and is no process's.
+/// The largest part of an OOM cgroup's memory, if it belongs to no process.
 struct Fills<'a>(&'a Occurrence, u64);
 
 impl fmt::Display for Fills<'_> {
@@ -199,7 +200,7 @@ impl fmt::Display for After<'_> {
     }
 }
 
-/// Milliseconds in the unit that people would use.
+/// Milliseconds in a unit that suits their size.
 struct Millis(u64);
 
 impl fmt::Display for Millis {

@@ -5,7 +5,7 @@ use tapio_service::setting::{SEC, Time, settings};
 use crate::observer::Scope;
 
 settings! {
-    /// What the container observer tells.
+    /// What the container observer reports.
     pub struct Settings {
         /// Whose deaths are reported, each taking in those before it: of containers, of services of systemd, of all.
         pub scope: Scope = Scope::Services,

@@ -1,4 +1,5 @@
-//! Signals and statuses as people name them. Numbers of x86 and arm64, include/uapi/asm-generic/{signal,siginfo}.h.
+//! Names of signals and exit statuses. Numbers as on x86 and arm64,
+//! include/uapi/asm-generic/{signal,siginfo}.h.
 
 use std::borrow::Cow;
 
@@ -11,9 +12,9 @@ pub(super) const SIGTERM: u32 = 15;
 pub(super) const SIGXCPU: u32 = 24;
 pub(super) const SIGXFSZ: u32 = 25;
 
-/// Status of a shell that does not find a command, and of `abort` when nothing else has ended the process.
+/// The status of a shell that does not find a command, and of `abort` if nothing else ended the process.
 pub(super) const NOT_FOUND: u32 = 127;
-/// Status that says SIGABRT.
+/// The status that stands for SIGABRT.
 pub(super) const ABORTED: u32 = 128 + SIGABRT;
 
 const NAMES: [&str; 32] = [
@@ -51,7 +52,7 @@ const NAMES: [&str; 32] = [
     "SIGSYS",
 ];
 
-/// Its name, or its number where it has none.
+/// The name of a signal, or its number if it has none.
 pub(super) fn name(signal: u32) -> Cow<'static, str> {
     match NAMES.get(signal as usize) {
         Some(name) if !name.is_empty() => Cow::Borrowed(name),
@@ -59,7 +60,7 @@ pub(super) fn name(signal: u32) -> Cow<'static, str> {
     }
 }
 
-/// Whether it is what a process's own fault raises.
+/// Whether a process's own fault raises this signal.
 pub(super) fn is_fault(signal: u32) -> bool {
     matches!(
         name(signal).as_ref(),
@@ -67,7 +68,7 @@ pub(super) fn is_fault(signal: u32) -> bool {
     )
 }
 
-/// What exactly the fault was.
+/// The kind of fault.
 pub(super) fn code(signal: u32, code: i32) -> Option<&'static str> {
     Some(match (name(signal).as_ref(), code) {
         ("SIGSEGV", 1) => "SEGV_MAPERR",
@@ -85,12 +86,12 @@ pub(super) fn code(signal: u32, code: i32) -> Option<&'static str> {
     })
 }
 
-/// Whether its address is one of the fault: `SI_KERNEL` (0x80) has none.
+/// Whether the signal's address is that of the fault: with `SI_KERNEL` (0x80) there is none.
 pub(super) fn has_address(signal: u32, code: i32) -> bool {
     matches!(name(signal).as_ref(), "SIGILL" | "SIGBUS" | "SIGFPE" | "SIGSEGV") && (1..0x80).contains(&code)
 }
 
-/// What a status means by the custom of shells and runtimes.
+/// The meaning of a status by the convention of shells and runtimes.
 pub(super) fn meaning(status: u32) -> Option<Cow<'static, str>> {
     Some(match status {
         126 => "the command cannot be run".into(),
@@ -100,7 +101,7 @@ pub(super) fn meaning(status: u32) -> Option<Cow<'static, str>> {
     })
 }
 
-/// What systemd could not do, by the status of the process that it forked for a command: systemd.exec(5).
+/// What systemd failed to do, by the status of the process that it forked for a command: systemd.exec(5).
 pub(super) fn systemd(status: u32) -> Option<&'static str> {
     Some(match status {
         200 => "systemd: CHDIR, the working directory cannot be used",

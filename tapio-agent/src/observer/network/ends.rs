@@ -1,6 +1,6 @@
-//! Both ends of a flow within the node are here, and each has its round trips: of one rise the client's end tells, which
-//! has the server for its peer. Where addresses are rewritten on the way, as those of a Kubernetes Service are, nothing
-//! shows that two ends belong together, and both tell.
+//! If both ends of a flow are on this node, each measures round trips. The client's end reports a rise, with
+//! the server as its peer, and the server's end is suppressed. If addresses are rewritten on the way, as for
+//! a Kubernetes Service, nothing shows that two ends belong together, and both report.
 
 use std::{collections::HashMap, hash::RandomState, net::IpAddr, num::NonZeroUsize};
 
@@ -11,20 +11,20 @@ use tapio_occurrence::Severity;
 use super::{RTT_SHIFT, RTT_SPIKE, address, service_port};
 use crate::observer::{Anomaly, Kind};
 
-/// How long a spike waits for the samples that tell whether the level has changed, and what the server's end sees for the
-/// client's.
+/// How long a spike waits for the samples that show whether the level has changed, and how long an anomaly at
+/// the server's end waits for the client's.
 const SETTLE_NS: u64 = 2_000_000_000;
-/// For so long what one end has reported stands for what the other sees.
+/// For this long a report by one end covers anomalies that the other end sees.
 const TELLS_NS: u64 = 60 * 1_000_000_000;
-/// Ends that wait at a time; more go out at once.
+/// The most ends that wait at a time. Anomalies of further ends are reported at once.
 const MAX_WAITING: usize = 1024;
-/// Flows of which it is known what was reported; the oldest makes room.
+/// The most flows whose reports are remembered; the oldest makes room.
 const MAX_FLOWS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
-/// Over any port, which is what it is about otherwise.
+/// Marks the anomaly of a suppressed end. It is above the port numbers, which `detail` otherwise contains.
 const OTHER_END: u32 = 1 << 16;
 
-/// What is known of round trips, by the ends they are measured at.
+/// Anomalies of round trips that wait, and recent reports, by end and flow.
 #[derive(Debug)]
 pub(super) struct Ends {
     waiting: HashMap<End, Anomaly>,
@@ -35,17 +35,18 @@ pub(super) struct Ends {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct End {
     flow: Flow,
-    /// Which of the two addresses is its own; on loopback, where there is but one, whether the port is.
+    /// Which of the two sorted addresses is its own; on loopback, with only one address, whether `port` is
+    /// its own port.
     is_second: bool,
     direction: u32,
 }
 
-/// The same from both ends.
+/// The same value at both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Flow {
     addresses: [IpAddr; 2],
     port: u16,
-    /// Each network namespace has a loopback of its own.
+    /// The network namespace on loopback, because each has its own; 0 otherwise.
     netns: u32,
 }
 
@@ -64,7 +65,7 @@ impl Default for Ends {
 }
 
 impl Ends {
-    /// Takes what one end saw, and gives out what can be reported now.
+    /// Adds an anomaly seen at one end, and outputs what can be reported now.
     pub(super) fn take(&mut self, event: &NetworkEvent, anomaly: Anomaly, out: &mut Vec<Anomaly>) {
         let end = End::of(event);
         if anomaly.kind == &RTT_SPIKE || end.direction != direction::OUTBOUND {
@@ -73,8 +74,8 @@ impl Ends {
         self.tell(end, anomaly, out);
     }
 
-    /// Keeps it until it is known whether a spike was one, and whether the client's end tells it. Of a run the highest is
-    /// kept, and of a level that changed the change.
+    /// Delays an anomaly until it is known whether a spike was only a spike, and whether the client's end
+    /// reports it. Of several, the highest is kept; a change of level takes precedence over spikes.
     fn wait(&mut self, end: End, anomaly: Anomaly, out: &mut Vec<Anomaly>) {
         if self.waiting.len() >= MAX_WAITING && !self.waiting.contains_key(&end) {
             return self.tell(end, anomaly, out);
@@ -83,7 +84,7 @@ impl Ends {
             self.waiting.insert(end, anomaly);
             return;
         };
-        // A level that fell says nothing of a spike before it.
+        // A level that fell is unrelated to a spike before it.
         if first.severity != anomaly.severity {
             self.tell(end, first, out);
             self.waiting.insert(end, anomaly);
@@ -96,11 +97,11 @@ impl Ends {
         self.waiting.insert(end, Anomaly { count, time_ns, ..kept });
     }
 
-    /// Tells what has waited long enough.
+    /// Reports anomalies that have waited long enough.
     pub(super) fn tick(&mut self, now_ns: u64, out: &mut Vec<Anomaly>) {
         let is_over = |_: &End, waits: &mut Anomaly| now_ns.saturating_sub(waits.time_ns) >= SETTLE_NS;
         let mut over: Vec<_> = self.waiting.extract_if(is_over).collect();
-        // The client's first.
+        // The client's ends come first.
         over.sort_by_key(|(end, waits)| (end.direction != direction::OUTBOUND, waits.time_ns));
         for (end, waits) in over {
             self.tell(end, waits, out);
@@ -112,11 +113,12 @@ impl Ends {
         self.waiting.values().map(|waits| waits.time_ns.saturating_add(SETTLE_NS)).min()
     }
 
-    /// Tells it, unless the other end has. What waits at this end is part of it, what waits at the other one is the same.
+    /// Reports an anomaly unless the other end does. A spike waiting at this end is merged into it; one
+    /// waiting at the other end is the same rise.
     fn tell(&mut self, end: End, mut anomaly: Anomaly, out: &mut Vec<Anomaly>) {
         if end.direction != direction::OUTBOUND && self.other_end_tells(end, &anomaly) {
             anomaly.only.by_other_end = true;
-            // No repeat of what is reported.
+            // The anomaly must not be folded as a repeat of the reported one.
             anomaly.detail |= OTHER_END;
             return out.push(anomaly);
         }
@@ -131,7 +133,8 @@ impl Ends {
         out.push(anomaly);
     }
 
-    /// Whether the other end has reported it, or will: the client's has what waits there.
+    /// Whether the other end has reported the rise, or will: an anomaly waiting at the client's end is going
+    /// to be reported.
     fn other_end_tells(&mut self, end: End, anomaly: &Anomaly) -> bool {
         let client = End { is_second: !end.is_second, direction: direction::OUTBOUND, ..end };
         if self.waiting.get(&client).is_some_and(|waits| stands_for((waits.kind, waits.severity), anomaly)) {
@@ -144,13 +147,13 @@ impl Ends {
         })
     }
 
-    /// How many anomalies wait.
+    /// The number of waiting anomalies.
     pub(super) fn pending(&self) -> u64 {
         self.waiting.values().map(|waits| waits.count).sum()
     }
 }
 
-/// A level that changed stands for its first samples, too.
+/// Whether a report covers an anomaly. A change of level also covers its first samples.
 fn stands_for((kind, severity): (&'static Kind, Severity), anomaly: &Anomaly) -> bool {
     severity == anomaly.severity && (kind == &RTT_SHIFT || kind == anomaly.kind)
 }
@@ -188,7 +191,7 @@ mod tests {
     }
 
     impl Line {
-        /// What an end saw: `CLIENT`, which connects, or `SERVER`.
+        /// Feeds an anomaly seen at an end: `CLIENT`, which connects, or `SERVER`.
         fn see(&mut self, kind: u32, end: ([u8; 4], u16), at_s: u64) {
             let (peer, direction) =
                 if end == CLIENT { (SERVER, direction::OUTBOUND) } else { (CLIENT, direction::INBOUND) };
@@ -216,7 +219,7 @@ mod tests {
             self.ends.take(&event, judge(&event).unwrap(), &mut self.out);
         }
 
-        /// Also what the other end tells.
+        /// The anomalies reported, including those that the other end reports.
         fn counted(&self) -> u64 {
             self.out.iter().map(|anomaly| anomaly.count).sum()
         }
@@ -241,12 +244,12 @@ mod tests {
         line.see(kind::RTT_SPIKE, SERVER, 1);
         line.see(kind::RTT_SPIKE, CLIENT, 1);
         assert_eq!(line.reported(3), [(SPIKE, Some("outbound"), 1)]);
-        // The server's comes a second before.
+        // The server's anomaly comes one second earlier.
         line.see(kind::RTT_SPIKE, SERVER, 201);
         line.see(kind::RTT_SPIKE, CLIENT, 202);
         assert_eq!(line.reported(203), []);
         assert_eq!(line.reported(204), [(SPIKE, Some("outbound"), 1)]);
-        // Or later.
+        // The server's anomaly comes later.
         line.see(kind::RTT_SPIKE, SERVER, 205);
         assert_eq!(line.reported(207), []);
         line.see(kind::RTT_SHIFT, CLIENT, 208);
@@ -266,12 +269,12 @@ mod tests {
         line.out.clear();
         line.see(kind::RTT_SHIFT, CLIENT, 4);
         assert_eq!(said(&line.out), [(SHIFT, Some("outbound"), 1)], "the better evidence is reported, too");
-        // A spike is not all there is to a level.
+        // A spike does not cover a change of level.
         let mut line = Line::default();
         line.see(kind::RTT_SPIKE, CLIENT, 1);
         line.see(kind::RTT_SHIFT, SERVER, 1);
         assert_eq!(line.reported(3), [(SPIKE, Some("outbound"), 1), (SHIFT, Some("inbound"), 1)]);
-        // What was reported long ago says nothing of now.
+        // An old report does not cover a new anomaly.
         line.see(kind::RTT_SPIKE, SERVER, 100);
         assert_eq!(line.reported(103), [(SPIKE, Some("inbound"), 1)]);
     }

@@ -1,23 +1,24 @@
-//! What each anomaly says to people, in one sentence.
+//! The message of each anomaly: one sentence for people.
 
 use std::fmt::{self, Write as _};
 
 use tapio_occurrence::{Normal, Occurrence};
 
-/// A connection that was silent for longer before a reset was idle: what forgets idle ones takes a minute at least.
+/// A connection that was silent for longer than this before a reset counts as idle. Firewalls, load balancers
+/// and NATs forget idle connections after a minute at the earliest.
 const LONG_IDLE_MS: u64 = 10_000;
 
-/// Says it, once it is named.
+/// Writes the message of an occurrence, after its names are resolved.
 pub(super) type Message = fn(&Occurrence) -> String;
 
 pub(super) fn rtt_spike(o: &Occurrence) -> String {
-    say(format_args!("{}: RTT {} is {}{}", o.subject(), Way(o), Micros(number(o, "rtt_us")), times(o)))
+    say(format_args!("{}: RTT {} is {}{}", o.subject(), Endpoints(o), Micros(number(o, "rtt_us")), times(o)))
 }
 
 pub(super) fn rtt_shift(o: &Occurrence) -> String {
     let (rtt, ago) = (number(o, "rtt_us"), Micros(number(o, "since_ms").saturating_mul(1000)));
     let normal = o.baseline.as_ref().map_or(rtt, |normal| normal.mean);
-    // Most of the rise is not certain to be the network's: docs/decisions/0004-rtt-sample.md.
+    // It is uncertain whether most of the rise comes from the network: docs/decisions/0004-rtt-sample.md.
     let doubt = if rtt > normal && number(o, "certain_us").saturating_sub(normal) < (rtt - normal) / 2 {
         ": the network, or the peer's answers"
     } else {
@@ -25,14 +26,18 @@ pub(super) fn rtt_shift(o: &Occurrence) -> String {
     };
     let moved = if rtt < normal { "fell" } else { "rose" };
     let (from, to, ratio) = (Micros(normal), Micros(rtt), Ratio(o));
-    say(format_args!("{}: RTT {} {moved} from {from} to {to}{ratio} {ago} ago{doubt}", o.subject(), Way(o)))
+    say(format_args!(
+        "{}: RTT {} {moved} from {from} to {to}{ratio} {ago} ago{doubt}",
+        o.subject(),
+        Endpoints(o)
+    ))
 }
 
 pub(super) fn refused(o: &Occurrence) -> String {
     say(format_args!(
         "{}: connection {} was refused: nothing listens there, or it is rejected",
         o.subject(),
-        Way(o)
+        Endpoints(o)
     ))
 }
 
@@ -41,19 +46,21 @@ pub(super) fn timeout(o: &Occurrence) -> String {
     say(format_args!(
         "{}: connection {} timed out after {elapsed}: no answer to {}",
         o.subject(),
-        Way(o),
+        Endpoints(o),
         syns(o)
     ))
 }
 
 pub(super) fn gave_up(o: &Occurrence) -> String {
     let elapsed = Micros(number(o, "elapsed_us"));
-    let (subject, way, syns) = (o.subject(), Way(o), syns(o));
+    let (subject, endpoints, syns) = (o.subject(), Endpoints(o), syns(o));
     match o.data.number("given_up") {
         Some(times) => say(format_args!(
-            "{subject}: gave up connecting {way} {times} times in a row, the last after {elapsed}: no answer"
+            "{subject}: gave up connecting {endpoints} {times} times in a row, the last after {elapsed}: no answer"
         )),
-        None => say(format_args!("{subject}: gave up connecting {way} after {elapsed}: no answer to {syns}")),
+        None => say(format_args!(
+            "{subject}: gave up connecting {endpoints} after {elapsed}: no answer to {syns}"
+        )),
     }
 }
 
@@ -66,7 +73,7 @@ pub(super) fn unreachable(o: &Occurrence) -> String {
         }
         _ => "host unreachable",
     };
-    say(format_args!("{}: connection {} failed: {why}", o.subject(), Way(o)))
+    say(format_args!("{}: connection {} failed: {why}", o.subject(), Endpoints(o)))
 }
 
 pub(super) fn reset(o: &Occurrence) -> String {
@@ -80,7 +87,7 @@ pub(super) fn reset(o: &Occurrence) -> String {
     say(format_args!(
         "{}: the peer reset the connection {} after {acked} B sent, {received} B received{idle}",
         o.subject(),
-        Way(o)
+        Endpoints(o)
     ))
 }
 
@@ -92,24 +99,32 @@ pub(super) fn unresponsive(o: &Occurrence) -> String {
         1 => ", 1 retransmission".to_owned(),
         n => format!(", {n} retransmissions"),
     };
-    say(format_args!("{}: no answer on the connection {} for {quiet}{again}{given_up}", o.subject(), Way(o)))
+    say(format_args!(
+        "{}: no answer on the connection {} for {quiet}{again}{given_up}",
+        o.subject(),
+        Endpoints(o)
+    ))
 }
 
 pub(super) fn connect_slow(o: &Occurrence) -> String {
     let handshake = Micros(number(o, "handshake_us"));
     let again = if number(o, "syns") > 1 { format!(", with {}", syns(o)) } else { String::new() };
-    say(format_args!("{}: connecting {} took {handshake}{}{again}", o.subject(), Way(o), times(o)))
+    say(format_args!("{}: connecting {} took {handshake}{}{again}", o.subject(), Endpoints(o), times(o)))
 }
 
 pub(super) fn retransmit_burst(o: &Occurrence) -> String {
     let (again, of) = (number(o, "retransmits"), number(o, "segments"));
-    // The samples that count what was sent may lag behind.
+    // The counter of sent segments is sampled and may lag behind.
     let of = if of > again { format!(" of {of}") } else { String::new() };
     let within = Micros(number(o, "window_us"));
-    say(format_args!("{}: {again}{of} segments {} were retransmitted within {within}", o.subject(), Way(o)))
+    say(format_args!(
+        "{}: {again}{of} segments {} were retransmitted within {within}",
+        o.subject(),
+        Endpoints(o)
+    ))
 }
 
-/// Most are not much longer.
+/// Formats into a buffer that most messages fit into.
 fn say(sentence: fmt::Arguments<'_>) -> String {
     let mut said = String::with_capacity(128);
     // Writing to memory does not fail.
@@ -128,7 +143,7 @@ fn syns(o: &Occurrence) -> String {
     }
 }
 
-/// ` (8.2x)`, of what rose.
+/// ` (8.2x)`: the value over its mean.
 struct Ratio<'a>(&'a Occurrence);
 
 impl fmt::Display for Ratio<'_> {
@@ -154,11 +169,11 @@ fn times(o: &Occurrence) -> String {
     }
 }
 
-/// `to redis.default:6379`, `from 10.0.0.7 to port 443`; where it is not known which side opened the connection, `between
-/// port 443 and 10.0.0.7:40312`.
-struct Way<'a>(&'a Occurrence);
+/// `to redis.default:6379`, `from 10.0.0.7 to port 443`; if it is not known which side opened the connection,
+/// `between port 443 and 10.0.0.7:40312`.
+struct Endpoints<'a>(&'a Occurrence);
 
-impl fmt::Display for Way<'_> {
+impl fmt::Display for Endpoints<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(peer) = &self.0.peer else { return f.write_str("to an unknown peer") };
         let port = number(self.0, "local_port");
@@ -171,7 +186,7 @@ impl fmt::Display for Way<'_> {
     }
 }
 
-/// Microseconds in the unit that people would use.
+/// Microseconds in a unit that suits their size.
 struct Micros(u64);
 
 impl fmt::Display for Micros {

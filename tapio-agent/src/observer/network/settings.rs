@@ -66,7 +66,7 @@ settings! {
 }
 
 impl Settings {
-    /// As the kernel programs take them.
+    /// The settings in the form that the kernel programs take.
     #[must_use]
     pub fn kernel(&self) -> network::Settings {
         network::Settings {
@@ -81,9 +81,9 @@ impl Settings {
     }
 }
 
-// The ranges of the settings fit the narrower types of the kernel's.
+// The ranges of the settings fit the narrower types of the kernel programs.
 impl Latency {
-    /// In microseconds.
+    /// The limits in microseconds.
     fn kernel(&self) -> Limits {
         Limits {
             ratio_percent: self.ratio.as_percent() as u16,
@@ -98,7 +98,7 @@ impl Latency {
 }
 
 impl Retransmit {
-    /// In 1/1024.
+    /// The limits for shares, in 1/1024.
     fn kernel(&self) -> Limits {
         Limits {
             ratio_percent: self.ratio.as_percent() as u16,

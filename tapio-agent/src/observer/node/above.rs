@@ -1,4 +1,5 @@
-//! Limits of a group above those of containers and units: reported for the one below it that uses most of what is limited.
+//! Limits of a cgroup above containers and units. They are reported for the cgroup below that uses most of
+//! the limited resource.
 
 use tapio_common::{WHOLE_NODE, node::Ancestor};
 use tapio_occurrence::ANCESTOR;
@@ -6,12 +7,13 @@ use tapio_occurrence::ANCESTOR;
 use super::{cpu::Cpu, memory::Memory, settings::Limits};
 use crate::observer::Anomaly;
 
-/// A group below that is as full of a limit of its own, but for this, in 1/1024, explains it: 5 %.
+/// A cgroup below explains the shortage if it is as full of its own limit, up to this difference: 5 %, in
+/// 1/1024.
 const NEARER: u64 = 51;
-/// What it is about is not a repeat of what is of the container's own limit.
+/// Keeps such an anomaly from being folded as a repeat of one about the container's own limit.
 const DETAIL: u32 = 16;
 
-/// What there is to tell of its memory.
+/// The anomaly of its memory, if any.
 pub(super) fn memory(memory: &mut Memory, above: &Ancestor, limits: &Limits) -> Option<Anomaly> {
     let sample = &above.sample;
     let reported = memory.judge(sample, limits);
@@ -23,13 +25,13 @@ pub(super) fn memory(memory: &mut Memory, above: &Ancestor, limits: &Limits) -> 
     reported.map(|reported| of(reported, above, above.memory_cgroup, above.memory_levels))
 }
 
-/// What there is to tell of its quota.
+/// The anomaly of its quota, if any.
 pub(super) fn cpu(cpu: &mut Cpu, above: &Ancestor, limits: &Limits) -> Option<Anomaly> {
     let reported = cpu.judge(&above.sample, above.throttled, &limits.cpu)?;
     Some(of(reported, above, above.cpu_cgroup, above.cpu_levels))
 }
 
-/// The same of the group below it that has most to do with it, where one is known.
+/// Attributes the anomaly to the cgroup below that contributes most, if one is known.
 fn of(mut reported: Anomaly, above: &Ancestor, group: u64, levels: u32) -> Anomaly {
     if !matches!(group, 0 | WHOLE_NODE) {
         reported.cgroup_id = group;

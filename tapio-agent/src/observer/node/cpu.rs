@@ -1,4 +1,4 @@
-//! CPU time: how many of its periods a group had to wait in because its quota was used up.
+//! CFS throttling: the share of periods in which a cgroup had to wait because its quota was used up.
 
 use serde::{Deserialize, Serialize};
 use tapio_common::node::{Sample, UNKNOWN, UNLIMITED};
@@ -9,18 +9,19 @@ use crate::observer::Anomaly;
 /// A share of fewer periods says nothing.
 const LEAST_PERIODS: u64 = 10;
 
-/// What is known of one group.
+/// The state of one cgroup.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cpu {
     gauge: Gauge,
-    /// The look that the next share begins at, and how often groups below it had used up quotas of their own.
+    /// The sample that the next share starts from, and how often cgroups below had used up quotas of their
+    /// own by then.
     #[serde(skip)]
     from: Option<(Sample, u64)>,
 }
 
 impl Cpu {
-    /// Judges a look. `below`: in how many periods groups below it had used up quotas of their own, which explains half of
-    /// its own.
+    /// Judges a sample. `below` is the number of periods in which cgroups below had used up quotas of their
+    /// own. If these are at least half of its own throttled periods, they explain its throttling.
     pub(super) fn judge(&mut self, sample: &Sample, below: u64, limits: &Share) -> Option<Anomaly> {
         let has_quota = !matches!(sample.quota_us, UNKNOWN | UNLIMITED) && sample.period_us != UNKNOWN;
         if !has_quota || sample.periods == UNKNOWN || sample.throttled == UNKNOWN {
@@ -36,7 +37,7 @@ impl Cpu {
             return None;
         };
         let periods = sample.periods - from.periods;
-        // A group that does not run has no periods: what is normal is so for when it runs.
+        // An idle cgroup has no periods. Its baseline is of the time when it runs.
         if periods < LEAST_PERIODS {
             return None;
         }
@@ -62,7 +63,8 @@ impl Cpu {
         let used = known(sample.cpu_us, from.cpu_us);
         let waited = known(sample.throttled_us, from.throttled_us);
         if let Some(used) = used {
-            // Of the periods that it ran in: one that rests in between wants no less while it runs.
+            // Usage is divided by the periods in which it ran: a cgroup that is idle in between wants no less
+            // CPU while it runs.
             let ran_ns = periods.saturating_mul(sample.period_us).saturating_mul(1000).min(window_ns);
             put(&mut reported.data, "used_millicores", millicores(used, ran_ns));
             if let Some(waited) = waited {
@@ -79,7 +81,7 @@ fn known(now: u64, then: u64) -> Option<u64> {
     if now == UNKNOWN || then == UNKNOWN { None } else { now.checked_sub(then) }
 }
 
-/// Thousandths of a CPU: microseconds of nanoseconds.
+/// Thousandths of a CPU: microseconds of CPU time per nanoseconds.
 fn millicores(us: u64, of_ns: u64) -> u64 {
     u64::try_from(u128::from(us) * 1_000_000 / u128::from(of_ns.max(1))).unwrap_or(u64::MAX - 1)
 }

@@ -1,4 +1,4 @@
-//! Cycles per instruction: what the kernel program judged, and who is likely to be why.
+//! Cycles per instruction: turns the kernel program's verdict into an anomaly, and finds the noisy neighbour.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use tapio_occurrence::{Data, Normal};
 use super::{CPI_OUTLIER, IPC_DEGRADED, percent, put};
 use crate::observer::{Anomaly, Counter, Counters, Quantity};
 
-/// What the program reads, in the order of the object's `COUNTERS`.
+/// The counters that the program reads, in the order of the object's `COUNTERS`.
 pub const COUNTERS: Counters = Counters {
     program: "sched_switch",
     all: &[
@@ -31,55 +31,55 @@ pub const COUNTERS: Counters = Counters {
     ],
 };
 
-/// Looks that are kept of a group.
-const LOOKS: usize = 16;
-/// They are at least this far apart.
+/// The most samples kept of a cgroup.
+const MAX_SAMPLES: usize = 16;
+/// The least time between two of them.
 const APART_NS: u64 = 5_000_000_000;
-/// What was before a rise is known from at least so long.
+/// The least time before a rise from which the earlier use is computed.
 const LEAST_BEFORE_NS: u64 = 10_000_000_000;
-/// Less is no rise: a tenth of a CPU, in thousandths of one.
+/// A smaller rise is ignored: a tenth of a CPU, in thousandths of a CPU.
 const LEAST_RISE: u64 = 100;
 
-/// The CPU time of one group, of late.
+/// The recent CPU time of one cgroup.
 #[derive(Debug, Default)]
 pub(super) struct Used {
-    /// When, and microseconds used until then.
-    looks: VecDeque<(u64, u64)>,
+    /// Boot time, nanoseconds, and CPU time used until then, microseconds.
+    samples: VecDeque<(u64, u64)>,
 }
 
 impl Used {
     pub(super) fn look(&mut self, sample: &Sample) {
         let (now_ns, used_us) = (sample.header.time_ns, sample.cpu_us);
-        if used_us == UNKNOWN || self.looks.back().is_some_and(|(_, before_us)| used_us < *before_us) {
-            self.looks.clear();
+        if used_us == UNKNOWN || self.samples.back().is_some_and(|(_, before_us)| used_us < *before_us) {
+            self.samples.clear();
             return;
         }
-        // The latest is always kept, those before it are apart.
-        let len = self.looks.len();
-        if len >= 2 && self.looks[len - 1].0.saturating_sub(self.looks[len - 2].0) < APART_NS {
-            self.looks.pop_back();
+        // The latest sample is always kept; the earlier ones have the least distance.
+        let len = self.samples.len();
+        if len >= 2 && self.samples[len - 1].0.saturating_sub(self.samples[len - 2].0) < APART_NS {
+            self.samples.pop_back();
         }
-        if self.looks.len() >= LOOKS {
-            self.looks.pop_front();
+        if self.samples.len() >= MAX_SAMPLES {
+            self.samples.pop_front();
         }
-        self.looks.push_back((now_ns, used_us));
+        self.samples.push_back((now_ns, used_us));
     }
 
-    /// By how much its use was higher from `since_ns` on than before, in thousandths of a CPU, and what it was then.
-    /// Nothing where it is not higher in both halves of that time: it has to have risen with it, and to have lasted.
+    /// How much CPU it used from `since_ns` on, and by how much more than before. `None` unless its use was
+    /// higher in both halves of that time: it has to have risen together with the cycles, and to have lasted.
     pub(super) fn rise(&self, since_ns: u64, born_later: bool) -> Option<Rise> {
-        let at = self.looks.partition_point(|(time_ns, _)| *time_ns <= since_ns);
-        let (last, first) = (self.looks.back()?, self.looks.front()?);
-        // The look before it began; a group that is younger had used nothing.
-        let (start, before) = match at.checked_sub(1).and_then(|at| self.looks.get(at)) {
+        let at = self.samples.partition_point(|(time_ns, _)| *time_ns <= since_ns);
+        let (last, first) = (self.samples.back()?, self.samples.front()?);
+        // The last sample before the rise. A cgroup created later had used nothing.
+        let (start, before) = match at.checked_sub(1).and_then(|at| self.samples.get(at)) {
             Some(start) if start.0.saturating_sub(first.0) >= LEAST_BEFORE_NS => {
                 (*start, rate(*first, *start)?)
             }
             None if born_later => (*first, 0),
             _ => return None,
         };
-        // Of two since then the first, not the last: passes may be far apart.
-        let middle = *self.looks.get((at + self.looks.len() - 1) / 2)?;
+        // If there are two samples since then, take the first, because scans may be far apart.
+        let middle = *self.samples.get((at + self.samples.len() - 1) / 2)?;
         let (early, late) = (rate(start, middle)?, rate(middle, *last)?);
         let least = before + LEAST_RISE.max(before / 4);
         if early < least || late < least {
@@ -90,7 +90,7 @@ impl Used {
     }
 }
 
-/// More CPU time than before, in thousandths of a CPU.
+/// A rise in CPU use, in thousandths of a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rise {
     pub(super) rise: u64,
@@ -103,7 +103,7 @@ fn rate(from: (u64, u64), to: (u64, u64)) -> Option<u64> {
     u64::try_from(rate).ok()
 }
 
-/// Of the groups whose use rose, the one that is likely to be why: it rose by more than all others together.
+/// The likely noisy neighbour: the cgroup whose use rose by more than that of all others together.
 pub(super) fn likeliest(rises: impl Iterator<Item = (u64, Rise)>) -> Option<(u64, Rise)> {
     let (mut most, mut all): (Option<(u64, Rise)>, u64) = (None, 0);
     for (id, rise) in rises {
@@ -115,7 +115,7 @@ pub(super) fn likeliest(rises: impl Iterator<Item = (u64, Rise)>) -> Option<(u64
     most.filter(|(_, most)| most.rise.saturating_mul(2) > all)
 }
 
-/// An event as an anomaly.
+/// Converts an event into an anomaly.
 pub(super) fn judge(event: &CyclesEvent, noisy_neighbour: Option<(u64, Rise)>) -> Anomaly {
     let is_node = event.kind == kind::IPC_DEGRADED;
     let usage = &event.usage;
@@ -159,7 +159,7 @@ pub(super) fn judge(event: &CyclesEvent, noisy_neighbour: Option<(u64, Rise)>) -
     }
 }
 
-/// What was normal, in 1/1024 of a cycle an instruction.
+/// The baseline, in 1/1024 of a cycle per instruction.
 fn normal(baseline: &Baseline, cpi: u64) -> Normal {
     Normal { unit: "cycles/1024 instructions".into(), ..super::normal(baseline, cpi) }
 }

@@ -1,4 +1,4 @@
-//! A share of time that is compared with its own past.
+//! A share of time, compared with its own past.
 
 use serde::{Deserialize, Serialize};
 use tapio_common::baseline::{Baseline, Verdict};
@@ -6,7 +6,7 @@ use tapio_common::baseline::{Baseline, Verdict};
 use super::settings::Share;
 use crate::observer::baseline;
 
-/// What is normal for it, and for how long it has not been.
+/// Its baseline, and for how many samples in a row it has been abnormal.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Gauge {
     #[serde(with = "baseline")]
@@ -16,7 +16,8 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    /// Judges a share, in 1/1024. `None`: normal. Otherwise what was normal before, once it has lasted.
+    /// Judges a share, in 1/1024. `None`: normal. `Some(None)`: abnormal, but not for long enough. Otherwise
+    /// the baseline before it.
     pub(super) fn judge(&mut self, share: u64, now_ns: u64, limits: &Share) -> Option<Option<Baseline>> {
         let before = self.baseline;
         let verdict = self.baseline.observe(share.min(1024), now_ns, &limits.limits);
@@ -28,7 +29,7 @@ impl Gauge {
         self.over += 1;
         let has_lasted = self.over >= limits.sustain;
         if verdict == Verdict::Shift {
-            // From here on it is normal.
+            // From here on this level is normal.
             self.over = 0;
         }
         Some(has_lasted.then_some(before))

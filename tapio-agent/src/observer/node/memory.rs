@@ -1,4 +1,4 @@
-//! Memory: how near it is to its limit, and whether it grows towards it.
+//! Memory: how close usage is to its limit, and whether it grows towards it.
 
 use serde::{Deserialize, Serialize};
 use tapio_common::node::{Sample, UNKNOWN, UNLIMITED, kind};
@@ -11,34 +11,35 @@ use super::{
 };
 use crate::observer::Anomaly;
 
-/// So much below the threshold, in 1/1024 of the limit, a level has to fall before it can be reported again: 5 %.
+/// Hysteresis: usage has to fall this far below the threshold before it is reported again: 5 % of the limit,
+/// in 1/1024.
 const HYSTERESIS: u64 = 51;
 
-/// What is known of one group.
+/// The state of one cgroup.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Memory {
     is_near: bool,
     #[serde(serialize_with = "trend::keep")]
     trend: Trend,
-    /// What was predicted last, and when that was.
+    /// The last forecast reported, and the time of the last sample that agreed with it.
     reported: Option<(Forecast, u64)>,
 }
 
-/// A prediction stands for so long after the last look that agreed with it.
+/// A forecast holds for this long after the last sample that agreed with it.
 const STANDS_NS: u64 = 120 * 1_000_000_000;
 
 impl Memory {
-    /// Whether growth was reported that has not ended.
+    /// Whether growth was reported and has not ended.
     pub(super) const fn is_predicted(&self) -> bool {
         self.reported.is_some()
     }
 
-    /// What was reported may have been over since, and is reported again.
+    /// Forgets what was reported, so that it is reported again.
     pub(super) fn forget_reported(&mut self) {
         (self.is_near, self.reported) = (false, None);
     }
 
-    /// Judges a look: one anomaly at most.
+    /// Judges a sample: at most one anomaly.
     pub(super) fn judge(&mut self, sample: &Sample, limits: &Limits) -> Option<Anomaly> {
         let limit = sample.limit_bytes;
         if matches!(limit, 0 | UNKNOWN | UNLIMITED) || sample.held_bytes == UNKNOWN {
@@ -64,9 +65,10 @@ impl Memory {
         Some(reported)
     }
 
-    /// What is to be reported for its growth: when it is seen, and whenever half of the time that was left is over.
+    /// The anomaly of its growth: reported when it is detected, and again whenever half of the remaining time
+    /// has passed.
     fn predict(&mut self, sample: &Sample, limits: &Limits) -> Option<Anomaly> {
-        // With swap that it may use it lives on where the limit is reached; without knowing that, nothing is said.
+        // With swap left, the cgroup survives reaching its limit. Without knowing that, nothing is reported.
         let (swap, room) = (sample.swap_bytes, sample.swap_limit_bytes);
         if swap == UNKNOWN || matches!(room, UNKNOWN | UNLIMITED) {
             return None;
@@ -98,13 +100,13 @@ impl Memory {
         put(&mut reported.data, "left_seconds", forecast.left_s);
         put(&mut reported.data, "window_seconds", forecast.window_s);
         reported.data.push("confidence", Value::Real((forecast.confidence * 100.0).round() / 100.0));
-        // The nearer the worse.
+        // The less time is left, the worse.
         reported.magnitude = u64::MAX - forecast.left_s;
         Some(reported)
     }
 }
 
-/// The limit, where there is one.
+/// Adds the limit, if there is one.
 pub(super) fn put_limit(data: &mut Data, sample: &Sample) {
     if sample.limit_bytes != UNLIMITED {
         put(data, "limit_bytes", sample.limit_bytes);

@@ -1,4 +1,4 @@
-//! What each anomaly says to people, in one sentence.
+//! The message of each anomaly: one sentence for people.
 
 use std::fmt;
 
@@ -92,7 +92,7 @@ fn normally(o: &Occurrence) -> u64 {
     o.baseline.as_ref().map_or(0, |normal| super::percent(normal.mean))
 }
 
-/// The workload, or the node.
+/// The name of the workload, or the node.
 struct Who<'a>(&'a Occurrence);
 
 impl fmt::Display for Who<'_> {
@@ -106,7 +106,7 @@ impl fmt::Display for Who<'_> {
     }
 }
 
-/// ` of kubepods-burstable.slice, 2 levels up`, where it is a limit of a group above.
+/// ` of kubepods-burstable.slice, 2 levels up`, for a limit of a cgroup above.
 struct Of<'a>(&'a Occurrence);
 
 impl fmt::Display for Of<'_> {
@@ -171,7 +171,7 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// Thousandths of a CPU: `0.25`, `2`.
+/// Thousandths of a CPU as CPUs: `0.25`, `2`.
 struct Cpus(u64);
 
 impl fmt::Display for Cpus {

@@ -3,7 +3,7 @@
 use tapio_common::{baseline, node::cycles};
 use tapio_service::setting::{Count, MS, Percent, Ratio, SEC, Time, settings};
 
-/// Within this much of the mean nothing is abnormal: an eighth of a cycle an instruction.
+/// Deviations from the mean below this are never abnormal: an eighth of a cycle per instruction.
 const CPI_FLOOR: u64 = 128;
 
 settings! {
@@ -80,12 +80,12 @@ settings! {
     }
 }
 
-/// The settings as they are judged by.
+/// The settings in the units that samples are judged in.
 #[derive(Debug)]
 pub(super) struct Limits {
-    /// Of a group's limit, 1/1024.
+    /// Share of a cgroup's limit, in 1/1024.
     pub(super) share: u64,
-    /// Of the node's memory, 1/1024.
+    /// Share of the node's memory, in 1/1024.
     pub(super) node_share: u64,
     pub(super) horizon_s: u64,
     /// From 0 to 1.
@@ -93,17 +93,17 @@ pub(super) struct Limits {
     pub(super) cpu: Share,
     pub(super) memory: Share,
     pub(super) io: Share,
-    /// Length of a window of cycles and instructions.
+    /// The window for cycles and instructions.
     pub(super) window_ns: u64,
-    /// How long a group is not reported again for them.
+    /// How long a cgroup is not reported again for them.
     pub(super) cooldown_ns: u64,
 }
 
-/// When a share, in 1/1024, is abnormal.
+/// Limits for a share, in 1/1024.
 #[derive(Debug)]
 pub(super) struct Share {
     pub(super) limits: baseline::Limits,
-    /// For how many looks in a row.
+    /// How many samples in a row it has to last.
     pub(super) sustain: u32,
 }
 
@@ -124,7 +124,7 @@ impl Settings {
 }
 
 impl Cycles {
-    /// As the kernel program takes them. The ranges of the settings fit the narrower types.
+    /// The settings in the form that the kernel program takes. Their ranges fit the narrower types.
     pub(super) fn kernel(&self) -> cycles::Settings {
         let load =
             baseline::Limits { min_samples: self.min_samples.get() as u16, ..baseline::Limits::DEFAULT };

@@ -5,7 +5,7 @@ use super::*;
 const SECOND: u64 = 1_000_000_000;
 const MIB: u64 = 1 << 20;
 
-/// A node that is looked at every five seconds.
+/// A node that is sampled every five seconds.
 struct Watched {
     node: Node,
     at_s: u64,
@@ -16,14 +16,14 @@ impl Watched {
         Self { node: Node::new(&Settings::default()), at_s: 1_000 }
     }
 
-    /// Another agent an hour later, which takes up what this one knows.
+    /// Another agent one hour later, which restores the state of this one.
     fn next(&self) -> Self {
         let mut next = Self { at_s: self.at_s + 3600, ..Self::new() };
         Observer::restore(&mut next.node, &Observer::snapshot(&self.node).unwrap()).unwrap();
         next
     }
 
-    /// Looks once, at each of these; the types of what is reported, and of whom.
+    /// Feeds these samples at one point in time, and returns the anomalies.
     fn look(&mut self, samples: &[Sample]) -> Vec<Anomaly> {
         self.at_s += 5;
         let mut out = Vec::new();
@@ -103,7 +103,7 @@ fn with_swap_the_end_is_further() {
     }
 }
 
-/// Waits for a share of the time.
+/// A cgroup that waits for a share of the time.
 struct Wait(u64);
 
 impl Wait {
@@ -134,7 +134,7 @@ fn waiting_above_its_past_is_reported_once_it_lasts() {
     assert_eq!(reported[1].data.number("some_percent"), Some(60));
     assert_eq!(reported[1].data.number("full_percent"), Some(30));
     assert_eq!(reported[1].baseline.as_ref().map(|normal| percent(normal.mean)), Some(2));
-    // A level that stays is learned.
+    // A level that lasts is learned.
     let repeats: usize = (0..100).map(|_| watched.look(&[wait.look(7, 60)]).len()).sum();
     assert!(repeats < 30, "{repeats}");
     assert!(watched.look(&[wait.look(7, 60)]).is_empty());
@@ -201,7 +201,7 @@ fn throttling_above_its_past_is_reported_with_limit_and_demand() {
     assert_eq!((number("used_millicores"), number("wanted_millicores")), (500, 980));
 }
 
-/// A pod whose quota and limit its containers share, with these numbers of its own.
+/// A pod with a quota and a limit that its containers share, with these values of its own.
 fn pod(sample: Sample) -> Ancestor {
     let mut name = [0; tapio_common::node::MAX_NAME];
     name[..6].copy_from_slice(b"pod-of");
@@ -228,7 +228,7 @@ impl Watched {
     }
 }
 
-/// A container that has a quota itself explains its pod.
+/// A container that has a quota itself explains its pod's throttling.
 #[test]
 fn throttling_by_the_quota_of_a_pod_is_reported_for_the_container_that_uses_most() {
     for is_explained in [false, true] {
@@ -274,7 +274,7 @@ fn memory_of_a_pod_is_reported_for_who_holds_most_where_no_limit_below_is_nearer
     );
     assert!(watched.look_above(near(450, 0)).is_empty());
 
-    // Each pod has the sum of what its containers may have.
+    // Each pod's limit is the sum of its containers' limits.
     let mut watched = Watched::new();
     for step in 0..100 {
         let mib = (50 + step * 5).min(511);
@@ -282,7 +282,7 @@ fn memory_of_a_pod_is_reported_for_who_holds_most_where_no_limit_below_is_nearer
     }
     assert_eq!(watched.look_above(near(511, 512)).len(), 1, "it is not explained any more");
 
-    // A leak of a container without a limit of its own.
+    // A container without a limit of its own leaks memory.
     let mut watched = Watched::new();
     let reported: Vec<_> =
         (0..100).flat_map(|step| watched.look_above(near((50 + step * 5).min(511), 0))).collect();
@@ -318,7 +318,7 @@ fn what_is_unknown_says_nothing_and_what_goes_back_begins_anew() {
     for _ in 0..30 {
         assert!(watched.look(&[wait.look(7, 1), Sample { limit_bytes: 0, ..filled(8, 511) }]).is_empty());
     }
-    // Time that goes back.
+    // The clock goes back.
     watched.at_s = 0;
     assert!(watched.look(&[filled(7, 511)]).is_empty());
 }
@@ -341,11 +341,11 @@ fn what_is_normal_is_known_to_the_next_agent() {
     for _ in 0..40 {
         watched.look(&[wait.look(7, 2)]);
     }
-    // A run under way is of the moment.
+    // A run that has not ended is not stored.
     watched.look(&[wait.look(7, 60)]);
     watched.look(&[wait.look(7, 60)]);
     let mut next = watched.next();
-    // Noted again before anything was met.
+    // The state is stored again before the first sample.
     let mut next = {
         next.node.tick(next.at_s * SECOND, &mut Vec::new());
         next.next()
@@ -356,7 +356,7 @@ fn what_is_normal_is_known_to_the_next_agent() {
     let reported = next.look(&[wait.look(7, 60)]);
     assert_eq!(kinds(&reported), [("node.memory_pressure", 7), ("node.io_pressure", 7)]);
     assert_eq!(reported[1].baseline.as_ref().map(|normal| percent(normal.mean)), Some(2));
-    // A group that comes much later may have the number of one that is gone.
+    // A cgroup that appears much later may have the reused id of a vanished one.
     let mut later = watched.next();
     for _ in 0..20 {
         later.look(&[node()]);
@@ -373,7 +373,7 @@ fn what_was_reported_is_not_reported_again_by_the_next_agent() {
     assert!(soon.look(&[filled(7, 450)]).is_empty());
     assert_eq!(watched.next().look(&[filled(7, 450)]).len(), 1, "an hour later it may be another time");
 
-    // Growth that goes on.
+    // The growth continues.
     let mut watched = Watched::new();
     let grown = |step: u64| filled(8, 50 + step * 5);
     let step = (0..90).find(|step| !watched.look(&[grown(*step)]).is_empty()).unwrap();

@@ -1,75 +1,76 @@
-//! Whether something grows towards a limit, and when it will be there.
+//! Predicts whether a value that grows will reach its limit, and when.
 //!
-//! The slope is the median of the slopes between all pairs of looks (Theil and Sen), which up to 29 % of stray looks do
-//! not move. It is believed under these conditions:
-//! - only growth counts that goes beyond where it has been before: a heap that is collected comes back to the same
-//!   height, and its rise is no leak;
-//! - at most half as much is left as it has grown, so that a short rise predicts a short time only;
-//! - it is steady: most pairs rise, and it does not slow down, as what fills up to some size does.
+//! The slope is the median of the slopes between all pairs of samples (Theil-Sen estimator), which up to 29 %
+//! of outliers do not affect. It is used under these conditions:
+//! - growth counts only beyond the highest earlier value: a garbage-collected heap returns to the same height, and its
+//!   rise is no leak;
+//! - the remaining room is at most half of the growth, so that a short rise predicts only a short time;
+//! - the growth is steady: most pairs rise, and it does not slow down as a cache does that fills up to its size.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Looks that are kept of a series.
-const MAX_LOOKS: usize = 128;
-/// Fewer looks, or a shorter time, say nothing.
-const LEAST_LOOKS: usize = 6;
+/// The most samples kept per series.
+const MAX_SAMPLES: usize = 128;
+/// With fewer samples, or over a shorter time, there is no forecast.
+const LEAST_SAMPLES: usize = 6;
 const LEAST_NS: u64 = 30 * SECOND;
-/// Looks of the first series are at least this far apart, so that it goes back five minutes.
+/// The least distance of samples in the fine series, which thus covers five minutes.
 const FINE_NS: u64 = 2_500_000_000;
-/// Looks of the second series are this far apart, so that it goes back an hour and more.
+/// The distance of samples in the coarse series, which thus covers an hour and more.
 const COARSE_NS: u64 = 30 * SECOND;
-/// How far back growth is looked for, seconds. Up to [`MAX_FINE_S`] in the first series.
+/// The windows in which growth is searched, seconds. Those up to [`MAX_FINE_S`] use the fine series.
 const WINDOWS_S: [u64; 15] = [30, 45, 60, 90, 120, 180, 240, 300, 450, 600, 900, 1350, 1800, 2700, 3600];
 const MAX_FINE_S: u64 = 300;
-/// A fall by this part of the limit, or this part of what it rose by, ends a rise.
+/// A fall by 1/20 of the limit, or by 1/3 of the rise, ends a rise.
 const FALL_OF_LIMIT: u64 = 20;
 const FALL_OF_RISE: u64 = 3;
-/// A limit that moves by no more than this part of it is the same one: how much swap there is changes with what others use.
+/// A limit that changes by at most this part of it counts as the same: the available swap changes with what
+/// others use.
 const MOVE_OF_LIMIT: u64 = 16;
-/// Less than this part of the limit is noise.
+/// A smaller part of the limit is noise.
 const NOISE_OF_LIMIT: u64 = 256;
 const SECOND: u64 = 1_000_000_000;
 
-/// What one series of looks shows.
+/// The state of one series of samples.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Trend {
     limit: u64,
     #[serde(skip)]
-    last: Option<Look>,
-    /// The latest looks of this rise, which are soon there again.
+    last: Option<Sample>,
+    /// The latest samples of this rise. Not stored, because they are soon collected again.
     #[serde(skip)]
-    fine: VecDeque<Look>,
-    /// Looks of this rise that go further back.
-    coarse: VecDeque<Look>,
-    /// The lowest and the highest of this rise.
+    fine: VecDeque<Sample>,
+    /// Samples of this rise that go further back.
+    coarse: VecDeque<Sample>,
+    /// The lowest and the highest value of this rise.
     low: u64,
     high: u64,
-    /// The highest of all rises before it.
+    /// The highest value of all earlier rises.
     peak: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "(u64, u64)", from = "(u64, u64)")]
-struct Look {
+struct Sample {
     at_ns: u64,
     value: u64,
 }
 
-impl From<Look> for (u64, u64) {
-    fn from(look: Look) -> Self {
-        (look.at_ns, look.value)
+impl From<Sample> for (u64, u64) {
+    fn from(sample: Sample) -> Self {
+        (sample.at_ns, sample.value)
     }
 }
 
-impl From<(u64, u64)> for Look {
+impl From<(u64, u64)> for Sample {
     fn from((at_ns, value): (u64, u64)) -> Self {
         Self { at_ns, value }
     }
 }
 
-/// Keeps a trend for the next agent: without looks, which are many, where nothing has risen.
+/// Stores a trend for the next agent. Without a rise its samples are left out, because there are many.
 pub(super) fn keep<S: Serializer>(trend: &Trend, to: S) -> Result<S::Ok, S::Error> {
     let Trend { limit, low, high, peak, .. } = *trend;
     let has_risen = high.saturating_sub(low) > limit / NOISE_OF_LIMIT;
@@ -77,21 +78,21 @@ pub(super) fn keep<S: Serializer>(trend: &Trend, to: S) -> Result<S::Ok, S::Erro
     Trend { limit, low, high, peak, coarse, ..Trend::default() }.serialize(to)
 }
 
-/// It will reach the limit.
+/// A forecast that the value will reach the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Forecast {
-    /// In so many seconds.
+    /// Seconds until then.
     pub(super) left_s: u64,
-    /// Growing by so much a minute.
+    /// Growth per minute.
     pub(super) per_minute: u64,
-    /// As it has over so many seconds.
+    /// Seconds over which it has grown like this.
     pub(super) window_s: u64,
     /// How steady the growth is, from 0 to 1.
     pub(super) confidence: f64,
 }
 
 impl Trend {
-    /// Takes a look in; true if that ended a rise. Another limit begins anew.
+    /// Adds a sample. True if it ended a rise. With another limit the trend starts over.
     pub(super) fn add(&mut self, at_ns: u64, value: u64, limit: u64) -> bool {
         if self.limit.abs_diff(limit) > limit / MOVE_OF_LIMIT {
             *self = Self { low: value, high: value, ..Self::default() };
@@ -108,47 +109,48 @@ impl Trend {
             (self.low, self.high) = (value, value);
         }
         (self.low, self.high) = (self.low.min(value), self.high.max(value));
-        let look = Look { at_ns, value };
-        self.last = Some(look);
-        push(&mut self.fine, look, FINE_NS);
-        push(&mut self.coarse, look, COARSE_NS);
+        let sample = Sample { at_ns, value };
+        self.last = Some(sample);
+        push(&mut self.fine, sample, FINE_NS);
+        push(&mut self.coarse, sample, COARSE_NS);
         fell
     }
 
-    /// The steadiest growth that is fit to be reported.
+    /// The forecast with the steadiest growth, if any may be reported.
     pub(super) fn forecast(&self, limit: u64) -> Option<Forecast> {
         let last = self.last?;
         let left = limit.saturating_sub(last.value);
-        // Nearly all there is ends here, at no cost.
+        // Nearly all series end here, at no cost.
         if left > self.high.saturating_sub(self.low) / 2 {
             return None;
         }
         let of_window = |seconds: &u64| {
             let series = if *seconds <= MAX_FINE_S { &self.fine } else { &self.coarse };
             let from_ns = last.at_ns.saturating_sub(seconds * SECOND);
-            // One that is not filled yet is all there is of this rise.
-            let mut looks: Vec<Look> = series.iter().filter(|look| look.at_ns >= from_ns).copied().collect();
-            if looks.last().is_none_or(|look| look.at_ns < last.at_ns) {
-                looks.push(last);
+            // If a series is not full yet, it contains all of this rise.
+            let mut samples: Vec<Sample> =
+                series.iter().filter(|sample| sample.at_ns >= from_ns).copied().collect();
+            if samples.last().is_none_or(|sample| sample.at_ns < last.at_ns) {
+                samples.push(last);
             }
-            self.fit(&looks, left)
+            self.fit(&samples, left)
         };
         WINDOWS_S.iter().filter_map(of_window).max_by(|a, b| a.confidence.total_cmp(&b.confidence))
     }
 
-    fn fit(&self, looks: &[Look], left: u64) -> Option<Forecast> {
-        let (first, last) = (looks.first()?, looks.last()?);
+    fn fit(&self, samples: &[Sample], left: u64) -> Option<Forecast> {
+        let (first, last) = (samples.first()?, samples.last()?);
         let window_ns = last.at_ns.saturating_sub(first.at_ns);
         let grown = last.value.saturating_sub(first.value.max(self.peak.unwrap_or(0)));
-        if left > grown / 2 || looks.len() < LEAST_LOOKS || window_ns < LEAST_NS {
+        if left > grown / 2 || samples.len() < LEAST_SAMPLES || window_ns < LEAST_NS {
             return None;
         }
-        let (slope, steady) = slope(looks)?;
-        let (latest, _) = slope_of_half(looks)?;
+        let (slope, steady) = slope(samples)?;
+        let (latest, _) = slope_of_half(samples)?;
         if slope <= 0.0 || latest <= 0.0 {
             return None;
         }
-        // The slower of the two: what slows down may never be there.
+        // Take the slower of the two: growth that slows down may never reach the limit.
         let per_ns = slope.min(latest);
         let confidence = steady * (latest / slope).clamp(0.0, 1.0);
         Some(Forecast {
@@ -160,26 +162,26 @@ impl Trend {
     }
 }
 
-fn push(series: &mut VecDeque<Look>, look: Look, apart_ns: u64) {
-    if series.back().is_some_and(|last| look.at_ns.saturating_sub(last.at_ns) < apart_ns) {
+fn push(series: &mut VecDeque<Sample>, sample: Sample, apart_ns: u64) {
+    if series.back().is_some_and(|last| sample.at_ns.saturating_sub(last.at_ns) < apart_ns) {
         return;
     }
-    if series.len() == MAX_LOOKS {
+    if series.len() == MAX_SAMPLES {
         series.pop_front();
     }
-    series.push_back(look);
+    series.push_back(sample);
 }
 
-fn slope_of_half(looks: &[Look]) -> Option<(f64, f64)> {
-    slope(looks.get(looks.len() / 2..)?)
+fn slope_of_half(samples: &[Sample]) -> Option<(f64, f64)> {
+    slope(samples.get(samples.len() / 2..)?)
 }
 
-/// The median slope of all pairs, and by how much more pairs rise than fall, of all.
-fn slope(looks: &[Look]) -> Option<(f64, f64)> {
-    let pairs = looks
+/// The median slope of all pairs; and the excess of rising over falling pairs, as a share of all.
+fn slope(samples: &[Sample]) -> Option<(f64, f64)> {
+    let pairs = samples
         .iter()
         .enumerate()
-        .flat_map(|(at, a)| looks.get(at + 1..).unwrap_or_default().iter().map(move |b| (a, b)));
+        .flat_map(|(at, a)| samples.get(at + 1..).unwrap_or_default().iter().map(move |b| (a, b)));
     let mut slopes: Vec<f64> = pairs
         .filter(|(a, b)| b.at_ns > a.at_ns)
         .map(|(a, b)| (b.value as f64 - a.value as f64) / (b.at_ns - a.at_ns) as f64)

@@ -1,4 +1,4 @@
-//! Waiting for memory, and for input or output: how much of the time some task waited, and all did.
+//! Pressure on memory and I/O: the share of time in which some task waited, and in which all did.
 
 use serde::{Deserialize, Serialize};
 use tapio_common::{
@@ -11,19 +11,19 @@ use super::{
 };
 use crate::observer::{Anomaly, Kind};
 
-/// The kernel brings the sums up to date every two seconds: less says nothing.
+/// The kernel updates the sums every two seconds, so a shorter window says nothing.
 const LEAST_NS: u64 = 2_000_000_000;
 
-/// What is known of one kind of waiting in one group.
+/// The state of one kind of pressure in one cgroup.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Waiting {
     gauge: Gauge,
-    /// Sums of the look that the next share begins at, and when that was.
+    /// The sums that the next share starts from, and their time.
     #[serde(skip)]
     from: Option<(u64, [u64; 2])>,
 }
 
-/// More of it than is normal.
+/// Pressure above normal.
 #[derive(Debug)]
 pub(super) struct Wait {
     some: u64,
@@ -33,7 +33,7 @@ pub(super) struct Wait {
 }
 
 impl Waiting {
-    /// Judges the sums of a look. `None`: normal. Otherwise what there is to tell, once it has lasted.
+    /// Judges the sums of a sample. `None`: normal. `Some(None)`: abnormal, but not for long enough.
     pub(super) fn judge(&mut self, sample: &Sample, sums: [u64; 2], limits: &Share) -> Option<Option<Wait>> {
         let now_ns = sample.header.time_ns;
         if sums[0] == UNKNOWN {
@@ -57,7 +57,7 @@ impl Waiting {
     }
 }
 
-/// Microseconds of nanoseconds, in 1/1024.
+/// The share of microseconds in nanoseconds, in 1/1024.
 fn share(us: u64, of_ns: u64) -> u64 {
     let share = u128::from(us) * 1000 * 1024 / u128::from(of_ns.max(1));
     u64::try_from(share).unwrap_or(u64::MAX).min(1024)
@@ -69,7 +69,7 @@ impl Wait {
         reported.message = message::memory_waiting;
         put(&mut reported.data, "held_bytes", sample.held_bytes);
         super::memory::put_limit(&mut reported.data, sample);
-        // Not a repeat of being near the limit.
+        // It must not be folded as a repeat of usage near the limit.
         reported.detail = 1;
         reported
     }

@@ -83,7 +83,7 @@ fn what_is_ten_times_worse_goes_out_at_once_and_as_it_was_then() {
     let at_once = fold.admit(worse, 9 * SECOND).expect("ten times as high");
     assert_eq!((at_once.count, at_once.magnitude, at_once.time_ns), (2, 200, 9 * SECOND));
     assert!(fold.admit(spike(1999), 10 * SECOND).is_none(), "compared with what was reported");
-    // A window later still.
+    // The next window.
     let mut out = Vec::new();
     fold.flush(39 * SECOND, &mut out);
     assert_eq!(out.len(), 1);
@@ -95,7 +95,7 @@ fn what_is_ten_times_worse_goes_out_at_once_and_as_it_was_then() {
 fn a_rate_ten_times_as_high_goes_out_at_once() {
     let mut fold = Fold::new(30 * SECOND, 600 * SECOND);
     let mut out = Vec::new();
-    // One a second is no storm, however long.
+    // One per second is no storm, however long it lasts.
     let mut said = 0;
     for second in 0..100 {
         said += usize::from(fold.admit(refused(80, second), second * SECOND).is_some());
@@ -107,7 +107,7 @@ fn a_rate_ten_times_as_high_goes_out_at_once() {
         .map(|anomaly| anomaly.count)
         .collect();
     assert_eq!(storm.len(), 1, "{storm:?}");
-    // What the kernel suppressed counts.
+    // Anomalies that the kernel suppressed count.
     let held = Anomaly { count: 1_000, ..refused(80, 1) };
     assert_eq!(fold.admit(held, 102 * SECOND).map(|anomaly| anomaly.count), Some(1_010));
 }
@@ -133,7 +133,7 @@ fn what_comes_after_a_quiet_minute_goes_out_at_once() {
     fold.flush(359 * SECOND, &mut out);
     assert_eq!(out.len(), 1);
     assert!(fold.admit(refused(80, 1), 360 * SECOND).is_some());
-    // Where nobody has looked meanwhile.
+    // Nobody called `flush` in the meantime.
     assert!(fold.admit(refused(80, 1), 361 * SECOND).is_none());
     let late = Anomaly { time_ns: 421 * SECOND, ..refused(80, 2) };
     let late = fold.admit(late, 421 * SECOND).unwrap();
@@ -145,7 +145,7 @@ fn a_storm_that_grows_for_ever_is_reported_a_logarithmic_number_of_times() {
     let mut fold = Fold::new(30 * SECOND, 600 * SECOND);
     let (mut said, mut count) = (0, 0);
     for n in 0..1_000_000_u64 {
-        // Longer and longer, and more and more, within a second.
+        // Rising magnitude and rate, within one second.
         if let Some(anomaly) = fold.admit(spike(n), n) {
             (said, count) = (said + 1, count + anomaly.count);
         }
@@ -171,7 +171,7 @@ fn what_many_owners_share_is_of_none_of_them() {
     assert!(!shared.is_empty());
     for anomaly in &shared {
         assert_eq!((anomaly.pid, anomaly.comm, anomaly.data.get("local_address")), (0, [0; 16], None));
-        // Each comes once.
+        // Each occurs once.
         assert_eq!(anomaly.data.number(OWNERS), Some(anomaly.count));
     }
     assert!(out.iter().all(|anomaly| anomaly.count == 1 || anomaly.cgroup_id == 0), "nor of one of them");

@@ -13,12 +13,12 @@ use crate::{
 
 const SECOND: u64 = 1_000_000_000;
 
-/// What comes of the checks of a server, from fold to what is reported.
+/// The path of a server's failed health checks, from folding to the report.
 struct Line {
     fold: Fold,
     steady: Steady,
     owner: &'static str,
-    said: Vec<(u64, Occurrence)>,
+    reported: Vec<(u64, Occurrence)>,
 }
 
 impl Line {
@@ -27,11 +27,11 @@ impl Line {
     }
 
     fn with(steady: Steady) -> Self {
-        Self { fold: Fold::new(30 * SECOND, 600 * SECOND), steady, owner: "shop", said: Vec::new() }
+        Self { fold: Fold::new(30 * SECOND, 600 * SECOND), steady, owner: "shop", reported: Vec::new() }
     }
 
     fn name(&mut self, anomaly: Anomaly, now_ns: u64) {
-        let sign = Sign::of(&anomaly).unwrap();
+        let taken = Sample::of(&anomaly).unwrap();
         let workload = Workload {
             owner: Some(self.owner.to_owned()),
             container_id: Some(anomaly.cgroup_id.to_string()),
@@ -46,12 +46,12 @@ impl Line {
             count: anomaly.count,
             ..sample()
         };
-        if let Some(now) = self.steady.admit(sign, occurrence, now_ns) {
-            self.said.push((now_ns / SECOND, now));
+        if let Some(now) = self.steady.admit(taken, occurrence, now_ns) {
+            self.reported.push((now_ns / SECOND, now));
         }
     }
 
-    /// Resets of one container at these times.
+    /// Feeds resets of one container at these times.
     fn resets(&mut self, cgroup_id: u64, times_ns: impl Iterator<Item = u64>) {
         for now_ns in times_ns {
             let (_, kind) = crate::observer::kind("network.connection_reset").unwrap();
@@ -67,7 +67,7 @@ impl Line {
         self.fold.flush(now_ns, &mut out);
         out.into_iter().for_each(|anomaly| self.name(anomaly, now_ns));
         let over = self.steady.over(now_ns);
-        self.said.extend(over.into_iter().map(|late| (now_ns / SECOND, late)));
+        self.reported.extend(over.into_iter().map(|late| (now_ns / SECOND, late)));
     }
 
     fn finish(&mut self, now_ns: u64) {
@@ -75,11 +75,11 @@ impl Line {
         self.fold.finish(&mut out);
         out.into_iter().for_each(|anomaly| self.name(anomaly, now_ns));
         let over = self.steady.over(u64::MAX);
-        self.said.extend(over.into_iter().map(|late| (now_ns / SECOND, late)));
+        self.reported.extend(over.into_iter().map(|late| (now_ns / SECOND, late)));
     }
 
     fn count(&self) -> u64 {
-        self.said.iter().map(|(_, occurrence)| occurrence.count).sum()
+        self.reported.iter().map(|(_, occurrence)| occurrence.count).sum()
     }
 
     fn expected(&self) -> u64 {
@@ -87,11 +87,11 @@ impl Line {
     }
 
     fn when(&self) -> Vec<u64> {
-        self.said.iter().map(|(at, _)| *at).collect()
+        self.reported.iter().map(|(at, _)| *at).collect()
     }
 }
 
-/// One each half a second.
+/// Two per second.
 fn checks(from_s: u64, to_s: u64) -> impl Iterator<Item = u64> {
     (from_s * 2..to_s * 2).map(|n| n * SECOND / 2)
 }
@@ -101,15 +101,15 @@ fn checks_that_reset_are_reported_once_and_then_as_usual_once() {
     let mut line = Line::new();
     line.resets(1, checks(1000, 3000));
     assert_eq!(line.when(), [1000, 1450], "with the window after two minutes");
-    let expected = &line.said[1].1;
+    let expected = &line.reported[1].1;
     assert_eq!(expected.data.number(EXPECTED), Some(120));
     assert!(expected.message.ends_with(": 120 a minute, expected from now on"), "{}", expected.message);
     line.finish(3000 * SECOND);
-    assert_eq!((line.said.len(), line.count() + line.expected()), (2, 4000), "none is lost");
+    assert_eq!((line.reported.len(), line.count() + line.expected()), (2, 4000), "none is lost");
     // Another container of the same workload.
     line.resets(2, checks(3000, 4000));
     line.finish(4000 * SECOND);
-    assert_eq!((line.said.len(), line.count() + line.expected()), (2, 6000));
+    assert_eq!((line.reported.len(), line.count() + line.expected()), (2, 6000));
 }
 
 #[test]
@@ -117,12 +117,12 @@ fn far_more_than_usual_is_news_at_once_and_may_become_usual() {
     let mut line = Line::new();
     line.resets(1, checks(1000, 2500));
     let before = line.count();
-    line.said.clear();
+    line.reported.clear();
     line.resets(1, (0..100_000).map(|n| 2500 * SECOND + n * SECOND / 40));
     let when = line.when();
     assert_eq!(when[0], 2500, "{when:?}");
     assert!(when.len() <= 4, "{when:?}");
-    assert_eq!(line.said.last().unwrap().1.data.number(EXPECTED), Some(2400));
+    assert_eq!(line.reported.last().unwrap().1.data.number(EXPECTED), Some(2400));
     line.finish(5000 * SECOND);
     assert_eq!(before + line.count() + line.expected(), 3_000 + 100_000, "none is lost");
 }
@@ -136,14 +136,14 @@ fn what_does_not_last_is_reported_in_full() {
     line.tick(1300 * SECOND);
     line.finish(1300 * SECOND);
     assert_eq!((line.count(), line.expected()), (160, 0));
-    // Nor what comes in bursts.
+    // Bursts never become expected.
     let mut line = Line::new();
     for burst in 0..8 {
         line.resets(1, (0..9).map(|n| (1000 + burst * 40) * SECOND + n));
     }
     line.finish(2000 * SECOND);
     assert_eq!((line.count(), line.expected()), (72, 0));
-    assert!(line.said.iter().all(|(_, occurrence)| occurrence.data.number(EXPECTED).is_none()));
+    assert!(line.reported.iter().all(|(_, occurrence)| occurrence.data.number(EXPECTED).is_none()));
 }
 
 #[test]
@@ -151,15 +151,15 @@ fn what_comes_back_after_an_hour_and_what_another_has_is_news() {
     let mut line = Line::new();
     line.resets(1, checks(1000, 2000));
     line.tick(2100 * SECOND);
-    line.said.clear();
+    line.reported.clear();
     line.resets(1, checks(2200, 2210));
-    assert!(line.said.is_empty());
+    assert!(line.reported.is_empty());
     line.owner = "payments";
     line.resets(3, checks(2210, 2211));
-    assert_eq!(line.said.len(), 1, "of another workload");
+    assert_eq!(line.reported.len(), 1, "of another workload");
     line.owner = "shop";
     line.tick(4000 * SECOND);
-    line.said.clear();
+    line.reported.clear();
     line.resets(1, checks(8000, 8001));
     assert_eq!(line.when(), [8000]);
 }
@@ -169,7 +169,7 @@ fn what_is_usual_is_known_to_the_next_agent() {
     let contributions = |snapshot: &Snapshot| Contributions::of(snapshot, &[Steady::NAME], Duration::ZERO);
     let first = contributions(&Snapshot::new().unwrap());
     let mut line = Line::new();
-    // Two minutes that are over before that was reported.
+    // Two minutes pass before that is reported.
     line.resets(1, checks(1000, 1260));
     line.finish(1260 * SECOND);
     assert_eq!((line.when(), line.count() + line.expected()), (vec![1000], 520));
@@ -188,18 +188,18 @@ fn what_is_usual_is_known_to_the_next_agent() {
 #[test]
 fn whose_owner_is_not_known_is_news_and_memory_is_bounded() {
     let mut steady = Steady::new(Arc::default());
-    let sign = Sign { pace: None, time_ns: 1, detail: 80 };
+    let taken = Sample { pace: None, time_ns: 1, detail: 80 };
     for _ in 0..3 {
-        assert!(steady.admit(sign, Occurrence { workload: None, ..sample() }, 1).is_some());
+        assert!(steady.admit(taken, Occurrence { workload: None, ..sample() }, 1).is_some());
     }
     let pace = Some(Pace { window_ns: 30 * SECOND, per_second: 1, is_even: true });
-    let mut said = 0;
+    let mut reported = 0;
     for n in 0..20_000_u32 {
         let workload = Workload { owner: Some(n.to_string()), ..Workload::default() };
         let occurrence = Occurrence { workload: Some(Arc::new(workload)), count: 1, ..sample() };
-        said += steady.admit(Sign { pace, ..sign }, occurrence, 1).map_or(0, |now| now.count);
+        reported += steady.admit(Sample { pace, ..taken }, occurrence, 1).map_or(0, |now| now.count);
     }
     let (known, waiting) = steady.0.sizes();
     assert!(known <= MAX.get() && waiting <= MAX.get());
-    assert_eq!(said + steady.over(u64::MAX).iter().map(|late| late.count).sum::<u64>(), 20_000);
+    assert_eq!(reported + steady.over(u64::MAX).iter().map(|late| late.count).sum::<u64>(), 20_000);
 }

@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 
 use super::*;
 
-/// A receiver of gRPC, or of HTTP/1, that takes all: its address, and the requests that come.
+/// Starts a gRPC or HTTP/1 receiver that accepts everything. Returns its address and the requests received.
 async fn receiver(is_grpc: bool) -> (String, mpsc::UnboundedReceiver<(http::request::Parts, Bytes)>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -38,7 +38,7 @@ async fn receiver(is_grpc: bool) -> (String, mpsc::UnboundedReceiver<(http::requ
             }
         });
         let io = TokioIo::new(tcp);
-        // How it ends, the other side decides.
+        // The other side decides how the connection ends.
         let _ = if is_grpc {
             http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
         } else {
@@ -90,7 +90,7 @@ async fn requests_are_as_the_agent_was_told() {
     }
 }
 
-/// The SDK looks at the environment of its process, and so this takes another one.
+/// The SDK reads the environment of its process, so this test runs in another process.
 #[test]
 fn what_the_sdk_finds_in_the_environment_goes_nowhere() {
     let mut other = Command::new(env::current_exe().unwrap());
@@ -104,7 +104,7 @@ fn what_the_sdk_finds_in_the_environment_goes_nowhere() {
 
 #[tokio::test]
 async fn what_is_not_taken_is_reported_without_the_query() {
-    // Bound, and not listened on: nobody else gets the port.
+    // The port is bound but not listened on, so that no other process gets it.
     let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     silent.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     let closed = silent.local_addr().unwrap().as_socket().unwrap();

@@ -67,7 +67,7 @@ fn what_a_failed_change_has_left_is_taken_out() {
     disk.append(&records(10)).unwrap();
     assert_eq!(keys(&disk.read(2).unwrap()), [0, 1]);
     disk.close();
-    // As if the last four had been written by a change that was said to have failed.
+    // Pretend that a transaction reported as failed had written the last four.
     disk.next = Some(6);
     let opened = disk.open().unwrap().unwrap();
     assert!(!opened.first && opened.missing.is_empty());

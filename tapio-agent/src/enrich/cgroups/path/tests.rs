@@ -1,4 +1,4 @@
-//! Paths as they are on real nodes.
+//! Paths from real nodes.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ const HASH: &str = "c1a0ab7f8a5b7d9fd8c1d0f9f5c7e3a1";
 const ID: &str = "3f4e1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f";
 const OUTER: &str = "0000000000000000000000000000000000000000000000000000000000000001";
 
-/// `{UID}` and the like stand for the constants above; then runtime, container, pod, unit.
+/// `{UID}` and the like stand for the constants above. The columns are path, runtime, container, pod, unit.
 type Case =
     (&'static str, Option<&'static str>, Option<&'static str>, Option<&'static str>, Option<&'static str>);
 
@@ -47,7 +47,7 @@ const PATHS: &[Case] = &[
         Some(HASH),
         None,
     ),
-    // kubelet with the cgroupfs driver: the path does not tell the runtime
+    // kubelet with the cgroupfs driver: the path does not show the runtime
     ("/kubepods/burstable/pod{UID}/{ID}", None, C, P, None),
     ("/kubepods/besteffort/pod{UID}/crio-{ID}", CRIO, C, P, None),
     ("/kubepods/pod{UID}/{ID}", None, C, P, None),
@@ -75,7 +75,7 @@ const PATHS: &[Case] = &[
     ),
     ("/kubepods-besteffort-pod{UID_}.slice:crio:{ID}", CRIO, C, P, None),
     ("/system.slice:docker:{ID}", DOCKER, C, None, None),
-    // kind, minikube: a node that is a container itself
+    // kind, minikube: the node is itself a container
     ("/docker/{OUTER}/kubelet/kubepods/burstable/pod{UID}/{ID}", DOCKER, O, None, None),
     (
         "/docker/{OUTER}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{UID_}.slice/cri-containerd-{ID}.scope",
@@ -101,7 +101,7 @@ const PATHS: &[Case] = &[
     ("/docker/{ID}/system.slice/kubelet.service", DOCKER, C, None, None),
     ("/docker/{OUTER}/kubepods.slice/kubepods-pod{UID_}.slice/docker-{ID}.scope", DOCKER, O, None, None),
     ("/docker/{OUTER}/kubelet/kubepods/pod{UID}", DOCKER, O, None, None),
-    // a pod, but none of its containers
+    // a pod, but not in one of its containers
     ("/kubepods/burstable/pod{UID}", None, None, P, None),
     ("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice", None, None, P, None),
     ("/kubepods.slice/kubepods-pod{UID_}.slice/crio-conmon-{ID}.scope", None, None, P, None),
@@ -126,7 +126,7 @@ const PATHS: &[Case] = &[
     ("/docker/{OUTER}/docker/{ID}", DOCKER, O, None, None),
     ("/kubepods/burstable/pod{UID}/{ID}/system.slice/nginx.service", None, C, P, None),
     ("/docker/{ID}/init.scope", DOCKER, C, None, None),
-    // a group that is gone
+    // a removed cgroup
     ("/system.slice/docker-{ID}.scope (deleted)", DOCKER, C, None, None),
     // outside containers
     ("/system.slice/nginx.service", None, None, None, Some("nginx.service")),
@@ -148,7 +148,7 @@ const PATHS: &[Case] = &[
         None,
         Some("user@1000.service"),
     ),
-    // names that a user gives, or whoever is inside a machine
+    // names that a user gives, or someone inside a machine
     (
         "/user.slice/user-1000.slice/user@1000.service/kubelet.service",
         None,
@@ -191,7 +191,7 @@ const PATHS: &[Case] = &[
     ("/web/kubelet.service", None, None, None, None),
     ("/init.scope", None, None, None, Some("init.scope")),
     ("/../../system.slice/nginx.service", None, None, None, Some("nginx.service")),
-    // nothing that can be reported
+    // nothing to report
     ("/", None, None, None, None),
     ("", None, None, None, None),
     ("/system.slice", None, None, None, None),

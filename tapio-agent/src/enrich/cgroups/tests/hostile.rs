@@ -1,4 +1,4 @@
-//! Trees that nobody makes but to do harm, or by mistake.
+//! Cgroup trees that only an attacker or a mistake creates.
 
 use std::ffi::OsStr;
 
@@ -23,7 +23,7 @@ fn a_group_a_hundred_levels_deep_is_found_and_one_too_deep_is_no_ones() {
     assert_eq!(cgroups.lookup(too_deep, now), Lookup::Unknown);
 }
 
-/// A path that is longer than the kernel takes cannot be read, whoever one is.
+/// A path longer than the kernel accepts cannot be read, even by root.
 #[test]
 fn what_cannot_be_read_hides_nothing_else() {
     let tree = Tree::new("");
@@ -76,7 +76,7 @@ fn names_of_any_bytes_are_borne_and_name_nobody() {
     }
 }
 
-/// Version 1 lets one rename a group. It stays the same one, and whoever is in it the same, too.
+/// cgroup v1 allows renaming. The renamed cgroup is the same one, and so is its owner.
 #[test]
 fn a_group_that_is_renamed_stays_whose_it_was() {
     let tree = Tree::new("");
@@ -106,7 +106,7 @@ fn a_hierarchy_that_vanishes_and_comes_again_costs_nothing_that_is_known() {
     cgroups.lookup(id, start);
     let (here, away) = (tree.0.path().join("unified"), tree.0.path().join("away"));
     fs::rename(&here, &away).unwrap();
-    // Not seen to be gone, since nothing was seen.
+    // The cgroup is not recorded as vanished, because nothing could be seen.
     cgroups.walk(start);
     cgroups.walk(start + 2 * REMEMBER);
     assert_eq!(container(cgroups.cached(id)).as_deref(), Some(ID));
@@ -115,7 +115,7 @@ fn a_hierarchy_that_vanishes_and_comes_again_costs_nothing_that_is_known() {
     assert_eq!(container(cgroups.cached(id)).as_deref(), Some(ID));
 }
 
-/// Made and removed while others look.
+/// Cgroups are created and removed while a walk runs.
 #[test]
 fn groups_that_come_and_go_during_a_walk_are_borne() {
     let tree = Tree::new("");

@@ -1,10 +1,10 @@
-//! Groups of the memory controller's own hierarchy, whose ids bear a mark.
+//! Cgroups of the memory controller's own hierarchy, whose ids carry a mark.
 
 use super::*;
 
 const OTHER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// A host with the memory controller in version 1, and version 2 beside it or not.
+/// A host with the memory controller in cgroup v1, with or without cgroup2 beside it.
 struct Host(tempfile::TempDir);
 
 impl Host {
@@ -19,14 +19,14 @@ impl Host {
         host
     }
 
-    /// Makes a group and gives its inode number.
+    /// Creates a cgroup and returns its inode number.
     fn group(&self, path: &str) -> u64 {
         let path = self.0.path().join(path);
         fs::create_dir_all(&path).unwrap();
         fs::metadata(path).unwrap().ino()
     }
 
-    /// A process that began long ago, in this group of the memory controller.
+    /// Adds a process that started long ago, in this cgroup of the memory controller.
     fn process(&self, pid: u32, group: &str) {
         let process = self.0.path().join(format!("proc/{pid}"));
         fs::create_dir_all(&process).unwrap();
@@ -70,7 +70,8 @@ fn a_group_of_the_other_hierarchy_has_no_mark() {
     assert_eq!(cgroups.lookup(unified | CGROUP_V1, now), Lookup::Unknown);
 }
 
-/// Its group is the memory controller's own word; where that is no container, the process is in none.
+/// A cgroup id of the memory controller is authoritative: if that cgroup is no container, the process is in
+/// none.
 #[test]
 fn what_the_group_says_counts_more_than_the_process() {
     let host = Host::new(true);
@@ -81,11 +82,12 @@ fn what_the_group_says_counts_more_than_the_process() {
     let owner = |id: u64, pid| cgroups.owner(id, pid, u64::MAX).0;
     assert_eq!(container(owner(group | CGROUP_V1, 7)).as_deref(), Some(ID));
     assert_eq!(owner(slice | CGROUP_V1, 7), Lookup::Unowned);
-    // A group that is not known says nothing, and the process is asked; one that is gone, too, nothing at all.
+    // An unknown cgroup id decides nothing, so the process is looked up. If the process has ended too, the
+    // owner is unknown.
     assert_eq!(container(owner(CGROUP_V1 | 1, 7)).as_deref(), Some(OTHER));
     assert_eq!(owner(CGROUP_V1 | 1, 8), Lookup::Unknown);
     assert_eq!(owner(CGROUP_V1 | 1, 0), Lookup::Unknown);
-    // Not in the memory controller's hierarchy but in its root, without a process: in no container.
+    // Not a cgroup of the memory controller but its root, without a process: in no container.
     assert_eq!(owner(0, 0), Lookup::Unowned);
 }
 

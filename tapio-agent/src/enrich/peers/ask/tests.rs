@@ -1,4 +1,4 @@
-//! What a server that refuses some of it is asked for, and what comes of the rest.
+//! Queries to a server that refuses some of them, and the names found by the others.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +9,8 @@ use tower::service_fn;
 
 use super::*;
 
-/// A server that refuses what is named, and knows one pod that has ended and one service. What it was asked for is noted.
+/// A server that refuses the named queries, and knows one pod that has ended and one service. It records the
+/// queries in `seen`.
 fn server(refused: &'static [&'static str], seen: &Arc<Mutex<Vec<String>>>) -> Client {
     let seen = Arc::clone(seen);
     let service = service_fn(move |request: Request<Body>| {
@@ -38,7 +39,7 @@ fn server(refused: &'static [&'static str], seen: &Arc<Mutex<Vec<String>>>) -> C
     Client::new(service, "shop")
 }
 
-/// What is found by two questions, one after the other, and what the server was asked for.
+/// The names found by two queries, one after the other, and the queries that the server received.
 async fn asked_twice(refused: &'static [&'static str]) -> (Vec<String>, Vec<String>) {
     let seen = Arc::default();
     let mut asker = Asker {

@@ -38,12 +38,12 @@ fn event(kind: u32, id: u64, at_s: u64, since_s: u64) -> CyclesEvent {
     }
 }
 
-/// Groups with so many thousandths of a CPU before and after second 200, reported at 230.
+/// Cgroups with this use before and after second 200, in thousandths of a CPU, reported at second 230.
 fn watched(groups: &[(u64, u64, u64)]) -> Vec<Anomaly> {
     watched_each(5, groups)
 }
 
-/// The same, with samples so many seconds apart.
+/// The same, with this many seconds between samples.
 fn watched_each(apart_s: usize, groups: &[(u64, u64, u64)]) -> Vec<Anomaly> {
     let mut node = Node::new(&Settings::default());
     let mut out = Vec::new();
@@ -113,18 +113,18 @@ fn a_burst_that_ended_is_no_reason_and_a_new_group_may_be() {
     }
     assert_eq!(new.rise(200 * SECOND, true), Some(Rise { rise: 1000, now: 1000 }));
     assert_eq!(new.rise(200 * SECOND, false), None, "what it used before is not known");
-    // Its counter began anew: it is another one.
+    // Its counter started over, so it is another cgroup.
     new.look(&sample(8, 240, 0));
     assert_eq!(new.rise(200 * SECOND, true), None);
 }
 
 #[test]
-fn looks_that_come_often_reach_as_far_back() {
+fn samples_that_come_often_reach_as_far_back() {
     let mut used = Used::default();
     for at_s in 100..=230 {
         used.look(&sample(8, at_s, at_s.saturating_sub(200) * 1_000_000));
     }
-    assert!(used.looks.len() <= LOOKS);
+    assert!(used.samples.len() <= MAX_SAMPLES);
     let rise = used.rise(200 * SECOND, false).unwrap();
     assert!((900..=1000).contains(&rise.rise), "{rise:?}");
 }

@@ -5,7 +5,8 @@ use super::*;
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 512 * MIB;
 
-/// Looks at a series every five seconds until it reaches the limit: each forecast, and how long before the end.
+/// Samples a series every five seconds until it reaches the limit. Returns each forecast, with the time that
+/// was really left.
 fn watch(seconds: u64, value: impl Fn(f64) -> f64) -> Vec<(u64, Forecast)> {
     let mut trend = Trend::default();
     let mut said = Vec::new();
@@ -22,7 +23,7 @@ fn watch(seconds: u64, value: impl Fn(f64) -> f64) -> Vec<(u64, Forecast)> {
     said
 }
 
-/// Some noise that is the same each time, between -1 and 1.
+/// Reproducible noise between -1 and 1.
 fn noise(at: f64) -> f64 {
     ((at * 12.9898).sin() * 43_758.547).fract()
 }
@@ -82,7 +83,7 @@ fn what_is_no_leak_is_not_said() {
 
 #[test]
 fn after_a_heap_was_collected_its_rise_to_the_same_height_is_known() {
-    // The first rise cannot be distinguished from a leak, the second can.
+    // The first rise cannot be told from a leak; the second can.
     let said = watch(20_000, |t| 40.0 + 440.0 * (t / 1_000.0).fract());
     assert!(said.iter().all(|(at, _)| *at < 1_000), "{:?}", said.last());
 }
@@ -103,23 +104,23 @@ fn another_limit_begins_anew() {
 fn a_limit_that_moves_with_the_swap_of_others_hides_no_leak() {
     let first = |limit: fn(u64) -> u64| {
         let mut trend = Trend::default();
-        (0..200_u64).find_map(|look| {
-            trend.add(look * 5 * SECOND, (20 * MIB) + look * 5 * MIB / 2, limit(look));
-            trend.forecast(limit(look)).map(|forecast| (look, forecast.left_s, forecast.per_minute))
+        (0..200_u64).find_map(|sample| {
+            trend.add(sample * 5 * SECOND, (20 * MIB) + sample * 5 * MIB / 2, limit(sample));
+            trend.forecast(limit(sample)).map(|forecast| (sample, forecast.left_s, forecast.per_minute))
         })
     };
     let constant = first(|_| LIMIT);
     assert!(constant.is_some());
-    assert_eq!(first(|look| LIMIT - look % 7 * 4096), constant, "by some pages");
-    let (look, ..) = first(|look| LIMIT - look % 3 * 8 * MIB).unwrap();
-    assert!(look <= constant.unwrap().0, "by the thirty-second part of it, and less is left");
+    assert_eq!(first(|sample| LIMIT - sample % 7 * 4096), constant, "by some pages");
+    let (sample, ..) = first(|sample| LIMIT - sample % 3 * 8 * MIB).unwrap();
+    assert!(sample <= constant.unwrap().0, "by the thirty-second part of it, and less is left");
 }
 
 proptest! {
     #[test]
-    fn any_series_is_borne(looks in prop::collection::vec((any::<u64>(), any::<u64>()), 0..300), limit: u64) {
+    fn any_series_is_borne(samples in prop::collection::vec((any::<u64>(), any::<u64>()), 0..300), limit: u64) {
         let mut trend = Trend::default();
-        for (at, value) in looks {
+        for (at, value) in samples {
             trend.add(at, value, limit);
             if let Some(forecast) = trend.forecast(limit) {
                 prop_assert!((0.0..=1.0).contains(&forecast.confidence));
