@@ -1,7 +1,7 @@
 //! What it costs to look at a thousand cgroups: in files of their own making, or where this machine lets one
 //! make them, real ones.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 use tapio_agent::{
@@ -84,7 +84,7 @@ async fn measure() -> anyhow::Result<()> {
         }
     };
     let interval = Duration::from_secs(5);
-    let mut reader = Files::open(&root, "/proc".as_ref(), interval).reader();
+    let mut reader = Files::open(&root, "/proc".as_ref(), interval, Arc::default()).reader();
     let mut judge = Built::new::<Node>(&Default::default()).judge();
     let mut out = Vec::new();
     let (mut looks, mut best) = (0, f64::MAX);
@@ -92,7 +92,7 @@ async fn measure() -> anyhow::Result<()> {
     for _ in 0..=PASSES {
         let pass = cpu_s();
         loop {
-            reader.ready().await;
+            reader.scan().await;
             let mut is_over = false;
             while let Some(record) = reader.next() {
                 looks += 1;

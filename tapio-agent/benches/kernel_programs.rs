@@ -9,8 +9,9 @@ mod support;
 use std::time::Duration;
 
 use tapio_agent::{
-    kernel::{self, Kernel, Loaded, RunTime},
+    kernel::{self, Kernel, Loaded},
     observer::{Attach, Built, Hook, Object, container::Container, network::Network},
+    source::{RunTime, Source as _},
 };
 
 const WINDOWS: usize = 5;

@@ -12,12 +12,12 @@ use std::{
 };
 
 use tapio_agent::{
-    kernel::{self, Kernel, Loaded, RunTime},
+    kernel::{self, Kernel, Loaded},
     observer::{
-        Attach, ByHelper, Counter, Counters, Hook, Object, Observer as _, Quantity,
+        Attach, Counter, Counters, Hook, Object, Observer as _, Quantity,
         node::{Node, cycles::COUNTERS},
-        programs,
     },
+    source::{RunTime, Source as _},
 };
 
 const WINDOWS: usize = 5;
@@ -45,16 +45,7 @@ fn main() -> anyhow::Result<()> {
     let kernel = Kernel::open("/proc".as_ref())?;
     let settings = Node::kernel_settings(&Default::default());
     let object = |counters| {
-        anyhow::Ok(Object {
-            name: Node::NAME,
-            bytes: programs(Node::NAME)?,
-            hooks: Node::HOOKS,
-            fields: Node::FIELDS,
-            by_helper: ByHelper::default(),
-            settings: &settings,
-            counters: Some(counters),
-            snapshot_maps: &[],
-        })
+        anyhow::Ok(Object { counters: Some(counters), snapshot_maps: &[], ..Object::of::<Node>(&settings)? })
     };
     let mut node = kernel.load(&object(&COUNTERS)?)?;
     let has_pmu = node.hooks.iter().all(|hook| hook.state.is_ok());

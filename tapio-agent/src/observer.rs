@@ -431,6 +431,9 @@ macro_rules! observers {
         pub const KINDS: &[(&str, &[&Kind])] =
             &[$((<$observer as Observer>::NAME, <$observer as Observer>::KINDS)),*];
 
+        /// How many hooks all of them have.
+        pub const HOOKS: usize = 0 $(+ <$observer as Observer>::HOOKS.len())*;
+
         /// The faults that the self-test causes, by observer.
         pub const FAULTS: &[(&str, &[Fault])] =
             &[$((<$observer as Observer>::NAME, <$observer as Observer>::FAULTS)),*];

@@ -5,7 +5,10 @@ use std::process::{Command, Output};
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
-use tapio_agent::doctor::{Doctor, State};
+use tapio_agent::{
+    doctor::{Doctor, State},
+    observer,
+};
 
 const HOOKS: [&str; 4] = ["tcp_probe", "inet_sock_set_state", "tcp_retransmit_skb", "tcp_receive_reset"];
 
@@ -70,7 +73,7 @@ fn as_root_every_hook_is_attached() {
     }
     assert!(report.is_ascii(), "{report}");
     // Few virtual machines show the counters that sched_switch reads, and some kernels are built without fentry.
-    let mut attached = 10;
+    let mut attached = observer::HOOKS;
     for (hook, why) in [("sched_switch", "PMU"), ("tcp_v4_connect", "fentry"), ("tcp_v6_connect", "fentry")] {
         if line(&report, "ok", hook).is_none() {
             let line = line(&report, "warn", hook).unwrap_or_else(|| panic!("{report}"));
@@ -78,7 +81,12 @@ fn as_root_every_hook_is_attached() {
             attached -= 1;
         }
     }
-    assert!(report.ends_with(&format!("observed here: {attached} of 10 hooks attached.\n")), "{report}");
+    let last = report.lines().last().unwrap();
+    assert!(last.starts_with(&format!("{attached} of {} hooks attached", observer::HOOKS)), "{report}");
+    for hook in ["sched_switch", "tcp_v4_connect"] {
+        let is_missing = last.contains(&format!("without {hook} there is no n"));
+        assert_eq!(is_missing, line(&report, "ok", hook).is_none(), "{last}");
+    }
     assert_eq!(code, Some(0));
 }
 
@@ -101,7 +109,8 @@ fn without_rights_each_missing_one_is_named_and_what_it_costs() {
     }
     // What needs no rights is still looked at.
     assert!(report.contains("cgroups") && report.contains("state directory"), "{report}");
-    assert!(report.ends_with("Only files can be observed here: 0 of 10 hooks attached.\n"), "{report}");
+    let last = format!("\n0 of {} hooks attached; only files can be observed.\n", observer::HOOKS);
+    assert!(report.ends_with(&last), "{report}");
     assert_eq!(code, Some(1));
 }
 
@@ -120,7 +129,7 @@ fn one_missing_right_is_the_remedy_of_each_hook() {
         assert_eq!(line["state"], "failed");
         assert_eq!(line["remedy"], "run as root, or with CAP_PERFMON", "{line}");
     }
-    assert_eq!((&report["attached"], &report["hooks"]), (&Value::from(0), &Value::from(10)));
+    assert_eq!((&report["attached"], &report["hooks"]), (&Value::from(0), &Value::from(observer::HOOKS)));
     assert_eq!(code, Some(1));
 }
 
@@ -129,7 +138,7 @@ fn without_btf_it_says_so_and_goes_on() {
     let mut doctor = Doctor::new(Box::default(), None, false);
     doctor.types = "/nowhere/vmlinux".into();
     let report = doctor.examine();
-    assert_eq!((report.attached, report.hooks), (0, 10));
+    assert_eq!((report.tally.attached, report.tally.hooks), (0, observer::HOOKS));
     let lines = || report.sections.iter().flat_map(|section| &section.lines);
     let types = lines().find(|line| line.name == "types (BTF)").unwrap();
     assert!(types.found.starts_with("/nowhere/vmlinux cannot be read"), "{types:?}");

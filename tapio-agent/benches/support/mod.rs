@@ -28,17 +28,13 @@ pub(crate) fn settings() -> Vec<u8> {
 
 /// The programs of `tapio-ebpf/src/bin/bench.rs`; the caller names its hooks.
 pub(crate) fn bench_object(settings: &[u8]) -> anyhow::Result<Object<'_>> {
-    let bytes = observer::programs("bench")?;
-    let (fields, hooks) = (Network::FIELDS, &[][..]);
     Ok(Object {
         name: "bench",
-        bytes,
-        hooks,
-        fields,
+        bytes: observer::programs("bench")?,
+        hooks: &[],
         by_helper: ByHelper::default(),
-        settings,
-        counters: None,
         snapshot_maps: &[],
+        ..Object::of::<Network>(settings)?
     })
 }
 

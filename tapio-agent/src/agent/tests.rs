@@ -88,10 +88,11 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
     }
     let config = Config::default();
     let built = Built::new::<Crashing>(&network::Settings::default());
-    let mut loaded = Kernel::open("/proc".as_ref()).unwrap().load(&built.object().unwrap()).unwrap();
-    let source = Source { ring: Some(loaded.events().unwrap()), reader: None };
+    let kernel = Kernel::open("/proc".as_ref()).unwrap();
+    let mut sources = Opener { config: &config, kernel: Ok(&kernel), past: Arc::default() }.open(&built);
+    let records = sources.records().unwrap();
     let metrics = Arc::new(Metrics::default());
-    let observed = vec![Observed::new(built.name, Parts { loaded: Some(loaded), ..Parts::default() })];
+    let observed = vec![Observed::new(built.name, sources)];
     let shared = Arc::new(Shared::new(
         &config,
         observed,
@@ -104,7 +105,7 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
     let (anomalies, _queue) = mpsc::channel(1);
     let stage = Stage::new(built.name, anomalies, &metrics);
     let supervisor = Supervisor { stage, built, shared: Arc::clone(&shared), at: 0, stopped };
-    let task = tokio::spawn(supervisor.run(source, Fold::new(1, 1)));
+    let task = tokio::spawn(supervisor.run(records, Fold::new(1, 1)));
 
     traffic();
     let observed = async {
@@ -113,7 +114,7 @@ async fn an_observer_that_crashes_is_restarted_on_the_same_ring() {
         }
     };
     tokio::time::timeout(RESTART[0] * 10, observed).await.expect("it runs again, on what was in the ring");
-    shared.detach();
+    shared.close();
     stop.send_replace(true);
     task.await.unwrap();
     let text = metrics.render().unwrap();

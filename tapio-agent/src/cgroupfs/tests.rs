@@ -102,7 +102,11 @@ impl Host {
     }
 
     fn reader(&self) -> Reader {
-        Files::open(&self.path("cgroup"), &self.path("proc"), Duration::from_secs(5)).reader()
+        self.files(Duration::from_secs(5)).reader()
+    }
+
+    fn files(&self, interval: Duration) -> Files {
+        Files::open(&self.path("cgroup"), &self.path("proc"), interval, Arc::default())
     }
 }
 
@@ -115,7 +119,7 @@ async fn scan(reader: &mut Reader) -> HashMap<u64, Sample> {
 async fn whole_scan(reader: &mut Reader) -> (HashMap<u64, Sample>, Vec<Ancestor>) {
     let (mut seen, mut above) = (HashMap::new(), Vec::new());
     loop {
-        reader.ready().await;
+        reader.scan().await;
         while let Some(record) = reader.next() {
             if let Ok(record) = bytemuck::try_pod_read_unaligned::<Ancestor>(record) {
                 above.push(record);
@@ -270,7 +274,7 @@ async fn processors_of_version_1_beside_memory_of_version_2() {
     let seen = scan(&mut host.reader()).await;
     let unit = seen[&host.ino("cgroup/unified/system.slice/a.service")];
     assert_eq!((unit.cpu_us, unit.quota_us), (7, UNKNOWN));
-    let parts = Files::open(&host.path("cgroup"), &host.path("proc"), Duration::from_secs(5)).parts;
+    let parts = host.files(Duration::from_secs(5)).parts;
     let cpu = parts.iter().find(|part| part.name == "cpu").unwrap();
     assert_eq!(cpu.state, Ok(format!("at {}", host.path("cgroup/cpu,cpuacct").display())));
 }
@@ -403,11 +407,12 @@ async fn what_waits_on_one_cpus_of_many_is_read_in_each_pass() {
 #[tokio::test(start_paused = true)]
 async fn where_there_is_nothing_each_thing_says_so() {
     let empty = tempfile::tempdir().unwrap();
-    let mut files = Files::open(&empty.path().join("none"), empty.path(), Duration::from_secs(5));
+    let (none, interval) = (empty.path().join("none"), Duration::from_secs(5));
+    let mut files = Files::open(&none, empty.path(), interval, Arc::default());
     assert_eq!(files.parts.len(), 5);
     for part in &files.parts {
         let absent = part.state.as_ref().unwrap_err();
-        assert!(!absent.why.is_empty() && !absent.remedy.is_empty(), "{part:?}");
+        assert!(!absent.why.is_empty() && absent.remedy.is_some(), "{part:?}");
     }
     let seen = scan(&mut files.reader()).await;
     assert_eq!(seen.len(), 1);
@@ -426,7 +431,7 @@ async fn passes_are_an_interval_apart_and_further_where_they_are_dear() {
     (0..200).for_each(|at| host.two(&format!("system.slice/s{at}.service")));
     // Only their cost limits how often scans run.
     let brief = Duration::from_millis(1);
-    let mut reader = Files::open(&host.path("cgroup"), &host.path("proc"), brief).reader();
+    let mut reader = host.files(brief).reader();
     scan(&mut reader).await;
     let spent = reader.spent;
     let expensive = Instant::now();

@@ -84,7 +84,9 @@ fn attach(programs: &mut Ebpf, by: &Fallback, btf: &Btf, cgroup_root: &Path) -> 
                 Direction::Ingress => CgroupSkbAttachType::Ingress,
                 Direction::Egress => CgroupSkbAttachType::Egress,
             };
-            program.attach(group, direction, CgroupAttachMode::AllowMultiple).map_err(explain_cgroup)?;
+            // A link takes no flags, and always leaves the programs of others attached: cgroup_bpf_link_attach,
+            // kernel/bpf/cgroup.c.
+            program.attach(group, direction, CgroupAttachMode::Single).map_err(explain_cgroup)?;
         }
         Attach::CpuClock(hertz) => {
             let program: &mut PerfEvent = program.try_into().map_err(explain)?;
@@ -138,6 +140,7 @@ fn explain(error: ProgramError) -> HookError {
                 _ => format!("refused by the verifier ({io_error}): {}", reason(&log)),
             })
         }
+        ProgramError::SyscallError(call) => HookError::Failed(format!("{call}: {}", call.io_error)),
         error => HookError::Failed(error.to_string()),
     }
 }
@@ -152,6 +155,10 @@ fn explain_tracepoint(category: &str, name: &str, error: ProgramError) -> HookEr
                 )),
                 _ => HookError::Failed(format!("{file} cannot be read: {io_error}")),
             }
+        }
+        // The loader looks for it there.
+        ProgramError::IOError(_) => {
+            HookError::Unsupported("no tracefs is mounted at /sys/kernel/tracing".to_owned())
         }
         error => explain(error),
     }

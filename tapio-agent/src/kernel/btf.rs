@@ -12,6 +12,11 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNCTION_PROTO: u32 = 13;
+/// Before a tracepoint's name in that of the type of its functions, include/trace/bpf_probe.h.
+const TRACEPOINT: &[u8] = b"btf_trace_";
+/// Bytes of each argument, as programs get them.
+const ARGUMENT_BYTES: u32 = 8;
 /// Typedef, volatile, const, restrict, type tag: one type around another.
 const WRAPPERS: [u32; 5] = [KIND_TYPEDEF, 9, 10, 11, 18];
 
@@ -37,6 +42,9 @@ pub enum Absent {
     /// No such member.
     #[error("this kernel has no field {0}")]
     Field(String),
+    /// No such tracepoint, or none of its arguments is of the type.
+    #[error("this kernel has no tracepoint with the argument {0}")]
+    Argument(String),
 }
 
 impl<'a> Types<'a> {
@@ -75,9 +83,15 @@ impl<'a> Types<'a> {
     /// Byte offset of `struct.member.member`, through anonymous structs and unions. `member[3]` and
     /// `member[CONSTANT]` are elements of an array, the latter at the place that an enum has for it.
     ///
+    /// `tracepoint(type)` is the place of a tracepoint's first argument of this type, or of a pointer to this struct, and
+    /// `tracepoint(type[1])` that of the second: kernels add arguments, and programs have a branch for each shape.
+    ///
     /// # Errors
-    /// Which struct or field this kernel does not have.
+    /// Which struct, field or argument this kernel does not have.
     pub fn offset(&self, path: &str) -> Result<u32, Absent> {
+        if let Some((tracepoint, argument)) = path.strip_suffix(')').and_then(|path| path.split_once('(')) {
+            return self.argument(tracepoint, argument).ok_or_else(|| Absent::Argument(path.to_owned()));
+        }
         let mut parts = path.split('.');
         let name = parts.next().unwrap_or_default();
         let mut id = *self.structs.get(name.as_bytes()).ok_or_else(|| Absent::Struct(name.to_owned()))?;
@@ -97,6 +111,51 @@ impl<'a> Types<'a> {
             }
         }
         Ok(bits / 8)
+    }
+
+    /// Where a tracepoint's arguments have one of a type: `name`, or `name[1]` for the second of it.
+    fn argument(&self, tracepoint: &str, argument: &str) -> Option<u32> {
+        let (name, nth) = match argument.split_once('[') {
+            Some((name, nth)) => (name, nth.strip_suffix(']')?.parse().ok()?),
+            None => (argument, 0),
+        };
+        let name_of = |start: usize| self.string(word(self.types, start)?);
+        let functions = self.starts.iter().map(|start| *start as usize).find(|start| {
+            let is_typedef = word(self.types, start + 4).is_some_and(|info| kind(info) == KIND_TYPEDEF);
+            let name = if is_typedef { name_of(*start) } else { None };
+            name.and_then(|name| name.strip_prefix(TRACEPOINT)) == Some(tracepoint.as_bytes())
+        })?;
+        // A typedef of a pointer to functions.
+        let pointer = self.unwrap(word(self.types, functions + 8)?)?;
+        let proto = self.unwrap(word(self.types, pointer + 8)?)?;
+        let info = word(self.types, proto + 4)?;
+        if kind(info) != KIND_FUNCTION_PROTO {
+            return None;
+        }
+        // The first is not passed on to programs.
+        let arguments = (1..vlen(info)).map(|at| word(self.types, proto + 16 + at as usize * 8));
+        let is_of_type = |id: &Option<u32>| id.is_some_and(|id| self.is_named(id, name.as_bytes()));
+        let (at, _) = arguments.enumerate().filter(|(_, id)| is_of_type(id)).nth(nth)?;
+        u32::try_from(at).ok()?.checked_mul(ARGUMENT_BYTES)
+    }
+
+    /// Whether a type, one that it stands for, or the struct that it points to has this name.
+    fn is_named(&self, mut id: u32, name: &[u8]) -> bool {
+        for _ in 0..32 {
+            let Some(start) = id.checked_sub(1).and_then(|at| self.starts.get(at as usize)) else {
+                return false;
+            };
+            let start = *start as usize;
+            let Some(info) = word(self.types, start + 4) else { return false };
+            if word(self.types, start).and_then(|at| self.string(at)) == Some(name) {
+                return true;
+            }
+            if !WRAPPERS.contains(&kind(info)) && kind(info) != KIND_POINTER {
+                return false;
+            }
+            id = word(self.types, start + 8).unwrap_or_default();
+        }
+        false
     }
 
     /// Offset in bits and type of an array's element.
@@ -218,6 +277,19 @@ mod tests {
         assert_eq!(upid("pid.tasks[PIDTYPE_TGID]"), upid("pid.tasks") + 8);
         for wrong in ["task_struct.comm[16]", "task_struct.comm[x]", "task_struct.pid[0]", "pid.tasks[1"] {
             assert_eq!(types.offset(wrong), Err(Absent::Field(wrong.into())), "{wrong}");
+        }
+        // include/trace/events/sched.h: `(bool preempt, struct task_struct *prev, struct task_struct *next, ...)`.
+        assert_eq!(types.offset("sched_switch(bool)"), Ok(0));
+        assert_eq!(types.offset("sched_switch(_Bool)"), Ok(0), "what the typedef stands for");
+        assert_eq!(types.offset("sched_switch(task_struct)"), Ok(8));
+        assert_eq!(types.offset("sched_switch(task_struct[1])"), Ok(16));
+        for wrong in [
+            "sched_switch(task_struct[2])",
+            "sched_switch(sock)",
+            "no_such(bool)",
+            "sched_switch(task_struct[x])",
+        ] {
+            assert_eq!(types.offset(wrong), Err(Absent::Argument(wrong.into())), "{wrong}");
         }
         assert_eq!(types.offset("no_such.x"), Err(Absent::Struct("no_such".into())));
         assert_eq!(types.offset("sock.no_such"), Err(Absent::Field("sock.no_such".into())));

@@ -87,7 +87,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tapio_occurrence::{Peer, Process, samples::occurrence as sample};
+    use tapio_occurrence::{Peer, Process, samples::occurrence};
 
     /// A refused connect.
     pub(super) fn sample() -> (&'static Fault, Caused) {
@@ -99,7 +99,7 @@ mod tests {
     fn seen(kind: &'static str, process: Option<(u32, &str)>) -> Seen {
         let peer = Peer::unresolved([127, 0, 0, 1].into(), 4);
         let process = process.map(|(pid, comm)| Process { pid, comm: comm.to_owned() });
-        let occurrence = Occurrence { kind: kind.into(), process, peer: Some(peer), ..sample() };
+        let occurrence = Occurrence { kind: kind.into(), process, peer: Some(peer), ..occurrence() };
         Seen { occurrence, after: Duration::from_millis(2) }
     }
 

@@ -1,5 +1,6 @@
 //! What holds for all observers: programs that load, counts, rights, what outlives the agent, where its words go.
 
+mod attach;
 mod counts;
 mod hooks;
 mod lockdown;

@@ -123,7 +123,7 @@ async fn groups_that_vanish_during_a_pass_are_left_out() {
     let mut reader = host.reader();
     let mut seen = 0;
     loop {
-        reader.ready().await;
+        reader.scan().await;
         // One in three vanishes, both of those already sampled and of the others.
         for at in (0..200).step_by(3) {
             let _ = fs::remove_dir_all(host.path(&format!("cgroup/system.slice/s{at}.service")));

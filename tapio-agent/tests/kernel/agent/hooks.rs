@@ -7,7 +7,6 @@ use tapio_agent::{
     observer::{
         Attach, ByHelper, Hook, Object, Observer as _,
         network::{Network, Settings},
-        programs,
     },
 };
 use tapio_common::network as net;
@@ -20,15 +19,13 @@ const RESET: usize = net::program::TCP_RECEIVE_RESET as usize;
 
 /// Loads the network observer's programs with other hooks and fields.
 fn load(hooks: &[Hook], fields: &[&'static str]) -> Loaded {
+    let settings = Network::kernel_settings(&Settings::default());
     let object = Object {
-        name: Network::NAME,
-        bytes: programs(Network::NAME).unwrap(),
         hooks: hooks.to_vec().leak(),
         fields: fields.to_vec().leak(),
         by_helper: ByHelper::default(),
-        settings: &Network::kernel_settings(&Settings::default()),
-        counters: None,
         snapshot_maps: &[],
+        ..Object::of::<Network>(&settings).unwrap()
     };
     Kernel::open(Path::new("/proc")).unwrap().load(&object).unwrap()
 }

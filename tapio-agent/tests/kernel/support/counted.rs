@@ -14,11 +14,11 @@ use tapio_agent::{
     kernel::{HookError, Kernel, Loaded},
     metrics::Metrics,
     observer::{
-        ByHelper, Counter, Counters, Object, Observer as _, Quantity,
+        Counter, Counters, Object, Observer as _, Quantity,
         node::{Node, Settings, cycles},
-        programs,
     },
-    pipeline::{self, Source},
+    pipeline,
+    source::{Records, Source as _},
 };
 use tapio_common::Header;
 use tapio_service::setting::{Count, Percent, SEC, Time};
@@ -36,7 +36,7 @@ const WINDOW: u32 = 2;
 pub(crate) struct Counted {
     runtime: Runtime,
     loaded: Loaded,
-    source: Source,
+    records: Vec<Box<dyn Records>>,
     node: Node,
     identity: Identity,
     /// The containers that it looks at. What those of other tests compute meanwhile would be taken for a neighbour's.
@@ -60,30 +60,26 @@ impl Counted {
             Counter { of: &[], ..*third },
         ];
         let object = Object {
-            name: Node::NAME,
-            bytes: programs(Node::NAME).unwrap(),
-            hooks: Node::HOOKS,
-            fields: Node::FIELDS,
-            by_helper: ByHelper::default(),
-            settings: &kernel_settings,
             counters: Some(Box::leak(Box::new(Counters { program: "sched_switch", all: all.leak() }))),
             snapshot_maps: &[],
+            ..Object::of::<Node>(&kernel_settings).unwrap()
         };
         let mut loaded = Kernel::open(Path::new("/proc")).unwrap().load(&object).unwrap();
         loaded.hooks[0].state.clone()?;
         let config = Config::load(None, [], &[]).unwrap();
         let interval = Duration::from_secs(1);
-        let mut files = Files::open(config.cgroup_root.as_path(), config.proc_root.as_path(), interval);
+        let (cgroups_at, proc) = (config.cgroup_root.as_path(), config.proc_root.as_path());
+        let mut files = Files::open(cgroups_at, proc, interval, Arc::default());
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build().unwrap();
-        let source = {
+        let records = {
             let _guard = runtime.enter();
-            Source { ring: Some(loaded.events().unwrap()), reader: Some(files.reader()) }
+            vec![loaded.records().unwrap(), files.records().unwrap()]
         };
         let identity = Identity::new(&config);
         let node = Node::new(&settings);
         let containers = cgroups.iter().map(|cgroup| cgroup.container_id.clone()).collect();
-        Ok(Self { runtime, loaded, source, node, identity, containers, reported: Vec::new() })
+        Ok(Self { runtime, loaded, records, node, identity, containers, reported: Vec::new() })
     }
 
     /// Until baselines are learned, and a little longer.
@@ -101,7 +97,8 @@ impl Counted {
         let metrics = Arc::new(Metrics::default());
         let mut out = Vec::new();
         while Instant::now() < end {
-            let ready = async { tokio::time::timeout(Duration::from_millis(100), self.source.ready()).await };
+            let ready =
+                async { tokio::time::timeout(Duration::from_millis(100), self.records.ready()).await };
             if let Ok(ready) = self.runtime.block_on(ready) {
                 ready.unwrap();
             }
@@ -119,7 +116,7 @@ impl Counted {
                     node.observe(record, &mut out).unwrap();
                 }
             };
-            while self.source.next(&mut judge) {}
+            while self.records.next(&mut judge) {}
             for mut anomaly in out.drain(..) {
                 let identity = &mut self.identity;
                 self.runtime.block_on(identity.find_all(&mut anomaly));
