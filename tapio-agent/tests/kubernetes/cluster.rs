@@ -290,8 +290,19 @@ fn a_healthy_cluster_is_quiet() {
     std::thread::sleep(pause);
     of_web(&["scale", "--replicas=1"]);
     std::thread::sleep(pause);
-    let reported = cluster.reported().unwrap();
-    let shown: Vec<_> =
-        reported.iter().map(|reported| format!("{} {reported}", reported["message"])).collect();
-    assert!(reported.is_empty(), "{}", shown.join("\n"));
+    // The API server closes connections to etcd with frames unread, which resets them: true, and of no workload. Here both run
+    // outside of pods, over loopback.
+    let is_of_control_plane = |reported: &Value| {
+        reported["type"] == "network.connection_reset"
+            && reported["workload"].is_null()
+            && reported["data"]["local_address"] == "127.0.0.1"
+    };
+    let (control_plane, reported): (Vec<_>, Vec<_>) =
+        cluster.reported().unwrap().into_iter().partition(is_of_control_plane);
+    let shown = |reported: &[Value]| {
+        let lines = reported.iter().map(|reported| format!("{} {reported}", reported["message"]));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    println!("of the control plane: {}", shown(&control_plane));
+    assert!(reported.is_empty(), "{}", shown(&reported));
 }

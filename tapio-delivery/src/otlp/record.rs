@@ -16,8 +16,6 @@ const NAMED: &[(&str, &str)] = &[
     ("status", "process.exit.code"),
     ("error", "error.type"),
 ];
-/// Members of `data` that hold the judged value, in the unit of the baseline.
-const JUDGED: &[&str] = &["rtt_us", "handshake_us"];
 
 /// Builds the record; with its event name also as an attribute, if `named`.
 pub(super) fn record(occurrence: &Occurrence, named: bool) -> LogRecord {
@@ -89,7 +87,7 @@ fn attributes(occurrence: &Occurrence) -> Attributes {
         }
     }
     if let Some(Normal { mean, deviation, unit, samples, ratio }) = &occurrence.baseline {
-        found.number("tapio.value", JUDGED.iter().find_map(|key| occurrence.data.number(key)));
+        found.number("tapio.value", judged(&occurrence.data, unit));
         found.number("tapio.baseline.mean", Some(*mean));
         found.number("tapio.baseline.deviation", Some(*deviation));
         found.text("tapio.baseline.unit", Some(unit));
@@ -100,6 +98,12 @@ fn attributes(occurrence: &Occurrence) -> Attributes {
     }
     found.number("tapio.count", Some(occurrence.count));
     found
+}
+
+/// The judged value: the first member of `data` that is named in the unit of the baseline, as `rtt_us` is.
+fn judged(data: &Data, unit: &str) -> Option<u64> {
+    let is_in_unit = |key: &str| key.rsplit_once('_').is_some_and(|(_, suffix)| suffix == unit);
+    data.0.iter().find(|(key, _)| is_in_unit(key)).and_then(|(key, _)| data.number(key))
 }
 
 /// Both ends of the connection, and the workload at the other end. The server is the end that was connected

@@ -53,7 +53,7 @@ fn each_way_counts_what_it_is_for() {
     let loaded = load(HOOKS.iter().map(|(hook, _)| *hook).collect());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = Process::start("client");
-    drop(client.connect(listener.local_addr().unwrap()).unwrap());
+    client.connect(listener.local_addr().unwrap()).unwrap();
     thread::sleep(Duration::from_millis(200));
     loaded.detach();
     let counts = loaded.counts.read().unwrap();
