@@ -49,8 +49,8 @@ pub struct Caused {
 pub enum Subject {
     /// A destination.
     To(SocketAddr),
-    /// The death of the process.
-    Death,
+    /// What the process did, or its end.
+    Process,
 }
 
 /// Why a fault was not caused.
@@ -77,7 +77,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::To(to) => write!(f, "to {to}"),
-            Self::Death => f.write_str("of its process"),
+            Self::Process => f.write_str("of its process"),
         }
     }
 }
@@ -136,7 +136,7 @@ impl Stage {
             }
         }
         child.ends().await?;
-        Ok(Caused { subject: Subject::Death, pid: child.pid() })
+        Ok(Caused { subject: Subject::Process, pid: child.pid() })
     }
 
     /// Removes what self-tests that were killed left behind, and says what that was.

@@ -1,9 +1,10 @@
 //! Attaches the programs of a hook: its own, or the first fallback that this kernel has something for.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     iter::once,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +25,8 @@ use super::{
 };
 use crate::observer::{Attach, Direction, Fallback, Hook};
 
+/// Of the root of a cgroup2 hierarchy: KERNFS root, fs/kernfs/dir.c.
+const ROOT_INODE: u64 = 1;
 /// `EPERM`, include/uapi/asm-generic/errno-base.h.
 pub(super) const EPERM: i32 = 1;
 /// arm64 answers with it before 6.4, include/linux/errno.h.
@@ -124,6 +127,13 @@ fn cgroup2(root: &Path) -> Result<File, HookError> {
     let place = places.iter().find(is_one).ok_or_else(|| {
         HookError::Unsupported(format!("there is no cgroup2 hierarchy at {}", root.display()))
     })?;
+    // In a cgroup namespace the mount shows the container's own cgroup as its root, and programs there see one container.
+    if fs::metadata(place).is_ok_and(|root| root.ino() != ROOT_INODE) {
+        return Err(HookError::Unsupported(format!(
+            "{} is not the root of the hierarchy: mount the host's, and give its place as `cgroup_root`",
+            place.display()
+        )));
+    }
     File::open(place)
         .map_err(|error| HookError::Failed(format!("{} cannot be opened: {error}", place.display())))
 }

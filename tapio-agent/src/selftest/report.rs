@@ -28,8 +28,8 @@ pub(super) fn is_about(fault: &Fault, caused: &Caused, occurrence: &Occurrence) 
             peer.is_some_and(|peer| (peer.address, peer.port) == (to.ip(), to.port()))
         }
         // In a pid namespace of its own it does not know what the kernel calls its children.
-        Subject::Death if !sees_host_pids() => fault.kinds.contains(&&*occurrence.kind),
-        Subject::Death => {
+        Subject::Process if !sees_host_pids() => fault.kinds.contains(&&*occurrence.kind),
+        Subject::Process => {
             let process = occurrence.process.as_ref();
             occurrence.peer.is_none() && process.is_some_and(|process| process.pid == caused.pid)
         }
