@@ -4,6 +4,7 @@ mod attach;
 mod counts;
 mod hooks;
 mod lockdown;
+mod maps;
 mod rights;
 mod sink;
 mod snapshot;
