@@ -107,7 +107,7 @@ struct Options {
     update: bool,
 }
 
-/// `kernel-test [VERSION...] [--arch=amd64|arm64] [--boot=NAME] [--test=FILTER] [--quick] [--update] [--bless]`
+/// `kernel-test [VERSION...] [--arch=amd64|arm64] [--boot=NAME] [--test=FILTER,...] [--quick] [--update] [--bless]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {
     test_all(&Options::parse(arguments)?).map(drop)
 }
@@ -145,7 +145,7 @@ fn test(kernel: &Kernel, boot: &Boot, programs: &Programs, options: &Options) ->
     eprintln!("\n== {} {} {}", kernel.release, kernel.arch.name(), boot.name);
     let start = Instant::now();
     let filters: Vec<&str> = match &options.test {
-        Some(filter) => vec![filter],
+        Some(filters) => filters.split(',').collect(),
         None if options.quick => QUICK_TESTS.to_vec(),
         None => boot.tests.to_vec(),
     };

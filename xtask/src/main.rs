@@ -59,7 +59,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "kernel-test",
-        arguments: "[VERSION...] [--arch=amd64|arm64] [--boot=NAME] [--test=FILTER] [--quick] [--update] [--bless]",
+        arguments: "[VERSION...] [--arch=amd64|arm64] [--boot=NAME] [--test=FILTER,...] [--quick] [--update] [--bless]",
         about: "Set up and run the kernel tests on the kernels that users run, in virtual machines: all of the\n\
                 matrix, or these versions (6.1, 6.12.95, newest). Needs no root once QEMU is there.\n\
                 --boot runs one way to boot only: plain, lockdown-integrity, lockdown-confidentiality,\n\

@@ -26,7 +26,7 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "images", lane: Lane::First, after: &[], budget: 3600, run: || none(images()) },
     Step { name: "cluster", lane: Lane::First, after: &[], budget: 1800, run: cluster },
     Step { name: "tests", lane: Lane::First, after: &[], budget: 3600, run: long_tests },
-    Step { name: "kernels", lane: Lane::First, after: &[], budget: 3600, run: || kernel_test::run(&[]) },
+    Step { name: "kernels", lane: Lane::First, after: &[], budget: 14_400, run: || kernel_test::run(&[]) },
 ];
 
 /// The long forms, each by its variable, of all tests: ten minutes of chaos and of healthy load, fifty kills.

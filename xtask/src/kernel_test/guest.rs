@@ -18,7 +18,7 @@ use crate::machine;
 use crate::tally::{Reader, Tally};
 
 /// No guest takes longer, on a machine however slow. It ends itself a little earlier.
-const LIMIT: Duration = Duration::from_secs(1600);
+const LIMIT: Duration = Duration::from_secs(3600);
 /// A kernel that has panicked ends within this, or never.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// An emulator may fail where the kernel is right. What has begun a test, or says that its kernel failed, is never asked
