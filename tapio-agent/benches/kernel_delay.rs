@@ -56,6 +56,8 @@ fn delays(receiver: &mut Receiver) -> anyhow::Result<Taken> {
     let agent = Command::new(env!("CARGO_BIN_EXE_tapio"))
         .env_clear()
         .envs(env::var_os("PATH").map(|path| ("PATH", path)))
+        // Each event that arrives is one of the load's.
+        .env("TAPIO_HEARTBEAT", "off")
         .args(["--observer=network", "--output=none", "--listen=off", "--kubernetes=off"])
         .arg(format!("--polku={}", receiver.address))
         .arg(format!("--state-dir={}", state.path().display()))

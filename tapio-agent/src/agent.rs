@@ -3,6 +3,7 @@
 //! Programs are attached before there is a runtime, so that capabilities can be dropped on the one thread
 //! there is.
 
+mod heartbeat;
 pub(crate) mod open;
 mod snapshots;
 mod status;
@@ -175,6 +176,14 @@ async fn observe(
         });
     }
     tokio::spawn(show_status(status_line, Arc::clone(&shared)));
+    let beating = config.heartbeat.0.filter(|_| sinks.beats()).map(|interval| {
+        let mut stopped = stopped.clone();
+        let stop = async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        let sender = heartbeat::Sender::new(&config);
+        tokio::spawn(heartbeat::run(Arc::clone(&shared), sinks.clone(), sender, interval.get(), stop))
+    });
     let keeping = tokio::spawn(Snapshots::run(Arc::clone(&shared)));
     shared.report();
     tracing::info!("ready");
@@ -200,6 +209,10 @@ async fn observe(
     while stages.join_next().await.is_some() {}
     // That it crashed is in `breaks`.
     let _ = deliver.await;
+    if let Some(beating) = beating {
+        // The last one goes out before the sinks are drained; that it crashed has been logged.
+        let _ = beating.await;
+    }
     // A disk that hangs holds up no delivery.
     let within = Duration::from_nanos(config.drain.as_ns());
     let saved = tokio::time::timeout(within, Snapshots::save(&shared));

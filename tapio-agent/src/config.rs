@@ -62,6 +62,9 @@ settings! {
         /// How much each sink may keep on disk, in `state_dir`, of what it cannot take in time; it is sent when the
         /// destination is back, after a restart, too. The oldest goes where it would be more. `off`: all waits in memory.
         pub spool: Off<Bytes<{ 8 * MIB }, { 64 * 1024 * MIB }>> = Off(Some(Bytes::of(64 * MIB))),
+        /// How often POLKU and OTLP get a heartbeat: which node looks, with what, and what became of what it saw. `off`: a
+        /// receiver cannot tell a node without anomalies from one without an agent.
+        pub heartbeat: Off<Time<{ 5 * SEC }, { 3_600 * SEC }>> = Off(Some(Time::of_ns(30 * SEC))),
         /// Where /livez, /readyz, /metrics and /status are served.
         pub listen: Off<Listen> = Off(Some(Listen(([127, 0, 0, 1], 9090).into()))),
         /// The node's name in occurrences. Empty: NODE_NAME, else the name of the host. In a pod set NODE_NAME

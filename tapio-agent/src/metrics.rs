@@ -70,7 +70,7 @@ metrics! {
 }
 
 /// The outcome of anomalies: judged = reported + expected + dropped + out of scope + waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AnomalyLedger {
     /// Anomalies judged, including each repeat and those that the kernel suppressed.
     pub judged: u64,
@@ -86,11 +86,14 @@ pub struct AnomalyLedger {
     pub waiting: u64,
 }
 
+/// Hops and reasons of losses before the sinks; a full ring is counted in the kernel.
+const LOSSES: [(&str, &str); 3] = [("record", "malformed"), ("record", "crash"), ("enrich", "queue_full")];
+
 impl Metrics {
     /// Creates the series of possible failures with 0. If a series appeared only with its first loss,
     /// Prometheus would see no increase.
     pub fn begin(&self, observers: &[&'static str], sinks: &[&'static str], kubernetes: bool) {
-        for (hop, reason) in [("record", "malformed"), ("record", "crash"), ("enrich", "queue_full")] {
+        for (hop, reason) in LOSSES {
             self.dropped(hop, reason, 0);
         }
         for observer in observers {
@@ -111,6 +114,12 @@ impl Metrics {
                 self.own.unresolved.get_or_create(&Unresolved { name, reason }).inc_by(0);
             }
         }
+    }
+
+    /// Losses before the sinks so far, by hop and reason.
+    #[must_use]
+    pub fn losses(&self) -> Vec<(&'static str, &'static str, u64)> {
+        LOSSES.map(|(hop, reason)| (hop, reason, self.delivery.dropped_so_far(hop, reason))).into()
     }
 
     /// The metrics of the sinks.

@@ -99,6 +99,8 @@ impl Running {
             .arg(format!("--listen={address}"))
             .arg(format!("--state-dir={}", state_dir.display()))
             .env("TAPIO_SPOOL", "2GiB")
+            // What is in the spool is counted.
+            .env("TAPIO_HEARTBEAT", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

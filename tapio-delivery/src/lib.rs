@@ -64,6 +64,9 @@ pub trait Destination: Send + 'static {
     /// a destination that never acknowledges.
     const SPOOLED: bool = true;
 
+    /// Whether it gets heartbeats. False for a destination that people read.
+    const HEARTBEATS: bool = true;
+
     /// The state when a delivery takes longer than [`PATIENCE`]; `None` if deliveries have their own timeout.
     const STALLED: Option<&'static str> = None;
 
@@ -205,6 +208,8 @@ pub struct Sinks {
     capacity: usize,
     spools: Option<spool::Place>,
     queues: Vec<Arc<Queue>>,
+    /// Those of `queues` whose destinations get heartbeats.
+    beaten: Vec<Arc<Queue>>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
     /// The reasons of sinks that ended by themselves.
     ended: watch::Sender<Vec<String>>,
@@ -257,7 +262,8 @@ impl State {
     }
 
     /// The current one of [`Self::LABELS`].
-    pub(crate) const fn label(&self) -> &'static str {
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
             Self::Ok => "ok",
@@ -292,7 +298,7 @@ impl Sinks {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, capacity: usize) -> Self {
         let (tasks, ended) = (Arc::default(), watch::Sender::default());
-        Self { metrics, capacity, spools: None, queues: Vec::new(), tasks, ended }
+        Self { metrics, capacity, spools: None, queues: Vec::new(), beaten: Vec::new(), tasks, ended }
     }
 
     /// Sinks added from now on spool what they cannot deliver, each into a file of its own in
@@ -317,6 +323,9 @@ impl Sinks {
             tasks.push(tokio::spawn(task::watched(Arc::clone(&queue), self.ended.clone(), keep)));
         }
         drop(tasks);
+        if D::HEARTBEATS {
+            self.beaten.push(Arc::clone(&queue));
+        }
         self.queues.push(queue);
     }
 
@@ -328,6 +337,17 @@ impl Sinks {
             }
             last.push(occurrence);
         }
+    }
+
+    /// Gives a heartbeat to the sinks whose destinations get them.
+    pub fn beat(&self, heartbeat: &Arc<Occurrence>) {
+        self.beaten.iter().for_each(|queue| queue.push(Arc::clone(heartbeat)));
+    }
+
+    /// Whether any sink gets heartbeats.
+    #[must_use]
+    pub fn beats(&self) -> bool {
+        !self.beaten.is_empty()
     }
 
     /// The state and the accounts of each sink.

@@ -114,6 +114,38 @@ fn send(sinks: &Sinks, count: usize) {
     }
 }
 
+/// Counts what it takes, and gets no heartbeats.
+struct Read(Arc<AtomicU64>);
+
+impl Destination for Read {
+    const NAME: &'static str = "read";
+    const HEARTBEATS: bool = false;
+
+    fn batching(&self) -> Batching {
+        Batching { count: 64, age: Duration::ZERO }
+    }
+
+    async fn deliver(&mut self, batch: &[Arc<Occurrence>]) -> Result<Receipt, Failure> {
+        self.0.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        Ok(Receipt::taken(batch.len()))
+    }
+}
+
+#[tokio::test]
+async fn heartbeats_go_to_those_that_get_them_and_are_in_their_accounts() {
+    let mut sinks = Sinks::new(Arc::default(), 8);
+    let read = Arc::new(AtomicU64::new(0));
+    sinks.add(Read(Arc::clone(&read)));
+    assert!(!sinks.beats());
+    sinks.add(Open);
+    assert!(sinks.beats());
+    sinks.beat(&Arc::new(sample()));
+    sinks.send(Arc::new(sample()));
+    sinks.drain(Duration::from_secs(10)).await;
+    let received: Vec<_> = sinks.status().iter().map(|status| status.ledger.received).collect();
+    assert_eq!((received, read.load(Ordering::Relaxed)), (vec![1, 2], 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_drops_and_counts() {
     let (registry, metrics) = Metrics::alone();

@@ -12,7 +12,11 @@ use tapio_common::Counts;
 use tapio_delivery::{Sinks, stdout::StatusLine};
 use tapio_service::admin;
 
-use super::{open::Sources, snapshots::Snapshots};
+use super::{
+    heartbeat::{self, Accounts},
+    open::Sources,
+    snapshots::Snapshots,
+};
 use crate::{
     config::Config,
     enrich::kubernetes::Health,
@@ -69,6 +73,15 @@ impl fmt::Display for State {
 
 impl State {
     const LABELS: [&str; 4] = ["running", "degraded", "unsupported", "failed"];
+
+    /// What does not work and why, unless all does.
+    fn missing(&self) -> Option<&str> {
+        match self {
+            Self::Running => None,
+            Self::RunningWithout(what) | Self::Degraded(what) => Some(what),
+            Self::Unsupported(why) | Self::Failed(why) => Some(why),
+        }
+    }
 
     /// The one of [`Self::LABELS`] that it is.
     const fn label(&self) -> &'static str {
@@ -195,6 +208,24 @@ impl Shared {
     /// The accounts, when all is done.
     pub(super) fn farewell(&self) {
         tracing::info!(ledger = %self.ledger(), "stopped");
+    }
+
+    /// The accounts of this moment.
+    pub(super) fn accounts(&self) -> Accounts {
+        let observers: Vec<heartbeat::Observed> = self
+            .observed
+            .iter()
+            .map(|observed| {
+                let state = observed.state();
+                let missing = state.missing().map(str::to_owned);
+                let (state, counts) = (state.label(), observed.total());
+                heartbeat::Observed { name: observed.name, state, missing, counts }
+            })
+            .collect();
+        let ring_full = observers.iter().filter_map(|observer| Some(observer.counts?.failed)).sum();
+        let mut dropped = self.metrics.losses();
+        dropped.push(("ring", "full", ring_full));
+        Accounts { observers, anomalies: self.metrics.anomaly_ledger(), dropped, sinks: self.sinks.status() }
     }
 
     pub(super) fn status_line(&self) -> StatusLine {

@@ -2,6 +2,7 @@
 
 mod attach;
 mod counts;
+mod heartbeat;
 mod hooks;
 mod lockdown;
 mod maps;

@@ -26,7 +26,9 @@ pub(super) fn record(occurrence: &Occurrence, named: bool) -> LogRecord {
         Severity::Error => (SeverityNumber::Error, "error"),
         Severity::Critical => (SeverityNumber::Fatal, "critical"),
     };
-    let event_name = format!("{NAMESPACE}{}", occurrence.kind);
+    // The agent's own types are in that namespace already.
+    let namespace = if occurrence.kind.starts_with(NAMESPACE) { "" } else { NAMESPACE };
+    let event_name = format!("{namespace}{}", occurrence.kind);
     let mut attributes = attributes(occurrence);
     if named {
         attributes.text("event.name", Some(&event_name));
