@@ -37,30 +37,30 @@ const STEPS: &[Step] = &[
         run: || none(dependencies()),
     },
     Step { name: "kernel lints", lane: Lane::First, after: &[], budget: 60, run: || none(kernel_lints()) },
-    Step { name: "build", lane: Lane::First, after: &[], budget: 300, run: || none(test::build().map(drop)) },
-    Step { name: "lints", lane: Lane::First, after: &[], budget: 200, run: || none(lints()) },
+    Step { name: "build", lane: Lane::First, after: &[], budget: 260, run: || none(test::build().map(drop)) },
+    Step { name: "lints", lane: Lane::First, after: &[], budget: 170, run: || none(lints()) },
     Step {
         name: "tests",
         lane: Lane::First,
         after: &[],
-        budget: 720,
+        budget: 830,
         run: || test::run(Suites::AllBut(SERVED), None),
     },
     Step {
         name: "tests with servers",
         lane: Lane::First,
         after: &["servers"],
-        budget: 300,
+        budget: 270,
         run: || test::run(Suites::Only(SERVED), None),
     },
     Step {
         name: "guests",
         lane: Lane::First,
         after: &[],
-        budget: 300,
+        budget: 250,
         run: || kernel_test::run(&["--quick"]),
     },
-    Step { name: "cluster", lane: Lane::First, after: &["servers"], budget: 180, run: cluster },
+    Step { name: "cluster", lane: Lane::First, after: &["servers"], budget: 150, run: cluster },
 ];
 
 /// Suites that talk to what the step `servers` builds.
