@@ -1,5 +1,5 @@
 //! Compiles the kernel programs with their own toolchain and embeds them: `OUT_DIR/objects.rs` has one
-//! function, `object(name)`, that gives an observer's object.
+//! function, `object(name)`, that returns an observer's object file.
 
 #[path = "../xtask/src/toolchain.rs"]
 #[allow(dead_code, reason = "xtask uses the rest")]
@@ -12,7 +12,7 @@ use std::{env, fs};
 
 use toolchain::Toolchain;
 
-/// Why there is no object: one line, or everything that the compiler said.
+/// The reason for a missing object file: one line, or the compiler's full output.
 enum Failure {
     Line(String),
     Compiler(String),
@@ -53,7 +53,7 @@ fn kernel_objects() -> Result<(), Failure> {
     fs::write(&table, objects_rs(&names)).map_err(|error| failed(&table, &error))
 }
 
-/// One program is one file in `tapio-ebpf/src/bin`, in the order of their names.
+/// Each file in `tapio-ebpf/src/bin` is one program. The names are sorted.
 fn program_names(directory: &Path) -> Result<Vec<String>, Failure> {
     if !directory.is_dir() {
         return Ok(Vec::new());
@@ -69,7 +69,7 @@ fn program_names(directory: &Path) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// Builds all programs and gives the directory they are in.
+/// Builds all programs and returns their directory.
 fn compile(toolchain: &Toolchain, workspace: &Path, target: &Path) -> Result<PathBuf, Failure> {
     let mut cargo = toolchain.build(workspace, target);
     let output = cargo
@@ -86,7 +86,7 @@ fn compile(toolchain: &Toolchain, workspace: &Path, target: &Path) -> Result<Pat
     Ok(target.join(toolchain::TARGET).join(toolchain::PROFILE))
 }
 
-/// Each of the compiler's warnings in one line with its place.
+/// Returns each compiler warning as one line with its location.
 fn warnings(said: &str) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut lines = said.lines().peekable();
@@ -98,17 +98,19 @@ fn warnings(said: &str) -> Vec<String> {
     warnings
 }
 
-/// A target directory of its own, since the outer cargo holds the lock on the usual one; next to that one's
-/// profiles, so that all builds share it: the same object is embedded whatever CPU the agent is for.
+/// Uses a separate target directory, because the outer cargo holds the lock on the usual one. It lies next to
+/// the outer cargo's profiles, so that all builds share it: every agent embeds the same object files,
+/// whatever its architecture.
 fn target_directory(out: &Path) -> Result<PathBuf, Failure> {
-    // <target>/<profile>/build/<package>/out, or <target>/<triple>/<profile>/... where --target is given
+    // The path is <target>/<profile>/build/<package>/out, or <target>/<triple>/<profile>/... with --target.
     let above =
         out.ancestors().nth(4).ok_or_else(|| Failure::Line(format!("odd OUT_DIR {}", out.display())))?;
     let triple = env::var_os("TARGET").filter(|triple| above.ends_with(triple));
     Ok(if triple.is_some() { above.with_file_name("bpf") } else { above.join("bpf") })
 }
 
-/// The table of objects. An ELF parser reads 64-bit fields in place, so each object is aligned to 8.
+/// The table of object files. An ELF parser reads 64-bit fields in place, so each object is aligned to 8
+/// bytes.
 fn objects_rs(names: &[String]) -> String {
     let mut text = String::from(
         "/// The kernel programs of the observer of this name, as an ELF object.\n\

@@ -1,7 +1,7 @@
-//! How well the default limits find known level changes: `name value unit` lines.
+//! Measures how well the default limits detect known level changes. Prints `name value unit` lines.
 //!
-//! Every CSV in a folder (`timestamp,value,label`; label 1 on the first row of a level) is put through
-//! `tapio replay`. The folder is the first argument, or `TAPIO_SERIES`; else the series in `tests/data`.
+//! The benchmark runs `tapio replay` on every CSV in a folder (`timestamp,value,label`; label 1 marks the
+//! first row of a level). The folder is the first argument, or `TAPIO_SERIES`, or the series in `tests/data`.
 
 use std::path::PathBuf;
 use std::{env, fs};
@@ -11,7 +11,7 @@ use tapio_agent::detection::Score;
 use tapio_agent::replay::Options;
 
 fn main() -> anyhow::Result<()> {
-    // cargo adds flags of its own, such as --bench.
+    // cargo adds its own flags, such as --bench.
     let argument = env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let folder = argument
         .or_else(|| env::var("TAPIO_SERIES").ok())

@@ -1,5 +1,5 @@
-//! What it costs to look at a thousand cgroups: in files of their own making, or where this machine lets one
-//! make them, real ones.
+//! Measures the cost of scanning a thousand cgroups: real ones where the benchmark may create them, otherwise
+//! plain files that imitate them.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(measure())
 }
 
-/// Groups of units, which are taken away again.
+/// Cgroups of units. They are removed on drop.
 struct Groups {
     parents: Vec<PathBuf>,
 }
@@ -39,7 +39,7 @@ impl Groups {
             for at in 0..GROUPS {
                 let group = parent.join(format!("s{at}.service"));
                 fs::create_dir(&group)?;
-                // With limits, since those are the expensive ones.
+                // Set limits, because cgroups with limits are the expensive ones.
                 for (file, limit) in [
                     ("memory.max", "1G"),
                     ("memory.limit_in_bytes", "1G"),
@@ -107,12 +107,12 @@ async fn measure() -> anyhow::Result<()> {
     }
     let mean = (cpu_s() - start) / f64::from(PASSES + 1);
     drop(groups);
-    // The node is one more, and others of this machine's groups are looked at, too.
+    // The node itself counts as one more sample, and the scan includes the other cgroups of this machine.
     let groups = looks / u64::from(PASSES + 1) - 1;
     println!("cgroup_pass_groups {groups} groups");
     println!("cgroup_pass_ms {:.2} ms", best * 1e3);
     println!("cgroup_pass_us_per_group {:.1} us", best * 1e6 / groups as f64);
-    // It looks less often rather than take more.
+    // The observer lengthens its interval rather than use more CPU.
     let apart = interval.as_secs_f64().max(mean * 200.0);
     println!("cgroup_reading_percent {:.3} %", 100.0 * mean / apart);
     println!("cgroup_interval_seconds {apart:.1} s");

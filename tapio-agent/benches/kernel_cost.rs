@@ -1,5 +1,5 @@
-//! What the agent costs a node: CPU per request with it and without, how much of healthy traffic leaves the
-//! kernel, memory with many destinations, and CPU when nothing happens.
+//! Measures the cost of the agent on a node: CPU per request with and without it, the share of healthy
+//! traffic that leaves the kernel, memory with many destinations, and CPU when idle.
 
 mod support;
 
@@ -22,20 +22,21 @@ use tapio_agent::{
 };
 use tapio_common::Counts;
 
-/// Pairs of slices, in the order off, on, on, off: a drift of the machine falls on both.
+/// Groups of four slices, in the order off, on, on, off, so that drift of the machine affects both equally.
 const QUADS: usize = 75;
 const SLICE: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_secs(10);
 const FEW_DESTINATIONS: u32 = 10_000;
 const MANY_DESTINATIONS: u32 = 1_000_000;
-/// Connections that are open at once; the numbers above are multiples of it. While all of them have their turn, the
-/// samples of each come to be apart: those of a reading are sent over the floor at least, which is 2 ms.
+/// Connections open at once; the numbers above are multiples of it. While the others take their turns, the
+/// samples of each connection become spaced out: the samples of one reading span at least the floor, which is
+/// 2 ms.
 const AT_ONCE: u32 = 200;
-/// Requests that make a reading: of two blocks of four samples, each of which is read with the next segment.
+/// Requests that make a reading: two blocks of four samples. Each sample is read with the next segment.
 const REQUESTS: usize = 10;
-/// What was learned is read and written as often as can be: that takes memory, too.
+/// Writes the state snapshot as often as allowed, because that takes memory too.
 const EACH_SECOND: (&str, &str) = ("TAPIO_SNAPSHOT", "1s");
-/// Two of them.
+/// Long enough for two snapshots.
 const TWICE: Duration = Duration::from_millis(2_200);
 
 fn main() -> anyhow::Result<()> {
@@ -47,7 +48,7 @@ fn main() -> anyhow::Result<()> {
     memory()
 }
 
-/// CPU per request and response on one CPU, with the observer attached against without, paired.
+/// CPU per request and response on one CPU, with the observer attached and without, compared in pairs.
 fn request_response() -> anyhow::Result<()> {
     let kernel = Kernel::open("/proc".as_ref())?;
     let built = Built::new::<Network>(&Default::default());
@@ -59,7 +60,7 @@ fn request_response() -> anyhow::Result<()> {
         let off = load.next()?;
         let loaded = kernel.load(&built.object()?)?;
         support::all_attached([&loaded])?;
-        // The first readings of a connection make its baseline.
+        // The first readings of a connection build its baseline.
         load.next()?;
         let on = [load.next()?, load.next()?];
         loaded.counts.read()?.iter().for_each(|program| counts.add(program));
@@ -72,7 +73,7 @@ fn request_response() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// CPU of the whole agent when nothing happens.
+/// CPU of the whole agent when idle.
 fn idle() -> anyhow::Result<()> {
     let agent = Agent::start(&["--output=none"], &[])?;
     let before = agent.cpu()?;
@@ -83,7 +84,8 @@ fn idle() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Memory of the whole agent with ten thousand destinations and after a million, once it has written them down.
+/// Memory of the whole agent with ten thousand destinations, and after a million, once it has written its
+/// state snapshot.
 fn memory() -> anyhow::Result<()> {
     let agent = Agent::start(&["--output=none"], &[EACH_SECOND])?;
     let after = |destinations| {
@@ -97,7 +99,7 @@ fn memory() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In the load's process: CPU nanoseconds per request.
+/// Runs in the load process: CPU nanoseconds per request.
 fn load() -> anyhow::Result<()> {
     let pair = support::Pair::connect()?;
     slices::each(|| {
@@ -110,13 +112,13 @@ fn load() -> anyhow::Result<()> {
     })
 }
 
-/// One connection to each of so many loopback addresses, with enough samples for a reading.
+/// Opens one connection to each of this many loopback addresses, with enough samples for a reading.
 fn connect_to(destinations: u32) -> anyhow::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:0")?;
     let port = listener.local_addr()?.port();
     let connect = |n| {
         let client = TcpStream::connect(SocketAddr::from((Ipv4Addr::from(0x7f00_0000 + n), port)))?;
-        // Closes with a reset: a million connections would wait for their end otherwise.
+        // Close with a reset; otherwise a million connections would stay in TIME_WAIT.
         rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
         anyhow::Ok((client, listener.accept()?.0))
     };

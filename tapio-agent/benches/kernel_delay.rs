@@ -1,5 +1,6 @@
-//! How long an occurrence takes from the kernel's time of what happened to a POLKU gateway, on a host that does nothing
-//! else and on one whose CPUs are all busy. Refused connects, each of which is reported; a batch waits for 100 ms.
+//! Measures the delay of an occurrence from the kernel's event time until a POLKU gateway receives it, on an
+//! idle host and on one with all CPUs busy. The load is refused connects, each of which is reported; a batch
+//! waits for 100 ms.
 
 #[path = "../../tapio-delivery/benches/support/receiver.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part")]
@@ -18,11 +19,11 @@ use anyhow::{Context as _, ensure};
 use receiver::{Receiver, Taken};
 
 const CONNECTS: u32 = 1_000;
-/// 100 a second.
+/// 100 connects a second.
 const BETWEEN: Duration = Duration::from_millis(10);
-/// What the last ones may take.
+/// Time allowed for the last occurrences to arrive.
 const LAST: Duration = Duration::from_secs(5);
-/// Tells a process that it is to be busy.
+/// Argument that makes this program a busy loop.
 const BUSY: &str = "busy";
 
 fn main() -> anyhow::Result<()> {
@@ -50,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of all connects of a window, to a new agent.
+/// Delays of all connects in a window, with a new agent.
 fn delays(receiver: &mut Receiver) -> anyhow::Result<Taken> {
     let state = tempfile::tempdir()?;
     let agent = Command::new(env!("CARGO_BIN_EXE_tapio"))
@@ -65,13 +66,13 @@ fn delays(receiver: &mut Receiver) -> anyhow::Result<Taken> {
         .spawn()?;
     let mut agent = Process(agent);
     let mut log = BufReader::new(agent.0.stderr.take().context("no pipe")?).lines();
-    // Ready, and connected to the gateway, in either order.
+    // The agent may become ready and connect to the gateway in either order.
     let started = ["ready", "sink delivers"].len();
     let seen = log.by_ref().map_while(Result::ok);
     let seen = seen.filter(|line| line.contains(" ready") || line.contains("sink delivers")).take(started);
     ensure!(seen.count() == started, "the agent did not start");
     thread::spawn(move || log.for_each(drop));
-    // What happened before is not of this window.
+    // Discard everything from before this window.
     receiver.taken()?;
     refused_connects()?;
     thread::sleep(LAST);
@@ -81,7 +82,8 @@ fn delays(receiver: &mut Receiver) -> anyhow::Result<Taken> {
     Ok(taken)
 }
 
-/// Each to an address of its own, and by commands that are others after 16: the agent would fold the rest into a few.
+/// Each connect goes to a new address, and the command changes after every 16. Otherwise the agent would fold
+/// most of them into a few occurrences.
 fn refused_connects() -> anyhow::Result<()> {
     let closed = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
     let mut due = Instant::now();
@@ -98,7 +100,7 @@ fn refused_connects() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends with this.
+/// Kills its process on drop.
 struct Process(Child);
 
 impl Drop for Process {

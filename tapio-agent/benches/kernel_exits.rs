@@ -1,5 +1,6 @@
-//! What short processes cost with the container observer and without, at as many a second as this machine can start,
-//! and what is reported for them, which must be nothing: they end with 0 and with 1 by turns, and none is a main process.
+//! Measures the cost of short processes with the container observer and without, at the highest rate this
+//! machine can start them, and what is reported for them. That must be nothing: the processes exit with 0 and
+//! 1 by turns, and none is a main process.
 
 #[path = "../tests/kernel/support/program.rs"]
 mod program;
@@ -25,11 +26,11 @@ use tapio_agent::{
     observer::{Built, container::Container},
 };
 
-/// Pairs of slices, in the order off, on, on, off: a drift of the machine falls on both.
+/// Groups of four slices, in the order off, on, on, off, so that drift of the machine affects both equally.
 const QUADS: usize = 75;
-/// Processes a slice.
+/// Processes per slice.
 const SLICE: u16 = 1_000;
-/// With the whole agent.
+/// Duration of the run with the whole agent.
 const STORM: Duration = Duration::from_secs(10);
 /// Command name of the processes.
 const NAME: &str = "tapio-forks";
@@ -44,7 +45,7 @@ fn main() -> anyhow::Result<()> {
     storm(&group, &program)
 }
 
-/// A program that starts processes one after the other, each of which ends at once.
+/// A program that starts processes one after the other. Each exits at once.
 #[rustfmt::skip]
 fn forks() -> anyhow::Result<Program> {
     let [low, high] = SLICE.to_le_bytes();
@@ -76,7 +77,7 @@ fn forks() -> anyhow::Result<Program> {
     Program::new(NAME, &code).context("cannot write a program")
 }
 
-/// CPU per process on one CPU, with the observer attached against without, paired.
+/// CPU per process on one CPU, with the observer attached and without, compared in pairs.
 fn compare(group: &Group, program: &Program) -> anyhow::Result<()> {
     let kernel = Kernel::open("/proc".as_ref())?;
     let built = Built::new::<Container>(&Default::default());
@@ -104,13 +105,13 @@ fn compare(group: &Group, program: &Program) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the program at the end of processes has seen.
+/// The number of runs of the program at process exit.
 fn exits(loaded: &Loaded) -> anyhow::Result<u64> {
     let at = loaded.hooks.iter().position(|hook| hook.hook.program == "sched_process_exit");
     Ok(loaded.counts.read()?[at.context("no such program")?].seen)
 }
 
-/// The whole agent, with all CPUs starting processes.
+/// Runs the whole agent while all CPUs start processes.
 fn storm(group: &Group, program: &Program) -> anyhow::Result<()> {
     let mut agent = Agent::start(&["--observer=container", "--output=json"], &[])?;
     let cpu = agent.cpu()?;
@@ -143,7 +144,7 @@ fn storm(group: &Group, program: &Program) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A group as a container has one, which counts the time of its processes.
+/// A cgroup like a container's, which accounts the CPU time of its processes.
 struct Group(PathBuf);
 
 impl Group {
@@ -155,7 +156,7 @@ impl Group {
         Ok(Self(path))
     }
 
-    /// Runs a program in it.
+    /// Runs a program in the cgroup.
     fn run(&self, program: &Program) -> anyhow::Result<()> {
         let script = "echo $$ > \"$0\" && exec \"$1\"";
         let mut shell = Command::new("sh");
@@ -167,7 +168,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // What ended last is in it for a moment.
+        // The last process to exit stays in the cgroup for a moment.
         let deadline = Instant::now() + Duration::from_secs(2);
         while fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
@@ -175,7 +176,8 @@ impl Drop for Group {
     }
 }
 
-/// In the load's process, which is in the group: CPU nanoseconds per process, its start by its parent included.
+/// Runs in the load process, which is in the cgroup: CPU nanoseconds per process, including its parent's work
+/// to start it.
 fn load() -> anyhow::Result<()> {
     let mut paths = env::args_os().skip(2).map(PathBuf::from);
     let (group, program) = (paths.next().context("no group")?, paths.next().context("no program")?);
@@ -186,7 +188,7 @@ fn load() -> anyhow::Result<()> {
     })
 }
 
-/// Time on a CPU of all that was ever in a group.
+/// CPU time of all processes that were ever in a cgroup.
 fn used_us(group: &Path) -> anyhow::Result<u64> {
     let text = fs::read_to_string(group.join("cpu.stat"))?;
     let used = text.lines().find_map(|line| line.strip_prefix("usage_usec "));

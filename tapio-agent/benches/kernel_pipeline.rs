@@ -1,5 +1,5 @@
-//! What one core makes of events: decode, judge, name (cached) and serialise, against the rate at which the ring
-//! itself can be emptied.
+//! Measures the events per second that one core decodes, judges, names (cached) and serialises, compared with
+//! the rate at which the ring buffer itself can be drained.
 
 mod support;
 
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 
 const ROUNDS: usize = 7;
 const EVENTS: usize = 200_000;
-/// Fewer than the ring holds, so that a round finds them all there.
+/// Fewer records than the ring buffer holds, so that a round finds all of them.
 const DRAINED: usize = 3_000;
 const FLOOD: &[Hook] =
     &[Hook { program: "flood", attach: Attach::BtfTracepoint("tcp_probe"), needs: &[], gives: "", or: &[] }];
@@ -57,8 +57,8 @@ fn best(rounds: usize, mut round: impl FnMut() -> anyhow::Result<f64>) -> anyhow
     Ok(best)
 }
 
-/// Events a second through all of it, on this thread; with names from Kubernetes of the container and of its peer, or
-/// without.
+/// Events per second through the whole pipeline on this thread, with or without Kubernetes names of the
+/// container and its peer.
 fn pipeline_round(names: bool) -> anyhow::Result<f64> {
     let built = Built::new::<Network>(&Default::default());
     let metrics = Arc::new(Metrics::default());
@@ -90,7 +90,7 @@ fn pipeline_round(names: bool) -> anyhow::Result<f64> {
     Ok(EVENTS as f64 / start.elapsed().as_secs_f64())
 }
 
-/// The container's pod, and that of its peer.
+/// The container's pod and its peer's pod.
 fn pods() -> Pods {
     let pod = |name: &str, containers, addresses| Pod {
         uid: name.to_owned(),
@@ -110,7 +110,7 @@ fn pods() -> Pods {
     pods
 }
 
-/// A hierarchy with one container.
+/// A cgroup hierarchy with one container.
 fn container() -> anyhow::Result<(TempDir, u64)> {
     let tree = tempfile::tempdir()?;
     std::fs::write(tree.path().join("cgroup.controllers"), "")?;
@@ -120,7 +120,7 @@ fn container() -> anyhow::Result<(TempDir, u64)> {
     Ok((tree, std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(group)?)))
 }
 
-/// A refused connect with all that such an event carries.
+/// A refused connect with every field that such an event carries.
 fn refused() -> NetworkEvent {
     let mut event: NetworkEvent = bytemuck::Zeroable::zeroed();
     event.header.time_ns = tapio_service::clock::boot_ns();
@@ -135,7 +135,7 @@ fn refused() -> NetworkEvent {
     event
 }
 
-/// Records a second out of the ring, without looking at them.
+/// Records per second drained from the ring buffer without decoding them.
 fn drain_round(events: &mut Events) -> anyhow::Result<f64> {
     while events.next().is_some() {}
     support::requests(std::time::Duration::from_millis(400))?;

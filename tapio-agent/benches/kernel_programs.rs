@@ -1,8 +1,8 @@
-//! What a run of the RTT program costs, against an empty program on the same hook in the same run; then the same of
-//! the programs that see each signal and each end of a process.
+//! Measures a run of the RTT program against an empty program on the same hook in the same run, then the
+//! programs at each signal and at each process exit in the same way.
 //!
-//! The kernel's own measure (`bpf_stats`, its two clock reads included), least of five windows of loopback
-//! requests and responses, where nearly every segment brings a new sample.
+//! The times are the kernel's (`bpf_stats`, including its two clock reads), the least of five windows of
+//! loopback requests and responses, where nearly every segment brings a new sample.
 
 mod support;
 
@@ -49,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     println!("rtt_program_net_ns {:.1} ns", rtt_ns - empty_ns);
     println!("rtt_program_ns {rtt_ns:.1} ns");
     println!("rtt_program_empty_ns {empty_ns:.1} ns");
-    // A run without a new sample ends early; this many went all the way.
+    // A run without a new sample returns early; this many ran to the end.
     println!("rtt_program_readings_per_run {:.3} x", readings as f64 / runs as f64);
     drop(network);
     ends(&kernel)
@@ -72,7 +72,7 @@ const EMPTY_ENDS: &[Hook] = &[
     },
 ];
 
-/// Short processes, each of which ends and sends its parent a signal.
+/// Runs short processes; each exits and sends its parent a signal.
 fn ends(kernel: &Kernel) -> anyhow::Result<()> {
     let container = Built::new::<Container>(&Default::default());
     let container = kernel.load(&container.object()?)?;

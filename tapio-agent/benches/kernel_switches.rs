@@ -1,8 +1,10 @@
-//! What a run of the program at each switch of tasks costs, against an empty program on the same hook in the same run.
+//! Measures a run of the program at each context switch against an empty program on the same hook in the same
+//! run.
 //!
-//! The kernel's own measure (`bpf_stats`, its two clock reads included), least of five windows: of loopback requests and
-//! responses on one CPU, which are some switches each, and of a CPU that switches now and then. Where there
-//! is no PMU, a clock and the number of switches stand in for its counters, which are more expensive to read.
+//! The times are the kernel's (`bpf_stats`, including its two clock reads), the least of five windows, under
+//! two loads: loopback requests and responses on one CPU, with a few switches per request, and a CPU that
+//! switches rarely. Without a PMU, a clock and the number of switches replace its counters; they are more
+//! expensive to read.
 
 mod support;
 
@@ -70,9 +72,9 @@ fn main() -> anyhow::Result<()> {
 struct Cost {
     program_ns: f64,
     empty_ns: f64,
-    /// A second.
+    /// Runs per second.
     runs: f64,
-    /// The program's time, over all CPUs, of the time of one.
+    /// The program's time, summed over all CPUs, as a share of one CPU.
     share: f64,
 }
 

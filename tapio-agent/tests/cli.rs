@@ -1,4 +1,4 @@
-//! The command line as a user meets it: what is read, what is refused, in which words, with which exit code.
+//! The command line as a user meets it: accepted input, refused input, the error messages and the exit codes.
 #![expect(
     clippy::panic,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! `tapio doctor` on this host: with all rights, with few, and without what it needs.
+//! `tapio doctor` on this host: with all privileges, with few, and without its requirements.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::process::{Command, Output};
@@ -12,12 +12,12 @@ use tapio_agent::{
 
 const HOOKS: [&str; 4] = ["tcp_probe", "inet_sock_set_state", "tcp_retransmit_skb", "tcp_receive_reset"];
 
-/// Runs it with the arguments behind those of another program, which may be none.
+/// Runs `tapio doctor` with these arguments, optionally behind another command (`before`).
 fn doctor(before: &[&str], arguments: &[&str]) -> (String, Option<i32>) {
     doctor_in(&[], before, arguments)
 }
 
-/// The same with these variables, and no others.
+/// The same with only these environment variables.
 fn doctor_in(environment: &[(&str, &str)], before: &[&str], arguments: &[&str]) -> (String, Option<i32>) {
     let words = before.iter().chain(&[env!("CARGO_BIN_EXE_tapio"), "doctor"]).chain(arguments);
     let words: Vec<_> = words.collect();
@@ -40,7 +40,7 @@ fn has_btf() -> bool {
     std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
 }
 
-/// The arguments that take all capabilities away but these; none where there are none to take away.
+/// The arguments that drop all capabilities but these; `None` if this process has none to drop.
 fn without_capabilities(kept: &str) -> Option<Vec<String>> {
     if !is_root() {
         return kept.is_empty().then(Vec::new);
@@ -50,7 +50,7 @@ fn without_capabilities(kept: &str) -> Option<Vec<String>> {
     Some(vec!["setpriv".into(), bounding, "--inh-caps=-all".into(), "--ambient-caps=-all".into()])
 }
 
-/// The line of that name, with how it is.
+/// The report line with this name and state.
 fn line<'a>(report: &'a str, state: &str, name: &str) -> Option<&'a str> {
     report.lines().find(|line| {
         let mut words = line.split_whitespace();
@@ -72,7 +72,8 @@ fn as_root_every_hook_is_attached() {
         assert!(line(&report, "ok", right).is_some(), "{report}");
     }
     assert!(report.is_ascii(), "{report}");
-    // Few virtual machines show the counters that sched_switch reads, and some kernels are built without fentry.
+    // Few virtual machines expose the counters that sched_switch reads, and some kernels are built without
+    // fentry.
     let mut attached = observer::HOOKS;
     for (hook, why) in [("sched_switch", "PMU"), ("tcp_v4_connect", "fentry"), ("tcp_v6_connect", "fentry")] {
         if line(&report, "ok", hook).is_none() {
@@ -107,7 +108,7 @@ fn without_rights_each_missing_one_is_named_and_what_it_costs() {
     for hook in HOOKS {
         assert!(line(&report, "fail", hook).is_some_and(|line| line.contains("without it: no network.")));
     }
-    // What needs no rights is still looked at.
+    // Checks that need no privileges still run.
     assert!(report.contains("cgroups") && report.contains("state directory"), "{report}");
     let last = format!("\n0 of {} hooks attached; only files can be observed.\n", observer::HOOKS);
     assert!(report.ends_with(&last), "{report}");
@@ -210,7 +211,8 @@ fn a_pod_is_told_what_its_manifest_lacks() {
     assert!(line(&report, "-", "API").is_some_and(|line| line.contains("off: nothing is named")), "{report}");
 }
 
-/// A filter as a container runtime has it for what does not hold the capability, on the thread that starts the agent.
+/// Installs a seccomp filter like the one a container runtime applies to a process without the capability, on
+/// the thread that starts the agent.
 #[test]
 fn a_seccomp_filter_that_forbids_bpf_is_distinguished_from_a_missing_right() {
     const NAME: &str = "a_seccomp_filter_that_forbids_bpf_is_distinguished_from_a_missing_right";

@@ -1,4 +1,4 @@
-//! A spool that is large after a long outage: the agent answers its probes while it is read and checked.
+//! A large spool after a long outage: the agent answers its probes while it reads and checks the file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -25,11 +25,11 @@ use ulid::Ulid;
 
 use role::until;
 
-/// Records of half a MiB, since they are quick to make: the file, which grows by doubling, has 1 GiB.
+/// Records of half a MiB, because they are quick to create. The file grows by doubling and reaches 1 GiB.
 const COUNT: u64 = 1100;
 const RECORD_BYTES: usize = 500 << 10;
 const CAP_BYTES: u64 = 2 << 30;
-/// Of the outage and of what follows, which have a spool file each.
+/// Sink name. Both the outage and the runs after it use its spool file.
 const NAME: &str = "tap";
 
 struct Away;
@@ -46,7 +46,7 @@ impl Destination for Away {
     }
 }
 
-/// An agent that was stopped after a long outage.
+/// Creates the spool of an agent that was stopped after a long outage.
 async fn outage(state_dir: &Path) {
     let mut sinks = Sinks::new(Arc::new(Metrics::default()), 8192).spooling(state_dir, CAP_BYTES);
     sinks.add(Away);
@@ -54,7 +54,7 @@ async fn outage(state_dir: &Path) {
     for nth in 0..COUNT {
         let message = filling.to_string();
         sinks.send(Arc::new(Occurrence { id: id(nth), message, ..samples::occurrence() }));
-        // What waits in memory is not to be a GiB.
+        // Keep less than a GiB in memory.
         while nth % 64 == 63 && sinks.status()[0].ledger.queued > 64 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -68,7 +68,7 @@ fn id(nth: u64) -> Ulid {
     Ulid::from_parts(1_795_141_098_123, nth.into())
 }
 
-/// One that nothing listens on.
+/// An address without a listener.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -89,7 +89,7 @@ struct Running {
 }
 
 impl Running {
-    /// One whose gateway is away, and how long it took until /livez answered.
+    /// Starts an agent with an unreachable gateway, and returns how long /livez took to answer.
     fn start(state_dir: &Path) -> (Self, Duration) {
         let address = free_address();
         let start = Instant::now();
@@ -116,7 +116,7 @@ impl Running {
         status["ledger"]["sinks"][0].clone()
     }
 
-    /// How long it takes to end.
+    /// Stops it and returns how long that took.
     fn stop(mut self) -> Duration {
         let start = Instant::now();
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
@@ -127,7 +127,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -137,7 +137,7 @@ impl Drop for Running {
 async fn a_large_spool_holds_up_no_probe_and_nothing_in_it_is_lost() {
     let directory = tempdir().unwrap();
     let (state_dir, spool) = (directory.path(), directory.path().join("spool"));
-    // How long it takes where there is nothing to open.
+    // The baseline: startup without a spool to open.
     let (empty, quick) = Running::start(&state_dir.join("empty"));
     empty.stop();
     outage(state_dir).await;
@@ -146,7 +146,7 @@ async fn a_large_spool_holds_up_no_probe_and_nothing_in_it_is_lost() {
     assert!(bytes >= 1 << 30, "{bytes}");
     fs::rename(&left, &of_polku).unwrap();
 
-    // Stopped while it is opened it ends at once, and the file is as it was.
+    // An agent stopped while it opens the spool exits at once, and leaves the file unchanged.
     let (hurried, _) = Running::start(state_dir);
     assert_eq!(hurried.sink()["spool"]["state"], "opening");
     let took = hurried.stop();
@@ -184,7 +184,7 @@ async fn a_large_spool_holds_up_no_probe_and_nothing_in_it_is_lost() {
     sinks.drain(Duration::from_secs(30)).await;
 }
 
-/// Takes everything.
+/// Accepts everything.
 struct Back(Arc<std::sync::Mutex<Vec<Ulid>>>);
 
 impl Destination for Back {

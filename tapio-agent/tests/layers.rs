@@ -1,5 +1,5 @@
-//! Imports within the agent point down only: a layer may name those under it, and observers and a few crates have one
-//! place. That the crates of the workspace do, cargo sees to.
+//! Imports within the agent point down only: a layer may name the layers below it, and only certain modules
+//! may name observers and a few crates. cargo enforces the same between the workspace's crates.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as its assertions do")]
 
@@ -9,14 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Modules from the top down; those of one line may not name each other.
+/// Modules from the top down. Modules in one line may not name each other.
 const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["selftest", "doctor"],
     &["agent"],
     &["pipeline", "privileges"],
-    // Reads files as records: whose group one is, enrichment knows by its path.
+    // Reads files as records; enrichment finds a cgroup's owner by its path.
     &["cgroupfs"],
     &["enrich"],
     &["config", "metrics"],
@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
     &["snapshot", "source", "fault"],
 ];
 
-/// Crates with one place.
+/// Crates that only these modules may name.
 const PLACES: &[(&str, &[&str])] = &[
     ("aya", &["kernel"]),
     ("perf_event", &["kernel"]),
@@ -35,7 +35,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("caps", &["privileges", "doctor"]),
 ];
 
-/// An observer names nothing but its parent, its faults, occurrences, settings and what the kernel programs share.
+/// An observer names only its parent, its faults, occurrences, settings and the types shared with the kernel
+/// programs.
 const OBSERVER_MAY: &[&str] = &["observer", "fault"];
 /// The file of an observer that causes faults for the self-test.
 const FAULTS: &str = "faults.rs";
@@ -106,7 +107,7 @@ fn observers_are_pure() {
 /// A source file without its comments and tests.
 struct Source {
     path: PathBuf,
-    /// The top-level module that it is of.
+    /// The top-level module that contains it.
     module: String,
     text: String,
 }
@@ -117,7 +118,7 @@ impl Source {
         let mut named = BTreeSet::new();
         for prefix in ["crate::", "tapio_agent::"] {
             for (at, _) in self.text.match_indices(prefix) {
-                // `tapio_agent` inside another name is none.
+                // `tapio_agent` inside a longer name does not count.
                 let rest = &self.text[at + prefix.len()..];
                 let list = match rest.strip_prefix('{') {
                     Some(braced) => top_level(braced),

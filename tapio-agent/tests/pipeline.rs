@@ -1,5 +1,5 @@
-//! From the bytes of the ring to the lines that leave the node: each kind as it is reported and as the schema has it,
-//! and counts that add up whatever comes.
+//! From the bytes of the ring buffer to the lines that leave the node: each kind of occurrence in its text
+//! and its schema, and counters that add up for any input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 #[path = "pipeline/container.rs"]
@@ -39,7 +39,7 @@ fn conforms(occurrence: &Value) {
     assert!(errors.is_empty(), "{errors:#?}\n{occurrence:#}");
 }
 
-/// The one occurrence of an event, which conforms.
+/// The one occurrence of an event; it conforms to the schema.
 async fn reported(event: &NetworkEvent) -> Value {
     reported_on(&mut Line::new(), event).await
 }
@@ -107,7 +107,7 @@ async fn the_schema_refuses_what_it_should() {
     }
 }
 
-/// The examples of the documentation were reported by a real agent once; they are to stay what one would tell.
+/// A real agent reported the documentation's examples; they must remain possible output.
 #[test]
 fn documented_examples_conform() {
     let pages = [include_str!("../../README.md"), include_str!("../../docs/observers.md")];
@@ -117,7 +117,8 @@ fn documented_examples_conform() {
     assert_eq!(examples.len(), 15);
 }
 
-/// The tables of the observers, the schema and the headings of the documentation name the same types, and say how bad each is.
+/// The observers' tables, the schema and the documentation's headings name the same types with the same
+/// severity.
 #[test]
 fn every_type_is_documented() {
     let page = include_str!("../../docs/observers.md");
@@ -143,7 +144,7 @@ fn every_type_is_documented() {
     }
 }
 
-/// What people read. Whose it is and where to stands in each; the rest is particular.
+/// The human-readable text. Owner and destination appear in each; the rest depends on the type.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages() {
     let outbound = |kind| plausible(kind, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
@@ -249,7 +250,7 @@ async fn an_occurrence_is_whole() {
     );
 }
 
-/// What is not known is absent, and still conforms.
+/// An unknown value is absent, and the occurrence still conforms.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_known_is_absent() {
     let mut event = event(kind::CONNECTION_TIMEOUT, UNKNOWN, "0.0.0.0:0", "10.0.0.7:6379");
@@ -284,8 +285,8 @@ fn what_is_no_event_is_counted() {
     assert_eq!((line.events(), line.malformed(), line.anomalies()), (7, 6, 1));
 }
 
-/// A storm of one sort is an occurrence at once, one for each ten times that it grows, and a follow-up, with all of it
-/// in their counts.
+/// A storm of one kind makes one occurrence at once, one for each tenfold increase, and a follow-up. Their
+/// counts add up to all events.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_folds_and_adds_up() {
     let mut line = Line::new();
@@ -312,7 +313,7 @@ async fn a_storm_folds_and_adds_up() {
     first.iter().chain(&follow_up).for_each(conforms);
 }
 
-/// A reset has no duration to be compared by.
+/// A reset has no duration to rank it by.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_resets_the_one_that_carried_most_is_reported() {
     let mut line = Line::new();
@@ -327,7 +328,7 @@ async fn of_resets_the_one_that_carried_most_is_reported() {
     assert_eq!(reported[1]["data"]["bytes_received"], u64::MAX);
 }
 
-/// A scan of all ports, by one process.
+/// A scan of all ports by one process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_scan_is_a_handful_and_adds_up() {
     let mut line = Line::new();
@@ -349,14 +350,14 @@ async fn a_port_scan_is_a_handful_and_adds_up() {
     assert_eq!(count(&at_once) + count(&later), 65_535);
 }
 
-/// More owners than are distinguished: what they share is of no one in particular, of whichever observer.
+/// With more owners than the agent distinguishes, the shared remainder has no owner, for every observer.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_many_owners_share_is_of_none_and_says_how_many() {
     let mut line = Line::new();
     let event = plausible(kind::CONNECTION_REFUSED, OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379");
     for pid in 1..=17_000_u32 {
         line.event(&owned(event, u64::from(pid), pid, b"checkout"));
-        // Those before have gone.
+        // The earlier ones have expired.
         if pid.is_multiple_of(4_000) {
             line.occurrences().await;
         }
@@ -376,7 +377,7 @@ async fn what_many_owners_share_is_of_none_and_says_how_many() {
     );
 }
 
-/// More owners at once than anybody names in time: what the queue cannot hold is counted.
+/// With more owners at once than can be named in time, the events that overflow the queue are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_queue_cannot_hold_is_counted() {
     let mut line = Line::new();
@@ -402,7 +403,7 @@ async fn a_spike_that_becomes_a_level_is_reported_as_the_level() {
     line.tick(TIME_NS + 9 * SECOND);
     let reported = line.occurrences().await;
     assert_eq!(reported.iter().map(|o| &o["type"]).collect::<Vec<_>>(), ["network.rtt_shift"]);
-    // Of a level that fell it is no part.
+    // The spike is not part of a level that fell.
     line.event(&spike);
     line.event(&NetworkEvent { value_us: 900, certain_us: 900, ..shift });
     line.finish();
@@ -433,7 +434,7 @@ async fn a_spike_alone_is_reported_after_two_seconds_as_the_highest() {
 }
 
 proptest! {
-    /// Whatever the ring holds, nothing panics, nothing is lost, and what is reported is JSON.
+    /// Whatever the ring buffer contains, nothing panics, nothing is lost, and every report is JSON.
     #[test]
     fn any_bytes_are_counted(
         records in prop::collection::vec(

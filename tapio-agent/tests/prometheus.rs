@@ -1,4 +1,5 @@
-//! The dashboard and the alerts, checked by the real `promtool` and against what a real run of the agent exposes.
+//! The dashboard and the alerts, checked by the real `promtool` and against the metrics of a real run of the
+//! agent.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../../xtask/src/toolchain.rs"]
@@ -19,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How long the agent may take to attach and to tell what was caused, in a debug build on a busy machine.
+/// Time allowed to attach and to report the faults, for a debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const RULES: &str = "deploy/prometheus/tapio.rules.yaml";
@@ -57,7 +58,7 @@ fn rules() -> Vec<Rule> {
     rules.groups.into_iter().flat_map(|group| group.rules).collect()
 }
 
-/// Each panel's title and queries, with what Grafana puts for its variables.
+/// Each panel's title and queries, with values in place of Grafana's variables.
 fn panels() -> Vec<(String, Vec<String>)> {
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row");
@@ -69,7 +70,7 @@ fn panels() -> Vec<(String, Vec<String>)> {
     panels.map(|panel| (panel["title"].as_str().unwrap().to_owned(), queries(panel))).collect()
 }
 
-/// `promtool`, or why it is not there.
+/// `promtool`, or why it is missing.
 fn promtool() -> Result<PathBuf, String> {
     let kept = toolchain::cache()?.join("promtool/promtool");
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -117,7 +118,7 @@ fn every_panel_asks_what_can_be_answered() {
     assert!(rules.len() > 20);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("panels.yaml");
-    // JSON is YAML.
+    // JSON is valid YAML.
     let text = serde_json::json!({ "groups": [{ "name": "panels", "rules": rules }] }).to_string();
     std::fs::write(&path, text).unwrap();
     succeeds(Command::new(&promtool).args(["check", "rules"]).arg(&path), "");
@@ -157,7 +158,7 @@ fn no_panel_and_no_alert_names_a_metric_or_label_that_a_real_run_does_not_expose
     for (what, queries) in asked {
         for (metric, labels) in queries.iter().flat_map(|query| selectors(query)) {
             let Some(known) = exposed.get(metric) else { panic!("{what}: there is no {metric} in\n{text}") };
-            // Who scrapes adds the instance.
+            // Prometheus adds the instance label when it scrapes.
             let odd = labels.iter().find(|label| **label != "instance" && !known.contains(*label));
             assert_eq!(odd, None, "{what}: {metric} has {known:?}");
         }
@@ -168,7 +169,7 @@ fn no_panel_and_no_alert_names_a_metric_or_label_that_a_real_run_does_not_expose
     }
 }
 
-/// Each metric that has a line, with the labels of all of its lines.
+/// Each metric that has a sample, with the labels of all its samples.
 fn exposed(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
@@ -179,7 +180,7 @@ fn exposed(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {
     found
 }
 
-/// The metrics of Tapio's that a query names, with the labels that it picks them by.
+/// Tapio's metrics in a query, with the labels of their selectors.
 fn selectors(query: &str) -> Vec<(&str, Vec<&str>)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let starts = query.match_indices("tapio_").map(|(at, _)| at);
@@ -194,7 +195,7 @@ fn selectors(query: &str) -> Vec<(&str, Vec<&str>)> {
     found
 }
 
-/// `a="x",b=~"y"`: a, b.
+/// The label names of `a="x",b=~"y"`: a, b.
 fn names(labels: &str) -> Vec<&str> {
     let pairs = labels.trim_end_matches('}').split("\",").filter(|pair| !pair.is_empty());
     pairs.map(|pair| pair.split(['=', '!']).next().unwrap().trim_matches([' ', ','])).collect()
@@ -209,7 +210,7 @@ fn queries_are_read() {
     assert!(exposed(text)["tapio_b"].is_empty());
 }
 
-/// The agent, with a gateway and an API server that are away.
+/// The agent, with an unreachable gateway and API server.
 struct Agent {
     child: Child,
     address: String,
@@ -242,7 +243,7 @@ impl Agent {
         Self { child, address, _state: state }
     }
 
-    /// What it exposes once it has reported refused connects, in the form for those who do not ask for another.
+    /// Its metrics once it has reported refused connects, in the default format.
     fn faulted(&self) -> String {
         let closed = free();
         let deadline = Instant::now() + PATIENCE;
@@ -270,13 +271,13 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let _ = self.child.wait();
     }
 }
 
-/// An address that nothing listens on.
+/// An address without a listener.
 fn free() -> std::net::SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

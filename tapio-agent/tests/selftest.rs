@@ -1,4 +1,4 @@
-//! `tapio selftest` on this host: all faults, and what stays behind when it is stopped in the middle.
+//! `tapio selftest` on this host: all faults, and the cleanup after an interruption.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tapio_agent::observer;
 
-/// One at a time: round trips are measured.
+/// Tests run one at a time, because they measure round trip times.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
@@ -55,14 +55,14 @@ fn selftest(arguments: &[&str]) -> Child {
         .unwrap()
 }
 
-/// What it says and its exit code.
+/// Its output and exit code.
 fn end(child: Child) -> (String, Option<i32>) {
     let output = child.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (String::from_utf8(said).unwrap(), output.status.code())
 }
 
-/// Network namespaces whose names begin so.
+/// Network namespaces with this prefix.
 fn namespaces(prefix: &str) -> Vec<String> {
     let names = fs::read_dir("/var/run/netns").into_iter().flatten().flatten();
     names
@@ -71,7 +71,7 @@ fn namespaces(prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Children of self-tests that are in a namespace of that one.
+/// Number of children of self-tests in that namespace.
 fn players(namespace: &str) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes
@@ -108,7 +108,7 @@ fn all_faults_are_reported_once() {
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }
 
-/// Stops it when it has begun with this fault.
+/// Interrupts it during this fault.
 fn interrupted(signal: Signal, at: &str) {
     let mut child = selftest(&[]);
     let mine = format!("tapio-selftest-{}-", child.id());

@@ -1,5 +1,5 @@
-//! The agent's own metrics and traces: what a real collector writes down is what `/metrics` says, and one that is not
-//! there takes nothing from occurrences.
+//! The agent's own metrics and traces: a real collector receives the values of `/metrics`, and an unreachable
+//! one never delays occurrences.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -45,10 +45,10 @@ use collector::{Collector, collector_or_skip, flat};
 use log::Log;
 use receiver::Receiver;
 
-/// The protocols, with whether they are gRPC.
+/// The protocols, and whether they are gRPC.
 const PROTOCOLS: [(&str, bool); 2] = [("grpc", true), ("http/protobuf", false)];
 
-/// Spans go where the process's one provider is.
+/// Spans go to the process's only provider, so the tests run one at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 fn config(keys: &[(&str, &str)]) -> Config {
@@ -62,7 +62,7 @@ fn start(keys: &[(&str, &str)], metrics: &Arc<Metrics>) -> Telemetry {
     plan.start(&Metrics::described(), move || metrics.render().unwrap()).unwrap()
 }
 
-/// Something in each kind of metric.
+/// Gives each kind of metric a value.
 fn busy(metrics: &Metrics) {
     metrics.begin(&["network"], &["otlp"], true);
     metrics.anomalies("network", "network.rtt_spike", 3);
@@ -75,7 +75,7 @@ fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     value[key].as_array().into_iter().flatten()
 }
 
-/// What a collector got, as (Resource, scope, metric or span).
+/// The data that a collector received, as (Resource, scope, metric or span).
 fn reported(lines: &str, of: [&str; 3]) -> Vec<(Value, Value, Value)> {
     let mut all = Vec::new();
     for line in lines.lines() {
@@ -91,7 +91,7 @@ fn reported(lines: &str, of: [&str; 3]) -> Vec<(Value, Value, Value)> {
     all
 }
 
-/// A number as the text of the metrics has it.
+/// A number in the format of the metrics text.
 fn number(point: &Value) -> String {
     match (&point["asInt"], &point["asDouble"]) {
         (Value::String(whole), _) => whole.clone(),
@@ -154,7 +154,7 @@ async fn a_collector_has_the_numbers_of_the_metrics() {
                 let pairs = labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value)));
                 Value::Object(pairs.collect()).to_string()
             };
-            // Whole ones of floating point have a `.0` in the text.
+            // The text writes whole floating-point numbers with `.0`.
             let whole = |number: &str| number.strip_suffix(".0").unwrap_or(number).to_owned();
             let of_text: BTreeMap<_, _> =
                 expected[name].iter().map(|s| (labels(&s.labels), whole(s.number))).collect();
@@ -193,7 +193,7 @@ async fn a_delivery_is_a_span() {
         );
         let sink = format!("http://{}", receiver.address);
         let mut agent = Agent::new(&[("endpoint", &sink), ("protocol", protocol)]);
-        // No other test gives as many.
+        // No other test sends this many.
         (0..17).for_each(|_| drop(agent.give(spike())));
         agent.settled().await;
         telemetry.end().await;
@@ -212,14 +212,14 @@ async fn a_delivery_is_a_span() {
     }
 }
 
-/// On this thread nothing is exported: what is logged there is for all threads.
+/// The exporter runs on other threads, so this test reads the log of all threads.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_not_there_is_reported_once_and_takes_nothing_away() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let log = Log::of_all_threads();
     for (protocol, is_grpc) in PROTOCOLS {
         let receiver = Receiver::start(is_grpc, None).await;
-        // Bound, and not listened on: nobody else gets the port.
+        // The port is bound but not listened on, so no other process gets it.
         let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         silent.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
         let port = silent.local_addr().unwrap().as_socket().unwrap().port();
@@ -242,7 +242,7 @@ async fn a_collector_that_is_not_there_is_reported_once_and_takes_nothing_away()
         let ledger = agent.settled().await;
         assert_eq!((ledger.received, ledger.sent), (5, 5));
         let complaints = |level: &str| log.lines(&[level, &away, "telemetry is not taken"]);
-        // A second one would come with the next attempt, which is at debug level.
+        // A second one would come with the next attempt, which logs at debug level.
         until(|| complaints("DEBUG"), |again| *again > 0).await;
         telemetry.end().await;
         assert_eq!(complaints("WARN"), 1, "{log}");

@@ -1,5 +1,6 @@
-//! What delivery costs: CPU for an occurrence from a sink's queue to its acknowledgement, by POLKU and by OTLP over gRPC,
-//! against making and encoding the same messages and sending them, already encoded, over a stream of gRPC.
+//! The cost of delivery: CPU per occurrence from a sink's queue to its acknowledgement, by POLKU and by OTLP
+//! over gRPC. The baseline creates and encodes the same messages and sends them, already encoded, over a gRPC
+//! stream.
 
 #[path = "support/receiver.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part")]
@@ -36,12 +37,12 @@ use tonic_prost::ProstCodec;
 
 const ROUNDS: usize = 5;
 const COUNT: usize = 200 * BATCH_EVENTS * WINDOW;
-/// Half of the queue is where the spool begins to write.
+/// The spool begins to write at half of the queue.
 const WAITING: usize = QUEUE_CAPACITY / 2 - 1;
-/// A spool as the agent has it by default, of which nothing should be used.
+/// The agent's default spool size. The benchmark should use none of it.
 const SPOOL_BYTES: u64 = 64 << 20;
 
-/// Of one round.
+/// The cost of one round.
 #[derive(Clone, Copy)]
 struct Cost {
     cpu: Duration,
@@ -52,7 +53,7 @@ fn main() -> anyhow::Result<()> {
     if receiver::was_receiver()? {
         return Ok(());
     }
-    // As many threads as the agent has.
+    // The agent's number of threads.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let pool = support::queueful();
     let mut receiver = Receiver::start(Duration::ZERO)?;
@@ -90,7 +91,7 @@ fn best(costs: &[Cost], of: impl Fn(&Cost) -> Duration) -> Duration {
     costs.iter().map(of).min().unwrap_or_default()
 }
 
-/// Nothing that is measured was sent twice, or not at all.
+/// Fails if any measured occurrence was sent twice, or not at all.
 fn ensure_all(receiver: &mut Receiver) -> anyhow::Result<()> {
     let came = receiver.taken()?.count;
     anyhow::ensure!(came == COUNT as u64, "{came} of {COUNT} came");
@@ -104,7 +105,7 @@ fn by_otlp(address: SocketAddr) -> anyhow::Result<Otlp> {
     Otlp::new(&settings, true).map_err(|trouble| anyhow::anyhow!("{trouble}"))?.context("no endpoint")
 }
 
-/// Through a sink: its queue, its task and its destination, beside a spool.
+/// Delivers through a sink: its queue, its task and its destination, with a spool.
 async fn deliver(destination: impl Destination, pool: &[Arc<Occurrence>]) -> anyhow::Result<Cost> {
     let state = tempfile::tempdir()?;
     let mut sinks = support::sinks().spooling(state.path(), SPOOL_BYTES);
@@ -118,7 +119,8 @@ async fn deliver(destination: impl Destination, pool: &[Arc<Occurrence>]) -> any
     Ok(cost)
 }
 
-/// Makes and encodes the messages of all, on this thread; one batch of each occurrence is kept.
+/// Creates and encodes all messages on this thread, and retains enough batches to contain each occurrence
+/// once.
 fn encode(pool: &[Arc<Occurrence>]) -> (Cost, Vec<Bytes>) {
     let (cpu, start) = (support::cpu(), Instant::now());
     let mut batches = Vec::new();
@@ -135,7 +137,7 @@ fn encode(pool: &[Arc<Occurrence>]) -> (Cost, Vec<Bytes>) {
     (Cost { cpu: support::cpu() - cpu, wall: start.elapsed() }, batches)
 }
 
-/// Sends what is encoded, with as many on the way as the sink has.
+/// Sends encoded messages, with the sink's number of batches in flight.
 async fn stream(address: SocketAddr, batches: &[Bytes]) -> anyhow::Result<Cost> {
     let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
     let mut client = Grpc::new(channel);
@@ -158,7 +160,7 @@ async fn stream(address: SocketAddr, batches: &[Bytes]) -> anyhow::Result<Cost> 
     Ok(Cost { cpu: support::cpu() - cpu, wall: start.elapsed() })
 }
 
-/// Messages that are encoded already.
+/// A codec for messages that are already encoded.
 #[derive(Clone, Copy)]
 struct Encoded;
 

@@ -1,5 +1,6 @@
-//! What a slow sink costs a fast one beside it: how old occurrences are when a POLKU gateway gets them, without and with
-//! a receiver of OTLP that takes half a second for each request and falls behind, so that its spool is written.
+//! The cost that a slow sink causes a fast one: the age of occurrences on arrival at a POLKU gateway, without
+//! and with an OTLP receiver that takes half a second per request. That receiver falls behind, so its spool
+//! is written.
 
 #[path = "support/receiver.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part")]
@@ -19,10 +20,10 @@ use tapio_delivery::otlp::{self, Otlp};
 use tapio_service::setting::Node as _;
 use tokio::time::interval;
 
-/// Rounds in the order without, with, with, without: a drift of the machine falls on both.
+/// Rounds in the order without, with, with, without, so that drift of the machine affects both equally.
 const ROUNDS: [bool; 8] = [false, true, true, false, false, true, true, false];
 const WINDOW: Duration = Duration::from_secs(4);
-/// Two thousand a second, twice what the slow one takes.
+/// Two thousand occurrences a second, twice the slow receiver's rate.
 const BETWEEN: Duration = Duration::from_micros(500);
 const LATE: Duration = Duration::from_millis(500);
 const SPOOL_BYTES: u64 = 64 << 20;
@@ -78,7 +79,7 @@ async fn round(fast: &mut Receiver, slow: Option<&Receiver>) -> anyhow::Result<T
         let behind = sinks.status().iter().map(|status| status.ledger.spooled).max();
         anyhow::ensure!(behind > Some(0), "the slow sink is not behind");
     }
-    // The slow one has more than it could deliver.
+    // The slow sink has more than it could deliver.
     sinks.drain(Duration::from_secs(2)).await;
     let taken = fast.taken()?;
     anyhow::ensure!(taken.count == given, "{} of {given} came", taken.count);

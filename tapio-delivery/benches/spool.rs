@@ -1,5 +1,5 @@
-//! What a sink's spool takes and gives, against redb alone with the same records, commits and file system. The directory
-//! is one of `TMPDIR`: in memory it says little about a disk.
+//! The throughput of a sink's spool, compared with redb alone with the same records, commits and file system.
+//! The directory is in `TMPDIR`: if that is in memory, the result says little about a disk.
 
 #[path = "support/sinks.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part")]
@@ -17,16 +17,16 @@ use tapio_occurrence::Occurrence;
 
 const ROUNDS: usize = 3;
 const COUNT: usize = 32 * COMMIT;
-/// Records of a commit, and of a delivery: as the spool and the POLKU sink have it.
+/// Records per commit and per delivery, like in the spool and the POLKU sink.
 const COMMIT: usize = 1024;
 /// Room for all of them.
 const CAP_BYTES: u64 = 256 << 20;
-/// As the spool has it.
+/// The spool's cache size.
 const CACHE_BYTES: usize = 2 << 20;
-/// docs/decisions/0013-spool.md
+/// See docs/decisions/0013-spool.md.
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("occurrences");
 
-/// Time to write all, and to read and take out all.
+/// Time to write everything, and to read and remove everything.
 #[derive(Clone, Copy)]
 struct Times {
     write: Duration,
@@ -61,7 +61,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From opening the file until all is on disk, and it is closed: as with redb alone.
+/// From opening the file until everything is on disk and the file is closed, as measured for redb alone.
 async fn write(state: &Path, pool: &[Arc<Occurrence>]) -> anyhow::Result<Duration> {
     let start = Instant::now();
     let mut sinks = support::sinks().spooling(state, CAP_BYTES);
@@ -72,7 +72,7 @@ async fn write(state: &Path, pool: &[Arc<Occurrence>]) -> anyhow::Result<Duratio
     Ok(start.elapsed())
 }
 
-/// From opening the file until nothing is in it, and it is closed.
+/// From opening the file until it is empty and closed.
 async fn drain(state: &Path) -> anyhow::Result<Duration> {
     let start = Instant::now();
     let mut sinks = support::sinks().spooling(state, CAP_BYTES);
@@ -102,7 +102,7 @@ impl Destination for Away {
     }
 }
 
-/// The same once it takes all.
+/// The same destination once it accepts everything.
 struct Back;
 
 impl Destination for Back {
@@ -117,14 +117,14 @@ impl Destination for Back {
     }
 }
 
-/// What the spool has written, in order.
+/// The records that the spool has written, in order.
 fn records(file: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
     let database = Database::open(file)?;
     let table = database.begin_read()?.open_table(RECORDS)?;
     table.iter()?.map(|entry| Ok(entry?.1.value().to_vec())).collect()
 }
 
-/// The same by redb alone.
+/// The same with redb alone.
 fn alone(file: &Path, records: &[Vec<u8>]) -> anyhow::Result<Times> {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);

@@ -141,7 +141,7 @@ async fn heartbeats_go_to_those_that_get_them_and_are_in_their_accounts() {
     assert!(sinks.beats());
     sinks.beat(&Arc::new(sample()));
     sinks.send(Arc::new(sample()));
-    sinks.drain(Duration::from_secs(10)).await;
+    sinks.clone().drain(Duration::from_secs(10)).await;
     let received: Vec<_> = sinks.status().iter().map(|status| status.ledger.received).collect();
     assert_eq!((received, read.load(Ordering::Relaxed)), (vec![1, 2], 1));
 }

@@ -1,5 +1,5 @@
-//! The OTLP sink against a real collector and against receivers that misbehave: every id arrives, field for field, and
-//! the accounts balance.
+//! The OTLP sink against a real collector and against receivers that misbehave: every id arrives with all its
+//! fields, and the counters balance.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 #[path = "otlp/agent.rs"]
@@ -29,5 +29,5 @@ mod tls;
 #[allow(dead_code, reason = "where the cache is")]
 mod toolchain;
 
-/// The protocols, with whether they are gRPC.
+/// The protocols, and whether they are gRPC.
 const PROTOCOLS: [(&str, bool); 2] = [("grpc", true), ("http/protobuf", false)];

@@ -1,4 +1,4 @@
-//! The POLKU sink against a gateway that misbehaves: every id arrives, and the accounts balance.
+//! The POLKU sink against a gateway that misbehaves: every id arrives, and the counters balance.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 #[path = "polku/agent.rs"]
@@ -43,7 +43,7 @@ use server::{Manners, Server, Shared};
 
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// All were sent, all arrived, nothing was lost.
+/// All were sent and arrived, and nothing was lost.
 fn all_sent(agent: &Agent, shared: &Shared, ledger: &Ledger) {
     let count = agent.ids.len() as u64;
     assert_eq!((ledger.received, ledger.sent), (count, count), "{ledger:?}");
@@ -58,7 +58,7 @@ async fn a_gateway_is_asked_how_it_is() {
     let endpoint = server.address.to_string().parse().unwrap();
     assert_eq!(health(&settings, &endpoint, Duration::from_secs(5)).await, Ok(Health::Healthy));
 
-    // Someone takes the connection, and says nothing.
+    // A listener that accepts the connection and stays silent.
     let silent = std::net::TcpListener::bind(ANY).unwrap();
     let endpoint = silent.local_addr().unwrap().to_string().parse().unwrap();
     let asked = health(&settings, &endpoint, Duration::from_millis(300)).await;
@@ -349,7 +349,7 @@ async fn everything_at_once() {
     assert_eq!(ledger.rejected, 8);
     assert_eq!(ledger.received, agent.ids.len() as u64);
     assert!(shared.seen().events.keys().eq(&agent.ids), "an id did not arrive");
-    // Nothing that the gateway took is reported as lost, nothing that it did not is reported as sent.
+    // No accepted event counts as lost, and no other event counts as sent.
     assert_eq!(ledger.sent, agent.ids.intersection(&shared.seen().acknowledged).count() as u64);
     assert_eq!(ledger.dropped, BTreeMap::new());
 }

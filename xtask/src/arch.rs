@@ -1,10 +1,10 @@
-//! CPU architectures, with the names that others have for them.
+//! CPU architectures, with their names in other projects.
 
 use std::env;
 
 use anyhow::{Context as _, Result};
 
-/// One that the agent runs on.
+/// An architecture that the agent runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arch {
     Amd64,
@@ -14,7 +14,7 @@ pub(crate) enum Arch {
 impl Arch {
     pub(crate) const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
 
-    /// As Debian and images name it, and as one does on the command line.
+    /// The name in Debian, in images and on xtask's command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -22,7 +22,7 @@ impl Arch {
         }
     }
 
-    /// As the kernel and compilers name it.
+    /// The name in the kernel and in compilers.
     pub(crate) fn cpu(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64",
@@ -30,12 +30,12 @@ impl Arch {
         }
     }
 
-    /// What Rust builds for where a program has to run on any Linux.
+    /// The Rust target for a program that has to run on any Linux.
     pub(crate) fn target(self) -> String {
         format!("{}-unknown-linux-musl", self.cpu())
     }
 
-    /// What the names of Debian's C compiler and its like begin with, on this machine: nothing where it is its own.
+    /// The prefix of Debian's C compiler and similar tools on this machine: empty for its own architecture.
     pub(crate) fn tools(self) -> &'static str {
         match self {
             own if own.cpu() == env::consts::ARCH => "",
@@ -44,7 +44,7 @@ impl Arch {
         }
     }
 
-    /// This machine's.
+    /// This machine's architecture.
     pub(crate) fn native() -> Result<Self> {
         let own = |arch: &Self| arch.cpu() == env::consts::ARCH;
         let none = || format!("Tapio is not built for this machine's {}", env::consts::ARCH);

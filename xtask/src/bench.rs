@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: what Tapio costs and finds, one `name value unit` a line on stdout.
+//! `cargo xtask bench`: measures what Tapio costs and detects, and prints one `name value unit` per line on
+//! stdout.
 //!
-//! Each file in a crate's `benches` is a bench. One whose name begins with `kernel` loads kernel programs
-//! and runs as root, the others run as the user. What a bench prints besides its figures goes to stderr.
+//! Each file in a crate's `benches` is a bench. A bench with a name that begins with `kernel` loads kernel
+//! programs and runs as root, the others run as the user. All other output of a bench goes to stderr.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

@@ -1,14 +1,15 @@
-//! How long the kernel tests of an observer may take: every change waits for them. CONTRIBUTING.md has the rule.
+//! Time limits for the kernel tests of an observer, because every change waits for them. CONTRIBUTING.md has
+//! the rule.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-/// Seconds for the kernel tests of an observer.
+/// A limit in seconds for the kernel tests of one observer.
 pub(crate) struct Budget {
     observer: u64,
-    /// Those of the observers that came before the rule, and of what holds for all.
+    /// Limits for the observers older than the rule, and for the tests of all observers.
     first: &'static [(&'static str, u64)],
 }
 
@@ -16,12 +17,12 @@ pub(crate) const HOST: Budget = Budget {
     observer: 20,
     first: &[("agent", 90), ("container", 270), ("network", 270), ("node", 270), ("support", 10)],
 };
-/// Of CPU time, with `kernel-test --quick`.
+/// CPU time, with `kernel-test --quick`.
 pub(crate) const GUEST: Budget =
     Budget { observer: 8, first: &[("agent", 90), ("container", 30), ("network", 30), ("node", 30)] };
 
 impl Budget {
-    /// Fails where modules of the kernel tests took longer than they may.
+    /// Fails if modules of the kernel tests took longer than allowed.
     pub(crate) fn check<'a>(&self, took: impl IntoIterator<Item = (&'a str, Duration)>) -> Result<()> {
         let mut modules: BTreeMap<&str, Duration> = BTreeMap::new();
         for (module, took) in took {

@@ -1,7 +1,8 @@
-//! `cargo xtask ci`: what a change must pass, from a machine with nothing but Rust.
+//! `cargo xtask ci`: the checks that a change must pass, from a machine with nothing but Rust.
 //!
-//! Two lanes: what compiles for the tests and runs them, and beside it, on CPU time that the first leaves, what takes
-//! long and minds no delay. Guests do mind: what a test there waits for would not come in time.
+//! There are two lanes. The first compiles and runs the tests. The second runs long steps that tolerate
+//! delay, on CPU time that the first leaves. Guests do not tolerate delay, because the events that their
+//! tests wait for would come too late.
 
 mod lane;
 mod nightly;
@@ -17,8 +18,8 @@ use crate::tally::Tally;
 use crate::test::{self, Suites};
 use crate::{image, kernel_test, kube, machine, otelcol, setup, toolchain};
 
-/// In this order: what is quick to say no comes first. Budgets are seconds on 2 CPUs of 2020, from a machine with nothing
-/// but Rust: together 35 minutes in the first lane.
+/// The steps in order: quick checks come first. Budgets are seconds on 2 CPUs of 2020, from a machine with
+/// nothing but Rust: together 35 minutes in the first lane.
 const STEPS: &[Step] = &[
     Step {
         name: "set-up",
@@ -63,7 +64,7 @@ const STEPS: &[Step] = &[
     Step { name: "cluster", lane: Lane::First, after: &["servers"], budget: 150, run: cluster },
 ];
 
-/// Suites that talk to what the step `servers` builds.
+/// Suites that talk to the programs built by the step `servers`.
 const SERVED: &[&str] = &["kubernetes", "otlp", "telemetry"];
 
 /// `ci [--nightly] [STEP...]`
@@ -80,7 +81,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     lane::run(&steps.iter().filter(wanted).collect::<Vec<_>>())
 }
 
-/// Of a step that counts no tests.
+/// The result of a step that counts no tests.
 fn none(result: Result<()>) -> Result<Tally> {
     result.map(|()| Tally::default())
 }
@@ -99,13 +100,13 @@ fn lints() -> Result<()> {
     let mut cargo = machine::cargo();
     cargo.args(["clippy", "--workspace", "--exclude", "tapio-ebpf", "--all-targets"]);
     machine::run(cargo.args(["--", "-D", "warnings"]))?;
-    // What is left of these where telemetry is not wanted.
+    // Lint these again on their own: without the agent, their telemetry feature is off.
     let mut cargo = machine::cargo();
     cargo.args(["clippy", "--package", "tapio-delivery", "--package", "tapio-service"]);
     machine::run(cargo.args(["--", "-D", "warnings"]))
 }
 
-/// Whether a step is skipped for lack of a tool that set-up has no way to.
+/// Whether a step is skipped because set-up cannot install this tool.
 fn lacks(tool: &str) -> bool {
     let lacks = !machine::cargo_has(tool) && machine::program("rustup").is_none();
     if lacks {
@@ -114,7 +115,7 @@ fn lacks(tool: &str) -> bool {
     lacks
 }
 
-/// The kernel programs need their own compiler's clippy.
+/// The kernel programs need the clippy of their own compiler.
 fn kernel_lints() -> Result<()> {
     let toolchain = toolchain::find().map_err(anyhow::Error::msg)?;
     if !toolchain.has_clippy() {
@@ -128,21 +129,21 @@ fn kernel_lints() -> Result<()> {
     machine::run(cargo.args(["--", "-D", "warnings"]).current_dir(machine::workspace()?))
 }
 
-/// A Kubernetes and a collector, from pinned Go modules.
+/// Builds a Kubernetes and a collector from pinned Go modules.
 fn servers() -> Result<()> {
     kube::for_tests()?;
     otelcol::for_tests()
 }
 
-/// What is deployed, on a real cluster, with the agent that the tests ran with.
+/// Deploys on a real cluster, with the agent that the tests ran with.
 fn cluster() -> Result<Tally> {
     in_cluster(image::of_tests, || test::run(DEPLOYED, Some("deployed_it_names_faults")))
 }
 
-/// The suite whose tests take a cluster.
+/// The suite with the cluster tests.
 const DEPLOYED: Suites = Suites::Only(&["kubernetes"]);
 
-/// Tests with the image that `make` writes into an archive.
+/// Runs tests with the image that `make` writes to an archive.
 fn in_cluster(
     make: impl FnOnce(PathBuf) -> Result<()>,
     tests: impl FnOnce() -> Result<Tally>,
@@ -156,12 +157,12 @@ fn in_cluster(
     kube::in_cluster(&archive, tests)
 }
 
-/// Crates in the agent's tree, its own and the workspace's included.
+/// Limit for the crates in the agent's tree, including itself and the workspace's.
 const AGENT_CRATES: usize = 230;
-/// Those that are a server's and never the agent's.
+/// Crates for servers, which the agent must never use.
 const SERVERS_CRATES: &[&str] = &["async-nats", "axum", "neo4rs", "tapio-server"];
 
-/// The agent stays small, and has nothing of a server in it.
+/// Checks that the agent stays small and contains no server.
 fn agent() -> Result<()> {
     let mut cargo = machine::cargo();
     cargo.args([
@@ -190,12 +191,12 @@ fn agent() -> Result<()> {
     Ok(())
 }
 
-/// Licences, bans and sources, as deny.toml has them; then advisories.
+/// Checks licences, bans and sources against deny.toml, then advisories.
 fn dependencies() -> Result<()> {
     agent()?;
     let mut deny = cargo_deny()?;
     machine::run(deny.args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))?;
-    // A machine that cannot reach the advisory database is no reason to refuse a change.
+    // A machine that cannot reach the advisory database must still accept a change.
     let fetched = cargo_deny()?.args(["fetch", "db"]).stderr(Stdio::null()).status();
     if !fetched.is_ok_and(|status| status.success()) {
         eprintln!("skipped: the advisory database (github.com/RustSec/advisory-db) cannot be had here");

@@ -1,4 +1,4 @@
-//! The test and bench executables that cargo builds, so that each can be run as whom it needs.
+//! The test and bench executables that cargo builds, so that each can run as the user it needs.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,21 +9,19 @@ use serde_json::Value;
 
 use crate::machine;
 
-/// One of them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Executable {
-    /// The package's directory, where cargo would run it too.
+    /// The package's directory. cargo runs the executable there too.
     pub(crate) directory: PathBuf,
     /// The target's name: `kernel` for `tests/kernel`.
     pub(crate) target: String,
-    /// As cargo calls it: `lib`, `bin`, `test`, `bench`.
+    /// cargo's word for it: `lib`, `bin`, `test`, `bench`.
     pub(crate) kind: String,
-    /// The file.
     pub(crate) path: PathBuf,
 }
 
 impl Executable {
-    /// The name for a table: the package's, and what is tested.
+    /// The name for a table: the package and the target.
     pub(crate) fn name(&self) -> String {
         let package = self.directory.file_name().unwrap_or_default().to_string_lossy();
         match self.kind.as_str() {
@@ -33,7 +31,7 @@ impl Executable {
     }
 }
 
-/// Builds and lists what this `cargo test` or `cargo bench` would run.
+/// Builds and lists the executables that this `cargo test` or `cargo bench` would run.
 pub(crate) fn build(mut cargo: Command) -> Result<Vec<Executable>> {
     cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
@@ -48,7 +46,7 @@ pub(crate) fn build(mut cargo: Command) -> Result<Vec<Executable>> {
     Ok(found)
 }
 
-/// An executable, if this line of cargo's JSON is about one that tests or measures.
+/// The executable in this line of cargo's JSON, if it is a test or a bench.
 fn artifact(line: &str) -> Option<Executable> {
     let message: Value = serde_json::from_str(line).ok()?;
     let target = &message["target"];

@@ -12,7 +12,7 @@ pub(crate) fn is_there() -> bool {
     machine::program("go").is_some()
 }
 
-/// That a program is not there and cannot be built.
+/// The message for a program that is missing and cannot be built.
 pub(crate) fn missing_for(program: &Path) -> String {
     format!(
         "{} is not there and there is no Go to build it: install Go 1.26 (https://go.dev/dl)",
@@ -20,7 +20,7 @@ pub(crate) fn missing_for(program: &Path) -> String {
     )
 }
 
-/// `go` where `xtask/<pins>` has `go.mod` and `go.sum`.
+/// `go` in `xtask/<pins>`, the directory with `go.mod` and `go.sum`.
 pub(crate) fn command(pins: &Path) -> Result<Command> {
     let mut go = Command::new("go");
     go.current_dir(machine::workspace()?.join("xtask").join(pins));

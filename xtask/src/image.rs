@@ -1,7 +1,8 @@
-//! `cargo xtask image`: the agent as a container image, from a binary that needs nothing else.
+//! `cargo xtask image`: builds the agent's container image from a static binary.
 //!
-//! What goes in is the binary and its bill of materials, what says where it comes from is the commit: the same commit,
-//! compilers and builder give the same bytes, in whatever directory. What came out is read back and judged.
+//! The image contains the binary and its bill of materials. Version and dates come from the commit, so the
+//! same commit, compilers and builder produce the same bytes in any directory. The task reads the finished
+//! image back and checks it.
 
 mod archive;
 mod builder;
@@ -19,15 +20,15 @@ use self::builder::Request;
 use crate::arch::Arch;
 use crate::{machine, portable, setup, toolchain};
 
-/// What the image holds, and nothing else.
+/// The only file in the image besides the bill of materials.
 const BINARY: &str = "usr/bin/tapio";
 const MATERIALS: &str = "usr/share/doc/tapio/tapio.spdx.json";
-/// What is shipped is built with this profile of `Cargo.toml`.
+/// The profile of `Cargo.toml` for release builds.
 const PROFILE: &str = "image";
-/// What it may be at most, unpacked, in bytes.
+/// Maximum size unpacked, in bytes.
 const LIMIT: u64 = 25_000_000;
 
-/// What was asked for.
+/// The parsed arguments.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
     arch: Arch,
@@ -35,13 +36,13 @@ struct Options {
     output: Option<PathBuf>,
 }
 
-/// Where the image comes from.
+/// The commit that the image is built from.
 struct Commit {
-    /// Its id, with `-dirty` behind it where files differ from it.
+    /// Its id, with the suffix `-dirty` if files differ from it.
     revision: String,
     /// Seconds since 1970.
     time: u64,
-    /// The same, as RFC 3339 has it.
+    /// The same in RFC 3339 format.
     date: String,
 }
 
@@ -52,13 +53,13 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     make(options, PROFILE)
 }
 
-/// The image of this machine's architecture with the agent that the tests ran with: built by then, and larger than what
-/// is shipped.
+/// Builds the image for this machine's architecture with the agent that the tests ran with. That binary
+/// exists already, and is larger than the release build.
 pub(crate) fn of_tests(output: PathBuf) -> Result<()> {
     make(Options { arch: Arch::native()?, tag: None, output: Some(output) }, portable::QUICK)
 }
 
-/// The image of this machine's architecture as it is shipped.
+/// Builds the release image for this machine's architecture.
 pub(crate) fn shipped(output: PathBuf) -> Result<()> {
     make(Options { arch: Arch::native()?, tag: None, output: Some(output) }, PROFILE)
 }
@@ -108,10 +109,10 @@ fn labels(version: &str, commit: &Commit) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The agent as it is shipped has at most so many.
+/// Maximum size of the release binary, in bytes.
 const AGENT_BYTES: u64 = 25_000_000;
 
-/// Builds the agent; as it is shipped, no place of this machine is in it.
+/// Builds the agent. A release build contains no paths of this machine.
 fn binary(arch: Arch, profile: &str) -> Result<PathBuf> {
     let mut cargo = portable::cargo(arch, "build", profile)?;
     cargo.args(["--package", "tapio-agent", "--bin", "tapio"]);
@@ -129,13 +130,13 @@ fn binary(arch: Arch, profile: &str) -> Result<PathBuf> {
     Ok(agent)
 }
 
-/// Flags that leave out where it was built, instead of what the user sets, which would make another binary.
+/// Flags that remove build paths. They replace the user's flags, which would produce another binary.
 fn remapped() -> Result<OsString> {
     let mut flags: Vec<OsString> = vec!["-C".into(), "target-feature=+crt-static".into()];
     flags.extend(toolchain::remapped());
-    // Generated sources are in there.
+    // Generated sources are in the target directory.
     flags.push(toolchain::remap(&machine::target_directory()?, "/tapio/target"));
-    // Names separated by 0x1f, so that a path may have spaces.
+    // Flags are separated by 0x1f, so that a path may contain spaces.
     Ok(flags.join("\u{1f}".as_ref()))
 }
 
@@ -161,7 +162,8 @@ impl Options {
     }
 }
 
-/// `registry.example/tapio:1.0`: both parts, and nothing that a reference may not have.
+/// Checks a tag such as `registry.example/tapio:1.0`: both parts must be present and contain only characters
+/// allowed in a reference.
 fn checked_tag(tag: &str) -> Result<&str> {
     let parts = tag.rsplit_once(':').filter(|(name, tag)| !name.is_empty() && !tag.contains('/'));
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -179,7 +181,7 @@ fn checked_tag(tag: &str) -> Result<&str> {
 }
 
 impl Commit {
-    /// Of the workspace.
+    /// The commit of the workspace.
     fn here() -> Result<Self> {
         let git = |arguments: &[&str]| {
             let mut git = Command::new("git");
@@ -204,7 +206,7 @@ impl Commit {
     }
 }
 
-/// Makes a directory, or empties it.
+/// Creates a directory, or empties it.
 fn empty(directory: &Path) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))?;
@@ -244,7 +246,7 @@ mod tests {
         Ok(())
     }
 
-    /// What the builder makes of a file that stands for the agent is what is wanted of the real one.
+    /// Uses a placeholder file in place of the agent.
     #[test]
     fn an_image_is_what_it_should_be_and_the_same_again() -> Result<()> {
         if let Some(reason) = builder::hindrance() {
@@ -283,7 +285,7 @@ mod tests {
         let image = Archive::read(&request.archive, &request.scratch)?;
         image.check(request)?;
 
-        // Whatever differs from what is wanted is named.
+        // The check names each difference.
         let differs = |arch, tag: &str, labels| Request { arch, tag: tag.into(), labels, ..request.clone() };
         let other = if request.arch == Arch::Amd64 { Arch::Arm64 } else { Arch::Amd64 };
         let wanted = vec![("org.opencontainers.image.version", "9".to_owned())];

@@ -1,7 +1,7 @@
-//! `cargo xtask kernel-test`: the kernel tests on the kernels that users run, each in a virtual machine.
+//! `cargo xtask kernel-test`: runs the kernel tests on the kernels that users run, each in a virtual machine.
 //!
-//! A guest is a distribution's kernel and an initramfs with nothing but what the tests need; it has no disk and
-//! no network, and says all it has to say on its console. Emulated, so that it runs everywhere.
+//! A guest has a distribution's kernel and an initramfs with only the files that the tests need. It has no
+//! disk and no network, and prints all results on its console. It is emulated, so it runs everywhere.
 
 mod expected;
 mod guest;
@@ -24,8 +24,8 @@ use self::{
 use crate::{arch::Arch, budget, machine, setup, tally::Tally};
 
 impl Arch {
-    /// The kernels to test on where none is named: those of the supported Debian releases and the newest there
-    /// is; of arm64 one, since the programs' code is the same.
+    /// The default kernels: those of the supported Debian releases and the newest available; a single one for
+    /// arm64, because the programs' code is the same.
     fn default_kernels(self) -> &'static [&'static str] {
         match self {
             Self::Amd64 => &["5.10", "6.1", "6.12", kernel::NEWEST],
@@ -37,12 +37,13 @@ impl Arch {
 /// A way to boot a kernel.
 struct Boot {
     name: &'static str,
-    /// For the kernel's command line.
+    /// Parameters for the kernel command line.
     parameters: &'static str,
-    /// Instructions are counted: one takes two nanoseconds of the guest's time, and one CPU runs after the other. Of
-    /// the emulated CPUs those of arm64 only have counters.
+    /// Counts instructions (QEMU's icount): each takes two nanoseconds of the guest's time, and only one CPU
+    /// runs at a time. Of the emulated CPUs, only those of arm64 have counters.
     counted: bool,
-    /// Parts of the names of the tests whose outcome may differ from the plain boot's; all where there are none.
+    /// Parts of the names of tests that may have another outcome than with the plain boot; empty for all
+    /// tests.
     tests: &'static [&'static str],
 }
 
@@ -81,8 +82,8 @@ const BOOTS: &[Boot] = &[
     Boot { name: "pmu", parameters: "", counted: true, tests: &["cycles::"] },
 ];
 
-/// With `--quick`: the oldest kernel and the newest. That programs load and fields are where they should be, rights, counts,
-/// and a fault of each observer's; a new observer adds one.
+/// For `--quick`: the oldest kernel and the newest. The tests check that programs load, that fields are at
+/// the right offsets, privileges, counts, and one fault per observer; a new observer adds one.
 const QUICK_KERNELS: &[&str] = &["5.10", kernel::NEWEST];
 const QUICK_TESTS: &[&str] = &[
     "agent::counts::",
@@ -95,7 +96,7 @@ const QUICK_TESTS: &[&str] = &[
     "node::pressure::memory_near_its_limit_is_reported_and_a_cache_is_not",
 ];
 
-/// What was asked for.
+/// The parsed arguments.
 #[derive(Default)]
 struct Options {
     kernels: Vec<String>,
@@ -107,12 +108,13 @@ struct Options {
     update: bool,
 }
 
-/// `kernel-test [VERSION...] [--arch=amd64|arm64] [--boot=NAME] [--test=FILTER,...] [--quick] [--update] [--bless]`
+/// `kernel-test [VERSION...] [--arch=amd64|arm64] [--boot=NAME] [--test=FILTER,...] [--quick] [--update]
+/// [--bless]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {
     test_all(&Options::parse(arguments)?).map(drop)
 }
 
-/// The same, for `ci`.
+/// The same for `ci`.
 pub(crate) fn run(arguments: &[&str]) -> Result<Tally> {
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     test_all(&Options::parse(&arguments)?)
@@ -176,7 +178,7 @@ impl Options {
         Ok(options)
     }
 
-    /// The kernels of an architecture to test on. Versions alone are amd64's.
+    /// The kernels to test for an architecture. Versions without an architecture are amd64's.
     fn kernels(&self, arch: Arch) -> Option<Vec<&str>> {
         let named = !self.kernels.is_empty();
         match self.arch {
@@ -204,7 +206,7 @@ fn boot_named(name: &str) -> Result<String> {
     bail!("there is no boot `{name}`; there are {}", names.join(", "))
 }
 
-/// A directory for what is downloaded and made from it.
+/// A directory for downloads and files made from them.
 fn cache() -> Result<std::path::PathBuf> {
     machine::tool_root("kernel-test")
 }

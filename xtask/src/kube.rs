@@ -1,8 +1,10 @@
 //! `cargo xtask kube`: a real Kubernetes on this machine, built from pinned Go modules.
 //!
-//! - `build [PROGRAM...]`: its programs, those that are missing or of another version.
-//! - `apiserver up|down`: an API server with its etcd, for objects, tokens and permissions; as many as are wanted.
-//! - `cluster up|down|exec|load`: all of it with one node, in namespaces of its own; one at a time, as root.
+//! - `build [PROGRAM...]`: builds its programs if they are missing or of another version.
+//! - `apiserver up|down`: an API server with its etcd, for objects, tokens and permissions; any number of
+//!   them.
+//! - `cluster up|down|exec|load`: a complete cluster with one node in separate namespaces; one at a time, as
+//!   root.
 //! - `image`: a container image from a directory, without a registry.
 
 mod apiserver;
@@ -53,7 +55,8 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// What tests/kubernetes and a cluster take. A machine without Go skips those tests, and says so.
+/// Builds the programs for tests/kubernetes and for a cluster. A machine without Go skips those tests with a
+/// message.
 pub(crate) fn for_tests() -> Result<()> {
     match programs::build(&[]) {
         Err(error) if !go::is_there() => {
@@ -64,7 +67,7 @@ pub(crate) fn for_tests() -> Result<()> {
     }
 }
 
-/// Why no cluster can be had here, if so.
+/// The reason if this machine cannot have a cluster.
 pub(crate) fn cluster_hindrance() -> Option<String> {
     if !go::is_there() {
         return Some("a cluster is built with Go 1.26, which is not there (https://go.dev/dl)".to_owned());
@@ -72,7 +75,7 @@ pub(crate) fn cluster_hindrance() -> Option<String> {
     cluster::root().err().map(|error| error.to_string())
 }
 
-/// Runs something while a cluster is up that has the image of an archive. One that was up before stays.
+/// Starts a cluster with the image of an archive and runs `run`. A cluster that was already up stays up.
 pub(crate) fn in_cluster<T>(archive: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
     let was_up = cluster::is_up();
     cluster::up()?;
@@ -94,7 +97,7 @@ fn apiserver_up(directory: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Where the programs are kept: `KUBEBUILDER_ASSETS`, as tests of other projects have it, or the cache.
+/// The directory of the programs: `KUBEBUILDER_ASSETS`, as in tests of other projects, or the cache.
 fn programs_directory() -> Result<PathBuf> {
     match env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
         Some(named) => std::path::absolute(PathBuf::from(named)).context("KUBEBUILDER_ASSETS is no path"),

@@ -1,4 +1,4 @@
-//! This machine: where things are, and how to run a program, as the user or as root.
+//! This machine: where files are, and how to run a program, as the user or as root.
 
 use std::ffi::OsStr;
 use std::io::IsTerminal as _;
@@ -17,19 +17,19 @@ pub(crate) fn workspace() -> Result<PathBuf> {
     Ok(workspace.to_owned())
 }
 
-/// Where cargo puts what it builds: by its configuration, too.
+/// cargo's target directory, which its configuration may change.
 pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = output(cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
     let metadata: Value = serde_json::from_str(&metadata).context("cargo's metadata are no JSON")?;
     metadata["target_directory"].as_str().map(PathBuf::from).context("cargo does not tell where it builds")
 }
 
-/// Where the kernel programs are built, for whatever the agent is built.
+/// The build directory of the kernel programs, shared by all builds of the agent.
 pub(crate) fn programs_directory() -> Result<PathBuf> {
     Ok(target_directory()?.join("bpf"))
 }
 
-/// Where a pinned tool is installed, apart from the user's own of that name.
+/// The installation directory of a pinned tool, separate from the user's own tool of that name.
 pub(crate) fn tool_root(name: &str) -> Result<PathBuf> {
     Ok(crate::toolchain::cache().map_err(anyhow::Error::msg)?.join(name))
 }
@@ -43,7 +43,7 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// Whether that cargo has such a command: rustup's `cargo-fmt` may be there without what it calls.
+/// Whether that cargo has a subcommand: rustup's `cargo-fmt` may exist without the tool it calls.
 pub(crate) fn cargo_has(tool: &str) -> bool {
     let mut cargo = cargo();
     cargo.args([tool, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -60,7 +60,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and gives its output. An error names the command.
+/// Runs a command and returns its output. An error names the command.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = line_of(command);
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run `{line}`"))?;
@@ -70,21 +70,21 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A command as one would type it.
+/// A command in shell syntax.
 pub(crate) fn line_of(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// Where a program is in `PATH` or where root's programs are.
+/// The path of a program in `PATH` or among root's programs.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let roots = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path).chain(roots).map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
-/// A command that runs a program as root, or why there can be none.
+/// A command that runs a program as root, or the reason why that is impossible.
 pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     if fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
         return Ok(Command::new(program));
@@ -97,7 +97,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
         if !io::stdin().is_terminal() {
             bail!("this needs root, and sudo would ask for a password where there is no terminal");
         }
-        // Asks now, not at the end of what takes long.
+        // Asks for the password now, not after long work.
         run(Command::new("sudo").arg("-v"))?;
     }
     let mut command = Command::new("sudo");
@@ -105,7 +105,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     Ok(command)
 }
 
-/// Installs Debian packages, and never removes one for it.
+/// Installs Debian packages, without removing any.
 pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     if program("apt-get").is_none() {
         bail!("there is no apt-get on this machine to install {}", packages.join(" "));
@@ -114,12 +114,12 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     if apt(install, packages)?.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
         return Ok(());
     }
-    // A new machine has no package lists, an old one may have lists of what is gone.
+    // A new machine has no package lists, and an old one may list packages that no longer exist.
     run(&mut apt(&["update"], &[])?)?;
     run(&mut apt(install, packages)?)
 }
 
-/// Downloads a Debian package and unpacks it into a directory: nothing is installed.
+/// Downloads a Debian package and unpacks it into a directory, without installing it.
 pub(crate) fn apt_unpack(package: &str, into: &Path) -> Result<()> {
     if program("apt-get").is_none() {
         bail!("there is no apt-get on this machine to download {package}");
@@ -146,7 +146,7 @@ fn apt(action: &[&str], packages: &[&str]) -> Result<Command> {
     let mut command = as_root("env")?;
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "--no-install-recommends"]);
     command.args(["-o", "Dpkg::Use-Pty=0"]).args(action).args(packages);
-    // Its report, a line for each package, is not worth a screen; its errors are.
+    // Its report, with a line for each package, is too long to show; its errors are shown.
     command.stdout(Stdio::null());
     Ok(command)
 }

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-/// What can be asked for.
+/// A task of the command line.
 struct Task {
     name: &'static str,
     arguments: &'static str,

@@ -1,4 +1,4 @@
-//! `cargo xtask otelcol`: an OpenTelemetry Collector that the tests send to, from `xtask/otelcol`.
+//! `cargo xtask otelcol`: builds an OpenTelemetry Collector that the tests send to, from `xtask/otelcol`.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// What tests/otlp takes. A machine without it skips those tests, and says so.
+/// Builds the collector for tests/otlp. A machine without it skips those tests with a message.
 pub(crate) fn for_tests() -> Result<()> {
     match build() {
         Err(error) if !go::is_there() => {
@@ -29,7 +29,7 @@ pub(crate) fn for_tests() -> Result<()> {
     }
 }
 
-/// Go knows by itself what has to be built again.
+/// Go detects by itself what has to be rebuilt.
 fn build() -> Result<PathBuf> {
     let program = match env::var_os("OTELCOL").filter(|value| !value.is_empty()) {
         Some(named) => std::path::absolute(PathBuf::from(named)).context("OTELCOL is no path")?,

@@ -1,5 +1,5 @@
-//! Programs that run on any Linux of an architecture: linked statically with the musl and the linker that Rust brings
-//! along. No C library of the target is needed, and what is tested is what is shipped.
+//! Programs that run on any Linux of an architecture: linked statically with Rust's own musl and linker. They
+//! need no C library of the target, and the tests run the same build as users.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,7 +9,8 @@ use anyhow::Result;
 use crate::arch::Arch;
 use crate::{machine, setup};
 
-/// A profile of `Cargo.toml`: one build for the tests on the host, in guests and on a cluster, and what `run` runs.
+/// The profile of `Cargo.toml` for one build shared by the tests on the host, in guests and on a cluster, and
+/// by `run`.
 pub(crate) const QUICK: &str = "quick";
 
 /// Cargo's subcommand `task` with this profile, for any Linux of an architecture.
@@ -19,7 +20,7 @@ pub(crate) fn cargo(arch: Arch, task: &str, profile: &str) -> Result<Command> {
     let mut cargo = machine::cargo();
     cargo.args([task, "--locked", "--profile", profile, "--target", &target]);
     cargo.args(["--config", &format!("target.{target}.linker='rust-lld'")]);
-    // Some C, which needs nothing of a C library, is in a dependency.
+    // One dependency contains C code, which needs no C library.
     let variable = target.replace('-', "_");
     for (tool, program) in [("CC", "gcc"), ("AR", "ar")] {
         cargo.env(format!("{tool}_{variable}"), format!("{}{program}", arch.tools()));
@@ -27,7 +28,7 @@ pub(crate) fn cargo(arch: Arch, task: &str, profile: &str) -> Result<Command> {
     Ok(cargo)
 }
 
-/// Where a build for that architecture with that profile puts the agent.
+/// The path of the agent built for that architecture with that profile.
 pub(crate) fn agent(arch: Arch, profile: &str) -> Result<PathBuf> {
     Ok(machine::target_directory()?.join(arch.target()).join(profile).join("tapio"))
 }

@@ -1,4 +1,4 @@
-//! Long work, with how far it is: on a terminal one line that changes, elsewhere a line now and then.
+//! Progress of long work: on a terminal one line that is updated, elsewhere an occasional line.
 
 use std::io::{self, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::process::{Command, Stdio};
@@ -9,14 +9,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::machine;
 
-/// Between two lines about what is under way, where they do not replace each other.
+/// Interval between progress lines that do not replace each other.
 const PAUSE: Duration = Duration::from_secs(15);
-/// The same on a terminal.
+/// Interval of updates on a terminal.
 const TICK: Duration = Duration::from_millis(200);
-/// Lines of a failed command that are shown where none begins with `error`.
+/// Lines shown of a failed command if none begins with `error`.
 const LAST_LINES: usize = 40;
 
-/// What is under way, of one task or several at once.
+/// The work of one task or several at once.
 pub(crate) struct Progress {
     label: &'static str,
     start: Instant,
@@ -25,10 +25,10 @@ pub(crate) struct Progress {
 }
 
 struct Board {
-    /// Each job, and how far it is.
+    /// Each job and its progress.
     jobs: Vec<(String, String)>,
     shown: Instant,
-    /// Whether the terminal's last line is about them.
+    /// Whether the terminal's last line shows the progress.
     is_drawn: bool,
 }
 
@@ -40,14 +40,14 @@ impl Progress {
         Self { label, start: now, on_terminal: io::stderr().is_terminal(), board: Mutex::new(board) }
     }
 
-    /// Says a line that stays.
+    /// Prints a line that stays.
     pub(crate) fn say(&self, text: &str) {
         let mut board = self.board();
         board.clear();
         eprintln!("{}: {text}", self.label);
     }
 
-    /// Runs a command that takes long. Shown is how far it is; what it says is in the error where it fails.
+    /// Runs a long command and shows its progress. Its output appears only in the error if it fails.
     pub(crate) fn run(&self, job: &str, command: &mut Command) -> Result<()> {
         let line = machine::line_of(command);
         let (output, input) = io::pipe().context("cannot make a pipe")?;
@@ -100,7 +100,7 @@ impl Progress {
             board.clear();
             eprint!("{line}");
             board.is_drawn = true;
-            // Without it the line comes later, which is all.
+            // Without a flush the line merely appears later.
             let _ = io::stderr().flush();
         } else {
             eprintln!("{line}");
@@ -121,19 +121,19 @@ impl Progress {
 impl Board {
     fn clear(&mut self) {
         if std::mem::take(&mut self.is_drawn) {
-            // To the line's beginning, and away with it.
+            // Return to the start of the line and erase it.
             eprint!("\r\x1b[2K");
         }
     }
 }
 
-/// How far cargo is: `45/120` of `    Building [===>    ] 45/120: serde, tokio(build)`.
+/// Cargo's progress: `45/120` of `    Building [===>    ] 45/120: serde, tokio(build)`.
 fn share(line: &str) -> Option<&str> {
     let (_, rest) = line.trim_start().strip_prefix("Building [")?.split_once("] ")?;
     rest.split(':').next()
 }
 
-/// From the first error on, or the last lines.
+/// The output from the first error on, or the last lines.
 fn last_words(said: &[String]) -> String {
     let error = said.iter().position(|line| line.starts_with("error"));
     said[error.unwrap_or(said.len().saturating_sub(LAST_LINES))..].join("\n")

@@ -1,4 +1,4 @@
-//! `cargo xtask run`: Tapio on this host, from nothing.
+//! `cargo xtask run`: builds and runs Tapio on this host, without preparation.
 
 use std::os::unix::process::CommandExt as _;
 use std::thread;
@@ -10,7 +10,7 @@ use crate::progress::Progress;
 use crate::toolchain::{self, Route};
 use crate::{machine, setup};
 
-/// Variables of builds, tests and benches: the agent refuses what begins as its own do and is none of them.
+/// Variables of builds, tests and benches. The agent refuses unknown variables with its own prefix.
 const NOT_ITS_OWN: [&str; 4] =
     [toolchain::ROUTE_VARIABLE, "TAPIO_CHAOS_SEED", "TAPIO_CHAOS_SECONDS", "TAPIO_SERIES"];
 
@@ -31,12 +31,12 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     if readable(arguments) {
         tapio.arg("--output=pretty");
     }
-    // In this process's place, so that a signal reaches it directly.
+    // Replace this process, so that a signal reaches the agent directly.
     Err(tapio.args(arguments).exec()).context("cannot run tapio")
 }
 
-/// Builds it. The libraries do not wait for the compiler of the kernel programs: where it is missing, cargo goes as far as
-/// it can without.
+/// Builds it. The libraries do not depend on the compiler of the kernel programs: while it is missing, cargo
+/// builds as much as it can.
 fn build(progress: &Progress, is_first: bool) -> Result<()> {
     let cargo = || {
         let mut cargo = machine::cargo();
@@ -48,7 +48,7 @@ fn build(progress: &Progress, is_first: bool) -> Result<()> {
     }
     thread::scope(|scope| {
         if toolchain::find().is_err() {
-            // What fails here fails again below, and is reported there.
+            // A failure here repeats below, and is reported there.
             scope.spawn(|| progress.run("libraries", cargo().arg("--keep-going")).ok());
         }
         setup::compilers(&Route::ALL, progress)?;
@@ -59,7 +59,7 @@ fn build(progress: &Progress, is_first: bool) -> Result<()> {
     progress.run("Tapio", &mut cargo())
 }
 
-/// Whether to ask for readable output: not with a subcommand, nor where the arguments choose a form.
+/// Whether to request readable output: not with a subcommand, nor if the arguments choose a format.
 fn readable(arguments: &[String]) -> bool {
     arguments.first().is_none_or(|first| first.starts_with('-'))
         && !arguments.iter().any(|argument| argument.starts_with("--output") || argument == "--help")

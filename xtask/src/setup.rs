@@ -1,4 +1,5 @@
-//! `cargo xtask setup`: makes this machine able to build and test Tapio. What is there is left alone.
+//! `cargo xtask setup`: prepares this machine to build and test Tapio. Existing installations are left
+//! unchanged.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,19 +12,19 @@ use crate::machine;
 use crate::progress::Progress;
 use crate::toolchain::{self, DEBIAN_LLVM, DEBIAN_PACKAGES, NIGHTLY, Route, Toolchain};
 
-/// `cargo deny` of this version judges licences and sources.
+/// The version of `cargo deny`, which checks licences and sources.
 const CARGO_DENY: &str = "0.20.2";
 
-/// What the tests run, and the Debian package it comes from.
+/// Programs that the tests run, with their Debian packages.
 const TEST_TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("sysctl", "procps"), ("kill", "procps")];
 
-/// What tests run that take longer, and the Debian package it comes from.
+/// Programs that longer tests run, with their Debian packages.
 const CI_TOOLS: &[(&str, &str)] = &[("buildah", "buildah")];
 
-/// What cargo needs for a task of `ci`, and the component of rustup that it comes with.
+/// cargo subcommands for tasks of `ci`, with their rustup components.
 const CARGO_TOOLS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
 
-/// The least program there is: shows that a linker reads this compiler's bitcode. It does without `core`,
+/// The smallest possible program: shows that a linker reads this compiler's bitcode. It does without `core`,
 /// which the rustup route would first have to build.
 const PROBE: &str = r#"#![feature(no_core, lang_items)]
 #![allow(internal_features)]
@@ -62,9 +63,9 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The compilers for the kernel programs, by the first route that works.
+/// Installs the compilers for the kernel programs, by the first route that works.
 pub(crate) fn compilers(routes: &[Route], progress: &Progress) -> Result<()> {
-    // A toolchain that is there is used as it is, unless a route is asked for by name.
+    // An existing toolchain is used unchanged, unless the user names a route.
     if routes.len() > 1
         && let Ok(toolchain) = toolchain::find()
     {
@@ -118,12 +119,13 @@ fn install_nightly(progress: &Progress) -> Result<()> {
     progress.run(NIGHTLY, &mut rustup)
 }
 
-/// Without optimisation: nearly all of its time is LLVM's.
+/// Builds without optimisation, because LLVM takes nearly all of its run time.
 fn install_linker(route: Route, progress: &Progress) -> Result<()> {
     let root = route.linker_root().map_err(anyhow::Error::msg)?;
     let mut cargo = cargo_install(&root, "bpf-linker", route.linker_version());
     if route == Route::Debian {
-        // Without the prefix a machine with another LLVM, or with /usr/lib64, gives the wrong library directory.
+        // Without the prefix, a machine with another LLVM or with /usr/lib64 reports the wrong library
+        // directory.
         let prefix = format!("/usr/lib/llvm-{DEBIAN_LLVM}");
         cargo.args(["--no-default-features", "--features", "llvm-22"]);
         cargo.env("LLVM_PREFIX", &prefix).env("LLVM_SYS_221_PREFIX", &prefix);
@@ -131,24 +133,24 @@ fn install_linker(route: Route, progress: &Progress) -> Result<()> {
     progress.run("bpf-linker", unoptimised(&mut cargo))
 }
 
-/// Compiled in half the time.
+/// This halves the compile time.
 fn unoptimised(cargo: &mut Command) -> &mut Command {
     cargo.arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "0")
 }
 
-/// A `cargo install` into a directory of the tool's own.
+/// A `cargo install` into a separate directory for the tool.
 fn cargo_install(root: &Path, package: &str, version: &str) -> Command {
     let mut cargo = machine::cargo();
     cargo.args(["install", package, "--locked", "--version", version, "--root"]).arg(root);
-    // Else cargo advises to put the directory there.
+    // Otherwise cargo advises to add the directory to `PATH`.
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(std::iter::once(root.join("bin")).chain(env::split_paths(&path)));
     cargo.envs(path.map(|path| ("PATH", path)));
     cargo
 }
 
-/// Compiles and links the probe, since versions alone do not tell whether the linker's LLVM reads what the
-/// compiler writes.
+/// Compiles and links the probe, because versions alone do not show whether the linker's LLVM reads the
+/// compiler's output.
 fn verified(toolchain: &Toolchain, progress: &Progress) -> Result<()> {
     let directory = machine::target_directory()?.join("probe");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -174,7 +176,7 @@ fn verified(toolchain: &Toolchain, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// A missing tool costs some tests, which then say so; it is no reason to stop.
+/// Installs test tools. Without one, some tests are skipped with a message; that is no reason to stop.
 fn test_tools(tools: &[(&str, &str)]) {
     for (tool, package) in tools {
         if machine::program(tool).is_some() {
@@ -187,7 +189,8 @@ fn test_tools(tools: &[(&str, &str)]) {
     }
 }
 
-/// Prometheus's `promtool` out of Debian's package, which installed would run a server, on the agent's own port.
+/// Unpacks Prometheus's `promtool` from Debian's package. Installing the package would start a server on the
+/// agent's own port.
 fn promtool() {
     let taken = || -> Result<()> {
         let root = machine::tool_root("promtool")?;
@@ -207,7 +210,7 @@ fn promtool() {
     }
 }
 
-/// What boots kernels of this architecture.
+/// Installs the emulator that boots kernels of this architecture.
 pub(crate) fn emulator(arch: Arch) -> Result<()> {
     packages(&[
         ("depmod", "kmod"),
@@ -219,7 +222,8 @@ pub(crate) fn emulator(arch: Arch) -> Result<()> {
     ])
 }
 
-/// What builds programs for any Linux of this architecture. C is compiled, too, by GNU's headers.
+/// Installs the compilers for programs that run on any Linux of this architecture. C code is compiled with
+/// GNU's headers.
 pub(crate) fn portable(arch: Arch) -> Result<()> {
     let compiler = format!("{}gcc", arch.tools());
     if machine::program(&compiler).is_none() {
@@ -242,7 +246,7 @@ pub(crate) fn portable(arch: Arch) -> Result<()> {
     Ok(())
 }
 
-/// Installs the packages of those tools that are missing.
+/// Installs the packages of missing tools.
 pub(crate) fn packages(tools: &[(&str, &str)]) -> Result<()> {
     let missing = tools.iter().filter(|(tool, _)| machine::program(tool).is_none());
     let missing: Vec<&str> = missing.map(|(_, package)| *package).collect();
@@ -253,7 +257,8 @@ pub(crate) fn packages(tools: &[(&str, &str)]) -> Result<()> {
     machine::apt_install(&missing)
 }
 
-/// What a minimal toolchain lacks. Without it the code is not judged by it, and `ci` says so.
+/// Installs cargo subcommands that a minimal toolchain lacks. Without one its check is skipped, and `ci`
+/// prints a message.
 fn cargo_tools() {
     for (tool, component) in CARGO_TOOLS.iter().filter(|(tool, _)| !machine::cargo_has(tool)) {
         if machine::program("rustup").is_none() {
@@ -267,7 +272,8 @@ fn cargo_tools() {
     }
 }
 
-/// The nightly's clippy, for the kernel programs. Without it they are not linted, and `ci` says so.
+/// Installs the nightly's clippy for the kernel programs. Without it they are not linted, and `ci` prints a
+/// message.
 fn kernel_clippy() {
     let Ok(toolchain) = toolchain::find() else { return };
     if toolchain.has_clippy() || toolchain.route() == Route::Debian {
@@ -280,7 +286,8 @@ fn kernel_clippy() {
     }
 }
 
-/// Installs `cargo deny` where it is missing. Without optimisation, as it runs for seconds.
+/// Installs `cargo deny` if it is missing. It is built without optimisation, because it runs only for
+/// seconds.
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
     let root = machine::tool_root(&format!("cargo-deny-{CARGO_DENY}"))?;
     let program = root.join("bin/cargo-deny");

@@ -1,20 +1,20 @@
-//! Counts tests from what libtest prints with `--show-output`.
+//! Counts tests in libtest's output with `--show-output`.
 //!
-//! A test that finds that it cannot run here prints a line `SKIP <test>: <reason>` and returns: libtest calls
-//! it passed, here it is skipped.
+//! A test that cannot run here prints a line `SKIP <test>: <reason>` and returns. libtest calls it passed;
+//! here it counts as skipped.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What became of a suite's tests.
+/// The results of a suite's tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     pub(crate) skipped: usize,
-    /// One line for each test that failed or was skipped, and for what went wrong around them.
+    /// One line for each test that failed or was skipped, and for each error around them.
     pub(crate) notes: Vec<String>,
-    /// How long the tests of each module took by the clock of [`Reader::line_at`].
+    /// Time of each module's tests, by the clock of [`Reader::line_at`].
     pub(crate) times: BTreeMap<String, Duration>,
 }
 
@@ -22,12 +22,12 @@ pub(crate) struct Tally {
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     tally: Tally,
-    /// Tests that libtest said it would run.
+    /// Number of tests that libtest announced.
     announced: usize,
-    /// When the last of them ended.
+    /// End time of the last test.
     ended: Option<Duration>,
     now: Duration,
-    /// Tests that said SKIP, up to the next result.
+    /// SKIP lines since the last result.
     skipped_themselves: usize,
     section: Section,
 }
@@ -38,12 +38,12 @@ enum Section {
     /// Results, failures, summaries.
     #[default]
     Report,
-    /// What the tests that passed have printed; `skipped` once the current one has said so.
+    /// Output of the tests that passed; `skipped` once the current one has printed SKIP.
     Successes { skipped: bool },
 }
 
 impl Tally {
-    /// Adds another suite's.
+    /// Adds the counts of another suite.
     pub(crate) fn add(&mut self, other: &Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -54,7 +54,7 @@ impl Tally {
         }
     }
 
-    /// Reads a closing line: `2 passed, 0 failed, 1 skipped`, alone or behind a colon.
+    /// Reads a closing line: `2 passed, 0 failed, 1 skipped`, alone or after a colon.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let line = line.rsplit(": ").next()?;
         let [passed, failed, skipped] =
@@ -68,20 +68,19 @@ impl Tally {
         })
     }
 
-    /// How many tests there were.
     pub(crate) fn total(&self) -> usize {
         self.passed + self.failed + self.skipped
     }
 }
 
 impl Reader {
-    /// As [`Self::line`], of tests that run one after the other, with the time since some beginning.
+    /// Like [`Self::line`], for tests that run one after the other, with the time since some start.
     pub(crate) fn line_at(&mut self, line: &str, now: Duration) -> bool {
         self.now = now;
         self.line(line)
     }
 
-    /// Takes a line, and says whether it is worth showing: what passing tests print is not.
+    /// Reads a line, and returns whether to show it: the output of passing tests is hidden.
     pub(crate) fn line(&mut self, line: &str) -> bool {
         if line == "successes:" {
             self.section = Section::Successes { skipped: false };
@@ -101,8 +100,8 @@ impl Reader {
         self.section == Section::Report
     }
 
-    /// The counts; `success` is the exit code's word. Tests that were announced and never heard of again have
-    /// failed, and so has a suite that fails without saying where.
+    /// Returns the counts; `success` comes from the exit code. Announced tests without a result count as
+    /// failed, and so does a suite that fails without naming a test.
     pub(crate) fn finish(mut self, success: bool) -> Tally {
         let lost = self.announced.saturating_sub(self.tally.total());
         if lost > 0 {
@@ -121,7 +120,7 @@ impl Reader {
             let fields = text.split(['.', ';']);
             fields.filter_map(|field| number_before(field, what)).next().unwrap_or(0)
         };
-        // Those that skipped themselves are among the passed.
+        // Tests that skipped themselves are among the passed.
         let skipped = std::mem::take(&mut self.skipped_themselves);
         self.tally.passed += count(" passed").saturating_sub(skipped);
         self.tally.failed += count(" failed");

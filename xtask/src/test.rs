@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything, and one line that says how it went.
+//! `cargo xtask test`: runs all tests and prints a closing line with the result.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write};
@@ -15,10 +15,10 @@ use crate::{arch::Arch, machine, portable, setup};
 
 /// The test target that loads the real programs: it runs as root, one test at a time.
 const KERNEL: &str = "kernel";
-/// Examples in the documentation, which are no executable.
+/// Examples in the documentation, which have no executable.
 const DOC: &str = "doc";
-/// Kernel tests that do little but wait, each for what is its own: they run side by side, and beside the others of their
-/// observer.
+/// Kernel tests that mostly wait, each for its own event: they run in parallel, also with the other tests of
+/// their observer.
 const PATIENT: &[&str] = &["node::pressure"];
 
 /// A row of the closing table.
@@ -57,16 +57,16 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     run(Suites::All, filter).map(drop)
 }
 
-/// Runs those with `filter` in their names.
+/// Runs the suites' tests with `filter` in their names.
 pub(crate) fn run(suites: Suites, filter: Option<&str>) -> Result<Tally> {
     run_with(suites, filter, &[])
 }
 
-/// As [`run`], with variables that say how long some are to take.
+/// Like [`run`], with variables that set the duration of some tests.
 pub(crate) fn run_with(suites: Suites, filter: Option<&str>, variables: &[(&str, &str)]) -> Result<Tally> {
     let mut executables = build()?;
     executables.retain(|executable| suites.has(&executable.target));
-    // What fails fast comes first, what needs root last.
+    // Tests that fail fast come first, tests that need root come last.
     executables.sort_by_key(|executable| (executable.target == KERNEL, executable.kind == "test"));
 
     let mut results = Vec::new();
@@ -94,13 +94,14 @@ pub(crate) fn run_with(suites: Suites, filter: Option<&str>, variables: &[(&str,
 
 /// A run of an executable.
 struct Part {
-    /// Its module, where it is but that.
+    /// Its module, if it runs only that.
     module: Option<String>,
-    /// The tests' names; all where there are none.
+    /// The tests' names; `None` for all.
     tests: Option<Vec<String>>,
 }
 
-/// What an executable is run as: the kernel tests by their modules, which are the observers', all others as a whole.
+/// The runs of an executable: the kernel tests by module, which means by observer, and everything else in one
+/// run.
 fn parts(executable: &Executable, filter: Option<&str>) -> Result<Vec<Part>> {
     if executable.target != KERNEL && filter.is_none() {
         return Ok(vec![Part { module: None, tests: None }]);
@@ -117,7 +118,7 @@ fn parts(executable: &Executable, filter: Option<&str>) -> Result<Vec<Part>> {
     Ok(modules.into_iter().map(|(module, tests)| Part { module, tests: Some(tests) }).collect())
 }
 
-/// Runs parts at once. What the first says is shown as it says it, what the others say afterwards.
+/// Runs parts in parallel. The first part's output appears immediately, that of the others afterwards.
 fn side_by_side(executable: &Executable, parts: &[Part], variables: &[(&str, &str)]) -> Result<Vec<Suite>> {
     let Some((first, others)) = parts.split_first() else { return Ok(Vec::new()) };
     thread::scope(|scope| {
@@ -141,7 +142,8 @@ fn side_by_side(executable: &Executable, parts: &[Part], variables: &[(&str, &st
 }
 
 impl Part {
-    /// Whether another one may run beside it: what only waits, beside the rest of its observer's.
+    /// Whether another part may run beside this one: only tests that mostly wait, beside the rest of their
+    /// observer's.
     fn is_beside(&self, other: &Self) -> bool {
         let both = self.module.as_deref().zip(other.module.as_deref());
         both.is_some_and(|(this, other)| PATIENT.contains(&other) && other.split("::").next() == Some(this))
@@ -181,7 +183,7 @@ impl Part {
         counted(command, out)
     }
 
-    /// All of them skipped, for one reason.
+    /// Counts all tests as skipped, with one reason.
     fn skipped(&self, reason: &str) -> Tally {
         let skipped = self.tests.as_ref().map_or(0, Vec::len);
         eprintln!("skipped: {reason}");
@@ -195,8 +197,8 @@ pub(crate) fn build() -> Result<Vec<Executable>> {
     executable::build(cargo()?)
 }
 
-/// With the profile and for the target that guests and clusters take, too; for this machine alone where Rust's library for
-/// that target cannot be had.
+/// Uses the profile and the target shared with guests and clusters; if Rust's library for that target is
+/// unavailable, builds for this machine only.
 fn cargo() -> Result<Command> {
     let mut cargo = portable::cargo(Arch::native()?, "test", portable::QUICK).unwrap_or_else(|error| {
         eprintln!("test: {error:#}; building for this machine alone");
@@ -218,7 +220,7 @@ fn timed(name: String, run: impl FnOnce() -> Result<Tally>) -> Result<Suite> {
     Ok(Suite { name, tally, took: start.elapsed() })
 }
 
-/// Runs a suite, shows what it says and counts.
+/// Runs a suite, shows its output and counts its tests.
 fn counted(mut command: Command, out: &mut dyn Write) -> Result<Tally> {
     let (output, input) = io::pipe().context("cannot make a pipe")?;
     let errors = input.try_clone().context("cannot make a pipe")?;
@@ -236,7 +238,7 @@ fn counted(mut command: Command, out: &mut dyn Write) -> Result<Tally> {
     Ok(reader.finish(status.success()))
 }
 
-/// The table, the skips with their reasons, and the closing line.
+/// Prints the table, the skips with their reasons, and the closing line.
 fn report(suites: &[Suite]) -> Result<Tally> {
     let mut all = Tally::default();
     println!("\n{:<32} {:>7} {:>7} {:>8} {:>8}", "suite", "passed", "failed", "skipped", "time");

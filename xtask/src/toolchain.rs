@@ -1,10 +1,12 @@
-//! The compilers that turn `tapio-ebpf` into kernel objects, pinned, and where they are on this machine.
+//! The pinned compilers that turn `tapio-ebpf` into BPF object files, and their location on this machine.
 //!
 //! Two routes lead to the same code (`cargo xtask setup` installs either):
-//! - **rustup**: a nightly with `rust-src`, and a `bpf-linker` that loads that nightly's own LLVM.
-//! - **debian**: Debian's `rustc-web`, which brings a `core` for BPF, and a `bpf-linker` built on the same LLVM.
 //!
-//! `tapio-agent/build.rs` includes this file, so it needs nothing but std.
+//! - **rustup**: a nightly with `rust-src`, and a `bpf-linker` that loads that nightly's own LLVM.
+//! - **debian**: Debian's `rustc-web`, which includes a `core` for BPF, and a `bpf-linker` built on the same
+//!   LLVM.
+//!
+//! `tapio-agent/build.rs` includes this file, so it uses only std.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,7 +15,8 @@ use std::process::Command;
 
 /// The nightly of the rustup route. Its LLVM is 22.
 pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
-/// What the Debian route takes from apt: the compiler, its BPF `core`, and what `bpf-linker` is built on.
+/// The apt packages of the Debian route: the compiler, its BPF `core`, and the build dependencies of
+/// `bpf-linker`.
 pub(crate) const DEBIAN_PACKAGES: &[&str] = &[
     "rustc-web",
     "cargo-web",
@@ -25,19 +28,19 @@ pub(crate) const DEBIAN_PACKAGES: &[&str] = &[
 ];
 /// The LLVM that Debian's compiler and its `bpf-linker` must share.
 pub(crate) const DEBIAN_LLVM: &str = "22";
-/// The kernel programs are built for this.
+/// The target of the kernel programs.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
-/// With this profile of `Cargo.toml`.
+/// The kernel programs' profile in `Cargo.toml`.
 pub(crate) const PROFILE: &str = "kernel";
-/// Chooses a route by name where both are there; unset, rustup comes first.
+/// Chooses a route by name if both are installed; by default rustup comes first.
 pub(crate) const ROUTE_VARIABLE: &str = "TAPIO_TOOLCHAIN";
 
-/// Debian's own compiler, whatever is first in `PATH`.
+/// Debian's own compiler, regardless of `PATH`.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none/lib";
 
-/// One way to a compiler for the kernel programs.
+/// A way to install a compiler for the kernel programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     /// A pinned nightly.
@@ -46,14 +49,15 @@ pub(crate) enum Route {
     Debian,
 }
 
-/// A compiler and a linker for the kernel programs that fit each other.
+/// A matching compiler and linker for the kernel programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Toolchain {
     route: Route,
     linker: PathBuf,
 }
 
-/// The toolchain to use on this machine. The error is one line that says what is missing and what to run.
+/// The toolchain to use on this machine. The error is one line that names the missing part and the command to
+/// run.
 pub(crate) fn find() -> Result<Toolchain, String> {
     let routes = match env::var(ROUTE_VARIABLE) {
         Ok(name) => vec![Route::named(&name).map_err(|error| format!("{ROUTE_VARIABLE}: {error}"))?],
@@ -71,10 +75,10 @@ pub(crate) fn find() -> Result<Toolchain, String> {
 }
 
 impl Route {
-    /// In the order in which they are tried.
+    /// The routes in the order in which they are tried.
     pub(crate) const ALL: [Self; 2] = [Self::Rustup, Self::Debian];
 
-    /// The name it has on the command line.
+    /// Its name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Rustup => "rustup",
@@ -98,18 +102,19 @@ impl Route {
         }
     }
 
-    /// Where this route's `bpf-linker` is installed: apart from the other's and from the user's own.
+    /// The installation directory of this route's `bpf-linker`, separate from the other route's and from the
+    /// user's own.
     pub(crate) fn linker_root(self) -> Result<PathBuf, String> {
         Ok(cache()?.join(format!("bpf-linker-{}", self.linker_version())))
     }
 
-    /// The route's toolchain, or what it lacks.
+    /// The route's toolchain, or the missing part.
     pub(crate) fn find(self) -> Result<Toolchain, String> {
         self.compiler()?;
         Ok(Toolchain { route: self, linker: self.linker()? })
     }
 
-    /// Whether the compiler is there, or what it lacks.
+    /// Checks that the compiler is installed; the error names the missing part.
     pub(crate) fn compiler(self) -> Result<(), String> {
         match self {
             Self::Rustup => nightly(),
@@ -133,30 +138,30 @@ impl Route {
 }
 
 impl Toolchain {
-    /// The route it came by.
+    /// The route of this toolchain.
     pub(crate) fn route(&self) -> Route {
         self.route
     }
 
-    /// The linker's path.
     pub(crate) fn linker(&self) -> &Path {
         &self.linker
     }
 
-    /// A cargo that is ready for `build`, `check` or `clippy` of `tapio-ebpf` with `--target` [`TARGET`]:
-    /// the compiler and the flags are set, and nothing is inherited from a cargo that runs this process.
+    /// A cargo that is ready for `build`, `check` or `clippy` of `tapio-ebpf` with `--target` [`TARGET`]: the
+    /// compiler and the flags are set, and nothing is inherited from a cargo that runs this process.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = self.tool("cargo");
         if self.route == Route::Rustup {
             command.env("CARGO_UNSTABLE_BUILD_STD", "core");
         }
-        // Names separated by 0x1f, so that a path may have spaces.
+        // Flags are separated by 0x1f, so that a path may contain spaces.
         let flags: Vec<OsString> = self.rustc_flags();
         command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}".as_ref()));
         command
     }
 
-    /// Builds the kernel programs of a workspace into a directory, in which [`TARGET`] and [`PROFILE`] have theirs.
+    /// Builds the kernel programs of a workspace into a directory, with subdirectories for [`TARGET`] and
+    /// [`PROFILE`].
     pub(crate) fn build(&self, workspace: &Path, target: &Path) -> Command {
         let mut cargo = self.cargo();
         cargo.args(["build", "--profile", PROFILE, "--package", "tapio-ebpf", "--bins", "--target", TARGET]);
@@ -195,18 +200,18 @@ impl Toolchain {
     fn rustc_flags(&self) -> Vec<OsString> {
         let mut linker = OsString::from("linker=");
         linker.push(&self.linker);
-        // BTF is made from the debug information.
+        // The linker generates BTF from the debug information.
         let mut flags = vec!["-C".into(), linker];
         flags.extend(["-C", "debuginfo=2", "-C", "link-arg=--btf"].map(OsString::from));
-        // So that an object does not tell where it was built.
+        // Keeps build paths out of the object files.
         flags.extend(remapped());
         flags
     }
 }
 
-/// Unsets what a parent cargo, clippy or rustup puts into the environment; keeps what the user says about
-/// the network and registries. `LD_LIBRARY_PATH` goes too: it names the parent's LLVM, which the rustup
-/// route's linker would load in place of its own.
+/// Unsets variables of a parent cargo, clippy or rustup; keeps the user's settings for the network and
+/// registries. `LD_LIBRARY_PATH` goes too: it names the parent's LLVM, which the rustup route's linker would
+/// load in place of its own.
 fn forget_parent(command: &mut Command) {
     const KEPT: &[&str] = &[
         "CARGO_HOME",
@@ -240,7 +245,7 @@ fn forget_parent(command: &mut Command) {
     }
 }
 
-/// Looks for the files, since `rustup toolchain list` takes longer than a build with nothing to do.
+/// Looks for the files, because `rustup toolchain list` takes longer than a build with nothing to do.
 fn nightly() -> Result<(), String> {
     let toolchains = directory("RUSTUP_HOME", ".rustup")?.join("toolchains");
     // <name>-<architecture>-unknown-linux-<gnu or musl>
@@ -271,7 +276,7 @@ fn debian_compiler() -> Result<(), String> {
     }
 }
 
-/// `bpf-linker --version` says `bpf-linker 0.10.3`.
+/// `bpf-linker --version` prints `bpf-linker 0.10.3`.
 fn reported_version(program: &Path) -> Option<String> {
     let text = output(Command::new(program).arg("--version"))?;
     text.split_whitespace().nth(1).map(str::to_owned)
@@ -282,13 +287,13 @@ fn output(command: &mut Command) -> Option<String> {
     String::from_utf8(output.stdout).ok()
 }
 
-/// Where pinned tools are kept.
+/// The directory of pinned tools.
 pub(crate) fn cache() -> Result<PathBuf, String> {
     Ok(directory("XDG_CACHE_HOME", ".cache")?.join("tapio"))
 }
 
-/// Flags that leave the places of sources out of what is compiled: the workspace's, of which `cargo` runs a package,
-/// and the libraries'.
+/// Flags that keep source paths out of compiled code: those of the workspace, where `cargo` runs packages,
+/// and those of the libraries.
 pub(crate) fn remapped() -> Vec<OsString> {
     let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let workspace = package.as_deref().and_then(Path::parent).map(Path::to_owned);
@@ -298,7 +303,7 @@ pub(crate) fn remapped() -> Vec<OsString> {
     named.into_iter().filter_map(|(directory, name)| Some(remap(&directory?, name))).collect()
 }
 
-/// The flag that gives a directory another name in what is compiled.
+/// The flag that renames a directory in compiled code.
 pub(crate) fn remap(directory: &Path, name: &str) -> OsString {
     let mut flag = OsString::from("--remap-path-prefix=");
     flag.push(directory);
@@ -307,7 +312,7 @@ pub(crate) fn remap(directory: &Path, name: &str) -> OsString {
     flag
 }
 
-/// A directory named by a variable, or by its place in the home directory.
+/// A directory named by a variable, or at this path in the home directory.
 fn directory(variable: &str, in_home: &str) -> Result<PathBuf, String> {
     let named = env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     named

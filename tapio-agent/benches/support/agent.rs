@@ -1,4 +1,4 @@
-//! The agent as it is built.
+//! Runs the agent binary.
 
 use std::{
     env, fs,
@@ -11,14 +11,15 @@ use std::{
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
-/// One that runs. It is killed with its handle, and what it keeps goes with it.
+/// A running agent. Dropping it kills the agent and removes its state.
 pub(crate) struct Agent {
     child: Child,
     _state: TempDir,
 }
 
 impl Agent {
-    /// Starts it with these arguments and variables, of the environment only with `PATH`, and waits until it is ready.
+    /// Starts the agent with these arguments and variables and waits until it is ready. It inherits only
+    /// `PATH` from the environment.
     pub(crate) fn start(arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let state = tempfile::tempdir()?;
         let child = Command::new(env!("CARGO_BIN_EXE_tapio"))
@@ -38,14 +39,14 @@ impl Agent {
         Ok(agent)
     }
 
-    /// What it holds of memory, MiB.
+    /// Resident memory in MiB.
     pub(crate) fn rss_mb(&self) -> anyhow::Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
 
-    /// Time on a CPU of all its threads.
+    /// CPU time of all its threads.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         let mut total = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -55,7 +56,7 @@ impl Agent {
         Ok(Duration::from_nanos(total))
     }
 
-    /// All that it reported, when it has ended in order.
+    /// Stops the agent gracefully and returns everything it reported.
     pub(crate) fn end(&mut self) -> anyhow::Result<String> {
         rustix::process::kill_process(
             rustix::process::Pid::from_child(&self.child),

@@ -1,4 +1,4 @@
-//! What the benchmarks share: the load, and the object of programs that only they use.
+//! Shared by the benchmarks: the load, and the object file of programs that only benchmarks use.
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
 pub(crate) mod agent;
@@ -18,15 +18,15 @@ use tapio_agent::{
     observer::{self, ByHelper, Object, Observer as _, network::Network},
 };
 
-/// Tells a process that it is a load.
+/// Argument that makes this program a load.
 const LOAD: &str = "load";
 
-/// The settings of the network observer, as its object takes them.
+/// The settings of the network observer, in the form its object file takes.
 pub(crate) fn settings() -> Vec<u8> {
     Network::kernel_settings(&Default::default())
 }
 
-/// The programs of `tapio-ebpf/src/bin/bench.rs`; the caller names its hooks.
+/// Loads the programs of `tapio-ebpf/src/bin/bench.rs`; the caller names their hooks.
 pub(crate) fn bench_object(settings: &[u8]) -> anyhow::Result<Object<'_>> {
     Ok(Object {
         name: "bench",
@@ -38,7 +38,7 @@ pub(crate) fn bench_object(settings: &[u8]) -> anyhow::Result<Object<'_>> {
     })
 }
 
-/// A benchmark of what is not there measures nothing.
+/// Fails unless every program is attached: a benchmark of a missing program measures nothing.
 pub(crate) fn all_attached<'a>(loaded: impl IntoIterator<Item = &'a Loaded>) -> anyhow::Result<()> {
     for hook in loaded.into_iter().flat_map(|loaded| &loaded.hooks) {
         hook.state.clone()?;
@@ -46,15 +46,15 @@ pub(crate) fn all_attached<'a>(loaded: impl IntoIterator<Item = &'a Loaded>) -> 
     Ok(())
 }
 
-/// Requests and responses over one loopback connection, one at a time, from a process of its own: the agent's
-/// own traffic is never judged. Returns how many there were.
+/// Sends requests and responses over one loopback connection, one at a time, from a separate process, because
+/// the agent never judges its own traffic. Returns the number of requests.
 pub(crate) fn requests(window: Duration) -> anyhow::Result<u64> {
     let load = on_one_cpu()?.arg(LOAD).arg(window.as_millis().to_string()).output()?;
     anyhow::ensure!(load.status.success(), "the load failed: {}", String::from_utf8_lossy(&load.stderr));
     Ok(String::from_utf8(load.stdout)?.trim().parse()?)
 }
 
-/// Starts a shell that starts one process after the other, each of which ends at once.
+/// Starts a shell that runs one process after the other. Each exits at once.
 pub(crate) fn short_processes(window: Duration) -> anyhow::Result<()> {
     let end = Instant::now() + window;
     while Instant::now() < end {
@@ -64,15 +64,16 @@ pub(crate) fn short_processes(window: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// This program again, with all its threads on one CPU: with its ends on two, whoever touches a socket first pays
-/// for bringing its memory over, and what is measured is where the scheduler put them.
+/// Starts this program again with all its threads on one CPU. With the two ends on different CPUs, whichever
+/// touches a socket first pays for moving its cache lines, and the benchmark would measure where the
+/// scheduler placed them.
 pub(crate) fn on_one_cpu() -> anyhow::Result<Command> {
     let mut command = Command::new("taskset");
     command.args(["-c", "1"]).arg(env::current_exe()?);
     Ok(command)
 }
 
-/// True in a process that [`requests`] started, when it is done.
+/// Runs the load if [`requests`] started this process, and then returns true.
 pub(crate) fn was_load() -> anyhow::Result<bool> {
     let mut arguments = env::args().skip_while(|argument| argument != LOAD).skip(1);
     let Some(window) = arguments.next() else { return Ok(false) };
@@ -81,11 +82,11 @@ pub(crate) fn was_load() -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// A loopback connection with an echo at its other end.
+/// A loopback connection with an echo server at the other end.
 pub(crate) struct Pair(TcpStream);
 
 impl Pair {
-    /// Connects; the echo ends with the connection.
+    /// Connects. The echo server stops with the connection.
     pub(crate) fn connect() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let client = TcpStream::connect(listener.local_addr()?)?;
@@ -99,7 +100,7 @@ impl Pair {
         Ok(Self(client))
     }
 
-    /// Asks until it is told to stop.
+    /// Sends requests until `stop` returns true.
     pub(crate) fn ask_until(&self, stop: impl Fn() -> bool) -> anyhow::Result<u64> {
         let mut message = [0; 64];
         let mut count = 0;

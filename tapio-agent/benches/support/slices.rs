@@ -1,4 +1,4 @@
-//! A load in slices, for comparing in pairs: a slice with something on, a slice with it off.
+//! Runs a load in slices for paired comparison: one slice with a feature on, one with it off.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -7,11 +7,11 @@ use std::{
 
 use anyhow::Context;
 
-/// A process that does a slice for each line it reads, and writes what that cost.
+/// A process that runs a slice for each line it reads, and writes the slice's cost.
 pub(crate) struct Slices(Child, BufReader<ChildStdout>);
 
 impl Slices {
-    /// Starts this program again, on one CPU, with these arguments; there it calls [`each`].
+    /// Starts this program again, on one CPU, with these arguments. The new process calls [`each`].
     pub(crate) fn start(program: &mut Command) -> anyhow::Result<Self> {
         let mut child = program
             .stdin(Stdio::piped())
@@ -22,12 +22,11 @@ impl Slices {
         Ok(Self(child, BufReader::new(out)))
     }
 
-    /// The process.
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    /// What the next slice cost.
+    /// Runs the next slice and returns its cost.
     pub(crate) fn next(&mut self) -> anyhow::Result<f64> {
         writeln!(self.0.stdin.as_mut().context("no pipe")?)?;
         let mut line = String::new();
@@ -43,7 +42,7 @@ impl Drop for Slices {
     }
 }
 
-/// In that process: does a slice whenever one is asked for, until none is any more.
+/// Runs in that process: runs one slice per request until its input ends.
 pub(crate) fn each(mut slice: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<()> {
     for line in std::io::stdin().lines() {
         line?;

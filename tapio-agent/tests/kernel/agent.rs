@@ -1,4 +1,5 @@
-//! What holds for all observers: programs that load, counts, rights, what outlives the agent, where its words go.
+//! Tests of all observers: programs load, counters add up, privileges, state that outlives the agent, and
+//! output.
 
 mod attach;
 mod counts;

@@ -1,4 +1,4 @@
-//! Deaths: what of, whose, and by whom; each reported once.
+//! Process deaths: cause, container and killer. Each is reported once.
 
 mod clock;
 mod crash;
@@ -17,10 +17,10 @@ use std::{process::Command, time::Duration};
 use crate::support::{Cgroup, Occurrence, Process, Tapio, is_confidential, needs_a_kernel};
 
 const MIB: u64 = 1 << 20;
-/// More than each limit here.
+/// More memory than any limit here allows.
 const TOO_MUCH: usize = 200 << 20;
 
-/// A container, or the end of the test.
+/// Creates a container, or ends the test if that is impossible.
 macro_rules! container {
     () => {
         match crate::support::Cgroup::with_memory() {
@@ -36,7 +36,7 @@ fn start() -> Tapio {
     Tapio::start_observer("container")
 }
 
-/// All that is reported for a container.
+/// Selects all occurrences of a container.
 fn of(cgroup: &Cgroup) -> impl Fn(&Occurrence) -> bool {
     |occurrence| occurrence.is_in(cgroup)
 }
@@ -46,18 +46,19 @@ fn kill(signal: &str, pid: u32) {
     assert!(status.success());
 }
 
-/// What is absent where lockdown forbids to read it.
+/// The expected text, or an empty one if lockdown forbids reading it.
 fn readable(text: &str) -> &str {
     if is_confidential() { "" } else { text }
 }
 
-/// A runtime's process that has forked and cannot execute the container's command.
+/// A process of the container runtime that has forked but cannot execute the container's command.
 #[test]
 fn a_command_that_is_never_executed_is_reported_as_that() {
     needs_a_kernel!();
     let cgroup = container!();
     let tapio = start();
-    // The first child of that shell is the first process of the namespace, and a shell in brackets executes nothing.
+    // The first child of that shell is the first process of the namespace, and a subshell in parentheses
+    // executes nothing.
     let forks = |name: &str, how: &str| {
         format!("unshare --pid sh -c '(printf %s \"{name}\" >/proc/self/comm; {how}); :'")
     };
@@ -68,7 +69,7 @@ fn a_command_that_is_never_executed_is_reported_as_that() {
     let reported = tapio.expect_one(of(&cgroup)).is("container.exit_error").says("executed", "never");
     assert_eq!((reported.comm(), reported.number("status")), ("runc:[2:INIT]", 1));
 
-    // Others that only fork, and who has such a name and did execute.
+    // Other processes that only fork, and a process with such a name that did execute.
     let cgroup = container!();
     let mut forks_only = Process::start("sandboxes");
     forks_only.enter(&cgroup);
@@ -108,7 +109,8 @@ fn a_kill_from_another_container_says_which() {
     child.enter(&cgroup);
     let mut killer = Process::start("killer");
     killer.enter(&other);
-    // Beside version 1 its container is known by its process, whose beginning is known to a tick.
+    // With cgroup v1 the agent knows the container by its process, whose start time has the resolution of a
+    // tick.
     std::thread::sleep(Duration::from_millis(50));
     killer.kill(9, child.pid());
     child.await_death();
@@ -160,7 +162,7 @@ fn a_stop_that_had_to_be_forced_is_a_warning() {
     needs_a_kernel!();
     let cgroup = container!();
     let tapio = start();
-    // As pid 1 without a handler it does not hear SIGTERM.
+    // As pid 1 without a handler, it ignores SIGTERM.
     let mut main = Process::start_as_init("deaf");
     main.enter(&cgroup);
     let mut runtime = Process::start("runtime");
@@ -261,7 +263,7 @@ fn ends_in_good_order_and_of_children_are_nothing() {
     let mut child = Process::start("child");
     child.enter(&cgroup);
     child.die("exit 1");
-    // A reader that goes, an alarm, a terminal.
+    // A closed pipe, an alarm, a closed terminal, Ctrl-C.
     for signal in ["PIPE", "ALRM", "HUP", "INT"] {
         let mut child = Process::start("child");
         child.enter(&cgroup);
@@ -299,7 +301,7 @@ fn many_short_processes_are_nothing_and_all_are_counted() {
 #[test]
 fn a_process_of_the_host_is_out_of_scope_unless_all_are_meant() {
     needs_a_kernel!();
-    // Where no group of a container can be seen, an ended process may have been in one, and is reported.
+    // If no container cgroup is visible, an ended process may have been in one, and is reported.
     drop(container!());
     let tapio = start();
     let mut aborts = Process::start("on-the-host");

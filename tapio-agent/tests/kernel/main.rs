@@ -1,8 +1,8 @@
-//! The agent on this machine's own kernel: real programs, real faults, and what it says about them.
+//! The agent on this machine's own kernel: real programs, real faults, and the reports about them.
 //!
-//! One module an observer, and one for what holds for all of them. Each test names a fault and asserts the one occurrence that it makes: what, where to, and whose. They need
-//! root, and run one after another (`--test-threads=1`); one that cannot run here prints
-//! `SKIP <test>: <reason>`.
+//! There is one module per observer, and one for properties of all observers. Each test causes a fault and
+//! asserts the one occurrence it makes: type, destination and owner. The tests need root and run one after
+//! another (`--test-threads=1`); a test that cannot run here prints `SKIP <test>: <reason>`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod agent;

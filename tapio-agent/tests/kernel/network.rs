@@ -1,4 +1,4 @@
-//! Connections: how they begin and end, how long round trips take, what is lost, and whose they are.
+//! Connections: how they open and close, round trip times, loss, and owners.
 
 pub(crate) mod connect;
 mod loss;

@@ -1,4 +1,4 @@
-//! What containers have of memory, CPUs and disks, and what holds them up.
+//! The memory, CPU time and disk time of containers, and the waits for them.
 
 mod cycles;
 mod pressure;

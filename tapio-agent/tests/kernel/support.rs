@@ -1,4 +1,4 @@
-//! What the tests are written with.
+//! Helpers of the kernel tests.
 
 pub(crate) mod cgroup;
 pub(crate) mod counted;
@@ -28,7 +28,7 @@ pub(crate) use self::{
     tapio::{AGENT, Report, Tapio},
 };
 
-/// Begins a test: ends it with one line where this machine cannot run it.
+/// Begins a test: ends it with one line if this machine cannot run it.
 macro_rules! needs_a_kernel {
     () => {
         if let Some(reason) = crate::support::tapio::hindrance() {
@@ -37,7 +37,7 @@ macro_rules! needs_a_kernel {
     };
 }
 
-/// As [`needs_a_kernel`], of what is done to the whole machine: never on one that anybody uses.
+/// Like [`needs_a_kernel`], for tests that change the whole machine: they run only in a guest.
 macro_rules! needs_a_guest {
     () => {
         crate::support::needs_a_kernel!();
@@ -59,7 +59,7 @@ macro_rules! skip {
 
 pub(crate) use {needs_a_guest, needs_a_kernel, skip};
 
-/// Also the way into such a process; see [`stage`].
+/// Also the entry point of the child processes; see [`stage`].
 #[test]
 fn a_process_does_what_it_is_told() {
     if let Ok(comm) = std::env::var(stage::VARIABLE) {

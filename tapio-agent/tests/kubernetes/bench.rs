@@ -1,4 +1,5 @@
-//! What names from Kubernetes cost: memory on a node with many pods, and questions as anomalies come.
+//! The cost of names from Kubernetes: memory on a node with many pods, and API requests while anomalies
+//! arrive.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "it shares the tests' API server")]
 
@@ -16,12 +17,12 @@ use anyhow::Context as _;
 
 use support::{Agent, Cluster, Shape};
 
-/// More than nine times what a node has at most by default.
+/// More than nine times the default maximum per node.
 const PODS: u32 = 1_000;
 /// Peers of a node's workloads: pods elsewhere, services, addresses outside the cluster.
 const PEERS: [(&str, u8); 3] = [("10.2.0", 40), ("10.96.7", 15), ("203.0.113", 5)];
 const ANOMALIES: u32 = 5_000;
-/// They take 50 seconds, in which some answers grow too old to be believed.
+/// All of them together take 50 seconds, during which some cached answers expire.
 const BETWEEN: Duration = Duration::from_millis(10);
 
 #[tokio::main]
@@ -31,7 +32,7 @@ async fn main() -> anyhow::Result<()> {
     questions(&cluster).await
 }
 
-/// The agent itself on a node without pods, and on one with many: the most that it has held once it knows them.
+/// Peak memory of the agent itself on a node without pods and on one with many, once it knows them.
 async fn memory(cluster: &Cluster) -> anyhow::Result<()> {
     let shape = |nth: u32| {
         let ip = format!("10.1.{}.{}", nth / 250, nth % 250 + 1);
@@ -70,7 +71,7 @@ fn most_kib(cluster: &Cluster, node: &str) -> anyhow::Result<f64> {
     most.context("/proc has no VmHWM")
 }
 
-/// Requests to the API server for anomalies that come one after another and name peers by chance.
+/// Requests to the API server for a series of anomalies with random peers.
 async fn questions(cluster: &Cluster) -> anyhow::Result<()> {
     let mut peers = Vec::new();
     for (network, hosts) in PEERS {

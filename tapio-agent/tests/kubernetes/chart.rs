@@ -1,4 +1,4 @@
-//! The chart: its values, what it refuses, and a release from its installation to its end.
+//! The chart: its values, the values it refuses, and a release from installation to removal.
 
 use std::fs;
 
@@ -7,12 +7,12 @@ use tapio_agent::config::Config;
 
 use crate::support::{Helm, cluster_or_skip, deploy, objects, one};
 
-/// What may be asked for beside BPF and PERFMON.
+/// Capabilities that the chart may add to BPF and PERFMON.
 pub(crate) const EVERY_CAPABILITY: &[&str] = &["SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"];
 
 /// All values, and with them all settings of the agent.
 pub(crate) fn every_value() -> Value {
-    // `off` is a word to the agent.
+    // The agent reads `off` as a string.
     let strict = serde_saphyr::options! { strict_booleans: true };
     let mut config: Value = serde_saphyr::from_str_with_options(&Config::default_file(), strict).unwrap();
     let settings = config.as_object_mut().unwrap();
@@ -45,20 +45,20 @@ pub(crate) fn every_value() -> Value {
     })
 }
 
-/// Each pod has its node's, from the environment, which is stronger than the file.
+/// Each pod takes its node's name from the environment, which overrides the file.
 const NODE_NAME: &str = "node_name";
 
 fn schema_file() -> Value {
     serde_json::from_slice(&fs::read(deploy("helm/tapio/values.schema.json")).unwrap()).unwrap()
 }
 
-/// The schema has every setting of the agent, as the agent documents it. `BLESS=1` writes it.
+/// The schema has every setting of the agent, with the agent's documentation. `BLESS=1` writes it.
 #[test]
 fn the_schema_has_every_setting() {
     let mut schema = schema_file();
     let mut settings = Config::json_schema();
     settings["properties"].as_object_mut().unwrap().remove(NODE_NAME);
-    // A chart that has none of these would mount nothing, or at a place that nobody knows.
+    // Without these the chart would mount nothing, or at an unknown place.
     settings["required"] = json!(["cgroup_root", "listen", "state_dir"]);
     if std::env::var_os("BLESS").is_some() {
         schema["properties"]["config"] = settings;
@@ -123,19 +123,19 @@ fn bad_values_are_refused_by_name() {
 fn values_go_where_they_belong() {
     let Some(helm) = Helm::or_skip("values_go_where_they_belong") else { return };
     let render = |values: &[&str]| objects(&helm.template(values).unwrap());
-    // Nothing listens: nothing looks.
+    // Without a listener there are no probes.
     let quiet = render(&["--set", "config.listen=off"]);
     let template = &one(&quiet, "DaemonSet")["spec"]["template"];
     let container = template["spec"]["containers"][0].as_object().unwrap();
     assert!(!container.keys().any(|key| key.ends_with("Probe") || key == "ports"), "{container:?}");
     assert_eq!(template["metadata"]["annotations"].as_object().unwrap().len(), 1);
-    // No names are asked for: no rights, and no token.
+    // Without names from Kubernetes there are no permissions and no token.
     let alone = render(&["--set", "config.kubernetes=off"]);
     assert!(!alone.iter().any(|object| object["kind"].as_str().unwrap().starts_with("ClusterRole")));
     for pod in [&one(&alone, "DaemonSet")["spec"]["template"]["spec"], &one(&alone, "Pod")["spec"]] {
         assert_eq!(pod["automountServiceAccountToken"], false);
     }
-    // The test sees what the agent does.
+    // The test pod has the agent's view of the node.
     let full = render(&["--values", &helm.values(&every_value())]);
     let agent = &one(&full, "DaemonSet")["spec"]["template"];
     let test = &one(&full, "Pod")["spec"];
@@ -149,7 +149,7 @@ fn values_go_where_they_belong() {
     assert_eq!(agent["metadata"]["labels"]["team"], "platform");
 }
 
-/// Installed, changed, and taken away, beside what `tapio.yaml` made.
+/// Installed, upgraded and removed, next to the objects of `tapio.yaml`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_comes_changes_and_goes() {
     const TEST: &str = "a_release_comes_changes_and_goes";

@@ -1,7 +1,8 @@
-//! What is shipped, on a real cluster: deployed, with faults in pods, updated, and taken away without a trace.
+//! The shipped manifests on a real cluster: deployed, with faults in pods, updated, and removed without a
+//! trace.
 //!
-//! Needs root, `cargo xtask kube cluster up`, and the agent's image in it (`cargo xtask kube cluster load`), as `cargo xtask
-//! ci` makes them. There is one cluster on a machine, so these are never run at once.
+//! Needs root, `cargo xtask kube cluster up`, and the agent's image in it (`cargo xtask kube cluster load`),
+//! as `cargo xtask ci` prepares them. A machine has one cluster, so these tests never run concurrently.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Helm, deploy, one, programs, shipped};
 
-/// Where `cargo xtask kube cluster up` keeps its state.
+/// State directory of `cargo xtask kube cluster up`.
 const CLUSTER: &str = "/var/lib/tapio-kube";
 const FAULTS: &str = include_str!("data/faults.yaml");
 const HEALTHY: &str = include_str!("data/healthy.yaml");
@@ -27,7 +28,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// The one that is up, once it has the image of the agent, or why there is none.
+    /// The running cluster once it has the agent's image, or why there is none.
     fn find() -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("takes root, to see what the agent holds in the kernel".to_owned());
@@ -40,7 +41,7 @@ impl Cluster {
         let shipped = shipped();
         let image = &one(&shipped, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["image"];
         let image = image.as_str().unwrap();
-        // The kubelet tells it after a while.
+        // The kubelet reports its images after a while.
         cluster.until(|| {
             let images = "-o=jsonpath={.items[*].status.images[*].names}";
             let images = cluster.try_kubectl(&["get", "nodes", images])?;
@@ -74,13 +75,13 @@ impl Cluster {
         self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
     }
 
-    /// What the agent has reported.
+    /// Everything the agent has reported.
     fn reported(&self) -> Result<Vec<Value>, String> {
         let log = self.try_kubectl(&["logs", "daemonset/tapio", "--namespace=tapio"])?;
         Ok(log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    /// Applies the faults, and gives them as they are reported, by type.
+    /// Applies the faults and returns their occurrences by type.
     fn faults(&self) -> [Value; 3] {
         self.apply(FAULTS);
         let types = ["network.connection_refused", "container.oom_kill", "container.crash"];
@@ -97,7 +98,7 @@ impl Cluster {
         reported
     }
 
-    /// The id of the agent's one process on this node.
+    /// The pid of the agent's only process on this node.
     fn agent(&self) -> u32 {
         let uid = "-o=jsonpath={.items[0].metadata.uid}";
         let uid = self.kubectl(&["get", "pods", "--namespace=tapio", "-l=app.kubernetes.io/name=tapio", uid]);
@@ -125,7 +126,7 @@ impl Cluster {
     }
 }
 
-/// Takes away what the test makes, also when it fails.
+/// Removes the test's objects, also when the test fails.
 struct Cleaned<'a>(&'a Cluster);
 
 impl Drop for Cleaned<'_> {
@@ -145,14 +146,14 @@ fn admin() -> PathBuf {
     Path::new(CLUSTER).join("admin.kubeconfig")
 }
 
-/// Whether its kubelet runs: the files of a cluster outlive it where the machine stopped under it.
+/// Whether its kubelet runs: a cluster's files remain if the machine stopped while it was up.
 fn is_up() -> bool {
     let pid = fs::read_to_string(Path::new(CLUSTER).join("kubelet.pid")).unwrap_or_default();
     let command = fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
     command.windows(CLUSTER.len()).any(|part| part == CLUSTER.as_bytes())
 }
 
-/// The programs and maps that a process holds, by id. An id is not used again before all others were.
+/// The programs and maps that a process holds, by id. The kernel reuses an id only after all others.
 fn held(pid: u32) -> (BTreeSet<u32>, BTreeSet<u32>) {
     let (mut programs, mut maps) = (BTreeSet::new(), BTreeSet::new());
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten() {
@@ -168,7 +169,7 @@ fn held(pid: u32) -> (BTreeSet<u32>, BTreeSet<u32>) {
     (programs, maps)
 }
 
-/// Of these, what the kernel still has.
+/// Those of them that the kernel still has.
 fn left((programs, maps): &(BTreeSet<u32>, BTreeSet<u32>)) -> Vec<String> {
     let loaded = aya::programs::loaded_programs().filter_map(Result::ok);
     let kept = loaded.filter(|program| programs.contains(&program.id()));
@@ -178,7 +179,7 @@ fn left((programs, maps): &(BTreeSet<u32>, BTreeSet<u32>)) -> Vec<String> {
         .collect()
 }
 
-/// What is pinned on the node.
+/// Pinned BPF objects on the node.
 fn pins() -> Vec<String> {
     let kubelet = fs::read_to_string(Path::new(CLUSTER).join("kubelet.pid")).unwrap();
     let entries = fs::read_dir(format!("/proc/{}/root/sys/fs/bpf", kubelet.trim())).unwrap();
@@ -218,7 +219,7 @@ fn deployed_it_names_faults_and_leaves_nothing_behind() {
                 let peer = json!({ "address": "10.96.0.91", "port": 6379, "namespace": "faults", "service": "closed" });
                 assert_eq!(reported["peer"], peer, "{reported}");
             }
-            // Only who sees the node's processes can tell.
+            // Only an agent that sees the node's processes can tell.
             "hog" => {
                 assert!(
                     reported["data"]["users"].as_array().is_some_and(|users| !users.is_empty()),
@@ -229,7 +230,7 @@ fn deployed_it_names_faults_and_leaves_nothing_behind() {
         }
     }
 
-    // Another process, and nothing of the first.
+    // A new process, with nothing left of the first.
     let first = cluster.agent();
     let of_first = held(first);
     assert!(!of_first.0.is_empty() && !of_first.1.is_empty(), "{of_first:?}");
@@ -262,7 +263,7 @@ fn deployed_it_names_faults_and_leaves_nothing_behind() {
     assert!(report.contains("Phase:          Succeeded"), "{report}");
 }
 
-/// So many seconds of what a healthy cluster does: `QUIET_SECONDS=600`.
+/// Runs a healthy cluster for this many seconds: `QUIET_SECONDS=600`.
 #[test]
 fn a_healthy_cluster_is_quiet() {
     const TEST: &str = "a_healthy_cluster_is_quiet";
@@ -290,8 +291,8 @@ fn a_healthy_cluster_is_quiet() {
     std::thread::sleep(pause);
     of_web(&["scale", "--replicas=1"]);
     std::thread::sleep(pause);
-    // The API server closes connections to etcd with frames unread, which resets them: true, and of no workload. Here both run
-    // outside of pods, over loopback.
+    // The API server closes connections to etcd with unread frames, which resets them. That is true, but not
+    // about a workload. Here both run outside of pods, over loopback.
     let is_of_control_plane = |reported: &Value| {
         reported["type"] == "network.connection_reset"
             && reported["workload"].is_null()

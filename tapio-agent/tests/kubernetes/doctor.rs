@@ -1,4 +1,5 @@
-//! `tapio doctor` with a real API server: who the agent is there, each permission that it lacks, and what keeps it out.
+//! `tapio doctor` with a real API server: the agent's identity there, each missing permission, and every
+//! cause of a failed connection.
 
 use std::{fs, process::Command};
 
@@ -9,7 +10,7 @@ use crate::support::{Cluster, cluster_or_skip, until};
 
 const NODE: &str = "node-a";
 
-/// The lines about Kubernetes that the agent's doctor has on the node of this name.
+/// The Kubernetes lines of the agent's doctor on the node of this name.
 fn lines(cluster: &Cluster, node: &str) -> Vec<Value> {
     let file = cluster.kubeconfig();
     let output = tokio::task::block_in_place(|| {
@@ -27,7 +28,7 @@ fn lines(cluster: &Cluster, node: &str) -> Vec<Value> {
     section["lines"].as_array().unwrap().clone()
 }
 
-/// Those that are not as they should be.
+/// The lines that are not ok.
 fn wrong(lines: &[Value]) -> Vec<&Value> {
     lines.iter().filter(|line| line["state"] != "ok").collect()
 }
@@ -68,7 +69,7 @@ async fn with_the_shipped_role_all_is_well_and_each_verb_is_missed() {
         cluster.kubectl(&["delete", "clusterrolebinding", "tapio"]);
         let binding = "create clusterrolebinding tapio --clusterrole=less --serviceaccount=tapio:tapio";
         cluster.kubectl(&binding.split(' ').collect::<Vec<_>>());
-        // The server learns of a binding a moment later.
+        // The server sees a new binding a moment later.
         let reported = until(async || lines(&cluster, NODE), |reported| wrong(reported).len() == 1).await;
         let line = wrong(&reported)[0];
         assert_eq!(line["name"], format!("may {} {}", missing.verb, missing.resource));

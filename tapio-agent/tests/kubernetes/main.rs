@@ -1,5 +1,5 @@
-//! Names from a real API server, with exactly the permissions that are shipped: those of `deploy/tapio.yaml`. And what else
-//! is in `deploy`, as that server takes it.
+//! Names from a real API server, with exactly the shipped permissions: those of `deploy/tapio.yaml`. Also
+//! checks the rest of `deploy` against that server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod chart;

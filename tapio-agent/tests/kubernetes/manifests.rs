@@ -1,5 +1,5 @@
-//! What is shipped to be applied: that an API server takes it, that it asks for no more than is needed, and that all of its
-//! forms say the same.
+//! The shipped manifests: an API server accepts them, they request no more than the agent needs, and all
+//! forms agree.
 
 use std::{fs, process::Command};
 
@@ -22,7 +22,7 @@ async fn every_form_is_valid_and_asks_for_little() {
     const TEST: &str = "every_form_is_valid_and_asks_for_little";
     let Some(helm) = Helm::or_skip(TEST) else { return };
     let cluster = cluster_or_skip!(TEST);
-    // As much of the operator's definition as the chart uses.
+    // The part of the operator's definition that the chart uses.
     cluster.apply("podmonitor.yaml", include_str!("data/podmonitor.yaml"), &[]);
     cluster.kubectl(&["wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com"]);
     let every_value = helm.values(&every_value());
@@ -43,7 +43,7 @@ async fn every_form_is_valid_and_asks_for_little() {
         };
         asks_for_little(name, &objects, beside, seccomp);
     }
-    // That it is strict: the same with a field that there is not.
+    // The server is strict: it refuses the same manifest with an unknown field.
     let wrong = forms[0].1.replace("hostPID:", "hostPid:");
     let refused =
         cluster.try_apply("form.yaml", &wrong, &["--dry-run=server", "--validate=strict"]).unwrap_err();
@@ -103,13 +103,14 @@ fn the_forms_say_the_same() {
         objects.sort_by(|(one, _), (other, _)| one.cmp(other));
         objects
     };
-    // Helm makes the namespace, and would not take over one that it has made. The test pod is the chart's alone.
+    // Helm creates the namespace and would refuse to adopt it, so the chart has none. Only the chart has the
+    // test pod.
     let rendered = objects(&helm.template(&[]).unwrap()).into_iter().filter(|object| object["kind"] != "Pod");
     let shipped = shipped().into_iter().filter(|object| object["kind"] != "Namespace");
     assert_eq!(sorted(rendered.collect()), sorted(shipped.collect()));
 }
 
-/// The agent takes what each form gives it: file and environment.
+/// The agent accepts the file and environment of each form.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_takes_its_configuration() {
     const TEST: &str = "the_agent_takes_its_configuration";
@@ -130,7 +131,7 @@ async fn the_agent_takes_its_configuration() {
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
 
         let container = &one(&objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
-        // Secrets are not known here.
+        // Secrets are unknown here.
         let known = |variable: &'_ Value| match variable["name"].as_str()? {
             "TAPIO_CONFIG" => Some(("TAPIO_CONFIG".into(), file.clone().into_os_string())),
             "NODE_NAME" => Some(("NODE_NAME".into(), "node-a".into())),
@@ -140,7 +141,7 @@ async fn the_agent_takes_its_configuration() {
         let command = cli::parse(["tapio".into()], environment).unwrap();
         let cli::Command::Run(config) = command else { panic!("{command:?}") };
         assert_eq!(&*config.node(), "node-a");
-        // Mounted where it looks.
+        // They are mounted where the agent reads them.
         let mounts = container["volumeMounts"].as_array().unwrap();
         for path in [&config.cgroup_root, &config.state_dir] {
             assert!(
@@ -154,7 +155,7 @@ async fn the_agent_takes_its_configuration() {
     }
 }
 
-/// The label of the shipped namespace is the least that lets the pod in.
+/// The label of the shipped namespace is the strictest that admits the pod.
 #[tokio::test(flavor = "multi_thread")]
 async fn pod_security_admits_it_where_it_is_shipped_to() {
     let cluster = cluster_or_skip!("pod_security_admits_it_where_it_is_shipped_to");

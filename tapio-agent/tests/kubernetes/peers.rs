@@ -1,4 +1,4 @@
-//! The other side: asked for once, few times a second, and right for the time of the anomaly.
+//! The peer: looked up once, with few requests per second, and correct for the time of the anomaly.
 
 use std::time::{Duration, Instant};
 
@@ -24,13 +24,13 @@ async fn a_peer_is_asked_for_once_however_many_anomalies() {
     let (gate, mut agent) = gated(&cluster).await;
     let shape = Shape::new("checkout-7d9f8c6b5d-x2x", "node-b", "10.2.0.5");
     cluster.pod(&Shape { kind: PodKind::Deployment, ..shape }).await;
-    // A node that the list does not name by this address, and its own pods that do.
+    // A node whose address the list lacks, and its host-network pods that have it.
     let host = Shape::new("kube-proxy-b", "node-b", "192.168.7.2");
     cluster.pod(&Shape { kind: PodKind::DaemonSet, host_network: true, ..host }).await;
     let host = Shape::new("exporter-b", "node-b", "192.168.0.2");
     cluster.pod(&Shape { kind: PodKind::DaemonSet, host_network: true, ..host }).await;
     cluster.service("redis", "10.96.7.7").await;
-    // The service has to be older than the anomaly by more than the API's times are cut off.
+    // The API truncates times to a second, so the service has to be older than the anomaly by more than that.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
 
     for (address, peer, said) in [
@@ -101,7 +101,7 @@ async fn a_thousand_peers_stay_under_the_bound() {
     println!("{asked} requests, {named} of 2,000 occurrences named, {took:?}");
 }
 
-/// Before, it was one pod's; after, another's; in between nobody's that is certain.
+/// The address belonged to one pod before and to another afterwards; in between, its owner is uncertain.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_used_again_is_right_for_before_and_after() {
     let cluster = cluster_or_skip!("an_address_that_is_used_again_is_right_for_before_and_after");
@@ -109,7 +109,7 @@ async fn an_address_that_is_used_again_is_right_for_before_and_after() {
     let pod = |reported: &serde_json::Value| {
         reported["peer"].get("pod").map(|pod| pod.as_str().unwrap().to_owned())
     };
-    // One that has ended is still shown with the address.
+    // A completed pod still shows the address.
     let done = Shape { kind: PodKind::Job, ..Shape::new("done", "node-b", "10.2.0.9") };
     cluster.pod(&done).await;
     let ended = Timestamp::from_second(Timestamp::now().as_second() - 60).unwrap().to_string();

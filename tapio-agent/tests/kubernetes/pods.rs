@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{Agent, PodKind, Shape, cluster_or_skip};
 
-/// Of 3,000 pods on 100 nodes the watch brings the 30 of this node.
+/// Of 3,000 pods on 100 nodes, the watch receives the 30 of this node.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_watch_sees_its_own_node_only() {
     let cluster = cluster_or_skip!("the_watch_sees_its_own_node_only");
@@ -20,14 +20,14 @@ async fn the_watch_sees_its_own_node_only() {
     let mut agent = Agent::synced(&cluster, "node-7").await;
     assert_eq!(agent.metric("tapio_kubernetes_objects_total", &[]), 30);
     assert_eq!(agent.health.status()["pods"], 30);
-    // What happens elsewhere is not reported; here, that the pod is to end and that it has.
+    // The watch does not report changes elsewhere; for this node it reports the pod's deletion in two steps.
     for nth in (8..3_000).step_by(100) {
         cluster.delete_pod(&format!("pod-{nth}")).await;
     }
     cluster.delete_pod("pod-107").await;
     crate::support::until(async || agent.health.status()["pods"].as_u64(), |pods| *pods == Some(29)).await;
     assert!(agent.metric("tapio_kubernetes_objects_total", &[]) <= 32);
-    // The pods of this node are peers that nobody has to be asked for.
+    // Pods of this node are peers that need no lookup.
     let reported = agent.tell(Agent::anomaly(0, "10.1.0.8")).await;
     assert_eq!((&reported["peer"]["pod"], agent.requests()), (&json!("pod-7"), 0));
 }
@@ -66,7 +66,7 @@ async fn every_sort_of_pod_has_its_owner() {
     }
 }
 
-/// An occurrence in a container that the API does not know yet waits, and others pass it by.
+/// An occurrence in a container that the API does not know yet waits, without delaying others.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_metadata_is_waited_for() {
     let cluster = cluster_or_skip!("late_metadata_is_waited_for");
@@ -80,7 +80,7 @@ async fn late_metadata_is_waited_for() {
     let uid = cluster.pod_without_status(&late).await;
     let start = Instant::now();
     agent.give(Agent::anomaly(agent.cgroup(&uid, &late.container_id()), "127.0.0.1"));
-    // Others are not held up by it, but for the walk over the cgroups.
+    // It delays others only by the walk over the cgroups.
     let reported = agent.tell(Agent::anomaly(known, "127.0.0.1")).await;
     assert_eq!(reported["workload"]["pod"], "early");
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
@@ -93,7 +93,7 @@ async fn late_metadata_is_waited_for() {
     );
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 
-    // One that never comes: with its pod's names after two seconds.
+    // The container's metadata never arrives: the occurrence goes out with the pod's names after two seconds.
     let start = Instant::now();
     let never = agent.cgroup(&uid, &"ab".repeat(32));
     let reported = agent.tell(Agent::anomaly(never, "127.0.0.1")).await;
@@ -104,7 +104,7 @@ async fn late_metadata_is_waited_for() {
     assert!(agent.stop().await.is_empty());
 }
 
-/// What happened in a pod that is gone by now.
+/// An event in a pod that has been deleted since.
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_pods_stay_known() {
     let cluster = cluster_or_skip!("deleted_pods_stay_known");
@@ -117,7 +117,7 @@ async fn deleted_pods_stay_known() {
     crate::support::until(async || agent.health.status()["pods"].as_u64(), |pods| *pods == Some(0)).await;
     let reported = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
     assert_eq!(reported["workload"]["container"], "app");
-    // Also after the server, and with it the watch, began anew.
+    // Also after the server, and with it the watch, restarted.
     tokio::task::block_in_place(|| {
         cluster.server.program("kube-apiserver").stop().unwrap();
         cluster.server.resume().unwrap();

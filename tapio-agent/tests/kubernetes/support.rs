@@ -23,7 +23,7 @@ pub(crate) use gate::{Answer, Gate};
 pub(crate) use manifest::{Helm, deploy, objects, one, shipped};
 pub(crate) use node::Agent;
 
-/// Where these programs are, or that one of them is missing.
+/// The directory of these programs, or an error that names a missing one.
 pub(crate) fn programs(names: &[&str]) -> Result<PathBuf, String> {
     let directory = match std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
         Some(named) => PathBuf::from(named),
@@ -37,7 +37,7 @@ pub(crate) fn programs(names: &[&str]) -> Result<PathBuf, String> {
     }
 }
 
-/// Says that a test cannot run here, and why, and ends it.
+/// Starts a cluster, or prints why the test cannot run here and ends it.
 macro_rules! cluster_or_skip {
     ($test:expr) => {
         match $crate::support::Cluster::start().await {
@@ -51,7 +51,7 @@ macro_rules! cluster_or_skip {
 }
 pub(crate) use cluster_or_skip;
 
-/// Waits for a condition, and says what was there instead if it never comes.
+/// Waits for a condition. On failure it prints the last value.
 pub(crate) async fn until<T: Debug>(mut look: impl AsyncFnMut() -> T, enough: impl Fn(&T) -> bool) -> T {
     let end = tokio::time::Instant::now() + Duration::from_secs(150);
     loop {

@@ -1,4 +1,5 @@
-//! Whatever the API server does, occurrences go out with what is known, `/status` says what is wrong, and it mends itself.
+//! Whatever the API server does, occurrences go out with all known names, `/status` shows the problem, and
+//! the agent recovers by itself.
 
 use std::{
     fs,
@@ -21,7 +22,7 @@ async fn two_pods(cluster: &Cluster) -> (Shape, String) {
     (here, uid)
 }
 
-/// What is reported for an anomaly, which is not held up for longer than it should be.
+/// The occurrence of an anomaly, which must not be delayed longer than allowed.
 async fn promptly(agent: &mut Agent, cgroup_id: u64, peer: &str) -> Value {
     let start = Instant::now();
     let reported = agent.tell(Agent::anomaly(cgroup_id, peer)).await;
@@ -65,7 +66,8 @@ async fn a_server_that_is_away_and_comes_back() {
     assert_eq!(reported["workload"]["pod"], "here");
     until_named(&mut agent, "10.2.0.1", "there-1").await;
 
-    // Killed: what is known stays known, what is not is not waited for any longer than it must.
+    // The server is killed: known names stay, and the agent does not wait longer than necessary for unknown
+    // ones.
     tokio::task::block_in_place(|| server.signal("KILL").unwrap());
     let reported = promptly(&mut agent, cgroup_id, "10.2.0.2").await;
     assert_eq!((&reported["workload"]["pod"], reported["peer"].get("pod")), (&json!("here"), None));
@@ -95,7 +97,7 @@ async fn a_list_that_is_too_old_is_made_anew() {
     let new_uid = cluster.pod(&new).await;
     let before = lists();
     gate.release();
-    // Of both pods the two containers, and of the pods one that is here.
+    // Two containers of each pod, and one of the pods is on this node.
     let known = |status: &Value| status["pods"] == 1 && status["containers"] == 4;
     until(async || agent.health.status(), known).await;
     assert!(lists() > before, "{:?}", gate.seen(""));
@@ -128,7 +130,7 @@ async fn a_server_that_is_busy_or_slow() {
         |peers| peers.contains("gave no answer within 2s"),
     )
     .await;
-    // While nothing is asked, nothing is waited for.
+    // Without lookups there are no delays.
     let start = Instant::now();
     agent.tell(Agent::anomaly(cgroup_id, "10.2.0.3")).await;
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
@@ -136,7 +138,8 @@ async fn a_server_that_is_busy_or_slow() {
     until_named(&mut agent, "10.2.0.4", "there-4").await;
 }
 
-/// As when a gateway on the way has forgotten the connection. One on which nothing happens is none.
+/// As when a gateway on the path has lost the connection's state. A connection that is merely quiet is not
+/// dead.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_is_dead_is_distinguished_from_one_that_is_quiet() {
     let cluster = cluster_or_skip!("a_watch_that_is_dead_is_distinguished_from_one_that_is_quiet");
@@ -175,7 +178,7 @@ async fn without_the_role() {
     assert_eq!(promptly(&mut agent, cgroup_id, "127.0.0.1").await["workload"]["pod"], "here");
 }
 
-/// The role allows to read, and nothing else.
+/// The role allows reading and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_role_has_no_more_than_it_needs() {
     let cluster = cluster_or_skip!("the_role_has_no_more_than_it_needs");
@@ -209,7 +212,8 @@ async fn a_node_that_the_cluster_does_not_have() {
 async fn a_token_that_is_no_longer_taken() {
     let cluster = cluster_or_skip!("a_token_that_is_no_longer_taken");
     let (here, uid) = two_pods(&cluster).await;
-    // A token that ends with this secret: the shortest lifetime of one is ten minutes.
+    // The token is bound to this secret and expires with it, because the shortest token lifetime is ten
+    // minutes.
     cluster.kubectl(&["create", "secret", "generic", "session", "--namespace=tapio"]);
     cluster.renew_token(&["--bound-object-kind=Secret", "--bound-object-name=session"]);
     let mut agent = Agent::synced(&cluster, "node-a").await;

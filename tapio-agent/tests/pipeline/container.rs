@@ -1,4 +1,4 @@
-//! Deaths as records of the ring, and what is reported for them.
+//! Deaths as records of the ring buffer, and their reports.
 
 use bytemuck::Zeroable as _;
 use proptest::prelude::*;
@@ -22,7 +22,7 @@ fn comm(name: &[u8]) -> tapio_common::Comm {
     padded.into()
 }
 
-/// The first process of a container, two minutes old, of which nothing else is known.
+/// The first process of a container, two minutes old, with nothing else known.
 fn death(kind: u32, cgroup_id: u64) -> ContainerEvent {
     let mut event = ContainerEvent::zeroed();
     event.header.time_ns = TIME_NS;
@@ -216,7 +216,7 @@ async fn a_command_that_was_never_executed_is_reported_as_that() {
         ),
         ("youki:[2:INIT]", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
         ("crun", FORKED, 0, 1, Some(format!("{never} ended with status 1 after 2 min{hint}"))),
-        // It executed something, or is not the runtime's, or not a container's first process.
+        // It executed a program, or is not the runtime's, or is not a container's first process.
         ("runc:[2:INIT]", FORKED & !flag::NOT_EXECUTED, 0, 1, None),
         ("runc:[2:INIT]", FORKED & !flag::NOT_EXECUTED, 9, 0, None),
         ("crunch", FORKED, 0, 1, None),
@@ -250,7 +250,7 @@ async fn a_command_that_was_never_executed_is_reported_as_that() {
     }
 }
 
-/// One that handles SIGABRT and goes on, one that is not PID 1, and faults that are none of `abort`.
+/// A process that handles SIGABRT and continues, one that is not PID 1, and faults unrelated to `abort`.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_abort_is_reported_as_what_it_is() {
     let aborted_ns = TIME_NS - 1000;
@@ -317,13 +317,13 @@ async fn a_container_that_kills_its_own_and_who_is_in_none_are_not_reported() {
     let own = Actor { cgroup_id: id, ..runc() };
     let inside = ContainerEvent { actor: own, ..signalled(9, origin::PROCESS, id) };
     assert_eq!(all_reported(&mut line, &inside).await, [Value::Null; 0]);
-    // The root of the hierarchy is known, and is no one's.
+    // The root of the hierarchy is known, and belongs to no owner.
     let root = line.root_id();
     let outside = ContainerEvent { code: 1, address: 8, ..signalled(11, origin::ITSELF, root) };
     assert_eq!(all_reported(&mut line, &outside).await, [Value::Null; 0]);
     assert_eq!(line.metric("tapio_out_of_scope_total", &[]), 2);
     assert_eq!(line.metric("tapio_dropped_total", &[]), 0, "nothing is lost");
-    // One that has vanished may have been anybody's.
+    // A cgroup that has vanished may have had any owner.
     let vanished = ContainerEvent { code: 1, address: 8, ..signalled(11, origin::ITSELF, u64::MAX / 4) };
     let [reported] = all_reported(&mut line, &vanished).await.try_into().unwrap();
     assert_eq!(reported.get("workload"), None);
@@ -331,7 +331,7 @@ async fn a_container_that_kills_its_own_and_who_is_in_none_are_not_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_sandbox_is_no_ones() {
-    // In the place of the group that the line has.
+    // Replaces the cgroup of the line.
     let id = 7;
     let killed = |name: &[u8], oom_score_adj: i32, cgroup_id| {
         let mut event = ContainerEvent {

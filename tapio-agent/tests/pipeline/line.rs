@@ -1,4 +1,4 @@
-//! The pipeline between the ring and the sinks, and what comes out of it.
+//! The pipeline between the ring buffer and the sinks, and its output.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
 
@@ -15,12 +15,12 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 const SECOND: u64 = 1_000_000_000;
-/// As the agent's own queue.
+/// The size of the agent's own queue.
 pub(crate) const QUEUE: usize = 4096;
-/// The cgroup that there is, below the root.
+/// The only cgroup below the root.
 const GROUP: &str = "kubepods.slice/kubepods-pod4f93bb12_5e82_afe0_0791_1dab3df5704b.slice/cri-containerd-9b2c8089b3b0e4b3b0bafc4177382a788e0a7e446cc1c1be1e7a0872945d4232.scope";
 
-/// One observer's way, without a kernel.
+/// The pipeline of one observer, without a kernel.
 pub(crate) struct Line {
     pub(crate) judge: Box<dyn Judge>,
     pub(crate) fold: Fold,
@@ -32,7 +32,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Of the network observer.
+    /// With the network observer.
     pub(crate) fn new() -> Self {
         Self::of::<Network>()
     }
@@ -61,12 +61,12 @@ impl Line {
         }
     }
 
-    /// The group of the whole host.
+    /// The root cgroup, which is the whole host.
     pub(crate) fn root_id(&self) -> u64 {
         fs::metadata(self.host.path().join("cgroup")).unwrap().ino()
     }
 
-    /// A record of the ring, all the way to the queue.
+    /// Passes a record of the ring buffer through to the queue.
     pub(crate) fn record(&mut self, record: &[u8]) {
         let mut out = Vec::new();
         self.stage.observe(record, self.judge.as_mut(), &mut out);
@@ -77,14 +77,14 @@ impl Line {
         self.record(bytemuck::bytes_of(event));
     }
 
-    /// Time passes for the observer; the boot clock says this.
+    /// Advances time for the observer, to this value of the boot clock.
     pub(crate) fn tick(&mut self, now_ns: u64) {
         let mut out = Vec::new();
         self.judge.tick(now_ns, &mut out);
         self.stage.admit(&mut out, &mut self.fold);
     }
 
-    /// As at the end of the agent: all that waits is said.
+    /// Ends like the agent does: reports everything pending.
     pub(crate) fn finish(&mut self) {
         self.tick(u64::MAX);
         let mut out = Vec::new();
@@ -92,11 +92,11 @@ impl Line {
         self.stage.send(&mut out);
     }
 
-    /// What is in the queue, named and written.
+    /// The contents of the queue, with names, serialised.
     pub(crate) async fn occurrences(&mut self) -> Vec<Value> {
         let mut reported = Vec::new();
         while let Ok(anomaly) = self.queue.try_recv() {
-            // No other is here, and to look for one takes a while.
+            // There is no other cgroup, and searching for one takes a while.
             if [Some(anomaly.cgroup_id), anomaly.noisy_neighbour].contains(&Some(self.cgroup_id)) {
                 self.identity.find(self.cgroup_id, anomaly.time_ns).await;
             }
@@ -139,7 +139,7 @@ impl Line {
     }
 }
 
-/// How many anomalies they stand for.
+/// The number of anomalies that they stand for.
 pub(crate) fn count(occurrences: &[Value]) -> u64 {
     occurrences.iter().map(|occurrence| occurrence["count"].as_u64().unwrap()).sum()
 }

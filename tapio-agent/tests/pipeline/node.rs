@@ -1,4 +1,4 @@
-//! The node observer: from looks at files to the lines that leave the node.
+//! The node observer: from samples of files to the lines that leave the node.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ fn sample(cgroup_id: u64) -> Sample {
     Sample { swap_bytes: 0, swap_limit_bytes: 0, ..Sample::unknown(kind, header) }
 }
 
-/// Looks every five seconds, at what `then` makes of each.
+/// Samples every five seconds; `then` provides each sample.
 async fn reported(
     line: &mut Line,
     of: u64,
@@ -45,7 +45,7 @@ fn filled(mib: u64, look: &mut Sample) {
     (look.held_bytes, look.usage_bytes, look.limit_bytes) = (mib * MIB, (mib + 30) * MIB, 512 * MIB);
 }
 
-/// Adds to a sum that begins with the first look.
+/// Adds to a counter that starts with the first sample.
 fn sum(at: u64, sum: &mut u64, more: u64) {
     *sum = if at == 0 { 0 } else { *sum + more };
 }
@@ -114,7 +114,7 @@ async fn throttled() {
     );
 }
 
-/// The same by the quota of its pod, and memory of a slice.
+/// The same for the quota of its pod, and for memory of a slice.
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_further_up() {
     let mut line = Line::of::<Node>();
@@ -171,7 +171,7 @@ async fn cycles_per_instruction() {
     let mut line = Line::of::<Node>();
     let group = line.cgroup_id;
     line.record(bytemuck::bytes_of(&slow(kind::CPI_OUTLIER, group, extra::STALLED)));
-    // Another group, whose trouble began when this one's use rose.
+    // Another cgroup. Its slowdown began when this one's usage rose.
     let reported_until_then = reported(&mut line, group, 20, |at, look| {
         sum(at, &mut look.cpu_us, if at < 13 { 500_000 } else { 7_500_000 });
     })
@@ -212,7 +212,7 @@ async fn a_group_that_is_gone_is_nobody() {
 }
 
 proptest! {
-    /// Whatever a look has in it, nothing panics and nothing is lost.
+    /// Whatever a sample contains, nothing panics and nothing is lost.
     #[test]
     fn any_looks_are_counted(
         looks in prop::collection::vec((prop::array::uniform16(any::<u64>()), 0_u32..4), 0..64)

@@ -1,4 +1,4 @@
-//! Records as the kernel programs put them into the ring.
+//! Records as the kernel programs write them to the ring buffer.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,7 +23,7 @@ pub(crate) const KINDS: [u32; 9] = [
     kind::PEER_UNRESPONSIVE,
 ];
 
-/// One of `kind` between these two, without owner and with the numbers that every kind has.
+/// An event of `kind` between these two addresses, without an owner, with the fields that every kind has.
 pub(crate) fn event(kind: u32, direction: u32, local: &str, remote: &str) -> NetworkEvent {
     let (local, remote): (SocketAddr, SocketAddr) = (local.parse().unwrap(), remote.parse().unwrap());
     let mut event = NetworkEvent::zeroed();
@@ -35,7 +35,7 @@ pub(crate) fn event(kind: u32, direction: u32, local: &str, remote: &str) -> Net
     event
 }
 
-/// One of `kind` as a kernel program fills it in, with a little of everything.
+/// An event of `kind` as a kernel program fills it in, with a plausible value in every field.
 pub(crate) fn plausible(kind: u32, direction: u32, local: &str, remote: &str) -> NetworkEvent {
     let event = event(kind, direction, local, remote);
     match kind {
@@ -64,7 +64,7 @@ pub(crate) fn plausible(kind: u32, direction: u32, local: &str, remote: &str) ->
     }
 }
 
-/// Of a process in a cgroup.
+/// Sets the process and its cgroup.
 pub(crate) fn owned(mut event: NetworkEvent, cgroup_id: u64, pid: u32, comm: &[u8]) -> NetworkEvent {
     (event.header.cgroup_id, event.header.pid) = (cgroup_id, pid);
     let mut padded = [0; 16];
@@ -73,7 +73,7 @@ pub(crate) fn owned(mut event: NetworkEvent, cgroup_id: u64, pid: u32, comm: &[u
     event
 }
 
-/// A baseline that has seen this value, and nothing else, often enough.
+/// A baseline that has seen only this value, often enough.
 pub(crate) fn normal(value: u64) -> Baseline {
     let mut baseline = Baseline::default();
     for now in 0..40 {
@@ -82,7 +82,7 @@ pub(crate) fn normal(value: u64) -> Baseline {
     baseline
 }
 
-/// Directions that a record may have, with the two ends in either family.
+/// Directions that a record may have, with both ends in either address family.
 pub(crate) const WAYS: [(u32, &str, &str); 4] = [
     (direction::OUTBOUND, "10.0.0.1:43210", "10.0.0.7:6379"),
     (direction::INBOUND, "10.0.0.1:443", "10.0.0.7:43210"),

@@ -1,5 +1,5 @@
-//! A receiver in a process of its own, so that its CPU is not the agent's: a POLKU gateway and an OTLP receiver by gRPC
-//! that take all there is, and know how old it was when it came.
+//! A receiver in a separate process, so that its CPU time is not the agent's: a POLKU gateway and a gRPC
+//! receiver for OTLP. Both accept everything and record its age on arrival.
 
 use std::{
     env,
@@ -25,37 +25,37 @@ use tapio_delivery::polku::proto::v1::{
 use tokio_stream::{Stream, StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-/// Tells a process that it is a receiver.
+/// Argument that makes this program a receiver.
 const ROLE: &str = "receiver";
 
-/// A receiver's process, which ends with this.
+/// The process of a receiver, killed on drop.
 pub(crate) struct Receiver {
     child: Child,
     answers: BufReader<ChildStdout>,
-    /// Where it listens, for both protocols.
+    /// The address it listens on, for both protocols.
     pub(crate) address: SocketAddr,
 }
 
-/// What a receiver took, and how old it was.
+/// The number of occurrences received and their age.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
     pub(crate) count: u64,
-    /// Half of it was no older, in milliseconds.
+    /// Median age in milliseconds.
     pub(crate) p50_ms: f64,
-    /// 99 of 100 were no older.
+    /// 99th percentile of the age in milliseconds.
     pub(crate) p99_ms: f64,
 }
 
-/// Runs in the process that [`Receiver::start`] started: ages of what came, in nanoseconds.
+/// Runs in the process that [`Receiver::start`] started. Contains the ages on arrival, in nanoseconds.
 #[derive(Clone, Default)]
 struct Shared {
     ages_ns: Arc<Mutex<Vec<u64>>>,
-    /// How long it thinks about each batch.
+    /// Delay before each batch is acknowledged.
     late: Duration,
 }
 
 impl Receiver {
-    /// Starts one that answers so much later.
+    /// Starts a receiver that acknowledges with this delay.
     pub(crate) fn start(late: Duration) -> anyhow::Result<Self> {
         let mut child = Command::new(env::current_exe()?)
             .args([ROLE, &late.as_millis().to_string()])
@@ -69,7 +69,7 @@ impl Receiver {
         Ok(Self { child, answers, address })
     }
 
-    /// What it took since it was asked last.
+    /// Everything received since the previous call.
     pub(crate) fn taken(&mut self) -> anyhow::Result<Taken> {
         writeln!(self.child.stdin.as_mut().context("no pipe")?)?;
         let mut line = String::new();
@@ -87,7 +87,7 @@ impl Drop for Receiver {
     }
 }
 
-/// True in a process that [`Receiver::start`] started, when it is done.
+/// Runs a receiver if [`Receiver::start`] started this process, and then returns true.
 pub(crate) fn was_receiver() -> anyhow::Result<bool> {
     let mut arguments = env::args().skip_while(|argument| argument != ROLE).skip(1);
     let Some(late_ms) = arguments.next() else { return Ok(false) };
@@ -116,7 +116,7 @@ pub(crate) fn was_receiver() -> anyhow::Result<bool> {
     })
 }
 
-/// A line for each line, until there are no more.
+/// Answers each line of standard input with one line, until it ends.
 fn answer(ages_ns: &Mutex<Vec<u64>>) -> anyhow::Result<()> {
     for line in std::io::stdin().lines() {
         line?;

@@ -1,4 +1,4 @@
-//! What benchmarks of sinks share: something to give, and the CPU that it took.
+//! Shared by the benchmarks of sinks: occurrences to send, and CPU time.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use tapio_occurrence::{Occurrence, Peer, PeerNames, Workload, samples};
 use tapio_service::setting::Node as _;
 use ulid::Ulid;
 
-/// How many are given at once.
+/// Occurrences sent at once.
 pub(crate) const CHUNK: usize = 512;
 
-/// A spike of a pod, with a peer that has a name: JSON of some 900 bytes.
+/// A spike of a pod, with a named peer: JSON of about 900 bytes.
 pub(crate) fn occurrence(time_unix_ns: u64) -> Occurrence {
     let some = |text: &str| Some(text.to_owned());
     Occurrence {
@@ -50,12 +50,12 @@ pub(crate) fn occurrence(time_unix_ns: u64) -> Occurrence {
     }
 }
 
-/// As many as a queue takes, each with an id of its own.
+/// Enough occurrences to fill a queue, each with a separate id.
 pub(crate) fn queueful() -> Vec<Arc<Occurrence>> {
     (0..QUEUE_CAPACITY).map(|_| Arc::new(occurrence(1_795_141_098_123_456_789))).collect()
 }
 
-/// No sinks yet, with the queue that the agent has by default.
+/// Sinks without any destination yet, with the agent's default queue.
 pub(crate) fn sinks() -> Sinks {
     Sinks::new(Arc::new(Metrics::default()), QUEUE_CAPACITY)
 }
@@ -68,7 +68,7 @@ pub(crate) fn polku(address: SocketAddr) -> anyhow::Result<Polku> {
     sink.map_err(|trouble| anyhow::anyhow!("{trouble}"))?.context("no endpoint")
 }
 
-/// The accounts of the first sink.
+/// The counters of the first sink.
 pub(crate) fn ledger(sinks: &Sinks) -> anyhow::Result<Ledger> {
     let status = sinks.status().into_iter().next();
     let ledger = status.ok_or_else(|| anyhow::anyhow!("there is no sink"))?.ledger;
@@ -76,7 +76,7 @@ pub(crate) fn ledger(sinks: &Sinks) -> anyhow::Result<Ledger> {
     Ok(ledger)
 }
 
-/// Gives so many, round after round of `pool`, and never more than leaves `most` of what `waits`.
+/// Sends this many, round after round of `pool`, and never lets `waits` exceed `most`.
 pub(crate) async fn give(
     sinks: &Sinks,
     pool: &[Arc<Occurrence>],
@@ -94,7 +94,7 @@ pub(crate) async fn give(
     Ok(())
 }
 
-/// Until the accounts say so.
+/// Waits for a condition on the counters.
 pub(crate) async fn until(sinks: &Sinks, enough: impl Fn(&Ledger) -> bool) -> anyhow::Result<()> {
     while !enough(&ledger(sinks)?) {
         pause().await;
@@ -102,7 +102,7 @@ pub(crate) async fn until(sinks: &Sinks, enough: impl Fn(&Ledger) -> bool) -> an
     Ok(())
 }
 
-/// CPU that this process has used, with all its threads.
+/// CPU time of this process, over all threads.
 pub(crate) fn cpu() -> Duration {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(spent.tv_sec.unsigned_abs(), spent.tv_nsec as u32)

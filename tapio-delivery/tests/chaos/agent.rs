@@ -1,5 +1,5 @@
-//! The delivering half of an agent as a process: queue, spool and POLKU sink as they are, and a source that gives
-//! numbered occurrences at a rate. It says on standard output which of them were accepted.
+//! The delivery part of an agent as a process: the real queue, spool and POLKU sink, and a source of numbered
+//! occurrences at a fixed rate. It prints which of them were accepted.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -25,19 +25,19 @@ use ulid::Ulid;
 
 use crate::role::{self, Role};
 
-/// How an agent runs.
+/// The configuration of an agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) state_dir: PathBuf,
     pub(crate) gateway: SocketAddr,
     pub(crate) cap_bytes: u64,
-    /// Occurrences a second.
+    /// Occurrences per second.
     pub(crate) rate: u64,
     /// Numbers the agents of one test.
     pub(crate) run: u64,
 }
 
-/// One that runs.
+/// A running agent.
 pub(crate) struct Agent {
     role: Role,
     run: u64,
@@ -45,12 +45,12 @@ pub(crate) struct Agent {
     reader: Option<JoinHandle<()>>,
 }
 
-/// What an agent has said of itself.
+/// The state that an agent has printed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Said {
-    /// Of so many that were given and not dropped at once, these were accepted.
+    /// How many of those sent and not dropped at once were accepted.
     pub(crate) accepted: u64,
-    /// Numbers of those that were dropped at once.
+    /// Numbers of the occurrences dropped at once.
     pub(crate) dropped: Vec<u64>,
     /// Its sink in `/status`.
     pub(crate) status: Value,
@@ -59,7 +59,7 @@ pub(crate) struct Said {
     pub(crate) ended: bool,
 }
 
-/// The number in an occurrence's id, which orders those of all runs.
+/// The number in an occurrence's id, which orders the ids of all runs.
 pub(crate) fn id(run: u64, nth: u64) -> Ulid {
     Ulid::from_parts(1_795_141_098_123, u128::from(run) << 64 | u128::from(nth))
 }
@@ -78,7 +78,7 @@ impl Agent {
         Self { role, run: order.run, said, reader: Some(reader) }
     }
 
-    /// What it said last.
+    /// The state it printed last.
     pub(crate) fn said(&self) -> Said {
         self.said.lock().unwrap().clone()
     }
@@ -90,7 +90,7 @@ impl Agent {
         line.unwrap().parse().unwrap()
     }
 
-    /// Kill -9; what was accepted until then.
+    /// Kills it with SIGKILL and returns the ids accepted until then.
     pub(crate) fn kill(self) -> Vec<Ulid> {
         let Self { role, run, said, reader } = self;
         role.kill();
@@ -98,7 +98,7 @@ impl Agent {
         accepted(run, &said.lock().unwrap())
     }
 
-    /// SIGTERM, and the end that it comes to by itself.
+    /// Sends SIGTERM, waits for its exit, and returns the accepted ids and its final state.
     pub(crate) fn stop(mut self) -> (Vec<Ulid>, Said) {
         self.role.signal(Signal::TERM);
         assert!(self.role.child.wait().unwrap().success());
@@ -116,7 +116,7 @@ fn accepted(run: u64, said: &Said) -> Vec<Ulid> {
 
 fn listen(out: ChildStdout, said: &Mutex<Said>) {
     for line in BufReader::new(out).lines() {
-        // The harness's own lines are no JSON, and may stand before one of ours.
+        // The test harness's own lines are not JSON, and may precede one of ours.
         let Ok(line) = line else { return };
         let Some(at) = line.find('{') else { continue };
         if let Ok(now) = serde_json::from_str(&line[at..]) {
@@ -167,7 +167,7 @@ async fn run(order: Order) {
     }
     let counts = sinks.clone();
     let left = sinks.drain(Duration::from_secs(10)).await;
-    // What is left is the newest.
+    // The newest remain undelivered.
     let kept = (0..nth).rev().filter(|nth| said.dropped.binary_search(nth).is_err());
     let newest: Vec<_> = kept.take(left as usize).collect();
     said.dropped.extend(newest);
@@ -176,16 +176,16 @@ async fn run(order: Order) {
     say(&counts, &mut said, nth);
 }
 
-/// At the door: for want of room in memory.
+/// Occurrences dropped at once because the queue was full.
 fn dropped(sinks: &Sinks) -> u64 {
     sinks.status()[0].ledger.dropped.get("queue_full").copied().unwrap_or_default()
 }
 
-/// Whole lines, and at once.
+/// Prints whole lines, without buffering.
 fn say(sinks: &Sinks, said: &mut Said, given: u64) {
     let status = sinks.status().remove(0);
     assert!(status.ledger.balanced(), "{status:?}");
-    // Those in memory alone are the newest.
+    // The newest are only in memory.
     said.accepted = given - said.dropped.len() as u64 - status.ledger.queued;
     said.status = serde_json::to_value(status).unwrap();
     let text = std::fs::read_to_string("/proc/self/status").unwrap();

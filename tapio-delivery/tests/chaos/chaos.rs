@@ -1,4 +1,5 @@
-//! Everything at once, from a seed: `TAPIO_CHAOS_SEED` repeats a run, `TAPIO_CHAOS_SECONDS` (60) makes it longer.
+//! Combines all faults, from a seed: `TAPIO_CHAOS_SEED` repeats a run, `TAPIO_CHAOS_SECONDS` (60) makes it
+//! longer.
 
 use std::{
     path::Path,
@@ -20,9 +21,9 @@ use crate::{
     role::{self, Role, until},
 };
 
-/// Most occurrences a second: far more than a node has.
+/// Maximum occurrences per second: far more than a node produces.
 const RATE: u64 = 2000;
-/// Most of a run: the spool has room for these, should none be taken until the end.
+/// Maximum per run: the spool has room for these, even if none is delivered until the end.
 const GIVEN: u64 = 150_000;
 const CAP_BYTES: u64 = 64 << 20;
 
@@ -35,7 +36,7 @@ struct Stage<'a> {
     gateway: Option<Role>,
     accepted: Vec<Ulid>,
     kills: usize,
-    /// Connections that ended with something on the way.
+    /// Connections that ended with batches in flight.
     breaks: usize,
     rss_kb: u64,
     disk_bytes: u64,
@@ -60,7 +61,7 @@ impl Stage<'_> {
         }
     }
 
-    /// What it takes now.
+    /// Records its current memory and disk usage.
     fn look(&mut self) {
         let said = self.agent.as_ref().map(Agent::said).unwrap_or_default();
         self.rss_kb = self.rss_kb.max(said.rss_kb);
@@ -123,7 +124,7 @@ fn whatever_happens_what_was_accepted_arrives() {
                 proxy.turn(toxic);
                 std::thread::sleep(while_it_lasts);
                 proxy.turn(Toxic::None);
-                // One each time that it connects meanwhile.
+                // One break for each reconnection during the fault.
                 stage.breaks += 1 + while_it_lasts.as_millis() as usize / 250;
             }
             5 => {
@@ -150,7 +151,7 @@ fn whatever_happens_what_was_accepted_arrives() {
             }
         }
         stage.look();
-        // Some of the time all is well.
+        // Some of the time nothing is wrong.
         std::thread::sleep(Duration::from_millis(rng.u64(..1000)));
     }
     stage.kill_agent();
@@ -174,6 +175,6 @@ fn whatever_happens_what_was_accepted_arrives() {
     assert_eq!(missing(&stage.accepted, &arrived), 0, "of {accepted}");
     assert_eq!(out_of_order(&arrived), None);
     assert!(repeats <= (kills + breaks) * ON_THE_WAY);
-    // None: it could not be asked for.
+    // 0 means that `du` could not measure it.
     assert!((1..=CAP_BYTES).contains(&stage.disk_bytes), "{} bytes", stage.disk_bytes);
 }

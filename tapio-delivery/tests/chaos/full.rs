@@ -1,4 +1,4 @@
-//! A disk that is full for a while: a small tmpfs in a mount namespace of its own, which ends with the test.
+//! A disk that is full for a while: a small tmpfs in a separate mount namespace, which ends with the test.
 
 use std::{
     fs::File,
@@ -17,14 +17,14 @@ use crate::{
     role::{Role, until},
 };
 
-/// A process that keeps the namespace, and the tmpfs at `path` in it.
+/// A process that holds the namespace, with a tmpfs at `path`.
 pub(crate) struct Disk {
     holder: Role,
     path: PathBuf,
 }
 
 impl Disk {
-    /// None where this process may not mount.
+    /// Returns `None` if this process may not mount.
     pub(crate) fn mount(path: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(path).unwrap();
         let script = format!(
@@ -44,7 +44,7 @@ impl Disk {
         (read.is_ok() && &answer == b"mounted\n").then(|| Self { holder, path: path.to_owned() })
     }
 
-    /// This test binary, in there.
+    /// Runs this test binary in the namespace.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.child.id()));
@@ -57,7 +57,7 @@ impl Disk {
         root.join(self.path.strip_prefix("/").unwrap()).join(name)
     }
 
-    /// Until not a byte more fits.
+    /// Writes until not a byte more fits.
     pub(crate) fn fill(&self) {
         let mut file = File::create(self.inside("filler")).unwrap();
         while file.write_all(&[7; 4096]).is_ok() {}
@@ -83,13 +83,13 @@ fn a_full_disk_is_said_and_counted_and_over_when_there_is_room() {
     let agent = Agent::start_as(disk.command(), &order, &path.join("agent.log"));
     until(|| agent.said().status["spooled"].clone(), |spooled| spooled.as_u64() > Some(4000));
     disk.fill();
-    // It goes on in memory until that is full, too, and then counts.
+    // The sink continues in memory until that is full too, and then counts drops.
     until(
         || agent.said().status,
         |status| status["spool"]["state"].as_str().unwrap_or_default().starts_with("memory only"),
     );
     until(|| agent.said().dropped.len(), |dropped| *dropped > 100);
-    // What is there can be read all the same.
+    // Existing records remain readable.
     let gateway = gateway::start(address, path);
     until(|| agent.said().status["sent"].clone(), |sent| sent.as_u64() > Some(4000));
     gateway.kill();

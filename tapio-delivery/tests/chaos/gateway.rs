@@ -1,4 +1,4 @@
-//! A POLKU gateway as a process: writes down what came, then acknowledges it.
+//! A POLKU gateway as a process: writes each batch down, then acknowledges it.
 
 use std::{
     fs::File,
@@ -57,7 +57,7 @@ fn this_process_is_a_gateway() {
 struct Gateway(Arc<Mutex<File>>);
 
 impl Gateway {
-    /// One line a batch, in one write.
+    /// Writes one line per batch, in one write.
     fn take(&self, batch: IngestBatch) -> Result<Ack, Status> {
         let Some(Payload::Events(payload)) = batch.payload else {
             return Err(Status::unimplemented("pass-through only"));

@@ -1,5 +1,5 @@
-//! Delivery with everything going wrong: what was accepted arrives, at least once and in order, and the accounts
-//! balance. Gateway and agent are processes of their own, which are killed for real.
+//! Delivery with every fault at once: all accepted occurrences arrive, at least once and in order, and the
+//! counters balance. Gateway and agent are separate processes, which the tests really kill.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod agent;

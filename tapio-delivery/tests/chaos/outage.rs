@@ -1,4 +1,4 @@
-//! The agent ends while the gateway is away.
+//! The agent exits while the gateway is unreachable.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -14,10 +14,10 @@ use crate::{
     role::until,
 };
 
-/// What a POLKU sink has on the way at most.
+/// The most occurrences that a POLKU sink has in flight.
 pub(crate) const ON_THE_WAY: usize = 1024;
 
-/// A directory on a disk, where what is written is counted.
+/// A directory on a disk, where writes are counted.
 const DISK: &str = "/var/tmp";
 
 pub(crate) fn free_address() -> SocketAddr {
@@ -28,13 +28,13 @@ pub(crate) fn order(directory: &std::path::Path, gateway: SocketAddr, run: u64, 
     Order { state_dir: directory.join("state"), gateway, cap_bytes: 64 << 20, rate, run }
 }
 
-/// Whether nothing is left in a spool that has been read.
+/// Whether a spool has been read and is empty.
 pub(crate) fn has_delivered_all(status: &Value) -> bool {
     let spool = &status["spool"];
     spool["state"] != "opening" && spool["records"] == 0 && status["state"] == "ok"
 }
 
-/// Waits until an agent that gives nothing has delivered all that is in its spool, and stops it.
+/// Starts an agent without a source, waits until it has delivered its spool, and stops it.
 pub(crate) fn deliver_rest(directory: &std::path::Path, gateway: SocketAddr, run: u64) {
     let rest = Agent::start(&order(directory, gateway, run, 0), &directory.join("agent.log"));
     until(|| rest.said().status, has_delivered_all);
@@ -106,7 +106,7 @@ fn fifty_kills_lose_nothing_and_repeat_at_most_what_was_on_the_way() {
     let directory = tempdir().unwrap();
     let (path, address) = (directory.path(), free_address());
     let log = path.join("agent.log");
-    // A backlog, so that some are killed while the spool is read.
+    // A backlog, so that some agents are killed while they read the spool.
     let agent = Agent::start(&order(path, address, 1, 20_000), &log);
     until(|| agent.said().accepted, |accepted| *accepted >= 20_000);
     let mut accepted = agent.kill();
@@ -133,7 +133,8 @@ fn what_is_written_is_bounded() {
     if !rustix::fs::statfs(DISK).is_ok_and(|there| there.f_type != 0x0102_1994) {
         return println!("SKIP what_is_written_is_bounded: {DISK} is in memory, or not there");
     }
-    // At once and once a second: at most so many times the bytes of the records.
+    // Written in one burst and once a second: bytes on disk must not exceed this multiple of the records'
+    // bytes.
     for (rate, spooled, most) in [(20_000, 40_000, 3), (50, 500, 12)] {
         let directory = tempdir_in(DISK).unwrap();
         let path = directory.path();

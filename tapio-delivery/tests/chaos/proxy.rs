@@ -1,4 +1,4 @@
-//! A TCP proxy before the gateway that has toxics.
+//! A TCP proxy in front of the gateway, with toxics.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,22 +12,22 @@ use tokio::{
     sync::watch,
 };
 
-/// What it does to connections, also to those that are there.
+/// A toxic. It also affects existing connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Toxic {
-    /// Nothing.
+    /// Forwards without a fault.
     None,
-    /// Each piece waits so long.
+    /// Delays each piece by this much.
     Latency(Duration),
-    /// Requests go through, answers do not: the gateway takes what it can never acknowledge.
+    /// Forwards requests but no answers: the gateway accepts batches that it can never acknowledge.
     HalfOpen,
-    /// Ends the connection within a frame, after so many bytes of requests.
+    /// Closes the connection within a frame, after this many bytes of requests.
     Cut(usize),
-    /// So few bytes at a time.
+    /// Forwards this few bytes at a time.
     Drip(usize),
-    /// Takes connections and everything on them, and gives nothing.
+    /// Accepts connections and all their data, and answers nothing.
     BlackHole,
-    /// Resets what comes.
+    /// Resets new connections.
     Refuse,
 }
 
@@ -65,7 +65,7 @@ async fn connection(client: TcpStream, gateway: SocketAddr, toxic: watch::Receiv
     let Ok(server) = TcpStream::connect(gateway).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // Either end ends both.
+    // When either end closes, both do.
     tokio::select! {
         () = pump(from_client, to_server, toxic.clone(), true) => {}
         () = pump(from_server, to_client, toxic, false) => {}
@@ -88,7 +88,7 @@ async fn pump(
         };
         let read = tokio::select! {
             read = from.read(&mut buffer[..most]) => read,
-            // It may be another one by the time that something comes.
+            // The toxic may have changed by the time that data arrives.
             changed = toxic.changed() => {
                 if changed.is_err() { return }
                 continue;

@@ -1,4 +1,4 @@
-//! Processes that are this test binary itself, in another role.
+//! Processes that run this test binary in another role.
 
 use std::{
     fs::File,
@@ -12,13 +12,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 const VARIABLE: &str = "TAPIO_CHAOS_ROLE";
 
-/// A child that ends with its handle.
+/// A child that is killed on drop.
 #[derive(Debug)]
 pub(crate) struct Role {
     pub(crate) child: Child,
 }
 
-/// Starts this binary in the role that the test of this name plays, in the namespaces of `command`.
+/// Starts this binary in the role of the test with this name, in the namespaces of `command`.
 pub(crate) fn start(mut command: Command, test: &str, order: &impl Serialize, log: &Path) -> Role {
     let log = File::options().create(true).append(true).open(log).unwrap();
     let child = command
@@ -36,7 +36,7 @@ pub(crate) fn here() -> Command {
     Command::new(std::env::current_exe().unwrap())
 }
 
-/// What this process is to do, if it has a role.
+/// The configuration of this process's role, if it has one.
 pub(crate) fn order<T: DeserializeOwned>() -> Option<T> {
     std::env::var(VARIABLE).ok().map(|order| serde_json::from_str(&order).unwrap())
 }
@@ -46,7 +46,7 @@ impl Role {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Gone at once, as by kill -9 or a power cut.
+    /// Kills it at once, like kill -9 or a power failure.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -55,13 +55,13 @@ impl Role {
 
 impl Drop for Role {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits for a condition, and says what was there instead if it never comes.
+/// Waits for a condition. On failure it prints the last value.
 pub(crate) fn until<T: std::fmt::Debug>(mut look: impl FnMut() -> T, enough: impl Fn(&T) -> bool) -> T {
     let end = Instant::now() + Duration::from_secs(120);
     loop {

@@ -1,4 +1,4 @@
-//! The spool beside a destination that can be turned off, in this process.
+//! The spool next to a destination that can be switched off, in this process.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::agent::{id, occurrence};
 
 const CAP_BYTES: u64 = 8 << 20;
 
-/// Takes everything while it is open.
+/// Accepts everything while it is open.
 #[derive(Clone, Default)]
 struct Tap {
     open: Arc<AtomicBool>,
@@ -113,7 +113,8 @@ fn quarantined(state_dir: &Path) -> usize {
     names.filter(|name| name.to_string_lossy().starts_with("tap.redb.damaged-")).count()
 }
 
-/// An agent that was stopped while its destination was away, with so many in its spool.
+/// Leaves this many occurrences in the spool of an agent that was stopped while its destination was
+/// unreachable.
 async fn left(state_dir: &Path, count: u64) {
     let agent = Agent::start(state_dir, false);
     agent.give(0..count);
@@ -183,7 +184,7 @@ async fn over_the_cap_the_oldest_go_and_are_counted() {
     let (status, taken) = agent.stop().await;
     assert_eq!(status.ledger.sent + status.ledger.dropped["spool_full"], count);
     assert!(taken.is_sorted());
-    // All but the first few, which were on the way, are the newest.
+    // All but the first few, which were in flight, are the newest.
     let newest = count - taken.len() as u64 + 256;
     assert!(taken.ends_with(&ids(newest..count)), "{:?}", status.ledger);
 }

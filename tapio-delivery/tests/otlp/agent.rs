@@ -1,4 +1,4 @@
-//! An agent with this sink, and something to give to it.
+//! An agent with an OTLP sink, and occurrences to send.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use ulid::Ulid;
 
 pub(crate) use crate::sinks::{Agent, until};
 
-/// The keys of the section with their texts; one that is given twice counts by the last.
+/// The settings of the section with these keys and values; the last of a repeated key wins.
 pub(crate) fn settings(keys: &[(&str, &str)]) -> Settings {
     let mut settings = Settings::default();
     for (key, text) in keys {
@@ -36,7 +36,7 @@ impl Agent {
         }
     }
 
-    /// Sends until the sink says why it does not deliver.
+    /// Sends until the sink reports why it does not deliver.
     pub(crate) async fn retrying(&mut self) -> String {
         self.send(1);
         let status = until(|| self.status(), |status| status.state.to_string().starts_with("retrying")).await;
@@ -48,7 +48,7 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Of a pod, with a peer that has a name.
+/// An occurrence of a pod, with a named peer.
 pub(crate) fn spike() -> Occurrence {
     Occurrence {
         id: Ulid::generate(),
@@ -90,7 +90,7 @@ pub(crate) fn spike() -> Occurrence {
     }
 }
 
-/// Of a unit, with a list, and someone who had a hand in it.
+/// An occurrence of a unit, with a list and an actor.
 pub(crate) fn oom_kill() -> Occurrence {
     let user = |pid, comm: &'static str, rss: Option<u64>| {
         let all = [
@@ -122,7 +122,7 @@ pub(crate) fn oom_kill() -> Occurrence {
     }
 }
 
-/// Of the node itself, with a real number and another workload.
+/// An occurrence of the node itself, with a floating-point number and another workload.
 pub(crate) fn outlier() -> Occurrence {
     Occurrence {
         kind: "node.cpi_outlier".into(),
@@ -149,7 +149,7 @@ pub(crate) fn outlier() -> Occurrence {
     }
 }
 
-/// Of a process that is of no workload, reached over IPv6.
+/// An occurrence of a process outside any workload, over IPv6.
 pub(crate) fn timeout() -> Occurrence {
     Occurrence {
         kind: "network.connection_timeout".into(),

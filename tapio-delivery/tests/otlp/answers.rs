@@ -1,4 +1,4 @@
-//! Answers that a collector seldom gives: what they do to the accounts, and that each is reported once.
+//! Rare answers of a collector: their effect on the counters, and that each is reported once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -84,7 +84,7 @@ async fn what_passes_is_sent_again_and_nothing_is_rejected() {
             vec![
                 Reply::Grpc(Code::Unavailable, None),
                 Reply::Grpc(Code::ResourceExhausted, Some(Duration::from_millis(1))),
-                // Of a quota, without a word when.
+                // A quota error, without a retry delay.
                 Reply::Grpc(Code::ResourceExhausted, None),
                 Reply::Http(503, vec![("retry-after", "0")], "<html>busy</html>"),
             ],
@@ -228,7 +228,7 @@ async fn a_limit_on_the_size_of_requests_is_kept_to_and_costs_only_what_alone_is
         assert!(receiver.taken() == expected, "each of the others once and in order");
         let reported = log.lines(&["WARN", "refused for good", said, "1 MiB", &large]);
         assert_eq!((reported, log.lines(&["WARN"])), (1, 1), "{protocol}: {said}: {log}");
-        // What it has learned stays: no request more is refused.
+        // The sink remembers the limit: no further request is refused.
         let requests = receiver.came().len();
         agent.send(20);
         assert_eq!(agent.settled().await.sent, 420);
@@ -277,7 +277,7 @@ async fn an_occurrence_over_the_limit_is_rejected_alone() {
     let large = |bytes| Occurrence { message: "x".repeat(bytes), ..spike() };
     agent.send(3);
     agent.give(large(REQUEST_BYTES));
-    // Three of them are more than a request may have.
+    // Three of them exceed the maximum of one request.
     (0..3).for_each(|_| drop(agent.give(large(REQUEST_BYTES / 2 - 4096))));
     agent.send(3);
     let ledger = agent.settled().await;
@@ -293,7 +293,7 @@ async fn a_receiver_that_is_not_there_yet_is_no_error() {
         Agent::new(&[("endpoint", &address.to_string()), ("protocol", "grpc"), ("insecure", "true")]);
     let why = agent.retrying().await;
     assert!(why.contains("cannot be reached") && why.contains("--otlp=URL"), "{why}");
-    // Some more attempts.
+    // Wait for some more attempts.
     let retried = |text: String| text.contains("retrying");
     for _ in 0..3 {
         agent.send(1);
@@ -305,7 +305,7 @@ async fn a_receiver_that_is_not_there_yet_is_no_error() {
     assert!(!matches!(agent.status().state, State::Closed(_)));
 }
 
-/// A receiver may end a connection that nothing is on at any time: no trouble, and nothing to tell.
+/// A receiver may close an idle connection at any time: this is no error, and is not reported.
 #[tokio::test]
 async fn a_connection_that_ended_while_idle_is_made_again_silently() {
     let (log, _guard) = Log::start(Level::INFO);

@@ -1,4 +1,4 @@
-//! A real OpenTelemetry Collector that writes what it gets to a file.
+//! A real OpenTelemetry Collector that writes its input to a file.
 
 use std::{fs, net::TcpListener, path::PathBuf, process::Command, time::Duration};
 
@@ -18,7 +18,7 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// Starts one, or says why there can be none.
+    /// Starts one, or returns why it cannot.
     pub(crate) fn start() -> Result<Self, String> {
         let binary = match std::env::var_os("OTELCOL").filter(|value| !value.is_empty()) {
             Some(named) => PathBuf::from(named),
@@ -36,10 +36,10 @@ impl Collector {
         Ok(collector)
     }
 
-    /// Starts it again, on the same ports.
+    /// Restarts it on the same ports.
     pub(crate) fn resume(&self) {
         let mut command = Command::new(&self.binary);
-        // A process is known by its directory, which an argument has to name.
+        // A process is identified by its directory, which must appear in an argument.
         let config = self.directory.path().join("config.yaml");
         fs::copy(CONFIG, &config).unwrap();
         command.arg("--config").arg(config).env("OTLP_LINES", self.lines());
@@ -54,22 +54,22 @@ impl Collector {
         self.program().stop().unwrap();
     }
 
-    /// Settings to send to it.
+    /// Settings that send to it.
     pub(crate) fn keys(&self, protocol: &'static str) -> [(&'static str, String); 2] {
         let port = if protocol == "grpc" { self.grpc } else { self.http };
         [("endpoint", format!("http://127.0.0.1:{port}")), ("protocol", protocol.to_owned())]
     }
 
-    /// The file of what it got.
+    /// The file with its output.
     pub(crate) fn lines(&self) -> PathBuf {
         self.directory.path().join("lines")
     }
 
-    /// What it got so far, as (Resource, scope, record).
+    /// Everything received so far, as (Resource, scope, record).
     pub(crate) fn records(&self) -> Vec<(Value, Value, Value)> {
         let text = fs::read_to_string(self.lines()).unwrap_or_default();
         let mut records = Vec::new();
-        // A line may be on its way.
+        // The last line may be incomplete.
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             let request: Value = serde_json::from_str(line).unwrap();
             for logs in request["resourceLogs"].as_array().unwrap() {
@@ -96,7 +96,7 @@ impl Drop for Collector {
     }
 }
 
-/// Starts a collector, or says that a test cannot run here, and why, and ends it.
+/// Starts a collector, or prints why the test cannot run here and ends it.
 macro_rules! collector_or_skip {
     ($test:literal) => {
         match Collector::start() {
@@ -111,7 +111,7 @@ macro_rules! collector_or_skip {
 
 pub(crate) use collector_or_skip;
 
-/// Attributes as the JSON of an object; a key that is there twice is an error.
+/// Attributes as a JSON object; a duplicate key is an error.
 pub(crate) fn flat(attributes: &Value) -> Value {
     let mut object = Map::new();
     for pair in attributes.as_array().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! What a real collector writes down is what was sent.
+//! A real collector writes down exactly the fields that were sent.
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -24,7 +24,7 @@ fn uid(record: &Value) -> String {
     flat(&record["attributes"])["log.record.uid"].as_str().unwrap().to_owned()
 }
 
-/// Resource, record without its attributes, and attributes, as they should be.
+/// The expected Resource, record without its attributes, and attributes.
 fn expected(ids: &[String; 4]) -> [(Value, Value, Value); 4] {
     let record = |number: i32, text: &str, body: &str, name: &str| {
         json!({
@@ -122,7 +122,7 @@ async fn a_real_collector_writes_down_what_was_sent_field_for_field() {
                 let (of, scope, got) = found.next().expect("it arrived");
                 assert!(found.next().is_none(), "{id} arrived twice");
                 assert_eq!(*scope, json!({ "name": "tapio", "version": env!("CARGO_PKG_VERSION") }));
-                // One without a cluster's name has none.
+                // Without a cluster name the attribute is absent.
                 let mut resource = resource;
                 if record["severityNumber"] == 21 {
                     resource.as_object_mut().unwrap().remove("k8s.cluster.name");

@@ -1,4 +1,4 @@
-//! A receiver that answers as the test wants.
+//! A receiver that answers on a test's orders.
 
 use std::{
     collections::VecDeque,
@@ -30,27 +30,27 @@ use crate::serve::{Version, serve};
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// What it does with one request.
+/// The response to one request.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Partial(i64, &'static str),
     /// Status, headers, body.
     Http(u16, Vec<(&'static str, &'static str)>, &'static str),
     Grpc(Code, Option<Duration>),
-    /// A status of gRPC with these words.
+    /// A gRPC status with this message.
     Says(Code, &'static str),
 }
 
-/// What a request is answered, where it is not taken.
+/// The response to a request that is not accepted.
 pub(crate) type Rule = Box<dyn Fn(&Came) -> Option<Reply> + Send>;
 
-/// A request as it came.
+/// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Came {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) request: ExportLogsServiceRequest,
-    /// Of the message, before compression.
+    /// Size of the message before compression.
     pub(crate) bytes: usize,
 }
 
@@ -60,7 +60,7 @@ impl Came {
         scopes.map(|scope| scope.log_records.len()).sum()
     }
 
-    /// Of the occurrences in it.
+    /// Ids of the occurrences in it.
     pub(crate) fn ids(&self) -> Vec<String> {
         let scopes = self.request.resource_logs.iter().flat_map(|logs| &logs.scope_logs);
         let attributes = scopes.flat_map(|scope| &scope.log_records).flat_map(|record| &record.attributes);
@@ -83,13 +83,14 @@ pub(crate) struct Receiver {
 struct Shared {
     replies: Mutex<VecDeque<Reply>>,
     rule: Mutex<Option<Rule>>,
-    /// Ids of what was taken, in order.
+    /// Ids of accepted occurrences, in order.
     taken: Mutex<Vec<String>>,
     came: Mutex<Vec<Came>>,
 }
 
 impl Receiver {
-    /// One that speaks gRPC, or HTTP/1; with TLS if so configured. Takes all that it has no other reply for.
+    /// Starts one for gRPC or for HTTP/1, with TLS if configured. It accepts every request that has no other
+    /// reply.
     pub(crate) async fn start(is_grpc: bool, tls: Option<ServerConfig>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -109,12 +110,12 @@ impl Receiver {
         self.shared.replies.lock().unwrap().extend(replies);
     }
 
-    /// Has a say in each request that there is no reply for.
+    /// Decides about each request that has no queued reply.
     pub(crate) fn rule(&self, rule: Option<Rule>) {
         *self.shared.rule.lock().unwrap() = rule;
     }
 
-    /// Ids of what it took, in order.
+    /// Ids of accepted occurrences, in order.
     pub(crate) fn taken(&self) -> Vec<String> {
         self.shared.taken.lock().unwrap().clone()
     }

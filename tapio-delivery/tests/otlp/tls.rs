@@ -1,4 +1,4 @@
-//! With TLS, without, and where the two sides do not agree: each has its own words.
+//! With TLS, without, and with disagreement between the two sides: each case has a distinct message.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -44,7 +44,7 @@ async fn both_sides_of_every_disagreement() {
         let other = Receiver::start(!is_grpc, None).await;
         let other_tls = Receiver::start(!is_grpc, Some(ours.server(name, &[], None))).await;
         let http1_alpn = Receiver::start(false, Some(ours.server(name, &["http/1.1"], None))).await;
-        // Some servers just hang up on the other version.
+        // Some servers just close a connection of the other HTTP version.
         let wrong_protocol = if is_grpc { "HTTP/2" } else { "HTTP/" };
         let mut cases = vec![
             ("http", &plain, vec![], None),
@@ -88,7 +88,7 @@ async fn both_sides_of_every_disagreement() {
     }
 }
 
-/// The file of the authority is corrected while the agent runs.
+/// The CA file is corrected while the agent runs.
 #[tokio::test]
 async fn a_certificate_that_is_corrected_is_used_without_a_restart() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
@@ -131,7 +131,7 @@ fn files_that_cannot_be_used_are_refused_at_the_start() {
         let settings = crate::agent::settings(&all);
         let error = tapio_delivery::otlp::Otlp::new(&settings, false).unwrap_err().to_string();
         assert!(error.starts_with(why) && error.contains(&keys[0].1), "{error}");
-        // Without TLS nothing of it is needed.
+        // Without TLS none of its settings is required.
         all[0] = ("endpoint", "http://collector:4318");
         assert!(tapio_delivery::otlp::Otlp::new(&crate::agent::settings(&all), false).is_ok());
     }

@@ -1,4 +1,4 @@
-//! An agent with this sink, and something to give to it.
+//! An agent with a POLKU sink, and occurrences to send.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -46,7 +46,7 @@ impl Agent {
         Self::set(&[("endpoint", endpoint)])
     }
 
-    /// One with these keys of the section.
+    /// Creates one with these keys of the section.
     pub(crate) fn set(keys: &[(&str, &str)]) -> Self {
         let timings = Timings {
             connect: Duration::from_secs(10),

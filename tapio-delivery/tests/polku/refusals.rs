@@ -1,4 +1,4 @@
-//! What a gateway does not take: events that are too large or invalid, and agents that it does not let in.
+//! Refusals by a gateway: events that are too large or invalid, and agents that it does not admit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ async fn an_event_over_the_limit_is_rejected_alone() {
     let big = |bytes: usize| Occurrence { message: "x".repeat(bytes), ..occurrence() };
     agent.send(3);
     let lost = agent.give(big(BATCH_BYTES));
-    // Three of them are more than a batch may have.
+    // Three of them exceed the maximum of one batch.
     let whole: Vec<_> = (0..3).map(|_| agent.give(big(BATCH_BYTES / 2 - 4096))).collect();
     agent.send(3);
     let ledger = agent.settled().await;
@@ -37,7 +37,8 @@ async fn an_event_over_the_limit_is_rejected_alone() {
 
 #[tokio::test]
 async fn of_batches_that_end_the_stream_as_invalid_only_the_invalid_events_are_rejected() {
-    // A gateway that acknowledges late says of a later batch that it is invalid before it has said anything of those before.
+    // A gateway that acknowledges late rejects a later batch as invalid before it has acknowledged any
+    // earlier one.
     for late in [0, 30] {
         let (log, _guard) = log::Log::start(tracing::Level::INFO);
         let shared = Shared::with(Manners { late: Duration::from_millis(late), ..Manners::default() });
@@ -76,7 +77,7 @@ async fn a_gateway_that_calls_everything_invalid_gets_each_event_alone() {
     assert_eq!((ledger.sent, ledger.rejected), (0, 20));
     let streams = shared.seen().streams;
     assert!((20..30).contains(&streams), "{streams}");
-    // What is right later is taken.
+    // Valid events that follow are accepted.
     agent.send(500);
     let ledger = agent.settled().await;
     assert_eq!((ledger.sent, ledger.rejected), (500, 20));
@@ -109,7 +110,7 @@ async fn a_limit_on_the_size_of_messages_is_kept_to_and_costs_only_what_alone_is
         assert!(shared.seen().acknowledged == expected, "{log}");
         let reported = log.lines(&["WARN", "event refused for good", "too large", "1 MiB", &large]);
         assert_eq!((reported, log.lines(&["WARN"])), (1, 1), "{log}");
-        // What it has learned stays, and the window is whole again: no stream more ends.
+        // The sink remembers the limit, and the window is whole again: no further stream ends.
         let streams = shared.seen().streams;
         agent.send(1000);
         agent.settled().await;
@@ -135,7 +136,7 @@ async fn what_an_operator_has_to_correct_is_held_said_once_and_sent_when_it_is_r
             "takes no events for POLKU: Unimplemented (as asked); correct the endpoint",
         ),
     ] {
-        // At once, or of the first batch.
+        // Fails at once, or for the first batch.
         for manners in [
             Manners { closed: Some(code), ..Manners::default() },
             Manners { ends_with: Some((usize::MAX, code)), ..Manners::default() },
@@ -149,7 +150,7 @@ async fn what_an_operator_has_to_correct_is_held_said_once_and_sent_when_it_is_r
                 until(|| agent.status(), |status| matches!(status.state, State::Misconfigured(_))).await;
             let state = held.state.to_string();
             assert!(state.starts_with("misconfigured(127.0.0.1:") && state.contains(said), "{state}");
-            // Once more.
+            // Time for one more attempt.
             tokio::time::sleep(Duration::from_millis(800)).await;
             let held = agent.status().ledger;
             assert_eq!((held.queued, held.rejected, held.dropped), (7, 0, BTreeMap::new()));

@@ -1,4 +1,4 @@
-//! A gateway that misbehaves on demand, made from the same protocol.
+//! A gateway that misbehaves on demand, built on the same protocol.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,71 +31,71 @@ use ulid::Ulid;
 
 use crate::serve::{Shown, Version, serve};
 
-/// How it misbehaves. The default does not.
+/// Its misbehaviour. The default has none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Manners {
-    /// Ends this many streams, each when its second batch has come and before it is acknowledged.
+    /// Ends this many streams, each when its second batch has arrived and before acknowledging it.
     pub(crate) drops_streams: usize,
     /// Ends this many streams with a status instead of an Ack for the first batch.
     pub(crate) ends_with: Option<(usize, Code)>,
-    /// Acknowledges so much later.
+    /// Delay of each Ack.
     pub(crate) late: Duration,
     /// Never acknowledges on this many streams.
     pub(crate) mute_streams: usize,
-    /// Leaves every second event out of its Ack when it comes the first time.
+    /// Omits every second event from its Ack when the event first arrives.
     pub(crate) forgets: bool,
-    /// Never says anything about this event.
+    /// Never mentions this event.
     pub(crate) ignores: Option<String>,
     /// Refuses this event.
     pub(crate) refuses: Option<String>,
-    /// Ends the stream for a batch with one of these in it.
+    /// Ends the stream for a batch that contains one of these.
     pub(crate) invalid: BTreeSet<String>,
-    /// Ends the stream for a message of more bytes, with this status.
+    /// Ends the stream with this status for a message of more bytes.
     pub(crate) limit: Option<(usize, Code, &'static str)>,
-    /// Takes no stream, with this status.
+    /// Refuses every stream with this status.
     pub(crate) closed: Option<Code>,
-    /// The most that tonic's server takes from the start on.
+    /// Limits the message size of tonic's server from the start.
     pub(crate) decodes: Option<usize>,
-    /// Says that its buffer is so full.
+    /// Reports this fill level of its buffer.
     pub(crate) buffer: Option<(i64, i64)>,
-    /// Names other events than those that came.
+    /// Acknowledges other ids than those that arrived.
     pub(crate) renames: bool,
     /// Sends each Ack twice.
     pub(crate) stutters: bool,
 }
 
-/// What it has seen.
+/// Everything it has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// Events, by id, the first time.
+    /// Events by id, from their first arrival.
     pub(crate) events: BTreeMap<String, Event>,
-    /// How often each came.
+    /// Arrivals of each event.
     pub(crate) times: BTreeMap<String, usize>,
-    /// Ids that it said it took.
+    /// Ids that it acknowledged.
     pub(crate) acknowledged: BTreeSet<String>,
     /// Source and cluster of the last batch.
     pub(crate) from: (String, String),
-    /// Most events of one batch.
+    /// Most events in one batch.
     pub(crate) largest: usize,
-    /// Most batches of one stream that waited for their Ack.
+    /// Most batches of one stream awaiting their Ack.
     pub(crate) waiting: usize,
-    /// Streams that were opened.
+    /// Streams opened.
     pub(crate) streams: usize,
-    /// For each of these, the certificate that the agent showed.
+    /// The certificate that the agent presented for each of these streams.
     pub(crate) shown: Vec<Shown>,
 }
 
-/// What outlives a restart.
+/// State that survives a restart.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared {
     manners: Arc<Mutex<Manners>>,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What something else answers.
+/// The answer of a server that is not a gateway.
 pub(crate) type Answer = fn() -> Response<Body>;
 
-/// A running server. It has a runtime of its own, which ends at once with all of its connections.
+/// A running server. It has a separate runtime, which stops at once with all of its connections.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     runtime: Option<Runtime>,
@@ -114,7 +114,7 @@ impl Shared {
         self.seen.lock().unwrap()
     }
 
-    /// What it answers to one batch; none for a stream that is to end.
+    /// The answer to one batch; `None` for a stream that is to end.
     fn answer(&self, events: &[Event], nth: usize) -> Result<Option<Ack>, Status> {
         let mut manners = self.manners();
         let mut seen = self.seen();
@@ -252,7 +252,7 @@ impl Gateway for Shared {
     }
 }
 
-/// `Box::pin` with the type that the trait wants.
+/// `Box::pin` with the type that the trait requires.
 trait BoxedStream: Stream<Item = Result<Ack, Status>> + Send + Sized + 'static {
     fn boxed_stream(self) -> Pin<Box<dyn Stream<Item = Result<Ack, Status>> + Send>> {
         Box::pin(self)
@@ -261,12 +261,12 @@ trait BoxedStream: Stream<Item = Result<Ack, Status>> + Send + Sized + 'static {
 impl<S: Stream<Item = Result<Ack, Status>> + Send + 'static> BoxedStream for S {}
 
 impl Server {
-    /// Starts it without TLS; a port of 0 is any.
+    /// Starts it without TLS; port 0 picks any.
     pub(crate) fn start(address: SocketAddr, shared: &Shared) -> Self {
         Self::start_with(address, shared, None)
     }
 
-    /// Starts it with TLS if so configured.
+    /// Starts it, with TLS if configured.
     pub(crate) fn start_with(address: SocketAddr, shared: &Shared, tls: Option<ServerConfig>) -> Self {
         let mut gateway = GatewayServer::new(shared.clone());
         if let Some(bytes) = shared.manners().decodes {
@@ -276,7 +276,7 @@ impl Server {
         Self::serving(address, Version::Http2, tls, service)
     }
 
-    /// Starts something that is no gateway, and answers everything with this.
+    /// Starts a server that is not a gateway and gives this answer to everything.
     pub(crate) fn answering(version: Version, tls: Option<ServerConfig>, answer: Answer) -> Self {
         let service = service_fn(move |_| ready(Ok(answer())));
         Self::serving(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), version, tls, service)
@@ -289,7 +289,7 @@ impl Server {
     {
         let listener = (0..200)
             .find_map(|_| {
-                // After a restart the old listener may need a moment to go.
+                // After a restart the old listener may need a moment to close.
                 TcpListener::bind(address).map_err(|_| std::thread::sleep(Duration::from_millis(10))).ok()
             })
             .expect("a free port");
@@ -304,10 +304,10 @@ impl Server {
         Self { address, runtime: Some(runtime) }
     }
 
-    /// Does nothing any more, and leaves its connections as they are.
+    /// Stops all work and leaves its connections open.
     pub(crate) fn fall_silent(&self) {
         if let Some(runtime) = &self.runtime {
-            // It has one thread.
+            // The runtime has one thread.
             runtime.spawn(async {
                 loop {
                     std::thread::park();
@@ -316,7 +316,7 @@ impl Server {
         }
     }
 
-    /// Gone, connections and all, when this returns.
+    /// Stops it. All connections are closed when this returns.
     pub(crate) fn kill(self) -> SocketAddr {
         let address = self.address;
         drop(self);

@@ -1,4 +1,4 @@
-//! Several gateways: the first that answers is used.
+//! Several gateways: the sink uses the first that answers.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,14 +18,14 @@ fn agent(addresses: &[SocketAddr]) -> Agent {
     Agent::to(&addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
 }
 
-/// Waits until the sink uses one of them.
+/// Waits until the sink uses this one.
 async fn uses(agent: &Agent, address: SocketAddr) {
     let used = Some(address.to_string());
     until(|| agent.status(), |status| status.state == State::Ok && status.endpoint == used).await;
     assert_eq!(serde_json::to_value(agent.status()).unwrap()["endpoint"], address.to_string());
 }
 
-/// Each arrived at one of them at least, and nothing was lost.
+/// Each event arrived at one of them at least, and nothing was lost.
 fn all_arrived(agent: &Agent, gateways: [&Shared; 2]) {
     let (count, ledger) = (agent.ids.len() as u64, agent.status().ledger);
     assert_eq!((ledger.received, ledger.sent), (count, count), "{ledger:?}");
@@ -46,7 +46,7 @@ async fn the_first_that_answers_is_used_until_it_is_lost() {
     agent.settled().await;
     assert_eq!((at_first.seen().streams, at_second.seen().events.len()), (0, 700));
 
-    // The first is back, which changes nothing before the second is lost.
+    // The first gateway is back. The sink stays with the second until it is lost.
     let back = Server::start(first, &at_first);
     agent.send(700);
     agent.settled().await;
@@ -98,7 +98,7 @@ async fn the_trouble_of_each_is_reported_once() {
     assert_eq!(log.lines(&["WARN", "gateway passed over"]), 1, "{log}");
 }
 
-/// It takes each stream, and ends it with nothing: the one after it has its turn.
+/// The gateway accepts each stream and ends it without an answer, so the sink moves on to the next gateway.
 #[tokio::test]
 async fn a_gateway_that_gives_nothing_does_not_hold_up_what_another_takes() {
     let ends_with = Some((usize::MAX, Code::Unavailable));

@@ -1,4 +1,4 @@
-//! A gateway that goes silent without an end of its connection.
+//! A gateway that goes silent without closing its connection.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! With TLS, without, and where the two sides do not agree: each has its own words, reported once.
+//! With TLS, without, and with disagreement between the two sides: each case has a distinct message, reported
+//! once.
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -27,7 +28,7 @@ use crate::{
 
 const ANY_V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), 0);
 
-/// Two authorities, and what they made for the agent, as files.
+/// Two CAs and the certificates they issued for the agent, as files.
 struct Files {
     ours: Authority,
     theirs: Authority,
@@ -48,7 +49,7 @@ impl Files {
         self.directory.path().join(name).display().to_string()
     }
 
-    /// A gateway for a name; with `mutual`, only clients of ours are let in.
+    /// A gateway for a name; with `mutual`, it admits only our clients.
     fn gateway(&self, shared: &Shared, name: &str, mutual: bool) -> Server {
         Server::start_with(ANY, shared, Some(self.tls(name, mutual)))
     }
@@ -85,7 +86,7 @@ async fn tls_and_mutual_tls_with_a_private_authority() {
     ] {
         let shared = Shared::default();
         let server = files.gateway(&shared, "localhost", mutual);
-        // Asked for, and implied.
+        // TLS requested, and implied.
         for scheme in ["https://", ""] {
             let endpoint = format!("{scheme}localhost:{}", server.address.port());
             let mut agent = Agent::set(&[&[("endpoint", endpoint.as_str()), ("ca", &ca)], &own[..]].concat());
@@ -100,7 +101,8 @@ async fn tls_and_mutual_tls_with_a_private_authority() {
     }
 }
 
-/// Waits until the sink has tried again some times, and says how often it has reported its trouble, which has these words.
+/// Waits until the sink has retried a few times, and returns how often it reported a connect error with these
+/// words.
 async fn reported(log: &Log, agent: &Agent, endpoint: &str, words: [&str; 2]) -> usize {
     let is_away = |state: &String| state.starts_with("retrying") || state.starts_with("misconfigured");
     let why = until(|| agent.status().state.to_string(), is_away).await;
@@ -126,7 +128,7 @@ async fn both_sides_of_every_disagreement_are_reported_once() {
     let mutual = || files.gateway(&shared, name, true);
     let strange = files.theirs.server(name, &["h2"], None);
     let h1 = |alpn: &[&str]| Some(files.ours.server(name, alpn, None));
-    // Some servers just hang up on the other version.
+    // Some servers just close a connection of the other HTTP version.
     let other = |answer| Server::answering(Version::Http2, None, answer);
     let cases = [
         (
@@ -173,7 +175,7 @@ async fn both_sides_of_every_disagreement_are_reported_once() {
         .iter()
         .flat_map(|(scheme, server, keys, words)| {
             let endpoint = format!("{scheme}://localhost:{}", server.address.port());
-            // Also where there is nothing to send.
+            // Also with nothing to send.
             [0, 3].map(|count| {
                 let mut agent = Agent::set(&[&[("endpoint", endpoint.as_str())], *keys].concat());
                 agent.send(count);
@@ -215,7 +217,7 @@ async fn an_address_of_ipv6_and_its_certificate() {
     }
 }
 
-/// A name may have addresses where nobody listens.
+/// A name may have addresses without a listener.
 #[tokio::test]
 async fn all_addresses_of_a_name_are_tried() {
     let shared = Shared::default();
@@ -245,7 +247,7 @@ async fn renewed_files_are_used_while_busy() {
     files_are_renewed(true).await;
 }
 
-/// What is renewed is used while the agent runs, and nothing is interrupted for it.
+/// The sink uses renewed files while the agent runs, without an interruption.
 async fn files_are_renewed(busy: bool) {
     let (log, _guard) = Log::start(Level::INFO);
     let files = Files::new();
@@ -258,7 +260,7 @@ async fn files_are_renewed(busy: bool) {
     agent.send(10);
     agent.settled().await;
 
-    // Half of it is no use: the connection stays, and that is reported once.
+    // Half of a renewed pair is useless: the connection stays, and the sink reports this once.
     let next = Files::new();
     files.ours.client(next.path("cert").as_ref(), next.path("key").as_ref());
     fs::copy(next.path("cert"), &cert).unwrap();
@@ -278,7 +280,7 @@ async fn files_are_renewed(busy: bool) {
     assert_eq!((log.lines(&[kept]), log.lines(&["WARN"]), agent.status().state), (1, 1, State::Ok), "{log}");
 }
 
-/// Waits for something, with or without anything to deliver meanwhile.
+/// Waits for a condition, with or without occurrences to deliver meanwhile.
 async fn load_until(agent: &mut Agent, busy: bool, done: impl Fn() -> bool) {
     let end = tokio::time::Instant::now() + Duration::from_secs(90);
     while !done() {
@@ -290,7 +292,7 @@ async fn load_until(agent: &mut Agent, busy: bool, done: impl Fn() -> bool) {
     }
 }
 
-/// The file of the authority is corrected while the gateway is not believed.
+/// The CA file is corrected while the agent rejects the gateway's certificate.
 #[tokio::test]
 async fn a_corrected_file_is_used_at_the_next_attempt() {
     let files = Files::new();

@@ -1,4 +1,4 @@
-//! A sink as the agent has it, and what it was given.
+//! A sink as in the agent, and the occurrences sent to it.
 
 use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ pub(crate) struct Agent {
     pub(crate) sinks: Sinks,
     registry: Registry,
     pub(crate) ids: BTreeSet<String>,
-    /// The same, in order.
+    /// The same ids, in order.
     #[allow(dead_code, reason = "each kind of sink uses a part")]
     pub(crate) given: Vec<String>,
 }
@@ -32,7 +32,7 @@ impl Agent {
         id
     }
 
-    /// What `/metrics` would say.
+    /// The text of `/metrics`.
     #[allow(dead_code, reason = "each kind of sink uses a part")]
     pub(crate) fn metrics(&self) -> String {
         render(&self.registry).unwrap()
@@ -44,13 +44,13 @@ impl Agent {
         status
     }
 
-    /// Waits until the fate of everything is known.
+    /// Waits until every occurrence has an outcome.
     pub(crate) async fn settled(&self) -> Ledger {
         until(|| self.status(), |status| status.ledger.queued == 0).await.ledger
     }
 }
 
-/// Waits for a condition, and says what was there instead if it never comes.
+/// Waits for a condition. On failure it prints the last value.
 pub(crate) async fn until<T: Debug>(mut look: impl FnMut() -> T, enough: impl Fn(&T) -> bool) -> T {
     let end = tokio::time::Instant::now() + Duration::from_secs(90);
     loop {

@@ -1,4 +1,4 @@
-//! Authorities, servers and clients, made when a test runs.
+//! CAs, servers and clients, created at run time.
 
 use std::{path::Path, sync::Arc};
 
@@ -24,7 +24,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// What a server for `name` is set up with; with `clients`, only theirs are let in.
+    /// TLS settings of a server for `name`; with `clients`, it admits only theirs.
     pub(crate) fn server(&self, name: &str, alpn: &[&str], clients: Option<&Self>) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let certificate =
@@ -47,7 +47,7 @@ impl Authority {
         config
     }
 
-    /// A client's certificate and key, as files.
+    /// Writes a client's certificate and key to files.
     pub(crate) fn client(&self, certificate: &Path, key: &Path) {
         let pair = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["agent".to_owned()]).unwrap();

@@ -1,4 +1,4 @@
-//! What is logged.
+//! Captures the log.
 
 use std::{
     fmt, io,
@@ -11,15 +11,16 @@ use tracing::{
 };
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Where there is one subscriber alone, tracing takes that of the thread which is first at a line for all that there is:
-/// a test without a log would silence those with one.
+/// With a single subscriber, tracing caches for every call site whether the thread that reaches it first is
+/// interested, for all threads: a test without a log would silence those with one. A second subscriber
+/// prevents this.
 static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
 
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Writes down what is of this level or graver, until the guard goes.
+    /// Captures messages of this level or more severe, until the guard is dropped.
     pub(crate) fn start(level: Level) -> (Self, DefaultGuard) {
         ANOTHER.get_or_init(|| Dispatch::new(NoSubscriber::default()));
         let log = Self::default();
@@ -27,7 +28,7 @@ impl Log {
         (log.clone(), tracing::subscriber::set_default(subscriber.with_writer(log).finish()))
     }
 
-    /// Writes down what is logged on threads that have nothing else, for as long as the process lives.
+    /// Captures messages from threads without another subscriber, until the process exits.
     #[allow(dead_code, reason = "each kind of sink uses a part")]
     pub(crate) fn of_all_threads() -> Self {
         let log = Self::default();
@@ -36,7 +37,7 @@ impl Log {
         log
     }
 
-    /// How many lines have all of these texts.
+    /// The number of lines that contain all of these texts.
     pub(crate) fn lines(&self, texts: &[&str]) -> usize {
         self.to_string().lines().filter(|line| texts.iter().all(|text| line.contains(text))).count()
     }

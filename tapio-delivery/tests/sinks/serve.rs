@@ -1,4 +1,4 @@
-//! HTTP servers of either version, with TLS if so configured.
+//! HTTP servers of either version, with TLS if configured.
 
 use std::{convert::Infallible, error::Error, sync::Arc};
 
@@ -17,14 +17,14 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// What is served.
+/// The HTTP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     Http1,
     Http2,
 }
 
-/// The certificate that a client showed, among the extensions of its requests.
+/// The certificate that a client presented, among the extensions of its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shown(pub(crate) Option<CertificateDer<'static>>);
 
@@ -48,7 +48,7 @@ pub(crate) async fn serve<S, B>(
         let (acceptor, service) = (acceptor.clone(), service.clone());
         connections.spawn(async move {
             let Some(acceptor) = acceptor else { return connection(tcp, version, None, service).await };
-            // Handshakes that fail are what some tests are about.
+            // Some tests cause failed handshakes.
             if let Ok(stream) = acceptor.accept(tcp).await {
                 let shown = stream.get_ref().1.peer_certificates().and_then(|all| all.first());
                 let shown = shown.map(|certificate| certificate.clone().into_owned());
@@ -75,7 +75,7 @@ async fn connection<S, B>(
         request.extensions_mut().insert(Shown(shown.clone()));
         service.call(request)
     });
-    // A connection that breaks is what some tests are about.
+    // Some tests cause broken connections.
     let _ = match version {
         Version::Http2 => http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await,
         Version::Http1 => http1::Builder::new().serve_connection(io, service).await,

@@ -1,4 +1,4 @@
-//! Two lanes of steps, and the table of what each took.
+//! Two lanes of steps, and the table of their times.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -15,19 +15,20 @@ use crate::tally::Tally;
 /// Where a step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// In this process, with what it says as it says it.
+    /// Runs in this process. Its output appears immediately.
     First,
-    /// In a process of its own, on CPU time that the first lane leaves; what it says comes when it has ended.
+    /// Runs in a separate process, on CPU time that the first lane leaves. Its output appears when it has
+    /// ended.
     Beside,
 }
 
-/// A part of what a change must pass. A lane takes its steps in their order.
+/// A step of `ci`. A lane runs its steps in order.
 pub(super) struct Step {
     pub(super) name: &'static str,
     pub(super) lane: Lane,
-    /// Steps that have to be done before; those that are not asked for are taken as done.
+    /// Steps that must finish first; steps that were not requested count as finished.
     pub(super) after: &'static [&'static str],
-    /// Seconds that it should take at most.
+    /// Time limit in seconds.
     pub(super) budget: u64,
     pub(super) run: fn() -> Result<Tally>,
 }
@@ -40,16 +41,16 @@ struct Row {
     took: Duration,
 }
 
-/// How far the lanes are.
+/// Progress of the lanes.
 #[derive(Default)]
 struct State {
     rows: Vec<Row>,
     tally: Tally,
     /// The first step that failed, and why.
     failure: Option<String>,
-    /// What the steps beside have said and nobody has shown yet.
+    /// Output of background steps, not shown yet.
     said: Vec<String>,
-    /// The process group of the step beside.
+    /// The process group of the background step.
     beside: Option<u32>,
 }
 
@@ -59,7 +60,7 @@ struct Lanes<'a> {
     changed: Condvar,
 }
 
-/// Takes the steps, and says what each took. A step that is named alone runs in this process, whatever its lane.
+/// Runs the steps and reports the time of each. A single named step runs in this process, whatever its lane.
 pub(super) fn run(steps: &[&Step]) -> Result<()> {
     let start = Instant::now();
     let lanes = Lanes { steps, state: Mutex::default(), changed: Condvar::new() };
@@ -105,7 +106,7 @@ impl Lanes<'_> {
         }
     }
 
-    /// Waits until a step may begin; not if one has failed.
+    /// Waits until a step may begin; returns false if another step has failed.
     fn wait_for(&self, step: &Step) -> bool {
         let is_open = |name: &&&str| self.steps.iter().any(|step| step.name == **name);
         let needed: Vec<&&str> = step.after.iter().filter(is_open).collect();
@@ -138,7 +139,7 @@ impl Lanes<'_> {
         self.changed.notify_all();
     }
 
-    /// Runs a step in a process that has CPU time when nobody else wants it.
+    /// Runs a step in a process that gets CPU time only if no other process wants it.
     fn beside(&self, name: &str) -> Result<Tally> {
         let path = machine::target_directory()?.join(format!("ci-{}.log", name.replace(' ', "-")));
         let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -175,10 +176,10 @@ impl State {
         }
     }
 
-    /// Ends what runs beside, with all that it has started.
+    /// Ends the background step and all its processes.
     fn end_beside(&self) {
         if let Some(group) = self.beside {
-            // It may have ended by itself.
+            // It may have exited already.
             let _ = Command::new("kill").args(["-s", "TERM", "--", &format!("-{group}")]).status();
         }
     }

@@ -1,5 +1,5 @@
-//! What takes longer than a change should wait for: what is shipped as it is shipped, every kernel and boot, the long
-//! forms of tests.
+//! Steps too long for every change: the release artefacts as shipped, every kernel and boot, the long forms
+//! of tests.
 
 use std::fs;
 use std::path::Path;
@@ -29,10 +29,10 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "kernels", lane: Lane::First, after: &[], budget: 14_400, run: || kernel_test::run(&[]) },
 ];
 
-/// The long forms, each by its variable, of all tests: ten minutes of chaos and of healthy load, fifty kills.
+/// Variables that select the long form of all tests: ten minutes of chaos and of healthy load, fifty kills.
 const LONG: &[(&str, &str)] = &[("TAPIO_CHAOS_SECONDS", "600"), ("QUIET_SECONDS", "600"), ("KILLS", "50")];
 
-/// Deployed as it is shipped: faults, then ten minutes of health.
+/// Deploys the release image: faults, then ten minutes of healthy load.
 fn cluster() -> Result<Tally> {
     in_cluster(image::shipped, || {
         let mut all = Tally::default();
@@ -47,7 +47,8 @@ fn long_tests() -> Result<Tally> {
     test::run_with(Suites::All, None, LONG)
 }
 
-/// For each architecture, from two clones of this commit in directories of different depth: the same bytes.
+/// Builds each architecture from two clones of this commit, in directories of different depth, and compares
+/// the bytes.
 fn images() -> Result<()> {
     let root = machine::target_directory()?.join("nightly");
     let places = [root.join("clone"), root.join("another/clone")];
@@ -72,7 +73,7 @@ fn clone(place: &Path) -> Result<()> {
     machine::run(git.args(["clone", "--quiet"]).arg(machine::workspace()?).arg(place))
 }
 
-/// `NAME:TAG DIGEST BYTES bytes, ARCHIVE`, as `image` prints it.
+/// `NAME:TAG DIGEST BYTES bytes, ARCHIVE`, as printed by `image`.
 fn digest(clone: &Path, arch: Arch) -> Result<String> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(clone).args(["xtask", "image", &format!("--arch={}", arch.name())]);

@@ -1,4 +1,5 @@
-//! An image read back from its archive: <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>.
+//! An image read back from its archive:
+//! <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>.
 
 use std::fs;
 use std::path::Path;
@@ -10,23 +11,23 @@ use serde_json::{Value, json};
 use super::{BINARY, MATERIALS, Request, empty};
 use crate::machine;
 
-/// What an archive holds.
+/// The contents of an archive.
 #[derive(Clone, Debug)]
 pub(super) struct Archive {
-    /// Of the manifest: what a registry will know the image by.
+    /// Digest of the manifest, by which a registry identifies the image.
     pub(super) digest: String,
     /// Its name with the tag.
     name: Value,
     manifest: Value,
     config: Value,
-    /// Each as `-rwxr-xr-x 0/0 usr/bin/tapio`.
+    /// Each file as `-rwxr-xr-x 0/0 usr/bin/tapio`.
     pub(super) files: Vec<String>,
     /// Bytes of all files.
     pub(super) bytes: u64,
 }
 
 impl Archive {
-    /// Reads one, unpacked in a directory that is emptied first.
+    /// Reads an archive. It is unpacked into a directory, which is emptied first.
     pub(super) fn read(archive: &Path, directory: &Path) -> Result<Self> {
         empty(directory)?;
         machine::run(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(directory))?;
@@ -47,7 +48,8 @@ impl Archive {
         for layer in manifest["layers"].as_array().context("the manifest has no layers")? {
             let layer = blob(&layer["digest"])?;
             let listed = machine::output(Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(&layer))?;
-            // `-rwxr-xr-x 0/0 15221248 2026-11-21 05:29 usr/bin/tapio`; directories are known by what is in them.
+            // Lines such as `-rwxr-xr-x 0/0 15221248 2026-11-21 05:29 usr/bin/tapio`; skip directories,
+            // because their files imply them.
             for line in listed.lines().filter(|line| !line.starts_with('d')) {
                 let fields: Vec<_> = line.split_whitespace().collect();
                 let [mode, owner, size, .., path] = fields.as_slice() else { bail!("odd file {line}") };
@@ -55,7 +57,7 @@ impl Archive {
                 files.push(format!("{mode} {owner} {path}"));
             }
         }
-        // OCI's key, and containerd's, which buildx sets to the whole name.
+        // The key of OCI, and the key of containerd, which buildx sets to the whole name.
         let annotations = &one["annotations"];
         let name = match &annotations["io.containerd.image.name"] {
             Value::Null => &annotations["org.opencontainers.image.ref.name"],
@@ -64,7 +66,7 @@ impl Archive {
         Ok(Self { digest: digest.to_owned(), name: name.clone(), manifest, config, files, bytes })
     }
 
-    /// Whether it is what it should be.
+    /// Compares the image with the request.
     pub(super) fn check(&self, request: &Request) -> Result<()> {
         let config = &self.config["config"];
         let same = |what: &str, found: &Value, wanted: Value| {

@@ -1,5 +1,5 @@
-//! What makes an image of a directory and a Dockerfile: Docker where it writes archives of OCI, else buildah, which needs
-//! no daemon.
+//! Builds an image from a directory and a Dockerfile: with Docker if it can write OCI archives, otherwise
+//! with buildah, which needs no daemon.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::{machine, setup};
 
 const BUILDAH: (&str, &str) = ("buildah", "buildah");
 
-/// An image to be made.
+/// An image to build.
 #[derive(Clone)]
 pub(super) struct Request {
     pub(super) arch: Arch,
@@ -20,15 +20,15 @@ pub(super) struct Request {
     pub(super) tag: String,
     /// Labels of the image, and annotations of its manifest.
     pub(super) labels: Vec<(&'static str, String)>,
-    /// When all of it was made, in seconds since 1970.
+    /// Creation time of everything in it, in seconds since 1970.
     pub(super) time: u64,
-    /// What it may be at most, unpacked, in bytes.
+    /// Maximum size unpacked, in bytes.
     pub(super) limit: u64,
-    /// The directory with what goes in.
+    /// The build context.
     pub(super) context: PathBuf,
-    /// A directory for what is not kept.
+    /// A directory for temporary files.
     pub(super) scratch: PathBuf,
-    /// The archive to write, in the layout of OCI.
+    /// The archive to write, in the OCI layout.
     pub(super) archive: PathBuf,
 }
 
@@ -36,7 +36,7 @@ impl Request {
     pub(super) fn build(&self) -> Result<()> {
         empty(&self.scratch)?;
         if self.archive.exists() {
-            // buildah would add to it.
+            // buildah would append to an existing archive.
             std::fs::remove_file(&self.archive)
                 .with_context(|| format!("cannot remove {}", self.archive.display()))?;
         }
@@ -47,7 +47,7 @@ impl Request {
         let mut bud = self.buildah();
         bud.args(["bud", "--quiet", "--isolation", "chroot", "--format", "oci", "--identity-label=false"]);
         bud.arg(format!("--timestamp={}", self.time)).args(self.arguments()?).arg(&self.context);
-        // The image's id, which is not the digest of its manifest.
+        // buildah prints the image id, which is not the digest of its manifest.
         machine::run(bud.stdout(Stdio::null()))?;
         let archive = format!("oci-archive:{}:{}", self.archive.display(), self.tag);
         machine::run(self.buildah().args(["push", "--quiet", &self.tag, &archive]))
@@ -63,8 +63,8 @@ impl Request {
         Ok(docker)
     }
 
-    /// With a storage of its own, so that nothing is left with the machine's images. It keeps whole copies, since it
-    /// has to work where no file system can be mounted.
+    /// buildah with a separate storage, so that nothing remains among the machine's images. It uses the vfs
+    /// driver, which stores full copies, because it has to work without mounting file systems.
     fn buildah(&self) -> Command {
         let mut buildah = Command::new("buildah");
         buildah.args(["--storage-driver", "vfs", "--root"]).arg(self.scratch.join("storage"));
@@ -72,7 +72,7 @@ impl Request {
         buildah
     }
 
-    /// What both take.
+    /// Arguments common to both builders.
     fn arguments(&self) -> Result<Vec<String>> {
         let dockerfile = machine::workspace()?.join("deploy/Dockerfile");
         let mut arguments = vec![
@@ -88,7 +88,7 @@ impl Request {
     }
 }
 
-/// Why no image can be made on this machine as it is.
+/// Why this machine cannot build an image now.
 #[cfg(test)]
 pub(super) fn hindrance() -> Option<&'static str> {
     let none = machine::program(BUILDAH.0).is_none() && !docker_serves();
@@ -97,7 +97,7 @@ pub(super) fn hindrance() -> Option<&'static str> {
     )
 }
 
-/// Whether a daemon answers, as the client alone makes no image, and its builder writes what is wanted.
+/// Whether a daemon answers and its builder can write OCI archives. The Docker client alone cannot build.
 fn docker_serves() -> bool {
     let said = |arguments: &[&str]| {
         let mut docker = Command::new("docker");
@@ -109,7 +109,7 @@ fn docker_serves() -> bool {
     builder.zip(store).is_some_and(|(builder, store)| writes_archives(&builder, &store))
 }
 
-/// The driver `docker` has no exporter of OCI, unless its images are in containerd's store.
+/// The driver `docker` has no OCI exporter, unless the images are in containerd's store.
 /// <https://docs.docker.com/build/exporters/oci-docker/>
 fn writes_archives(builder: &str, store: &str) -> bool {
     let driver = builder.lines().find_map(|line| line.strip_prefix("Driver:")).map(str::trim);

@@ -1,6 +1,8 @@
-//! The bill of materials: what the binary is made of, as SPDX 2.3 (<https://spdx.github.io/spdx-spec/v2.3/>).
+//! The bill of materials: the components of the binary, as SPDX 2.3
+//! (<https://spdx.github.io/spdx-spec/v2.3/>).
 //!
-//! Own code, since the tools there are put a random id and the time of day into theirs: docs/decisions/0012-image.md.
+//! This is own code, because existing tools write a random id and the current time:
+//! docs/decisions/0012-image.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,11 +13,11 @@ use serde_json::{Value, json};
 
 use crate::machine;
 
-/// Whose dependencies are in the binary: the agent, and the kernel programs that it embeds.
+/// The crate with the binary's dependencies: the agent, with the kernel programs that it embeds.
 const ROOT: &str = "tapio-agent";
 const EMBEDDED: &str = "tapio-ebpf";
 
-/// Of the agent, built for a target at a commit whose date is given.
+/// The bill of materials of the agent, for a target, a commit and the commit's date.
 pub(super) fn of_agent(target: &str, revision: &str, date: &str) -> Result<String> {
     let mut cargo = machine::cargo();
     cargo.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", target]);
@@ -62,7 +64,7 @@ fn document(metadata: &Value, lock: &str, rust: &str, build: &str, date: &str) -
         for dependency in list(&nodes[id]["deps"]).filter(|dependency| is_linked(dependency)) {
             let other = text(&dependency["pkg"]);
             let found = packages.get(other).with_context(|| format!("cargo does not describe {other}"))?;
-            // What runs in the compiler is not in the binary.
+            // A proc macro runs in the compiler and is not in the binary.
             if list(&found["targets"]).any(|target| target["kind"][0] == "proc-macro") {
                 continue;
             }
@@ -87,7 +89,7 @@ fn document(metadata: &Value, lock: &str, rust: &str, build: &str, date: &str) -
     }))
 }
 
-/// SHA-256 of the source of each crate, by name and version.
+/// SHA-256 of each crate's source, by name and version.
 fn checksums(lock: &str) -> Result<BTreeMap<(String, String), String>> {
     #[derive(serde::Deserialize)]
     struct Lock {
@@ -106,7 +108,7 @@ fn checksums(lock: &str) -> Result<BTreeMap<(String, String), String>> {
 
 fn crate_package(package: &Value, checksum: Option<&String>) -> Value {
     let (name, version) = (text(&package["name"]), text(&package["version"]));
-    // Before SPDX had expressions Cargo took a slash for `OR`.
+    // Before SPDX had expressions, Cargo used a slash for `OR`.
     let license = package["license"].as_str().map_or("NOASSERTION".to_owned(), |license| {
         license.split('/').map(str::trim).collect::<Vec<_>>().join(" OR ")
     });
@@ -158,7 +160,7 @@ fn spdx_id(package: &Value) -> String {
     format!("SPDXRef-Package-{}", name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-"))
 }
 
-/// Neither for a build script nor for tests alone.
+/// Whether a dependency is linked: not only for a build script or for tests.
 fn is_linked(dependency: &Value) -> bool {
     list(&dependency["dep_kinds"]).any(|kind| kind["kind"].is_null())
 }

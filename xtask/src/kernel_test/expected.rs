@@ -1,4 +1,4 @@
-//! What is expected of each kernel: which tests cannot run there and why, and what the doctor says.
+//! The expected results for each kernel: which tests cannot run there and why, and the doctor's output.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,9 +10,9 @@ use serde::Deserialize;
 use super::report::Row;
 use crate::machine;
 
-/// The tests' own directory.
+/// The directory of expected results, next to the tests.
 const DIRECTORY: &str = "tapio-agent/tests/kernel/expected";
-/// The list of skips, in that directory.
+/// The list of skips in that directory.
 const SKIPS: &str = "skips.toml";
 
 /// The list of tests that cannot run on some kernels.
@@ -27,20 +27,20 @@ pub(super) struct Skips {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Skip {
-    /// As in `5.10-amd64`; every kernel where it is absent.
+    /// Kernels as in `5.10-amd64`; absent for every kernel.
     #[serde(default)]
     kernels: Vec<String>,
-    /// But these.
+    /// Kernels exempt from it.
     #[serde(default)]
     except: Vec<String>,
-    /// Ways to boot; every one where it is absent.
+    /// Ways to boot; absent for every one.
     #[serde(default)]
     boots: Vec<String>,
-    /// The tests' names; `container::` is all in there that say so.
+    /// The tests' names; `container::` matches all tests of that module that give the reason.
     tests: Vec<String>,
-    /// What each of them says.
+    /// The reason that each of them prints.
     reason: String,
-    /// Why that is right. For readers.
+    /// Why that is right, for readers.
     #[expect(dead_code, reason = "for readers")]
     why: String,
 }
@@ -52,7 +52,8 @@ impl Skips {
         toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))
     }
 
-    /// A skip that is not expected has failed; where all tests were run, so has one that did not happen.
+    /// An unexpected skip counts as a failure. If all tests ran, so does an expected skip that did not
+    /// happen.
     pub(super) fn judge(&self, row: &mut Row, complete: bool) {
         let skipped: Vec<(String, String)> = row
             .tests
@@ -86,8 +87,8 @@ impl Skips {
     }
 }
 
-/// Compares what the doctor said with what is kept, for each observer and for the rest of it: for this kernel and way to
-/// boot, this way to boot, or all. `bless` keeps what it said.
+/// Compares the doctor's output with the stored one, for each observer and for the rest: for this kernel and
+/// way to boot, for this way to boot, or for all. `bless` stores the new output.
 pub(super) fn doctor(row: &mut Row, bless: bool) -> Result<()> {
     let directory = directory()?.join("doctor");
     let said: Vec<String> = row.doctor.iter().map(|line| general(line, &row.release)).collect();
@@ -115,7 +116,7 @@ pub(super) fn doctor(row: &mut Row, bless: bool) -> Result<()> {
     Ok(())
 }
 
-/// Keeps it in the most general file that does not say otherwise.
+/// Stores the output in the most general file that does not contradict it.
 fn keep(files: &[PathBuf; 3], said: &str) -> Result<()> {
     fs::create_dir_all(files[0].parent().context("no directory")?)?;
     for (at, file) in files.iter().enumerate() {
@@ -131,7 +132,7 @@ fn keep(files: &[PathBuf; 3], said: &str) -> Result<()> {
     Ok(())
 }
 
-/// The lines of each observer, and of the rest, `host`, without the last one.
+/// The lines of each observer, and of the rest, `host`, without the last line.
 fn by_observer(said: &[String]) -> BTreeMap<String, String> {
     let mut parts = BTreeMap::<String, String>::new();
     let mut of = "host";
@@ -157,14 +158,15 @@ fn sum(said: &[String]) -> Result<(), String> {
     }
 }
 
-/// Lines that one of the two has and the other has not.
+/// Lines that only one of the two has.
 fn differences(kept: &str, said: &str) -> Vec<String> {
     let missing = kept.lines().filter(|line| !said.lines().any(|other| other == *line));
     let new = said.lines().filter(|line| !kept.lines().any(|other| other == *line));
     missing.map(|line| format!("    -{line}")).chain(new.map(|line| format!("    +{line}"))).collect()
 }
 
-/// A line without what differs from one build of a kernel, from one boot to the next, or with each observer.
+/// A line without the parts that differ between kernel builds or between boots, or that change with each new
+/// observer.
 fn general(line: &str, release: &str) -> String {
     if let Some((before, _)) = line.split_once("observers ").filter(|(before, _)| before.trim() == "ok") {
         return format!("{before}observers ALL");
@@ -174,7 +176,7 @@ fn general(line: &str, release: &str) -> String {
     });
     let words: Vec<&str> = line.split(' ').collect();
     let general = words.iter().enumerate().map(|(index, word)| {
-        // The size of the types, how many processes are at /proc.
+        // The size of the types, and the number of processes at /proc.
         let counts = matches!(words[index + 1..], ["KiB", ..] | ["at", "/proc", ..]);
         if counts && word.parse::<u64>().is_ok() { "N" } else { *word }
     });

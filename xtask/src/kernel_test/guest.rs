@@ -1,4 +1,4 @@
-//! A virtual machine that boots a kernel, takes its steps and ends.
+//! A virtual machine that boots a kernel, runs its steps and exits.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
@@ -17,12 +17,13 @@ use crate::arch::Arch;
 use crate::machine;
 use crate::tally::{Reader, Tally};
 
-/// No guest takes longer, on a machine however slow. It ends itself a little earlier.
+/// No guest takes longer, however slow the machine. The guest ends itself a little earlier.
 const LIMIT: Duration = Duration::from_secs(3600);
-/// A kernel that has panicked ends within this, or never.
+/// A guest with a panicked kernel exits within this time, or never does.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// An emulator may fail where the kernel is right. What has begun a test, or says that its kernel failed, is never asked
-/// again: it may do so now and then only.
+/// The emulator may fail even if the kernel is right, so a guest gets a second attempt. Once a test has
+/// begun, or the kernel has reported a fault, there is no second attempt, because an intermittent failure
+/// must not be hidden.
 const ATTEMPTS: usize = 2;
 
 /// The steps of a guest.
@@ -36,10 +37,10 @@ pub(super) struct Guest<'a> {
     programs: &'a Programs,
 }
 
-/// What a guest said.
+/// The output of a guest.
 #[derive(Default)]
 pub(super) struct Said {
-    /// What `tapio doctor` printed.
+    /// The output of `tapio doctor`.
     pub(super) doctor: Vec<String>,
     pub(super) tests: Tally,
 }
@@ -49,8 +50,8 @@ impl<'a> Guest<'a> {
         Self { kernel, boot, programs }
     }
 
-    /// Boots it, asks the doctor and runs the tests that have one of these in their names; all, and the self-test,
-    /// without any.
+    /// Boots the guest, and runs the doctor and the tests with one of these filters in their names. Without
+    /// filters it runs all tests and the self-test.
     pub(super) fn run(&self, filters: &[&str]) -> Result<Said> {
         let initrd = Temporary(cache()?.join(format!("initramfs-{}", std::process::id())));
         image::write(&initrd.0, &self.kernel.modules, self.programs, &self.steps(filters))?;
@@ -116,23 +117,23 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// Tells the steps' lines apart.
+/// Assigns lines to steps.
 #[derive(Default)]
 struct Steps {
-    /// The step under way.
+    /// The current step.
     current: String,
     last: String,
     tests: Reader,
     /// Whether tests have begun.
     tested: bool,
-    /// What the kernel said when it failed.
+    /// The kernel's fault message.
     fault: Option<String>,
-    /// How each ended.
+    /// Exit code of each step.
     codes: HashMap<String, i32>,
 }
 
 impl Steps {
-    /// Follows what the guest says until it ends.
+    /// Follows the guest's output until it ends.
     fn listen(&mut self, lines: &mpsc::Receiver<(String, Duration)>) -> Result<Said> {
         let mut deadline = Instant::now() + LIMIT;
         let mut said = Said::default();
@@ -142,7 +143,7 @@ impl Steps {
                 Err(RecvTimeoutError::Timeout) => bail!("the guest did not end; {}", self.last_words()),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            // A CPU that is emulated may stand still for so long that its kernel takes it for locked up.
+            // An emulated CPU may pause for so long that its kernel reports a lockup.
             let is_bug = line.contains("BUG:") && !line.contains("lockup");
             if line.contains("Kernel panic") || is_bug || line.contains("Oops") {
                 eprintln!("{line}");
@@ -196,7 +197,7 @@ impl Steps {
                 said.tests.notes.push("FAILED tapio selftest".to_owned());
             }
         }
-        // 1 says that something is missing, which the report names; more is a panic or a signal.
+        // 1 means that something is missing, which the report names; a higher code is a panic or a signal.
         if self.codes.get(DOCTOR).is_none_or(|code| !(0..=1).contains(code)) {
             said.tests.failed += 1;
             said.tests.notes.push("FAILED tapio doctor: it did not end in order".to_owned());
@@ -205,7 +206,7 @@ impl Steps {
     }
 }
 
-/// The emulator with a machine and a CPU. Every kernel takes the newest there is.
+/// The emulator with a machine and a CPU. Every kernel boots on the newest CPU model.
 fn emulator(arch: Arch, counted: bool) -> Result<Command> {
     let (name, machine, cpu) = match arch {
         Arch::Amd64 => ("qemu-system-x86_64", "q35", "max"),
@@ -226,12 +227,13 @@ fn emulator(arch: Arch, counted: bool) -> Result<Command> {
     Ok(command)
 }
 
-/// What a process has had of the CPUs, by `/proc/PID/stat`: a guest's own clock shows whatever else this machine does.
+/// CPU time of a process, from `/proc/PID/stat`: a guest's own clock includes the time that other processes
+/// of this machine take.
 fn cpu_time(pid: u32) -> Option<Duration> {
-    /// USER_HZ, the same on every architecture that QEMU runs here.
+    /// USER_HZ, the same on every architecture that QEMU runs on here.
     const TICKS: u64 = 100;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The fields behind the command's name, which may have spaces: utime is the 12th of them, stime the next.
+    // Skip the command name, which may contain spaces: utime is the 12th field after it, and stime the next.
     let (_, fields) = stat.rsplit_once(") ")?;
     let ticks: Vec<u64> = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
     Some(Duration::from_millis(ticks.iter().sum::<u64>() * 1000 / TICKS))
@@ -244,18 +246,18 @@ fn version(program: &Command) -> Result<u32> {
     version.with_context(|| format!("odd version of QEMU: {text}"))
 }
 
-/// A process that ends with its handle.
+/// A process that is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended in order, unless this is about an error.
+        // It has exited already, unless this follows an error.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A file that goes with its handle.
+/// A file that is removed on drop.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {

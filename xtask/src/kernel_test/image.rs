@@ -1,4 +1,4 @@
-//! The initramfs of a guest: the tests' programs, the tools that they call, a first process.
+//! The initramfs of a guest: the test programs, the tools they call, and an init process.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -12,11 +12,11 @@ use super::cache;
 use super::packages::Packages;
 use crate::{arch::Arch, executable, portable};
 
-/// Packages with what the tests call.
+/// Packages with the tools that the tests call.
 const TOOLS: &[&str] = &["busybox-static", "iproute2", "util-linux"];
-/// The release they are of. Whether it is the kernel's makes no difference to them.
+/// The Debian release of the tools. It need not match the kernel.
 const RELEASE: &str = "bookworm";
-/// What is in those packages and no use to a guest.
+/// Parts of those packages that a guest does not need.
 const LEFT_OUT: &[&str] = &["usr/share", "usr/include", "var", "usr/lib/systemd", "lib/systemd"];
 
 const INIT: &str = include_str!("init.sh");
@@ -31,7 +31,7 @@ const CHARACTER_DEVICE: u32 = 0o020_000;
 pub(super) struct Programs {
     /// The kernel tests.
     pub(super) tests: PathBuf,
-    /// The agent, which the tests look for where it was built.
+    /// The agent. The tests look for it at its build path.
     pub(super) tapio: PathBuf,
     /// The directory with the tools.
     tools: PathBuf,
@@ -47,7 +47,7 @@ impl Programs {
     }
 }
 
-/// The tools for an architecture, downloaded where they are not kept yet.
+/// The tools for an architecture, downloaded unless they are cached.
 fn tools(arch: Arch) -> Result<PathBuf> {
     let directory = cache()?.join(format!("tools-{}", arch.name()));
     if !directory.is_dir() {
@@ -59,12 +59,12 @@ fn tools(arch: Arch) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Writes an initramfs that takes these steps, a shell script's lines.
+/// Writes an initramfs that runs these steps, which are lines of a shell script.
 pub(super) fn write(path: &Path, modules: &[PathBuf], programs: &Programs, steps: &str) -> Result<()> {
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     let mut archive = Archive { out: BufWriter::new(file), inode: 0 };
     archive.directory("dev", 0o755)?;
-    // The first process writes to it before /dev is mounted.
+    // The init process writes to it before /dev is mounted.
     archive.add("dev/console", CHARACTER_DEVICE | 0o600, Some((5, 1)), &[])?;
     archive.tree(&programs.tools, Path::new(""))?;
     archive.directory("modules", 0o755)?;
@@ -80,7 +80,7 @@ pub(super) fn write(path: &Path, modules: &[PathBuf], programs: &Programs, steps
     archive.end().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// An archive as the kernel unpacks it (Documentation/driver-api/early-userspace/buffer-format.rst).
+/// An archive in the kernel's format (Documentation/driver-api/early-userspace/buffer-format.rst).
 struct Archive {
     out: BufWriter<File>,
     inode: u32,
@@ -116,7 +116,7 @@ impl Archive {
         self.add(name, DIRECTORY | mode, None, &[])
     }
 
-    /// A file where it is on this machine.
+    /// Adds a file at the same path as on this machine.
     fn file_with_parents(&mut self, path: &Path) -> Result<()> {
         let parents: Vec<_> = path.ancestors().skip(1).collect();
         for parent in parents.iter().rev().map(|parent| parent.to_string_lossy()) {

@@ -1,4 +1,4 @@
-//! A distribution's kernel: found, downloaded and kept.
+//! Finds, downloads and caches a distribution's kernel.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,32 +10,32 @@ use super::cache;
 use super::packages::{Packages, remove};
 use crate::arch::Arch;
 
-/// Names the newest kernel there is.
+/// Selects the newest available kernel.
 pub(super) const NEWEST: &str = "newest";
 
-/// The releases whose kernels can be had: the oldest first.
+/// The Debian releases with kernels, the oldest first.
 const RELEASES: &[&str] =
     &["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
 
-/// What tests need of a kernel that Debian builds as modules.
+/// Modules that the tests need and that Debian does not build in.
 const MODULES: &[&str] = &["veth", "sch_netem", "sch_tbf"];
 
-/// A kernel that is here.
+/// A kernel in the cache.
 pub(super) struct Kernel {
-    /// As it was asked for: `6.1`, `newest`.
+    /// The name it was requested by: `6.1`, `newest`.
     pub(super) query: String,
     pub(super) arch: Arch,
-    /// As it calls itself.
+    /// Its own release string.
     pub(super) release: String,
     /// The image to boot.
     pub(super) image: PathBuf,
-    /// Modules, in the order in which to load them.
+    /// Modules in load order.
     pub(super) modules: Vec<PathBuf>,
 }
 
 impl Kernel {
-    /// The kernel of this version, or of the newest that begins so; downloaded where it is not kept yet, or is to
-    /// be up to date.
+    /// Returns the kernel of this version, or the newest one with this prefix. It is downloaded unless it is
+    /// cached, and always with `update`.
     pub(super) fn get(query: &str, arch: Arch, update: bool) -> Result<Self> {
         let directory = cache()?.join(format!("{query}-{}", arch.name()));
         if update || !directory.join("release").is_file() {
@@ -66,7 +66,7 @@ fn download(query: &str, arch: Arch, directory: &Path) -> Result<()> {
                 keep(&unpacked, &release, directory)?;
                 return remove(&unpacked);
             }
-            // Repositories list what they have lost; of a kernel series there are several.
+            // Repositories list packages they no longer have; a kernel series has several.
             Err(error) => {
                 eprintln!("kernel-test: {release} cannot be downloaded, an older one may: {error:#}")
             }
@@ -75,7 +75,7 @@ fn download(query: &str, arch: Arch, directory: &Path) -> Result<()> {
     bail!("none of that version can be downloaded")
 }
 
-/// The releases that fit, the newest first.
+/// The matching releases, the newest first.
 fn candidates(query: &str, arch: Arch, packages: &[String]) -> Vec<String> {
     let suffix = format!("-cloud-{}", arch.name());
     let releases = packages.iter().filter_map(|name| name.strip_prefix("linux-image-"));
@@ -83,7 +83,7 @@ fn candidates(query: &str, arch: Arch, packages: &[String]) -> Vec<String> {
         .filter(|release| {
             let Some(version) = release.strip_suffix(&suffix) else { return false };
             let rest = version.strip_prefix(query).unwrap_or("0");
-            // Packages of other packages have two numbers or none.
+            // Other packages have two numbers in their versions, or none.
             numbers(version).len() > 2 && (query == NEWEST || !rest.starts_with(|c: char| c.is_ascii_digit()))
         })
         .collect();
@@ -95,7 +95,7 @@ fn numbers(release: &str) -> Vec<u64> {
     release.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
-/// Newer kernels come in parts, and some only without a signature.
+/// Newer kernels are split into several packages, and some exist only unsigned.
 fn fetch(packages: &Packages, all: &[String], release: &str, into: &Path) -> Result<()> {
     let parts = ["image", "binary", "modules"].map(|part| format!("linux-{part}-{release}"));
     let parts: Vec<String> = parts.into_iter().filter(|part| all.contains(part)).collect();
@@ -105,9 +105,9 @@ fn fetch(packages: &Packages, all: &[String], release: &str, into: &Path) -> Res
     })
 }
 
-/// Keeps the image and the modules of what was unpacked.
+/// Stores the image and the modules from an unpacked package.
 fn keep(unpacked: &Path, release: &str, directory: &Path) -> Result<()> {
-    // Newer packages have /usr/lib.
+    // Newer packages use /usr/lib.
     let base =
         [unpacked.to_owned(), unpacked.join("usr")].into_iter().find(|base| tree(base, release).is_dir());
     let base = base.with_context(|| format!("the packages of {release} have no modules"))?;
@@ -115,7 +115,7 @@ fn keep(unpacked: &Path, release: &str, directory: &Path) -> Result<()> {
     let image = images.iter().find(|path| path.is_file()).context("the packages have no image")?;
     copy(image, &directory.join("vmlinuz"))?;
     keep_modules(&base, release, &directory.join("modules"))?;
-    // Last: it says that the rest is complete.
+    // Written last: its presence means that the rest is complete.
     fs::write(directory.join("release"), release).context("cannot write the release")
 }
 
@@ -123,7 +123,7 @@ fn tree(base: &Path, release: &str) -> PathBuf {
     base.join("lib/modules").join(release)
 }
 
-/// Copies [`MODULES`] and those that they need, in the order in which they can be loaded.
+/// Copies [`MODULES`] and their dependencies, in load order.
 fn keep_modules(base: &Path, release: &str, into: &Path) -> Result<()> {
     let mut depmod = Command::new("depmod");
     let path = env::join_paths(
@@ -146,8 +146,8 @@ fn keep_modules(base: &Path, release: &str, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Paths from `modules.dep`, whose lines are `path: need need`, what is needed first standing last. A module that
-/// is not there is built in.
+/// Paths from `modules.dep`, with lines of the form `path: dependency dependency`. The first module to load
+/// is last in its line. A module that is not listed is built in.
 fn load_order(needs: &str) -> Vec<&str> {
     let mut order = Vec::new();
     for module in MODULES {

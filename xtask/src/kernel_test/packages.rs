@@ -1,5 +1,4 @@
-//! Debian's packages, of any release and architecture, by its own package client with a state apart from the
-//! machine's.
+//! Debian packages of any release and architecture, through apt with a state separate from the machine's.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,10 +10,11 @@ use super::cache;
 use crate::arch::Arch;
 use crate::machine;
 
-/// Names the repository where this machine has none of Debian's: the URI that ends with `/debian`.
+/// Variable that names the repository if this machine uses none of Debian's: the URI that ends with
+/// `/debian`.
 const REPOSITORY: &str = "DEBIAN_REPOSITORY";
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Its lists may be older than they should be, which the signature does not tell.
+/// Its lists may be outdated, which the signature does not reveal.
 const UNSTABLE: &str = "sid";
 
 /// A package client for some releases and one architecture.
@@ -23,7 +23,7 @@ pub(super) struct Packages {
 }
 
 impl Packages {
-    /// With the packages of these releases. `name` tells its state from another's.
+    /// With the packages of these releases. `name` separates its state from others.
     pub(super) fn of(name: &str, releases: &[&str], arch: Arch) -> Result<Self> {
         let directory = cache()?.join(format!("apt-{name}-{}", arch.name()));
         for part in ["etc/preferences.d", "parts", "state/lists/partial", "cache/archives/partial"] {
@@ -44,7 +44,7 @@ impl Packages {
             }
         }
         write(&directory.join("etc/sources.list"), &sources)?;
-        // Nothing is installed, as far as it knows.
+        // An empty status file: apt believes that nothing is installed.
         write(&directory.join("status"), "")?;
         let root = directory.display();
         let configuration = format!(
@@ -66,7 +66,7 @@ impl Packages {
         command
     }
 
-    /// The names of all packages that begin so.
+    /// The names of all packages with this prefix.
     pub(super) fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let names = machine::output(self.command("apt-cache").args(["pkgnames", prefix]))?;
         Ok(names.lines().map(str::to_owned).collect())
@@ -84,7 +84,7 @@ impl Packages {
         unpack_all(&archives, into)
     }
 
-    /// The same with all that they depend on.
+    /// The same, including all dependencies.
     pub(super) fn unpack_with_dependencies(&self, names: &[&str], into: &Path) -> Result<()> {
         let mut apt = self.command("apt-get");
         apt.args(["-qq", "-y", "--no-install-recommends", "--download-only", "install"]).args(names);
@@ -100,14 +100,14 @@ impl Packages {
     }
 }
 
-/// Where Debian's packages are.
+/// The Debian repositories.
 struct Repositories {
     main: String,
     security: Option<String>,
 }
 
 impl Repositories {
-    /// Those that this machine uses itself, or the one that is named.
+    /// The repositories that this machine uses, or the one in the variable.
     fn find() -> Result<Self> {
         if let Ok(main) = env::var(REPOSITORY) {
             let security = main
@@ -130,7 +130,7 @@ impl Repositories {
     }
 }
 
-/// Whether it has security updates of its own.
+/// Whether it has separate security updates.
 fn is_stable(release: &str) -> bool {
     release != UNSTABLE && !release.contains('-')
 }
@@ -148,7 +148,7 @@ fn unpack_all(archives: &Path, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a directory with all that is in it, if it is there.
+/// Removes a directory and its contents, if it exists.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -10,7 +10,7 @@ use crate::tally::Tally;
 
 /// One boot of one kernel.
 pub(super) struct Row {
-    /// As it was asked for, with its architecture: `6.1-amd64`.
+    /// The requested kernel with its architecture: `6.1-amd64`.
     pub(super) kernel: String,
     pub(super) release: String,
     pub(super) boot: &'static str,
@@ -51,7 +51,7 @@ impl Row {
                 observer = line.strip_prefix("observer ");
             } else if let Some(observer) = observer {
                 let mut words = line.split_whitespace();
-                // A remedy is a line of its own.
+                // A remedy has a separate line.
                 if let (Some(state @ ("ok" | "warn" | "fail")), Some(hook)) = (words.next(), words.next()) {
                     hooks.push((format!("{observer} {hook}"), state == "ok"));
                 }
@@ -61,8 +61,8 @@ impl Row {
     }
 }
 
-/// Each observer's hooks, and whether they are attached on each kernel; a boot where all are as on the kernel's
-/// first boot has no column of its own.
+/// Prints each observer's hooks and whether they are attached on each kernel. A boot with the same hooks as
+/// the kernel's first boot has no column.
 fn hooks(rows: &[Row]) {
     let mut columns: Vec<&Row> = Vec::new();
     for row in rows {
@@ -94,7 +94,7 @@ fn hooks(rows: &[Row]) {
     println!();
 }
 
-/// Kernels, hooks, skips with their reasons, and the closing line.
+/// Prints kernels, hooks, skips with their reasons, and the closing line.
 pub(super) fn report(rows: &[Row]) -> Result<Tally> {
     println!(
         "\n{:<34} {:<24} {:>7} {:>7} {:>8} {:>6}  hooks",

@@ -11,17 +11,17 @@ use anyhow::{Context as _, Result, bail};
 use super::certificate::{self, For};
 use super::program::Program;
 
-/// How long it may take until it answers.
+/// Time allowed until it answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Addresses of services; the first is the API server's own.
 const SERVICES: &str = "10.96.0.0/16";
 const SERVICE: &str = "10.96.0.1";
 
-/// One whose state is in a directory.
+/// A server with its state in a directory.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiServer {
     directory: PathBuf,
-    /// Where the programs are.
+    /// The directory of the programs.
     programs: PathBuf,
     address: String,
     port: u16,
@@ -29,7 +29,7 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts one with RBAC and Node authorization. `port` 0 takes a free one.
+    /// Starts one with RBAC and Node authorization. `port` 0 picks a free one.
     pub(crate) fn start(programs: &Path, directory: &Path, address: &str, port: u16) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let empty = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
@@ -54,19 +54,19 @@ impl ApiServer {
         certificate::make(directory, "serviceaccount", "/CN=service-accounts", For::Client, "ca")?;
         certificate::user(directory, "admin", "/O=system:masters/CN=admin", &server.url())?;
         server.resume().inspect_err(|_| {
-            // What is wrong is reported by the error; that ending it fails, too, is no news.
+            // The returned error names the cause; a failure to stop adds nothing.
             let _ = server.pause();
         })?;
         Ok(server)
     }
 
-    /// Makes its certificate, signed by `SIGNER.key`.
+    /// Creates its certificate, signed by `SIGNER.key`.
     pub(crate) fn certify(&self, signer: &str) -> Result<()> {
         let names = format!("IP:{}, IP:{SERVICE}, DNS:kubernetes.default.svc", self.address);
         certificate::make(&self.directory, "apiserver", "/CN=kube-apiserver", For::Server(&names), signer)
     }
 
-    /// Starts its programs where they do not run, and waits until it answers.
+    /// Starts those of its programs that do not run, and waits until the server answers.
     pub(crate) fn resume(&self) -> Result<()> {
         let file = |name: &str| format!("{}/{name}", self.directory.display());
         let etcd = self.program("etcd");
@@ -108,7 +108,7 @@ impl ApiServer {
         server.wait_until(PATIENCE, || self.answers())
     }
 
-    /// Ends its programs; what they know stays.
+    /// Stops its programs and keeps their state.
     pub(crate) fn pause(&self) -> Result<()> {
         self.program("kube-apiserver").stop()?;
         self.program("etcd").stop()
@@ -119,17 +119,16 @@ impl ApiServer {
         Program::new(name, &self.directory)
     }
 
-    /// The kubeconfig of one who may do everything.
+    /// The kubeconfig of a user with all permissions.
     pub(crate) fn admin(&self) -> PathBuf {
         self.directory.join("admin.kubeconfig")
     }
 
-    /// Where it is.
     pub(crate) fn url(&self) -> String {
         format!("https://{}:{}", self.address, self.port)
     }
 
-    /// Runs kubectl as the admin, and gives what it says.
+    /// Runs kubectl as the admin and returns its output.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let mut kubectl = Command::new(self.programs.join("kubectl"));
         kubectl.arg(format!("--kubeconfig={}", self.admin().display())).args(arguments);
@@ -146,7 +145,7 @@ impl ApiServer {
     }
 }
 
-/// Ends the programs of a directory, whoever started them, and removes it.
+/// Stops the programs of a directory, whoever started them, and removes it.
 pub(crate) fn remove(directory: &Path) -> Result<()> {
     if !directory.exists() {
         return Ok(());

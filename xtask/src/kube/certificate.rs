@@ -6,21 +6,21 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-/// The file with the authorities that clients believe.
+/// The file with the CAs that clients trust.
 pub(crate) const TRUST: &str = "trust.crt";
 
-/// What a certificate is for.
+/// The purpose of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum For<'a> {
-    /// To sign others.
+    /// Signs other certificates.
     Authority,
     /// A client, also one that signs tokens.
     Client,
-    /// A server with these names, as OpenSSL writes them: `IP:127.0.0.1, DNS:localhost`.
+    /// A server with these names, in OpenSSL's syntax: `IP:127.0.0.1, DNS:localhost`.
     Server(&'a str),
 }
 
-/// Makes `NAME.key` and `NAME.crt`, signed by `SIGNER.key`, or by itself where it is an authority.
+/// Creates `NAME.key` and `NAME.crt`, signed by `SIGNER.key`; a CA is self-signed.
 pub(crate) fn make(
     directory: &Path,
     name: &str,
@@ -52,7 +52,7 @@ pub(crate) fn make(
     Ok(())
 }
 
-/// Makes a key pair for a user (CN) and group (O), and `NAME.kubeconfig` with it. Gives the file.
+/// Creates a key pair for a user (CN) and group (O), and `NAME.kubeconfig` with it. Returns that file.
 pub(crate) fn user(directory: &Path, name: &str, subject: &str, server: &str) -> Result<std::path::PathBuf> {
     make(directory, name, subject, For::Client, "ca")?;
     let path = directory.join(format!("{name}.kubeconfig"));

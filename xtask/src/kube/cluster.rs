@@ -1,7 +1,7 @@
-//! A cluster of one node, called `node`, in network and mount namespaces of its own.
+//! A cluster of one node, called `node`, in separate network and mount namespaces.
 //!
-//! Its API server is at 198.18.0.2:6443; pods and services can be reached from outside, too. Programs run in the control
-//! group `kube-node` and pods in `kube-pods`: taking it down kills those two, and nothing else.
+//! Its API server is at 198.18.0.2:6443; pods and services are reachable from outside too. Programs run in
+//! the cgroup `kube-node` and pods in `kube-pods`: `down` kills the processes of those two, and nothing else.
 
 mod node;
 
@@ -18,7 +18,7 @@ use super::program::Program;
 use super::{programs, programs_directory};
 use crate::machine;
 
-/// The node's address and that of its other end, on a link of their own (RFC 2544's addresses).
+/// The addresses of the node and of the machine's end, on a separate link (RFC 2544's range).
 const ADDRESS: &str = "198.18.0.2";
 const OUTSIDE: &str = "198.18.0.1";
 /// Pods and services.
@@ -26,9 +26,9 @@ const NETWORKS: [&str; 2] = ["10.244.0.0/24", "10.96.0.0/16"];
 /// Its cgroups; the kubelet's settings name the second.
 const PROGRAMS_GROUP: &str = "kube-node";
 const PODS_GROUP: &str = "kube-pods";
-/// The state of the one cluster that can be up.
+/// The state of the only cluster that can be up.
 const STATE: &str = "/var/lib/tapio-kube";
-/// Directories that are the cluster's own.
+/// Directories that the cluster has separately from the machine.
 const DIRECTORIES: &[&str] = &[
     "/etc/kubernetes",
     "/run/containerd",
@@ -48,7 +48,7 @@ pub(super) fn is_up() -> bool {
     Program::new("kubelet", Path::new(STATE)).pid().is_some()
 }
 
-/// Starts it, where it is not up, and prints the kubeconfig of an admin.
+/// Starts the cluster unless it is up, and prints the kubeconfig of an admin.
 pub(super) fn up() -> Result<()> {
     root()?;
     let state = Path::new(STATE);
@@ -62,7 +62,7 @@ pub(super) fn up() -> Result<()> {
     let programs = programs::build(&[])?;
     let started = start(state, &programs);
     if let Err(error) = started {
-        // What is wrong is reported by the error; what cannot be taken away is, too.
+        // The returned error names the cause, and also anything that cannot be removed.
         return Err(match down() {
             Ok(()) => error,
             Err(left) => error.context(format!("and it could not be taken down: {left:#}")),
@@ -76,7 +76,7 @@ fn start(state: &Path, programs: &Path) -> Result<()> {
     let group = cgroup2()?.join(PROGRAMS_GROUP);
     let mut directories = vec![group.clone(), state.to_owned()];
     directories.extend(DIRECTORIES.iter().map(PathBuf::from));
-    // The kubelet wants the one for pods in each hierarchy.
+    // The kubelet requires the pods' cgroup in each hierarchy.
     directories.extend(hierarchies()?.into_iter().map(|hierarchy| hierarchy.join(PODS_GROUP)));
     for directory in directories {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -91,7 +91,7 @@ fn start(state: &Path, programs: &Path) -> Result<()> {
     ] {
         machine::run(Command::new("ip").args(arguments))?;
     }
-    // Into the group first: whatever it starts is in it, too.
+    // Enter the cgroup first, so that it includes every child process.
     let mut inner = Command::new("sh");
     inner.args([
         "-c",
@@ -116,7 +116,7 @@ fn start(state: &Path, programs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Ends it. Two cgroups hold all of its processes; with the last of them its namespaces go.
+/// Stops the cluster. Its two cgroups contain all of its processes; its namespaces end with the last of them.
 pub(super) fn down() -> Result<()> {
     root()?;
     let state = Path::new(STATE);
@@ -143,11 +143,11 @@ pub(super) fn down() -> Result<()> {
     let link = Path::new("/sys/class/net/kube0");
     if link.exists() {
         let deleted = machine::run(Command::new("ip").args(["link", "delete", "kube0"]));
-        // It goes with the namespace of its other end, which may be a moment later.
+        // The link disappears with the namespace of its other end, possibly a moment later.
         deleted.or_else(|error| if link.exists() { Err(error) } else { Ok(()) })?;
     }
     for directory in DIRECTORIES {
-        // One that is not empty, or not there, is not the cluster's.
+        // A directory that is missing or not empty is not the cluster's.
         let _ = fs::remove_dir(directory);
     }
     match state.join("etcd.pid").is_file() {
@@ -174,7 +174,7 @@ pub(super) fn exec(command: &[&str]) -> Result<()> {
     machine::run(&mut inside)
 }
 
-/// Brings images into it.
+/// Imports images into the cluster.
 pub(super) fn load(archives: &[&str]) -> Result<()> {
     for archive in archives {
         let archive = std::path::absolute(archive).context("there is no such archive")?;
@@ -201,7 +201,8 @@ fn cgroup2() -> Result<PathBuf> {
 fn hierarchies() -> Result<Vec<PathBuf>> {
     let all = Path::new("/sys/fs/cgroup");
     let below = fs::read_dir(all).context("there are no cgroups")?;
-    // Of version 1 each has a directory; `cpu`, say, is a link to `cpu,cpuacct`. Of version 2 alone there is one.
+    // In cgroup v1 each hierarchy has a directory; `cpu`, for example, is a link to `cpu,cpuacct`. With only
+    // cgroup v2 there is one.
     let version_1 = below.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     match all.join("cgroup.controllers").is_file() {
         true => Ok(vec![all.to_owned()]),
@@ -213,7 +214,7 @@ fn populated(group: &Path) -> bool {
     fs::read_to_string(group.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
 }
 
-/// Removes a group and those in it; nothing where it is not there.
+/// Removes a cgroup and its descendants, if it exists.
 fn remove_groups(group: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(group) else { return Ok(()) };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {

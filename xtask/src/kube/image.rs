@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{arch::Arch, machine};
 
-/// Writes an image whose root is a directory and that runs a command.
+/// Writes an image with a directory as its root and this command.
 pub(super) fn write(name: &str, root: &Path, command: &[&str], out: &mut impl Write) -> Result<()> {
     let directory = std::env::temp_dir().join(format!("tapio-image-{}", std::process::id()));
     fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -43,7 +43,7 @@ fn write_in(directory: &Path, name: &str, root: &Path, command: &[&str], out: &m
     Ok(())
 }
 
-/// With nothing in it of who made it, and when.
+/// Records no owner and no time.
 fn tar() -> Command {
     let mut tar = Command::new("tar");
     tar.args(["--numeric-owner", "--owner=0", "--group=0", "--sort=name", "--mtime=@0", "-c"]);

@@ -1,4 +1,4 @@
-//! Programs that run in the background of a directory: their process ids and what they say are files in it.
+//! Programs that run in the background and keep their pid and output in files of a directory.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-/// How often a program is looked at that is waited for.
+/// Poll interval while waiting for a program.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a program may take to end before it is killed.
+/// Time allowed for a program to exit before it is killed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A program of a directory.
@@ -20,30 +20,30 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// The one of this name; it may or may not run.
+    /// The program of this name, running or not.
     pub(crate) fn new(name: &'static str, directory: &Path) -> Self {
         Self { name, directory: directory.to_owned() }
     }
 
-    /// Starts it. Some argument has to name the directory: its process is known by that.
+    /// Starts it. An argument must name the directory, because that identifies its process.
     pub(crate) fn start(&self, mut command: Command) -> Result<()> {
         use std::os::unix::process::CommandExt as _;
         let log = self.log();
         let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let errors = output.try_clone().with_context(|| format!("cannot write {}", log.display()))?;
-        // A group of its own, so that it outlives the terminal's interrupts.
+        // A separate process group, so that Ctrl-C in the terminal does not end it.
         command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
         let mut child = command.spawn().with_context(|| format!("cannot run {}", self.name))?;
         fs::write(self.pid_file(), child.id().to_string())
             .with_context(|| format!("cannot write {}", self.pid_file().display()))?;
-        // For a moment the new process shows no words to be known by.
+        // For a moment the new process has no arguments to identify it.
         while self.pid().is_none() && child.try_wait().context("a child cannot be asked for")?.is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }
 
-    /// Its process id, while the process that was started is still that one.
+    /// Its pid, as long as that is still the process that was started.
     pub(crate) fn pid(&self) -> Option<u32> {
         let pid: u32 = fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
         let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -51,7 +51,7 @@ impl Program {
         words.windows(directory.len()).any(|part| part == directory).then_some(pid)
     }
 
-    /// Waits until `ready` says so, and fails where the program ends first or time is up.
+    /// Waits until `ready` returns true; fails if the program exits first or the time is up.
     pub(crate) fn wait_until(&self, patience: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
         let end = Instant::now() + patience;
         while !ready() {
@@ -66,7 +66,7 @@ impl Program {
         Ok(())
     }
 
-    /// Sends it a signal, such as `STOP`; nothing where it does not run.
+    /// Sends it a signal, such as `STOP`; does nothing if it is not running.
     pub(crate) fn signal(&self, signal: &str) -> Result<()> {
         let Some(pid) = self.pid() else { return Ok(()) };
         let pid = pid.to_string();
@@ -75,7 +75,7 @@ impl Program {
         Ok(())
     }
 
-    /// Ends it, and returns when it is gone.
+    /// Stops it, and returns when it has exited.
     pub(crate) fn stop(&self) -> Result<()> {
         for signal in ["TERM", "KILL"] {
             self.signal(signal)?;
@@ -116,7 +116,7 @@ mod tests {
         assert!(first.is_some());
         program.stop()?;
         assert_eq!(program.pid(), None);
-        // A process id that is another's by now: this test's own, which survives.
+        // A pid that now belongs to another process: to this test itself, which survives.
         fs::write(program.pid_file(), std::process::id().to_string())?;
         assert_eq!(program.pid(), None);
         program.stop()?;

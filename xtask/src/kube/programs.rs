@@ -10,20 +10,20 @@ use anyhow::{Context as _, Result, bail};
 use super::programs_directory;
 use crate::{go, machine};
 
-/// Programs that come from one Go module.
+/// Programs from one Go module.
 struct Module {
-    /// The directory in `xtask/kube` whose `go.mod` and `go.sum` pin it.
+    /// The directory in `xtask/kube` with the pinning `go.mod` and `go.sum`.
     pins: &'static str,
     path: &'static str,
-    /// For the linker: the program is to know its version.
+    /// The linker variable that tells the program its version.
     version_variable: Option<&'static str>,
-    /// Where the programs' packages are, below the module.
+    /// The directory of the programs' packages, within the module.
     packages: &'static str,
     programs: &'static [&'static str],
 }
 
 const MODULES: &[Module] = &[
-    // etcd's one program is the module itself.
+    // etcd's only program is the module itself.
     Module {
         pins: "etcd",
         path: "go.etcd.io/etcd/server/v3",
@@ -61,7 +61,7 @@ const MODULES: &[Module] = &[
     },
 ];
 
-/// Builds those that are missing or of another version, all or the named ones. Gives their directory.
+/// Builds missing or outdated programs, all or the named ones. Returns their directory.
 pub(super) fn build(wanted: &[&str]) -> Result<PathBuf> {
     let known = |name: &&&str| MODULES.iter().any(|module| module.programs.contains(name));
     if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
@@ -82,7 +82,7 @@ impl Module {
     fn build(&self, name: &str, directory: &Path) -> Result<()> {
         let program = directory.join(name);
         if !go::is_there() {
-            // What someone else has put there will do.
+            // A program put there by the user is used as it is.
             if program.is_file() {
                 return Ok(());
             }
@@ -111,7 +111,8 @@ impl Module {
         let reported = Command::new("go").args(["version", "-m"]).arg(program).stderr(Stdio::null()).output();
         reported.is_ok_and(|reported| {
             let text = String::from_utf8_lossy(&reported.stdout);
-            // `mod` for the program's own module, `dep` for the module it was built from; then path, version, sum.
+            // `mod` for the program's own module, `dep` for the module it was built from; then path, version,
+            // sum.
             text.lines().any(|line| line.split_whitespace().skip(1).take(2).eq([self.path, version]))
         })
     }

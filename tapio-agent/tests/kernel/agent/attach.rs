@@ -1,4 +1,5 @@
-//! Each way to attach a program: it counts what it is for, or says why this kernel does not have it.
+//! Each way to attach a program: the program counts its events, or the agent says why this kernel lacks the
+//! hook.
 
 use std::{net::TcpListener, path::Path, thread, time::Duration};
 
@@ -15,7 +16,8 @@ use crate::support::{Process, needs_a_kernel};
 
 const NOWHERE: Attach = Attach::BtfTracepoint("no_such_tracepoint");
 
-/// In the order of their numbers in `tapio-ebpf/src/bin/bench.rs`, with the word that the reason has where one is not there.
+/// Hooks in the order of their numbers in `tapio-ebpf/src/bin/bench.rs`, each with a word that the reason
+/// contains if the kernel lacks it.
 const HOOKS: &[(Hook, &str)] = &[
     (hook("by_tracepoint", Attach::Tracepoint("sched", "sched_process_fork")), "tracefs"),
     (hook("by_function", Attach::FunctionEntry("tcp_v4_connect")), "fentry"),

@@ -1,4 +1,4 @@
-//! What came in is what went out and what was dropped.
+//! Every event received is either reported or counted as dropped.
 
 use std::net::SocketAddr;
 
@@ -43,14 +43,14 @@ fn every_reading_is_accounted_for() {
     let of = |name: &str| -> Counts {
         ended.programs.iter().find(|(program, _)| program == name).map(|(_, counts)| *counts).unwrap()
     };
-    // A reading takes four samples over two milliseconds; the requests take longer than fifty.
+    // A reading takes four samples over two milliseconds; the requests take more than fifty.
     assert!(of("tcp_probe").seen >= 20, "{:?}", of("tcp_probe"));
     // Other processes on this machine connect too.
     let state = of("inet_sock_set_state");
     assert!(state.suppressed + state.emitted >= CONNECTS, "{state:?}");
     let reset = of("tcp_receive_reset");
     assert!(reset.suppressed + reset.emitted >= 10, "{reset:?}");
-    // Every event that was emitted was read and judged; a folded one is in the count of its first.
+    // Every emitted event was read and judged; a folded one is included in the count of its first.
     let emitted: u64 = ended.programs.iter().map(|(_, counts)| counts.emitted).sum();
     let suppressed: u64 = ended.programs.iter().map(|(_, counts)| counts.suppressed).sum();
     let reported = ended.occurrences.iter().map(|o| o.count).sum::<u64>() + ended.out_of_scope;

@@ -1,4 +1,4 @@
-//! A hook that this kernel does not have: it alone is lost, with the reason, and the others count.
+//! A hook that this kernel lacks: only that hook is lost, with a reason, and the others still count.
 
 use std::{path::Path, thread, time::Duration};
 
@@ -17,7 +17,7 @@ const PROBE: usize = net::program::TCP_PROBE as usize;
 const RETRANSMIT: usize = net::program::TCP_RETRANSMIT_SKB as usize;
 const RESET: usize = net::program::TCP_RECEIVE_RESET as usize;
 
-/// Loads the network observer's programs with other hooks and fields.
+/// Loads the network observer's programs with these hooks and fields.
 fn load(hooks: &[Hook], fields: &[&'static str]) -> Loaded {
     let settings = Network::kernel_settings(&Settings::default());
     let object = Object {
@@ -42,10 +42,10 @@ fn without(field: usize, other: &'static str) -> Loaded {
     load(Network::HOOKS, &fields)
 }
 
-/// Asserts that all hooks are attached but one, and that each of them counts what it is for.
+/// Asserts that all hooks but one are attached, and that each attached one counts its events.
 #[track_caller]
 fn all_but(broken: usize, loaded: &Loaded) -> HookError {
-    // Some kernels attach nothing to functions.
+    // Some kernels cannot attach programs to functions.
     let has_fentry = |at: usize| {
         loaded.hooks[at].state.as_ref().err().is_none_or(|error| !error.to_string().contains("fentry"))
     };
@@ -54,7 +54,7 @@ fn all_but(broken: usize, loaded: &Loaded) -> HookError {
     }
     let before = loaded.counts.read().unwrap();
     something_for_each();
-    // Others of this machine use the network, too: a run that is under way is seen and nothing else yet.
+    // Other processes use the network too. After detaching, only runs already in progress still count.
     loaded.detach();
     for (at, (after, before)) in loaded.counts.read().unwrap().iter().zip(before).enumerate() {
         assert_eq!(
@@ -68,7 +68,7 @@ fn all_but(broken: usize, loaded: &Loaded) -> HookError {
     loaded.hooks[broken].state.clone().unwrap_err()
 }
 
-/// Round trips, a segment that is lost, a reset, connects that have nowhere to go.
+/// Causes round trips, a lost segment, a reset, and connects without a destination.
 fn something_for_each() {
     let link = Link::new();
     let mut server = Process::start_in(&link.server, "server");
@@ -76,7 +76,7 @@ fn something_for_each() {
     let mut client = Process::start_in(&link.client, "client");
     let connection = client.connect(link.server_at(4701)).unwrap();
     let accepted = server.accept(listener);
-    // A reading is of samples that were sent over some milliseconds.
+    // A reading consists of samples sent over some milliseconds.
     for _ in 0..50 {
         client.send(connection, 100);
         server.receive(accepted, 100);
@@ -115,7 +115,7 @@ fn a_struct_that_does_not_exist_costs_its_hook_only() {
     assert_eq!(error.to_string(), "unsupported: this kernel has no struct tcp_pigeon");
 }
 
-/// Its first argument is a task, and no socket: the verifier knows.
+/// The hook's first argument is a task, not a socket, and the verifier knows this.
 #[test]
 fn a_tracepoint_with_other_arguments_costs_its_hook_only() {
     needs_a_kernel!();

@@ -1,4 +1,4 @@
-//! A kernel that is locked down, as by secure boot: all that is observed is observed there, too.
+//! A kernel in lockdown, as with secure boot: all observers still work.
 
 use std::process::Command;
 

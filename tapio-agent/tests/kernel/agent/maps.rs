@@ -1,4 +1,4 @@
-//! The memory of maps, which counts against a pod's limit as soon as they are made.
+//! The memory of BPF maps, which counts against a pod's limit from their creation.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -9,10 +9,10 @@ use tapio_agent::{
 
 use crate::support::needs_a_kernel;
 
-/// Of all observers together.
+/// Limit for the maps of all observers together.
 const BOUND_BYTES: u64 = 64 << 20;
 
-/// The maps of this process by id, with their bytes as the kernel shows them of a descriptor.
+/// The maps of this process by id, with their size in bytes from the kernel's fdinfo.
 fn maps() -> BTreeMap<u32, u64> {
     let shown = fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
     let texts = shown.map(|entry| fs::read_to_string(entry.path()).unwrap_or_default());

@@ -1,4 +1,5 @@
-//! With few rights, as in a container, and without the kernel's types: what works then, and what is said.
+//! With few privileges, as in a container, and without the kernel's BTF: which functions work, and which
+//! messages appear.
 
 use std::{
     fs::{self, Permissions},
@@ -22,7 +23,7 @@ use crate::{
 
 const NOBODY: &[&str] = &["--reuid=65534", "--regid=65534", "--clear-groups"];
 
-/// The agent where every user can reach it, which is not so in someone's home.
+/// A copy of the agent that every user can reach; a home directory may be private.
 struct Agent {
     path: PathBuf,
     _directory: TempDir,
@@ -42,21 +43,21 @@ impl Agent {
     }
 }
 
-/// A command after a line of shell.
+/// A shell command that runs one line of shell and then becomes `command`.
 fn after(line: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{line} && exec \"$@\""), "sh"]);
     becoming(shell, command)
 }
 
-/// A setting of the whole machine, until it is dropped.
+/// A machine-wide sysctl, restored on drop.
 struct Sysctl {
     path: &'static Path,
     before: String,
 }
 
 impl Sysctl {
-    /// Not where this kernel does not take that value.
+    /// Returns `None` if this kernel refuses that value.
     fn set(path: &'static str, value: &str) -> Option<Self> {
         let path = Path::new(path);
         let before = fs::read_to_string(path).ok()?;
@@ -79,7 +80,7 @@ fn bpf_and_perfmon_suffice_for_any_user() {
     }
     let agent = Agent::new();
     let capabilities = shipped();
-    // As Debian has it: no performance events without CAP_PERFMON, if for that.
+    // Debian's default: no performance events without CAP_PERFMON, and perhaps not even with it.
     let _paranoid = Sysctl::set("/proc/sys/kernel/perf_event_paranoid", "3");
     for user in [NOBODY, ROOT] {
         let to = closed_port("127.0.0.1");
@@ -142,7 +143,7 @@ fn a_kernel_without_types_is_said_with_the_remedy() {
     if !exists("unshare") {
         skip!("there is no unshare");
     }
-    // The mount is gone with the last process of its namespace.
+    // The mount disappears with the last process of its namespace.
     let without = || {
         let mut unshare = Command::new("unshare");
         unshare.arg("--mount");

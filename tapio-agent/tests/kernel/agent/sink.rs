@@ -10,11 +10,11 @@ use crate::support::{Process, Tapio, needs_a_kernel};
 
 const GONE: &str = "the reader of standard output has gone";
 
-/// Connects to as many services where nothing listens.
+/// Connects to each of these ports, on which nothing listens.
 fn refused(client: &mut Process, ports: std::ops::Range<u16>) {
     for port in ports {
         assert_eq!(client.connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap_err(), "ECONNREFUSED");
-        // Each is a batch of its own.
+        // Each connect goes into a separate batch.
         thread::sleep(Duration::from_millis(300));
     }
 }
@@ -34,7 +34,7 @@ fn it_ends_well_when_the_only_reader_has_gone() {
 #[test]
 fn it_goes_on_while_another_sink_is_left() {
     needs_a_kernel!();
-    // A gateway that is away may come back.
+    // An unreachable gateway may come back.
     let state = tempfile::tempdir().unwrap();
     let arguments = ["--polku=127.0.0.1:4610", &format!("--state-dir={}", state.path().display())];
     let tapio = Tapio::start_read(1, &arguments, "");
@@ -51,14 +51,14 @@ fn it_goes_on_while_another_sink_is_left() {
     assert!(polku["received"].as_u64() >= Some(5), "{polku}");
     assert_eq!(polku["spooled"], polku["received"], "{polku}");
 
-    // What it could not deliver is the next one's.
+    // The next agent delivers the occurrences that this one could not.
     let next = Tapio::start_read(1, &arguments, "");
     next.expect_log("the spool has what an earlier run left", "recovered");
     let next = next.end();
     assert_eq!(next.sink("polku")["recovered"], polku["received"], "{}", next.sinks);
 }
 
-/// Somebody who stops the agent twice does not want to wait, as it does for a reader that is stuck.
+/// A second stop signal ends the agent at once, even with a stuck reader.
 #[test]
 fn a_reader_that_is_stuck_is_said_and_a_second_sigterm_ends_the_drain() {
     needs_a_kernel!();
@@ -74,7 +74,7 @@ fn a_reader_that_is_stuck_is_said_and_a_second_sigterm_ends_the_drain() {
     let ended = tapio.ended();
     assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
     let stdout = ended.sink("stdout");
-    // Others on this machine may have been reported, too.
+    // Occurrences of other processes on this machine may be included.
     assert!(stdout["received"].as_u64() >= Some(2), "{stdout}");
     assert_eq!(stdout["dropped"]["shutdown"], stdout["received"], "{stdout}");
     drop(unread);

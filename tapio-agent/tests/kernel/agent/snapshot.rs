@@ -1,22 +1,22 @@
-//! What was learned outlives the agent, however it ends.
+//! Learned baselines outlive the agent, however it ends.
 
 use std::{fs, path::Path, thread, time::Duration};
 
 use crate::support::{Occurrence, Pair, Tapio, needs_a_kernel};
 
 const QUEUE_MS: u32 = 75;
-/// Samples that make a baseline, at four a reading, and some more.
+/// Samples that make a baseline, at four per reading, and some more.
 const CALM: usize = 100;
-/// Calm samples that a socket has to have for a reading, too few to make a baseline.
+/// Calm samples that a socket needs for a reading, too few to make a baseline.
 const FEW: usize = 12;
-/// Of eleven slow samples one reading or two are slow.
+/// With eleven slow samples, one or two readings are slow.
 const SHORT: usize = 12;
-/// Snapshots as often as can be.
+/// Writes snapshots as often as allowed.
 const EACH_SECOND: &str = "snapshot: 1s\n";
-/// Two of them.
+/// Long enough for two snapshots.
 const TWICE: Duration = Duration::from_millis(2_200);
 
-/// Kills in a row; `KILLS` makes them more.
+/// Number of kills in a row; `KILLS` raises it.
 fn kills() -> u32 {
     std::env::var("KILLS").map_or(5, |kills| kills.parse().unwrap())
 }
@@ -25,7 +25,7 @@ fn start(state: &Path) -> Tapio {
     Tapio::start_with(&[&format!("--state-dir={}", state.display())], EACH_SECOND)
 }
 
-/// A rise that who knows nothing takes for what is normal.
+/// A rise that an agent without a baseline would take for normal.
 fn spike(tapio: &Tapio, pair: &mut Pair) -> Occurrence {
     pair.request(FEW);
     pair.link.slow(QUEUE_MS);
@@ -49,14 +49,14 @@ fn what_was_learned_outlives_a_stop_and_kills() {
         tapio.expect_log("state snapshot restored", "");
         pair.request(CALM);
         thread::sleep(TWICE);
-        // Killed, without a word.
+        // Dropping it kills the agent without a chance to write.
         drop(tapio);
     }
 
     let tapio = start(state.path());
     let reported = spike(&tapio, &mut pair);
     assert!(reported.baseline("mean") < 5_000.0);
-    // A reading every four samples, of which a kill may cost half.
+    // There is one reading per four samples, and a kill may lose half of them.
     let least = (CALM / 4) as f64 * (1.0 + f64::from(kills()) / 2.0);
     assert!(reported.baseline("samples") >= least, "{least}: {reported:?}");
     let known = fs::metadata(state.path().join("snapshot")).unwrap().len();

@@ -1,10 +1,10 @@
-//! The time of day, which may be set while things happen. It is the whole machine's, hence in a guest.
+//! The wall clock may be set at any time. It belongs to the whole machine, so these tests run in a guest.
 
 use super::{of, start};
 use crate::support::{Process, guest::Clock, needs_a_guest};
 
 const HOUR: i64 = 3600;
-/// An emulated CPU that is busy.
+/// Tolerance in seconds for a busy emulated CPU.
 const SLACK: i64 = 60;
 
 #[track_caller]
@@ -37,7 +37,7 @@ fn what_is_reported_has_the_time_of_day_that_it_is() {
     aborts(&forth);
 }
 
-/// How long a stop took is by a clock that nobody sets.
+/// The duration of a stop comes from a clock that nobody sets.
 #[test]
 fn durations_do_not_step_with_the_time_of_day() {
     needs_a_guest!();

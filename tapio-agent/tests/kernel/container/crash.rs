@@ -1,21 +1,21 @@
-//! Faults and aborts, of children and of first processes, and how wrappers pass them on.
+//! Faults and aborts, of child processes and of first processes, and how wrappers pass them on.
 
 use std::time::Duration;
 
 use super::{container, of, readable, start};
 use crate::support::{Process, Program, is_confidential, needs_a_kernel};
 
-/// Where [`fault`] writes to, and nothing is.
+/// The unmapped address that [`fault`] writes to.
 const ADDRESS: &str = "0x40";
 
-/// Instructions that do: `movl $1, 0x40`, or `mov x0, #0x40; str w0, [x0]`.
+/// Instructions that write there: `movl $1, 0x40`, or `mov x0, #0x40; str w0, [x0]`.
 const FAULT: &[u8] = if cfg!(target_arch = "x86_64") {
     &[0xc7, 0x04, 0x25, 0x40, 0, 0, 0, 1, 0, 0, 0]
 } else {
     &[0x00, 0x08, 0x80, 0xd2, 0x00, 0x00, 0x00, 0xb9]
 };
 
-/// A program that writes there.
+/// A program that writes to [`ADDRESS`].
 fn fault() -> Program {
     Program::new("faults", FAULT).unwrap()
 }
@@ -65,7 +65,7 @@ fn an_abort_is_a_crash() {
     assert_eq!(reported.says("signal", "SIGABRT").text("address"), "");
 }
 
-/// The kernel drops the SIGABRT of a pid namespace's first process, and `abort` ends it in another way.
+/// The kernel drops the SIGABRT of a pid namespace's first process, so `abort` ends it in another way.
 #[test]
 fn an_abort_of_the_first_process_is_an_abort() {
     needs_a_kernel!();
@@ -79,7 +79,7 @@ fn an_abort_of_the_first_process_is_an_abort() {
     let instead = if cfg!(target_arch = "x86_64") { "SIGSEGV" } else { "SIGTRAP" };
     reported.says("ended_with", instead);
 
-    // As where what ends it then is handled.
+    // `abort` exits with 127 if the process also handles the signal that would end it then.
     let cgroup = container!();
     let mut main = Process::start_as_init("main");
     main.enter(&cgroup);
@@ -88,7 +88,7 @@ fn an_abort_of_the_first_process_is_an_abort() {
     let reported = tapio.expect_one(of(&cgroup)).is("container.crash").of(&main);
     reported.says("signal", "SIGABRT").says("ended_with", "status 127");
 
-    // It went on.
+    // This one survived the abort.
     let cgroup = container!();
     let mut main = Process::start_as_init("main");
     main.enter(&cgroup);
@@ -105,7 +105,8 @@ fn a_segv_from_outside_is_no_crash() {
     let mut child = Process::start("child");
     child.enter(&cgroup);
     let mut killer = Process::start("killer");
-    // Of two, as the standard library handles the first, finds no fault of its own and lets the next end it.
+    // The first of two signals is handled as in the Rust standard library: the handler finds no fault of its
+    // own and lets the next signal end the process.
     killer.kill(11, child.pid());
     std::thread::sleep(Duration::from_millis(100));
     killer.kill_if_there(11, child.pid());
@@ -114,7 +115,7 @@ fn a_segv_from_outside_is_no_crash() {
     tapio.expect_one(of(&cgroup)).is("container.killed").of(&child).by(&killer).says("signal", "SIGSEGV");
 }
 
-/// A wrapper that says by the same signal how its child died, and one around it.
+/// A wrapper that reports its child's death by killing itself with the same signal, and a wrapper around it.
 #[test]
 fn a_crash_that_wrappers_pass_on_is_reported_once_of_the_child() {
     needs_a_kernel!();
@@ -133,7 +134,7 @@ fn a_crash_that_wrappers_pass_on_is_reported_once_of_the_child() {
     }
 }
 
-/// Its own crash after its child's, by the same signal.
+/// A process that crashes itself after its child crashed with the same signal.
 #[test]
 fn who_crashes_after_its_child_is_reported() {
     needs_a_kernel!();
@@ -146,7 +147,7 @@ fn who_crashes_after_its_child_is_reported() {
     main.await_death();
 
     if is_confidential() {
-        // Lockdown hides whether it is a fault, and it may be one that is passed on.
+        // Lockdown hides whether this is a fault, so it may be one that a wrapper passes on.
         let reported = tapio.expect_one(of(&cgroup)).is("container.crash");
         return assert!(reported.comm().starts_with("faults"), "{reported:?}");
     }

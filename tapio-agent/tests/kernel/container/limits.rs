@@ -1,9 +1,9 @@
-//! Limits of a process that the kernel ends it for.
+//! Process limits that the kernel enforces with a deadly signal.
 
 use super::{of, start};
 use crate::support::{Process, Tapio, needs_a_kernel, skip};
 
-/// What is reported for a shell that does this, and may only do so much.
+/// Asserts the report for a shell that runs this script under a limit.
 fn is_reported(tapio: &Tapio, script: &str, signal: &str, limit: &str) {
     let cgroup = match crate::support::Cgroup::with_memory() {
         Ok(cgroup) => cgroup,
@@ -20,7 +20,7 @@ fn is_reported(tapio: &Tapio, script: &str, signal: &str, limit: &str) {
 #[test]
 fn who_uses_up_its_cpus_time_is_reported_with_the_limit() {
     needs_a_kernel!();
-    // Where there is no cgroup, none is a container.
+    // Skip if this machine cannot create cgroups: then no process is in a container.
     drop(super::container!());
     let tapio = start();
     let spin = "while :; do :; done";
@@ -37,7 +37,7 @@ fn who_uses_up_its_cpus_time_is_reported_with_the_limit() {
 #[test]
 fn who_makes_a_file_too_large_is_reported_with_the_limit() {
     needs_a_kernel!();
-    // A shell cannot handle what was ignored when it began.
+    // A shell cannot handle a signal that was ignored at its start.
     const SIGXFSZ: u64 = 1 << 24;
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
@@ -51,7 +51,7 @@ fn who_makes_a_file_too_large_is_reported_with_the_limit() {
     is_reported(&tapio, &format!("ulimit -f 1; exec {dd}"), "SIGXFSZ", "RLIMIT_FSIZE");
 }
 
-/// The same signals from elsewhere, and a limit that is far.
+/// The same signals from another sender, with a limit far from reached.
 #[test]
 fn what_is_no_limit_is_not_reported_as_one() {
     needs_a_kernel!();

@@ -1,11 +1,11 @@
-//! Groups and names that nobody expects: deep, odd, gone. What is said is right, or is not said.
+//! Unusual cgroups and names: deep, odd, removed. Every statement in the report is right, or absent.
 
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _};
 
 use super::{MIB, TOO_MUCH, of, oom::has_full, start};
 use crate::support::{Cgroup, Occurrence, Process, needs_a_kernel};
 
-/// Names of levels.
+/// Names of nested cgroups.
 fn levels(count: usize) -> impl Iterator<Item = &'static OsStr> {
     std::iter::repeat_n(OsStr::new("d"), count)
 }
@@ -23,7 +23,7 @@ fn a_process_a_hundred_groups_deep_is_its_containers() {
     tapio.expect_one(|o| o.is_of(&child)).is("container.crash").of(&child).in_container(&cgroup);
 }
 
-/// What is reported where the group that is full is so many levels above the victim's.
+/// The report if the OOM cgroup is this many levels above the victim's.
 fn killed_below(full: &Cgroup, many: usize) -> Occurrence {
     full.limit(40 * MIB);
     let inner = full.nested(levels(many)).unwrap();
@@ -44,7 +44,7 @@ fn a_limit_some_groups_above_is_the_one_that_is_full() {
     has_full(&reported, 40 * MIB, 3);
 }
 
-/// The kernel's program looks at so many levels.
+/// The kernel program searches this many levels.
 #[test]
 fn a_limit_too_far_above_is_not_taken_for_the_nodes() {
     needs_a_kernel!();
@@ -79,7 +79,7 @@ fn groups_with_odd_names_are_their_containers() {
     }
 }
 
-/// So that a line of `/proc/PID/cgroup` is a line.
+/// A newline in a name must not break the lines of `/proc/PID/cgroup`.
 #[test]
 fn the_kernel_makes_no_group_with_a_line_break_in_its_name() {
     needs_a_kernel!();
@@ -115,7 +115,7 @@ fn odd_command_names_are_reported_as_well_as_can_be() {
     }
 }
 
-/// Made after the agent has looked, and taken away as soon as it is empty.
+/// A cgroup created after the agent's scan, and removed as soon as it is empty.
 #[test]
 fn a_group_that_is_gone_is_its_containers_or_no_ones() {
     needs_a_kernel!();

@@ -1,4 +1,4 @@
-//! Memory that ran out: who died, whose limit it was, and what was in it.
+//! OOM kills: the victim, the cgroup with the limit, and the memory in it.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -90,7 +90,8 @@ fn who_asked_for_the_memory_need_not_be_the_victim() {
     victim.end().unwrap();
     let mut trigger = Process::start("trigger");
     fs::write(format!("/proc/{}/oom_score_adj", victim.pid()), "1000").unwrap();
-    // Where memory is freed slowly it is next, and reported itself. To be spared takes a right that root need not have.
+    // If memory is freed slowly, the trigger would be the next victim and be reported itself. Protecting it
+    // takes a capability that root may lack.
     let _ = fs::write(format!("/proc/{}/oom_score_adj", trigger.pid()), "-1000");
     trigger.enter(&cgroup);
     trigger.begin_allocate(50 << 20);
@@ -112,7 +113,7 @@ fn who_asked_for_the_memory_need_not_be_the_victim() {
     assert!(other["rss_bytes"].as_u64().unwrap() > MIB, "{other}");
 }
 
-/// Usage and limit are absent together, where lockdown forbids to read them.
+/// Usage and limit are absent together if lockdown forbids reading them.
 #[track_caller]
 pub(super) fn has_full(reported: &Occurrence, limit: u64, levels_up: u64) {
     if is_confidential() {
@@ -124,7 +125,7 @@ pub(super) fn has_full(reported: &Occurrence, limit: u64, levels_up: u64) {
     assert_eq!(reported.number("levels_up"), levels_up);
 }
 
-/// Files in memory, which a process that has ended has left.
+/// Files in memory, left by a process that has exited.
 #[test]
 fn files_in_memory_that_fill_a_group_are_reported() {
     needs_a_kernel!();
@@ -156,7 +157,7 @@ fn files_in_memory_that_fill_a_group_are_reported() {
     assert!(reported.message().contains("files in memory"), "{reported:?}");
 }
 
-/// A tmpfs of the test's own, which goes with its handle.
+/// The test's own tmpfs, unmounted on drop.
 struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
@@ -186,13 +187,13 @@ fn what_a_group_held_before_is_reported() {
     let mut hog = Process::start("hog");
     hog.enter(&cgroup);
     hog.grow_to(30 * MIB);
-    // Of the passes of the node observer some are in this time, on a slow machine, too.
+    // Even on a slow machine, the node observer scans a few times in this period.
     std::thread::sleep(Duration::from_secs(30));
     hog.begin_allocate(TOO_MUCH);
     hog.await_death();
 
     let reported = tapio.expect_one(|o| o.is_in(&cgroup) && o.kind == "container.oom_kill");
-    // The first look may be from before it held anything, the last from when it already held more.
+    // The first sample may precede any allocation, and the last may already include more.
     let held: Vec<u64> =
         reported.list("before").iter().map(|look| look["held_bytes"].as_u64().unwrap()).collect();
     if is_confidential() {

@@ -1,11 +1,11 @@
-//! What kubelet does about probes: it starts a container again, and kills a probe that takes too long.
+//! How kubelet reacts to probes: it restarts a container, and kills a probe that takes too long.
 
 use std::time::Duration;
 
 use super::{of, start};
 use crate::support::{Process, needs_a_kernel};
 
-/// A container that does not hear SIGTERM, and has to be killed each time.
+/// A container that ignores SIGTERM and has to be killed each time.
 #[test]
 fn a_container_that_is_stopped_again_and_again_is_reported_once_and_with_its_number() {
     needs_a_kernel!();
@@ -29,7 +29,7 @@ fn a_container_that_is_stopped_again_and_again_is_reported_once_and_with_its_num
     assert_eq!(reported, [1, 2]);
 }
 
-/// Another command, and another pod.
+/// A different command, and a different pod.
 #[test]
 fn what_is_stopped_in_other_pods_and_of_other_names_is_reported() {
     needs_a_kernel!();
@@ -46,7 +46,8 @@ fn what_is_stopped_in_other_pods_and_of_other_names_is_reported() {
     }
 }
 
-/// As the shim of a runtime does it: what it ran in the container became its child, and is not the first process there.
+/// An exec through a runtime's shim: the process becomes the shim's child and is not the first process of the
+/// container.
 #[test]
 fn a_command_that_its_runtime_kills_is_reported_as_a_probe() {
     needs_a_kernel!();

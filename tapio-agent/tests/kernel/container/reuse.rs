@@ -1,6 +1,6 @@
-//! The id of a process that was sent a signal, used again for another: what was done to the first is not the second's.
+//! A reused pid: the record of a signal to the first process must not apply to the second one.
 //!
-//! Which id comes next is the whole machine's, hence in a guest.
+//! The next pid is chosen for the whole machine, so these tests run in a guest.
 
 use std::{fs, path::Path};
 
@@ -8,12 +8,12 @@ use super::{kill, of, start};
 use crate::support::{Cgroup, Process, Tapio, needs_a_guest, skip};
 
 const NEXT: &str = "/proc/sys/kernel/ns_last_pid";
-/// Others may be faster.
+/// Other processes may take the pid first.
 const ATTEMPTS: usize = 8;
 
-/// A process that was asked to end by another one, and ended well.
+/// A process that another one asked to end, and that exited normally.
 fn asked() -> Process {
-    // So that ids before it are free afterwards, for what starts a main process.
+    // This frees earlier ids afterwards, for the process that starts a main process.
     let _before = Process::start("before");
     let mut process = Process::start("first");
     process.begin_script("trap 'exit 0' TERM; echo '=> ok'; while :; do sleep 0.05; done");
@@ -23,9 +23,10 @@ fn asked() -> Process {
     process
 }
 
-/// Starts one under the id of one that was asked to end. What it takes to start it may need an id, too: that one then
-/// has to be the only one that is free among so many before. Who takes the id in between may keep it for good, like a
-/// thread of the kernel: then it is another's turn.
+/// Starts a process under the pid of one that was asked to end. Starting it may take a pid too; then the
+/// wanted pid has to be the only free one among several before it, so the attempts vary. If another process
+/// takes the pid in between it may keep it for good, like a kernel thread; then the next attempt uses another
+/// pid.
 fn under_the_id_of_one_asked(start: impl Fn() -> Process) -> Process {
     for _ in 0..ATTEMPTS {
         let pid = asked().pid();
@@ -56,7 +57,7 @@ fn reported_for(tapio: &Tapio, cgroup: &Cgroup) -> crate::support::Occurrence {
     reported
 }
 
-/// 128 + SIGTERM, and nobody asked for it.
+/// Exit code 128 + SIGTERM, though nobody sent that signal.
 #[test]
 fn a_status_is_not_what_the_one_before_was_asked_for() {
     needs_ids!();
@@ -84,7 +85,7 @@ fn a_kill_is_not_a_stop_of_the_one_before() {
     reported_for(&tapio, &cgroup).is("container.killed").of(&main).by(&killer).severe("error");
 }
 
-/// By a signal whose senders are not kept.
+/// Ended by a signal whose senders the agent does not record.
 #[test]
 fn an_unknown_killer_is_not_that_of_the_one_before() {
     const SIGPROF: u32 = 27;

@@ -1,4 +1,4 @@
-//! A pod's sandbox, whose first process the runtime kills whenever a pod is over.
+//! A pod's sandbox. The runtime kills its first process whenever a pod ends.
 
 use std::{fs, time::Duration};
 
@@ -19,7 +19,7 @@ fn the_end_of_a_sandbox_is_nothing() {
     tapio.expect_none(|o| o.is_in(&cgroup) || o.is_of(&pause));
 }
 
-/// As the runtime does it: before anybody can look whose group it was.
+/// The runtime removes the cgroup before the agent can look up its owner.
 #[test]
 fn the_end_of_a_sandbox_whose_group_is_gone_is_nothing() {
     needs_a_kernel!();
@@ -36,7 +36,7 @@ fn the_end_of_a_sandbox_whose_group_is_gone_is_nothing() {
     tapio.expect_none(|o| o.is_of(&pause) || o.container_id() == Some(&id));
 }
 
-/// Of whichever name, and in the host's pid namespace, too.
+/// The agent recognises a sandbox by its oom_score_adj, whatever its name, also in the host's pid namespace.
 #[test]
 fn a_sandbox_is_known_by_its_score() {
     needs_a_kernel!();
@@ -75,7 +75,7 @@ fn a_container_that_is_named_pause_and_crashes_or_has_to_be_killed_is_reported()
     fails.die("exit 3");
     tapio.expect_one(of(&cgroup)).is("container.exit_error").of(&fails);
 
-    // Pause does what it is asked.
+    // The pause process ends when asked to.
     let cgroup = super::container!();
     let mut deaf = Process::start_as_init("pause");
     deaf.enter(&cgroup);

@@ -11,12 +11,12 @@ fn oom_kills_at_once_in_different_and_the_same_containers_are_all_counted_and_ea
     needs_a_kernel!();
     let mut cgroups = Vec::new();
     for _ in 0..CONTAINERS {
-        // The first one has made the groups above all of them, and goes last.
+        // The first one created the parent cgroups of all, so it is removed last.
         cgroups.insert(0, super::container!());
     }
     cgroups.iter().for_each(|cgroup| cgroup.limit(30 * MIB));
     let tapio = start();
-    // By turns, so that those that are side by side in time are in different containers.
+    // Alternate, so that consecutive processes are in different containers.
     let mut hogs: Vec<_> = (0..CONTAINERS * EACH).map(|_| Process::start("storm")).collect();
     for (hog, cgroup) in hogs.iter().zip(cgroups.iter().cycle()) {
         hog.enter(cgroup);
@@ -24,7 +24,7 @@ fn oom_kills_at_once_in_different_and_the_same_containers_are_all_counted_and_ea
     hogs.iter_mut().for_each(|hog| hog.begin_allocate(TOO_MUCH));
     hogs.iter_mut().for_each(Process::await_death);
 
-    // The first of each goes out at once, the others with the end.
+    // The first kill of each container is reported at once, the others at the end.
     for cgroup in &cgroups {
         tapio.expect_some(of(cgroup));
     }

@@ -1,4 +1,4 @@
-//! Processes whose threads have names of their own: all goes by the process's.
+//! Processes with threads of other names: every report uses the process's name.
 
 use super::{MIB, TOO_MUCH, of, start};
 use crate::support::{Process, is_confidential, needs_a_kernel};

@@ -1,4 +1,4 @@
-//! Connects that fail: refused, not answered, given up, no way there.
+//! Connects that fail: refused, timed out, given up, no route to host.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -6,7 +6,7 @@ use crate::support::{
     Cgroup, Link, Namespace, Process, Tapio, Version, is_confidential, needs_a_kernel, skip,
 };
 
-/// An address and port where nothing listens: a listener had it a moment ago.
+/// An address and port without a listener: one had it a moment ago.
 pub(crate) fn closed_port(host: &str) -> SocketAddr {
     let mut process = Process::start("had-a-port");
     let listener = process.listen(&format!("{host}:0"));
@@ -96,7 +96,7 @@ fn a_black_hole_is_a_timeout_with_its_syns() {
     needs_a_kernel!();
     let link = Link::new();
     link.sysctl("net.ipv4.tcp_syn_retries", 1);
-    // Newer kernels send some SYNs a second apart before they back off; older ones do not know this.
+    // Newer kernels send some SYNs a second apart before they back off; older ones lack this setting.
     link.sysctl("net.ipv4.tcp_syn_linear_timeouts", 0);
     let to = link.server_at(4001);
     let tapio = Tapio::start();
@@ -154,7 +154,7 @@ fn giving_up_early_again_and_again_is_a_timeout() {
             assert_eq!(client.connect_within(to, Duration::from_millis(150)).unwrap_err(), "gave up");
         }
     };
-    // An answer in between ends the row.
+    // A successful connect in between ends the series.
     give_up(&mut client, 2);
     let connection = client.connect(to).unwrap();
     client.close(connection);
@@ -177,7 +177,7 @@ fn a_destination_without_a_route_is_unreachable() {
     for to in ["203.0.113.9:4011", "[2001:db8::9]:4011", "[::ffff:203.0.113.10]:4011"] {
         let to: SocketAddr = to.parse().unwrap();
         let mut client = Process::start_in(&link.client, "has-no-route");
-        // Over IPv6 it depends on what the interface knows of its neighbours.
+        // Over IPv6 the error depends on the interface's neighbour table.
         let error = client.connect(to).unwrap_err();
         assert!(["ENETUNREACH", "EHOSTUNREACH"].contains(&&*error), "{error}");
 
@@ -212,7 +212,7 @@ fn a_connect_for_which_no_local_port_is_left_is_reported_with_its_error() {
 fn a_host_that_is_not_there_is_unreachable() {
     needs_a_kernel!();
     let link = Link::new();
-    // Otherwise a neighbour is asked for three times, a second apart.
+    // Without this, the kernel solicits a neighbour three times, a second apart.
     link.sysctl("net.ipv4.neigh.DEVICE.retrans_time_ms", 100);
     link.sysctl("net.ipv6.neigh.DEVICE.retrans_time_ms", 100);
     for absent in [link.v4(9), link.v6(9)] {
@@ -230,7 +230,7 @@ fn a_host_that_is_not_there_is_unreachable() {
 fn what_is_forbidden_on_the_way_is_unreachable() {
     needs_a_kernel!();
     let link = Link::new();
-    // The server is a router that lets nobody through.
+    // The server is a router that forwards nothing.
     link.server.sysctl("net.ipv4.ip_forward", 1);
     link.server.sysctl("net.ipv6.conf.all.forwarding", 1);
     for (network, host, router, errno, error) in [
@@ -262,7 +262,7 @@ fn a_storm_is_one_occurrence_at_once_and_all_of_it_is_counted() {
     }
     assert_eq!(tapio.expect_one(|o| o.is_to(to)).named("connection_refused").of(&client).count, 1);
 
-    // What is suppressed in the kernel waits for the next event of the same key.
+    // A count suppressed in the kernel is carried by the next event of the same key.
     assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
     let ended = tapio.end();
     let reported = ended.occurrences.iter().filter(|o| o.is_to(to));

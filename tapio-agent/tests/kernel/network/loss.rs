@@ -1,10 +1,10 @@
-//! Segments that are lost and retransmitted, handshakes that take long.
+//! Lost and retransmitted segments, and slow handshakes.
 
 use std::{net::SocketAddr, time::Duration};
 
 use crate::support::{Link, Occurrence, Process, Service, Tapio, needs_a_kernel};
 
-/// Many segments, and an answer that tells that they have arrived.
+/// Many segments, and a reply that confirms their arrival.
 const UPLOAD: Service = Service { request_bytes: 100_000, reply_bytes: 10, max_delay_ms: 0 };
 /// Handshakes that make a baseline, and some more.
 const HANDSHAKES: usize = 30;
@@ -19,7 +19,7 @@ fn a_burst_of_retransmitted_segments_is_reported_once() {
     server.serve(&to.to_string(), UPLOAD);
     let mut client = Process::start_in(&link.client, "sends-again");
     let connection = client.connect(to).unwrap();
-    // A clean past.
+    // Clean traffic first.
     client.request(connection, UPLOAD, 30, 1);
     link.lossy();
     client.request(connection, UPLOAD, 10, 0);
@@ -70,7 +70,7 @@ fn a_slow_handshake_is_reported_once_with_what_was_normal() {
         client.close(connection);
     };
     (0..HANDSHAKES).for_each(|_| handshake(&mut client));
-    // The first SYN is lost; the next is sent a second later.
+    // The first SYN is lost; the kernel sends the next one a second later.
     let cut = link.cut();
     client.begin_connect(to);
     std::thread::sleep(Duration::from_millis(300));

@@ -1,4 +1,4 @@
-//! The same faults made by netem, which delays and loses what no queue would.
+//! The same faults by netem, which delays and drops packets that no queue would.
 
 use crate::support::{Link, Pair, Process, Service, Tapio, needs_a_kernel, skip};
 
@@ -6,12 +6,12 @@ use crate::support::{Link, Pair, Process, Service, Tapio, needs_a_kernel, skip};
 const CALM: usize = 100;
 const SHORT: usize = 12;
 const LASTING: usize = 48;
-/// More than a peer may hold an acknowledgement back for.
+/// Longer than a peer may delay an acknowledgement.
 const SLOW: &str = "delay 100ms";
-/// Many segments, and an answer that tells that they have arrived.
+/// Many segments, and a reply that confirms their arrival.
 const UPLOAD: Service = Service { request_bytes: 100_000, reply_bytes: 10, max_delay_ms: 0 };
 
-/// Emulates a network, or ends the test where the kernel cannot.
+/// Emulates a network, or ends the test if the kernel cannot.
 macro_rules! emulate {
     ($link:expr, $network:expr) => {
         if let Err(why) = $link.emulate($network) {
@@ -72,17 +72,17 @@ fn heavy_loss_is_a_burst_of_retransmitted_segments() {
     server.serve(&to.to_string(), UPLOAD);
     let mut client = Process::start_in(&link.client, "sends-again");
     let connection = client.connect(to).unwrap();
-    // A clean past.
+    // Clean traffic first.
     client.request(connection, UPLOAD, 30, 1);
     emulate!(link, "loss 20%");
     client.request(connection, UPLOAD, 10, 0);
     link.clear();
 
-    // How long it lasts is chance, and each second has a burst of its own.
+    // Its duration is random, and each second has a separate burst.
     let reported = tapio.expect_some(|o| o.is_to(to) && o.kind.ends_with("burst"));
     let reported = reported.named("retransmit_burst").of(&client);
     assert!(reported.number("retransmits") >= 10);
-    // In a window of nothing but recovery all of them are.
+    // In a window of pure recovery, all segments are retransmissions.
     assert!(reported.number("segments") >= reported.number("retransmits"));
 }
 
@@ -95,7 +95,7 @@ fn total_loss_is_a_timeout() {
     let to = link.server_at(4805);
     let tapio = Tapio::start();
     let mut client = Process::start_in(&link.client, "waits-in-vain");
-    // Asked for before anything is lost.
+    // This connect precedes any loss.
     assert_eq!(client.connect(to).unwrap_err(), "ECONNREFUSED");
     emulate!(link, "loss 100%");
     assert_eq!(client.connect(to).unwrap_err(), "ETIMEDOUT");

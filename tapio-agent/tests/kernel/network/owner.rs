@@ -1,5 +1,5 @@
-//! Whose it is and which side opened it: known where the kernel knew, absent where it did not. With the capabilities of a
-//! pod, which do not show other network namespaces.
+//! The owner and the direction of a connection: present if the kernel knew, absent otherwise. The agent has a
+//! pod's capabilities, which do not show other network namespaces.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tapio_common::network::{Listener, Port};
 
 use crate::support::{Namespace, Process, Tapio, needs_a_kernel};
 
-/// A container in the hierarchy that sockets know, or the end of the test.
+/// Creates a container in the cgroup hierarchy that sockets belong to, or ends the test.
 macro_rules! container {
     () => {
         match crate::support::Cgroup::container(crate::support::Version::Two) {
@@ -98,16 +98,16 @@ fn a_port_is_forgotten_with_its_listener_whoever_chose_it() {
     }
     let after = ports();
     drop(tapio);
-    // Others on this machine may begin to listen meanwhile.
+    // Other processes on this machine may start to listen meanwhile.
     assert!(after < before + 10, "{before}, {after}");
 }
 
-/// How many the agent that was started last has noted.
+/// Number of ports that the most recently started agent has recorded.
 fn ports() -> usize {
     newest::<{ size_of::<Port>() }, { size_of::<Listener>() }>("LISTENERS").keys().map(Result::unwrap).count()
 }
 
-/// The map of this name of the agent that was started last.
+/// The map of this name that belongs to the most recently started agent.
 fn newest<const KEY: usize, const VALUE: usize>(name: &str) -> HashMap<MapData, [u8; KEY], [u8; VALUE]> {
     let of_agents = loaded_maps().flatten().filter(|map| map.name_as_str() == Some(name));
     let newest = MapData::from_id(of_agents.max_by_key(MapInfo::id).unwrap().id()).unwrap();
@@ -133,12 +133,12 @@ fn a_server_older_than_the_agent_in_a_namespace_that_it_cannot_read_shows_its_si
         assert_eq!(server.await_end(accepted), "ECONNRESET");
     };
 
-    // Nothing tells who opened it.
+    // Nothing reveals which side opened it.
     reset(of_silent);
     let reported = tapio.expect_one(|o| o.peer().is_some_and(|peer| peer.port() == of_silent.0.client_port));
     assert_eq!(reported.named("connection_reset").text("direction"), "");
 
-    // What a port accepts tells it of all its connections, of older ones, too.
+    // An accept on a port reveals the direction of all its connections, including older ones.
     let mut another = Process::start_in(&namespace, "another");
     another.connect(at(4612)).unwrap();
     reset(of_busy);
@@ -148,11 +148,11 @@ fn a_server_older_than_the_agent_in_a_namespace_that_it_cannot_read_shows_its_si
     assert!(!log.contains("degraded("), "{log}");
 }
 
-/// The kernel leaves out a run of a program that interrupts itself: what the end of a connection would have removed is
-/// put back here.
+/// The kernel skips a run of a program that interrupts itself. This test puts back the entries that the end
+/// of a connection would have removed.
 #[test]
 fn a_socket_at_the_address_of_one_that_ended_unseen_inherits_nothing() {
-    /// Of the map's values: owner, time, identity.
+    /// Size of the map's values: owner, time, identity.
     const VALUE: usize = size_of::<tapio_common::network::Owner>() + 16;
     needs_a_kernel!();
     let tapio = Tapio::start_as_shipped();

@@ -1,11 +1,11 @@
-//! What must not be reported: healthy traffic, and the agent's own.
+//! Traffic that must not be reported: healthy traffic, and the agent's own.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use crate::support::{Link, Process, Service, Tapio, needs_a_kernel};
 
-/// How long the load lasts at least: a round of it, or `QUIET_SECONDS`.
+/// Minimum duration of the load: one round, or `QUIET_SECONDS`.
 fn duration() -> Duration {
     let seconds = std::env::var("QUIET_SECONDS").map_or(0, |seconds| seconds.parse().unwrap());
     Duration::from_secs(seconds)
@@ -49,13 +49,13 @@ fn healthy_load_makes_no_occurrence() {
 #[test]
 fn the_agent_does_not_judge_itself() {
     needs_a_kernel!();
-    // A gateway that refuses: a port that was free a moment ago.
+    // A gateway that refuses: its port was free a moment ago.
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let gateway: SocketAddr = free.local_addr().unwrap();
     drop(free);
     let tapio = Tapio::start_with(&[&format!("--polku={gateway}")], "");
     tapio.expect_log("polku", "refused");
-    // Another process that does the same is reported, and is all that is.
+    // Another process that does the same is reported, and nothing else is.
     let mut other = Process::start("same-gateway");
     assert_eq!(other.connect(gateway).unwrap_err(), "ECONNREFUSED");
 

@@ -1,4 +1,4 @@
-//! Connections that the other side resets.
+//! Connections that the peer resets.
 
 use std::net::SocketAddr;
 

@@ -1,30 +1,30 @@
-//! Round trips that rise: for a moment, for good, on connections older than the agent; and those that only
-//! look as if they did.
+//! Round trip times that rise: briefly, permanently, and on connections older than the agent; and rises that
+//! are only apparent.
 
 use std::{net::SocketAddr, time::Instant};
 
 use crate::support::{Namespace, Pair, Process, Service, Tapio, needs_a_kernel, process::Connection};
 
-/// What a queued request waits: longer than a peer may hold an acknowledgement back, and
-/// short enough that a shift is known before its first spike would be reported (two seconds).
+/// Delay of a queued request: longer than a peer may delay an acknowledgement, and short enough that a shift
+/// is detected before its first spike would be reported (two seconds).
 const QUEUE_MS: u32 = 75;
-/// What a peer may hold an acknowledgement back for.
+/// A delay within the time that a peer may delay an acknowledgement.
 const SHORT_QUEUE_MS: u32 = 20;
-/// Samples that make a baseline, at four a reading, and some more.
+/// Samples that make a baseline, at four per reading, and some more.
 const CALM: usize = 100;
-/// The first finds the queue empty. A reading is the least of the last eight samples, and is taken each fourth:
-/// of eleven slow ones it is one or two.
+/// The first one finds the queue empty. A reading is the least of the last eight samples, and is taken at
+/// each fourth: eleven slow samples make one or two slow readings.
 const SHORT: usize = 12;
-/// More than a shift needs: nine readings, where there was some flapping.
+/// More than a shift needs: nine readings if there was some flapping.
 const LASTING: usize = 48;
 
 impl Pair {
-    /// So many requests through a queue.
+    /// Sends this many requests through a queue.
     fn slow_request(&mut self, times: usize) {
         self.queue(QUEUE_MS, times);
     }
 
-    /// The same through a queue of another length.
+    /// The same through a queue with another delay.
     fn queue(&mut self, queue_ms: u32, times: usize) {
         self.link.slow(queue_ms);
         self.request(times);
@@ -46,9 +46,9 @@ fn a_short_rise_is_one_spike_of_the_clients_end() {
     reported.has("rtt_us", 20_000..200_000);
     assert!(reported.baseline("mean") < 5_000.0);
     assert!(reported.baseline("ratio") > 2.0);
-    // What the server sends is acknowledged with the next request, in the queue, or on its own, past it: that is
-    // the kernel's choice. So it has many slow samples, or few, or none; of many it may see a level, which is more than
-    // the client's spike.
+    // The server's data is acknowledged either with the next request, in the queue, or by a separate packet
+    // that skips it; the kernel decides. So the server may see many slow samples, few, or none. With many it
+    // may detect a level, which adds to the client's spike.
     let ended = tapio.end();
     let at_server: Vec<_> = ended.occurrences.into_iter().filter(|o| pair.is_server(o)).collect();
     assert!(at_server.len() <= 1, "{at_server:?}");
@@ -75,7 +75,8 @@ fn a_lasting_rise_is_one_shift_of_the_clients_end_with_its_beginning() {
     tapio.expect_none(|o| pair.is_server(o));
 }
 
-/// A peer that thinks for so long would look the same: a moment of it is no news, a level is, with its doubt.
+/// A peer that takes this long to answer would look the same. So a short rise is not reported, and a level
+/// is, with its uncertainty.
 #[test]
 fn a_rise_that_the_peer_could_be_why_is_reported_as_a_level_only() {
     needs_a_kernel!();
@@ -101,7 +102,7 @@ fn a_connection_older_than_the_agent_is_judged_from_its_right_end() {
     pair.request(CALM);
     pair.slow_request(LASTING);
 
-    // Who made the connection, nobody saw.
+    // The agent did not see who opened the connection.
     tapio.expect_one(|o| pair.is_client(o)).named("rtt_shift").of_no_process();
     tapio.expect_none(|o| pair.is_server(o));
 }
@@ -118,8 +119,8 @@ fn a_client_that_pauses_before_its_next_request_is_no_slow_network() {
     tapio.expect_none(|o| pair.is_client(o) || pair.is_server(o));
 }
 
-/// Loopback, where all that is slow is the other side: it holds its acknowledgements back, or its answers. With a
-/// floor below that and above what a busy machine, or an emulated one, may stand still for.
+/// On loopback every delay comes from the other side: it delays its acknowledgements, or its answers. The
+/// floor is below that delay, and above any pause of a busy or emulated machine.
 fn on_loopback(service: Service, load: impl FnOnce(&mut Process, Connection)) {
     let namespace = Namespace::new();
     let tapio = Tapio::start_with(&[], "observer: {network: {rtt: {floor: 15ms}}}");
@@ -181,7 +182,7 @@ fn each_namespace_has_a_loopback_of_its_own() {
     let service = Service::echo(1400);
     let tapio = Tapio::start();
     let to = SocketAddr::from(([127, 0, 0, 1], 4206));
-    // What is normal in the second would be abnormal in the first.
+    // A normal RTT of the second would be abnormal for the first.
     let mut pairs = Vec::new();
     for (delay_ms, comm) in [(0, "is-fast"), (70, "is-slow")] {
         let namespace = Namespace::new();

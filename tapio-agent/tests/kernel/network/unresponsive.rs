@@ -1,14 +1,14 @@
-//! Established connections whose peer vanished, without a FIN or a reset.
+//! Established connections with a peer that vanished without a FIN or a reset.
 
 use std::{net::SocketAddr, time::Duration};
 
 use crate::support::{Link, Process, Tapio, needs_a_kernel, process::Connection};
 
-/// Retransmissions are twice as far apart each time: the fifth comes after six seconds, or after as many as there are delayed
-/// acknowledgements in what the kernel takes for the round trip.
+/// The interval between retransmissions doubles each time. The fifth comes after six seconds, or later if
+/// delayed acknowledgements have raised the kernel's RTT estimate.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A connection over a link that has carried data each way.
+/// A connection over a link that has carried data in both directions.
 fn connection(
     link: &Link,
     server: &mut Process,
@@ -50,7 +50,7 @@ fn a_peer_that_vanished_is_reported_while_the_client_hangs() {
 fn a_peer_that_the_kernel_gave_up_is_reported_with_the_error() {
     needs_a_kernel!();
     let link = Link::new();
-    // Given up before it would be reported while it hangs.
+    // The kernel gives up before the stall would be reported.
     link.sysctl("net.ipv4.tcp_retries2", 2);
     let tapio = Tapio::start();
     let mut server = Process::start_in(&link.server, "vanishes");

@@ -1,9 +1,10 @@
-//! Cycles and instructions of containers: counted at each switch of tasks, judged in the kernel.
+//! Cycles and instructions of containers: counted at each context switch, judged in the kernel.
 //!
-//! Most machines that test have no PMU; there a clock stands in for cycles, and switches for instructions, which shows
-//! everything but the numbers. An emulated PMU counts, but all instructions take as long there, and there is no cache to
-//! be fought over: what changes its "cycles per instruction" is how much of them is the kernel's, where only those of
-//! user space are counted. A neighbour that takes the cache is for a real machine to show.
+//! Most test machines have no PMU. There a clock stands in for cycles, and context switches for instructions,
+//! which exercises everything but the numbers. An emulated PMU counts, but all instructions take the same
+//! time and there is no cache to contend for. Its "cycles per instruction" changes only with the kernel's
+//! share of the cycles, because instructions are counted in user space only. Only a real machine can show a
+//! neighbour that takes the cache.
 
 use tapio_agent::{kernel::HookError, observer::Quantity};
 
@@ -36,7 +37,8 @@ fn slices_that_grow_longer_are_reported_with_the_neighbour_that_came_then() {
     let (mut suffers, mut takes) = (Process::start("suffers"), Process::start("takes"));
     suffers.enter(&victim);
     takes.enter(&neighbour);
-    // A third of a CPU in slices of 0.2 ms, then in slices of 0.8; the neighbour next to nothing, then as much.
+    // The victim uses a third of a CPU in slices of 0.2 ms, then of 0.8 ms; the neighbour uses almost
+    // nothing, then as much.
     suffers.slice(200, 400);
     takes.slice(200, 20_000);
     counted.learn();
@@ -84,7 +86,7 @@ fn another_load_is_not_compared() {
     let mut counted = counted!(Clock, Switches, cgroup);
     let mut process = Process::start("changes");
     process.enter(&cgroup);
-    // Twenty times the time in slices that are four times longer, more often: it uses more, and does more.
+    // Twenty times the CPU time in slices four times as long: it uses more, and does more.
     process.slice(400, 15_000);
     counted.learn();
     process.slice(1_600, 1_600);

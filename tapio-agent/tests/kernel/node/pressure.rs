@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Cgroup, Process, Tapio, Version, needs_a_kernel, skip};
 
-/// Looks often, so that what has to last and to be learned does so soon.
+/// Scans often, so that learning and durations are short.
 const CONFIGURATION: &str = "observer: {node: {interval: 1s}}\n";
 const MIB: u64 = 1 << 20;
-/// What is normal is known after 16 looks that are two seconds apart, or a little more where others have cgroups, too.
+/// Learning takes 16 samples two seconds apart, or slightly more if there are other cgroups.
 const LEARNED: Duration = Duration::from_secs(60);
 
-/// A container in all hierarchies, whose memory and CPU time can be limited.
+/// A container in all hierarchies, with memory and CPU time that can be limited.
 fn container() -> Result<Cgroup, String> {
     Cgroup::container(Version::Any).and_then(|cgroup| cgroup.is_limitable().map(|()| cgroup))
 }
@@ -41,7 +41,7 @@ fn a_leak_is_predicted_half_a_minute_before_its_end_and_a_heap_that_is_collected
     leak.grow(1024, 1024 * MIB);
     let mut heap = Process::start("collects");
     heap.enter(&collected);
-    // Of 64 MiB, every 16 seconds.
+    // All of 64 MiB, every 16 seconds.
     heap.grow(4096, 64 * MIB);
 
     let reported = tapio
@@ -77,7 +77,7 @@ fn memory_near_its_limit_is_reported_and_a_cache_is_not() {
     process.enter(&full);
     process.grow_to(56 * MIB);
 
-    // Reading takes one part in 200 of a CPU, so that where the CPU is emulated passes are many seconds apart.
+    // Scans may use one part in 200 of a CPU, so on an emulated CPU they are many seconds apart.
     let reported = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&full));
     let reported = reported.of_observer("node", "memory_pressure").in_container(&full);
     reported.has("held_bytes", 54 * MIB..62 * MIB);
@@ -103,9 +103,9 @@ fn what_was_reported_is_not_reported_again_after_a_kill() {
     process.enter(&cgroup);
     process.grow_to(56 * MIB);
     tapio.expect_one(|o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
-    // It is noted, and then written.
+    // Time for the agent to record it and write it.
     std::thread::sleep(Duration::from_secs(4));
-    // Killed, without a word.
+    // Dropping it kills the agent without a chance to write.
     drop(tapio);
 
     let tapio = start();
@@ -117,7 +117,7 @@ fn what_was_reported_is_not_reported_again_after_a_kill() {
     start().expect_one(|o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
 }
 
-/// By a container's own, and by its pod's.
+/// By the container's own quota, and by its pod's.
 #[test]
 fn throttling_by_a_quota_is_reported_with_limit_and_demand() {
     needs_a_kernel!();
@@ -128,10 +128,10 @@ fn throttling_by_a_quota_is_reported_with_limit_and_demand() {
     let [mut own, mut pods] = [Process::start("computes"), Process::start("in-a-pod")];
     for (process, cgroup) in [(&mut own, &limited), (&mut pods, &in_pod)] {
         process.enter(cgroup);
-        // A tenth of a CPU, long enough to be known.
+        // A tenth of a CPU, long enough to be learned.
         process.burn(1, 10, 90);
     }
-    // No longer: what is computed then would be taken for the neighbour of the tests beside this one.
+    // No longer, because the tests that run beside this one would take this load for a noisy neighbour.
     std::thread::sleep(Duration::from_secs(40));
     for (process, cgroup) in [(&mut own, &limited), (&mut pods, &in_pod)] {
         tapio.expect_none(|o| o.is_in(cgroup));
@@ -143,7 +143,7 @@ fn throttling_by_a_quota_is_reported_with_limit_and_demand() {
         let reported = reported.of_observer("node", "cpu_throttled").in_container(cgroup);
         reported.has("limit_millicores", 300..301);
         reported.has("throttled_percent", 10..101);
-        // What others leave of the CPUs is all that it can use.
+        // It can use only the CPU time that others leave.
         reported.has("wanted_millicores", 200..4000);
         assert!(reported.baseline("mean") < 300.0);
         assert_eq!(reported.has_data("ancestor"), std::ptr::eq(cgroup, &in_pod));
@@ -167,7 +167,7 @@ fn waiting_for_memory_is_reported() {
     process.grow(1024, 16 * MIB);
     std::thread::sleep(Duration::from_secs(45));
     tapio.expect_none(|o| o.is_in(&cgroup));
-    // What allocates over it is made to wait.
+    // The kernel throttles processes that allocate above it.
     cgroup.set("memory.high", &(4 * MIB).to_string());
 
     let reported = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&cgroup));

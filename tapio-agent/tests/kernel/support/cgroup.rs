@@ -1,4 +1,4 @@
-//! A cgroup as a container runtime makes one for a container. It ends with its handle.
+//! A cgroup like the one that a container runtime creates for a container. It is removed on drop.
 
 use std::{
     fs, io,
@@ -8,26 +8,26 @@ use std::{
 };
 
 pub(crate) struct Cgroup {
-    /// One in each hierarchy.
+    /// One directory in each hierarchy.
     pub(super) paths: Vec<PathBuf>,
-    /// Those that were made here, the deepest first.
+    /// The directories created here, the deepest first.
     made: Vec<PathBuf>,
     pub(crate) container_id: String,
 }
 
-/// Where container runtimes make them.
+/// The hierarchies in which container runtimes create cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// Each controller has a hierarchy of its own, of which a socket knows nothing.
+    /// cgroup v1: each controller has a separate hierarchy, which sockets do not know.
     One,
-    /// One hierarchy for all, which is a socket's, too.
+    /// cgroup v2: one hierarchy for everything, including sockets.
     Two,
-    /// In all hierarchies that there are, with the same path.
+    /// All hierarchies of this machine, with the same path.
     Any,
 }
 
 impl Cgroup {
-    /// Makes one in all hierarchies of a version, or says why none can be had.
+    /// Creates a cgroup in all hierarchies of a version, or returns why this is impossible.
     pub(crate) fn container(version: Version) -> Result<Self, String> {
         let mounts = mounts(version);
         if mounts.is_empty() {
@@ -57,7 +57,7 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// Makes another one in the same pod, as when a container is started again. It has to go before this one does.
+    /// Creates another one in the same pod, as when a container restarts. Drop it before this one.
     pub(crate) fn beside(&self) -> Self {
         let container_id = format!("{:032x}{:032x}", fastrand::u128(..), fastrand::u128(..));
         let paths: Vec<_> = self.paths.iter().map(|path| path.with_file_name(&container_id)).collect();
@@ -65,7 +65,7 @@ impl Cgroup {
         Self { made: paths.clone(), paths, container_id }
     }
 
-    /// Makes one that has memory of its own, where this kernel keeps it, or says why none can be had.
+    /// Creates one with memory accounting if this kernel has it, or returns why this is impossible.
     pub(crate) fn with_memory() -> Result<Self, String> {
         let has_memory = |path: PathBuf| {
             let controllers = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
@@ -75,7 +75,7 @@ impl Cgroup {
             if mounts(Version::Two).into_iter().any(has_memory) { Version::Two } else { Version::One };
         let cgroup = Self::container(version)?;
         for path in cgroup.paths.iter().filter(|_| version == Version::Two) {
-            // From the root down to the container's, each lets those below have the controller.
+            // From the root down to the container, each cgroup enables the controller for those below.
             for above in path.ancestors().skip(1).take(4).collect::<Vec<_>>().into_iter().rev() {
                 fs::write(above.join("cgroup.subtree_control"), "+memory")
                     .map_err(|error| format!("{} lets no group have memory: {error}", above.display()))?;
@@ -87,7 +87,7 @@ impl Cgroup {
         }
     }
 
-    /// Its directory with the memory controller, and the name of the file with the limit.
+    /// Its directory with the memory controller, and the name of the limit file.
     fn memory(&self) -> Option<(&PathBuf, &'static str)> {
         ["memory.max", "memory.limit_in_bytes"]
             .into_iter()
@@ -120,9 +120,9 @@ impl Drop for Cgroup {
     }
 }
 
-/// Takes groups away, the deepest first.
+/// Removes cgroups, the deepest first.
 pub(super) fn remove(groups: &[PathBuf]) {
-    // A process that has just ended is still in it for a moment.
+    // A process that has just exited stays in the cgroup for a moment.
     let deadline = Instant::now() + Duration::from_secs(2);
     for path in groups {
         while let Err(error) = fs::remove_dir(path) {
@@ -134,11 +134,12 @@ pub(super) fn remove(groups: &[PathBuf]) {
     }
 }
 
-/// Those of version 1 that are left alone: a new group of cpuset takes no process before it is given CPUs, and the
-/// first process in one of net_prio takes the group from each socket of the machine, for good, before kernel 5.15.
+/// cgroup v1 controllers that these tests avoid: a new cpuset cgroup accepts no process until it has CPUs,
+/// and before kernel 5.15 the first process in a net_prio cgroup permanently takes the cgroup reference from
+/// every socket of the machine.
 const UNFIT: [&str; 2] = ["cpuset", "net_prio"];
 
-/// Where the hierarchies are mounted.
+/// The mount points of the hierarchies.
 fn mounts(version: Version) -> Vec<PathBuf> {
     let kinds: &[&str] = match version {
         Version::One => &["cgroup"],

@@ -1,4 +1,4 @@
-//! The node observer with counters of the test's choice, in this process: the program in the kernel, the files, the
+//! The node observer with counters of the test's choice, in this process. The kernel program, the files, the
 //! judge and the names are the agent's own.
 
 use std::{
@@ -26,11 +26,11 @@ use tokio::runtime::Runtime;
 
 use super::{Cgroup, Occurrence};
 
-/// Windows that teach.
+/// Windows used for learning.
 const LEARNING: u32 = 10;
-/// Windows that it has to last: twelve seconds, in which CPU time is looked at more than once.
+/// Windows that a change has to last: twelve seconds, in which CPU time is sampled more than once.
 const SUSTAIN: u32 = 6;
-/// Length of a window, seconds.
+/// Length of a window, in seconds.
 const WINDOW: u32 = 2;
 
 pub(crate) struct Counted {
@@ -39,13 +39,14 @@ pub(crate) struct Counted {
     records: Vec<Box<dyn Records>>,
     node: Node,
     identity: Identity,
-    /// The containers that it looks at. What those of other tests compute meanwhile would be taken for a neighbour's.
+    /// The containers it observes. It excludes the containers of other tests, because their load would count
+    /// as a noisy neighbour.
     containers: Vec<String>,
     reported: Vec<Occurrence>,
 }
 
 impl Counted {
-    /// Looks at these, with these in the place of cycles and instructions.
+    /// Observes these cgroups, with these quantities in place of cycles and instructions.
     pub(crate) fn start(
         cgroups: &[&Cgroup],
         cycles: Quantity,
@@ -82,12 +83,12 @@ impl Counted {
         Ok(Self { runtime, loaded, records, node, identity, containers, reported: Vec::new() })
     }
 
-    /// Until baselines are learned, and a little longer.
+    /// Runs until baselines are learned, and a little longer.
     pub(crate) fn learn(&mut self) {
         self.run(WINDOW * (LEARNING + 4) * Duration::from_secs(1));
     }
 
-    /// Until what began has lasted long enough to be reported, and a little longer.
+    /// Runs until a change has lasted long enough to be reported, and a little longer.
     pub(crate) fn last(&mut self) {
         self.run(WINDOW * (SUSTAIN + 3) * Duration::from_secs(1));
     }
@@ -129,12 +130,12 @@ impl Counted {
         }
     }
 
-    /// What was reported for a container.
+    /// The occurrences reported for a container.
     pub(crate) fn reported_for(&self, cgroup: &Cgroup) -> Vec<Occurrence> {
         self.reported.iter().filter(|reported| reported.is_in(cgroup)).cloned().collect()
     }
 
-    /// What the program counted, exactly summed up.
+    /// The program's counts, with exact sums.
     pub(crate) fn counts(&self) -> tapio_common::Counts {
         self.loaded.detach();
         let counts = self.loaded.counts.read().unwrap()[0];

@@ -1,21 +1,21 @@
-//! The machine that may be broken: a guest that `cargo xtask kernel-test` boots for the tests and throws away.
+//! A machine that tests may break: a guest that `cargo xtask kernel-test` boots for them and then discards.
 
 use std::{fs, process::Command};
 
-/// On the kernel's command line of such a guest, and of no other machine.
+/// Present on the kernel command line of such a guest only.
 const MARK: &str = "tapio.guest";
 
 pub(crate) fn is_one() -> bool {
     fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.split_whitespace().any(|word| word == MARK))
 }
 
-/// The time of day, set to another for as long as this is held.
+/// Changes the wall clock until it is dropped.
 pub(crate) struct Clock {
     seconds: i64,
 }
 
 impl Clock {
-    /// So many seconds later than it is, or earlier.
+    /// Steps the clock by this many seconds, forwards or backwards.
     pub(crate) fn step(seconds: i64) -> Self {
         step(seconds);
         Self { seconds }

@@ -1,14 +1,14 @@
-//! What a cgroup may use.
+//! Resource limits of a cgroup.
 
 use std::{fs, path::PathBuf};
 
 use super::cgroup::Cgroup;
 
 impl Cgroup {
-    /// Whether memory and CPU time of its processes can be limited, or why not.
+    /// Whether memory and CPU time of its processes can be limited, or the reason why not.
     pub(crate) fn is_limitable(&self) -> Result<(), String> {
         for path in &self.paths {
-            // Of version 2: a controller is there for the groups below one that says so, from the root on.
+            // In cgroup v2 a controller exists in cgroups below one that enables it, from the root down.
             let above: Vec<_> = path.ancestors().skip(1).take(4).collect();
             for parent in above.into_iter().rev() {
                 let control = parent.join("cgroup.subtree_control");
@@ -21,7 +21,7 @@ impl Cgroup {
         self.has("cpu.max").or_else(|_| self.has("cpu.cfs_quota_us"))
     }
 
-    /// Whether a task in it is in a group of version 2 of its own, or why not.
+    /// Whether a task in it has its own cgroup v2 cgroup, or the reason why not.
     pub(crate) fn is_of_two(&self) -> Result<(), String> {
         let is_of_two = self.paths.iter().any(|path| path.join("cgroup.stat").exists());
         is_of_two

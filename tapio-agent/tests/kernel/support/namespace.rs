@@ -1,5 +1,4 @@
-//! Network namespaces, and links between two of them whose faults the test makes. They end with their
-//! handles.
+//! Network namespaces, and links between two of them on which tests cause faults. They are removed on drop.
 
 use std::{
     fmt,
@@ -13,8 +12,8 @@ pub(crate) struct Namespace {
     name: String,
 }
 
-/// Two namespaces and a pair of veth devices, one end in each. What a test does to the wire it does to what
-/// the client sends.
+/// Two namespaces and a pair of veth devices, one end in each. Faults on the wire affect traffic from the
+/// client.
 pub(crate) struct Link {
     pub(crate) client: Namespace,
     pub(crate) server: Namespace,
@@ -23,7 +22,7 @@ pub(crate) struct Link {
 
 /// Name of the device in both namespaces.
 const DEVICE: &str = "wire";
-/// Nobody's: frames to it are delivered and ignored.
+/// A MAC address without an owner: frames to it are delivered and ignored.
 const NOBODY: &str = "02:00:00:00:00:01";
 
 static NEXT: AtomicU8 = AtomicU8::new(0);
@@ -37,7 +36,7 @@ impl Namespace {
         namespace
     }
 
-    /// A command that runs in it, in the same process that is started.
+    /// A command that runs in the namespace, in the same process that is started.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
@@ -52,18 +51,18 @@ impl Namespace {
         run("tc", &format!("-n {} {arguments}", self.name)).unwrap();
     }
 
-    /// What [`Link::slow`] does, on the loopback device.
+    /// Does what [`Link::slow`] does, on the loopback device.
     pub(crate) fn slow_loopback(&self, millis: u32) {
         self.queue("lo", millis);
     }
 
     fn queue(&self, device: &str, millis: u32) {
-        // 1466 bytes is a message of 1400 with its headers; the bucket holds one.
+        // A message of 1400 bytes takes 1466 with its headers; the bucket holds one.
         let rate = 1466 * 8 * 1000 / millis;
         self.tc(&format!("qdisc replace dev {device} root tbf rate {rate}bit burst 1600 limit 100000"));
     }
 
-    /// Sets a sysctl; false where this kernel does not have it.
+    /// Sets a sysctl. Returns false if this kernel lacks it.
     pub(crate) fn sysctl(&self, key: &str, value: impl fmt::Display) -> bool {
         let mut command = self.command(Path::new("sysctl"));
         let output = command.args(["-q", "-w", &format!("{key}={value}")]).output().unwrap();
@@ -73,7 +72,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // The devices in it go with it, once the last process there has ended.
+        // Its devices are removed with it, once the last process there has exited.
         let _ = run("ip", &format!("netns delete {}", self.name));
     }
 }
@@ -91,13 +90,13 @@ impl Link {
         link
     }
 
-    /// The address of a host on it: 1 the client, 2 the server, others nobody. Of the range for benchmarks
-    /// (RFC 2544), which nothing else on the machine uses.
+    /// The address of a host on the link: 1 is the client, 2 the server, others do not exist. The range is
+    /// reserved for benchmarks (RFC 2544), so nothing else on the machine uses it.
     pub(crate) fn v4(&self, host: u8) -> IpAddr {
         [198, 18, self.number, host].into()
     }
 
-    /// As [`Self::v4`]; of the range for documentation (RFC 3849).
+    /// Like [`Self::v4`], from the range for documentation (RFC 3849).
     pub(crate) fn v6(&self, host: u8) -> IpAddr {
         [0x2001, 0xdb8, 0, self.number.into(), 0, 0, 0, host.into()].into()
     }
@@ -118,34 +117,35 @@ impl Link {
             .tc(&format!("qdisc replace dev {DEVICE} root tbf rate {rate}bit burst 1600 limit 100000"));
     }
 
-    /// A queue so short that what does not go out at once is lost.
+    /// A queue so short that every packet that cannot be sent at once is lost.
     pub(crate) fn lossy(&self) {
         self.client.tc(&format!("qdisc replace dev {DEVICE} root tbf rate 4mbit burst 10000 limit 10000"));
     }
 
-    /// A network as netem(8) makes one, for what is sent to the server; or why this kernel does not.
+    /// Emulates a network with netem(8) for traffic to the server. The error says why this kernel cannot.
     pub(crate) fn emulate(&self, network: &str) -> Result<(), String> {
         let tc = format!("-n {} qdisc replace dev {DEVICE} root netem {network}", self.client.name);
         run("tc", &tc).map_err(|error| error.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
-    /// What connections made from now on send to the server is a packet for each segment, and can be lost so.
+    /// Connections opened from now on send the server one packet per segment, so that single segments can be
+    /// lost.
     pub(crate) fn without_offload(&self) {
         self.client.ip(&format!("link set dev {DEVICE} gso_max_segs 1"));
     }
 
-    /// As it was.
+    /// Removes all faults.
     pub(crate) fn clear(&self) {
         self.client.tc(&format!("qdisc delete dev {DEVICE} root"));
     }
 
-    /// What is sent to the server is lost, until the result is dropped.
+    /// Drops all traffic to the server, until the result is dropped.
     pub(crate) fn cut(&self) -> Cut<'_> {
         self.neighbour("replace");
         Cut(self)
     }
 
-    /// A neighbour that is known and never answers.
+    /// A neighbour entry for an address that never answers.
     fn neighbour(&self, verb: &str) {
         self.client.ip(&format!("neigh {verb} {} dev {DEVICE} lladdr {NOBODY} nud permanent", self.v4(2)));
     }

@@ -1,4 +1,4 @@
-//! Groups below a container's, as what runs in one makes them.
+//! Cgroups below a container's, like those that processes in a container create.
 
 use std::{ffi::OsStr, fs, io, path::PathBuf};
 
@@ -7,7 +7,7 @@ use super::{
     process::Process,
 };
 
-/// One in each hierarchy of its container. They end with their handle.
+/// One per hierarchy of its container. They are removed on drop.
 pub(crate) struct Nested<'a> {
     _container: &'a Cgroup,
     /// The deepest first.
@@ -16,7 +16,7 @@ pub(crate) struct Nested<'a> {
 }
 
 impl Cgroup {
-    /// Makes a group within, in that another one, and so on.
+    /// Creates a chain of nested cgroups with these names.
     pub(crate) fn nested<'a>(&self, names: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Nested<'_>> {
         let mut nested = Nested { _container: self, made: Vec::new(), innermost: self.paths.clone() };
         for name in names {
@@ -31,7 +31,7 @@ impl Cgroup {
 }
 
 impl Nested<'_> {
-    /// Gives each of them memory of its own, where that is not so by itself.
+    /// Enables memory accounting for each of them if it is off.
     pub(crate) fn keep_memory(&self) {
         let parents = self.made.iter().rev().filter_map(|path| path.parent());
         for control in parents.map(|path| path.join("cgroup.subtree_control")).filter(|path| path.exists()) {

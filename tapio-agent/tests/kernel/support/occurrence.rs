@@ -1,4 +1,4 @@
-//! A line that the agent printed, and what tests ask of it.
+//! A line that the agent printed, with the assertions that tests make about it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,31 +24,31 @@ impl Occurrence {
         Ok(Self { kind, count, json })
     }
 
-    /// The other side.
+    /// The address of the peer.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         let address: IpAddr = self.json["peer"]["address"].as_str()?.parse().ok()?;
         Some((address, u16::try_from(self.json["peer"]["port"].as_u64()?).ok()?).into())
     }
 
-    /// An outbound one is about the service that was connected to.
+    /// Whether it is outbound and about this service.
     pub(crate) fn is_to(&self, service: SocketAddr) -> bool {
         self.peer() == Some(service)
     }
 
-    /// An inbound one is about a client and a local service.
+    /// Whether it is inbound, from this client to this local port.
     pub(crate) fn is_from(&self, client: IpAddr, local_port: u16) -> bool {
         self.peer().is_some_and(|peer| peer.ip() == client)
             && self.text("direction") == "inbound"
             && self.number("local_port") == u64::from(local_port)
     }
 
-    /// When it was, seconds since 1970.
+    /// Its time, in seconds since 1970.
     pub(crate) fn unix_seconds(&self) -> i64 {
         let text = self.json["timestamp"].as_str().unwrap();
         text.parse::<jiff::Timestamp>().unwrap().as_second()
     }
 
-    /// Whether anything is said of whose it is.
+    /// Whether it names a workload at all.
     pub(crate) fn has_workload(&self) -> bool {
         self.json.get("workload").is_some()
     }
@@ -57,12 +57,12 @@ impl Occurrence {
         self.json["message"].as_str().unwrap_or_default()
     }
 
-    /// The process that it is about; empty where there is none.
+    /// The name of its process; empty if there is none.
     pub(crate) fn comm(&self) -> &str {
         self.json["process"]["comm"].as_str().unwrap_or_default()
     }
 
-    /// The process that had a hand in it; empty where there is none.
+    /// The name of the actor process; empty if there is none.
     pub(crate) fn actor_comm(&self) -> &str {
         self.json["actor"]["process"]["comm"].as_str().unwrap_or_default()
     }
@@ -79,24 +79,24 @@ impl Occurrence {
         self.json["data"][key].as_u64().unwrap_or_else(|| panic!("no number {key} in {}", self.json))
     }
 
-    /// That member of `data` is absent.
+    /// Asserts that this member of `data` is absent.
     #[track_caller]
     pub(crate) fn has_no(&self, key: &str) {
         assert!(self.json["data"].get(key).is_none(), "{}", self.json);
     }
 
-    /// Generous where time is measured: the machine may be busy.
+    /// Asserts a range. Be generous with durations: the machine may be busy.
     #[track_caller]
     pub(crate) fn has(&self, key: &str, range: Range<u64>) {
         assert!(range.contains(&self.number(key)), "{key} not in {range:?}: {}", self.json);
     }
 
-    /// Empty where it is absent.
+    /// A text member of `data`; empty if absent.
     pub(crate) fn text(&self, key: &str) -> &str {
         self.json["data"][key].as_str().unwrap_or_default()
     }
 
-    /// The container that it names as the likeliest reason.
+    /// The container named as the likeliest cause.
     pub(crate) fn noisy_neighbour(&self) -> Option<&str> {
         self.json["data"]["noisy_neighbour"]["container_id"].as_str()
     }
@@ -123,7 +123,7 @@ impl Occurrence {
         self
     }
 
-    /// Who had a hand in it.
+    /// Asserts the actor process.
     #[track_caller]
     pub(crate) fn by(self, process: &Process) -> Self {
         assert_eq!(self.json["actor"]["process"]["pid"], process.pid(), "{}", self.json);
@@ -131,7 +131,7 @@ impl Occurrence {
         self
     }
 
-    /// The actor's container.
+    /// Asserts the actor's container.
     #[track_caller]
     pub(crate) fn actor_in(self, cgroup: Option<&Cgroup>) -> Self {
         let id = self.json["actor"]["workload"]["container_id"].as_str();
@@ -151,7 +151,7 @@ impl Occurrence {
         self
     }
 
-    /// A list of its data; empty where there is none.
+    /// A list member of `data`; empty if absent.
     pub(crate) fn list(&self, key: &str) -> &[Value] {
         self.json["data"][key].as_array().map_or(&[], Vec::as_slice)
     }
@@ -188,7 +188,7 @@ impl Occurrence {
         self
     }
 
-    /// Nobody knows the process: nothing must be guessed.
+    /// Asserts that no process is named: an unknown process must not be guessed.
     #[track_caller]
     pub(crate) fn of_no_process(self) -> Self {
         assert_eq!(self.json.get("process"), None, "{}", self.json);

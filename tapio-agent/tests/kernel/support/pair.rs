@@ -1,10 +1,10 @@
-//! A connection over a link, with a client that asks and a server that answers.
+//! A connection over a link, with a client that sends requests and a server that answers.
 
 use std::net::SocketAddr;
 
 use super::{Link, Occurrence, Process, Service, process::Connection};
 
-/// One full segment, so that a queue delays each request once; a short answer.
+/// One full segment, so that a queue delays each request once, and a short reply.
 const REQUEST: Service = Service { request_bytes: 1400, reply_bytes: 10, max_delay_ms: 0 };
 
 pub(crate) struct Pair {
@@ -30,12 +30,12 @@ impl Pair {
         self.request_with_pauses(times, 1);
     }
 
-    /// The client waits so long before each request.
+    /// Sends requests, with this pause before each.
     pub(crate) fn request_with_pauses(&mut self, times: usize, pause_ms: u64) {
         self.client.request(self.connection, REQUEST, times, pause_ms);
     }
 
-    /// Both ends are on this machine, and each is reported: this is the client's end.
+    /// Whether an occurrence is about the client's end. Both ends are on this machine, and each is reported.
     pub(crate) fn is_client(&self, occurrence: &Occurrence) -> bool {
         occurrence.is_to(self.to)
     }

@@ -1,5 +1,5 @@
-//! A process that uses the network as it is told to: in a network namespace and a cgroup of the test's choice,
-//! under a name of its own. It ends with its handle.
+//! A process that uses the network on a test's orders, in a network namespace and a cgroup of the test's
+//! choice, with a chosen command name. It is killed on drop.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -34,7 +34,7 @@ pub(crate) struct Listener {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Connection {
     id: usize,
-    /// Of the one who connected.
+    /// Port of the side that connected.
     pub(crate) client_port: u16,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Replies with as much as it got, at once.
+    /// Replies at once with as many bytes as it received.
     pub(crate) const fn echo(bytes: usize) -> Self {
         Self { request_bytes: bytes, reply_bytes: bytes, max_delay_ms: 0 }
     }
@@ -57,7 +57,7 @@ impl Service {
 }
 
 impl Process {
-    /// In the namespace and the cgroup of the test itself.
+    /// Starts one in the namespace and the cgroup of the test itself.
     pub(crate) fn start(comm: &str) -> Self {
         let binary = std::env::current_exe().unwrap();
         Self::spawn(comm, Command::new(binary))
@@ -67,12 +67,12 @@ impl Process {
         Self::spawn(comm, namespace.command(&std::env::current_exe().unwrap()))
     }
 
-    /// As the first process of a pid namespace, which is what a container's main process is. Who started it is, like
-    /// a container's runtime, not in there.
+    /// Starts one as the first process of a pid namespace, like a container's main process. Its parent is
+    /// outside that namespace, like a container runtime.
     pub(crate) fn start_as_init(comm: &str) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child"]).arg(std::env::current_exe().unwrap());
-        // It grumbles when its child is killed.
+        // Its parent complains on stderr when the child is killed.
         command.stderr(Stdio::null());
         let mut process = Self::spawn(comm, command);
         process.pid = child_of(process.child.id()).expect("unshare has a child");
@@ -96,7 +96,7 @@ impl Process {
         process
     }
 
-    /// Moves it into a cgroup; what sockets it makes from now on belong there.
+    /// Moves it into a cgroup. Sockets opened from now on belong there.
     pub(crate) fn enter(&self, cgroup: &Cgroup) {
         cgroup.add(self.pid());
     }
@@ -109,7 +109,7 @@ impl Process {
         &self.comm
     }
 
-    /// Takes another command name, of any bytes.
+    /// Changes its command name, to any bytes.
     pub(crate) fn call_itself(&mut self, comm: &[u8]) {
         let hex: String = comm.iter().map(|byte| format!("{byte:02x}")).collect();
         self.order(&format!("comm {hex}")).unwrap();
@@ -125,7 +125,7 @@ impl Process {
         self.order(&format!("stop_listening {}", listener.id)).unwrap();
     }
 
-    /// Accepts and answers in the background, for as long as the process lives.
+    /// Accepts and answers in the background until the process exits.
     pub(crate) fn serve(&mut self, address: &str, service: Service) -> Listener {
         let listener = self.listen(address);
         let Service { request_bytes, reply_bytes, max_delay_ms } = service;
@@ -138,12 +138,12 @@ impl Process {
         Connection { id: numbers[0].into(), client_port: numbers[1] }
     }
 
-    /// Connects, or says why not: the errno's name.
+    /// Connects, or returns the name of the errno.
     pub(crate) fn connect(&mut self, to: SocketAddr) -> Result<Connection, String> {
         self.connect_within(to, Duration::ZERO)
     }
 
-    /// As an application with a deadline connects: closes the socket when it has passed.
+    /// Connects like an application with a timeout: closes the socket when the timeout has passed.
     pub(crate) fn connect_within(
         &mut self,
         to: SocketAddr,
@@ -164,7 +164,7 @@ impl Process {
         Ok(Connection { id: numbers[0].into(), client_port: numbers[1] })
     }
 
-    /// As [`Self::connect`], by a thread of another name, which keeps no connection.
+    /// Like [`Self::connect`], from a thread with another name. The connection is closed again.
     pub(crate) fn connect_in_thread(&mut self, thread: &str, to: SocketAddr) -> Result<(), String> {
         self.order(&format!("in_thread {thread} connect {to} 0")).map(drop)
     }
@@ -177,13 +177,13 @@ impl Process {
         self.order(&format!("receive {} {bytes}", connection.id)).unwrap();
     }
 
-    /// `times` requests of `service`, each after the answer to the one before and a pause.
+    /// Sends `times` requests of `service`, each after the reply to the previous one and a pause.
     pub(crate) fn request(&mut self, connection: Connection, service: Service, times: usize, pause_ms: u64) {
         self.begin_request(connection, service, times, pause_ms);
         self.end().unwrap();
     }
 
-    /// As [`Self::request`], in the background until [`Self::end`].
+    /// Like [`Self::request`], in the background until [`Self::end`].
     pub(crate) fn begin_request(
         &mut self,
         connection: Connection,
@@ -195,7 +195,7 @@ impl Process {
         self.begin(&format!("request {} {times} {request_bytes} {reply_bytes} {pause_ms}", connection.id));
     }
 
-    /// `times` writes that nobody answers.
+    /// Writes `times` times, without a reply.
     pub(crate) fn begin_trickle(
         &mut self,
         connection: Connection,
@@ -206,7 +206,7 @@ impl Process {
         self.begin(&format!("trickle {} {times} {bytes} {pause_ms}", connection.id));
     }
 
-    /// Takes so much memory, in the background; it need not live to have it.
+    /// Allocates this much memory, in the background; the process may not survive.
     pub(crate) fn begin_allocate(&mut self, bytes: usize) {
         self.begin(&format!("allocate {bytes}"));
     }
@@ -216,49 +216,49 @@ impl Process {
         self.order(&format!("kill {signal} {pid}")).unwrap();
     }
 
-    /// As [`Self::kill`], by a thread of another name.
+    /// Like [`Self::kill`], from a thread with another name.
     pub(crate) fn kill_in_thread(&mut self, thread: &str, signal: u32, pid: u32) {
         self.order(&format!("in_thread {thread} kill {signal} {pid}")).unwrap();
     }
 
-    /// As [`Self::kill`], where it may be dead already.
+    /// Like [`Self::kill`], for a process that may be dead already.
     pub(crate) fn kill_if_there(&mut self, signal: u32, pid: u32) {
         let _ = self.order(&format!("kill {signal} {pid}"));
     }
 
-    /// Becomes the parent of what its descendants leave behind.
+    /// Becomes a subreaper: the parent of the orphans among its descendants.
     pub(crate) fn adopt(&mut self) {
         self.order("adopt").unwrap();
     }
 
-    /// Runs a script, and waits until that has ended.
+    /// Runs a script and waits until it exits.
     pub(crate) fn run(&mut self, script: &str) {
         self.order(&format!("run {script}")).unwrap();
     }
 
-    /// Becomes a shell that runs a script, and is called `sh` from then on.
+    /// Becomes a shell that runs a script, with the command name `sh`.
     pub(crate) fn begin_script(&mut self, script: &str) {
         "sh".clone_into(&mut self.comm);
         self.begin(&format!("script {script}"));
     }
 
-    /// Becomes another program, which keeps its command name where the file has it.
+    /// Becomes another program. The command name stays if the file has the same one.
     pub(crate) fn become_program(&mut self, path: &Path) {
         self.begin(&format!("exec {}", path.display()));
     }
 
-    /// Dies as it is reported: `exit 1`, `abort`.
+    /// Ends in this way: `exit 1`, `abort`.
     pub(crate) fn die(&mut self, how: &str) {
         self.begin(how);
         self.await_death();
     }
 
-    /// Waits until it is dead. Its standard input ends with that, which ends nothing by itself.
+    /// Waits for its death. This closes its standard input, which alone ends nothing.
     pub(crate) fn await_death(&mut self) {
         self.child.wait().unwrap();
     }
 
-    /// Waits until its only child, or that one's, has this name, and gives its process id.
+    /// Waits until its only child, or that child's only child, has this name, and returns the pid.
     pub(crate) fn await_descendant(&self, comm: &str) -> u32 {
         for _ in 0..500 {
             let mut descendants = std::iter::successors(child_of(self.pid), |pid| child_of(*pid));
@@ -278,47 +278,47 @@ impl Process {
         assert_eq!(self.answer(), line);
     }
 
-    /// Holds more and more memory, so many KiB a second, and lets go of it all at `most_bytes`; in the background.
+    /// Allocates this many KiB per second and frees everything at `most_bytes`, in the background.
     pub(crate) fn grow(&mut self, kib_per_second: u64, most_bytes: u64) {
         self.order(&format!("grow {kib_per_second} {most_bytes}")).unwrap();
     }
 
-    /// Holds so much memory.
+    /// Allocates up to this much memory.
     pub(crate) fn grow_to(&mut self, bytes: u64) {
         self.order(&format!("grow_to {bytes}")).unwrap();
     }
 
-    /// Writes and reads a file of that size, or says why none can be cached.
+    /// Writes and reads a file of that size, or returns why it cannot be cached.
     pub(crate) fn fill_cache(&mut self, bytes: u64) -> Result<(), String> {
         self.order(&format!("fill_cache {bytes}")).map(|_| ())
     }
 
-    /// Writes to a disk, again and again in the background, or says why it cannot.
+    /// Writes to a disk repeatedly in the background, or returns why it cannot.
     pub(crate) fn write_through(&mut self) -> Result<(), String> {
         self.order("write_through").map(|_| ())
     }
 
-    /// Computes and rests in turn, in so many threads in the background.
+    /// Computes and sleeps by turns, in this many background threads.
     pub(crate) fn burn(&mut self, threads: usize, work_ms: u64, rest_ms: u64) {
         self.order(&format!("burn {threads} {work_ms} {rest_ms}")).unwrap();
     }
 
-    /// Uses a CPU for so long each time, however long it has to wait for one.
+    /// Uses this much CPU time in each slice, however long it has to wait for a CPU.
     pub(crate) fn slice(&mut self, work_us: u64, rest_us: u64) {
         self.order(&format!("slice 1 {work_us} {rest_us}")).unwrap();
     }
 
-    /// As [`Self::slice`], in the kernel for the most part.
+    /// Like [`Self::slice`], mostly in the kernel.
     pub(crate) fn call(&mut self, work_us: u64, rest_us: u64) {
         self.order(&format!("call 1 {work_us} {rest_us}")).unwrap();
     }
 
-    /// Whether it has not ended.
+    /// Whether it is still running.
     pub(crate) fn lives(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for what was begun.
+    /// Waits for the background work.
     pub(crate) fn end(&mut self) -> Result<String, String> {
         let text = self.answer();
         match text.split_once(' ').unwrap_or((&text, "")) {
@@ -328,7 +328,7 @@ impl Process {
         }
     }
 
-    /// Reads until the connection has ended, and says how: `closed` or an errno's name.
+    /// Reads until the connection ends, and returns how: `closed` or the name of an errno.
     pub(crate) fn await_end(&mut self, connection: Connection) -> String {
         self.order(&format!("await_end {}", connection.id)).unwrap()
     }
@@ -362,7 +362,7 @@ impl Process {
             if self.answers.read_line(&mut line).unwrap() == 0 {
                 panic!("{} has ended: {:?}", self.comm, self.child.wait());
             }
-            // The test harness prints the name of its test on the same line.
+            // The test harness prints the test's name on the same line.
             if let Some((_, answer)) = line.split_once(ANSWER) {
                 return answer.trim_end().to_owned();
             }
@@ -385,13 +385,13 @@ fn parse(text: &str) -> Vec<u16> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// True where a file can be run by its name.
+/// Whether a program is in `PATH`.
 pub(crate) fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| Path::new(&directory).join(program).is_file())

@@ -1,5 +1,5 @@
-//! A program of a few instructions, in a file of its own that goes with its handle. For what a compiler would not
-//! make, and for processes that cost next to nothing.
+//! A program of a few instructions, in a file that is removed on drop: for instructions that no compiler
+//! emits, and for processes that cost almost nothing.
 
 use std::{
     fs, io,
@@ -10,11 +10,12 @@ use std::{
 pub(crate) struct Program(PathBuf);
 
 impl Program {
-    /// Of this machine's instructions, under a name of which the kernel keeps the first 15 bytes as the command's.
+    /// Writes machine code for this architecture under a name. The kernel uses the first 15 bytes as the
+    /// command name.
     pub(crate) fn new(name: &str, code: &[u8]) -> io::Result<Self> {
         let machine: u16 = if std::env::consts::ARCH == "x86_64" { 62 } else { 183 };
         let (base, size) = (0x40_0000_u64, 120 + code.len() as u64);
-        // An ELF header and one segment that is all of the file, elf(5).
+        // An ELF header and one segment that spans the file, elf(5).
         let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0".to_vec();
         file.extend(machine.to_le_bytes());
         file.extend(1_u32.to_le_bytes());

@@ -1,7 +1,7 @@
-//! What a [`Process`](super::process::Process) does: this test binary, run again, takes one order a line on
-//! its standard input, carries it out and answers with one line.
+//! The child side of [`Process`](super::process::Process): this test binary runs again, reads one order per
+//! line from standard input, carries it out and answers with one line.
 //!
-//! Sockets are numbered in the order in which they come; all have Nagle's algorithm switched off.
+//! Sockets are numbered in order of creation; Nagle's algorithm is off for all.
 
 use std::{
     io::{self, BufRead as _, Read as _, Write as _},
@@ -18,14 +18,15 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::strain;
 
-/// Set for the binary that is to take orders; its value is the command name that it gives itself.
+/// Set for the child; its value is the command name that the child takes.
 pub(crate) const VARIABLE: &str = "TAPIO_TEST_PROCESS";
-/// Begins each answer, which tells it from what the test harness prints.
+/// Begins each answer, to tell it from the output of the test harness.
 pub(crate) const ANSWER: &str = "=> ";
 
-/// Takes orders until there are no more.
+/// Takes orders until standard input ends.
 pub(crate) fn play(comm: &str) {
-    // Each thread has a command name, and threads made later take it over; the first one's is the process's.
+    // Each thread has a command name and passes it on to threads it creates; the first thread's is the
+    // process's.
     for task in ["thread-self", "self"] {
         std::fs::write(format!("/proc/{task}/comm"), comm).unwrap();
     }
@@ -47,7 +48,7 @@ fn answer(text: &str) {
     out.flush().unwrap();
 }
 
-/// The errno's name where tests care for it. A deadline that has passed has no errno.
+/// The name of an errno that tests check. A timeout has no errno.
 fn name(error: &io::Error) -> String {
     match error.raw_os_error() {
         None if error.kind() == io::ErrorKind::TimedOut => "gave up".to_owned(),
@@ -118,7 +119,7 @@ impl Sockets {
                 let (mut connection, bytes) = (self.connection(words), words.next());
                 connection.read_exact(&mut vec![0; bytes])?;
             }
-            // What the other side does with the connection, once it is over.
+            // How the peer ended the connection.
             "await_end" => match io::copy(&mut self.connection(words), &mut io::sink()) {
                 Ok(_) => return Ok("closed".to_owned()),
                 Err(error) => return Ok(name(&error)),
@@ -142,7 +143,7 @@ impl Sockets {
                 }
             }
             "allocate" => {
-                // Written to, page by page, so that it is there.
+                // Every page is written to, so that it is resident.
                 let memory = vec![1_u8; words.next()];
                 std::hint::black_box(&memory);
                 std::mem::forget(memory);
@@ -152,7 +153,7 @@ impl Sockets {
                 let signal = Signal::from_named_raw(signal).expect("a signal");
                 kill_process(Pid::from_raw(pid).expect("a process"), signal)?;
             }
-            // In hexadecimal, as it may be any bytes.
+            // In hexadecimal, because it may be any bytes.
             "comm" => {
                 let hex: String = words.next();
                 let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("two digits");
@@ -204,8 +205,9 @@ impl Sockets {
         connection.try_clone().expect("a file descriptor")
     }
 
-    /// Takes all connections of a listener in the background: for each `bytes` that come (0: for none) it
-    /// replies with `reply` bytes, after 0 to `delay` milliseconds. Closes when the other side has.
+    /// Accepts all connections of a listener in the background. For each `bytes` received (0: never) it
+    /// replies with `reply` bytes, after a random delay of 0 to `delay` milliseconds. It closes when the peer
+    /// has closed.
     fn serve(&self, words: &mut Words<'_>) -> io::Result<()> {
         let listener = self.listeners[words.next::<usize>()].try_clone()?;
         let (bytes, reply, delay) = (words.next::<usize>(), words.next::<usize>(), words.next::<u64>());
@@ -232,7 +234,7 @@ impl Sockets {
     }
 }
 
-/// A deadline of zero is none: the kernel's own applies.
+/// A deadline of zero means none: the kernel's own timeout applies.
 fn connect(to: SocketAddr, deadline: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     if deadline.is_zero() {

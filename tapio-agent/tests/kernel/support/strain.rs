@@ -1,4 +1,4 @@
-//! What a process uses of memory and CPUs when it is told to.
+//! Uses memory and CPUs on orders.
 
 use std::{
     fs::{self, File},
@@ -11,7 +11,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 
 const MIB: usize = 1 << 20;
-/// What is computed last ends what was before it.
+/// Counts the CPU loads: a new one stops those before it.
 static BURNING: AtomicUsize = AtomicUsize::new(0);
 
 pub(super) fn grow(kib_per_second: u64, most_bytes: u64) {
@@ -33,7 +33,7 @@ pub(super) fn grow_to(bytes: u64) {
     std::mem::forget(vec![1_u8; bytes as usize]);
 }
 
-/// In a file system whose pages can be dropped, which those in memory cannot.
+/// Uses a file system with droppable pages; pages of an in-memory one cannot be dropped.
 pub(super) fn fill_cache(bytes: u64) -> io::Result<()> {
     let mut file = on_disk()?;
     for _ in 0..bytes / MIB as u64 {
@@ -45,7 +45,7 @@ pub(super) fn fill_cache(bytes: u64) -> io::Result<()> {
         file.seek(SeekFrom::Start(0))?;
         while file.read(&mut buffer)? > 0 {}
     }
-    // Open until the end, so that its pages stay.
+    // Keep it open, so that its pages stay.
     std::mem::forget(file);
     Ok(())
 }
@@ -54,14 +54,14 @@ pub(super) fn write_through() -> io::Result<()> {
     let mut file = on_disk()?;
     thread::spawn(move || {
         while file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&[1; MIB])).is_ok() {
-            // Data alone: who waits for a journal that others fill is not counted as waiting for a disk.
+            // Sync data only: a wait for a journal that others fill does not count as I/O pressure.
             let _ = file.sync_data();
         }
     });
     Ok(())
 }
 
-/// A file that ends with the process.
+/// A file that is removed when the process ends.
 fn on_disk() -> io::Result<File> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let is_of_disk = mounts.lines().any(|line| {
@@ -86,12 +86,12 @@ pub(super) fn burn(threads: usize, work: Duration, rest: Duration) {
     });
 }
 
-/// By the CPU's time, however long it has to wait for it.
+/// Measures CPU time, however long it has to wait for a CPU.
 pub(super) fn slice(threads: usize, work: Duration, rest: Duration) {
     strain(threads, rest, move || while_it_runs(work, std::hint::spin_loop));
 }
 
-/// The same, in the kernel for the most part.
+/// The same, mostly in the kernel.
 pub(super) fn call(threads: usize, work: Duration, rest: Duration) {
     strain(threads, rest, move || while_it_runs(work, || drop(fs::metadata("/"))));
 }

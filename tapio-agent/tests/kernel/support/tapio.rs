@@ -1,5 +1,5 @@
-//! The agent, as users run it: the binary, a child of the test. It has to be a process of its own, since it
-//! never judges its own traffic.
+//! Runs the agent like a user does: the binary, as a child of the test. It has to be a separate process,
+//! because the agent never judges its own traffic.
 
 use std::{
     io::{BufRead as _, BufReader, PipeReader, Read, Write as _},
@@ -24,20 +24,19 @@ use super::{
     process::exists,
 };
 
-/// How long the agent may take to attach, in a debug build on a busy machine.
+/// Time allowed to attach, for a debug build on a busy machine.
 const START: Duration = Duration::from_secs(30);
-/// How long an occurrence may take, from the fault to the line.
+/// Time allowed from a fault until its occurrence is printed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long nothing may come after the one that is expected.
+/// How long to wait for a second occurrence after the expected one.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long nothing may come where nothing is expected: the agent holds a spike for two seconds, to see
-/// whether it is a new level.
+/// How long to wait where no occurrence is expected: the agent delays a spike for two seconds, in case it is
+/// a new level.
 const SETTLED: Duration = Duration::from_millis(2800);
 
-/// The binary.
 pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_tapio");
 
-/// What the agent gets of the environment: it refuses what begins as its own variables do and is none of them, such as
+/// Environment variables passed to the agent. It refuses unknown ones with its own prefix, such as
 /// `TAPIO_TOOLCHAIN`.
 const SNAPSHOT_MAPS: [&str; 2] = ["PATH", "RUST_BACKTRACE"];
 
@@ -47,21 +46,21 @@ pub(crate) struct Tapio {
     log: Arc<Lines>,
     readers: Vec<JoinHandle<()>>,
     configuration: PathBuf,
-    /// What it keeps ends with it.
+    /// Its state directory, removed on drop.
     state: PathBuf,
 }
 
-/// What the agent said until it ended.
+/// The agent's output until it exited.
 pub(crate) struct Ended {
     pub(crate) occurrences: Vec<Occurrence>,
     pub(crate) programs: Vec<(String, Counts)>,
-    /// Anomalies that are not to be reported.
+    /// Anomalies excluded by the report policy.
     pub(crate) out_of_scope: u64,
-    /// Runs that the kernel left out, of all programs.
+    /// Program runs that the kernel skipped, over all programs.
     pub(crate) missed: u64,
-    /// How its sinks were, as in `/status`.
+    /// State of its sinks, as in `/status`.
     pub(crate) sinks: Value,
-    /// Its log, lines of JSON.
+    /// Its log, as lines of JSON.
     pub(crate) log: String,
 }
 
@@ -91,32 +90,32 @@ impl Tapio {
         Self::start_with(&[], "")
     }
 
-    /// As [`Self::start`], with arguments and a configuration file.
+    /// Like [`Self::start`], with arguments and a configuration file.
     pub(crate) fn start_with(arguments: &[&str], configuration: &str) -> Self {
         Self::spawn(Command::new(AGENT), usize::MAX, arguments, configuration).ready()
     }
 
-    /// As [`Self::start`], with the observer of this name.
+    /// Like [`Self::start`], with the observer of this name.
     pub(crate) fn start_observer(name: &str) -> Self {
         Self::start_with(&[&format!("--observer={name}")], "")
     }
 
-    /// As [`Self::start_with`], read as `head` would: to a number of lines.
+    /// Like [`Self::start_with`]; reads this many lines of its output and then closes the pipe, like `head`.
     pub(crate) fn start_read(lines: usize, arguments: &[&str], configuration: &str) -> Self {
         Self::spawn(Command::new(AGENT), lines, arguments, configuration).ready()
     }
 
-    /// As [`Self::start`], with the capabilities that it has in a pod, and no others.
+    /// Like [`Self::start`], with exactly the capabilities it has in a pod.
     pub(crate) fn start_as_shipped() -> Self {
         Self::start_by(limited(ROOT, shipped(), &Command::new(AGENT)))
     }
 
-    /// As [`Self::start`], by a command that becomes the agent: `setpriv ... tapio`.
+    /// Like [`Self::start`], with a command that becomes the agent: `setpriv ... tapio`.
     pub(crate) fn start_by(command: Command) -> Self {
         Self::spawn(command, usize::MAX, &[], "").ready()
     }
 
-    /// Starts it by a command where it cannot run: its last words.
+    /// Starts it with a command under which it must fail. Returns its final output.
     #[track_caller]
     pub(crate) fn refused_by(command: Command) -> String {
         let mut tapio = Self::spawn(command, usize::MAX, &[], "");
@@ -136,7 +135,8 @@ impl Tapio {
         last.unwrap_or_else(|| panic!("its last words are no error: {said}")).to_owned()
     }
 
-    /// As [`Self::start_with`], with a standard output that is full, and that nobody reads while the other end is kept.
+    /// Like [`Self::start_with`], with a full standard output that stalls for as long as the other end is
+    /// held.
     pub(crate) fn start_stalled(arguments: &[&str], configuration: &str) -> (Self, PipeReader) {
         let (reader, mut full) = std::io::pipe().unwrap();
         let flags = rustix::fs::fcntl_getfl(&full).unwrap();
@@ -195,14 +195,14 @@ impl Tapio {
         self
     }
 
-    /// Waits until the agent has logged a line with both in it.
+    /// Waits until the agent has logged a line that contains both texts.
     pub(crate) fn expect_log(&self, one: &str, other: &str) {
         let has_both = |line: &String| line.contains(one) && line.contains(other);
         let found = self.log.wait(PATIENCE, |lines| lines.iter().any(has_both).then_some(()));
         assert!(found.is_some(), "no line with {one} and {other} in the log:\n{}", self.log.text());
     }
 
-    /// Whether the agent has logged a line with this in it.
+    /// Whether the agent has logged a line that contains this text.
     pub(crate) fn has_logged(&self, text: &str) -> bool {
         self.log.text().contains(text)
     }
@@ -220,20 +220,21 @@ impl Tapio {
         }
     }
 
-    /// Waits for the one occurrence that `is_meant` says yes to, then for a while that no second one comes.
+    /// Waits for the one occurrence that `is_meant` accepts, then checks for a while that no second one
+    /// follows.
     #[track_caller]
     pub(crate) fn expect_one(&self, is_meant: impl Fn(&Occurrence) -> bool) -> Occurrence {
         self.expect_some(&is_meant);
         self.none_but(1, QUIET, &is_meant).remove(0)
     }
 
-    /// Waits for the first occurrence that `is_meant` says yes to, of which there may be more.
+    /// Waits for the first occurrence that `is_meant` accepts; there may be more.
     #[track_caller]
     pub(crate) fn expect_some(&self, is_meant: impl Fn(&Occurrence) -> bool) -> Occurrence {
         self.expect_within(PATIENCE, is_meant)
     }
 
-    /// As [`Self::expect_some`], of what takes its time.
+    /// Like [`Self::expect_some`], with a longer time limit.
     #[track_caller]
     pub(crate) fn expect_within(
         &self,
@@ -246,7 +247,7 @@ impl Tapio {
         first.unwrap_or_else(|| panic!("no such occurrence; {}", self.seen()))
     }
 
-    /// Waits for a while that no occurrence comes that `is_meant` says yes to.
+    /// Checks for a while that no occurrence arrives that `is_meant` accepts.
     #[track_caller]
     pub(crate) fn expect_none(&self, is_meant: impl Fn(&Occurrence) -> bool) {
         self.none_but(0, SETTLED, &is_meant);
@@ -272,13 +273,13 @@ impl Tapio {
         format!("all that came:\n{}", self.output.text())
     }
 
-    /// Asks it to end, and waits until it has said all that it had to say.
+    /// Sends SIGTERM and collects all output until it exits.
     pub(crate) fn end(self) -> Ended {
         self.terminate();
         self.ended()
     }
 
-    /// Waits until it has ended, well, and has said all that it had to say.
+    /// Waits until it exits successfully, and collects all output.
     pub(crate) fn ended(mut self) -> Ended {
         let status = self.child.wait().unwrap();
         for reader in self.readers.drain(..) {
@@ -308,20 +309,20 @@ impl Tapio {
         }
     }
 
-    /// Whether it has not ended.
+    /// Whether it is still running.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     pub(crate) fn terminate(&self) {
         let pid = Pid::from_child(&self.child);
-        // It may have ended already.
+        // It may have exited already.
         let _ = kill_process(pid, Signal::TERM);
     }
 }
 
 impl Ended {
-    /// The accounts of the sink of this name.
+    /// The counters of the sink of this name.
     #[track_caller]
     pub(crate) fn sink(&self, name: &str) -> &Value {
         self.sinks.as_array().unwrap().iter().find(|sink| sink["sink"] == name).expect("it has that sink")
@@ -340,7 +341,7 @@ impl Drop for Tapio {
     }
 }
 
-/// What `tapio doctor` says, by a command that becomes the agent.
+/// The output of `tapio doctor`, run by a command that becomes the agent.
 pub(crate) struct Report(String);
 
 impl Report {
@@ -352,7 +353,7 @@ impl Report {
         Self(report)
     }
 
-    /// Asserts that a line of that state and name, or its remedy, says so.
+    /// Asserts that the line with that state and name, or its remedy, contains a text.
     #[track_caller]
     pub(crate) fn says(&self, state: &str, name: &str, what: &str) {
         let mut lines = self.0.lines().skip_while(|line| {
@@ -364,9 +365,9 @@ impl Report {
         assert!(found || remedy(), "no {state} {name} with {what}:\n{}", self.0);
     }
 
-    /// Everything is observed, but for performance counters where the machine has none, or its distribution's setting
-    /// wants CAP_SYS_ADMIN for them, and the ends of functions where the kernel lets no program be attached to them, or
-    /// none that reads what has no type.
+    /// Asserts that everything is observed, with these exceptions: performance counters if the machine has
+    /// none or its distribution's setting requires CAP_SYS_ADMIN for them, and function exits if the kernel
+    /// can attach no program to them, or none that reads untyped memory.
     #[track_caller]
     pub(crate) fn is_whole(&self) {
         let refused = |hook: &str, reasons: [&str; 2]| {
@@ -396,7 +397,7 @@ fn with_few_variables(command: &mut Command) -> &mut Command {
     command.env_clear().envs(kept)
 }
 
-/// The last line that the agent logs.
+/// The counters in the last line of the agent's log.
 fn ledger(lines: &[String]) -> Value {
     let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut ledgers = parsed.filter_map(|line| line["fields"]["ledger"].as_str().map(ToOwned::to_owned));
@@ -404,7 +405,7 @@ fn ledger(lines: &[String]) -> Value {
     serde_json::from_str(&ledger).unwrap()
 }
 
-/// What each program counted.
+/// The counts of each program.
 fn counts(ledger: &Value) -> Vec<(String, Counts)> {
     let observers = ledger["programs"].as_object().unwrap().values();
     let programs = observers.flat_map(|programs| programs.as_object().unwrap());
@@ -437,7 +438,7 @@ fn occurrences(lines: &[String]) -> Vec<Occurrence> {
 }
 
 impl Lines {
-    /// Takes what comes, in a thread of its own, and closes it after so many lines.
+    /// Collects lines in a separate thread and closes the pipe after this many.
     fn read(self: &Arc<Self>, from: impl Read + Send + 'static, most: usize) -> JoinHandle<()> {
         let lines = Arc::clone(self);
         thread::spawn(move || {
@@ -448,7 +449,7 @@ impl Lines {
         })
     }
 
-    /// Waits until `found` finds something.
+    /// Waits until `found` returns something.
     fn wait<T>(&self, patience: Duration, mut found: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
         let mut result = None;
         let lines = self.lines.lock().unwrap();

@@ -1,4 +1,4 @@
-//! A real API server, and objects in it as a kubelet and controllers would have made them.
+//! A real API server, with objects as a kubelet and controllers would have created them.
 
 use std::{fs, path::PathBuf};
 
@@ -23,9 +23,9 @@ use super::{
 };
 
 pub(crate) const NAMESPACE: &str = "shop";
-/// Where the server keeps its state.
+/// The server's state directory.
 const STATE: &str = "apiserver";
-/// Requests at a time where there are thousands to make.
+/// Concurrent requests when creating thousands of objects.
 const AT_ONCE: usize = 40;
 
 pub(crate) struct Cluster {
@@ -34,7 +34,7 @@ pub(crate) struct Cluster {
     directory: TempDir,
 }
 
-/// What a pod is of.
+/// The owner of a pod.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PodKind {
     Bare,
@@ -46,7 +46,7 @@ pub(crate) enum PodKind {
     Static,
 }
 
-/// A pod to be made.
+/// The description of a pod to create.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) name: String,
@@ -54,7 +54,7 @@ pub(crate) struct Shape {
     pub(crate) ip: String,
     pub(crate) kind: PodKind,
     pub(crate) host_network: bool,
-    /// When its container began.
+    /// Start time of its container.
     pub(crate) started: Timestamp,
 }
 
@@ -75,7 +75,7 @@ impl Shape {
         self.name.bytes().cycle().take(32).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What its cgroup is named after, where that is not the UID.
+    /// Replaces the UID in the cgroup name of a static pod.
     pub(crate) const STATIC_HASH: &str = "0123456789abcdef0123456789abcdef";
 
     fn spec(&self) -> Value {
@@ -143,7 +143,8 @@ impl Shape {
 }
 
 impl Cluster {
-    /// Starts one with what is shipped in it, the agent's role and service account, or says why there can be none.
+    /// Starts a server with the shipped objects, including the agent's role and service account, or returns
+    /// why it cannot.
     pub(crate) async fn start() -> Result<Self, String> {
         let programs = programs(&["etcd", "kube-apiserver", "kubectl"])?;
         let directory = tempfile::tempdir().unwrap();
@@ -165,12 +166,12 @@ impl Cluster {
         tokio::task::block_in_place(|| self.server.kubectl(arguments)).unwrap()
     }
 
-    /// Applies a text, and gives what is said.
+    /// Applies a manifest and returns the output.
     pub(crate) fn apply(&self, name: &str, text: &str, options: &[&str]) -> String {
         self.try_apply(name, text, options).unwrap()
     }
 
-    /// As [`Self::apply`], of what may be refused.
+    /// Like [`Self::apply`], for a manifest that the server may refuse.
     pub(crate) fn try_apply(&self, name: &str, text: &str, options: &[&str]) -> Result<String, String> {
         let file = self.file(name);
         fs::write(&file, text).unwrap();
@@ -178,14 +179,14 @@ impl Cluster {
         tokio::task::block_in_place(|| self.server.kubectl(&arguments)).map_err(|error| format!("{error:#}"))
     }
 
-    /// A new token of the agent's, in the file that its kubeconfig names.
+    /// Writes a new token of the agent to the file that its kubeconfig names.
     pub(crate) fn renew_token(&self, options: &[&str]) {
         let mut arguments = vec!["create", "token", "tapio", "--namespace=tapio"];
         arguments.extend(options);
         fs::write(self.file("token"), self.kubectl(&arguments).trim()).unwrap();
     }
 
-    /// The agent's kubeconfig, which names files for what is rotated.
+    /// The agent's kubeconfig. It names files for the credentials that are rotated.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         if !self.file("token").exists() {
             self.renew_token(&[]);
@@ -224,7 +225,7 @@ impl Cluster {
         nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
     }
 
-    /// Makes a pod and reports it running. Gives its UID.
+    /// Creates a pod, reports it running, and returns its UID.
     pub(crate) async fn pod(&self, shape: &Shape) -> String {
         let pods = self.pods();
         let pod: Pod = serde_json::from_value(shape.spec()).unwrap();
@@ -238,7 +239,7 @@ impl Cluster {
         self.pods().patch_status(&shape.name, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    /// Makes a pod that has no status yet.
+    /// Creates a pod that has no status yet.
     pub(crate) async fn pod_without_status(&self, shape: &Shape) -> String {
         let pod: Pod = serde_json::from_value(shape.spec()).unwrap();
         self.pods().create(&PostParams::default(), &pod).await.unwrap().metadata.uid.unwrap()
@@ -264,14 +265,14 @@ impl Cluster {
         services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
     }
 
-    /// The server gets a certificate of another authority, whose own is in the file that is given back.
+    /// Gives the server a certificate of another CA, and returns the file with that CA's certificate.
     pub(crate) fn rotate_authority(&self) -> PathBuf {
         tokio::task::block_in_place(|| {
             let state = &self.state();
             certificate::make(state, "ca2", "/CN=kube-2", For::Authority, "").unwrap();
             self.server.certify("ca2").unwrap();
             let ca = state.join("ca2.crt");
-            // The admin believes in both.
+            // The admin trusts both CAs.
             let trust = fs::read_to_string(state.join(TRUST)).unwrap() + &fs::read_to_string(&ca).unwrap();
             fs::write(state.join(TRUST), trust).unwrap();
             self.server.program("kube-apiserver").stop().unwrap();

@@ -1,5 +1,5 @@
-//! A gate before the API server: passes requests on, with the agent's own credentials, keeps account of them, and does what
-//! networks and busy servers do.
+//! A proxy before the API server: forwards requests with the agent's own credentials, records them, and
+//! imitates failing networks and busy servers.
 
 use std::{
     collections::HashMap,
@@ -23,18 +23,18 @@ use tokio::{
 
 use super::Cluster;
 
-/// What becomes of requests.
+/// The reaction to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Answer {
-    /// The server's own.
+    /// Forwards the server's response.
     Pass,
-    /// The server's own, after this.
+    /// Forwards the server's response after a delay.
     Slowly(Duration),
-    /// This status instead.
+    /// Responds with this status instead.
     Status(u16),
-    /// A watch is told that its beginning is too old, once the gate is released.
+    /// Fails a watch with 410 Gone, once the gate is released.
     Gone,
-    /// The server's own, and none to a watch.
+    /// Forwards responses, but never responds to a watch.
     Silence,
 }
 
@@ -81,7 +81,7 @@ impl Gate {
         }
     }
 
-    /// A kubeconfig that goes through it.
+    /// A kubeconfig that points to the proxy.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
@@ -96,22 +96,22 @@ impl Gate {
         *self.state.answer.lock().unwrap() = answer;
     }
 
-    /// Ends what is being answered.
+    /// Closes all connections with responses in progress.
     pub(crate) fn cut(&self) {
         self.state.cut.send_replace(());
     }
 
-    /// Lets a watch that waits to be told that it is too old go on.
+    /// Lets a watch that waits for its 410 Gone continue.
     pub(crate) fn release(&self) {
         self.state.release.notify_one();
     }
 
-    /// Requests whose path or query has this in it.
+    /// Requests with this text in their path or query.
     pub(crate) fn seen(&self, part: &str) -> Vec<String> {
         self.state.seen.lock().unwrap().iter().filter(|uri| uri.contains(part)).cloned().collect()
     }
 
-    /// The most requests for one and the same that were under way at a time.
+    /// The most concurrent requests for the same object.
     pub(crate) fn most_at_once(&self) -> usize {
         self.state.most_at_once.load(Ordering::SeqCst)
     }
@@ -127,7 +127,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
             let service = service_fn(|request| pass(Arc::clone(&state), request));
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::select! {
-                // That the agent breaks off is its own affair.
+                // The agent may close the connection.
                 _ = connection => {}
                 _ = cut.changed() => {}
             }

@@ -1,4 +1,4 @@
-//! What is in `deploy`, as objects, and the Helm that renders the chart.
+//! The objects in `deploy`, and the Helm that renders the chart.
 
 use std::{
     fs,
@@ -27,21 +27,21 @@ pub(crate) fn shipped() -> Vec<Value> {
     objects(&fs::read_to_string(deploy("tapio.yaml")).unwrap())
 }
 
-/// The one object of a kind.
+/// The only object of a kind.
 pub(crate) fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     let found: Vec<_> = objects.iter().filter(|object| object["kind"] == kind).collect();
     assert_eq!(found.len(), 1, "objects of the kind {kind}");
     found[0]
 }
 
-/// The real Helm, without what its user has configured.
+/// The real Helm, without the user's configuration.
 pub(crate) struct Helm {
     program: PathBuf,
     directory: TempDir,
 }
 
 impl Helm {
-    /// Finds it, or says that a test cannot run here, and why.
+    /// Finds Helm, or prints why the test cannot run here.
     pub(crate) fn or_skip(test: &str) -> Option<Self> {
         match programs(&["helm"]) {
             Ok(programs) => {
@@ -54,7 +54,7 @@ impl Helm {
         }
     }
 
-    /// Gives what it prints, or what it says against it.
+    /// Returns its stdout, or its error output.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<String, String> {
         let mut helm = Command::new(&self.program);
         for what in ["CACHE", "CONFIG", "DATA"] {
@@ -65,14 +65,14 @@ impl Helm {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
-    /// The chart, rendered.
+    /// Renders the chart.
     pub(crate) fn template(&self, arguments: &[&str]) -> Result<String, String> {
         let chart = deploy("helm/tapio");
         let release = ["template", "tapio", chart.to_str().unwrap(), "--namespace=tapio"];
         self.run(&[&release, arguments].concat())
     }
 
-    /// A file with these values.
+    /// Writes these values to a file.
     pub(crate) fn values(&self, values: &Value) -> String {
         let file = self.directory.path().join("values.yaml");
         fs::write(&file, values.to_string()).unwrap();

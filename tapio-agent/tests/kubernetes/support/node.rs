@@ -1,4 +1,4 @@
-//! What the agent does with anomalies on one node, between its queue and its sinks.
+//! The agent's handling of anomalies on one node, between its queue and its sinks.
 
 use std::{
     fs,
@@ -47,12 +47,12 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// On the node of this name.
+    /// Starts it on the node of this name.
     pub(crate) fn start(cluster: &Cluster, node: &str) -> Self {
         Self::by(Access::Kubeconfig(vec![cluster.kubeconfig()]), node)
     }
 
-    /// The same, by another way to the API server.
+    /// The same, with other access to the API server.
     pub(crate) fn by(access: Access, node: &str) -> Self {
         let host = tempfile::tempdir().unwrap();
         let root = host.path().join("cgroup");
@@ -91,14 +91,14 @@ impl Agent {
         until(async || self.health.synced_once(), Result::is_ok).await.unwrap();
     }
 
-    /// The cgroup of a container. Gives its id.
+    /// Creates the cgroup of a container and returns its id.
     pub(crate) fn cgroup(&self, uid: &str, container_id: &str) -> u64 {
         let group = self.host.path().join(format!("cgroup/kubepods/burstable/pod{uid}/{container_id}"));
         fs::create_dir_all(&group).unwrap();
         inode(&group)
     }
 
-    /// An anomaly in a cgroup (0 for none), now.
+    /// An anomaly in a cgroup (0 for none), at the current time.
     pub(crate) fn anomaly(cgroup_id: u64, peer: &str) -> Anomaly {
         Self::anomaly_at(cgroup_id, peer, clock::boot_ns())
     }
@@ -134,7 +134,7 @@ impl Agent {
         reported
     }
 
-    /// What is reported for one anomaly.
+    /// The occurrence of one anomaly.
     pub(crate) async fn tell(&mut self, anomaly: Anomaly) -> Value {
         self.give(anomaly);
         self.reported().await
@@ -157,7 +157,7 @@ impl Agent {
         self.health.status()["state"].as_str().unwrap().to_owned()
     }
 
-    /// Ends it as the agent ends, and gives what was still reported.
+    /// Stops it like the agent stops, and returns the occurrences reported until the end.
     pub(crate) async fn stop(mut self) -> Vec<Occurrence> {
         drop(self.anomalies);
         self.task.await.unwrap();

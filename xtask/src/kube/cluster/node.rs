@@ -1,4 +1,4 @@
-//! What `cluster up` does within the node's namespaces.
+//! The part of `cluster up` that runs within the node's namespaces.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,8 @@ use crate::machine;
 
 const PORT: u16 = 6443;
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What the kubelet would set for the whole machine: files lie over them that say what it wants.
+/// Settings that the kubelet would change for the whole machine: bind-mounted files with the values it wants
+/// hide them.
 const SYSCTLS: &[(&str, &str)] = &[
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
@@ -32,7 +33,7 @@ struct Node {
     server: String,
 }
 
-/// Makes a node of these namespaces.
+/// Makes these namespaces a node.
 pub(in crate::kube) fn node(state: &Path) -> Result<()> {
     let programs = programs_directory()?;
     network()?;
@@ -80,7 +81,7 @@ pub(in crate::kube) fn node(state: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes the link's other end in.
+/// Configures the node's end of the link.
 fn network() -> Result<()> {
     let own = std::process::id().to_string();
     let outside = std::os::unix::process::parent_id().to_string();
@@ -101,7 +102,8 @@ fn network() -> Result<()> {
 }
 
 impl Node {
-    /// Those of a usual node, and the cluster's own over the machine's directories and settings.
+    /// Mounts the file systems of a usual node, and the cluster's own directories and settings over the
+    /// machine's.
     fn mounts(&self) -> Result<()> {
         let mount = |arguments: &[&str]| machine::run(Command::new("mount").args(arguments));
         mount(&["--make-rshared", "/"])?;
@@ -125,12 +127,12 @@ impl Node {
         Ok(())
     }
 
-    /// Copies the settings of its programs to where they look for them.
+    /// Copies the programs' settings to the paths they read.
     fn settings(&self, from: &Path) -> Result<()> {
         machine::run(Command::new("cp").arg("-r").arg(from.join(".")).arg(&self.state))
     }
 
-    /// A part of the control plane, as the user of that name.
+    /// Starts a part of the control plane, with the credentials of the user of that name.
     fn control(&self, name: &'static str, arguments: &[&str]) -> Result<()> {
         let user = certificate::user(&self.state, name, &format!("/CN=system:{name}"), &self.server)?;
         let by = |flag: &str| format!("--{flag}={}", user.display());
@@ -149,12 +151,12 @@ impl Node {
         Ok(program)
     }
 
-    /// One of the programs, which finds the others.
+    /// One of the programs, with a `PATH` to the others.
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.programs.join(name));
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.programs.display()));
-        // containerd says of version 1 cgroups that they will go.
+        // containerd warns that cgroup v1 is deprecated.
         command.env("CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS", "1");
         command
     }
