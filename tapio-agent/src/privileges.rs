@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use caps::{CapSet, Capability};
 
 /// What a running agent still needs: before kernel 5.19 reading a map takes CAP_BPF.
-const SNAPSHOT_MAPS: [Capability; 1] = [Capability::CAP_BPF];
+const KEPT: [Capability; 1] = [Capability::CAP_BPF];
 
-/// Drops every capability of this thread but [`SNAPSHOT_MAPS`], for good. Threads made later inherit that, so it is
+/// Drops every capability of this thread but [`KEPT`], for good. Threads made later inherit that, so it is
 /// called before there are any. Returns what is left.
 ///
 /// # Errors
@@ -17,7 +17,7 @@ pub fn drop_to_needed() -> anyhow::Result<Vec<String>> {
     let permitted =
         caps::read(None, CapSet::Permitted).context("the process's capabilities cannot be read")?;
     let kept: HashSet<Capability> =
-        SNAPSHOT_MAPS.into_iter().filter(|kept| permitted.contains(kept)).collect();
+        KEPT.into_iter().filter(|kept| permitted.contains(kept)).collect();
     // Ambient and inheritable first: they may not exceed what is permitted.
     for set in [CapSet::Ambient, CapSet::Inheritable] {
         caps::clear(None, set).context("capabilities cannot be dropped")?;

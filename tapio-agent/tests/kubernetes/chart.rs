@@ -160,17 +160,17 @@ async fn a_release_comes_changes_and_goes() {
         let arguments = [arguments, &["--namespace=watch", &admin]].concat();
         tokio::task::block_in_place(|| helm.run(&arguments)).unwrap()
     };
-    let contributions = run(&["install", "second", chart.to_str().unwrap(), "--create-namespace"]);
-    assert!(contributions.contains("helm --namespace watch test second --logs"), "{contributions}");
-    assert!(contributions.contains("go to the log of each pod, as JSON lines"), "{contributions}");
+    let notes = run(&["install", "second", chart.to_str().unwrap(), "--create-namespace"]);
+    assert!(notes.contains("helm --namespace watch test second --logs"), "{contributions}");
+    assert!(notes.contains("go to the log of each pod, as JSON lines"), "{contributions}");
     let checksum = || {
         let path = r"-o=jsonpath={.spec.template.metadata.annotations.checksum/config}";
         cluster.kubectl(&["get", "daemonset/second", "--namespace=watch", path])
     };
     let first = checksum();
     let collected = ["--set=config.queue=16", "--set=config.otlp.endpoint=http://c:4318"];
-    let contributions = run(&[&["upgrade", "second", chart.to_str().unwrap()][..], &collected].concat());
-    assert!(!contributions.contains("the log of each pod"), "{contributions}");
+    let notes = run(&[&["upgrade", "second", chart.to_str().unwrap()][..], &collected].concat());
+    assert!(!notes.contains("the log of each pod"), "{contributions}");
     assert!(first.len() == 64 && first != checksum(), "{first}");
     let config = cluster.kubectl(&[
         "get",

@@ -38,7 +38,7 @@ pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_tapio");
 
 /// Environment variables passed to the agent. It refuses unknown ones with its own prefix, such as
 /// `TAPIO_TOOLCHAIN`.
-const SNAPSHOT_MAPS: [&str; 2] = ["PATH", "RUST_BACKTRACE"];
+const PASSED: [&str; 2] = ["PATH", "RUST_BACKTRACE"];
 
 pub(crate) struct Tapio {
     child: Child,
@@ -393,7 +393,7 @@ impl Report {
 }
 
 fn with_few_variables(command: &mut Command) -> &mut Command {
-    let kept = SNAPSHOT_MAPS.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let kept = PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     command.env_clear().envs(kept)
 }
 
