@@ -161,8 +161,8 @@ async fn a_release_comes_changes_and_goes() {
         tokio::task::block_in_place(|| helm.run(&arguments)).unwrap()
     };
     let notes = run(&["install", "second", chart.to_str().unwrap(), "--create-namespace"]);
-    assert!(notes.contains("helm --namespace watch test second --logs"), "{contributions}");
-    assert!(notes.contains("go to the log of each pod, as JSON lines"), "{contributions}");
+    assert!(notes.contains("helm --namespace watch test second --logs"), "{notes}");
+    assert!(notes.contains("go to the log of each pod, as JSON lines"), "{notes}");
     let checksum = || {
         let path = r"-o=jsonpath={.spec.template.metadata.annotations.checksum/config}";
         cluster.kubectl(&["get", "daemonset/second", "--namespace=watch", path])
@@ -170,7 +170,7 @@ async fn a_release_comes_changes_and_goes() {
     let first = checksum();
     let collected = ["--set=config.queue=16", "--set=config.otlp.endpoint=http://c:4318"];
     let notes = run(&[&["upgrade", "second", chart.to_str().unwrap()][..], &collected].concat());
-    assert!(!notes.contains("the log of each pod"), "{contributions}");
+    assert!(!notes.contains("the log of each pod"), "{notes}");
     assert!(first.len() == 64 && first != checksum(), "{first}");
     let config = cluster.kubectl(&[
         "get",
