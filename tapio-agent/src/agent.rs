@@ -181,8 +181,8 @@ async fn observe(
         let stop = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let sender = heartbeat::Sender::new(&config);
-        tokio::spawn(heartbeat::run(Arc::clone(&shared), sinks.clone(), sender, interval.get(), stop))
+        let (sender, shared) = (heartbeat::Sender::new(&config), Arc::clone(&shared));
+        tokio::spawn(heartbeat::run(move || shared.accounts(), sinks.clone(), sender, interval.get(), stop))
     });
     let keeping = tokio::spawn(Snapshots::run(Arc::clone(&shared)));
     shared.report();

@@ -16,8 +16,7 @@ const KEPT: [Capability; 1] = [Capability::CAP_BPF];
 pub fn drop_to_needed() -> anyhow::Result<Vec<String>> {
     let permitted =
         caps::read(None, CapSet::Permitted).context("the process's capabilities cannot be read")?;
-    let kept: HashSet<Capability> =
-        KEPT.into_iter().filter(|kept| permitted.contains(kept)).collect();
+    let kept: HashSet<Capability> = KEPT.into_iter().filter(|kept| permitted.contains(kept)).collect();
     // Ambient and inheritable first: they may not exceed what is permitted.
     for set in [CapSet::Ambient, CapSet::Inheritable] {
         caps::clear(None, set).context("capabilities cannot be dropped")?;

@@ -16,7 +16,6 @@ use tapio_service::clock;
 use tokio::time::MissedTickBehavior;
 use ulid::Ulid;
 
-use super::status::Shared;
 use crate::{config::Config, metrics::AnomalyLedger};
 
 /// The type of a heartbeat.
@@ -86,7 +85,7 @@ impl Accounts {
 
 /// Sends heartbeats again and again, until it is dropped or `stop` says so; then a last one.
 pub(super) async fn run(
-    shared: Arc<Shared>,
+    accounts: impl Fn() -> Accounts,
     sinks: Sinks,
     sender: Sender,
     interval: Duration,
@@ -101,7 +100,7 @@ pub(super) async fn run(
             () = &mut stop => phase = Phase::Stop,
             _ = tick.tick() => {}
         }
-        let now = shared.accounts();
+        let now = accounts();
         let heartbeat =
             occurrence(&sender, phase, clock::unix_ns(clock::boot_ns()), since.elapsed(), &now, &before);
         sinks.beat(&Arc::new(heartbeat));
