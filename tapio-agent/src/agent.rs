@@ -1,7 +1,7 @@
-//! The agent: builds the stages, supervises the tasks, and takes its leave.
+//! The agent: builds the stages, supervises the tasks, and drains everything when it stops.
 //!
-//! Programs are attached before there is a runtime, so that capabilities can be dropped on the one thread
-//! there is.
+//! It attaches the programs before it starts the async runtime, so that it can drop capabilities while there is only one
+//! thread.
 
 mod heartbeat;
 pub(crate) mod open;
@@ -50,19 +50,20 @@ use crate::{
     source::Records,
 };
 
-/// Anomalies that wait to be named.
+/// Capacity of the queue of anomalies that wait for names.
 const ENRICH_QUEUE: usize = 4096;
-/// How long an observer that crashed waits before it runs again; doubles up to the second.
+/// How long a crashed observer waits before it restarts: from the first value, doubling up to the second.
 const RESTART: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// One that ran for so long before it crashed waits as for the first time.
+/// After a run of this length, a crashed observer waits as after its first crash.
 const RAN_WELL: Duration = Duration::from_secs(300);
-/// How often the terminal's status line is renewed.
+/// Interval between updates of the terminal's status line.
 const STATUS_LINE: Duration = Duration::from_secs(1);
 
-/// Attaches what the configuration names and runs until it is told to stop.
+/// Attaches the configured observers and runs until a signal stops it or its last sink has ended.
 ///
 /// # Errors
-/// Nothing at all can be observed, or an address cannot be bound: one sentence with the remedy.
+/// Nothing can be observed, an address cannot be bound, or a required task failed. The error is one sentence with the
+/// remedy.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
     let access = Access::find(config.kubernetes)?;
@@ -86,7 +87,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     {
         return Err(error);
     }
-    // The kernel's types are some megabytes.
+    // The kernel's types take a few megabytes.
     drop(kernel);
     let left = privileges::drop_to_needed()?;
     tracing::debug!(capabilities = left.join(" "), "attached; the other capabilities are dropped");
@@ -99,12 +100,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let identity = Identity::new(&config).with_past(past);
     let done =
         runtime.block_on(observe(config, admin, access, remote, snapshots, identity, running, refused));
-    // A reader of standard output that is stuck holds up a thread, not the end.
+    // A stuck reader of standard output blocks a thread, but must not block the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
 
-/// From attached to drained.
+/// Runs the attached observers until the agent stops, then drains everything.
 async fn observe(
     config: Config,
     admin: Option<Admin>,
@@ -150,28 +151,28 @@ async fn observe(
     drop(anomalies);
     let (counted, to, contributions) =
         (Arc::clone(&metrics), sinks.clone(), Arc::clone(&shared.snapshots.contributions));
-    // Without these the agent only seems to work.
-    let (broken, mut breaks) = mpsc::channel(2);
-    let report = broken.clone();
+    // The agent cannot work without these tasks.
+    let (fatal, mut fatal_errors) = mpsc::channel(2);
+    let report = fatal.clone();
     let deliver = tokio::spawn(async move {
         let send = |occurrence| to.send(Arc::new(occurrence));
         let deliver = pipeline::deliver(queue, identity, &counted, &contributions, send);
         if let Err(panic) = AssertUnwindSafe(deliver).catch_unwind().await {
-            let why = format!("what names occurrences crashed: {}", crash::said(panic.as_ref()));
-            // Nobody listens any more where the agent stops already.
+            let why = format!("the task that names occurrences crashed: {}", crash::said(panic.as_ref()));
+            // It fails if the agent is stopping already.
             let _ = report.try_send(anyhow::anyhow!(why));
         }
     });
     if let Some(admin) = admin {
         let mut stopped = stopped.clone();
         let shutdown = async move {
-            // An error means that the sender is gone: stopped as well.
+            // An error means that the sender is gone, which also means stop.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
         let serve = admin.serve(Arc::clone(&shared), shutdown);
         tokio::spawn(async move {
             if let Err(error) = serve.await {
-                let _ = broken.try_send(error);
+                let _ = fatal.try_send(error);
             }
         });
     }
@@ -184,7 +185,7 @@ async fn observe(
         let (sender, shared) = (heartbeat::Sender::new(&config), Arc::clone(&shared));
         tokio::spawn(heartbeat::run(move || shared.accounts(), sinks.clone(), sender, interval.get(), stop))
     });
-    let keeping = tokio::spawn(Snapshots::run(Arc::clone(&shared)));
+    let snapshotting = tokio::spawn(Snapshots::run(Arc::clone(&shared)));
     shared.report();
     tracing::info!("ready");
 
@@ -194,26 +195,26 @@ async fn observe(
         _ = terminate.recv() => "SIGTERM".to_owned(),
         _ = interrupt.recv() => "SIGINT".to_owned(),
         why = sinks.ended() => format!("no sink is left: {why}"),
-        Some(error) = breaks.recv() => {
+        Some(error) = fatal_errors.recv() => {
             failed = Some(error);
-            "it cannot go on".to_owned()
+            "a required task failed".to_owned()
         }
     };
     tracing::info!(why, "stopping");
-    let hurried = hurried(stop_signals);
+    let hurried = second_signal(stop_signals);
 
-    // From the kernel outwards: nothing new comes while what is on the way is delivered.
+    // Stop from the kernel outwards: no new events arrive while the pending ones are delivered.
     shared.close();
     stop.send_replace(true);
-    keeping.abort();
+    snapshotting.abort();
     while stages.join_next().await.is_some() {}
-    // That it crashed is in `breaks`.
+    // `fatal_errors` holds the error if it crashed.
     let _ = deliver.await;
     if let Some(beating) = beating {
-        // The last one goes out before the sinks are drained; that it crashed has been logged.
+        // The last heartbeat must be queued before the sinks drain. A crash has already been logged.
         let _ = beating.await;
     }
-    // A disk that hangs holds up no delivery.
+    // Saving runs beside the drain: a hanging disk must not block delivery.
     let within = Duration::from_nanos(config.drain.as_ns());
     let saved = tokio::time::timeout(within, Snapshots::save(&shared));
     let impatient = hurried.clone();
@@ -230,12 +231,12 @@ async fn observe(
         () = telemetry.end() => {}
         () = is_true(hurried) => {}
     }
-    shared.farewell();
-    failed.or_else(|| breaks.try_recv().ok()).map_or(Ok(()), Err)
+    shared.log_ledger();
+    failed.or_else(|| fatal_errors.try_recv().ok()).map_or(Ok(()), Err)
 }
 
-/// Becomes true with the next signal: whoever asks twice does not want to wait.
-fn hurried([mut terminate, mut interrupt]: [Signal; 2]) -> watch::Receiver<bool> {
+/// Returns a flag that becomes true with the next signal: a second signal means to stop without waiting.
+fn second_signal([mut terminate, mut interrupt]: [Signal; 2]) -> watch::Receiver<bool> {
     let (hurry, hurried) = watch::channel(false);
     tokio::spawn(async move {
         let signal = tokio::select! {
@@ -244,34 +245,34 @@ fn hurried([mut terminate, mut interrupt]: [Signal; 2]) -> watch::Receiver<bool>
         };
         tracing::warn!(
             signal,
-            "a second signal: no sink is waited for; what is left is spooled, or dropped and counted"
+            "second signal: stopping without waiting for sinks; what is left is spooled, or dropped and counted"
         );
         hurry.send_replace(true);
-        // As long as it is waited for.
+        // Keeps the sender alive as long as there are receivers.
         hurry.closed().await;
     });
     hurried
 }
 
-/// Ends when it is true, and never where it cannot become so.
+/// Completes when the flag is true. Never completes if the sender is gone before.
 async fn is_true(mut flag: watch::Receiver<bool>) {
     if flag.wait_for(|flag| *flag).await.is_err() {
         pending::<()>().await;
     }
 }
 
-/// What goes to other machines, not begun yet: the files that it takes are read before there are threads.
+/// Remote sinks and telemetry, not started yet. Their files are read before there are other threads.
 struct Remote {
     polku: Option<polku::Polku>,
     otlp: Option<otlp::Otlp>,
-    /// What the agent tells of itself.
+    /// The agent's own metrics and traces.
     telemetry: telemetry::Plan,
 }
 
-/// The agent's own metrics and traces.
+/// Plans the export of the agent's own metrics and traces.
 ///
 /// # Errors
-/// A file that TLS needs cannot be used.
+/// A file for TLS cannot be used.
 pub fn telemetry(config: &Config, in_kubernetes: bool) -> anyhow::Result<telemetry::Plan> {
     let node = config.node();
     let known = [
@@ -298,7 +299,7 @@ impl Remote {
     }
 }
 
-/// The sinks that the configuration names.
+/// Creates the configured sinks.
 fn sinks(
     config: &Config,
     polku: Option<polku::Polku>,
@@ -330,20 +331,20 @@ struct Supervisor {
     stage: Stage,
     built: Built,
     shared: Arc<Shared>,
-    /// Its index in what is shared.
+    /// Index of the observer in [`Shared`].
     at: usize,
     stopped: watch::Receiver<bool>,
 }
 
 impl Supervisor {
-    /// Runs the stage until the agent stops. A judge that panics is replaced by one that has seen nothing; the
-    /// ring, the programs and the other observers go on.
+    /// Runs the stage until the agent stops. A judge that panics is replaced by one without state. The ring, the
+    /// programs and the other observers keep running.
     async fn run(self, mut records: Vec<Box<dyn Records>>, mut fold: Fold) {
         let mut pauses = Pauses::default();
         let mut is_first = true;
         loop {
             let mut judge = self.built.judge();
-            // One that crashed may have crashed on what it knew.
+            // Restored only once: the restored state may have caused the crash.
             if mem::take(&mut is_first) {
                 self.stage.restore(judge.as_mut());
             }
@@ -363,8 +364,8 @@ impl Supervisor {
             };
             let pause = pauses.after(began.elapsed());
             tracing::error!(observer = self.built.name, why, restart_in = ?pause, "the observer crashed");
-            // The record that it crashed on is gone: another one like it would crash it again. What it had judged and held
-            // back is only counted, as nobody knows whether it is right.
+            // The record that caused the crash is not judged again: it would cause another crash. Anomalies that were
+            // judged or pending are only counted, since they may be wrong.
             let judged: u64 = judged.iter().map(|anomaly| anomaly.count).sum();
             let lost = self.stage.under_judgement() + judged + left_in(judge.as_mut());
             self.shared.metrics.dropped("record", "crash", lost);
@@ -380,7 +381,7 @@ impl Supervisor {
     }
 }
 
-/// How many anomalies were pending in a judge that crashed. It may crash again as it is asked.
+/// Counts the anomalies that were pending in a crashed judge. Counting may panic again.
 fn left_in(judge: &mut dyn Judge) -> u64 {
     let counted = catch_unwind(AssertUnwindSafe(|| judge.pending())).unwrap_or_default();
     let mut held = Vec::new();
@@ -388,7 +389,7 @@ fn left_in(judge: &mut dyn Judge) -> u64 {
     counted.max(held.iter().map(|anomaly| anomaly.count).sum())
 }
 
-/// How long an observer waits that crashes again and again.
+/// The back-off of an observer that crashes repeatedly.
 struct Pauses {
     next: Duration,
 }
@@ -400,7 +401,7 @@ impl Default for Pauses {
 }
 
 impl Pauses {
-    /// The wait of one that crashed after it ran for so long.
+    /// Returns the pause after a crash, given how long the observer ran before it.
     fn after(&mut self, ran: Duration) -> Duration {
         let pause = if ran >= RAN_WELL { RESTART[0] } else { self.next };
         self.next = (pause * 2).min(RESTART[1]);
@@ -408,7 +409,7 @@ impl Pauses {
     }
 }
 
-/// Tells the terminal that the agent lives.
+/// Updates the terminal's status line until the agent ends.
 async fn show_status(status_line: watch::Sender<StatusLine>, shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(STATUS_LINE);
     loop {

@@ -1,13 +1,13 @@
-//! What the files of cgroups, and of `/proc`, tell of memory, CPUs and waiting: read now and then, as
-//! records that go the way of those from a kernel's ring.
+//! Samples memory, CPU and pressure from cgroup files and `/proc`, and turns them into records like those of a kernel
+//! ring buffer.
 //!
-//! Looked at are the groups of containers and of systemd's units, the limits of the pods and slices above them, and the
-//! node as a whole. Everything that cannot be read is [`UNKNOWN`](tapio_common::node::UNKNOWN).
+//! It samples the cgroups of containers and systemd units, the limits of the pods and slices above them, and the node as
+//! a whole. A value that cannot be read is [`UNKNOWN`](tapio_common::node::UNKNOWN).
 //!
-//! A pass is spread over turns of [`TURN`] groups, between which others run. The next begins after the interval, or
-//! later where passes are expensive: reading takes one part in [`SHARE`] of a CPU at most. A trigger of the kernel
-//! (Documentation/accounting/psi.rst, "Monitoring for pressure thresholds") brings it forward; while tasks wait, one
-//! part in [`PRESSED_SHARE`].
+//! A scan yields to other tasks after each [`BATCH`] of cgroups. The next scan begins after the interval, or later if
+//! scans are expensive: reading uses at most 1/[`SHARE`] of a CPU. A PSI trigger of the kernel
+//! (Documentation/accounting/psi.rst, "Monitoring for pressure thresholds") starts a scan early. While tasks stall,
+//! reading uses at most 1/[`PRESSED_SHARE`] of a CPU.
 
 mod above;
 pub mod hierarchy;
@@ -40,16 +40,16 @@ use crate::{
     source::{Part, Ready, Records, Source},
 };
 
-/// Groups that are read before others run.
-const TURN: usize = 64;
-/// One of how many parts of a CPU reading may take.
+/// Number of cgroups that are read before other tasks run.
+const BATCH: usize = 64;
+/// Reading uses at most one part in this many of a CPU.
 const SHARE: u32 = 200;
-/// The same while tasks wait.
+/// Like [`SHARE`], while tasks stall.
 const PRESSED_SHARE: u32 = 50;
-/// Passes that triggers bring forward are at least this far apart.
-const FORWARD: Duration = Duration::from_secs(1);
+/// Minimum time between scans that triggers start early.
+const EARLY_SCAN: Duration = Duration::from_secs(1);
 
-/// The files, before there is a runtime and while all rights are there.
+/// The open files. They are opened before the async runtime starts, while the agent still has all of its capabilities.
 #[derive(Debug)]
 pub struct Files {
     interval: Duration,
@@ -60,38 +60,38 @@ pub struct Files {
     past: Arc<Past>,
 }
 
-/// The reader of an observer that looks at cgroups. Its records are made as they are asked for.
+/// Samples cgroups for an observer. It creates a record only when asked for the next one.
 pub struct Reader {
     interval: Duration,
     tree: Tree,
     eyes: Eyes,
     triggers: Vec<Waiting>,
     past: Arc<Past>,
-    /// When the next pass begins.
+    /// When the next scan begins.
     next: Instant,
-    /// When the last one began.
+    /// When the last scan began.
     began: Instant,
-    /// Time on a CPU that it has taken so far: on a busy one a pass takes long, and costs no more.
+    /// CPU time of the current scan. Wall-clock time would be wrong: a busy CPU makes a scan longer, not more expensive.
     spent: Duration,
-    /// What is left of the pass.
+    /// Position in the current scan; `None` between scans.
     at: Option<At>,
     left: usize,
     shared: Shared,
     record: Record,
 }
 
-/// Where a pass is.
+/// Position in a scan.
 #[derive(Clone, Copy, Debug)]
 enum At {
-    /// At this one of the groups of containers and units.
+    /// At the container or unit with this index.
     Group(usize),
-    /// At the groups above them, of which so many are left: those below others come before these.
+    /// At the cgroups above them, with this many left: children come before their parents.
     Above(usize),
-    /// At the node.
+    /// At the node itself.
     Node,
 }
 
-/// A record that was made.
+/// The last record, which callers borrow.
 #[derive(Clone, Copy, Debug)]
 enum Record {
     Sample(Sample),
@@ -99,8 +99,8 @@ enum Record {
 }
 
 impl Files {
-    /// Looks which there are: cgroups at `cgroup_root`, memory and pressure of the node at `proc_root`. The reader adds to
-    /// `past` what cgroups with a limit hold.
+    /// Opens the files that exist: cgroups at `cgroup_root`, memory and pressure of the node at `proc_root`. The reader
+    /// adds the memory usage of cgroups with a limit to `past`.
     #[must_use]
     pub fn open(cgroup_root: &Path, proc_root: &Path, interval: Duration, past: Arc<Past>) -> Self {
         let hierarchy = Hierarchy::find(cgroup_root);
@@ -118,9 +118,9 @@ impl Files {
         }
     }
 
-    /// The reader. Within a runtime only.
+    /// Returns the reader. Call it within the async runtime.
     pub fn reader(&mut self) -> Reader {
-        // One that cannot be waited for brings nothing forward.
+        // A trigger that cannot be polled starts no scan.
         let triggers = self.triggers.drain(..).filter_map(|trigger| trigger.wait().ok()).collect();
         Reader {
             interval: self.interval,
@@ -169,10 +169,10 @@ impl Records for Reader {
 }
 
 impl Reader {
-    /// Waits until there is something to read. May be dropped while it waits.
+    /// Waits until a scan begins or its next batch is due. Cancel-safe: the caller may drop it while it waits.
     pub async fn scan(&mut self) {
         if self.at.is_none() {
-            let earliest = self.began + FORWARD.max(self.spent * PRESSED_SHARE);
+            let earliest = self.began + EARLY_SCAN.max(self.spent * PRESSED_SHARE);
             tokio::select! {
                 () = tokio::time::sleep_until(self.next) => {}
                 () = trigger::any(&mut self.triggers, earliest) => {}
@@ -181,10 +181,10 @@ impl Reader {
         } else {
             tokio::task::yield_now().await;
         }
-        self.left = TURN;
+        self.left = BATCH;
     }
 
-    /// The next record, if there is one: until then nothing is read.
+    /// Reads and returns the next record; `None` at the end of a batch or scan.
     #[expect(
         clippy::should_implement_trait,
         reason = "an item borrows from the reader, which an iterator cannot"
@@ -194,7 +194,7 @@ impl Reader {
             let at = self.at?;
             self.left = self.left.checked_sub(1)?;
             let start = clock::thread_cpu();
-            let found = self.look(at);
+            let found = self.sample(at);
             self.spent += clock::thread_cpu().saturating_sub(start);
             if self.at.is_none() {
                 self.next = self.began + self.interval.max(self.spent * SHARE);
@@ -209,8 +209,8 @@ impl Reader {
         }
     }
 
-    /// Looks at what is next in the pass, and moves on.
-    fn look(&mut self, at: At) -> Option<Record> {
+    /// Samples the cgroup or node at this position, and moves on.
+    fn sample(&mut self, at: At) -> Option<Record> {
         match at {
             At::Group(at) => {
                 let Some(group) = self.tree.groups().get(at) else {
@@ -219,7 +219,7 @@ impl Reader {
                 };
                 self.at = Some(At::Group(at + 1));
                 let Some(sample) = self.eyes.group(group, self.shared.is_limited(&self.tree, group)) else {
-                    // It has vanished: the next pass looks for those that are there.
+                    // It has vanished: the next scan lists the cgroups again.
                     self.tree.is_stale();
                     return None;
                 };

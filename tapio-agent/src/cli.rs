@@ -1,4 +1,4 @@
-//! The command line. Every flag that sets a key of the configuration is checked as that key is.
+//! The command line. A flag that sets a configuration key is validated like that key.
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -11,44 +11,44 @@ use crate::{
     replay::ReplayArgs,
 };
 
-/// What the user wants, and how.
+/// The parsed command with everything that it needs.
 #[derive(Debug)]
 pub enum Command {
     /// Observe until stopped.
     Run(Box<Config>),
-    /// Say what this node can observe.
+    /// Report what this node can observe.
     Doctor(Doctor),
-    /// Cause harmless faults and say which of them were reported.
+    /// Cause harmless faults and check that each is reported.
     Selftest(Box<Config>),
-    /// Cause one of them, as a child of the self-test.
+    /// Run one role of a fault, as a child of the self-test.
     Fault(Part),
     /// Judge a recorded series.
     Replay(ReplayArgs),
-    /// Print this text, and be done.
+    /// Print this text and exit.
     Print(String),
 }
 
-/// Why there is no command to run. Its text goes to the user as it is.
+/// The reason why there is no command to run. Users see its text unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The arguments are wrong, or ask for help or the version.
+    /// The arguments are invalid, or ask for help or the version.
     #[error(transparent)]
     Arguments(#[from] clap::Error),
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] config::Error),
 }
 
-/// Exit code where arguments or configuration are wrong.
+/// Exit code for invalid arguments or configuration.
 const USAGE: u8 = 2;
 
 impl Error {
-    /// Prints it where it belongs, help to standard output, and gives the exit code.
+    /// Prints help to standard output and errors to standard error, and returns the exit code.
     #[must_use]
     pub fn report(&self) -> ExitCode {
         match self {
             Self::Arguments(error) => {
-                // There is no one left to tell that the terminal is gone.
+                // A failure means that the terminal is gone: nobody could read about it.
                 let _ = error.print();
                 ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
             }
@@ -60,10 +60,10 @@ impl Error {
     }
 }
 
-/// Reads the arguments, of which the first is the program's name, and with them the configuration.
+/// Parses the arguments, the first of which is the program's name, and loads the configuration that they ask for.
 ///
 /// # Errors
-/// Where the arguments or the configuration are wrong, and where they only ask for help.
+/// The arguments or the configuration are invalid, or the arguments ask for help or the version.
 pub fn parse<A, E>(arguments: A, environment: E) -> Result<Command, Error>
 where
     A: IntoIterator<Item = OsString>,
@@ -96,8 +96,8 @@ where
 
 /// Learns in the kernel what is normal for this node's workloads, and reports what is not.
 ///
-/// Without a command it observes until it is stopped. What it finds, an occurrence, says what happened, how far
-/// from normal, to whom, and who was on the other side. It goes to standard output, or to the sinks that are given.
+/// Without a command it observes until it is stopped. Each finding, an occurrence, says what happened, how far
+/// from normal, to whom, and who was on the other side. Occurrences go to standard output, or to the given sinks.
 #[derive(Debug, Parser)]
 #[command(name = "tapio", version, args_conflicts_with_subcommands = true, after_long_help = EPILOGUE)]
 struct Tapio {
@@ -109,11 +109,11 @@ struct Tapio {
 
 const EPILOGUE: &str = "\
 Examples:
-  tapio                                        observe all there is, readable, here
-  tapio --observer=network --output=json       one JSON object a line
+  tapio                                        observe everything, readable, on this terminal
+  tapio --observer=network --output=json       one JSON object per line
   tapio --polku=polku.observability.svc:50051  to a POLKU gateway
   tapio --otlp=http://collector:4318           to an OpenTelemetry Collector
-  tapio doctor                                 what this node can observe, and why not
+  tapio doctor                                 what this node can observe, and why not the rest
   tapio config > tapio.yaml                    each setting, its default and range
 
 Settings: default < --config file < environment < flag. The variable of a key is TAPIO_ and
@@ -124,44 +124,44 @@ Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 failed; 2 wrong arguments
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Say what this node can observe: each hook, ok or why not and what is lost
+    /// Check what this node can observe: each hook, and if it fails, the reason and what is lost
     #[command(
-        after_long_help = "The programs are really attached, and detached again; an agent that runs here is not \
-                                 disturbed.\n\nExit codes: 0 something can be observed; 1 nothing can; 2 wrong \
+        after_long_help = "It attaches the programs and detaches them again, without disturbing an agent that runs \
+                                 here.\n\nExit codes: 0 something can be observed; 1 nothing can; 2 wrong \
                                  arguments or configuration."
     )]
     Doctor(DoctorArguments),
-    /// Judge a recorded series: one JSON line for each abnormal row, a summary on standard error
+    /// Judge a recorded series: one JSON line per abnormal row, a summary on standard error
     Replay(ReplayArgs),
-    /// Print the default configuration, every key documented; or check a file
+    /// Print the default configuration with every key documented, or check a file
     #[command(
-        after_long_help = "Exit codes: 0 printed, or the file is right; 2 it is wrong, with the place and \
-                                 what would be right."
+        after_long_help = "Exit codes: 0 printed, or the file is valid; 2 it is invalid: the error names the place \
+                                 and a valid value."
     )]
     Config(ConfigArguments),
-    /// Cause harmless real faults here and say whether each was reported rightly
+    /// Cause harmless real faults here and check that each is reported correctly
     #[command(
-        after_long_help = "A refused connect, a connect that is not answered, round trips that rise, a process that \
-                                 runs out of memory, one that crashes, and one that is killed. What it makes for \
-                                 them (two network namespaces, a few connections, a cgroup with a limit on \
-                                 its memory) it takes away again, also when interrupted. It judges with the default \
-                                 thresholds. An agent that runs here reports the faults, too, as those of the \
+        after_long_help = "The faults: a refused connect, a connect without an answer, rising round trips, a process \
+                                 that is OOM-killed, one that crashes, and one that is killed. The self-test makes \
+                                 two network namespaces, a few connections and a cgroup with a memory limit, and \
+                                 removes them again, also when interrupted. It judges with the default \
+                                 thresholds. An agent that runs here also reports the faults, as those of the \
                                  process tapio-fault.\n\nIt needs root, iproute2's ip and tc, and /sys/fs/cgroup \
-                                 writable with the memory controller; what it cannot cause is skipped.\n\nExit codes: \
-                                 0 every fault that could be caused was reported, once; 1 one was not, or none could \
-                                 be caused; 2 wrong arguments or configuration."
+                                 writable with the memory controller; it skips faults that it cannot cause here.\n\n\
+                                 Exit codes: 0 every fault that could be caused was reported, once; 1 one was not, \
+                                 or none could be caused; 2 wrong arguments or configuration."
     )]
     Selftest(Settings),
     #[command(hide = true)]
     Fault(Part),
 }
 
-/// The part of a child of the self-test.
+/// The role of a child of the self-test.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Part {
-    /// The name of its act
+    /// The name of the role
     pub act: String,
-    /// What the act takes
+    /// The arguments of the role
     pub arguments: Vec<String>,
 }
 
@@ -176,7 +176,7 @@ struct DoctorArguments {
 
 #[derive(Debug, Args)]
 struct ConfigArguments {
-    /// Say whether this file is right, and if not, where and what would be
+    /// Check this file; print the place of each error and a valid value
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
     /// Print the JSON Schema of the file, for editors and for charts
@@ -184,7 +184,7 @@ struct ConfigArguments {
     schema: bool,
 }
 
-/// The flags that set a key of the configuration, which documents them in full.
+/// Flags that each set a configuration key. The configuration documents the keys in full.
 #[derive(Debug, Default, Args)]
 struct Settings {
     /// Run only these observers, comma-separated [default: all]
@@ -198,29 +198,29 @@ struct Settings {
     cluster: Option<String>,
     /// Names from the Kubernetes API: on, off or auto [default: auto]
     ///
-    /// auto has them in a pod with a service account, and where KUBECONFIG is set.
+    /// auto is on in a pod with a service account, and where KUBECONFIG is set.
     #[arg(long, value_name = "MODE", help_heading = "Observing")]
     kubernetes: Option<String>,
-    /// Send occurrences to this POLKU gateway, or of several, comma-separated, to the first that answers
+    /// Send occurrences to this POLKU gateway, or to the first of several, comma-separated, that answers
     ///
-    /// https://HOST:PORT asks for TLS; a plain HOST:PORT has it where --polku-ca or --polku-cert is given.
+    /// https://HOST:PORT uses TLS; a plain HOST:PORT uses it where --polku-ca or --polku-cert is given.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Sinks")]
     polku: Option<String>,
-    /// Trust the authorities in this PEM file, instead of this machine's
+    /// Trust the certificate authorities in this PEM file instead of this machine's
     #[arg(long, value_name = "FILE", help_heading = "Sinks")]
     polku_ca: Option<String>,
-    /// Show the gateway the certificate in this PEM file
+    /// Present the client certificate in this PEM file to the gateway
     #[arg(long, value_name = "FILE", help_heading = "Sinks")]
     polku_cert: Option<String>,
-    /// The key of that certificate, a PEM file
+    /// Private key of that certificate, a PEM file
     #[arg(long, value_name = "FILE", help_heading = "Sinks")]
     polku_key: Option<String>,
     /// Send occurrences by OTLP to this collector, http://HOST:4318
     ///
-    /// Protocol, headers and certificates: keys `otlp.*`, or OTEL_EXPORTER_OTLP_* as OpenTelemetry has them.
+    /// Protocol, headers and certificates: keys `otlp.*`, or OpenTelemetry's variables OTEL_EXPORTER_OTLP_*.
     #[arg(long, value_name = "URL", help_heading = "Sinks")]
     otlp: Option<String>,
-    /// On standard output: json, pretty, none or auto [default: auto]
+    /// Format on standard output: json, pretty, none or auto [default: auto]
     ///
     /// auto is pretty on a terminal; elsewhere json, or none where another sink is given.
     #[arg(long, value_name = "FORM", help_heading = "Sinks")]
@@ -228,22 +228,22 @@ struct Settings {
     /// Read settings from this YAML file; `tapio config` prints one
     #[arg(long, value_name = "FILE", help_heading = "Operating")]
     config: Option<PathBuf>,
-    /// Keep here what outlives the agent [default: /var/lib/tapio]
+    /// Directory for state snapshots and the spool [default: /var/lib/tapio]
     #[arg(long, value_name = "DIR", help_heading = "Operating")]
     state_dir: Option<String>,
-    /// Serve metrics and probes here, or off [default: 127.0.0.1:9090]
+    /// Serve metrics and probes on this address, or off [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR", help_heading = "Operating")]
     listen: Option<String>,
-    /// error, warn, info, debug or trace [default: info]
+    /// Log level: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Operating")]
     log_level: Option<String>,
-    /// The log on standard error: json or text [default: text]
+    /// Format of the log on standard error: json or text [default: text]
     #[arg(long, value_name = "FORM", help_heading = "Operating")]
     log_format: Option<String>,
 }
 
 impl Settings {
-    /// The flags that were given, each with the key that it sets.
+    /// The given flags, each with the key that it sets.
     fn flags(&self) -> Vec<Flag> {
         let observers = Some(self.observer.join(",")).filter(|_| !self.observer.is_empty());
         [

@@ -1,7 +1,7 @@
-//! How well shifts are found in a series whose level changes are known.
+//! Scores how well shifts are found in a series with known level changes.
 //!
-//! Reports and changes are rows. A report counts for a change when it lies near enough; each is used
-//! once, matched in order. All series are counted together.
+//! Reports and changes are rows. A report matches a change if it is near enough. Each report and each change matches at
+//! most once, in order. All series are counted together.
 
 use std::io;
 
@@ -9,19 +9,20 @@ use serde_json::{Deserializer, Value};
 
 use crate::replay::{self, Options, ReplayError};
 
-/// A report counts from this many rows before a change.
+/// A report matches from this many rows before a change.
 const EARLY_ROWS: u64 = 2;
-/// And until this many rows after it: the run that makes a shift takes time.
+/// A report matches up to this many rows after a change: a shift is only reported after a run of samples.
 const LATE_ROWS: u64 = 15;
-/// The strict score takes where the shift is said to have begun, and allows this many rows either way.
+/// The strict score compares the reported start of the shift. It may be this many rows after the change, and
+/// [`EARLY_ROWS`] before it.
 const STRICT_ROWS: u64 = 2;
 
 /// A shift, as `tapio replay` writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The row that it was said on.
+    /// The row at which it was reported.
     pub row: u64,
-    /// The row where it began.
+    /// The row at which it began.
     pub since: u64,
 }
 
@@ -30,7 +31,7 @@ pub struct Report {
 pub struct Score {
     /// Shifts reported.
     pub reports: u64,
-    /// Level changes there are.
+    /// Level changes in the series.
     pub changes: u64,
     /// Reports whose `row` is near a change.
     pub found: u64,
@@ -47,8 +48,11 @@ impl Score {
         self.placed += matches(reports.iter().map(|report| report.since), changes, STRICT_ROWS);
     }
 
-    /// Puts one file through `tapio replay` and adds what it said; returns how many rows it has. The
-    /// last column is the label: 1 on the first row of a new level.
+    /// Runs one file through `tapio replay`, adds its reports, and returns its number of rows. The last column is the
+    /// label: 1 on the first row of a new level.
+    ///
+    /// # Errors
+    /// The file cannot be replayed.
     pub fn add_replayed(&mut self, csv: &str, options: &Options) -> Result<u64, ReplayError> {
         let mut out = Vec::new();
         let summary = replay::run(csv.as_bytes(), options, &mut out, io::sink())?;
@@ -65,12 +69,12 @@ impl Score {
         Ok(summary.rows)
     }
 
-    /// The part of the reports that are right, 0 to 1.
+    /// Share of the reports that are correct, 0 to 1.
     pub fn precision(&self) -> f64 {
         self.found as f64 / self.reports.max(1) as f64
     }
 
-    /// The part of the changes that are found, 0 to 1.
+    /// Recall: share of the changes that are found, 0 to 1.
     pub fn restore(&self) -> f64 {
         self.found as f64 / self.changes.max(1) as f64
     }
@@ -80,7 +84,7 @@ impl Score {
         self.f1_of(self.found)
     }
 
-    /// The same for where the shifts are said to have begun.
+    /// Like [`Self::f1`], for the reported starts of the shifts.
     pub fn strict_f1(&self) -> f64 {
         self.f1_of(self.placed)
     }
@@ -128,7 +132,7 @@ mod tests {
         assert_eq!(score, Score { reports: 2, changes: 2, found: 2, placed: 2 });
     }
 
-    /// The bounds hold for the whole set of 20; these three are close to its mean.
+    /// The bounds hold for the whole set of 20 files; these three are close to its mean.
     #[test]
     fn known_level_changes_are_found() {
         let mut score = Score::default();

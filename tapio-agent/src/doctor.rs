@@ -1,7 +1,7 @@
-//! `tapio doctor`: what this node can observe, what keeps it from the rest, and what would help.
+//! `tapio doctor` reports what this node can observe, what it cannot, and the remedy.
 //!
-//! Nothing is guessed: the programs are loaded and attached as the agent would, and detached again. Each check
-//! stands for itself, so that one that fails hides no other.
+//! It does not guess: it loads and attaches the programs as the agent would, and detaches them again. The checks are
+//! independent, so a failing one does not hide another.
 
 mod delivery;
 mod host;
@@ -23,27 +23,27 @@ use self::{
 };
 use crate::{config::Config, kernel::BTF, observer};
 
-/// What to examine.
+/// The options of `tapio doctor`.
 #[derive(Debug)]
 pub struct Doctor {
-    /// The configuration that the agent would run with.
+    /// The configuration that the agent would use.
     pub config: Box<Config>,
-    /// The file that it came from, if any.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    /// Print JSON.
+    /// Print the report as JSON.
     pub json: bool,
-    /// Where the kernel shows its types: [`BTF`].
+    /// The file with the kernel's types; [`BTF`] by default.
     pub types: PathBuf,
 }
 
 impl Doctor {
-    /// With this configuration, from this file.
+    /// Creates it with the default file of kernel types.
     #[must_use]
     pub fn new(config: Box<Config>, file: Option<PathBuf>, json: bool) -> Self {
         Self { config, file, json, types: BTF.into() }
     }
 
-    /// Examines this node and prints what it finds. Fails, as an exit code, where nothing can be observed.
+    /// Examines this node and prints the report. The exit code is a failure if nothing can be observed.
     ///
     /// # Errors
     /// The report cannot be written.
@@ -56,7 +56,7 @@ impl Doctor {
             report.text(Style::of_stdout())
         };
         out.write_all(text.as_bytes()).context("the report cannot be written")?;
-        // Without any of its hooks an agent does not do what it is for.
+        // An agent with none of its hooks does not do its job, even if it reads files.
         let Tally { attached, hooks, files, .. } = report.tally;
         let works = attached > 0 || (hooks == 0 && files);
         Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,35 +1,35 @@
-//! Harmless real faults, as `tapio selftest` causes them: how an observer declares its own, and what they are caused with.
+//! Harmless real faults for `tapio selftest`: how an observer declares its faults, and the tools to cause them.
 //!
-//! Faults come from children of the self-test, since an agent never judges itself. All that is made for them is held by values
-//! that take it away when they are dropped.
+//! Children of the self-test cause the faults, since an agent never judges itself. Values own everything that is made
+//! for a fault, and remove it when they are dropped.
 
-pub mod act;
+mod cgroup;
 mod child;
-mod group;
 mod namespace;
+pub mod role;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, pin::Pin};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use self::{
-    act::Act,
+    cgroup::Cgroup,
     child::Child,
-    group::Group,
     namespace::{Link, REQUEST_BYTES},
+    role::Role,
 };
 
 /// A fault that an observer reports.
 #[derive(Debug)]
 pub struct Fault {
-    /// Its name, for people.
+    /// Human-readable name.
     pub name: &'static str,
-    /// The types of occurrences of which one is right.
+    /// The occurrence types, any one of which is a correct report.
     pub kinds: &'static [&'static str],
-    /// The part of the observer's sources that should see it: a hook's program.
+    /// The part of the observer's sources that must see it: a hook's program.
     pub part: &'static str,
     /// Causes it.
-    pub cause: for<'a> fn(&'a mut Stage) -> Causing<'a>,
+    pub cause: for<'a> fn(&'a mut Environment) -> Causing<'a>,
 }
 
 /// A fault that is being caused.
@@ -38,31 +38,31 @@ pub type Causing<'a> = Pin<Box<dyn Future<Output = Result<Caused, NotCaused>> + 
 /// A fault that was caused.
 #[derive(Clone, Copy, Debug)]
 pub struct Caused {
-    /// What it is about.
+    /// The destination or process that identifies its report.
     pub subject: Subject,
-    /// The process that had it.
+    /// The process with the fault.
     pub pid: u32,
 }
 
-/// What a fault is about: no other fault is.
+/// The subject of a fault, by which its report is recognised. No two faults share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// A destination.
+    /// The peer of a connection.
     To(SocketAddr),
-    /// What the process did, or its end.
+    /// The process itself: something that it did, or its exit.
     Process,
 }
 
-/// Why a fault was not caused.
+/// The reason why a fault was not caused.
 #[derive(Debug)]
 pub enum NotCaused {
-    /// It should have been.
+    /// It should have worked, but did not.
     Failed(String),
-    /// It cannot be, here.
+    /// It cannot be caused on this host.
     Impossible {
-        /// Why.
+        /// The reason.
         reason: String,
-        /// What would help, in one sentence.
+        /// The remedy, in one sentence.
         remedy: String,
     },
 }
@@ -82,36 +82,36 @@ impl fmt::Display for Subject {
     }
 }
 
-/// What faults are caused with. Each thing is made when it is first needed.
+/// The environment of the faults: namespaces and a cgroup, each created on first use.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Environment {
     link: Option<Link>,
-    group: Option<Group>,
+    cgroup: Option<Cgroup>,
     cgroup_root: PathBuf,
 }
 
-impl Stage {
-    /// With the cgroups at this place.
+impl Environment {
+    /// Creates an empty one. `cgroup_root` is where the cgroup hierarchies are mounted.
     #[must_use]
     pub const fn new(cgroup_root: PathBuf) -> Self {
-        Self { link: None, group: None, cgroup_root }
+        Self { link: None, cgroup: None, cgroup_root }
     }
 
-    /// A cgroup with a limit on its memory.
+    /// Returns a cgroup with a memory limit.
     ///
     /// # Errors
-    /// It cannot be made.
-    pub fn group(&mut self) -> Result<&Group, NotCaused> {
-        match &mut self.group {
-            Some(group) => Ok(group),
-            none => Ok(none.insert(Group::new(&self.cgroup_root)?)),
+    /// It cannot be created.
+    pub fn cgroup(&mut self) -> Result<&Cgroup, NotCaused> {
+        match &mut self.cgroup {
+            Some(cgroup) => Ok(cgroup),
+            none => Ok(none.insert(Cgroup::new(&self.cgroup_root)?)),
         }
     }
 
-    /// Two hosts, as network namespaces with a link between them.
+    /// Returns two network namespaces with a link between them, which stand for two hosts.
     ///
     /// # Errors
-    /// They cannot be made.
+    /// They cannot be created.
     pub fn link(&mut self) -> Result<&Link, NotCaused> {
         match &mut self.link {
             Some(link) => Ok(link),
@@ -119,32 +119,34 @@ impl Stage {
         }
     }
 
-    /// A child in a cgroup of its own, which is not that of this process, goes on or is sent a signal, and dies.
+    /// Starts a child, moves it out of this process's cgroup into [`Self::cgroup`], resumes it or sends it a signal, and
+    /// waits for its exit.
     ///
     /// # Errors
-    /// It could not be caused, or not here.
-    pub async fn death(&mut self, act: &str, signal: Option<Signal>) -> Result<Caused, NotCaused> {
-        let mut child = Child::start(act, &[])?;
-        child.tells("ready").await?;
-        self.group()?.add(child.pid())?;
+    /// The death was not caused.
+    pub async fn death(&mut self, role: &str, signal: Option<Signal>) -> Result<Caused, NotCaused> {
+        let mut child = Child::start(role, &[])?;
+        child.wait_for("ready").await?;
+        self.cgroup()?.add(child.pid())?;
         match signal {
-            None => child.go_on().await?,
+            None => child.resume().await?,
             Some(signal) => {
                 let pid =
                     i32::try_from(child.pid()).ok().and_then(Pid::from_raw).ok_or("odd pid".to_owned())?;
                 kill_process(pid, signal).map_err(|error| format!("it cannot be killed: {error}"))?;
             }
         }
-        child.ends().await?;
+        child.wait_exit().await?;
         Ok(Caused { subject: Subject::Process, pid: child.pid() })
     }
 
-    /// Removes what self-tests that were killed left behind, and says what that was.
+    /// Removes leftovers of self-tests that were killed, and returns their names.
     #[must_use]
     pub fn remove_stale(&self) -> Vec<String> {
         let namespaces =
             namespace::remove_stale().into_iter().map(|name| format!("network namespace {name}"));
-        let cgroups = group::remove_stale(&self.cgroup_root).into_iter().map(|name| format!("cgroup {name}"));
+        let cgroups =
+            cgroup::remove_stale(&self.cgroup_root).into_iter().map(|name| format!("cgroup {name}"));
         namespaces.chain(cgroups).collect()
     }
 }

@@ -1,7 +1,7 @@
-//! The kernel side: loads an observer's object, attaches its hooks, reads its ring and its counts.
+//! The kernel side: loads an observer's object, attaches its hooks, and reads its ring buffer and its counts.
 //!
-//! The only place that names the loader. A hook, field or right that this kernel does not grant makes that
-//! one hook unsupported, with the reason; it never stops the agent.
+//! Only this module names the loader, aya. If this kernel lacks a hook, a field or a capability, that one hook is
+//! unsupported, with the reason. It never stops the agent.
 
 mod attach;
 pub mod btf;
@@ -44,29 +44,29 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// Where a kernel shows its types.
+/// The file in which the kernel exposes its types.
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Why a hook is not attached.
+/// The reason why a hook is not attached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
-    /// This kernel does not have what it takes: no failure.
+    /// This kernel does not support it: not an error.
     #[error("unsupported: {0}")]
     Unsupported(String),
-    /// It should have worked.
+    /// It should have worked, but failed.
     #[error("failed: {0}")]
     Failed(String),
 }
 
 impl HookError {
-    /// It is nobody's fault.
+    /// True if the kernel does not support the hook, which is not an error.
     #[must_use]
     pub const fn is_unsupported(&self) -> bool {
         matches!(self, Self::Unsupported(_))
     }
 }
 
-/// This host's kernel.
+/// The running kernel, with everything that loading programs needs.
 pub struct Kernel {
     btf: Btf,
     types: Vec<u8>,
@@ -76,22 +76,22 @@ pub struct Kernel {
     snapshot: Snapshot,
 }
 
-/// Where the cgroups of most hosts are mounted.
+/// Mount point of the cgroup hierarchies on most hosts.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 impl Kernel {
-    /// Reads the kernel's types and finds out who the agent is.
+    /// Reads the kernel's types, and the agent's pid and pid namespace.
     ///
     /// # Errors
-    /// One sentence with the remedy: no BTF, no rights.
+    /// The kernel has no BTF, or this process may not read it. The error is one sentence with the remedy.
     pub fn open(proc_root: &Path) -> anyhow::Result<Self> {
         Self::open_with(Path::new(BTF), proc_root)
     }
 
-    /// As [`Self::open`], with the kernel's types in another place.
+    /// Like [`Self::open`], with the kernel's types in another file.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// See [`Self::open`].
     pub fn open_with(types: &Path, proc_root: &Path) -> anyhow::Result<Self> {
         let types = std::fs::read(types).with_context(|| {
             format!(
@@ -114,26 +114,26 @@ impl Kernel {
         Ok(Self { btf, types, agent, proc_root: proc_root.to_owned(), cgroup_root: CGROUPS.into(), snapshot })
     }
 
-    /// Has its cgroups elsewhere than at `/sys/fs/cgroup`.
+    /// Sets the mount point of the cgroup hierarchies; the default is `/sys/fs/cgroup`.
     #[must_use]
     pub fn with_cgroups(self, root: &Path) -> Self {
         Self { cgroup_root: root.to_owned(), ..self }
     }
 
-    /// Knows what was learned before; its programs begin with that.
+    /// Sets the state snapshot that the maps of loaded programs are restored from.
     #[must_use]
     pub fn with(self, snapshot: Snapshot) -> Self {
         Self { snapshot, ..self }
     }
 
-    /// Loads an observer's object and attaches what can be attached.
+    /// Loads an observer's object and attaches every hook that this kernel supports.
     ///
     /// # Errors
-    /// The object as a whole cannot be loaded: no rights, no ring buffers, no memory.
+    /// The object as a whole cannot be loaded: no capabilities, no ring buffers, or no memory.
     pub fn load(&self, object: &Object<'_>) -> anyhow::Result<Loaded> {
         let types = btf::Types::parse(&self.types)?;
         let offsets: Vec<_> = object.fields.iter().map(|path| types.offset(path)).collect();
-        // What is done with an absent field the verifier does not look at.
+        // The verifier skips the branches that use an absent field.
         let by_helper = object.by_helper;
         let is_locked_down = !by_helper.fields.is_empty() && forbids_reading();
         let forbidden = if is_locked_down { by_helper.fields } else { &[] };
@@ -172,7 +172,7 @@ impl Kernel {
         };
         let snapshot_maps =
             snapshot::Maps::take(&mut programs, object.name, object.snapshot_maps, &self.snapshot)?;
-        let hindrance = |by: &Fallback| {
+        let obstacle = |by: &Fallback| {
             let missing = by.needs.iter().find_map(|field| match offsets.get(*field)? {
                 Err(absent) => Some(absent.to_string()),
                 Ok(_) => forbidden.contains(field).then(|| FORBIDDEN.to_owned()),
@@ -185,7 +185,7 @@ impl Kernel {
         };
         let hooks = object.hooks.iter();
         let hooks =
-            hooks.map(|hook| attach::hook(hook, &mut programs, &self.btf, &self.cgroup_root, hindrance));
+            hooks.map(|hook| attach::hook(hook, &mut programs, &self.btf, &self.cgroup_root, obstacle));
         let hooks = hooks.collect();
         if let Some(map) = programs.take_map(listeners::MAP) {
             listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root);
@@ -223,14 +223,14 @@ fn take(programs: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     programs.take_map(name).ok_or_else(|| anyhow!("the object has no map {name}"))
 }
 
-const FORBIDDEN: &str = "lockdown forbids to read what has no type";
+const FORBIDDEN: &str = "lockdown forbids reading untyped kernel memory";
 
 fn explain_load(name: &str, error: aya::EbpfError) -> anyhow::Error {
     let mut source: Option<&dyn std::error::Error> = Some(&error);
     while let Some(cause) = source {
         if cause.downcast_ref::<io::Error>().is_some_and(|e| e.raw_os_error() == Some(EPERM)) {
             tracing::debug!(%error, "the refusal");
-            // The cause apart from the remedy: who may do so already gets another one from `tapio doctor`.
+            // Cause and remedy are separate: `tapio doctor` gives another remedy to a process that has the capabilities.
             let remedy =
                 format!("no right to load the programs of {name}: run as root, or with {}", needed());
             return anyhow!("{cause}").context(remedy);

@@ -1,4 +1,4 @@
-//! Tapio's agent: loads the kernel programs, judges what they let through, names it and delivers it.
+//! Tapio's agent: loads the kernel programs, judges the events that they emit, names them and delivers them.
 #![forbid(unsafe_code)]
 
 pub mod agent;

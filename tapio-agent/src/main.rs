@@ -25,9 +25,9 @@ fn main() -> ExitCode {
             log::start(&config.log);
             selftest::run(&config)
         }
-        Command::Fault(part) => selftest::play(&part.act, &part.arguments).map(|()| ExitCode::SUCCESS),
+        Command::Fault(part) => selftest::run_role(&part.act, &part.arguments).map(|()| ExitCode::SUCCESS),
         Command::Replay(replay) => replay.run().map(|_| ExitCode::SUCCESS),
-        // A reader that has seen enough, such as `head`, is no error.
+        // A reader that stops early, such as `head`, is not an error.
         Command::Print(text) => {
             let _ = std::io::stdout().write_all(text.as_bytes());
             Ok(ExitCode::SUCCESS)

@@ -1,6 +1,6 @@
-//! Observers: what they watch, and how they judge what their kernel programs let through.
+//! Observers: each watches one area, and judges the events that its kernel programs emit.
 //!
-//! An observer is pure: bytes and times in, anomalies out. No files, sockets or clocks.
+//! An observer is pure: bytes and times in, anomalies out. It uses no files, sockets or clocks.
 
 pub(crate) mod baseline;
 pub mod container;
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tapio_common::Header;
 use tapio_occurrence::{Data, Normal, Occurrence, Outcome, Severity};
 
-use crate::fault::{Act, Fault};
+use crate::fault::{Fault, Role};
 
 pub use self::kind::Kind;
 pub use self::object::{
@@ -24,74 +24,74 @@ pub use self::object::{
     SnapshotMap,
 };
 
-/// Fields of all hooks, and more of one.
+/// Concatenates the fields that all hooks need and the extra fields of one hook.
 const fn with<const A: usize, const B: usize, const ALL: usize>(
-    of_all: [usize; A],
-    more: [usize; B],
+    shared: [usize; A],
+    extra: [usize; B],
 ) -> [usize; ALL] {
     let mut all = [0; ALL];
     let mut i = 0;
     while i < ALL {
-        all[i] = if i < A { of_all[i] } else { more[i - A] };
+        all[i] = if i < A { shared[i] } else { extra[i - A] };
         i += 1;
     }
     all
 }
 
-/// What an observer has read for it from files, beside its kernel programs or instead of them: cgroups and
+/// Files that an observer has read for it, in addition to its kernel programs or instead of them: cgroup files and
 /// pressure, as [`tapio_common::node::Sample`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reads {
-    /// How often.
+    /// Time from one scan to the next.
     pub interval: Duration,
 }
 
-/// A judgement on one or several events, not yet named.
+/// A judgement on one or several events, before names are resolved.
 #[derive(Clone, Debug)]
 pub struct Anomaly {
     /// Its type.
     pub kind: &'static Kind,
-    /// How bad it is.
+    /// Severity: the default of its type, or one for this case.
     pub severity: Severity,
-    /// How what was tried ended.
+    /// Outcome of the attempted operation.
     pub outcome: Outcome,
-    /// When, boot clock.
+    /// When it happened, in boot clock nanoseconds.
     pub time_ns: u64,
-    /// Owner's cgroup; 0 where it is not known; [`tapio_common::WHOLE_NODE`] for the node itself.
+    /// Owner's cgroup; 0 if unknown; [`tapio_common::WHOLE_NODE`] for the node itself.
     pub cgroup_id: u64,
-    /// Owner's process; 0 where it is not known.
+    /// Owner's process; 0 if unknown.
     pub pid: u32,
-    /// Owner's command name, padded with zeros.
+    /// Owner's command name, zero-padded.
     pub comm: [u8; 16],
-    /// Who had a hand in it.
+    /// The process that caused it, such as the sender of a signal. `None` if there is none or it is unknown.
     pub actor: Option<Box<Actor>>,
-    /// The memory cgroup that is full, of which more is to be reported.
+    /// The OOM cgroup. Enrichment adds its processes and its memory history to the report.
     pub full: Option<u64>,
-    /// Of whom it is reported.
+    /// Report policy: the owners for which it is reported, and how often.
     pub only: Only,
-    /// The other side: address and port.
+    /// Address and port of the peer.
     pub peer: Option<(IpAddr, u16)>,
-    /// What it is about, besides its type, owner and peer address: a service's port. Repeats agree in it.
+    /// Distinguishes anomalies of the same type, owner and peer address, such as a service's port. Repeats share it.
     pub detail: u32,
-    /// What is particular to the type.
+    /// Data that is specific to the type.
     pub data: Data,
-    /// The group whose CPU time rose with it, and is likely to be why.
+    /// The cgroup whose CPU time rose at the same time: the likely cause.
     pub noisy_neighbour: Option<u64>,
-    /// What was normal.
+    /// The normal value. `None` for a type without a baseline.
     pub baseline: Option<Normal>,
-    /// The number by which repeats are compared: of several the greatest is reported.
+    /// The number by which repeats are compared: the repeat with the greatest is reported.
     pub magnitude: u64,
-    /// How many it stands for, those that the kernel suppressed included.
+    /// Number of anomalies that it stands for, including those that the kernel suppressed.
     pub count: u64,
-    /// How fast they came, of a follow-up. `None`: it is the first of its kind, or what is left at the agent's end.
+    /// Rate of the repeats in a follow-up. `None` for a first report, and for repeats that are left when the agent ends.
     pub pace: Option<Pace>,
-    /// Says it in one sentence, once it is named.
+    /// Writes the one-sentence message, once names are resolved.
     pub message: fn(&Occurrence) -> String,
 }
 
 impl Anomaly {
-    /// What those of a type have in common, of whom and when an event's header says. What is particular stands before it:
-    /// `Anomaly { data, ..Anomaly::new(kind, header) }`.
+    /// Sets the fields that the type determines, and takes owner and time from an event's header. A caller sets the
+    /// others by struct update: `Anomaly { data, ..Anomaly::new(kind, header) }`.
     #[must_use]
     pub fn new(kind: &'static Kind, header: &Header) -> Self {
         Self {
@@ -118,62 +118,63 @@ impl Anomaly {
     }
 }
 
-/// How fast repeats came that were folded.
+/// The rate of folded repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// The time that they came in.
+    /// Length of the window in which they came, in nanoseconds.
     pub window_ns: u64,
-    /// Most in a second.
+    /// The most repeats in any one second.
     pub per_second: u64,
-    /// About as many in each part of that time, and not in bursts.
+    /// They were spread evenly over the window, not in bursts.
     pub is_even: bool,
 }
 
-/// A process that had a hand in an anomaly, not yet named.
+/// A process that caused an anomaly, before names are resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// Its cgroup; 0 where it is not known.
+    /// Its cgroup; 0 if unknown.
     pub cgroup_id: u64,
-    /// The process.
+    /// Process id.
     pub pid: u32,
-    /// Its command name, padded with zeros.
+    /// Its command name, zero-padded.
     pub comm: [u8; 16],
 }
 
-/// Of whom an anomaly is reported, and how often, which shows when it is named.
+/// Report policy: for which owners an anomaly is reported, and how often. The pipeline applies it once names are
+/// resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Only {
-    /// Owners.
+    /// The owners for which it is reported.
     pub scope: Scope,
-    /// Not where the actor is of the same container or unit.
+    /// Do not report it if the actor is in the same container or unit.
     pub from_outside: bool,
-    /// Learned in windows of this length: how often it comes of an owner; where that is expected, one of a window stands
-    /// for all. `None`: each is news.
+    /// Length of the windows, in nanoseconds, in which the expected rate per owner is learned. At the expected rate,
+    /// one report per window stands for all. `None`: every anomaly is reported.
     pub expected_window_ns: Option<u64>,
-    /// Not where it is the end of a pod's sandbox, the container that holds the pod's namespaces and is no one's.
+    /// Do not report the exit of a pod's sandbox: the container that holds the pod's namespaces, which runs no workload.
     pub sandbox: Sandbox,
-    /// Repeats are those of the same pod, too, whose containers are others each time.
+    /// Fold repeats by pod, since a restarted pod runs a new container each time.
     pub by_pod: bool,
-    /// Of no one: the other end of the connection, which is on this node, too, reports it. It is counted.
+    /// Do not report it, only count it: the other end of the connection is also on this node and reports it.
     pub by_other_end: bool,
 }
 
-/// Whether an end may be that of a pod's sandbox. Never that of a container that the pod's status names.
+/// Whether an exit may be that of a pod's sandbox. A container that the pod's status names is never the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sandbox {
-    /// It is not.
+    /// It is not the sandbox.
     No,
-    /// It is if the pod is over and its status does not name the container.
+    /// It is the sandbox if the pod has ended and its status does not name the container.
     Unlisted,
-    /// It is, in a pod.
+    /// It is the sandbox if it is in a pod.
     Likely {
-        /// It is the first process of its pid namespace: then it is also where the cgroup has vanished.
+        /// It is the first process of its pid namespace: then it counts as the sandbox even if its cgroup has vanished.
         is_first: bool,
     },
 }
 
 impl Only {
-    /// Whoever it is.
+    /// Report it for every owner, every time.
     pub const ALL: Self = Self {
         scope: Scope::All,
         from_outside: false,
@@ -185,29 +186,29 @@ impl Only {
 }
 
 tapio_service::setting::choices! {
-    /// Whose processes are meant; each takes in those before it.
+    /// The processes that are in scope. Each value includes those before it.
     pub enum Scope {
-        /// In containers and pods.
+        /// Processes in containers and pods.
         Containers = "containers",
-        /// Services of systemd, too.
+        /// Also processes of systemd services.
         Services = "services",
-        /// All on the host.
+        /// All processes on the host.
         All = "all",
     }
 }
 
-/// A record that is no event of this observer: counted, never a panic.
+/// A record that is not an event of this observer. It is counted and never causes a panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Its size is not the event's.
+    /// Its size is not the size of the event.
     #[error("a record of {0} bytes")]
     Size(usize),
-    /// It says that it is of a kind this version does not know.
+    /// This version does not know its kind.
     #[error("a record of kind {0}")]
     Kind(u32),
 }
 
-/// The compiled kernel programs of this name.
+/// Returns the compiled kernel programs of this observer.
 ///
 /// # Errors
 /// The build did not embed them.
@@ -215,15 +216,15 @@ pub fn programs(name: &str) -> anyhow::Result<&'static [u8]> {
     crate::object(name).with_context(|| format!("no kernel object {name} is embedded"))
 }
 
-/// An observer of whichever type, with its settings.
+/// An observer of any type, with its settings.
 pub struct Built {
     /// Its name.
     pub name: &'static str,
-    /// Its kernel programs and where they belong; none where it has no object.
+    /// Its hooks; empty for an observer without kernel programs.
     pub hooks: &'static [Hook],
-    /// The files that are read for it.
+    /// The files that are read for it; `None` for most observers.
     pub reads: Option<Reads>,
-    /// Capabilities that it uses.
+    /// Capabilities that it uses in addition to CAP_BPF and CAP_PERFMON.
     pub rights: &'static [Right],
     object: fn(&[u8]) -> anyhow::Result<Object<'_>>,
     settings: Vec<u8>,
@@ -231,7 +232,7 @@ pub struct Built {
 }
 
 impl Built {
-    /// With these settings.
+    /// Builds the observer `O` with these settings.
     #[must_use]
     pub fn new<O: Observer>(settings: &O::Settings) -> Self {
         let own = settings.clone();
@@ -246,7 +247,7 @@ impl Built {
         }
     }
 
-    /// Its kernel programs, with what they need.
+    /// Returns its kernel programs with everything that loading them needs.
     ///
     /// # Errors
     /// The build did not embed them.
@@ -254,7 +255,7 @@ impl Built {
         (self.object)(&self.settings)
     }
 
-    /// One that has seen nothing.
+    /// Returns a judge without any state.
     #[must_use]
     pub fn judge(&self) -> Box<dyn Judge> {
         (self.judge)()
@@ -262,7 +263,7 @@ impl Built {
 }
 
 impl<'a> Object<'a> {
-    /// Those of an observer, with its `SETTINGS` constant.
+    /// Returns the object of the observer `O`; `settings` is its `SETTINGS` constant.
     ///
     /// # Errors
     /// The build did not embed them.
@@ -281,25 +282,25 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The type of this name, and its observer.
+/// Returns the occurrence type of this name, and the name of its observer.
 #[must_use]
 pub fn kind(name: &str) -> Option<(&'static str, &'static Kind)> {
     let all = KINDS.iter().flat_map(|(observer, kinds)| kinds.iter().map(move |kind| (*observer, *kind)));
     all.into_iter().find(|(_, kind)| kind.name == name)
 }
 
-/// The observer of a type of occurrences.
+/// Returns the name of the observer of an occurrence type; empty for an unknown type.
 #[must_use]
 pub fn of(name: &str) -> &'static str {
     kind(name).map_or("", |(observer, _)| observer)
 }
 
-/// What the pipeline runs: an observer of whichever type.
+/// An observer of any type, as the pipeline runs it.
 pub trait Judge: Send {
     /// [`Observer::observe`].
     ///
     /// # Errors
-    /// The record is no event of this observer.
+    /// The record is not an event of this observer.
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed>;
 
     /// [`Observer::tick`].
@@ -317,7 +318,7 @@ pub trait Judge: Send {
     /// [`Observer::restore`].
     ///
     /// # Errors
-    /// It is not what an observer of this kind had learned.
+    /// The bytes are not a snapshot of this observer.
     fn restore(&mut self, snapshot: &[u8]) -> anyhow::Result<()>;
 }
 
@@ -347,41 +348,41 @@ impl<O: Observer> Judge for O {
     }
 }
 
-/// Judges one kind of records, of a kernel's ring or of a reader of files. The documentation of a settings field is its entry in the
-/// default configuration file.
+/// Judges the records of one observer, from a kernel ring buffer or from files. The doc comment of a settings field
+/// becomes its entry in the default configuration file.
 pub trait Observer: Send + Sized + 'static {
-    /// Its one name: object, source files, configuration section, metric label.
+    /// Its name everywhere: object, source files, configuration section, metric label.
     const NAME: &'static str;
-    /// The kernel programs.
+    /// Its kernel programs and where they attach.
     const HOOKS: &'static [Hook];
-    /// The types of its occurrences.
+    /// Its occurrence types.
     const KINDS: &'static [&'static Kind];
-    /// The kernel fields that they load, in the order of the object's `OFFSETS`.
+    /// The kernel fields that its programs load, in the order of the object's `OFFSETS`.
     const FIELDS: &'static [&'static str];
-    /// Of them those that its programs read with a helper, and do without.
+    /// The fields among them that its programs read with a helper and can do without.
     const BY_HELPER: ByHelper = ByHelper { fields: &[], lost: "" };
-    /// The performance counters that one of them reads: none, for most.
+    /// The performance counters that one of its programs reads. Most observers have none.
     const COUNTERS: Option<&'static Counters> = None;
-    /// The maps in which they keep what they have learned.
+    /// The maps that hold learned state.
     const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[];
-    /// The sizes of their ring and of their cool-downs.
+    /// The sizes of its ring buffer and of its cool-down map.
     const ROOM: Room = Room::SMALL;
-    /// Capabilities that it uses beside CAP_BPF and CAP_PERFMON: none, for most.
+    /// Capabilities that it uses in addition to CAP_BPF and CAP_PERFMON. Most observers use none.
     const RIGHTS: &'static [Right] = &[];
     /// The faults that the self-test causes for it.
     const FAULTS: &'static [Fault] = &[];
-    /// The parts that children of the self-test play in them.
-    const ACTS: &'static [Act] = &[];
+    /// The roles of the self-test's children in these faults.
+    const ROLES: &'static [Role] = &[];
     /// Its section of the configuration.
     type Settings: DeserializeOwned + Default + Clone + Send + Sync + 'static;
 
-    /// Makes one that has seen nothing.
+    /// Creates one without any state.
     fn new(settings: &Self::Settings) -> Self;
 
-    /// The object's `SETTINGS` constant.
+    /// Returns the bytes of the object's `SETTINGS` constant.
     fn kernel_settings(settings: &Self::Settings) -> Vec<u8>;
 
-    /// What is read for it from files: nothing, for most.
+    /// The files to read for it. `None` for most observers.
     fn reads(_settings: &Self::Settings) -> Option<Reads> {
         None
     }
@@ -389,62 +390,62 @@ pub trait Observer: Send + Sized + 'static {
     /// Judges one record.
     ///
     /// # Errors
-    /// The record is no event of this observer.
+    /// The record is not an event of this observer.
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed>;
 
-    /// Reports what waits for time to pass, and is due: at [`Self::wake_at`], or some time before or after. `u64::MAX`: now
-    /// or never.
+    /// Reports pending anomalies that are due. Called at [`Self::wake_at`], or somewhat before or after. `u64::MAX` is
+    /// the last call: report everything that is pending.
     fn tick(&mut self, _now_ns: u64, _out: &mut Vec<Anomaly>) {}
 
-    /// When the next [`Self::tick`] is due, boot clock; `None` while nothing waits.
+    /// When the next [`Self::tick`] is due, in boot clock nanoseconds; `None` while nothing is pending.
     fn wake_at(&self) -> Option<u64> {
         None
     }
 
-    /// How many anomalies wait in it for a [`Self::tick`]: what is lost with one that crashed. None, for most.
+    /// Number of anomalies that wait for a [`Self::tick`]. A crash loses them. Zero for most observers.
     fn pending(&self) -> u64 {
         0
     }
 
-    /// What it has learned, for one of an agent that comes later. `None`, for most: what they learn is in maps of their
+    /// Its learned state, for the state snapshot. `None` for most observers: their state is in the maps of their
     /// programs.
     fn snapshot(&self) -> Option<Vec<u8>> {
         None
     }
 
-    /// Takes up what one before it had learned.
+    /// Restores the learned state of an earlier run.
     ///
     /// # Errors
-    /// It is not what an observer of this kind had learned.
-    fn restore(&mut self, _learned: &[u8]) -> anyhow::Result<()> {
+    /// The bytes are not a snapshot of this observer.
+    fn restore(&mut self, _snapshot: &[u8]) -> anyhow::Result<()> {
         Ok(())
     }
 }
 
-/// Makes the names, and the sections of the configuration, from the table of observers.
+/// Generates the lists of observers and the configuration sections from the table of observers.
 macro_rules! observers {
     ($($(#[doc = $doc:literal])* $name:ident: $observer:ty,)*) => {
-        /// The observers there are.
+        /// The names of all observers.
         pub const NAMES: &[&str] = &[$(<$observer as Observer>::NAME),*];
 
-        /// The observers with the types of their occurrences.
+        /// The occurrence types, by observer.
         pub const KINDS: &[(&str, &[&Kind])] =
             &[$((<$observer as Observer>::NAME, <$observer as Observer>::KINDS)),*];
 
-        /// How many hooks all of them have.
+        /// The number of hooks of all observers.
         pub const HOOKS: usize = 0 $(+ <$observer as Observer>::HOOKS.len())*;
 
         /// The faults that the self-test causes, by observer.
         pub const FAULTS: &[(&str, &[Fault])] =
             &[$((<$observer as Observer>::NAME, <$observer as Observer>::FAULTS)),*];
 
-        /// The parts of the self-test's children.
-        pub const ACTS: &[&[Act]] = &[$(<$observer as Observer>::ACTS),*];
+        /// The roles of the self-test's children.
+        pub const ROLES: &[&[Role]] = &[$(<$observer as Observer>::ROLES),*];
 
         /// The maps that state snapshots hold, by observer.
         pub(crate) const SNAPSHOT_MAPS: &[&[SnapshotMap]] = &[$(<$observer as Observer>::SNAPSHOT_MAPS),*];
 
-        /// Makes those that are named.
+        /// Builds the observers with these names.
         #[must_use]
         pub fn build(names: &[&str], settings: &Settings) -> Vec<Built> {
             let mut built = Vec::new();

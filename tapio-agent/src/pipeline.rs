@@ -1,4 +1,4 @@
-//! The way of an event: record -> judge -> fold -> (queue) -> name -> expected? steady? -> sinks.
+//! The path of an event: record -> judge -> fold -> (queue) -> name -> expected? steady? -> sinks.
 
 mod deliver;
 mod expected;
@@ -40,27 +40,27 @@ use crate::{
     source::Records,
 };
 
-/// Windows are closed and what waits is reported when the first of them is due, and at most this often.
+/// Minimum time between two ticks. A tick closes windows and reports pending anomalies when the first of them is due.
 const TICK: Duration = Duration::from_millis(250);
-/// Records taken before windows are closed and others run.
+/// Maximum number of records taken before ticks and other tasks run.
 const BURST: usize = 1024;
 
-/// The first half, one a task and observer: from its records to the queue of anomalies.
+/// The first half of the pipeline, one task per observer: from its records to the queue of anomalies.
 #[derive(Debug)]
 pub struct Stage {
     observer: &'static str,
     anomalies: mpsc::Sender<Anomaly>,
-    /// What is counted.
+    /// Counts events, anomalies and losses.
     pub metrics: Arc<Metrics>,
-    /// Looked up once: every event is counted.
+    /// The counter of events, looked up once since every event increments it.
     events: Counter,
-    /// How many anomalies the record stands for that is being judged.
+    /// Number of anomalies that the record under judgement stands for; 0 while none is being judged.
     under_judgement: AtomicU64,
     contributions: Option<Arc<Contributions>>,
 }
 
 impl Stage {
-    /// Of the observer of this name, to this queue.
+    /// Creates the stage of the observer of this name. It sends to this queue.
     #[must_use]
     pub fn new(observer: &'static str, anomalies: mpsc::Sender<Anomaly>, metrics: &Arc<Metrics>) -> Self {
         Self {
@@ -73,13 +73,13 @@ impl Stage {
         }
     }
 
-    /// Contributes what is learned to the next snapshot.
+    /// Makes the stage contribute learned state to snapshots, and restore it from them.
     #[must_use]
     pub fn contributing_to(self, contributions: Arc<Contributions>) -> Self {
         Self { contributions: Some(contributions), ..self }
     }
 
-    /// A judge takes up what one before it had noted.
+    /// Restores a judge from the snapshot, if the snapshot has state for its observer.
     pub fn restore(&self, judge: &mut dyn Judge) {
         let Some(before) =
             self.contributions.as_ref().and_then(|contributions| contributions.before(self.observer))
@@ -87,11 +87,11 @@ impl Stage {
             return;
         };
         if let Err(error) = judge.restore(&before) {
-            tracing::warn!(observer = self.observer, %error, "what was noted before cannot be used; it is learned anew");
+            tracing::warn!(observer = self.observer, %error, "the observer's state snapshot cannot be used; it starts over");
         }
     }
 
-    /// Contributes to the next snapshot where that is due; false where the judge has nothing to contribute, ever.
+    /// Contributes to the next snapshot if that is due. Returns false if this judge never contributes.
     fn contribute(&self, judge: &dyn Judge, is_last: bool) -> bool {
         let Some(contributions) = &self.contributions else { return false };
         if !is_last && !contributions.is_due(self.observer) {
@@ -102,11 +102,11 @@ impl Stage {
         true
     }
 
-    /// Runs until `stop` says so; then takes what is left. What is judged goes through `out`, where it stays if the judge
-    /// panics.
+    /// Runs until `stop` completes, then takes the remaining records. Judged anomalies pass through `out`, and stay there
+    /// if the judge panics.
     ///
     /// # Errors
-    /// The source cannot be waited for.
+    /// The source cannot be polled.
     pub async fn run(
         &self,
         records: &mut dyn Records,
@@ -117,7 +117,7 @@ impl Stage {
     ) -> io::Result<()> {
         let mut stop = std::pin::pin!(stop);
         let mut earliest = Instant::now();
-        // A run before this one may have left records: the kernel wakes nobody while there are any unread.
+        // An earlier run may have left records, and the kernel sends no wake-up while unread records exist.
         let mut more = true;
         let mut contributes = true;
         loop {
@@ -155,7 +155,7 @@ impl Stage {
         Ok(())
     }
 
-    /// When something is due: of what waits in the judge, of the open windows, or the next contribution.
+    /// When the next tick is due: for the judge, for an open window, or for the next contribution.
     fn wake_at(&self, judge: &dyn Judge, fold: &Fold, contributes: bool) -> Option<Instant> {
         let boot_ns = [judge.wake_at(), fold.wake_at()].into_iter().flatten().min();
         let wake = boot_ns
@@ -165,7 +165,7 @@ impl Stage {
         wake.into_iter().chain(contribution).min()
     }
 
-    /// Takes records; true if there may be more than a burst of them.
+    /// Takes up to a burst of records. Returns true if there may be more.
     fn take(
         &self,
         records: &mut dyn Records,
@@ -182,7 +182,7 @@ impl Stage {
         true
     }
 
-    /// One record: what it means is added to `out`.
+    /// Judges one record and adds the resulting anomalies to `out`.
     pub fn observe(&self, record: &[u8], judge: &mut dyn Judge, out: &mut Vec<Anomaly>) {
         self.events.inc();
         self.under_judgement.store(stands_for(record), Ordering::Relaxed);
@@ -194,19 +194,20 @@ impl Stage {
         }
     }
 
-    /// How many anomalies the record stands for that a judge panicked on, if it was on one.
+    /// Returns, and resets, the number of anomalies that the record stands for on which the judge panicked. 0 if it did
+    /// not panic on a record.
     pub fn under_judgement(&self) -> u64 {
         self.under_judgement.swap(0, Ordering::Relaxed)
     }
 
-    /// Counts anomalies and sends those that do not wait in a window.
+    /// Counts anomalies, and queues those that do not wait in a window.
     pub fn admit(&self, out: &mut Vec<Anomaly>, fold: &mut Fold) {
         for anomaly in out.drain(..) {
             self.metrics.anomalies(self.observer, anomaly.kind.name, anomaly.count);
             let count = anomaly.count;
             match fold.admit(anomaly, clock::boot_ns()) {
                 Some(now) => {
-                    // One that is much worse has the repeats before it in its count.
+                    // A much worse repeat is sent at once, and its count includes the repeats before it.
                     if now.count > count {
                         self.metrics.folded(self.observer, count);
                     }
@@ -217,7 +218,7 @@ impl Stage {
         }
     }
 
-    /// Sends what folding let out.
+    /// Queues the follow-ups of closed windows.
     pub fn send(&self, out: &mut Vec<Anomaly>) {
         out.drain(..).for_each(|anomaly| self.queue(anomaly));
     }
@@ -230,13 +231,14 @@ impl Stage {
     }
 }
 
-/// Itself, and those that the kernel suppressed before it.
+/// Number of anomalies that a record stands for: itself, and those that the kernel suppressed before it.
 fn stands_for(record: &[u8]) -> u64 {
     let header = record.get(..size_of::<Header>()).map(bytemuck::pod_read_unaligned::<Header>);
     header.map_or(1, |header| 1 + u64::from(header.suppressed))
 }
 
-/// The second half: makes the occurrence of an anomaly. `None` where its name shows that it is not to be reported.
+/// The second half of the pipeline: resolves names and turns an anomaly into an occurrence. `None` if its report policy
+/// excludes it, or if a probe of a pod that is not ready caused it.
 pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<Occurrence> {
     let time_unix_ns = clock::unix_ns(anomaly.time_ns);
     let owner = identity.owner(anomaly.cgroup_id, anomaly.pid, anomaly.time_ns);
@@ -265,10 +267,10 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
     let mut data = anomaly.data;
     if let Some(group) = anomaly.noisy_neighbour {
         let noisy_neighbour = identity.owner(group, 0, anomaly.time_ns).workload();
-        // A container is not its own: groups may be in groups.
+        // A container is not its own noisy neighbour: cgroups may be nested.
         match noisy_neighbour.filter(|noisy_neighbour| Some(noisy_neighbour) != workload.as_ref()) {
             Some(noisy_neighbour) => data.push("noisy_neighbour", noisy_neighbour),
-            // Numbers of nobody say nothing.
+            // Without the neighbour's name its numbers mean nothing.
             None => data.0.retain(|(key, _)| !key.starts_with("noisy_neighbour")),
         }
     }
@@ -290,12 +292,12 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
         baseline: anomaly.baseline,
         count: anomaly.count,
     };
-    // Wherever it goes, somebody reads it on a terminal.
+    // Messages end up on terminals, so they must be printable.
     occurrence.message = printable(&(anomaly.message)(&occurrence)).into_owned();
     Some(occurrence)
 }
 
-/// A command name without its padding; bytes that are no UTF-8 become U+FFFD.
+/// Returns a command name without its padding. Bytes that are not UTF-8 become U+FFFD.
 fn comm(padded: &[u8; 16]) -> String {
     let end = padded.iter().position(|byte| *byte == 0).unwrap_or(padded.len());
     String::from_utf8_lossy(&padded[..end]).into_owned()

@@ -1,9 +1,8 @@
 //! `tapio selftest`: causes harmless real faults on this host, and says for each whether the observers reported
 //! it, once, with the right process.
 //!
-//! The observers run here as in the agent; the faults come from children, since an agent never judges itself.
-//! What is made for them is held by values that take it away when they are dropped, as they are when a signal
-//! comes.
+//! The observers run as in the agent. Children cause the faults, since an agent never judges itself. Values own
+//! everything that is made for a fault, and remove it when they are dropped, also after a signal.
 
 mod recorder;
 mod report;
@@ -24,33 +23,33 @@ use self::{
 };
 use crate::{
     config::Config,
-    fault::{Fault, NotCaused, Stage},
+    fault::{Environment, Fault, NotCaused},
     observer,
 };
 
-/// What became of a fault.
+/// The result of a fault.
 #[derive(Debug)]
 enum Outcome {
-    /// Reported: how.
+    /// It was reported correctly.
     Reported(Report),
-    /// It was caused, or should have been, and no right report came.
+    /// It was caused, or should have been, but no correct report came.
     Missed(String),
-    /// It cannot be caused here.
+    /// It cannot be caused on this host.
     Skipped {
-        /// Why.
+        /// The reason.
         reason: String,
-        /// What would help, in one sentence.
+        /// The remedy, in one sentence.
         remedy: String,
     },
 }
 
-/// Where what became of a fault is shown.
+/// Column at which the results begin.
 const COLUMN: usize = 24;
 
-/// Runs the self-test. Fails, as an exit code, where a fault was not reported, or none could be caused.
+/// Runs the self-test. The exit code is a failure if a fault was not reported, or none could be caused.
 ///
 /// # Errors
-/// Nothing can be observed here: one sentence with the remedy.
+/// Nothing can be observed on this host. The error is one sentence with the remedy.
 pub fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let attached = Attached::new(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -65,17 +64,17 @@ pub fn run(config: &Config) -> anyhow::Result<ExitCode> {
         tokio::select! {
             all_well = faults(config, attached) => Ok(ExitCode::from(u8::from(!all_well?))),
             () = any(&mut signals) => {
-                say("\ninterrupted; what was made is taken away again\n");
+                say("\ninterrupted; everything made for the faults is removed\n");
                 Ok(ExitCode::FAILURE)
             }
         }
     })
 }
 
-/// Causes one after the other; true where all is well.
+/// Causes the faults one after the other. Returns true if all that could be caused were reported.
 async fn faults(config: &Config, attached: Attached) -> anyhow::Result<bool> {
-    let mut stage = Stage::new(config.cgroup_root.as_path().to_owned());
-    for stale in stage.remove_stale() {
+    let mut environment = Environment::new(config.cgroup_root.as_path().to_owned());
+    for stale in environment.remove_stale() {
         say(&format!("removed what an earlier run left behind: {stale}\n"));
     }
     let mut recorder = Recorder::start(config, attached)?;
@@ -83,15 +82,15 @@ async fn faults(config: &Config, attached: Attached) -> anyhow::Result<bool> {
     for (observer, fault) in observer::FAULTS.iter().flat_map(|(of, faults)| faults.iter().map(|f| (*of, f)))
     {
         say(&format!("{:<COLUMN$} ", fault.name));
-        let outcome = match recorder.hindrance(observer, fault.part) {
-            Some(hindrance) => hindrance,
-            None => test(fault, &mut stage, &mut recorder).await,
+        let outcome = match recorder.obstacle(observer, fault.part) {
+            Some(skipped_or_missed) => skipped_or_missed,
+            None => test(fault, &mut environment, &mut recorder).await,
         };
         say(&format!("{outcome}\n"));
         outcomes.push((fault, outcome));
     }
-    // The repeats, which folding suppressed, come out now.
-    drop(stage);
+    // Ending the recorder reports the repeats that folding suppressed.
+    drop(environment);
     let all = recorder.end().await?;
     for (fault, outcome) in &mut outcomes {
         if let Outcome::Reported(report) = outcome
@@ -107,8 +106,8 @@ async fn faults(config: &Config, attached: Attached) -> anyhow::Result<bool> {
 }
 
 /// Causes a fault and waits for its report.
-async fn test(fault: &'static Fault, stage: &mut Stage, recorder: &mut Recorder) -> Outcome {
-    let caused = match (fault.cause)(stage).await {
+async fn test(fault: &'static Fault, environment: &mut Environment, recorder: &mut Recorder) -> Outcome {
+    let caused = match (fault.cause)(environment).await {
         Ok(caused) => caused,
         Err(not_caused) => return not_caused.into(),
     };
@@ -120,14 +119,14 @@ async fn test(fault: &'static Fault, stage: &mut Stage, recorder: &mut Recorder)
     }
 }
 
-/// Plays the part of a child: `tapio fault ACT ARGUMENTS`.
+/// Runs the role of a child: `tapio fault ROLE ARGUMENTS`.
 ///
 /// # Errors
-/// There is no such part, or it cannot be played here.
-pub fn play(act: &str, arguments: &[String]) -> anyhow::Result<()> {
-    let mut acts = observer::ACTS.iter().copied().flatten();
-    let act = acts.find(|known| known.name == act).with_context(|| format!("there is no act {act}"))?;
-    act.play(arguments)
+/// No observer has this role, or the role failed.
+pub fn run_role(role: &str, arguments: &[String]) -> anyhow::Result<()> {
+    let mut roles = observer::ROLES.iter().copied().flatten();
+    let role = roles.find(|known| known.name == role).with_context(|| format!("there is no role {role}"))?;
+    role.start(arguments)
 }
 
 impl From<NotCaused> for Outcome {
@@ -139,7 +138,7 @@ impl From<NotCaused> for Outcome {
     }
 }
 
-/// The last line, and whether all is well.
+/// The last line, and whether the self-test succeeded.
 fn summary<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> (String, bool) {
     let (mut reported, mut caused, mut skipped) = (0, 0, 0);
     for outcome in outcomes {
@@ -174,7 +173,7 @@ async fn any(signals: &mut [Signal; 3]) {
     }
 }
 
-/// Shows progress. A reader that has gone is no reason to stop: the exit code says how it went.
+/// Prints progress. It ignores a closed standard output: the exit code still has the result.
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -185,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_is_of_its_observer_and_every_act_has_one_name() {
+    fn every_fault_is_of_its_observer_and_every_role_has_one_name() {
         for (observer, faults) in observer::FAULTS {
             for fault in *faults {
                 assert!(!fault.kinds.is_empty());
@@ -194,12 +193,12 @@ mod tests {
                 }
             }
         }
-        let mut names: Vec<_> = observer::ACTS.iter().copied().flatten().map(|act| act.name).collect();
+        let mut names: Vec<_> = observer::ROLES.iter().copied().flatten().map(|role| role.name).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-        assert!(play("dance", &[]).unwrap_err().to_string().contains("no act dance"));
+        assert!(run_role("dance", &[]).unwrap_err().to_string().contains("no role dance"));
     }
 
     #[test]

@@ -1,37 +1,37 @@
-//! Sources: where an observer's records come from. The ring of kernel programs is one, cgroup files are another.
+//! Sources deliver an observer's records: the ring buffer of kernel programs is one, cgroup files are another.
 //!
-//! The agent, `tapio doctor` and `tapio selftest` know a source by its parts, and never by its type.
+//! The agent, `tapio doctor` and `tapio selftest` know a source by its parts, never by its type.
 
 use std::{fmt, future::pending, io, pin::Pin, time::Duration};
 
 use futures_util::future::select_all;
 use tapio_common::Counts;
 
-/// A source, opened before there is a runtime and while the agent has all of its rights.
+/// A source of records. It is opened before the async runtime starts, while the agent still has all of its capabilities.
 pub trait Source: fmt::Debug + Send + Sync {
-    /// Its parts in one word, as `/status` and the doctor's last line have it: `hooks`, `files`.
+    /// One word for its parts, `hooks` or `files`: the key in `/status`, and what the doctor's last line counts.
     fn of(&self) -> &'static str;
 
-    /// Everything that it reads, as it is now.
+    /// The current state of everything that it reads.
     fn parts(&self) -> Vec<Part>;
 
-    /// Whether any of it works: without, an observer has nothing to do.
+    /// Whether any part works. If none does, the observer has nothing to do.
     fn observes(&self) -> bool {
         self.parts().iter().any(|part| part.state.is_ok() && !part.gives.is_empty())
     }
 
-    /// A limit of this machine that costs details and no part of it, for people.
+    /// A limit of this machine that costs details, but no part. Human-readable.
     fn degraded(&self) -> Option<&str> {
         None
     }
 
-    /// Its records, once. Within a runtime only.
+    /// Returns its records, once. Call it within the async runtime.
     ///
     /// # Errors
-    /// They were given out before, or the runtime cannot wait for them.
+    /// The records were taken before, or the runtime cannot wait for them.
     fn records(&mut self) -> anyhow::Result<Box<dyn Records>>;
 
-    /// The readings that each part counted; nothing where it counts none.
+    /// The readings that each part counted; empty for a source that does not count.
     ///
     /// # Errors
     /// The counts cannot be read.
@@ -39,18 +39,18 @@ pub trait Source: fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
-    /// How often each part ran in the kernel and how long that took, as far as the kernel measures it.
+    /// How often each part ran in the kernel and for how long; see [`RunTime`].
     fn run_times(&self) -> Vec<(&'static str, RunTime)> {
         Vec::new()
     }
 
-    /// How many runs of each part the kernel skipped, so that they are in no count.
+    /// How many runs of each part the kernel skipped. No other count includes them.
     fn missed(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
 
-    /// Gives `put` the content of each map that belongs in a state snapshot, piece by piece, and says how many entries each
-    /// map has.
+    /// Passes the content of each map that a state snapshot holds to `put`, in chunks, and returns the number of
+    /// entries of each map.
     ///
     /// # Errors
     /// A map cannot be read, or `put` fails.
@@ -58,26 +58,26 @@ pub trait Source: fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Ends it. Records that are in it can still be read, counts too.
+    /// Stops it. Its remaining records and its counts can still be read.
     fn close(&self) {}
 }
 
-/// Takes a map's name and a piece of its content.
+/// Takes a map's name and a chunk of its content.
 pub type Put<'a> = dyn FnMut(&'static str, &[u8]) -> io::Result<()> + 'a;
 
 /// The records of a source.
 pub trait Records: Send {
-    /// Waits until there may be a record. The caller may drop it while it waits.
+    /// Waits until there may be a record. Cancel-safe: the caller may drop it while it waits.
     fn ready(&mut self) -> Ready<'_>;
 
-    /// Gives the next record to `take`; false if there is none.
+    /// Passes the next record to `take`; returns false if there is none.
     fn next(&mut self, take: &mut dyn FnMut(&[u8])) -> bool;
 }
 
-/// A wait for records; it fails where the source cannot be waited for.
+/// A wait for records. It fails if the source cannot be polled.
 pub type Ready<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
 
-/// The records of several sources. The first that has one gives it: a ring, which can overflow, stands before files.
+/// Records of several sources, read in order of the list: a ring buffer, which can overflow, comes before files.
 impl Records for Vec<Box<dyn Records>> {
     fn ready(&mut self) -> Ready<'_> {
         if self.is_empty() {
@@ -95,43 +95,43 @@ impl Records for Vec<Box<dyn Records>> {
 /// One hook, file or the like of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Its name, for people.
+    /// Human-readable name.
     pub name: &'static str,
-    /// How it is attached or where it is, or why it is not there.
+    /// How it is attached or where it is, or the reason why it is absent.
     pub state: Result<String, Absent>,
-    /// The occurrences that are lost without it, for people; empty where they only come later.
+    /// The occurrences that are lost without it, human-readable. Empty if its absence only delays them.
     pub gives: &'static str,
 }
 
-/// Why a part is not there.
+/// The reason why a part is absent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct Absent {
-    /// In one sentence.
+    /// The reason, in one sentence.
     pub why: String,
-    /// Whose fault it is.
+    /// Whether the machine, the configuration or a failure is the cause.
     pub lack: Lack,
-    /// What would help, in one sentence; `None` where that depends on the agent's rights.
+    /// The remedy, in one sentence. `None` if it depends on the agent's capabilities.
     pub remedy: Option<&'static str>,
 }
 
-/// Why a part can be absent.
+/// The kind of cause why a part is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// This machine has nothing for it: nobody's fault.
+    /// This machine does not support it: not an error.
     Unsupported,
-    /// It is not where the configuration says, or is turned off.
+    /// It is turned off, or not at the configured place.
     Missing,
-    /// It should work and does not.
+    /// It should work, but does not.
     Failed,
 }
 
-/// How often a kernel program ran, and how long all runs took.
+/// Run statistics of a kernel program, zero unless the kernel measures them (`sysctl kernel.bpf_stats_enabled=1`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunTime {
-    /// Runs.
+    /// Number of runs.
     pub runs: u64,
-    /// Time of all of them.
+    /// Total time of all runs.
     pub total: Duration,
 }
 
@@ -139,7 +139,7 @@ pub struct RunTime {
 mod tests {
     use super::*;
 
-    /// So many records, each its number.
+    /// Yields each number as a one-byte record.
     struct Numbers(std::ops::Range<u8>);
 
     impl Records for Numbers {

@@ -142,7 +142,7 @@ fn interrupted_it_leaves_nothing_behind() {
     needs_a_kernel!("interrupted_it_leaves_nothing_behind");
     let _turn = turn();
     interrupted(Signal::INT, "connect given up");
-    interrupted(Signal::TERM, "round trips that rise");
+    interrupted(Signal::TERM, "rising round trips");
 }
 
 #[test]

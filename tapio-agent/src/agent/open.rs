@@ -1,4 +1,4 @@
-//! Opens the sources of an observer: its kernel programs, attached, and the files that are read for it.
+//! Opens the sources of an observer: attaches its kernel programs and opens the files that are read for it.
 
 use std::sync::Arc;
 
@@ -17,21 +17,21 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     all: Vec<Box<dyn Source>>,
-    /// Why it has no kernel programs where it should have.
+    /// The error if its kernel programs could not be loaded.
     refused: Option<anyhow::Error>,
 }
 
-/// What sources are opened with.
+/// Opens sources with this configuration and kernel.
 pub(crate) struct Opener<'a> {
     pub(crate) config: &'a Config,
-    /// This kernel, or why it cannot be used.
+    /// This kernel, or the error why it cannot be used.
     pub(crate) kernel: Result<&'a Kernel, &'a anyhow::Error>,
-    /// Learns what cgroups with a limit hold.
+    /// Memory history of cgroups with a limit, which the file reader adds to.
     pub(crate) past: Arc<Past>,
 }
 
 impl Opener<'_> {
-    /// Opens all that an observer has, as far as this machine lets it.
+    /// Opens every source of an observer that this machine supports.
     pub(crate) fn open(&self, built: &Built) -> Sources {
         let mut sources = Sources::default();
         if !built.hooks.is_empty() {
@@ -54,37 +54,34 @@ impl Opener<'_> {
 }
 
 impl Sources {
-    /// Whether any of it works.
+    /// Whether any source works.
     pub(crate) fn observes(&self) -> bool {
         self.all.iter().any(|source| source.observes())
     }
 
-    /// Why the kernel programs could not be loaded.
+    /// The error if the kernel programs could not be loaded.
     pub(crate) const fn refused(&self) -> Option<&anyhow::Error> {
         self.refused.as_ref()
     }
 
-    /// Each of them.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &dyn Source> {
         self.all.iter().map(Box::as_ref)
     }
 
-    /// The parts of all.
     pub(crate) fn parts(&self) -> Vec<Part> {
         self.iter().flat_map(Source::parts).collect()
     }
 
-    /// The counts of all.
     pub(crate) fn counts(&self) -> anyhow::Result<Vec<(&'static str, Counts)>> {
         Ok(self.iter().map(Source::counts).collect::<Result<Vec<_>, _>>()?.concat())
     }
 
-    /// The records of all, once. Within a runtime only.
+    /// Returns the records of all sources, once. Call it within the async runtime.
     pub(crate) fn records(&mut self) -> anyhow::Result<Vec<Box<dyn Records>>> {
         self.all.iter_mut().map(|source| source.records()).collect()
     }
 
-    /// Ends all.
+    /// Stops all sources: detaches programs, but records and counts stay readable.
     pub(crate) fn close(&self) {
         self.iter().for_each(Source::close);
     }

@@ -1,4 +1,4 @@
-//! State snapshots: restores the one that an agent before this one has left, and writes it for the next.
+//! State snapshots: restores the one of the previous agent, and writes one for the next.
 
 use std::{
     io,
@@ -18,33 +18,33 @@ use crate::{
     snapshot::{Contributions, Snapshot, Store, Unusable},
 };
 
-/// The file, and how it goes with it.
+/// The snapshot file and its state.
 pub(super) struct Snapshots {
     store: io::Result<Store>,
     interval: Duration,
     seed: u64,
-    /// What is learned outside of the kernel.
+    /// State that is learned outside of kernel programs.
     pub(super) contributions: Arc<Contributions>,
-    /// What was found at the start.
+    /// For `/status`: whether a snapshot was restored at the start, and if not, why.
     found: String,
     saved: Mutex<Saved>,
-    /// Held by who writes: one that nobody waits for any more goes on.
+    /// Held while writing: a write continues even if nobody waits for it any more.
     writing: Mutex<()>,
 }
 
 #[derive(Default)]
 struct Saved {
-    /// When it was written last, and how much.
+    /// Time and size in bytes of the last write.
     last: Option<(Instant, u64)>,
-    /// Why it could not be, since then.
+    /// The error if writing has failed since then.
     problem: Option<String>,
 }
 
 impl Snapshots {
-    /// Reads what there is. Whatever is wrong with it, the agent runs.
+    /// Reads the snapshot. The agent runs even if the snapshot is unusable.
     ///
     /// # Errors
-    /// All is to be learned anew, and the kernel gives no random seed.
+    /// There is no usable snapshot, and the kernel provides no random seed for a new start.
     pub(super) fn open(config: &Config) -> anyhow::Result<(Self, Snapshot)> {
         let state_dir = config.state_dir.as_path();
         if let Some(why) = private::others_may_write(state_dir) {
@@ -77,7 +77,7 @@ impl Snapshots {
             }
         };
         let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), snapshot.seed);
-        // What others have noted grows old: nobody renews it.
+        // Contributions by other names are dropped: nothing updates them, so they would become stale.
         let names: Vec<_> =
             config.observers.names().iter().copied().chain([Expected::NAME, Steady::NAME]).collect();
         let contributions = Arc::new(Contributions::of(&snapshot, &names, interval));
@@ -95,11 +95,11 @@ impl Snapshots {
         ))
     }
 
-    /// Writes it again and again, until it is dropped.
+    /// Writes a snapshot each interval, until it is dropped.
     pub(super) async fn run(shared: Arc<Shared>) {
         let mut tick = tokio::time::interval(shared.snapshots.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first is over at once, and nothing is learned yet.
+        // The first tick completes at once, when nothing is learned yet.
         tick.tick().await;
         loop {
             tick.tick().await;
@@ -107,10 +107,10 @@ impl Snapshots {
         }
     }
 
-    /// Writes it, beside the tasks: with very many destinations it takes some time.
+    /// Writes a snapshot on a blocking thread, since it takes a while with very many destinations.
     pub(super) async fn save(shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
-        // An error means that it panicked, which has been reported.
+        // An error means that it panicked, which is already logged.
         let _ = tokio::task::spawn_blocking(move || shared.snapshots.write(&shared)).await;
     }
 
@@ -147,7 +147,7 @@ impl Snapshots {
         }
     }
 
-    /// For `/status`.
+    /// The `snapshot` section of `/status`.
     pub(super) fn status(&self) -> Value {
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let mut status = json!({ "found": self.found });

@@ -1,4 +1,4 @@
-//! What the agent tells of itself: `/livez`, `/readyz`, `/status`, `/metrics`, and the log's last line.
+//! The agent's own state: `/livez`, `/readyz`, `/status`, `/metrics`, and the log's last line.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use crate::{
     source::{Absent, Lack, Source},
 };
 
-/// What the tasks share.
+/// State that the agent's tasks share.
 pub(super) struct Shared {
     started: Instant,
     node: Arc<str>,
@@ -36,26 +36,26 @@ pub(super) struct Shared {
     pub(super) snapshots: Snapshots,
 }
 
-/// One observer.
+/// One observer with its state.
 pub(super) struct Observed {
     name: &'static str,
-    /// None where it could not be started.
+    /// Empty if the observer could not be started.
     sources: Sources,
     state: Mutex<State>,
 }
 
-/// How an observer is.
+/// The state of an observer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// All of it works.
+    /// Every part works.
     Running,
-    /// All of it works that this machine has something for; what it has nothing for, and why.
+    /// Every part that this machine supports works. Names the unsupported parts, with the reasons.
     RunningWithout(String),
-    /// Some of it does not work that could.
+    /// Some parts do not work that should.
     Degraded(String),
-    /// This kernel has nothing for it.
+    /// This machine supports none of its parts.
     Unsupported(String),
-    /// It should work and does not.
+    /// It should work, but does not.
     Failed(String),
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for State {
 impl State {
     const LABELS: [&str; 4] = ["running", "degraded", "unsupported", "failed"];
 
-    /// What does not work and why, unless all does.
+    /// The reason for a state other than `running`, or for parts that this machine lacks.
     fn missing(&self) -> Option<&str> {
         match self {
             Self::Running => None,
@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    /// The one of [`Self::LABELS`] that it is.
+    /// Its label, one of [`Self::LABELS`].
     const fn label(&self) -> &'static str {
         match self {
             Self::Running | Self::RunningWithout(_) => "running",
@@ -93,9 +93,9 @@ impl State {
         }
     }
 
-    /// As the parts of its sources are.
+    /// Derives the state from the parts of the sources.
     fn of(sources: &Sources) -> Self {
-        // A part that takes nothing away but time is worth no word here.
+        // Ignores parts whose absence only delays occurrences.
         let parts: Vec<_> = sources.parts().into_iter().filter(|part| !part.gives.is_empty()).collect();
         let absent: Vec<_> =
             parts.iter().filter_map(|part| Some((part.name, part.state.as_ref().err()?))).collect();
@@ -117,13 +117,13 @@ impl State {
 }
 
 impl Observed {
-    /// One that runs.
+    /// An observer that runs.
     pub(super) fn new(name: &'static str, sources: Sources) -> Self {
         let state = Mutex::new(State::of(&sources));
         Self { name, sources, state }
     }
 
-    /// One that has nothing to observe with.
+    /// An observer whose sources could not be opened.
     pub(super) fn failed(name: &'static str, error: &anyhow::Error) -> Self {
         let state = Mutex::new(State::Failed(format!("{error:#}")));
         Self { name, sources: Sources::default(), state }
@@ -133,7 +133,7 @@ impl Observed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The counts of each program; `None` where they cannot be read.
+    /// The counts of each program; `None` if they cannot be read.
     fn counts(&self) -> Option<Vec<(&'static str, Counts)>> {
         self.sources
             .counts()
@@ -169,14 +169,14 @@ impl Shared {
         }
     }
 
-    /// A crashed observer runs again.
+    /// Resets the state of a crashed observer that runs again.
     pub(super) fn restarted(&self, at: usize) {
         if let Some(observed) = self.observed.get(at) {
             self.set(at, State::of(&observed.sources));
         }
     }
 
-    /// Says at the start what works and what does not.
+    /// Logs the state of each observer at the start.
     pub(super) fn report(&self) {
         for observed in &self.observed {
             match observed.state() {
@@ -188,12 +188,12 @@ impl Shared {
         }
     }
 
-    /// Ends all sources: programs are taken off their hooks.
+    /// Stops all sources: detaches the programs.
     pub(super) fn close(&self) {
         self.observed.iter().for_each(|observed| observed.sources.close());
     }
 
-    /// Writes what the kernel programs have learned, and counts it.
+    /// Writes the learned state of the kernel programs, and counts the entries.
     pub(super) fn snapshot(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
         for Observed { name, sources, .. } in &self.observed {
             for source in sources.iter() {
@@ -205,8 +205,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The accounts, when all is done.
-    pub(super) fn farewell(&self) {
+    /// Logs the final ledger.
+    pub(super) fn log_ledger(&self) {
         tracing::info!(ledger = %self.ledger(), "stopped");
     }
 
@@ -234,7 +234,7 @@ impl Shared {
         StatusLine { seen: total.seen, keys: total.keys, kept: total.emitted, sent: self.sinks.sent() }
     }
 
-    /// What became of all readings, per observer and program, of all anomalies, and of all occurrences, per sink.
+    /// The ledger: readings per observer and program, anomalies, and occurrences per sink, each by result.
     fn ledger(&self) -> Value {
         let observers: serde_json::Map<_, _> = self
             .observed
@@ -266,13 +266,13 @@ impl Shared {
         json!({ "programs": observers, "anomalies": anomalies, "sinks": self.sinks.status() })
     }
 
-    /// Brings what the kernel counts, and how all is, into the metrics.
+    /// Copies the kernel's counts, and the states of observers, sinks and Kubernetes, into the metrics.
     fn collect(&self) {
         if let Some(health) = &self.kubernetes {
             self.metrics.kubernetes_state(&Health::LABELS, health.label());
         }
         let totals: Vec<_> = self.observed.iter().map(|observed| (observed.name, observed.total())).collect();
-        // What cannot be read now stays as it was: a counter does not go back.
+        // If counts cannot be read, the metric keeps its value: a counter never decreases.
         for (name, total) in &totals {
             total.iter().for_each(|total| self.metrics.readings(name, total));
         }

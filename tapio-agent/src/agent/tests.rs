@@ -14,8 +14,8 @@ use crate::{
 static RECORDS: AtomicU32 = AtomicU32::new(0);
 static OBSERVED: AtomicU32 = AtomicU32::new(0);
 
-/// Holds its first record back and crashes on the second, which it had judged already, and on each tick thereafter; its
-/// programs emit one for each segment received.
+/// Keeps its first record pending, judges the second and then crashes on it, and crashes on each tick after that. Its
+/// programs emit a record for each received segment.
 struct Crashing {
     held: Vec<Anomaly>,
     is_broken: bool,

@@ -1,4 +1,4 @@
-//! Where the files are: cgroups of version 2, of version 1, or of both beside each other.
+//! Finds the cgroup hierarchies: version 2, version 1, or both (hybrid).
 
 use std::{
     fs, io,
@@ -11,44 +11,45 @@ use crate::source::{Absent, Lack, Part};
 /// The hierarchies of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hierarchy {
-    /// None is mounted.
+    /// No hierarchy is mounted.
     None,
-    /// Of version 2, with memory; its groups are those that are looked at.
+    /// Version 2 with the memory controller. Its cgroups are sampled.
     Two {
-        /// For all controllers, or for all that version 1 does not have.
+        /// Mount point. It has all controllers, or all that version 1 does not have.
         root: PathBuf,
-        /// Where version 1 stands beside it and has CPUs: kernels lose its memory control first.
+        /// The CPU hierarchies of version 1, if they are mounted beside it: kernels drop version 1's memory controller
+        /// first.
         cpus: Option<Cpus>,
     },
-    /// One a controller. Version 2 may stand beside them, without memory and CPUs.
+    /// Version 1, one hierarchy per controller. Version 2 may be mounted beside it, without memory and CPU.
     One {
-        /// Of memory. Its groups are those that are looked at.
+        /// The memory hierarchy. Its cgroups are sampled.
         memory: PathBuf,
-        /// Of CPUs.
+        /// The CPU hierarchies.
         cpus: Option<Cpus>,
-        /// Of version 2, which has the pressure.
+        /// The version 2 hierarchy, which has the pressure files.
         unified: Option<PathBuf>,
     },
 }
 
-/// The hierarchies of version 1 that have CPU time.
+/// The version 1 hierarchies of CPU limits and CPU usage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpus {
-    /// Of its limits.
+    /// The `cpu` hierarchy, which has the limits.
     pub cpu: PathBuf,
-    /// Of what is used.
+    /// The `cpuacct` hierarchy, which has the usage.
     pub cpuacct: Option<PathBuf>,
 }
 
 impl Cpus {
-    /// With another path for each.
+    /// Maps each path.
     pub(super) fn each(&self, path: impl Fn(&PathBuf) -> PathBuf) -> Self {
         Self { cpu: path(&self.cpu), cpuacct: self.cpuacct.as_ref().map(path) }
     }
 }
 
 impl Hierarchy {
-    /// Those at or under `root` (usually `/sys/fs/cgroup`).
+    /// Finds the hierarchies at or under `root` (usually `/sys/fs/cgroup`).
     #[must_use]
     pub fn find(root: &Path) -> Self {
         let is_two = |path: &Path| path.join("cgroup.controllers").is_file();
@@ -71,7 +72,7 @@ impl Hierarchy {
         }
     }
 
-    /// The one whose groups are looked at.
+    /// The hierarchy whose cgroups are sampled.
     #[must_use]
     pub fn root(&self) -> Option<&Path> {
         match self {
@@ -80,7 +81,7 @@ impl Hierarchy {
         }
     }
 
-    /// How many groups there are, which tells cheaply whether one came or went.
+    /// A number that changes when a cgroup is created or removed: a cheap check before listing them.
     pub(super) fn count(&self, counts: &Path) -> Option<u64> {
         match self {
             Self::None => Some(0),
@@ -89,7 +90,7 @@ impl Hierarchy {
                     &fs::read(root.join("cgroup.stat")).ok()?,
                     ["nr_descendants", "nr_dying_descendants"],
                 );
-                // One that goes while another comes leaves a dying one behind, for a while.
+                // If one is removed while another is created, the removed one counts as dying for a while.
                 Some(living?.wrapping_mul(1 << 32).wrapping_add(dying?))
             }
             // `memory HIERARCHY NUMBER ENABLED`
@@ -98,7 +99,7 @@ impl Hierarchy {
     }
 }
 
-/// What there is to read, for people.
+/// The parts that can be read, human-readable.
 pub(super) fn parts(hierarchy: &Hierarchy, proc_root: &Path, triggers: &[io::Result<Trigger>]) -> Vec<Part> {
     vec![
         groups(hierarchy),
@@ -109,7 +110,7 @@ pub(super) fn parts(hierarchy: &Hierarchy, proc_root: &Path, triggers: &[io::Res
     ]
 }
 
-/// Something is not there that could be.
+/// A part that is absent, but that a change of the host or the configuration can provide.
 fn absent(why: impl Into<String>, remedy: &'static str) -> Absent {
     Absent { why: why.into(), lack: Lack::Missing, remedy: Some(remedy) }
 }
@@ -117,7 +118,7 @@ fn absent(why: impl Into<String>, remedy: &'static str) -> Absent {
 fn groups(hierarchy: &Hierarchy) -> Part {
     const REMEDY: &str = "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`";
     let state = match hierarchy {
-        Hierarchy::None => Err(absent("no cgroups are mounted", REMEDY)),
+        Hierarchy::None => Err(absent("no cgroup hierarchy is mounted", REMEDY)),
         Hierarchy::Two { root, .. } if !controllers(root).contains("memory") => Err(absent(
             format!("{} has no memory controller", root.display()),
             "boot without cgroup_disable=memory; on some boards with cgroup_enable=memory",
@@ -160,12 +161,12 @@ fn node(proc_root: &Path) -> Part {
 fn pressure(hierarchy: &Hierarchy, proc_root: &Path) -> Part {
     let path = proc_root.join("pressure/memory");
     let state = match (fs::read(&path), hierarchy) {
-        (Ok(_), Hierarchy::Two { .. }) => Ok("of the node and of groups".to_owned()),
+        (Ok(_), Hierarchy::Two { .. }) => Ok("of the node and of cgroups".to_owned()),
         (Ok(_), Hierarchy::One { unified: Some(_), .. }) => {
-            Ok("of the node, and of groups that version 2 has, too".to_owned())
+            Ok("of the node, and of cgroups in the version 2 hierarchy".to_owned())
         }
         (Ok(_), _) => Err(absent(
-            "of the node only: version 1 has none of groups",
+            "of the node only: cgroup version 1 has no pressure files",
             "mount a cgroup2 hierarchy, as systemd.unified_cgroup_hierarchy=1 on the kernel command line does",
         )),
         (Err(error), _) => Err(absent(
@@ -179,9 +180,9 @@ fn pressure(hierarchy: &Hierarchy, proc_root: &Path) -> Part {
 fn prompt(triggers: &[io::Result<Trigger>]) -> Part {
     let refused = triggers.iter().find_map(|trigger| trigger.as_ref().err());
     let state = match refused {
-        None => Ok("set: what begins to wait is looked at within a second".to_owned()),
+        None => Ok("set: a stall is sampled within a second".to_owned()),
         Some(error) => Err(absent(
-            format!("not set ({error}): what begins to wait is seen in the next pass"),
+            format!("not set ({error}): a stall is sampled only at the next scan"),
             "start it with CAP_SYS_RESOURCE, or with a kernel of 6.5 or later",
         )),
     };

@@ -1,4 +1,4 @@
-//! Where occurrences go, where the agent answers, and where it keeps things.
+//! Checks the sinks, the address for metrics and probes, and the state directory.
 
 use std::{fs, io, path::Path, time::Duration};
 
@@ -12,7 +12,7 @@ use tapio_service::{admin::Admin, private};
 use super::{pod::Pod, report::Line};
 use crate::config::{Config, Output};
 
-/// How long a gateway or a collector may take to answer.
+/// Maximum time for a gateway or a collector to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
@@ -36,23 +36,23 @@ pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
     lines
 }
 
-/// Asked with the certificates that the agent would have.
+/// Asks a gateway for its health, with the agent's certificates.
 fn gateway(settings: &polku::Settings, endpoint: &Endpoint) -> Line {
     let asked = wait_for(polku::health(settings, endpoint, PATIENCE));
     let name = format!("POLKU {endpoint}");
     match asked.map_err(|error| Trouble::bare(error.to_string())).flatten() {
         Ok(polku::Health::Healthy) => Line::ok(name, "answers, and is healthy"),
-        Ok(polku::Health::Unsaid) => Line::ok(name, "answers, and does not say how it is"),
+        Ok(polku::Health::Unsaid) => Line::ok(name, "answers, without a health status"),
         Ok(polku::Health::Unhealthy(what)) => Line::degraded(
             name,
             format!("answers, and is not healthy: {what}"),
             "look at the gateway; until then occurrences may be dropped there",
         ),
-        Err(trouble) => in_trouble(name, trouble, "look at the log of the gateway"),
+        Err(trouble) => failed(name, trouble, "look at the log of the gateway"),
     }
 }
 
-/// Asked by a request with nothing in it, with the headers and certificates that the agent would have.
+/// Sends a collector an empty request, with the agent's headers and certificates.
 fn collector(settings: &Settings) -> Option<Line> {
     let name = format!("OTLP {}", settings.endpoint.0.as_ref()?);
     let asked = match Otlp::new(settings, false) {
@@ -61,13 +61,13 @@ fn collector(settings: &Settings) -> Option<Line> {
     };
     Some(match asked {
         Ok(()) => Line::ok(name, format!("takes logs by {}", settings.protocol)),
-        Err(trouble) => in_trouble(name, trouble, "look at the log of the collector"),
+        Err(trouble) => failed(name, trouble, "look at the log of the collector"),
     })
 }
 
-/// With what helps where nothing better is known.
-fn in_trouble(name: String, Trouble { what, remedy, .. }: Trouble, at_last: &str) -> Line {
-    Line::failed(name, what, remedy.unwrap_or_else(|| at_last.to_owned()))
+/// Reports a connect error. `fallback` is the remedy if the error has none.
+fn failed(name: String, Trouble { what, remedy, .. }: Trouble, fallback: &str) -> Line {
+    Line::failed(name, what, remedy.unwrap_or_else(|| fallback.to_owned()))
 }
 
 fn wait_for<T>(asked: impl Future<Output = T>) -> io::Result<T> {
@@ -93,13 +93,13 @@ fn listen(config: &Config) -> Line {
                 )
             } else {
                 let why = io.map_or_else(|| error.to_string(), ToString::to_string);
-                Line::failed(NAME, format!("{address} cannot be had: {why}"), remedy)
+                Line::failed(NAME, format!("cannot listen on {address}: {why}"), remedy)
             }
         }
     }
 }
 
-/// Nothing stays behind: an absent directory is not made.
+/// Checks the state directory without leaving anything behind: it does not create an absent one.
 fn state(directory: &Path, pod: Pod) -> Line {
     const NAME: &str = "state directory";
     let present = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
@@ -128,7 +128,7 @@ fn state(directory: &Path, pod: Pod) -> Line {
     }
 }
 
-/// Asks by doing: permissions alone do not tell of a read-only file system.
+/// Writes and removes a file: permissions alone do not reveal a read-only file system.
 fn writable(directory: &Path) -> io::Result<()> {
     let file = directory.join(format!(".tapio-doctor-{}", std::process::id()));
     fs::File::create_new(&file)?;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_use_is_said() {
+    fn an_address_in_use_is_reported() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = Config::default();
         config.listen.0 = Some(tapio_service::setting::Listen(taken.local_addr().unwrap()));

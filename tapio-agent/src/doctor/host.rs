@@ -1,4 +1,4 @@
-//! What names the affected: cgroups, processes and listening ports of the host.
+//! Checks the host's cgroups, processes and listening ports, from which workloads get their names.
 
 use std::{fs, path::Path};
 
@@ -18,14 +18,14 @@ pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
     vec![hierarchy(root, cgroups.mount(), pod), processes, ports(proc_root, pod)]
 }
 
-/// The hierarchy of version 2 at `mount`, if there is one at or under `root`.
+/// Checks the cgroup hierarchy. `mount` is the version 2 hierarchy, if there is one at or under `root`.
 fn hierarchy(root: &Path, mount: Option<&Path>, pod: Pod) -> Line {
     const NAME: &str = "cgroups";
     const HOST: &str = "/sys/fs/cgroup";
     let other = "mount the host's /sys/fs/cgroup read-only, and give its place as `cgroup_root`";
     let remedy = pod.or_mount(other, HOST, root);
     match mount {
-        // The root of the hierarchy has no such file, and every other group has.
+        // Every cgroup except the root of the hierarchy has this file.
         Some(mount) if mount.join("cgroup.events").exists() => Line::degraded(
             NAME,
             format!("{} is a part of the hierarchy: containers outside it are not named", mount.display()),
@@ -54,7 +54,7 @@ fn hierarchy(root: &Path, mount: Option<&Path>, pod: Pod) -> Line {
     }
 }
 
-/// Some hierarchy of version 1, each of which is a directory here.
+/// Whether there is a hierarchy of version 1: each is a directory here.
 fn has_groups(root: &Path) -> bool {
     let Ok(entries) = fs::read_dir(root) else { return false };
     entries.flatten().any(|entry| entry.path().join("cgroup.procs").exists())
@@ -80,7 +80,7 @@ fn processes(root: &Path, is_in_host_namespace: bool, pod: Pod) -> Line {
     }
 }
 
-/// What gives the host's processes: docs/decisions/0011-in-a-pod.md.
+/// The remedy if the host's processes are not visible: docs/decisions/0011-in-a-pod.md.
 fn of_host(pod: Pod) -> &'static str {
     if pod.is() {
         "set hostPID: true in the pod's spec, and leave `proc_root` at /proc"
@@ -89,7 +89,7 @@ fn of_host(pod: Pod) -> &'static str {
     }
 }
 
-/// Ports that already listen are read by the agent when it starts.
+/// Checks the listening ports, which the agent reads when it starts.
 fn ports(root: &Path, pod: Pod) -> Line {
     const NAME: &str = "listening ports";
     match kernel::listening(root) {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_proc_root_is_said() {
+    fn a_wrong_proc_root_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         for line in [
             processes(dir.path(), true, Pod(false)),

@@ -1,12 +1,12 @@
-//! The kernel: its release, its types, and what it forbids.
+//! Checks the kernel: its release, its BTF, and its security settings.
 
 use std::{fs, path::Path};
 
 use super::report::Line;
 use crate::kernel::version;
 
-/// The oldest kernel with all that the programs use: ring buffers (5.8), CAP_BPF (5.8), typed tracepoints with BTF of
-/// its own. What is older was never tried.
+/// The oldest supported kernel. The programs use ring buffers (5.8), CAP_BPF (5.8), and BTF tracepoints, which require
+/// the kernel's own BTF. Older kernels are untested.
 const OLDEST: [u32; 2] = [5, 10];
 
 pub(super) fn examine(types: &Path) -> Vec<Line> {
@@ -31,8 +31,8 @@ fn release() -> Line {
     }
 }
 
-/// A mount is no remedy: a container's own /sys has them where the kernel does, and where it does not a pod with that
-/// mount would not start.
+/// Checks the kernel's types. The remedy is not a mount: a container's own /sys has the file if the kernel does, and if
+/// not, a pod with that mount would not start.
 fn btf(types: &Path) -> Line {
     match fs::metadata(types).and_then(|metadata| fs::File::open(types).map(|_| metadata)) {
         Ok(metadata) => Line::ok("types (BTF)", format!("{}, {} KiB", types.display(), metadata.len() >> 10)),
@@ -44,7 +44,7 @@ fn btf(types: &Path) -> Line {
     }
 }
 
-/// `none [integrity] confidentiality`: the one in brackets holds. `None`: the kernel has no lockdown.
+/// Parses `none [integrity] confidentiality`: the mode in brackets is active. `None` if the kernel has no lockdown.
 fn lockdown(file: Option<&str>) -> Option<Line> {
     let mode = file?.split(['[', ']']).nth(1)?;
     Some(match mode {
@@ -57,7 +57,7 @@ fn unprivileged(value: Option<&str>) -> Option<Line> {
     Some(match value? {
         "0" => Line::note(
             "unprivileged_bpf_disabled",
-            "0: every user may load some programs; those of Tapio take CAP_BPF even so",
+            "0: every user may load some programs; those of Tapio still require CAP_BPF",
         ),
         value => Line::ok("unprivileged_bpf_disabled", format!("{value}: BPF takes CAP_BPF")),
     })
@@ -65,7 +65,7 @@ fn unprivileged(value: Option<&str>) -> Option<Line> {
 
 fn paranoid(value: Option<&str>) -> Option<Line> {
     let value = value?;
-    // 3 and more are of distributions' own, and older ones let CAP_SYS_ADMIN through alone.
+    // Values of 3 and more are distribution patches. Older patches accept only CAP_SYS_ADMIN.
     let effect = if matches!(value.parse(), Ok(..=2)) {
         "without effect on a process with CAP_PERFMON"
     } else {
@@ -74,7 +74,7 @@ fn paranoid(value: Option<&str>) -> Option<Line> {
     Some(Line::ok("perf_event_paranoid", format!("{value}: {effect}")))
 }
 
-/// Absent where the network namespace is not the first one.
+/// Checks the JIT compiler. The setting is absent outside the initial network namespace.
 fn jit(value: Option<&str>) -> Option<Line> {
     Some(match value? {
         "0" => Line::degraded(
@@ -95,7 +95,7 @@ mod tests {
     use super::{super::report::State, *};
 
     #[test]
-    fn what_a_kernel_forbids() {
+    fn security_settings_are_parsed() {
         let found = |file| lockdown(file).map(|line| (line.found, line.state));
         let locked = Some("none [integrity] confidentiality\n");
         assert_eq!(found(locked), Some(("integrity".to_owned(), State::Ok)));

@@ -1,5 +1,5 @@
-//! The Kubernetes API: whether it is found, lets the agent in, and tells what names take. Outside of a cluster there is
-//! nothing to say.
+//! Checks the Kubernetes API: whether it is reachable, accepts the agent, and permits the requests that names require.
+//! Outside of a cluster there is nothing to check.
 
 use tapio_kube::{Access, Fault, Right};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 const API: &str = "API server";
-/// What it takes away that nothing is known of pods.
+/// What is lost without the Kubernetes API.
 const LOST: &str = "nothing is named by its pod, owner or service";
 
 pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
@@ -25,7 +25,7 @@ pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
             format!("not asked, since this pod has no token: {LOST}"),
             "set automountServiceAccountToken: true in the pod or in its service account",
         )],
-        // There is no cluster to miss.
+        // Not in a cluster: nothing is missing.
         (Ok(None), _) => Vec::new(),
         (Err(error), _) => vec![Line::failed(
             API,
@@ -35,14 +35,14 @@ pub(super) fn examine(config: &Config, pod: Pod) -> Vec<Line> {
     }
 }
 
-/// By a way that was found.
+/// Checks the API server by the access that was found.
 fn asked(access: &Access, config: &Config, pod: Pod) -> Vec<Line> {
     let node = config.node();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return vec![Line::failed(API, format!("it cannot be asked: {error}"), "try again")],
     };
-    // That there can be a client at all is no matter of the server.
+    // Creating a client does not involve the server: a failure is the fault of the token or the file.
     if let Err(error) = runtime.block_on(access.client()) {
         return vec![unusable(access, &error)];
     }
@@ -53,7 +53,7 @@ fn asked(access: &Access, config: &Config, pod: Pod) -> Vec<Line> {
     }
 }
 
-/// What it takes to speak to the server is not what it should be.
+/// The token, certificate or file for the API server cannot be used.
 fn unusable(access: &Access, error: &anyhow::Error) -> Line {
     let remedy = match access {
         Access::InCluster => {
@@ -84,14 +84,14 @@ fn refused(access: &Access, fault: &Fault) -> Line {
 
 fn reported(access: &Access, check: &Check, config: &Config, pod: Pod) -> Vec<Line> {
     let by = access.place();
-    let user = check.user.as_deref().unwrap_or("a user that the server does not tell");
+    let user = check.user.as_deref().unwrap_or("a user that the server does not name");
     let mut lines = vec![Line::ok(API, format!("{} answers {user}, by {by}", check.version))];
     lines.extend(node(check, config, pod));
     lines.extend(check.rights.iter().map(|(right, may)| permission(right, may, user)));
     lines
 }
 
-/// Whether the node is the cluster's. Where that may not be asked, the line of the permission says so.
+/// Checks that the cluster has this node. `None` if the agent may not read nodes: the line of that permission says so.
 fn node(check: &Check, config: &Config, pod: Pod) -> Option<Line> {
     const NAME: &str = "node";
     let node = config.node();
@@ -131,7 +131,7 @@ fn permission(right: &Right, may: &Result<bool, Fault>, user: &str) -> Line {
         ),
         Err(fault) => Line::degraded(
             name,
-            format!("the server does not tell: {fault}"),
+            format!("the server does not say: {fault}"),
             "bind the ClusterRole `system:basic-user` to the group system:authenticated, as clusters have it",
         ),
     }

@@ -1,4 +1,4 @@
-//! Each observer and each part of its sources: loaded, attached or opened, and closed again.
+//! Checks each observer: loads, attaches or opens every part of its sources, and closes it again.
 
 use std::{path::Path, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     source::{Lack, Part, Source},
 };
 
-/// One section for each of the observers, and how much of them works.
+/// Returns one section per observer, and how much of them works.
 pub(super) fn examine(
     config: &Config,
     types: &Path,
@@ -28,7 +28,7 @@ pub(super) fn examine(
     let sections = observers.iter().map(|built| {
         let sources = opener.open(built);
         let mut lines = Vec::new();
-        // What needs no rights first.
+        // Sources that need no capabilities come first.
         for source in sources.iter().rev() {
             let parts = source.parts();
             lines.extend(parts.iter().map(|part| line(part, rights)));
@@ -64,9 +64,9 @@ fn line(Part { name, state, gives }: &Part, rights: &Rights) -> Line {
         Err(absent) => absent,
     };
     let remedy = absent.remedy.unwrap_or_default();
-    // It takes nothing away but time.
+    // Its absence only delays occurrences.
     if gives.is_empty() {
-        return Line::note(*name, format!("{}; to have it sooner, {remedy}", absent.why));
+        return Line::note(*name, format!("{}; for earlier samples, {remedy}", absent.why));
     }
     let found = format!("{}; without it: no {gives}", absent.why);
     match absent.lack {
@@ -78,7 +78,7 @@ fn line(Part { name, state, gives }: &Part, rights: &Rights) -> Line {
     }
 }
 
-/// The causes of an error, each once, without its own text, which has a remedy in it.
+/// Joins the causes of an error, each once. Omits the error's own text, which contains a remedy.
 fn causes(error: &anyhow::Error) -> String {
     let causes = error.chain().skip(1).map(ToString::to_string);
     let text = causes.fold(String::new(), |text, cause| match text.as_str() {
@@ -89,7 +89,7 @@ fn causes(error: &anyhow::Error) -> String {
     if text.is_empty() { error.to_string() } else { text }
 }
 
-/// The object as a whole did not load: none of its hooks works, for one reason.
+/// Lines for an object that did not load: all of its hooks fail for the same reason.
 fn refused(built: &Built, why: &str, remedy: &str, tally: &mut Tally) -> Vec<Line> {
     tally.hooks += built.hooks.len();
     tally.missing.extend(built.hooks.iter().map(|hook| Missing { hook: hook.program, gives: hook.gives }));

@@ -1,15 +1,15 @@
-//! Whether this is a pod, whose manifest then is the remedy for what is missing.
+//! Detects whether the doctor runs in a pod: the remedies are then lines for the pod's manifest.
 
 use std::path::Path;
 
 use tapio_kube::in_pod;
 
-/// Whether this is one.
+/// True if this process runs in a pod.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pod(pub(super) bool);
 
 impl Pod {
-    /// What gives the container the node's name.
+    /// The manifest line that sets NODE_NAME in the container.
     pub(super) const NODE_NAME: &str =
         "env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]";
 
@@ -21,23 +21,23 @@ impl Pod {
         self.0
     }
 
-    /// The remedy where a directory of the host is missing at a place: the manifest's lines in a pod, else this.
+    /// The remedy for a host directory that is missing at a path: the manifest lines in a pod, otherwise `other`.
     pub(super) fn or_mount(self, other: &str, host: &str, at: &Path) -> String {
         self.or(other, host, at, "", ", readOnly: true")
     }
 
-    /// The same for one that is written to.
+    /// Like [`Self::or_mount`], for a writable directory.
     pub(super) fn or_writable(self, other: &str, directory: &Path) -> String {
         self.or(other, "/var/lib/tapio", directory, ", type: DirectoryOrCreate", "")
     }
 
-    fn or(self, other: &str, host: &str, at: &Path, made: &str, mode: &str) -> String {
+    fn or(self, other: &str, host: &str, at: &Path, kind: &str, mode: &str) -> String {
         if !self.0 {
             return other.to_owned();
         }
         let name = host.trim_start_matches('/').replace('/', "-");
         format!(
-            "give the pod volumes: [{{name: {name}, hostPath: {{path: {host}{made}}}}}] and the container \
+            "give the pod volumes: [{{name: {name}, hostPath: {{path: {host}{kind}}}}}] and the container \
              volumeMounts: [{{name: {name}, mountPath: {}{mode}}}]",
             at.display()
         )

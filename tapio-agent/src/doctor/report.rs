@@ -1,4 +1,4 @@
-//! The report: sections of lines, for people and as JSON.
+//! The report: sections of lines, as text and as JSON.
 
 use std::{
     fmt::{self, Write as _},
@@ -8,34 +8,34 @@ use std::{
 use serde::Serialize;
 use tapio_occurrence::printable::{json, printable};
 
-/// What was found.
+/// The findings of `tapio doctor`.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Tapio's version.
     pub version: &'static str,
     /// The node's name.
     pub node: String,
-    /// What was looked at.
+    /// The findings, by topic.
     pub sections: Vec<Section>,
-    /// How much of it works.
+    /// How many hooks work, and what is lost.
     #[serde(flatten)]
     pub tally: Tally,
 }
 
-/// How much of the chosen observers works.
+/// How much of the configured observers works.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tally {
-    /// Hooks that were attached.
+    /// Number of attached hooks.
     pub attached: usize,
-    /// Hooks that there are.
+    /// Number of hooks.
     pub hooks: usize,
-    /// Hooks that were not attached.
+    /// The hooks that are not attached.
     pub missing: Vec<Missing>,
-    /// Whether files tell something, too.
+    /// Whether an observer can read files.
     pub files: bool,
 }
 
-/// A hook that was not attached.
+/// A hook that is not attached.
 #[derive(Clone, Debug, Serialize)]
 pub struct Missing {
     /// Its name.
@@ -44,59 +44,59 @@ pub struct Missing {
     pub gives: &'static str,
 }
 
-/// What belongs together.
+/// Findings on one topic.
 #[derive(Debug, Serialize)]
 pub struct Section {
-    /// What it is about.
+    /// The topic.
     pub name: String,
-    /// One for each thing looked at.
+    /// One line per check.
     pub lines: Vec<Line>,
 }
 
-/// One thing that was looked at.
+/// The finding of one check.
 #[derive(Debug, Serialize)]
 pub struct Line {
-    /// What it is.
+    /// Name of the check.
     pub name: String,
-    /// How it is.
+    /// Result, with the remedy if something is wrong.
     #[serde(flatten)]
     pub state: State,
-    /// What was found, and what it means.
+    /// The finding and what it means.
     pub found: String,
 }
 
-/// How something is. What is not as it should be has its remedy.
+/// The result of a check. Every problem comes with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum State {
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
-    /// Worth knowing, nothing is wrong.
+    /// Nothing is wrong, but worth knowing.
     Note,
-    /// It takes something away.
+    /// Some function is lost.
     Degraded {
-        /// What would help, in one sentence.
+        /// The remedy, in one sentence.
         remedy: String,
     },
     /// It does not work.
     Failed {
-        /// What would help, in one sentence.
+        /// The remedy, in one sentence.
         remedy: String,
     },
 }
 
-/// How a report looks.
+/// The style of a text report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
-    /// Nothing but ASCII.
+    /// ASCII only.
     Plain,
-    /// Signs, for a terminal; in colour or not.
+    /// Symbols for a terminal, optionally in colour.
     Terminal { colour: bool },
 }
 
-/// Missing hooks that the last line names.
+/// Maximum number of missing hooks that the last line names.
 const MISSING_SHOWN: usize = 3;
-/// Where the second column begins.
+/// Column at which the findings begin.
 const COLUMN: usize = 26;
 
 impl Report {
@@ -122,7 +122,7 @@ impl Report {
     }
 }
 
-/// The last line: how many hooks are attached, and what is lost without the others.
+/// The last line of the report: how many hooks are attached, and what is lost without the others.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { attached, hooks, missing, files } = self;
@@ -181,7 +181,7 @@ impl fmt::Display for Line {
 }
 
 impl Style {
-    /// What standard output can show: <https://no-color.org>.
+    /// Chooses the style for standard output; honours NO_COLOR, <https://no-color.org>.
     pub(super) fn of_stdout() -> Self {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         if !std::io::stdout().is_terminal() || set("TERM").is_some_and(|term| term == "dumb") {
@@ -190,7 +190,7 @@ impl Style {
         Self::Terminal { colour: set("NO_COLOR").is_none() }
     }
 
-    /// What a line begins with.
+    /// The sign at the beginning of a line.
     const fn sign(self, state: &State) -> &'static str {
         match (self, state) {
             (Self::Plain, State::Ok) => "ok  ",
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_others_said_reaches_the_terminal_as_it_is() {
+    fn text_from_others_is_escaped() {
         let hostile = || HOSTILE.to_owned();
         let lines = vec![Line::ok(hostile(), hostile()), Line::failed(hostile(), hostile(), hostile())];
         let sections = vec![Section::new(hostile(), lines)];

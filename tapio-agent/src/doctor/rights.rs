@@ -1,4 +1,4 @@
-//! What this process may do, and what each missing right costs.
+//! Capabilities and security profiles of this process, and what is lost without each.
 
 use std::{collections::HashSet, fs};
 
@@ -10,40 +10,40 @@ use crate::{
     observer::{self, Built},
 };
 
-/// The rights of this process.
+/// Capabilities and security profiles of this process.
 #[derive(Debug)]
 pub(super) struct Rights {
     effective: HashSet<Capability>,
-    /// Capabilities count within a user namespace that is not the host's.
+    /// The process runs in a user namespace other than the host's, so its capabilities do not count for BPF.
     confined: bool,
-    /// A seccomp filter is on.
+    /// A seccomp filter is active.
     filtered: bool,
-    /// The profile of AppArmor that is enforced.
+    /// The enforced AppArmor profile.
     profile: Option<String>,
-    /// Capabilities that root would have here.
+    /// The bounding set: capabilities that root would have here.
     bounding: HashSet<Capability>,
     pod: Pod,
-    /// Maps count against a limit.
+    /// Maps count against RLIMIT_MEMLOCK: before kernel 5.11.
     limited: bool,
-    /// What observers use beside what their programs take.
+    /// Capabilities that observers use in addition to CAP_BPF and CAP_PERFMON.
     used: Vec<observer::Right>,
 }
 
-/// What a capability is for.
+/// A capability, what it is for, and the effect of its absence.
 struct Right {
     capability: Capability,
     gives: &'static str,
     without: Without,
 }
 
-/// What its lack means.
+/// The effect of a missing capability.
 enum Without {
     /// Only files can be observed.
-    Blind,
-    /// This is lost.
-    Less(&'static str),
-    /// Nothing, on this kernel and in this version.
-    Nothing(&'static str),
+    FilesOnly,
+    /// The named function is lost.
+    Degraded(&'static str),
+    /// No effect worth a warning, for the named reason.
+    Note(&'static str),
 }
 
 impl Rights {
@@ -52,7 +52,7 @@ impl Rights {
         let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
         let confined = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_whole(&map));
         let filtered = fs::read_to_string("/proc/self/status").is_ok_and(|status| has_filter(&status));
-        // Where several security modules run, the first file is another's.
+        // If several security modules are active, `attr/current` may belong to another module.
         let labels = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
         let profile = labels.iter().find_map(|file| fs::read_to_string(file).ok());
         let profile = profile.and_then(|label| enforced(&label));
@@ -82,7 +82,7 @@ impl Rights {
         lines
     }
 
-    /// What would make programs load that were refused.
+    /// The remedy for programs that the kernel refused to load.
     pub(super) fn remedy(&self) -> String {
         let missing = self.missing();
         if !missing.is_empty() {
@@ -96,7 +96,8 @@ impl Rights {
         }
     }
 
-    /// It holds what it takes and is refused all the same: by what stands before the kernel's own checks.
+    /// The remedy if the process has all capabilities and is still refused: seccomp or AppArmor refuses before the
+    /// kernel's own checks.
     fn remedy_of_refusal(&self) -> String {
         let seccomp = "let the seccomp profile allow bpf(2) and perf_event_open(2)";
         let apparmor =
@@ -129,7 +130,8 @@ impl Rights {
 
     /// Capabilities without which only files can be observed.
     pub(super) fn missing(&self) -> Vec<String> {
-        let missing = |right: &&Right| matches!(right.without, Without::Blind) && !self.has(right.capability);
+        let missing =
+            |right: &&Right| matches!(right.without, Without::FilesOnly) && !self.has(right.capability);
         self.table().iter().filter(missing).map(|right| right.capability.to_string()).collect()
     }
 
@@ -138,16 +140,16 @@ impl Rights {
             Right {
                 capability: Capability::CAP_BPF,
                 gives: "loads programs, makes maps",
-                without: Without::Blind,
+                without: Without::FilesOnly,
             },
             Right {
                 capability: Capability::CAP_PERFMON,
                 gives: "attaches programs to tracepoints, opens performance counters",
-                without: Without::Blind,
+                without: Without::FilesOnly,
             },
         ];
         table.extend(self.used.iter().filter_map(|right| {
-            let without = if right.is_expected { Without::Less } else { Without::Nothing };
+            let without = if right.is_expected { Without::Degraded } else { Without::Note };
             let capability = right.capability.parse().ok()?;
             Some(Right { capability, gives: right.gives, without: without(right.lost) })
         }));
@@ -155,9 +157,9 @@ impl Rights {
             capability: Capability::CAP_SYS_RESOURCE,
             gives: "raises the limit that maps count against before kernel 5.11, sets triggers before 6.5",
             without: if self.limited {
-                Without::Less("maps may not fit into RLIMIT_MEMLOCK")
+                Without::Degraded("maps may not fit into RLIMIT_MEMLOCK")
             } else {
-                Without::Nothing("maps count against no limit here; for triggers see the node observer")
+                Without::Note("maps count against no limit here; for triggers see the node observer")
             },
         });
         table
@@ -174,19 +176,19 @@ impl Rights {
         };
         match (&right.without, self.has(right.capability)) {
             (_, true) => Line::ok(name, right.gives),
-            (Without::Blind, _) => {
+            (Without::FilesOnly, _) => {
                 let remedy = add(&name);
                 Line::failed(name, format!("missing ({}): only files can be observed", right.gives), remedy)
             }
-            (Without::Less(lost), _) => {
+            (Without::Degraded(lost), _) => {
                 let remedy = add(&name);
                 Line::degraded(name, format!("missing ({}): {lost}", right.gives), remedy)
             }
-            (Without::Nothing(why), _) => Line::note(name, format!("missing: {why}")),
+            (Without::Note(why), _) => Line::note(name, format!("missing: {why}")),
         }
     }
 
-    /// CAP_SYS_ADMIN stands for those that were taken out of it in kernel 5.8.
+    /// CAP_SYS_ADMIN includes the capabilities that kernel 5.8 split off from it.
     pub(super) fn has(&self, capability: Capability) -> bool {
         let part = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
         self.effective.contains(&capability) || (part && self.effective.contains(&Capability::CAP_SYS_ADMIN))
@@ -198,12 +200,13 @@ fn is_whole(uid_map: &str) -> bool {
     uid_map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Mode 2 is a filter, Documentation/userspace-api/seccomp_filter.rst.
+/// Mode 2 means a filter, Documentation/userspace-api/seccomp_filter.rst.
 fn has_filter(status: &str) -> bool {
     status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
 }
 
-/// `cri-containerd.apparmor.d (enforce)`: the profile's name. Other modes, and other modules' labels, forbid nothing.
+/// Parses the profile's name from `cri-containerd.apparmor.d (enforce)`. Other modes, and other modules' labels, forbid
+/// nothing.
 fn enforced(label: &str) -> Option<String> {
     label.trim_end_matches(['\n', '\0']).strip_suffix(" (enforce)").map(str::to_owned)
 }
@@ -262,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn who_refuses_what_is_allowed_is_distinguished() {
+    fn seccomp_and_apparmor_are_distinguished() {
         let allowed = || with(&[Capability::CAP_BPF, Capability::CAP_PERFMON]);
         assert!(allowed().remedy().starts_with("report this line"));
         let seccomp = Rights { filtered: true, ..allowed() }.remedy();

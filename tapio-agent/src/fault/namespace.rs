@@ -1,5 +1,5 @@
-//! Network namespaces of the self-test's own, with a link between them. Dropping one takes it away, and all that
-//! is in it.
+//! The self-test's own network namespaces, with a link between them. Dropping a namespace removes it with everything in
+//! it.
 
 use std::{
     fs, io,
@@ -9,31 +9,31 @@ use std::{
     process::Command,
 };
 
-use super::{NotCaused, act::NAMESPACES};
+use super::{NotCaused, role::NAMESPACES};
 
-/// Begins the names of all namespaces; the pid of their self-test follows.
+/// Prefix of the names of all namespaces. The pid of the self-test follows.
 const PREFIX: &str = "tapio-selftest-";
-/// The link's device, in both.
+/// The link's device, by the same name in both namespaces.
 const DEVICE: &str = "veth0";
-/// A locally administered address that no device has: what is sent there is dropped by the other end.
-const NO_ONE: &str = "02:00:00:00:00:01";
-/// Bytes of a request that fills one segment, so that a queue delays it once.
+/// A locally administered MAC address that no device has: the other end drops packets to it.
+const ABSENT_MAC: &str = "02:00:00:00:00:01";
+/// Bytes of a request. It fills one segment, so a queue delays it once.
 pub const REQUEST_BYTES: usize = 1400;
 /// Ethernet, IPv4 and TCP with timestamps.
 const HEADER_BYTES: usize = 14 + 20 + 32;
-/// What a request waits behind another one.
+/// Milliseconds that a request waits behind another one.
 const QUEUE_MS: usize = 50;
 
-/// Two namespaces, one a host that asks and one that answers.
+/// Two linked namespaces: one stands for the client's host, one for the server's.
 #[derive(Debug)]
 pub struct Link {
     asking: Namespace,
     answering: Namespace,
-    /// Keeps runs apart: baselines are kept by address.
+    /// Third byte of the addresses, random per run: baselines are per address, so runs do not share one.
     number: u8,
 }
 
-/// One namespace. It may be there in part only.
+/// The name of a namespace, which may not exist yet or only partly.
 #[derive(Debug)]
 struct Namespace(String);
 
@@ -50,15 +50,15 @@ impl Link {
             ip(&["-n", namespace, "address", "add", &address, "dev", DEVICE])?;
             ip(&["-n", namespace, "link", "set", DEVICE, "up"])?;
         }
-        let no_one = link.address(ABSENT).to_string();
+        let absent = link.address(ABSENT).to_string();
         ip(&[
             "-n",
             asking,
             "neigh",
             "replace",
-            &no_one,
+            &absent,
             "lladdr",
-            NO_ONE,
+            ABSENT_MAC,
             "dev",
             DEVICE,
             "nud",
@@ -67,34 +67,34 @@ impl Link {
         Ok(link)
     }
 
-    /// The namespace of the host that asks.
+    /// The name of the client's namespace.
     #[must_use]
     pub fn asking(&self) -> String {
         self.asking.0.clone()
     }
 
-    /// The namespace of the host that answers.
+    /// The name of the server's namespace.
     #[must_use]
     pub fn answering(&self) -> String {
         self.answering.0.clone()
     }
 
-    /// Where one can listen.
+    /// An address in the server's namespace to listen on.
     #[must_use]
     pub fn service(&self) -> SocketAddr {
         (self.address(ANSWERING), 9).into()
     }
 
-    /// Where no one answers, not even that there is no one.
+    /// An address from which nothing answers, not even an ICMP error.
     #[must_use]
     pub fn black_hole(&self) -> SocketAddr {
         (self.address(ABSENT), 9).into()
     }
 
-    /// From now on a request that follows another one waits.
+    /// Delays every request that follows another one from now on.
     ///
     /// # Errors
-    /// The kernel has no queue for it.
+    /// The kernel does not have the queueing discipline `tbf`.
     pub fn slow_down(&self) -> Result<(), NotCaused> {
         let rate = format!("{}bit", (REQUEST_BYTES + HEADER_BYTES) * 8 * 1000 / QUEUE_MS);
         let (namespace, burst) = (self.asking.0.as_str(), "1600");
@@ -108,7 +108,7 @@ impl Link {
         )
     }
 
-    /// Of the range for benchmarks (RFC 2544).
+    /// An address of the range for benchmarks (RFC 2544).
     fn address(&self, host: u8) -> IpAddr {
         [198, 18, self.number, host].into()
     }
@@ -120,7 +120,7 @@ const ABSENT: u8 = 9;
 
 impl Namespace {
     fn new(which: &str) -> Result<Self, NotCaused> {
-        // It is one's own before it is made: an interrupted command may have made it.
+        // The value exists before the namespace: an interrupted command may have created it, and drop then removes it.
         let namespace = Self(format!("{PREFIX}{}-{which}", std::process::id()));
         ip(&["netns", "add", &namespace.0])?;
         Ok(namespace)
@@ -133,7 +133,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Removes the namespaces of self-tests that were killed, and gives their names.
+/// Removes the namespaces of self-tests that were killed, and returns their names.
 pub(super) fn remove_stale() -> Vec<String> {
     let Ok(entries) = fs::read_dir(NAMESPACES) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -145,7 +145,7 @@ fn is_stale(name: &str, is_alive: impl Fn(&str) -> bool) -> bool {
     pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()) && !is_alive(pid))
 }
 
-/// The devices in a namespace go with it. One that is not there is no trouble.
+/// Removes a namespace with its devices. A namespace that does not exist is not an error.
 fn remove(name: &str) -> bool {
     ip(&["netns", "delete", name]).is_ok()
 }
@@ -154,9 +154,9 @@ fn ip(arguments: &[&str]) -> Result<(), NotCaused> {
     run("ip", arguments, "run as root on the host: network namespaces take CAP_SYS_ADMIN and CAP_NET_ADMIN")
 }
 
-/// What does not work is a fault that cannot be caused here.
+/// Runs a command. A failure means that the fault cannot be caused on this host.
 fn run(program: &str, arguments: &[&str], remedy: &str) -> Result<(), NotCaused> {
-    // A process group of its own: an interrupt from the terminal does not stop it halfway.
+    // Its own process group: Ctrl-C in the terminal does not stop it halfway.
     let output = match Command::new(program).args(arguments).process_group(0).output() {
         Ok(output) if output.status.success() => return Ok(()),
         Ok(output) => output,

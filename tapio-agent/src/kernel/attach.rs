@@ -1,4 +1,4 @@
-//! Attaches the programs of a hook: its own, or the first fallback that this kernel has something for.
+//! Attaches the program of a hook, or the first fallback that this kernel supports.
 
 use std::{
     fs::{self, File},
@@ -25,27 +25,28 @@ use super::{
 };
 use crate::observer::{Attach, Direction, Fallback, Hook};
 
-/// Of the root of a cgroup2 hierarchy: KERNFS root, fs/kernfs/dir.c.
+/// Inode of the root of a cgroup2 hierarchy: KERNFS root, fs/kernfs/dir.c.
 const ROOT_INODE: u64 = 1;
 /// `EPERM`, include/uapi/asm-generic/errno-base.h.
 pub(super) const EPERM: i32 = 1;
-/// arm64 answers with it before 6.4, include/linux/errno.h.
+/// arm64 kernels before 6.4 refuse fentry with it, include/linux/errno.h.
 const ENOTSUPP: i32 = 524;
 
 const NO_FENTRY: &str = "this kernel attaches no program to functions (fentry)";
 
-/// Attaches one after the other until one is supported. `hindrance` tells why a program cannot do its work here.
+/// Tries the hook's program and its fallbacks in order, until one is supported. `obstacle` returns the reason why a
+/// program cannot work on this kernel.
 pub(super) fn hook(
     hook: &'static Hook,
     programs: &mut Ebpf,
     btf: &Btf,
     cgroup_root: &Path,
-    hindrance: impl Fn(&Fallback) -> Option<HookError>,
+    obstacle: impl Fn(&Fallback) -> Option<HookError>,
 ) -> HookState {
     let first = Fallback { program: hook.program, attach: hook.attach, needs: hook.needs };
     let mut reasons = Vec::new();
     for by in once(first).chain(hook.or.iter().copied()) {
-        let state = hindrance(&by).map_or_else(|| attach(programs, &by, btf, cgroup_root), Err);
+        let state = obstacle(&by).map_or_else(|| attach(programs, &by, btf, cgroup_root), Err);
         match state {
             Err(HookError::Unsupported(reason)) => reasons.push(reason),
             state => return HookState { hook, by, state },
@@ -87,7 +88,7 @@ fn attach(programs: &mut Ebpf, by: &Fallback, btf: &Btf, cgroup_root: &Path) -> 
                 Direction::Ingress => CgroupSkbAttachType::Ingress,
                 Direction::Egress => CgroupSkbAttachType::Egress,
             };
-            // A link takes no flags, and always leaves the programs of others attached: cgroup_bpf_link_attach,
+            // A link accepts no flags, and always leaves the programs of others attached: cgroup_bpf_link_attach,
             // kernel/bpf/cgroup.c.
             program.attach(group, direction, CgroupAttachMode::Single).map_err(explain_cgroup)?;
         }
@@ -113,21 +114,21 @@ fn attach(programs: &mut Ebpf, by: &Fallback, btf: &Btf, cgroup_root: &Path) -> 
     Ok(())
 }
 
-/// Runs an iterator to its end, and drops what its program prints.
+/// Runs an iterator to its end and discards its output.
 fn run(mut iterator: File) -> io::Result<()> {
     let mut printed = [0; 4096];
     while iterator.read(&mut printed)? > 0 {}
     Ok(())
 }
 
-/// The root of the cgroup2 hierarchy.
+/// Opens the root of the cgroup2 hierarchy.
 fn cgroup2(root: &Path) -> Result<File, HookError> {
     let places = [root.to_owned(), root.join("unified")];
     let is_one = |place: &&PathBuf| place.join("cgroup.controllers").is_file();
     let place = places.iter().find(is_one).ok_or_else(|| {
         HookError::Unsupported(format!("there is no cgroup2 hierarchy at {}", root.display()))
     })?;
-    // In a cgroup namespace the mount shows the container's own cgroup as its root, and programs there see one container.
+    // In a cgroup namespace the mount shows the container's own cgroup as its root: programs there see only one container.
     if fs::metadata(place).is_ok_and(|root| root.ino() != ROOT_INODE) {
         return Err(HookError::Unsupported(format!(
             "{} is not the root of the hierarchy: mount the host's, and give its place as `cgroup_root`",
@@ -138,7 +139,7 @@ fn cgroup2(root: &Path) -> Result<File, HookError> {
         .map_err(|error| HookError::Failed(format!("{} cannot be opened: {error}", place.display())))
 }
 
-/// A part of the kernel that is not there is no failure of the agent.
+/// Explains an error. A feature that the kernel lacks is unsupported, not failed.
 fn explain(error: ProgramError) -> HookError {
     match error {
         ProgramError::Btf(_) => HookError::Unsupported("this kernel does not have the tracepoint".to_owned()),
@@ -166,7 +167,7 @@ fn explain_tracepoint(category: &str, name: &str, error: ProgramError) -> HookEr
                 _ => HookError::Failed(format!("{file} cannot be read: {io_error}")),
             }
         }
-        // The loader looks for it there.
+        // The loader found no tracefs at that path.
         ProgramError::IOError(_) => {
             HookError::Unsupported("no tracefs is mounted at /sys/kernel/tracing".to_owned())
         }
@@ -174,7 +175,7 @@ fn explain_tracepoint(category: &str, name: &str, error: ProgramError) -> HookEr
     }
 }
 
-/// Kernels without a way from functions to programs refuse one or the other.
+/// Explains an error of fentry or fexit. Kernels without them refuse either the load or the attach.
 fn explain_function(function: &str, error: ProgramError) -> HookError {
     let is_refused = |error: &io::Error| match error.raw_os_error() {
         Some(EPERM) => has_needed(),
@@ -194,7 +195,7 @@ fn explain_function(function: &str, error: ProgramError) -> HookError {
     }
 }
 
-/// An agent that does without CAP_NET_ADMIN lacks this hook and no other.
+/// Explains an error of cgroup programs. An agent without CAP_NET_ADMIN loses only this hook, so it is unsupported.
 fn explain_cgroup(error: ProgramError) -> HookError {
     match &error {
         ProgramError::SyscallError(call) if call.io_error.raw_os_error() == Some(EPERM) => {
@@ -213,7 +214,7 @@ fn explain_iterator(name: &str, error: ProgramError) -> HookError {
     }
 }
 
-/// The verifier's last words. Statistics follow them, of which newer kernels have more.
+/// Returns the last line of the verifier log before the statistics. Newer kernels print more of those.
 fn reason(log: &str) -> &str {
     const STATISTICS: [&str; 4] = ["processed ", "insns processed ", "stack depth ", "verification time "];
     let is_reason = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word));

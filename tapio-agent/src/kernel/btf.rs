@@ -1,7 +1,7 @@
-//! Where fields lie in this kernel's structs, from its BTF (`Documentation/bpf/btf.rst`).
+//! Offsets of fields in this kernel's structs, from its BTF (`Documentation/bpf/btf.rst`).
 //!
-//! A reader of one's own: the loader's keeps struct members private, and this one keeps nothing but an
-//! index of 4 bytes a type while the agent starts.
+//! The loader has a BTF reader, but keeps struct members private. This one only holds an index of 4 bytes per type, while
+//! the agent starts.
 
 use std::collections::HashMap;
 
@@ -13,11 +13,11 @@ const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNCTION_PROTO: u32 = 13;
-/// Before a tracepoint's name in that of the type of its functions, include/trace/bpf_probe.h.
+/// Prefix of the typedef of a tracepoint's functions; the tracepoint's name follows. include/trace/bpf_probe.h.
 const TRACEPOINT: &[u8] = b"btf_trace_";
-/// Bytes of each argument, as programs get them.
+/// Bytes of each argument, as programs receive them.
 const ARGUMENT_BYTES: u32 = 8;
-/// Typedef, volatile, const, restrict, type tag: one type around another.
+/// Kinds that wrap another type: typedef, volatile, const, restrict, type tag.
 const WRAPPERS: [u32; 5] = [KIND_TYPEDEF, 9, 10, 11, 18];
 
 /// The types of a kernel.
@@ -25,24 +25,24 @@ const WRAPPERS: [u32; 5] = [KIND_TYPEDEF, 9, 10, 11, 18];
 pub struct Types<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where each type begins; the id is the index plus one.
+    /// Byte offset of each type. A type's id is its index plus one.
     starts: Vec<u32>,
     structs: HashMap<&'a [u8], u32>,
 }
 
-/// Why a field has no offset.
+/// The reason why a field has no offset.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Absent {
-    /// The bytes are no BTF of a version that is known.
+    /// The bytes are not BTF of a known version.
     #[error("the kernel's type information (BTF) cannot be read")]
     Malformed,
-    /// No such struct.
+    /// The kernel has no such struct.
     #[error("this kernel has no struct {0}")]
     Struct(String),
-    /// No such member.
+    /// The struct has no such member.
     #[error("this kernel has no field {0}")]
     Field(String),
-    /// No such tracepoint, or none of its arguments is of the type.
+    /// The kernel has no such tracepoint, or no argument of it has the type.
     #[error("this kernel has no tracepoint with the argument {0}")]
     Argument(String),
 }
@@ -73,21 +73,22 @@ impl<'a> Types<'a> {
                     word(this.types, at).and_then(|name| this.string(name)).ok_or(Absent::Malformed)?;
                 this.structs.entry(name).or_insert(this.starts.len() as u32);
             }
-            // A kind from the future: what stands after it is not known, what stood before it is.
+            // A kind newer than this reader: the types before it are known, those after it are not.
             let Some(extra) = extra(info) else { break };
             at += 12 + extra;
         }
         Ok(this)
     }
 
-    /// Byte offset of `struct.member.member`, through anonymous structs and unions. `member[3]` and
-    /// `member[CONSTANT]` are elements of an array, the latter at the place that an enum has for it.
+    /// Returns the byte offset of `struct.member.member`, through anonymous structs and unions. `member[3]` and
+    /// `member[CONSTANT]` are array elements; the latter uses the value of an enum's constant as the index.
     ///
-    /// `tracepoint(type)` is the place of a tracepoint's first argument of this type, or of a pointer to this struct, and
-    /// `tracepoint(type[1])` that of the second: kernels add arguments, and programs have a branch for each shape.
+    /// `tracepoint(type)` is the byte offset of a tracepoint's first argument of this type, or of a pointer to this
+    /// struct. `tracepoint(type[1])` is that of the second. Kernels add arguments, and programs have a branch for each
+    /// signature.
     ///
     /// # Errors
-    /// Which struct, field or argument this kernel does not have.
+    /// The struct, field or argument that this kernel does not have.
     pub fn offset(&self, path: &str) -> Result<u32, Absent> {
         if let Some((tracepoint, argument)) = path.strip_suffix(')').and_then(|path| path.split_once('(')) {
             return self.argument(tracepoint, argument).ok_or_else(|| Absent::Argument(path.to_owned()));
@@ -113,7 +114,7 @@ impl<'a> Types<'a> {
         Ok(bits / 8)
     }
 
-    /// Where a tracepoint's arguments have one of a type: `name`, or `name[1]` for the second of it.
+    /// Byte offset of the argument of a type: `name`, or `name[1]` for the second of that type.
     fn argument(&self, tracepoint: &str, argument: &str) -> Option<u32> {
         let (name, nth) = match argument.split_once('[') {
             Some((name, nth)) => (name, nth.strip_suffix(']')?.parse().ok()?),
@@ -132,14 +133,14 @@ impl<'a> Types<'a> {
         if kind(info) != KIND_FUNCTION_PROTO {
             return None;
         }
-        // The first is not passed on to programs.
+        // Programs do not receive the first argument.
         let arguments = (1..vlen(info)).map(|at| word(self.types, proto + 16 + at as usize * 8));
         let is_of_type = |id: &Option<u32>| id.is_some_and(|id| self.is_named(id, name.as_bytes()));
         let (at, _) = arguments.enumerate().filter(|(_, id)| is_of_type(id)).nth(nth)?;
         u32::try_from(at).ok()?.checked_mul(ARGUMENT_BYTES)
     }
 
-    /// Whether a type, one that it stands for, or the struct that it points to has this name.
+    /// Whether this type has the name, or a type that it is a typedef of, or the struct that it points to.
     fn is_named(&self, mut id: u32, name: &[u8]) -> bool {
         for _ in 0..32 {
             let Some(start) = id.checked_sub(1).and_then(|at| self.starts.get(at as usize)) else {
@@ -158,7 +159,7 @@ impl<'a> Types<'a> {
         false
     }
 
-    /// Offset in bits and type of an array's element.
+    /// Offset in bits, and type, of an array element.
     fn element(&self, array: u32, index: &str) -> Option<(u32, u32)> {
         let start = self.unwrap(array)?;
         if kind(word(self.types, start + 4)?) != KIND_ARRAY {
@@ -169,7 +170,7 @@ impl<'a> Types<'a> {
         (index < len).then_some((self.size(element)?.checked_mul(index)?.checked_mul(8)?, element))
     }
 
-    /// Bytes of a type that stands in an array.
+    /// Size in bytes of an array's element type.
     fn size(&self, id: u32) -> Option<u32> {
         let start = self.unwrap(id)?;
         match kind(word(self.types, start + 4)?) {
@@ -179,7 +180,7 @@ impl<'a> Types<'a> {
         }
     }
 
-    /// The value of a constant, of whichever enum.
+    /// The value of a constant in any enum.
     fn enumerator(&self, name: &[u8]) -> Option<u32> {
         self.starts.iter().find_map(|start| {
             let start = *start as usize;
@@ -191,7 +192,7 @@ impl<'a> Types<'a> {
         })
     }
 
-    /// Offset in bits and type of a member.
+    /// Offset in bits, and type, of a member.
     fn member(&self, id: u32, name: &[u8], depth: u32) -> Option<(u32, u32)> {
         let start = self.unwrap(id)?;
         let info = word(self.types, start + 4)?;
@@ -201,7 +202,7 @@ impl<'a> Types<'a> {
         (0..vlen(info)).find_map(|i| {
             let at = start + 12 + i as usize * 12;
             let member = word(self.types, at + 4)?;
-            // With the flag the upper byte is the size of a bit field.
+            // If the flag is set, the upper byte is the size of a bit field.
             let mask = if info >> 31 == 1 { 0x00ff_ffff } else { u32::MAX };
             let bits = word(self.types, at + 8)? & mask;
             match self.string(word(self.types, at)?)? {
@@ -212,7 +213,7 @@ impl<'a> Types<'a> {
         })
     }
 
-    /// Start of the type behind typedefs and qualifiers.
+    /// Byte offset of the type behind typedefs and qualifiers.
     fn unwrap(&self, mut id: u32) -> Option<usize> {
         for _ in 0..32 {
             let start = *self.starts.get(id.checked_sub(1)? as usize)? as usize;
@@ -243,7 +244,7 @@ const fn vlen(info: u32) -> u32 {
     info & 0xffff
 }
 
-/// Bytes that follow the three words of each type. `None`: a kind from the future, which ends the reading.
+/// Bytes that follow the three words of each type. `None` for a kind newer than this reader, which ends reading.
 fn extra(info: u32) -> Option<usize> {
     let each = vlen(info) as usize;
     Some(match kind(info) {
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(types.offset("no_such.x"), Err(Absent::Struct("no_such".into())));
         assert_eq!(types.offset("sock.no_such"), Err(Absent::Field("sock.no_such".into())));
         for end in (0..bytes.len()).step_by(97_531) {
-            // Cut short it is refused or lacks types; it never panics.
+            // Truncated BTF is refused or lacks types. It never causes a panic.
             let _ = Types::parse(&bytes[..end]).map(|types| types.offset("tcp_sock.srtt_us"));
         }
     }

@@ -1,8 +1,9 @@
-//! The CPU's performance counters, opened for kernel programs that read them: one of each on each CPU, in
-//! groups, so that all of a CPU count at the same times.
+//! Performance counters for kernel programs: one of each kind per CPU, and one group per CPU, so that all counters of a
+//! CPU count at the same times.
 //!
-//! They count next to those of others (`perf`, another agent). Where there are not enough for all, the kernel has them
-//! take turns, and cycles and instructions are those of the same part of the time; programs judge by how large that is.
+//! They share the PMU with other users (`perf`, another agent). If there are too few hardware counters, the kernel
+//! multiplexes them. Cycles and instructions then cover the same share of the time, and programs take that share into
+//! account.
 
 use std::{
     fmt, fs, io,
@@ -23,9 +24,9 @@ use perf_event::{
 use super::HookError;
 use crate::observer::{Counter, Counters, Quantity};
 
-/// CPUs that are there to be counted on.
+/// Lists the online CPUs.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
-/// How long counters may take until they count: others may have to make room, each for a tick of the kernel.
+/// How long counters may take to start: other users may have to release the PMU, each for a kernel tick.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 // include/uapi/asm-generic/errno-base.h, errno.h
@@ -38,24 +39,24 @@ const EINVAL: i32 = 22;
 const EMFILE: i32 = 24;
 const EOPNOTSUPP: i32 = 95;
 
-/// Counters that count. Closed when dropped.
+/// Counters that are counting. Dropping it closes them.
 pub(super) struct Group {
-    /// What each of [`Counters::all`] counts: 0 for one that is not there, else the place in its list, from 1.
+    /// For each of [`Counters::all`], the position of the chosen candidate in its list, from 1; 0 if the CPU has none.
     pub(super) chosen: Vec<u32>,
     of: &'static Counters,
-    /// By CPU, in the order of those that are there.
+    /// The open counters of each CPU, in the order of the chosen ones.
     opened: Vec<(usize, Vec<Opened>)>,
 }
 
-/// The same, where programs read them.
+/// Counters that are counting, in the maps where programs read them.
 pub struct Counting {
     group: Group,
-    /// What the programs' maps hold goes with their descriptors.
+    /// Closing these descriptors clears the maps.
     _maps: Vec<XskMap<MapData>>,
 }
 
 impl Group {
-    /// Opens them on each CPU, and waits until they count.
+    /// Opens the counters on each CPU and waits until they count.
     pub(super) fn open(of: &'static Counters) -> Result<Self, HookError> {
         let cpus = online().map_err(|error| HookError::Failed(format!("{ONLINE}: {error}")))?;
         let Some(first) = cpus.first() else {
@@ -71,11 +72,11 @@ impl Group {
         Ok(group)
     }
 
-    /// Waits until each that is needed has counted: on an idle CPU it may not, on this one it does.
+    /// Waits until each required counter has counted. On an idle CPU it may not, but on the current CPU it does.
     fn wait(&mut self) -> Result<(), HookError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let Some((counter, running_ns)) = self.silent()? else { return Ok(()) };
+            let Some((counter, running_ns)) = self.idle_counter()? else { return Ok(()) };
             if Instant::now() >= deadline {
                 return Err(HookError::Unsupported(if running_ns == 0 {
                     format!("{}: the counters of this CPU are in use by others", counter.name)
@@ -87,8 +88,8 @@ impl Group {
         }
     }
 
-    /// One that is needed and has not counted yet, and for how long it could have.
-    fn silent(&mut self) -> Result<Option<(&'static Counter, u64)>, HookError> {
+    /// Returns a required counter that has not counted yet, and for how many nanoseconds it was scheduled.
+    fn idle_counter(&mut self) -> Result<Option<(&'static Counter, u64)>, HookError> {
         let mut nth = 0;
         for (counter, chosen) in self.of.all.iter().zip(&self.chosen) {
             if *chosen == 0 {
@@ -108,7 +109,7 @@ impl Group {
         Ok(None)
     }
 
-    /// Puts the counters where the programs read them.
+    /// Stores the counters in the maps from which the programs read them.
     pub(super) fn place(self, programs: &mut Ebpf) -> anyhow::Result<Counting> {
         let mut maps = Vec::new();
         let mut nth = 0;
@@ -117,9 +118,8 @@ impl Group {
             let Map::PerfEventArray(data) = map else {
                 anyhow::bail!("map {} is no array of performance counters", counter.map)
             };
-            // The loader's type for this array opens counters of its own, and has no call that takes one. Its type for
-            // sockets has: the update that it makes is the same system call, with the index of a CPU and a
-            // descriptor.
+            // The loader's type for this kind of array opens its own counters and accepts no open descriptor. Its type
+            // for XDP sockets does, and makes the same system call: an update with the index of a CPU and a descriptor.
             let mut map = XskMap::try_from(Map::XskMap(data))?;
             if *chosen != 0 {
                 for (cpu, opened) in &self.opened {
@@ -136,13 +136,13 @@ impl Group {
 }
 
 impl Counting {
-    /// The program that they are for.
+    /// The program that reads them.
     #[must_use]
     pub const fn program(&self) -> &'static str {
         self.group.of.program
     }
 
-    /// What is counted, and what part of the time, for people.
+    /// Says what is counted, and for what share of the time. Human-readable.
     #[must_use]
     pub fn shown(&mut self) -> String {
         let chosen = self.group.of.all.iter().zip(&self.group.chosen);
@@ -152,7 +152,7 @@ impl Counting {
             .collect();
         let (mut enabled_ns, mut running_ns) = (0, 0);
         for (_, opened) in &mut self.group.opened {
-            // One that cannot be read is one that does not count.
+            // A counter that cannot be read does not count.
             let Some(Ok(read)) = opened.first_mut().map(Opened::read_count_and_time) else { continue };
             enabled_ns += read.time_enabled;
             running_ns += read.time_running;
@@ -174,7 +174,7 @@ impl fmt::Debug for Counting {
     }
 }
 
-/// Which of each list this CPU has. One that is needed has to be there.
+/// Chooses the first supported candidate of each counter. Fails if the CPU lacks a required one.
 fn choose(of: &'static Counters, cpu: usize) -> Result<Vec<u32>, HookError> {
     let mut chosen = vec![0; of.all.len()];
     for (at, counter) in of.all.iter().enumerate() {
@@ -200,7 +200,7 @@ fn choose(of: &'static Counters, cpu: usize) -> Result<Vec<u32>, HookError> {
     Ok(chosen)
 }
 
-/// Opens the chosen ones on one CPU, as one group.
+/// Opens the chosen counters on one CPU, as one group.
 fn open_all(of: &'static Counters, chosen: &[u32], cpu: usize) -> Result<Vec<Opened>, (Quantity, io::Error)> {
     let mut opened: Vec<Opened> = Vec::new();
     let mut last = Quantity::Cycles;
@@ -216,7 +216,7 @@ fn open_all(of: &'static Counters, chosen: &[u32], cpu: usize) -> Result<Vec<Ope
             Quantity::Clock => Builder::new(Software::CPU_CLOCK),
             Quantity::Switches => Builder::new(Software::CONTEXT_SWITCHES),
         };
-        // The first, which the others go with, begins when all are there.
+        // The first is the group leader: it starts the whole group once all are open.
         builder.any_pid().one_cpu(cpu).enabled(!opened.is_empty());
         if *quantity != Quantity::InstructionsOfUser {
             builder.include_kernel();
@@ -234,15 +234,15 @@ fn open_all(of: &'static Counters, chosen: &[u32], cpu: usize) -> Result<Vec<Ope
     Ok(opened)
 }
 
-/// Why there is none, and what would help.
+/// Explains why a counter cannot be opened, with the remedy.
 fn explain(quantity: Quantity, error: &io::Error) -> HookError {
     let name = quantity.name();
     match error.raw_os_error() {
         Some(ENOENT | ENODEV | EOPNOTSUPP | EINVAL) => HookError::Unsupported(format!(
-            "no counter of {name}: this machine has no PMU, as most virtual ones ({error})"
+            "no counter for {name}: this machine has no PMU, like most virtual machines ({error})"
         )),
         Some(EBUSY) => HookError::Unsupported(format!(
-            "no counter of {name} is free: the PMU is in use by another ({error})"
+            "no counter for {name} is free: the PMU is in use by another program ({error})"
         )),
         Some(EPERM | EACCES) => {
             let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
@@ -253,10 +253,10 @@ fn explain(quantity: Quantity, error: &io::Error) -> HookError {
             ))
         }
         Some(EMFILE) => HookError::Failed(format!(
-            "no descriptor is left for a counter of {name} ({error}): RLIMIT_NOFILE has to be larger than four for each \
-             cpu"
+            "no file descriptor is left for a counter for {name} ({error}): RLIMIT_NOFILE must be larger than four per \
+             CPU"
         )),
-        _ => HookError::Failed(format!("no counter of {name} can be opened ({error})")),
+        _ => HookError::Failed(format!("the counter for {name} cannot be opened ({error})")),
     }
 }
 
@@ -264,13 +264,13 @@ fn unreadable(counter: &Counter, error: &io::Error) -> HookError {
     HookError::Failed(format!("{}: the counter cannot be read ({error})", counter.name))
 }
 
-/// The numbers of the CPUs that are on.
+/// The numbers of the online CPUs.
 fn online() -> io::Result<Vec<usize>> {
     let text = fs::read_to_string(ONLINE)?;
     parse(text.trim()).ok_or_else(|| io::Error::other(format!("odd list {text:?}")))
 }
 
-/// `0-3,8`
+/// Parses a list of CPUs such as `0-3,8`.
 fn parse(list: &str) -> Option<Vec<usize>> {
     let mut numbers = Vec::new();
     for part in list.split(',') {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_has_its_words() {
+    fn each_refusal_has_its_explanation() {
         let said = |errno| explain(Quantity::Cycles, &io::Error::from_raw_os_error(errno));
         for errno in [ENOENT, ENODEV, EOPNOTSUPP, EINVAL] {
             assert!(said(errno).is_unsupported());

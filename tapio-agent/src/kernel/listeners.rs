@@ -1,4 +1,5 @@
-//! Ports that listened before the agent came: they tell which side opened the connections that are as old.
+//! Ports that were already listening when the agent started. They show which side opened a connection that is older than
+//! the agent.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -10,29 +11,29 @@ use std::{
 use aya::maps::{HashMap, MapData};
 use tapio_common::network::{Listener, Port};
 
-/// Name of the map; an object that has one gets it filled.
+/// Name of the map. It is filled in every object that has one.
 pub(super) const MAP: &str = "LISTENERS";
-/// `BPF_NOEXIST`: what a program wrote is newer.
+/// `BPF_NOEXIST`: an entry that a program wrote is newer.
 const NO_EXIST: u64 = 1;
-/// Of a socket's line in `/proc/PID/net/tcp`, include/net/tcp_states.h.
+/// State of a listening socket in `/proc/PID/net/tcp`, include/net/tcp_states.h.
 const TCP_LISTEN: &str = "0A";
 
-/// Bytes of a [`Port`] and a [`Listener`], as the map holds them.
+/// The map, with a [`Port`] and a [`Listener`] as bytes.
 type Listeners = HashMap<MapData, [u8; size_of::<Port>()], [u8; size_of::<Listener>()]>;
 
 /// The listening ports of a host.
 #[derive(Debug, Default)]
 pub struct Listening {
-    /// Each port, and how many sockets listen on it.
+    /// Each port, and the number of sockets that listen on it.
     pub ports: Vec<(Port, u64)>,
-    /// Network namespaces whose ports these are, by inode number.
+    /// Network namespaces whose ports were read, by inode number.
     pub namespaces: Vec<u32>,
-    /// Processes whose network namespace cannot be read, and why.
+    /// Processes whose network namespace cannot be read, each with the error.
     pub hidden: Vec<(String, io::Error)>,
 }
 
 impl Listening {
-    /// What is not known, and what that takes away.
+    /// Says which namespaces are unknown and what is lost. `None` if all are known.
     #[must_use]
     pub fn unknown(&self) -> Option<String> {
         let (first, error) = self.hidden.first()?;
@@ -50,7 +51,7 @@ impl Listening {
 /// Reads the listening ports of every network namespace that a process under `proc_root` is in.
 ///
 /// # Errors
-/// There are no processes to be read there.
+/// `proc_root` shows no processes.
 pub fn listening(proc_root: &Path) -> Result<Listening, String> {
     let entries = fs::read_dir(proc_root)
         .map_err(|error| format!("{} cannot be read: {error}", proc_root.display()))?;
@@ -66,7 +67,7 @@ pub fn listening(proc_root: &Path) -> Result<Listening, String> {
             // The kernel numbers namespaces with 32 bits.
             Ok(namespace) => namespace.ino() as u32,
             Err(error) => {
-                // Kernel threads have none that can be read; processes that end meanwhile neither.
+                // The namespace of a kernel thread, or of a process that exits meanwhile, cannot be read: not an error.
                 if fs::read(process.join("cmdline")).is_ok_and(|line| !line.is_empty()) {
                     let comm = fs::read(process.join("comm")).unwrap_or_default();
                     let comm = String::from_utf8_lossy(&comm);
@@ -89,8 +90,8 @@ pub fn listening(proc_root: &Path) -> Result<Listening, String> {
     Ok(found)
 }
 
-/// Tells an object's map of the listening ports, and of which namespaces these are all. What is not known costs the
-/// direction of connections that are older than the agent, until their server accepts another one.
+/// Fills an object's map with the listening ports, and with the namespaces whose ports are complete. If a port is
+/// unknown, connections to it that are older than the agent have no direction until their server accepts another one.
 pub(super) fn fill(map: &mut Listeners, proc_root: &Path) {
     let found = match listening(proc_root) {
         Ok(found) => found,
@@ -104,14 +105,14 @@ pub(super) fn fill(map: &mut Listeners, proc_root: &Path) {
         let listener = Listener { sockets, ..Listener::default() };
         let port: [u8; size_of::<Port>()] = bytemuck::cast(port);
         let listener: [u8; size_of::<Listener>()] = bytemuck::cast(listener);
-        // One that is there is newer; where there is no room, some are not known.
+        // It fails if a newer entry exists, or if the map is full: then some ports stay unknown.
         let _ = map.insert(port, listener, NO_EXIST);
     }
 }
 
-/// Ports that listen where a process is, with the number of sockets; `None` where that cannot be read.
+/// Listening ports in the network namespace of a process, with the number of sockets; `None` if they cannot be read.
 fn ports(process: &Path) -> Option<BTreeMap<u16, u64>> {
-    // Two tables: a listener on [::] takes IPv4 too, but stands in the second only. Without IPv6 there is one.
+    // A listener on [::] also accepts IPv4, but only the second table lists it. Without IPv6 there is no second table.
     let mut tables = fs::read_to_string(process.join("net/tcp")).ok()?;
     tables.push_str(&fs::read_to_string(process.join("net/tcp6")).unwrap_or_default());
     let mut ports = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Programs in the kernel: their hooks, their ring, their counts, and what they have learned.
+//! Loaded programs: their hooks, their ring buffer, their counts and their learned state.
 
 use std::{
     fmt, io,
@@ -22,22 +22,21 @@ use crate::{
 const COUNTS_WORDS: usize = size_of::<Counts>() / size_of::<u64>();
 
 const ANOTHER_KERNEL: &str = "run a kernel that allows it; the other hooks work without it";
-const ANOTHER_MACHINE: &str =
-    "run on a machine that shows its performance counters (KVM: -cpu host,pmu=on), and free ones";
-const LESS_PARANOID: &str = "sysctl -w kernel.perf_event_paranoid=2, or what the line names";
+const ANOTHER_MACHINE: &str = "run on a machine with free performance counters (KVM: -cpu host,pmu=on)";
+const LESS_PARANOID: &str = "sysctl -w kernel.perf_event_paranoid=2, or grant what the line names";
 
-/// A hook and what became of it.
+/// A hook and whether it is attached.
 #[derive(Clone, Debug)]
 pub struct HookState {
     /// The hook.
     pub hook: &'static Hook,
     /// The program that is attached: the hook's own, or one of its fallbacks.
     pub by: Fallback,
-    /// Attached, or why not.
+    /// Attached, or the reason why not.
     pub state: Result<(), HookError>,
 }
 
-/// An observer's programs in the kernel. Dropping it detaches them.
+/// An observer's loaded programs. Dropping it detaches them.
 pub struct Loaded {
     /// Its hooks, in the order of [`Object::hooks`](crate::observer::Object::hooks).
     pub hooks: Vec<HookState>,
@@ -45,13 +44,13 @@ pub struct Loaded {
     pub counts: CountsReader,
     pub(super) degraded: Option<String>,
     pub(super) ring: Option<RingBuf<MapData>>,
-    /// The program that reads performance counters, and those that it reads.
+    /// The program that reads performance counters.
     pub(super) counted: Option<&'static str>,
     pub(super) counting: Mutex<Option<Counting>>,
     pub(super) snapshot_maps: snapshot::Maps,
     /// `None` once they are detached.
     pub(super) programs: Mutex<Option<Ebpf>>,
-    /// As far as it was looked at.
+    /// The last known numbers: they stay readable after the programs are detached.
     pub(super) missed: Mutex<Vec<(&'static str, u64)>>,
 }
 
@@ -65,18 +64,18 @@ pub struct CountsReader {
 }
 
 impl Loaded {
-    /// Its ring of events, once. Within a runtime only: programs are attached before there is one.
+    /// Returns its ring buffer, once. Call it within the async runtime, which starts after the programs are attached.
     ///
     /// # Errors
-    /// It was taken before, or the runtime cannot wait for it.
+    /// The ring was taken before, or the runtime cannot wait for it.
     pub fn events(&mut self) -> anyhow::Result<Events> {
         let ring = self.ring.take().context("the ring is read by someone else")?;
         Events::new(ring).context("the ring cannot be waited for")
     }
 
-    /// Takes the programs off their hooks. The ring and the counts stay, and change no more.
+    /// Detaches the programs. The ring and the counts stay readable and no longer change.
     pub fn detach(&self) {
-        // It is asked for afterwards, too.
+        // Records the missed runs, which the ledger needs afterwards.
         drop(self.missed());
         drop(self.programs.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
@@ -89,7 +88,7 @@ impl Loaded {
                 let counting = counting.as_mut().filter(|_| is_counted);
                 let counting = counting.map(|counting| format!(" with {}", counting.shown()));
                 let how = by.attach.to_string();
-                // Most programs are named for where they are attached.
+                // Most programs have the name of their attach point.
                 let how = how.strip_suffix(hook.program).map_or(&*how, str::trim_end);
                 Ok(format!("attached ({how}){}", counting.unwrap_or_default()))
             }
@@ -117,7 +116,7 @@ impl Source for Loaded {
         self.hooks.iter().map(|hook| self.part(hook)).collect()
     }
 
-    /// A kernel that has none of the hooks is no reason for the agent to end.
+    /// Always true: the agent runs even if the kernel supports none of the hooks.
     fn observes(&self) -> bool {
         true
     }
@@ -135,13 +134,13 @@ impl Source for Loaded {
     }
 
     fn run_times(&self) -> Vec<(&'static str, RunTime)> {
-        self.of_each(runs::run_time)
+        self.per_program(runs::run_time)
     }
 
     fn missed(&self) -> Vec<(&'static str, u64)> {
         let mut known = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
         if self.programs.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            *known = self.of_each(runs::missed);
+            *known = self.per_program(runs::missed);
         }
         known.clone()
     }
@@ -164,7 +163,7 @@ impl Events {
         AsyncFd::with_interest(ring, Interest::READABLE).map(Self)
     }
 
-    /// The next record, if there is one; its place in the ring is free again when it is dropped.
+    /// Returns the next record, if there is one. Dropping it frees its space in the ring.
     #[expect(
         clippy::should_implement_trait,
         reason = "an item borrows from the ring, which an iterator cannot"
@@ -190,7 +189,7 @@ impl Records for Events {
 }
 
 impl CountsReader {
-    /// The counts of each program, in the order of its hooks, summed over the CPUs.
+    /// Returns the counts of each program, in the order of the hooks, summed over the CPUs.
     ///
     /// # Errors
     /// The map cannot be read.

@@ -1,4 +1,4 @@
-//! What this kernel takes for loading programs.
+//! Capabilities and limits that loading programs requires on this kernel.
 
 use aya::{
     programs::ProgramType,
@@ -20,14 +20,15 @@ fn parse_version(release: &str) -> Option<[u32; 2]> {
     Some([numbers.next()?.ok()?, numbers.next()?.ok()?])
 }
 
-/// RLIMIT_MEMLOCK in bytes, where maps and programs count against it: before kernel 5.11.
+/// RLIMIT_MEMLOCK in bytes. `None` if it is unlimited, or from kernel 5.11 on, where maps and programs do not count
+/// against it.
 #[must_use]
 pub fn memlock_limit() -> Option<u64> {
     let counts = version().is_some_and(|version| version < [5, 11]);
     counts.then(|| rustix::process::getrlimit(Resource::Memlock).current)?
 }
 
-/// Later than 5.10 it does not matter that it may not be raised.
+/// Raises RLIMIT_MEMLOCK. From kernel 5.11 on a failure does not matter.
 pub(super) fn raise_memlock_limit() {
     let unlimited = Rlimit { current: None, maximum: None };
     if let Err(error) = rustix::process::setrlimit(Resource::Memlock, unlimited) {
@@ -35,27 +36,27 @@ pub(super) fn raise_memlock_limit() {
     }
 }
 
-/// Whether a program of a tracepoint may interrupt itself on a CPU. From 6.1 on the kernel leaves the inner run out: `active`
-/// in `__bpf_trace_run`, kernel/trace/bpf_trace.c.
+/// Whether a tracepoint program may interrupt itself on a CPU. From 6.1 on the kernel skips the inner run: `active` in
+/// `__bpf_trace_run`, kernel/trace/bpf_trace.c.
 pub(super) fn programs_nest() -> bool {
     version().is_none_or(|version| version < [6, 1])
 }
 
-/// Whether programs may not read the kernel's memory through a helper: it is locked down for confidentiality.
+/// Whether lockdown for confidentiality forbids programs to read kernel memory through a helper.
 pub(super) fn forbids_reading() -> bool {
-    // Of a type that may use it, and can be made without a place to attach it to.
+    // A program type that may use the helper, and that loads without an attach point.
     let reads = is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_probe_read_kernel);
     matches!(reads, Ok(false))
 }
 
-/// Whether this thread has them: then it is the kernel that does not have what it refuses.
+/// Whether this thread has the capabilities. If so, a refusal means that the kernel does not support the operation.
 pub(super) fn has_needed() -> bool {
     let both = CapabilitySet::BPF | CapabilitySet::PERFMON;
     let has = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     has.contains(both) || has.contains(CapabilitySet::SYS_ADMIN)
 }
 
-/// The capabilities that loading takes.
+/// The capabilities that loading requires, human-readable.
 pub(super) fn needed() -> String {
     match memlock_limit() {
         Some(limit) => format!(

@@ -12,33 +12,33 @@ use super::Loaded;
 use crate::source::RunTime;
 
 impl Loaded {
-    /// What `look` finds of each attached program, in the order of its hooks.
-    pub(super) fn of_each<T>(&self, look: impl Fn(&Program) -> Option<T>) -> Vec<(&'static str, T)> {
+    /// Calls `read` for each attached program, in the order of the hooks.
+    pub(super) fn per_program<T>(&self, read: impl Fn(&Program) -> Option<T>) -> Vec<(&'static str, T)> {
         let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(programs) = programs.as_ref() else { return Vec::new() };
         let attached = self.hooks.iter().filter(|hook| hook.state.is_ok());
         attached
-            .filter_map(|hook| Some((hook.hook.program, look(programs.program(hook.by.program)?)?)))
+            .filter_map(|hook| Some((hook.hook.program, read(programs.program(hook.by.program)?)?)))
             .collect()
     }
 }
 
-/// Has the kernel measure the programs' run times until the descriptor is closed (`BPF_ENABLE_STATS`).
+/// Makes the kernel measure the programs' run times until the descriptor is closed (`BPF_ENABLE_STATS`).
 ///
 /// # Errors
-/// No right: it takes CAP_SYS_ADMIN.
+/// This process lacks CAP_SYS_ADMIN.
 pub fn measure() -> anyhow::Result<OwnedFd> {
     aya::sys::enable_stats(aya::sys::Stats::RunTime).context("the kernel does not measure programs")
 }
 
-/// Zero unless [`measure`] or `sysctl kernel.bpf_stats_enabled=1` is on.
+/// Run time of a program. Zero unless [`measure`] or `sysctl kernel.bpf_stats_enabled=1` is on.
 pub(super) fn run_time(program: &Program) -> Option<RunTime> {
     let info = program.info().ok()?;
     Some(RunTime { runs: info.run_count(), total: info.run_time() })
 }
 
-/// How often the kernel skipped a run, since one of the same program was under way on that CPU: its reading is in no count.
-/// The kernel shows it from 5.12 on.
+/// How often the kernel skipped a run because the same program was already running on that CPU. No other count includes
+/// these readings. Kernels before 5.12 do not expose the number.
 pub(super) fn missed(program: &Program) -> Option<u64> {
     let fd = program.fd().ok()?.as_fd().as_raw_fd();
     let shown = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;

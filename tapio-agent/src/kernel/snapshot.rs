@@ -1,4 +1,5 @@
-//! The content of maps that outlives the agent: read while programs write to it, and put back before the next are attached.
+//! Map contents in state snapshots: read while programs write to the maps, and restored before the next agent attaches
+//! its programs.
 
 use std::{io, mem::offset_of};
 
@@ -16,19 +17,19 @@ use crate::{
     source,
 };
 
-/// Entries that are read of a map; none holds more.
-const MOST: usize = 65_536;
-/// Bytes that are written at a time, at most.
-const PIECE: usize = 64 << 10;
-/// The key of an array.
-const PLACE_BYTES: usize = size_of::<u32>();
-/// What every object keeps.
-const OF_EACH: SnapshotMap = SnapshotMap {
+/// Maximum number of entries read from a map. No map holds more.
+const MAX_ENTRIES: usize = 65_536;
+/// Maximum number of bytes written at a time.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of an array's key.
+const INDEX_BYTES: usize = size_of::<u32>();
+/// The map that every object has in the snapshot.
+const COOLDOWN_MAP: SnapshotMap = SnapshotMap {
     map: COOLDOWNS,
     key: Some(size_of::<CooldownKey>()),
     value: size_of::<Cooldown>(),
-    // What was suppressed may have been reported since.
-    moment: &[(offset_of!(Cooldown, suppressed), size_of::<Cooldown>())],
+    // The suppressed anomalies may have been reported since.
+    transient: &[(offset_of!(Cooldown, suppressed), size_of::<Cooldown>())],
     baselines: &[],
     used: None,
 };
@@ -37,7 +38,7 @@ const OF_EACH: SnapshotMap = SnapshotMap {
 pub(super) struct Maps(Vec<(&'static SnapshotMap, Box<dyn Content>)>);
 
 impl Maps {
-    /// Takes them out of an object, and puts back into them what was learned.
+    /// Takes them out of an object and restores their content from the snapshot.
     pub(super) fn take(
         programs: &mut Ebpf,
         observer: &'static str,
@@ -45,12 +46,12 @@ impl Maps {
         snapshot: &Snapshot,
     ) -> anyhow::Result<Self> {
         let mut maps = Vec::new();
-        // The loader leaves out what no program of the object uses.
-        let of_each = programs.map(COOLDOWNS).is_some().then_some(&OF_EACH);
-        for map in maps_of.iter().chain(of_each) {
+        // The loader omits a map that no program of the object uses.
+        let cooldowns = programs.map(COOLDOWNS).is_some().then_some(&COOLDOWN_MAP);
+        for map in maps_of.iter().chain(cooldowns) {
             let mut content = open(programs, map)?;
             if let Some(bytes) = snapshot.part(observer, map.map) {
-                // One that is full, or was larger, leaves some to be learned anew.
+                // If the map is full or was larger before, the remaining entries are learned again.
                 if let Err(error) = content.restore(bytes) {
                     tracing::warn!(observer, map = map.map, %error, "the state snapshot is restored in part");
                 }
@@ -60,66 +61,66 @@ impl Maps {
         Ok(Self(maps))
     }
 
-    /// Writes what they hold now; says of each map how many entries that are.
+    /// Writes their current content and returns the number of entries of each map.
     ///
     /// # Errors
-    /// A map cannot be read, or the file not be written.
+    /// A map cannot be read, or the file cannot be written.
     pub(super) fn write(&self, put: &mut source::Put<'_>) -> anyhow::Result<Vec<(&'static str, usize)>> {
         let mut entries = Vec::new();
         for (map, content) in &self.0 {
             let mut bytes = 0;
-            let mut put = |piece: &[u8]| {
-                bytes += piece.len();
-                put(map.map, piece)
+            let mut put = |chunk: &[u8]| {
+                bytes += chunk.len();
+                put(map.map, chunk)
             };
             content.read(map, &mut put).with_context(|| format!("map {}", map.map))?;
-            entries.push((map.map, bytes / (map.key.unwrap_or(PLACE_BYTES) + map.value)));
+            entries.push((map.map, bytes / (map.key.unwrap_or(INDEX_BYTES) + map.value)));
         }
         Ok(entries)
     }
 }
 
-/// A map's content as bytes: each key, for an array the place, and value one after the other.
+/// A map's content as bytes: alternating keys and values. The key of an array is the index.
 trait Content: Send + Sync {
-    /// Gives it in pieces.
+    /// Passes it to `put` in chunks.
     fn read(&self, map: &SnapshotMap, put: &mut Put<'_>) -> anyhow::Result<()>;
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()>;
 }
 
-/// Takes a piece of a map's content.
+/// Takes a chunk of a map's content.
 type Put<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
-/// Makes pieces of entries.
-struct Pieces<'a, 'b> {
+/// Collects entries into chunks.
+struct Chunks<'a, 'b> {
     put: &'a mut Put<'b>,
-    piece: Vec<u8>,
+    chunk: Vec<u8>,
 }
 
-impl<'a, 'b> Pieces<'a, 'b> {
+impl<'a, 'b> Chunks<'a, 'b> {
     fn new(put: &'a mut Put<'b>) -> Self {
-        Self { put, piece: Vec::with_capacity(PIECE) }
+        Self { put, chunk: Vec::with_capacity(CHUNK_BYTES) }
     }
 
     fn add(&mut self, key: &[u8], value: &[u8]) -> anyhow::Result<()> {
-        if self.piece.len() + key.len() + value.len() > PIECE {
-            (self.put)(&self.piece)?;
-            self.piece.clear();
+        if self.chunk.len() + key.len() + value.len() > CHUNK_BYTES {
+            (self.put)(&self.chunk)?;
+            self.chunk.clear();
         }
-        self.piece.extend_from_slice(key);
-        self.piece.extend_from_slice(value);
+        self.chunk.extend_from_slice(key);
+        self.chunk.extend_from_slice(value);
         Ok(())
     }
 
     fn end(self) -> anyhow::Result<()> {
-        Ok((self.put)(&self.piece)?)
+        Ok((self.put)(&self.chunk)?)
     }
 }
 
-/// The loader wants to know the sizes of keys and values when it is compiled: these are all that the observers have. A key
-/// of 0 bytes stands for an array.
+/// The key and value sizes of all observers' maps: the loader needs them at compile time. A key of 0 bytes stands for an
+/// array.
 const SIZES: [(usize, usize); 16] = {
     let mut sizes = [(0, 0); 16];
-    let mut known = add(&mut sizes, 0, &OF_EACH);
+    let mut known = add(&mut sizes, 0, &COOLDOWN_MAP);
     let mut observer = 0;
     while observer < observer::SNAPSHOT_MAPS.len() {
         let mut map = 0;
@@ -132,7 +133,7 @@ const SIZES: [(usize, usize); 16] = {
     sizes
 };
 
-/// Adds the sizes of a map unless they are there; says how many there are.
+/// Adds the sizes of a map unless they are present; returns how many there are.
 const fn add(sizes: &mut [(usize, usize); 16], known: usize, map: &SnapshotMap) -> usize {
     let (key, value) = key_and_value(map);
     let mut at = 0;
@@ -175,19 +176,19 @@ fn open_as<const K: usize, const V: usize>(
         return Ok(Box::new(HashMap::<_, [u8; K], [u8; V]>::try_from(take(programs, map.map)?)?));
     }
     let used = map.used.map(|used| anyhow::Ok(Array::try_from(take(programs, used)?)?)).transpose()?;
-    Ok(Box::new(Places::<V> { places: Array::try_from(take(programs, map.map)?)?, used }))
+    Ok(Box::new(ArrayContent::<V> { array: Array::try_from(take(programs, map.map)?)?, used }))
 }
 
 impl<const K: usize, const V: usize> Content for HashMap<MapData, [u8; K], [u8; V]> {
     fn read(&self, map: &SnapshotMap, put: &mut Put<'_>) -> anyhow::Result<()> {
-        let mut pieces = Pieces::new(put);
-        // The kernel begins again where the key that it stood at has made room since.
-        for entry in self.iter().take(MOST) {
+        let mut chunks = Chunks::new(put);
+        // The kernel restarts the iteration if the current key was evicted in the meantime.
+        for entry in self.iter().take(MAX_ENTRIES) {
             let (key, mut value) = entry?;
-            forget(&mut value, map);
-            pieces.add(&key, &value)?;
+            clear_transient(&mut value, map);
+            chunks.add(&key, &value)?;
         }
-        pieces.end()
+        chunks.end()
     }
 
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
@@ -200,46 +201,46 @@ impl<const K: usize, const V: usize> Content for HashMap<MapData, [u8; K], [u8; 
     }
 }
 
-/// An array, and which of its parts have been used; all, where that is not noted.
-struct Places<const V: usize> {
-    places: Array<MapData, [u8; V]>,
+/// An array, and the map that marks its parts in use. Without that map, all parts count as in use.
+struct ArrayContent<const V: usize> {
+    array: Array<MapData, [u8; V]>,
     used: Option<Array<MapData, u32>>,
 }
 
-impl<const V: usize> Places<V> {
-    /// Places of a part.
+impl<const V: usize> ArrayContent<V> {
+    /// Number of elements in a part.
     fn part(&self) -> u32 {
-        self.used.as_ref().map_or(1, |used| (self.places.len() / used.len()).max(1))
+        self.used.as_ref().map_or(1, |used| (self.array.len() / used.len()).max(1))
     }
 }
 
-impl<const V: usize> Content for Places<V> {
+impl<const V: usize> Content for ArrayContent<V> {
     fn read(&self, map: &SnapshotMap, put: &mut Put<'_>) -> anyhow::Result<()> {
         let used = self.used.as_ref().map(|used| used.iter().collect::<Result<Vec<u32>, _>>()).transpose()?;
         let part = self.part();
-        let is_used = |place: &u32| {
-            let used = used.as_ref().and_then(|used| used.get((place / part) as usize));
+        let is_used = |index: &u32| {
+            let used = used.as_ref().and_then(|used| used.get((index / part) as usize));
             used.is_none_or(|used| *used != 0)
         };
-        let mut pieces = Pieces::new(put);
-        for place in (0..self.places.len()).filter(is_used) {
-            let mut value = self.places.get(&place, 0)?;
-            forget(&mut value, map);
+        let mut chunks = Chunks::new(put);
+        for index in (0..self.array.len()).filter(is_used) {
+            let mut value = self.array.get(&index, 0)?;
+            clear_transient(&mut value, map);
             if value != [0; V] {
-                pieces.add(&place.to_ne_bytes(), &value)?;
+                chunks.add(&index.to_ne_bytes(), &value)?;
             }
         }
-        pieces.end()
+        chunks.end()
     }
 
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let part = self.part();
-        for entry in entries(bytes, PLACE_BYTES + V)? {
-            if let Some((place, value)) = entry.split_first_chunk() {
-                let place = u32::from_ne_bytes(*place);
-                self.places.set(place, <&[u8; V]>::try_from(value)?, 0)?;
+        for entry in entries(bytes, INDEX_BYTES + V)? {
+            if let Some((index, value)) = entry.split_first_chunk() {
+                let index = u32::from_ne_bytes(*index);
+                self.array.set(index, <&[u8; V]>::try_from(value)?, 0)?;
                 if let Some(used) = &mut self.used {
-                    used.set(place / part, 1, 0)?;
+                    used.set(index / part, 1, 0)?;
                 }
             }
         }
@@ -247,9 +248,9 @@ impl<const V: usize> Content for Places<V> {
     }
 }
 
-/// Takes out of a value what is of the moment: an agent that comes later does not know how it went on.
-fn forget(value: &mut [u8], map: &SnapshotMap) {
-    for (from, to) in map.moment {
+/// Clears the transient bytes of a value: a later agent cannot know how they developed.
+fn clear_transient(value: &mut [u8], map: &SnapshotMap) {
+    for (from, to) in map.transient {
         value.get_mut(*from..*to).unwrap_or_default().fill(0);
     }
     for at in map.baselines {
@@ -277,31 +278,31 @@ mod tests {
     use crate::observer::{Observer as _, node::Node};
 
     #[test]
-    fn what_is_of_the_moment_is_forgotten_and_what_was_learned_is_not() {
+    fn transient_bytes_are_cleared_and_learned_state_is_kept() {
         let mut track =
             Track { began_ns: 1, since_ns: 2, outlier_windows: 3, other_load_windows: 4, ..Track::default() };
         for now in 0..30 {
             track.cpi.observe(1000, now, &Limits::DEFAULT);
         }
-        // Nearly a shift: what comes between this and the next agent is not known.
+        // Nearly a shift: nobody observes the time between two agents.
         for now in 30..34 {
             track.cpi.observe(5000, now, &Limits::DEFAULT);
         }
         let mut bytes = bytemuck::bytes_of(&track).to_vec();
-        forget(&mut bytes, &Node::SNAPSHOT_MAPS[0]);
-        let mut kept: Track = bytemuck::pod_read_unaligned(&bytes);
+        clear_transient(&mut bytes, &Node::SNAPSHOT_MAPS[0]);
+        let mut restored: Track = bytemuck::pod_read_unaligned(&bytes);
         assert_eq!(
-            (kept.began_ns, kept.since_ns, kept.outlier_windows, kept.other_load_windows),
+            (restored.began_ns, restored.since_ns, restored.outlier_windows, restored.other_load_windows),
             (0, 0, 0, 0)
         );
-        assert_eq!((kept.cpi.mean(), kept.cpi.samples()), (track.cpi.mean(), track.cpi.samples()));
+        assert_eq!((restored.cpi.mean(), restored.cpi.samples()), (track.cpi.mean(), track.cpi.samples()));
         assert_eq!(track.cpi.observe(5000, 40, &Limits::DEFAULT), Verdict::Shift);
-        assert_eq!(kept.cpi.observe(5000, 40, &Limits::DEFAULT), Verdict::Spike, "a run of one");
+        assert_eq!(restored.cpi.observe(5000, 40, &Limits::DEFAULT), Verdict::Spike, "a run of one");
 
         let cooldown = Cooldown { emitted_ns: 5, suppressed: 6 };
         let mut bytes = bytemuck::bytes_of(&cooldown).to_vec();
-        forget(&mut bytes, &OF_EACH);
-        let kept: Cooldown = bytemuck::pod_read_unaligned(&bytes);
-        assert_eq!((kept.emitted_ns, kept.suppressed), (5, 0));
+        clear_transient(&mut bytes, &COOLDOWN_MAP);
+        let restored: Cooldown = bytemuck::pod_read_unaligned(&bytes);
+        assert_eq!((restored.emitted_ns, restored.suppressed), (5, 0));
     }
 }

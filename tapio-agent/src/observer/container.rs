@@ -1,8 +1,8 @@
-//! Container: who died, and of what.
+//! Container: processes that died, and why.
 //!
-//! Watches `signal_generate`, `mark_victim` and `sched_process_exit`. Says `container.oom_kill`,
-//! `container.exit_error`, `container.crash` and `container.killed`. The kernel programs find out who sent what and
-//! let through deaths that are news; here they get their type.
+//! Watches `signal_generate`, `mark_victim` and `sched_process_exit`. Reports `container.oom_kill`,
+//! `container.exit_error`, `container.crash` and `container.killed`. The kernel programs record who sent each signal
+//! and emit the deaths that are worth a report. This module determines the type of each.
 
 mod death;
 mod faults;
@@ -17,13 +17,13 @@ use tapio_occurrence::{Data, Outcome, Severity, Value};
 
 use self::death::{Death, Unexecuted, asked, command, is_restart, limit, sandbox, unexecuted};
 use super::{
-    Act, Actor, Anomaly, Attach, ByHelper, Fault, Hook, Kind, Malformed, Observer, Only, Room, with,
+    Actor, Anomaly, Attach, ByHelper, Fault, Hook, Kind, Malformed, Observer, Only, Role, Room, with,
 };
 
-/// How long a death by the kernel's hand waits for the word that it was by the OOM killer. That comes from the CPU
-/// that killed, right after; a virtual one may stand still in between.
+/// How long a SIGKILL by the kernel waits for the event that the OOM killer sent it. The CPU that killed emits that
+/// event right after, but a virtual CPU may be descheduled in between.
 const WORD_NS: u64 = 1_000_000_000;
-/// Deaths that wait for it; more are reported at once.
+/// Maximum number of deaths that wait for that event. Any more are reported at once.
 const MAX_WAITING: usize = 1024;
 
 /// The container observer.
@@ -33,7 +33,7 @@ pub struct Container {
     waiting: Vec<Waiting>,
 }
 
-/// A process that the kernel killed, as it is to be reported if it was not by the OOM killer.
+/// A process that the kernel killed, with the report for the case that it was not the OOM killer.
 #[derive(Debug)]
 struct Waiting {
     pid: u32,
@@ -41,7 +41,7 @@ struct Waiting {
     anomaly: Anomaly,
 }
 
-/// What the fields of every hook here rest upon.
+/// The fields that the signal and exit hooks need.
 const TASK: [usize; 19] = [
     fields::PID,
     fields::TGID,
@@ -75,7 +75,7 @@ impl Observer for Container {
     const FIELDS: &'static [&'static str] = fields::FIELDS;
     const BY_HELPER: ByHelper = ByHelper {
         fields: fields::BY_HELPER,
-        lost: "usage and limit of a full memory cgroup, and addresses of faults, are not known",
+        lost: "usage and limit of the OOM cgroup, and fault addresses, are unknown",
     };
     // In the order of `tapio_common::container::program`.
     const HOOKS: &'static [Hook] = &[
@@ -113,7 +113,7 @@ impl Observer for Container {
     const ROOM: Room = Room::LARGE;
     const KINDS: &'static [&'static Kind] = &[&OOM_KILL, &EXIT_ERROR, &CRASH, &KILLED];
     const FAULTS: &'static [Fault] = faults::FAULTS;
-    const ACTS: &'static [Act] = faults::ACTS;
+    const ROLES: &'static [Role] = faults::ROLES;
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
@@ -157,7 +157,7 @@ impl Observer for Container {
     }
 }
 
-/// An event as an anomaly.
+/// Converts an event into an anomaly.
 fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malformed> {
     let death = Death::of(event)?;
     let header = &event.header;
@@ -171,12 +171,12 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         Death::Exec | Death::Stopped => (Severity::Warning, Outcome::Timeout),
         _ => (kind.severity, kind.outcome),
     };
-    let had_a_hand = match death {
+    let has_actor = match death {
         Death::OomKill => true,
-        // Who asked.
+        // The process that asked it to stop.
         Death::ExitError => event.origin == origin::PROCESS && asked(event).is_some(),
         Death::Abort => false,
-        // Of a crash what it did itself is its nature; that it ended itself otherwise is its own affair.
+        // A crash is usually the process's own doing, so only another process counts as its actor.
         Death::Crash => event.origin == origin::PROCESS,
         Death::Killed | Death::Stopped | Death::Exec => {
             matches!(event.origin, origin::PROCESS | origin::ITSELF)
@@ -186,7 +186,7 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
         severity,
         outcome,
         comm: command(header.comm),
-        actor: (event.actor.pid != 0 && had_a_hand).then(|| {
+        actor: (event.actor.pid != 0 && has_actor).then(|| {
             let fields::Actor { cgroup_id, pid, comm, .. } = event.actor;
             Box::new(Actor { cgroup_id, pid, comm: command(comm) })
         }),
@@ -224,14 +224,14 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
     let mut put = |key: &'static str, value: Value| data.push(key, value);
     match death {
         Death::OomKill => {
-            let (full, memory) = (&event.oom_cgroup, &event.memory);
-            if let Some(cgroup_id) = known(full.cgroup_id) {
+            let (oom, memory) = (&event.oom_cgroup, &event.memory);
+            if let Some(cgroup_id) = known(oom.cgroup_id) {
                 put("constraint", if cgroup_id == 0 { "node" } else { "cgroup" }.into());
             }
             for (key, value) in [
-                ("usage_bytes", full.usage_bytes),
-                ("limit_bytes", full.limit_bytes),
-                ("levels_up", full.levels_up),
+                ("usage_bytes", oom.usage_bytes),
+                ("limit_bytes", oom.limit_bytes),
+                ("levels_up", oom.levels_up),
                 ("anon_bytes", memory.anon_bytes),
                 ("file_bytes", memory.file_bytes),
                 ("shmem_bytes", memory.shmem_bytes),
@@ -246,7 +246,7 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
         Death::ExitError => {
             put("status", u64::from(event.status).into());
             let meaning = match unexecuted(event) {
-                // The status is the runtime's, whose statuses have no meaning.
+                // The status is the container runtime's. Runtimes define no meanings.
                 Some(Unexecuted::Runtime) => None,
                 Some(Unexecuted::Systemd) => signal::systemd(event.status).map(Into::into),
                 None => signal::meaning(event.status),

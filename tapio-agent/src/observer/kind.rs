@@ -1,27 +1,27 @@
-//! Types of occurrences: each observer has a table of its own.
+//! Occurrence types: each observer has its own table.
 
 use tapio_occurrence::{Occurrence, Outcome, Severity};
 
-/// A type of occurrences.
+/// An occurrence type.
 #[derive(Debug)]
 pub struct Kind {
-    /// The observer's name, a dot, and its own: `network.rtt_spike`.
+    /// The observer's name, a dot, and the name of the type: `network.rtt_spike`.
     pub name: &'static str,
-    /// How bad it is, as a rule.
+    /// Default severity.
     pub severity: Severity,
-    /// How what was tried ended, as a rule.
+    /// Default outcome of the attempted operation.
     pub outcome: Outcome,
-    /// Says it in one sentence, as a rule.
+    /// Default for the function that writes the one-sentence message.
     pub message: fn(&Occurrence) -> String,
-    /// Health checks cause it as a matter of course: where it comes at a steady pace it is expected, and a probe may cause it
-    /// while its pod is not ready.
+    /// Health checks routinely cause it. At a steady pace it is therefore expected, and a probe may cause it while its
+    /// pod is not ready.
     pub of_health_checks: bool,
-    /// Whether the magnitude says how bad it is, and not only which of several repeats is shown.
+    /// Whether the magnitude measures severity. If not, it only selects which of several repeats is shown.
     pub is_measured: bool,
 }
 
 impl Kind {
-    /// One that is measured.
+    /// A type whose magnitude measures severity, and that health checks do not cause.
     pub(super) const fn new(
         name: &'static str,
         severity: Severity,
@@ -42,7 +42,7 @@ impl Kind {
     }
 }
 
-/// Of one name there is one.
+/// Names are unique, so comparing them is enough.
 impl PartialEq for Kind {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name

@@ -1,10 +1,12 @@
-//! Network: what TCP tells of the way to each destination.
+//! Network: latency, loss and failures of TCP connections, per destination.
 //!
-//! Watches `tcp_probe`, `inet_sock_set_state`, `tcp_retransmit_skb` and `tcp_receive_reset`.
-//! Says `network.rtt_spike`, `network.rtt_shift`, `network.connection_refused`, `network.connection_timeout`,
-//! `network.connection_unreachable`, `network.connection_reset`, `network.peer_unresponsive`, `network.connect_slow` and
-//! `network.retransmit_burst`. The kernel programs judge; here a verdict becomes an anomaly, and a spike that
-//! turns out to be a new level is reported as that level only.
+//! Watches `tcp_probe`, `inet_sock_set_state`, `tcp_retransmit_skb`, `tcp_receive_reset`, `tcp_v4_connect` and
+//! `tcp_v6_connect`. Reports `network.rtt_spike`, `network.rtt_shift`, `network.connection_refused`,
+//! `network.connection_timeout`, `network.connection_unreachable`, `network.connection_reset`,
+//! `network.peer_unresponsive`, `network.connect_slow` and `network.retransmit_burst`.
+//!
+//! The kernel programs judge. This module turns a verdict into an anomaly, and
+//! reports a spike that turns out to be a new level only as that level.
 
 mod ends;
 mod faults;
@@ -23,7 +25,7 @@ pub use settings::Settings;
 
 use self::ends::Ends;
 use super::{
-    Act, Anomaly, Attach, ByHelper, Fault, Hook, Kind, Malformed, Observer, Right, Room, SnapshotMap, with,
+    Anomaly, Attach, ByHelper, Fault, Hook, Kind, Malformed, Observer, Right, Role, Room, SnapshotMap, with,
 };
 
 /// The network observer.
@@ -32,7 +34,7 @@ pub struct Network {
     ends: Ends,
 }
 
-/// What the fields of every kernel hook here rest upon.
+/// The fields that every hook needs.
 const SOCKET: [usize; 12] = [
     net::INET_SPORT,
     net::FAMILY,
@@ -79,7 +81,7 @@ impl Observer for Network {
     const FIELDS: &'static [&'static str] = net::FIELDS;
     const BY_HELPER: ByHelper = ByHelper {
         fields: net::BY_HELPER,
-        lost: "a process that connects or listens by another thread than its first goes by the name of that thread",
+        lost: "a process that connects or listens from a thread other than its main thread is reported under that thread's name",
     };
     // In the order of `tapio_common::network::program`.
     const HOOKS: &'static [Hook] = &[
@@ -140,7 +142,7 @@ impl Observer for Network {
         Hook {
             program: "tcp_v4_connect",
             attach: Attach::FunctionExit("tcp_v4_connect"),
-            // Read by a helper, as the address is.
+            // A helper reads it, and the address.
             needs: &with::<_, 1, 13>(SOCKET, [net::LEADER]),
             gives: "network.connection_unreachable of IPv4 without a route",
             or: &[],
@@ -148,7 +150,7 @@ impl Observer for Network {
         Hook {
             program: "tcp_v6_connect",
             attach: Attach::FunctionExit("tcp_v6_connect"),
-            // Read by a helper, as the address is.
+            // A helper reads it, and the address.
             needs: &with::<_, 1, 13>(SOCKET, [net::LEADER]),
             gives: "network.connection_unreachable of IPv6 without a route",
             or: &[],
@@ -173,12 +175,12 @@ impl Observer for Network {
         is_expected: false,
     }];
     const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[
-        // Its key, a tag, a count, and the baseline.
+        // A value holds its key, a tag, a count, and the baseline at byte 32.
         SnapshotMap {
             map: "PATHS",
             key: None,
             value: 64,
-            moment: &[],
+            transient: &[],
             baselines: &[32],
             used: Some("USED_PATHS"),
         },
@@ -186,13 +188,13 @@ impl Observer for Network {
             map: "HANDSHAKES",
             key: Some(size_of::<Destination>()),
             value: size_of::<Baseline>(),
-            moment: &[],
+            transient: &[],
             baselines: &[0],
             used: None,
         },
     ];
     const FAULTS: &'static [Fault] = faults::FAULTS;
-    const ACTS: &'static [Act] = faults::ACTS;
+    const ROLES: &'static [Role] = faults::ROLES;
     type Settings = Settings;
 
     fn new(_: &Settings) -> Self {
@@ -227,7 +229,7 @@ impl Observer for Network {
     }
 }
 
-/// An event as an anomaly.
+/// Converts an event into an anomaly.
 fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
     let (kind, message) = match event.kind {
         kind::RTT_SPIKE => (&RTT_SPIKE, None),
@@ -253,7 +255,7 @@ fn judge(event: &NetworkEvent) -> Result<Anomaly, Malformed> {
         baseline: normal(event),
         magnitude: match event.kind {
             kind::RETRANSMIT_BURST => u64::from(event.retransmits),
-            // It has no duration: the more was carried, the more there was to lose.
+            // A reset has no duration: the more the connection had carried, the more was lost.
             kind::CONNECTION_RESET => event.bytes_received.saturating_add(event.bytes_acked),
             kind::PEER_UNRESPONSIVE => u64::from(event.idle_ms),
             _ => event.value_us,
@@ -300,7 +302,7 @@ fn data(event: &NetworkEvent) -> Data {
         }
         _ => put("elapsed_us", event.value_us.into()),
     }
-    // Without a local port, and without a route, there was none.
+    // Without a local port or a route, no SYN was sent.
     let sent =
         event.errno != EADDRNOTAVAIL && (event.kind != kind::CONNECTION_UNREACHABLE || event.local_port != 0);
     if sent
@@ -329,10 +331,10 @@ fn data(event: &NetworkEvent) -> Data {
     data
 }
 
-/// No local port is left for that destination.
+/// All local ports for the destination are in use.
 const EADDRNOTAVAIL: u32 = 99;
 
-/// Those that a failed connect ends with, `include/uapi/asm-generic/errno.h`.
+/// Names the errors of a failed connect, `include/uapi/asm-generic/errno.h`.
 fn errno(errno: u32) -> Option<&'static str> {
     Some(match errno {
         13 => "EACCES",

@@ -1,17 +1,17 @@
-//! Node: memory, CPUs and waiting, of each container and unit, and of the node itself.
+//! Node: memory, CPU and pressure of each container and unit, and of the node itself.
 //!
-//! Judges what is read from the files of cgroups and from `/proc`, a [`Sample`](tapio_common::node::Sample) a
-//! group and pass. Says `node.memory_pressure`, `node.oom_predicted`, `node.cpu_throttled` and `node.io_pressure`.
+//! Judges one [`Sample`](tapio_common::node::Sample) per cgroup and scan, read from cgroup files and from `/proc`.
+//! Reports `node.memory_pressure`, `node.oom_predicted`, `node.cpu_throttled` and `node.io_pressure`.
 //!
-//! Watches `sched_switch` (tp_btf), where its program reads counters of cycles and instructions, and judges them in the
-//! kernel. Says `node.cpi_outlier` and `node.ipc_degraded`. What a run costs is in docs/observers.md.
+//! Watches `sched_switch` (tp_btf): its program reads the counters of cycles and instructions there, and judges them in
+//! the kernel. Reports `node.cpi_outlier` and `node.ipc_degraded`. docs/observers.md has the cost of a run.
 //!
-//! Limits and quotas of the pods and slices above containers and units ([`Ancestor`](tapio_common::node::Ancestor)) are judged
-//! as those of groups are, and reported for the container or unit that fills them.
+//! Limits and quotas of the pods and slices above containers and units ([`Ancestor`](tapio_common::node::Ancestor)) are
+//! judged in the same way, and reported for the container or unit that uses most of them.
 //!
-//! One fault is one anomaly: a limit further up is reported where none further down explains it; growth that was predicted to
-//! end badly is not reported again as pressure; the node's waiting is reported only where no group's explains it, and so are its
-//! instructions per cycle; and of groups in groups, waiting is that of the innermost.
+//! One fault is one anomaly. A limit is reported only if no limit further down explains it. Memory growth that was
+//! reported as a predicted OOM is not reported again as pressure. The node's stalls and instructions per cycle are
+//! reported only if no cgroup explains them. Stalls of nested cgroups are those of the innermost.
 
 mod above;
 mod cpu;
@@ -45,29 +45,30 @@ use tapio_occurrence::{Data, Normal, Outcome, Severity};
 use self::{cpu::Cpu, cycles::Used, memory::Memory, settings::Limits, waiting::Waiting};
 use super::{Anomaly, Attach, Counters, Hook, Kind, Malformed, Observer, Reads, SnapshotMap};
 
-/// What is kept of a [`Track`]: not the window under way, nor how many before it were over what is normal.
+/// Snapshots of a [`Track`] omit the current window, and the number of abnormal windows before it.
 const TRACK: SnapshotMap = SnapshotMap {
     map: "",
     key: None,
     value: size_of::<Track>(),
-    moment: &[(0, offset_of!(Track, cpi)), (offset_of!(Track, since_ns), size_of::<Track>())],
+    transient: &[(0, offset_of!(Track, cpi)), (offset_of!(Track, since_ns), size_of::<Track>())],
     baselines: &[offset_of!(Track, cpi), offset_of!(Track, time), offset_of!(Track, work)],
     used: None,
 };
-/// A group that was not seen for so long is gone, or the passes are that far apart.
+/// A cgroup that no sample has shown for this long is forgotten: it is gone, or scans are that far apart.
 const FORGET_NS: u64 = 15 * 60 * 1_000_000_000;
-/// How often it is looked which those are.
+/// How often such cgroups are removed.
 const SWEEP_NS: u64 = 60 * 1_000_000_000;
-/// Groups that are known at a time. As many as a reader looks at.
+/// Maximum number of cgroups with state: as many as a reader samples.
 const MAX_GROUPS: usize = 20_000;
-/// What a group's waiting explains of the node's: for so long, since the two are judged one after another.
+/// How long the stall of a cgroup explains a stall of the node: the two are judged one after the other.
 const EXPLAINS_NS: u64 = 30 * 1_000_000_000;
-/// What a group's cycles per instruction explain of the node's: for so many windows, and until they are reported again.
+/// For how many windows a cgroup's cycles per instruction explain the node's: at least this many, and until the cgroup's
+/// cool-down is over.
 const EXPLAINS_WINDOWS: u64 = 3;
-/// What an agent before this one has reported is reported again where it looked last longer ago: it may have been over since.
-const TOLD_NS: u64 = 5 * 60 * 1_000_000_000;
-/// A group that is met later than this after the first look is new; those before it may be as old as the node.
-const FIRST_LOOKS_NS: u64 = 60 * 1_000_000_000;
+/// A report of an earlier agent is repeated if its last sample is older than this: the fault may have ended in between.
+const REPORT_AGAIN_NS: u64 = 5 * 60 * 1_000_000_000;
+/// A cgroup that appears later than this after the first sample is new. Cgroups before it may be as old as the node.
+const STARTUP_NS: u64 = 60 * 1_000_000_000;
 
 // Records are distinguished by their sizes.
 const _: () = assert!(
@@ -79,28 +80,28 @@ const _: () = assert!(
 pub struct Node {
     limits: Arc<Limits>,
     groups: HashMap<u64, Group>,
-    /// What an agent before this one knew of groups that were not met yet.
+    /// State that an earlier agent had of cgroups without a sample so far.
     before: HashMap<u64, Group>,
-    /// When groups that are gone were forgotten last.
+    /// When vanished cgroups were last removed.
     swept_ns: u64,
-    /// When some group waited for memory more than is normal for it, and when for input or output.
+    /// When a cgroup last stalled abnormally long: on memory, and on I/O.
     waited: [Option<u64>; 2],
-    /// When the first look was: a group that was met well after it is new.
+    /// Time of the first sample: a cgroup that appears well after it is new.
     began_ns: Option<u64>,
-    /// The node's instructions per cycle, until it is known whether a group's explain it.
+    /// An anomaly of the node's instructions per cycle, until it is known whether a cgroup explains it.
     degraded: Option<Anomaly>,
-    /// When a group's cycles per instruction were reported.
+    /// When a cgroup's cycles per instruction were last reported.
     outlier_ns: Option<u64>,
 }
 
-/// What is known of a group, or of the node. What is of the moment is not kept for the next agent.
+/// The state of a cgroup, or of the node. The snapshot omits its transient fields.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Group {
     seen_ns: u64,
-    /// It was not there at the first looks.
+    /// It appeared after [`STARTUP_NS`].
     #[serde(skip)]
     is_new: bool,
-    /// Containers or units that are looked at themselves are below it.
+    /// Containers or units with samples of their own are below it.
     #[serde(skip)]
     is_inner: bool,
     #[serde(skip)]
@@ -153,23 +154,23 @@ impl Observer for Node {
     }
 
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {
-        // Each kind of record has a size of its own, and the same beginning.
+        // The size of a record determines its type. All begin with the same header.
         if let Ok(sample) = bytemuck::try_pod_read_unaligned::<Sample>(record) {
-            is_whole(&sample.header, sample.kind, kind::CGROUP, kind::NODE)?;
-            self.look(&sample, out);
+            check_kind(&sample.header, sample.kind, kind::CGROUP, kind::NODE)?;
+            self.judge_sample(&sample, out);
             return Ok(());
         }
         if let Ok(above) = bytemuck::try_pod_read_unaligned::<Ancestor>(record) {
             if above.sample.kind != kind::ANCESTOR || above.header().cgroup_id == WHOLE_NODE {
                 return Err(Malformed::Kind(above.sample.kind));
             }
-            self.look_above(&above, out);
+            self.judge_ancestor(&above, out);
             return Ok(());
         }
         let event: CyclesEvent =
             bytemuck::try_pod_read_unaligned(record).map_err(|_| Malformed::Size(record.len()))?;
-        is_whole(event.header(), event.kind, kind::CPI_OUTLIER, kind::IPC_DEGRADED)?;
-        self.count(&event, out);
+        check_kind(event.header(), event.kind, kind::CPI_OUTLIER, kind::IPC_DEGRADED)?;
+        self.judge_cycles(&event, out);
         Ok(())
     }
 
@@ -192,7 +193,7 @@ impl Observer for Node {
 
     fn snapshot(&self) -> Option<Vec<u8>> {
         let known: BTreeMap<_, _> = self.before.iter().chain(&self.groups).collect();
-        // Nothing in it can fail to be written.
+        // Serialising it cannot fail.
         serde_json::to_vec(&known).ok()
     }
 
@@ -203,8 +204,8 @@ impl Observer for Node {
 }
 
 impl Node {
-    /// What the kernel program judged.
-    fn count(&mut self, event: &CyclesEvent, out: &mut Vec<Anomaly>) {
+    /// Takes over the verdict of the kernel program.
+    fn judge_cycles(&mut self, event: &CyclesEvent, out: &mut Vec<Anomaly>) {
         let now_ns = event.header.time_ns;
         let Limits { window_ns, cooldown_ns, .. } = *self.limits;
         let explains_ns =
@@ -218,7 +219,7 @@ impl Node {
         }
     }
 
-    /// The group whose CPU time rose with a group's cycles per instruction.
+    /// Finds the cgroup whose CPU time rose together with the cycles per instruction of the event's cgroup.
     fn noisy_neighbour(&self, event: &CyclesEvent) -> Option<(u64, cycles::Rise)> {
         let others = self
             .groups
@@ -229,23 +230,24 @@ impl Node {
         )
     }
 
-    /// What is known of a group, or of the node, that is looked at. `None` where there are too many, or time goes back.
-    fn meet(&mut self, sample: &Sample) -> Option<&mut Group> {
+    /// Returns the state for a sample of a cgroup or of the node. `None` if there are too many cgroups, or the sample is
+    /// older than the last one.
+    fn state_for(&mut self, sample: &Sample) -> Option<&mut Group> {
         let (id, now_ns) = (sample.header.cgroup_id, sample.header.time_ns);
         let began_ns = *self.began_ns.get_or_insert(now_ns);
         if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&id) {
             return None;
         }
-        let is_new = now_ns.saturating_sub(began_ns) > FIRST_LOOKS_NS;
+        let is_new = now_ns.saturating_sub(began_ns) > STARTUP_NS;
         if is_new {
-            // Those that are still there were met. Another may have the number of one that is not.
+            // Every cgroup that still exists has had a sample. A new cgroup may reuse the id of a vanished one.
             self.before = HashMap::new();
         }
         let group = self.groups.entry(id).or_insert_with(|| {
             let Some(mut known) = self.before.remove(&id) else {
                 return Group { is_new, ..Group::default() };
             };
-            if now_ns.saturating_sub(known.seen_ns) > TOLD_NS {
+            if now_ns.saturating_sub(known.seen_ns) > REPORT_AGAIN_NS {
                 known.memory.forget_reported();
             }
             known
@@ -258,23 +260,23 @@ impl Node {
         Some(group)
     }
 
-    /// One look at the limits of a group above others.
-    fn look_above(&mut self, above: &Ancestor, out: &mut Vec<Anomaly>) {
+    /// Judges a sample of the limits of a pod or slice.
+    fn judge_ancestor(&mut self, above: &Ancestor, out: &mut Vec<Anomaly>) {
         let limits = Arc::clone(&self.limits);
-        if let Some(group) = self.meet(&above.sample) {
-            // Its CPU time is that of those below it.
+        if let Some(group) = self.state_for(&above.sample) {
+            // Its CPU time is the sum of the cgroups below it.
             group.is_inner = true;
             out.extend(above::memory(&mut group.memory, above, &limits));
             out.extend(above::cpu(&mut group.cpu, above, &limits));
         }
     }
 
-    /// One look at a group's files, or the node's.
-    fn look(&mut self, sample: &Sample, out: &mut Vec<Anomaly>) {
+    /// Judges a sample of a cgroup's files, or of the node's.
+    fn judge_sample(&mut self, sample: &Sample, out: &mut Vec<Anomaly>) {
         let is_node = sample.kind == kind::NODE;
         let now_ns = sample.header.time_ns;
         let limits = Arc::clone(&self.limits);
-        let Some(group) = self.meet(sample) else { return };
+        let Some(group) = self.state_for(sample) else { return };
         group.used.look(sample);
         out.extend(group.memory.judge(sample, &limits));
         out.extend(group.cpu.judge(sample, 0, &limits.cpu));
@@ -289,7 +291,7 @@ impl Node {
             ),
             group.io_waiting.judge(sample, [sample.io_some_us, sample.io_full_us], &limits.io),
         ];
-        // What grows towards its end waits for memory before it: that is reported.
+        // A cgroup that grows towards its limit stalls on memory before it is OOM-killed: the prediction was reported.
         let is_reported = [group.memory.is_predicted(), false];
         for (at, found) in waits.into_iter().enumerate() {
             let Some(waited) = found else { continue };
@@ -306,9 +308,9 @@ impl Node {
     }
 }
 
-/// Whether a record is of one of two kinds, the second of which is of the whole node.
-fn is_whole(header: &Header, kind: u32, of_group: u32, of_node: u32) -> Result<(), Malformed> {
-    let is_right = if header.cgroup_id == WHOLE_NODE { kind == of_node } else { kind == of_group };
+/// Checks the kind of a record: `of_node` for the whole node, `of_cgroup` for a cgroup.
+fn check_kind(header: &Header, kind: u32, of_cgroup: u32, of_node: u32) -> Result<(), Malformed> {
+    let is_right = if header.cgroup_id == WHOLE_NODE { kind == of_node } else { kind == of_cgroup };
     if is_right { Ok(()) } else { Err(Malformed::Kind(kind)) }
 }
 
@@ -325,20 +327,20 @@ static CPI_OUTLIER: Kind =
 static IPC_DEGRADED: Kind =
     Kind::new("node.ipc_degraded", Severity::Warning, Outcome::Unknown, message::ipc_degraded);
 
-/// What those that samples of files show have in common: they are of no process.
+/// Creates an anomaly from a sample of files. It has no process.
 fn anomaly(sample: &Sample, kind: &'static Kind) -> Anomaly {
     let of = if sample.kind == kind::NODE { "node" } else { "cgroup" };
     Anomaly { data: Data::from([("of", of.into())]), ..Anomaly::new(kind, &sample.header) }
 }
 
-/// Adds what is known.
+/// Adds a value unless it is unknown.
 fn put(data: &mut Data, key: &'static str, value: u64) {
     if value != UNKNOWN {
         data.push(key, value);
     }
 }
 
-/// What was normal, of a share in 1/1024.
+/// Returns the normal value of a share in units of 1/1024.
 fn normal(baseline: &tapio_common::baseline::Baseline, share: u64) -> Normal {
     let mean = baseline.mean();
     Normal {
@@ -350,7 +352,7 @@ fn normal(baseline: &tapio_common::baseline::Baseline, share: u64) -> Normal {
     }
 }
 
-/// A share as people read it.
+/// Converts a share in units of 1/1024 to percent.
 const fn percent(share_1024: u64) -> u64 {
     (share_1024 * 100 + 512) / 1024
 }

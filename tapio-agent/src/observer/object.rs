@@ -1,4 +1,4 @@
-//! What an observer brings to the kernel: its compiled programs, and what they need.
+//! The kernel side of an observer: its compiled programs, and everything that loading them needs.
 
 use std::fmt;
 
@@ -9,15 +9,15 @@ pub struct Hook {
     pub program: &'static str,
     /// How it is attached.
     pub attach: Attach,
-    /// Fields that it cannot do without, as indices into [`Observer::FIELDS`](super::Observer::FIELDS).
+    /// Fields that it requires, as indices into [`Observer::FIELDS`](super::Observer::FIELDS).
     pub needs: &'static [usize],
-    /// What is lost without it, for people.
+    /// The occurrences that are lost without it, human-readable.
     pub gives: &'static str,
-    /// Other programs for the same, for kernels that have nothing for this one: the first that is supported is attached.
+    /// Fallbacks for kernels that do not support this program: the first supported one is attached.
     pub or: &'static [Fallback],
 }
 
-/// A program in the place of another.
+/// A program that replaces the hook's own where the kernel does not support that one.
 #[derive(Clone, Copy, Debug)]
 pub struct Fallback {
     /// Kernel program in the observer's object.
@@ -28,70 +28,69 @@ pub struct Fallback {
     pub needs: &'static [usize],
 }
 
-/// A capability beside CAP_BPF and CAP_PERFMON, which all kernel programs take.
+/// A capability in addition to CAP_BPF and CAP_PERFMON, which all kernel programs require.
 #[derive(Clone, Copy, Debug)]
 pub struct Right {
     /// Its name: `CAP_SYS_PTRACE`.
     pub capability: &'static str,
-    /// What the observer does with it, for people.
+    /// What the observer does with it, human-readable.
     pub gives: &'static str,
-    /// What is lost without it, for people.
+    /// What is lost without it, human-readable.
     pub lost: &'static str,
-    /// The shipped manifests grant it, so that its absence is worth a warning.
+    /// The shipped manifests grant it, so its absence causes a warning.
     pub is_expected: bool,
 }
 
-/// What an observer brings: its compiled programs, and what they need.
+/// An observer's compiled programs, with everything that loading them needs.
 #[derive(Debug)]
 pub struct Object<'a> {
     /// The observer's name.
     pub name: &'static str,
     /// ELF, eight-byte aligned.
     pub bytes: &'a [u8],
-    /// Its programs.
+    /// Its programs and where they attach.
     pub hooks: &'static [Hook],
-    /// The fields that they load.
+    /// The kernel fields that they load, in the order of `OFFSETS`.
     pub fields: &'static [&'static str],
-    /// Of them those that are read with a helper.
+    /// The fields among them that are read with a helper.
     pub by_helper: ByHelper,
     /// Its `SETTINGS` constant.
     pub settings: &'a [u8],
     /// The performance counters that they read.
     pub counters: Option<&'static Counters>,
-    /// Its maps whose content outlives the agent.
+    /// Its maps that a state snapshot holds.
     pub snapshot_maps: &'static [SnapshotMap],
     /// The sizes of the maps that every object has.
     pub room: Room,
 }
 
-/// The sizes of the maps that every object has: an observer whose events are rare needs less.
+/// The sizes of the maps that every object has. An observer with rare events needs less.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Bytes of the ring in which events wait for the agent: a power of two, and at least 64 KiB, a page of some arm64
-    /// machines.
+    /// Bytes of the ring buffer. A power of two, and at least 64 KiB, which is one page on some arm64 machines.
     pub ring_bytes: u32,
-    /// Owners and subjects whose cool-down is known at a time; the one quiet longest makes room.
+    /// Number of cool-downs, each of an owner and subject, that fit at a time. The least recently used is evicted.
     pub cooldowns: u32,
 }
 
 impl Room {
-    /// Some thousand events, of thousands of owners at a time.
+    /// Room for a few thousand events, of thousands of owners at a time.
     pub const LARGE: Self = Self { ring_bytes: 1 << 20, cooldowns: 8192 };
-    /// A burst of some hundred events, of a thousand owners at a time.
+    /// Room for a burst of a few hundred events, of a thousand owners at a time.
     pub const SMALL: Self = Self { ring_bytes: 128 << 10, cooldowns: 1024 };
 }
 
-/// Fields that are read with a helper, and which programs do without: a kernel that is locked down forbids it.
+/// Optional fields that are read with a helper, which a kernel under lockdown forbids.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByHelper {
-    /// As indices into an object's fields.
+    /// Indices into the object's fields.
     pub fields: &'static [usize],
-    /// What is lost without them, for people.
+    /// What is lost without them, human-readable.
     pub lost: &'static str,
 }
 
-/// A map in which kernel programs keep what they have learned. Its content is the same to the agent that comes after this
-/// one, as long as [`crate::snapshot::LAYOUT`] is.
+/// A map that holds learned state. A later agent can restore its content as long as [`crate::snapshot::LAYOUT`] is the
+/// same.
 #[derive(Debug)]
 pub struct SnapshotMap {
     /// Its name in the object.
@@ -100,59 +99,59 @@ pub struct SnapshotMap {
     pub key: Option<usize>,
     /// Bytes of a value.
     pub value: usize,
-    /// Bytes of a value, from and to, that are of the moment: they are zero when it is taken up again.
-    pub moment: &'static [(usize, usize)],
-    /// Where in a value baselines are. Of these the run under way is of the moment.
+    /// Byte ranges of a value, from and to, that are transient. A snapshot holds zeros in their place.
+    pub transient: &'static [(usize, usize)],
+    /// Byte offsets of the baselines in a value. The current run of each is transient.
     pub baselines: &'static [usize],
-    /// Of an array: the map that notes which of its parts, all as large, have been used.
+    /// For an array that is divided into parts of equal size: the map that marks the parts in use.
     pub used: Option<&'static str>,
 }
 
-/// Performance counters that one kernel program reads, and is nothing without.
+/// Performance counters that one kernel program requires.
 #[derive(Debug)]
 pub struct Counters {
     /// The program in the observer's object.
     pub program: &'static str,
-    /// In the order of the object's `COUNTERS`.
+    /// The counters, in the order of the object's `COUNTERS`.
     pub all: &'static [Counter],
 }
 
-/// One of them.
+/// One performance counter.
 #[derive(Debug)]
 pub struct Counter {
-    /// For people.
+    /// Human-readable name.
     pub name: &'static str,
-    /// The map of the object that holds it, one for each CPU.
+    /// The map of the object that holds its descriptors, one per CPU.
     pub map: &'static str,
-    /// What it counts: the first of these that the CPU has.
+    /// Candidates for what it counts: the first that the CPU supports is used.
     pub of: &'static [Quantity],
-    /// The program is nothing without it.
+    /// The program cannot work without it.
     pub needed: bool,
 }
 
 /// What a performance counter counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
-    /// Cycles of the CPU.
+    /// CPU cycles.
     Cycles,
-    /// Instructions that it has done.
+    /// Retired instructions.
     Instructions,
-    /// Those of them that were no part of the kernel. For tests, on emulated CPUs whose instructions all take as
-    /// long.
+    /// Retired instructions of user space only. For tests on emulated CPUs, where every instruction takes the same
+    /// time.
     InstructionsOfUser,
-    /// Cycles in which it waited for memory or another of its units.
+    /// Cycles in which the CPU waited for memory or for one of its own units.
     StalledCycles,
-    /// Misses of its last cache.
+    /// Misses of the last-level cache.
     CacheMisses,
-    /// Nanoseconds. For tests of all but the numbers, where there is no PMU.
+    /// Nanoseconds of a software clock. For tests without a PMU, of everything but the numbers.
     Clock,
-    /// Switches of tasks: of a slice one, so that "cycles per instruction" of a clock is how long slices are. For the same
-    /// tests.
+    /// Context switches, one per time slice: with the clock as cycles, "cycles per instruction" is the length of a time
+    /// slice. For the same tests.
     Switches,
 }
 
 impl Quantity {
-    /// For people.
+    /// Human-readable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -170,20 +169,21 @@ impl Quantity {
 /// How a kernel program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
-    /// To this tracepoint, with typed arguments (`tp_btf`).
+    /// To this BTF tracepoint, which has typed arguments (`tp_btf`).
     BtfTracepoint(&'static str),
-    /// To a tracepoint by category and name, with the fields of its format file. It takes a readable tracefs.
+    /// To a classic tracepoint by category and name, with the fields of its format file. Requires a readable tracefs.
     Tracepoint(&'static str, &'static str),
-    /// To the start of this function of the kernel (`fentry`), which not all kernels allow.
+    /// To the entry of this kernel function (`fentry`). Not all kernels support it.
     FunctionEntry(&'static str),
-    /// To the end of this function of the kernel (`fexit`), which not all kernels allow.
+    /// To the exit of this kernel function (`fexit`). Not all kernels support it.
     FunctionExit(&'static str),
-    /// To the packets that sockets in any cgroup send or receive. It takes CAP_NET_ADMIN and a cgroup2 hierarchy; programs of
-    /// others stay.
+    /// To the packets that sockets in any cgroup send or receive. Requires CAP_NET_ADMIN and a cgroup2 hierarchy, and
+    /// leaves the programs of others attached.
     CgroupSkb(Direction),
-    /// To a clock on each CPU, so many times a second.
+    /// To a clock on each CPU, at this frequency in hertz.
     CpuClock(u64),
-    /// To this iterator (`bpf_iter_NAME`), which runs once, after all hooks are attached: over what is older than the agent.
+    /// To this iterator (`bpf_iter_NAME`). It runs once, over the objects that are older than the agent, when its turn
+    /// in `HOOKS` comes: list it last.
     Iterator(&'static str),
 }
 

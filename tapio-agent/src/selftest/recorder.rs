@@ -1,4 +1,4 @@
-//! The observers as the agent runs them, with all that they report kept here instead of sent to sinks.
+//! Runs the observers as the agent does, and records their reports instead of sending them to sinks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,16 +23,16 @@ use crate::{
     source::Lack,
 };
 
-/// How long a report may take; a spike waits for two seconds, to see whether it is a new level.
+/// Maximum time for a report. A spike takes two seconds, until it is clear whether it is a new level.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Anomalies that wait to be named; more than a busy host has in the time.
+/// Capacity of the queues of anomalies and reports: more than a busy host has during a self-test.
 const QUEUE: usize = 4096;
 
-/// Observers whose sources are open.
+/// Observers with open sources.
 pub(super) struct Attached(Vec<(Built, Sources)>);
 
-/// What they report.
+/// Runs observers and records their reports.
 #[derive(Debug)]
 pub(super) struct Recorder {
     open: Vec<(&'static str, Sources)>,
@@ -42,24 +42,24 @@ pub(super) struct Recorder {
     seen: Vec<Seen>,
 }
 
-/// An occurrence.
+/// A recorded occurrence.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) occurrence: Occurrence,
-    /// From when it happened to when it would have gone to the sinks.
+    /// Time from the event until it would have gone to the sinks.
     pub(super) after: Duration,
 }
 
 impl Attached {
-    /// Opens the sources of those observers that the configuration names and that have faults, with the default thresholds.
+    /// Opens the sources of the configured observers that have faults, with the default thresholds.
     ///
     /// # Errors
-    /// None of them can observe anything.
+    /// No observer can observe anything.
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
         let kernel = Kernel::open(config.proc_root.as_path())?.with_cgroups(config.cgroup_root.as_path());
         let opener = Opener { config, kernel: Ok(&kernel), past: Arc::default() };
         let mut settings = observer::Settings::default();
-        // The children are in no container.
+        // The self-test's children run outside of containers.
         settings.container.scope = Scope::All;
         let has_faults =
             |name| observer::FAULTS.iter().any(|(observer, faults)| *observer == name && !faults.is_empty());
@@ -82,10 +82,10 @@ impl Attached {
 }
 
 impl Recorder {
-    /// Runs them. Within a runtime.
+    /// Starts the observers. Call it within the async runtime.
     ///
     /// # Errors
-    /// A ring cannot be waited for.
+    /// A source cannot be polled.
     pub(super) fn start(config: &Config, attached: Attached) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let (anomalies, queue) = mpsc::channel(QUEUE);
@@ -101,7 +101,7 @@ impl Recorder {
             let mut stopped = stopped.clone();
             stages.spawn(async move {
                 let stop = async move {
-                    // An error means that the recorder is gone: stopped as well.
+                    // An error means that the recorder is gone, which also means stop.
                     let _ = stopped.wait_for(|stop| *stop).await;
                 };
                 let ended =
@@ -115,12 +115,12 @@ impl Recorder {
         Ok(Self { open, stages, stop, reports, seen: Vec::new() })
     }
 
-    /// Why a part of an observer's sources cannot see anything, if that is so.
-    pub(super) fn hindrance(&self, observer: &str, part: &str) -> Option<Outcome> {
+    /// Returns the outcome for a fault that this part of the observer's sources cannot see; `None` if the part works.
+    pub(super) fn obstacle(&self, observer: &str, part: &str) -> Option<Outcome> {
         let skipped =
             |reason: String, remedy: &str| Some(Outcome::Skipped { reason, remedy: remedy.to_owned() });
         let Some((_, sources)) = self.open.iter().find(|(name, _)| *name == observer) else {
-            return skipped(format!("the observer {observer} is not chosen"), "name it in --observer");
+            return skipped(format!("the observer {observer} is turned off"), "add it to --observer");
         };
         let parts = sources.parts();
         let Some(found) = parts.iter().find(|found| found.name == part) else {
@@ -137,7 +137,7 @@ impl Recorder {
         }
     }
 
-    /// Waits for an occurrence; one that came before counts, too.
+    /// Waits for an occurrence. An earlier one counts, too.
     pub(super) async fn wait(&mut self, within: Duration, is_it: impl Fn(&Seen) -> bool) -> Option<&Seen> {
         let deadline = Instant::now() + within;
         let mut at = 0;
@@ -151,10 +151,10 @@ impl Recorder {
         }
     }
 
-    /// Stops them and gives all that they reported, with the repeats that they kept.
+    /// Stops the observers and returns all of their reports, including folded repeats.
     ///
     /// # Errors
-    /// One of them crashed.
+    /// An observer crashed.
     pub(super) async fn end(mut self) -> anyhow::Result<Vec<Seen>> {
         self.open.iter().for_each(|(_, sources)| sources.close());
         self.stop.send_replace(true);
@@ -168,12 +168,12 @@ impl Recorder {
     }
 }
 
-/// Whether the pids that the kernel tells are those that this process sees.
+/// Whether this process sees the same pids as the kernel.
 pub(super) fn sees_host_pids() -> bool {
     in_host_pid_namespace()
 }
 
-/// The pipeline's second half.
+/// The second half of the pipeline.
 async fn report(
     mut queue: mpsc::Receiver<Anomaly>,
     mut identity: Identity,

@@ -1,4 +1,4 @@
-//! Whether a fault was reported as it should be: once, as the right type, with the right process.
+//! Checks that a fault was reported correctly: once, with the right type and process.
 
 use std::{fmt, time::Duration};
 
@@ -8,9 +8,9 @@ use super::{
     Outcome,
     recorder::{Seen, sees_host_pids},
 };
-use crate::fault::{Caused, Fault, Subject, act::COMM};
+use crate::fault::{Caused, Fault, Subject, role::COMM};
 
-/// The right report of a fault.
+/// The correct report of a fault.
 #[derive(Debug)]
 pub(super) struct Report {
     fault: &'static Fault,
@@ -27,7 +27,7 @@ pub(super) fn is_about(fault: &Fault, caused: &Caused, occurrence: &Occurrence) 
             let peer = occurrence.peer.as_ref();
             peer.is_some_and(|peer| (peer.address, peer.port) == (to.ip(), to.port()))
         }
-        // In a pid namespace of its own it does not know what the kernel calls its children.
+        // In its own pid namespace the self-test does not know its children's pids on the host.
         Subject::Process if !sees_host_pids() => fault.kinds.contains(&&*occurrence.kind),
         Subject::Process => {
             let process = occurrence.process.as_ref();
@@ -36,7 +36,7 @@ pub(super) fn is_about(fault: &Fault, caused: &Caused, occurrence: &Occurrence) 
     }
 }
 
-/// Whether it was the right report of the fault.
+/// Checks the type and the process of a report.
 pub(super) fn judge(fault: &'static Fault, caused: &Caused, seen: &Seen) -> Outcome {
     let Seen { occurrence, after } = seen;
     let Some(kind) = fault.kinds.iter().find(|kind| **kind == occurrence.kind) else {
@@ -56,7 +56,7 @@ pub(super) fn judge(fault: &'static Fault, caused: &Caused, seen: &Seen) -> Outc
 }
 
 impl Report {
-    /// What is wrong where there is more than the one, now that all are there.
+    /// Returns the error if the fault was not reported exactly once.
     pub(super) fn repeats(&self, all: &[Seen]) -> Option<String> {
         let about: Vec<_> = all
             .iter()

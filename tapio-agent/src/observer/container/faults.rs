@@ -3,44 +3,44 @@
 use anyhow::bail;
 use rustix::process::Signal;
 
-use crate::fault::{Act, Fault, Group, act::wait_after};
+use crate::fault::{Cgroup, Fault, Role, role::send_and_wait};
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "out of memory",
         kinds: &["container.oom_kill"],
         part: "mark_victim",
-        cause: |stage| Box::pin(stage.death("allocate", None)),
+        cause: |environment| Box::pin(environment.death("allocate", None)),
     },
     Fault {
         name: "crash",
         kinds: &["container.crash"],
         part: "sched_process_exit",
-        cause: |stage| Box::pin(stage.death("abort", None)),
+        cause: |environment| Box::pin(environment.death("abort", None)),
     },
     Fault {
         name: "kill from outside",
         kinds: &["container.killed"],
         part: "sched_process_exit",
-        cause: |stage| Box::pin(stage.death("wait", Some(Signal::KILL))),
+        cause: |environment| Box::pin(environment.death("wait", Some(Signal::KILL))),
     },
 ];
 
-pub(super) const ACTS: &[Act] = &[
-    Act {
+pub(super) const ROLES: &[Role] = &[
+    Role {
         name: "allocate",
         run: |_| {
-            wait_after("ready")?;
-            std::hint::black_box(vec![1_u8; 4 * Group::LIMIT_BYTES]);
+            send_and_wait("ready")?;
+            std::hint::black_box(vec![1_u8; 4 * Cgroup::LIMIT_BYTES]);
             bail!("there was enough memory")
         },
     },
-    Act {
+    Role {
         name: "abort",
         run: |_| {
-            wait_after("ready")?;
+            send_and_wait("ready")?;
             std::process::abort()
         },
     },
-    Act { name: "wait", run: |_| Ok(wait_after("ready")?) },
+    Role { name: "wait", run: |_| Ok(send_and_wait("ready")?) },
 ];

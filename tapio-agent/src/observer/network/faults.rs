@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::fault::{
-    Act, Caused, Child, Fault, NotCaused, REQUEST_BYTES, Stage, Subject,
-    act::{enter, tell, wait_after},
+    Caused, Child, Environment, Fault, NotCaused, REQUEST_BYTES, Role, Subject,
+    role::{enter, send, send_and_wait},
 };
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -25,64 +25,64 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "connect given up",
         kinds: &["network.connection_timeout"],
         part: "inet_sock_set_state",
-        cause: |stage| Box::pin(connect_given_up(stage)),
+        cause: |environment| Box::pin(connect_given_up(environment)),
     },
     Fault {
-        name: "round trips that rise",
+        name: "rising round trips",
         kinds: &["network.rtt_shift", "network.rtt_spike"],
         part: "tcp_probe",
-        cause: |stage| Box::pin(slow_round_trips(stage)),
+        cause: |environment| Box::pin(slow_round_trips(environment)),
     },
 ];
 
-pub(super) const ACTS: &[Act] = &[
-    Act { name: "refused", run: |_| refused() },
-    Act { name: "give-up", run: |arguments| give_up(enter_and_take(arguments)?) },
-    Act { name: "answer", run: |arguments| answer(enter_and_take(arguments)?) },
-    Act { name: "ask", run: |arguments| ask(enter_and_take(arguments)?) },
+pub(super) const ROLES: &[Role] = &[
+    Role { name: "refused", run: |_| refused() },
+    Role { name: "give-up", run: |arguments| give_up(enter_and_take(arguments)?) },
+    Role { name: "answer", run: |arguments| answer(enter_and_take(arguments)?) },
+    Role { name: "ask", run: |arguments| ask(enter_and_take(arguments)?) },
 ];
 
 const REPLY_BYTES: usize = 10;
 /// The first SYN is retransmitted after one second (RFC 6298).
 const GIVE_UP: Duration = Duration::from_millis(1500);
-/// Requests that make a baseline: 16 readings, each of four of them, and some more.
+/// Requests that build a baseline: it takes 16 readings, with one reading every four requests, and some margin.
 const CALM: usize = 150;
-/// Requests through a queue. A shift takes five readings, and more where the past was restless; a reading is the
-/// least of eight requests, taken every four.
+/// Delayed requests. A shift takes five readings, and more after an unstable past. Each reading is the minimum of eight
+/// requests, taken every four.
 const SLOW: usize = 48;
-/// No answer takes as long.
+/// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn refused_connect() -> Result<Caused, NotCaused> {
     let mut child = Child::start("refused", &[])?;
-    let to = child.tells("to").await?;
+    let to = child.wait_for("to").await?;
     let to = to.parse().map_err(|_| format!("{to:?} is no address"))?;
-    child.tells("done").await?;
+    child.wait_for("done").await?;
     Ok(Caused { subject: Subject::To(to), pid: child.pid() })
 }
 
-async fn connect_given_up(stage: &mut Stage) -> Result<Caused, NotCaused> {
-    let link = stage.link()?;
+async fn connect_given_up(environment: &mut Environment) -> Result<Caused, NotCaused> {
+    let link = environment.link()?;
     let to = link.black_hole();
     let mut child = Child::start("give-up", &[link.asking(), to.to_string()])?;
-    child.tells("done").await?;
+    child.wait_for("done").await?;
     Ok(Caused { subject: Subject::To(to), pid: child.pid() })
 }
 
-async fn slow_round_trips(stage: &mut Stage) -> Result<Caused, NotCaused> {
-    let link = stage.link()?;
+async fn slow_round_trips(environment: &mut Environment) -> Result<Caused, NotCaused> {
+    let link = environment.link()?;
     let to = link.service();
     let mut server = Child::start("answer", &[link.answering(), to.to_string()])?;
-    server.tells("ready").await?;
+    server.wait_for("ready").await?;
     let mut child = Child::start("ask", &[link.asking(), to.to_string()])?;
-    child.tells("calm").await?;
+    child.wait_for("calm").await?;
     link.slow_down()?;
-    child.go_on().await?;
-    child.tells("done").await?;
+    child.resume().await?;
+    child.wait_for("done").await?;
     Ok(Caused { subject: Subject::To(to), pid: child.pid() })
 }
 
-/// Goes into the first argument, a network namespace, and gives the second, an address.
+/// Enters the network namespace of the first argument, and returns the address of the second.
 fn enter_and_take(arguments: &[String]) -> anyhow::Result<SocketAddr> {
     let [namespace, address] = arguments else { bail!("takes a network namespace and an address") };
     let address = address.parse().with_context(|| format!("{address:?} is no address"))?;
@@ -90,12 +90,12 @@ fn enter_and_take(arguments: &[String]) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Connects to a port of this host that was listened on and is closed.
+/// Connects to a port of this host that was just closed.
 fn refused() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let to = listener.local_addr()?;
     drop(listener);
-    tell("to", to)?;
+    send("to", to)?;
     match TcpStream::connect(to) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) => bail!("the connect was not refused: {error}"),
@@ -103,7 +103,7 @@ fn refused() -> anyhow::Result<()> {
     }
 }
 
-/// Connects where no one answers, and gives up after a second SYN.
+/// Connects to an address that does not answer, and gives up after the second SYN.
 fn give_up(to: SocketAddr) -> anyhow::Result<()> {
     match TcpStream::connect_timeout(&to, GIVE_UP) {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
@@ -112,10 +112,10 @@ fn give_up(to: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-/// Answers requests.
+/// Accepts one connection and answers its requests.
 fn answer(at: SocketAddr) -> anyhow::Result<()> {
     let listener = TcpListener::bind(at)?;
-    tell("ready", "")?;
+    send("ready", "")?;
     let (mut connection, _) = listener.accept()?;
     connection.set_nodelay(true)?;
     let mut request = [0; REQUEST_BYTES];
@@ -125,7 +125,7 @@ fn answer(at: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes requests over one connection: some at once, and some more when told to.
+/// Sends requests over one connection: some at once, and more when the parent resumes it.
 fn ask(to: SocketAddr) -> anyhow::Result<()> {
     let mut connection = TcpStream::connect_timeout(&to, PATIENCE)?;
     connection.set_nodelay(true)?;
@@ -139,7 +139,7 @@ fn ask(to: SocketAddr) -> anyhow::Result<()> {
         Ok(())
     };
     request(CALM)?;
-    wait_after("calm")?;
+    send_and_wait("calm")?;
     request(SLOW)?;
     Ok(())
 }

@@ -377,7 +377,8 @@ impl Report {
             why.is_some_and(|why| reasons.iter().any(|reason| why.contains(reason)))
         };
         let no_counter = ["this machine has no PMU", "kernel.perf_event_paranoid is 3 or more (it is 3)"];
-        let no_function = ["attaches no program to functions", "lockdown forbids to read what has no type"];
+        let no_function =
+            ["attaches no program to functions", "lockdown forbids reading untyped kernel memory"];
         let hooks =
             [("sched_switch", no_counter), ("tcp_v4_connect", no_function), ("tcp_v6_connect", no_function)];
         let missing = hooks.iter().filter(|(hook, reasons)| refused(hook, *reasons)).count();

@@ -1,4 +1,4 @@
-//! A cgroup of the self-test's own, with a limit on its memory. Dropping it takes it away.
+//! The self-test's own cgroup, with a memory limit. Dropping it removes it.
 
 use std::{
     fs, io,
@@ -9,48 +9,48 @@ use std::{
 
 use super::NotCaused;
 
-/// Begins its name; the pid of the self-test follows.
+/// Prefix of its name. The pid of the self-test follows.
 const PREFIX: &str = "tapio-selftest-";
-/// A process that has just ended is still in its group for a moment.
+/// Attempts to remove it: a process stays in its cgroup for a moment after it exits.
 const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The group.
+/// The cgroup, by its directory.
 #[derive(Debug)]
-pub struct Group(PathBuf);
+pub struct Cgroup(PathBuf);
 
-impl Group {
-    /// The memory that its processes may take.
+impl Cgroup {
+    /// Its memory limit.
     pub const LIMIT_BYTES: usize = 32 << 20;
 
-    /// Makes it below the root of the hierarchies.
+    /// Creates it below the root of the hierarchies.
     pub(super) fn new(root: &Path) -> Result<Self, NotCaused> {
         let (parent, file) = memory(root).ok_or_else(|| NotCaused::Impossible {
-            reason: format!("no cgroup below {} has memory", root.display()),
-            remedy: "run it on the host, with the memory controller on".to_owned(),
+            reason: format!("no cgroup hierarchy at {} has the memory controller", root.display()),
+            remedy: "run it on the host, with the memory controller enabled".to_owned(),
         })?;
         let path = parent.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&path).map_err(|error| NotCaused::Impossible {
-            reason: format!("the cgroup {} cannot be made: {error}", path.display()),
+            reason: format!("the cgroup {} cannot be created: {error}", path.display()),
             remedy: "run it as root, with /sys/fs/cgroup writable".to_owned(),
         })?;
-        let group = Self(path);
-        fs::write(group.0.join(file), Self::LIMIT_BYTES.to_string())
-            .map_err(|error| format!("{} cannot be limited: {error}", group.0.display()))?;
-        Ok(group)
+        let cgroup = Self(path);
+        fs::write(cgroup.0.join(file), Self::LIMIT_BYTES.to_string())
+            .map_err(|error| format!("{} cannot be limited: {error}", cgroup.0.display()))?;
+        Ok(cgroup)
     }
 
     /// Moves a process into it.
     ///
     /// # Errors
-    /// There is no way into it.
+    /// The process cannot be moved.
     pub fn add(&self, pid: u32) -> Result<(), String> {
         fs::write(self.0.join("cgroup.procs"), pid.to_string())
-            .map_err(|error| format!("no way into {}: {error}", self.0.display()))
+            .map_err(|error| format!("its process cannot be moved into {}: {error}", self.0.display()))
     }
 }
 
-impl Drop for Group {
+impl Drop for Cgroup {
     fn drop(&mut self) {
         for _ in 0..TRIES {
             match fs::remove_dir(&self.0) {
@@ -61,7 +61,7 @@ impl Drop for Group {
     }
 }
 
-/// Takes away what an earlier run left behind. One that a process is in stays.
+/// Removes cgroups of earlier runs and returns their names. A cgroup that still has a process stays.
 pub(super) fn remove_stale(root: &Path) -> Vec<String> {
     let Some((parent, _)) = memory(root) else { return Vec::new() };
     let entries = fs::read_dir(&parent).into_iter().flatten().flatten();
@@ -72,7 +72,7 @@ pub(super) fn remove_stale(root: &Path) -> Vec<String> {
     ours.filter(|name| !running(name) && fs::remove_dir(parent.join(name)).is_ok()).collect()
 }
 
-/// Where groups with memory can be made, and the file with the limit.
+/// Finds where cgroups with a memory limit can be created, and the name of the limit's file.
 fn memory(root: &Path) -> Option<(PathBuf, &'static str)> {
     let passed_on = fs::read_to_string(root.join("cgroup.subtree_control")).unwrap_or_default();
     if passed_on.split_whitespace().any(|name| name == "memory") {
