@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     println!("detection_changes {} changes", score.changes);
     println!("detection_reports {} reports", score.reports);
     println!("detection_precision {:.3} ratio", score.precision());
-    println!("detection_recall {:.3} ratio", score.restore());
+    println!("detection_recall {:.3} ratio", score.recall());
     println!("detection_f1 {:.3} ratio", score.f1());
     println!("detection_strict_f1 {:.3} ratio", score.strict_f1());
     Ok(())

@@ -160,7 +160,7 @@ enum Verb {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Part {
     /// The name of the role
-    pub act: String,
+    pub role: String,
     /// The arguments of the role
     pub arguments: Vec<String>,
 }

@@ -75,7 +75,7 @@ impl Score {
     }
 
     /// Recall: share of the changes that are found, 0 to 1.
-    pub fn restore(&self) -> f64 {
+    pub fn recall(&self) -> f64 {
         self.found as f64 / self.changes.max(1) as f64
     }
 
@@ -123,7 +123,7 @@ mod tests {
         let score = score(&[(98, 98), (115, 110), (116, 112), (216, 203)], &[100, 200]);
         assert_eq!(score, Score { reports: 4, changes: 2, found: 1, placed: 1 });
         assert_eq!(score.f1(), 2.0 / 6.0);
-        assert_eq!((score.precision(), score.restore()), (0.25, 0.5));
+        assert_eq!((score.precision(), score.recall()), (0.25, 0.5));
     }
 
     #[test]

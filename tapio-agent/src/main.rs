@@ -25,7 +25,7 @@ fn main() -> ExitCode {
             log::start(&config.log);
             selftest::run(&config)
         }
-        Command::Fault(part) => selftest::run_role(&part.act, &part.arguments).map(|()| ExitCode::SUCCESS),
+        Command::Fault(part) => selftest::run_role(&part.role, &part.arguments).map(|()| ExitCode::SUCCESS),
         Command::Replay(replay) => replay.run().map(|_| ExitCode::SUCCESS),
         // A reader that stops early, such as `head`, is not an error.
         Command::Print(text) => {

@@ -83,7 +83,7 @@ fn commands_take_the_same_settings() {
 fn a_child_of_the_self_test_understands_its_parent_and_users_are_not_shown_it() {
     let part = ["fault", "give-up", "tapio-selftest-1-a", "198.18.0.9:9"];
     let Ok(Command::Fault(understood)) = tapio(&part) else { panic!("it is not understood") };
-    assert_eq!((understood.act.as_str(), understood.arguments.len()), ("give-up", 2));
+    assert_eq!((understood.role.as_str(), understood.arguments.len()), ("give-up", 2));
     let help = tapio(&["--help"]).unwrap_err().to_string();
     assert!(help.contains("selftest") && !help.contains("\n  fault"), "{help}");
 }
