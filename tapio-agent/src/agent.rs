@@ -35,16 +35,15 @@ use tokio::{
 };
 
 use self::{
-    open::{Opener, Sources},
+    open::Opened,
     snapshots::Snapshots,
     status::{Observed, Shared, State},
 };
 use crate::{
     config::{Config, Output},
     enrich::{Identity, kubernetes::Kubernetes},
-    kernel::Kernel,
     metrics::Metrics,
-    observer::{self, Built, Judge},
+    observer::{Built, Judge},
     pipeline::{self, Stage, fold::Fold},
     privileges,
     source::Records,
@@ -69,26 +68,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let access = Access::find(config.kubernetes)?;
     let remote = Remote::new(&config, access.is_some())?;
     let (snapshots, snapshot) = Snapshots::open(&config)?;
-    let kernel = Kernel::open(config.proc_root.as_path())
-        .map(|kernel| kernel.with(snapshot).with_cgroups(config.cgroup_root.as_path()));
-    let past = Arc::default();
-    let opener = Opener { config: &config, kernel: kernel.as_ref(), past: Arc::clone(&past) };
-    let mut running = Vec::new();
-    let mut refused = Vec::new();
-    for built in observer::build(config.observers.names(), &config.observer) {
-        let sources = opener.open(&built);
-        match sources.refused() {
-            Some(error) if !sources.observes() => refused.push((built.name, anyhow::anyhow!("{error:#}"))),
-            _ => running.push((built, sources)),
-        }
-    }
-    if !running.iter().any(|(_, sources)| sources.observes())
-        && let Some((_, error)) = refused.pop()
-    {
-        return Err(error);
-    }
-    // The kernel's types take a few megabytes.
-    drop(kernel);
+    let opened = Opened::new(&config, snapshot)?;
     let left = privileges::drop_to_needed()?;
     tracing::debug!(capabilities = left.join(" "), "attached; the other capabilities are dropped");
 
@@ -97,9 +77,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("threads cannot be started")?;
-    let identity = Identity::new(&config).with_past(past);
-    let done =
-        runtime.block_on(observe(config, admin, access, remote, snapshots, identity, running, refused));
+    let done = runtime.block_on(observe(config, admin, access, remote, snapshots, opened));
     // A stuck reader of standard output blocks a thread, but must not block the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
@@ -112,9 +90,7 @@ async fn observe(
     access: Option<Access>,
     Remote { polku, otlp, telemetry }: Remote,
     snapshots: Snapshots,
-    identity: Identity,
-    running: Vec<(Built, Sources)>,
-    refused: Vec<(&'static str, anyhow::Error)>,
+    Opened { running, refused, past }: Opened,
 ) -> anyhow::Result<()> {
     let mut stop_signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let metrics = Arc::new(Metrics::default());
@@ -136,7 +112,7 @@ async fn observe(
     let health = kubernetes.as_ref().map(Kubernetes::health);
     let shared =
         Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone(), health, snapshots));
-    let identity = identity.with(kubernetes);
+    let identity = Identity::new(&config).with_past(past).with(kubernetes);
     let counted = Arc::clone(&shared);
     let telemetry = telemetry.start(&Metrics::described(), move || counted.metrics())?;
 

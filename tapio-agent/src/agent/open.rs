@@ -9,9 +9,19 @@ use crate::{
     config::Config,
     enrich::memory::Past,
     kernel::Kernel,
-    observer::Built,
+    observer::{self, Built},
+    snapshot::Snapshot,
     source::{Part, Records, Source},
 };
+
+/// The configured observers with their sources.
+pub(super) struct Opened {
+    pub(super) running: Vec<(Built, Sources)>,
+    /// Observers that have nothing to observe with, and why.
+    pub(super) refused: Vec<(&'static str, anyhow::Error)>,
+    /// Memory history of cgroups with a limit.
+    pub(super) past: Arc<Past>,
+}
 
 /// The sources of an observer.
 #[derive(Debug, Default)]
@@ -28,6 +38,33 @@ pub(crate) struct Opener<'a> {
     pub(crate) kernel: Result<&'a Kernel, &'a anyhow::Error>,
     /// Memory history of cgroups with a limit, which the file reader adds to.
     pub(crate) past: Arc<Past>,
+}
+
+impl Opened {
+    /// Opens the sources of the configured observers. Their programs start with the state of the snapshot.
+    ///
+    /// # Errors
+    /// No observer can observe anything.
+    pub(super) fn new(config: &Config, snapshot: Snapshot) -> anyhow::Result<Self> {
+        let kernel = Kernel::open(config.proc_root.as_path())
+            .map(|kernel| kernel.with(snapshot).with_cgroups(config.cgroup_root.as_path()));
+        let past = Arc::default();
+        let opener = Opener { config, kernel: kernel.as_ref(), past: Arc::clone(&past) };
+        let (mut running, mut refused) = (Vec::new(), Vec::new());
+        for built in observer::build(config.observers.names(), &config.observer) {
+            let mut sources = opener.open(&built);
+            match sources.refused.take_if(|_| !sources.all.iter().any(|source| source.observes())) {
+                Some(error) => refused.push((built.name, error)),
+                None => running.push((built, sources)),
+            }
+        }
+        if !running.iter().any(|(_, sources)| sources.observes())
+            && let Some((_, error)) = refused.pop()
+        {
+            return Err(error);
+        }
+        Ok(Self { running, refused, past })
+    }
 }
 
 impl Opener<'_> {

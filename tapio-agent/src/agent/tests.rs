@@ -4,10 +4,11 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::*;
+use super::{open::Opener, *};
 use crate::{
     config::Config,
-    observer::{Anomaly, Attach, Hook, Malformed, Observer, network},
+    kernel::Kernel,
+    observer::{self, Anomaly, Attach, Hook, Malformed, Observer, network},
     pipeline::fold::tests::refused,
 };
 
