@@ -14,6 +14,8 @@ use crate::machine;
 const DIRECTORY: &str = "tapio-agent/tests/kernel/expected";
 /// The list of skips in that directory.
 const SKIPS: &str = "skips.toml";
+/// The kernel whose output stands for all that say the same: a plain boot's for all boots.
+const REFERENCE: &str = "5.10-amd64";
 
 /// The list of tests that cannot run on some kernels.
 #[derive(Deserialize)]
@@ -100,7 +102,7 @@ pub(super) fn doctor(row: &mut Row, bless: bool) -> Result<()> {
         let files = names.map(|name| directory.join(name + ".txt"));
         let kept = files.iter().rev().find(|file| file.exists());
         let Some(kept) = kept.filter(|_| !bless) else {
-            keep(&files, &said)?;
+            keep(&files, &said, row.kernel == REFERENCE, row.boot == "plain")?;
             continue;
         };
         let text = fs::read_to_string(kept).with_context(|| format!("cannot read {}", kept.display()))?;
@@ -116,20 +118,21 @@ pub(super) fn doctor(row: &mut Row, bless: bool) -> Result<()> {
     Ok(())
 }
 
-/// Stores the output in the most general file that does not contradict it.
-fn keep(files: &[PathBuf; 3], said: &str) -> Result<()> {
-    fs::create_dir_all(files[0].parent().context("no directory")?)?;
-    for (at, file) in files.iter().enumerate() {
-        let is_last = at + 1 == files.len();
-        if is_last || !file.exists() || fs::read_to_string(file)? == said {
-            fs::write(file, said).with_context(|| format!("cannot write {}", file.display()))?;
-            for special in files[at + 1..].iter().filter(|file| file.exists()) {
-                fs::remove_file(special).with_context(|| format!("cannot remove {}", special.display()))?;
-            }
-            return Ok(());
-        }
+/// Stores the output: that of the reference kernel for all kernels, that of another where it differs.
+fn keep([all, boot, own]: &[PathBuf; 3], said: &str, is_reference: bool, is_plain: bool) -> Result<()> {
+    fs::create_dir_all(all.parent().context("no directory")?)?;
+    let is_said = |file: &PathBuf| fs::read_to_string(file).is_ok_and(|text| text == said);
+    let shared = if boot.exists() { boot } else { all };
+    let (file, others) = match is_reference {
+        true if is_plain || is_said(all) => (all, [boot, own]),
+        true => (boot, [own, own]),
+        false if is_said(shared) => (shared, [own, own]),
+        false => (own, [own, own]),
+    };
+    for other in others.into_iter().filter(|other| *other != file && other.exists()) {
+        fs::remove_file(other).with_context(|| format!("cannot remove {}", other.display()))?;
     }
-    Ok(())
+    fs::write(file, said).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// The lines of each observer, and of the rest, `host`, without the last line.
@@ -221,19 +224,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_as_general_as_it_can_be() -> Result<()> {
+    fn what_is_kept_is_of_the_reference_kernel_and_of_those_that_differ() -> Result<()> {
         let directory = tempfile::tempdir()?;
-        let files = ["a", "a-plain", "a-plain-6.1"].map(|name| directory.path().join(name));
-        let kept = || files.each_ref().map(|file| fs::read_to_string(file).unwrap_or_default());
-        keep(&files, "1")?;
-        assert_eq!(kept(), ["1", "", ""]);
-        keep(&files, "2")?;
-        keep(&files, "3")?;
-        assert_eq!(kept(), ["1", "2", "3"]);
-        keep(&files, "2")?;
-        assert_eq!(kept(), ["1", "2", ""]);
-        keep(&files, "1")?;
-        assert_eq!(kept(), ["1", "", ""]);
+        let files = |boot: &str, kernel: &str| {
+            ["a".to_owned(), format!("a-{boot}"), format!("a-{boot}-{kernel}")]
+                .map(|name| directory.path().join(name))
+        };
+        let mut rows = Vec::new();
+        let mut bless = |boot: &str, kernel: &str, said: &str| {
+            keep(&files(boot, kernel), said, kernel == REFERENCE, boot == "plain")?;
+            let mut names: Vec<_> =
+                fs::read_dir(directory.path())?.flatten().map(|e| e.file_name()).collect();
+            names.sort();
+            rows.push(names.iter().map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(" "));
+            anyhow::Ok(())
+        };
+        bless("plain", REFERENCE, "1")?;
+        bless("plain", "6.1-arm64", "2")?;
+        bless("v1", "6.1-arm64", "1")?;
+        bless("v1", REFERENCE, "3")?;
+        bless("v1", "6.1-arm64", "1")?;
+        bless("v1", REFERENCE, "1")?;
+        let v1 = "a a-plain-6.1-arm64 a-v1";
+        let all = "a a-plain-6.1-arm64";
+        assert_eq!(
+            rows,
+            ["a", all, all, v1, &format!("{v1} a-v1-6.1-arm64"), &format!("{all} a-v1-6.1-arm64")]
+        );
         Ok(())
     }
 
