@@ -161,7 +161,8 @@ impl Stage {
         let wake = boot_ns
             .map(|at_ns| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(clock::boot_ns())));
         let contributions = self.contributions.as_ref().filter(|_| contributes);
-        let contribution = contributions.map(|contributions| contributions.due_at(self.observer).into());
+        let contribution =
+            contributions.and_then(|contributions| contributions.due_at(self.observer)).map(Into::into);
         wake.into_iter().chain(contribution).min()
     }
 

@@ -177,14 +177,14 @@ impl Contributions {
     /// Whether `interval` has passed since this contributor last stored its state.
     #[must_use]
     pub fn is_due(&self, name: &str) -> bool {
-        self.due_at(name) <= Instant::now()
+        self.due_at(name).is_some_and(|at| at <= Instant::now())
     }
 
-    /// When it is time to contribute again.
+    /// When it is time to contribute again; `None` if the interval has no end.
     #[must_use]
-    pub fn due_at(&self, name: &str) -> Instant {
+    pub fn due_at(&self, name: &str) -> Option<Instant> {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        of.get(name).and_then(|contribution| contribution.at).unwrap_or(self.began) + self.interval
+        of.get(name).and_then(|contribution| contribution.at).unwrap_or(self.began).checked_add(self.interval)
     }
 
     /// Stores a contributor's current state.

@@ -97,6 +97,8 @@ fn notes_go_from_one_agent_to_the_next() {
 
     let second = Contributions::of(&kept(&first), &["node", "expected"], Duration::from_secs(3600));
     assert_eq!((second.before("node"), second.before("expected")), (Some(vec![1]), Some(vec![2])));
+    let never = Contributions::of(&kept(&first), &["node"], Duration::MAX);
+    assert_eq!((never.due_at("node"), never.is_due("node")), (None, false));
     assert!(first.is_due("node") && !second.is_due("node"));
     second.contribute("node", vec![3]);
     assert_eq!(second.before("node"), None, "it is of this one now");
