@@ -388,7 +388,8 @@ impl Pauses {
 /// Updates the terminal's status line until the agent ends.
 async fn show_status(status_line: watch::Sender<StatusLine>, shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(STATUS_LINE);
-    loop {
+    // Closed from the start if no sink shows it.
+    while !status_line.is_closed() {
         tick.tick().await;
         status_line.send_replace(shared.status_line());
     }
