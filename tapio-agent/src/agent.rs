@@ -30,7 +30,7 @@ use tapio_service::{
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
@@ -154,12 +154,14 @@ async fn observe(
     }
     tokio::spawn(show_status(status_line, Arc::clone(&shared)));
     let beating = config.heartbeat.0.filter(|_| sinks.beats()).map(|interval| {
-        let mut stopped = stopped.clone();
+        let (end, ended) = oneshot::channel::<()>();
         let stop = async move {
-            let _ = stopped.wait_for(|stop| *stop).await;
+            // An error means that the other end is gone: ended as well.
+            let _ = ended.await;
         };
         let (sender, shared) = (heartbeat::Sender::new(&config), Arc::clone(&shared));
-        tokio::spawn(heartbeat::run(move || shared.accounts(), sinks.clone(), sender, interval.get(), stop))
+        let run = heartbeat::run(move || shared.accounts(), sinks.clone(), sender, interval.get(), stop);
+        (tokio::spawn(run), end)
     });
     let snapshotting = tokio::spawn(Snapshots::run(Arc::clone(&shared)));
     shared.report();
@@ -186,8 +188,10 @@ async fn observe(
     while stages.join_next().await.is_some() {}
     // `fatal_errors` holds the error if it crashed.
     let _ = deliver.await;
-    if let Some(beating) = beating {
-        // The last heartbeat must be queued before the sinks drain. A crash has already been logged.
+    if let Some((beating, end)) = beating {
+        // The last heartbeat has everything that was reported, and is queued before the sinks drain. A crash has already
+        // been logged.
+        drop(end);
         let _ = beating.await;
     }
     // Saving runs beside the drain: a hanging disk must not block delivery.

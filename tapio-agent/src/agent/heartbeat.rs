@@ -58,7 +58,7 @@ pub(super) struct Observed {
 pub(super) struct Accounts {
     pub(super) observers: Vec<Observed>,
     pub(super) anomalies: AnomalyLedger,
-    /// Losses by hop and reason, except those of sinks.
+    /// Losses by hop and reason, except those of rings and sinks.
     pub(super) dropped: Vec<(&'static str, &'static str, u64)>,
     pub(super) sinks: Vec<Status>,
 }
@@ -79,7 +79,20 @@ impl Accounts {
             sink.ledger.dropped.iter().map(|(reason, count)| ((sink.sink, *reason), *count)).collect()
         };
         let own = self.dropped.iter().map(|(hop, reason, count)| ((*hop, *reason), *count));
-        own.chain(self.sinks.iter().flat_map(of_sink)).collect()
+        let ring_full = self.observers.iter().filter_map(|observer| Some(observer.counts?.failed)).sum();
+        own.chain([(("ring", "full"), ring_full)]).chain(self.sinks.iter().flat_map(of_sink)).collect()
+    }
+
+    fn counts_of(&self, observer: &str) -> Option<Counts> {
+        self.observers.iter().find(|known| known.name == observer)?.counts
+    }
+
+    /// Counts that cannot be read now stay as they were: the next heartbeat has what came since then.
+    fn or_as_in(mut self, before: &Self) -> Self {
+        for observer in &mut self.observers {
+            observer.counts = observer.counts.or_else(|| before.counts_of(observer.name));
+        }
+        self
     }
 }
 
@@ -107,7 +120,7 @@ pub(super) async fn run(
         if phase == Phase::Stop {
             return;
         }
-        (phase, since, before) = (Phase::Run, Instant::now(), now);
+        (phase, since, before) = (Phase::Run, Instant::now(), now.or_as_in(&before));
     }
 }
 
@@ -181,13 +194,11 @@ fn of_observer(observer: &Observed, before: &Accounts) -> Data {
         data.push("missing", missing.clone());
     }
     let Some(counts) = observer.counts else { return data };
-    let same = before.observers.iter().find(|known| known.name == observer.name);
-    let past = same.and_then(|known| known.counts).unwrap_or_default();
+    let past = before.counts_of(observer.name).unwrap_or_default();
     for (key, count, past) in [
         ("readings", counts.seen, past.seen),
         ("events", counts.emitted, past.emitted),
         ("suppressed", counts.suppressed, past.suppressed),
-        ("ring_full", counts.failed, past.failed),
     ] {
         data.push(key, count.saturating_sub(past));
     }
@@ -243,7 +254,7 @@ mod tests {
         let before = Accounts {
             observers: vec![observed("network", 1000)],
             anomalies: AnomalyLedger { judged: 7, reported: 5, ..AnomalyLedger::default() },
-            dropped: vec![("record", "crash", 2), ("ring", "full", 4)],
+            dropped: vec![("record", "crash", 2)],
             sinks: Vec::new(),
         };
         let degraded = Observed {
@@ -254,7 +265,7 @@ mod tests {
         let now = Accounts {
             observers: vec![observed("network", 1900), degraded],
             anomalies: AnomalyLedger { judged: 9, reported: 6, out_of_scope: 1, ..AnomalyLedger::default() },
-            dropped: vec![("record", "crash", 2), ("ring", "full", 7)],
+            dropped: vec![("record", "crash", 5)],
             sinks: Vec::new(),
         };
         let json = heartbeat(&now, &before);
@@ -263,8 +274,25 @@ mod tests {
         assert_eq!(data["observers"][0]["suppressed"], 0);
         assert_eq!(data["observers"][1]["missing"], "cpu: no cpu controller");
         assert_eq!((&data["reported"], &data["out_of_scope"]), (&json!(1), &json!(1)));
-        assert_eq!(data["dropped"], json!([{ "hop": "ring", "reason": "full", "count": 3 }]));
+        assert_eq!(data["dropped"], json!([{ "hop": "record", "reason": "crash", "count": 3 }]));
         assert_eq!(json["message"], "node-a: 1 of 2 observers run; 1 anomalies reported, 3 dropped in 30 s");
+    }
+
+    #[test]
+    fn counts_that_cannot_be_read_for_once_are_not_counted_twice() {
+        let at = |counts| {
+            let observer = Observed { counts, ..observed("network", 0) };
+            Accounts { observers: vec![observer], ..Accounts::default() }
+        };
+        let counts = |seen, failed| Some(Counts { seen, failed, ..Counts::default() });
+        let first = at(counts(1000, 4));
+        let unread = at(None);
+        let silent = heartbeat(&unread, &first);
+        assert!(silent["data"]["observers"][0].get("readings").is_none());
+        assert_eq!(silent["data"]["dropped"], json!([]));
+        let next = heartbeat(&at(counts(1500, 6)), &unread.or_as_in(&first));
+        assert_eq!(next["data"]["observers"][0]["readings"], 500);
+        assert_eq!(next["data"]["dropped"], json!([{ "hop": "ring", "reason": "full", "count": 2 }]));
     }
 
     #[test]

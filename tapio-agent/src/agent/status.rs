@@ -222,10 +222,8 @@ impl Shared {
                 heartbeat::Observed { name: observed.name, state, missing, counts }
             })
             .collect();
-        let ring_full = observers.iter().filter_map(|observer| Some(observer.counts?.failed)).sum();
-        let mut dropped = self.metrics.losses();
-        dropped.push(("ring", "full", ring_full));
-        Accounts { observers, anomalies: self.metrics.anomaly_ledger(), dropped, sinks: self.sinks.status() }
+        let (anomalies, dropped) = (self.metrics.anomaly_ledger(), self.metrics.losses());
+        Accounts { observers, anomalies, dropped, sinks: self.sinks.status() }
     }
 
     pub(super) fn status_line(&self) -> StatusLine {

@@ -169,7 +169,7 @@ fn explain_tracepoint(category: &str, name: &str, error: ProgramError) -> HookEr
         }
         // The loader found no tracefs at that path.
         ProgramError::IOError(_) => {
-            HookError::Unsupported("no tracefs is mounted at /sys/kernel/tracing".to_owned())
+            HookError::Unsupported("no tracefs can be read at /sys/kernel/tracing".to_owned())
         }
         error => explain(error),
     }

@@ -9,13 +9,11 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::{
-    collector::logs::v1::ExportLogsServiceRequest,
-    common::v1::{AnyValue, any_value},
-    logs::v1::LogRecord,
+    collector::logs::v1::ExportLogsServiceRequest, common::v1::any_value, logs::v1::LogRecord,
 };
 use prost::Message as _;
 
-use crate::support::{Tapio, needs_a_kernel};
+use crate::support::{Process, Tapio, needs_a_kernel};
 
 /// Takes logs by OTLP over HTTP, and hands on each record.
 fn collector() -> (u16, mpsc::Receiver<LogRecord>) {
@@ -61,10 +59,20 @@ fn take(stream: std::net::TcpStream, records: &mpsc::Sender<LogRecord>) {
     }
 }
 
+fn value(record: &LogRecord, key: &str) -> Option<any_value::Value> {
+    record.attributes.iter().find(|attribute| attribute.key == key)?.value.clone()?.value
+}
+
 fn text(record: &LogRecord, key: &str) -> Option<String> {
-    let value = record.attributes.iter().find(|attribute| attribute.key == key)?.value.clone()?;
-    match value {
-        AnyValue { value: Some(any_value::Value::StringValue(text)) } => Some(text),
+    match value(record, key)? {
+        any_value::Value::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn number(record: &LogRecord, key: &str) -> Option<i64> {
+    match value(record, key)? {
+        any_value::Value::IntValue(number) => Some(number),
         _ => None,
     }
 }
@@ -75,14 +83,22 @@ fn a_collector_gets_one_at_the_start_one_now_and_then_and_one_at_the_end() {
     let (port, received) = collector();
     let endpoint = format!("--otlp=http://127.0.0.1:{port}");
     let arguments = [&*endpoint, "--observer=network"];
-    let tapio =
-        Tapio::start_with(&arguments, "heartbeat: 5s\notlp: {protocol: http/protobuf, compression: none}");
+    let tapio = Tapio::start_with(
+        &arguments,
+        "heartbeat: 5s\nobserver: {network: {cooldown: 100ms}}\notlp: {protocol: http/protobuf, compression: none}",
+    );
     let mut heartbeats = Vec::new();
     while heartbeats.len() < 2 {
         let record = received.recv_timeout(Duration::from_secs(20)).unwrap();
         if record.event_name == "tapio.heartbeat" {
             heartbeats.push(record);
         }
+    }
+    // The repeats wait in a window of the fold, and are reported as the agent stops.
+    let mut client = Process::start("to-nobody");
+    for _ in 0..3 {
+        assert_eq!(client.connect(([127, 0, 0, 1], 4631).into()).unwrap_err(), "ECONNREFUSED");
+        thread::sleep(Duration::from_millis(300));
     }
     let ended = tapio.end();
     heartbeats.extend(received.try_iter().filter(|record| record.event_name == "tapio.heartbeat"));
@@ -94,6 +110,9 @@ fn a_collector_gets_one_at_the_start_one_now_and_then_and_one_at_the_end() {
     let largest = heartbeats.iter().map(LogRecord::encoded_len).max().unwrap();
     println!("a heartbeat: {largest} bytes");
     assert!(largest < 2048, "{largest} bytes");
+    let reported: i64 = heartbeats.iter().map(|record| number(record, "tapio.data.reported").unwrap()).sum();
+    assert_eq!(reported as u64, ended.occurrences.iter().map(|reported| reported.count).sum::<u64>());
+    assert!(reported >= 3);
     for record in &heartbeats {
         assert_eq!(text(record, "tapio.data.version").as_deref(), Some(env!("CARGO_PKG_VERSION")));
         assert!(text(record, "tapio.data.boot_id").is_some_and(|id| id.len() == 36));
