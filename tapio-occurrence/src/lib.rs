@@ -155,7 +155,7 @@ pub struct PeerNames {
     /// Pod name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// Node name. Pods on the host network have the node's address, too, and cannot be told apart.
+    /// Node name. Pods on the host network have the node's address, too, and cannot be distinguished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// Kind of the pod's owner.

@@ -83,7 +83,7 @@ fn what_is_no_leak_is_not_said() {
 
 #[test]
 fn after_a_heap_was_collected_its_rise_to_the_same_height_is_known() {
-    // The first rise cannot be told from a leak; the second can.
+    // The first rise cannot be distinguished from a leak; the second can.
     let said = watch(20_000, |t| 40.0 + 440.0 * (t / 1_000.0).fract());
     assert!(said.iter().all(|(at, _)| *at < 1_000), "{:?}", said.last());
 }
