@@ -6,6 +6,7 @@
 mod attach;
 pub mod btf;
 mod counters;
+mod functions;
 mod listeners;
 mod loaded;
 mod rights;
@@ -165,7 +166,8 @@ impl Kernel {
         if object.counters.is_some() {
             loader.override_global(COUNTERS, chosen.as_slice(), true);
         }
-        let mut programs = loader.load(object.bytes).map_err(|error| explain_load(object.name, error))?;
+        let words = functions::place(object.bytes, &values);
+        let mut programs = loader.load(bytemuck::cast_slice(&words)).map_err(|error| explain_load(object.name, error))?;
         let counting = match &mut group {
             Ok(group) => group.take().map(|group| group.place(&mut programs)).transpose()?,
             Err(_) => None,

@@ -5,7 +5,9 @@
 mod anomaly;
 pub(crate) mod baseline;
 pub mod container;
+pub mod dns;
 mod kind;
+mod micros;
 pub mod network;
 pub mod node;
 mod object;
@@ -316,6 +318,9 @@ macro_rules! observers {
 observers! {
     /// The container observer: who died, and of what.
     container: container::Container,
+    /// The DNS observer: look-ups that fail, are not answered, or take long. Its kernel programs judge, so a change takes
+    /// effect at the next start.
+    dns: dns::Dns,
     /// The network observer. Its kernel programs judge, so a change takes effect at the next start.
     network: network::Network,
     /// The node observer: memory, CPUs and waiting of containers, units and the node.

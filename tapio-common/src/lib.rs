@@ -5,6 +5,7 @@
 
 pub mod baseline;
 pub mod container;
+pub mod dns;
 pub mod network;
 pub mod node;
 
@@ -116,6 +117,10 @@ macro_rules! fields {
     };
     (@index $at:expr;) => {};
 }
+
+/// Added to the index of a field `func NAME`, an address that stands for this kernel function in a call. The agent
+/// replaces the call before it loads an object.
+pub const KFUNC: usize = 0x7f00_0000;
 
 /// Name of the global that receives the observer's `Settings`, in objects that have any.
 pub const SETTINGS: &str = "SETTINGS";

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use super::rights;
+
 const MAGIC: u16 = 0xeb9f;
 const KIND_POINTER: u32 = 2;
 const KIND_ARRAY: u32 = 3;
@@ -12,6 +14,7 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNCTION: u32 = 12;
 const KIND_FUNCTION_PROTO: u32 = 13;
 /// Prefix of the typedef of a tracepoint's functions; the tracepoint's name follows. include/trace/bpf_probe.h.
 const TRACEPOINT: &[u8] = b"btf_trace_";
@@ -45,6 +48,9 @@ pub enum Absent {
     /// The kernel has no such tracepoint, or no argument of it has the type.
     #[error("this kernel has no tracepoint with the argument {0}")]
     Argument(String),
+    /// The kernel has no such function, or does not let programs call it.
+    #[error("this kernel gives programs no function {0}")]
+    Function(String),
 }
 
 impl<'a> Types<'a> {
@@ -87,9 +93,21 @@ impl<'a> Types<'a> {
     /// struct. `tracepoint(type[1])` is that of the second. Kernels add arguments, and programs have a branch for each
     /// signature.
     ///
+    /// `struct NAME` is the id of a struct, and `func NAME` that of a kernel function that programs call; `func NAME since
+    /// 6.11` on such a kernel only, where an older one has the function, but not for all programs.
+    ///
     /// # Errors
-    /// The struct, field or argument that this kernel does not have.
+    /// The struct, field, argument or function that this kernel does not have.
     pub fn offset(&self, path: &str) -> Result<u32, Absent> {
+        if let Some(name) = path.strip_prefix("struct ") {
+            return self.structs.get(name.as_bytes()).copied().ok_or_else(|| Absent::Struct(name.to_owned()));
+        }
+        if let Some(function) = path.strip_prefix("func ") {
+            let (name, since) = function.split_once(" since ").unwrap_or((function, "0.0"));
+            let is_there = rights::version() >= rights::parse_version(since);
+            let id = if is_there { self.function(name.as_bytes()) } else { None };
+            return id.ok_or_else(|| Absent::Function(name.to_owned()));
+        }
         if let Some((tracepoint, argument)) = path.strip_suffix(')').and_then(|path| path.split_once('(')) {
             return self.argument(tracepoint, argument).ok_or_else(|| Absent::Argument(path.to_owned()));
         }
@@ -112,6 +130,16 @@ impl<'a> Types<'a> {
             }
         }
         Ok(bits / 8)
+    }
+
+    /// Id of a function.
+    fn function(&self, name: &[u8]) -> Option<u32> {
+        let at = self.starts.iter().position(|start| {
+            let start = *start as usize;
+            word(self.types, start + 4).is_some_and(|info| kind(info) == KIND_FUNCTION)
+                && word(self.types, start).and_then(|name| self.string(name)) == Some(name)
+        })?;
+        u32::try_from(at + 1).ok()
     }
 
     /// Byte offset of the argument of a type: `name`, or `name[1]` for the second of that type.

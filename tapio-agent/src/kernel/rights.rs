@@ -15,7 +15,7 @@ pub fn version() -> Option<[u32; 2]> {
     parse_version(&rustix::system::uname().release().to_string_lossy())
 }
 
-fn parse_version(release: &str) -> Option<[u32; 2]> {
+pub(super) fn parse_version(release: &str) -> Option<[u32; 2]> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some([numbers.next()?.ok()?, numbers.next()?.ok()?])
 }

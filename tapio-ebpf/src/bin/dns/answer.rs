@@ -1,0 +1,223 @@
+//! Answers that this host receives, and ICMP messages in place of one.
+
+use aya_ebpf::{macros::map, maps::LruHashMap};
+use tapio_common::{
+    baseline::{Baseline, Verdict},
+    dns::{self, Asked, DnsEvent, Latency, Message, Question, Resolver, code, kind, program},
+};
+use tapio_ebpf::{Run, load, now_ns};
+
+use crate::{
+    OFFSETS, SETTINGS, constant,
+    event::About,
+    is_observed,
+    names::{self, Absence},
+    packet::{ICMP, ICMPV6, Packet, Read, TCP, UDP},
+    query::{LOOKUPS, OPEN, asked, is_loopback, lookup_key, path},
+};
+
+/// Maximum number of resolvers with a baseline.
+const MAX_RESOLVERS: u32 = 1_024;
+/// The lowest latency of so many answers is a reading: a resolver that answers from its cache, and asks others only now
+/// and then, has two levels of latency, of which the lower one is its own.
+const ANSWERS_PER_READING: u32 = 4;
+/// Maximum number of pairs of a local address and a resolver that are known to exchange answers.
+const MAX_PATHS: u32 = 16_384;
+
+/// Latencies by resolver.
+#[map]
+static RESOLVERS: LruHashMap<Resolver, Latency> = LruHashMap::with_max_entries(MAX_RESOLVERS, 0);
+
+/// Pairs of a local address and a resolver, by [`path`], between which answers were seen: [`SEEN`] or [`UNREADABLE`].
+#[map]
+pub(crate) static PATHS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(MAX_PATHS, 0);
+/// Answers on the path are seen, so that a missing one is missing.
+pub(crate) const SEEN: u64 = 1;
+/// Some answers on the path could not be read, so that a missing one means nothing.
+const UNREADABLE: u64 = 2;
+
+/// A packet that was received.
+pub(crate) fn received(skb: *const u8) {
+    let Some(packet) = Packet::received(skb) else { return };
+    let Some((protocol, transport)) = packet.transport() else { return };
+    match protocol {
+        UDP | TCP => {
+            if let Some((source, _)) = packet.ports(transport)
+                && is_observed(source)
+            {
+                message(skb);
+            }
+        }
+        ICMP | ICMPV6 => unreachable(skb),
+        _ => {}
+    }
+}
+
+/// Inode number of the network namespace of the receiving device.
+#[inline(always)]
+fn netns(skb: *const u8) -> u32 {
+    // SAFETY: typed pointers and offsets of their fields.
+    unsafe {
+        let device: *const u8 = load(skb, &OFFSETS[dns::SKB_DEV]);
+        let net: *const u8 = load(device, &OFFSETS[dns::DEV_NET]);
+        load(net, &OFFSETS[dns::NET_INUM])
+    }
+}
+
+/// A packet from the port of a resolver. In a function of its own, so that other packets pay for no registers.
+#[inline(never)]
+fn message(skb: *const u8) {
+    let Some(packet) = Packet::received(skb) else { return };
+    let Some(transport) = packet.transport() else { return };
+    let Some(ports) = packet.ports(transport.1) else { return };
+    let Some(headers) = packet.headers(transport, ports) else { return };
+    match packet.message(&headers) {
+        Read::Message(message, question) if question.is_answer => {
+            let netns = if is_loopback(&headers.destination) { netns(skb) } else { 0 };
+            let local = asked(&headers.destination, netns, headers.destination_port, question.id);
+            answer(&local, message, &question);
+        }
+        Read::Unreadable => {
+            let _ = PATHS.insert(&path(&headers.destination, &headers.source), &UNREADABLE, 0);
+        }
+        _ => {}
+    }
+}
+
+/// An ICMP message, perhaps in place of an answer.
+#[inline(never)]
+fn unreachable(skb: *const u8) {
+    let Some(packet) = Packet::received(skb) else { return };
+    let Some(transport) = packet.transport() else { return };
+    let Some((reason, headers, id)) = packet.unreachable(transport) else { return };
+    if !is_observed(headers.destination_port) {
+        return;
+    }
+    let netns = if is_loopback(&headers.source) { netns(skb) } else { 0 };
+    let local = asked(&headers.source, netns, headers.source_port, id);
+    // The message quotes the question.
+    let Some((message, mut question)) = packet.quoted(&headers) else { return };
+    question.code = code::UNREACHABLE + reason;
+    answer(&local, message, &question);
+}
+
+/// An answer, if the question is known.
+#[inline(never)]
+fn answer(local: &Asked, message: &Message, question: &Question) {
+    let Some(open) = OPEN.get_ptr(local) else { return };
+    // SAFETY: a map value, copied since its place can be used again.
+    let open = unsafe { *open };
+    if open.name != question.name {
+        return;
+    }
+    let Some(run) = Run::begin(program::NETIF_RECEIVE_SKB) else { return };
+    let _ = OPEN.remove(local);
+    let _ = PATHS.insert(&path(&local.address, &open.resolver.address), &SEEN, 1);
+    judge(run, &About { open: &open, local, message, question });
+}
+
+/// Judges an answer.
+#[inline(always)]
+fn judge(run: Run, about: &About<'_>) {
+    let &About { open, question, .. } = about;
+    let now = now_ns();
+    let latency_us = now.wrapping_sub(open.sent_ns) / 1_000;
+    let key = lookup_key(&open.client, question);
+    let (mut total_us, mut queries, mut is_told) = (latency_us, open.queries as u32, false);
+    if let Some(lookup) = LOOKUPS.get_ptr_mut(&key) {
+        // SAFETY: a map value.
+        let lookup = unsafe { &*lookup };
+        total_us = now.wrapping_sub(lookup.first_ns) / 1_000;
+        queries = lookup.queries;
+        is_told = lookup.is_told != 0;
+        // The client asks again over TCP.
+        if !question.is_truncated {
+            let _ = LOOKUPS.remove(&key);
+        }
+    }
+    let shift = if open.queries == 1 && question.code < code::UNREACHABLE {
+        learn(&open.resolver, latency_us, now)
+    } else {
+        None
+    };
+    let absence = names::answered(open, question, now);
+    // The questions of a forwarder are those of its clients, which are judged.
+    if open.client.serves != 0 {
+        return run.normal();
+    }
+    let fill = |event: &mut DnsEvent| (event.value_us, event.queries) = (total_us, queries);
+    match (question.code, absence) {
+        (code::NOERROR, _) | (code::NXDOMAIN, Absence::Normal) => {
+            if is_told {
+                about.emit_always(run, kind::SLOW, question.code, now, fill);
+            } else if total_us > constant(&SETTINGS.slow_us) {
+                about.emit(run, kind::SLOW, question.code, now, fill);
+            } else if let Some(Shift { before, since_ns, level_us }) = shift {
+                about.emit(run, kind::LATENCY_SHIFT, question.code, now, |event| {
+                    event.value_us = level_us;
+                    event.since_ns = since_ns;
+                    event.baseline = before;
+                });
+            } else {
+                run.normal();
+            }
+        }
+        (code::NXDOMAIN, Absence::Gone(resolved_ns)) => {
+            about.emit(run, kind::NAME_GONE, question.code, now, |event| {
+                fill(event);
+                event.since_ns = resolved_ns;
+            });
+        }
+        (code::NXDOMAIN, Absence::Burst(window)) => {
+            about.emit(run, kind::NXDOMAIN_BURST, question.code, now, |event| {
+                event.value_us = window.length_ns / 1_000;
+                (event.queries, event.answers) = (window.absent, window.answers);
+                event.baseline = window.before;
+            });
+        }
+        _ if is_told => about.emit_always(run, kind::FAILURE, question.code, now, fill),
+        _ => {
+            about.emit(run, kind::FAILURE, question.code, now, fill);
+        }
+    }
+}
+
+/// A rise of a resolver's latency.
+struct Shift {
+    before: Baseline,
+    since_ns: u64,
+    level_us: u64,
+}
+
+/// Adds a latency to the resolver's baseline.
+#[inline(never)]
+fn learn(resolver: &Resolver, latency_us: u64, now: u64) -> Option<Shift> {
+    let latency_us = if latency_us > u64::from(u32::MAX) { u32::MAX } else { latency_us as u32 };
+    let Some(latency) = RESOLVERS.get_ptr_mut(resolver) else {
+        let first = Latency { lowest_us: latency_us, answers: 1, baseline: Baseline::default() };
+        let _ = RESOLVERS.insert(resolver, &first, 0);
+        return None;
+    };
+    // SAFETY: a map value; CPUs that race here can lose a sample.
+    let latency = unsafe { &mut *latency };
+    if latency.answers == 0 || latency_us < latency.lowest_us {
+        latency.lowest_us = latency_us;
+    }
+    latency.answers += 1;
+    if latency.answers < ANSWERS_PER_READING {
+        return None;
+    }
+    latency.answers = 0;
+    let limits = constant(&SETTINGS.latency);
+    let value = u64::from(latency.lowest_us);
+    if latency.baseline.learn_if_normal(value, &limits) {
+        return None;
+    }
+    let before = latency.baseline;
+    let verdict = latency.baseline.judge(value, now, &limits);
+    let level_us = latency.baseline.mean();
+    if verdict != Verdict::Shift || level_us <= before.mean() {
+        return None;
+    }
+    Some(Shift { before, since_ns: latency.baseline.since(), level_us })
+}

@@ -1,0 +1,329 @@
+//! Questions that this host's processes send, and who answers questions itself.
+
+use aya_ebpf::{macros::map, maps::LruHashMap};
+use tapio_common::{
+    Comm,
+    dns::{self, Asked, Client, DnsEvent, Resolver, kind, program},
+};
+use tapio_ebpf::{Current, Run, is_absent, load, now_ns};
+
+use crate::{
+    AGENT, OFFSETS, SEED,
+    answer::{PATHS, SEEN},
+    constant,
+    event::About,
+    is_observed,
+    packet::{Headers, Packet, Read, TCP, UDP},
+};
+
+/// Maximum number of questions that wait for their answers; the least recently used one is evicted.
+const MAX_OPEN: u32 = 16_384;
+/// Maximum number of look-ups that are not answered.
+const MAX_LOOKUPS: u32 = 16_384;
+/// Maximum number of processes that are known to answer questions.
+const MAX_SERVERS: u32 = 1_024;
+
+/// Questions that wait for their answers.
+#[map]
+pub(crate) static OPEN: LruHashMap<Asked, Open> = LruHashMap::with_max_entries(MAX_OPEN, 0);
+
+/// Look-ups that are not answered: a client may repeat a question from another port with another id.
+#[map]
+pub(crate) static LOOKUPS: LruHashMap<LookupKey, Lookup> = LruHashMap::with_max_entries(MAX_LOOKUPS, 0);
+
+/// Processes that answer questions: resolvers and forwarders. The value is unused.
+#[map]
+static SERVERS: LruHashMap<ServerKey, u64> = LruHashMap::with_max_entries(MAX_SERVERS, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Open {
+    pub(crate) client: Client,
+    pub(crate) resolver: Resolver,
+    /// When the first query with this id was sent.
+    pub(crate) sent_ns: u64,
+    /// Hash of the name.
+    pub(crate) name: u64,
+    /// Hash of its first label.
+    pub(crate) stem: u64,
+    /// Number of queries with this id.
+    pub(crate) queries: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct LookupKey {
+    pub(crate) cgroup_id: u64,
+    /// Hash of the name.
+    pub(crate) name: u64,
+    pub(crate) pid: u32,
+    /// Type of the records.
+    pub(crate) kind: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Lookup {
+    pub(crate) first_ns: u64,
+    pub(crate) last_ns: u64,
+    /// Number of queries, not counting those that were sent at about the same time as another one.
+    pub(crate) queries: u32,
+    /// Id of the last query.
+    id: u16,
+    /// 1 if the agent was told that the question was asked again, and waits for the outcome.
+    pub(crate) is_told: u16,
+}
+
+impl Lookup {
+    const fn first(now: u64, id: u16) -> Self {
+        Self { first_ns: now, last_ns: now, queries: 1, id, is_told: 0 }
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ServerKey {
+    cgroup_id: u64,
+    pid: u64,
+}
+
+/// A question that is asked again after this time was not answered. Before, another thread may have asked it, or the
+/// client asks over TCP. The fastest resolvers of C libraries repeat after a second.
+const AGAIN_NS: u64 = 500_000_000;
+/// Nobody waits for an answer that long: a question that is asked again after it is a new look-up.
+const FORGOTTEN_NS: u64 = 60_000_000_000;
+
+// include/net/tcp_states.h: sockets in these states are no full sockets.
+const TIME_WAIT: u8 = 6;
+const NEW_SYN_RECV: u8 = 12;
+
+/// A packet that is sent.
+pub(crate) fn sent(skb: *const u8) {
+    // SAFETY: a typed pointer and an offset of its fields.
+    let sk: *const u8 = unsafe { load(skb, &OFFSETS[dns::SKB_SK]) };
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: as above; all kinds of sockets have these fields.
+    let (remote, local, state): (u16, u16, u8) = unsafe {
+        (load(sk, &OFFSETS[dns::DPORT]), load(sk, &OFFSETS[dns::SPORT]), load(sk, &OFFSETS[dns::STATE]))
+    };
+    // A socket that is not connected can send to any port.
+    if remote != 0 && !is_observed(remote) && !is_observed(local.to_be()) {
+        return;
+    }
+    if state == TIME_WAIT || state == NEW_SYN_RECV {
+        return;
+    }
+    // SAFETY: as above.
+    let protocol: u16 = unsafe { load(sk, &OFFSETS[dns::PROTOCOL]) };
+    if protocol == u16::from(UDP) || (remote != 0 && protocol == u16::from(TCP)) {
+        message(skb, sk);
+    }
+}
+
+/// A packet that may hold a DNS message. In a function of its own, so that other packets pay for no registers.
+#[inline(never)]
+fn message(skb: *const u8, sk: *const u8) {
+    let Some(packet) = Packet::sent(skb) else { return };
+    let Some(transport) = packet.transport() else { return };
+    if transport.0 != UDP && transport.0 != TCP {
+        return;
+    }
+    let Some(ports) = packet.ports(transport.1) else { return };
+    if is_observed(ports.1) {
+        let Some(headers) = packet.headers(transport, ports) else { return };
+        if let Read::Message(message, question) = packet.message(&headers)
+            && !question.is_answer
+        {
+            let Some(open) = open(sk, &headers, &question) else { return };
+            let local = asked(&headers.source, open.resolver.netns, headers.source_port, question.id);
+            ask(&About { open: &open, local: &local, message, question: &question });
+        }
+    } else if is_observed(ports.0) {
+        let Some(headers) = packet.headers(transport, ports) else { return };
+        if let Read::Message(message, question) = packet.message(&headers)
+            && question.is_answer
+        {
+            serve(sk, &headers, message, &question);
+        }
+    }
+}
+
+/// The key of a question by its local side.
+#[inline(always)]
+pub(crate) fn asked(address: &[u32; 4], netns: u32, port: u16, id: u16) -> Asked {
+    Asked { address: *address, netns: if is_loopback(address) { netns } else { 0 }, port, id }
+}
+
+/// Whether it is a loopback address, of which each network namespace has its own.
+#[inline(always)]
+pub(crate) fn is_loopback(address: &[u32; 4]) -> bool {
+    let [a, b, c, d] = *address;
+    if a | b != 0 {
+        return false;
+    }
+    // ::ffff:127.0.0.0/104 and ::1, network order.
+    (c == 0xffff_u32.to_be() && d as u8 == 127) || (c == 0 && d == 1_u32.to_be())
+}
+
+#[inline(always)]
+fn netns(sk: *const u8) -> u32 {
+    // SAFETY: typed pointers and offsets of their fields.
+    unsafe {
+        let net: *const u8 = load(sk, &OFFSETS[dns::NET]);
+        load(net, &OFFSETS[dns::NET_INUM])
+    }
+}
+
+/// The question of a client. `None` if the agent asks.
+#[inline(always)]
+fn open(sk: *const u8, headers: &Headers, question: &dns::Question) -> Option<Open> {
+    let client = client(sk)?;
+    let address = headers.destination;
+    let netns = if is_loopback(&address) { netns(sk) } else { 0 };
+    Some(Open {
+        client,
+        resolver: Resolver {
+            address,
+            netns,
+            port: headers.destination_port,
+            transport: u16::from(headers.protocol),
+        },
+        sent_ns: now_ns(),
+        name: question.name,
+        stem: question.stem,
+        queries: 1,
+    })
+}
+
+/// Who sends from a socket: the current task if it is in the socket's cgroup. `None` for the agent.
+#[inline(always)]
+fn client(sk: *const u8) -> Option<Client> {
+    let current = Current::get(&constant(&AGENT), &OFFSETS[dns::LEADER], &OFFSETS[dns::COMM]);
+    if current.is_agent {
+        return None;
+    }
+    let cgroup_id = cgroup(sk).unwrap_or(current.cgroup_id);
+    if cgroup_id != current.cgroup_id {
+        return Some(Client { cgroup_id, pid: 0, serves: 0, comm: Comm::default() });
+    }
+    let key = ServerKey { cgroup_id, pid: u64::from(current.pid) };
+    let serves = u32::from(SERVERS.get_ptr(&key).is_some());
+    Some(Client { cgroup_id, pid: current.pid, serves, comm: current.comm })
+}
+
+/// Id of the cgroup in which the socket was created. `None` before kernel 5.15 and its backports.
+#[inline(always)]
+fn cgroup(sk: *const u8) -> Option<u64> {
+    if is_absent(&OFFSETS[dns::CGROUP]) {
+        return None;
+    }
+    // SAFETY: typed pointers and offsets of their fields. Fields behind a null pointer read as zero.
+    let id: u64 = unsafe {
+        let cgroup: *const u8 = load(sk, &OFFSETS[dns::CGROUP]);
+        let node: *const u8 = load(cgroup, &OFFSETS[dns::CGROUP_KN]);
+        load(node, &OFFSETS[dns::KN_ID])
+    };
+    (id != 0).then_some(id)
+}
+
+/// A question is sent.
+#[inline(never)]
+fn ask(about: &About<'_>) {
+    let Some(run) = Run::begin(program::NET_DEV_QUEUE) else { return };
+    let (now, id) = (about.open.sent_ns, about.local.id);
+    if let Some(open) = OPEN.get_ptr_mut(about.local) {
+        // SAFETY: a map value.
+        let open = unsafe { &mut *open };
+        if open.name == about.question.name {
+            open.queries += 1;
+        } else {
+            *open = *about.open;
+        }
+    } else {
+        // If the map is full, the least recently used entry is evicted.
+        let _ = OPEN.insert(about.local, about.open, 0);
+    }
+    let key = lookup_key(&about.open.client, about.question);
+    let Some(lookup) = LOOKUPS.get_ptr_mut(&key) else {
+        let _ = LOOKUPS.insert(&key, &Lookup::first(now, id), 0);
+        return run.normal();
+    };
+    // SAFETY: a map value.
+    let lookup = unsafe { &mut *lookup };
+    let since = now.wrapping_sub(lookup.last_ns);
+    if since >= FORGOTTEN_NS {
+        *lookup = Lookup::first(now, id);
+        return run.normal();
+    }
+    let is_same = lookup.id == id;
+    (lookup.last_ns, lookup.id) = (now, id);
+    if since < AGAIN_NS || about.open.client.serves != 0 {
+        return run.normal();
+    }
+    // Where answers take a way past the hook, each repeated question looks unanswered. A client that repeats an id has
+    // no answer.
+    if !is_same && !is_seen(about) {
+        *lookup = Lookup::first(now, id);
+        return run.normal();
+    }
+    lookup.queries += 1;
+    let (queries, first_ns) = (lookup.queries, lookup.first_ns);
+    let fill = |event: &mut DnsEvent| {
+        event.value_us = now.wrapping_sub(first_ns) / 1_000;
+        event.queries = queries;
+    };
+    if about.emit(run, kind::ASKED_AGAIN, 0, now, fill) {
+        lookup.is_told = 1;
+    }
+}
+
+/// Whether answers of this resolver to this address are seen.
+#[inline(always)]
+fn is_seen(about: &About<'_>) -> bool {
+    let path = path(&about.local.address, &about.open.resolver.address);
+    // SAFETY: a map value.
+    PATHS.get_ptr(&path).is_some_and(|how| unsafe { *how } == SEEN)
+}
+
+/// Key of a local address and a resolver.
+#[inline(always)]
+pub(crate) fn path(local: &[u32; 4], resolver: &[u32; 4]) -> u64 {
+    let [a, b]: [u64; 2] = bytemuck::cast(*local);
+    let [c, d]: [u64; 2] = bytemuck::cast(*resolver);
+    let first = (a ^ b.rotate_left(23) ^ constant(&SEED)).wrapping_mul(0xa076_1d64_78bd_642f);
+    (first ^ (first >> 32) ^ c ^ d.rotate_left(23)).wrapping_mul(0xe703_7ed1_a0b4_28db)
+}
+
+#[inline(always)]
+pub(crate) fn lookup_key(client: &Client, question: &dns::Question) -> LookupKey {
+    LookupKey {
+        cgroup_id: client.cgroup_id,
+        name: question.name,
+        pid: client.pid,
+        kind: u32::from(question.kind),
+    }
+}
+
+/// An answer is sent: its sender is a resolver or a forwarder, whose own questions are those of its clients.
+#[inline(never)]
+fn serve(sk: *const u8, headers: &Headers, message: &dns::Message, question: &dns::Question) {
+    let Some(client) = client(sk) else { return };
+    if client.serves != 0 || client.pid == 0 {
+        return;
+    }
+    let key = ServerKey { cgroup_id: client.cgroup_id, pid: u64::from(client.pid) };
+    let _ = SERVERS.insert(&key, 1, 0);
+    let Some(run) = Run::begin(program::NET_DEV_QUEUE) else { return };
+    let resolver = Resolver {
+        address: headers.source,
+        netns: 0,
+        port: headers.source_port,
+        transport: u16::from(headers.protocol),
+    };
+    let open = Open { client, resolver, sent_ns: now_ns(), name: 0, stem: 0, queries: 0 };
+    let local = asked(&headers.source, 0, headers.source_port, question.id);
+    let about = About { open: &open, local: &local, message, question };
+    about.emit_always(run, kind::SERVES, 0, open.sent_ns, |_| {});
+}
