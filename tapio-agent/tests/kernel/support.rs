@@ -12,6 +12,7 @@ pub(crate) mod occurrence;
 mod pair;
 pub(crate) mod process;
 mod program;
+pub(crate) mod resolver;
 mod stage;
 mod strain;
 pub(crate) mod tapio;

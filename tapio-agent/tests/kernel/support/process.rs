@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
 };
@@ -79,7 +79,7 @@ impl Process {
         process
     }
 
-    fn spawn(comm: &str, mut command: Command) -> Self {
+    pub(super) fn spawn(comm: &str, mut command: Command) -> Self {
         assert!(comm.len() < 16, "the kernel keeps 15 bytes of {comm}");
         let mut child = command
             .args(["--exact", "support::a_process_does_what_it_is_told", "--nocapture", "--test-threads=1"])
@@ -346,7 +346,7 @@ impl Process {
         parse(&self.order(order).unwrap_or_else(|error| panic!("{}: {order}: {error}", self.comm)))
     }
 
-    fn order(&mut self, order: &str) -> Result<String, String> {
+    pub(super) fn order(&mut self, order: &str) -> Result<String, String> {
         self.begin(order);
         self.end()
     }
@@ -393,6 +393,11 @@ impl Drop for Process {
 
 /// Whether a program is in `PATH`.
 pub(crate) fn exists(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// The path of a program in `PATH`.
+pub(super) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| Path::new(&directory).join(program).is_file())
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
 }

@@ -16,7 +16,7 @@ use std::{
 use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::strain;
+use super::{resolver, strain};
 
 /// Set for the child; its value is the command name that the child takes.
 pub(crate) const VARIABLE: &str = "TAPIO_TEST_PROCESS";
@@ -63,10 +63,10 @@ fn name(error: &io::Error) -> String {
     }
 }
 
-struct Words<'a>(SplitWhitespace<'a>);
+pub(super) struct Words<'a>(SplitWhitespace<'a>);
 
 impl Words<'_> {
-    fn next<T: FromStr>(&mut self) -> T {
+    pub(super) fn next<T: FromStr>(&mut self) -> T {
         self.0.next().and_then(|word| word.parse().ok()).expect("an order with all its words")
     }
 
@@ -74,7 +74,7 @@ impl Words<'_> {
         Duration::from_micros(self.next())
     }
 
-    fn millis(&mut self) -> Duration {
+    pub(super) fn millis(&mut self) -> Duration {
         Duration::from_millis(self.next())
     }
 }
@@ -189,6 +189,7 @@ impl Sockets {
             }
             "close" => drop(self.connections[words.next::<usize>()].take()),
             "stop_listening" => drop(self.listeners.remove(words.next())),
+            dns if dns.starts_with("dns_") || dns == "resolve" => return resolver::obey(dns, words),
             other => return Err(io::Error::other(format!("no such order: {other}"))),
         }
         Ok(String::new())
