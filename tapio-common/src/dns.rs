@@ -121,7 +121,7 @@ pub const NAME_WORDS: usize = 32;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Message {
-    /// The header starts at byte 4, and the question at byte 16.
+    /// The header starts at byte 4, and the question at byte 16. The first four bytes are free.
     words: [u64; MESSAGE_WORDS],
 }
 
@@ -176,37 +176,40 @@ impl Message {
         Some(u16::from_be_bytes([self.byte(at)?, self.byte(at + 1)?]))
     }
 
-    /// Reads the header and the question. `len` is how many bytes were copied. `None` for anything but a standard
-    /// query with one question, or the answer to one.
+    /// Reads the header and the question. `len` is how many bytes were copied, and `name_len` what [`Self::name_len`]
+    /// returned. `None` for anything but a standard query with one question, or the answer to one.
     #[inline(always)]
     #[must_use]
-    pub fn question(&self, len: usize, seed: u64) -> Option<Question> {
+    pub fn question(&self, len: usize, name_len: usize, seed: u64) -> Option<Question> {
         let flags = self.big_endian(HEADER_AT + 2)?;
         // Standard queries only (OPCODE 0), with one question.
-        if len < HEADER_BYTES || flags & 0x7800 != 0 || self.big_endian(HEADER_AT + 4)? != 1 {
+        if flags & 0x7800 != 0 || self.big_endian(HEADER_AT + 4)? != 1 {
             return None;
         }
-        let name_len = self.name_len()?;
-        if name_len + HEADER_BYTES + 4 > len {
+        if name_len > MAX_NAME || name_len + HEADER_BYTES + 4 > len {
             return None;
         }
+        let kind = self.big_endian(NAME_AT + name_len)?;
         let first = self.byte(NAME_AT)? as usize + 1;
+        let stem = self.hash::<LABEL_WORDS>(first, seed);
         Some(Question {
             id: u16::from_ne_bytes([self.byte(HEADER_AT)?, self.byte(HEADER_AT + 1)?]),
             is_answer: flags & 0x8000 != 0,
             is_truncated: flags & 0x0200 != 0,
             code: u32::from(flags & 0xf),
             answers: u32::from(self.big_endian(HEADER_AT + 6)?),
-            kind: self.big_endian(NAME_AT + name_len)?,
+            kind,
             name: self.hash::<NAME_WORDS>(name_len, seed),
-            stem: self.hash::<LABEL_WORDS>(first, seed),
+            stem,
             name_len: name_len as u32,
         })
     }
 
-    /// Bytes of the name in wire format: labels, each after its length, and a zero. A question's name has no pointers.
+    /// Bytes of the question's name in wire format: labels, each after its length, and a zero. `None` if it is no name; the
+    /// first name of a message has no pointers.
     #[inline(always)]
-    fn name_len(&self) -> Option<usize> {
+    #[must_use]
+    pub fn name_len(&self) -> Option<usize> {
         let mut len = 0;
         // A label takes two bytes at least.
         for _ in 0..=MAX_NAME / 2 {

@@ -3,6 +3,7 @@
 use core::{
     ffi::c_void,
     mem::{MaybeUninit, transmute},
+    ptr::{read_volatile, write_volatile},
 };
 
 use aya_ebpf::{
@@ -227,11 +228,8 @@ impl Packet {
         }
     }
 
-    /// Copies bytes of the packet. `None` where they are in fragments that this kernel gives no access to.
-    ///
-    /// # Safety
-    /// There must be room for `len` bytes.
-    #[inline(always)]
+    /// Copies bytes of the packet. `None` where they are in fragments that this kernel gives no access to. In a function of its own: the verifier lets nothing else use the pointer's place on the stack.
+    #[inline(never)]
     fn copy(&self, at: u32, len: u32, to: *mut c_void) -> Option<()> {
         let read = if !is_absent(&OFFSETS[dns::DYNPTR]) {
             let mut dynptr = MaybeUninit::<bpf_dynptr>::uninit();
@@ -293,8 +291,17 @@ pub(crate) enum Read {
 /// Reads the message. In a function of its own: inlined, the verifier would walk each path through it combined with each
 /// path after it.
 #[inline(never)]
-fn read(message: &Message, len: u32) -> Option<Question> {
-    message.question(len as usize, constant(&SEED))
+fn read(message: &mut Message, len: u32) -> Option<Question> {
+    let name_len = message.name_len()?;
+    // The verifier knows the length on each way out of the loop, and would walk what follows as often. It does not know
+    // what is in a map.
+    let free = (&raw mut *message).cast::<u32>();
+    // SAFETY: the first four bytes of a message, which are aligned and free.
+    let name_len = unsafe {
+        write_volatile(free, name_len as u32);
+        read_volatile(free)
+    };
+    message.question(len as usize, name_len as usize, constant(&SEED))
 }
 
 /// `void *bpf_rdonly_cast(const void *obj, u32 btf_id)`, kernel/bpf/helpers.c.
