@@ -167,7 +167,8 @@ impl Kernel {
             loader.override_global(COUNTERS, chosen.as_slice(), true);
         }
         let words = functions::place(object.bytes, &values);
-        let mut programs = loader.load(bytemuck::cast_slice(&words)).map_err(|error| explain_load(object.name, error))?;
+        let mut programs =
+            loader.load(bytemuck::cast_slice(&words)).map_err(|error| explain_load(object.name, error))?;
         let counting = match &mut group {
             Ok(group) => group.take().map(|group| group.place(&mut programs)).transpose()?,
             Err(_) => None,

@@ -267,6 +267,21 @@ pub struct Asked {
     pub id: u16,
 }
 
+/// Another key of a question that is not answered yet: what its answer has in common with it where the client's address is
+/// translated on the way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Translated {
+    /// Address of the resolver; IPv4 as IPv4-mapped IPv6.
+    pub resolver: [u32; 4],
+    /// Hash of the name.
+    pub name: u64,
+    /// Id of the message, network order.
+    pub id: u32,
+    /// Type of the records that are asked for.
+    pub kind: u32,
+}
+
 /// A resolver: an address and port that questions go to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

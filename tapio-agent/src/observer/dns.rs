@@ -23,7 +23,10 @@ use tapio_occurrence::{Data, Normal, Outcome, Severity};
 
 pub use settings::Settings;
 
-use self::{lookups::{Lookup, Lookups}, name::Names};
+use self::{
+    lookups::{Lookup, Lookups},
+    name::Names,
+};
 use super::{
     Anomaly, Attach, ByHelper, Fallback, Fault, Hook, Kind, Malformed, Observer, Role, SnapshotMap, with,
 };

@@ -7,6 +7,7 @@
 
 mod agent;
 mod container;
+mod dns;
 mod network;
 mod node;
 mod support;

@@ -15,7 +15,9 @@ pub(super) fn failure(o: &Occurrence) -> String {
         (Some(_), _) => format!("{subject}: {lookup} failed: host unreachable"),
         (None, Some(ago)) => {
             let ago = Micros(ago.saturating_mul(1_000));
-            format!("{subject}: {lookup} failed: the name does not exist (NXDOMAIN); it was resolved {ago} ago")
+            format!(
+                "{subject}: {lookup} failed: the name does not exist (NXDOMAIN); it was resolved {ago} ago"
+            )
         }
         (None, None) => {
             format!("{subject}: {lookup} failed: {}", o.data.text("response_code").unwrap_or_default())

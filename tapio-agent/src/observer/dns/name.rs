@@ -109,7 +109,10 @@ mod tests {
         assert_eq!(show(b"\x03www\x07exam"), "www");
         let long = [&[63][..], &[0xff; 63], &[63], &[0xff; 63], &[0]].concat();
         assert_eq!(show(&long).len(), MAX_TEXT + 3);
-        assert_eq!(Names::Cut.show(b"\x05redis\x04prod\x03svc\x07cluster\x05local\0", 7), "*.svc.cluster.local");
+        assert_eq!(
+            Names::Cut.show(b"\x05redis\x04prod\x03svc\x07cluster\x05local\0", 7),
+            "*.svc.cluster.local"
+        );
         assert_eq!(Names::Cut.show(b"\x07example\x03com\0", 7), "example.com");
         assert_eq!(Names::Hash.show(b"\x03www\0", 0xabc), "0000000000000abc");
         assert_eq!((kind(28), kind(65_280)), ("AAAA".into(), "TYPE65280".into()));

@@ -12,3 +12,8 @@ pub(crate) fn mode() -> Option<String> {
 pub(crate) fn is_confidential() -> bool {
     mode().as_deref() == Some("confidentiality")
 }
+
+/// Whether kernel programs can read all of a packet; before 6.11 only what is not in fragments.
+pub(crate) fn reads_all_of_a_packet() -> bool {
+    tapio_agent::kernel::version().is_some_and(|version| version >= [6, 11])
+}

@@ -1,6 +1,9 @@
 //! Answers that this host receives, and ICMP messages in place of one.
 
-use aya_ebpf::{macros::map, maps::LruHashMap};
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, LruHashMap},
+};
 use tapio_common::{
     baseline::{Baseline, Verdict},
     dns::{self, Asked, DnsEvent, Latency, Message, Question, Resolver, code, kind, program},
@@ -13,7 +16,7 @@ use crate::{
     is_observed,
     names::{self, Absence},
     packet::{ICMP, ICMPV6, Packet, Read, TCP, UDP},
-    query::{LOOKUPS, OPEN, asked, is_loopback, lookup_key, path},
+    query::{LOOKUPS, OPEN, TRANSLATED, asked, is_loopback, lookup_key, path, translated},
 };
 
 /// Maximum number of resolvers with a baseline.
@@ -23,6 +26,8 @@ const MAX_RESOLVERS: u32 = 1_024;
 const ANSWERS_PER_READING: u32 = 4;
 /// Maximum number of pairs of a local address and a resolver that are known to exchange answers.
 const MAX_PATHS: u32 = 16_384;
+/// `BPF_NOEXIST`, include/uapi/linux/bpf.h: what is there stays.
+const BPF_NOEXIST: u64 = 1;
 
 /// Latencies by resolver.
 #[map]
@@ -31,10 +36,14 @@ static RESOLVERS: LruHashMap<Resolver, Latency> = LruHashMap::with_max_entries(M
 /// Pairs of a local address and a resolver, by [`path`], between which answers were seen: [`SEEN`] or [`UNREADABLE`].
 #[map]
 pub(crate) static PATHS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(MAX_PATHS, 0);
-/// Answers on the path are seen, so that a missing one is missing.
+/// Answers on the path are seen.
 pub(crate) const SEEN: u64 = 1;
 /// Some answers on the path could not be read, so that a missing one means nothing.
-const UNREADABLE: u64 = 2;
+pub(crate) const UNREADABLE: u64 = 2;
+
+/// 1 once an answer was seen.
+#[map]
+pub(crate) static ANSWERED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// A packet that was received.
 pub(crate) fn received(skb: *const u8) {
@@ -75,7 +84,14 @@ fn message(skb: *const u8) {
         Read::Message(message, question) if question.is_answer => {
             let netns = if is_loopback(&headers.destination) { netns(skb) } else { 0 };
             let local = asked(&headers.destination, netns, headers.destination_port, question.id);
-            answer(&local, message, &question);
+            if OPEN.get_ptr(&local).is_some() {
+                let _ = PATHS.insert(&path(&headers.destination, &headers.source), &SEEN, BPF_NOEXIST);
+                answer(&local, message, &question);
+            } else if let Some(local) = TRANSLATED.get_ptr(&translated(&headers.source, &question)) {
+                // SAFETY: a map value, copied since its place can be used again.
+                let local = unsafe { *local };
+                answer(&local, message, &question);
+            }
         }
         Read::Unreadable => {
             let _ = PATHS.insert(&path(&headers.destination, &headers.source), &UNREADABLE, 0);
@@ -112,7 +128,10 @@ fn answer(local: &Asked, message: &Message, question: &Question) {
     }
     let Some(run) = Run::begin(program::NETIF_RECEIVE_SKB) else { return };
     let _ = OPEN.remove(local);
-    let _ = PATHS.insert(&path(&local.address, &open.resolver.address), &SEEN, 1);
+    if let Some(answered) = ANSWERED.get_ptr_mut(0) {
+        // SAFETY: a map value that is only ever set to 1.
+        unsafe { *answered = 1 };
+    }
     judge(run, &About { open: &open, local, message, question });
 }
 
@@ -146,38 +165,39 @@ fn judge(run: Run, about: &About<'_>) {
         return run.normal();
     }
     let fill = |event: &mut DnsEvent| (event.value_us, event.queries) = (total_us, queries);
-    match (question.code, absence) {
-        (code::NOERROR, _) | (code::NXDOMAIN, Absence::Normal) => {
-            if is_told {
-                about.emit_always(run, kind::SLOW, question.code, now, fill);
-            } else if total_us > constant(&SETTINGS.slow_us) {
-                about.emit(run, kind::SLOW, question.code, now, fill);
-            } else if let Some(Shift { before, since_ns, level_us }) = shift {
-                about.emit(run, kind::LATENCY_SHIFT, question.code, now, |event| {
-                    event.value_us = level_us;
-                    event.since_ns = since_ns;
-                    event.baseline = before;
-                });
-            } else {
-                run.normal();
-            }
+    let is_failure = question.code != code::NOERROR && question.code != code::NXDOMAIN;
+    if is_told {
+        // The agent waits for the outcome.
+        let kind = if is_failure { kind::FAILURE } else { kind::SLOW };
+        return about.emit_always(run, kind, question.code, now, fill);
+    }
+    match absence {
+        _ if is_failure => {
+            about.emit(run, kind::FAILURE, question.code, now, fill);
         }
-        (code::NXDOMAIN, Absence::Gone(resolved_ns)) => {
+        Absence::Gone(resolved_ns) => {
             about.emit(run, kind::NAME_GONE, question.code, now, |event| {
                 fill(event);
                 event.since_ns = resolved_ns;
             });
         }
-        (code::NXDOMAIN, Absence::Burst(window)) => {
-            about.emit(run, kind::NXDOMAIN_BURST, question.code, now, |event| {
+        Absence::Burst(window) => {
+            about.emit(run, kind::NXDOMAIN_BURST, code::NXDOMAIN, now, |event| {
                 event.value_us = window.length_ns / 1_000;
                 (event.queries, event.answers) = (window.absent, window.answers);
                 event.baseline = window.before;
             });
         }
-        _ if is_told => about.emit_always(run, kind::FAILURE, question.code, now, fill),
-        _ => {
-            about.emit(run, kind::FAILURE, question.code, now, fill);
+        Absence::Normal if total_us > constant(&SETTINGS.slow_us) => {
+            about.emit(run, kind::SLOW, question.code, now, fill);
+        }
+        Absence::Normal => {
+            let Some(Shift { before, since_ns, level_us }) = shift else { return run.normal() };
+            about.emit(run, kind::LATENCY_SHIFT, question.code, now, |event| {
+                event.value_us = level_us;
+                event.since_ns = since_ns;
+                event.baseline = before;
+            });
         }
     }
 }

@@ -20,7 +20,14 @@ impl About<'_> {
     /// Emits an event of this kind, unless the cool-down of the client, the resolver and the kind suppresses it. Returns
     /// whether it was emitted.
     #[inline(always)]
-    pub(crate) fn emit(&self, run: Run, kind: u32, code: u32, now: u64, fill: impl FnOnce(&mut DnsEvent)) -> bool {
+    pub(crate) fn emit(
+        &self,
+        run: Run,
+        kind: u32,
+        code: u32,
+        now: u64,
+        fill: impl FnOnce(&mut DnsEvent),
+    ) -> bool {
         let Client { cgroup_id, comm, .. } = self.open.client;
         let key = CooldownKey {
             cgroup_id,
@@ -30,18 +37,30 @@ impl About<'_> {
             kind,
         };
         let mut emitted = false;
-        run.emit_unless_cooling_down(&key, constant(&SETTINGS.cooldown_ns), now, |event: &mut DnsEvent, suppressed| {
-            self.fill(event, kind, code, now);
-            event.header.suppressed = suppressed;
-            fill(event);
-            emitted = true;
-        });
+        run.emit_unless_cooling_down(
+            &key,
+            constant(&SETTINGS.cooldown_ns),
+            now,
+            |event: &mut DnsEvent, suppressed| {
+                self.fill(event, kind, code, now);
+                event.header.suppressed = suppressed;
+                fill(event);
+                emitted = true;
+            },
+        );
         emitted
     }
 
     /// Emits an event of this kind in any case.
     #[inline(always)]
-    pub(crate) fn emit_always(&self, run: Run, kind: u32, code: u32, now: u64, fill: impl FnOnce(&mut DnsEvent)) {
+    pub(crate) fn emit_always(
+        &self,
+        run: Run,
+        kind: u32,
+        code: u32,
+        now: u64,
+        fill: impl FnOnce(&mut DnsEvent),
+    ) {
         run.emit(|event: &mut DnsEvent| {
             self.fill(event, kind, code, now);
             fill(event);

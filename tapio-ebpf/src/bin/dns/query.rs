@@ -3,13 +3,13 @@
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use tapio_common::{
     Comm,
-    dns::{self, Asked, Client, DnsEvent, Resolver, kind, program},
+    dns::{self, Asked, Client, DnsEvent, Question, Resolver, Translated, kind, program},
 };
 use tapio_ebpf::{Current, Run, is_absent, load, now_ns};
 
 use crate::{
     AGENT, OFFSETS, SEED,
-    answer::{PATHS, SEEN},
+    answer::{ANSWERED, PATHS, SEEN, UNREADABLE},
     constant,
     event::About,
     is_observed,
@@ -26,6 +26,11 @@ const MAX_SERVERS: u32 = 1_024;
 /// Questions that wait for their answers.
 #[map]
 pub(crate) static OPEN: LruHashMap<Asked, Open> = LruHashMap::with_max_entries(MAX_OPEN, 0);
+
+/// The same questions by what their answers have in common with them if addresses are translated: some networks give an
+/// answer to a container without a device on the way that has the container's address.
+#[map]
+pub(crate) static TRANSLATED: LruHashMap<Translated, Asked> = LruHashMap::with_max_entries(MAX_OPEN, 0);
 
 /// Look-ups that are not answered: a client may repeat a question from another port with another id.
 #[map]
@@ -178,7 +183,7 @@ fn netns(sk: *const u8) -> u32 {
 
 /// The question of a client. `None` if the agent asks.
 #[inline(always)]
-fn open(sk: *const u8, headers: &Headers, question: &dns::Question) -> Option<Open> {
+fn open(sk: *const u8, headers: &Headers, question: &Question) -> Option<Open> {
     let client = client(sk)?;
     let address = headers.destination;
     let netns = if is_loopback(&address) { netns(sk) } else { 0 };
@@ -245,6 +250,12 @@ fn ask(about: &About<'_>) {
         // If the map is full, the least recently used entry is evicted.
         let _ = OPEN.insert(about.local, about.open, 0);
     }
+    let path = path(&about.local.address, &about.open.resolver.address);
+    // SAFETY: a map value.
+    let path = PATHS.get_ptr(&path).map(|path| unsafe { *path });
+    if path != Some(SEEN) {
+        let _ = TRANSLATED.insert(&translated(&about.open.resolver.address, about.question), about.local, 0);
+    }
     let key = lookup_key(&about.open.client, about.question);
     let Some(lookup) = LOOKUPS.get_ptr_mut(&key) else {
         let _ = LOOKUPS.insert(&key, &Lookup::first(now, id), 0);
@@ -262,9 +273,9 @@ fn ask(about: &About<'_>) {
     if since < AGAIN_NS || about.open.client.serves != 0 {
         return run.normal();
     }
-    // Where answers take a way past the hook, each repeated question looks unanswered. A client that repeats an id has
-    // no answer.
-    if !is_same && !is_seen(about) {
+    // A client that repeats an id has no answer. With another id it may be a look-up of its own, if this kernel hides the
+    // answers.
+    if path == Some(UNREADABLE) || !(is_same || answers_are_seen()) {
         *lookup = Lookup::first(now, id);
         return run.normal();
     }
@@ -274,17 +285,28 @@ fn ask(about: &About<'_>) {
         event.value_us = now.wrapping_sub(first_ns) / 1_000;
         event.queries = queries;
     };
-    if about.emit(run, kind::ASKED_AGAIN, 0, now, fill) {
+    if lookup.is_told != 0 {
+        about.emit_always(run, kind::ASKED_AGAIN, 0, now, fill);
+    } else if about.emit(run, kind::ASKED_AGAIN, 0, now, fill) {
         lookup.is_told = 1;
     }
 }
 
-/// Whether answers of this resolver to this address are seen.
+/// Whether any answer was seen on this node.
 #[inline(always)]
-fn is_seen(about: &About<'_>) -> bool {
-    let path = path(&about.local.address, &about.open.resolver.address);
+fn answers_are_seen() -> bool {
     // SAFETY: a map value.
-    PATHS.get_ptr(&path).is_some_and(|how| unsafe { *how } == SEEN)
+    ANSWERED.get_ptr(0).is_some_and(|answered| unsafe { *answered } != 0)
+}
+
+#[inline(always)]
+pub(crate) fn translated(resolver: &[u32; 4], question: &Question) -> Translated {
+    Translated {
+        resolver: *resolver,
+        name: question.name,
+        id: u32::from(question.id),
+        kind: u32::from(question.kind),
+    }
 }
 
 /// Key of a local address and a resolver.
@@ -297,7 +319,7 @@ pub(crate) fn path(local: &[u32; 4], resolver: &[u32; 4]) -> u64 {
 }
 
 #[inline(always)]
-pub(crate) fn lookup_key(client: &Client, question: &dns::Question) -> LookupKey {
+pub(crate) fn lookup_key(client: &Client, question: &Question) -> LookupKey {
     LookupKey {
         cgroup_id: client.cgroup_id,
         name: question.name,
@@ -308,7 +330,7 @@ pub(crate) fn lookup_key(client: &Client, question: &dns::Question) -> LookupKey
 
 /// An answer is sent: its sender is a resolver or a forwarder, whose own questions are those of its clients.
 #[inline(never)]
-fn serve(sk: *const u8, headers: &Headers, message: &dns::Message, question: &dns::Question) {
+fn serve(sk: *const u8, headers: &Headers, message: &dns::Message, question: &Question) {
     let Some(client) = client(sk) else { return };
     if client.serves != 0 || client.pid == 0 {
         return;

@@ -1,0 +1,50 @@
+//! The DNS observer.
+
+mod clients;
+mod failure;
+mod forward;
+mod names;
+mod quiet;
+mod slow;
+mod timeout;
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::support::{
+    Link, Process,
+    resolver::{Ask, Transport},
+};
+
+/// Types of questions.
+pub(crate) const A: u16 = 1;
+pub(crate) const AAAA: u16 = 28;
+
+/// A resolver at the other end of a link, and a client.
+pub(crate) struct Stage {
+    pub(crate) link: Link,
+    pub(crate) server: Process,
+    pub(crate) client: Process,
+    pub(crate) resolver: SocketAddr,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let link = Link::new();
+        let mut server = Process::start_in(&link.server, "resolver");
+        let resolver = server.serve_dns(&link.server_at(53).to_string());
+        let client = Process::start_in(&link.client, "asks");
+        Self { link, server, client, resolver }
+    }
+
+    /// Asks for addresses once.
+    pub(crate) fn ask(&mut self, name: &str) -> Result<u8, String> {
+        self.client.ask(self.resolver, name, A, Ask::ONCE)
+    }
+
+    pub(crate) fn ask_over(&mut self, transport: Transport, name: &str) -> Result<u8, String> {
+        self.client.ask(self.resolver, name, A, Ask::ONCE.over(transport))
+    }
+}
+
+/// Time until a question that was asked again counts as not answered, with a margin.
+pub(crate) const GIVEN_UP: Duration = Duration::from_secs(12);
