@@ -4,6 +4,8 @@
 
 #[path = "pipeline/container.rs"]
 mod container;
+#[path = "pipeline/dns.rs"]
+mod dns;
 #[path = "pipeline/line.rs"]
 mod line;
 #[path = "pipeline/node.rs"]
@@ -74,7 +76,7 @@ async fn every_kind_conforms_either_way_in_both_families_with_and_without_owner(
         .unwrap()
         .iter()
         .map(|t| t.as_str().unwrap())
-        .filter(|t| t.starts_with("network."))
+        .filter(|t| tapio_agent::observer::of(t) == "network")
         .collect();
     assert_eq!(types.len(), known.len());
     assert!(known.iter().all(|name| types.get(*name) == Some(&8)), "{types:?}");

@@ -61,10 +61,10 @@ pub const BY_HELPER: &[usize] = &[LEADER, COMM];
 
 /// The programs, as indices into `COUNTS`.
 pub mod program {
+    /// Answers. Attached first: a question whose answer is missed would look unanswered.
+    pub const NETIF_RECEIVE_SKB: u32 = 0;
     /// Questions.
-    pub const NET_DEV_QUEUE: u32 = 0;
-    /// Answers.
-    pub const NETIF_RECEIVE_SKB: u32 = 1;
+    pub const NET_DEV_QUEUE: u32 = 1;
 }
 
 /// Values of [`DnsEvent::kind`].
@@ -389,3 +389,6 @@ pub struct Settings {
     /// The ports of resolvers, network order; 0 for none.
     pub ports: [u16; MAX_PORTS],
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,12 +117,14 @@ fn network(occurrence: &Occurrence) -> NetworkEventData {
     let again = data.number("syns").map(|syns| syns.saturating_sub(1));
     let retransmits = data.number("retransmits").or(again);
     NetworkEventData {
-        protocol: "tcp".to_owned(),
+        protocol: data.text("transport").unwrap_or("tcp").to_owned(),
         src_ip: data.address("local_address").map(|ip| ip.to_string()).unwrap_or_default(),
         dst_ip: peer.map(|peer| peer.address.to_string()).unwrap_or_default(),
         src_port: port("local_port").unwrap_or_default(),
         dst_port: peer.map(|peer| peer.port.into()).unwrap_or_default(),
         direction: text("direction"),
+        dns_query: text("question"),
+        dns_response: data.text("question").map(|_| text("error")).unwrap_or_default(),
         latency_ms: latency_us(occurrence).map(ms).unwrap_or_default(),
         rtt_baseline_ms: rtt_baseline.map(|normal| ms(normal.mean)).unwrap_or_default(),
         rtt_current_ms: rtt.map(ms).unwrap_or_default(),

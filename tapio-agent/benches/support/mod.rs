@@ -102,13 +102,17 @@ impl Pair {
 
     /// Sends requests until `stop` returns true.
     pub(crate) fn ask_until(&self, stop: impl Fn() -> bool) -> anyhow::Result<u64> {
-        let mut message = [0; 64];
         let mut count = 0;
         while !stop() {
-            (&self.0).write_all(&message)?;
-            (&self.0).read_exact(&mut message)?;
+            self.ask_once()?;
             count += 1;
         }
         Ok(count)
+    }
+
+    pub(crate) fn ask_once(&self) -> anyhow::Result<()> {
+        let mut message = [0; 64];
+        (&self.0).write_all(&message)?;
+        Ok((&self.0).read_exact(&mut message)?)
     }
 }

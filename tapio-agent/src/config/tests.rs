@@ -92,15 +92,15 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "observer:\n  netwrok:\n    rtt: 1\n",
-        "t.yaml:2:3: observer: unknown key `netwrok`: did you mean `network`? Known: container, network",
+        "t.yaml:2:3: observer: unknown key `netwrok`: did you mean `network`? Known: container, dns, network",
     ),
     (
         "observers: [netwrok]\n",
-        "t.yaml:1:13: observers: unknown observer `netwrok`: did you mean `network`? Known: container, network",
+        "t.yaml:1:13: observers: unknown observer `netwrok`: did you mean `network`? Known: container, dns, network",
     ),
     (
         "observers:\n  - network\n  - 5\n",
-        "t.yaml:3:5: observers: unknown observer `5`. Known: container, network",
+        "t.yaml:3:5: observers: unknown observer `5`. Known: container, dns, network",
     ),
     (
         "observers: [network, network]\n",

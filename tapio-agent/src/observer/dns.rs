@@ -28,7 +28,8 @@ use self::{
     name::Names,
 };
 use super::{
-    Anomaly, Attach, ByHelper, Fallback, Fault, Hook, Kind, Malformed, Observer, Role, SnapshotMap, with,
+    Anomaly, Attach, ByHelper, Fallback, Fault, Hook, Kind, Malformed, Observer, Role, Room, SnapshotMap,
+    with,
 };
 
 /// The DNS observer.
@@ -73,19 +74,8 @@ impl Observer for Dns {
         fields: dns::BY_HELPER,
         lost: "a process that asks from a thread other than its main thread is reported under that thread's name",
     };
-    // In the order of `tapio_common::dns::program`.
+    // In the order of `tapio_common::dns::program`: the hook of answers is attached before that of questions.
     const HOOKS: &'static [Hook] = &[
-        Hook {
-            program: "net_dev_queue",
-            attach: Attach::BtfTracepoint("net_dev_queue"),
-            needs: &with::<_, 3, 16>(with::<_, 7, 13>(PACKET, SOCKET), BY_FUNCTION),
-            gives: "all of network.dns_failure, _timeout, _slow and _nxdomain_burst",
-            or: &[Fallback {
-                program: "net_dev_queue",
-                attach: Attach::BtfTracepoint("net_dev_queue"),
-                needs: &with::<_, 1, 14>(with::<_, 7, 13>(PACKET, SOCKET), BY_HELPER),
-            }],
-        },
         Hook {
             program: "netif_receive_skb",
             attach: Attach::BtfTracepoint("netif_receive_skb"),
@@ -97,8 +87,20 @@ impl Observer for Dns {
                 needs: &with::<_, 1, 10>(with::<_, 3, 9>(PACKET, DEVICE), BY_HELPER),
             }],
         },
+        Hook {
+            program: "net_dev_queue",
+            attach: Attach::BtfTracepoint("net_dev_queue"),
+            needs: &with::<_, 3, 16>(with::<_, 7, 13>(PACKET, SOCKET), BY_FUNCTION),
+            gives: "all of network.dns_failure, _timeout, _slow and _nxdomain_burst",
+            or: &[Fallback {
+                program: "net_dev_queue",
+                attach: Attach::BtfTracepoint("net_dev_queue"),
+                needs: &with::<_, 1, 14>(with::<_, 7, 13>(PACKET, SOCKET), BY_HELPER),
+            }],
+        },
     ];
     const KINDS: &'static [&'static Kind] = &[&FAILURE, &TIMEOUT, &SLOW, &NXDOMAIN_BURST];
+    const ROOM: Room = Room::LARGE;
     const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[SnapshotMap {
         map: "RESOLVERS",
         key: Some(size_of::<Resolver>()),
@@ -174,7 +176,7 @@ impl Dns {
             time_ns: lookup.first_ns,
             peer: Some((address(event.resolver), event.resolver_port.to_be())),
             detail: event.code,
-            data: self.data(event, &lookup.types),
+            data: self.data(kind, event, &lookup.types),
             baseline: normal(event),
             magnitude: match event.kind {
                 kind::NXDOMAIN_BURST => event.queries.into(),
@@ -188,7 +190,7 @@ impl Dns {
         anomaly
     }
 
-    fn data(&self, event: &DnsEvent, types: &[u16]) -> Data {
+    fn data(&self, kind: &'static Kind, event: &DnsEvent, types: &[u16]) -> Data {
         let mut data = Data::default();
         let since_ms = event.header.time_ns.saturating_sub(event.since_ns) / 1_000_000;
         match event.kind {
@@ -214,14 +216,13 @@ impl Dns {
         data.push("question", self.names.show(&name[..len], event.name_hash));
         let types: Vec<_> = types.iter().map(|kind| name::kind(*kind)).collect();
         data.push("question_type", types.join(", "));
-        if event.code >= code::UNREACHABLE {
-            data.push("error", unreachable(event.code));
-        } else if event.kind != kind::ASKED_AGAIN {
-            data.push("response_code", response(event.code));
+        if kind == &FAILURE {
+            data.push("error", error(event.code));
         }
         data.push("transport", if event.transport == TCP { "tcp" } else { "udp" });
         data.push("local_address", address(event.local));
         data.push("local_port", u64::from(event.local_port.to_be()));
+        data.push("direction", "outbound");
         data
     }
 }
@@ -233,10 +234,10 @@ fn address(words: [u32; 4]) -> IpAddr {
     Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(words)).to_canonical()
 }
 
-/// Names of response codes, <https://www.iana.org/assignments/dns-parameters>.
-fn response(code: u32) -> &'static str {
+/// Name of a response code (<https://www.iana.org/assignments/dns-parameters>), or of the error that a socket gets for an
+/// ICMP message (`icmp_err_convert`, net/ipv4/icmp.c), whose codes for a closed port are 3 in ICMP and 4 in ICMPv6.
+fn error(code: u32) -> &'static str {
     match code {
-        code::NOERROR => "NOERROR",
         code::FORMERR => "FORMERR",
         code::SERVFAIL => "SERVFAIL",
         code::NXDOMAIN => "NXDOMAIN",
@@ -247,17 +248,12 @@ fn response(code: u32) -> &'static str {
         8 => "NXRRSET",
         9 => "NOTAUTH",
         10 => "NOTZONE",
-        _ => "RESERVED",
-    }
-}
-
-/// The error that a socket gets for an ICMP message, `icmp_err_convert` in net/ipv4/icmp.c. The codes for a closed port are
-/// 3 in ICMP and 4 in ICMPv6.
-fn unreachable(code: u32) -> &'static str {
-    match code - code::UNREACHABLE {
-        3 | 4 => "ECONNREFUSED",
-        0 | 6 | 9 => "ENETUNREACH",
-        _ => "EHOSTUNREACH",
+        _ if code < code::UNREACHABLE => "RESERVED",
+        _ => match code - code::UNREACHABLE {
+            3 | 4 => "ECONNREFUSED",
+            0 | 6 | 9 => "ENETUNREACH",
+            _ => "EHOSTUNREACH",
+        },
     }
 }
 

@@ -38,6 +38,10 @@ impl Line {
     }
 
     pub(crate) fn of<O: Observer>() -> Self {
+        Self::with::<O>(&Default::default())
+    }
+
+    pub(crate) fn with<O: Observer>(settings: &O::Settings) -> Self {
         let host = tempfile::tempdir().unwrap();
         let root = host.path().join("cgroup");
         fs::create_dir_all(root.join(GROUP)).unwrap();
@@ -51,7 +55,7 @@ impl Line {
         let config = Config::load(None, [], &flags).unwrap();
         let (anomalies, queue) = mpsc::channel(QUEUE);
         Self {
-            judge: Built::new::<O>(&Default::default()).judge(),
+            judge: Built::new::<O>(settings).judge(),
             fold: Fold::new(30 * SECOND, 600 * SECOND),
             stage: Stage::new(O::NAME, anomalies, &Arc::new(Metrics::default())),
             queue,

@@ -11,6 +11,8 @@ use super::attributes::{Attributes, real, text};
 const NAMESPACE: &str = "tapio.";
 /// Members of `data` that have an OpenTelemetry name, and are sent under that name only.
 const NAMED: &[(&str, &str)] = &[
+    ("question", "dns.question.name"),
+    ("transport", "network.transport"),
     ("local_address", "network.local.address"),
     ("local_port", "network.local.port"),
     ("status", "process.exit.code"),
@@ -112,7 +114,9 @@ fn judged(data: &Data, unit: &str) -> Option<u64> {
 /// to.
 fn connection(peer: &Peer, occurrence: &Occurrence, found: &mut Attributes) {
     let data = &occurrence.data;
-    found.text("network.transport", Some("tcp"));
+    if data.text("transport").is_none() {
+        found.text("network.transport", Some("tcp"));
+    }
     let version = match peer.address {
         IpAddr::V4(_) => "ipv4",
         IpAddr::V6(_) => "ipv6",
@@ -160,7 +164,7 @@ mod tests {
         for (nth, key) in keys.iter().enumerate() {
             assert!(!keys[..nth].contains(key), "{key} is there twice");
             let first = key.split('.').next().unwrap();
-            let known = ["log", "process", "network", "server", "error", "k8s", "tapio", "event"];
+            let known = ["log", "process", "network", "server", "dns", "error", "k8s", "tapio", "event"];
             assert!(known.contains(&first), "{key}");
         }
     }

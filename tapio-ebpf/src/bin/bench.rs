@@ -38,6 +38,18 @@ fn empty_switch(_: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Empty program on the hook of packets that are sent.
+#[btf_tracepoint(function = "net_dev_queue")]
+fn empty_sent(_: BtfTracePointContext) -> i32 {
+    0
+}
+
+/// Empty program on the hook of packets that are received.
+#[btf_tracepoint(function = "netif_receive_skb")]
+fn empty_received(_: BtfTracePointContext) -> i32 {
+    0
+}
+
 /// Emits an event for each segment received.
 #[btf_tracepoint(function = "tcp_probe")]
 fn flood(_: BtfTracePointContext) -> i32 {

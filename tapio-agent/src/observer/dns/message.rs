@@ -9,20 +9,17 @@ use crate::observer::micros::Micros;
 pub(super) fn failure(o: &Occurrence) -> String {
     let subject = o.subject();
     let lookup = Lookup(o);
-    match (o.data.text("error"), o.data.number("resolved_ms")) {
-        (Some("ECONNREFUSED"), _) => format!("{subject}: {lookup} failed: nothing answers at that port"),
-        (Some("ENETUNREACH"), _) => format!("{subject}: {lookup} failed: network unreachable"),
-        (Some(_), _) => format!("{subject}: {lookup} failed: host unreachable"),
-        (None, Some(ago)) => {
-            let ago = Micros(ago.saturating_mul(1_000));
-            format!(
-                "{subject}: {lookup} failed: the name does not exist (NXDOMAIN); it was resolved {ago} ago"
-            )
-        }
-        (None, None) => {
-            format!("{subject}: {lookup} failed: {}", o.data.text("response_code").unwrap_or_default())
-        }
+    if let Some(ago_ms) = o.data.number("resolved_ms") {
+        let ago = Micros(ago_ms.saturating_mul(1_000));
+        return format!("{subject}: {lookup} failed: the name no longer exists (NXDOMAIN); it did {ago} ago");
     }
+    let why = match o.data.text("error").unwrap_or_default() {
+        "ECONNREFUSED" => "nothing answers at that port",
+        "ENETUNREACH" => "network unreachable",
+        "EHOSTUNREACH" => "host unreachable",
+        code => code,
+    };
+    format!("{subject}: {lookup} failed: {why}")
 }
 
 pub(super) fn timeout(o: &Occurrence) -> String {

@@ -17,7 +17,7 @@ fn each_error_is_reported_once_with_its_process_and_its_question() {
     for (number, code) in [(1, "FORMERR"), (2, "SERVFAIL"), (4, "NOTIMP"), (5, "REFUSED")] {
         let name = format!("{}.shop.example", code.to_lowercase());
         assert_eq!(stage.ask(&name), Ok(number));
-        let reported = tapio.expect_one(|o| o.is_to(stage.resolver) && o.text("response_code") == code);
+        let reported = tapio.expect_one(|o| o.is_to(stage.resolver) && o.text("error") == code);
         let reported = reported.named("dns_failure").of(&stage.client);
         assert_eq!((reported.text("question"), reported.text("question_type")), (&*name, "A"));
         assert_eq!((reported.text("transport"), reported.count), ("udp", 1));

@@ -8,6 +8,9 @@ use tapio_ebpf::Run;
 
 use crate::{SETTINGS, constant, query::Open};
 
+/// Mask of the names that are told apart.
+const FEW: u32 = 7;
+
 /// A question with its message, for an event about it.
 pub(crate) struct About<'a> {
     pub(crate) open: &'a Open,
@@ -18,7 +21,7 @@ pub(crate) struct About<'a> {
 
 impl About<'_> {
     /// Emits an event of this kind, unless the cool-down of the client, the resolver and the kind suppresses it. Returns
-    /// whether it was emitted.
+    /// whether it was emitted. Of names, a few are told apart: one may be answered after all, and another not.
     #[inline(always)]
     pub(crate) fn emit(
         &self,
@@ -33,8 +36,8 @@ impl About<'_> {
             cgroup_id,
             comm,
             subject: bytemuck::cast(self.open.resolver.address),
-            detail: u32::from(self.open.resolver.port) << 16 | code,
-            kind,
+            detail: (u32::from(self.open.resolver.port) << 16) | code,
+            kind: kind | ((self.question.name as u32 & FEW) << 8),
         };
         let mut emitted = false;
         run.emit_unless_cooling_down(

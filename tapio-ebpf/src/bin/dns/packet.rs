@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use tapio_common::{
     KFUNC,
-    dns::{self, MESSAGE_BYTES, Message, Question},
+    dns::{self, MAX_NAME, MESSAGE_BYTES, Message, Question},
 };
 use tapio_ebpf::{is_absent, load};
 
@@ -294,12 +294,12 @@ pub(crate) enum Read {
 fn read(message: &mut Message, len: u32) -> Option<Question> {
     let name_len = message.name_len()?;
     // The verifier knows the length on each way out of the loop, and would walk what follows as often. It does not know
-    // what is in a map.
+    // what is in a map, apart from the mask.
     let free = (&raw mut *message).cast::<u32>();
     // SAFETY: the first four bytes of a message, which are aligned and free.
     let name_len = unsafe {
         write_volatile(free, name_len as u32);
-        read_volatile(free)
+        read_volatile(free) & MAX_NAME as u32
     };
     message.question(len as usize, name_len as usize, constant(&SEED))
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use tapio_common::{
     Comm,
-    dns::{self, Asked, Client, DnsEvent, Question, Resolver, Translated, kind, program},
+    dns::{self, Asked, Client, DnsEvent, Question, Resolver, Translated, code, kind, program},
 };
 use tapio_ebpf::{Current, Run, is_absent, load, now_ns};
 
@@ -286,8 +286,8 @@ fn ask(about: &About<'_>) {
         event.queries = queries;
     };
     if lookup.is_told != 0 {
-        about.emit_always(run, kind::ASKED_AGAIN, 0, now, fill);
-    } else if about.emit(run, kind::ASKED_AGAIN, 0, now, fill) {
+        about.emit_always(run, kind::ASKED_AGAIN, code::NOERROR, now, fill);
+    } else if about.emit(run, kind::ASKED_AGAIN, code::NOERROR, now, fill) {
         lookup.is_told = 1;
     }
 }
@@ -347,5 +347,5 @@ fn serve(sk: *const u8, headers: &Headers, message: &dns::Message, question: &Qu
     let open = Open { client, resolver, sent_ns: now_ns(), name: 0, stem: 0, queries: 0 };
     let local = asked(&headers.source, 0, headers.source_port, question.id);
     let about = About { open: &open, local: &local, message, question };
-    about.emit_always(run, kind::SERVES, 0, open.sent_ns, |_| {});
+    about.emit_always(run, kind::SERVES, code::NOERROR, open.sent_ns, |_| {});
 }
