@@ -9,17 +9,17 @@
 // cargo builds every file beside this one as a program of its own, so the modules are in a folder.
 #[path = "dns/answer.rs"]
 mod answer;
-#[path = "dns/event.rs"]
-mod event;
 #[path = "dns/names.rs"]
 mod names;
 #[path = "dns/packet.rs"]
 mod packet;
 #[path = "dns/query.rs"]
 mod query;
+#[path = "dns/work.rs"]
+mod work;
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use tapio_common::dns::{self, Settings};
+use tapio_common::dns::{self, MAX_PORTS, Settings};
 use tapio_ebpf::object;
 
 object!(fields: dns::FIELDS, settings: Settings);
@@ -47,6 +47,15 @@ fn netif_receive_skb(ctx: BtfTracePointContext) -> i32 {
 /// Whether it is the port of a resolver, network order.
 #[inline(always)]
 fn is_observed(port: u16) -> bool {
-    let [a, b, c, d] = constant(&SETTINGS.ports);
-    port != 0 && (port == a || port == b || port == c || port == d)
+    // The verifier knows which ports there are, and removes the comparisons with others.
+    for at in 0..MAX_PORTS {
+        let observed = constant(&SETTINGS.ports[at]);
+        if observed == 0 {
+            return false;
+        }
+        if port == observed {
+            return true;
+        }
+    }
+    false
 }

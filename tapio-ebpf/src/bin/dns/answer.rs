@@ -6,17 +6,16 @@ use aya_ebpf::{
 };
 use tapio_common::{
     baseline::{Baseline, Verdict},
-    dns::{self, Asked, DnsEvent, Latency, Message, Question, Resolver, code, kind, program},
+    dns::{self, DnsEvent, Latency, Resolver, code, kind, program},
 };
 use tapio_ebpf::{Run, load, now_ns};
 
 use crate::{
-    OFFSETS, SETTINGS, constant,
-    event::About,
-    is_observed,
+    OFFSETS, SETTINGS, constant, is_observed,
     names::{self, Absence},
     packet::{ICMP, ICMPV6, Packet, Read, TCP, UDP},
     query::{LOOKUPS, OPEN, TRANSLATED, asked, is_loopback, lookup_key, path, translated},
+    work::Work,
 };
 
 /// Maximum number of resolvers with a baseline.
@@ -48,6 +47,17 @@ pub(crate) static ANSWERED: Array<u64> = Array::with_max_entries(1, 0);
 /// A packet that was received.
 pub(crate) fn received(skb: *const u8) {
     let Some(packet) = Packet::received(skb) else { return };
+    match packet.glance() {
+        Some((UDP | TCP, source)) if !is_observed(source) => {}
+        Some((UDP | TCP | ICMP | ICMPV6, _)) | None => candidate(skb),
+        Some(_) => {}
+    }
+}
+
+/// A packet that may be an answer. In a function of its own, so that other packets pay for no registers.
+#[inline(never)]
+fn candidate(skb: *const u8) {
+    let Some(packet) = Packet::received(skb) else { return };
     let Some((protocol, transport)) = packet.transport() else { return };
     match protocol {
         UDP | TCP => {
@@ -73,7 +83,7 @@ fn netns(skb: *const u8) -> u32 {
     }
 }
 
-/// A packet from the port of a resolver. In a function of its own, so that other packets pay for no registers.
+/// A packet from the port of a resolver.
 #[inline(never)]
 fn message(skb: *const u8) {
     let Some(packet) = Packet::received(skb) else { return };
@@ -81,16 +91,16 @@ fn message(skb: *const u8) {
     let Some(ports) = packet.ports(transport.1) else { return };
     let Some(headers) = packet.headers(transport, ports) else { return };
     match packet.message(&headers) {
-        Read::Message(message, question) if question.is_answer => {
+        Read::Message(work) if work.question.is_answer => {
             let netns = if is_loopback(&headers.destination) { netns(skb) } else { 0 };
-            let local = asked(&headers.destination, netns, headers.destination_port, question.id);
-            if OPEN.get_ptr(&local).is_some() {
+            work.local = asked(&headers.destination, netns, headers.destination_port, work.question.id);
+            if OPEN.get_ptr(&work.local).is_some() {
                 let _ = PATHS.insert(&path(&headers.destination, &headers.source), &SEEN, BPF_NOEXIST);
-                answer(&local, message, &question);
-            } else if let Some(local) = TRANSLATED.get_ptr(&translated(&headers.source, &question)) {
+                answer(work);
+            } else if let Some(local) = TRANSLATED.get_ptr(&translated(&headers.source, &work.question)) {
                 // SAFETY: a map value, copied since its place can be used again.
-                let local = unsafe { *local };
-                answer(&local, message, &question);
+                work.local = unsafe { *local };
+                answer(work);
             }
         }
         Read::Unreadable => {
@@ -109,36 +119,36 @@ fn unreachable(skb: *const u8) {
     if !is_observed(headers.destination_port) {
         return;
     }
-    let netns = if is_loopback(&headers.source) { netns(skb) } else { 0 };
-    let local = asked(&headers.source, netns, headers.source_port, id);
     // The message quotes the question.
-    let Some((message, mut question)) = packet.quoted(&headers) else { return };
-    question.code = code::UNREACHABLE + reason;
-    answer(&local, message, &question);
+    let Read::Message(work) = packet.message(&headers) else { return };
+    let netns = if is_loopback(&headers.source) { netns(skb) } else { 0 };
+    work.local = asked(&headers.source, netns, headers.source_port, id);
+    work.question.code = code::UNREACHABLE + reason;
+    answer(work);
 }
 
 /// An answer, if the question is known.
 #[inline(never)]
-fn answer(local: &Asked, message: &Message, question: &Question) {
-    let Some(open) = OPEN.get_ptr(local) else { return };
+fn answer(work: &mut Work) {
+    let Some(open) = OPEN.get_ptr(&work.local) else { return };
     // SAFETY: a map value, copied since its place can be used again.
-    let open = unsafe { *open };
-    if open.name != question.name {
+    work.open = unsafe { *open };
+    if work.open.name != work.question.name {
         return;
     }
     let Some(run) = Run::begin(program::NETIF_RECEIVE_SKB) else { return };
-    let _ = OPEN.remove(local);
+    let _ = OPEN.remove(&work.local);
     if let Some(answered) = ANSWERED.get_ptr_mut(0) {
         // SAFETY: a map value that is only ever set to 1.
         unsafe { *answered = 1 };
     }
-    judge(run, &About { open: &open, local, message, question });
+    judge(run, work);
 }
 
 /// Judges an answer.
 #[inline(always)]
-fn judge(run: Run, about: &About<'_>) {
-    let &About { open, question, .. } = about;
+fn judge(run: Run, work: &Work) {
+    let Work { open, question, .. } = work;
     let now = now_ns();
     let latency_us = now.wrapping_sub(open.sent_ns) / 1_000;
     let key = lookup_key(&open.client, question);
@@ -169,31 +179,31 @@ fn judge(run: Run, about: &About<'_>) {
     if is_told {
         // The agent waits for the outcome.
         let kind = if is_failure { kind::FAILURE } else { kind::SLOW };
-        return about.emit_always(run, kind, question.code, now, fill);
+        return work.emit_always(run, kind, question.code, now, fill);
     }
     match absence {
         _ if is_failure => {
-            about.emit(run, kind::FAILURE, question.code, now, fill);
+            work.emit(run, kind::FAILURE, question.code, now, fill);
         }
         Absence::Gone(resolved_ns) => {
-            about.emit(run, kind::NAME_GONE, question.code, now, |event| {
+            work.emit(run, kind::NAME_GONE, question.code, now, |event| {
                 fill(event);
                 event.since_ns = resolved_ns;
             });
         }
         Absence::Burst(window) => {
-            about.emit(run, kind::NXDOMAIN_BURST, code::NXDOMAIN, now, |event| {
+            work.emit(run, kind::NXDOMAIN_BURST, code::NXDOMAIN, now, |event| {
                 event.value_us = window.length_ns / 1_000;
                 (event.queries, event.answers) = (window.absent, window.answers);
                 event.baseline = window.before;
             });
         }
         Absence::Normal if total_us > constant(&SETTINGS.slow_us) => {
-            about.emit(run, kind::SLOW, question.code, now, fill);
+            work.emit(run, kind::SLOW, question.code, now, fill);
         }
         Absence::Normal => {
             let Some(Shift { before, since_ns, level_us }) = shift else { return run.normal() };
-            about.emit(run, kind::LATENCY_SHIFT, question.code, now, |event| {
+            work.emit(run, kind::LATENCY_SHIFT, question.code, now, |event| {
                 event.value_us = level_us;
                 event.since_ns = since_ns;
                 event.baseline = before;

@@ -9,16 +9,17 @@ use core::{
 use aya_ebpf::{
     bindings::bpf_dynptr,
     helpers::generated::{bpf_dynptr_read, bpf_probe_read_kernel},
-    macros::map,
-    maps::PerCpuArray,
 };
 use tapio_common::{
     KFUNC,
-    dns::{self, MAX_NAME, MESSAGE_BYTES, Message, Question},
+    dns::{self, MAX_NAME, MESSAGE_BYTES},
 };
 use tapio_ebpf::{is_absent, load};
 
-use crate::{OFFSETS, SEED, constant};
+use crate::{
+    OFFSETS, SEED, constant,
+    work::{Work, work},
+};
 
 // include/uapi/linux/in.h, include/uapi/linux/icmpv6.h
 pub(crate) const ICMP: u8 = 1;
@@ -34,10 +35,6 @@ const IPV6_BYTES: u32 = 40;
 const UDP_BYTES: u32 = 8;
 /// Mask of the fragment offset in an IPv4 header.
 const FRAGMENT: u32 = 0x1fff;
-
-/// The message that is being read.
-#[map]
-static MESSAGES: PerCpuArray<Message> = PerCpuArray::with_max_entries(1, 0);
 
 /// A packet from its network header on.
 #[derive(Clone, Copy)]
@@ -149,6 +146,29 @@ impl Packet {
         }
     }
 
+    /// Protocol, and source port in network order, of a packet of which both are in the buffer, by the fewest loads: every
+    /// packet pays for them. `None` where that is not so, or not known.
+    #[inline(always)]
+    pub(crate) fn glance(&self) -> Option<(u8, u16)> {
+        // Up to the ports, of IPv4 without options.
+        let needed = if self.protocol == IPV4 { 24 } else { IPV6_BYTES + 4 };
+        if self.linear < needed || is_absent(&OFFSETS[dns::CAST]) {
+            return None;
+        }
+        let kind = constant(&OFFSETS[dns::WORDS]);
+        // SAFETY: as in `words`.
+        unsafe {
+            let words = cast(self.start, kind);
+            let (protocol, transport) = if self.protocol == IPV4 {
+                (words.add(2).read() >> 8, (words.read() & 0xf) * 4)
+            } else {
+                (words.add(1).read() >> 16, IPV6_BYTES)
+            };
+            let ports = cast(self.start.wrapping_add(transport.into()), kind);
+            Some((protocol as u8, ports.read() as u16))
+        }
+    }
+
     /// All headers, where protocol and ports are known.
     #[inline(always)]
     pub(crate) fn headers(&self, (protocol, transport): (u8, u32), ports: (u16, u16)) -> Option<Headers> {
@@ -201,31 +221,17 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn message(&self, headers: &Headers) -> Read {
         let Some(at) = self.message_at(headers) else { return Read::Unreadable };
-        let Some(message) = MESSAGES.get_ptr_mut(0) else { return Read::Unreadable };
-        // SAFETY: a per-CPU map value, which only this run uses.
-        let message = unsafe { &mut *message };
+        let Some(work) = work() else { return Read::Unreadable };
         let present = self.len.wrapping_sub(at);
         // Also where the subtraction wrapped.
         if present > self.len || present < dns::HEADER_BYTES as u32 {
             return Read::Foreign;
         }
         let len = if present < MESSAGE_BYTES as u32 { present } else { MESSAGE_BYTES as u32 };
-        if self.copy(at, len, message.bytes().as_mut_ptr().cast()).is_none() {
+        if self.copy(at, len, work.message.bytes().as_mut_ptr().cast()).is_none() {
             return Read::Unreadable;
         }
-        match read(message, len) {
-            Some(question) => Read::Message(message, question),
-            None => Read::Foreign,
-        }
-    }
-
-    /// The question that an ICMP message quotes.
-    #[inline(always)]
-    pub(crate) fn quoted(&self, headers: &Headers) -> Option<(&'static mut Message, Question)> {
-        match self.message(headers) {
-            Read::Message(message, question) => Some((message, question)),
-            _ => None,
-        }
+        if read(work, len).is_some() { Read::Message(work) } else { Read::Foreign }
     }
 
     /// Copies bytes of the packet. `None` where they are in fragments that this kernel gives no access to. In a function of its own: the verifier lets nothing else use the pointer's place on the stack.
@@ -281,7 +287,7 @@ impl Packet {
 /// What a packet holds.
 pub(crate) enum Read {
     /// A DNS message with one question.
-    Message(&'static mut Message, Question),
+    Message(&'static mut Work),
     /// Anything else.
     Foreign,
     /// It is in fragments that this kernel gives no access to.
@@ -291,17 +297,18 @@ pub(crate) enum Read {
 /// Reads the message. In a function of its own: inlined, the verifier would walk each path through it combined with each
 /// path after it.
 #[inline(never)]
-fn read(message: &mut Message, len: u32) -> Option<Question> {
-    let name_len = message.name_len()?;
+fn read(work: &mut Work, len: u32) -> Option<()> {
+    let name_len = work.message.name_len()?;
     // The verifier knows the length on each way out of the loop, and would walk what follows as often. It does not know
     // what is in a map, apart from the mask.
-    let free = (&raw mut *message).cast::<u32>();
+    let free = (&raw mut work.message).cast::<u32>();
     // SAFETY: the first four bytes of a message, which are aligned and free.
     let name_len = unsafe {
         write_volatile(free, name_len as u32);
         read_volatile(free) & MAX_NAME as u32
     };
-    message.question(len as usize, name_len as usize, constant(&SEED))
+    work.question = work.message.question(len as usize, name_len as usize, constant(&SEED))?;
+    Some(())
 }
 
 /// `void *bpf_rdonly_cast(const void *obj, u32 btf_id)`, kernel/bpf/helpers.c.

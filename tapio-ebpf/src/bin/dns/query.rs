@@ -10,10 +10,9 @@ use tapio_ebpf::{Current, Run, is_absent, load, now_ns};
 use crate::{
     AGENT, OFFSETS, SEED,
     answer::{ANSWERED, PATHS, SEEN, UNREADABLE},
-    constant,
-    event::About,
-    is_observed,
-    packet::{Headers, Packet, Read, TCP, UDP},
+    constant, is_observed,
+    packet::{Packet, Read, TCP, UDP},
+    work::Work,
 };
 
 /// Maximum number of questions that wait for their answers; the least recently used one is evicted.
@@ -110,48 +109,69 @@ pub(crate) fn sent(skb: *const u8) {
         return;
     }
     // SAFETY: as above; all kinds of sockets have these fields.
-    let (remote, local, state): (u16, u16, u8) = unsafe {
-        (load(sk, &OFFSETS[dns::DPORT]), load(sk, &OFFSETS[dns::SPORT]), load(sk, &OFFSETS[dns::STATE]))
-    };
+    let (remote, local): (u16, u16) =
+        unsafe { (load(sk, &OFFSETS[dns::DPORT]), load(sk, &OFFSETS[dns::SPORT])) };
     // A socket that is not connected can send to any port.
-    if remote != 0 && !is_observed(remote) && !is_observed(local.to_be()) {
-        return;
+    if remote == 0 || is_observed(remote) || is_observed(local.to_be()) {
+        candidate(skb, sk, remote);
     }
+}
+
+/// A packet of a socket that may send DNS messages. In a function of its own, so that other packets pay for no registers.
+#[inline(never)]
+fn candidate(skb: *const u8, sk: *const u8, remote: u16) {
+    // SAFETY: typed pointers and offsets of their fields.
+    let state: u8 = unsafe { load(sk, &OFFSETS[dns::STATE]) };
     if state == TIME_WAIT || state == NEW_SYN_RECV {
         return;
     }
     // SAFETY: as above.
     let protocol: u16 = unsafe { load(sk, &OFFSETS[dns::PROTOCOL]) };
-    if protocol == u16::from(UDP) || (remote != 0 && protocol == u16::from(TCP)) {
+    if protocol != u16::from(UDP) && (remote == 0 || protocol != u16::from(TCP)) {
+        return;
+    }
+    // Most datagrams of a socket that is not connected go elsewhere.
+    if let Some(packet) = Packet::sent(skb)
+        && let Some((_, transport)) = packet.transport()
+        && let Some((source, destination)) = packet.ports(transport)
+        && (is_observed(source) || is_observed(destination))
+    {
         message(skb, sk);
     }
 }
 
-/// A packet that may hold a DNS message. In a function of its own, so that other packets pay for no registers.
+/// A packet from or to the port of a resolver.
 #[inline(never)]
 fn message(skb: *const u8, sk: *const u8) {
     let Some(packet) = Packet::sent(skb) else { return };
     let Some(transport) = packet.transport() else { return };
-    if transport.0 != UDP && transport.0 != TCP {
+    let Some(ports) = packet.ports(transport.1) else { return };
+    let Some(headers) = packet.headers(transport, ports) else { return };
+    let Read::Message(work) = packet.message(&headers) else { return };
+    let is_question = is_observed(headers.destination_port);
+    if work.question.is_answer == is_question {
         return;
     }
-    let Some(ports) = packet.ports(transport.1) else { return };
-    if is_observed(ports.1) {
-        let Some(headers) = packet.headers(transport, ports) else { return };
-        if let Read::Message(message, question) = packet.message(&headers)
-            && !question.is_answer
-        {
-            let Some(open) = open(sk, &headers, &question) else { return };
-            let local = asked(&headers.source, open.resolver.netns, headers.source_port, question.id);
-            ask(&About { open: &open, local: &local, message, question: &question });
-        }
-    } else if is_observed(ports.0) {
-        let Some(headers) = packet.headers(transport, ports) else { return };
-        if let Read::Message(message, question) = packet.message(&headers)
-            && question.is_answer
-        {
-            serve(sk, &headers, message, &question);
-        }
+    let Some(client) = client(sk) else { return };
+    let (address, port) = if is_question {
+        (headers.destination, headers.destination_port)
+    } else {
+        (headers.source, headers.source_port)
+    };
+    let netns = if is_loopback(&address) { netns(sk) } else { 0 };
+    work.open = Open {
+        client,
+        resolver: Resolver { address, netns, port, transport: u16::from(headers.protocol) },
+        sent_ns: now_ns(),
+        name: work.question.name,
+        stem: work.question.stem,
+        queries: 1,
+    };
+    work.local = asked(&headers.source, netns, headers.source_port, work.question.id);
+    if is_question {
+        ask(work);
+    } else {
+        serve(work);
     }
 }
 
@@ -179,27 +199,6 @@ fn netns(sk: *const u8) -> u32 {
         let net: *const u8 = load(sk, &OFFSETS[dns::NET]);
         load(net, &OFFSETS[dns::NET_INUM])
     }
-}
-
-/// The question of a client. `None` if the agent asks.
-#[inline(always)]
-fn open(sk: *const u8, headers: &Headers, question: &Question) -> Option<Open> {
-    let client = client(sk)?;
-    let address = headers.destination;
-    let netns = if is_loopback(&address) { netns(sk) } else { 0 };
-    Some(Open {
-        client,
-        resolver: Resolver {
-            address,
-            netns,
-            port: headers.destination_port,
-            transport: u16::from(headers.protocol),
-        },
-        sent_ns: now_ns(),
-        name: question.name,
-        stem: question.stem,
-        queries: 1,
-    })
 }
 
 /// Who sends from a socket: the current task if it is in the socket's cgroup. `None` for the agent.
@@ -235,28 +234,28 @@ fn cgroup(sk: *const u8) -> Option<u64> {
 
 /// A question is sent.
 #[inline(never)]
-fn ask(about: &About<'_>) {
+fn ask(work: &Work) {
     let Some(run) = Run::begin(program::NET_DEV_QUEUE) else { return };
-    let (now, id) = (about.open.sent_ns, about.local.id);
-    if let Some(open) = OPEN.get_ptr_mut(about.local) {
+    let (now, id) = (work.open.sent_ns, work.local.id);
+    if let Some(open) = OPEN.get_ptr_mut(&work.local) {
         // SAFETY: a map value.
         let open = unsafe { &mut *open };
-        if open.name == about.question.name {
+        if open.name == work.question.name {
             open.queries += 1;
         } else {
-            *open = *about.open;
+            *open = work.open;
         }
     } else {
         // If the map is full, the least recently used entry is evicted.
-        let _ = OPEN.insert(about.local, about.open, 0);
+        let _ = OPEN.insert(&work.local, &work.open, 0);
     }
-    let path = path(&about.local.address, &about.open.resolver.address);
+    let path = path(&work.local.address, &work.open.resolver.address);
     // SAFETY: a map value.
     let path = PATHS.get_ptr(&path).map(|path| unsafe { *path });
     if path != Some(SEEN) {
-        let _ = TRANSLATED.insert(&translated(&about.open.resolver.address, about.question), about.local, 0);
+        let _ = TRANSLATED.insert(&translated(&work.open.resolver.address, &work.question), &work.local, 0);
     }
-    let key = lookup_key(&about.open.client, about.question);
+    let key = lookup_key(&work.open.client, &work.question);
     let Some(lookup) = LOOKUPS.get_ptr_mut(&key) else {
         let _ = LOOKUPS.insert(&key, &Lookup::first(now, id), 0);
         return run.normal();
@@ -270,7 +269,7 @@ fn ask(about: &About<'_>) {
     }
     let is_same = lookup.id == id;
     (lookup.last_ns, lookup.id) = (now, id);
-    if since < AGAIN_NS || about.open.client.serves != 0 {
+    if since < AGAIN_NS || work.open.client.serves != 0 {
         return run.normal();
     }
     // A client that repeats an id has no answer. With another id it may be a look-up of its own, if this kernel hides the
@@ -286,8 +285,8 @@ fn ask(about: &About<'_>) {
         event.queries = queries;
     };
     if lookup.is_told != 0 {
-        about.emit_always(run, kind::ASKED_AGAIN, code::NOERROR, now, fill);
-    } else if about.emit(run, kind::ASKED_AGAIN, code::NOERROR, now, fill) {
+        work.emit_always(run, kind::ASKED_AGAIN, code::NOERROR, now, fill);
+    } else if work.emit(run, kind::ASKED_AGAIN, code::NOERROR, now, fill) {
         lookup.is_told = 1;
     }
 }
@@ -330,22 +329,13 @@ pub(crate) fn lookup_key(client: &Client, question: &Question) -> LookupKey {
 
 /// An answer is sent: its sender is a resolver or a forwarder, whose own questions are those of its clients.
 #[inline(never)]
-fn serve(sk: *const u8, headers: &Headers, message: &dns::Message, question: &Question) {
-    let Some(client) = client(sk) else { return };
+fn serve(work: &Work) {
+    let client = &work.open.client;
     if client.serves != 0 || client.pid == 0 {
         return;
     }
     let key = ServerKey { cgroup_id: client.cgroup_id, pid: u64::from(client.pid) };
-    let _ = SERVERS.insert(&key, 1, 0);
+    let _ = SERVERS.insert(&key, &1, 0);
     let Some(run) = Run::begin(program::NET_DEV_QUEUE) else { return };
-    let resolver = Resolver {
-        address: headers.source,
-        netns: 0,
-        port: headers.source_port,
-        transport: u16::from(headers.protocol),
-    };
-    let open = Open { client, resolver, sent_ns: now_ns(), name: 0, stem: 0, queries: 0 };
-    let local = asked(&headers.source, 0, headers.source_port, question.id);
-    let about = About { open: &open, local: &local, message, question };
-    about.emit_always(run, kind::SERVES, code::NOERROR, open.sent_ns, |_| {});
+    work.emit_always(run, kind::SERVES, code::NOERROR, work.open.sent_ns, |_| {});
 }

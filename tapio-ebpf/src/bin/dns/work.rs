@@ -1,25 +1,38 @@
-//! Events about a question: who asked, which resolver, what.
+//! What a run works on: a question, or an answer with its question, and the events about it.
 
+use aya_ebpf::{macros::map, maps::PerCpuArray};
 use tapio_common::{
     CooldownKey, Header,
-    dns::{self, Client, DnsEvent, Message, Question, Resolver},
+    dns::{Asked, Client, DnsEvent, Message, Question, Resolver},
 };
 use tapio_ebpf::Run;
 
 use crate::{SETTINGS, constant, query::Open};
 
-/// Mask of the names that are told apart.
+/// In a map, since the stack of a kernel program has no room for it. Both hooks run with softirqs disabled, so that no
+/// run interrupts another one on its CPU.
+#[map]
+static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+/// Mask of the names that a cool-down tells apart.
 const FEW: u32 = 7;
 
-/// A question with its message, for an event about it.
-pub(crate) struct About<'a> {
-    pub(crate) open: &'a Open,
-    pub(crate) local: &'a dns::Asked,
-    pub(crate) message: &'a Message,
-    pub(crate) question: &'a Question,
+#[repr(C)]
+pub(crate) struct Work {
+    pub(crate) message: Message,
+    pub(crate) question: Question,
+    pub(crate) open: Open,
+    pub(crate) local: Asked,
 }
 
-impl About<'_> {
+/// The work of this run.
+#[inline(always)]
+pub(crate) fn work() -> Option<&'static mut Work> {
+    // SAFETY: a per-CPU map value, which only this run uses. All zeros are a valid value of each member.
+    WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
+
+impl Work {
     /// Emits an event of this kind, unless the cool-down of the client, the resolver and the kind suppresses it. Returns
     /// whether it was emitted. Of names, a few are told apart: one may be answered after all, and another not.
     #[inline(always)]
