@@ -30,10 +30,12 @@ fn a_look_up_that_is_not_answered_is_reported_once() {
 #[test]
 fn answers_with_another_id_and_garbage_are_no_answers() {
     needs_a_kernel!();
-    for name in ["wrongid.example", "garbage.example"] {
-        let mut stage = Stage::new();
-        let tapio = Tapio::start_observer("dns");
+    let tapio = Tapio::start_observer("dns");
+    let mut stages = ["wrongid.example", "garbage.example"].map(|name| (name, Stage::new()));
+    for (name, stage) in &mut stages {
         assert_eq!(stage.client.ask(stage.resolver, name, A, THRICE), Err("TIMEOUT".to_owned()));
+    }
+    for (name, stage) in stages {
         let reported = tapio.expect_within(GIVEN_UP, |o| o.is_to(stage.resolver));
         reported.named("dns_timeout").of(&stage.client).says("question", name);
     }
