@@ -5,10 +5,14 @@
 mod anomaly;
 pub(crate) mod baseline;
 pub mod container;
+mod duration;
+mod gauge;
 mod kind;
 pub mod network;
 pub mod node;
 mod object;
+pub mod scheduler;
+mod target;
 
 use std::time::Duration;
 
@@ -23,6 +27,7 @@ pub use self::object::{
     Attach, ByHelper, Counter, Counters, Direction, Fallback, Hook, Object, Quantity, Right, Room,
     SnapshotMap,
 };
+pub use self::target::{Read, Target};
 
 /// Concatenates the fields that all hooks need and the extra fields of one hook.
 const fn with<const A: usize, const B: usize, const ALL: usize>(
@@ -73,6 +78,8 @@ pub struct Built {
     pub hooks: &'static [Hook],
     /// The files that are read for it; `None` for most observers.
     pub reads: Option<Reads>,
+    /// The service whose metrics are scraped for it; `None` for most observers.
+    pub scrapes: Option<Target>,
     /// Capabilities that it uses in addition to CAP_BPF and CAP_PERFMON.
     pub rights: &'static [Right],
     object: fn(&[u8]) -> anyhow::Result<Object<'_>>,
@@ -89,6 +96,7 @@ impl Built {
             name: O::NAME,
             hooks: O::HOOKS,
             reads: O::reads(settings),
+            scrapes: O::scrapes(settings),
             rights: O::RIGHTS,
             object: |settings| Object::of::<O>(settings),
             settings: O::kernel_settings(settings),
@@ -197,7 +205,7 @@ impl<O: Observer> Judge for O {
     }
 }
 
-/// Judges the records of one observer, from a kernel ring buffer or from files. The doc comment of a settings field
+/// Judges the records of one observer, from a kernel ring buffer, from files or from a scraped service. The doc comment of a settings field
 /// becomes its entry in the default configuration file.
 pub trait Observer: Send + Sized + 'static {
     /// Its name everywhere: object, source files, configuration section, metric label.
@@ -233,6 +241,11 @@ pub trait Observer: Send + Sized + 'static {
 
     /// The files to read for it. `None` for most observers.
     fn reads(_settings: &Self::Settings) -> Option<Reads> {
+        None
+    }
+
+    /// The service whose metrics are scraped for it. `None` for most observers.
+    fn scrapes(_settings: &Self::Settings) -> Option<Target> {
         None
     }
 
@@ -320,6 +333,8 @@ observers! {
     network: network::Network,
     /// The node observer: memory, CPUs and waiting of containers, units and the node.
     node: node::Node,
+    /// The scheduler observer: what kube-scheduler says of itself, scraped from its /metrics.
+    scheduler: scheduler::Scheduler,
 }
 
 #[cfg(test)]

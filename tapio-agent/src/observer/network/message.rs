@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 
 use tapio_occurrence::{Normal, Occurrence};
 
+use crate::observer::duration::Micros;
+
 /// A connection that was silent for longer than this before a reset counts as idle. Firewalls, load balancers
 /// and NATs forget idle connections after a minute at the earliest.
 const LONG_IDLE_MS: u64 = 10_000;
@@ -182,20 +184,6 @@ impl fmt::Display for Endpoints<'_> {
             (Some("inbound"), None) => write!(f, "from {} to port {port}", peer.address),
             (None, _) if port != 0 => write!(f, "between port {port} and {peer}"),
             _ => write!(f, "to {peer}"),
-        }
-    }
-}
-
-/// Microseconds in a unit that suits their size.
-struct Micros(u64);
-
-impl fmt::Display for Micros {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            us @ 0..1_000 => write!(f, "{us} us"),
-            us @ 1_000..10_000 => write!(f, "{:.1} ms", us as f64 / 1e3),
-            us @ 10_000..1_000_000 => write!(f, "{} ms", us / 1_000),
-            us => write!(f, "{:.1} s", us as f64 / 1e6),
         }
     }
 }
