@@ -73,7 +73,13 @@ impl Observer for Scheduler {
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
-        Self { limits: settings.limits(), last: None, from: None, uncounted: BTreeMap::new(), learned: Learned::default() }
+        Self {
+            limits: settings.limits(),
+            last: None,
+            from: None,
+            uncounted: BTreeMap::new(),
+            learned: Learned::default(),
+        }
     }
 
     fn kernel_settings(_: &Settings) -> Vec<u8> {
@@ -176,7 +182,7 @@ impl Scheduler {
 
     /// Judges the pods that no node can take. The number is that of their queue. The plugins only explain it.
     fn unschedulable(&mut self, scrape: &Scrape) -> Option<Anomaly> {
-        let pending: u64 = scrape.queues().map(|(_, pods)| pods).sum();
+        let pending = scrape.queues().fold(0_u64, |pending, (_, pods)| pending.saturating_add(pods));
         if pending == 0 {
             self.uncounted = scrape.plugins().collect();
         }
