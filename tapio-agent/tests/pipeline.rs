@@ -10,6 +10,8 @@ mod line;
 mod node;
 #[path = "pipeline/record.rs"]
 mod record;
+#[path = "pipeline/scheduler.rs"]
+mod scheduler;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 

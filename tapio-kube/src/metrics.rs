@@ -11,7 +11,7 @@ use std::{
 
 use http::{Request, Uri, header::ACCEPT, uri::PathAndQuery};
 use http_body_util::BodyExt as _;
-use kube::{Client, Config, client::Body};
+use kube::{Client, Config, client::Body, core::Status};
 
 /// The pod's service account, with which a component lets the agent in unless it is given a token of its own.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -19,7 +19,8 @@ const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const TEXT: &str = "text/plain;version=0.0.4";
 /// The timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Of the body of a refusal, this much is shown.
+/// Of the body of a refusal, this many bytes are read, and this many characters of what it says are shown.
+const MAX_REFUSAL: usize = 4096;
 const SHOWN: usize = 200;
 
 /// Where a component serves its metrics, and what it is asked with.
@@ -43,6 +44,8 @@ pub struct Endpoint {
 pub struct Metrics {
     client: Client,
     path: String,
+    /// It shows neither a token nor a certificate.
+    is_anonymous: bool,
 }
 
 /// Why an endpoint gave no metrics.
@@ -145,7 +148,11 @@ impl Endpoint {
                 refused: Refused::File,
             }
         })?;
-        Ok(Metrics { client, path: path.unwrap_or_default() })
+        Ok(Metrics {
+            client,
+            path: path.unwrap_or_default(),
+            is_anonymous: token.is_none() && self.own.is_none(),
+        })
     }
 }
 
@@ -179,8 +186,8 @@ impl Metrics {
                 take(chunk)?;
                 continue;
             }
-            refusal.extend_from_slice(&chunk[..chunk.len().min(SHOWN - refusal.len())]);
-            if refusal.len() == SHOWN {
+            refusal.extend_from_slice(&chunk[..chunk.len().min(MAX_REFUSAL - refusal.len())]);
+            if refusal.len() == MAX_REFUSAL {
                 break;
             }
         }
@@ -189,10 +196,23 @@ impl Metrics {
         }
         let refused = match status.as_u16() {
             401 => Refused::Authentication,
+            // Nobody lets those in that show nothing.
+            403 if self.is_anonymous => Refused::Authentication,
             403 => Refused::Authorization,
             _ => Refused::Answer,
         };
-        let said = String::from_utf8_lossy(&refusal);
-        Err(Problem { why: format!("it answers with status {}: {}", status.as_u16(), said.trim()), refused })
+        Err(Problem {
+            why: format!("it answers with status {}: {}", status.as_u16(), said(&refusal)),
+            refused,
+        })
     }
+}
+
+/// What the body of a refusal says: the message of a status of Kubernetes, or its text.
+fn said(body: &[u8]) -> String {
+    let text = match serde_json::from_slice::<Status>(body) {
+        Ok(status) if !status.message.is_empty() => status.message,
+        _ => String::from_utf8_lossy(body).trim().to_owned(),
+    };
+    text.chars().take(SHOWN).collect()
 }

@@ -184,6 +184,10 @@ async fn what_the_agent_shows_to_be_let_in() {
     let (why, _) = refused(&server.scraper(&[])).await;
     assert!(why.contains("a file for TLS, or the token, cannot be used"), "{why}");
 
+    let status = r#"{"kind":"Status","status":"Failure","message":"forbidden: User \"tapio\" cannot get path \"/metrics\"","code":403}"#;
+    let (why, _) =
+        refused(&Server::start(Answer::Body(403, status.to_owned()), false).await.scraper(&[])).await;
+    assert!(why.ends_with("status 403: forbidden: User \"tapio\" cannot get path \"/metrics\""), "{why}");
     let forbidden = Answer::Body(403, "forbidden: User \"tapio\" cannot get path \"/metrics\"\n".repeat(100));
     let (why, remedy) = refused(&Server::start(forbidden, false).await.scraper(&[])).await;
     assert!(
