@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
+use tapio_service::setting::Wrong;
 
 use crate::fault::{Fault, Role};
 
@@ -233,6 +234,14 @@ pub trait Observer: Send + Sized + 'static {
     /// Its section of the configuration.
     type Settings: DeserializeOwned + Default + Clone + Send + Sync + 'static;
 
+    /// Checks combinations of its settings. Returns the invalid key, and the reason.
+    ///
+    /// # Errors
+    /// Two keys contradict each other.
+    fn check(_settings: &Self::Settings) -> Result<(), (&'static str, Wrong)> {
+        Ok(())
+    }
+
     /// Creates one without any state.
     fn new(settings: &Self::Settings) -> Self;
 
@@ -321,6 +330,18 @@ macro_rules! observers {
             /// One section for each observer.
             pub struct Settings {
                 $($(#[doc = $doc])* pub $name: <$observer as Observer>::Settings = Default::default(),)*
+            }
+        }
+
+        impl Settings {
+            /// Checks combinations of keys. Returns the invalid key, and the reason.
+            ///
+            /// # Errors
+            /// Two keys contradict each other.
+            pub fn check(&self) -> Result<(), (String, Wrong)> {
+                $(<$observer as Observer>::check(&self.$name)
+                    .map_err(|(key, wrong)| (format!("{}.{key}", <$observer as Observer>::NAME), wrong))?;)*
+                Ok(())
             }
         }
     };

@@ -4,7 +4,9 @@
 //! The body is passed on in chunks as it arrives, so its size does not matter here. The caller sets the limits.
 
 use std::{
-    fs, io,
+    error::Error,
+    fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,6 +19,13 @@ use kube::{Client, Config, client::Body, core::Status};
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// The text format, which every version of every component knows.
 const TEXT: &str = "text/plain;version=0.0.4";
+/// Errors where nobody answers at an address.
+const NOBODY: &[ErrorKind] = &[
+    ErrorKind::ConnectionRefused,
+    ErrorKind::NetworkUnreachable,
+    ErrorKind::HostUnreachable,
+    ErrorKind::AddrNotAvailable,
+];
 /// The timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Of the body of a refusal, this many bytes are read, and this many characters of what it says are shown.
@@ -61,7 +70,7 @@ pub struct Problem {
 /// Who refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Nothing listens at this address.
+    /// Nothing listens at this address, or there is no way to it.
     Connection,
     /// The agent does not trust its certificate.
     Certificate,
@@ -85,17 +94,13 @@ impl Problem {
     }
 
     fn of(error: &kube::Error) -> Self {
-        let mut last: &dyn std::error::Error = error;
+        let mut last: &dyn Error = error;
         let mut is_refused = false;
         loop {
-            // An I/O error that wraps another one has that one's cause as its own.
-            is_refused |= last
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-            let wrapped = last
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref)
-                .map(|error| error as &dyn std::error::Error);
+            let io = last.downcast_ref::<io::Error>();
+            is_refused |= io.is_some_and(|error| NOBODY.contains(&error.kind()));
+            // The source of an I/O error that wraps another one is that of the other one.
+            let wrapped = io.and_then(io::Error::get_ref).map(|error| error as &dyn Error);
             match wrapped.or_else(|| last.source()) {
                 Some(cause) => last = cause,
                 None => break,

@@ -21,7 +21,7 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 use tapio_common::{WHOLE_NODE, baseline::Baseline};
 use tapio_occurrence::{Data, Outcome, Severity, Value};
-use tapio_service::setting::Switch;
+use tapio_service::setting::{Switch, Wrong};
 
 use self::{
     scrape::{Bucket, Reader, Scrape, UNKNOWN},
@@ -71,6 +71,10 @@ impl Observer for Scheduler {
     const HOOKS: &'static [Hook] = &[];
     const KINDS: &'static [&'static Kind] = &[&LATENCY, &QUEUE_DEPTH, &UNSCHEDULABLE, &PREEMPTIONS];
     type Settings = Settings;
+
+    fn check(settings: &Settings) -> Result<(), (&'static str, Wrong)> {
+        settings.check()
+    }
 
     fn new(settings: &Settings) -> Self {
         Self {

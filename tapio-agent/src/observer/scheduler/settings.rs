@@ -106,6 +106,18 @@ pub(super) struct Limits {
 }
 
 impl Settings {
+    /// See [`Observer::check`](crate::observer::Observer::check).
+    pub(super) fn check(&self) -> Result<(), (&'static str, Wrong)> {
+        let alone = |key, missing: &str| {
+            Err((key, Wrong(format!("needs observer.scheduler.{missing}: give both or neither"))))
+        };
+        match (&self.cert.0, &self.key.0) {
+            (Some(_), None) => alone("cert", "key"),
+            (None, Some(_)) => alone("key", "cert"),
+            _ => Ok(()),
+        }
+    }
+
     // The ranges of the settings fit the narrower types.
     pub(super) fn limits(&self) -> Limits {
         let Latency { min_attempts, floor, ratio, deviations, sustain, run, min_samples } = &self.latency;
@@ -179,7 +191,20 @@ impl Display for Url {
 
 #[cfg(test)]
 mod tests {
+    use tapio_service::setting::Node as _;
+
     use super::*;
+
+    #[test]
+    fn a_certificate_has_its_key() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.check(), Ok(()));
+        settings.assign("cert", "/tls.crt").unwrap();
+        let (key, Wrong(why)) = settings.check().unwrap_err();
+        assert_eq!((key, &*why), ("cert", "needs observer.scheduler.key: give both or neither"));
+        settings.assign("key", "/tls.key").unwrap();
+        assert_eq!(settings.check(), Ok(()));
+    }
 
     #[test]
     fn only_https_is_a_url() {
