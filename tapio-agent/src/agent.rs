@@ -37,7 +37,7 @@ use tokio::{
 use self::{
     open::Opened,
     snapshots::Snapshots,
-    status::{Observed, Shared, State},
+    status::{Observed, Shared},
 };
 use crate::{
     config::{Config, Output},
@@ -338,7 +338,7 @@ impl Supervisor {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => {
                     tracing::error!(observer = self.built.name, %error, "the ring cannot be waited for");
-                    return self.shared.set(self.at, State::Failed(error.to_string()));
+                    return self.shared.set_failed(self.at, Some(error.to_string()));
                 }
                 Err(panic) => crash::said(panic.as_ref()),
             };
@@ -349,10 +349,10 @@ impl Supervisor {
             let judged: u64 = judged.iter().map(|anomaly| anomaly.count).sum();
             let lost = self.stage.under_judgement() + judged + left_in(judge.as_mut());
             self.shared.metrics.dropped("record", "crash", lost);
-            self.shared.set(self.at, State::Failed(why));
+            self.shared.set_failed(self.at, Some(why));
             let stopping =
                 tokio::time::timeout(pause, self.stopped.clone().wait_for(|stop| *stop)).await.is_ok();
-            self.shared.restarted(self.at);
+            self.shared.set_failed(self.at, None);
             self.shared.metrics.restarted(self.built.name);
             if stopping {
                 tracing::debug!(observer = self.built.name, "runs once more, for what is left in its ring");

@@ -208,6 +208,7 @@ impl Config {
         }
         self.polku.check().map_err(|(key, wrong)| Error::at(format_args!("polku.{key}"), wrong))?;
         self.otlp.check().map_err(|(key, wrong)| Error::at(format_args!("otlp.{key}"), wrong))?;
+        self.observer.check().map_err(|(key, wrong)| Error::at(format_args!("observer.{key}"), wrong))?;
         let telemetry = self.telemetry.enabled(&self.otlp);
         telemetry.map(drop).map_err(|(key, wrong)| Error::at(format_args!("telemetry.{key}"), wrong))
     }

@@ -15,6 +15,7 @@ pub mod observer;
 pub mod pipeline;
 pub mod privileges;
 pub mod replay;
+pub mod scrape;
 pub mod selftest;
 pub mod snapshot;
 pub mod source;

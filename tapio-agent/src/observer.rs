@@ -6,16 +6,20 @@ mod anomaly;
 pub(crate) mod baseline;
 pub mod container;
 pub mod dns;
+mod duration;
+mod gauge;
 mod kind;
-mod micros;
 pub mod network;
 pub mod node;
 mod object;
+pub mod scheduler;
+mod target;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
+use tapio_service::setting::Wrong;
 
 use crate::fault::{Fault, Role};
 
@@ -25,6 +29,7 @@ pub use self::object::{
     Attach, ByHelper, Counter, Counters, Direction, Fallback, Hook, Object, Quantity, Right, Room,
     SnapshotMap,
 };
+pub use self::target::{Read, Target};
 
 /// Concatenates the fields that all hooks need and the extra fields of one hook.
 const fn with<const A: usize, const B: usize, const ALL: usize>(
@@ -75,6 +80,8 @@ pub struct Built {
     pub hooks: &'static [Hook],
     /// The files that are read for it; `None` for most observers.
     pub reads: Option<Reads>,
+    /// The service whose metrics are scraped for it; `None` for most observers.
+    pub scrapes: Option<Target>,
     /// Capabilities that it uses in addition to CAP_BPF and CAP_PERFMON.
     pub rights: &'static [Right],
     object: fn(&[u8]) -> anyhow::Result<Object<'_>>,
@@ -91,6 +98,7 @@ impl Built {
             name: O::NAME,
             hooks: O::HOOKS,
             reads: O::reads(settings),
+            scrapes: O::scrapes(settings),
             rights: O::RIGHTS,
             object: |settings| Object::of::<O>(settings),
             settings: O::kernel_settings(settings),
@@ -199,7 +207,7 @@ impl<O: Observer> Judge for O {
     }
 }
 
-/// Judges the records of one observer, from a kernel ring buffer or from files. The doc comment of a settings field
+/// Judges the records of one observer, from a kernel ring buffer, from files or from a scraped service. The doc comment of a settings field
 /// becomes its entry in the default configuration file.
 pub trait Observer: Send + Sized + 'static {
     /// Its name everywhere: object, source files, configuration section, metric label.
@@ -227,6 +235,14 @@ pub trait Observer: Send + Sized + 'static {
     /// Its section of the configuration.
     type Settings: DeserializeOwned + Default + Clone + Send + Sync + 'static;
 
+    /// Checks combinations of its settings. Returns the invalid key, and the reason.
+    ///
+    /// # Errors
+    /// Two keys contradict each other.
+    fn check(_settings: &Self::Settings) -> Result<(), (&'static str, Wrong)> {
+        Ok(())
+    }
+
     /// Creates one without any state.
     fn new(settings: &Self::Settings) -> Self;
 
@@ -235,6 +251,11 @@ pub trait Observer: Send + Sized + 'static {
 
     /// The files to read for it. `None` for most observers.
     fn reads(_settings: &Self::Settings) -> Option<Reads> {
+        None
+    }
+
+    /// The service whose metrics are scraped for it. `None` for most observers.
+    fn scrapes(_settings: &Self::Settings) -> Option<Target> {
         None
     }
 
@@ -312,6 +333,18 @@ macro_rules! observers {
                 $($(#[doc = $doc])* pub $name: <$observer as Observer>::Settings = Default::default(),)*
             }
         }
+
+        impl Settings {
+            /// Checks combinations of keys. Returns the invalid key, and the reason.
+            ///
+            /// # Errors
+            /// Two keys contradict each other.
+            pub fn check(&self) -> Result<(), (String, Wrong)> {
+                $(<$observer as Observer>::check(&self.$name)
+                    .map_err(|(key, wrong)| (format!("{}.{key}", <$observer as Observer>::NAME), wrong))?;)*
+                Ok(())
+            }
+        }
     };
 }
 
@@ -325,6 +358,8 @@ observers! {
     network: network::Network,
     /// The node observer: memory, CPUs and waiting of containers, units and the node.
     node: node::Node,
+    /// The scheduler observer: what kube-scheduler says of itself, scraped from its /metrics.
+    scheduler: scheduler::Scheduler,
 }
 
 #[cfg(test)]

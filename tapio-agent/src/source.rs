@@ -1,4 +1,5 @@
-//! Sources deliver an observer's records: the ring buffer of kernel programs is one, cgroup files are another.
+//! Sources deliver an observer's records: the ring buffer of kernel programs is one, cgroup files are another, a scraped
+//! service is a third.
 //!
 //! The agent, `tapio doctor` and `tapio selftest` know a source by its parts, never by its type.
 
@@ -9,11 +10,15 @@ use tapio_common::Counts;
 
 /// A source of records. It is opened before the async runtime starts, while the agent still has all of its capabilities.
 pub trait Source: fmt::Debug + Send + Sync {
-    /// One word for its parts, `hooks` or `files`: the key in `/status`, and what the doctor's last line counts.
+    /// One word for its parts, `hooks`, `files` or `endpoints`: the key in `/status`, and what the doctor's last line counts.
     fn of(&self) -> &'static str;
 
     /// The current state of everything that it reads.
     fn parts(&self) -> Vec<Part>;
+
+    /// Updates the state of its parts, where that takes the network, which an agent that starts does not wait for. For
+    /// the doctor, outside of the async runtime.
+    fn check(&self) {}
 
     /// Whether any part works. If none does, the observer has nothing to do.
     fn observes(&self) -> bool {
@@ -92,7 +97,7 @@ impl Records for Vec<Box<dyn Records>> {
     }
 }
 
-/// One hook, file or the like of a source.
+/// One hook, file, endpoint or the like of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Human-readable name.
@@ -122,6 +127,8 @@ pub enum Lack {
     Unsupported,
     /// It is turned off, or not at the configured place.
     Missing,
+    /// This machine has nothing of the kind that could be observed: neither an error nor a loss.
+    Inapplicable,
     /// It should work, but does not.
     Failed,
 }

@@ -16,8 +16,8 @@ const LAYERS: &[&[&str]] = &[
     &["selftest", "doctor"],
     &["agent"],
     &["pipeline", "privileges"],
-    // Reads files as records; enrichment finds a cgroup's owner by its path.
-    &["cgroupfs"],
+    // Deliver records; enrichment finds a cgroup's owner by its path.
+    &["cgroupfs", "scrape"],
     &["enrich"],
     &["config", "metrics"],
     &["detection"],

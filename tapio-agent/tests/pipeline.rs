@@ -12,6 +12,8 @@ mod line;
 mod node;
 #[path = "pipeline/record.rs"]
 mod record;
+#[path = "pipeline/scheduler.rs"]
+mod scheduler;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 

@@ -42,8 +42,9 @@ pub use endpoint::Endpoint;
 pub use export::{Exported, Way};
 pub use pairs::Pairs;
 pub use request::REQUEST_BYTES;
-pub use settings::{Compression, PREFIX, Protocol, Settings, Switch, VARIABLES, Variable};
+pub use settings::{Compression, PREFIX, Protocol, Settings, VARIABLES, Variable};
 pub use signals::{Enabled, OWN_VARIABLES, Signal, Telemetry};
+pub use tapio_service::setting::Switch;
 
 /// The most occurrences per request, as in OpenTelemetry's own exporters.
 const REQUEST_RECORDS: usize = 512;

@@ -1,12 +1,15 @@
-//! Access to the Kubernetes API server: clients, refusals and their reasons, and watches.
+//! Access to the Kubernetes API server: clients, refusals and their reasons, and watches; and the metrics of the other
+//! components of the control plane.
 #![forbid(unsafe_code)]
 
 mod access;
 mod fault;
 mod follow;
+mod metrics;
 mod rights;
 
 pub use access::{Access, Mode, in_pod};
 pub use fault::Fault;
 pub use follow::{LIST, RETRY, follow};
+pub use metrics::{Endpoint, Metrics, Problem, Refused};
 pub use rights::{Right, answer, may};

@@ -15,7 +15,7 @@ pub use page::Page;
 pub use section::{InPlace, join, read_section, section_schema};
 pub use section::{Node, Section, Trail};
 pub use serde_json::Value as Json;
-pub use text::{AbsolutePath, Listen, Name, Off, Same};
+pub use text::{AbsolutePath, Listen, Name, Off, Same, Switch};
 pub use value::shown;
 pub use value::{Bytes, Count, MIB, MS, Percent, Ratio, SEC, Time, US, Value};
 

@@ -1,4 +1,5 @@
-//! Opens the sources of an observer: attaches its kernel programs and opens the files that are read for it.
+//! Opens the sources of an observer: attaches its kernel programs, opens the files that are read for it, and prepares
+//! the scrapes of a service.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use crate::{
     enrich::memory::Past,
     kernel::Kernel,
     observer::{self, Built},
+    scrape::Scraper,
     snapshot::Snapshot,
     source::{Part, Records, Source},
 };
@@ -85,6 +87,9 @@ impl Opener<'_> {
             let (cgroups, proc) = (self.config.cgroup_root.as_path(), self.config.proc_root.as_path());
             let files = Files::open(cgroups, proc, reads.interval, Arc::clone(&self.past));
             sources.all.push(Box::new(files));
+        }
+        if let Some(target) = &built.scrapes {
+            sources.all.push(Box::new(Scraper::new(target.clone())));
         }
         sources
     }

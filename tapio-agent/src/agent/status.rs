@@ -41,7 +41,8 @@ pub(super) struct Observed {
     name: &'static str,
     /// Empty if the observer could not be started.
     sources: Sources,
-    state: Mutex<State>,
+    /// Why it does not run, if it does not. Otherwise its state is that of its sources.
+    failed: Mutex<Option<String>>,
 }
 
 /// The state of an observer.
@@ -55,6 +56,8 @@ pub(super) enum State {
     Degraded(String),
     /// This machine supports none of its parts.
     Unsupported(String),
+    /// This machine has nothing that it could observe. Its label is that of `Unsupported`.
+    Inapplicable(String),
     /// It should work, but does not.
     Failed(String),
 }
@@ -65,7 +68,7 @@ impl fmt::Display for State {
             Self::Running => f.write_str("running"),
             Self::RunningWithout(what) => write!(f, "running(without {what})"),
             Self::Degraded(what) => write!(f, "degraded({what})"),
-            Self::Unsupported(why) => write!(f, "unsupported({why})"),
+            Self::Unsupported(why) | Self::Inapplicable(why) => write!(f, "unsupported({why})"),
             Self::Failed(why) => write!(f, "failed({why})"),
         }
     }
@@ -79,7 +82,7 @@ impl State {
         match self {
             Self::Running => None,
             Self::RunningWithout(what) | Self::Degraded(what) => Some(what),
-            Self::Unsupported(why) | Self::Failed(why) => Some(why),
+            Self::Unsupported(why) | Self::Inapplicable(why) | Self::Failed(why) => Some(why),
         }
     }
 
@@ -88,7 +91,7 @@ impl State {
         match self {
             Self::Running | Self::RunningWithout(_) => "running",
             Self::Degraded(_) => "degraded",
-            Self::Unsupported(_) => "unsupported",
+            Self::Unsupported(_) | Self::Inapplicable(_) => "unsupported",
             Self::Failed(_) => "failed",
         }
     }
@@ -109,6 +112,7 @@ impl State {
         match problems.len() {
             0 => Self::Running,
             _ if all && lacks(Lack::Failed) > 0 => Self::Failed(what),
+            count if all && count == lacks(Lack::Inapplicable) => Self::Inapplicable(what),
             _ if all => Self::Unsupported(what),
             count if count == lacks(Lack::Unsupported) => Self::RunningWithout(what),
             _ => Self::Degraded(what),
@@ -119,18 +123,17 @@ impl State {
 impl Observed {
     /// An observer that runs.
     pub(super) fn new(name: &'static str, sources: Sources) -> Self {
-        let state = Mutex::new(State::of(&sources));
-        Self { name, sources, state }
+        Self { name, sources, failed: Mutex::default() }
     }
 
     /// An observer whose sources could not be opened.
     pub(super) fn failed(name: &'static str, error: &anyhow::Error) -> Self {
-        let state = Mutex::new(State::Failed(format!("{error:#}")));
-        Self { name, sources: Sources::default(), state }
+        Self { name, sources: Sources::default(), failed: Mutex::new(Some(format!("{error:#}"))) }
     }
 
     fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        failed.map_or_else(|| State::of(&self.sources), State::Failed)
     }
 
     /// The counts of each program; `None` if they cannot be read.
@@ -163,16 +166,10 @@ impl Shared {
         Self { started: Instant::now(), node: config.node(), observed, metrics, sinks, kubernetes, snapshots }
     }
 
-    pub(super) fn set(&self, at: usize, state: State) {
+    /// Sets why an observer does not run; `None` if it runs again.
+    pub(super) fn set_failed(&self, at: usize, why: Option<String>) {
         if let Some(observed) = self.observed.get(at) {
-            *observed.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
-        }
-    }
-
-    /// Resets the state of a crashed observer that runs again.
-    pub(super) fn restarted(&self, at: usize) {
-        if let Some(observed) = self.observed.get(at) {
-            self.set(at, State::of(&observed.sources));
+            *observed.failed.lock().unwrap_or_else(PoisonError::into_inner) = why;
         }
     }
 
@@ -180,7 +177,7 @@ impl Shared {
     pub(super) fn report(&self) {
         for observed in &self.observed {
             match observed.state() {
-                state @ (State::Running | State::RunningWithout(_)) => {
+                state @ (State::Running | State::RunningWithout(_) | State::Inapplicable(_)) => {
                     tracing::info!(observer = observed.name, "{state}");
                 }
                 state => tracing::warn!(observer = observed.name, "{state}"),

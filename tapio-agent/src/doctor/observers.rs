@@ -30,8 +30,10 @@ pub(super) fn examine(
         let mut lines = Vec::new();
         // Sources that need no capabilities come first.
         for source in sources.iter().rev() {
+            source.check();
             let parts = source.parts();
-            lines.extend(parts.iter().map(|part| line(part, rights)));
+            let of_kernel = source.of() == "hooks";
+            lines.extend(parts.iter().map(|part| line(part, rights, of_kernel)));
             count(source, &parts, &mut tally);
         }
         if let Some(error) = sources.refused() {
@@ -57,7 +59,7 @@ fn count(source: &dyn Source, parts: &[Part], tally: &mut Tally) {
     tally.missing.extend(missing.map(|part| Missing { hook: part.name, gives: part.gives }));
 }
 
-fn line(Part { name, state, gives }: &Part, rights: &Rights) -> Line {
+fn line(Part { name, state, gives }: &Part, rights: &Rights, of_kernel: bool) -> Line {
     let absent = match state {
         Ok(place) if gives.is_empty() => return Line::ok(*name, place),
         Ok(place) => return Line::ok(*name, format!("{place}: {gives}")),
@@ -68,10 +70,13 @@ fn line(Part { name, state, gives }: &Part, rights: &Rights) -> Line {
     if gives.is_empty() {
         return Line::note(*name, format!("{}; for earlier samples, {remedy}", absent.why));
     }
+    if absent.lack == Lack::Inapplicable {
+        return Line::note(*name, &*absent.why);
+    }
     let found = format!("{}; without it: no {gives}", absent.why);
     match absent.lack {
-        Lack::Unsupported | Lack::Missing => Line::degraded(*name, found, remedy),
-        Lack::Failed if remedy.is_empty() || !rights.missing().is_empty() => {
+        Lack::Unsupported | Lack::Missing | Lack::Inapplicable => Line::degraded(*name, found, remedy),
+        Lack::Failed if remedy.is_empty() || (of_kernel && !rights.missing().is_empty()) => {
             Line::failed(*name, found, rights.remedy())
         }
         Lack::Failed => Line::failed(*name, found, remedy),

@@ -31,7 +31,7 @@ pub struct Tally {
     pub hooks: usize,
     /// The hooks that are not attached.
     pub missing: Vec<Missing>,
-    /// Whether an observer can read files.
+    /// Whether an observer has a source that needs no hook, such as files.
     pub files: bool,
 }
 
@@ -127,7 +127,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { attached, hooks, missing, files } = self;
         match (attached, hooks) {
-            (_, 0) if *files => return f.write_str("All chosen observers work: they read files only."),
+            (_, 0) if *files => return f.write_str("All chosen observers work; none of them needs a hook."),
             (0, _) if *files => return write!(f, "0 of {hooks} hooks attached; only files can be observed."),
             (0, _) => return write!(f, "0 of {hooks} hooks attached; nothing can be observed."),
             _ => write!(f, "{attached} of {hooks} hooks attached")?,
@@ -279,7 +279,7 @@ mod tests {
             (tally(10, 10, true), "10 of 10 hooks attached."),
             (tally(0, 10, true), "0 of 10 hooks attached; only files can be observed."),
             (tally(0, 10, false), "0 of 10 hooks attached; nothing can be observed."),
-            (tally(0, 0, true), "All chosen observers work: they read files only."),
+            (tally(0, 0, true), "All chosen observers work; none of them needs a hook."),
             (tally(0, 0, false), "0 of 0 hooks attached; nothing can be observed."),
         ] {
             assert_eq!(tally.to_string(), said);

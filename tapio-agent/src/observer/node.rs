@@ -16,7 +16,6 @@
 mod above;
 mod cpu;
 pub mod cycles;
-mod gauge;
 mod memory;
 mod message;
 mod settings;
@@ -43,7 +42,7 @@ use tapio_common::{
 use tapio_occurrence::{Data, Normal, Outcome, Severity};
 
 use self::{cpu::Cpu, cycles::Used, memory::Memory, settings::Limits, waiting::Waiting};
-use super::{Anomaly, Attach, Counters, Hook, Kind, Malformed, Observer, Reads, SnapshotMap};
+use super::{Anomaly, Attach, Counters, Hook, Kind, Malformed, Observer, Reads, SnapshotMap, gauge};
 
 /// Snapshots of a [`Track`] omit the current window, and the number of abnormal windows before it.
 const TRACK: SnapshotMap = SnapshotMap {
@@ -342,14 +341,7 @@ fn put(data: &mut Data, key: &'static str, value: u64) {
 
 /// Returns the normal value of a share in units of 1/1024.
 fn normal(baseline: &tapio_common::baseline::Baseline, share: u64) -> Normal {
-    let mean = baseline.mean();
-    Normal {
-        mean,
-        deviation: baseline.deviation(),
-        unit: "1/1024".into(),
-        samples: baseline.samples(),
-        ratio: (mean > 0).then(|| (share as f64 / mean as f64 * 10.0).round() / 10.0),
-    }
+    gauge::normal(baseline, share, "1/1024")
 }
 
 /// Converts a share in units of 1/1024 to percent.

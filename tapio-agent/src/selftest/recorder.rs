@@ -129,7 +129,7 @@ impl Recorder {
         };
         let absent = found.state.as_ref().err()?;
         match absent.lack {
-            Lack::Unsupported | Lack::Missing => skipped(
+            Lack::Unsupported | Lack::Missing | Lack::Inapplicable => skipped(
                 format!("{part} is {}", absent.why),
                 "run a kernel that allows it; tapio doctor says what is lost",
             ),

@@ -38,6 +38,7 @@ pub(crate) fn every_value() -> Value {
         "tolerations": [{ "key": "gpu", "operator": "Exists" }],
         "podAnnotations": { "a": "b" },
         "podLabels": { "team": "platform" },
+        "schedulerMetrics": true,
         "volumes": [{ "name": "ca", "secret": { "secretName": "ca" } }],
         "volumeMounts": [{ "name": "ca", "mountPath": "/etc/ca" }],
         "podMonitor": { "enabled": true, "interval": "15s", "labels": { "release": "prometheus" } },
@@ -110,6 +111,7 @@ fn bad_values_are_refused_by_name() {
         ("env[0].nam=x", "/env/0"),
         ("podLabels.a=1", "/podLabels/a"),
         ("resources.limit.memory=1Mi", "'limit' not allowed"),
+        ("schedulerMetrics=yes", "/schedulerMetrics"),
         ("podMonitor.interval=soon", "/podMonitor/interval"),
         ("podMonitor.enabled=yes", "/podMonitor/enabled"),
     ] {

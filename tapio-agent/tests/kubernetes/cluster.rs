@@ -20,6 +20,9 @@ use crate::support::{Helm, deploy, one, programs, shipped};
 const CLUSTER: &str = "/var/lib/tapio-kube";
 const FAULTS: &str = include_str!("data/faults.yaml");
 const HEALTHY: &str = include_str!("data/healthy.yaml");
+const UNPLACEABLE: &str = include_str!("data/unplaceable.yaml");
+/// The metrics of the cluster's scheduler, at the node's address. Its certificate is self-signed.
+const SCHEDULER: &str = "https://198.18.0.2:10259/metrics";
 const PATIENCE: Duration = Duration::from_secs(180);
 
 struct Cluster {
@@ -132,8 +135,9 @@ struct Cleaned<'a>(&'a Cluster);
 impl Drop for Cleaned<'_> {
     fn drop(&mut self) {
         let file = deploy("tapio.yaml");
-        let namespaces = ["faults", "healthy"].map(|name| ["namespace", name]);
-        for what in [&["-f", file.to_str().unwrap()][..], &namespaces[0], &namespaces[1]] {
+        let namespaces = ["faults", "healthy", "unplaceable"].map(|name| ["namespace", name]);
+        let [faults, healthy, unplaceable] = &namespaces;
+        for what in [&["-f", file.to_str().unwrap()][..], faults, healthy, unplaceable] {
             let delete = [&["delete", "--ignore-not-found", "--timeout=60s"], what].concat();
             if let Err(error) = self.0.try_kubectl(&delete) {
                 eprintln!("{error}");
@@ -306,4 +310,69 @@ fn a_healthy_cluster_is_quiet() {
     };
     println!("of the control plane: {}", shown(&control_plane));
     assert!(reported.is_empty(), "{}", shown(&reported));
+}
+
+/// The real scheduler's metrics, in an agent's pod with the chart's permission for them.
+#[test]
+fn pods_that_no_node_can_take() {
+    const TEST: &str = "pods_that_no_node_can_take";
+    let Some(helm) = Helm::or_skip(TEST) else { return };
+    let cluster = match Cluster::find() {
+        Ok(cluster) => cluster,
+        Err(reason) => return println!("SKIP {TEST}: {reason}"),
+    };
+    let _cleaned = Cleaned(&cluster);
+    let kubeconfig = format!("--kubeconfig={}", admin().display());
+    let run =
+        |arguments: &[&str]| helm.run(&[arguments, &["--namespace=tapio", &kubeconfig]].concat()).unwrap();
+    let with = |permission: bool| {
+        let scheduler = json!({
+            "url": SCHEDULER, "insecure_skip_verify": "true", "interval": "1s", "unschedulable_after": "5s",
+        });
+        let config = json!({ "observers": ["scheduler"], "observer": { "scheduler": scheduler } });
+        helm.values(&json!({ "schedulerMetrics": permission, "config": config }))
+    };
+    let chart = deploy("helm/tapio");
+    let state = || {
+        let status = ["get", "--raw", "/api/v1/namespaces/tapio/pods"];
+        let pods: Value = serde_json::from_str(&cluster.try_kubectl(&status)?).unwrap();
+        let pod = pods["items"][0]["metadata"]["name"].as_str().ok_or("no pod")?;
+        let path = format!("/api/v1/namespaces/tapio/pods/{pod}:9090/proxy/status");
+        let status: Value = serde_json::from_str(&cluster.try_kubectl(&["get", "--raw", &path])?).unwrap();
+        Ok(status["observers"]["scheduler"].clone())
+    };
+    let until = |said: &str| {
+        cluster.until(|| {
+            let state: Result<Value, String> = state();
+            let state = state?;
+            state.to_string().contains(said).then_some(()).ok_or(format!("not `{said}`: {state}"))
+        });
+    };
+
+    run(&["install", "tapio", chart.to_str().unwrap(), "--create-namespace", "--values", &with(false)]);
+    until("status 403");
+    run(&["upgrade", "tapio", chart.to_str().unwrap(), "--values", &with(true)]);
+    until(" series");
+    cluster.apply(UNPLACEABLE);
+    let unschedulable = || {
+        let reported = cluster.reported()?;
+        Ok(reported
+            .into_iter()
+            .filter(|reported| reported["type"] == "scheduler.unschedulable")
+            .collect::<Vec<_>>())
+    };
+    let found = cluster.until(|| {
+        let found: Result<Vec<Value>, String> = unschedulable();
+        found?.into_iter().next().ok_or("no scheduler.unschedulable".to_owned())
+    });
+    assert_eq!(found["data"]["unschedulable_pods"], 3, "{found}");
+    assert_eq!(found["data"]["plugins"], json!([{ "plugin": "NodeAffinity", "pods": 3 }]), "{found}");
+    let message = found["message"].as_str().unwrap();
+    assert!(message.starts_with("kube-scheduler: 3 pods are unschedulable: NodeAffinity (3); "), "{message}");
+    assert_eq!((found.get("workload"), found.get("process")), (None, None), "{found}");
+    // Once.
+    std::thread::sleep(Duration::from_secs(15));
+    assert_eq!(unschedulable().unwrap().len(), 1);
+    run(&["uninstall", "tapio", "--wait"]);
+    cluster.kubectl(&["delete", "namespace", "tapio", "--timeout=120s"]);
 }

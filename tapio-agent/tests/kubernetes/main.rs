@@ -8,5 +8,6 @@ mod doctor;
 mod manifests;
 mod peers;
 mod pods;
+mod scheduler;
 mod support;
 mod trouble;

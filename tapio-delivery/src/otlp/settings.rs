@@ -1,6 +1,8 @@
 //! The sink's settings: configuration keys, and the corresponding OpenTelemetry variables.
 
-use tapio_service::setting::{AbsolutePath, MS, Name, Off, SEC, Time, Wrong, choices, settings, shown};
+use tapio_service::setting::{
+    AbsolutePath, MS, Name, Off, SEC, Switch, Time, Wrong, choices, settings, shown,
+};
 
 use super::{Endpoint, Pairs};
 
@@ -55,16 +57,6 @@ choices! {
         None = "none",
         /// RFC 1952.
         Gzip = "gzip",
-    }
-}
-
-choices! {
-    /// Yes or no, as OpenTelemetry writes it.
-    pub enum Switch {
-        /// Yes.
-        True = "true",
-        /// No.
-        False = "false",
     }
 }
 

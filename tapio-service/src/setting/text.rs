@@ -9,6 +9,16 @@ use std::{
 
 use super::{Form, Value, Wrong, value::not};
 
+crate::choices! {
+    /// Yes or no.
+    pub enum Switch {
+        /// Yes.
+        True = "true",
+        /// No.
+        False = "false",
+    }
+}
+
 /// A value that can be turned off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Off<T>(pub Option<T>);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use tapio_occurrence::Occurrence;
 
-use crate::observer::micros::Micros;
+use crate::observer::duration::Micros;
 
 pub(super) fn failure(o: &Occurrence) -> String {
     let subject = o.subject();

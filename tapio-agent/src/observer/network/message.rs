@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use tapio_occurrence::{Normal, Occurrence};
 
-use crate::observer::micros::Micros;
+use crate::observer::duration::Micros;
 
 /// A connection that was silent for longer than this before a reset counts as idle. Firewalls, load balancers
 /// and NATs forget idle connections after a minute at the earliest.

@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize};
 use tapio_common::node::{Sample, UNKNOWN, UNLIMITED};
 
-use super::{CPU_THROTTLED, anomaly, gauge::Gauge, normal, percent, put, settings::Share};
-use crate::observer::Anomaly;
+use super::{CPU_THROTTLED, anomaly, normal, percent, put};
+use crate::observer::{
+    Anomaly,
+    gauge::{Gauge, Sustained},
+};
 
 /// A share of fewer periods says nothing.
 const LEAST_PERIODS: u64 = 10;
@@ -22,7 +25,7 @@ pub(super) struct Cpu {
 impl Cpu {
     /// Judges a sample. `below` is the number of periods in which cgroups below had used up quotas of their
     /// own. If these are at least half of its own throttled periods, they explain its throttling.
-    pub(super) fn judge(&mut self, sample: &Sample, below: u64, limits: &Share) -> Option<Anomaly> {
+    pub(super) fn judge(&mut self, sample: &Sample, below: u64, limits: &Sustained) -> Option<Anomaly> {
         let has_quota = !matches!(sample.quota_us, UNKNOWN | UNLIMITED) && sample.period_us != UNKNOWN;
         if !has_quota || sample.periods == UNKNOWN || sample.throttled == UNKNOWN {
             self.from = None;

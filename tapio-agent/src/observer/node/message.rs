@@ -4,6 +4,8 @@ use std::fmt;
 
 use tapio_occurrence::{ANCESTOR, Bytes, OWNERS, Occurrence, Value};
 
+use crate::observer::duration::Seconds;
+
 pub(super) fn near(o: &Occurrence) -> String {
     format!("{}: memory {}{}", Who(o), Filled(o), Of(o))
 }
@@ -155,19 +157,6 @@ struct Since<'a>(&'a Occurrence);
 impl fmt::Display for Since<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Seconds(number(self.0, "since_ms") / 1000).fmt(f)
-    }
-}
-
-/// `45 seconds`, `9 minutes`
-struct Seconds(u64);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            1 => f.write_str("1 second"),
-            seconds @ 0..120 => write!(f, "{seconds} seconds"),
-            seconds => write!(f, "{} minutes", (seconds + 30) / 60),
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 use tapio_common::{baseline, node::cycles};
 use tapio_service::setting::{Count, MS, Percent, Ratio, SEC, Time, settings};
 
+use crate::observer::gauge::Sustained;
+
 /// Deviations from the mean below this are never abnormal: an eighth of a cycle per instruction.
 const CPI_FLOOR: u64 = 128;
 
@@ -90,21 +92,14 @@ pub(super) struct Limits {
     pub(super) horizon_s: u64,
     /// From 0 to 1.
     pub(super) confidence: f64,
-    pub(super) cpu: Share,
-    pub(super) memory: Share,
-    pub(super) io: Share,
+    /// Limits for shares in 1/1024, as the next two.
+    pub(super) cpu: Sustained,
+    pub(super) memory: Sustained,
+    pub(super) io: Sustained,
     /// The window for cycles and instructions.
     pub(super) window_ns: u64,
     /// How long a cgroup is not reported again for them.
     pub(super) cooldown_ns: u64,
-}
-
-/// Limits for a share, in 1/1024.
-#[derive(Debug)]
-pub(super) struct Share {
-    pub(super) limits: baseline::Limits,
-    /// How many samples in a row it has to last.
-    pub(super) sustain: u32,
 }
 
 impl Settings {
@@ -149,7 +144,7 @@ impl Cycles {
 
 impl Past {
     // The ranges of the settings fit the narrower types.
-    fn share(&self) -> Share {
+    fn share(&self) -> Sustained {
         let limits = baseline::Limits {
             ratio_percent: self.ratio.as_percent() as u16,
             deviations: self.deviations.get() as u8,
@@ -158,6 +153,6 @@ impl Past {
             floor: self.floor.of_1024().into(),
             ..baseline::Limits::DEFAULT
         };
-        Share { limits, sustain: self.sustain.get() }
+        Sustained { limits, sustain: self.sustain.get() }
     }
 }

@@ -6,10 +6,11 @@ use tapio_common::{
     node::{Sample, UNKNOWN},
 };
 
-use super::{
-    IO_PRESSURE, MEMORY_PRESSURE, anomaly, gauge::Gauge, message, normal, percent, put, settings::Share,
+use super::{IO_PRESSURE, MEMORY_PRESSURE, anomaly, message, normal, percent, put};
+use crate::observer::{
+    Anomaly, Kind,
+    gauge::{Gauge, Sustained},
 };
-use crate::observer::{Anomaly, Kind};
 
 /// The kernel updates the sums every two seconds, so a shorter window says nothing.
 const LEAST_NS: u64 = 2_000_000_000;
@@ -34,7 +35,12 @@ pub(super) struct Wait {
 
 impl Waiting {
     /// Judges the sums of a sample. `None`: normal. `Some(None)`: abnormal, but not for long enough.
-    pub(super) fn judge(&mut self, sample: &Sample, sums: [u64; 2], limits: &Share) -> Option<Option<Wait>> {
+    pub(super) fn judge(
+        &mut self,
+        sample: &Sample,
+        sums: [u64; 2],
+        limits: &Sustained,
+    ) -> Option<Option<Wait>> {
         let now_ns = sample.header.time_ns;
         if sums[0] == UNKNOWN {
             self.from = None;

@@ -15,3 +15,16 @@ impl fmt::Display for Micros {
         }
     }
 }
+
+/// `45 seconds`, `9 minutes`
+pub(super) struct Seconds(pub(super) u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("1 second"),
+            seconds @ 0..120 => write!(f, "{seconds} seconds"),
+            seconds => write!(f, "{} minutes", (seconds + 30) / 60),
+        }
+    }
+}
