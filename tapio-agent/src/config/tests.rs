@@ -108,15 +108,15 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "observers: []\n",
-        "t.yaml:1:12: observers: no observer is named: expected all, or a list of some of container, network",
+        "t.yaml:1:12: observers: no observer is named: expected all, or a list of some of container, dns, network",
     ),
     (
         "queue: 1\n\nobservers: {a: b}\n",
-        "t.yaml:3:12: observers: found map: expected all, or a list of some of container, network",
+        "t.yaml:3:12: observers: found map: expected all, or a list of some of container, dns, network",
     ),
     (
         "queue: 1\n\nobservers: 5\n",
-        "t.yaml:3:1: observers: found integer `5`: expected all, or a list of some of container, network",
+        "t.yaml:3:1: observers: found integer `5`: expected all, or a list of some of container, dns, network",
     ),
     (
         "observers: [[network]]\n",
