@@ -5,17 +5,16 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 use tapio_common::{
-    baseline::{Baseline, Verdict},
-    dns::{self, DnsEvent, Latency, Resolver, code, kind, program},
+    baseline::Baseline,
+    dns::{self, Latency, Resolver, code, kind, program},
 };
 use tapio_ebpf::{Run, load, now_ns};
 
 use crate::{
-    OFFSETS, SETTINGS, constant, is_observed,
-    names::{self, Absence},
-    packet::{ICMP, ICMPV6, Packet, Read, TCP, UDP},
+    OFFSETS, SETTINGS, constant, is_observed, names,
+    packet::{Found, ICMP, ICMPV6, Packet, TCP, UDP},
     query::{LOOKUPS, OPEN, TRANSLATED, asked, is_loopback, lookup_key, path, translated},
-    work::Work,
+    work::{Verdict, Work, work},
 };
 
 /// Maximum number of resolvers with a baseline.
@@ -48,28 +47,49 @@ pub(crate) static ANSWERED: Array<u64> = Array::with_max_entries(1, 0);
 pub(crate) fn received(skb: *const u8) {
     let Some(packet) = Packet::received(skb) else { return };
     match packet.glance() {
-        Some((UDP | TCP, source)) if !is_observed(source) => {}
-        Some((UDP | TCP | ICMP | ICMPV6, _)) | None => candidate(skb),
+        Some((UDP | TCP, source, _)) if !is_observed(source) => {}
+        Some((UDP | TCP | ICMP | ICMPV6, ..)) | None => message(&packet, skb),
         Some(_) => {}
     }
 }
 
-/// A packet that may be an answer. In a function of its own, so that other packets pay for no registers.
+/// A packet that may hold an answer, or an ICMP message in place of one. In a function of its own, so that other packets
+/// pay for no registers.
 #[inline(never)]
-fn candidate(skb: *const u8) {
-    let Some(packet) = Packet::received(skb) else { return };
-    let Some((protocol, transport)) = packet.transport() else { return };
-    match protocol {
-        UDP | TCP => {
-            if let Some((source, _)) = packet.ports(transport)
-                && is_observed(source)
-            {
-                message(skb);
-            }
-        }
-        ICMP | ICMPV6 => unreachable(skb),
-        _ => {}
+fn message(packet: &Packet, skb: *const u8) {
+    let Some(work) = work() else { return };
+    if !packet.headers(work) {
+        return;
     }
+    let is_unreachable = work.headers.unreachable != 0;
+    let (local, remote) = if is_unreachable { work.headers.swapped() } else { work.headers.ends() };
+    if !is_observed(remote.1) {
+        return;
+    }
+    match packet.message(work) {
+        Found::Message => {}
+        Found::Unreadable if !is_unreachable => {
+            let _ = PATHS.insert(&path(&local.0, &remote.0), &UNREADABLE, 0);
+            return;
+        }
+        _ => return,
+    }
+    // An ICMP message quotes the question.
+    if work.question.is_answer == is_unreachable {
+        return;
+    }
+    if is_unreachable {
+        work.question.code = code::UNREACHABLE + u32::from(work.headers.unreachable) - 1;
+    }
+    let netns = if is_loopback(&local.0) { netns(skb) } else { 0 };
+    work.local = asked(&local.0, netns, local.1, work.question.id);
+    if OPEN.get_ptr(&work.local).is_some() {
+        let _ = PATHS.insert(&path(&local.0, &remote.0), &SEEN, BPF_NOEXIST);
+    } else if let Some(local) = TRANSLATED.get_ptr(&translated(&remote.0, &work.question)) {
+        // SAFETY: a map value, copied since its place can be used again.
+        work.local = unsafe { *local };
+    }
+    answer(work);
 }
 
 /// Inode number of the network namespace of the receiving device.
@@ -81,50 +101,6 @@ fn netns(skb: *const u8) -> u32 {
         let net: *const u8 = load(device, &OFFSETS[dns::DEV_NET]);
         load(net, &OFFSETS[dns::NET_INUM])
     }
-}
-
-/// A packet from the port of a resolver.
-#[inline(never)]
-fn message(skb: *const u8) {
-    let Some(packet) = Packet::received(skb) else { return };
-    let Some(transport) = packet.transport() else { return };
-    let Some(ports) = packet.ports(transport.1) else { return };
-    let Some(headers) = packet.headers(transport, ports) else { return };
-    match packet.message(&headers) {
-        Read::Message(work) if work.question.is_answer => {
-            let netns = if is_loopback(&headers.destination) { netns(skb) } else { 0 };
-            work.local = asked(&headers.destination, netns, headers.destination_port, work.question.id);
-            if OPEN.get_ptr(&work.local).is_some() {
-                let _ = PATHS.insert(&path(&headers.destination, &headers.source), &SEEN, BPF_NOEXIST);
-                answer(work);
-            } else if let Some(local) = TRANSLATED.get_ptr(&translated(&headers.source, &work.question)) {
-                // SAFETY: a map value, copied since its place can be used again.
-                work.local = unsafe { *local };
-                answer(work);
-            }
-        }
-        Read::Unreadable => {
-            let _ = PATHS.insert(&path(&headers.destination, &headers.source), &UNREADABLE, 0);
-        }
-        _ => {}
-    }
-}
-
-/// An ICMP message, perhaps in place of an answer.
-#[inline(never)]
-fn unreachable(skb: *const u8) {
-    let Some(packet) = Packet::received(skb) else { return };
-    let Some(transport) = packet.transport() else { return };
-    let Some((reason, headers, id)) = packet.unreachable(transport) else { return };
-    if !is_observed(headers.destination_port) {
-        return;
-    }
-    // The message quotes the question.
-    let Read::Message(work) = packet.message(&headers) else { return };
-    let netns = if is_loopback(&headers.source) { netns(skb) } else { 0 };
-    work.local = asked(&headers.source, netns, headers.source_port, id);
-    work.question.code = code::UNREACHABLE + reason;
-    answer(work);
 }
 
 /// An answer, if the question is known.
@@ -142,17 +118,22 @@ fn answer(work: &mut Work) {
         // SAFETY: a map value that is only ever set to 1.
         unsafe { *answered = 1 };
     }
-    judge(run, work);
+    let now = now_ns();
+    work.verdict = Verdict { code: work.question.code, ..Verdict::none(now) };
+    judge(work);
+    work.report(run);
 }
 
 /// Judges an answer.
 #[inline(always)]
-fn judge(run: Run, work: &Work) {
-    let Work { open, question, .. } = work;
-    let now = now_ns();
-    let latency_us = now.wrapping_sub(open.sent_ns) / 1_000;
-    let key = lookup_key(&open.client, question);
-    let (mut total_us, mut queries, mut is_told) = (latency_us, open.queries as u32, false);
+fn judge(work: &mut Work) {
+    let now = work.verdict.now_ns;
+    let latency_us = now.wrapping_sub(work.open.sent_ns) / 1_000;
+    if work.open.queries == 1 && work.question.code < code::UNREACHABLE {
+        learn(work, latency_us);
+    }
+    let key = lookup_key(&work.open.client, &work.question);
+    let (mut total_us, mut queries, mut is_told) = (latency_us, work.open.queries as u32, false);
     if let Some(lookup) = LOOKUPS.get_ptr_mut(&key) {
         // SAFETY: a map value.
         let lookup = unsafe { &*lookup };
@@ -160,73 +141,42 @@ fn judge(run: Run, work: &Work) {
         queries = lookup.queries;
         is_told = lookup.is_told != 0;
         // The client asks again over TCP.
-        if !question.is_truncated {
+        if !work.question.is_truncated {
             let _ = LOOKUPS.remove(&key);
         }
     }
-    let shift = if open.queries == 1 && question.code < code::UNREACHABLE {
-        learn(&open.resolver, latency_us, now)
-    } else {
-        None
+    let is_failure = work.question.code != code::NOERROR && work.question.code != code::NXDOMAIN;
+    let kind = match () {
+        () if is_failure => kind::FAILURE,
+        // A question that was asked again is reported by its outcome, and the agent waits for it.
+        () if is_told || total_us > constant(&SETTINGS.slow_us) => kind::SLOW,
+        () => 0,
     };
-    let absence = names::answered(open, question, now);
+    if kind != 0 {
+        work.verdict = Verdict {
+            kind,
+            code: work.question.code,
+            is_awaited: u32::from(is_told),
+            value_us: total_us,
+            queries,
+            ..Verdict::none(now)
+        };
+    }
+    names::answered(work, total_us, queries);
     // The questions of a forwarder are those of its clients, which are judged.
-    if open.client.serves != 0 {
-        return run.normal();
-    }
-    let fill = |event: &mut DnsEvent| (event.value_us, event.queries) = (total_us, queries);
-    let is_failure = question.code != code::NOERROR && question.code != code::NXDOMAIN;
-    if is_told {
-        // The agent waits for the outcome.
-        let kind = if is_failure { kind::FAILURE } else { kind::SLOW };
-        return work.emit_always(run, kind, question.code, now, fill);
-    }
-    match absence {
-        _ if is_failure => {
-            work.emit(run, kind::FAILURE, question.code, now, fill);
-        }
-        Absence::Gone(resolved_ns) => {
-            work.emit(run, kind::NAME_GONE, question.code, now, |event| {
-                fill(event);
-                event.since_ns = resolved_ns;
-            });
-        }
-        Absence::Burst(window) => {
-            work.emit(run, kind::NXDOMAIN_BURST, code::NXDOMAIN, now, |event| {
-                event.value_us = window.length_ns / 1_000;
-                (event.queries, event.answers) = (window.absent, window.answers);
-                event.baseline = window.before;
-            });
-        }
-        Absence::Normal if total_us > constant(&SETTINGS.slow_us) => {
-            work.emit(run, kind::SLOW, question.code, now, fill);
-        }
-        Absence::Normal => {
-            let Some(Shift { before, since_ns, level_us }) = shift else { return run.normal() };
-            work.emit(run, kind::LATENCY_SHIFT, question.code, now, |event| {
-                event.value_us = level_us;
-                event.since_ns = since_ns;
-                event.baseline = before;
-            });
-        }
+    if work.open.client.serves != 0 {
+        work.verdict.kind = 0;
     }
 }
 
-/// A rise of a resolver's latency.
-struct Shift {
-    before: Baseline,
-    since_ns: u64,
-    level_us: u64,
-}
-
-/// Adds a latency to the resolver's baseline.
+/// Adds a latency to the resolver's baseline, and reports a rise of its level.
 #[inline(never)]
-fn learn(resolver: &Resolver, latency_us: u64, now: u64) -> Option<Shift> {
+fn learn(work: &mut Work, latency_us: u64) {
     let latency_us = if latency_us > u64::from(u32::MAX) { u32::MAX } else { latency_us as u32 };
-    let Some(latency) = RESOLVERS.get_ptr_mut(resolver) else {
+    let Some(latency) = RESOLVERS.get_ptr_mut(&work.open.resolver) else {
         let first = Latency { lowest_us: latency_us, answers: 1, baseline: Baseline::default() };
-        let _ = RESOLVERS.insert(resolver, &first, 0);
-        return None;
+        let _ = RESOLVERS.insert(&work.open.resolver, &first, 0);
+        return;
     };
     // SAFETY: a map value; CPUs that race here can lose a sample.
     let latency = unsafe { &mut *latency };
@@ -235,19 +185,26 @@ fn learn(resolver: &Resolver, latency_us: u64, now: u64) -> Option<Shift> {
     }
     latency.answers += 1;
     if latency.answers < ANSWERS_PER_READING {
-        return None;
+        return;
     }
     latency.answers = 0;
     let limits = constant(&SETTINGS.latency);
     let value = u64::from(latency.lowest_us);
     if latency.baseline.learn_if_normal(value, &limits) {
-        return None;
+        return;
     }
     let before = latency.baseline;
+    let now = work.verdict.now_ns;
     let verdict = latency.baseline.judge(value, now, &limits);
     let level_us = latency.baseline.mean();
-    if verdict != Verdict::Shift || level_us <= before.mean() {
-        return None;
+    if verdict == tapio_common::baseline::Verdict::Shift && level_us > before.mean() {
+        let since_ns = latency.baseline.since();
+        work.verdict = Verdict {
+            kind: kind::LATENCY_SHIFT,
+            value_us: level_us,
+            since_ns,
+            baseline: before,
+            ..Verdict::none(now)
+        };
     }
-    Some(Shift { before, since_ns: latency.baseline.since(), level_us })
 }

@@ -2,11 +2,14 @@
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use tapio_common::{
-    baseline::{Baseline, Verdict},
-    dns::{Question, code},
+    baseline::{self, Baseline},
+    dns::{code, kind},
 };
 
-use crate::{SETTINGS, constant, query::Open};
+use crate::{
+    SETTINGS, constant,
+    work::{Verdict, Work},
+};
 
 /// Maximum number of names that are known to exist.
 const MAX_NAMES: u32 = 16_384;
@@ -57,30 +60,15 @@ struct Lookups {
     baseline: Baseline,
 }
 
-/// A window with far more absent names than normal.
-pub(crate) struct Window {
-    pub(crate) length_ns: u64,
-    pub(crate) absent: u32,
-    pub(crate) answers: u32,
-    pub(crate) before: Baseline,
-}
-
-/// What the absence of a name means.
-pub(crate) enum Absence {
-    Normal,
-    /// The resolver resolved it before, for the last time then.
-    Gone(u64),
-    Burst(Window),
-}
-
-/// Counts an answer.
+/// Counts an answer, and reports a name that is gone, or a burst of names that do not exist, unless more is wrong.
 #[inline(never)]
-pub(crate) fn answered(open: &Open, question: &Question, now: u64) -> Absence {
-    let resolver: [u64; 2] = bytemuck::cast(open.resolver.address);
-    let name = question.name ^ resolver[0] ^ resolver[1].rotate_left(17);
-    let is_absent = question.code == code::NXDOMAIN;
+pub(crate) fn answered(work: &mut Work, total_us: u64, queries: u32) {
+    let now = work.verdict.now_ns;
+    let resolver: [u64; 2] = bytemuck::cast(work.open.resolver.address);
+    let name = work.question.name ^ resolver[0] ^ resolver[1].rotate_left(17);
+    let is_absent = work.question.code == code::NXDOMAIN;
     let resolved = NAMES.get_ptr_mut(&name);
-    if question.code == code::NOERROR && question.answers != 0 {
+    if work.question.code == code::NOERROR && work.question.answers != 0 {
         match resolved {
             // SAFETY: a map value.
             Some(resolved) => unsafe { *resolved = now },
@@ -90,80 +78,87 @@ pub(crate) fn answered(open: &Open, question: &Question, now: u64) -> Absence {
         }
     } else if is_absent && let Some(resolved) = resolved {
         // SAFETY: as above.
-        let resolved = unsafe { *resolved };
+        let since_ns = unsafe { *resolved };
         // So that it is reported once.
         let _ = NAMES.remove(&name);
-        return Absence::Gone(resolved);
+        if work.verdict.is_awaited == 0 {
+            work.verdict = Verdict {
+                kind: kind::NAME_GONE,
+                code: code::NXDOMAIN,
+                value_us: total_us,
+                queries,
+                since_ns,
+                ..Verdict::none(now)
+            };
+        }
+        return;
     }
-    if !is_absent && question.code != code::NOERROR {
-        return Absence::Normal;
+    if is_absent || work.question.code == code::NOERROR {
+        count(work, is_absent);
     }
-    count(open, is_absent, now)
 }
 
 #[inline(always)]
-fn count(open: &Open, is_absent: bool, now: u64) -> Absence {
-    let Some(lookups) = CLIENTS.get_ptr_mut(&open.client.cgroup_id) else {
+fn count(work: &mut Work, is_absent: bool) {
+    let now = work.verdict.now_ns;
+    let cgroup_id = work.open.client.cgroup_id;
+    let Some(lookups) = CLIENTS.get_ptr_mut(&cgroup_id) else {
         let first = Lookups { start_ns: now, absent: 0, answers: 0, baseline: Baseline::default() };
-        let _ = CLIENTS.insert(&open.client.cgroup_id, &first, 0);
-        return Absence::Normal;
+        let _ = CLIENTS.insert(&cgroup_id, &first, 0);
+        return;
     };
     // SAFETY: a map value; CPUs that race here can miscount by a few.
     let lookups = unsafe { &mut *lookups };
-    let mut absence = Absence::Normal;
-    let length_ns = now.wrapping_sub(lookups.start_ns);
-    if length_ns >= constant(&SETTINGS.nxdomain_window_ns) {
-        absence = close(lookups, length_ns, now);
+    if now.wrapping_sub(lookups.start_ns) >= constant(&SETTINGS.nxdomain_window_ns) {
+        close(lookups, work);
         (lookups.start_ns, lookups.absent, lookups.answers) = (now, 0, 0);
     }
     lookups.answers = lookups.answers.wrapping_add(1);
-    let stem = Stem { cgroup_id: open.client.cgroup_id, label: open.stem };
-    let steps = STEMS.get_ptr_mut(&stem);
-    match (steps, is_absent) {
-        (Some(steps), true) => {
-            lookups.absent = lookups.absent.wrapping_add(1);
-            // SAFETY: as above.
-            let steps = unsafe { &mut *steps };
-            if steps.window_ns != lookups.start_ns {
-                *steps = Steps { window_ns: lookups.start_ns, absent: 0 };
-            }
-            steps.absent += 1;
-        }
-        (None, true) => {
+    let stem = Stem { cgroup_id, label: work.open.stem };
+    let Some(steps) = STEMS.get_ptr_mut(&stem) else {
+        if is_absent {
             lookups.absent = lookups.absent.wrapping_add(1);
             let _ = STEMS.insert(&stem, &Steps { window_ns: lookups.start_ns, absent: 1 }, 0);
         }
-        (Some(steps), false) => {
-            // SAFETY: as above.
-            let steps = unsafe { &mut *steps };
-            if steps.window_ns == lookups.start_ns {
-                lookups.absent = lookups.absent.saturating_sub(steps.absent as u32);
-            }
-            steps.absent = 0;
-        }
-        (None, false) => {}
+        return;
+    };
+    // SAFETY: as above.
+    let steps = unsafe { &mut *steps };
+    if steps.window_ns != lookups.start_ns {
+        *steps = Steps { window_ns: lookups.start_ns, absent: 0 };
     }
-    absence
+    if is_absent {
+        lookups.absent = lookups.absent.wrapping_add(1);
+        steps.absent += 1;
+    } else {
+        lookups.absent = lookups.absent.saturating_sub(steps.absent as u32);
+        steps.absent = 0;
+    }
 }
 
 /// Judges a window that is over.
-#[inline(always)]
-fn close(lookups: &mut Lookups, length_ns: u64, now: u64) -> Absence {
+#[inline(never)]
+fn close(lookups: &mut Lookups, work: &mut Work) {
+    let now = work.verdict.now_ns;
     let limits = constant(&SETTINGS.nxdomain);
     let before = lookups.baseline;
     let (absent, answers) = (lookups.absent, lookups.answers);
-    let verdict = lookups.baseline.observe(u64::from(absent), now, &limits);
-    let is_many = u64::from(absent) > limits.floor;
-    let is_burst = match verdict {
+    let is_burst = match lookups.baseline.observe(u64::from(absent), now, &limits) {
         // Nothing that this workload asks for exists.
-        Verdict::Learning => absent == answers,
-        Verdict::Normal => false,
-        Verdict::Spike => true,
-        Verdict::Shift => absent as u64 > before.mean(),
+        baseline::Verdict::Learning => absent == answers,
+        baseline::Verdict::Normal => false,
+        baseline::Verdict::Spike => true,
+        baseline::Verdict::Shift => u64::from(absent) > before.mean(),
     };
-    if is_many && is_burst {
-        Absence::Burst(Window { length_ns, absent, answers, before })
-    } else {
-        Absence::Normal
+    if is_burst && u64::from(absent) > limits.floor && work.verdict.is_awaited == 0 {
+        work.verdict = Verdict {
+            kind: kind::NXDOMAIN_BURST,
+            code: code::NXDOMAIN,
+            value_us: now.wrapping_sub(lookups.start_ns) / 1_000,
+            queries: absent,
+            answers,
+            baseline: before,
+            ..Verdict::none(now)
+        };
     }
 }

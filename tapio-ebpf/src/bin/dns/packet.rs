@@ -1,4 +1,4 @@
-//! Packets: their headers by direct loads, their DNS message by a copy.
+//! Packets: a glance at each, and a copy of those that matter.
 
 use core::{
     ffi::c_void,
@@ -16,10 +16,7 @@ use tapio_common::{
 };
 use tapio_ebpf::{is_absent, load};
 
-use crate::{
-    OFFSETS, SEED, constant,
-    work::{Work, work},
-};
+use crate::{OFFSETS, SEED, constant, work::Work};
 
 // include/uapi/linux/in.h, include/uapi/linux/icmpv6.h
 pub(crate) const ICMP: u8 = 1;
@@ -31,13 +28,21 @@ pub(crate) const ICMPV6: u8 = 58;
 const IPV4: u16 = 0x0800_u16.to_be();
 const IPV6: u16 = 0x86dd_u16.to_be();
 
-const IPV6_BYTES: u32 = 40;
-const UDP_BYTES: u32 = 8;
+/// `ICMP_DEST_UNREACH`, `ICMPV6_DEST_UNREACH`: a destination is unreachable.
+const UNREACHABLE: u32 = 3;
+const UNREACHABLE_V6: u32 = 1;
+
+/// Words of the headers that are copied: of IPv4 and TCP with all options, or of IPv6, ICMP and what it is about.
+pub(crate) const HEADER_WORDS: usize = 32;
+// Words of headers.
+const IPV4_WORDS: usize = 5;
+const IPV6_WORDS: usize = 10;
+const UDP_WORDS: usize = 2;
+const ICMP_WORDS: usize = 2;
 /// Mask of the fragment offset in an IPv4 header.
-const FRAGMENT: u32 = 0x1fff;
+const FRAGMENT: u16 = 0x1fff;
 
 /// A packet from its network header on.
-#[derive(Clone, Copy)]
 pub(crate) struct Packet {
     /// The `sk_buff`.
     skb: *const u8,
@@ -47,23 +52,51 @@ pub(crate) struct Packet {
     offset: u32,
     /// Bytes from the network header on.
     len: u32,
-    /// How many of them are in the buffer.
+    /// How many of them are in the buffer, and not in fragments.
     linear: u32,
-    /// EtherType.
-    protocol: u16,
+    is_ipv4: bool,
 }
 
-/// The headers of a packet.
+/// What the headers of a packet say. Addresses are IPv6, with IPv4 mapped; ports are in network order.
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub(crate) struct Headers {
-    pub(crate) protocol: u8,
     pub(crate) source: [u32; 4],
     pub(crate) destination: [u32; 4],
-    /// Network order.
     pub(crate) source_port: u16,
-    /// Network order.
     pub(crate) destination_port: u16,
-    /// Offset of the transport header from the network header.
-    pub(crate) transport: u32,
+    /// [`UDP`] or [`TCP`].
+    pub(crate) protocol: u16,
+    /// For an ICMP message that a destination is unreachable, its code and one more; else 0. The other fields are then
+    /// those of the packet that it is about.
+    pub(crate) unreachable: u16,
+    /// Where the DNS message starts, in bytes from the network header.
+    message_at: u32,
+}
+
+impl Headers {
+    /// Address and port of the local and the remote end of a packet that was received.
+    #[inline(always)]
+    pub(crate) const fn ends(&self) -> (([u32; 4], u16), ([u32; 4], u16)) {
+        ((self.destination, self.destination_port), (self.source, self.source_port))
+    }
+
+    /// The same for a packet that was sent.
+    #[inline(always)]
+    pub(crate) const fn swapped(&self) -> (([u32; 4], u16), ([u32; 4], u16)) {
+        ((self.source, self.source_port), (self.destination, self.destination_port))
+    }
+}
+
+/// What a packet holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A DNS message with one question.
+    Message,
+    /// Anything else.
+    Other,
+    /// It is in fragments that this kernel gives no access to.
+    Unreadable,
 }
 
 impl Packet {
@@ -104,198 +137,182 @@ impl Packet {
         }
         let offset = start.wrapping_sub(data) as u32;
         let len = len.wrapping_sub(offset);
-        Some(Self { skb, start, offset, len, linear: len.wrapping_sub(fragments), protocol })
+        Some(Self { skb, start, offset, len, linear: len.wrapping_sub(fragments), is_ipv4: protocol == IPV4 })
     }
 
-    /// Protocol, and offset of the transport header. `None` for a fragment other than the first.
+    /// Protocol, and source and destination port in network order, by the fewest loads: every packet pays for them. `None`
+    /// if they are not in the buffer.
     #[inline(always)]
-    pub(crate) fn transport(&self) -> Option<(u8, u32)> {
-        self.transport_at(0)
-    }
-
-    #[inline(always)]
-    fn transport_at(&self, at: u32) -> Option<(u8, u32)> {
-        let [first, second, third, _] = self.words(at)?;
-        if self.protocol == IPV4 {
-            if u32::from((second >> 16).to_be() as u16 & 0xffff) & FRAGMENT != 0 {
-                return None;
-            }
-            Some(((third >> 8) as u8, at.wrapping_add((first & 0xf) * 4)))
+    pub(crate) fn glance(&self) -> Option<(u8, u16, u16)> {
+        /// Up to the ports, without options.
+        const BYTES: [usize; 2] = [(IPV6_WORDS + 1) * 4, (IPV4_WORDS + 1) * 4];
+        if self.linear < BYTES[usize::from(self.is_ipv4)] as u32 {
+            return None;
+        }
+        if !is_absent(&OFFSETS[dns::CAST]) {
+            let kind = constant(&OFFSETS[dns::WORDS]);
+            // SAFETY: the agent replaces this address by the function's, which returns its argument as a typed pointer.
+            // Loads through it tolerate any address.
+            return Some(unsafe {
+                let words = cast(self.start, kind);
+                let (protocol, header) = if self.is_ipv4 {
+                    (words.add(2).read() >> 8, (words.read() & 0xf) * 4)
+                } else {
+                    (words.add(1).read() >> 16, IPV6_WORDS as u32 * 4)
+                };
+                let ports = cast(self.start.wrapping_add(header.into()), kind).read();
+                (protocol as u8, ports as u16, (ports >> 16) as u16)
+            });
+        }
+        if is_absent(&OFFSETS[dns::LEADER]) {
+            return None;
+        }
+        let mut words = [0_u32; IPV6_WORDS + 1];
+        let to = words.as_mut_ptr().cast::<c_void>();
+        let from = self.start as *const c_void;
+        // SAFETY: the helper tolerates any address to read from, and the array has room.
+        let read = unsafe { bpf_probe_read_kernel(to, BYTES[usize::from(self.is_ipv4)] as u32, from) };
+        let (protocol, ports) = if self.is_ipv4 {
+            (words[2] >> 8, words[IPV4_WORDS])
         } else {
-            Some(((second >> 16) as u8, at.wrapping_add(IPV6_BYTES)))
-        }
-    }
-
-    /// Source and destination port, network order.
-    #[inline(always)]
-    pub(crate) fn ports(&self, transport: u32) -> Option<(u16, u16)> {
-        let [ports, ..] = self.words(transport)?;
-        Some((ports as u16, (ports >> 16) as u16))
-    }
-
-    /// The addresses of the network header at this offset; IPv4 as IPv4-mapped IPv6.
-    #[inline(always)]
-    fn addresses(&self, at: u32) -> Option<([u32; 4], [u32; 4])> {
-        const MAPPED: u32 = 0xffff_u32.to_be();
-        if self.protocol == IPV4 {
-            let [.., source] = self.words(at)?;
-            let [destination, ..] = self.words(at + 16)?;
-            Some(([0, 0, MAPPED, source], [0, 0, MAPPED, destination]))
-        } else {
-            Some((self.words(at + 8)?, self.words(at + 24)?))
-        }
-    }
-
-    /// Protocol, and source port in network order, of a packet of which both are in the buffer, by the fewest loads: every
-    /// packet pays for them. `None` where that is not so, or not known.
-    #[inline(always)]
-    pub(crate) fn glance(&self) -> Option<(u8, u16)> {
-        // Up to the ports, of IPv4 without options.
-        let needed = if self.protocol == IPV4 { 24 } else { IPV6_BYTES + 4 };
-        if self.linear < needed || is_absent(&OFFSETS[dns::CAST]) {
-            return None;
-        }
-        let kind = constant(&OFFSETS[dns::WORDS]);
-        // SAFETY: as in `words`.
-        unsafe {
-            let words = cast(self.start, kind);
-            let (protocol, transport) = if self.protocol == IPV4 {
-                (words.add(2).read() >> 8, (words.read() & 0xf) * 4)
-            } else {
-                (words.add(1).read() >> 16, IPV6_BYTES)
-            };
-            let ports = cast(self.start.wrapping_add(transport.into()), kind);
-            Some((protocol as u8, ports.read() as u16))
-        }
-    }
-
-    /// All headers, where protocol and ports are known.
-    #[inline(always)]
-    pub(crate) fn headers(&self, (protocol, transport): (u8, u32), ports: (u16, u16)) -> Option<Headers> {
-        let (source, destination) = self.addresses(0)?;
-        let (source_port, destination_port) = ports;
-        Some(Headers { protocol, source, destination, source_port, destination_port, transport })
-    }
-
-    /// For an ICMP message that a destination is unreachable: its code, the headers of the packet that it is about, and
-    /// the id of the DNS message in it.
-    #[inline(always)]
-    pub(crate) fn unreachable(&self, (protocol, transport): (u8, u32)) -> Option<(u32, Headers, u16)> {
-        const ICMP_BYTES: u32 = 8;
-        let [message, ..] = self.words(transport)?;
-        let (kind, code) = (message as u8, (message >> 8) & 0xff);
-        // ICMP_DEST_UNREACH, ICMPV6_DEST_UNREACH
-        if kind != if protocol == ICMP { 3 } else { 1 } {
-            return None;
-        }
-        let about = transport.wrapping_add(ICMP_BYTES);
-        let (protocol, transport) = self.transport_at(about)?;
-        if protocol != UDP {
-            return None;
-        }
-        let [ports, _, header, _] = self.words(transport)?;
-        let (source, destination) = self.addresses(about)?;
-        let headers = Headers {
-            protocol,
-            source,
-            destination,
-            source_port: ports as u16,
-            destination_port: (ports >> 16) as u16,
-            transport,
+            (words[1] >> 16, words[IPV6_WORDS])
         };
-        Some((code, headers, header as u16))
+        let has_options = self.is_ipv4 && words[0] & 0xf != IPV4_WORDS as u32;
+        (read == 0 && !has_options).then_some((protocol as u8, ports as u16, (ports >> 16) as u16))
     }
 
-    /// Offset of the DNS message.
-    #[inline(always)]
-    fn message_at(&self, headers: &Headers) -> Option<u32> {
-        if headers.protocol == UDP {
-            return Some(headers.transport.wrapping_add(UDP_BYTES));
+    /// Copies and reads the headers. Returns false for a packet without DNS.
+    #[inline(never)]
+    pub(crate) fn headers(&self, work: &mut Work) -> bool {
+        const BYTES: u32 = HEADER_WORDS as u32 * 4;
+        let len = if self.len < BYTES { self.len } else { BYTES };
+        if !self.copy(0, len, work.raw.as_mut_ptr().cast()) {
+            return false;
         }
-        // Bits 4 to 7 of byte 12 are the length of the header in words; a message starts after two bytes of length.
-        let [_, offset, ..] = self.words(headers.transport.wrapping_add(8))?;
-        Some(headers.transport.wrapping_add(((offset >> 4) & 0xf) * 4).wrapping_add(2))
+        let is_ipv4 = self.is_ipv4;
+        let Some((protocol, transport)) = transport(&work.raw, 0, is_ipv4) else { return false };
+        let icmp = if is_ipv4 { ICMP } else { ICMPV6 };
+        if protocol != icmp {
+            return parse(work, 0, protocol, transport, is_ipv4, 0, len);
+        }
+        let Some(message) = word(&work.raw, transport) else { return false };
+        if message & 0xff != if is_ipv4 { UNREACHABLE } else { UNREACHABLE_V6 } {
+            return false;
+        }
+        let about = transport + ICMP_WORDS;
+        let Some((protocol, transport)) = self::transport(&work.raw, about, is_ipv4) else { return false };
+        protocol == UDP
+            && parse(work, about, protocol, transport, is_ipv4, ((message >> 8) as u16 & 0xff) + 1, len)
     }
 
-    /// Copies and reads the DNS message.
-    #[inline(always)]
-    pub(crate) fn message(&self, headers: &Headers) -> Read {
-        let Some(at) = self.message_at(headers) else { return Read::Unreadable };
-        let Some(work) = work() else { return Read::Unreadable };
+    /// Copies and reads the DNS message behind these headers.
+    #[inline(never)]
+    pub(crate) fn message(&self, work: &mut Work) -> Found {
+        let at = work.headers.message_at;
         let present = self.len.wrapping_sub(at);
         // Also where the subtraction wrapped.
         if present > self.len || present < dns::HEADER_BYTES as u32 {
-            return Read::Foreign;
+            return Found::Other;
         }
         let len = if present < MESSAGE_BYTES as u32 { present } else { MESSAGE_BYTES as u32 };
-        if self.copy(at, len, work.message.bytes().as_mut_ptr().cast()).is_none() {
-            return Read::Unreadable;
+        if !self.copy(at, len, work.message.bytes().as_mut_ptr().cast()) {
+            return Found::Unreadable;
         }
-        if read(work, len).is_some() { Read::Message(work) } else { Read::Foreign }
+        if read(work, len).is_some() { Found::Message } else { Found::Other }
     }
 
-    /// Copies bytes of the packet. `None` where they are in fragments that this kernel gives no access to. In a function of its own: the verifier lets nothing else use the pointer's place on the stack.
+    /// Copies bytes of the packet. Returns false if they are in fragments that this kernel gives no access to. In a
+    /// function of its own: the verifier lets nothing else use the pointer's place on the stack.
     #[inline(never)]
-    fn copy(&self, at: u32, len: u32, to: *mut c_void) -> Option<()> {
-        let read = if !is_absent(&OFFSETS[dns::DYNPTR]) {
+    fn copy(&self, at: u32, len: u32, to: *mut c_void) -> bool {
+        if !is_absent(&OFFSETS[dns::DYNPTR]) {
             let mut dynptr = MaybeUninit::<bpf_dynptr>::uninit();
             // SAFETY: the agent replaces this address by the function's. The verifier checks the arguments: an `sk_buff`
             // that the tracepoint passed, and a place for the pointer.
             if unsafe { from_skb(self.skb, 0, dynptr.as_mut_ptr()) } != 0 {
-                return None;
+                return false;
             }
-            // SAFETY: the helper reads within the packet.
-            unsafe { bpf_dynptr_read(to, len, dynptr.as_ptr(), self.offset.wrapping_add(at), 0) }
-        } else {
-            if at.wrapping_add(len) > self.linear || is_absent(&OFFSETS[dns::LEADER]) {
-                return None;
-            }
-            let from = self.start.wrapping_add(at.into()) as *const c_void;
-            // SAFETY: the helper tolerates any address.
-            unsafe { bpf_probe_read_kernel(to, len, from) }
+            // SAFETY: the helper reads within the packet, and the verifier checks the place.
+            return unsafe { bpf_dynptr_read(to, len, dynptr.as_ptr(), self.offset.wrapping_add(at), 0) }
+                == 0;
+        }
+        if at.wrapping_add(len) > self.linear || is_absent(&OFFSETS[dns::LEADER]) {
+            return false;
+        }
+        let from = self.start.wrapping_add(at.into()) as *const c_void;
+        // SAFETY: the helper tolerates any address to read from, and the verifier checks the place.
+        unsafe { bpf_probe_read_kernel(to, len, from) == 0 }
+    }
+}
+
+/// A word of the headers.
+#[inline(always)]
+fn word(raw: &[u32; HEADER_WORDS], at: usize) -> Option<u32> {
+    raw.get(at).copied()
+}
+
+/// Protocol behind the network header at this word, and where its header starts. `None` for a fragment other than the
+/// first.
+#[inline(always)]
+fn transport(raw: &[u32; HEADER_WORDS], at: usize, is_ipv4: bool) -> Option<(u8, usize)> {
+    if !is_ipv4 {
+        return Some(((word(raw, at + 1)? >> 16) as u8, at + IPV6_WORDS));
+    }
+    if u16::from_be((word(raw, at + 1)? >> 16) as u16) & FRAGMENT != 0 {
+        return None;
+    }
+    Some(((word(raw, at + 2)? >> 8) as u8, at + (word(raw, at)? & 0xf) as usize))
+}
+
+/// Reads addresses, ports and the place of the DNS message.
+#[inline(always)]
+fn parse(
+    work: &mut Work,
+    network: usize,
+    protocol: u8,
+    transport: usize,
+    is_ipv4: bool,
+    unreachable: u16,
+    len: u32,
+) -> bool {
+    const MAPPED: u32 = 0xffff_u32.to_be();
+    // What is behind the packet's end is of an earlier one.
+    if (transport + UDP_WORDS) as u32 * 4 > len {
+        return false;
+    }
+    let raw = &work.raw;
+    let read = || {
+        let ports = word(raw, transport)?;
+        let message = match protocol {
+            UDP => (transport + UDP_WORDS) as u32 * 4,
+            // Bits 4 to 7 of byte 12 are the length of the header in words; a message starts after two bytes of length.
+            TCP => (transport as u32 + ((word(raw, transport + 3)? >> 4) & 0xf)) * 4 + 2,
+            _ => return None,
         };
-        (read == 0).then_some(())
-    }
-
-    /// 16 bytes of the headers, or what is left of the packet, and zeros.
-    #[inline(always)]
-    fn words(&self, at: u32) -> Option<[u32; 4]> {
-        if at.wrapping_add(16) > self.linear || is_absent(&OFFSETS[dns::CAST]) {
-            return self.copy_words(at);
-        }
-        // SAFETY: the agent replaces this address by the function's, which returns its argument as a typed pointer. Loads
-        // through it tolerate any address.
-        Some(unsafe {
-            let words = cast(self.start.wrapping_add(at.into()), constant(&OFFSETS[dns::WORDS]));
-            [words.read(), words.add(1).read(), words.add(2).read(), words.add(3).read()]
+        let address = |v4: usize, v6: usize| {
+            Some(if is_ipv4 {
+                [0, 0, MAPPED, word(raw, network + v4)?]
+            } else {
+                let at = network + v6;
+                [word(raw, at)?, word(raw, at + 1)?, word(raw, at + 2)?, word(raw, at + 3)?]
+            })
+        };
+        Some(Headers {
+            source: address(3, 2)?,
+            destination: address(4, 6)?,
+            source_port: ports as u16,
+            destination_port: (ports >> 16) as u16,
+            protocol: protocol.into(),
+            unreachable,
+            message_at: message,
         })
-    }
-
-    #[inline(never)]
-    fn copy_words(&self, at: u32) -> Option<[u32; 4]> {
-        let left = self.len.wrapping_sub(at);
-        // Also where the subtraction wrapped.
-        if left > self.len || left < 4 {
-            return None;
-        }
-        let mut words = [0; 4];
-        self.copy(at, if left < 16 { left } else { 16 }, words.as_mut_ptr().cast())?;
-        Some(words)
-    }
+    };
+    let Some(headers) = read() else { return false };
+    work.headers = headers;
+    true
 }
 
-/// What a packet holds.
-pub(crate) enum Read {
-    /// A DNS message with one question.
-    Message(&'static mut Work),
-    /// Anything else.
-    Foreign,
-    /// It is in fragments that this kernel gives no access to.
-    Unreadable,
-}
-
-/// Reads the message. In a function of its own: inlined, the verifier would walk each path through it combined with each
-/// path after it.
+/// Reads the message.
 #[inline(never)]
 fn read(work: &mut Work, len: u32) -> Option<()> {
     let name_len = work.message.name_len()?;

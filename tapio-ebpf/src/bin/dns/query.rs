@@ -3,7 +3,7 @@
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use tapio_common::{
     Comm,
-    dns::{self, Asked, Client, DnsEvent, Question, Resolver, Translated, code, kind, program},
+    dns::{self, Asked, Client, Question, Resolver, Translated, kind, program},
 };
 use tapio_ebpf::{Current, Run, is_absent, load, now_ns};
 
@@ -11,8 +11,8 @@ use crate::{
     AGENT, OFFSETS, SEED,
     answer::{ANSWERED, PATHS, SEEN, UNREADABLE},
     constant, is_observed,
-    packet::{Packet, Read, TCP, UDP},
-    work::Work,
+    packet::{Found, Packet, TCP, UDP},
+    work::{Verdict, Work, work},
 };
 
 /// Maximum number of questions that wait for their answers; the least recently used one is evicted.
@@ -130,26 +130,27 @@ fn candidate(skb: *const u8, sk: *const u8, remote: u16) {
     if protocol != u16::from(UDP) && (remote == 0 || protocol != u16::from(TCP)) {
         return;
     }
+    let Some(packet) = Packet::sent(skb) else { return };
     // Most datagrams of a socket that is not connected go elsewhere.
-    if let Some(packet) = Packet::sent(skb)
-        && let Some((_, transport)) = packet.transport()
-        && let Some((source, destination)) = packet.ports(transport)
-        && (is_observed(source) || is_observed(destination))
+    if let Some((_, source, destination)) = packet.glance()
+        && !is_observed(source)
+        && !is_observed(destination)
     {
-        message(skb, sk);
+        return;
     }
+    message(&packet, sk);
 }
 
-/// A packet from or to the port of a resolver.
+/// A packet that may hold a DNS message.
 #[inline(never)]
-fn message(skb: *const u8, sk: *const u8) {
-    let Some(packet) = Packet::sent(skb) else { return };
-    let Some(transport) = packet.transport() else { return };
-    let Some(ports) = packet.ports(transport.1) else { return };
-    let Some(headers) = packet.headers(transport, ports) else { return };
-    let Read::Message(work) = packet.message(&headers) else { return };
+fn message(packet: &Packet, sk: *const u8) {
+    let Some(work) = work() else { return };
+    if !packet.headers(work) || packet.message(work) != Found::Message {
+        return;
+    }
+    let Work { headers, question, .. } = work;
     let is_question = is_observed(headers.destination_port);
-    if work.question.is_answer == is_question {
+    if question.is_answer == is_question || !(is_question || is_observed(headers.source_port)) {
         return;
     }
     let Some(client) = client(sk) else { return };
@@ -161,13 +162,13 @@ fn message(skb: *const u8, sk: *const u8) {
     let netns = if is_loopback(&address) { netns(sk) } else { 0 };
     work.open = Open {
         client,
-        resolver: Resolver { address, netns, port, transport: u16::from(headers.protocol) },
+        resolver: Resolver { address, netns, port, transport: headers.protocol },
         sent_ns: now_ns(),
-        name: work.question.name,
-        stem: work.question.stem,
+        name: question.name,
+        stem: question.stem,
         queries: 1,
     };
-    work.local = asked(&headers.source, netns, headers.source_port, work.question.id);
+    work.local = asked(&headers.source, netns, headers.source_port, question.id);
     if is_question {
         ask(work);
     } else {
@@ -234,7 +235,7 @@ fn cgroup(sk: *const u8) -> Option<u64> {
 
 /// A question is sent.
 #[inline(never)]
-fn ask(work: &Work) {
+fn ask(work: &mut Work) {
     let Some(run) = Run::begin(program::NET_DEV_QUEUE) else { return };
     let (now, id) = (work.open.sent_ns, work.local.id);
     if let Some(open) = OPEN.get_ptr_mut(&work.local) {
@@ -279,14 +280,14 @@ fn ask(work: &Work) {
         return run.normal();
     }
     lookup.queries += 1;
-    let (queries, first_ns) = (lookup.queries, lookup.first_ns);
-    let fill = |event: &mut DnsEvent| {
-        event.value_us = now.wrapping_sub(first_ns) / 1_000;
-        event.queries = queries;
+    work.verdict = Verdict {
+        kind: kind::ASKED_AGAIN,
+        is_awaited: u32::from(lookup.is_told),
+        value_us: now.wrapping_sub(lookup.first_ns) / 1_000,
+        queries: lookup.queries,
+        ..Verdict::none(now)
     };
-    if lookup.is_told != 0 {
-        work.emit_always(run, kind::ASKED_AGAIN, code::NOERROR, now, fill);
-    } else if work.emit(run, kind::ASKED_AGAIN, code::NOERROR, now, fill) {
+    if work.report(run) != 0 {
         lookup.is_told = 1;
     }
 }
@@ -329,7 +330,7 @@ pub(crate) fn lookup_key(client: &Client, question: &Question) -> LookupKey {
 
 /// An answer is sent: its sender is a resolver or a forwarder, whose own questions are those of its clients.
 #[inline(never)]
-fn serve(work: &Work) {
+fn serve(work: &mut Work) {
     let client = &work.open.client;
     if client.serves != 0 || client.pid == 0 {
         return;
@@ -337,5 +338,6 @@ fn serve(work: &Work) {
     let key = ServerKey { cgroup_id: client.cgroup_id, pid: u64::from(client.pid) };
     let _ = SERVERS.insert(&key, &1, 0);
     let Some(run) = Run::begin(program::NET_DEV_QUEUE) else { return };
-    work.emit_always(run, kind::SERVES, code::NOERROR, work.open.sent_ns, |_| {});
+    work.verdict = Verdict { kind: kind::SERVES, is_awaited: 1, ..Verdict::none(work.open.sent_ns) };
+    work.report(run);
 }
