@@ -162,7 +162,8 @@ fn judge(work: &mut Work) {
             ..Verdict::none(now)
         };
     }
-    names::answered(work, total_us, queries);
+    names::remember(work, total_us, queries);
+    names::count(work);
     // The questions of a forwarder are those of its clients, which are judged.
     if work.open.client.serves != 0 {
         work.verdict.kind = 0;

@@ -60,9 +60,9 @@ struct Lookups {
     baseline: Baseline,
 }
 
-/// Counts an answer, and reports a name that is gone, or a burst of names that do not exist, unless more is wrong.
+/// Remembers a name that exists, and reports one that no longer does.
 #[inline(never)]
-pub(crate) fn answered(work: &mut Work, total_us: u64, queries: u32) {
+pub(crate) fn remember(work: &mut Work, total_us: u64, queries: u32) {
     let now = work.verdict.now_ns;
     let resolver: [u64; 2] = bytemuck::cast(work.open.resolver.address);
     let name = work.question.name ^ resolver[0] ^ resolver[1].rotate_left(17);
@@ -91,15 +91,16 @@ pub(crate) fn answered(work: &mut Work, total_us: u64, queries: u32) {
                 ..Verdict::none(now)
             };
         }
-        return;
-    }
-    if is_absent || work.question.code == code::NOERROR {
-        count(work, is_absent);
     }
 }
 
-#[inline(always)]
-fn count(work: &mut Work, is_absent: bool) {
+/// Counts an answer, and reports a window with a burst of names that do not exist.
+#[inline(never)]
+pub(crate) fn count(work: &mut Work) {
+    let is_absent = work.question.code == code::NXDOMAIN;
+    if !is_absent && work.question.code != code::NOERROR {
+        return;
+    }
     let now = work.verdict.now_ns;
     let cgroup_id = work.open.client.cgroup_id;
     let Some(lookups) = CLIENTS.get_ptr_mut(&cgroup_id) else {
@@ -137,7 +138,7 @@ fn count(work: &mut Work, is_absent: bool) {
 }
 
 /// Judges a window that is over.
-#[inline(never)]
+#[inline(always)]
 fn close(lookups: &mut Lookups, work: &mut Work) {
     let now = work.verdict.now_ns;
     let limits = constant(&SETTINGS.nxdomain);

@@ -39,6 +39,8 @@ const IPV4_WORDS: usize = 5;
 const IPV6_WORDS: usize = 10;
 const UDP_WORDS: usize = 2;
 const ICMP_WORDS: usize = 2;
+/// Bytes up to the ports, of IPv6 and of IPv4 without options.
+const GLANCE_BYTES: [u32; 2] = [(IPV6_WORDS as u32 + 1) * 4, (IPV4_WORDS as u32 + 1) * 4];
 /// Mask of the fragment offset in an IPv4 header.
 const FRAGMENT: u16 = 0x1fff;
 
@@ -144,9 +146,7 @@ impl Packet {
     /// if they are not in the buffer.
     #[inline(always)]
     pub(crate) fn glance(&self) -> Option<(u8, u16, u16)> {
-        /// Up to the ports, without options.
-        const BYTES: [usize; 2] = [(IPV6_WORDS + 1) * 4, (IPV4_WORDS + 1) * 4];
-        if self.linear < BYTES[usize::from(self.is_ipv4)] as u32 {
+        if self.linear < GLANCE_BYTES[usize::from(self.is_ipv4)] {
             return None;
         }
         if !is_absent(&OFFSETS[dns::CAST]) {
@@ -164,6 +164,12 @@ impl Packet {
                 (protocol as u8, ports as u16, (ports >> 16) as u16)
             });
         }
+        self.glance_by_helper()
+    }
+
+    /// The same on kernels that have no such function.
+    #[inline(never)]
+    fn glance_by_helper(&self) -> Option<(u8, u16, u16)> {
         if is_absent(&OFFSETS[dns::LEADER]) {
             return None;
         }
@@ -171,7 +177,7 @@ impl Packet {
         let to = words.as_mut_ptr().cast::<c_void>();
         let from = self.start as *const c_void;
         // SAFETY: the helper tolerates any address to read from, and the array has room.
-        let read = unsafe { bpf_probe_read_kernel(to, BYTES[usize::from(self.is_ipv4)] as u32, from) };
+        let read = unsafe { bpf_probe_read_kernel(to, GLANCE_BYTES[usize::from(self.is_ipv4)], from) };
         let (protocol, ports) = if self.is_ipv4 {
             (words[2] >> 8, words[IPV4_WORDS])
         } else {

@@ -209,7 +209,10 @@ fn client(sk: *const u8) -> Option<Client> {
     if current.is_agent {
         return None;
     }
-    let cgroup_id = cgroup(sk).unwrap_or(current.cgroup_id);
+    let cgroup_id = match cgroup(sk) {
+        0 => current.cgroup_id,
+        id => id,
+    };
     if cgroup_id != current.cgroup_id {
         return Some(Client { cgroup_id, pid: 0, serves: 0, comm: Comm::default() });
     }
@@ -218,19 +221,18 @@ fn client(sk: *const u8) -> Option<Client> {
     Some(Client { cgroup_id, pid: current.pid, serves, comm: current.comm })
 }
 
-/// Id of the cgroup in which the socket was created. `None` before kernel 5.15 and its backports.
+/// Id of the cgroup in which the socket was created; 0 before kernel 5.15 and its backports.
 #[inline(always)]
-fn cgroup(sk: *const u8) -> Option<u64> {
+fn cgroup(sk: *const u8) -> u64 {
     if is_absent(&OFFSETS[dns::CGROUP]) {
-        return None;
+        return 0;
     }
     // SAFETY: typed pointers and offsets of their fields. Fields behind a null pointer read as zero.
-    let id: u64 = unsafe {
+    unsafe {
         let cgroup: *const u8 = load(sk, &OFFSETS[dns::CGROUP]);
         let node: *const u8 = load(cgroup, &OFFSETS[dns::CGROUP_KN]);
         load(node, &OFFSETS[dns::KN_ID])
-    };
-    (id != 0).then_some(id)
+    }
 }
 
 /// A question is sent.
@@ -252,8 +254,8 @@ fn ask(work: &mut Work) {
     }
     let path = path(&work.local.address, &work.open.resolver.address);
     // SAFETY: a map value.
-    let path = PATHS.get_ptr(&path).map(|path| unsafe { *path });
-    if path != Some(SEEN) {
+    let path = PATHS.get_ptr(&path).map_or(0, |path| unsafe { *path });
+    if path != SEEN {
         let _ = TRANSLATED.insert(&translated(&work.open.resolver.address, &work.question), &work.local, 0);
     }
     let key = lookup_key(&work.open.client, &work.question);
@@ -275,7 +277,7 @@ fn ask(work: &mut Work) {
     }
     // A client that repeats an id has no answer. With another id it may be a look-up of its own, if this kernel hides the
     // answers.
-    if path == Some(UNREADABLE) || !(is_same || answers_are_seen()) {
+    if path == UNREADABLE || !(is_same || answers_are_seen()) {
         *lookup = Lookup::first(now, id);
         return run.normal();
     }
