@@ -58,10 +58,14 @@ fn main() -> anyhow::Result<()> {
     }
     let kernel = Kernel::open("/proc".as_ref())?;
     programs(&kernel)?;
+    let dns = Built::new::<Dns>(&Default::default());
+    let settings = support::settings();
+    let empty = Object { hooks: EMPTY, ..support::bench_object(&settings)? };
     for name in ["tcp", "stream", "udp"] {
-        paired(&kernel, name)?;
+        paired(&kernel, &dns.object()?, &format!("dns_{name}_request_ratio"), name)?;
     }
-    Ok(())
+    // What the hooks cost by themselves.
+    paired(&kernel, &empty, "dns_tcp_request_empty_ratio", "tcp")
 }
 
 fn start(name: &str) -> anyhow::Result<Slices> {
@@ -107,20 +111,19 @@ fn times(loaded: &Loaded) -> Vec<RunTime> {
 }
 
 /// CPU of a request on one CPU, with the observer attached and without, compared in pairs.
-fn paired(kernel: &Kernel, name: &str) -> anyhow::Result<()> {
-    let built = Built::new::<Dns>(&Default::default());
+fn paired(kernel: &Kernel, object: &Object<'_>, figure: &str, name: &str) -> anyhow::Result<()> {
     let mut load = start(name)?;
     let mut ratios = Vec::new();
     for _ in 0..QUADS {
         let off = load.next()?;
-        let loaded = kernel.load(&built.object()?)?;
+        let loaded = kernel.load(object)?;
         support::all_attached([&loaded])?;
         load.next()?;
         let on = [load.next()?, load.next()?];
         drop(loaded);
         ratios.extend([on[0] / off, on[1] / load.next()?]);
     }
-    slices::print_ratios(&format!("dns_{name}_request_ratio"), &mut ratios);
+    slices::print_ratios(figure, &mut ratios);
     Ok(())
 }
 

@@ -18,6 +18,8 @@ crate::fields! {
     SKB_DATA = "sk_buff.data";
     /// Offset of the network header from the start of the buffer.
     SKB_NETWORK_HEADER = "sk_buff.network_header";
+    /// Offset of the transport header from the start of the buffer, of a packet that is sent.
+    SKB_TRANSPORT_HEADER = "sk_buff.transport_header";
     /// Bytes from the start of the data.
     SKB_LEN = "sk_buff.len";
     /// How many of them are not in the buffer, but in fragments.

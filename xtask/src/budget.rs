@@ -9,13 +9,21 @@ use anyhow::{Result, bail};
 /// A limit in seconds for the kernel tests of one observer.
 pub(crate) struct Budget {
     observer: u64,
-    /// Limits for the observers older than the rule, and for the tests of all observers.
+    /// Limits for the observers older than the rule or with a reason, and for the tests of all observers.
     first: &'static [(&'static str, u64)],
 }
 
 pub(crate) const HOST: Budget = Budget {
     observer: 20,
-    first: &[("agent", 90), ("container", 270), ("network", 270), ("node", 270), ("support", 10)],
+    first: &[
+        ("agent", 90),
+        ("container", 270),
+        // Real clients wait for answers that do not come; half of them beside the others.
+        ("dns", 75),
+        ("network", 270),
+        ("node", 270),
+        ("support", 20),
+    ],
 };
 /// CPU time, with `kernel-test --quick`.
 pub(crate) const GUEST: Budget =
@@ -51,8 +59,8 @@ mod tests {
     #[test]
     fn an_observer_over_its_budget_is_named() {
         let took = |seconds: u64| Duration::from_secs(seconds);
-        assert!(HOST.check([("dns", took(15)), ("node::pressure", took(150)), ("node", took(20))]).is_ok());
-        let error = HOST.check([("dns", took(15)), ("dns::slow", took(6))]).unwrap_err().to_string();
-        assert!(error.ends_with("the kernel tests of dns took 21 s of 20 s"), "{error}");
+        assert!(HOST.check([("link", took(15)), ("node::pressure", took(150)), ("node", took(20))]).is_ok());
+        let error = HOST.check([("link", took(15)), ("link::slow", took(6))]).unwrap_err().to_string();
+        assert!(error.ends_with("the kernel tests of link took 21 s of 20 s"), "{error}");
     }
 }

@@ -19,7 +19,7 @@ const KERNEL: &str = "kernel";
 const DOC: &str = "doc";
 /// Kernel tests that mostly wait, each for its own event: they run in parallel, also with the other tests of
 /// their observer.
-const PATIENT: &[&str] = &["node::pressure"];
+const PATIENT: &[&str] = &["dns::clients", "dns::timeout", "node::pressure"];
 
 /// A row of the closing table.
 struct Suite {

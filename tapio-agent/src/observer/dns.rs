@@ -60,9 +60,19 @@ const PACKET: [usize; 6] = [
     dns::SKB_LEN,
     dns::SKB_DATA_LEN,
 ];
-const SOCKET: [usize; 7] =
-    [dns::SKB_SK, dns::DPORT, dns::SPORT, dns::STATE, dns::PROTOCOL, dns::NET, dns::NET_INUM];
+const SOCKET: [usize; 8] = [
+    dns::SKB_SK,
+    dns::SKB_TRANSPORT_HEADER,
+    dns::DPORT,
+    dns::SPORT,
+    dns::STATE,
+    dns::PROTOCOL,
+    dns::NET,
+    dns::NET_INUM,
+];
 const DEVICE: [usize; 3] = [dns::SKB_DEV, dns::DEV_NET, dns::NET_INUM];
+/// Neither hook gives anything without the other.
+const GIVES: &str = "network.dns_failure, network.dns_timeout, network.dns_slow, network.dns_nxdomain_burst";
 /// How packets are read: by kernel functions, or by a helper, as the current task is.
 const BY_FUNCTION: [usize; 3] = [dns::CAST, dns::WORDS, dns::DYNPTR];
 const BY_HELPER: [usize; 1] = [dns::LEADER];
@@ -80,7 +90,7 @@ impl Observer for Dns {
             program: "netif_receive_skb",
             attach: Attach::BtfTracepoint("netif_receive_skb"),
             needs: &with::<_, 3, 12>(with::<_, 3, 9>(PACKET, DEVICE), BY_FUNCTION),
-            gives: "all of network.dns_failure, _timeout, _slow and _nxdomain_burst",
+            gives: GIVES,
             or: &[Fallback {
                 program: "netif_receive_skb",
                 attach: Attach::BtfTracepoint("netif_receive_skb"),
@@ -90,12 +100,12 @@ impl Observer for Dns {
         Hook {
             program: "net_dev_queue",
             attach: Attach::BtfTracepoint("net_dev_queue"),
-            needs: &with::<_, 3, 16>(with::<_, 7, 13>(PACKET, SOCKET), BY_FUNCTION),
-            gives: "all of network.dns_failure, _timeout, _slow and _nxdomain_burst",
+            needs: &with::<_, 3, 17>(with::<_, 8, 14>(PACKET, SOCKET), BY_FUNCTION),
+            gives: GIVES,
             or: &[Fallback {
                 program: "net_dev_queue",
                 attach: Attach::BtfTracepoint("net_dev_queue"),
-                needs: &with::<_, 1, 14>(with::<_, 7, 13>(PACKET, SOCKET), BY_HELPER),
+                needs: &with::<_, 1, 15>(with::<_, 8, 14>(PACKET, SOCKET), BY_HELPER),
             }],
         },
     ];

@@ -11,8 +11,9 @@ mod timeout;
 use std::{net::SocketAddr, time::Duration};
 
 use crate::support::{
-    Link, Process,
+    Link, Occurrence, Process,
     resolver::{Ask, Transport},
+    tapio::Ended,
 };
 
 /// Types of questions.
@@ -39,6 +40,11 @@ impl Stage {
     /// Asks for addresses once.
     pub(crate) fn ask(&mut self, name: &str) -> Result<u8, String> {
         self.client.ask(self.resolver, name, A, Ask::ONCE)
+    }
+
+    /// What is about its resolver; other tests use other ones at the same time.
+    pub(crate) fn of(&self, ended: Ended) -> Vec<Occurrence> {
+        ended.occurrences.into_iter().filter(|o| o.is_to(self.resolver)).collect()
     }
 
     pub(crate) fn ask_over(&mut self, transport: Transport, name: &str) -> Result<u8, String> {

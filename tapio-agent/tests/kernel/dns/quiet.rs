@@ -27,12 +27,12 @@ fn healthy_look_ups_make_no_occurrence_and_each_is_counted() {
         stage.ask("ok.example").unwrap();
     }
     let ended = tapio.end();
-    assert!(ended.occurrences.is_empty());
     for (program, counts) in &ended.programs {
         assert_eq!(counts.seen, counts.accounted(), "{program}");
-        // A server that is new is one event; over TCP a packet may be out of reach.
-        assert!((10..=12).contains(&counts.seen), "{program}: {counts:?}");
+        // Over TCP a packet may be out of reach; other tests ask at the same time.
+        assert!(counts.seen >= 10, "{program}: {counts:?}");
     }
+    assert!(stage.of(ended).is_empty());
 }
 
 #[test]
@@ -43,10 +43,10 @@ fn thousands_of_look_ups_a_second_make_no_occurrence() {
     let (count, per_second) = if crate::support::guest::is_one() { (1_000, 500) } else { (15_000, 5_000) };
     assert_eq!(stage.client.flood_dns(stage.resolver, "ok.example", count, per_second), Ok(count));
     let ended = tapio.end();
-    assert!(ended.occurrences.is_empty());
     for (program, counts) in &ended.programs {
         assert!(counts.seen >= count.into(), "{program}: {counts:?}");
     }
+    assert!(stage.of(ended).is_empty());
 }
 
 #[test]

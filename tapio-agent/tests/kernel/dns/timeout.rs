@@ -18,8 +18,7 @@ fn a_look_up_that_is_not_answered_is_reported_once() {
         assert_eq!(asked, Err("TIMEOUT".to_owned()));
     }
     tapio.expect_within(GIVEN_UP, |o| o.is_to(stage.resolver));
-    let ended = tapio.end();
-    let [reported] = ended.occurrences.try_into().expect("one occurrence");
+    let [reported] = stage.of(tapio.end()).try_into().expect("one occurrence");
     let reported = reported.named("dns_timeout").of(&stage.client);
     assert_eq!((reported.text("question"), reported.text("question_type")), ("drop.example", "A, AAAA"));
     assert_eq!(reported.number("queries"), 3);
@@ -49,7 +48,7 @@ fn a_retry_that_succeeds_is_one_slow_look_up() {
     let asked = stage.client.ask(stage.resolver, "drop1.example", A, THRICE);
     assert_eq!(asked, Ok(0));
     tapio.expect_some(|o| o.is_to(stage.resolver));
-    let [reported] = tapio.end().occurrences.try_into().expect("one occurrence");
+    let [reported] = stage.of(tapio.end()).try_into().expect("one occurrence");
     let reported = reported.named("dns_slow").of(&stage.client);
     assert_eq!(reported.number("queries"), 2);
     reported.has("elapsed_us", 700_000..1_500_000);

@@ -251,6 +251,25 @@ impl Packet {
     }
 }
 
+/// Source and destination port, network order, of a packet that is sent, by the fewest loads.
+#[inline(always)]
+pub(crate) fn ports(skb: *const u8) -> Option<(u16, u16)> {
+    // SAFETY: a typed pointer and offsets of its fields.
+    let (head, transport): (u64, u16) =
+        unsafe { (load(skb, &OFFSETS[dns::SKB_HEAD]), load(skb, &OFFSETS[dns::SKB_TRANSPORT_HEADER])) };
+    let address = head.wrapping_add(transport.into());
+    let ports = if !is_absent(&OFFSETS[dns::CAST]) {
+        // SAFETY: as in `Packet::glance`.
+        unsafe { cast(address, constant(&OFFSETS[dns::WORDS])).read() }
+    } else if !is_absent(&OFFSETS[dns::LEADER]) {
+        // SAFETY: the helper tolerates any address.
+        unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(address as *const u32) }.ok()?
+    } else {
+        return None;
+    };
+    Some((ports as u16, (ports >> 16) as u16))
+}
+
 /// A word of the headers.
 #[inline(always)]
 fn word(raw: &[u32; HEADER_WORDS], at: usize) -> Option<u32> {

@@ -11,7 +11,7 @@ use crate::{
     AGENT, OFFSETS, SEED,
     answer::{ANSWERED, PATHS, SEEN, UNREADABLE},
     constant, is_observed,
-    packet::{Found, Packet, TCP, UDP},
+    packet::{self, Found, Packet, TCP, UDP},
     work::{Verdict, Work, work},
 };
 
@@ -130,14 +130,15 @@ fn candidate(skb: *const u8, sk: *const u8, remote: u16) {
     if protocol != u16::from(UDP) && (remote == 0 || protocol != u16::from(TCP)) {
         return;
     }
-    let Some(packet) = Packet::sent(skb) else { return };
     // Most datagrams of a socket that is not connected go elsewhere.
-    if let Some((_, source, destination)) = packet.glance()
+    if remote == 0
+        && let Some((source, destination)) = packet::ports(skb)
         && !is_observed(source)
         && !is_observed(destination)
     {
         return;
     }
+    let Some(packet) = Packet::sent(skb) else { return };
     message(&packet, sk);
 }
 
