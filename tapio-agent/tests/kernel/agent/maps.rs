@@ -28,7 +28,8 @@ fn those_of_all_observers_fit() {
     let before = maps();
     let kernel = Kernel::open(Path::new("/proc")).unwrap();
     let built = observer::build(NAMES, &observer::Settings::default());
-    let loaded: Vec<_> = built.iter().map(|built| kernel.load(&built.object().unwrap()).unwrap()).collect();
+    let built = built.iter().filter(|built| !built.hooks.is_empty());
+    let loaded: Vec<_> = built.map(|built| kernel.load(&built.object().unwrap()).unwrap()).collect();
     let made: u64 = maps().iter().filter(|(id, _)| !before.contains_key(id)).map(|(_, bytes)| bytes).sum();
     println!("maps of {} observers: {} KiB", loaded.len(), made >> 10);
     assert!(made > 1 << 20, "they are counted");
