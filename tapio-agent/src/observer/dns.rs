@@ -110,7 +110,7 @@ impl Observer for Dns {
         },
     ];
     const KINDS: &'static [&'static Kind] = &[&FAILURE, &TIMEOUT, &SLOW, &NXDOMAIN_BURST];
-    const ROOM: Room = Room::LARGE;
+    const ROOM: Room = Room { ring_bytes: 256 << 10, cooldowns: 4096 };
     const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[SnapshotMap {
         map: "RESOLVERS",
         key: Some(size_of::<Resolver>()),

@@ -23,7 +23,7 @@ const MAX_RESOLVERS: u32 = 1_024;
 /// and then, has two levels of latency, of which the lower one is its own.
 const ANSWERS_PER_READING: u32 = 4;
 /// Maximum number of pairs of a local address and a resolver that are known to exchange answers.
-const MAX_PATHS: u32 = 16_384;
+const MAX_PATHS: u32 = 4_096;
 /// `BPF_NOEXIST`, include/uapi/linux/bpf.h: what is there stays.
 const BPF_NOEXIST: u64 = 1;
 

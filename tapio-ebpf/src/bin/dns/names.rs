@@ -14,9 +14,9 @@ use crate::{
 /// Maximum number of names that are known to exist.
 const MAX_NAMES: u32 = 16_384;
 /// Maximum number of first labels whose look-ups are counted.
-const MAX_STEMS: u32 = 16_384;
+const MAX_STEMS: u32 = 8_192;
 /// Maximum number of cgroups whose look-ups are counted.
-const MAX_CLIENTS: u32 = 4_096;
+const MAX_CLIENTS: u32 = 2_048;
 
 /// Names that exist, by hash of resolver and name, and when they were last resolved.
 #[map]

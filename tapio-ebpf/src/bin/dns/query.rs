@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// Maximum number of questions that wait for their answers; the least recently used one is evicted.
-const MAX_OPEN: u32 = 16_384;
+const MAX_OPEN: u32 = 4_096;
 /// Maximum number of look-ups that are not answered.
-const MAX_LOOKUPS: u32 = 16_384;
+const MAX_LOOKUPS: u32 = 4_096;
 /// Maximum number of processes that are known to answer questions.
 const MAX_SERVERS: u32 = 1_024;
 
