@@ -134,8 +134,6 @@ pub struct Question {
     pub id: u16,
     /// Whether it is an answer.
     pub is_answer: bool,
-    /// Whether the answer did not fit, so that the client asks again over TCP.
-    pub is_truncated: bool,
     /// Response code, one of [`code`].
     pub code: u32,
     /// Number of records in the answer.
@@ -197,7 +195,6 @@ impl Message {
         Some(Question {
             id: u16::from_ne_bytes([self.byte(HEADER_AT)?, self.byte(HEADER_AT + 1)?]),
             is_answer: flags & 0x8000 != 0,
-            is_truncated: flags & 0x0200 != 0,
             code: u32::from(flags & 0xf),
             answers: u32::from(self.big_endian(HEADER_AT + 6)?),
             kind,

@@ -39,13 +39,37 @@ pub(crate) const SEEN: u64 = 1;
 /// Some answers on the path could not be read, so that a missing one means nothing.
 pub(crate) const UNREADABLE: u64 = 2;
 
-/// 1 once an answer was seen.
+/// [`SEEN`] once an answer was seen, [`UNREADABLE`] once there was a packet that is only read behind the hook.
 #[map]
-pub(crate) static ANSWERED: Array<u64> = Array::with_max_entries(1, 0);
+static ANSWERS: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Whether answers are seen on this node, so that a missing one is missing.
+#[inline(always)]
+pub(crate) fn are_seen() -> bool {
+    // SAFETY: a map value.
+    ANSWERS.get_ptr(0).is_some_and(|answers| unsafe { *answers } == SEEN)
+}
+
+/// Sets whether answers are seen. Once some are not, none is missing for certain.
+#[inline(always)]
+fn set_seen(seen: u64) {
+    if let Some(answers) = ANSWERS.get_ptr_mut(0) {
+        // SAFETY: a map value.
+        let answers = unsafe { &mut *answers };
+        if *answers != UNREADABLE {
+            *answers = seen;
+        }
+    }
+}
 
 /// A packet that was received.
 pub(crate) fn received(skb: *const u8) {
-    let Some(packet) = Packet::received(skb) else { return };
+    let Some(packet) = Packet::received(skb) else {
+        if Packet::is_tagged(skb) {
+            set_seen(UNREADABLE);
+        }
+        return;
+    };
     match packet.glance() {
         Some((UDP | TCP, source, _)) if !is_observed(source) => {}
         Some((UDP | TCP | ICMP | ICMPV6, ..)) | None => message(&packet, skb),
@@ -114,10 +138,7 @@ fn answer(work: &mut Work) {
     }
     let Some(run) = Run::begin(program::NETIF_RECEIVE_SKB) else { return };
     let _ = OPEN.remove(&work.local);
-    if let Some(answered) = ANSWERED.get_ptr_mut(0) {
-        // SAFETY: a map value that is only ever set to 1.
-        unsafe { *answered = 1 };
-    }
+    set_seen(SEEN);
     let now = now_ns();
     work.verdict = Verdict { code: work.question.code, ..Verdict::none(now) };
     judge(work);
@@ -140,10 +161,7 @@ fn judge(work: &mut Work) {
         total_us = now.wrapping_sub(lookup.first_ns) / 1_000;
         queries = lookup.queries;
         is_told = lookup.is_told != 0;
-        // The client asks again over TCP.
-        if !work.question.is_truncated {
-            let _ = LOOKUPS.remove(&key);
-        }
+        let _ = LOOKUPS.remove(&key);
     }
     let is_failure = work.question.code != code::NOERROR && work.question.code != code::NXDOMAIN;
     let kind = match () {

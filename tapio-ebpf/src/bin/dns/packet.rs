@@ -27,6 +27,7 @@ pub(crate) const ICMPV6: u8 = 58;
 // include/uapi/linux/if_ether.h, network order
 const IPV4: u16 = 0x0800_u16.to_be();
 const IPV6: u16 = 0x86dd_u16.to_be();
+const VLAN: u16 = 0x8100_u16.to_be();
 
 /// `ICMP_DEST_UNREACH`, `ICMPV6_DEST_UNREACH`: a destination is unreachable.
 const UNREACHABLE: u32 = 3;
@@ -140,6 +141,14 @@ impl Packet {
         let offset = start.wrapping_sub(data) as u32;
         let len = len.wrapping_sub(offset);
         Some(Self { skb, start, offset, len, linear: len.wrapping_sub(fragments), is_ipv4: protocol == IPV4 })
+    }
+
+    /// Whether a packet has a VLAN tag in front of its network header.
+    #[inline(always)]
+    pub(crate) fn is_tagged(skb: *const u8) -> bool {
+        // SAFETY: a typed pointer and an offset of its fields.
+        let protocol: u16 = unsafe { load(skb, &OFFSETS[dns::SKB_PROTOCOL]) };
+        protocol == VLAN
     }
 
     /// Protocol, and source and destination port in network order, by the fewest loads: every packet pays for them. `None`

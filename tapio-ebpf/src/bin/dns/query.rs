@@ -9,7 +9,7 @@ use tapio_ebpf::{Current, Run, is_absent, load, now_ns};
 
 use crate::{
     AGENT, OFFSETS, SEED,
-    answer::{ANSWERED, PATHS, SEEN, UNREADABLE},
+    answer::{PATHS, SEEN, UNREADABLE, are_seen},
     constant, is_observed,
     packet::{self, Found, Packet, TCP, UDP},
     work::{Verdict, Work, work},
@@ -91,8 +91,8 @@ struct ServerKey {
     pid: u64,
 }
 
-/// A question that is asked again after this time was not answered. Before, another thread may have asked it, or the
-/// client asks over TCP. The fastest resolvers of C libraries repeat after a second.
+/// A question that is asked again after this time was not answered. Before, another thread may have asked it. The fastest
+/// resolvers of C libraries repeat after half a second (musl, with `timeout:1 attempts:2`).
 const AGAIN_NS: u64 = 500_000_000;
 /// Nobody waits for an answer that long: a question that is asked again after it is a new look-up.
 const FORGOTTEN_NS: u64 = 60_000_000_000;
@@ -278,7 +278,7 @@ fn ask(work: &mut Work) {
     }
     // A client that repeats an id has no answer. With another id it may be a look-up of its own, if this kernel hides the
     // answers.
-    if path == UNREADABLE || !(is_same || answers_are_seen()) {
+    if path == UNREADABLE || !(is_same || are_seen()) {
         *lookup = Lookup::first(now, id);
         return run.normal();
     }
@@ -293,13 +293,6 @@ fn ask(work: &mut Work) {
     if work.report(run) != 0 {
         lookup.is_told = 1;
     }
-}
-
-/// Whether any answer was seen on this node.
-#[inline(always)]
-fn answers_are_seen() -> bool {
-    // SAFETY: a map value.
-    ANSWERED.get_ptr(0).is_some_and(|answered| unsafe { *answered } != 0)
 }
 
 #[inline(always)]
