@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use bytemuck::{Pod, Zeroable};
 use nom_openmetrics::{Sample, parser::family};
 use tapio_common::{Event, Header, WHOLE_NODE};
+use tapio_service::setting::shown;
 
 use crate::observer::Read;
 
@@ -228,7 +229,7 @@ impl Histogram {
 
 /// Parses a line, which `text` then holds with its end.
 fn sample<'a>(line: &str, text: &'a mut String) -> Result<Sample<'a>, String> {
-    let wrong = || format!("it is not in the text format of Prometheus: {line:.100}");
+    let wrong = || format!("it is not in the text format of Prometheus: {}", shown(line));
     // The parser accepts infinite values and writes to standard error then. None of ours can be infinite.
     let value = line.rsplit(' ').next().unwrap_or_default();
     if !value.parse::<f64>().is_ok_and(f64::is_finite) {
