@@ -170,6 +170,27 @@ mod tests {
     }
 
     #[test]
+    fn a_look_up_has_its_name_and_its_transport() {
+        let data =
+            [("question", "redis.prod".into()), ("transport", "udp".into()), ("error", "SERVFAIL".into())];
+        let look_up = Occurrence {
+            data: Data::from(data),
+            kind: "network.dns_failure".into(),
+            outcome: Outcome::Failure,
+            ..sample()
+        };
+        let found = record(&look_up, false).attributes;
+        for (key, text) in
+            [("dns.question.name", "redis.prod"), ("network.transport", "udp"), ("error.type", "SERVFAIL")]
+        {
+            let values: Vec<_> = found.iter().filter(|pair| pair.key == key).collect();
+            let [pair] = values[..] else { panic!("{key}: {values:?}") };
+            let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
+            assert_eq!(value, Some(&Value::StringValue(text.to_owned())), "{key}");
+        }
+    }
+
+    #[test]
     fn a_failure_has_the_best_type_that_is_known() {
         let of = |outcome, data| {
             let found =
