@@ -19,5 +19,5 @@ fn a_failure_behind_a_forwarder_is_reported_for_its_client() {
     assert!(ended.out_of_scope >= 1, "the forwarder's own look-up is counted");
     let reported = ended.occurrences.into_iter().find(|o| o.is_to(at)).expect("an occurrence");
     let reported = reported.named("dns_failure").of(&stage.client);
-    assert_eq!((reported.peer(), reported.text("question")), (Some(at), "servfail.first.example"));
+    assert_eq!(reported.peer(), Some(at));
 }
