@@ -44,8 +44,10 @@ pub struct Dns {
 /// The most servers that are remembered.
 const MAX_SERVERS: usize = 1024;
 
-static FAILURE: Kind =
-    Kind::new("network.dns_failure", Severity::Error, Outcome::Failure, message::failure).not_measured();
+// Monitors look up names that fail, such as those of private addresses, as steadily as health checks connect.
+static FAILURE: Kind = Kind::new("network.dns_failure", Severity::Error, Outcome::Failure, message::failure)
+    .of_health_checks()
+    .not_measured();
 static TIMEOUT: Kind = Kind::new("network.dns_timeout", Severity::Error, Outcome::Timeout, message::timeout);
 static SLOW: Kind = Kind::new("network.dns_slow", Severity::Warning, Outcome::Success, message::slow);
 static NXDOMAIN_BURST: Kind =
