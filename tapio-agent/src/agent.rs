@@ -3,6 +3,7 @@
 //! It attaches the programs before it starts the async runtime, so that it can drop capabilities while there is only one
 //! thread.
 
+mod edges;
 mod heartbeat;
 pub(crate) mod open;
 mod snapshots;
@@ -112,6 +113,7 @@ async fn observe(
     let health = kubernetes.as_ref().map(Kubernetes::health);
     let shared =
         Arc::new(Shared::new(&config, observed, Arc::clone(&metrics), sinks.clone(), health, snapshots));
+    let of_edges = Identity::new(&config).with(kubernetes.clone());
     let identity = Identity::new(&config).with_past(past).with(kubernetes);
     let counted = Arc::clone(&shared);
     let telemetry = telemetry.start(&Metrics::described(), move || counted.metrics())?;
@@ -153,7 +155,7 @@ async fn observe(
         });
     }
     tokio::spawn(show_status(status_line, Arc::clone(&shared)));
-    let beating = config.heartbeat.0.filter(|_| sinks.beats()).map(|interval| {
+    let beating = config.heartbeat.0.filter(|_| sinks.reach_programs()).map(|interval| {
         let (end, ended) = oneshot::channel::<()>();
         let stop = async move {
             // An error means that the other end is gone: ended as well.
@@ -162,6 +164,9 @@ async fn observe(
         let (sender, shared) = (heartbeat::Sender::new(&config), Arc::clone(&shared));
         let run = heartbeat::run(move || shared.accounts(), sinks.clone(), sender, interval.get(), stop);
         (tokio::spawn(run), end)
+    });
+    let edges = config.edges.0.filter(|_| sinks.reach_programs()).map(|interval| {
+        tokio::spawn(edges::run(Arc::clone(&shared), of_edges, sinks.clone(), interval.get()))
     });
     let snapshotting = tokio::spawn(Snapshots::run(Arc::clone(&shared)));
     shared.report();
@@ -185,6 +190,7 @@ async fn observe(
     shared.close();
     stop.send_replace(true);
     snapshotting.abort();
+    edges.inspect(tokio::task::JoinHandle::abort);
     while stages.join_next().await.is_some() {}
     // `fatal_errors` holds the error if it crashed.
     let _ = deliver.await;

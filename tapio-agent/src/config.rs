@@ -65,6 +65,9 @@ settings! {
         /// How often POLKU and OTLP get a heartbeat: which node looks, with what, and what became of what it saw. `off`: a
         /// receiver cannot tell a node without anomalies from one without an agent.
         pub heartbeat: Off<Time<{ 5 * SEC }, { 3_600 * SEC }>> = Off(Some(Time::of_ns(30 * SEC))),
+        /// How often POLKU and OTLP get network.edges: which workload talks to which addresses, each when it is new, and
+        /// again after an hour at the earliest. Nothing is sent where nothing is new.
+        pub edges: Off<Time<SEC, { 3_600 * SEC }>> = Off(Some(Time::of_ns(60 * SEC))),
         /// Where /livez, /readyz, /metrics and /status are served.
         pub listen: Off<Listen> = Off(Some(Listen(([127, 0, 0, 1], 9090).into()))),
         /// The node's name in occurrences. Empty: NODE_NAME, else the name of the host. In a pod set NODE_NAME

@@ -63,6 +63,20 @@ pub trait Source: fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Passes the content of one of these maps to `take`, in chunks of alternating keys and values. Nothing if it has no
+    /// such map.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn read(&self, _map: &str, _take: &mut dyn FnMut(&[u8])) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// One element of such a map, if it is an array. `None` if it has no such element, or it cannot be read.
+    fn element(&self, _map: &str, _index: u32) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Stops it. Its remaining records and its counts can still be read.
     fn close(&self) {}
 }

@@ -1,5 +1,7 @@
 //! Network observer: event layout, keys of readings, kernel fields and settings.
 
+pub mod edge;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
@@ -218,6 +220,38 @@ impl Destination {
         hash = (hash ^ (hash >> 32) ^ words[2]).wrapping_mul(0x8ebc_6af0_9c88_c6e3);
         hash ^ (hash >> 32)
     }
+
+    /// Where its [`Path`] is: the first of [`WAYS`] indices, and the tag.
+    #[inline(always)]
+    #[must_use]
+    pub fn place(&self, seed: u64) -> (u32, u32) {
+        let hash = self.hash(seed);
+        (hash as u32 & (MAX_DESTINATIONS - WAYS), (hash >> 32) as u32 | 1)
+    }
+}
+
+/// Maximum number of destinations with a baseline; a power of two.
+pub const MAX_DESTINATIONS: u32 = 65_536;
+
+/// How many places the [`Path`] of a destination can be in; a power of two. If all are taken, one is evicted.
+pub const WAYS: u32 = 4;
+
+/// Name of the array of [`Path`]s.
+pub const PATHS: &str = "PATHS";
+
+/// Round trips of one destination; one cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Path {
+    /// The destination.
+    pub key: Destination,
+    /// Upper half of the key's hash; 0 if the place is free. Written last; sockets compare it to detect that their path
+    /// was evicted.
+    pub tag: u32,
+    /// Segments sent to the destination, as of the last readings; wraps.
+    pub segments: u32,
+    /// Baseline of its round trips, in microseconds.
+    pub rtt: Baseline,
 }
 
 /// A listening port. It tells inbound connections from outbound ones.

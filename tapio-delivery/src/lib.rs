@@ -64,8 +64,8 @@ pub trait Destination: Send + 'static {
     /// a destination that never acknowledges.
     const SPOOLED: bool = true;
 
-    /// Whether it gets heartbeats. False for a destination that people read.
-    const HEARTBEATS: bool = true;
+    /// Whether programs read it, and get heartbeats and edges, too. False for a destination that people read.
+    const FOR_PROGRAMS: bool = true;
 
     /// The state when a delivery takes longer than [`PATIENCE`]; `None` if deliveries have their own timeout.
     const STALLED: Option<&'static str> = None;
@@ -208,8 +208,8 @@ pub struct Sinks {
     capacity: usize,
     spools: Option<spool::Place>,
     queues: Vec<Arc<Queue>>,
-    /// Those of `queues` whose destinations get heartbeats.
-    beaten: Vec<Arc<Queue>>,
+    /// Those of `queues` whose destinations programs read.
+    for_programs: Vec<Arc<Queue>>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
     /// The reasons of sinks that ended by themselves.
     ended: watch::Sender<Vec<String>>,
@@ -298,7 +298,7 @@ impl Sinks {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, capacity: usize) -> Self {
         let (tasks, ended) = (Arc::default(), watch::Sender::default());
-        Self { metrics, capacity, spools: None, queues: Vec::new(), beaten: Vec::new(), tasks, ended }
+        Self { metrics, capacity, spools: None, queues: Vec::new(), for_programs: Vec::new(), tasks, ended }
     }
 
     /// Sinks added from now on spool what they cannot deliver, each into a file of its own in
@@ -323,8 +323,8 @@ impl Sinks {
             tasks.push(tokio::spawn(task::watched(Arc::clone(&queue), self.ended.clone(), keep)));
         }
         drop(tasks);
-        if D::HEARTBEATS {
-            self.beaten.push(Arc::clone(&queue));
+        if D::FOR_PROGRAMS {
+            self.for_programs.push(Arc::clone(&queue));
         }
         self.queues.push(queue);
     }
@@ -339,15 +339,15 @@ impl Sinks {
         }
     }
 
-    /// Gives a heartbeat to the sinks whose destinations get them.
-    pub fn beat(&self, heartbeat: &Arc<Occurrence>) {
-        self.beaten.iter().for_each(|queue| queue.push(Arc::clone(heartbeat)));
+    /// Gives an occurrence that only programs read, such as a heartbeat, to the sinks whose destinations they read.
+    pub fn send_to_programs(&self, occurrence: &Arc<Occurrence>) {
+        self.for_programs.iter().for_each(|queue| queue.push(Arc::clone(occurrence)));
     }
 
-    /// Whether any sink gets heartbeats.
+    /// Whether programs read any sink's destination.
     #[must_use]
-    pub fn beats(&self) -> bool {
-        !self.beaten.is_empty()
+    pub fn reach_programs(&self) -> bool {
+        !self.for_programs.is_empty()
     }
 
     /// The state and the accounts of each sink.

@@ -119,7 +119,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Stdout<W> {
 impl<W: AsyncWrite + Send + Unpin + 'static> Destination for Stdout<W> {
     const NAME: &'static str = "stdout";
     const SPOOLED: bool = false;
-    const HEARTBEATS: bool = false;
+    const FOR_PROGRAMS: bool = false;
     const STALLED: Option<&'static str> =
         Some("the reader of standard output does not read: the pipe is full, or the terminal is stopped");
 

@@ -114,12 +114,12 @@ fn send(sinks: &Sinks, count: usize) {
     }
 }
 
-/// Counts what it takes, and gets no heartbeats.
+/// Counts what it takes, and is for people.
 struct Read(Arc<AtomicU64>);
 
 impl Destination for Read {
     const NAME: &'static str = "read";
-    const HEARTBEATS: bool = false;
+    const FOR_PROGRAMS: bool = false;
 
     fn batching(&self) -> Batching {
         Batching { count: 64, age: Duration::ZERO }
@@ -132,14 +132,14 @@ impl Destination for Read {
 }
 
 #[tokio::test]
-async fn heartbeats_go_to_those_that_get_them_and_are_in_their_accounts() {
+async fn what_only_programs_read_goes_to_programs_and_is_in_their_accounts() {
     let mut sinks = Sinks::new(Arc::default(), 8);
     let read = Arc::new(AtomicU64::new(0));
     sinks.add(Read(Arc::clone(&read)));
-    assert!(!sinks.beats());
+    assert!(!sinks.reach_programs());
     sinks.add(Open);
-    assert!(sinks.beats());
-    sinks.beat(&Arc::new(sample()));
+    assert!(sinks.reach_programs());
+    sinks.send_to_programs(&Arc::new(sample()));
     sinks.send(Arc::new(sample()));
     sinks.clone().drain(Duration::from_secs(10)).await;
     let received: Vec<_> = sinks.status().iter().map(|status| status.ledger.received).collect();

@@ -116,7 +116,7 @@ pub(super) async fn run(
         let now = accounts();
         let heartbeat =
             occurrence(&sender, phase, clock::unix_ns(clock::boot_ns()), since.elapsed(), &now, &before);
-        sinks.beat(&Arc::new(heartbeat));
+        sinks.send_to_programs(&Arc::new(heartbeat));
         if phase == Phase::Stop {
             return;
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tapio_service::{clock, private, span::Span};
 use tokio::time::MissedTickBehavior;
 
-use super::status::Shared;
+use super::{edges, status::Shared};
 use crate::{
     config::Config,
     pipeline::{Expected, Steady},
@@ -22,7 +22,8 @@ use crate::{
 pub(super) struct Snapshots {
     store: io::Result<Store>,
     interval: Duration,
-    seed: u64,
+    /// [`tapio_common::SEED`], which the programs run with.
+    pub(super) seed: u64,
     /// State that is learned outside of kernel programs.
     pub(super) contributions: Arc<Contributions>,
     /// For `/status`: whether a snapshot was restored at the start, and if not, why.
@@ -79,7 +80,7 @@ impl Snapshots {
         let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), snapshot.seed);
         // Contributions by other names are dropped: nothing updates them, so they would become stale.
         let names: Vec<_> =
-            config.observers.names().iter().copied().chain([Expected::NAME, Steady::NAME]).collect();
+            config.observers.names().iter().copied().chain([Expected::NAME, Steady::NAME, edges::NAME]).collect();
         let contributions = Arc::new(Contributions::of(&snapshot, &names, interval));
         Ok((
             Self {

@@ -190,6 +190,11 @@ impl Shared {
         self.observed.iter().for_each(|observed| observed.sources.close());
     }
 
+    /// The sources of all observers.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &dyn Source> {
+        self.observed.iter().flat_map(|observed| observed.sources.iter())
+    }
+
     /// Writes the learned state of the kernel programs, and counts the entries.
     pub(super) fn snapshot(&self, to: &mut Writer<impl io::Write>) -> anyhow::Result<()> {
         for Observed { name, sources, .. } in &self.observed {

@@ -32,14 +32,14 @@ use crate::{config::Config, metrics::Metrics};
 /// How long an occurrence waits for names that may still come.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The known pods and peers, and the tasks that find them. Dropping this ends the tasks.
-#[derive(Debug)]
+/// The known pods and peers, and the tasks that find them. Clones share them; dropping the last one ends the tasks.
+#[derive(Clone, Debug)]
 pub struct Kubernetes {
     index: watch::Receiver<Arc<Index>>,
     peers: Arc<Peers>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    _tasks: JoinSet<()>,
+    _tasks: Arc<JoinSet<()>>,
 }
 
 /// The names that an occurrence waits for.
@@ -74,7 +74,7 @@ impl Kubernetes {
             Arc::clone(metrics),
         ));
         tasks.spawn(peers::answer(Arc::clone(&peers), clients, Arc::clone(&health), Arc::clone(metrics)));
-        Self { index, peers, health, metrics: Arc::clone(metrics), _tasks: tasks }
+        Self { index, peers, health, metrics: Arc::clone(metrics), _tasks: Arc::new(tasks) }
     }
 
     /// Uses these pods of the node and sends no queries. For benchmarks.
@@ -85,7 +85,7 @@ impl Kubernetes {
             peers: Arc::default(),
             health: Arc::new(Health::new("a fixed list".to_owned())),
             metrics: Arc::clone(metrics),
-            _tasks: JoinSet::new(),
+            _tasks: Arc::default(),
         }
     }
 

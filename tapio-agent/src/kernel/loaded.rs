@@ -149,6 +149,14 @@ impl Source for Loaded {
         self.snapshot_maps.write(put)
     }
 
+    fn read(&self, map: &str, take: &mut dyn FnMut(&[u8])) -> anyhow::Result<()> {
+        self.snapshot_maps.read(map, take)
+    }
+
+    fn element(&self, map: &str, index: u32) -> Option<Vec<u8>> {
+        self.snapshot_maps.element(map, index)
+    }
+
     fn close(&self) {
         self.detach();
     }

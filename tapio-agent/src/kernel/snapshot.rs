@@ -78,12 +78,38 @@ impl Maps {
         }
         Ok(entries)
     }
+
+    /// Passes the current content of the map of this name, if there is one.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub(super) fn read(&self, name: &str, take: &mut dyn FnMut(&[u8])) -> anyhow::Result<()> {
+        let Some((map, content)) = self.find(name) else { return Ok(()) };
+        let mut put = |chunk: &[u8]| {
+            take(chunk);
+            Ok(())
+        };
+        content.read(map, &mut put).with_context(|| format!("map {name}"))
+    }
+
+    /// An element of the array of this name.
+    pub(super) fn element(&self, name: &str, index: u32) -> Option<Vec<u8>> {
+        self.find(name)?.1.element(index)
+    }
+
+    fn find(&self, name: &str) -> Option<(&'static SnapshotMap, &dyn Content)> {
+        self.0.iter().find(|(map, _)| map.map == name).map(|(map, content)| (*map, content.as_ref()))
+    }
 }
 
 /// A map's content as bytes: alternating keys and values. The key of an array is the index.
 trait Content: Send + Sync {
     /// Passes it to `put` in chunks.
     fn read(&self, map: &SnapshotMap, put: &mut Put<'_>) -> anyhow::Result<()>;
+    /// The value of an index; `None` if it is no array, or has no such index.
+    fn element(&self, _index: u32) -> Option<Vec<u8>> {
+        None
+    }
     fn restore(&mut self, bytes: &[u8]) -> anyhow::Result<()>;
 }
 
@@ -215,6 +241,10 @@ impl<const V: usize> ArrayContent<V> {
 }
 
 impl<const V: usize> Content for ArrayContent<V> {
+    fn element(&self, index: u32) -> Option<Vec<u8>> {
+        self.array.get(&index, 0).ok().map(Vec::from)
+    }
+
     fn read(&self, map: &SnapshotMap, put: &mut Put<'_>) -> anyhow::Result<()> {
         let used = self.used.as_ref().map(|used| used.iter().collect::<Result<Vec<u32>, _>>()).transpose()?;
         let part = self.part();

@@ -13,11 +13,14 @@ mod faults;
 mod message;
 mod settings;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    mem::offset_of,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use tapio_common::{
     baseline::Baseline,
-    network::{self as net, Destination, NetworkEvent, direction, kind},
+    network::{self as net, Destination, NetworkEvent, direction, edge, kind},
 };
 use tapio_occurrence::{Data, Normal, Outcome, Severity, Value};
 
@@ -175,13 +178,12 @@ impl Observer for Network {
         is_expected: false,
     }];
     const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[
-        // A value holds its key, a tag, a count, and the baseline at byte 32.
         SnapshotMap {
-            map: "PATHS",
+            map: net::PATHS,
             key: None,
-            value: 64,
+            value: size_of::<net::Path>(),
             transient: &[],
-            baselines: &[32],
+            baselines: &[offset_of!(net::Path, rtt)],
             used: Some("USED_PATHS"),
         },
         SnapshotMap {
@@ -192,6 +194,9 @@ impl Observer for Network {
             baselines: &[0],
             used: None,
         },
+        edges(edge::MAPS[0]),
+        edges(edge::MAPS[1]),
+        edges(edge::MAPS[2]),
     ];
     const FAULTS: &'static [Fault] = faults::FAULTS;
     const ROLES: &'static [Role] = faults::ROLES;
@@ -226,6 +231,17 @@ impl Observer for Network {
 
     fn pending(&self) -> u64 {
         self.ends.pending()
+    }
+}
+
+const fn edges(map: &'static str) -> SnapshotMap {
+    SnapshotMap {
+        map,
+        key: Some(size_of::<edge::Edge>()),
+        value: size_of::<edge::Contacts>(),
+        transient: &[],
+        baselines: &[],
+        used: None,
     }
 }
 

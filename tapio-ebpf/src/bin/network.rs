@@ -9,6 +9,8 @@
 // cargo builds every file beside this one as a program of its own, so the modules are in a folder.
 #[path = "network/connect.rs"]
 mod connect;
+#[path = "network/edge.rs"]
+mod edge;
 #[path = "network/event.rs"]
 mod event;
 #[path = "network/loss.rs"]

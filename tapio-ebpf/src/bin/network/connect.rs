@@ -7,14 +7,13 @@ use aya_ebpf::{
 };
 use tapio_common::{
     baseline::{Baseline, Verdict},
-    network::{self as net, Destination, Listener, Owner, Port, direction, kind, program},
+    network::{self as net, Destination, Listener, MAX_DESTINATIONS, Owner, Port, direction, kind, program},
 };
 use tapio_ebpf::{Current, Run, load, now_ns};
 
 use crate::{
-    AGENT, OFFSETS, SETTINGS, constant,
+    AGENT, OFFSETS, SETTINGS, constant, edge,
     event::{destination, emit, local_port, local_port_number},
-    round_trip::MAX_DESTINATIONS,
     socket::{forget_samples, socket_id, tcp_sock},
 };
 
@@ -156,6 +155,7 @@ pub(crate) fn accepted(sk: *const u8) {
     if LISTENERS.get_ptr(&port).is_none() && ACCEPTING.get_ptr(&port).is_none() {
         let _ = ACCEPTING.insert(&port, 1, 0);
     }
+    edge::accepted(sk);
 }
 
 #[inline(never)]
@@ -176,6 +176,7 @@ pub(crate) fn connected(sk: *const u8) {
     let now = now_ns();
     let value_us = now.wrapping_sub(started_ns) / 1000;
     let key = destination(sk, direction::OUTBOUND as u8);
+    edge::connected(owner.cgroup_id, &key, now);
     if GIVEN_UP.get_ptr(&key).is_some() {
         let _ = GIVEN_UP.remove(&key);
     }
@@ -244,6 +245,7 @@ pub(crate) fn connect_failed(sk: *const u8) {
         }
         _ => return run.normal(),
     };
+    edge::failed(owner.cgroup_id, &key, now);
     emit(run, sk, &key, kind, &owner, now, |event| {
         event.value_us = value_us;
         event.retransmits = retransmits;

@@ -3,7 +3,7 @@
 use aya_ebpf::{helpers::generated::bpf_jiffies64, macros::map, maps::LruHashMap};
 use tapio_common::{
     baseline::{Baseline, Verdict},
-    network::{self as net, Destination, direction, kind, program},
+    network::{self as net, Destination, MAX_DESTINATIONS, direction, kind, program},
 };
 use tapio_ebpf::{Run, load, now_ns};
 
@@ -12,7 +12,7 @@ use crate::{
     connect::ETIMEDOUT,
     constant,
     event::{destination, emit, owner_of},
-    round_trip::{MAX_DESTINATIONS, NORMAL, path_of},
+    round_trip::{NORMAL, path_of},
     socket::{Socket, new_socket, slot, socket_id, tcp_sock},
 };
 

@@ -6,6 +6,7 @@ use tapio_ebpf::{Run, now_ns};
 
 use crate::{
     connect::{EACCES, EHOSTUNREACH, ENETUNREACH, caller},
+    edge,
     event::{AF_INET, AF_INET6, emit, is_loopback, netns, v4_mapped},
 };
 
@@ -47,7 +48,9 @@ pub(crate) fn returned(sk: *const u8, address: *const u8, value: i32, program: u
     let port = u16::from_be(given.port);
     let netns = if is_loopback(&remote) { netns(sk) } else { 0 };
     let key = Destination { address: remote, netns, port, direction: direction::OUTBOUND as u16 };
-    emit(run, sk, &key, kind::CONNECTION_UNREACHABLE, &owner, now_ns(), |event| {
+    let now = now_ns();
+    edge::failed(owner.cgroup_id, &key, now);
+    emit(run, sk, &key, kind::CONNECTION_UNREACHABLE, &owner, now, |event| {
         (event.remote, event.remote_port) = (remote, port);
         // No SYN was sent, even if the socket was bound to a port.
         event.local_port = 0;

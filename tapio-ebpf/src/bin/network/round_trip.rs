@@ -5,7 +5,7 @@ use core::ptr::read_volatile;
 use aya_ebpf::{macros::map, maps::Array};
 use tapio_common::{
     baseline::{Baseline, Verdict},
-    network::{self as net, Destination, direction, kind, program},
+    network::{self as net, MAX_DESTINATIONS, Path, WAYS, direction, kind, program},
 };
 use tapio_ebpf::{Run, load, now_ns};
 
@@ -14,13 +14,6 @@ use crate::{
     event::{destination, emit, owner_of},
     socket::{Segment, Socket, new_socket, slot, socket_id, tcp_sock},
 };
-
-/// Maximum number of destinations with a baseline; a power of two.
-pub(crate) const MAX_DESTINATIONS: u32 = 65_536;
-
-/// Associativity of [`PATHS`]: how many places a destination's path can be in; a power of two. If all are taken, one is
-/// evicted.
-const WAYS: u32 = 4;
 
 /// Minimum number of samples in a block. A reading is the lowest sample of a block and the one before it. The segments
 /// of a block were sent over at least the floor, so a flight that waited for a CPU does not look like a slow network;
@@ -45,19 +38,6 @@ static PATHS: Array<Path> = Array::with_max_entries(MAX_DESTINATIONS, 0);
 #[map]
 static USED_PATHS: Array<u32> = Array::with_max_entries(PARTS, 0);
 const PARTS: u32 = 4096;
-
-/// State of one destination; one cache line.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Path {
-    pub(crate) key: Destination,
-    /// Upper half of the key's hash; 0 if the place is free. Written last; sockets compare it to detect that their path
-    /// was evicted.
-    pub(crate) tag: u32,
-    /// Segments sent to the destination, as of the last readings; wraps.
-    pub(crate) segments: u32,
-    pub(crate) rtt: Baseline,
-}
 
 pub(crate) fn round_trip(sk: *const u8, skb: *const u8) {
     let Some(tp) = tcp_sock(sk) else { return };
@@ -221,9 +201,7 @@ pub(crate) fn path_of(sk: *const u8, socket: &mut Socket, run: &Run) -> Option<&
         return Some(path);
     }
     let key = destination(sk, socket.direction());
-    let hash = key.hash(constant(&SEED));
-    let tag = (hash >> 32) as u32 | 1;
-    let set = hash as u32 & (MAX_DESTINATIONS - WAYS);
+    let (set, tag) = key.place(constant(&SEED));
     // If all places are taken, the clock chooses which one is evicted.
     let mut place = set + (socket.stamp & (WAYS - 1));
     let mut free = true;
