@@ -1,6 +1,7 @@
 //! Connections: how they open and close, round trip times, loss, and owners.
 
 pub(crate) mod connect;
+mod edges;
 mod loss;
 mod netem;
 mod owner;

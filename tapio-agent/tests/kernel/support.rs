@@ -1,6 +1,7 @@
 //! Helpers of the kernel tests.
 
 pub(crate) mod cgroup;
+mod collector;
 pub(crate) mod counted;
 pub(crate) mod guest;
 mod limit;
@@ -19,6 +20,7 @@ pub(crate) mod tapio;
 
 pub(crate) use self::{
     cgroup::{Cgroup, Version},
+    collector::{Collector, Record},
     counted::Counted,
     lockdown::is_confidential,
     namespace::{Link, Namespace},

@@ -1,0 +1,88 @@
+//! Edges as a collector gets them: who talked to whom, each once.
+
+use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
+
+use crate::support::{Cgroup, Collector, Process, Record, Service, Tapio, Version, needs_a_kernel, skip};
+
+const EDGES: &str = "tapio.network.edges";
+/// From one digest to the next. The first one comes as late after the start: time for a few connections.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// How many ports a workload may fail to connect to, with an edge for each.
+const PORTS: usize = tapio_common::network::edge::MAX_FAILED_PORTS as usize;
+
+/// Number of ports of the scan; `SCAN` raises it.
+fn scanned() -> u16 {
+    std::env::var("SCAN").map_or(200, |ports| ports.parse().unwrap())
+}
+
+/// Counts of an edge, by direction, address and port.
+type Edges = BTreeMap<(String, String, Option<i64>), (i64, i64)>;
+
+/// Adds the edges of a digest, none of which was there before.
+#[track_caller]
+fn add(edges: &mut Edges, digest: &Record) {
+    let texts = |key| digest.texts(&format!("tapio.data.edges.{key}"));
+    let numbers = |key| digest.numbers(&format!("tapio.data.edges.{key}"));
+    let (directions, addresses, ports) = (texts("direction"), texts("address"), numbers("port"));
+    let (connections, failures) = (numbers("connections"), numbers("failures"));
+    println!("a digest of {} edges: {} bytes", directions.len(), digest.bytes());
+    for at in 0..directions.len() {
+        let port = ports.get(at).copied().flatten();
+        let key = (directions[at].clone().unwrap(), addresses[at].clone().unwrap(), port);
+        let before = edges.insert(key, (connections[at].unwrap(), failures[at].unwrap()));
+        assert_eq!(before, None, "{digest:?}");
+    }
+}
+
+#[test]
+fn each_is_reported_once_with_its_owner_and_its_counts() {
+    needs_a_kernel!();
+    let cgroup = match Cgroup::container(Version::Two) {
+        Ok(cgroup) => cgroup,
+        Err(reason) => skip!("{reason}"),
+    };
+    let mut outside = Process::start("outside");
+    let served: Vec<u16> = ["127.0.0.1:0", "127.0.0.2:0", "[::1]:0"]
+        .map(|address| outside.serve(address, Service::echo(10)).port)
+        .into();
+    let mut inside = Process::start("inside");
+    inside.enter(&cgroup);
+    let collector = Collector::start();
+    let settings = format!("edges: {}s\n{}", INTERVAL.as_secs(), Collector::SETTINGS);
+    let tapio = Tapio::start_with(&[&*collector.argument()], &settings);
+
+    let to = |address: &str, port: u16| SocketAddr::new(address.parse().unwrap(), port);
+    for _ in 0..3 {
+        inside.connect(to("127.0.0.1", served[0])).unwrap();
+    }
+    inside.connect(to("127.0.0.2", served[1])).unwrap();
+    inside.connect(to("::1", served[2])).unwrap();
+    assert_eq!(inside.connect(to("127.0.0.1", 4641)).unwrap_err(), "ECONNREFUSED");
+    // Its listener is younger than the agent.
+    let own = inside.serve("127.0.0.1:0", Service::echo(10)).port;
+    outside.connect(to("127.0.0.1", own)).unwrap();
+    for port in 0..scanned() {
+        assert_eq!(inside.connect(to("127.0.0.3", 10_000 + port)).unwrap_err(), "ECONNREFUSED");
+    }
+
+    let mut edges = Edges::new();
+    let of_container = |digest: &Record| digest.resource("container.id").as_ref() == Some(&cgroup.container_id);
+    thread::sleep(INTERVAL * 3);
+    collector.arrived(EDGES).iter().filter(|digest| of_container(digest)).for_each(|digest| add(&mut edges, digest));
+    let edge = |direction: &str, address: &str, port| (direction.to_owned(), address.to_owned(), Some(i64::from(port)));
+    let scan: Vec<_> = edges.extract_if(.., |(_, address, _), _| address == "127.0.0.3").collect();
+    let expected = Edges::from([
+        (edge("outbound", "127.0.0.1", served[0]), (3, 0)),
+        (edge("outbound", "127.0.0.2", served[1]), (1, 0)),
+        (edge("outbound", "::1", served[2]), (1, 0)),
+        (edge("outbound", "127.0.0.1", 4641), (0, 1)),
+        (edge("inbound", "127.0.0.1", own), (1, 0)),
+    ]);
+    assert_eq!(edges, expected);
+    let of_one_port = scan.iter().filter(|((.., port), _)| port.is_some()).count();
+    assert_eq!((of_one_port, scan.len()), (PORTS, PORTS + 1), "{scan:?}");
+
+    let ended = tapio.end();
+    assert!(ended.occurrences.iter().all(|reported| reported.kind != "network.edges"), "people are not shown them");
+    assert!(collector.arrived(EDGES).iter().all(|digest| !of_container(digest)), "each is reported once");
+}
