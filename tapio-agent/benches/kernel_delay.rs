@@ -59,6 +59,7 @@ fn delays(receiver: &mut Receiver) -> anyhow::Result<Taken> {
         .envs(env::var_os("PATH").map(|path| ("PATH", path)))
         // Each event that arrives is one of the load's.
         .env("TAPIO_HEARTBEAT", "off")
+        .env("TAPIO_EDGES", "off")
         .args(["--observer=network", "--output=none", "--listen=off", "--kubernetes=off"])
         .arg(format!("--polku={}", receiver.address))
         .arg(format!("--state-dir={}", state.path().display()))
