@@ -190,7 +190,9 @@ async fn observe(
     shared.close();
     stop.send_replace(true);
     snapshotting.abort();
-    edges.inspect(tokio::task::JoinHandle::abort);
+    if let Some(edges) = edges {
+        edges.abort();
+    }
     while stages.join_next().await.is_some() {}
     // `fatal_errors` holds the error if it crashed.
     let _ = deliver.await;

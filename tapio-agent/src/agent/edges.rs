@@ -114,9 +114,10 @@ fn occurrence(digest: &Digest, identity: &Identity, now_ns: u64) -> Occurrence {
     let Digest { workload, edges, more } = digest;
     let named = workload.as_deref().and_then(Workload::name).unwrap_or("unknown workload");
     let follow = if *more > 0 { format!("; {more} more follow") } else { String::new() };
-    let message = format!("{named}: {} edges{follow}", edges.len());
-    let mut data = Data::from([("edges", Value::List(edges.iter().map(|due| of_edge(due, now_ns)).collect()))]);
-    data.push("more", *more);
+    let (count, plural) = (edges.len(), if edges.len() == 1 { "" } else { "s" });
+    let message = format!("{named}: {count} edge{plural}{follow}");
+    let edges = edges.iter().map(|due| of_edge(due, now_ns)).collect();
+    let data = Data::from([("edges", Value::List(edges)), ("more", (*more).into())]);
     Occurrence {
         id: Ulid::from_parts(time_unix_ns / 1_000_000, fastrand::u128(..)),
         time_unix_ns,

@@ -91,7 +91,7 @@ fn without_a_known_workload_it_has_none() {
     let contacts = Contacts { connections: 1, ..Contacts::default() };
     let (json, _) = sent(None, vec![due("127.0.0.1", 80, direction::OUTBOUND, contacts, None)], 0, SECOND);
     assert!(json.get("workload").is_none());
-    assert_eq!(json["message"], "unknown workload: 1 edges");
+    assert_eq!(json["message"], "unknown workload: 1 edge");
 }
 
 /// The numbers of docs/operations.md.
