@@ -1,6 +1,11 @@
 //! Edges as a collector gets them: who talked to whom, each once.
 
-use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    thread,
+    time::Duration,
+};
 
 use crate::support::{Cgroup, Collector, Process, Record, Service, Tapio, Version, needs_a_kernel, skip};
 
@@ -11,8 +16,17 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const PORTS: usize = tapio_common::network::edge::MAX_FAILED_PORTS as usize;
 
 /// Number of ports of the scan; `SCAN` raises it.
-fn scanned() -> u16 {
+fn scanned() -> u32 {
     std::env::var("SCAN").map_or(200, |ports| ports.parse().unwrap())
+}
+
+/// How many ports of each address are scanned.
+const OF_AN_ADDRESS: u32 = 50_000;
+
+/// A port that nothing listens on, of an address that nothing else uses.
+fn scan(nth: u32) -> SocketAddr {
+    let (address, port) = (nth / OF_AN_ADDRESS, 10_000 + nth % OF_AN_ADDRESS);
+    (Ipv4Addr::new(127, 0, 9, address as u8), port as u16).into()
 }
 
 /// Counts of an edge, by direction, address and port.
@@ -61,8 +75,8 @@ fn each_is_reported_once_with_its_owner_and_its_counts() {
     // Its listener is younger than the agent.
     let own = inside.serve("127.0.0.1:0", Service::echo(10)).port;
     outside.connect(to("127.0.0.1", own)).unwrap();
-    for port in 0..scanned() {
-        assert_eq!(inside.connect(to("127.0.0.3", 10_000 + port)).unwrap_err(), "ECONNREFUSED");
+    for nth in 0..scanned() {
+        assert_eq!(inside.connect(scan(nth)).unwrap_err(), "ECONNREFUSED");
     }
 
     let mut edges = Edges::new();
@@ -70,8 +84,8 @@ fn each_is_reported_once_with_its_owner_and_its_counts() {
     thread::sleep(INTERVAL * 3);
     collector.arrived(EDGES).iter().filter(|digest| of_container(digest)).for_each(|digest| add(&mut edges, digest));
     let edge = |direction: &str, address: &str, port| (direction.to_owned(), address.to_owned(), Some(i64::from(port)));
-    let (scan, edges): (Edges, Edges) =
-        edges.into_iter().partition(|((_, address, _), _)| address == "127.0.0.3");
+    let (scanned_edges, edges): (Edges, Edges) =
+        edges.into_iter().partition(|((_, address, _), _)| address.starts_with("127.0.9."));
     let expected = Edges::from([
         (edge("outbound", "127.0.0.1", served[0]), (3, 0)),
         (edge("outbound", "127.0.0.2", served[1]), (1, 0)),
@@ -80,8 +94,9 @@ fn each_is_reported_once_with_its_owner_and_its_counts() {
         (edge("inbound", "127.0.0.1", own), (1, 0)),
     ]);
     assert_eq!(edges, expected);
-    let of_one_port = scan.keys().filter(|(.., port)| port.is_some()).count();
-    assert_eq!((of_one_port, scan.len()), (PORTS, PORTS + 1), "{scan:?}");
+    let addresses = scanned().div_ceil(OF_AN_ADDRESS) as usize;
+    let of_one_port = scanned_edges.keys().filter(|(.., port)| port.is_some()).count();
+    assert_eq!((of_one_port, scanned_edges.len()), (addresses * PORTS, addresses * (PORTS + 1)), "{scanned_edges:?}");
 
     let ended = tapio.end();
     assert!(ended.occurrences.iter().all(|reported| reported.kind != "network.edges"), "people are not shown them");
