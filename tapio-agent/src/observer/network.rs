@@ -122,7 +122,7 @@ impl Observer for Network {
                     net::BYTES_ACKED,
                 ],
             ),
-            gives: "network.connection_refused, _timeout and _unreachable, network.connect_slow, and who connected",
+            gives: "network.connection_refused, _timeout and _unreachable, network.connect_slow, network.edges, and who connected",
             or: &[],
         },
         Hook {
