@@ -79,8 +79,13 @@ impl Snapshots {
         };
         let (interval, seed) = (Duration::from_nanos(config.snapshot.as_ns()), snapshot.seed);
         // Contributions by other names are dropped: nothing updates them, so they would become stale.
-        let names: Vec<_> =
-            config.observers.names().iter().copied().chain([Expected::NAME, Steady::NAME, edges::NAME]).collect();
+        let names: Vec<_> = config
+            .observers
+            .names()
+            .iter()
+            .copied()
+            .chain([Expected::NAME, Steady::NAME, edges::NAME])
+            .collect();
         let contributions = Arc::new(Contributions::of(&snapshot, &names, interval));
         Ok((
             Self {

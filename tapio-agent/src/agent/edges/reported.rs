@@ -77,7 +77,9 @@ impl Reported {
     /// The table, the earliest report first.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let entries = self.0.iter().rev();
-        entries.flat_map(|(edge, report)| [bytemuck::bytes_of(edge), bytemuck::bytes_of(report)].concat()).collect()
+        entries
+            .flat_map(|(edge, report)| [bytemuck::bytes_of(edge), bytemuck::bytes_of(report)].concat())
+            .collect()
     }
 
     /// Chooses up to [`MAX_DUE`] edges that are due, and records them as reported. Cgroups take turns, and of each the

@@ -101,7 +101,15 @@ fn without_a_known_workload_it_has_none() {
 fn its_size_is_known() {
     let contacts = Contacts { first_ns: 0, last_ns: 3500 * SECOND, connections: 1234, ..Contacts::default() };
     let of = |count: u16| {
-        let edge = |n| due(&format!("10.12.{}.{}", n / 250, n % 250), 5432, direction::OUTBOUND, contacts, Some(path(40)));
+        let edge = |n| {
+            due(
+                &format!("10.12.{}.{}", n / 250, n % 250),
+                5432,
+                direction::OUTBOUND,
+                contacts,
+                Some(path(40)),
+            )
+        };
         sent(Some(workload()), (0..count).map(edge).collect(), 0, 3600 * SECOND).1
     };
     let (one, all) = (of(1), of(200));

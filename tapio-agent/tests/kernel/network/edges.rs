@@ -80,10 +80,17 @@ fn each_is_reported_once_with_its_owner_and_its_counts() {
     }
 
     let mut edges = Edges::new();
-    let of_container = |digest: &Record| digest.resource("container.id").as_ref() == Some(&cgroup.container_id);
+    let of_container =
+        |digest: &Record| digest.resource("container.id").as_ref() == Some(&cgroup.container_id);
     thread::sleep(INTERVAL * 3);
-    collector.arrived(EDGES).iter().filter(|digest| of_container(digest)).for_each(|digest| add(&mut edges, digest));
-    let edge = |direction: &str, address: &str, port| (direction.to_owned(), address.to_owned(), Some(i64::from(port)));
+    collector
+        .arrived(EDGES)
+        .iter()
+        .filter(|digest| of_container(digest))
+        .for_each(|digest| add(&mut edges, digest));
+    let edge = |direction: &str, address: &str, port| {
+        (direction.to_owned(), address.to_owned(), Some(i64::from(port)))
+    };
     let (scanned_edges, edges): (Edges, Edges) =
         edges.into_iter().partition(|((_, address, _), _)| address.starts_with("127.0.9."));
     let expected = Edges::from([
@@ -96,9 +103,16 @@ fn each_is_reported_once_with_its_owner_and_its_counts() {
     assert_eq!(edges, expected);
     let addresses = scanned().div_ceil(OF_AN_ADDRESS) as usize;
     let of_one_port = scanned_edges.keys().filter(|(.., port)| port.is_some()).count();
-    assert_eq!((of_one_port, scanned_edges.len()), (addresses * PORTS, addresses * (PORTS + 1)), "{scanned_edges:?}");
+    assert_eq!(
+        (of_one_port, scanned_edges.len()),
+        (addresses * PORTS, addresses * (PORTS + 1)),
+        "{scanned_edges:?}"
+    );
 
     let ended = tapio.end();
-    assert!(ended.occurrences.iter().all(|reported| reported.kind != "network.edges"), "people are not shown them");
+    assert!(
+        ended.occurrences.iter().all(|reported| reported.kind != "network.edges"),
+        "people are not shown them"
+    );
     assert!(collector.arrived(EDGES).iter().all(|digest| !of_container(digest)), "each is reported once");
 }

@@ -79,7 +79,8 @@ fn a_count_of_ports_alone_is_no_edge() {
 fn three_thousand_destinations_of_a_pod_take_fifteen_digests_oldest_first() {
     let mut reported = nothing_yet();
     // Of a map without order.
-    let seen: Vec<_> = (0..3000).map(|n| n * 7 % 3000).map(|n| (edge(1, n, 443), connected(n.into()))).collect();
+    let seen: Vec<_> =
+        (0..3000).map(|n| n * 7 % 3000).map(|n| (edge(1, n, 443), connected(n.into()))).collect();
     let mut told = Vec::new();
     for digest in 1..=15 {
         let choice = choose(&mut reported, &seen, digest * MINUTE);
