@@ -20,6 +20,11 @@ fn scanned() -> u32 {
     std::env::var("SCAN").map_or(200, |ports| ports.parse().unwrap())
 }
 
+/// Number of destinations of one workload; `DESTINATIONS` raises it.
+fn destinations() -> u32 {
+    std::env::var("DESTINATIONS").map_or(450, |count| count.parse().unwrap())
+}
+
 /// How many ports of each address are scanned.
 const OF_AN_ADDRESS: u32 = 50_000;
 
@@ -48,13 +53,27 @@ fn add(edges: &mut Edges, digest: &Record) {
     }
 }
 
+/// Creates a container in the cgroup hierarchy that sockets belong to, or ends the test.
+macro_rules! container {
+    () => {
+        match Cgroup::container(Version::Two) {
+            Ok(cgroup) => cgroup,
+            Err(reason) => skip!("{reason}"),
+        }
+    };
+}
+
+/// The digests of a container that have arrived.
+fn digests(collector: &Collector, cgroup: &Cgroup) -> Vec<Record> {
+    let mut digests = collector.arrived(EDGES);
+    digests.retain(|digest| digest.resource("container.id").as_ref() == Some(&cgroup.container_id));
+    digests
+}
+
 #[test]
 fn each_is_reported_once_with_its_owner_and_its_counts() {
     needs_a_kernel!();
-    let cgroup = match Cgroup::container(Version::Two) {
-        Ok(cgroup) => cgroup,
-        Err(reason) => skip!("{reason}"),
-    };
+    let cgroup = container!();
     let mut outside = Process::start("outside");
     let served: Vec<u16> = ["127.0.0.1:0", "127.0.0.2:0", "[::1]:0"]
         .map(|address| outside.serve(address, Service::echo(10)).port)
@@ -79,15 +98,9 @@ fn each_is_reported_once_with_its_owner_and_its_counts() {
         assert_eq!(inside.connect(scan(nth)).unwrap_err(), "ECONNREFUSED");
     }
 
-    let mut edges = Edges::new();
-    let of_container =
-        |digest: &Record| digest.resource("container.id").as_ref() == Some(&cgroup.container_id);
     thread::sleep(INTERVAL * 3);
-    collector
-        .arrived(EDGES)
-        .iter()
-        .filter(|digest| of_container(digest))
-        .for_each(|digest| add(&mut edges, digest));
+    let mut edges = Edges::new();
+    digests(&collector, &cgroup).iter().for_each(|digest| add(&mut edges, digest));
     let edge = |direction: &str, address: &str, port| {
         (direction.to_owned(), address.to_owned(), Some(i64::from(port)))
     };
@@ -114,5 +127,35 @@ fn each_is_reported_once_with_its_owner_and_its_counts() {
         ended.occurrences.iter().all(|reported| reported.kind != "network.edges"),
         "people are not shown them"
     );
-    assert!(collector.arrived(EDGES).iter().all(|digest| !of_container(digest)), "each is reported once");
+    assert_eq!(digests(&collector, &cgroup).len(), 0, "each is reported once");
+}
+
+#[test]
+fn many_destinations_follow_in_further_digests_the_oldest_first() {
+    needs_a_kernel!();
+    let cgroup = container!();
+    let mut outside = Process::start("outside");
+    let port = outside.serve("0.0.0.0:0", Service::echo(10)).port;
+    let mut inside = Process::start("inside");
+    inside.enter(&cgroup);
+    let collector = Collector::start();
+    let settings = format!("edges: 1s\n{}", Collector::SETTINGS);
+    let tapio = Tapio::start_with(&[&*collector.argument()], &settings);
+    let all: Vec<Ipv4Addr> = (0..destinations()).map(|nth| Ipv4Addr::from_bits(0x7f01_0000 + nth)).collect();
+    for address in &all {
+        let connection = inside.connect((*address, port).into()).unwrap();
+        inside.close(connection);
+    }
+    thread::sleep(Duration::from_secs(2 + u64::from(destinations()) / 200));
+    let digests = digests(&collector, &cgroup);
+    let addresses: Vec<_> = digests.iter().map(|digest| digest.texts("tapio.data.edges.address")).collect();
+    assert!(addresses.iter().all(|addresses| addresses.len() <= 200));
+    let reported: Vec<Ipv4Addr> =
+        addresses.concat().into_iter().map(|address| address.unwrap().parse().unwrap()).collect();
+    assert_eq!(reported, all);
+    let more: Vec<_> = digests.iter().map(|digest| digest.number("tapio.data.more").unwrap()).collect();
+    let bytes: usize = digests.iter().map(Record::bytes).sum();
+    println!("{} edges: {bytes} bytes; more follow: {more:?}", all.len());
+    assert_eq!(more.last(), Some(&0), "{more:?}");
+    tapio.end();
 }
