@@ -14,6 +14,8 @@ use tapio_common::network::{
 
 /// Maximum number of edges that are reported at a time.
 pub(super) const MAX_DUE: usize = 200;
+/// How many edges of one [`Turn`] go out before it is the next one's: enough that few digests carry many edges.
+const TURN: usize = 16;
 /// After this time, an edge that lasts is reported again.
 const AGAIN_NS: u64 = 3_600_000_000_000;
 /// Maximum number of edges of which it is known when they were reported; more than the kernel's maps hold.
@@ -101,16 +103,14 @@ impl Reported {
                 turns.entry(turn).or_default().push((since_ns, edge, contacts));
             }
         }
-        let mut all: Vec<_> = turns
-            .into_values()
-            .flat_map(|mut edges| {
-                edges.sort_by_key(|(since_ns, ..)| *since_ns);
-                edges.into_iter().enumerate()
-            })
-            .collect();
-        all.sort_by_key(|(round, (since_ns, ..))| (*round, *since_ns));
+        let mut rounds = Vec::new();
+        for mut edges in turns.into_values() {
+            edges.sort_by_key(|(since_ns, ..)| *since_ns);
+            rounds.extend(edges.chunks(TURN).enumerate().map(|(round, chunk)| (round, chunk.to_vec())));
+        }
+        rounds.sort_by_key(|(round, chunk)| (*round, chunk.first().map(|(since_ns, ..)| *since_ns)));
         let mut choice = Choice::default();
-        for (at, (_, (_, edge, contacts))) in all.into_iter().enumerate() {
+        for (at, (_, edge, contacts)) in rounds.into_iter().flat_map(|(_, chunk)| chunk).enumerate() {
             if at >= MAX_DUE {
                 *choice.waiting.entry(edge.cgroup_id).or_default() += 1;
                 continue;

@@ -96,6 +96,33 @@ fn without_a_known_workload_it_has_none() {
     assert_eq!(json["message"], "unknown workload: 1 edge");
 }
 
+/// The numbers of docs/operations.md: 100 pods with 25 destinations and 5 clients each, all of which last.
+#[test]
+fn the_bytes_of_a_busy_node_are_known() {
+    let mut reported = Reported::restored(&[]);
+    let of_pod = |cgroup_id: u64| {
+        (0..30u16).map(move |n| {
+            let direction = if n < 25 { direction::OUTBOUND } else { direction::INBOUND };
+            let due = due(&format!("10.1.{cgroup_id}.{n}"), 8000 + n, direction, Contacts::default(), None);
+            Edge { cgroup_id, ..due.edge }
+        })
+    };
+    let edges: Vec<Edge> = (1..=100).flat_map(of_pod).collect();
+    let (mut digests, mut bytes) = (0, 0);
+    for minute in 1..=60 {
+        let now_ns = minute * 60 * SECOND;
+        let contacts = Contacts { first_ns: SECOND, last_ns: now_ns, connections: 70, ..Contacts::default() };
+        let seen = edges.iter().map(|edge| (*edge, contacts));
+        let choice = reported.choose(seen, now_ns, |_| Some(path(40)));
+        let mut of_pods: HashMap<u64, Vec<Due>> = HashMap::new();
+        choice.due.into_iter().for_each(|due| of_pods.entry(due.edge.cgroup_id).or_default().push(due));
+        digests += of_pods.len();
+        bytes += of_pods.into_values().map(|edges| sent(Some(workload()), edges, 1, now_ns).1).sum::<usize>();
+    }
+    println!("a busy node: {} edges, {digests} digests, {bytes} bytes an hour", edges.len());
+    assert!(bytes < 1_000_000, "{bytes}");
+}
+
 /// The numbers of docs/operations.md.
 #[test]
 fn its_size_is_known() {

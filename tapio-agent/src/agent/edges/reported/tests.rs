@@ -105,7 +105,7 @@ fn neither_many_destinations_nor_a_scan_delay_what_others_have() {
     assert_eq!(all.len(), MAX_DUE);
     assert!(others.iter().all(|(edge, _)| all.contains(edge)));
     // Of the rest, half is of the scan.
-    assert_eq!(choice.due.iter().filter(|due| due.contacts.connections == 0).count(), 100);
+    assert_eq!(choice.due.iter().filter(|due| due.contacts.connections == 0).count(), 1 + 6 * TURN);
     assert_eq!(choice.waiting, HashMap::from([(1, 6000 - 198)]));
 }
 
