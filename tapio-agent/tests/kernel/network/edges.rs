@@ -113,7 +113,6 @@ fn each_is_reported_once_with_its_owner_and_its_counts() {
         (edge("outbound", "127.0.0.1", 4641), (0, 1)),
         (edge("inbound", "127.0.0.1", own), (1, 0)),
     ]);
-    assert_eq!(edges, expected);
     let addresses = scanned().div_ceil(OF_AN_ADDRESS) as usize;
     let of_one_port = scanned_edges.keys().filter(|(.., port)| port.is_some()).count();
     assert_eq!(
@@ -123,6 +122,10 @@ fn each_is_reported_once_with_its_owner_and_its_counts() {
     );
 
     let ended = tapio.end();
+    // The kernel skips a run that interrupts another.
+    let differ = expected.iter().filter(|(edge, counts)| edges.get(edge) != Some(counts)).count();
+    assert!(differ as u64 <= ended.missed, "{edges:?}, not {expected:?}");
+    assert!(edges.keys().all(|edge| expected.contains_key(edge)), "{edges:?}, not {expected:?}");
     assert!(
         ended.occurrences.iter().all(|reported| reported.kind != "network.edges"),
         "people are not shown them"
@@ -152,10 +155,14 @@ fn many_destinations_follow_in_further_digests_the_oldest_first() {
     assert!(addresses.iter().all(|addresses| addresses.len() <= 200));
     let reported: Vec<Ipv4Addr> =
         addresses.concat().into_iter().map(|address| address.unwrap().parse().unwrap()).collect();
-    assert_eq!(reported, all);
+    let ended = tapio.end();
+    let (known, lost): (Vec<Ipv4Addr>, Vec<_>) =
+        all.into_iter().partition(|address| reported.contains(address));
+    assert_eq!(reported, known);
+    // The kernel skips a run that interrupts another.
+    assert!(lost.len() as u64 <= ended.missed, "{lost:?}");
     let more: Vec<_> = digests.iter().map(|digest| digest.number("tapio.data.more").unwrap()).collect();
     let bytes: usize = digests.iter().map(Record::bytes).sum();
-    println!("{} edges: {bytes} bytes; more follow: {more:?}", all.len());
+    println!("{} edges: {bytes} bytes; more follow: {more:?}", reported.len());
     assert_eq!(more.last(), Some(&0), "{more:?}");
-    tapio.end();
 }
