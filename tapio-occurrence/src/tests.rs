@@ -213,7 +213,7 @@ fn times_have_nine_digits() {
 fn a_look_up_is_an_event_with_its_name_and_answer() {
     let data = [("question", "redis.prod".into()), ("transport", "udp".into()), ("error", "SERVFAIL".into())];
     let sent = event(&Occurrence { data: Data::from(data), ..occurrence() });
-    let Some(crate::event::v1::event::Data::Network(network)) = sent.data else { panic!("{:?}", sent.data) };
+    let Some(event::v1::event::Data::Network(network)) = sent.data else { panic!("{:?}", sent.data) };
     assert_eq!((&*network.dns_query, &*network.dns_response), ("redis.prod", "SERVFAIL"));
     assert_eq!(network.protocol, "udp");
 }

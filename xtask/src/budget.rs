@@ -19,7 +19,7 @@ pub(crate) const HOST: Budget = Budget {
         ("agent", 90),
         ("container", 270),
         // Real clients wait for answers that do not come; half of them beside the others.
-        ("dns", 75),
+        ("dns", 100),
         ("network", 270),
         ("node", 270),
         ("support", 20),

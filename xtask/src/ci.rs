@@ -38,13 +38,13 @@ const STEPS: &[Step] = &[
         run: || none(dependencies()),
     },
     Step { name: "kernel lints", lane: Lane::First, after: &[], budget: 60, run: || none(kernel_lints()) },
-    Step { name: "build", lane: Lane::First, after: &[], budget: 260, run: || none(test::build().map(drop)) },
-    Step { name: "lints", lane: Lane::First, after: &[], budget: 170, run: || none(lints()) },
+    Step { name: "build", lane: Lane::First, after: &[], budget: 220, run: || none(test::build().map(drop)) },
+    Step { name: "lints", lane: Lane::First, after: &[], budget: 140, run: || none(lints()) },
     Step {
         name: "tests",
         lane: Lane::First,
         after: &[],
-        budget: 830,
+        budget: 900,
         run: || test::run(Suites::AllBut(SERVED), None),
     },
     Step {

@@ -14,10 +14,12 @@ mod ports;
 mod settings;
 
 use std::{
-    collections::HashSet,
+    hash::RandomState,
     net::{IpAddr, Ipv6Addr},
+    num::NonZeroUsize,
 };
 
+use lru::LruCache;
 use tapio_common::dns::{self, DnsEvent, Latency, Resolver, code, kind};
 use tapio_occurrence::{Data, Normal, Outcome, Severity};
 
@@ -29,7 +31,7 @@ use self::{
 };
 use super::{
     Anomaly, Attach, ByHelper, Fallback, Fault, Hook, Kind, Malformed, Observer, Role, Room, SnapshotMap,
-    with,
+    gauge, with,
 };
 
 /// The DNS observer.
@@ -38,11 +40,12 @@ pub struct Dns {
     names: Names,
     lookups: Lookups,
     /// Processes that answer questions, by cgroup and pid.
-    servers: HashSet<(u64, u32)>,
+    servers: LruCache<(u64, u32), (), RandomState>,
 }
 
-/// The most servers that are remembered.
-const MAX_SERVERS: usize = 1024;
+/// The most servers that are remembered; the oldest makes room. One that is forgotten is reported by its own look-ups, as
+/// if it were a client.
+const MAX_SERVERS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 // Monitors look up names that fail, such as those of private addresses, as steadily as health checks connect.
 static FAILURE: Kind = Kind::new("network.dns_failure", Severity::Error, Outcome::Failure, message::failure)
@@ -127,7 +130,8 @@ impl Observer for Dns {
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
-        Self { names: settings.names, lookups: Lookups::default(), servers: HashSet::new() }
+        let servers = LruCache::with_hasher(MAX_SERVERS, RandomState::new());
+        Self { names: settings.names, lookups: Lookups::default(), servers }
     }
 
     fn kernel_settings(settings: &Settings) -> Vec<u8> {
@@ -138,10 +142,7 @@ impl Observer for Dns {
         let event: DnsEvent =
             bytemuck::try_pod_read_unaligned(record).map_err(|_| Malformed::Size(record.len()))?;
         if event.kind == kind::SERVES {
-            // A server that is forgotten is reported by its own look-ups, as if it were a client.
-            if self.servers.len() < MAX_SERVERS {
-                self.servers.insert((event.header.cgroup_id, event.header.pid));
-            }
+            self.servers.put((event.header.cgroup_id, event.header.pid), ());
             return Ok(());
         }
         let kind = kind_of(&event).ok_or(Malformed::Kind(event.kind))?;
@@ -275,12 +276,5 @@ fn normal(event: &DnsEvent) -> Option<Normal> {
         kind::NXDOMAIN_BURST if event.baseline.samples() > 0 => (event.queries.into(), "answers"),
         _ => return None,
     };
-    let mean = event.baseline.mean();
-    Some(Normal {
-        mean,
-        deviation: event.baseline.deviation(),
-        unit: unit.into(),
-        samples: event.baseline.samples(),
-        ratio: (mean > 0).then(|| (value as f64 / mean as f64 * 10.0).round() / 10.0),
-    })
+    Some(gauge::normal(&event.baseline, value, unit))
 }

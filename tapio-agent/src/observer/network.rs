@@ -28,7 +28,8 @@ pub use settings::Settings;
 
 use self::ends::Ends;
 use super::{
-    Anomaly, Attach, ByHelper, Fault, Hook, Kind, Malformed, Observer, Right, Role, Room, SnapshotMap, with,
+    Anomaly, Attach, ByHelper, Fault, Hook, Kind, Malformed, Observer, Right, Role, Room, SnapshotMap, gauge,
+    with,
 };
 
 /// The network observer.
@@ -365,7 +366,6 @@ fn errno(errno: u32) -> Option<&'static str> {
 }
 
 fn normal(event: &NetworkEvent) -> Option<Normal> {
-    let baseline: &Baseline = &event.baseline;
     let (value, unit) = match event.kind {
         kind::RTT_SPIKE | kind::RTT_SHIFT | kind::CONNECT_SLOW => (event.value_us, "us"),
         kind::RETRANSMIT_BURST => {
@@ -374,12 +374,5 @@ fn normal(event: &NetworkEvent) -> Option<Normal> {
         }
         _ => return None,
     };
-    let mean = baseline.mean();
-    Some(Normal {
-        mean,
-        deviation: baseline.deviation(),
-        unit: unit.into(),
-        samples: baseline.samples(),
-        ratio: (mean > 0).then(|| (value as f64 / mean as f64 * 10.0).round() / 10.0),
-    })
+    Some(gauge::normal(&event.baseline, value, unit))
 }

@@ -90,10 +90,10 @@ fn the_longest_names_are_read_and_longer_ones_are_not() {
     assert!(read(&message(b"\x03www\xc0\x0c", &[])).is_none());
 }
 
-/// `TAPIO_FUZZ_INPUTS` sets how many inputs there are.
+/// `FUZZ_INPUTS` sets how many inputs there are.
 #[test]
 fn any_input_is_read_as_by_the_reference() {
-    let inputs = std::env::var("TAPIO_FUZZ_INPUTS").map_or(100_000, |inputs| inputs.parse().unwrap());
+    let inputs = std::env::var("FUZZ_INPUTS").map_or(100_000, |inputs| inputs.parse().unwrap());
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut random = |below: u64| {
         state ^= state << 13;

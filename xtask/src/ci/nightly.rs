@@ -30,13 +30,14 @@ pub(super) const STEPS: &[Step] = &[
 ];
 
 /// Variables that select the long form of all tests: ten minutes of chaos and of healthy load, fifty kills.
-const LONG: &[(&str, &str)] = &[("TAPIO_CHAOS_SECONDS", "600"), ("QUIET_SECONDS", "600"), ("KILLS", "50")];
+const LONG: &[(&str, &str)] =
+    &[("TAPIO_CHAOS_SECONDS", "600"), ("QUIET_SECONDS", "600"), ("KILLS", "50"), ("FUZZ_INPUTS", "10000000")];
 
 /// Deploys the release image: faults, then ten minutes of healthy load.
 fn cluster() -> Result<Tally> {
     in_cluster(image::shipped, || {
         let mut all = Tally::default();
-        for test in ["deployed_it_names_faults", "a_healthy_cluster_is_quiet"] {
+        for test in ["deployed_it_names_faults", "pods_that_no_node_can_take", "a_healthy_cluster_is_quiet"] {
             all.add(&test::run_with(DEPLOYED, Some(test), LONG)?);
         }
         Ok(all)

@@ -366,8 +366,8 @@ impl Report {
     }
 
     /// Asserts that everything is observed, with these exceptions: performance counters if the machine has
-    /// none or its distribution's setting requires CAP_SYS_ADMIN for them, and function exits if the kernel
-    /// can attach no program to them, or none that reads untyped memory.
+    /// none or its distribution's setting requires CAP_SYS_ADMIN for them, function exits if the kernel
+    /// can attach no program to them, and programs that read untyped memory, which lockdown forbids.
     #[track_caller]
     pub(crate) fn is_whole(&self) {
         let refused = |hook: &str, reasons: [&str; 2]| {
@@ -379,8 +379,13 @@ impl Report {
         let no_counter = ["this machine has no PMU", "kernel.perf_event_paranoid is 3 or more (it is 3)"];
         let no_function =
             ["attaches no program to functions", "lockdown forbids reading untyped kernel memory"];
-        let hooks =
-            [("sched_switch", no_counter), ("tcp_v4_connect", no_function), ("tcp_v6_connect", no_function)];
+        let hooks = [
+            ("sched_switch", no_counter),
+            ("tcp_v4_connect", no_function),
+            ("tcp_v6_connect", no_function),
+            ("netif_receive_skb", no_function),
+            ("net_dev_queue", no_function),
+        ];
         let missing = hooks.iter().filter(|(hook, reasons)| refused(hook, *reasons)).count();
         let last = self.0.lines().last().unwrap_or_default();
         let all = observer::HOOKS;

@@ -43,11 +43,11 @@ pub(crate) const UNREADABLE: u64 = 2;
 #[map]
 static ANSWERS: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Whether answers are seen on this node, so that a missing one is missing.
+/// Whether answers are seen on this node; 0 as long as there was none.
 #[inline(always)]
-pub(crate) fn are_seen() -> bool {
+pub(crate) fn seen() -> u64 {
     // SAFETY: a map value.
-    ANSWERS.get_ptr(0).is_some_and(|answers| unsafe { *answers } == SEEN)
+    ANSWERS.get_ptr(0).map_or(0, |answers| unsafe { *answers })
 }
 
 /// Sets whether answers are seen. Once some are not, none is missing for certain.

@@ -9,7 +9,7 @@ use tapio_ebpf::{Current, Run, is_absent, load, now_ns};
 
 use crate::{
     AGENT, OFFSETS, SEED,
-    answer::{PATHS, SEEN, UNREADABLE, are_seen},
+    answer::{PATHS, SEEN, UNREADABLE, seen},
     constant, is_observed,
     packet::{self, Found, Packet, TCP, UDP},
     work::{Verdict, Work, work},
@@ -74,7 +74,7 @@ pub(crate) struct Lookup {
     pub(crate) queries: u32,
     /// Id of the last query.
     id: u16,
-    /// 1 if the agent was told that the question was asked again, and waits for the outcome.
+    /// 1 if an event reported that the question was asked again, so that the agent waits for the outcome.
     pub(crate) is_told: u16,
 }
 
@@ -276,9 +276,11 @@ fn ask(work: &mut Work) {
     if since < AGAIN_NS || work.open.client.serves != 0 {
         return run.normal();
     }
-    // A client that repeats an id has no answer. With another id it may be a look-up of its own, if this kernel hides the
-    // answers.
-    if path == UNREADABLE || !(is_same || are_seen()) {
+    // Where answers may be missed, a missing one means nothing: in a TCP segment only the first message is read. A client
+    // that repeats an id has no answer; with another id it may be a look-up of its own, unless answers are seen here.
+    let seen = seen();
+    let may_miss = work.open.resolver.transport == u16::from(TCP) || path == UNREADABLE || seen == UNREADABLE;
+    if may_miss || !(is_same || seen == SEEN) {
         *lookup = Lookup::first(now, id);
         return run.normal();
     }

@@ -21,7 +21,7 @@ use crate::{
 #[map]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
-/// Mask of the names that a cool-down tells apart.
+/// Mask of the names that a cool-down distinguishes.
 const FEW: u32 = 7;
 
 #[repr(C)]
@@ -74,7 +74,7 @@ impl Work {
             return u32::from(run.emit(|event| self.fill(event, 0)));
         }
         let Client { cgroup_id, comm, .. } = self.open.client;
-        // Of names, a few are told apart: one may be answered after all, and another not.
+        // A few names are distinguished: one may be answered after all, and another not.
         let key = CooldownKey {
             cgroup_id,
             comm,
