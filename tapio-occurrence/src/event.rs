@@ -95,7 +95,8 @@ fn metadata(occurrence: &Occurrence) -> HashMap<String, String> {
         ("owner_kind", workload.and_then(|w| w.owner_kind.as_deref())),
         ("owner_name", workload.and_then(|w| w.owner.as_deref())),
     ];
-    let known = [("cluster", cluster), ("cluster_id", cluster), ("node_name", Some(&*occurrence.node))]
+    let node = Some(&*occurrence.node).filter(|node| !node.is_empty());
+    let known = [("cluster", cluster), ("cluster_id", cluster), ("node_name", node)]
         .into_iter()
         .chain(of_workload)
         .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));

@@ -5,6 +5,7 @@
 mod bytes;
 pub mod event;
 mod json;
+pub mod kubernetes;
 pub mod printable;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
@@ -204,7 +205,8 @@ pub struct Occurrence {
     /// Cluster name, from the configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Arc<str>>,
-    /// Node name.
+    /// Node name; empty for what belongs to no node.
+    #[serde(default = "nowhere", skip_serializing_if = "is_nowhere")]
     pub node: Arc<str>,
     /// The affected workload.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -373,6 +375,14 @@ impl Occurrence {
         }
         Subject(self)
     }
+}
+
+fn nowhere() -> Arc<str> {
+    "".into()
+}
+
+fn is_nowhere(node: &Arc<str>) -> bool {
+    node.is_empty()
 }
 
 /// The first 12 digits, as container tools show them.

@@ -5,6 +5,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use super::*;
 use crate::{
     event::{NotOne, event},
+    kubernetes::{Aspect, Change, Condition, Fact as _, Field, Reference},
     printable,
     samples::{HOSTILE, is_harmless, occurrence},
 };
@@ -216,4 +217,34 @@ fn a_look_up_is_an_event_with_its_name_and_answer() {
     let Some(event::v1::event::Data::Network(network)) = sent.data else { panic!("{:?}", sent.data) };
     assert_eq!((&*network.dns_query, &*network.dns_response), ("redis.prod", "SERVFAIL"));
     assert_eq!(network.protocol, "udp");
+}
+
+#[test]
+fn what_portti_says_is_data_of_an_occurrence_and_back() {
+    let object = Reference { kind: "Deployment".to_owned(), namespace: Some("shop".to_owned()), name: "pay".to_owned(), uid: None };
+    let change = Change {
+        object: object.clone(),
+        fields: vec![Field {
+            path: "spec.template.spec.containers.app.image".to_owned(),
+            aspect: Aspect::Image,
+            from: Some("pay:1".to_owned()),
+            to: Some("pay:2".to_owned()),
+        }],
+        generation: Some(3),
+        ..Change::default()
+    };
+    let mut occurrence = Occurrence { peer: None, ..occurrence() };
+    occurrence.workload = None;
+    (occurrence.kind, occurrence.node) = (Change::TYPE.into(), "".into());
+    occurrence.data = change.to_data().unwrap();
+    let mut json = Vec::new();
+    occurrence.write_json(&mut json);
+    let text = str::from_utf8(&json).unwrap();
+    assert!(text.contains(r#""aspect":"image""#) && !text.contains(r#""node":"#), "{text}");
+    let read = Occurrence::read_json(&json).unwrap();
+    assert_eq!(read, occurrence);
+    assert_eq!(Change::of(&read).unwrap().unwrap(), change);
+    assert!(Condition::of(&read).is_none());
+    let condition = Condition { object, condition: "Waiting".to_owned(), exit_code: Some(-1), ..Condition::default() };
+    assert_eq!(condition.to_data().unwrap().get("exit_code"), Some(&Value::Signed(-1)));
 }

@@ -1,0 +1,2 @@
+//! The central side of Tapio, with its roles.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! `tapio-server`.
+fn main() {}
