@@ -1,2 +1,23 @@
-//! The engine of the central side: facts in, incidents with their causes out. It does no I/O and reads no clock.
+//! The engine of the central side: facts in, incidents with their causes out.
+//!
+//! It does no I/O and reads no clock: time comes with the facts, and the same facts give the same answer.
 #![forbid(unsafe_code)]
+
+pub mod answer;
+mod coverage;
+mod engine;
+mod explain;
+mod fact;
+mod finding;
+mod findings;
+mod graph;
+pub mod incident;
+mod rule;
+mod story;
+
+pub use engine::{Engine, Ledger, Limits, Why};
+pub use fact::Refused;
+pub use rule::{Error, Rules};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Coverage: what was looked at, so that absence means something.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use tapio_occurrence::kubernetes::Synced;
+
+use crate::fact::Heartbeat;
+
+/// After so long without a heartbeat nobody looks at a node: three of the default interval.
+const SILENT_NS: u64 = 90_000_000_000;
+/// Heartbeats of a node that are kept.
+const MAX_SPANS: usize = 64;
+/// Nodes that are kept.
+const MAX_NODES: usize = 20_000;
+
+/// When each node and the API server were looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    nodes: BTreeMap<String, Node>,
+    /// When the first complete view of Kubernetes was there.
+    synced_ns: Option<u64>,
+    last_kubernetes_ns: Option<u64>,
+    /// Kinds that cannot be watched, with the reason.
+    missing_kinds: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// Times in which heartbeats followed each other, the oldest first.
+    spans: Vec<(u64, u64)>,
+    missing: BTreeMap<String, String>,
+    dropped: u64,
+    last_ns: u64,
+    stopped: bool,
+}
+
+/// Coverage, as it is part of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Coverage {
+    /// Nodes whose agent reports.
+    pub nodes: usize,
+    /// Nodes that are known.
+    pub of_nodes: usize,
+    /// Nodes whose agent does not report, with the reason.
+    pub silent: Vec<String>,
+    /// Observers that do not run somewhere, with the reason.
+    pub degraded: Vec<String>,
+    /// Age of the last news from Kubernetes in seconds; absent where there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes_age_s: Option<u64>,
+    /// Kinds of objects that cannot be watched, with the reason.
+    pub missing_kinds: Vec<String>,
+    /// Anomalies that agents had to drop.
+    pub dropped: u64,
+}
+
+impl Seen {
+    pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat, at_ns: u64) {
+        if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&heartbeat.node) {
+            return;
+        }
+        let node = self.nodes.entry(heartbeat.node).or_default();
+        node.dropped = node.dropped.saturating_add(heartbeat.dropped);
+        if at_ns >= node.last_ns {
+            (node.last_ns, node.missing, node.stopped) = (at_ns, heartbeat.missing, heartbeat.stops);
+        }
+        let end = if heartbeat.stops { at_ns } else { at_ns.saturating_add(SILENT_NS) };
+        node.spans.push((at_ns, end));
+        node.spans.sort_unstable();
+        let mut joined: Vec<(u64, u64)> = Vec::new();
+        for (from, to) in node.spans.drain(..) {
+            match joined.last_mut() {
+                Some((_, end)) if from <= *end => *end = to.max(*end),
+                _ => joined.push((from, to)),
+            }
+        }
+        let old = joined.len().saturating_sub(MAX_SPANS);
+        node.spans = joined.split_off(old);
+    }
+
+    pub(crate) fn synced(&mut self, synced: Synced, at_ns: u64) {
+        self.synced_ns = Some(self.synced_ns.map_or(at_ns, |known| known.min(at_ns)));
+        self.missing_kinds =
+            synced.missing.into_iter().map(|missing| (missing.kind, missing.reason)).collect();
+        self.kubernetes(at_ns);
+    }
+
+    pub(crate) fn kubernetes(&mut self, at_ns: u64) {
+        self.last_kubernetes_ns = self.last_kubernetes_ns.max(Some(at_ns));
+    }
+
+    /// Whether changes were seen from a time on.
+    pub(crate) fn has_changes(&self, from_ns: u64) -> bool {
+        self.synced_ns.is_some_and(|synced| synced <= from_ns)
+    }
+
+    /// Whether an agent looked at a node at a time.
+    pub(crate) fn has_node(&self, node: &str, at_ns: u64) -> bool {
+        let spans = self.nodes.get(node).map(|node| node.spans.as_slice()).unwrap_or_default();
+        spans.iter().any(|(from, to)| (*from..=*to).contains(&at_ns))
+    }
+
+    /// What is covered now. `nodes` are those of the cluster.
+    pub(crate) fn now(&self, nodes: BTreeSet<String>, now_ns: u64) -> Coverage {
+        let nodes: BTreeSet<&str> = nodes.iter().chain(self.nodes.keys()).map(String::as_str).collect();
+        let silent = |name: &&&str| !self.has_node(name, now_ns);
+        let why = |name: &&str| match self.nodes.get(*name) {
+            None => format!("no agent on {name}"),
+            Some(node) if node.stopped => format!("the agent on {name} was stopped"),
+            Some(node) => {
+                format!(
+                    "the agent on {name} is silent for {} s",
+                    now_ns.saturating_sub(node.last_ns) / 1_000_000_000
+                )
+            }
+        };
+        let missing = self.nodes.iter().flat_map(|(name, node)| {
+            node.missing.iter().map(move |(observer, reason)| format!("{observer} on {name}: {reason}"))
+        });
+        let silent: Vec<String> = nodes.iter().filter(silent).map(why).collect();
+        Coverage {
+            nodes: nodes.len() - silent.len(),
+            of_nodes: nodes.len(),
+            silent,
+            degraded: missing.collect(),
+            kubernetes_age_s: self.last_kubernetes_ns.map(|last| now_ns.saturating_sub(last) / 1_000_000_000),
+            missing_kinds: self
+                .missing_kinds
+                .iter()
+                .map(|(kind, reason)| format!("{kind}: {reason}"))
+                .collect(),
+            dropped: self.nodes.values().map(|node| node.dropped).sum(),
+        }
+    }
+}

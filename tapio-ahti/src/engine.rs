@@ -1,0 +1,412 @@
+//! The engine: takes facts, keeps what they say, and explains it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tapio_occurrence::Occurrence;
+
+use crate::{
+    coverage::{Coverage, Seen},
+    explain::{Explanation, Known, components, explain, is_standing, opens},
+    fact::{self, Refused, Said},
+    finding::{Finding, FindingId},
+    findings::Findings,
+    graph::{Graph, Name},
+    incident::{Incident, Status},
+    rule::Rules,
+    story,
+};
+
+/// What an engine may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entities.
+    pub entities: usize,
+    /// Findings.
+    pub findings: usize,
+    /// Incidents, resolved ones too.
+    pub incidents: usize,
+}
+
+/// What the engine has let go or refused, since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Facts that were taken.
+    pub taken: u64,
+    /// Facts that came again.
+    pub repeated: u64,
+    /// Facts that say something impossible.
+    pub refused: u64,
+    /// Findings that were let go since there were too many.
+    pub evicted_findings: u64,
+    /// Entities that were not taken since there were too many.
+    pub refused_entities: u64,
+    /// Connections that were not taken since there were too many.
+    pub refused_connections: u64,
+}
+
+/// A symptom has to last so long, or come so late again, until it opens an incident.
+const SETTLE_NS: u64 = 30_000_000_000;
+/// After so long without symptoms an incident is resolved.
+const QUIET_NS: u64 = 300_000_000_000;
+/// Ids of facts are known for so long, against repeats.
+const REPEATS_NS: u64 = 1_200_000_000_000;
+/// Most ids that are known.
+const MAX_IDS: usize = 200_000;
+/// A fact may be so much later than all before; beyond it its clock is wrong.
+const AHEAD_NS: u64 = 3_600_000_000_000;
+/// Old entities and findings are let go so often, in the time of facts.
+const EXPIRE_NS: u64 = 60_000_000_000;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entities: 200_000, findings: 20_000, incidents: 1_000 }
+    }
+}
+
+/// An incident that is kept, with what it was made of.
+#[derive(Debug)]
+struct Kept {
+    incident: Incident,
+    /// The findings of its last answer.
+    findings: BTreeSet<FindingId>,
+    number: u64,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    rules: Rules,
+    graph: Graph,
+    findings: Findings,
+    seen: Seen,
+    ids: BTreeSet<u128>,
+    incidents: BTreeMap<u64, Kept>,
+    next_incident: u64,
+    /// The latest time of a fact.
+    now_ns: u64,
+    expired_ns: u64,
+    assessed: bool,
+    limits: Limits,
+    ledger: Ledger,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet.
+    #[must_use]
+    pub fn new(rules: Rules, limits: Limits) -> Self {
+        Self {
+            rules,
+            graph: Graph::new(limits.entities),
+            findings: Findings::new(limits.findings),
+            seen: Seen::default(),
+            ids: BTreeSet::new(),
+            incidents: BTreeMap::new(),
+            next_incident: 1,
+            now_ns: 0,
+            expired_ns: 0,
+            assessed: true,
+            limits,
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Takes a fact.
+    ///
+    /// # Errors
+    /// It says something impossible. The engine is as before.
+    pub fn take(&mut self, fact: &Occurrence) -> Result<(), Refused> {
+        let id = u128::from(fact.id);
+        if !self.ids.insert(id) {
+            self.ledger.repeated += 1;
+            return Ok(());
+        }
+        let at = fact.time_unix_ns;
+        let said = match fact::read(fact, &mut self.graph) {
+            Ok(said) => said,
+            Err(refused) => {
+                self.ledger.refused += 1;
+                return Err(refused);
+            }
+        };
+        self.ledger.taken += 1;
+        // A node whose clock is hours ahead does not make all else old.
+        if self.now_ns == 0 || at <= self.now_ns.saturating_add(AHEAD_NS) {
+            self.now_ns = self.now_ns.max(at);
+        }
+        if fact.source == tapio_occurrence::kubernetes::SOURCE {
+            self.seen.kubernetes(at);
+        }
+        match said {
+            Said::Finding(finding) => {
+                self.findings.add(*finding);
+            }
+            Said::Ended { key, at_ns } => self.findings.end(&key, at_ns),
+            Said::Heartbeat(heartbeat) => self.seen.heartbeat(heartbeat, at),
+            Said::Synced(synced) => self.seen.synced(synced, at),
+            Said::Graph | Said::Nothing => {}
+        }
+        self.assessed = false;
+        if self.now_ns.saturating_sub(self.expired_ns) > EXPIRE_NS {
+            self.expire();
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self) {
+        self.expired_ns = self.now_ns;
+        self.graph.expire(self.now_ns);
+        self.findings.expire(self.now_ns);
+        let graph = &self.graph;
+        self.findings.forget(|entity| graph.get(entity).is_none());
+        let oldest_ms = self.now_ns.saturating_sub(REPEATS_NS) / 1_000_000;
+        // The time is in the upper 48 bits of an id.
+        self.ids = self.ids.split_off(&(u128::from(oldest_ms) << 80));
+        while self.ids.len() > MAX_IDS {
+            self.ids.pop_first();
+        }
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known {
+            graph: &self.graph,
+            findings: &self.findings,
+            rules: &self.rules,
+            seen: &self.seen,
+            now_ns: self.now_ns,
+        }
+    }
+
+    /// What was taken, refused and let go.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        Ledger {
+            evicted_findings: self.findings.evicted,
+            refused_entities: self.graph.refused,
+            refused_connections: self.graph.connections.refused,
+            ..self.ledger
+        }
+    }
+
+    /// Number of entities and of findings that are held.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.graph.len(), self.findings.len())
+    }
+
+    /// The latest time of a fact, nanoseconds since 1970 UTC.
+    #[must_use]
+    pub const fn now_unix_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// What is looked at now.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        let nodes = self.graph.of_kind("Node", None).filter_map(|id| self.graph.get(id));
+        let existing = nodes.filter(|node| node.is_told() && node.exists(self.now_ns));
+        self.seen.now(existing.map(|node| node.name.name.clone()).collect(), self.now_ns)
+    }
+
+    /// All incidents as of the latest fact, the newest first.
+    pub fn incidents(&mut self) -> Vec<&Incident> {
+        self.assess();
+        self.incidents.values().rev().map(|kept| &kept.incident).collect()
+    }
+
+    /// The incident that a workload, a pod or another object is part of: an open one before a resolved one.
+    pub fn why(&mut self, kind: &str, namespace: Option<&str>, name: &str) -> Why<'_> {
+        self.assess();
+        let at = self.now_ns;
+        let Some(asked) = fact::named(&self.graph, kind, namespace, name, at) else { return Why::Unknown };
+        let related: BTreeSet<Name> = {
+            let mut related = self.graph.walk(&[asked], &[crate::graph::Step::Owner], at);
+            related.extend(self.graph.walk(&[asked], &[crate::graph::Step::Owned], at));
+            related
+                .into_iter()
+                .filter_map(|id| self.graph.get(id))
+                .map(|entity| entity.name.clone())
+                .collect()
+        };
+        let is_of = |kept: &&Kept| {
+            let incident = &kept.incident;
+            let named =
+                incident.lines.iter().map(|line| &line.entity).chain(&incident.hits).chain(&incident.root);
+            named.into_iter().any(|name| related.contains(name))
+        };
+        let newest = |status: fn(Status) -> bool| {
+            self.incidents.values().rev().filter(|kept| status(kept.incident.status)).find(is_of)
+        };
+        let found = newest(|status| status != Status::Resolved).or_else(|| newest(|_| true));
+        match found {
+            Some(kept) => Why::Incident(&kept.incident),
+            None => Why::Nothing,
+        }
+    }
+
+    /// Explains everything that is going on, and brings the incidents up to date.
+    fn assess(&mut self) {
+        if std::mem::replace(&mut self.assessed, true) {
+            return;
+        }
+        let known = self.known();
+        let is_recent = |finding: &Finding| {
+            !fact::is_change(&finding.key.kind)
+                && finding.is_active(self.now_ns, 2 * QUIET_NS)
+                && fact::is_failure(finding.severity)
+        };
+        let effects: Vec<_> =
+            self.findings.iter().filter(|(_, finding)| is_recent(finding)).map(|(id, _)| id).collect();
+        let mut answers: Vec<(Explanation, bool)> = Vec::new();
+        for component in components(known, effects) {
+            for explanation in explain(known, &component) {
+                let all = explanation.root.iter().chain(&explanation.effects);
+                let has_settled = all.clone().any(|id| has_settled(known, *id));
+                let is_active = all.clone().any(|id| {
+                    opens(known, *id)
+                        && known.findings.get(*id).is_some_and(|f| f.is_active(known.now_ns, QUIET_NS))
+                });
+                let is_kept = || {
+                    let mut kept =
+                        self.incidents.values().filter(|kept| kept.incident.status != Status::Resolved);
+                    kept.any(|kept| all.clone().any(|id| kept.findings.contains(id)))
+                };
+                if has_settled || is_kept() {
+                    answers.push((explanation, is_active));
+                }
+            }
+        }
+        let at = |explanation: &Explanation| {
+            let first = explanation.effects.first().or(explanation.root.as_ref());
+            first.and_then(|id| known.findings.get(*id)).map(|finding| finding.onset_ns)
+        };
+        answers.sort_by_key(|(explanation, _)| at(explanation));
+        let told: Vec<_> = answers
+            .into_iter()
+            .map(|(explanation, is_active)| {
+                let all: BTreeSet<FindingId> =
+                    explanation.root.iter().chain(&explanation.effects).copied().collect();
+                (story::incident(known, &explanation), all, is_active)
+            })
+            .collect();
+        let mut touched = BTreeSet::new();
+        for (incident, findings, is_active) in told {
+            touched.extend(self.keep(incident, findings, is_active, &touched));
+        }
+        // Open ones whose findings are over and gone.
+        let now_ns = self.now_ns;
+        for (number, kept) in &mut self.incidents {
+            if !touched.contains(number) && kept.incident.status != Status::Resolved {
+                resolve(&mut kept.incident, now_ns);
+            }
+        }
+        while self.incidents.len() > self.limits.incidents {
+            self.incidents.pop_first();
+        }
+    }
+
+    /// Puts an answer into the incident that it continues, or into a new one. Returns its number.
+    fn keep(
+        &mut self,
+        mut incident: Incident,
+        findings: BTreeSet<FindingId>,
+        is_active: bool,
+        taken: &BTreeSet<u64>,
+    ) -> Option<u64> {
+        let shares = |kept: &&Kept| {
+            !taken.contains(&kept.number) && kept.findings.intersection(&findings).next().is_some()
+        };
+        let continued = self.incidents.values().find(shares).map(|kept| kept.number);
+        let number = match continued {
+            Some(number) => number,
+            None if !is_active => return None,
+            None => {
+                let number = self.next_incident;
+                self.next_incident += 1;
+                number
+            }
+        };
+        incident.id = format!("TAP-{number}");
+        let same = |kept: &&Kept| kept.incident.fingerprint == incident.fingerprint && kept.number < number;
+        incident.seen_before = self.incidents.values().filter(same).count() as u64;
+        let now_ns = self.now_ns;
+        if let Some(before) = self.incidents.get(&number).map(|kept| &kept.incident) {
+            incident.status = match (before.status, is_active) {
+                (Status::Resolved, true) => Status::Regressed,
+                (status, _) => status,
+            };
+            incident.resolved_unix_ns =
+                before.resolved_unix_ns.filter(|_| incident.status == Status::Resolved);
+        }
+        if !is_active {
+            resolve(&mut incident, now_ns);
+        }
+        if let Some(before) = self.incidents.get(&number).map(|kept| &kept.incident) {
+            incident.revision = before.revision;
+            if *before != incident {
+                incident.revision += 1;
+            }
+        }
+        // Two incidents that turn out to be one: the older number stays.
+        let merged: Vec<u64> = self
+            .incidents
+            .values()
+            .filter(|kept| kept.number > number && !taken.contains(&kept.number))
+            .filter(|kept| kept.incident.status != Status::Resolved && kept.findings.is_subset(&findings))
+            .map(|kept| kept.number)
+            .collect();
+        for other in merged {
+            self.incidents.remove(&other);
+        }
+        self.incidents.insert(number, Kept { incident, findings, number });
+        Some(number)
+    }
+
+    /// Findings about an entity and what it owns, for people: the newest first.
+    #[must_use]
+    pub fn findings(&self) -> Vec<crate::incident::Line> {
+        let mut all: Vec<_> = self.findings.iter().map(|(_, finding)| finding).collect();
+        all.sort_by_key(|finding| std::cmp::Reverse(finding.last_ns));
+        all.into_iter().map(|finding| story::line(self.known(), finding)).collect()
+    }
+
+    /// The entities with a name, for messages about what is not there.
+    #[must_use]
+    pub fn similar(&self, kind: &str, name: &str) -> Vec<Name> {
+        let found = self.graph.all().filter(|entity| entity.name.kind == kind && entity.name.name == name);
+        found.take(10).map(|entity| entity.name.clone()).collect()
+    }
+}
+
+/// What there is to say about an object.
+#[derive(Debug)]
+pub enum Why<'a> {
+    /// It is part of an incident.
+    Incident(&'a Incident),
+    /// It is known, and part of none.
+    Nothing,
+    /// No such object is known.
+    Unknown,
+}
+
+fn resolve(incident: &mut Incident, now_ns: u64) {
+    if incident.status != Status::Resolved {
+        incident.status = Status::Resolved;
+        incident.resolved_unix_ns = Some(now_ns);
+    }
+}
+
+/// Whether a finding is reason enough for an incident.
+fn has_settled(known: Known<'_>, id: FindingId) -> bool {
+    let Some(finding) = known.findings.get(id) else { return false };
+    let Some(kind) = known.rules.kind_of(finding).filter(|kind| kind.opens) else { return false };
+    if is_standing(known, finding) || finding.count < kind.at_least && !finding.is_state() {
+        return false;
+    }
+    let lasts_ns = match finding.is_state() {
+        true => finding.ended_ns.unwrap_or(known.now_ns).saturating_sub(finding.onset_ns),
+        // What has happened stays so.
+        false if kind.at_least <= 1 => known.now_ns.saturating_sub(finding.onset_ns),
+        false => finding.last_ns.saturating_sub(finding.onset_ns),
+    };
+    lasts_ns >= SETTLE_NS
+}

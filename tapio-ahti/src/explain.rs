@@ -1,0 +1,118 @@
+//! Explaining: which findings explain which, and what is the smallest set of causes that explains them all.
+
+mod cover;
+mod link;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use self::cover::Certainty;
+pub(crate) use self::{
+    cover::{Explanation, opens},
+    link::{Found, Link, look},
+};
+use crate::{
+    coverage::Seen,
+    finding::{Finding, FindingId},
+    findings::Findings,
+    graph::Graph,
+    rule::Rules,
+};
+
+/// Maximum number of findings that are explained together.
+const MAX_TOGETHER: usize = 256;
+
+/// Everything that explaining reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) findings: &'a Findings,
+    pub(crate) rules: &'a Rules,
+    pub(crate) seen: &'a Seen,
+    pub(crate) now_ns: u64,
+}
+
+/// Findings that are joined by links.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Component {
+    /// In order of time.
+    pub(crate) findings: Vec<FindingId>,
+    pub(crate) links: Vec<Link>,
+}
+
+/// Joins findings with all that may explain them.
+pub(crate) fn components(known: Known<'_>, effects: impl IntoIterator<Item = FindingId>) -> Vec<Component> {
+    let mut links: BTreeMap<(FindingId, FindingId), Link> = BTreeMap::new();
+    let mut open: Vec<FindingId> = effects.into_iter().collect();
+    let mut done: BTreeSet<FindingId> = BTreeSet::new();
+    while let Some(effect) = open.pop() {
+        if !done.insert(effect) {
+            continue;
+        }
+        for link in link::causes(known, effect) {
+            open.push(link.cause);
+            let pair = (link.cause, link.effect);
+            // Of two rules for a pair, the stronger one.
+            match links.get(&pair) {
+                Some(other) if other.strength >= link.strength => {}
+                _ => {
+                    links.insert(pair, link);
+                }
+            }
+        }
+    }
+    // Two that explain each other: the stronger way, then the earlier cause.
+    let onset = |id: &FindingId| known.findings.get(*id).map(|finding| finding.onset_ns);
+    let both: Vec<_> = links.keys().filter(|(a, b)| links.contains_key(&(*b, *a))).copied().collect();
+    for (a, b) in both {
+        let (Some(there), Some(back)) = (links.get(&(a, b)), links.get(&(b, a))) else { continue };
+        let keep = there.strength.total_cmp(&back.strength).then(onset(&b).cmp(&onset(&a))).then(b.cmp(&a));
+        links.remove(&if keep.is_ge() { (b, a) } else { (a, b) });
+    }
+    let mut group: BTreeMap<FindingId, FindingId> = done.iter().map(|id| (*id, *id)).collect();
+    for (a, b) in links.keys() {
+        let (a, b) = (find(&mut group, *a), find(&mut group, *b));
+        group.insert(a.max(b), a.min(b));
+    }
+    let mut components: BTreeMap<FindingId, Component> = BTreeMap::new();
+    for id in done {
+        let root = find(&mut group, id);
+        components.entry(root).or_default().findings.push(id);
+    }
+    for link in links.into_values() {
+        let root = find(&mut group, link.effect);
+        if let Some(component) = components.get_mut(&root) {
+            component.links.push(link);
+        }
+    }
+    let mut components: Vec<_> = components.into_values().collect();
+    for component in &mut components {
+        component.findings.sort_by_key(|id| (onset(id), *id));
+        if component.findings.len() > MAX_TOGETHER {
+            component.findings.truncate(MAX_TOGETHER);
+            let kept: BTreeSet<_> = component.findings.iter().copied().collect();
+            component.links.retain(|link| kept.contains(&link.cause) && kept.contains(&link.effect));
+        }
+    }
+    components
+}
+
+fn find(group: &mut BTreeMap<FindingId, FindingId>, id: FindingId) -> FindingId {
+    let mut root = id;
+    while let Some(next) = group.get(&root).filter(|next| **next != root) {
+        root = *next;
+    }
+    group.insert(id, root);
+    root
+}
+
+/// Whether a claim has been there so often, or for so long, that it is no news.
+pub(crate) fn is_standing(known: Known<'_>, finding: &Finding) -> bool {
+    const DAY_NS: u64 = 24 * 3_600_000_000_000;
+    const OFTEN: usize = 3;
+    known.now_ns.saturating_sub(finding.onset_ns) > DAY_NS || known.findings.earlier(finding).count() >= OFTEN
+}
+
+/// Explains a component.
+pub(crate) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanation> {
+    cover::explain(known, component)
+}

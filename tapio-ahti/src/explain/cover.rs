@@ -1,0 +1,242 @@
+//! The smallest set of causes that explains the findings of a component.
+//!
+//! A cause scores in natural logarithms of odds: its prior, plus for each group of findings how much likelier they are
+//! with it than without, at most [`MOST`] each, so that a cascade does not count fifty times. The cause with the highest
+//! score is taken, then another only if it adds [`ANOTHER`] for what is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::{Component, Known, Link, is_standing, link};
+use crate::{
+    finding::{Finding, FindingId},
+    graph::EntityId,
+    rule::Class,
+};
+
+/// Most that one group of findings adds.
+const MOST: f64 = 4.0;
+/// How likely a finding is within half an hour without any cause: one in seven days.
+const LEAK: f64 = 0.003;
+/// What another cause has to add: odds of 20 to 1.
+const ANOTHER: f64 = 3.0;
+/// Most causes of one component.
+const MAX_CAUSES: usize = 3;
+/// What a standing finding loses as a cause.
+const STANDING: f64 = -3.9;
+/// From this margin over the next best cause on, a cause is likely: odds of 4 to 1.
+const MARGIN: f64 = 1.4;
+/// Longest chain.
+const MAX_HOPS: usize = 6;
+
+/// How sure an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Certainty {
+    /// The evidence does not decide.
+    Inconclusive,
+    /// One cause is by far the likeliest.
+    Likely,
+    /// The mechanism is proved, link by link.
+    Confirmed,
+}
+
+/// A possible cause with what speaks for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) finding: FindingId,
+    pub(crate) score: f64,
+    /// What the score is the sum of.
+    pub(crate) terms: Vec<(String, f64)>,
+    /// For each finding that it explains: how likely, and the link that leads to it.
+    reach: BTreeMap<FindingId, (f64, Option<usize>)>,
+}
+
+/// One cause with everything that it explains.
+#[derive(Clone, Debug)]
+pub(crate) struct Explanation {
+    /// `None`: the cause is not known.
+    pub(crate) root: Option<FindingId>,
+    /// What is explained, in order of time, without the root.
+    pub(crate) effects: Vec<FindingId>,
+    /// The links from the root to the effects: a tree.
+    pub(crate) links: Vec<Link>,
+    pub(crate) certainty: Certainty,
+    /// The best causes, the best first.
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanation> {
+    let groups = groups(known, component);
+    let mut left: BTreeSet<FindingId> = component.findings.iter().copied().collect();
+    // A change is no effect that has to be explained.
+    left.retain(|id| {
+        known.findings.get(*id).is_some_and(|finding| !crate::fact::is_change(&finding.key.kind))
+    });
+    let all: Vec<Candidate> = component
+        .findings
+        .iter()
+        .filter(|id| known.findings.get(**id).is_some_and(|finding| link::can_be_root(known, finding)))
+        .map(|id| candidate(component, *id))
+        .collect();
+    let mut explanations: Vec<Explanation> = Vec::new();
+    while explanations.len() < MAX_CAUSES && !left.is_empty() {
+        let mut scored: Vec<Candidate> =
+            all.iter().cloned().map(|candidate| scored(known, candidate, &groups, &left)).collect();
+        scored.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.finding.cmp(&b.finding)));
+        let Some(best) = scored.first().filter(|best| {
+            best.reach.keys().any(|id| left.contains(id))
+                && (explanations.is_empty() || best.score >= ANOTHER)
+        }) else {
+            break;
+        };
+        let explanation = explanation(known, component, best, &scored, &left);
+        left.remove(&best.finding);
+        left.retain(|id| !explanation.effects.contains(id));
+        explanations.push(explanation);
+    }
+    // What nothing explains has an unknown cause, all of it together.
+    if !left.is_empty() {
+        let effects: Vec<_> = component.findings.iter().copied().filter(|id| left.contains(id)).collect();
+        let links =
+            component.links.iter().filter(|link| left.contains(&link.cause) && left.contains(&link.effect));
+        explanations.push(Explanation {
+            root: None,
+            links: links.cloned().collect(),
+            effects,
+            certainty: Certainty::Inconclusive,
+            candidates: Vec::new(),
+        });
+    }
+    explanations
+}
+
+/// The best candidate; if it explains another one without being likelier by [`MARGIN`], that other one: going further back
+/// has to be worth it.
+fn nearest(scored: &[Candidate]) -> Option<&Candidate> {
+    let best = scored.first()?;
+    let mut close = scored.iter().skip(1).take_while(|other| best.score - other.score < MARGIN);
+    close.find(|other| best.reach.contains_key(&other.finding)).or(Some(best))
+}
+
+/// Findings of one type on one workload are one group: more of them say no more.
+fn groups(known: Known<'_>, component: &Component) -> BTreeMap<FindingId, (EntityId, String)> {
+    let group = |id: &FindingId| {
+        let finding = known.findings.get(*id)?;
+        let workload = known.graph.workload(finding.key.entity, finding.onset_ns);
+        Some((*id, (workload, finding.key.kind.to_string())))
+    };
+    component.findings.iter().filter_map(group).collect()
+}
+
+/// Follows links from a cause, the likeliest way to each effect.
+fn candidate(component: &Component, root: FindingId) -> Candidate {
+    let mut reach = BTreeMap::from([(root, (1.0, None))]);
+    let mut here = vec![root];
+    for _ in 0..MAX_HOPS {
+        let mut next = Vec::new();
+        for (index, link) in component.links.iter().enumerate().filter(|(_, link)| here.contains(&link.cause))
+        {
+            let Some((so_far, _)) = reach.get(&link.cause) else { continue };
+            let strength = so_far * link.strength;
+            if reach.get(&link.effect).is_none_or(|(known, _)| *known < strength) && link.effect != root {
+                reach.insert(link.effect, (strength, Some(index)));
+                next.push(link.effect);
+            }
+        }
+        here = next;
+    }
+    Candidate { finding: root, score: 0.0, terms: Vec::new(), reach }
+}
+
+fn scored(
+    known: Known<'_>,
+    mut candidate: Candidate,
+    groups: &BTreeMap<FindingId, (EntityId, String)>,
+    left: &BTreeSet<FindingId>,
+) -> Candidate {
+    let Some(finding) = known.findings.get(candidate.finding) else { return candidate };
+    let Some(kind) = known.rules.kind_of(finding) else { return candidate };
+    candidate.terms = vec![(format!("prior of {}", kind.names), kind.prior)];
+    if kind.class != Class::Change && is_standing(known, finding) {
+        candidate.terms.push(("has been there all the time".to_owned(), STANDING));
+    }
+    let mut gains: BTreeMap<&(EntityId, String), f64> = BTreeMap::new();
+    for (id, (strength, _)) in &candidate.reach {
+        let Some(group) = groups.get(id).filter(|_| *id != candidate.finding && left.contains(id)) else {
+            continue;
+        };
+        let gain = ((strength + LEAK * (1.0 - strength)) / LEAK).ln().min(MOST);
+        let most = gains.entry(group).or_default();
+        *most = most.max(gain);
+    }
+    for ((workload, kind), gain) in gains {
+        let name = known.graph.get(*workload).map(|entity| entity.name.to_string()).unwrap_or_default();
+        candidate.terms.push((format!("explains {kind} of {name}"), gain));
+    }
+    candidate.score = candidate.terms.iter().map(|(_, value)| value).sum();
+    candidate
+}
+
+fn explanation(
+    known: Known<'_>,
+    component: &Component,
+    best: &Candidate,
+    scored: &[Candidate],
+    left: &BTreeSet<FindingId>,
+) -> Explanation {
+    let mut effects: Vec<FindingId> =
+        best.reach.keys().copied().filter(|id| *id != best.finding && left.contains(id)).collect();
+    let onset = |id: &FindingId| known.findings.get(*id).map(|finding| finding.onset_ns);
+    effects.sort_by_key(|id| (onset(id), *id));
+    // The way to each effect, with what lies on it.
+    let mut on_the_way: BTreeSet<usize> = BTreeSet::new();
+    for effect in &effects {
+        let mut here = *effect;
+        while let Some((_, Some(index))) = best.reach.get(&here) {
+            if !on_the_way.insert(*index) {
+                break;
+            }
+            let Some(link) = component.links.get(*index) else { break };
+            here = link.cause;
+        }
+    }
+    let links: Vec<Link> =
+        on_the_way.iter().filter_map(|index| component.links.get(*index).cloned()).collect();
+    // Another cause that lies on the way is part of the same story, unless nothing is gained by going further back.
+    let rival = scored.iter().filter(|other| other.finding != best.finding).find(|other| {
+        let shares = other.reach.keys().any(|id| effects.contains(id) && left.contains(id));
+        shares && !is_same_set(known, best.finding, other.finding)
+    });
+    let margin = rival.map_or(f64::INFINITY, |rival| best.score - rival.score);
+    let first = effects.iter().copied().find(|id| opens(known, *id)).or_else(|| effects.first().copied());
+    let proved = first.is_some_and(|first| {
+        let mut here = first;
+        let mut hops = 0;
+        while let Some((_, Some(index))) = best.reach.get(&here) {
+            let Some(link) = component.links.get(*index).filter(|link| link.is_certain) else { return false };
+            here = link.cause;
+            hops += 1;
+        }
+        hops > 0
+    });
+    let certainty = match (best.score, margin) {
+        (score, _) if score < 0.5 && !effects.is_empty() => Certainty::Inconclusive,
+        (_, margin) if margin < MARGIN => Certainty::Inconclusive,
+        _ if proved => Certainty::Confirmed,
+        _ => Certainty::Likely,
+    };
+    let candidates = scored.iter().take(5).cloned().collect();
+    Explanation { root: Some(best.finding), effects, links, certainty, candidates }
+}
+
+/// Whether two changes were made together.
+fn is_same_set(known: Known<'_>, a: FindingId, b: FindingId) -> bool {
+    let set = |id| known.findings.get(id).and_then(|finding: &Finding| finding.set.clone());
+    set(a).is_some_and(|a| Some(a) == set(b))
+}
+
+pub(crate) fn opens(known: Known<'_>, id: FindingId) -> bool {
+    known.findings.get(id).and_then(|finding| known.rules.kind_of(finding)).is_some_and(|kind| kind.opens)
+}

@@ -1,0 +1,190 @@
+//! Links: one finding explains another, by a rule.
+
+use std::collections::BTreeMap;
+
+use super::Known;
+use crate::{
+    finding::{Finding, FindingId},
+    graph::{EntityId, Step},
+    rule::{Class, Cover, Evidence, From, Lag, Pair, Rule},
+};
+
+/// Weaker links are not considered.
+const WEAKEST: f64 = 0.02;
+/// A link is never surer than this, however much speaks for it.
+const SUREST: f64 = 0.99;
+/// Part of all lags that the log-normal distribution does not have.
+const FLAT: f64 = 0.1;
+/// How much later than its effect a cause may seem to begin: clocks of one host, of two, and times of the API server,
+/// which are whole seconds and a controller's delay.
+const SAME_CLOCK_NS: u64 = 2_000_000_000;
+const OTHER_CLOCK_NS: u64 = 10_000_000_000;
+
+/// One finding explains another.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) cause: FindingId,
+    pub(crate) effect: FindingId,
+    /// The rule, as an index.
+    pub(crate) rule: usize,
+    /// How likely the cause has had this effect, from 0 to 1.
+    pub(crate) strength: f64,
+    /// Whether the mechanism is proved.
+    pub(crate) is_certain: bool,
+}
+
+/// What a rule finds for an effect.
+pub(crate) enum Found {
+    /// One or more.
+    Present,
+    /// None, and all of what would show one was watched.
+    Absent,
+    /// None, but what would show one was not watched; with what was not.
+    NotCovered(Vec<String>),
+}
+
+/// All links to an effect.
+pub(crate) fn causes(known: Known<'_>, effect: FindingId) -> Vec<Link> {
+    let Some(finding) = known.findings.get(effect) else { return Vec::new() };
+    let rules = known.rules.with_effect(&finding.key.kind);
+    rules.flat_map(|(index, rule)| by_rule(known, index, rule, effect, finding)).collect()
+}
+
+/// What a rule has to say about an effect; `None` if it is not about it.
+pub(crate) fn look(known: Known<'_>, index: usize, rule: &Rule, effect: FindingId) -> Option<Found> {
+    let finding = known.findings.get(effect)?;
+    let is_of =
+        known.graph.get(finding.key.entity).is_some_and(|entity| rule.effect.is_of(&entity.name.kind));
+    if !is_of || !rule.effect.fits(finding) || starts(rule, finding).is_empty() {
+        return None;
+    }
+    if !by_rule(known, index, rule, effect, finding).is_empty() {
+        return Some(Found::Present);
+    }
+    let missing = not_covered(known, rule, finding);
+    Some(if missing.is_empty() { Found::Absent } else { Found::NotCovered(missing) })
+}
+
+fn starts(rule: &Rule, effect: &Finding) -> Vec<EntityId> {
+    match rule.from {
+        From::Entity => {
+            let mut all = vec![effect.key.entity];
+            all.extend(effect.pods.iter().filter(|pod| **pod != effect.key.entity));
+            all
+        }
+        From::Peer => effect.peer.and_then(|peer| peer.entity).into_iter().collect(),
+        From::Actor => effect.actor.into_iter().collect(),
+    }
+}
+
+fn by_rule(known: Known<'_>, index: usize, rule: &Rule, effect: FindingId, finding: &Finding) -> Vec<Link> {
+    let Known { graph, findings, .. } = known;
+    let is_of = graph.get(finding.key.entity).is_some_and(|entity| rule.effect.is_of(&entity.name.kind));
+    if !is_of || !rule.effect.fits(finding) {
+        return Vec::new();
+    }
+    let at = finding.onset_ns;
+    let mut links: BTreeMap<FindingId, Link> = BTreeMap::new();
+    for entity in graph.walk(&starts(rule, finding), &rule.path, at) {
+        if !graph.get(entity).is_some_and(|entity| rule.cause.is_of(&entity.name.kind)) {
+            continue;
+        }
+        for (cause, other) in findings.of(entity) {
+            if cause == effect || !rule.cause.fits(other) {
+                continue;
+            }
+            let Some(lag_s) = lag(other, finding, rule.lag.longest_s) else { continue };
+            let pair =
+                Pair { graph, cause: other, effect: finding, before: was_before(known, other, finding) };
+            if rule.requires.iter().any(|evidence| pair.holds(*evidence) != Some(true)) {
+                continue;
+            }
+            let holding = rule.weights.iter().filter(|(evidence, _)| pair.holds(**evidence) == Some(true));
+            let weight: f64 = holding.map(|(_, weight)| weight).sum();
+            let proved = |all: &Vec<Evidence>| all.iter().all(|evidence| pair.holds(*evidence) == Some(true));
+            let is_certain = rule.certain.iter().any(proved);
+            let strength = match is_certain {
+                true => SUREST,
+                false => (rule.strength * density(lag_s, &rule.lag) * weight.exp()).min(SUREST),
+            };
+            if strength >= WEAKEST {
+                links.insert(cause, Link { cause, effect, rule: index, strength, is_certain });
+            }
+        }
+    }
+    links.into_values().collect()
+}
+
+/// Whether the effect's workload had the same effect before the cause.
+fn was_before(known: Known<'_>, cause: &Finding, effect: &Finding) -> bool {
+    let workload = known.graph.workload(effect.key.entity, effect.onset_ns);
+    // Pods that a rollout replaced existed before it.
+    let mut pods = known.graph.walk(&[workload], &[Step::Owned], effect.onset_ns);
+    pods.extend(known.graph.walk(&[workload], &[Step::Owned], cause.onset_ns.saturating_sub(1)));
+    let mut all = pods.into_iter().flat_map(|pod| known.findings.of(pod));
+    all.any(|(_, other)| other.key.kind == effect.key.kind && other.onset_ns < cause.onset_ns)
+}
+
+/// Seconds from cause to effect; `None` if the cause is too late, or too early.
+fn lag(cause: &Finding, effect: &Finding, longest_s: f64) -> Option<f64> {
+    let same_clock = !cause.node.is_empty() && cause.node == effect.node;
+    let tolerated = if same_clock { SAME_CLOCK_NS } else { OTHER_CLOCK_NS };
+    if cause.onset_ns > effect.onset_ns.saturating_add(tolerated) {
+        return None;
+    }
+    // A state, and what lasts, is a cause as long as it does.
+    let lasts = cause.is_state() && cause.ended_ns.is_none_or(|ended| ended >= effect.onset_ns)
+        || cause.last_ns >= effect.onset_ns;
+    let lag_s = effect.onset_ns.saturating_sub(cause.onset_ns) as f64 / 1e9;
+    match lag_s > longest_s {
+        true if lasts && !crate::fact::is_change(&cause.key.kind) => Some(longest_s),
+        true => None,
+        false => Some(lag_s),
+    }
+}
+
+/// How well a lag fits, from 0 to 1: 1 up to the median.
+fn density(lag_s: f64, lag: &Lag) -> f64 {
+    if lag_s <= lag.median_s {
+        return 1.0;
+    }
+    let z = (lag_s / lag.median_s).ln() / lag.spread;
+    (1.0 - FLAT).mul_add((-z * z / 2.0).exp(), FLAT)
+}
+
+/// What was not watched of what would show a cause.
+fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
+    let mut missing = Vec::new();
+    let at = effect.onset_ns;
+    for cover in &rule.covered_by {
+        match cover {
+            Cover::Kubernetes => {
+                let from_ns = at.saturating_sub((rule.lag.longest_s.min(3_600.0) * 1e9) as u64);
+                if !known.seen.has_changes(at) {
+                    missing.push("changes in Kubernetes are not known at that time".to_owned());
+                } else if !known.seen.has_changes(from_ns) {
+                    missing.push("changes in Kubernetes are known only since shortly before".to_owned());
+                }
+            }
+            Cover::Agents => {
+                let mut path = rule.path.clone();
+                path.push(Step::Owned);
+                let pods = known.graph.walk(&starts(rule, effect), &path, at);
+                let nodes: std::collections::BTreeSet<_> =
+                    pods.into_iter().filter_map(|pod| known.graph.node(pod, at)).collect();
+                for node in nodes {
+                    let Some(node) = known.graph.get(node) else { continue };
+                    if !known.seen.has_node(&node.name.name, at) {
+                        missing.push(format!("no agent on {}", node.name.name));
+                    }
+                }
+            }
+        }
+    }
+    missing
+}
+
+/// Whether a finding can be a root cause.
+pub(crate) fn can_be_root(known: Known<'_>, finding: &Finding) -> bool {
+    known.rules.kind_of(finding).is_some_and(|kind| kind.class != Class::Symptom)
+}

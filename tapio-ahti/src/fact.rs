@@ -1,0 +1,413 @@
+//! What a fact says: about the graph, about coverage, and as a finding.
+
+use std::collections::BTreeMap;
+
+use tapio_occurrence::{
+    Name as Text, Occurrence, SOURCE, Severity, Value, Workload,
+    kubernetes::{Aspect, Change, Condition, Deleted, Fact as _, Field, Object, Reference, Synced, Warning},
+};
+
+use crate::{
+    finding::{Fields, Finding, Key, MAX_VALUES, Other},
+    graph::{EntityId, Graph, Name},
+};
+
+/// Maximum length of a text that is taken from a fact, in bytes.
+const MAX_TEXT: usize = 512;
+
+/// What the engine makes of a fact.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// Only the graph changed.
+    Graph,
+    /// A claim.
+    Finding(Box<Finding>),
+    /// A condition has ended.
+    Ended { key: Key, at_ns: u64 },
+    /// An agent looks.
+    Heartbeat(Heartbeat),
+    /// The view of Kubernetes is complete.
+    Synced(Synced),
+    /// Nothing that the engine knows.
+    Nothing,
+}
+
+/// A node's agent, at one time.
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    pub(crate) node: String,
+    pub(crate) stops: bool,
+    /// Observers that are not running, with the reason.
+    pub(crate) missing: BTreeMap<String, String>,
+    pub(crate) dropped: u64,
+}
+
+/// A fact that says something impossible.
+#[derive(Debug, thiserror::Error)]
+#[error("{id} ({kind}): {what}")]
+pub struct Refused {
+    id: String,
+    kind: String,
+    what: String,
+}
+
+/// Reads a fact into the graph.
+pub(crate) fn read(fact: &Occurrence, graph: &mut Graph) -> Result<Said, Refused> {
+    let refused = |error: serde_json::Error| Refused {
+        id: fact.id.to_string(),
+        kind: fact.kind.to_string(),
+        what: error.to_string(),
+    };
+    let at = fact.time_unix_ns;
+    if let Some(object) = Object::of(fact) {
+        let object = placed(object.map_err(refused)?);
+        graph.add(object, at, true);
+        return Ok(Said::Graph);
+    }
+    if let Some(deleted) = Deleted::of(fact) {
+        graph.delete(&deleted.map_err(refused)?.object, at);
+        return Ok(Said::Graph);
+    }
+    if let Some(synced) = Synced::of(fact) {
+        return synced.map(Said::Synced).map_err(refused);
+    }
+    if let Some(change) = Change::of(fact) {
+        let change = change.map_err(refused)?;
+        let Some(entity) = graph.intern(&change.object, at) else { return Ok(Said::Nothing) };
+        return Ok(Said::Finding(Box::new(of_change(fact, change, entity))));
+    }
+    if let Some(condition) = Condition::of(fact) {
+        let condition = condition.map_err(refused)?;
+        let Some(entity) = graph.intern(&condition.object, at) else { return Ok(Said::Nothing) };
+        return Ok(of_condition(fact, &condition, entity));
+    }
+    if let Some(warning) = Warning::of(fact) {
+        let warning = warning.map_err(refused)?;
+        let Some(entity) = graph.intern(&warning.object, at) else { return Ok(Said::Nothing) };
+        return Ok(Said::Finding(Box::new(of_warning(fact, &warning, entity))));
+    }
+    Ok(match &*fact.kind {
+        "tapio.heartbeat" => Said::Heartbeat(of_heartbeat(fact)),
+        "network.edges" => of_edges(fact, graph),
+        _ if fact.source == SOURCE || fact.source == "otlp" => of_occurrence(fact, graph),
+        _ => Said::Nothing,
+    })
+}
+
+/// References of a namespaced object without a namespace are to objects of its namespace, unless these have none.
+fn placed(mut object: Object) -> Object {
+    const OF_THE_CLUSTER: &[&str] =
+        &["Node", "PersistentVolume", "Namespace", "StorageClass", "ClusterRole", "PriorityClass"];
+    for reference in object.owners.iter_mut().chain(&mut object.uses) {
+        if reference.namespace.is_none() && !OF_THE_CLUSTER.contains(&&*reference.kind) {
+            reference.namespace.clone_from(&object.object.namespace);
+        }
+    }
+    object
+}
+
+fn cut(text: &str) -> String {
+    if text.len() <= MAX_TEXT {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(MAX_TEXT)])
+}
+
+fn finding(fact: &Occurrence, kind: Text, entity: EntityId, detail: String) -> Finding {
+    Finding {
+        key: Key { kind, entity, detail },
+        pods: Vec::new(),
+        peer: None,
+        actor: None,
+        node: cut(&fact.node),
+        onset_ns: since(fact),
+        last_ns: fact.time_unix_ns,
+        ended_ns: None,
+        count: fact.count.max(1),
+        severity: fact.severity,
+        message: cut(&fact.message),
+        fields: fields(fact),
+        facts: vec![(fact.time_unix_ns, fact.id)],
+        exact: true,
+        set: None,
+    }
+}
+
+/// When it began: before the fact, where that says for how long.
+fn since(fact: &Occurrence) -> u64 {
+    let ago = ["since_ms", "lasted_ms"].iter().find_map(|key| fact.data.number(key));
+    fact.time_unix_ns.saturating_sub(ago.unwrap_or_default().saturating_mul(1_000_000))
+}
+
+/// The texts and numbers of `data`, as rules compare them.
+fn fields(fact: &Occurrence) -> Fields {
+    let mut fields = Fields::new();
+    for (key, value) in &fact.data.0 {
+        let text = match value {
+            Value::Number(number) => number.to_string(),
+            Value::Signed(number) => number.to_string(),
+            Value::Real(number) => number.to_string(),
+            Value::Text(text) => cut(text),
+            Value::List(_) | Value::Workload(_) => continue,
+        };
+        fields.insert(key.clone(), vec![text]);
+    }
+    if let Some(process) = &fact.process {
+        fields.insert("process".into(), vec![cut(&process.comm)]);
+    }
+    if let Some(actor) = &fact.actor {
+        fields.insert("actor".into(), vec![cut(&actor.process.comm)]);
+    }
+    fields
+}
+
+fn of_change(fact: &Occurrence, change: Change, entity: EntityId) -> Finding {
+    // The fields of an object that was created or deleted do not differ from anything.
+    let detail = change.set.clone().unwrap_or_else(|| fact.id.to_string());
+    let mut finding = finding(fact, Change::TYPE.into(), entity, detail);
+    finding.set = change.set;
+    let mut aspects: Vec<String> = change.fields.iter().map(|field| name_of(field.aspect)).collect();
+    aspects.sort_unstable();
+    aspects.dedup();
+    finding.fields.insert("aspect".into(), aspects);
+    let mut values = |key: &'static str, value: fn(&Field) -> Option<String>| {
+        let values = change.fields.iter().filter_map(value).take(MAX_VALUES).collect();
+        finding.fields.insert(key.into(), values);
+    };
+    values("path", |field| Some(cut(&field.path)));
+    values("image", |field| field.to.clone().filter(|_| field.aspect == Aspect::Image).map(|to| cut(&to)));
+    values("lowered", |field| lowered(field).then(|| cut(&field.path)));
+    values("raised", |field| raised(field).then(|| cut(&field.path)));
+    values("memory_limit_bytes", |field| {
+        let is_limit = field.aspect == Aspect::Memory && field.path.contains("limits");
+        field.to.as_deref().filter(|_| is_limit).and_then(quantity).map(|bytes| format!("{bytes:.0}"))
+    });
+    values("replicas", |field| field.to.clone().filter(|_| field.path == "spec.replicas"));
+    finding
+}
+
+fn name_of(aspect: Aspect) -> String {
+    // Written as serde does.
+    serde_json::to_value(aspect)
+        .ok()
+        .and_then(|value| value.as_str().map(ToOwned::to_owned))
+        .unwrap_or_default()
+}
+
+/// Whether a field has less than before: a smaller amount, or one where there was no limit.
+fn lowered(field: &Field) -> bool {
+    let is_limit = field.path.contains("limits");
+    match (&field.from, &field.to) {
+        (Some(from), Some(to)) => quantity(from).zip(quantity(to)).is_some_and(|(from, to)| to < from),
+        (None, Some(to)) => is_limit && quantity(to).is_some(),
+        _ => false,
+    }
+}
+
+fn raised(field: &Field) -> bool {
+    field
+        .from
+        .as_deref()
+        .and_then(quantity)
+        .zip(field.to.as_deref().and_then(quantity))
+        .is_some_and(|(from, to)| to > from)
+}
+
+/// A quantity of Kubernetes (`512Mi`, `250m`, `1e3`), in its base unit.
+pub(crate) fn quantity(text: &str) -> Option<f64> {
+    const SUFFIXES: &[(&str, f64)] = &[
+        ("Ki", 1024.0),
+        ("Mi", 1024.0 * 1024.0),
+        ("Gi", 1024.0 * 1024.0 * 1024.0),
+        ("Ti", 1024.0 * 1024.0 * 1024.0 * 1024.0),
+        ("m", 1e-3),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+    ];
+    let (number, unit) = SUFFIXES
+        .iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
+        .unwrap_or((text, 1.0));
+    number.parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number * unit)
+}
+
+fn of_condition(fact: &Occurrence, condition: &Condition, entity: EntityId) -> Said {
+    let kind = Text::from(format!("{}/{}", Condition::TYPE, cut(&condition.condition)));
+    let detail = condition.container.as_deref().map(cut).unwrap_or_default();
+    if condition.status != "true" {
+        return Said::Ended { key: Key { kind, entity, detail }, at_ns: fact.time_unix_ns };
+    }
+    let mut finding = finding(fact, kind, entity, detail);
+    if condition.object.kind == "Pod" {
+        finding.pods.push(entity);
+    }
+    Said::Finding(Box::new(finding))
+}
+
+fn of_warning(fact: &Occurrence, warning: &Warning, entity: EntityId) -> Finding {
+    let kind = Text::from(format!("{}/{}", Warning::TYPE, cut(&warning.reason)));
+    let mut finding = finding(fact, kind, entity, String::new());
+    if let Some(first) = warning.first_unix_ns {
+        finding.onset_ns = finding.onset_ns.min(first);
+    }
+    if warning.object.kind == "Pod" {
+        finding.pods.push(entity);
+    }
+    finding
+}
+
+fn of_heartbeat(fact: &Occurrence) -> Heartbeat {
+    let list = |key: &str| match fact.data.get(key) {
+        Some(Value::List(entries)) => entries.as_slice(),
+        _ => &[],
+    };
+    let missing = list("observers").iter().filter_map(|observer| {
+        let name = observer.text("name")?;
+        let state = observer.text("state").filter(|state| *state != "running")?;
+        let why = observer.text("missing").unwrap_or(state);
+        Some((cut(name), cut(why)))
+    });
+    Heartbeat {
+        node: cut(&fact.node),
+        stops: fact.data.text("phase") == Some("stop"),
+        missing: missing.collect(),
+        dropped: list("dropped").iter().filter_map(|entry| entry.number("count")).sum(),
+    }
+}
+
+/// The workload of an agent's fact: the pod with its owner and its node, else the unit, else the node.
+fn affected(fact: &Occurrence, workload: Option<&Workload>, graph: &mut Graph) -> Option<EntityId> {
+    let at = fact.time_unix_ns;
+    let node = (!fact.node.is_empty()).then(|| fact.node.to_string());
+    let Some(workload) = workload else {
+        let reference = Reference { kind: "Node".to_owned(), namespace: None, name: node?, uid: None };
+        return graph.intern(&reference, at);
+    };
+    if let Some(pod) = &workload.pod {
+        let object = Reference {
+            kind: "Pod".to_owned(),
+            namespace: workload.namespace.clone(),
+            name: cut(pod),
+            uid: workload.pod_uid.clone(),
+        };
+        let owner = workload.owner_kind.as_ref().zip(workload.owner.as_ref()).map(|(kind, name)| Reference {
+            kind: kind.clone(),
+            namespace: workload.namespace.clone().filter(|_| kind != "Node"),
+            name: cut(name),
+            uid: None,
+        });
+        if let Some(owner) = &owner {
+            graph.intern(owner, at);
+        }
+        return graph.add(
+            Object { object, owners: owner.into_iter().collect(), node, ..Object::default() },
+            at,
+            false,
+        );
+    }
+    let (kind, name) = match (&workload.unit, &workload.container_id) {
+        (Some(unit), _) => ("Unit", unit),
+        (None, Some(id)) => ("Container", id),
+        (None, None) => return None,
+    };
+    // Units are of a node, as objects are of a namespace.
+    let object = Reference { kind: kind.to_owned(), namespace: node.clone(), name: cut(name), uid: None };
+    graph.add(Object { object, node, ..Object::default() }, at, false)
+}
+
+fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
+    let Some(entity) = affected(fact, fact.workload.as_deref(), graph) else { return Said::Nothing };
+    let is_exact =
+        fact.workload.as_ref().is_none_or(|workload| workload.pod.is_none() || workload.pod_uid.is_some());
+    let at = fact.time_unix_ns;
+    let mut of_peer = None;
+    if let Some(peer) = &fact.peer {
+        let names = peer.names();
+        let namespace = names.namespace.as_deref();
+        let named =
+            [("Service", &names.service), ("Pod", &names.pod)].into_iter().find_map(|(kind, name)| {
+                let reference = Reference {
+                    kind: kind.to_owned(),
+                    namespace: namespace.map(Into::into),
+                    name: cut(name.as_deref()?),
+                    uid: None,
+                };
+                graph.intern(&reference, at)
+            });
+        let known = named.or_else(|| graph.at_address(peer.address, at));
+        of_peer = Some(Other { entity: known, address: peer.address, port: peer.port });
+    }
+    // Connections are a matter of a whole workload; what happens in a container is the pod's.
+    let is_network = fact.kind.starts_with("network.");
+    let about = if is_network { graph.workload(entity, at) } else { entity };
+    let question = fact.data.text("question").unwrap_or_default();
+    let detail = match &of_peer {
+        Some(Other { entity: Some(id), port, .. }) => format!("{id:?}:{port} {question}"),
+        Some(Other { address, port, .. }) => format!("{address}:{port} {question}"),
+        None => fact.workload.as_ref().and_then(|workload| workload.container.clone()).unwrap_or_default(),
+    };
+    let mut finding = finding(fact, fact.kind.clone(), about, cut(&detail));
+    finding.exact = is_exact;
+    if graph.is(entity, "Pod") {
+        finding.pods.push(entity);
+    }
+    if let Some(peer) = of_peer {
+        if fact.data.text("direction") != Some("inbound") {
+            graph.connections.add(about, (peer.address, peer.port), finding.onset_ns, finding.last_ns);
+        }
+        finding.peer = Some(peer);
+    }
+    if let Some(actor) = &fact.actor {
+        finding.actor = actor.workload.as_deref().and_then(|workload| affected(fact, Some(workload), graph));
+    }
+    Said::Finding(Box::new(finding))
+}
+
+fn of_edges(fact: &Occurrence, graph: &mut Graph) -> Said {
+    let Some(entity) = affected(fact, fact.workload.as_deref(), graph) else { return Said::Nothing };
+    let client = graph.workload(entity, fact.time_unix_ns);
+    let Some(Value::List(edges)) = fact.data.get("edges") else { return Said::Nothing };
+    for edge in edges {
+        let Some(address) = edge.address("address") else { continue };
+        let port = edge.number("port").and_then(|port| u16::try_from(port).ok()).unwrap_or_default();
+        let ago = |key| {
+            let ms = edge.number(key).unwrap_or_default();
+            fact.time_unix_ns.saturating_sub(ms.saturating_mul(1_000_000))
+        };
+        if edge.text("direction") == Some("inbound") {
+            // The client's own agent reports it too, if there is one.
+            if let Some(peer) = graph.at_address(address, fact.time_unix_ns) {
+                let peer = graph.workload(peer, fact.time_unix_ns);
+                for own in graph.addresses_of(entity, fact.time_unix_ns) {
+                    graph.connections.add(peer, (own, port), ago("since_ms"), ago("last_ms"));
+                }
+            }
+            continue;
+        }
+        graph.connections.add(client, (address, port), ago("since_ms"), ago("last_ms"));
+    }
+    Said::Graph
+}
+
+/// The entity that a name stands for, for questions.
+pub(crate) fn named(
+    graph: &Graph,
+    kind: &str,
+    namespace: Option<&str>,
+    name: &str,
+    at_ns: u64,
+) -> Option<EntityId> {
+    graph.named(&Name::new(kind, namespace, name), at_ns)
+}
+
+/// Whether a fact is a change of something that should be.
+pub(crate) fn is_change(kind: &str) -> bool {
+    kind == Change::TYPE
+}
+
+/// Severities that a failure has.
+pub(crate) const fn is_failure(severity: Severity) -> bool {
+    matches!(severity, Severity::Warning | Severity::Error | Severity::Critical)
+}

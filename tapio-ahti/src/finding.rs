@@ -1,0 +1,133 @@
+//! Findings: one claim on one entity, in one episode.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use tapio_occurrence::{Name as Text, Severity};
+use ulid::Ulid;
+
+use crate::graph::EntityId;
+
+/// A finding, as a number that is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FindingId(pub(crate) u64);
+
+/// Maximum number of facts that a finding names; further ones are counted.
+pub(crate) const MAX_FACTS: usize = 16;
+/// Maximum number of values of a field.
+pub(crate) const MAX_VALUES: usize = 64;
+/// Maximum number of pods that a finding names.
+const MAX_PODS: usize = 64;
+
+/// What makes two facts the same finding.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    /// The type of the occurrence; for conditions and warnings with their name, as in `kubernetes.condition/Waiting`.
+    pub(crate) kind: Text,
+    pub(crate) entity: EntityId,
+    /// The other end, the container, or what else tells two findings of a type apart.
+    pub(crate) detail: String,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Other {
+    /// The service or pod; absent where the address is not known.
+    pub(crate) entity: Option<EntityId>,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+}
+
+/// Values of a field, for the conditions of rules.
+pub(crate) type Fields = BTreeMap<Text, Vec<String>>;
+
+/// One claim.
+#[derive(Clone, Debug)]
+pub(crate) struct Finding {
+    pub(crate) key: Key,
+    /// The entity of the fact itself, where `key.entity` is its workload.
+    pub(crate) pods: Vec<EntityId>,
+    pub(crate) peer: Option<Other>,
+    /// Who had a hand in it.
+    pub(crate) actor: Option<EntityId>,
+    pub(crate) node: String,
+    /// When it began.
+    pub(crate) onset_ns: u64,
+    pub(crate) last_ns: u64,
+    /// When a condition ended.
+    pub(crate) ended_ns: Option<u64>,
+    pub(crate) count: u64,
+    pub(crate) severity: Severity,
+    pub(crate) message: String,
+    pub(crate) fields: Fields,
+    /// The first facts, in order of time.
+    pub(crate) facts: Vec<(u64, Ulid)>,
+    /// Whether the owner is from the kernel or the API server, and not concluded.
+    pub(crate) exact: bool,
+    /// Changes: the set that it was made with.
+    pub(crate) set: Option<String>,
+}
+
+impl Finding {
+    /// Takes what another fact of the same finding adds. The order of the two does not matter.
+    pub(crate) fn merge(&mut self, mut other: Self) {
+        if other.onset_ns < self.onset_ns {
+            self.onset_ns = other.onset_ns;
+            self.message = other.message;
+            std::mem::swap(&mut self.fields, &mut other.fields);
+            self.peer = other.peer.or(self.peer);
+            self.actor = other.actor.or(self.actor);
+        }
+        for (key, values) in other.fields {
+            let known = self.fields.entry(key).or_default();
+            for value in values {
+                if known.len() < MAX_VALUES && !known.contains(&value) {
+                    known.push(value);
+                }
+            }
+        }
+        self.last_ns = self.last_ns.max(other.last_ns);
+        self.ended_ns = match (self.ended_ns, other.ended_ns) {
+            (Some(a), Some(b)) => Some(a.max(b)),
+            (a, b) => a.or(b),
+        };
+        self.count = self.count.saturating_add(other.count);
+        self.severity = self.severity.max(other.severity);
+        self.exact &= other.exact;
+        for pod in other.pods {
+            if let Err(at) = self.pods.binary_search(&pod)
+                && self.pods.len() < MAX_PODS
+            {
+                self.pods.insert(at, pod);
+            }
+        }
+        self.facts.extend(other.facts);
+        self.facts.sort_unstable();
+        self.facts.dedup();
+        self.facts.truncate(MAX_FACTS);
+    }
+
+    /// Whether it is still there at a time: a condition until it ends, anything else for a while after it was last seen.
+    pub(crate) fn is_active(&self, now_ns: u64, quiet_ns: u64) -> bool {
+        match self.ended_ns {
+            Some(ended) => ended.max(self.last_ns).saturating_add(quiet_ns) > now_ns,
+            None if self.is_state() => true,
+            None => self.last_ns.saturating_add(quiet_ns) > now_ns,
+        }
+    }
+
+    /// Whether it lasts until something says that it ended.
+    pub(crate) fn is_state(&self) -> bool {
+        self.key.kind.starts_with("kubernetes.condition/")
+            && !matches!(&*self.key.kind, "kubernetes.condition/Terminated" | "kubernetes.condition/Evicted")
+    }
+
+    /// The first value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name)?.first().map(String::as_str)
+    }
+
+    /// The first value of a field that is a number.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.field(name)?.parse().ok()
+    }
+}

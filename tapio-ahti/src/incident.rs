@@ -1,0 +1,145 @@
+//! Incidents: facts that belong together, with the cause that explains them. This is what an answer consists of, and its
+//! JSON is the same wherever it is shown.
+
+use serde::Serialize;
+
+pub use crate::{coverage::Coverage, explain::Certainty, graph::Name};
+
+/// Where an incident is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It lasts.
+    Open,
+    /// It is over.
+    Resolved,
+    /// It came back.
+    Regressed,
+}
+
+/// Whether the owner of a fact is known or concluded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// The kernel or the API server says so.
+    Exact,
+    /// It was concluded.
+    Inferred,
+}
+
+/// One line of an answer, with the facts that it rests on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Line {
+    /// When it began, nanoseconds since 1970 UTC.
+    pub since_unix_ns: u64,
+    /// When it was last seen.
+    pub last_unix_ns: u64,
+    /// What it is about.
+    pub entity: Name,
+    /// Type of the fact.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What happened.
+    pub text: String,
+    /// How often.
+    pub count: u64,
+    /// In how many pods; 0 if it is about none.
+    pub pods: usize,
+    /// Who says so: `kernel` or `kubernetes`.
+    pub source: &'static str,
+    /// Whether the owner is known.
+    pub owner: Evidence,
+    /// Ids of the first facts.
+    pub facts: Vec<String>,
+}
+
+/// One link of the chain: which line explains which, and why.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Step {
+    /// The cause's index among the lines.
+    pub cause: usize,
+    /// The effect's index among the lines.
+    pub effect: usize,
+    /// The rule.
+    pub rule: String,
+    /// Why.
+    pub because: String,
+    /// Seconds from one to the other.
+    pub lag_s: f64,
+    /// Whether the mechanism is proved.
+    pub certain: bool,
+}
+
+/// A possible cause with its score.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Considered {
+    /// What it is about.
+    pub entity: Name,
+    /// What happened.
+    pub text: String,
+    /// Natural logarithm of odds.
+    pub score: f64,
+    /// What that is the sum of.
+    pub terms: Vec<(String, f64)>,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Advice {
+    /// What.
+    pub text: String,
+    /// The command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// How to undo it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undo: Option<String>,
+}
+
+/// An incident.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Incident {
+    /// `TAP-` and a number.
+    pub id: String,
+    /// The same for incidents of the same cause class and workload.
+    pub fingerprint: String,
+    /// Rises with every change of the answer.
+    pub revision: u64,
+    /// Where it is in its life.
+    pub status: Status,
+    /// One sentence.
+    pub title: String,
+    /// How sure the cause is.
+    pub certainty: Certainty,
+    /// When the first symptom began.
+    pub since_unix_ns: u64,
+    /// When it was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolved_unix_ns: Option<u64>,
+    /// The cause: the first of `lines`; `false` if it is not known.
+    pub has_cause: bool,
+    /// The root's entity; absent if the cause is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<Name>,
+    /// What the cause is about, in a word: `rollout`, `memory`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_kind: Option<String>,
+    /// The cause, then what it led to, in order of time.
+    pub lines: Vec<Line>,
+    /// Which line explains which.
+    pub chain: Vec<Step>,
+    /// Workloads with symptoms.
+    pub hits: Vec<Name>,
+    /// Workloads that depend on them and have none yet.
+    pub at_risk: Vec<Name>,
+    /// What was checked and is not the cause.
+    pub ruled_out: Vec<String>,
+    /// What could not be checked.
+    pub missing: Vec<String>,
+    /// What to do, in order.
+    pub advice: Vec<Advice>,
+    /// All causes that were considered, the best first.
+    pub considered: Vec<Considered>,
+    /// How often the same was seen before.
+    pub seen_before: u64,
+}

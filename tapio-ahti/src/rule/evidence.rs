@@ -1,0 +1,116 @@
+//! Evidence: facts about a pair of cause and effect that decide whether one explains the other.
+
+use serde::Deserialize;
+
+use crate::{
+    finding::Finding,
+    graph::{EntityId, Graph},
+};
+
+/// How exactly limits are compared: page sizes and rounding.
+const CLOSE: f64 = 0.02;
+
+/// What can be known of a pair of cause and effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Evidence {
+    /// The limit that was reached is the one that the change set.
+    LimitOfChange,
+    /// The change lowered an amount.
+    Lowered,
+    /// All pods with the effect are younger than the change.
+    OnlyNewPods,
+    /// A pod that is older than the change has the effect, too.
+    OldPodsToo,
+    /// The effect names the image that the change set.
+    ImageOfChange,
+    /// The other end of the connection is a pod of the cause, or a service whose pods all have the cause.
+    AtCause,
+    /// The service of the other end has no ready pod at the time of the effect.
+    NoEndpoints,
+    /// The change deleted the object.
+    Deletion,
+    /// The change set the number of pods to 0.
+    ScaledToZero,
+    /// The cause began within ten seconds before the effect.
+    Immediate,
+    /// The text of the effect has the name of the cause's object.
+    Named,
+    /// The cause and the effect are in the same pod.
+    SamePod,
+}
+
+/// A pair of cause and effect with the graph.
+pub(crate) struct Pair<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) cause: &'a Finding,
+    pub(crate) effect: &'a Finding,
+    /// Other findings of the effect's type on the effect's workload, before the cause.
+    pub(crate) before: bool,
+}
+
+impl Pair<'_> {
+    /// Whether the evidence holds; `None` where it cannot be known.
+    pub(crate) fn holds(&self, evidence: Evidence) -> Option<bool> {
+        let (cause, effect) = (self.cause, self.effect);
+        match evidence {
+            Evidence::LimitOfChange => {
+                let limit = effect.number("limit_bytes")? as f64;
+                let values = cause.fields.get("memory_limit_bytes").map(Vec::as_slice).unwrap_or_default();
+                let mut set = values.iter().filter_map(|value| value.parse::<f64>().ok());
+                Some(set.any(|set| (set - limit).abs() <= limit * CLOSE))
+            }
+            Evidence::Lowered => Some(cause.fields.get("lowered").is_some_and(|paths| !paths.is_empty())),
+            Evidence::OnlyNewPods => self.ages().map(|(young, old)| young > 0 && old == 0 && !self.before),
+            Evidence::OldPodsToo => self.ages().map(|(_, old)| old > 0 || self.before),
+            Evidence::ImageOfChange => {
+                let images = cause.fields.get("image").filter(|images| !images.is_empty())?;
+                let texts = ["text", "reason"].iter().filter_map(|key| effect.fields.get(*key)).flatten();
+                Some(texts.into_iter().any(|text| images.iter().any(|image| text.contains(&**image))))
+            }
+            Evidence::AtCause => {
+                let peer = effect.peer?.entity?;
+                let at = effect.onset_ns;
+                let pods = self.graph.walk(&[peer], &[crate::graph::Step::Members], at);
+                let has = |pod: &EntityId| cause.pods.contains(pod) || cause.key.entity == *pod;
+                let mut existing = pods.iter().filter(|pod| self.graph.is(**pod, "Pod")).peekable();
+                existing.peek()?;
+                Some(existing.all(has))
+            }
+            Evidence::NoEndpoints => {
+                let peer = effect.peer?.entity?;
+                self.graph.ready_endpoints(peer, effect.onset_ns).map(|ready| ready == 0)
+            }
+            Evidence::Deletion => Some(cause.field("verb") == Some("deleted")),
+            Evidence::ScaledToZero => Some(
+                cause.fields.get("replicas").is_some_and(|values| values.iter().any(|value| value == "0")),
+            ),
+            Evidence::Immediate => Some(effect.onset_ns.saturating_sub(cause.onset_ns) <= 10_000_000_000),
+            Evidence::Named => {
+                let name = &self.graph.get(cause.key.entity)?.name.name;
+                let texts = ["text", "reason"].iter().filter_map(|key| effect.fields.get(*key)).flatten();
+                Some(texts.into_iter().any(|text| text.contains(&**name)) || effect.message.contains(&**name))
+            }
+            Evidence::SamePod => {
+                let pods = |finding: &Finding| -> Vec<EntityId> {
+                    let own = self.graph.is(finding.key.entity, "Pod").then_some(finding.key.entity);
+                    finding.pods.iter().copied().chain(own).collect()
+                };
+                let of_cause = pods(cause);
+                Some(pods(effect).iter().any(|pod| of_cause.contains(pod)))
+            }
+        }
+    }
+
+    /// How many pods with the effect are younger and older than the cause.
+    fn ages(&self) -> Option<(usize, usize)> {
+        let pods: Vec<_> = self.effect.pods.iter().filter_map(|pod| self.graph.get(*pod)).collect();
+        if pods.is_empty() || !pods.iter().all(|pod| pod.is_told()) {
+            return None;
+        }
+        // Times of the API server are whole seconds.
+        let is_old = |created_ns: u64| created_ns.saturating_add(1_000_000_000) < self.cause.onset_ns;
+        let old = pods.iter().filter(|pod| is_old(pod.created_ns())).count();
+        Some((pods.len() - old, old))
+    }
+}

@@ -1,0 +1,295 @@
+//! From an explanation to an incident that people read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    explain::{Certainty, Explanation, Found, Known, look, opens},
+    finding::{Finding, FindingId},
+    graph::{EntityId, Name, Step as Way},
+    incident::{Advice, Considered, Evidence, Incident, Line, Status, Step},
+    rule::Action,
+};
+
+/// Lines of an answer; further findings are only counted.
+const MAX_LINES: usize = 24;
+/// Names in a list.
+const MAX_NAMES: usize = 25;
+
+/// A finding as a line.
+pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
+    Line {
+        since_unix_ns: finding.onset_ns,
+        last_unix_ns: finding.last_ns,
+        entity: name(known, finding.key.entity),
+        kind: finding.key.kind.to_string(),
+        text: finding.message.clone(),
+        count: finding.count,
+        pods: finding.pods.len(),
+        source: if finding.key.kind.starts_with("kubernetes.") { "kubernetes" } else { "kernel" },
+        owner: if finding.exact { Evidence::Exact } else { Evidence::Inferred },
+        facts: finding.facts.iter().map(|(_, id)| id.to_string()).collect(),
+    }
+}
+
+fn name(known: Known<'_>, id: EntityId) -> Name {
+    known.graph.get(id).map_or_else(|| Name::new("Unknown", None, "?"), |entity| entity.name.clone())
+}
+
+/// The incident of an explanation, without number and history.
+pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
+    let get = |id: FindingId| known.findings.get(id);
+    let shown: Vec<FindingId> = of.root.iter().chain(&of.effects).copied().take(MAX_LINES).collect();
+    let place: BTreeMap<FindingId, usize> = shown.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+    let root = of.root.and_then(get);
+    let root_kind = root.and_then(|root| known.rules.kind_of(root));
+    let first =
+        of.effects.iter().copied().find(|id| opens(known, *id)).or_else(|| of.effects.first().copied());
+    let first = first.or(of.root).and_then(get);
+    let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
+
+    let of_root = root.map(workload);
+    let hits: BTreeSet<EntityId> = of
+        .effects
+        .iter()
+        .chain(&of.root)
+        .filter_map(|id| get(*id))
+        .filter(|finding| !crate::fact::is_change(&finding.key.kind))
+        .map(workload)
+        .collect();
+    let at_risk = at_risk(known, &hits);
+    // What people ask about: who fails last in the chain, not where it began.
+    let worst =
+        of.effects.iter().rev().filter_map(|id| get(*id)).map(workload).find(|id| Some(*id) != of_root);
+    let title = title(known, worst, root, root_kind, first);
+    let (ruled_out, missing) = match first {
+        Some(_) => checked(known, of),
+        None => (Vec::new(), Vec::new()),
+    };
+    let chain = of.links.iter().filter_map(|link| {
+        let (cause, effect) = (place.get(&link.cause)?, place.get(&link.effect)?);
+        let rule = known.rules.rules.get(link.rule)?;
+        let lag = get(link.effect)?.onset_ns as f64 - get(link.cause)?.onset_ns as f64;
+        Some(Step {
+            cause: *cause,
+            effect: *effect,
+            rule: rule.rule.clone(),
+            because: rule.because.clone(),
+            lag_s: (lag / 1e8).round() / 10.0,
+            certain: link.is_certain,
+        })
+    });
+    let mut chain: Vec<Step> = chain.collect();
+    chain.sort_by_key(|step| (step.cause, step.effect));
+    let class = root_kind.map_or("unknown", |kind| &kind.names);
+    let fingerprint_of = of_root.or_else(|| first.map(workload));
+    let fingerprint = fingerprint_of.map(|id| name(known, id).to_string()).unwrap_or_default();
+    Incident {
+        id: String::new(),
+        fingerprint: format!("v1:{class}:{fingerprint}"),
+        revision: 1,
+        status: Status::Open,
+        title,
+        certainty: of.certainty,
+        since_unix_ns: first.map_or(known.now_ns, |first| first.onset_ns),
+        resolved_unix_ns: None,
+        has_cause: root.is_some(),
+        root: root.map(|root| name(known, root.key.entity)),
+        root_kind: root_kind.map(|kind| kind.names.clone()),
+        lines: shown.iter().filter_map(|id| get(*id)).map(|finding| line(known, finding)).collect(),
+        chain,
+        hits: hits.iter().take(MAX_NAMES).map(|id| name(known, *id)).collect(),
+        at_risk: at_risk.into_iter().take(MAX_NAMES).map(|id| name(known, id)).collect(),
+        ruled_out,
+        missing,
+        advice: root
+            .zip(root_kind)
+            .map(|(root, kind)| advice(known, root, &kind.actions))
+            .unwrap_or_default(),
+        considered: considered(known, of),
+        seen_before: 0,
+    }
+}
+
+fn title(
+    known: Known<'_>,
+    worst: Option<EntityId>,
+    root: Option<&Finding>,
+    kind: Option<&crate::rule::Kind>,
+    first: Option<&Finding>,
+) -> String {
+    let short = |id: EntityId| {
+        let name = name(known, id);
+        match name.namespace {
+            Some(namespace) => format!("{} ({namespace})", name.name),
+            None => name.name,
+        }
+    };
+    let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
+    match (root, kind, worst) {
+        (Some(root), Some(kind), Some(worst)) => {
+            format!("{} is failing because {} {}", short(worst), short(workload(root)), kind.says)
+        }
+        (Some(root), Some(kind), None) => match first.filter(|first| first.key != root.key) {
+            Some(first) => {
+                let says = known.rules.kind_of(first).map_or("is failing", |kind| &kind.says);
+                format!("{} {says} because it {}", short(workload(first)), kind.says)
+            }
+            None => format!("{} {}", short(workload(root)), kind.says),
+        },
+        _ => match first {
+            Some(first) => {
+                let says = known.rules.kind_of(first).map_or("is failing", |kind| &kind.says);
+                format!("{} {says}; the cause is not known", short(workload(first)))
+            }
+            None => "the cause is not known".to_owned(),
+        },
+    }
+}
+
+/// Who depends on workloads with symptoms, and has none.
+fn at_risk(known: Known<'_>, hits: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
+    let mut found = BTreeSet::new();
+    for hit in hits {
+        let pods = known.graph.walk(&[*hit], &[Way::Owned], known.now_ns);
+        let services = known.graph.walk(&[*hit], &[Way::Owned, Way::Services], known.now_ns);
+        for id in pods.iter().chain(&services) {
+            for address in known.graph.addresses_of(*id, known.now_ns) {
+                found.extend(known.graph.connections.clients_of(address, known.now_ns));
+            }
+        }
+    }
+    found.retain(|id| !hits.contains(id));
+    found
+}
+
+/// What was looked for to explain the first failures, and was not there, or could not be seen.
+fn checked(known: Known<'_>, of: &Explanation) -> (Vec<String>, Vec<String>) {
+    let explained: BTreeSet<usize> = of.links.iter().map(|link| link.rule).collect();
+    let (mut ruled_out, mut missing) = (BTreeSet::new(), BTreeSet::new());
+    let effects = of.effects.iter().chain(&of.root).filter(|id| {
+        known.findings.get(**id).is_some_and(|finding| !crate::fact::is_change(&finding.key.kind))
+    });
+    for id in effects.take(MAX_LINES) {
+        let Some(finding) = known.findings.get(*id) else { continue };
+        for (index, rule) in known.rules.with_effect(&finding.key.kind) {
+            let Some(absent) = rule.absent.as_ref().filter(|_| !explained.contains(&index)) else { continue };
+            let text = filled(absent, &values(known, finding));
+            match look(known, index, rule, *id) {
+                Some(Found::Absent) => ruled_out.insert(text),
+                Some(Found::NotCovered(what)) => {
+                    missing.extend(what);
+                    false
+                }
+                Some(Found::Present) | None => false,
+            };
+        }
+    }
+    (ruled_out.into_iter().collect(), missing.into_iter().collect())
+}
+
+fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> {
+    let of = of.candidates.iter().filter_map(|candidate| {
+        let finding = known.findings.get(candidate.finding)?;
+        let round = |value: f64| (value * 100.0).round() / 100.0;
+        Some(Considered {
+            entity: name(known, finding.key.entity),
+            text: finding.message.clone(),
+            score: round(candidate.score),
+            terms: candidate.terms.iter().map(|(term, value)| (term.clone(), round(*value))).collect(),
+        })
+    });
+    of.collect()
+}
+
+/// What a text may name, of a finding.
+fn values(known: Known<'_>, finding: &Finding) -> BTreeMap<&'static str, String> {
+    let entity = name(known, finding.key.entity);
+    let workload = name(known, known.graph.workload(finding.key.entity, finding.onset_ns));
+    let peer = finding.peer.map(|peer| match peer.entity {
+        Some(id) => name(known, id).name,
+        None => peer.address.to_string(),
+    });
+    let field = |key| finding.field(key).unwrap_or("?").to_owned();
+    BTreeMap::from([
+        ("kind", entity.kind.to_lowercase()),
+        ("name", entity.name),
+        ("namespace", entity.namespace.unwrap_or_default()),
+        ("workload", format!("{}/{}", workload.kind.to_lowercase(), workload.name)),
+        ("workload_name", workload.name),
+        ("peer", peer.unwrap_or_else(|| "?".to_owned())),
+        ("node", finding.node.clone()),
+        ("actor", field("actor")),
+        ("manager", field("manager")),
+        ("tool", field("tool")),
+        ("application", field("application")),
+        ("tool_revision", field("tool_revision")),
+        (
+            "limit",
+            finding
+                .number("limit_bytes")
+                .map_or_else(|| "?".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
+        ),
+    ])
+}
+
+/// The names that texts of rules may have in braces.
+pub(crate) const NAMES: &[&str] = &[
+    "kind",
+    "name",
+    "namespace",
+    "workload",
+    "workload_name",
+    "peer",
+    "node",
+    "actor",
+    "manager",
+    "tool",
+    "application",
+    "tool_revision",
+    "limit",
+];
+
+fn filled(text: &str, values: &BTreeMap<&'static str, String>) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        match after.split_once('}').and_then(|(key, after)| Some((values.get(key)?, after))) {
+            Some((value, after)) => {
+                filled.push_str(value);
+                rest = after;
+            }
+            None => {
+                filled.push('{');
+                rest = after;
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
+fn advice(known: Known<'_>, root: &Finding, actions: &[Action]) -> Vec<Advice> {
+    let values = values(known, root);
+    let tool = root.field("tool");
+    let fits = |action: &&Action| match action.tool.as_deref() {
+        None => true,
+        Some("none") => tool.is_none(),
+        Some(wanted) => tool == Some(wanted),
+    };
+    let advice = actions.iter().filter(fits).map(|action| Advice {
+        text: filled(&action.text, &values),
+        command: action.command.as_deref().map(|command| filled(command, &values)),
+        undo: action.undo.as_deref().map(|command| filled(command, &values)),
+    });
+    advice.collect()
+}
+
+/// How sure an answer is, in capitals.
+pub(crate) const fn shown(certainty: Certainty) -> &'static str {
+    match certainty {
+        Certainty::Confirmed => "CONFIRMED",
+        Certainty::Likely => "LIKELY",
+        Certainty::Inconclusive => "INCONCLUSIVE",
+    }
+}

@@ -1,0 +1,61 @@
+mod kit;
+mod scenarios;
+
+use self::kit::Cluster;
+use crate::{Engine, Limits, Rules};
+
+fn engine() -> Engine {
+    Engine::new(Rules::embedded().unwrap(), Limits::default())
+}
+
+#[test]
+fn the_rules_that_come_with_it_are_valid() {
+    let rules = Rules::embedded().unwrap();
+    let mut types: Vec<_> =
+        rules.rules.iter().flat_map(|rule| rule.effect.kinds.iter().chain(&rule.cause.kinds)).collect();
+    types.sort_unstable();
+    types.dedup();
+    for kind in types {
+        assert!(rules.kinds.iter().any(|known| known.finding.kinds.contains(kind)), "{kind} is no kind");
+    }
+}
+
+#[test]
+fn a_wrong_rule_file_is_refused_with_its_place() {
+    let wrong = |text: &str| Rules::parse([("mine.yaml", text)]).unwrap_err().to_string();
+    let rule = "rules:\n  - rule: a\n    effect: {type: b}\n    cause: {type: c}\n    path: [owner]\n    \
+                lag: {median_s: 10, longest_s: 60}\n    strength: 0.5\n    because: d\n";
+    Rules::parse([("mine.yaml", rule)]).unwrap();
+    let error = wrong(&rule.replace("owner", "over"));
+    assert!(
+        error.starts_with("mine.yaml:5:") && error.contains("over") && error.contains("owned"),
+        "{error}"
+    );
+    let error = wrong(&rule.replace("strength: 0.5", "strength: 2"));
+    assert!(error.contains("rule a") && error.contains("strength: 2 is not between 0 and 1"), "{error}");
+    let error = wrong(&rule.replace("because", "why"));
+    assert!(error.contains("why") && error.starts_with("mine.yaml:8"), "{error}");
+    let error = wrong(&format!("{rule}    absent: \"{{pod}}\"\n"));
+    assert!(error.contains("{pod: there is no such name"), "{error}");
+}
+
+#[test]
+fn repeats_change_nothing() {
+    let mut cluster = Cluster::shop();
+    cluster.roll_out("payments", "pay:2");
+    cluster.wait(60);
+    cluster.oom("payments");
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(60);
+    let mut once = engine();
+    let mut twice = engine();
+    for fact in &cluster.facts {
+        once.take(fact).unwrap();
+        twice.take(fact).unwrap();
+        twice.take(fact).unwrap();
+    }
+    let of_once: Vec<_> = once.incidents().into_iter().cloned().collect();
+    assert_eq!(of_once.len(), 1);
+    assert_eq!(of_once, twice.incidents().into_iter().cloned().collect::<Vec<_>>());
+    assert_eq!(twice.ledger().repeated, cluster.facts.len() as u64);
+}

@@ -1,0 +1,217 @@
+//! Failures with known causes, and what must not be taken for one.
+
+use tapio_occurrence::{
+    Data,
+    kubernetes::{Aspect, Verb, condition},
+};
+
+use super::kit::Cluster;
+use crate::incident::{Certainty, Incident};
+
+#[track_caller]
+fn is(incident: &Incident, root: &str, kind: &str, certainty: Certainty) {
+    let found = (
+        incident.root.as_ref().map(ToString::to_string).unwrap_or_default(),
+        incident.root_kind.clone().unwrap_or_default(),
+        incident.certainty,
+    );
+    assert_eq!(found, (root.to_owned(), kind.to_owned(), certainty), "{incident:#?}");
+}
+
+#[test]
+fn a_rollout_that_is_oom_killed_and_refuses_its_callers() {
+    let mut cluster = Cluster::shop();
+    cluster.roll_out("payments", "pay:2");
+    cluster.wait(120);
+    cluster.oom("payments");
+    cluster.wait(5);
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(30);
+    let incident = cluster.incident();
+    is(&incident, "Deployment shop/payments", "rollout", Certainty::Likely);
+    assert_eq!(incident.title, "checkout (shop) is failing because payments (shop) was rolled out");
+    assert_eq!(incident, cluster.why("checkout"));
+    let chain: Vec<_> = incident.chain.iter().map(|step| &*step.rule).collect();
+    assert_eq!(chain, ["rollout-oom", "dead-refused"]);
+    assert!(incident.missing.is_empty(), "{incident:#?}");
+    assert!(incident.at_risk.iter().any(|name| name.name == "gateway"), "{incident:#?}");
+}
+
+#[test]
+fn a_limit_that_was_lowered_is_proved() {
+    let mut cluster = Cluster::shop();
+    cluster.limit("payments", "512Mi", "128Mi");
+    cluster.wait(10);
+    cluster.oom_of("payments", 0, 128 << 20);
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(40);
+    is(&cluster.incident(), "Deployment shop/payments", "rollout", Certainty::Confirmed);
+}
+
+#[test]
+fn memory_that_grew_in_every_revision_is_no_fault_of_an_old_rollout() {
+    let mut cluster = Cluster::shop();
+    cluster.wait(7_200);
+    cluster.oom("payments");
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(40);
+    let incident = cluster.incident();
+    is(&incident, "Pod shop/payments-1-9", "memory", Certainty::Likely);
+    assert!(incident.ruled_out.contains(&"a rollout of deployment/payments".to_owned()), "{incident:#?}");
+}
+
+#[test]
+fn an_innocent_rollout_of_another_workload_is_not_blamed() {
+    let mut cluster = Cluster::shop();
+    cluster.roll_out("stock", "stock:2");
+    cluster.wait(60);
+    cluster.oom("payments");
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(40);
+    let incident = cluster.incident();
+    is(&incident, "Pod shop/payments-1-9", "memory", Certainty::Likely);
+}
+
+#[test]
+fn a_rollout_is_not_blamed_for_what_old_pods_did_before() {
+    let mut cluster = Cluster::shop();
+    cluster.oom("payments");
+    cluster.wait(1_200);
+    cluster.roll_out("payments", "pay:2");
+    cluster.wait(600);
+    cluster.oom("payments");
+    cluster.wait(60);
+    let incident = cluster.why("payments");
+    assert_eq!(incident.root_kind.as_deref(), Some("memory"), "{incident:#?}");
+}
+
+#[test]
+fn a_bad_command() {
+    let mut cluster = Cluster::shop();
+    let fields = vec![tapio_occurrence::kubernetes::Field {
+        path: "spec.template.spec.containers.app.command".to_owned(),
+        aspect: Aspect::Command,
+        from: None,
+        to: Some("[\"/nothing\"]".to_owned()),
+    }];
+    cluster.roll_out_with("payments", fields);
+    let data = || Data::from([("status", 127u64.into())]);
+    cluster.agent("container.exit_error", "payments", 0, "payments exited with 127", data());
+    cluster.wait(20);
+    let pod = cluster.newest("payments");
+    cluster.condition(
+        "Pod",
+        &pod,
+        condition::WAITING,
+        "CrashLoopBackOff",
+        "back-off 10s restarting failed container",
+    );
+    cluster.agent("container.exit_error", "payments", 0, "payments exited with 127", data());
+    cluster.wait(60);
+    is(&cluster.incident(), "Deployment shop/payments", "rollout", Certainty::Confirmed);
+}
+
+#[test]
+fn an_image_that_is_not_there() {
+    let mut cluster = Cluster::shop();
+    cluster.roll_out("payments", "registry/pay:nothing");
+    let pod = cluster.newest("payments");
+    let text = "Back-off pulling image \"registry/pay:nothing\"";
+    cluster.condition("Pod", &pod, condition::WAITING, "ImagePullBackOff", text);
+    cluster.wait(60);
+    is(&cluster.incident(), "Deployment shop/payments", "rollout", Certainty::Confirmed);
+}
+
+#[test]
+fn a_selector_that_was_edited() {
+    let mut cluster = Cluster::shop();
+    cluster.reselect("payments", "payment");
+    cluster.wait(1);
+    cluster.condition("Service", "payments", condition::NO_ENDPOINTS, "NoEndpoints", "");
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(60);
+    let incident = cluster.incident();
+    is(&incident, "Service shop/payments", "service", Certainty::Confirmed);
+}
+
+#[test]
+fn scaling_to_zero() {
+    let mut cluster = Cluster::shop();
+    cluster.scale_to_zero("payments");
+    cluster.condition("Service", "payments", condition::NO_ENDPOINTS, "NoEndpoints", "");
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(60);
+    is(&cluster.incident(), "Deployment shop/payments", "scaling", Certainty::Confirmed);
+}
+
+#[test]
+fn a_configuration_that_was_edited() {
+    let mut cluster = Cluster::shop();
+    cluster.edit("ConfigMap", "payments-config", Aspect::Data, "h:1", "h:2");
+    cluster.wait(90);
+    cluster.agent(
+        "container.exit_error",
+        "payments",
+        0,
+        "payments exited with 1",
+        Data::from([("status", 1u64.into())]),
+    );
+    cluster.wait(60);
+    is(&cluster.incident(), "ConfigMap shop/payments-config", "configuration", Certainty::Likely);
+}
+
+#[test]
+fn a_policy_that_cuts() {
+    let mut cluster = Cluster::shop();
+    cluster.changed("NetworkPolicy", "deny", Verb::Created, Vec::new());
+    cluster.wait(20);
+    cluster.connects("network.connection_timeout", "checkout", "payments", 40);
+    cluster.wait(60);
+    let incident = cluster.incident();
+    assert_eq!(
+        incident.root.as_ref().map(ToString::to_string).as_deref(),
+        Some("NetworkPolicy shop/deny"),
+        "{incident:#?}"
+    );
+}
+
+#[test]
+fn somebody_who_kills() {
+    let mut cluster = Cluster::shop();
+    cluster.killed("payments", "kill");
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(40);
+    is(&cluster.incident(), "Pod shop/payments-1-9", "kill", Certainty::Likely);
+}
+
+#[test]
+fn where_nobody_looks_the_cause_is_not_known_and_it_says_what_is_missing() {
+    let mut cluster = Cluster::shop();
+    cluster.dark = vec!["node-1"];
+    cluster.wait(300);
+    // Of the pods behind it only one failed, on the node that nobody looks at.
+    cluster.oom("payments");
+    let before = cluster.facts.len();
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(60);
+    assert!(cluster.facts.len() > before);
+    let incident = cluster.incident();
+    assert_eq!(incident.certainty, Certainty::Inconclusive, "{incident:#?}");
+    assert!(!incident.has_cause);
+    assert!(incident.missing.contains(&"no agent on node-1".to_owned()), "{incident:#?}");
+}
+
+#[test]
+fn healthy_rollouts_scaling_and_noise_are_no_incident() {
+    let mut cluster = Cluster::shop();
+    for name in ["payments", "checkout", "stock"] {
+        cluster.roll_out(name, "new");
+        // Connections to pods that end.
+        cluster.connects("network.connection_refused", "gateway", "checkout", 4);
+        cluster.warning("Pod", &cluster.newest(name), "Unhealthy");
+        cluster.wait(120);
+    }
+    cluster.edit("Deployment", "stock", Aspect::Replicas, "3", "5");
+    cluster.wait(600);
+    assert_eq!(cluster.incidents(), []);
+}
