@@ -56,6 +56,11 @@ const MAX_IDS: usize = 200_000;
 const AHEAD_NS: u64 = 3_600_000_000_000;
 /// Old entities and findings are let go so often, in the time of facts.
 const EXPIRE_NS: u64 = 60_000_000_000;
+/// Everything is explained anew so often, in the time of facts, so that the same facts open the same incidents in the same
+/// order whenever somebody asks.
+const ASSESS_NS: u64 = 5_000_000_000;
+/// A resolved incident that comes back within this time has regressed; later it is another one.
+const COMES_BACK_NS: u64 = 24 * 3_600_000_000_000;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -70,6 +75,17 @@ struct Kept {
     /// The findings of its last answer.
     findings: BTreeSet<FindingId>,
     number: u64,
+    /// When the last symptom was seen.
+    last_ns: u64,
+}
+
+/// What an assessment says about one cause.
+struct Told {
+    incident: Incident,
+    findings: BTreeSet<FindingId>,
+    /// Whether a symptom was seen in the last minutes.
+    is_active: bool,
+    last_ns: u64,
 }
 
 /// The engine.
@@ -85,7 +101,9 @@ pub struct Engine {
     /// The latest time of a fact.
     now_ns: u64,
     expired_ns: u64,
-    assessed: bool,
+    assessed_ns: u64,
+    /// Whether nothing came since the last assessment.
+    is_assessed: bool,
     limits: Limits,
     ledger: Ledger,
 }
@@ -104,7 +122,8 @@ impl Engine {
             next_incident: 1,
             now_ns: 0,
             expired_ns: 0,
-            assessed: true,
+            assessed_ns: 0,
+            is_assessed: true,
             limits,
             ledger: Ledger::default(),
         }
@@ -145,7 +164,11 @@ impl Engine {
             Said::Synced(synced) => self.seen.synced(synced, at),
             Said::Graph | Said::Nothing => {}
         }
-        self.assessed = false;
+        self.is_assessed = false;
+        if self.now_ns.saturating_sub(self.assessed_ns) >= ASSESS_NS {
+            self.assessed_ns = self.now_ns;
+            self.assess(true);
+        }
         if self.now_ns.saturating_sub(self.expired_ns) > EXPIRE_NS {
             self.expire();
         }
@@ -209,13 +232,13 @@ impl Engine {
 
     /// All incidents as of the latest fact, the newest first.
     pub fn incidents(&mut self) -> Vec<&Incident> {
-        self.assess();
+        self.assess(false);
         self.incidents.values().rev().map(|kept| &kept.incident).collect()
     }
 
     /// The incident that a workload, a pod or another object is part of: an open one before a resolved one.
     pub fn why(&mut self, kind: &str, namespace: Option<&str>, name: &str) -> Why<'_> {
-        self.assess();
+        self.assess(false);
         let at = self.now_ns;
         let Some(asked) = fact::named(&self.graph, kind, namespace, name, at) else { return Why::Unknown };
         let related: BTreeSet<Name> = {
@@ -243,9 +266,10 @@ impl Engine {
         }
     }
 
-    /// Explains everything that is going on, and brings the incidents up to date.
-    fn assess(&mut self) {
-        if std::mem::replace(&mut self.assessed, true) {
+    /// Explains everything that is going on, and brings the incidents up to date. A question in between does not count as a
+    /// revision of its own.
+    fn assess(&mut self, is_revision: bool) {
+        if std::mem::replace(&mut self.is_assessed, true) {
             return;
         }
         let known = self.known();
@@ -256,47 +280,21 @@ impl Engine {
         };
         let effects: Vec<_> =
             self.findings.iter().filter(|(_, finding)| is_recent(finding)).map(|(id, _)| id).collect();
-        let mut answers: Vec<(Explanation, bool)> = Vec::new();
+        let mut all: Vec<Told> = Vec::new();
         for component in components(known, effects) {
             for explanation in explain(known, &component) {
-                let all = explanation.root.iter().chain(&explanation.effects);
-                let has_settled = all.clone().any(|id| has_settled(known, *id));
-                let is_active = all.clone().any(|id| {
-                    opens(known, *id)
-                        && known.findings.get(*id).is_some_and(|f| f.is_active(known.now_ns, QUIET_NS))
-                });
-                let is_kept = || {
-                    let mut kept =
-                        self.incidents.values().filter(|kept| kept.incident.status != Status::Resolved);
-                    kept.any(|kept| all.clone().any(|id| kept.findings.contains(id)))
-                };
-                if has_settled || is_kept() {
-                    answers.push((explanation, is_active));
-                }
+                all.extend(self.told(known, &explanation));
             }
         }
-        let at = |explanation: &Explanation| {
-            let first = explanation.effects.first().or(explanation.root.as_ref());
-            first.and_then(|id| known.findings.get(*id)).map(|finding| finding.onset_ns)
-        };
-        answers.sort_by_key(|(explanation, _)| at(explanation));
-        let told: Vec<_> = answers
-            .into_iter()
-            .map(|(explanation, is_active)| {
-                let all: BTreeSet<FindingId> =
-                    explanation.root.iter().chain(&explanation.effects).copied().collect();
-                (story::incident(known, &explanation), all, is_active)
-            })
-            .collect();
+        all.sort_by_key(|told| told.incident.since_unix_ns);
         let mut touched = BTreeSet::new();
-        for (incident, findings, is_active) in told {
-            touched.extend(self.keep(incident, findings, is_active, &touched));
+        for told in all {
+            touched.extend(self.keep(told, &touched, is_revision));
         }
-        // Open ones whose findings are over and gone.
-        let now_ns = self.now_ns;
+        // Those whose findings are over and gone.
         for (number, kept) in &mut self.incidents {
-            if !touched.contains(number) && kept.incident.status != Status::Resolved {
-                resolve(&mut kept.incident, now_ns);
+            if !touched.contains(number) {
+                resolve(&mut kept.incident, kept.last_ns);
             }
         }
         while self.incidents.len() > self.limits.incidents {
@@ -304,60 +302,75 @@ impl Engine {
         }
     }
 
-    /// Puts an answer into the incident that it continues, or into a new one. Returns its number.
-    fn keep(
-        &mut self,
-        mut incident: Incident,
-        findings: BTreeSet<FindingId>,
-        is_active: bool,
-        taken: &BTreeSet<u64>,
-    ) -> Option<u64> {
-        let shares = |kept: &&Kept| {
-            !taken.contains(&kept.number) && kept.findings.intersection(&findings).next().is_some()
+    /// The incident of an explanation; `None` if it is no reason for one, and continues none.
+    fn told(&self, known: Known<'_>, explanation: &Explanation) -> Option<Told> {
+        let findings: BTreeSet<FindingId> =
+            explanation.root.iter().chain(&explanation.effects).copied().collect();
+        let mut open = self.incidents.values().filter(|kept| kept.incident.status != Status::Resolved);
+        let is_kept = open.any(|kept| !kept.findings.is_disjoint(&findings));
+        if !is_kept && !findings.iter().any(|id| has_settled(known, *id)) {
+            return None;
+        }
+        let symptoms =
+            || findings.iter().filter(|id| opens(known, **id)).filter_map(|id| known.findings.get(*id));
+        let last = |finding: &Finding| match finding.ended_ns {
+            None if finding.is_state() => known.now_ns,
+            ended => ended.unwrap_or_default().max(finding.last_ns),
         };
-        let continued = self.incidents.values().find(shares).map(|kept| kept.number);
-        let number = match continued {
+        Some(Told {
+            incident: story::incident(known, explanation),
+            is_active: symptoms().any(|finding| finding.is_active(known.now_ns, QUIET_NS)),
+            last_ns: symptoms().map(last).max().unwrap_or_default(),
+            findings,
+        })
+    }
+
+    /// Puts an answer into the incident that it continues, or into a new one. Returns its number.
+    fn keep(&mut self, told: Told, taken: &BTreeSet<u64>, is_revision: bool) -> Option<u64> {
+        let Told { mut incident, findings, is_active, last_ns } = told;
+        let others = || self.incidents.values().filter(|kept| !taken.contains(&kept.number));
+        let continues = |kept: &&Kept| !kept.findings.is_disjoint(&findings);
+        let comes_back = |kept: &&Kept| {
+            let since = incident.since_unix_ns;
+            kept.incident.fingerprint == incident.fingerprint
+                && kept
+                    .incident
+                    .resolved_unix_ns
+                    .is_some_and(|over| since.saturating_sub(over) < COMES_BACK_NS)
+        };
+        let known =
+            others().find(continues).or_else(|| others().filter(comes_back).last()).map(|kept| kept.number);
+        let number = match known {
             Some(number) => number,
             None if !is_active => return None,
-            None => {
-                let number = self.next_incident;
-                self.next_incident += 1;
-                number
-            }
+            None => self.next_incident,
         };
+        self.next_incident = self.next_incident.max(number + 1);
         incident.id = format!("TAP-{number}");
-        let same = |kept: &&Kept| kept.incident.fingerprint == incident.fingerprint && kept.number < number;
+        let same = |kept: &&Kept| kept.incident.fingerprint == incident.fingerprint && kept.number != number;
         incident.seen_before = self.incidents.values().filter(same).count() as u64;
-        let now_ns = self.now_ns;
         if let Some(before) = self.incidents.get(&number).map(|kept| &kept.incident) {
-            incident.status = match (before.status, is_active) {
-                (Status::Resolved, true) => Status::Regressed,
-                (status, _) => status,
+            incident.seen_before += u64::from(before.status == Status::Regressed);
+            incident.status = match before.status {
+                Status::Open => Status::Open,
+                Status::Resolved | Status::Regressed => Status::Regressed,
             };
-            incident.resolved_unix_ns =
-                before.resolved_unix_ns.filter(|_| incident.status == Status::Resolved);
         }
         if !is_active {
-            resolve(&mut incident, now_ns);
+            resolve(&mut incident, last_ns);
         }
         if let Some(before) = self.incidents.get(&number).map(|kept| &kept.incident) {
             incident.revision = before.revision;
-            if *before != incident {
-                incident.revision += 1;
-            }
+            incident.revision += u64::from(is_revision && *before != incident);
         }
-        // Two incidents that turn out to be one: the older number stays.
-        let merged: Vec<u64> = self
-            .incidents
-            .values()
-            .filter(|kept| kept.number > number && !taken.contains(&kept.number))
-            .filter(|kept| kept.incident.status != Status::Resolved && kept.findings.is_subset(&findings))
-            .map(|kept| kept.number)
-            .collect();
-        for other in merged {
-            self.incidents.remove(&other);
-        }
-        self.incidents.insert(number, Kept { incident, findings, number });
+        // Two that turn out to be one: the older number stays.
+        let is_part = |kept: &Kept| {
+            kept.number > number
+                && kept.incident.status != Status::Resolved
+                && kept.findings.is_subset(&findings)
+        };
+        self.incidents.retain(|number, kept| taken.contains(number) || !is_part(kept));
+        self.incidents.insert(number, Kept { incident, findings, number, last_ns });
         Some(number)
     }
 
@@ -388,10 +401,11 @@ pub enum Why<'a> {
     Unknown,
 }
 
-fn resolve(incident: &mut Incident, now_ns: u64) {
+/// An incident is over some minutes after its last symptom.
+fn resolve(incident: &mut Incident, last_ns: u64) {
     if incident.status != Status::Resolved {
         incident.status = Status::Resolved;
-        incident.resolved_unix_ns = Some(now_ns);
+        incident.resolved_unix_ns = Some(last_ns.saturating_add(QUIET_NS));
     }
 }
 
@@ -399,7 +413,7 @@ fn resolve(incident: &mut Incident, now_ns: u64) {
 fn has_settled(known: Known<'_>, id: FindingId) -> bool {
     let Some(finding) = known.findings.get(id) else { return false };
     let Some(kind) = known.rules.kind_of(finding).filter(|kind| kind.opens) else { return false };
-    if is_standing(known, finding) || finding.count < kind.at_least && !finding.is_state() {
+    if is_standing(known, finding) {
         return false;
     }
     let lasts_ns = match finding.is_state() {
@@ -408,5 +422,8 @@ fn has_settled(known: Known<'_>, id: FindingId) -> bool {
         false if kind.at_least <= 1 => known.now_ns.saturating_sub(finding.onset_ns),
         false => finding.last_ns.saturating_sub(finding.onset_ns),
     };
-    lasts_ns >= SETTLE_NS
+    // What is said to take five takes five a minute.
+    let is_often =
+        finding.is_state() || finding.count >= kind.at_least * lasts_ns.div_ceil(60_000_000_000).max(1);
+    lasts_ns >= SETTLE_NS && (kind.at_least <= 1 || is_often)
 }

@@ -39,6 +39,14 @@ pub(crate) struct Component {
     pub(crate) links: Vec<Link>,
 }
 
+/// The order in which findings are shown, which does not depend on the order in which they came.
+pub(crate) fn order(known: Known<'_>, id: FindingId) -> impl Ord + use<> {
+    known.findings.get(id).map(|finding| {
+        let name = known.graph.get(finding.key.entity).map(|entity| entity.name.clone());
+        (finding.onset_ns, finding.key.kind.clone(), name, finding.key.detail.clone())
+    })
+}
+
 /// Joins findings with all that may explain them.
 pub(crate) fn components(known: Known<'_>, effects: impl IntoIterator<Item = FindingId>) -> Vec<Component> {
     let mut links: BTreeMap<(FindingId, FindingId), Link> = BTreeMap::new();
@@ -61,11 +69,10 @@ pub(crate) fn components(known: Known<'_>, effects: impl IntoIterator<Item = Fin
         }
     }
     // Two that explain each other: the stronger way, then the earlier cause.
-    let onset = |id: &FindingId| known.findings.get(*id).map(|finding| finding.onset_ns);
     let both: Vec<_> = links.keys().filter(|(a, b)| links.contains_key(&(*b, *a))).copied().collect();
     for (a, b) in both {
         let (Some(there), Some(back)) = (links.get(&(a, b)), links.get(&(b, a))) else { continue };
-        let keep = there.strength.total_cmp(&back.strength).then(onset(&b).cmp(&onset(&a))).then(b.cmp(&a));
+        let keep = there.strength.total_cmp(&back.strength).then(order(known, b).cmp(&order(known, a)));
         links.remove(&if keep.is_ge() { (b, a) } else { (a, b) });
     }
     let mut group: BTreeMap<FindingId, FindingId> = done.iter().map(|id| (*id, *id)).collect();
@@ -86,7 +93,7 @@ pub(crate) fn components(known: Known<'_>, effects: impl IntoIterator<Item = Fin
     }
     let mut components: Vec<_> = components.into_values().collect();
     for component in &mut components {
-        component.findings.sort_by_key(|id| (onset(id), *id));
+        component.findings.sort_by_cached_key(|id| order(known, *id));
         if component.findings.len() > MAX_TOGETHER {
             component.findings.truncate(MAX_TOGETHER);
             let kept: BTreeSet<_> = component.findings.iter().copied().collect();

@@ -292,12 +292,7 @@ fn affected(fact: &Occurrence, workload: Option<&Workload>, graph: &mut Graph) -
             name: cut(pod),
             uid: workload.pod_uid.clone(),
         };
-        let owner = workload.owner_kind.as_ref().zip(workload.owner.as_ref()).map(|(kind, name)| Reference {
-            kind: kind.clone(),
-            namespace: workload.namespace.clone().filter(|_| kind != "Node"),
-            name: cut(name),
-            uid: None,
-        });
+        let owner = owner(workload);
         if let Some(owner) = &owner {
             graph.intern(owner, at);
         }
@@ -315,6 +310,21 @@ fn affected(fact: &Occurrence, workload: Option<&Workload>, graph: &mut Graph) -
     // Units are of a node, as objects are of a namespace.
     let object = Reference { kind: kind.to_owned(), namespace: node.clone(), name: cut(name), uid: None };
     graph.add(Object { object, node, ..Object::default() }, at, false)
+}
+
+/// The owner of a pod, as its agent names it.
+fn owner(workload: &Workload) -> Option<Reference> {
+    let (kind, name) = workload.owner_kind.as_ref().zip(workload.owner.as_ref())?;
+    let namespace = workload.namespace.clone().filter(|_| kind != "Node");
+    Some(Reference { kind: kind.clone(), namespace, name: cut(name), uid: None })
+}
+
+/// Whose connections they are: the pod's owner as its agent names it, so that it does not matter when the API server's view
+/// comes.
+fn client(fact: &Occurrence, entity: EntityId, graph: &mut Graph) -> EntityId {
+    let owner = fact.workload.as_deref().and_then(owner).filter(|owner| owner.kind != "Node");
+    let named = owner.and_then(|owner| graph.intern(&owner, fact.time_unix_ns));
+    named.unwrap_or_else(|| graph.workload(entity, fact.time_unix_ns))
 }
 
 fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
@@ -341,10 +351,13 @@ fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
     }
     // Connections are a matter of a whole workload; what happens in a container is the pod's.
     let is_network = fact.kind.starts_with("network.");
-    let about = if is_network { graph.workload(entity, at) } else { entity };
+    let about = if is_network { client(fact, entity, graph) } else { entity };
     let question = fact.data.text("question").unwrap_or_default();
     let detail = match &of_peer {
-        Some(Other { entity: Some(id), port, .. }) => format!("{id:?}:{port} {question}"),
+        Some(Other { entity: Some(id), port, .. }) => {
+            let name = graph.get(*id).map(|entity| entity.name.to_string()).unwrap_or_default();
+            format!("{name}:{port} {question}")
+        }
         Some(Other { address, port, .. }) => format!("{address}:{port} {question}"),
         None => fact.workload.as_ref().and_then(|workload| workload.container.clone()).unwrap_or_default(),
     };
@@ -367,7 +380,7 @@ fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
 
 fn of_edges(fact: &Occurrence, graph: &mut Graph) -> Said {
     let Some(entity) = affected(fact, fact.workload.as_deref(), graph) else { return Said::Nothing };
-    let client = graph.workload(entity, fact.time_unix_ns);
+    let client = client(fact, entity, graph);
     let Some(Value::List(edges)) = fact.data.get("edges") else { return Said::Nothing };
     for edge in edges {
         let Some(address) = edge.address("address") else { continue };

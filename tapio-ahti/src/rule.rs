@@ -41,7 +41,7 @@ pub(crate) struct Kind {
     /// Whether a workload's users can notice it, so that it opens an incident.
     #[serde(default)]
     pub(crate) opens: bool,
-    /// How many times it has to occur before it opens one.
+    /// How many times a minute it has to occur before it opens one.
     #[serde(default = "once")]
     pub(crate) at_least: u64,
     /// What happened, for the title: `is OOM-killed`.

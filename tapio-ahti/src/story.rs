@@ -97,8 +97,8 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         root_kind: root_kind.map(|kind| kind.names.clone()),
         lines: shown.iter().filter_map(|id| get(*id)).map(|finding| line(known, finding)).collect(),
         chain,
-        hits: hits.iter().take(MAX_NAMES).map(|id| name(known, *id)).collect(),
-        at_risk: at_risk.into_iter().take(MAX_NAMES).map(|id| name(known, id)).collect(),
+        hits: names(known, &hits),
+        at_risk: names(known, &at_risk),
         ruled_out,
         missing,
         advice: root
@@ -108,6 +108,13 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         considered: considered(known, of),
         seen_before: 0,
     }
+}
+
+fn names(known: Known<'_>, ids: &BTreeSet<EntityId>) -> Vec<Name> {
+    let mut names: Vec<_> = ids.iter().map(|id| name(known, *id)).collect();
+    names.sort_unstable();
+    names.truncate(MAX_NAMES);
+    names
 }
 
 fn title(

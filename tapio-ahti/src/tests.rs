@@ -1,4 +1,5 @@
 mod kit;
+mod properties;
 mod scenarios;
 
 use self::kit::Cluster;

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{Component, Known, Link, is_standing, link};
+use super::{Component, Known, Link, is_standing, link, order};
 use crate::{
     finding::{Finding, FindingId},
-    graph::EntityId,
+    graph::Name,
     rule::Class,
 };
 
@@ -84,7 +84,10 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
     while explanations.len() < MAX_CAUSES && !left.is_empty() {
         let mut scored: Vec<Candidate> =
             all.iter().cloned().map(|candidate| scored(known, candidate, &groups, &left)).collect();
-        scored.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.finding.cmp(&b.finding)));
+        scored.sort_by(|a, b| {
+            let earlier = || order(known, a.finding).cmp(&order(known, b.finding));
+            b.score.total_cmp(&a.score).then_with(earlier)
+        });
         let Some(best) = scored.first().filter(|best| {
             best.reach.keys().any(|id| left.contains(id))
                 && (explanations.is_empty() || best.score >= ANOTHER)
@@ -121,11 +124,12 @@ fn nearest(scored: &[Candidate]) -> Option<&Candidate> {
 }
 
 /// Findings of one type on one workload are one group: more of them say no more.
-fn groups(known: Known<'_>, component: &Component) -> BTreeMap<FindingId, (EntityId, String)> {
+fn groups(known: Known<'_>, component: &Component) -> BTreeMap<FindingId, (Name, String)> {
     let group = |id: &FindingId| {
         let finding = known.findings.get(*id)?;
         let workload = known.graph.workload(finding.key.entity, finding.onset_ns);
-        Some((*id, (workload, finding.key.kind.to_string())))
+        let name = known.graph.get(workload)?.name.clone();
+        Some((*id, (name, finding.key.kind.to_string())))
     };
     component.findings.iter().filter_map(group).collect()
 }
@@ -153,7 +157,7 @@ fn candidate(component: &Component, root: FindingId) -> Candidate {
 fn scored(
     known: Known<'_>,
     mut candidate: Candidate,
-    groups: &BTreeMap<FindingId, (EntityId, String)>,
+    groups: &BTreeMap<FindingId, (Name, String)>,
     left: &BTreeSet<FindingId>,
 ) -> Candidate {
     let Some(finding) = known.findings.get(candidate.finding) else { return candidate };
@@ -162,7 +166,7 @@ fn scored(
     if kind.class != Class::Change && is_standing(known, finding) {
         candidate.terms.push(("has been there all the time".to_owned(), STANDING));
     }
-    let mut gains: BTreeMap<&(EntityId, String), f64> = BTreeMap::new();
+    let mut gains: BTreeMap<&(Name, String), f64> = BTreeMap::new();
     for (id, (strength, _)) in &candidate.reach {
         let Some(group) = groups.get(id).filter(|_| *id != candidate.finding && left.contains(id)) else {
             continue;
@@ -172,8 +176,7 @@ fn scored(
         *most = most.max(gain);
     }
     for ((workload, kind), gain) in gains {
-        let name = known.graph.get(*workload).map(|entity| entity.name.to_string()).unwrap_or_default();
-        candidate.terms.push((format!("explains {kind} of {name}"), gain));
+        candidate.terms.push((format!("explains {kind} of {workload}"), gain));
     }
     candidate.score = candidate.terms.iter().map(|(_, value)| value).sum();
     candidate
@@ -188,8 +191,7 @@ fn explanation(
 ) -> Explanation {
     let mut effects: Vec<FindingId> =
         best.reach.keys().copied().filter(|id| *id != best.finding && left.contains(id)).collect();
-    let onset = |id: &FindingId| known.findings.get(*id).map(|finding| finding.onset_ns);
-    effects.sort_by_key(|id| (onset(id), *id));
+    effects.sort_by_cached_key(|id| order(known, *id));
     // The way to each effect, with what lies on it.
     let mut on_the_way: BTreeSet<usize> = BTreeSet::new();
     for effect in &effects {

@@ -6,7 +6,7 @@ use tapio_occurrence::{
 };
 
 use super::kit::Cluster;
-use crate::incident::{Certainty, Incident};
+use crate::incident::{Certainty, Incident, Status};
 
 #[track_caller]
 fn is(incident: &Incident, root: &str, kind: &str, certainty: Certainty) {
@@ -214,4 +214,87 @@ fn healthy_rollouts_scaling_and_noise_are_no_incident() {
     cluster.edit("Deployment", "stock", Aspect::Replicas, "3", "5");
     cluster.wait(600);
     assert_eq!(cluster.incidents(), []);
+}
+
+#[test]
+fn an_incident_is_resolved_and_comes_back() {
+    let mut cluster = Cluster::shop();
+    let fail = |cluster: &mut Cluster| {
+        cluster.oom("payments");
+        cluster.refused("checkout", "payments", 40);
+    };
+    fail(&mut cluster);
+    cluster.wait(60);
+    assert_eq!(cluster.incident().status, Status::Open);
+    cluster.wait(1_200);
+    let over = cluster.incident();
+    assert_eq!(over.status, Status::Resolved);
+    let after_last =
+        over.resolved_unix_ns.unwrap() - over.lines.iter().map(|line| line.last_unix_ns).max().unwrap();
+    assert_eq!(after_last, 300_000_000_000);
+    fail(&mut cluster);
+    cluster.wait(60);
+    let again = cluster.incident();
+    assert_eq!((again.status, &again.id), (Status::Regressed, &over.id));
+    assert!(again.revision > over.revision);
+}
+
+#[test]
+fn two_faults_at_once_are_two_incidents() {
+    let mut cluster = Cluster::shop();
+    cluster.limit("payments", "512Mi", "128Mi");
+    cluster.roll_out("stock", "registry/stock:nothing");
+    let pod = cluster.newest("stock");
+    let text = "Back-off pulling image \"registry/stock:nothing\"";
+    cluster.condition("Pod", &pod, condition::WAITING, "ImagePullBackOff", text);
+    cluster.oom_of("payments", 0, 128 << 20);
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(60);
+    let incidents = cluster.incidents();
+    let roots: Vec<_> =
+        incidents.iter().map(|incident| incident.root.as_ref().unwrap().name.clone()).collect();
+    assert_eq!(roots.len(), 2, "{incidents:#?}");
+    is(&cluster.why("payments"), "Deployment shop/payments", "rollout", Certainty::Confirmed);
+    is(&cluster.why("stock"), "Deployment shop/stock", "rollout", Certainty::Confirmed);
+}
+
+#[test]
+fn a_chain_of_four_hops() {
+    let mut cluster = Cluster::shop();
+    cluster.limit("db", "512Mi", "128Mi");
+    cluster.oom_of("db", 0, 128 << 20);
+    cluster.refused("payments", "db", 40);
+    cluster.agent(
+        "container.exit_error",
+        "payments",
+        0,
+        "payments exited with 1",
+        Data::from([("status", 1u64.into())]),
+    );
+    cluster.refused("checkout", "payments", 40);
+    cluster.agent(
+        "container.exit_error",
+        "checkout",
+        0,
+        "checkout exited with 1",
+        Data::from([("status", 1u64.into())]),
+    );
+    cluster.refused("gateway", "checkout", 40);
+    cluster.wait(60);
+    let incident = cluster.incident();
+    is(&incident, "Deployment shop/db", "rollout", Certainty::Confirmed);
+    assert_eq!(incident.title, "gateway (shop) is failing because db (shop) was rolled out");
+    let rules: Vec<_> = incident.chain.iter().map(|step| &*step.rule).collect();
+    assert_eq!(rules, ["rollout-oom", "dead-refused", "cascade", "dead-refused", "cascade", "dead-refused"]);
+}
+
+#[test]
+fn a_policy_for_other_pods_is_not_blamed() {
+    let mut cluster = Cluster::shop();
+    cluster.scale_to_zero("payments");
+    cluster.edit("ConfigMap", "stock-config", Aspect::Data, "h:1", "h:2");
+    cluster.condition("Service", "payments", condition::NO_ENDPOINTS, "NoEndpoints", "");
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(60);
+    is(&cluster.incident(), "Deployment shop/payments", "scaling", Certainty::Confirmed);
 }
