@@ -1,13 +1,141 @@
-//! An incident as text, for a terminal.
+//! Answers, and their text for a terminal.
 
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Serialize};
 use tapio_occurrence::{printable::printable, timestamp};
 
 use crate::{
     incident::{Coverage, Evidence, Incident, Line, Name, Status},
     story,
 };
+
+/// Why an object fails.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// What kind of answer it is.
+    pub state: State,
+    /// The object; absent if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Name>,
+    /// The incident that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<Incident>,
+    /// Findings about the object and what it owns, the newest first.
+    pub findings: Vec<Line>,
+    /// Objects of that name elsewhere, if it is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub similar: Vec<Name>,
+    /// What was looked at.
+    pub coverage: Coverage,
+    /// The time of the latest fact, nanoseconds since 1970 UTC.
+    pub as_of_unix_ns: u64,
+}
+
+/// What kind of answer it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// The object is part of an incident.
+    Incident,
+    /// It is known, and part of none.
+    Quiet,
+    /// No such object is known.
+    Unknown,
+    /// Nothing at all is known: no fact has arrived yet.
+    #[default]
+    Empty,
+}
+
+/// What a name without a kind may be of.
+pub(crate) const BY_NAME: &[&str] = &[
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "CronJob",
+    "Job",
+    "Service",
+    "Pod",
+    "Node",
+    "ConfigMap",
+    "Unit",
+];
+
+/// Kinds with the short names of kubectl.
+const KINDS: &[(&str, &[&str])] = &[
+    ("Deployment", &["deployments", "deploy"]),
+    ("StatefulSet", &["statefulsets", "sts"]),
+    ("DaemonSet", &["daemonsets", "ds"]),
+    ("ReplicaSet", &["replicasets", "rs"]),
+    ("Job", &["jobs"]),
+    ("CronJob", &["cronjobs", "cj"]),
+    ("Pod", &["pods", "po"]),
+    ("Service", &["services", "svc"]),
+    ("ConfigMap", &["configmaps", "cm"]),
+    ("Secret", &["secrets"]),
+    ("Node", &["nodes", "no"]),
+    ("Ingress", &["ingresses", "ing"]),
+    ("NetworkPolicy", &["networkpolicies", "netpol"]),
+    ("PersistentVolumeClaim", &["persistentvolumeclaims", "pvc"]),
+    ("PersistentVolume", &["persistentvolumes", "pv"]),
+    ("HorizontalPodAutoscaler", &["horizontalpodautoscalers", "hpa"]),
+    ("ResourceQuota", &["resourcequotas", "quota"]),
+    ("Unit", &["units"]),
+];
+
+/// The kind that kubectl's word for it stands for.
+#[must_use]
+pub fn kind(word: &str) -> Option<&'static str> {
+    let is = |(kind, words): &&(&'static str, &[&str])| {
+        kind.eq_ignore_ascii_case(word) || words.iter().any(|known| known.eq_ignore_ascii_case(word))
+    };
+    KINDS.iter().find(is).map(|(kind, _)| *kind)
+}
+
+impl Answer {
+    /// The answer as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match (&self.incident, &self.asked) {
+            (Some(incident), _) => text(incident, &self.coverage),
+            (None, Some(asked)) => self.quiet(asked),
+            (None, None) => self.unknown(),
+        }
+    }
+
+    fn quiet(&self, asked: &Name) -> String {
+        let mut out = String::new();
+        let covered = self.coverage.nodes > 0 && self.coverage.kubernetes_age_s.is_some();
+        let what = match (self.findings.is_empty(), covered) {
+            (true, true) => "nothing is wrong: no findings in the last 24 h",
+            (true, false) => {
+                "no findings, but not everything is watched (below): that does not mean that nothing is wrong"
+            }
+            (false, _) => "no incident; findings in the last 24 h, the newest first:",
+        };
+        let _ = writeln!(out, "{}: {what}", printable(&asked.to_string()));
+        for line in self.findings.iter().take(MAX_THEN) {
+            row(&mut out, "", &shown(line));
+        }
+        row(&mut out, "COVERAGE", &covered_text(&self.coverage));
+        out
+    }
+
+    fn unknown(&self) -> String {
+        let mut out = String::new();
+        let _ = match (self.state, self.similar.as_slice()) {
+            (State::Empty, _) => writeln!(
+                out,
+                "no facts have arrived yet: check that the agents have `polku` set to this server, and that role portti may \
+                 watch the API server (kubectl tapio doctor)"
+            ),
+            (_, []) => writeln!(out, "no such object is known"),
+            (_, similar) => writeln!(out, "no such object is known; there is {}", printable(&names(similar))),
+        };
+        row(&mut out, "COVERAGE", &covered_text(&self.coverage));
+        out
+    }
+}
 
 /// Lines after the first failure that are shown.
 const MAX_THEN: usize = 6;
@@ -56,13 +184,13 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
     if incident.seen_before > 0 {
         row(&mut out, "SEEN", &format!("{} times before", incident.seen_before));
     }
-    row(&mut out, "COVERAGE", &covered(coverage));
+    row(&mut out, "COVERAGE", &covered_text(coverage));
     out
 }
 
 /// What is looked at, in one line.
 #[must_use]
-pub fn covered(coverage: &Coverage) -> String {
+pub fn covered_text(coverage: &Coverage) -> String {
     let kubernetes = match coverage.kubernetes_age_s {
         Some(age) => format!("Kubernetes {age} s old"),
         None => "Kubernetes is not watched".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tapio_occurrence::kubernetes::Synced;
 
 use crate::fact::Heartbeat;
@@ -36,7 +36,7 @@ struct Node {
 }
 
 /// Coverage, as it is part of an answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
     /// Nodes whose agent reports.
     pub nodes: usize,
@@ -47,7 +47,7 @@ pub struct Coverage {
     /// Observers that do not run somewhere, with the reason.
     pub degraded: Vec<String>,
     /// Age of the last news from Kubernetes in seconds; absent where there were none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes_age_s: Option<u64>,
     /// Kinds of objects that cannot be watched, with the reason.
     pub missing_kinds: Vec<String>,

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use tapio_occurrence::Occurrence;
 
 use crate::{
+    answer::{self, Answer, BY_NAME, State},
     coverage::{Coverage, Seen},
     explain::{Explanation, Known, components, explain, is_standing, opens},
     fact::{self, Refused, Said},
     finding::{Finding, FindingId},
     findings::Findings,
-    graph::{Graph, Name},
-    incident::{Incident, Status},
+    graph::{EntityId, Graph, Name, Step},
+    incident::{Incident, Line, Status},
     rule::Rules,
     story,
 };
@@ -54,6 +55,10 @@ const REPEATS_NS: u64 = 1_200_000_000_000;
 const MAX_IDS: usize = 200_000;
 /// A fact may be so much later than all before; beyond it its clock is wrong.
 const AHEAD_NS: u64 = 3_600_000_000_000;
+/// Lines of an answer about an object without an incident.
+const MAX_FINDINGS: usize = 20;
+/// Names that an answer about an unknown object suggests.
+const MAX_SIMILAR: usize = 10;
 /// Old entities and findings are let go so often, in the time of facts.
 const EXPIRE_NS: u64 = 60_000_000_000;
 /// Everything is explained anew so often, in the time of facts, so that the same facts open the same incidents in the same
@@ -236,34 +241,54 @@ impl Engine {
         self.incidents.values().rev().map(|kept| &kept.incident).collect()
     }
 
-    /// The incident that a workload, a pod or another object is part of: an open one before a resolved one.
-    pub fn why(&mut self, kind: &str, namespace: Option<&str>, name: &str) -> Why<'_> {
+    /// Why an object fails: the incident that it is part of, an open one before a resolved one. Without a kind, workloads and
+    /// services of that name are meant.
+    pub fn why(&mut self, kind: Option<&str>, namespace: Option<&str>, name: &str) -> Answer {
         self.assess(false);
         let at = self.now_ns;
-        let Some(asked) = fact::named(&self.graph, kind, namespace, name, at) else { return Why::Unknown };
-        let related: BTreeSet<Name> = {
-            let mut related = self.graph.walk(&[asked], &[crate::graph::Step::Owner], at);
-            related.extend(self.graph.walk(&[asked], &[crate::graph::Step::Owned], at));
-            related
-                .into_iter()
-                .filter_map(|id| self.graph.get(id))
-                .map(|entity| entity.name.clone())
-                .collect()
+        let known = kind.and_then(answer::kind);
+        let kinds = match (kind, &known) {
+            (None, _) => BY_NAME,
+            (Some(_), Some(kind)) => std::slice::from_ref(kind),
+            // A kind of somebody's own.
+            (Some(_), None) => &[],
         };
+        let asked = kinds.iter().find_map(|kind| {
+            // Nodes and the like are in no namespace.
+            let in_namespace = fact::named(&self.graph, kind, namespace, name, at);
+            in_namespace.or_else(|| fact::named(&self.graph, kind, None, name, at))
+        });
+        let mut answer = Answer { coverage: self.coverage(), as_of_unix_ns: at, ..Answer::default() };
+        let Some(asked) = asked else {
+            let found = self.graph.all().filter(|entity| {
+                entity.name.name == name && kinds.contains(&&*entity.name.kind) && entity.exists(at)
+            });
+            answer.similar = found.take(MAX_SIMILAR).map(|entity| entity.name.clone()).collect();
+            answer.state = if self.ledger.taken == 0 { State::Empty } else { State::Unknown };
+            return answer;
+        };
+        let mut related = self.graph.walk(&[asked], &[Step::Owner], at);
+        related.extend(self.graph.walk(&[asked], &[Step::Owned], at));
+        let name_of = |id: &EntityId| self.graph.get(*id).map(|entity| entity.name.clone());
+        answer.asked = name_of(&asked);
+        let names: BTreeSet<Name> = related.iter().filter_map(name_of).collect();
         let is_of = |kept: &&Kept| {
             let incident = &kept.incident;
-            let named =
-                incident.lines.iter().map(|line| &line.entity).chain(&incident.hits).chain(&incident.root);
-            named.into_iter().any(|name| related.contains(name))
+            let lines = incident.lines.iter().map(|line| &line.entity);
+            lines.chain(&incident.hits).chain(&incident.root).any(|name| names.contains(name))
         };
-        let newest = |status: fn(Status) -> bool| {
-            self.incidents.values().rev().filter(|kept| status(kept.incident.status)).find(is_of)
+        let newest = |is_resolved: bool| {
+            let of_state = move |kept: &&Kept| (kept.incident.status == Status::Resolved) == is_resolved;
+            self.incidents.values().rev().filter(of_state).find(is_of)
         };
-        let found = newest(|status| status != Status::Resolved).or_else(|| newest(|_| true));
-        match found {
-            Some(kept) => Why::Incident(&kept.incident),
-            None => Why::Nothing,
-        }
+        let mut findings: Vec<_> =
+            related.iter().flat_map(|id| self.findings.of(*id)).map(|(_, f)| f).collect();
+        findings.sort_by_key(|finding| std::cmp::Reverse((finding.last_ns, finding.onset_ns)));
+        answer.findings =
+            findings.into_iter().take(MAX_FINDINGS).map(|f| story::line(self.known(), f)).collect();
+        answer.incident = newest(false).or_else(|| newest(true)).map(|kept| kept.incident.clone());
+        answer.state = if answer.incident.is_some() { State::Incident } else { State::Quiet };
+        answer
     }
 
     /// Explains everything that is going on, and brings the incidents up to date. A question in between does not count as a
@@ -374,31 +399,13 @@ impl Engine {
         Some(number)
     }
 
-    /// Findings about an entity and what it owns, for people: the newest first.
+    /// All findings, the newest first.
     #[must_use]
-    pub fn findings(&self) -> Vec<crate::incident::Line> {
+    pub fn findings(&self) -> Vec<Line> {
         let mut all: Vec<_> = self.findings.iter().map(|(_, finding)| finding).collect();
         all.sort_by_key(|finding| std::cmp::Reverse(finding.last_ns));
         all.into_iter().map(|finding| story::line(self.known(), finding)).collect()
     }
-
-    /// The entities with a name, for messages about what is not there.
-    #[must_use]
-    pub fn similar(&self, kind: &str, name: &str) -> Vec<Name> {
-        let found = self.graph.all().filter(|entity| entity.name.kind == kind && entity.name.name == name);
-        found.take(10).map(|entity| entity.name.clone()).collect()
-    }
-}
-
-/// What there is to say about an object.
-#[derive(Debug)]
-pub enum Why<'a> {
-    /// It is part of an incident.
-    Incident(&'a Incident),
-    /// It is known, and part of none.
-    Nothing,
-    /// No such object is known.
-    Unknown,
 }
 
 /// An incident is over some minutes after its last symptom.

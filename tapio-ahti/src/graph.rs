@@ -12,7 +12,7 @@ use std::{
     net::IpAddr,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tapio_occurrence::kubernetes::{Object, Reference};
 
 pub(crate) use self::{connection::Connections, walk::Step};
@@ -27,12 +27,12 @@ const KEPT_NS: u64 = 24 * 3_600_000_000_000;
 pub(crate) struct EntityId(u32);
 
 /// What people call an object: kind, namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Name {
     /// Kind, such as `Deployment`.
     pub kind: String,
     /// Namespace; absent for what belongs to none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Name.
     pub name: String,

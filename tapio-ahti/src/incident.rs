@@ -1,12 +1,13 @@
 //! Incidents: facts that belong together, with the cause that explains them. This is what an answer consists of, and its
 //! JSON is the same wherever it is shown.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tapio_occurrence::Name as Text;
 
 pub use crate::{coverage::Coverage, explain::Certainty, graph::Name};
 
 /// Where an incident is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It lasts.
@@ -18,7 +19,7 @@ pub enum Status {
 }
 
 /// Whether the owner of a fact is known or concluded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Evidence {
     /// The kernel or the API server says so.
@@ -28,7 +29,7 @@ pub enum Evidence {
 }
 
 /// One line of an answer, with the facts that it rests on.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// When it began, nanoseconds since 1970 UTC.
     pub since_unix_ns: u64,
@@ -46,7 +47,7 @@ pub struct Line {
     /// In how many pods; 0 if it is about none.
     pub pods: usize,
     /// Who says so: `kernel` or `kubernetes`.
-    pub source: &'static str,
+    pub source: Text,
     /// Whether the owner is known.
     pub owner: Evidence,
     /// Ids of the first facts.
@@ -54,7 +55,7 @@ pub struct Line {
 }
 
 /// One link of the chain: which line explains which, and why.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// The cause's index among the lines.
     pub cause: usize,
@@ -71,7 +72,7 @@ pub struct Step {
 }
 
 /// A possible cause with its score.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Considered {
     /// What it is about.
     pub entity: Name,
@@ -84,20 +85,20 @@ pub struct Considered {
 }
 
 /// Something to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advice {
     /// What.
     pub text: String,
     /// The command.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// How to undo it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<String>,
 }
 
 /// An incident.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     /// `TAP-` and a number.
     pub id: String,
@@ -114,15 +115,15 @@ pub struct Incident {
     /// When the first symptom began.
     pub since_unix_ns: u64,
     /// When it was over.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_unix_ns: Option<u64>,
     /// The cause: the first of `lines`; `false` if it is not known.
     pub has_cause: bool,
     /// The root's entity; absent if the cause is not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Name>,
     /// What the cause is about, in a word: `rollout`, `memory`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_kind: Option<String>,
     /// The cause, then what it led to, in order of time.
     pub lines: Vec<Line>,

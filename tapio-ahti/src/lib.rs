@@ -15,7 +15,7 @@ pub mod incident;
 mod rule;
 mod story;
 
-pub use engine::{Engine, Ledger, Limits, Why};
+pub use engine::{Engine, Ledger, Limits};
 pub use fact::Refused;
 pub use rule::{Error, Rules};
 

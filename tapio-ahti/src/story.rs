@@ -25,7 +25,7 @@ pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
         text: finding.message.clone(),
         count: finding.count,
         pods: finding.pods.len(),
-        source: if finding.key.kind.starts_with("kubernetes.") { "kubernetes" } else { "kernel" },
+        source: if finding.key.kind.starts_with("kubernetes.") { "kubernetes" } else { "kernel" }.into(),
         owner: if finding.exact { Evidence::Exact } else { Evidence::Inferred },
         facts: finding.facts.iter().map(|(_, id)| id.to_string()).collect(),
     }

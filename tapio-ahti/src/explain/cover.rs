@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Component, Known, Link, is_standing, link, order};
 use crate::{
@@ -31,7 +31,7 @@ const MARGIN: f64 = 1.4;
 const MAX_HOPS: usize = 6;
 
 /// How sure an answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Certainty {
     /// The evidence does not decide.
@@ -88,7 +88,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
             let earlier = || order(known, a.finding).cmp(&order(known, b.finding));
             b.score.total_cmp(&a.score).then_with(earlier)
         });
-        let Some(best) = scored.first().filter(|best| {
+        let Some(best) = nearest(&scored).filter(|best| {
             best.reach.keys().any(|id| left.contains(id))
                 && (explanations.is_empty() || best.score >= ANOTHER)
         }) else {

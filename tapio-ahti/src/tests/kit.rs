@@ -11,7 +11,7 @@ use tapio_occurrence::{
 };
 use ulid::Ulid;
 
-use crate::{Engine, Why, incident::Incident};
+use crate::{Engine, answer::State, incident::Incident};
 
 const START_NS: u64 = 1_795_000_000_000_000_000;
 const SEC: u64 = 1_000_000_000;
@@ -437,9 +437,8 @@ impl Cluster {
 
     #[track_caller]
     pub(super) fn why(&self, name: &str) -> Incident {
-        match self.run().why("Deployment", Some("shop"), name) {
-            Why::Incident(incident) => incident.clone(),
-            other => panic!("{other:?}"),
-        }
+        let answer = self.run().why(Some("deploy"), Some("shop"), name);
+        assert_eq!(answer.state, State::Incident, "{answer:#?}");
+        answer.incident.unwrap()
     }
 }

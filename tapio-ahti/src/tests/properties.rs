@@ -133,6 +133,6 @@ proptest! {
         }
         prop_assert!(engine.incidents().len() <= kinds.len());
         let name = Name::new(kinds[0], Some("shop"), "ring-0");
-        engine.why(&name.kind, name.namespace.as_deref(), &name.name);
+        engine.why(Some(&name.kind), name.namespace.as_deref(), &name.name);
     }
 }
