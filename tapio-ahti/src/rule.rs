@@ -162,7 +162,15 @@ impl Rules {
     /// # Errors
     /// Never for a build whose tests passed.
     pub fn embedded() -> Result<Self, Error> {
-        Self::parse(file::EMBEDDED.iter().copied())
+        Self::with([])
+    }
+
+    /// The rules that come with the engine, and own ones beside them.
+    ///
+    /// # Errors
+    /// The first own file that is wrong, with line, column and key.
+    pub fn with<'a>(own: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Error> {
+        Self::parse(file::EMBEDDED.iter().copied().chain(own))
     }
 
     /// Reads rule files, each with its name for errors. A rule with the name of an earlier one replaces it.

@@ -1,0 +1,140 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Why did this fail? Asks Tapio's server, which it reaches by a port-forward of its own, so that nothing has to be
+/// exposed.
+///
+/// Exit status: 0 answered, 1 with --exit-code where there is an incident (else: failed), 2 wrong arguments, 3 no data,
+/// 4 forbidden.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl tapio", version, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the server is.
+#[derive(Debug, Args)]
+pub(crate) struct Reach {
+    /// The server's API, instead of a port-forward: http://HOST:PORT
+    #[arg(long, global = true, env = "TAPIO_SERVER", value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// The namespace that the server runs in
+    #[arg(long, global = true, default_value = "tapio", value_name = "NAMESPACE")]
+    pub(crate) server_namespace: String,
+    /// The port of its API
+    #[arg(long, global = true, default_value_t = 8080, value_name = "PORT")]
+    pub(crate) server_port: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Why an object fails: deploy/checkout, pod/checkout-7d9f, node/worker-2, or an incident: TAP-142
+    Why(Asked),
+    /// Lists incidents, changes, findings, or what is covered
+    Get(Get),
+    /// Writes the facts of an incident, one JSON object a line, for `replay`
+    Export(Export),
+    /// Explains recorded facts, without a server: prints incidents as JSON
+    Replay(Replay),
+    /// Checks that the server can be reached and that facts arrive
+    Doctor,
+    /// Prints a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Asked {
+    /// KIND/NAME, NAME, or TAP-n
+    #[arg(value_name = "OBJECT")]
+    pub(crate) object: String,
+    /// Namespace; without it the one of the current context
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Format
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+    /// Exit with 1 if there is an open incident
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// What to list
+    #[arg(value_enum)]
+    pub(crate) what: What,
+    /// Format
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum What {
+    /// Incidents, the newest first
+    Incidents,
+    /// What somebody changed
+    Changes,
+    /// What agents and Kubernetes report
+    Findings,
+    /// Which nodes report, and how old the view of Kubernetes is
+    Coverage,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The incident: TAP-n; without it all facts that the server keeps
+    #[arg(value_name = "TAP-n")]
+    pub(crate) incident: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// Facts, one JSON object a line; `-` for standard input
+    #[arg(value_name = "FACTS.jsonl")]
+    pub(crate) facts: PathBuf,
+    /// Own rule files beside those that come with Tapio: a file or a directory
+    #[arg(long, value_name = "PATH")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Answers for one object, as `why` does: KIND/NAME
+    #[arg(long, value_name = "OBJECT")]
+    pub(crate) why: Option<String>,
+    /// Its namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Format
+    #[arg(short, long, value_enum, default_value_t = Format::Json)]
+    pub(crate) output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// Text with every cause that was considered
+    Wide,
+    /// JSON
+    Json,
+}
+
+/// Splits KIND/NAME.
+pub(crate) fn object(text: &str) -> Result<(Option<&'static str>, &str), String> {
+    match text.split_once('/') {
+        None => Ok((None, text)),
+        Some((kind, name)) => match tapio_ahti::answer::kind(kind) {
+            Some(kind) => Ok((Some(kind), name)),
+            None => Err(format!(
+                "{text}: there is no kind {kind}: give one such as deploy, sts, ds, job, pod, svc, cm, node, or only the name"
+            )),
+        },
+    }
+}

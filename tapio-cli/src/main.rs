@@ -1,0 +1,68 @@
+//! `kubectl tapio`: asks the central side of Tapio why something failed.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod connection;
+mod facts;
+mod failure;
+mod get;
+mod output;
+mod why;
+
+use std::{io::Write as _, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser as _};
+use tapio_occurrence::printable::printable;
+
+use self::{
+    cli::{Arguments, Command},
+    failure::Failure,
+};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A failure means that the terminal is gone: nobody could read about it.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
+        }
+    };
+    match run(arguments) {
+        Ok((text, code)) => {
+            // A reader that stops early, such as `head`, is not an error.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::from(code)
+        }
+        Err(failure) => {
+            eprintln!("error: {}", printable(&failure.to_string()));
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Returns what to print, and the exit code.
+fn run(arguments: Arguments) -> Result<(String, u8), Failure> {
+    let Arguments { reach, command } = arguments;
+    match command {
+        Command::Replay(replay) => facts::replay(&replay).map(|text| (text, 0)),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "kubectl-tapio", &mut text);
+            Ok((String::from_utf8_lossy(&text).into_owned(), 0))
+        }
+        asking => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| Failure::Other(anyhow::Error::new(error)))?;
+            runtime.block_on(async move {
+                match asking {
+                    Command::Why(asked) => why::why(&reach, &asked).await,
+                    Command::Get(what) => get::get(&reach, &what).await.map(|text| (text, 0)),
+                    Command::Export(export) => facts::export(&reach, &export).await.map(|text| (text, 0)),
+                    Command::Doctor => connection::doctor(&reach).await.map(|text| (text, 0)),
+                    Command::Replay(_) | Command::Completions { .. } => Ok((String::new(), 0)),
+                }
+            })
+        }
+    }
+}

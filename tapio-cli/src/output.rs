@@ -1,0 +1,86 @@
+//! How answers are printed.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use tapio_ahti::{
+    answer::{self, Answer},
+    incident::{Coverage, Incident, Line, Status},
+};
+use tapio_occurrence::{
+    printable::{self, printable},
+    timestamp,
+};
+
+use crate::{cli::Format, failure::Failure};
+
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Other(error.into()))?;
+    Ok(format!("{}\n", printable::json(&text)))
+}
+
+pub(crate) fn answer(answer: &Answer, format: Format) -> Result<String, Failure> {
+    match format {
+        Format::Json => json(answer),
+        Format::Text => Ok(answer.text()),
+        Format::Wide => {
+            let considered = answer.incident.as_ref().map(considered).unwrap_or_default();
+            Ok(answer.text() + &considered)
+        }
+    }
+}
+
+/// Every cause that was considered, with what its score is made of.
+fn considered(incident: &Incident) -> String {
+    let mut out = String::new();
+    for candidate in &incident.considered {
+        let entity = candidate.entity.to_string();
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            out,
+            "{:>6.2}    {}: {}",
+            candidate.score,
+            printable(&entity),
+            printable(&candidate.text)
+        );
+        for (term, value) in &candidate.terms {
+            let _ = writeln!(out, "{value:>+12.2} {}", printable(term));
+        }
+    }
+    out
+}
+
+pub(crate) fn incidents(incidents: &[Incident], coverage: &Coverage) -> String {
+    let mut out = String::new();
+    if incidents.is_empty() {
+        let _ = writeln!(out, "no incidents");
+    }
+    for incident in incidents {
+        let state = match incident.status {
+            Status::Open => "open",
+            Status::Resolved => "resolved",
+            Status::Regressed => "regressed",
+        };
+        let since = time(incident.since_unix_ns);
+        let _ = writeln!(out, "{:<8} {state:<9} {since}  {}", incident.id, printable(&incident.title));
+    }
+    let _ = writeln!(out, "COVERAGE  {}", answer::covered_text(coverage));
+    out
+}
+
+pub(crate) fn lines(lines: &[Line], nothing: &str) -> String {
+    let mut out = String::new();
+    if lines.is_empty() {
+        let _ = writeln!(out, "{nothing}");
+    }
+    for line in lines {
+        let times = if line.count > 1 { format!("{}x", line.count) } else { String::new() };
+        let _ = writeln!(out, "{}  {times:<6} {}", time(line.last_unix_ns), printable(&line.text));
+    }
+    out
+}
+
+fn time(unix_ns: u64) -> String {
+    let text = timestamp(unix_ns).to_string();
+    format!("{}Z", text.get(..19).unwrap_or(&text))
+}
