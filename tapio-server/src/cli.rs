@@ -59,11 +59,9 @@ where
 {
     let TapioServer { settings, command } = TapioServer::try_parse_from(arguments)?;
     Ok(match command {
-        None => Command::Run(Box::new(Config::load(
-            settings.config.as_deref(),
-            environment,
-            &settings.flags(),
-        )?)),
+        None => {
+            Command::Run(Box::new(Config::load(settings.config.as_deref(), environment, &settings.flags())?))
+        }
         Some(Verb::Config(ConfigArguments { check: Some(file), .. })) => {
             Config::of_file(&file)?;
             Command::Print(format!("{}: ok\n", file.display()))
@@ -91,9 +89,9 @@ struct TapioServer {
 const EPILOGUE: &str = "\
 Examples:
   tapio-server --state-dir=/tmp/tapio            try it: agents send with --polku=HOST:50051
-  tapio-server --polku-cert=tls.crt --polku-key=tls.key
+  tapio-server --polku-cert=/tls/tls.crt --polku-key=/tls/tls.key
                                                  with TLS: agents send with --polku=https://HOST:50051
-  tapio-server --polku-cert=tls.crt --polku-key=tls.key --polku-client-ca=ca.crt
+  tapio-server --polku-cert=/tls/tls.crt --polku-key=/tls/tls.key --polku-client-ca=/tls/ca.crt
                                                  only for agents with a certificate (mTLS)
   curl 127.0.0.1:9091/status                     what was received, from which agents
   tapio-server config > tapio-server.yaml        each setting, its default and range

@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use prost::Message as _;
 use serde::Serialize;
 use tapio_occurrence::event::v1::Event;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 pub use fact::is_ulid;
 pub use outcome::{Outcome, Trouble, Unfit};
@@ -116,6 +116,8 @@ struct Append {
     facts: Vec<Fact>,
     answer: oneshot::Sender<Result<Vec<Outcome>, Trouble>>,
     waiting: Waiting,
+    /// The sender's memory for them, which is free once they are written.
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Journal {
@@ -146,15 +148,19 @@ impl Journal {
     /// # Errors
     /// Nothing is known to be on disk: the same facts have to be given again.
     pub async fn append(&self, events: &[Event]) -> Result<Vec<Outcome>, Trouble> {
-        self.submit(events).await?.outcomes().await
+        self.submit(events, None).await?.outcomes().await
     }
 
     /// Gives facts to the writer, and returns as soon as it has room for them. What one caller submits is written in this
-    /// order.
+    /// order. The permit, of whoever limits the memory of facts, is dropped with the facts, when they are written.
     ///
     /// # Errors
     /// The journal is closed.
-    pub async fn submit(&self, events: &[Event]) -> Result<Pending, Trouble> {
+    pub async fn submit(
+        &self,
+        events: &[Event],
+        memory: Option<OwnedSemaphorePermit>,
+    ) -> Result<Pending, Trouble> {
         let mut facts = Vec::with_capacity(events.len());
         let mut unfit = Vec::new();
         for (position, event) in events.iter().enumerate() {
@@ -168,7 +174,7 @@ impl Journal {
         }
         let waiting = Waiting::new(&self.shared.metrics, self.origin, facts.len() as u64);
         let (answer, answered) = oneshot::channel();
-        let append = Append { facts, answer, waiting };
+        let append = Append { facts, answer, waiting, _memory: memory };
         self.requests.send(Request::Append(append)).await.map_err(|_| Trouble::Closed)?;
         Ok(Pending { answer: answered, unfit })
     }

@@ -73,7 +73,8 @@ struct OfReason {
 /// Why facts are refused.
 const REFUSALS: [&str; 6] = ["id", "time", "type", "source", "metadata", "size"];
 /// Why connections and calls are turned away.
-const TURNED_AWAY: [&str; 7] = ["connections", "handshake", "token", "streams", "batch", "raw", "acks_unread"];
+const TURNED_AWAY: [&str; 7] =
+    ["connections", "handshake", "token", "streams", "batch", "raw", "acks_unread"];
 
 /// The accounts of one origin: received = accepted + repeated + refused + unwritten + waiting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -148,8 +149,8 @@ impl Metrics {
         // Outcomes are read before the total: facts counted in between add to `waiting`, which is never negative.
         let (accepted, repeated) = (of(&self.own.facts_accepted), of(&self.own.facts_repeated));
         let unwritten = of(&self.own.facts_unwritten);
-        let refused =
-            REFUSALS.map(|reason| (reason, self.own.facts_refused.get_or_create(&Refused { origin, reason }).get()));
+        let refused = REFUSALS
+            .map(|reason| (reason, self.own.facts_refused.get_or_create(&Refused { origin, reason }).get()));
         let refused: BTreeMap<_, _> = refused.into_iter().filter(|(_, count)| *count > 0).collect();
         let received = of(&self.own.facts_received);
         let done = accepted + repeated + unwritten + refused.values().sum::<u64>();

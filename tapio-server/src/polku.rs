@@ -65,7 +65,8 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let listener = Listener::bind(settings.listen.0)?;
     let streams = settings.streams.get() as usize;
     // A request for memory has 32 bits.
-    let memory_bytes = usize::try_from(settings.memory.get()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let memory_bytes =
+        usize::try_from(settings.memory.get()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
     let shared = Arc::new(Shared {
         address: listener.address(),
         journal: context.journal.of(ORIGIN),

@@ -132,7 +132,7 @@ impl Writer {
                 // Facts are readable before their senders know it.
                 self.shared.publish(&self.disk);
                 let mut outcomes = written.outcomes.into_iter();
-                for Append { facts, answer, waiting } in group {
+                for Append { facts, answer, waiting, .. } in group {
                     let own: Vec<_> = outcomes.by_ref().take(facts.len()).collect();
                     let accepted = own.iter().filter(|one| matches!(one, Outcome::Accepted(_))).count();
                     waiting.settle(accepted as u64, (own.len() - accepted) as u64);

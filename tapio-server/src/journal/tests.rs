@@ -125,7 +125,7 @@ async fn many_that_wait_are_one_transaction() {
     let opened = fixture.open();
     let mut pending = Vec::new();
     for _ in 0..200 {
-        pending.push(opened.journal.submit(&events(1)).await.unwrap());
+        pending.push(opened.journal.submit(&events(1), None).await.unwrap());
     }
     let mut seen = Vec::new();
     for one in pending {
@@ -236,9 +236,8 @@ async fn a_damaged_file_is_set_aside_and_numbers_go_on() {
         assert!(seqs(&opened.journal.append(&events(1)).await.unwrap())[0] > newest);
         opened.close().await;
         let damaged = fs::read_dir(fixture.file().parent().unwrap()).unwrap();
-        let damaged = damaged.filter(|entry| {
-            entry.as_ref().unwrap().file_name().to_string_lossy().contains("damaged")
-        });
+        let damaged =
+            damaged.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
         assert_eq!(damaged.count(), 1, "only the latest is retained");
     }
 }

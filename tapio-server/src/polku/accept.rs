@@ -63,7 +63,9 @@ impl Listener {
             socket.listen(BACKLOG)
         };
         let unavailable = || {
-            format!("POLKU cannot listen on {address}: give another address with --polku-listen=ADDR (key `polku.listen`)")
+            format!(
+                "POLKU cannot listen on {address}: give another address with --polku-listen=ADDR (key `polku.listen`)"
+            )
         };
         let listener = bind().with_context(unavailable)?;
         let address = listener.local_addr().with_context(unavailable)?;
@@ -156,7 +158,9 @@ impl Connection {
             // It counts as running until the handler has dropped it.
             request.extensions_mut().insert(Busy::new(&calls));
             match refused {
-                Some(status) => Either::Left(std::future::ready(Ok::<Response<Body>, Infallible>(status.into_http()))),
+                Some(status) => {
+                    Either::Left(std::future::ready(Ok::<Response<Body>, Infallible>(status.into_http())))
+                }
                 None => Either::Right(server.clone().call(request)),
             }
         });

@@ -23,12 +23,9 @@ pub(super) struct Sorted {
     pending: Pending,
 }
 
-/// The size of received events that wait to be written. Dropping it makes room.
-pub(super) type Memory = OwnedSemaphorePermit;
-
 impl Shared {
     /// Checks events and gives those that pass to the journal. Waits while there is no memory for them.
-    pub(super) async fn take(&self, events: Vec<Event>) -> Result<(Sorted, Memory), Status> {
+    pub(super) async fn take(&self, events: Vec<Event>) -> Result<Sorted, Status> {
         let most = self.settings.batch_events.get() as usize;
         if events.len() > most {
             self.metrics.turned_away("batch");
@@ -56,12 +53,12 @@ impl Shared {
         }
         self.metrics.opaque(ORIGIN, opaque);
         self.agents.hear(&passed);
-        let pending = self.journal.submit(&passed).await.map_err(|why| unwritten(&why))?;
+        let pending = self.journal.submit(&passed, Some(memory)).await.map_err(|why| unwritten(&why))?;
         let ids = passed.into_iter().map(|event| event.id).collect();
-        Ok((Sorted { ids, errors, pending }, memory))
+        Ok(Sorted { ids, errors, pending })
     }
 
-    async fn room_for(&self, bytes: usize) -> Result<Memory, Status> {
+    async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
         let most = self.memory_bytes;
         let bytes = u32::try_from(bytes.min(most)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.memory).acquire_many_owned(bytes).await;
@@ -103,6 +100,8 @@ impl Sorted {
 fn unwritten(why: &Trouble) -> Status {
     Status::unavailable(match why {
         Trouble::Closed => "the server is stopping: send this batch again".to_owned(),
-        why => format!("the journal cannot be written: {why}; nothing of this batch was accepted, send it again"),
+        why => {
+            format!("the journal cannot be written: {why}; nothing of this batch was accepted, send it again")
+        }
     })
 }

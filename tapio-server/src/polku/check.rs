@@ -28,7 +28,9 @@ pub(super) struct Refusal {
 pub(super) fn check(event: &Event) -> Result<(), Refusal> {
     let refuse = |reason, code, what| Err(Refusal { reason, code, what });
     if !is_ulid(&event.id) {
-        let what = "its id is not a ULID: give each event one of its own, 26 characters of Crockford's base 32".to_owned();
+        let what =
+            "its id is not a ULID: give each event one of its own, 26 characters of Crockford's base 32"
+                .to_owned();
         return refuse("id", "invalid_id", what);
     }
     if event.timestamp_unix_ns < 0 {
@@ -56,7 +58,9 @@ pub(super) fn check(event: &Event) -> Result<(), Refusal> {
     }
     if event.metadata.len() > METADATA_KEYS {
         let count = event.metadata.len();
-        let what = format!("its metadata has {count} keys, and at most {METADATA_KEYS} are accepted: leave some out");
+        let what = format!(
+            "its metadata has {count} keys, and at most {METADATA_KEYS} are accepted: leave some out"
+        );
         return refuse("metadata", "too_large", what);
     }
     Ok(())

@@ -94,11 +94,8 @@ impl Calls for Gateway {
             }
             None => return Err(Status::invalid_argument("no event: set `payload.event`")),
         };
-        let (sorted, memory) = shared.take(vec![event]).await?;
-        let mut stats = MiddlewareStats::default();
-        let ack = sorted.ack(shared, &mut stats).await;
-        drop(memory);
-        ack.map(Response::new)
+        let sorted = shared.take(vec![event]).await?;
+        sorted.ack(shared, &mut MiddlewareStats::default()).await.map(Response::new)
     }
 
     async fn health(&self, _: Request<HealthRequest>) -> Result<Response<HealthResponse>, Status> {

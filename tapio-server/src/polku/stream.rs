@@ -10,20 +10,17 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{
-    Shared,
-    batch::{Memory, Sorted},
-    gateway,
-};
+use super::{Shared, batch::Sorted, gateway};
 
-/// Batches of one stream that wait for the journal, or for the client to read their Acks.
-const AHEAD: usize = 16;
+/// Batches of one stream that wait for the journal, or for the client to read their Acks. Only their ids are in memory
+/// once they are written, so that a client that does not read its Acks holds up no other.
+const AHEAD: usize = 8;
 /// A client that does not read an Ack for this long loses its stream.
 const UNREAD: Duration = Duration::from_secs(60);
 
 /// What the client gets next.
 enum Due {
-    Ack(Sorted, Memory),
+    Ack(Sorted),
     End(Status),
 }
 
@@ -57,7 +54,7 @@ async fn read(shared: &Shared, mut batches: Streaming<IngestBatch>, due: mpsc::S
             Err(status) => Err(status),
         };
         let (next, is_last) = match next {
-            Ok((sorted, memory)) => (Due::Ack(sorted, memory), false),
+            Ok(sorted) => (Due::Ack(sorted), false),
             Err(status) => (Due::End(status), true),
         };
         if due.send(next).await.is_err() || is_last {
@@ -66,7 +63,7 @@ async fn read(shared: &Shared, mut batches: Streaming<IngestBatch>, due: mpsc::S
     }
 }
 
-async fn take(shared: &Shared, batch: IngestBatch) -> Result<(Sorted, Memory), Status> {
+async fn take(shared: &Shared, batch: IngestBatch) -> Result<Sorted, Status> {
     match batch.payload {
         Some(Payload::Events(payload)) => shared.take(payload.events).await,
         Some(Payload::Raw(_)) => {
@@ -82,12 +79,7 @@ async fn answer(shared: &Shared, mut pending: mpsc::Receiver<Due>, acks: mpsc::S
     let mut stats = MiddlewareStats::default();
     while let Some(due) = pending.recv().await {
         let answer = match due {
-            Due::Ack(sorted, memory) => {
-                let ack = sorted.ack(shared, &mut stats).await;
-                // A client that does not read its Acks must not use the memory of others.
-                drop(memory);
-                ack
-            }
+            Due::Ack(sorted) => sorted.ack(shared, &mut stats).await,
             Due::End(status) => Err(status),
         };
         let is_last = answer.is_err();

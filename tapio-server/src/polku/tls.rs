@@ -55,7 +55,10 @@ impl Tls {
                 // The usual reason is a half-finished renewal.
                 Err(error) => {
                     let error = format!("{error:#}");
-                    tracing::warn!(error, "files for TLS changed and cannot be used: the earlier ones remain in use");
+                    tracing::warn!(
+                        error,
+                        "files for TLS changed and cannot be used: the earlier ones remain in use"
+                    );
                 }
             }
         }
@@ -100,5 +103,8 @@ fn certificates(key: &str, file: &Path) -> anyhow::Result<Vec<CertificateDer<'st
 }
 
 fn unusable(key: &str, file: &Path) -> String {
-    format!("polku.{key}: {} cannot be used; it has to be a PEM file that the server may read", file.display())
+    format!(
+        "polku.{key}: {} cannot be used; it has to be a PEM file that the server may read",
+        file.display()
+    )
 }

@@ -53,7 +53,9 @@ impl Tokens {
         if scheme.eq_ignore_ascii_case(b"Bearer ") && read.1.has(token) {
             return Ok(());
         }
-        Err(Status::unauthenticated("unknown bearer token: send one that is in the server's polku.token_file"))
+        Err(Status::unauthenticated(
+            "unknown bearer token: send one that is in the server's polku.token_file",
+        ))
     }
 
     fn renew(&self, (stamps, known): &mut (Stamps, Known)) {
@@ -66,7 +68,10 @@ impl Tokens {
             Ok(read) => *known = read,
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::warn!(error, "the file of tokens changed and cannot be used: the earlier tokens remain valid");
+                tracing::warn!(
+                    error,
+                    "the file of tokens changed and cannot be used: the earlier tokens remain valid"
+                );
             }
         }
     }
@@ -125,7 +130,9 @@ mod tests {
         for right in ["Bearer 0123456789abcdef", "bearer fedcba9876543210fedcba"] {
             assert_eq!(ask(&tokens, Some(right)), Ok(()));
         }
-        for wrong in ["Bearer 0123456789abcdeF", "Bearer 0123456789abcde", "Bearer ", "Basic 0123456789abcdef", ""] {
+        for wrong in
+            ["Bearer 0123456789abcdeF", "Bearer 0123456789abcde", "Bearer ", "Basic 0123456789abcdef", ""]
+        {
             assert!(ask(&tokens, Some(wrong)).unwrap_err().contains("polku.token_file"), "{wrong}");
         }
         assert!(ask(&tokens, None).unwrap_err().contains("send `authorization: Bearer TOKEN`"));

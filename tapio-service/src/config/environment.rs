@@ -109,7 +109,8 @@ impl Environment {
         for (name, value) in variables {
             let Some(name) = name.to_str() else { continue };
             let place = known.iter().position(|known| known.variable == name);
-            let is_own = name.starts_with(program.prefix) || prefixes.iter().any(|prefix| name.starts_with(prefix));
+            let is_own =
+                name.starts_with(program.prefix) || prefixes.iter().any(|prefix| name.starts_with(prefix));
             if (place.is_none() && !is_own) || value.is_empty() {
                 continue;
             }
@@ -123,8 +124,8 @@ impl Environment {
                 }
                 let names = known.iter().map(|known| known.variable.as_str()).chain([program.config]);
                 let like = nearest(name, names).map(|name| format!(": did you mean `{name}`?"));
-                let like = like
-                    .unwrap_or_else(|| format!(": `{} config` lists the settings", program.command));
+                let like =
+                    like.unwrap_or_else(|| format!(": `{} config` lists the settings", program.command));
                 return Err(Error::at(shown(name), format!("unknown environment variable{like}")));
             };
             let Ok(text) = value.into_string() else {
