@@ -13,6 +13,7 @@ use std::{
 
 use serde::Serialize;
 
+pub use disk::room;
 pub(super) use disk::{CHANGE_BYTES, Disk, Trouble};
 pub(super) use record::encode;
 

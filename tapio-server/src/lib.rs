@@ -1,2 +1,11 @@
-//! The central side of Tapio, with its roles.
+//! The central side of Tapio, with its roles: receives facts, and keeps them in a journal.
 #![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod facts;
+pub mod journal;
+pub mod metrics;
+pub mod polku;
+pub mod role;
+pub mod server;

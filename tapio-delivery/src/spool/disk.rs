@@ -359,7 +359,8 @@ fn is_damage(error: &io::Error) -> bool {
 
 /// The space that a record of this size takes on disk: its share of a 4 KiB page, or pages of its own, whose
 /// sizes in redb are powers of two.
-const fn room(bytes: usize) -> u64 {
+#[must_use]
+pub const fn room(bytes: usize) -> u64 {
     const PAGE: u64 = 4096;
     let with_key = bytes as u64 + 16;
     if with_key < PAGE { PAGE / (PAGE / with_key) } else { (with_key + 16).next_power_of_two() }

@@ -49,8 +49,13 @@ impl Authority {
 
     /// Writes a client's certificate and key to files.
     pub(crate) fn client(&self, certificate: &Path, key: &Path) {
+        self.issue("agent", certificate, key);
+    }
+
+    /// Writes a certificate for `name` and its key to files.
+    pub(crate) fn issue(&self, name: &str, certificate: &Path, key: &Path) {
         let pair = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["agent".to_owned()]).unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         std::fs::write(certificate, params.signed_by(&pair, &self.0).unwrap().pem()).unwrap();
         std::fs::write(key, pair.serialize_pem()).unwrap();
     }

@@ -8,10 +8,22 @@ use std::{
 use super::Error;
 use crate::setting::{Node, Wrong, nearest, shown};
 
-/// The variable that names the configuration file, as `--config` does.
+/// The variable that names the agent's configuration file, as `--config` does.
 pub const CONFIG: &str = "TAPIO_CONFIG";
 
-const PREFIX: &str = "TAPIO_";
+/// The agent's variables.
+pub const AGENT: Program = Program { command: "tapio", prefix: "TAPIO_", config: CONFIG };
+
+/// A program with variables of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its command, for messages.
+    pub command: &'static str,
+    /// The prefix of its variables.
+    pub prefix: &'static str,
+    /// The variable that names its configuration file.
+    pub config: &'static str,
+}
 
 /// The settings in the environment, in the order in which they are applied.
 #[derive(Debug)]
@@ -48,19 +60,41 @@ impl Known {
     }
 }
 
-/// The variable that sets the value at a path.
+/// The agent's variable that sets the value at a path.
 #[must_use]
 pub fn variable(path: &str) -> String {
-    format!("{PREFIX}{}", path.replace('.', "_").to_ascii_uppercase())
+    AGENT.variable(path)
+}
+
+impl Program {
+    /// The variable that sets the value at a path.
+    #[must_use]
+    pub fn variable(&self, path: &str) -> String {
+        format!("{}{}", self.prefix, path.replace('.', "_").to_ascii_uppercase())
+    }
 }
 
 impl Environment {
+    /// Reads the agent's variables, as [`Self::of`] does.
+    ///
+    /// # Errors
+    /// As for [`Self::of`].
+    pub fn read(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        settings: &impl Node,
+        others: impl IntoIterator<Item = Known>,
+        prefixes: &[&str],
+    ) -> Result<Self, Error> {
+        Self::of(AGENT, variables, settings, others, prefixes)
+    }
+
     /// Reads the variables of a program: one per setting, and `others`, which have lower precedence. Rejects
     /// unknown variables with the same prefix, or with one of `prefixes`.
     ///
     /// # Errors
     /// Names the unknown variable, and the most similar known one.
-    pub fn read(
+    pub fn of(
+        program: Program,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         settings: &impl Node,
         others: impl IntoIterator<Item = Known>,
@@ -68,18 +102,19 @@ impl Environment {
     ) -> Result<Self, Error> {
         let mut paths = Vec::new();
         settings.paths("", &mut paths);
-        let own = paths.into_iter().map(|path| Known::new(variable(&path), path));
+        let own = paths.into_iter().map(|path| Known::new(program.variable(&path), path));
         let known: Vec<_> = others.into_iter().chain(own).collect();
 
         let mut found = Self { file: None, values: Vec::new() };
         for (name, value) in variables {
             let Some(name) = name.to_str() else { continue };
             let place = known.iter().position(|known| known.variable == name);
-            let is_own = name.starts_with(PREFIX) || prefixes.iter().any(|prefix| name.starts_with(prefix));
+            let is_own =
+                name.starts_with(program.prefix) || prefixes.iter().any(|prefix| name.starts_with(prefix));
             if (place.is_none() && !is_own) || value.is_empty() {
                 continue;
             }
-            if name == CONFIG {
+            if name == program.config {
                 found.file = Some(value.into());
                 continue;
             }
@@ -87,9 +122,10 @@ impl Environment {
                 if is_service_link(name) {
                     continue;
                 }
-                let names = known.iter().map(|known| known.variable.as_str()).chain([CONFIG]);
+                let names = known.iter().map(|known| known.variable.as_str()).chain([program.config]);
                 let like = nearest(name, names).map(|name| format!(": did you mean `{name}`?"));
-                let like = like.unwrap_or_else(|| ": `tapio config` lists the settings".to_owned());
+                let like =
+                    like.unwrap_or_else(|| format!(": `{} config` lists the settings", program.command));
                 return Err(Error::at(shown(name), format!("unknown environment variable{like}")));
             };
             let Ok(text) = value.into_string() else {

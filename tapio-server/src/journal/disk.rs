@@ -1,0 +1,476 @@
+//! The journal's file: facts by sequence number, and an index of their ids.
+//!
+//! Any error closes the file, because redb requires that. The next call opens it again.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use redb::{
+    Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
+    TableDefinition, TableError, WriteTransaction, backends::FileBackend,
+};
+use tapio_delivery::spool::room;
+use tapio_service::{backoff::Backoff, private};
+
+use super::{
+    Outcome, Trouble,
+    clock::{unix_s, unix_us},
+    fact::{Fact, id_of},
+    guarded::guarded,
+};
+
+/// `polku.event.v1.Event` by sequence number.
+pub(super) const FACTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("facts");
+/// Sequence numbers by ULID.
+const IDS: TableDefinition<'_, u128, u64> = TableDefinition::new("ids");
+/// When facts were received: the facts from a sequence number on, not before this time, seconds since 1970 UTC. There
+/// is an entry a minute at most.
+const MARKS: TableDefinition<'_, u64, u64> = TableDefinition::new("marks");
+/// The sequence number of the next fact ([`NEXT`]), and the space that all take ([`BYTES`]).
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const NEXT: &str = "next";
+const BYTES: &str = "bytes";
+
+/// The page cache.
+const CACHE_BYTES: usize = 32 << 20;
+/// The approximate size of one transaction, and of what redb retains of the one before.
+const CHANGE_BYTES: u64 = 8 << 20;
+/// The space of an entry of the index: 24 bytes in pages that are about half full.
+const INDEX_BYTES: u64 = 48;
+/// The interval between two marks.
+const MARK: u64 = 60;
+/// Facts that are removed in one transaction.
+const SWEEP_FACTS: usize = 4_096;
+/// Waits before a failed write is tried again: 0.25 s to 5 s.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+
+/// The open file, shared with readers. A reader holds the lock for one transaction.
+pub(super) type Open = Arc<RwLock<Option<Database>>>;
+
+/// The file, and its known content.
+pub(super) struct Disk {
+    path: PathBuf,
+    /// The limit of [`Stock::bytes`].
+    limit_bytes: u64,
+    max_age: Duration,
+    open: Open,
+    stock: Stock,
+    marked: Mark,
+    retry: Backoff,
+    /// The last error, and when to try again.
+    failed: Option<(Trouble, Instant)>,
+    /// Whether the next opening checks every page.
+    suspect: bool,
+    quarantined: Option<PathBuf>,
+}
+
+/// The content of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stock {
+    pub(super) facts: u64,
+    /// The approximate space that they take.
+    pub(super) bytes: u64,
+    /// The sequence number of the next fact.
+    pub(super) next: u64,
+}
+
+/// An entry of [`MARKS`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    seq: u64,
+    received_s: u64,
+}
+
+/// What one transaction did.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) outcomes: Vec<Outcome>,
+    /// Number of facts that were removed to make room.
+    pub(super) evicted: u64,
+}
+
+impl Disk {
+    /// Opens the file, or creates it. A damaged one is set aside.
+    pub(super) fn open(path: PathBuf, max_bytes: u64, max_age: Duration) -> Result<Self, Trouble> {
+        let mut disk = Self {
+            path,
+            // The rest is for pages that are only partly full.
+            limit_bytes: (max_bytes / 4 * 3).saturating_sub(CHANGE_BYTES),
+            max_age,
+            open: Open::default(),
+            stock: Stock::default(),
+            marked: Mark::default(),
+            retry: RETRY,
+            failed: None,
+            suspect: false,
+            quarantined: None,
+        };
+        disk.ready()?;
+        Ok(disk)
+    }
+
+    /// The open file, for readers.
+    pub(super) fn shared(&self) -> Open {
+        Arc::clone(&self.open)
+    }
+
+    pub(super) const fn stock(&self) -> Stock {
+        self.stock
+    }
+
+    /// Where the last damaged file is, if there was one.
+    pub(super) fn quarantined(&self) -> Option<&Path> {
+        self.quarantined.as_deref()
+    }
+
+    /// The current error.
+    pub(super) fn failed(&self) -> Option<&Trouble> {
+        self.failed.as_ref().map(|(why, _)| why)
+    }
+
+    /// Writes facts, and removes the oldest ones if the limit would be exceeded. They are on disk when this returns.
+    pub(super) fn append<'f>(
+        &mut self,
+        facts: impl Iterator<Item = &'f Fact> + Clone,
+    ) -> Result<Written, Trouble> {
+        let first = self.try_append(facts.clone());
+        match first {
+            // With a file that was set aside there is a new one.
+            Err(Trouble::Damaged(_)) => self.try_append(facts),
+            other => other,
+        }
+    }
+
+    fn try_append<'f>(&mut self, facts: impl Iterator<Item = &'f Fact>) -> Result<Written, Trouble> {
+        self.ready()?;
+        let (mut stock, limit_bytes) = (self.stock, self.limit_bytes);
+        let now = unix_s();
+        let is_due = now.abs_diff(self.marked.received_s) >= MARK;
+        let mark = Mark { seq: stock.next, received_s: now };
+        let mut written = Written::default();
+        let done = self.change(|change| {
+            let mut tables = Tables::of(change)?;
+            for fact in facts {
+                if tables.ids.get(fact.id)?.is_some() {
+                    written.outcomes.push(Outcome::Repeated);
+                    continue;
+                }
+                tables.ids.insert(fact.id, stock.next)?;
+                tables.facts.insert(stock.next, fact.bytes.as_slice())?;
+                written.outcomes.push(Outcome::Accepted(stock.next));
+                stock.bytes += space(fact.bytes.len());
+                stock.facts += 1;
+                stock.next += 1;
+            }
+            if stock.next == mark.seq {
+                return Ok(false);
+            }
+            if is_due {
+                tables.marks.insert(mark.seq, mark.received_s)?;
+            }
+            if stock.bytes > limit_bytes {
+                let removed = tables.remove_oldest(usize::MAX, u64::MAX, stock.bytes - limit_bytes)?;
+                stock.facts -= removed.facts;
+                stock.bytes = stock.bytes.saturating_sub(removed.bytes);
+                written.evicted = removed.facts;
+            }
+            tables.keep(stock)?;
+            Ok(true)
+        });
+        if self.settled(done)? {
+            self.stock = stock;
+            if is_due {
+                self.marked = mark;
+            }
+        }
+        Ok(written)
+    }
+
+    /// Removes some of the facts that are too old. Returns their number, and whether there are more.
+    pub(super) fn sweep(&mut self, now_s: u64) -> Result<(u64, bool), Trouble> {
+        self.ready()?;
+        self.mark_the_end(now_s)?;
+        let before = now_s.saturating_sub(self.max_age.as_secs());
+        let expired = self.read(|database| {
+            let marks = database.begin_read()?.open_table(MARKS)?;
+            let mut expired = None;
+            for mark in marks.iter()? {
+                let (seq, received) = mark?;
+                if received.value() > before {
+                    break;
+                }
+                expired = Some(seq.value());
+            }
+            Ok(expired)
+        });
+        let expired = expired.map_err(|why| self.fail(why))?;
+        let Some(expired) = expired else { return Ok((0, false)) };
+        let mut stock = self.stock;
+        let mut removed = Removed::default();
+        let done = self.change(|change| {
+            let mut tables = Tables::of(change)?;
+            removed = tables.remove_oldest(SWEEP_FACTS, expired, u64::MAX)?;
+            if removed.facts == 0 {
+                // Only marks are left of those; the last one says when the others were received.
+                let before = tables.marks.len()?;
+                tables.marks.retain_in(..expired, |_, _| false)?;
+                return Ok(tables.marks.len()? < before);
+            }
+            stock.facts -= removed.facts;
+            stock.bytes = stock.bytes.saturating_sub(removed.bytes);
+            tables.keep(stock)?;
+            Ok(true)
+        });
+        self.settled(done)?;
+        self.stock = stock;
+        Ok((removed.facts, removed.facts == SWEEP_FACTS as u64))
+    }
+
+    /// Marks the end of the journal if nothing has come for a while, so that the last facts get old, too. After an error
+    /// this also shows whether the file can be written again.
+    fn mark_the_end(&mut self, now_s: u64) -> Result<(), Trouble> {
+        let mark = Mark { seq: self.stock.next, received_s: now_s };
+        let is_due = self.stock.facts > 0
+            && self.marked.seq < mark.seq
+            && now_s.abs_diff(self.marked.received_s) >= MARK;
+        if !is_due && self.failed.is_none() {
+            return Ok(());
+        }
+        let stock = self.stock;
+        let done = self.change(|change| {
+            let mut tables = Tables::of(change)?;
+            if is_due {
+                tables.marks.insert(mark.seq, mark.received_s)?;
+            }
+            tables.keep(stock)?;
+            Ok(true)
+        });
+        self.settled(done)?;
+        if is_due {
+            self.marked = mark;
+        }
+        Ok(())
+    }
+
+    /// Has every page checked, because a reader found something wrong.
+    pub(super) fn doubt(&mut self) {
+        self.suspect = true;
+        self.close();
+    }
+
+    /// Closes the file.
+    pub(super) fn close(&mut self) {
+        let database = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
+        // Dropping a damaged database may panic; it has nothing left to write.
+        let _ = guarded(|| {
+            drop(database);
+            Ok(())
+        });
+    }
+
+    /// Opens the file if it is not open.
+    fn ready(&mut self) -> Result<(), Trouble> {
+        if self.open.read().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return Ok(());
+        }
+        if let Some((why, until)) = &self.failed
+            && Instant::now() < *until
+        {
+            return Err(why.clone());
+        }
+        let opened = match self.load() {
+            Err(Trouble::Damaged(why)) => self.quarantine(&why).and_then(|()| self.load()),
+            other => other,
+        };
+        self.suspect = false;
+        opened.map_err(|why| self.fail(why))
+    }
+
+    fn load(&mut self) -> Result<(), Trouble> {
+        let check = self.suspect;
+        // A new file goes on after everything that an earlier one may have had: numbers are never used twice.
+        let fresh = self.stock.next.max(unix_us());
+        let (database, stock, marked) = guarded(|| {
+            if let Some(directory) = self.path.parent() {
+                private::make_inner_directory(directory)?;
+            }
+            let database = Builder::new()
+                .set_cache_size(CACHE_BYTES)
+                .set_check_integrity_on_open(check)
+                .create_with_backend(FileBackend::new(private::open_or_create(&self.path)?)?)?;
+            // Nothing is written unless necessary, because the disk may be full.
+            if !has_tables(&database)? {
+                let mut change = database.begin_write()?;
+                change.set_quick_repair(true);
+                Tables::of(&change)?.keep(Stock { next: fresh, ..Stock::default() })?;
+                change.commit()?;
+            }
+            let (stock, marked) = content(&database)?;
+            Ok((database, stock, marked))
+        })?;
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
+        (self.stock, self.marked) = (stock, marked);
+        Ok(())
+    }
+
+    /// Renames the file, with the time in its new name; only the latest such file is retained.
+    fn quarantine(&mut self, why: &str) -> Result<(), Trouble> {
+        self.close();
+        let aside = self.set_aside().map_err(|error| {
+            Trouble::Away(format!("it is damaged ({why}), and cannot be renamed: {error}"))
+        })?;
+        tracing::error!(
+            why,
+            file = %aside.display(),
+            "the journal is damaged: it was set aside, and a new one begins"
+        );
+        self.quarantined = Some(aside);
+        (self.stock, self.marked) = (Stock { next: self.stock.next, ..Stock::default() }, Mark::default());
+        Ok(())
+    }
+
+    fn set_aside(&self) -> io::Result<PathBuf> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mark = format!("{name}.damaged-");
+        if let Some(directory) = self.path.parent() {
+            for entry in fs::read_dir(directory)?.flatten() {
+                if entry.file_name().to_string_lossy().starts_with(&mark) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+        }
+        let aside = self.path.with_file_name(format!("{mark}{}", unix_s()));
+        fs::rename(&self.path, &aside)?;
+        Ok(aside)
+    }
+
+    /// Runs one transaction, and commits it if `work` returns true.
+    fn change(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<bool, redb::Error>,
+    ) -> Result<bool, Trouble> {
+        self.read(|database| {
+            let mut change = database.begin_write()?;
+            // After a crash the file opens at once, whatever its size.
+            change.set_quick_repair(true);
+            let is_changed = work(&change)?;
+            match is_changed {
+                true => change.commit()?,
+                false => change.abort()?,
+            }
+            Ok(is_changed)
+        })
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, Trouble> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let database = open.as_ref().ok_or(Trouble::Closed)?;
+        guarded(|| work(database))
+    }
+
+    /// After a write, whether it changed anything.
+    fn settled(&mut self, done: Result<bool, Trouble>) -> Result<bool, Trouble> {
+        let is_changed = done.map_err(|why| self.fail(why))?;
+        if is_changed {
+            self.retry.reset();
+            if self.failed.take().is_some() {
+                tracing::info!("the journal can be written again");
+            }
+        }
+        Ok(is_changed)
+    }
+
+    /// Closes the file after an error.
+    fn fail(&mut self, why: Trouble) -> Trouble {
+        if let Trouble::Damaged(why) = &why {
+            tracing::warn!(why, "the journal may be damaged: its pages are checked");
+            self.doubt();
+            return Trouble::Damaged(why.clone());
+        }
+        if self.failed.is_none() {
+            tracing::error!(%why, file = %self.path.display(), "the journal cannot be written: free space, or correct the directory");
+        }
+        self.failed = Some((why.clone(), Instant::now() + self.retry.wait()));
+        self.close();
+        why
+    }
+}
+
+/// The tables in a transaction.
+struct Tables<'t> {
+    facts: Table<'t, u64, &'static [u8]>,
+    ids: Table<'t, u128, u64>,
+    marks: Table<'t, u64, u64>,
+    meta: Table<'t, &'static str, u64>,
+}
+
+/// Facts that were removed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Removed {
+    facts: u64,
+    bytes: u64,
+}
+
+impl<'t> Tables<'t> {
+    fn of(change: &'t WriteTransaction) -> Result<Self, redb::Error> {
+        Ok(Self {
+            facts: change.open_table(FACTS)?,
+            ids: change.open_table(IDS)?,
+            marks: change.open_table(MARKS)?,
+            meta: change.open_table(META)?,
+        })
+    }
+
+    /// Removes the oldest facts: at most `count`, with sequence numbers below `end`, until `bytes` are free.
+    fn remove_oldest(&mut self, count: usize, end: u64, bytes: u64) -> Result<Removed, redb::Error> {
+        let mut removed = Removed::default();
+        for entry in self.facts.extract_from_if(..end, |_, _| true)?.take(count) {
+            let (_, value) = entry?;
+            removed.facts += 1;
+            removed.bytes += space(value.value().len());
+            if let Some(id) = id_of(value.value()) {
+                self.ids.remove(id)?;
+            }
+            if removed.bytes >= bytes {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn keep(&mut self, stock: Stock) -> Result<(), redb::Error> {
+        self.meta.insert(NEXT, stock.next)?;
+        self.meta.insert(BYTES, stock.bytes)?;
+        Ok(())
+    }
+}
+
+fn has_tables(database: &Database) -> Result<bool, redb::Error> {
+    match database.begin_read()?.open_table(META) {
+        Ok(_) => Ok(true),
+        Err(TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The content of the file, and its last mark.
+fn content(database: &Database) -> Result<(Stock, Mark), redb::Error> {
+    let view = database.begin_read()?;
+    let meta = view.open_table(META)?;
+    let of = |name: &str| -> Result<u64, redb::Error> {
+        meta.get(name)?.map(|value| value.value()).ok_or_else(|| redb::Error::Corrupted(format!("no {name}")))
+    };
+    let stock = Stock { facts: view.open_table(FACTS)?.len()?, bytes: of(BYTES)?, next: of(NEXT)? };
+    let marks = view.open_table(MARKS)?;
+    let marked = marks.last()?.map(|(seq, received)| Mark { seq: seq.value(), received_s: received.value() });
+    Ok((stock, marked.unwrap_or_default()))
+}
+
+/// The space that a fact of this size takes on disk.
+const fn space(bytes: usize) -> u64 {
+    room(bytes) + INDEX_BYTES
+}

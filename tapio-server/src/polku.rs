@@ -1,0 +1,152 @@
+//! Role POLKU: receives facts from agents (`polku.v1.Gateway`), and acknowledges what is in the journal.
+//!
+//! Hostile input is bounded: connections, streams, messages, batches, fields, memory. What each limit is, and what an
+//! Ack means: docs/server.md.
+
+mod accept;
+mod agents;
+mod batch;
+mod check;
+mod files;
+mod gateway;
+mod settings;
+mod stream;
+mod tls;
+mod token;
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use http::HeaderMap;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, watch};
+use tonic::Status;
+
+pub use settings::Settings;
+
+use self::{accept::Listener, agents::Agents, tls::Tls, token::Tokens};
+use crate::{
+    journal::Journal,
+    metrics::Metrics,
+    role::{Context, Started, State},
+};
+
+/// The origin of its facts, in metrics and in the ledger.
+const ORIGIN: &str = "polku";
+
+/// State that all streams share.
+struct Shared {
+    settings: Settings,
+    address: SocketAddr,
+    journal: Journal,
+    metrics: Arc<Metrics>,
+    agents: Agents,
+    tokens: Option<Tokens>,
+    is_tls: bool,
+    /// Places for streams, for connections, and bytes of memory for events.
+    streams: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    memory_bytes: usize,
+    started: Instant,
+    stopped: watch::Receiver<bool>,
+}
+
+/// Starts the role.
+///
+/// # Errors
+/// The address cannot be bound, or a file for TLS or of tokens cannot be used.
+pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
+    let settings = context.config.polku.clone();
+    let tls = Tls::new(&settings)?;
+    let tokens = settings.token_file.file().map(Tokens::new).transpose()?;
+    if tokens.is_some() && tls.is_none() {
+        tracing::warn!("polku.token_file without polku.cert: tokens can be read on the network");
+    }
+    let listener = Listener::bind(settings.listen.0)?;
+    let streams = settings.streams.get() as usize;
+    // A request for memory has 32 bits.
+    let memory_bytes =
+        usize::try_from(settings.memory.get()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let shared = Arc::new(Shared {
+        address: listener.address(),
+        journal: context.journal.of(ORIGIN),
+        metrics: Arc::clone(&context.metrics),
+        agents: Agents::new(),
+        tokens,
+        is_tls: tls.is_some(),
+        streams: Arc::new(Semaphore::new(streams)),
+        connections: accept::places(streams),
+        memory: Arc::new(Semaphore::new(memory_bytes)),
+        memory_bytes,
+        started: Instant::now(),
+        stopped: context.stopped.clone(),
+        settings,
+    });
+    shared.metrics.begin_gateway();
+    tracing::info!(address = %shared.address, access = shared.access(), "POLKU listens");
+    let state = Arc::clone(&shared);
+    let run = async move {
+        listener.serve(Arc::clone(&shared), tls).await;
+        // Streams may outlive their connections: they wait for what they have received.
+        let all = u32::try_from(streams).unwrap_or(u32::MAX);
+        let _ = shared.streams.acquire_many(all).await;
+        Ok(())
+    };
+    Ok(Started { run: Box::pin(run), state })
+}
+
+impl Shared {
+    /// Whether a call with these headers is admitted.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Status> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        tokens.admit(headers).inspect_err(|_| self.metrics.turned_away("token"))
+    }
+
+    /// The size of received events that wait to be written.
+    fn waiting_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_sub(self.memory.available_permits()) as u64
+    }
+
+    fn open_streams(&self) -> usize {
+        (self.settings.streams.get() as usize).saturating_sub(self.streams.available_permits())
+    }
+
+    fn open_connections(&self) -> usize {
+        let most = accept::most_connections(self.settings.streams.get() as usize);
+        most.saturating_sub(self.connections.available_permits())
+    }
+
+    /// How clients prove who they are.
+    const fn access(&self) -> &'static str {
+        match (self.is_tls, self.settings.client_ca.0.is_some(), self.tokens.is_some()) {
+            (false, _, false) => "plain, for everyone",
+            (false, _, true) => "plain, with a token",
+            (true, false, false) => "TLS, for everyone",
+            (true, false, true) => "TLS, with a token",
+            (true, true, false) => "mTLS",
+            (true, true, true) => "mTLS, with a token",
+        }
+    }
+}
+
+impl State for Shared {
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "listen": self.address.to_string(),
+            "access": self.access(),
+            "streams": self.open_streams(),
+            "connections": self.open_connections(),
+            "waiting_bytes": self.waiting_bytes(),
+            "agents": self.agents.status(),
+        })
+    }
+
+    fn measure(&self) {
+        let (streams, connections) = (self.open_streams(), self.open_connections());
+        self.metrics.gateway(streams, connections, self.waiting_bytes(), self.agents.len());
+    }
+}

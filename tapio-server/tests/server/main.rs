@@ -1,0 +1,19 @@
+//! The real server, as a process, with real clients: the agent's sink, and clients that misbehave.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+#[path = "../../../tapio-delivery/tests/sinks/certificates.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod certificates;
+mod cli;
+mod client;
+mod delivery;
+mod disk;
+mod hostile;
+mod kills;
+mod many;
+#[path = "../../../tapio-delivery/tests/polku/agent.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod sending;
+#[path = "../../../tapio-delivery/tests/sinks/agent.rs"]
+mod sinks;
+mod support;
