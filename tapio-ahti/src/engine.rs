@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
 use tapio_occurrence::Occurrence;
 
 use crate::{
@@ -29,7 +30,7 @@ pub struct Limits {
 }
 
 /// What the engine has let go or refused, since it began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ledger {
     /// Facts that were taken.
     pub taken: u64,

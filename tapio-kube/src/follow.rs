@@ -1,6 +1,6 @@
 //! Watches: each lists objects and then receives changes, until the server or the connection fails.
 
-use std::{fmt::Debug, pin::pin, time::Duration};
+use std::{fmt::Debug, future::ready, pin::pin, time::Duration};
 
 use futures_util::TryStreamExt as _;
 use kube::{
@@ -35,6 +35,23 @@ pub async fn follow<K>(
 where
     K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    let take = |event| {
+        take(event);
+        ready(())
+    };
+    follow_at_pace(objects, config, retry, take).await
+}
+
+/// Like [`follow`], for a receiver that may need time: nothing further is read until the future of `take` is ready.
+pub async fn follow_at_pace<K, T: Future<Output = ()>>(
+    objects: Api<K>,
+    config: watcher::Config,
+    retry: &mut Backoff,
+    mut take: impl FnMut(Event<K>) -> T,
+) -> Fault
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     let mut events = pin!(watcher(objects, config.timeout(WATCH)));
     let mut listing = true;
     loop {
@@ -52,7 +69,7 @@ where
                     Event::Init | Event::InitApply(_) => true,
                     Event::InitDone | Event::Apply(_) | Event::Delete(_) => false,
                 };
-                take(event);
+                take(event).await;
                 if !listing {
                     *retry = RETRY;
                 }

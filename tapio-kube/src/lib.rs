@@ -10,6 +10,6 @@ mod rights;
 
 pub use access::{Access, Mode, in_pod};
 pub use fault::Fault;
-pub use follow::{LIST, RETRY, follow};
+pub use follow::{LIST, RETRY, follow, follow_at_pace};
 pub use metrics::{Endpoint, Metrics, Problem, Refused};
 pub use rights::{Right, answer, may};

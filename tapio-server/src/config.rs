@@ -19,7 +19,7 @@ pub use tapio_service::{
     log::Log,
 };
 
-use crate::{journal, polku};
+use crate::{ahti, journal, polku, portti};
 
 /// The variables of the server.
 pub const PROGRAM: Program =
@@ -33,10 +33,15 @@ settings! {
     /// TAPIO_SERVER_ and the keys on the way to it, in capitals and joined by _: TAPIO_SERVER_POLKU_LISTEN=[::]:50051.
     /// An empty variable counts as not set.
     pub struct Config {
-        /// The roles that this process runs. polku receives facts from agents and writes them to the journal.
+        /// The roles that this process runs. polku receives facts from agents and writes them to the journal. portti
+        /// watches Kubernetes, and writes what changes there. ahti explains what is in the journal.
         pub roles: Roles = Roles::default(),
         /// The gateway that agents send to.
         pub polku: polku::Settings = polku::Settings::default(),
+        /// What is watched in Kubernetes.
+        pub portti: portti::Settings = portti::Settings::default(),
+        /// What explains.
+        pub ahti: ahti::Settings = ahti::Settings::default(),
         /// Directory for the journal.
         pub state_dir: AbsolutePath = AbsolutePath::known("/var/lib/tapio-server"),
         /// The journal of facts, in `state_dir`.

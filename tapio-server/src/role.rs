@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::{config::Config, journal::Journal, metrics::Metrics, polku};
+use crate::{ahti, config::Config, journal::Journal, metrics::Metrics, polku, portti};
 
 /// A role.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,11 @@ pub struct Role {
 }
 
 /// All roles.
-const ROLES: &[Role] = &[Role { name: "polku", start: polku::start }];
+const ROLES: &[Role] = &[
+    Role { name: "polku", start: polku::start },
+    Role { name: "portti", start: portti::start },
+    Role { name: "ahti", start: ahti::start },
+];
 
 /// Their names.
 pub const NAMES: &[&str] = &{

@@ -1,0 +1,162 @@
+//! The API of answers: JSON over HTTP, only to read.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use tapio_ahti::{
+    answer::{self, Answer},
+    incident::{Coverage, Incident, Line},
+};
+use tapio_occurrence::printable::printable;
+use tokio::{net::TcpListener, sync::watch};
+
+use super::{Ahti, export::Export};
+
+/// Which object, or which incident.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+    incident: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exported {
+    incident: Option<String>,
+}
+
+/// A list of incidents.
+#[derive(Debug, Serialize)]
+struct Incidents {
+    incidents: Vec<Incident>,
+    coverage: Coverage,
+}
+
+/// A list of findings.
+#[derive(Debug, Serialize)]
+struct Findings {
+    findings: Vec<Line>,
+}
+
+/// Why there is no answer.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, format!("{}\n", printable(&self.1))).into_response()
+    }
+}
+
+pub(super) fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok::<_, std::io::Error>(listener)
+    };
+    bind().with_context(|| format!("ahti.api: cannot serve on {address}: give another address, or off"))
+}
+
+pub(super) async fn serve(
+    listener: std::net::TcpListener,
+    ahti: Arc<Ahti>,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::from_std(listener).context("the API cannot be served")?;
+    let routes = Router::new()
+        .route("/api/v1/why", get(why))
+        .route("/api/v1/incidents", get(incidents))
+        .route("/api/v1/findings", get(findings))
+        .route("/api/v1/coverage", get(coverage))
+        .route("/api/v1/export", get(export))
+        .with_state(ahti);
+    let shutdown = async move {
+        // An error means that the server is gone, which also means stop.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await.context("the API cannot be served")
+}
+
+type Known = State<Arc<Ahti>>;
+
+async fn why(
+    State(ahti): Known,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Answer>, Refused> {
+    let Query(asked) = asked.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    match (&asked.incident, &asked.name) {
+        (Some(incident), None) => {
+            let incident = find(&ahti, incident)?;
+            let engine = ahti.engine();
+            Ok(Json(Answer {
+                state: answer::State::Incident,
+                incident: Some(incident),
+                coverage: engine.coverage(),
+                as_of_unix_ns: engine.now_unix_ns(),
+                ..Answer::default()
+            }))
+        }
+        (None, Some(name)) => {
+            let kind = asked.kind.as_deref();
+            if let Some(unknown) = kind.filter(|kind| answer::kind(kind).is_none()) {
+                return Err(Refused(StatusCode::BAD_REQUEST, format!("kind: there is no {unknown}")));
+            }
+            Ok(Json(tokio::task::block_in_place(|| {
+                ahti.engine().why(kind, asked.namespace.as_deref(), name)
+            })))
+        }
+        _ => Err(Refused(
+            StatusCode::BAD_REQUEST,
+            "give name, with kind and namespace where they are known, or incident".to_owned(),
+        )),
+    }
+}
+
+fn find(ahti: &Ahti, id: &str) -> Result<Incident, Refused> {
+    let found = tokio::task::block_in_place(|| {
+        ahti.engine().incidents().into_iter().find(|incident| incident.id.eq_ignore_ascii_case(id)).cloned()
+    });
+    found.ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("{id}: there is no such incident")))
+}
+
+async fn incidents(State(ahti): Known) -> Json<Incidents> {
+    tokio::task::block_in_place(|| {
+        let mut engine = ahti.engine();
+        let coverage = engine.coverage();
+        Json(Incidents { incidents: engine.incidents().into_iter().cloned().collect(), coverage })
+    })
+}
+
+async fn findings(State(ahti): Known) -> Json<Findings> {
+    Json(Findings { findings: tokio::task::block_in_place(|| ahti.engine().findings()) })
+}
+
+async fn coverage(State(ahti): Known) -> Json<Coverage> {
+    Json(ahti.engine().coverage())
+}
+
+async fn export(
+    State(ahti): Known,
+    asked: Result<Query<Exported>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(asked) = asked.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let incident = asked.incident.as_deref().map(|id| find(&ahti, id)).transpose()?;
+    let export = Export::new(ahti, incident.as_ref());
+    let lines = stream::try_unfold(export, |mut export| async move {
+        Ok::<_, anyhow::Error>(export.next().await?.map(|lines| (lines, export)))
+    });
+    let kind = [(header::CONTENT_TYPE, "application/jsonl")];
+    Ok((kind, Body::from_stream(lines)).into_response())
+}

@@ -1,0 +1,174 @@
+//! PORTTI: watches a Kubernetes cluster, and says what it holds, what changed in it, by whom, and what its objects'
+//! status says.
+//!
+//! A task a kind watches it, and reduces each object as it arrives to a small form ([`form`]). One more task compares the
+//! forms with those that were reported last ([`teller`], [`store`]), sends the facts, and only then writes down that they
+//! were reported. While the facts are not accepted, nothing more is read from the API server.
+
+mod aspect;
+mod diff;
+mod endpoints;
+mod event;
+mod fact;
+mod flat;
+mod form;
+mod kinds;
+mod origin;
+mod read;
+mod relations;
+mod role;
+mod salt;
+mod sentence;
+mod sets;
+mod states;
+mod status;
+mod store;
+mod teller;
+mod watch;
+
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tapio_kube::{Access, Mode, RETRY};
+use tapio_occurrence::Occurrence;
+use tapio_service::{
+    clock,
+    setting::{choices, settings},
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+    time::sleep,
+};
+
+pub(crate) use role::start;
+pub use status::{KindStatus, Status};
+
+use self::{
+    kinds::{KINDS, Kind, SECRET},
+    store::Store,
+    teller::Teller,
+    watch::{Item, watch},
+};
+use crate::facts::Facts;
+
+/// Objects that wait to be compared. Each has its `managedFields` until then, some kilobytes.
+const WAITING: usize = 256;
+/// Objects that are compared and reported together.
+const TOGETHER: usize = 256;
+/// The longest time without a look at what is due.
+const LOOK: Duration = Duration::from_secs(3600);
+
+choices! {
+    /// What is watched of Secrets.
+    pub enum Secrets {
+        /// Nothing.
+        Off = "off",
+        /// Which keys they have, and a salted hash of each value.
+        Hashes = "hashes",
+    }
+}
+
+settings! {
+    /// What is watched in Kubernetes.
+    pub struct Settings {
+        /// Whether Kubernetes is watched: `auto` does where the server runs in a pod with a service account, or KUBECONFIG
+        /// is set; with `on` it is an error where neither is so.
+        pub kubernetes: Mode = Mode::Auto,
+        /// What is watched of Secrets. With `hashes` it is known which key of a Secret changed, and when; values are
+        /// never sent. It takes the permission to list and watch Secrets.
+        pub secrets: Secrets = Secrets::Off,
+    }
+}
+
+/// Watches until `stop` is ready. `directory` holds what was reported, so that a later run goes on from there.
+///
+/// # Errors
+/// The state cannot be opened, read or written.
+pub async fn run<F: Facts>(
+    access: Access,
+    settings: &Settings,
+    directory: PathBuf,
+    cluster: Option<Arc<str>>,
+    facts: Arc<F>,
+    status: Arc<Status>,
+    stop: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    let for_teller = Arc::clone(&status);
+    let open = move || {
+        let mut teller = Teller::new(Store::open(&directory)?, cluster, for_teller)?;
+        let salt = teller.salt()?;
+        anyhow::Ok((teller, salt))
+    };
+    let (teller, salt) = spawn_blocking(open).await.context("the state was not opened")??;
+    let (send, receive) = mpsc::channel(WAITING);
+    let mut watches = JoinSet::new();
+    for kind in watched(settings) {
+        status.starting(kind.name, kind.lost);
+        watches.spawn(watch(access.clone(), kind, salt.clone(), send.clone()));
+    }
+    // The watches have the only senders.
+    drop(send);
+    tell(teller, receive, &*facts, stop).await
+}
+
+fn watched(settings: &Settings) -> impl Iterator<Item = &'static Kind> {
+    let secrets = settings.secrets == Secrets::Hashes;
+    KINDS.iter().filter(move |kind| kind.name != SECRET || secrets)
+}
+
+/// Compares and reports what arrives, until `stop`. It may end at any time: what was reported and not yet written down is
+/// reported again, with the same ids.
+async fn tell(
+    mut teller: Teller,
+    mut items: mpsc::Receiver<Item>,
+    facts: &impl Facts,
+    stop: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    let mut stop = pin!(stop);
+    let mut batch = Vec::with_capacity(TOGETHER);
+    loop {
+        let due = teller.due_unix_ns();
+        let wait = due.map_or(LOOK, |due| Duration::from_nanos(due.saturating_sub(now_unix_ns())));
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            received = items.recv_many(&mut batch, TOGETHER) => if received == 0 {
+                anyhow::bail!("the watches have ended");
+            },
+            () = sleep(wait) => {}
+        }
+        let arrived = std::mem::take(&mut batch);
+        let said;
+        (teller, said) = on_disk(teller, |teller| teller.tell(arrived, now_unix_ns())).await?;
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            () = accepted(facts, said) => {}
+        }
+        (teller, ()) = on_disk(teller, Teller::told).await?;
+    }
+}
+
+/// Sends facts until they are durable. Meanwhile nothing more is taken from the watches.
+async fn accepted(facts: &impl Facts, said: Vec<Occurrence>) {
+    if said.is_empty() {
+        return;
+    }
+    let mut retry = RETRY;
+    while let Err(error) = facts.accept(said.clone()).await {
+        tracing::warn!(error = format!("{error:#}"), facts = said.len(), "portti: facts were not accepted");
+        sleep(retry.wait()).await;
+    }
+}
+
+/// Runs work that reads and writes the store.
+async fn on_disk<T: Send + 'static>(
+    mut teller: Teller,
+    work: impl FnOnce(&mut Teller) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<(Teller, T)> {
+    let done = spawn_blocking(move || work(&mut teller).map(|done| (teller, done)));
+    done.await.context("the comparison was cut short")?
+}
+
+fn now_unix_ns() -> u64 {
+    clock::unix_ns(clock::boot_ns())
+}

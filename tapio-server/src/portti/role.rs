@@ -1,0 +1,65 @@
+//! PORTTI as a role of the server.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tapio_kube::Access;
+
+use super::{Status, run};
+use crate::role::{self, Context, Started};
+
+/// The state of the role; `None` where there is no cluster.
+struct State(Option<Arc<Status>>);
+
+/// Starts the role.
+///
+/// # Errors
+/// Kubernetes has to be watched, and there is no access to it.
+pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
+    let config = Arc::clone(&context.config);
+    let mut stopped = context.stopped.clone();
+    let stop = async move {
+        // An error means that the server is gone, which also means stop.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let Some(access) = Access::find(config.portti.kubernetes)? else {
+        tracing::warn!(
+            "portti: Kubernetes is not watched: this is no pod with a service account, and KUBECONFIG is not set"
+        );
+        let run = async move {
+            stop.await;
+            Ok(())
+        };
+        return Ok(Started { run: Box::pin(run), state: Arc::new(State(None)) });
+    };
+    tracing::info!(access = access.place(), "portti: watching Kubernetes");
+    let status = Arc::new(Status::default());
+    let state = Arc::new(State(Some(Arc::clone(&status))));
+    let journal = Arc::new(context.journal.of("portti"));
+    let run = async move {
+        let directory = config.state_dir.as_path().to_owned();
+        let cluster = config.cluster.get().map(Into::into);
+        run(access, &config.portti, directory, cluster, journal, status, stop).await
+    };
+    Ok(Started { run: Box::pin(run), state })
+}
+
+impl role::State for State {
+    fn ready(&self) -> Result<(), String> {
+        match &self.0 {
+            Some(status) if !status.is_settled() => {
+                Err("not all of Kubernetes has been listed yet".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn status(&self) -> Value {
+        match &self.0 {
+            Some(status) => json!({ "kinds": status.kinds() }),
+            None => json!({ "kubernetes": "not watched: no pod with a service account, and no KUBECONFIG" }),
+        }
+    }
+
+    fn measure(&self) {}
+}

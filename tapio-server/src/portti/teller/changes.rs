@@ -1,0 +1,128 @@
+//! Changes: what somebody did to what an object should be.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use tapio_occurrence::{
+    Outcome, Severity,
+    kubernetes::{Aspect, Change, Verb},
+};
+
+use super::Teller;
+use crate::portti::{
+    diff::Diff,
+    fact::Said,
+    flat::Compared,
+    form::Form,
+    kinds::{CONTROLLERS, Kind},
+    origin::Writer,
+    sentence,
+};
+
+/// Why a pod is disrupted, where somebody asked for it.
+const ASKED_FOR: &str = "EvictionByEvictionAPI";
+
+impl Teller {
+    /// An object is new. It is a change if somebody made it, and if it was not there before.
+    pub(super) fn created(
+        &mut self,
+        kind: &Kind,
+        form: &Form,
+        managed: &[ManagedFieldsEntry],
+    ) -> anyhow::Result<()> {
+        if !self.is_known(kind)? || form.is_of_components || !is_by_somebody(kind, form) {
+            return Ok(());
+        }
+        let writer = Writer::of(managed, &[]);
+        let time = form.object.created_unix_ns.unwrap_or(form.written_unix_ns);
+        self.change(Verb::Created, Diff::default(), form, writer, time)
+    }
+
+    /// An object has another version.
+    pub(super) fn updated(
+        &mut self,
+        kind: &Kind,
+        before: &Form,
+        form: &Form,
+        managed: &[ManagedFieldsEntry],
+    ) -> anyhow::Result<()> {
+        let mut diff = Diff::of(kind.name, &before.flat, &form.flat);
+        if diff.is_empty() {
+            return Ok(());
+        }
+        let writer = Writer::of(managed, &diff.fields);
+        if writer.is_component() {
+            // Of what components write only an autoscaler's decisions are no consequence of something that is said.
+            diff.fields.retain(|field| field.aspect == Aspect::Replicas && !form.is_owned());
+            diff.more = 0;
+            if diff.is_empty() {
+                return Ok(());
+            }
+        }
+        let time = writer.time_unix_ns.unwrap_or(form.written_unix_ns);
+        self.change(Verb::Updated, diff, form, writer, time)
+    }
+
+    /// An object is gone. It is a change if somebody deleted it.
+    pub(super) fn erased(&mut self, kind: &Kind, form: &Form, time_unix_ns: u64) -> anyhow::Result<()> {
+        let is_eviction = form.disruption.as_deref() == Some(ASKED_FOR);
+        if !is_eviction && (form.is_of_components || !is_by_somebody(kind, form)) {
+            return Ok(());
+        }
+        let asked = form.deleting_unix_ns.unwrap_or(time_unix_ns);
+        self.change(Verb::Deleted, Diff::default(), form, Writer::default(), asked)
+    }
+
+    fn change(
+        &mut self,
+        verb: Verb,
+        diff: Diff,
+        form: &Form,
+        writer: Writer,
+        time: u64,
+    ) -> anyhow::Result<()> {
+        let tool = form.tool.clone();
+        let whose = writer.manager.as_deref().unwrap_or("unknown");
+        let set = self.sets.of(whose, tool.application.as_deref(), time);
+        let change = Change {
+            object: form.reference().clone(),
+            verb,
+            fields: diff.fields,
+            more: Some(diff.more).filter(|more| *more > 0),
+            manager: writer.manager,
+            tool: tool.name,
+            application: tool.application,
+            tool_revision: tool.revision,
+            set: Some(set),
+            generation: form.generation,
+        };
+        let (verb, version) = match verb {
+            Verb::Created => ("created", form.version.as_str()),
+            Verb::Updated => ("updated", form.version.as_str()),
+            Verb::Deleted => ("deleted", ""),
+        };
+        let mut message = sentence::change(&change);
+        if form.disruption.as_deref() == Some(ASKED_FOR) && verb == "deleted" {
+            message.push_str(" (evicted through the API, as a drain does)");
+        }
+        let workload = self.workload(form, None)?;
+        self.say(Said {
+            fact: &change,
+            time_unix_ns: time,
+            severity: Severity::Info,
+            outcome: Outcome::Success,
+            message,
+            about: (form.reference(), version),
+            apart: &[verb],
+            node: form.node(),
+            workload,
+            count: 1,
+        })
+    }
+}
+
+/// Whether such an object comes and goes by somebody's doing, and not as a consequence of something else.
+fn is_by_somebody(kind: &Kind, form: &Form) -> bool {
+    // Volumes come and go with their claims.
+    kind.compared != Compared::Nothing
+        && kind.name != "PersistentVolume"
+        && !form.object.owners.iter().any(|owner| CONTROLLERS.contains(&owner.kind.as_str()))
+}
