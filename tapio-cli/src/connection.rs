@@ -188,6 +188,7 @@ pub(crate) async fn doctor(reach: &Reach) -> Result<String, Failure> {
     lines.push(match (coverage.nodes, coverage.of_nodes) {
         (0, _) => "FAIL  no agent reports: set `polku` of the agents to this server's gateway".to_owned(),
         (nodes, all) if nodes < all => format!("warn  {nodes} of {all} nodes report"),
+        (1, _) => "ok    1 node reports".to_owned(),
         (nodes, _) => format!("ok    {nodes} nodes report"),
     });
     lines.push(match coverage.kubernetes_age_s {

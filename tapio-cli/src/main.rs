@@ -35,7 +35,10 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Err(failure) => {
-            eprintln!("error: {}", printable(&failure.to_string()));
+            let text = failure.to_string();
+            // Text of several lines is a whole answer.
+            let lines: Vec<_> = text.lines().map(printable).collect();
+            eprintln!("error: {}", lines.join("\n"));
             ExitCode::from(failure.code())
         }
     }
