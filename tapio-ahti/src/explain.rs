@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use self::cover::Certainty;
 pub(crate) use self::{
     cover::{Explanation, opens},
-    link::{Found, Link, look},
+    link::{Found, Link, Reach, look},
 };
 use crate::{
     coverage::Seen,
     finding::{Finding, FindingId},
     findings::Findings,
     graph::Graph,
+    links::Links,
     rule::Rules,
 };
 
@@ -48,7 +49,11 @@ pub(crate) fn order(known: Known<'_>, id: FindingId) -> impl Ord + use<> {
 }
 
 /// Joins findings with all that may explain them.
-pub(crate) fn components(known: Known<'_>, effects: impl IntoIterator<Item = FindingId>) -> Vec<Component> {
+pub(crate) fn components(
+    known: Known<'_>,
+    known_links: &mut Links,
+    effects: impl IntoIterator<Item = FindingId>,
+) -> Vec<Component> {
     let mut links: BTreeMap<(FindingId, FindingId), Link> = BTreeMap::new();
     let mut open: Vec<FindingId> = effects.into_iter().collect();
     let mut done: BTreeSet<FindingId> = BTreeSet::new();
@@ -56,15 +61,12 @@ pub(crate) fn components(known: Known<'_>, effects: impl IntoIterator<Item = Fin
         if !done.insert(effect) {
             continue;
         }
-        for link in link::causes(known, effect) {
+        for link in known_links.of(effect, || link::causes(known, effect)) {
             open.push(link.cause);
             let pair = (link.cause, link.effect);
             // Of two rules for a pair, the stronger one.
-            match links.get(&pair) {
-                Some(other) if other.strength >= link.strength => {}
-                _ => {
-                    links.insert(pair, link);
-                }
+            if links.get(&pair).is_none_or(|other| other.strength < link.strength) {
+                links.insert(pair, link.clone());
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    explain::{Certainty, Explanation, Found, Known, look, opens},
+    explain::{Certainty, Explanation, Found, Known, look},
     finding::{Finding, FindingId},
     graph::{EntityId, Name, Step as Way},
     incident::{Advice, Considered, Evidence, Incident, Line, Status, Step},
@@ -35,6 +35,16 @@ fn name(known: Known<'_>, id: EntityId) -> Name {
     known.graph.get(id).map_or_else(|| Name::new("Unknown", None, "?"), |entity| entity.name.clone())
 }
 
+/// The same for incidents of the same class of cause and the same workload.
+pub(crate) fn fingerprint(known: Known<'_>, of: &Explanation) -> String {
+    let root = of.root.and_then(|id| known.findings.get(id));
+    let class = root.and_then(|root| known.rules.kind_of(root)).map_or("unknown", |kind| &kind.names);
+    let about = root.or_else(|| of.first(known).and_then(|id| known.findings.get(id)));
+    let workload = about.map(|about| known.graph.workload(about.key.entity, about.onset_ns));
+    let workload = workload.map(|id| name(known, id).to_string()).unwrap_or_default();
+    format!("v1:{class}:{workload}")
+}
+
 /// The incident of an explanation, without number and history.
 pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     let get = |id: FindingId| known.findings.get(id);
@@ -42,9 +52,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     let place: BTreeMap<FindingId, usize> = shown.iter().enumerate().map(|(at, id)| (*id, at)).collect();
     let root = of.root.and_then(get);
     let root_kind = root.and_then(|root| known.rules.kind_of(root));
-    let first =
-        of.effects.iter().copied().find(|id| opens(known, *id)).or_else(|| of.effects.first().copied());
-    let first = first.or(of.root).and_then(get);
+    let first = of.first(known).and_then(get);
     let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
 
     let of_root = root.map(workload);
@@ -80,12 +88,9 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     });
     let mut chain: Vec<Step> = chain.collect();
     chain.sort_by_key(|step| (step.cause, step.effect));
-    let class = root_kind.map_or("unknown", |kind| &kind.names);
-    let fingerprint_of = of_root.or_else(|| first.map(workload));
-    let fingerprint = fingerprint_of.map(|id| name(known, id).to_string()).unwrap_or_default();
     Incident {
         id: String::new(),
-        fingerprint: format!("v1:{class}:{fingerprint}"),
+        fingerprint: fingerprint(known, of),
         revision: 1,
         status: Status::Open,
         title,

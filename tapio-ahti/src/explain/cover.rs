@@ -67,6 +67,14 @@ pub(crate) struct Explanation {
     pub(crate) candidates: Vec<Candidate>,
 }
 
+impl Explanation {
+    /// The first symptom that users can notice, else the first effect, else the cause.
+    pub(crate) fn first(&self, known: Known<'_>) -> Option<FindingId> {
+        let noticed = self.effects.iter().copied().find(|id| opens(known, *id));
+        noticed.or_else(|| self.effects.first().copied()).or(self.root)
+    }
+}
+
 pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanation> {
     let groups = groups(known, component);
     let mut left: BTreeSet<FindingId> = component.findings.iter().copied().collect();

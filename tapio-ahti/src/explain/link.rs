@@ -1,6 +1,6 @@
 //! Links: one finding explains another, by a rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Known;
 use crate::{
@@ -43,11 +43,21 @@ pub(crate) enum Found {
     NotCovered(Vec<String>),
 }
 
+/// The entities that links depend on.
+pub(crate) type Reach = BTreeSet<EntityId>;
+
 /// All links to an effect.
-pub(crate) fn causes(known: Known<'_>, effect: FindingId) -> Vec<Link> {
-    let Some(finding) = known.findings.get(effect) else { return Vec::new() };
+pub(crate) fn causes(known: Known<'_>, effect: FindingId) -> (Vec<Link>, Reach) {
+    let Some(finding) = known.findings.get(effect) else { return Default::default() };
+    let at = finding.onset_ns;
+    let mut reach: Reach = known.graph.owners(finding.key.entity, at).into_iter().collect();
+    for pod in finding.pods.iter().chain(finding.peer.and_then(|peer| peer.entity).as_ref()) {
+        reach.extend(known.graph.owners(*pod, at));
+    }
     let rules = known.rules.with_effect(&finding.key.kind);
-    rules.flat_map(|(index, rule)| by_rule(known, index, rule, effect, finding)).collect()
+    let links =
+        rules.flat_map(|(index, rule)| by_rule(known, index, rule, effect, finding, &mut reach)).collect();
+    (links, reach)
 }
 
 /// What a rule has to say about an effect; `None` if it is not about it.
@@ -58,7 +68,7 @@ pub(crate) fn look(known: Known<'_>, index: usize, rule: &Rule, effect: FindingI
     if !is_of || !rule.effect.fits(finding) || starts(rule, finding).is_empty() {
         return None;
     }
-    if !by_rule(known, index, rule, effect, finding).is_empty() {
+    if !by_rule(known, index, rule, effect, finding, &mut Reach::new()).is_empty() {
         return Some(Found::Present);
     }
     let missing = not_covered(known, rule, finding);
@@ -77,7 +87,14 @@ fn starts(rule: &Rule, effect: &Finding) -> Vec<EntityId> {
     }
 }
 
-fn by_rule(known: Known<'_>, index: usize, rule: &Rule, effect: FindingId, finding: &Finding) -> Vec<Link> {
+fn by_rule(
+    known: Known<'_>,
+    index: usize,
+    rule: &Rule,
+    effect: FindingId,
+    finding: &Finding,
+    reach: &mut Reach,
+) -> Vec<Link> {
     let Known { graph, findings, .. } = known;
     let is_of = graph.get(finding.key.entity).is_some_and(|entity| rule.effect.is_of(&entity.name.kind));
     if !is_of || !rule.effect.fits(finding) {
@@ -86,6 +103,7 @@ fn by_rule(known: Known<'_>, index: usize, rule: &Rule, effect: FindingId, findi
     let at = finding.onset_ns;
     let mut links: BTreeMap<FindingId, Link> = BTreeMap::new();
     for entity in graph.walk(&starts(rule, finding), &rule.path, at) {
+        reach.insert(entity);
         if !graph.get(entity).is_some_and(|entity| rule.cause.is_of(&entity.name.kind)) {
             continue;
         }
@@ -170,7 +188,7 @@ fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
                 let mut path = rule.path.clone();
                 path.push(Step::Owned);
                 let pods = known.graph.walk(&starts(rule, effect), &path, at);
-                let nodes: std::collections::BTreeSet<_> =
+                let nodes: BTreeSet<_> =
                     pods.into_iter().filter_map(|pod| known.graph.node(pod, at)).collect();
                 for node in nodes {
                     let Some(node) = known.graph.get(node) else { continue };

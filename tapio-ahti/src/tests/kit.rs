@@ -334,6 +334,10 @@ impl Cluster {
         }
     }
 
+    pub(super) fn delete(&mut self, kind: &str, name: &str) {
+        self.portti(&Deleted { object: reference(kind, name) }, "");
+    }
+
     /// A new image: new pods beside the old ones, which go.
     pub(super) fn roll_out(&mut self, name: &str, image: &str) {
         let path = "spec.template.spec.containers.app.image";

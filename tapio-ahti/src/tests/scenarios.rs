@@ -149,13 +149,11 @@ fn a_configuration_that_was_edited() {
     let mut cluster = Cluster::shop();
     cluster.edit("ConfigMap", "payments-config", Aspect::Data, "h:1", "h:2");
     cluster.wait(90);
-    cluster.agent(
-        "container.exit_error",
-        "payments",
-        0,
-        "payments exited with 1",
-        Data::from([("status", 1u64.into())]),
-    );
+    for _ in 0..3 {
+        let data = Data::from([("status", 1u64.into())]);
+        cluster.agent("container.exit_error", "payments", 0, "payments exited with 1", data);
+        cluster.wait(20);
+    }
     cluster.wait(60);
     is(&cluster.incident(), "ConfigMap shop/payments-config", "configuration", Certainty::Likely);
 }
@@ -297,4 +295,24 @@ fn a_policy_for_other_pods_is_not_blamed() {
     cluster.refused("checkout", "payments", 40);
     cluster.wait(60);
     is(&cluster.incident(), "Deployment shop/payments", "scaling", Certainty::Confirmed);
+}
+
+#[test]
+fn conditions_end_with_their_object() {
+    let mut cluster = Cluster::shop();
+    let pod = cluster.newest("stock");
+    cluster.condition("Pod", &pod, condition::NOT_READY, "ContainersNotReady", "");
+    cluster.wait(10);
+    cluster.delete("Pod", &pod);
+    cluster.wait(600);
+    assert_eq!(cluster.incidents(), []);
+}
+
+#[test]
+fn one_exit_is_no_incident() {
+    let mut cluster = Cluster::shop();
+    let data = Data::from([("status", 1u64.into())]);
+    cluster.agent("container.exit_error", "payments", 0, "payments exited with 1", data);
+    cluster.wait(600);
+    assert_eq!(cluster.incidents(), []);
 }
