@@ -273,9 +273,9 @@ impl Engine {
         };
         let mut related = self.graph.walk(&[asked], &[Step::Owner], at);
         related.extend(self.graph.walk(&[asked], &[Step::Owned], at));
-        let name_of = |id: &EntityId| self.graph.get(*id).map(|entity| entity.name.clone());
-        answer.asked = name_of(&asked);
-        let names: BTreeSet<Name> = related.iter().filter_map(name_of).collect();
+        answer.asked = self.graph.get(asked).map(|entity| entity.name.clone());
+        let entities = related.iter().filter_map(|id| self.graph.get(*id));
+        let names: BTreeSet<Name> = entities.map(|entity| entity.name.clone()).collect();
         let is_of = |incident: &&Incident| {
             let lines = incident.lines.iter().map(|line| &line.entity);
             lines.chain(&incident.hits).chain(&incident.root).any(|name| names.contains(name))
