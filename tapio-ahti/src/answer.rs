@@ -182,7 +182,12 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
         row(&mut out, if nth == 0 { "DO FIRST" } else { "THEN" }, &format!("{}{command}", advice.text));
     }
     if incident.seen_before > 0 {
-        row(&mut out, "SEEN", &format!("{} times before", incident.seen_before));
+        let times = if incident.seen_before == 1 {
+            "once".to_owned()
+        } else {
+            format!("{} times", incident.seen_before)
+        };
+        row(&mut out, "SEEN", &format!("{times} before"));
     }
     row(&mut out, "COVERAGE", &covered_text(coverage));
     out

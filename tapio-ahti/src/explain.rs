@@ -14,7 +14,7 @@ use crate::{
     coverage::Seen,
     finding::{Finding, FindingId},
     findings::Findings,
-    graph::Graph,
+    graph::{Graph, Name},
     links::Links,
     rule::Rules,
 };
@@ -82,6 +82,14 @@ pub(crate) fn components(
         let (a, b) = (find(&mut group, *a), find(&mut group, *b));
         group.insert(a.max(b), a.min(b));
     }
+    // The same on several pods of a workload, and changes that were made together, are one story.
+    let mut of_kin: BTreeMap<Kin, FindingId> = BTreeMap::new();
+    for id in &done {
+        let Some(kin) = kin(known, *id) else { continue };
+        let other = *of_kin.entry(kin).or_insert(*id);
+        let (a, b) = (find(&mut group, *id), find(&mut group, other));
+        group.insert(a.max(b), a.min(b));
+    }
     let mut components: BTreeMap<FindingId, Component> = BTreeMap::new();
     for id in done {
         let root = find(&mut group, id);
@@ -112,6 +120,20 @@ fn find(group: &mut BTreeMap<FindingId, FindingId>, id: FindingId) -> FindingId 
     }
     group.insert(id, root);
     root
+}
+
+/// What makes findings the same thing in several places: the type and the workload; of changes the set.
+pub(crate) type Kin = (String, Option<Name>);
+
+/// The kin of a finding; `None` for a change that was made by itself.
+pub(crate) fn kin(known: Known<'_>, id: FindingId) -> Option<Kin> {
+    let finding = known.findings.get(id)?;
+    if crate::fact::is_change(&finding.key.kind) {
+        return finding.set.clone().map(|set| (set, None));
+    }
+    let workload = known.graph.workload(finding.key.entity, finding.onset_ns);
+    let name = known.graph.get(workload)?.name.clone();
+    Some((finding.key.kind.to_string(), Some(name)))
 }
 
 /// Whether a claim has been there so often, or for so long, that it is no news.

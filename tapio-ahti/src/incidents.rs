@@ -87,8 +87,7 @@ impl Incidents {
         taken: &BTreeSet<u64>,
         is_revision: bool,
     ) -> Option<u64> {
-        let findings: BTreeSet<FindingId> =
-            explanation.root.iter().chain(&explanation.effects).copied().collect();
+        let findings: BTreeSet<FindingId> = explanation.all().collect();
         let symptoms =
             || findings.iter().filter(|id| opens(known, **id)).filter_map(|id| known.findings.get(*id));
         let is_active = symptoms().any(|finding| finding.is_active(known.now_ns, QUIET_NS));
@@ -167,10 +166,9 @@ impl Incidents {
 
 impl Basis {
     fn of(known: Known<'_>, explanation: &Explanation) -> Self {
-        let all = explanation.root.iter().chain(&explanation.effects);
-        let findings = all.filter_map(|id| {
-            let finding = known.findings.get(*id)?;
-            Some((*id, finding.onset_ns, finding.last_ns, finding.count, finding.ended_ns))
+        let findings = explanation.all().filter_map(|id| {
+            let finding = known.findings.get(id)?;
+            Some((id, finding.onset_ns, finding.last_ns, finding.count, finding.ended_ns))
         });
         let links = explanation.links.iter().map(|link| (link.cause, link.effect, link.rule));
         Self {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    explain::{Certainty, Explanation, Found, Known, look},
-    finding::{Finding, FindingId},
+    explain::{Certainty, Explanation, Found, Kin, Known, kin, look},
+    finding::{Finding, FindingId, MAX_FACTS},
     graph::{EntityId, Name, Step as Way},
     incident::{Advice, Considered, Evidence, Incident, Line, Status, Step},
     rule::Action,
@@ -31,6 +31,27 @@ pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
     }
 }
 
+/// Findings that are the same in several places, as one line.
+fn together(known: Known<'_>, ids: &[FindingId]) -> Option<Line> {
+    let mut all: Vec<&Finding> = ids.iter().filter_map(|id| known.findings.get(*id)).collect();
+    all.sort_by_key(|finding| finding.onset_ns);
+    let (first, others) = all.split_first()?;
+    let mut line = line(known, first);
+    let mut pods: BTreeSet<EntityId> = first.pods.iter().copied().collect();
+    for other in others {
+        line.last_unix_ns = line.last_unix_ns.max(other.last_ns);
+        line.count = line.count.saturating_add(other.count);
+        line.facts.extend(other.facts.iter().map(|(_, id)| id.to_string()));
+        pods.extend(&other.pods);
+        if !other.exact {
+            line.owner = Evidence::Inferred;
+        }
+    }
+    line.facts.truncate(MAX_FACTS);
+    line.pods = pods.len();
+    Some(line)
+}
+
 fn name(known: Known<'_>, id: EntityId) -> Name {
     known.graph.get(id).map_or_else(|| Name::new("Unknown", None, "?"), |entity| entity.name.clone())
 }
@@ -48,8 +69,21 @@ pub(crate) fn fingerprint(known: Known<'_>, of: &Explanation) -> String {
 /// The incident of an explanation, without number and history.
 pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     let get = |id: FindingId| known.findings.get(id);
-    let shown: Vec<FindingId> = of.root.iter().chain(&of.effects).copied().take(MAX_LINES).collect();
-    let place: BTreeMap<FindingId, usize> = shown.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+    // The same on several pods of a workload is one line.
+    let mut lines: Vec<Vec<FindingId>> =
+        of.root.map(|root| [&[root], &*of.kin].concat()).into_iter().collect();
+    let mut of_kin: BTreeMap<Kin, usize> = BTreeMap::new();
+    for id in &of.effects {
+        let place = kin(known, *id).map(|kin| *of_kin.entry(kin).or_insert(lines.len()));
+        match place.and_then(|place| lines.get_mut(place)) {
+            Some(line) => line.push(*id),
+            None => lines.push(vec![*id]),
+        }
+    }
+    let number =
+        |(at, line): (usize, &Vec<FindingId>)| line.iter().map(move |id| (*id, at)).collect::<Vec<_>>();
+    lines.truncate(MAX_LINES);
+    let place: BTreeMap<FindingId, usize> = lines.iter().enumerate().flat_map(number).collect();
     let root = of.root.and_then(get);
     let root_kind = root.and_then(|root| known.rules.kind_of(root));
     let first = of.first(known).and_then(get);
@@ -57,10 +91,8 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
 
     let of_root = root.map(workload);
     let hits: BTreeSet<EntityId> = of
-        .effects
-        .iter()
-        .chain(&of.root)
-        .filter_map(|id| get(*id))
+        .all()
+        .filter_map(get)
         .filter(|finding| !crate::fact::is_change(&finding.key.kind))
         .map(workload)
         .collect();
@@ -75,6 +107,9 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     };
     let chain = of.links.iter().filter_map(|link| {
         let (cause, effect) = (place.get(&link.cause)?, place.get(&link.effect)?);
+        if cause == effect {
+            return None;
+        }
         let rule = known.rules.rules.get(link.rule)?;
         let lag = get(link.effect)?.onset_ns as f64 - get(link.cause)?.onset_ns as f64;
         Some(Step {
@@ -87,7 +122,8 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         })
     });
     let mut chain: Vec<Step> = chain.collect();
-    chain.sort_by_key(|step| (step.cause, step.effect));
+    chain.sort_by(|a, b| (a.cause, a.effect, !a.certain).cmp(&(b.cause, b.effect, !b.certain)));
+    chain.dedup_by_key(|step| (step.cause, step.effect));
     Incident {
         id: String::new(),
         fingerprint: fingerprint(known, of),
@@ -100,7 +136,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         has_cause: root.is_some(),
         root: root.map(|root| name(known, root.key.entity)),
         root_kind: root_kind.map(|kind| kind.names.clone()),
-        lines: shown.iter().filter_map(|id| get(*id)).map(|finding| line(known, finding)).collect(),
+        lines: lines.iter().filter_map(|ids| together(known, ids)).collect(),
         chain,
         hits: names(known, &hits),
         at_risk: names(known, &at_risk),
@@ -178,15 +214,18 @@ fn at_risk(known: Known<'_>, hits: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
 fn checked(known: Known<'_>, of: &Explanation) -> (Vec<String>, Vec<String>) {
     let explained: BTreeSet<usize> = of.links.iter().map(|link| link.rule).collect();
     let (mut ruled_out, mut missing) = (BTreeSet::new(), BTreeSet::new());
-    let effects = of.effects.iter().chain(&of.root).filter(|id| {
-        known.findings.get(**id).is_some_and(|finding| !crate::fact::is_change(&finding.key.kind))
-    });
-    for id in effects.take(MAX_LINES) {
-        let Some(finding) = known.findings.get(*id) else { continue };
+    let mut asked = BTreeSet::new();
+    for id in of.all() {
+        // One of each kind says what there is to say.
+        if asked.len() >= MAX_LINES || !asked.insert(kin(known, id)) {
+            continue;
+        }
+        let is_effect = |finding: &&Finding| !crate::fact::is_change(&finding.key.kind);
+        let Some(finding) = known.findings.get(id).filter(is_effect) else { continue };
         for (index, rule) in known.rules.with_effect(&finding.key.kind) {
             let Some(absent) = rule.absent.as_ref().filter(|_| !explained.contains(&index)) else { continue };
             let text = filled(absent, &values(known, finding));
-            match look(known, index, rule, *id) {
+            match look(known, index, rule, id) {
                 Some(Found::Absent) => ruled_out.insert(text),
                 Some(Found::NotCovered(what)) => {
                     missing.extend(what);

@@ -316,3 +316,20 @@ fn one_exit_is_no_incident() {
     cluster.wait(600);
     assert_eq!(cluster.incidents(), []);
 }
+
+#[test]
+fn the_same_on_several_pods_is_one_incident() {
+    let mut cluster = Cluster::shop();
+    for nth in 0..3 {
+        let data = Data::from([("signal", "SIGSEGV".into())]);
+        cluster.agent("container.crash", "payments", nth, "payments crashed", data);
+    }
+    cluster.wait(60);
+    let incident = cluster.incident();
+    assert_eq!(
+        (incident.lines.len(), incident.lines[0].count, incident.lines[0].pods),
+        (1, 3, 3),
+        "{incident:#?}"
+    );
+    assert_eq!(incident.title, "payments (shop) crashes");
+}
