@@ -21,6 +21,7 @@ pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
         since_unix_ns: finding.onset_ns,
         last_unix_ns: finding.last_ns,
         entity: name(known, finding.key.entity),
+        workload: name(known, known.graph.workload(finding.key.entity, finding.onset_ns)),
         kind: finding.key.kind.to_string(),
         text: finding.message.clone(),
         count: finding.count,
@@ -96,6 +97,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         .filter(|finding| !crate::fact::is_change(&finding.key.kind))
         .map(workload)
         .collect();
+    let hits = workloads(known, hits);
     let at_risk = at_risk(known, &hits);
     // What people ask about: who fails last in the chain, not where it began.
     let worst =
@@ -151,6 +153,14 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     }
 }
 
+/// Whom failures hit: workloads. A node whose kubelet finds a probe failing, or a service without endpoints, only if there
+/// is nobody else.
+fn workloads(known: Known<'_>, all: BTreeSet<EntityId>) -> BTreeSet<EntityId> {
+    let is_workload = |id: &EntityId| !known.graph.is(*id, "Node") && !known.graph.is(*id, "Service");
+    let found: BTreeSet<EntityId> = all.iter().copied().filter(is_workload).collect();
+    if found.is_empty() { all } else { found }
+}
+
 fn names(known: Known<'_>, ids: &BTreeSet<EntityId>) -> Vec<Name> {
     let mut names: Vec<_> = ids.iter().map(|id| name(known, *id)).collect();
     names.sort_unstable();
@@ -173,22 +183,37 @@ fn title(
         }
     };
     let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
+    let says = |finding: &Finding| known.rules.kind_of(finding).map_or("is failing", |kind| &kind.says);
+    // What became of the cause's own workload is closer to what people see than the change.
+    let own = first
+        .filter(|first| root.is_some_and(|root| root.key != first.key && workload(root) == workload(first)));
     match (root, kind, worst) {
         (Some(root), Some(kind), Some(worst)) => {
-            format!("{} is failing because {} {}", short(worst), short(workload(root)), kind.says)
-        }
-        (Some(root), Some(kind), None) => match first.filter(|first| first.key != root.key) {
-            Some(first) => {
-                let says = known.rules.kind_of(first).map_or("is failing", |kind| &kind.says);
-                format!("{} {says} because it {}", short(workload(first)), kind.says)
+            let (worst, root_name) = (short(worst), short(workload(root)));
+            match own {
+                Some(own) => {
+                    format!("{worst} is failing because {root_name} {} since it {}", says(own), kind.says)
+                }
+                None => format!("{worst} is failing because {root_name} {}", kind.says),
             }
-            None => format!("{} {}", short(workload(root)), kind.says),
+        }
+        (Some(root), Some(kind), None) => match own {
+            Some(own) => format!("{} {} since it {}", short(workload(root)), says(own), kind.says),
+            None => match first.filter(|first| first.key != root.key) {
+                Some(first) => {
+                    format!(
+                        "{} {} because {} {}",
+                        short(workload(first)),
+                        says(first),
+                        short(workload(root)),
+                        kind.says
+                    )
+                }
+                None => format!("{} {}", short(workload(root)), kind.says),
+            },
         },
         _ => match first {
-            Some(first) => {
-                let says = known.rules.kind_of(first).map_or("is failing", |kind| &kind.says);
-                format!("{} {says}; the cause is not known", short(workload(first)))
-            }
+            Some(first) => format!("{} {}; the cause is not known", short(workload(first)), says(first)),
             None => "the cause is not known".to_owned(),
         },
     }
@@ -325,7 +350,7 @@ fn advice(known: Known<'_>, root: &Finding, actions: &[Action]) -> Vec<Advice> {
     let tool = root.field("tool");
     let fits = |action: &&Action| match action.tool.as_deref() {
         None => true,
-        Some("none") => tool.is_none(),
+        Some("none") => tool.is_none_or(|tool| tool == "kubectl"),
         Some(wanted) => tool == Some(wanted),
     };
     let advice = actions.iter().filter(fits).map(|action| Advice {

@@ -9,10 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Component, Kin, Known, Link, is_standing, kin, link, order};
-use crate::{
-    finding::FindingId,
-    rule::Class,
-};
+use crate::{finding::FindingId, rule::Class};
 
 /// Most that one group of findings adds.
 const MOST: f64 = 4.0;

@@ -178,10 +178,14 @@ fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
         match cover {
             Cover::Kubernetes => {
                 let from_ns = at.saturating_sub((rule.lag.longest_s.min(3_600.0) * 1e9) as u64);
-                if !known.seen.has_changes(at) {
-                    missing.push("changes in Kubernetes are not known at that time".to_owned());
-                } else if !known.seen.has_changes(from_ns) {
-                    missing.push("changes in Kubernetes are known only since shortly before".to_owned());
+                match known.seen.synced_ns() {
+                    Some(synced) if synced <= from_ns => {}
+                    Some(synced) if synced <= at => {
+                        let time = tapio_occurrence::timestamp(synced).to_string();
+                        let time = time.get(11..19).unwrap_or(&time);
+                        missing.push(format!("changes before {time} are not known"));
+                    }
+                    _ => missing.push("changes in Kubernetes are not known".to_owned()),
                 }
             }
             Cover::Agents => {

@@ -29,7 +29,10 @@ fn a_rollout_that_is_oom_killed_and_refuses_its_callers() {
     cluster.wait(30);
     let incident = cluster.incident();
     is(&incident, "Deployment shop/payments", "rollout", Certainty::Likely);
-    assert_eq!(incident.title, "checkout (shop) is failing because payments (shop) was rolled out");
+    assert_eq!(
+        incident.title,
+        "checkout (shop) is failing because payments (shop) is OOM-killed since it was rolled out"
+    );
     assert_eq!(incident, cluster.why("checkout"));
     let chain: Vec<_> = incident.chain.iter().map(|step| &*step.rule).collect();
     assert_eq!(chain, ["rollout-oom", "dead-refused"]);
@@ -281,7 +284,10 @@ fn a_chain_of_four_hops() {
     cluster.wait(60);
     let incident = cluster.incident();
     is(&incident, "Deployment shop/db", "rollout", Certainty::Confirmed);
-    assert_eq!(incident.title, "gateway (shop) is failing because db (shop) was rolled out");
+    assert_eq!(
+        incident.title,
+        "gateway (shop) is failing because db (shop) is OOM-killed since it was rolled out"
+    );
     let rules: Vec<_> = incident.chain.iter().map(|step| &*step.rule).collect();
     assert_eq!(rules, ["rollout-oom", "dead-refused", "cascade", "dead-refused", "cascade", "dead-refused"]);
 }
