@@ -8,7 +8,7 @@ use tapio_occurrence::{
 };
 
 use crate::{
-    finding::{Fields, Finding, Key, MAX_VALUES, Other},
+    finding::{Fields, Finding, Key, MAX_VALUES, Other, Times},
     graph::{EntityId, Graph, Name},
 };
 
@@ -123,6 +123,7 @@ fn finding(fact: &Occurrence, kind: Text, entity: EntityId, detail: String) -> F
         last_ns: fact.time_unix_ns,
         ended_ns: None,
         count: fact.count.max(1),
+        times: Times::at(fact.time_unix_ns, fact.count.max(1)),
         severity: fact.severity,
         message: cut(&fact.message),
         fields: fields(fact),

@@ -12,7 +12,7 @@ use super::{Component, Kin, Known, Link, is_standing, kin, link, order};
 use crate::{finding::FindingId, rule::Class};
 
 /// Most that one group of findings adds.
-const MOST: f64 = 4.0;
+const MOST: f64 = 6.0;
 /// How likely a finding is within half an hour without any cause: one in seven days.
 const LEAK: f64 = 0.003;
 /// What another cause has to add: odds of 20 to 1.

@@ -20,6 +20,9 @@ const FLAT: f64 = 0.1;
 const SAME_CLOCK_NS: u64 = 2_000_000_000;
 const OTHER_CLOCK_NS: u64 = 10_000_000_000;
 
+/// The part of an effect that has to come after its cause.
+const MOST: f64 = 0.5;
+
 /// One finding explains another.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
@@ -111,9 +114,14 @@ fn by_rule(
             if cause == effect || !rule.cause.fits(other) {
                 continue;
             }
-            let Some(lag_s) = lag(other, finding, rule.lag.longest_s) else { continue };
-            let pair =
-                Pair { graph, cause: other, effect: finding, before: was_before(known, other, finding) };
+            let Some((lag_s, share)) = lag(other, finding, rule.lag.longest_s) else { continue };
+            let pair = Pair {
+                graph,
+                findings,
+                cause: other,
+                effect: finding,
+                before: was_before(known, other, finding),
+            };
             if rule.requires.iter().any(|evidence| pair.holds(*evidence) != Some(true)) {
                 continue;
             }
@@ -122,8 +130,8 @@ fn by_rule(
             let proved = |all: &Vec<Evidence>| all.iter().all(|evidence| pair.holds(*evidence) == Some(true));
             let is_certain = rule.certain.iter().any(proved);
             let strength = match is_certain {
-                true => SUREST,
-                false => (rule.strength * density(lag_s, &rule.lag) * weight.exp()).min(SUREST),
+                true => SUREST * share,
+                false => (rule.strength * density(lag_s, &rule.lag) * weight.exp() * share).min(SUREST),
             };
             if strength >= WEAKEST {
                 links.insert(cause, Link { cause, effect, rule: index, strength, is_certain });
@@ -143,21 +151,26 @@ fn was_before(known: Known<'_>, cause: &Finding, effect: &Finding) -> bool {
     all.any(|(_, other)| other.key.kind == effect.key.kind && other.onset_ns < cause.onset_ns)
 }
 
-/// Seconds from cause to effect; `None` if the cause is too late, or too early.
-fn lag(cause: &Finding, effect: &Finding, longest_s: f64) -> Option<f64> {
+/// Seconds from cause to effect, and which part of the effect came after the cause; `None` if the cause is too late, or too
+/// early. What began a little before its cause, such as with the pods that a rollout ended, is explained if most of it came
+/// after it.
+fn lag(cause: &Finding, effect: &Finding, longest_s: f64) -> Option<(f64, f64)> {
     let same_clock = !cause.node.is_empty() && cause.node == effect.node;
     let tolerated = if same_clock { SAME_CLOCK_NS } else { OTHER_CLOCK_NS };
-    if cause.onset_ns > effect.onset_ns.saturating_add(tolerated) {
-        return None;
-    }
+    let (onset_ns, share) = match cause.onset_ns > effect.onset_ns.saturating_add(tolerated) {
+        true => {
+            effect.times.from(cause.onset_ns.saturating_sub(tolerated)).filter(|(_, share)| *share >= MOST)?
+        }
+        false => (effect.onset_ns, 1.0),
+    };
     // A state, and what lasts, is a cause as long as it does.
-    let lasts = cause.is_state() && cause.ended_ns.is_none_or(|ended| ended >= effect.onset_ns)
-        || cause.last_ns >= effect.onset_ns;
-    let lag_s = effect.onset_ns.saturating_sub(cause.onset_ns) as f64 / 1e9;
+    let lasts =
+        cause.is_state() && cause.ended_ns.is_none_or(|ended| ended >= onset_ns) || cause.last_ns >= onset_ns;
+    let lag_s = onset_ns.saturating_sub(cause.onset_ns) as f64 / 1e9;
     match lag_s > longest_s {
-        true if lasts && !crate::fact::is_change(&cause.key.kind) => Some(longest_s),
+        true if lasts && !crate::fact::is_change(&cause.key.kind) => Some((longest_s, share)),
         true => None,
-        false => Some(lag_s),
+        false => Some((lag_s, share)),
     }
 }
 

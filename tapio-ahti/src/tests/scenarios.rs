@@ -339,3 +339,21 @@ fn the_same_on_several_pods_is_one_incident() {
     );
     assert_eq!(incident.title, "payments (shop) crashes");
 }
+
+#[test]
+fn refusals_that_began_with_the_rollout_itself_are_explained_by_what_most_came_after() {
+    let mut cluster = Cluster::shop();
+    cluster.roll_out("checkout", "checkout:2");
+    cluster.wait(90);
+    cluster.roll_out("payments", "pay:2");
+    // The old pods end.
+    cluster.refused_once("checkout", "payments");
+    cluster.wait(12);
+    for nth in 0..3 {
+        cluster.oom_of("payments", nth, 512 << 20);
+    }
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(60);
+    let incident = cluster.incident();
+    is(&incident, "Deployment shop/payments", "rollout", Certainty::Likely);
+}
