@@ -194,8 +194,8 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
     out
 }
 
-/// The lines that tell the story: the first of each workload, and of the first workload two. What the kernel says is closer to
-/// what happened than what the API server says a moment later.
+/// The lines that tell the story: the first of each workload, and of the first one two. What the kernel says is closer to what
+/// happened than what the API server says a moment later.
 fn chosen(lines: &[Line]) -> Vec<&Line> {
     let workload = |line: &Line| line.workload.clone();
     let mut order: Vec<Name> = Vec::new();
@@ -207,12 +207,12 @@ fn chosen(lines: &[Line]) -> Vec<&Line> {
     let mut chosen: Vec<&Line> = Vec::new();
     for (nth, of) in order.iter().enumerate() {
         let mut own: Vec<&Line> = lines.iter().filter(|line| line.workload == *of).collect();
-        // Stable: in order of time.
-        own.sort_by_key(|line| line.source != "kernel");
+        if own.iter().any(|line| line.source == "kernel") {
+            own.retain(|line| line.source == "kernel");
+        }
         chosen.extend(own.into_iter().take(if nth == 0 { 2 } else { 1 }));
     }
     chosen.truncate(MAX_THEN);
-    chosen.sort_by_key(|line| line.since_unix_ns);
     chosen
 }
 

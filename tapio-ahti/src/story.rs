@@ -12,6 +12,8 @@ use crate::{
 
 /// Lines of an answer; further findings are only counted.
 const MAX_LINES: usize = 24;
+/// Causes that are shown with their score.
+const MAX_CONSIDERED: usize = 5;
 /// Names in a list.
 const MAX_NAMES: usize = 25;
 
@@ -33,11 +35,19 @@ pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
 }
 
 /// Findings that are the same in several places, as one line.
-fn together(known: Known<'_>, ids: &[FindingId]) -> Option<Line> {
+fn together(known: Known<'_>, of: &Explanation, ids: &[FindingId]) -> Option<Line> {
     let mut all: Vec<&Finding> = ids.iter().filter_map(|id| known.findings.get(*id)).collect();
     all.sort_by_key(|finding| finding.onset_ns);
     let (first, others) = all.split_first()?;
     let mut line = line(known, first);
+    // Of what came before its cause, the explained part counts.
+    let causes = of.links.iter().filter(|link| ids.contains(&link.effect));
+    let began = causes.filter_map(|link| known.findings.get(link.cause)).map(|cause| cause.onset_ns).min();
+    if let Some((from_ns, _)) =
+        began.filter(|began| *began > first.onset_ns).and_then(|began| first.times.from(began))
+    {
+        line.since_unix_ns = from_ns;
+    }
     let mut pods: BTreeSet<EntityId> = first.pods.iter().copied().collect();
     for other in others {
         line.last_unix_ns = line.last_unix_ns.max(other.last_ns);
@@ -97,8 +107,8 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         .filter(|finding| !crate::fact::is_change(&finding.key.kind))
         .map(workload)
         .collect();
-    let hits = workloads(known, hits);
-    let at_risk = at_risk(known, &hits);
+    let hits = workloads(known, hits, true);
+    let at_risk = workloads(known, at_risk(known, &hits), false);
     // What people ask about: who fails last in the chain, not where it began.
     let worst =
         of.effects.iter().rev().filter_map(|id| get(*id)).map(workload).find(|id| Some(*id) != of_root);
@@ -138,7 +148,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         has_cause: root.is_some(),
         root: root.map(|root| name(known, root.key.entity)),
         root_kind: root_kind.map(|kind| kind.names.clone()),
-        lines: lines.iter().filter_map(|ids| together(known, ids)).collect(),
+        lines: lines.iter().filter_map(|ids| together(known, of, ids)).collect(),
         chain,
         hits: names(known, &hits),
         at_risk: names(known, &at_risk),
@@ -155,10 +165,10 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
 
 /// Whom failures hit: workloads. A node whose kubelet finds a probe failing, or a service without endpoints, only if there
 /// is nobody else.
-fn workloads(known: Known<'_>, all: BTreeSet<EntityId>) -> BTreeSet<EntityId> {
+fn workloads(known: Known<'_>, all: BTreeSet<EntityId>, or_all: bool) -> BTreeSet<EntityId> {
     let is_workload = |id: &EntityId| !known.graph.is(*id, "Node") && !known.graph.is(*id, "Service");
     let found: BTreeSet<EntityId> = all.iter().copied().filter(is_workload).collect();
-    if found.is_empty() { all } else { found }
+    if found.is_empty() && or_all { all } else { found }
 }
 
 fn names(known: Known<'_>, ids: &BTreeSet<EntityId>) -> Vec<Name> {
@@ -264,8 +274,13 @@ fn checked(known: Known<'_>, of: &Explanation) -> (Vec<String>, Vec<String>) {
 }
 
 fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> {
+    let mut shown = BTreeSet::new();
     let of = of.candidates.iter().filter_map(|candidate| {
         let finding = known.findings.get(candidate.finding)?;
+        // The same on another pod is the same cause.
+        if kin(known, candidate.finding).is_some_and(|kin| !shown.insert(kin)) {
+            return None;
+        }
         let round = |value: f64| (value * 100.0).round() / 100.0;
         Some(Considered {
             entity: name(known, finding.key.entity),
@@ -274,7 +289,7 @@ fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> {
             terms: candidate.terms.iter().map(|(term, value)| (term.clone(), round(*value))).collect(),
         })
     });
-    of.collect()
+    of.take(MAX_CONSIDERED).collect()
 }
 
 /// What a text may name, of a finding.

@@ -23,6 +23,8 @@ const MAX_CAUSES: usize = 3;
 const STANDING: f64 = -3.9;
 /// From this margin over the next best cause on, a cause is likely: odds of 4 to 1.
 const MARGIN: f64 = 1.4;
+/// Candidates that are kept with an explanation.
+const MAX_CANDIDATES: usize = 16;
 /// Longest chain.
 const MAX_HOPS: usize = 6;
 
@@ -56,7 +58,7 @@ pub(crate) struct Explanation {
     pub(crate) root: Option<FindingId>,
     /// The same as the root in other places: on other pods of the workload, or in other changes of the set.
     pub(crate) kin: Vec<FindingId>,
-    /// What is explained, in order of time, without the root and its kin.
+    /// What is explained, along the chain and then in order of time, without the root and its kin.
     pub(crate) effects: Vec<FindingId>,
     /// The links from the root to the effects: a tree.
     pub(crate) links: Vec<Link>,
@@ -208,7 +210,14 @@ fn explanation(
 ) -> Explanation {
     let mut reached: Vec<FindingId> =
         best.reach.keys().copied().filter(|id| *id != best.finding && left.contains(id)).collect();
-    reached.sort_by_cached_key(|id| order(known, *id));
+    // Along the chain, then in order of time.
+    let hops = |id: &FindingId| {
+        let links = std::iter::successors(best.reach.get(id), |(_, link)| {
+            best.reach.get(&component.links.get((*link)?)?.cause)
+        });
+        links.take(MAX_HOPS + 1).count()
+    };
+    reached.sort_by_cached_key(|id| (hops(id), order(known, *id)));
     let is_kin = |id: &FindingId| best.reach.get(id).is_some_and(|(_, link)| link.is_none());
     let (kin, effects): (Vec<_>, Vec<_>) = reached.into_iter().partition(is_kin);
     // The way to each effect, with what lies on it.
@@ -248,7 +257,7 @@ fn explanation(
         _ if proved => Certainty::Confirmed,
         _ => Certainty::Likely,
     };
-    let candidates = scored.iter().take(5).cloned().collect();
+    let candidates = scored.iter().take(MAX_CANDIDATES).cloned().collect();
     Explanation { root: Some(best.finding), kin, effects, links, certainty, candidates }
 }
 
