@@ -28,6 +28,8 @@ const BACKLOG: u32 = 1_024;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A connection without a call for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long the last answers of a connection may take when it has to end.
+const GRACE: Duration = Duration::from_secs(2);
 /// The interval of keep-alive pings, and the timeout of each. They end connections whose other end is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Bytes of a stream that are received before they are asked for, and of all streams of a connection.
@@ -190,13 +192,19 @@ impl Connection {
             () = idle(&mut running) => tracing::debug!(%peer, "a connection without calls is closed"),
         }
         connection.as_mut().graceful_shutdown();
-        // Streams end by themselves when the server stops; the time is limited by whoever waits for this task. A client
-        // may also never have said a word.
+        // Calls end by themselves when the server stops; the time is limited by whoever waits for this task. What may never
+        // end is a connection without one, as its client may never have said a word.
         tokio::select! {
             _ = connection.as_mut() => {}
-            () = idle(&mut running) => {}
+            () = done(&mut running) => {}
         }
     }
+}
+
+/// Completes when no call is running, and a moment has passed for the last answer.
+async fn done(running: &mut watch::Receiver<usize>) {
+    let _ = running.wait_for(|calls| *calls == 0).await;
+    sleep(GRACE).await;
 }
 
 /// Completes when there has been no call for a while.
