@@ -115,9 +115,13 @@ async fn serve(config: Arc<Config>, admin: Option<Admin>) -> anyhow::Result<()> 
         tracing::warn!("not everything received was acknowledged in time: its senders keep it");
         roles.abort_all();
     }
-    journal.close().await;
+    let closing = async {
+        journal.close().await;
+        // Its failure has been reported.
+        let _ = writing.await;
+    };
     let closed = tokio::select! {
-        closed = timeout(CLOSE, writing) => closed.is_ok(),
+        closed = timeout(CLOSE, closing) => closed.is_ok(),
         () = is_true(hurried) => false,
     };
     if !closed {

@@ -85,12 +85,35 @@ struct Mark {
     received_s: u64,
 }
 
+/// Facts that a sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Swept {
+    /// They were too old.
+    pub(super) expired: u64,
+    /// They were too many.
+    pub(super) evicted: u64,
+}
+
 /// What one transaction did.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) outcomes: Vec<Outcome>,
     /// Number of facts that were removed to make room.
     pub(super) evicted: u64,
+}
+
+impl Stock {
+    fn remove(&mut self, removed: Removed) {
+        self.facts = self.facts.saturating_sub(removed.facts);
+        self.bytes = self.bytes.saturating_sub(removed.bytes);
+    }
+}
+
+impl Swept {
+    /// Whether there is nothing more to remove.
+    pub(super) const fn is_all(self) -> bool {
+        self.expired == 0 && self.evicted == 0
+    }
 }
 
 impl Disk {
@@ -173,9 +196,10 @@ impl Disk {
                 tables.marks.insert(mark.seq, mark.received_s)?;
             }
             if stock.bytes > limit_bytes {
-                let removed = tables.remove_oldest(usize::MAX, u64::MAX, stock.bytes - limit_bytes)?;
-                stock.facts -= removed.facts;
-                stock.bytes = stock.bytes.saturating_sub(removed.bytes);
+                // Not all at once, after the limit was lowered; sweeping does the rest.
+                let most = written.outcomes.len() + SWEEP_FACTS;
+                let removed = tables.remove_oldest(most, u64::MAX, stock.bytes - limit_bytes)?;
+                stock.remove(removed);
                 written.evicted = removed.facts;
             }
             tables.keep(stock)?;
@@ -190,8 +214,8 @@ impl Disk {
         Ok(written)
     }
 
-    /// Removes some of the facts that are too old. Returns their number, and whether there are more.
-    pub(super) fn sweep(&mut self, now_s: u64) -> Result<(u64, bool), Trouble> {
+    /// Removes some of the facts that are too old, or too many.
+    pub(super) fn sweep(&mut self, now_s: u64) -> Result<Swept, Trouble> {
         self.ready()?;
         self.mark_the_end(now_s)?;
         let before = now_s.saturating_sub(self.max_age.as_secs());
@@ -207,27 +231,35 @@ impl Disk {
             }
             Ok(expired)
         });
-        let expired = expired.map_err(|why| self.fail(why))?;
-        let Some(expired) = expired else { return Ok((0, false)) };
-        let mut stock = self.stock;
-        let mut removed = Removed::default();
+        let expired = expired.map_err(|why| self.fail(why))?.unwrap_or_default();
+        let (mut stock, limit_bytes) = (self.stock, self.limit_bytes);
+        if expired == 0 && stock.bytes <= limit_bytes {
+            return Ok(Swept::default());
+        }
+        let mut swept = Swept::default();
         let done = self.change(|change| {
             let mut tables = Tables::of(change)?;
-            removed = tables.remove_oldest(SWEEP_FACTS, expired, u64::MAX)?;
-            if removed.facts == 0 {
-                // Only marks are left of those; the last one says when the others were received.
+            let old = tables.remove_oldest(SWEEP_FACTS, expired, u64::MAX)?;
+            stock.remove(old);
+            let excess = stock.bytes.saturating_sub(limit_bytes);
+            let many = match excess {
+                0 => Removed::default(),
+                excess => tables.remove_oldest(SWEEP_FACTS, u64::MAX, excess)?,
+            };
+            stock.remove(many);
+            swept = Swept { expired: old.facts, evicted: many.facts };
+            tables.keep(stock)?;
+            if swept.is_all() {
+                // Only their marks are left; the last one says when the others were received.
                 let before = tables.marks.len()?;
                 tables.marks.retain_in(..expired, |_, _| false)?;
                 return Ok(tables.marks.len()? < before);
             }
-            stock.facts -= removed.facts;
-            stock.bytes = stock.bytes.saturating_sub(removed.bytes);
-            tables.keep(stock)?;
             Ok(true)
         });
         self.settled(done)?;
         self.stock = stock;
-        Ok((removed.facts, removed.facts == SWEEP_FACTS as u64))
+        Ok(swept)
     }
 
     /// Marks the end of the journal if nothing has come for a while, so that the last facts get old, too. After an error

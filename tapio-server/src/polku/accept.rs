@@ -1,6 +1,6 @@
 //! Connections to the gateway: accepts, limits and ends them.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures_util::future::Either;
@@ -156,14 +156,14 @@ impl Connection {
         let calls = Arc::new(calls);
         let admitting = Arc::clone(&shared);
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let refused = admitting.admit(request.headers()).err();
-            // It counts as running until the handler has dropped it.
-            request.extensions_mut().insert(Busy::new(&calls));
-            match refused {
-                Some(status) => {
-                    Either::Left(std::future::ready(Ok::<Response<Body>, Infallible>(status.into_http())))
+            let admitted = admitting.admit(request.headers());
+            match admitted.and_then(|()| Busy::new(&admitting, &calls, request.uri().path())) {
+                Ok(busy) => {
+                    // The call counts as running until its handler has dropped this.
+                    request.extensions_mut().insert(busy);
+                    Either::Left(server.clone().call(request))
                 }
-                None => Either::Right(server.clone().call(request)),
+                Err(status) => Either::Right(ready(Ok::<Response<Body>, Infallible>(status.into_http()))),
             }
         });
         let mut builder = http2::Builder::new(TokioExecutor::new());
