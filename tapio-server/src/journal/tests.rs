@@ -120,6 +120,33 @@ async fn what_cannot_be_indexed_or_is_too_large_is_refused_and_the_others_are_no
 }
 
 #[tokio::test]
+async fn a_follower_reads_each_once_in_order_while_more_come() {
+    const COUNT: usize = 2_000;
+    let fixture = Fixture::new();
+    let opened = fixture.open();
+    let journal = opened.journal.clone();
+    let follower = tokio::spawn(async move {
+        let (mut newest, mut next, mut seen) = (journal.watch(), 0, Vec::new());
+        while seen.len() < COUNT {
+            newest.wait_for(|newest| *newest >= next).await.unwrap();
+            let read = journal.read(next, 64).await.unwrap();
+            next = read.last().map_or(next, |(seq, _)| seq + 1);
+            seen.extend(read.into_iter().map(|(_, event)| event.id));
+        }
+        seen
+    });
+    let mut given = Vec::new();
+    for _ in 0..COUNT / 40 {
+        let events = events(40);
+        opened.journal.append(&events).await.unwrap();
+        given.extend(events.into_iter().map(|event| event.id));
+    }
+    let seen = tokio::time::timeout(Duration::from_secs(60), follower).await.unwrap().unwrap();
+    assert_eq!(seen, given);
+    opened.close().await;
+}
+
+#[tokio::test]
 async fn many_that_wait_are_one_transaction() {
     let fixture = Fixture::new();
     let opened = fixture.open();

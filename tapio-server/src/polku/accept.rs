@@ -1,6 +1,6 @@
 //! Connections to the gateway: accepts, limits and ends them.
 
-use std::{convert::Infallible, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::ready, mem, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures_util::future::Either;
@@ -89,6 +89,7 @@ impl Listener {
             let _ = stopped.wait_for(|stop| *stop).await;
         });
         let mut connections = JoinSet::new();
+        let mut has_failed = false;
         loop {
             tokio::select! {
                 () = &mut stop => break,
@@ -105,7 +106,12 @@ impl Listener {
                         connections.spawn(connection.run(tcp, tls, place));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "no connection can be accepted");
+                        shared.metrics.turned_away("accept");
+                        if !mem::replace(&mut has_failed, true) {
+                            tracing::warn!(%error, "a connection cannot be accepted; more are logged at debug level");
+                        } else {
+                            tracing::debug!(%error, "a connection cannot be accepted");
+                        }
                         sleep(PAUSE).await;
                     }
                 },
@@ -134,7 +140,7 @@ struct Connection {
 
 impl Connection {
     async fn run(self, tcp: TcpStream, tls: Option<tokio_rustls::TlsAcceptor>, _place: OwnedSemaphorePermit) {
-        // It only delays small messages.
+        // Without it small messages are delayed.
         let _ = tcp.set_nodelay(true);
         let Some(tls) = tls else { return self.serve(tcp).await };
         match timeout(HANDSHAKE, tls.accept(tcp)).await {
