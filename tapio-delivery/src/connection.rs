@@ -5,12 +5,14 @@ mod grpc;
 mod proxy;
 mod sniffing;
 mod tls;
+mod token;
 mod trouble;
 mod words;
 
 use std::{
     error::Error,
     io,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -60,6 +62,8 @@ pub(super) struct Target {
     pub(super) path: String,
     /// The files for TLS; `None` without TLS.
     pub(super) tls: Option<Files>,
+    /// The file with the token for gRPC, if one is sent.
+    pub(super) token: Option<PathBuf>,
     /// The timeout for a connection, including name resolution.
     pub(super) within: Duration,
     /// The interval of keep-alive pings, and the timeout of each; `None` sends none.
@@ -102,6 +106,7 @@ impl Target {
                 "{variable} is set and not used: Tapio connects without a proxy"
             );
         }
+        token::header(self.token.as_deref())?;
         self.tls.iter().try_for_each(|files| tls::config(files, self.words).map(drop))
     }
 
@@ -112,11 +117,13 @@ impl Target {
 
     /// The stamps of the TLS files as they are now.
     pub(super) fn stamps(&self) -> Stamps {
-        self.tls.as_ref().map(Files::stamps).unwrap_or_default()
+        let of_token = self.token.iter().map(|file| tls::stamp(file));
+        self.tls.iter().flat_map(Files::stamps).chain(of_token).collect()
     }
 
     /// Connects for gRPC.
     pub(super) async fn grpc(&self) -> Result<(Grpc, Link), Trouble> {
+        let token = token::header(self.token.as_deref())?;
         let (io, sniffed) = self.open(Version::Http2).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         if let Some(keep_alive) = self.keep_alive {
@@ -126,7 +133,7 @@ impl Target {
         }
         let (sender, connection) = builder.handshake(io).await.map_err(|error| no_connection(&error))?;
         let link = Link { version: Version::Http2, driver: Some(tokio::spawn(connection)), sniffed };
-        Ok((Grpc::new(sender, self.origin()?), link))
+        Ok((Grpc::new(sender, self.origin()?, token), link))
     }
 
     /// Connects for HTTP/1.

@@ -257,6 +257,8 @@ fn target(settings: &Settings) -> Option<Target> {
         authority: endpoint.authority(),
         path: endpoint.path().to_owned(),
         tls: tls.then(|| Files { authorities: settings.certificate.file(), own }),
+        // Headers are set as such.
+        token: None,
         within: settings.timeout.get(),
         keep_alive: None,
         words: &WORDS,

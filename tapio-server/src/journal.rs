@@ -13,6 +13,7 @@ mod fact;
 mod guarded;
 mod outcome;
 mod settings;
+mod tables;
 mod task;
 
 use std::{
@@ -33,9 +34,10 @@ pub use settings::Settings;
 pub use task::Task;
 
 use self::{
-    disk::{Disk, FACTS, Open},
+    disk::{Disk, Open},
     fact::Fact,
     guarded::guarded,
+    tables::FACTS,
 };
 use crate::metrics::{Metrics, Waiting};
 

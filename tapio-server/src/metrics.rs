@@ -73,8 +73,8 @@ struct OfReason {
 /// Why facts are refused.
 const REFUSALS: [&str; 6] = ["id", "time", "type", "source", "metadata", "size"];
 /// Why connections and calls are turned away.
-const TURNED_AWAY: [&str; 7] =
-    ["connections", "handshake", "token", "streams", "batch", "raw", "acks_unread"];
+const TURNED_AWAY: [&str; 9] =
+    ["accept", "acks_unread", "batch", "calls", "connections", "handshake", "raw", "streams", "token"];
 
 /// The accounts of one origin: received = accepted + repeated + refused + unwritten + waiting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -260,5 +260,46 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let origin = OfOrigin { origin: self.origin };
         self.metrics.own.facts_unwritten.get_or_create(&origin).inc_by(self.count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_sums_and_what_nobody_settles_is_unwritten() {
+        let metrics = Arc::new(Metrics::default());
+        metrics.begin("polku");
+        metrics.refused("polku", "id", 2);
+        let first = Waiting::new(&metrics, "polku", 10);
+        let second = Waiting::new(&metrics, "polku", 5);
+        assert_eq!(metrics.ledger("polku").waiting, 15);
+        first.settle(7, 3);
+        drop(second);
+        let expected = Ledger {
+            received: 17,
+            accepted: 7,
+            repeated: 3,
+            refused: [("id", 2)].into(),
+            unwritten: 5,
+            waiting: 0,
+            opaque: 0,
+        };
+        assert_eq!(metrics.ledger("polku"), expected);
+        assert!(expected.balanced());
+    }
+
+    #[test]
+    fn each_series_is_there_from_the_start() {
+        let metrics = Metrics::default();
+        metrics.begin("polku");
+        metrics.begin_gateway();
+        let before = metrics.render().unwrap().lines().count();
+        TURNED_AWAY.into_iter().for_each(|reason| metrics.turned_away(reason));
+        REFUSALS.into_iter().for_each(|reason| metrics.refused("polku", reason, 1));
+        metrics.opaque("polku", 1);
+        ["age", "bytes"].into_iter().for_each(|limit| metrics.expired(limit, 1));
+        assert_eq!(metrics.render().unwrap().lines().count(), before);
     }
 }

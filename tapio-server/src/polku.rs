@@ -42,8 +42,9 @@ struct Shared {
     agents: Agents,
     tokens: Option<Tokens>,
     is_tls: bool,
-    /// Places for streams, for connections, and bytes of memory for events.
+    /// Places for streams, for other calls and for connections, and bytes of memory for events.
     streams: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     memory_bytes: usize,
@@ -75,6 +76,7 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         tokens,
         is_tls: tls.is_some(),
         streams: Arc::new(Semaphore::new(streams)),
+        calls: Arc::new(Semaphore::new(gateway::CALLS)),
         connections: accept::places(streams),
         memory: Arc::new(Semaphore::new(memory_bytes)),
         memory_bytes,

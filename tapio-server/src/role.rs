@@ -39,7 +39,8 @@ pub const NAMES: &[&str] = &{
 pub struct Context {
     /// The settings.
     pub config: Arc<Config>,
-    /// The journal: facts are appended to it, and followed in it.
+    /// The journal: facts are appended to it, and followed in it. [`Journal::of`] with the role's name has them in the role's
+    /// accounts.
     pub journal: Journal,
     /// The metrics.
     pub metrics: Arc<Metrics>,

@@ -5,6 +5,7 @@ mod status;
 use std::{future::pending, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tapio_service::admin::Admin;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -32,6 +33,7 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// The journal cannot be opened, an address cannot be bound, a file cannot be used, or a required task failed. The error
 /// is one sentence with the remedy.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    raise_file_limit();
     let admin = config.listen.0.map(|listen| Admin::bind(listen.0)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -115,9 +117,13 @@ async fn serve(config: Arc<Config>, admin: Option<Admin>) -> anyhow::Result<()> 
         tracing::warn!("not everything received was acknowledged in time: its senders keep it");
         roles.abort_all();
     }
-    journal.close().await;
+    let closing = async {
+        journal.close().await;
+        // Its failure has been reported.
+        let _ = writing.await;
+    };
     let closed = tokio::select! {
-        closed = timeout(CLOSE, writing) => closed.is_ok(),
+        closed = timeout(CLOSE, closing) => closed.is_ok(),
         () = is_true(hurried) => false,
     };
     if !closed {
@@ -125,6 +131,14 @@ async fn serve(config: Arc<Config>, admin: Option<Admin>) -> anyhow::Result<()> 
     }
     shared.log_ledger();
     failure.or_else(|| failures.try_recv().ok()).map_or(Ok(()), Err)
+}
+
+/// Each connection takes a file descriptor, and the usual soft limit is 1,024.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// The error of a role that ended by itself.

@@ -124,7 +124,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "queue: 1\n\npolku: x:1\n",
-        "t.yaml:3:8: polku: found something else than keys with values: expected keys with values (endpoint, ca, cert, key)",
+        "t.yaml:3:8: polku: found something else than keys with values: expected keys with values (endpoint, ca, cert, key, token_file)",
     ),
     (
         "- queue\n",

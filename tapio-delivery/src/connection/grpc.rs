@@ -8,7 +8,7 @@ use std::{
 
 use http::{
     HeaderValue, Request, Response, Uri,
-    header::{CONTENT_TYPE, USER_AGENT},
+    header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
     response::Parts,
 };
 use hyper::{body::Incoming, client::conn::http2};
@@ -23,6 +23,8 @@ pub(crate) struct Grpc {
     sender: http2::SendRequest<Body>,
     /// Scheme and authority of the requests.
     pub(crate) origin: Uri,
+    /// Value of the header `authorization`.
+    token: Option<HeaderValue>,
 }
 
 /// Why a call failed.
@@ -46,8 +48,8 @@ pub(crate) enum Unanswered {
 }
 
 impl Grpc {
-    pub(super) fn new(sender: http2::SendRequest<Body>, origin: Uri) -> Self {
-        Self { sender, origin }
+    pub(super) fn new(sender: http2::SendRequest<Body>, origin: Uri, token: Option<HeaderValue>) -> Self {
+        Self { sender, origin, token }
     }
 
     /// Whether the connection certainly takes no more requests.
@@ -67,6 +69,9 @@ impl Service<Request<Body>> for Grpc {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, token.clone());
+        }
         let answered = self.sender.send_request(request);
         Box::pin(async move {
             let response = answered.await?;

@@ -34,7 +34,7 @@ impl Files {
     }
 }
 
-fn stamp(file: &Path) -> Option<(u64, u64, i64, i64)> {
+pub(super) fn stamp(file: &Path) -> Option<(u64, u64, i64, i64)> {
     let now = file.metadata().ok()?;
     Some((now.ino(), now.size(), now.ctime(), now.ctime_nsec()))
 }

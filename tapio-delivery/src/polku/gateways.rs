@@ -20,7 +20,8 @@ const WORDS: Words = Words {
     key: "polku.key",
     http1_only: "take the gateway's port of gRPC (usually 50051), or let the proxy pass HTTP/2",
     http2_only: "take the gateway's port of gRPC (usually 50051)",
-    no_access: "give a certificate that it lets in (keys `polku.cert` and `polku.key`), or let this node in there",
+    no_access: "give a certificate that it lets in (keys `polku.cert` and `polku.key`) or a token (key \
+                `polku.token_file`), or let this node in there",
     no_path: "correct the endpoint (key `polku.endpoint`), or let the proxy pass on /polku.v1.Gateway",
     no_service: "correct the endpoint (key `polku.endpoint`): it is no gateway of POLKU",
     too_large: "let it, and proxies before it, take messages of 1 MiB",
@@ -152,6 +153,7 @@ pub(super) fn target(settings: &Settings, endpoint: &Endpoint, timings: Timings)
         authority: endpoint.authority(),
         path: "/polku.v1.Gateway".to_owned(),
         tls: settings.is_tls(endpoint).then(|| Files { authorities: settings.ca.file(), own }),
+        token: settings.token_file.file(),
         within: timings.connect,
         keep_alive: Some(timings.keep_alive),
         words: &WORDS,

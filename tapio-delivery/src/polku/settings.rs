@@ -7,8 +7,8 @@ use super::{Endpoint, Endpoints};
 settings! {
     /// A POLKU gateway.
     pub struct Settings {
-        /// Its address; https:// asks for TLS, http:// for none, and without either there is TLS where `ca` or `cert` is
-        /// given. Of several the first that answers is used; when it is lost they are tried again in order.
+        /// Its address; https:// asks for TLS, http:// for none, and without either there is TLS where `ca`, `cert` or
+        /// `token_file` is given. Of several the first that answers is used; when it is lost they are tried again in order.
         /// POLKU_ENDPOINT sets it, too.
         pub endpoint: Endpoints = Endpoints::default(),
         /// PEM file with the certificates of the authorities that are trusted, instead of this machine's. Files are read
@@ -18,6 +18,8 @@ settings! {
         pub cert: Off<AbsolutePath> = Off(None),
         /// PEM file with the key of that certificate.
         pub key: Off<AbsolutePath> = Off(None),
+        /// File with the bearer token that the gateway asks for, in its first line. It is never sent without TLS.
+        pub token_file: Off<AbsolutePath> = Off(None),
     }
 }
 
@@ -33,7 +35,8 @@ impl Settings {
             (None, Some(_)) => return alone("key", "polku.cert (--polku-cert=FILE)"),
             _ => {}
         }
-        let file = [("ca", &self.ca), ("cert", &self.cert)].into_iter().find(|(_, file)| file.0.is_some());
+        let files = [("ca", &self.ca), ("cert", &self.cert), ("token_file", &self.token_file)];
+        let file = files.into_iter().find(|(_, file)| file.0.is_some());
         let plain = self.endpoint.all().iter().find(|endpoint| endpoint.is_tls() == Some(false));
         match (file, plain) {
             (Some((key, _)), Some(plain)) => {
@@ -50,7 +53,9 @@ impl Settings {
     /// Whether this endpoint is used with TLS.
     #[must_use]
     pub fn is_tls(&self, endpoint: &Endpoint) -> bool {
-        endpoint.is_tls().unwrap_or(self.ca.0.is_some() || self.cert.0.is_some())
+        endpoint
+            .is_tls()
+            .unwrap_or(self.ca.0.is_some() || self.cert.0.is_some() || self.token_file.0.is_some())
     }
 }
 
@@ -74,7 +79,11 @@ mod tests {
         assert_eq!(said(&[("key", "/k")]), "key: needs polku.cert (--polku-cert=FILE): give both or neither");
         assert_eq!(said(&[("cert", "/c")]), "cert: needs polku.key (--polku-key=FILE): give both or neither");
         let plain = ("endpoint", "https://a:1,http://b:2");
-        for (keys, key) in [(vec![("ca", "/c")], "ca"), (vec![("cert", "/c"), ("key", "/k")], "cert")] {
+        for (keys, key) in [
+            (vec![("ca", "/c")], "ca"),
+            (vec![("cert", "/c"), ("key", "/k")], "cert"),
+            (vec![("token_file", "/t")], "token_file"),
+        ] {
             let error = said(&[&[plain], &keys[..]].concat());
             let expected = format!(
                 "{key}: is for TLS, and http://b:2 is without: write https://b:2, or leave polku.{key} out"
@@ -96,5 +105,6 @@ mod tests {
         assert_eq!(tls(&[mixed]), [true, false, false]);
         assert_eq!(tls(&[mixed, ("ca", "/a")]), [true, true, false]);
         assert_eq!(tls(&[mixed, ("cert", "/c"), ("key", "/k")]), [true, true, false]);
+        assert_eq!(tls(&[mixed, ("token_file", "/t")]), [true, true, false]);
     }
 }

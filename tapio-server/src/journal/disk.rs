@@ -1,4 +1,4 @@
-//! The journal's file: facts by sequence number, and an index of their ids.
+//! The journal's file.
 //!
 //! Any error closes the file, because redb requires that. The next call opens it again.
 
@@ -10,37 +10,23 @@ use std::{
 };
 
 use redb::{
-    Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
-    TableDefinition, TableError, WriteTransaction, backends::FileBackend,
+    Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    WriteTransaction, backends::FileBackend,
 };
-use tapio_delivery::spool::room;
 use tapio_service::{backoff::Backoff, private};
 
 use super::{
     Outcome, Trouble,
     clock::{unix_s, unix_us},
-    fact::{Fact, id_of},
+    fact::Fact,
     guarded::guarded,
+    tables::{MARKS, Mark, Removed, Stock, Tables, content, has_tables, space},
 };
-
-/// `polku.event.v1.Event` by sequence number.
-pub(super) const FACTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("facts");
-/// Sequence numbers by ULID.
-const IDS: TableDefinition<'_, u128, u64> = TableDefinition::new("ids");
-/// When facts were received: the facts from a sequence number on, not before this time, seconds since 1970 UTC. There
-/// is an entry a minute at most.
-const MARKS: TableDefinition<'_, u64, u64> = TableDefinition::new("marks");
-/// The sequence number of the next fact ([`NEXT`]), and the space that all take ([`BYTES`]).
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const NEXT: &str = "next";
-const BYTES: &str = "bytes";
 
 /// The page cache.
 const CACHE_BYTES: usize = 32 << 20;
 /// The approximate size of one transaction, and of what redb retains of the one before.
 const CHANGE_BYTES: u64 = 8 << 20;
-/// The space of an entry of the index: 24 bytes in pages that are about half full.
-const INDEX_BYTES: u64 = 48;
 /// The interval between two marks.
 const MARK: u64 = 60;
 /// Facts that are removed in one transaction.
@@ -68,21 +54,13 @@ pub(super) struct Disk {
     quarantined: Option<PathBuf>,
 }
 
-/// The content of the file.
+/// Facts that a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stock {
-    pub(super) facts: u64,
-    /// The approximate space that they take.
-    pub(super) bytes: u64,
-    /// The sequence number of the next fact.
-    pub(super) next: u64,
-}
-
-/// An entry of [`MARKS`].
-#[derive(Clone, Copy, Debug, Default)]
-struct Mark {
-    seq: u64,
-    received_s: u64,
+pub(super) struct Swept {
+    /// They were too old.
+    pub(super) expired: u64,
+    /// They were too many.
+    pub(super) evicted: u64,
 }
 
 /// What one transaction did.
@@ -91,6 +69,13 @@ pub(super) struct Written {
     pub(super) outcomes: Vec<Outcome>,
     /// Number of facts that were removed to make room.
     pub(super) evicted: u64,
+}
+
+impl Swept {
+    /// Whether there is nothing more to remove.
+    pub(super) const fn is_all(self) -> bool {
+        self.expired == 0 && self.evicted == 0
+    }
 }
 
 impl Disk {
@@ -173,9 +158,10 @@ impl Disk {
                 tables.marks.insert(mark.seq, mark.received_s)?;
             }
             if stock.bytes > limit_bytes {
-                let removed = tables.remove_oldest(usize::MAX, u64::MAX, stock.bytes - limit_bytes)?;
-                stock.facts -= removed.facts;
-                stock.bytes = stock.bytes.saturating_sub(removed.bytes);
+                // Not all at once, after the limit was lowered; sweeping does the rest.
+                let most = written.outcomes.len() + SWEEP_FACTS;
+                let removed = tables.remove_oldest(most, u64::MAX, stock.bytes - limit_bytes)?;
+                stock.remove(removed);
                 written.evicted = removed.facts;
             }
             tables.keep(stock)?;
@@ -190,8 +176,8 @@ impl Disk {
         Ok(written)
     }
 
-    /// Removes some of the facts that are too old. Returns their number, and whether there are more.
-    pub(super) fn sweep(&mut self, now_s: u64) -> Result<(u64, bool), Trouble> {
+    /// Removes some of the facts that are too old, or too many.
+    pub(super) fn sweep(&mut self, now_s: u64) -> Result<Swept, Trouble> {
         self.ready()?;
         self.mark_the_end(now_s)?;
         let before = now_s.saturating_sub(self.max_age.as_secs());
@@ -207,27 +193,35 @@ impl Disk {
             }
             Ok(expired)
         });
-        let expired = expired.map_err(|why| self.fail(why))?;
-        let Some(expired) = expired else { return Ok((0, false)) };
-        let mut stock = self.stock;
-        let mut removed = Removed::default();
+        let expired = expired.map_err(|why| self.fail(why))?.unwrap_or_default();
+        let (mut stock, limit_bytes) = (self.stock, self.limit_bytes);
+        if expired == 0 && stock.bytes <= limit_bytes {
+            return Ok(Swept::default());
+        }
+        let mut swept = Swept::default();
         let done = self.change(|change| {
             let mut tables = Tables::of(change)?;
-            removed = tables.remove_oldest(SWEEP_FACTS, expired, u64::MAX)?;
-            if removed.facts == 0 {
-                // Only marks are left of those; the last one says when the others were received.
+            let old = tables.remove_oldest(SWEEP_FACTS, expired, u64::MAX)?;
+            stock.remove(old);
+            let excess = stock.bytes.saturating_sub(limit_bytes);
+            let many = match excess {
+                0 => Removed::default(),
+                excess => tables.remove_oldest(SWEEP_FACTS, u64::MAX, excess)?,
+            };
+            stock.remove(many);
+            swept = Swept { expired: old.facts, evicted: many.facts };
+            tables.keep(stock)?;
+            if swept.is_all() {
+                // Only their marks are left; the last one says when the others were received.
                 let before = tables.marks.len()?;
                 tables.marks.retain_in(..expired, |_, _| false)?;
                 return Ok(tables.marks.len()? < before);
             }
-            stock.facts -= removed.facts;
-            stock.bytes = stock.bytes.saturating_sub(removed.bytes);
-            tables.keep(stock)?;
             Ok(true)
         });
         self.settled(done)?;
         self.stock = stock;
-        Ok((removed.facts, removed.facts == SWEEP_FACTS as u64))
+        Ok(swept)
     }
 
     /// Marks the end of the journal if nothing has come for a while, so that the last facts get old, too. After an error
@@ -398,79 +392,4 @@ impl Disk {
         self.close();
         why
     }
-}
-
-/// The tables in a transaction.
-struct Tables<'t> {
-    facts: Table<'t, u64, &'static [u8]>,
-    ids: Table<'t, u128, u64>,
-    marks: Table<'t, u64, u64>,
-    meta: Table<'t, &'static str, u64>,
-}
-
-/// Facts that were removed.
-#[derive(Clone, Copy, Debug, Default)]
-struct Removed {
-    facts: u64,
-    bytes: u64,
-}
-
-impl<'t> Tables<'t> {
-    fn of(change: &'t WriteTransaction) -> Result<Self, redb::Error> {
-        Ok(Self {
-            facts: change.open_table(FACTS)?,
-            ids: change.open_table(IDS)?,
-            marks: change.open_table(MARKS)?,
-            meta: change.open_table(META)?,
-        })
-    }
-
-    /// Removes the oldest facts: at most `count`, with sequence numbers below `end`, until `bytes` are free.
-    fn remove_oldest(&mut self, count: usize, end: u64, bytes: u64) -> Result<Removed, redb::Error> {
-        let mut removed = Removed::default();
-        for entry in self.facts.extract_from_if(..end, |_, _| true)?.take(count) {
-            let (_, value) = entry?;
-            removed.facts += 1;
-            removed.bytes += space(value.value().len());
-            if let Some(id) = id_of(value.value()) {
-                self.ids.remove(id)?;
-            }
-            if removed.bytes >= bytes {
-                break;
-            }
-        }
-        Ok(removed)
-    }
-
-    fn keep(&mut self, stock: Stock) -> Result<(), redb::Error> {
-        self.meta.insert(NEXT, stock.next)?;
-        self.meta.insert(BYTES, stock.bytes)?;
-        Ok(())
-    }
-}
-
-fn has_tables(database: &Database) -> Result<bool, redb::Error> {
-    match database.begin_read()?.open_table(META) {
-        Ok(_) => Ok(true),
-        Err(TableError::TableDoesNotExist(_)) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The content of the file, and its last mark.
-fn content(database: &Database) -> Result<(Stock, Mark), redb::Error> {
-    let view = database.begin_read()?;
-    let meta = view.open_table(META)?;
-    let of = |name: &str| -> Result<u64, redb::Error> {
-        meta.get(name)?.map(|value| value.value()).ok_or_else(|| redb::Error::Corrupted(format!("no {name}")))
-    };
-    let stock = Stock { facts: view.open_table(FACTS)?.len()?, bytes: of(BYTES)?, next: of(NEXT)? };
-    let marks = view.open_table(MARKS)?;
-    let marked = marks.last()?.map(|(seq, received)| Mark { seq: seq.value(), received_s: received.value() });
-    Ok((stock, marked.unwrap_or_default()))
-}
-
-/// The space that a fact of this size takes on disk.
-const fn space(bytes: usize) -> u64 {
-    room(bytes) + INDEX_BYTES
 }

@@ -18,6 +18,9 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Resul
             redb::Error::LockProtocolMismatch | redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
                 Trouble::Away(error.to_string())
             }
+            redb::Error::UpgradeRequired(_) => {
+                Trouble::Away(format!("{error}: start the version that wrote it, or move the file away"))
+            }
             _ => Trouble::Damaged(error.to_string()),
         }),
         Err(panic) => Err(Trouble::Damaged(crash::said(panic.as_ref()))),

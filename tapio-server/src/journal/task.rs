@@ -96,9 +96,10 @@ impl Writer {
 
     fn sweep(&mut self) {
         // The disk logs an error, and has it in its state.
-        let (removed, more) = self.disk.sweep(unix_s()).unwrap_or_default();
-        self.shared.metrics.expired("age", removed);
-        self.sweeping = more;
+        let swept = self.disk.sweep(unix_s()).unwrap_or_default();
+        self.shared.metrics.expired("age", swept.expired);
+        self.shared.metrics.expired("bytes", swept.evicted);
+        self.sweeping = !swept.is_all();
     }
 
     /// Writes a request and those that wait behind it. Returns whether the journal is to be closed.

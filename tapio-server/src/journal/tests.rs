@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use ulid::Ulid;
 
-use super::*;
+use super::{disk::Swept, *};
 use crate::facts::Facts as _;
 
 const MIB: u64 = 1 << 20;
@@ -120,6 +120,33 @@ async fn what_cannot_be_indexed_or_is_too_large_is_refused_and_the_others_are_no
 }
 
 #[tokio::test]
+async fn a_follower_reads_each_once_in_order_while_more_come() {
+    const COUNT: usize = 2_000;
+    let fixture = Fixture::new();
+    let opened = fixture.open();
+    let journal = opened.journal.clone();
+    let follower = tokio::spawn(async move {
+        let (mut newest, mut next, mut seen) = (journal.watch(), 0, Vec::new());
+        while seen.len() < COUNT {
+            newest.wait_for(|newest| *newest >= next).await.unwrap();
+            let read = journal.read(next, 64).await.unwrap();
+            next = read.last().map_or(next, |(seq, _)| seq + 1);
+            seen.extend(read.into_iter().map(|(_, event)| event.id));
+        }
+        seen
+    });
+    let mut given = Vec::new();
+    for _ in 0..COUNT / 40 {
+        let events = events(40);
+        opened.journal.append(&events).await.unwrap();
+        given.extend(events.into_iter().map(|event| event.id));
+    }
+    let seen = tokio::time::timeout(Duration::from_secs(60), follower).await.unwrap().unwrap();
+    assert_eq!(seen, given);
+    opened.close().await;
+}
+
+#[tokio::test]
 async fn many_that_wait_are_one_transaction() {
     let fixture = Fixture::new();
     let opened = fixture.open();
@@ -203,13 +230,13 @@ async fn the_old_ones_are_removed_also_if_nothing_new_comes() {
     let open = |age| Disk::open(fixture.file(), 64 * MIB, Duration::from_secs(age)).unwrap();
     let mut disk = open(3600);
     let now = clock::unix_s();
-    assert_eq!(disk.sweep(now + 100).unwrap(), (0, false), "this marks the end");
-    assert_eq!(disk.sweep(now + 3600).unwrap(), (0, false));
+    assert_eq!(disk.sweep(now + 100).unwrap(), Swept::default(), "this marks the end");
+    assert_eq!(disk.sweep(now + 3600).unwrap(), Swept::default());
     let mut removed = 0;
     loop {
-        let (count, more) = disk.sweep(now + 100 + 3600).unwrap();
-        removed += count;
-        if !more {
+        let swept = disk.sweep(now + 100 + 3600).unwrap();
+        removed += swept.expired;
+        if swept.is_all() {
             break;
         }
     }
@@ -217,6 +244,33 @@ async fn the_old_ones_are_removed_also_if_nothing_new_comes() {
     assert_eq!(disk.stock().next, newest + 1, "numbers go on");
     let fact = Fact::of(&given[0]).unwrap();
     assert_eq!(disk.append([fact].iter()).unwrap().outcomes, [Outcome::Accepted(newest + 1)]);
+}
+
+#[tokio::test]
+async fn a_lower_limit_is_kept_to_without_anything_new() {
+    let mut fixture = Fixture::new();
+    fixture.limits.max_bytes = 256 * MIB;
+    let opened = fixture.open();
+    for _ in 0..12 {
+        let mut events = events(1000);
+        events.iter_mut().for_each(|event| event.payload = vec![7; 6000]);
+        opened.journal.append(&events).await.unwrap();
+    }
+    assert_eq!(opened.journal.status().facts, 12_000);
+    opened.close().await;
+    fixture.limits.max_bytes = 64 * MIB;
+    let opened = fixture.open();
+    let mut newest = opened.journal.watch();
+    let below = async {
+        while opened.journal.status().bytes > 48 * MIB {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), below).await.unwrap();
+    let left = opened.journal.status().facts;
+    assert!(left > 4_000 && left == opened.all().await.len() as u64, "{left}");
+    assert!(!newest.has_changed().unwrap_or(true) && *newest.borrow_and_update() > 0);
+    opened.close().await;
 }
 
 #[tokio::test]

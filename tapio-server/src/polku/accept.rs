@@ -1,6 +1,6 @@
 //! Connections to the gateway: accepts, limits and ends them.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::ready, mem, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures_util::future::Either;
@@ -28,6 +28,8 @@ const BACKLOG: u32 = 1_024;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A connection without a call for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long the last answers of a connection may take when it has to end.
+const GRACE: Duration = Duration::from_secs(2);
 /// The interval of keep-alive pings, and the timeout of each. They end connections whose other end is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Bytes of a stream that are received before they are asked for, and of all streams of a connection.
@@ -87,6 +89,7 @@ impl Listener {
             let _ = stopped.wait_for(|stop| *stop).await;
         });
         let mut connections = JoinSet::new();
+        let mut has_failed = false;
         loop {
             tokio::select! {
                 () = &mut stop => break,
@@ -103,7 +106,12 @@ impl Listener {
                         connections.spawn(connection.run(tcp, tls, place));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "no connection can be accepted");
+                        shared.metrics.turned_away("accept");
+                        if !mem::replace(&mut has_failed, true) {
+                            tracing::warn!(%error, "a connection cannot be accepted; more are logged at debug level");
+                        } else {
+                            tracing::debug!(%error, "a connection cannot be accepted");
+                        }
                         sleep(PAUSE).await;
                     }
                 },
@@ -132,7 +140,7 @@ struct Connection {
 
 impl Connection {
     async fn run(self, tcp: TcpStream, tls: Option<tokio_rustls::TlsAcceptor>, _place: OwnedSemaphorePermit) {
-        // It only delays small messages.
+        // Without it small messages are delayed.
         let _ = tcp.set_nodelay(true);
         let Some(tls) = tls else { return self.serve(tcp).await };
         match timeout(HANDSHAKE, tls.accept(tcp)).await {
@@ -154,14 +162,14 @@ impl Connection {
         let calls = Arc::new(calls);
         let admitting = Arc::clone(&shared);
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let refused = admitting.admit(request.headers()).err();
-            // It counts as running until the handler has dropped it.
-            request.extensions_mut().insert(Busy::new(&calls));
-            match refused {
-                Some(status) => {
-                    Either::Left(std::future::ready(Ok::<Response<Body>, Infallible>(status.into_http())))
+            let admitted = admitting.admit(request.headers());
+            match admitted.and_then(|()| Busy::new(&admitting, &calls, request.uri().path())) {
+                Ok(busy) => {
+                    // The call counts as running until its handler has dropped this.
+                    request.extensions_mut().insert(busy);
+                    Either::Left(server.clone().call(request))
                 }
-                None => Either::Right(server.clone().call(request)),
+                Err(status) => Either::Right(ready(Ok::<Response<Body>, Infallible>(status.into_http()))),
             }
         });
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -190,13 +198,19 @@ impl Connection {
             () = idle(&mut running) => tracing::debug!(%peer, "a connection without calls is closed"),
         }
         connection.as_mut().graceful_shutdown();
-        // Streams end by themselves when the server stops; the time is limited by whoever waits for this task. A client
-        // may also never have said a word.
+        // Calls end by themselves when the server stops; the time is limited by whoever waits for this task. What may never
+        // end is a connection without one, as its client may never have said a word.
         tokio::select! {
             _ = connection.as_mut() => {}
-            () = idle(&mut running) => {}
+            () = done(&mut running) => {}
         }
     }
+}
+
+/// Completes when no call is running, and a moment has passed for the last answer.
+async fn done(running: &mut watch::Receiver<usize>) {
+    let _ = running.wait_for(|calls| *calls == 0).await;
+    sleep(GRACE).await;
 }
 
 /// Completes when there has been no call for a while.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tapio_occurrence::event::v1::Event;
 
 /// Senders that are remembered; of more, those that were heard last.
-const MOST: NonZeroUsize = NonZeroUsize::new(8_192).unwrap();
+const MOST: NonZeroUsize = NonZeroUsize::new(8_192).expect("not zero");
 /// Senders that `/status` lists.
 const LISTED: usize = 1_000;
 /// Longer names are not remembered. That is the limit of a DNS name.

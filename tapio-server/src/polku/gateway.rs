@@ -7,7 +7,7 @@ use tapio_delivery::polku::proto::v1::{
     gateway_server::{Gateway as Calls, GatewayServer},
     ingest_event::Payload,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
@@ -15,6 +15,8 @@ use super::{ORIGIN, Shared, stream};
 
 /// Messages over this are refused.
 pub(super) const MESSAGE_BYTES: usize = 4 << 20;
+/// Calls at once, without streams: each may be a message in memory.
+pub(super) const CALLS: usize = 64;
 /// Acks of a stream that wait for the client to read them.
 const ACKS: usize = 4;
 
@@ -30,18 +32,37 @@ pub(super) type Server = GatewayServer<Gateway>;
 pub(super) struct Busy(#[expect(dead_code, reason = "it is held")] Arc<Counted>);
 
 #[derive(Debug)]
-struct Counted(Arc<watch::Sender<usize>>);
+struct Counted {
+    calls: Arc<watch::Sender<usize>>,
+    /// Its place, if it is not a stream.
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 impl Busy {
-    pub(super) fn new(calls: &Arc<watch::Sender<usize>>) -> Self {
+    /// Counts a call.
+    ///
+    /// # Errors
+    /// There are too many at once. Streams have places of their own, and take them later.
+    pub(super) fn new(
+        shared: &Shared,
+        calls: &Arc<watch::Sender<usize>>,
+        path: &str,
+    ) -> Result<Self, Status> {
+        let place = match path.ends_with("/StreamEvents") {
+            true => None,
+            false => Some(Arc::clone(&shared.calls).try_acquire_owned().map_err(|_| {
+                shared.metrics.turned_away("calls");
+                Status::unavailable("too many calls at once: try again later, or use a stream")
+            })?),
+        };
         calls.send_modify(|calls| *calls += 1);
-        Self(Arc::new(Counted(Arc::clone(calls))))
+        Ok(Self(Arc::new(Counted { calls: Arc::clone(calls), _place: place })))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.send_modify(|calls| *calls -= 1);
+        self.calls.send_modify(|calls| *calls -= 1);
     }
 }
 
@@ -84,8 +105,9 @@ impl Calls for Gateway {
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
-    async fn send_event(&self, request: Request<IngestEvent>) -> Result<Response<Ack>, Status> {
+    async fn send_event(&self, mut request: Request<IngestEvent>) -> Result<Response<Ack>, Status> {
         let shared = &self.0;
+        let _busy = request.extensions_mut().remove::<Busy>();
         let event = match request.into_inner().payload {
             Some(Payload::Event(event)) => event,
             Some(Payload::Raw(_)) => {

@@ -70,7 +70,7 @@ async fn take(shared: &Shared, batch: IngestBatch) -> Result<Sorted, Status> {
             shared.metrics.turned_away("raw");
             Err(gateway::raw())
         }
-        // Nothing in it is an answer's worth as well: there is one Ack for each batch.
+        // There is one Ack for each batch, also for an empty one.
         None => shared.take(Vec::new()).await,
     }
 }

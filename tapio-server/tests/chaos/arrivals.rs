@@ -34,6 +34,7 @@ pub(crate) fn arrivals(directory: &Path) -> Vec<Ulid> {
         }
         journal.close().await;
         task.await.unwrap().unwrap();
+        assert_eq!(repeats(&ids), 0, "a fact is there twice");
         ids
     })
 }

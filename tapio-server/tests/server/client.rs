@@ -22,8 +22,10 @@ pub(crate) struct Stream {
 }
 
 pub(crate) async fn connect(address: SocketAddr) -> GatewayClient<Channel> {
-    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-    GatewayClient::new(channel)
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    // Acks that nobody reads fill it soon.
+    let endpoint = endpoint.initial_stream_window_size(65_535);
+    GatewayClient::new(endpoint.connect().await.unwrap())
 }
 
 impl Stream {

@@ -102,6 +102,36 @@ async fn over_tls_and_mutual_tls_also_with_renewed_files() {
 }
 
 #[tokio::test]
+async fn over_tls_with_a_token_also_with_a_renewed_one() {
+    let directory = tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let authority = Authority::new("ours");
+    fs::write(path("ca"), authority.pem()).unwrap();
+    authority.issue("localhost", path("tls.crt").as_ref(), path("tls.key").as_ref());
+    fs::write(path("tokens"), "one-of-several-tokens\n").unwrap();
+    fs::write(path("token"), "one-of-several-tokens\n").unwrap();
+    let flags = [
+        format!("--polku-cert={}", path("tls.crt")),
+        format!("--polku-key={}", path("tls.key")),
+        format!("--polku-token-file={}", path("tokens")),
+    ];
+    let server = Server::start(directory.path(), &flags.each_ref().map(String::as_str));
+    let endpoint = format!("localhost:{}", server.address.port());
+    let keys = [("endpoint", endpoint.as_str()), ("ca", &path("ca")), ("token_file", &path("token"))];
+    let mut agent = Agent::set(&keys);
+    agent.send(500);
+    agent.settled().await;
+    fs::write(path("tokens"), "another-of-several-tokens\n").unwrap();
+    let other = settings(&keys);
+    let asked = || health(&other, &other.endpoint.all()[0], Duration::from_secs(10));
+    assert!(asked().await.unwrap_err().to_string().contains("unknown bearer token"));
+    fs::write(path("token"), "another-of-several-tokens\n").unwrap();
+    assert_eq!(asked().await, Ok(Health::Healthy));
+    agent.send(500);
+    delivered(&agent, server, directory.path()).await;
+}
+
+#[tokio::test]
 async fn a_token_is_asked_for() {
     let directory = tempdir().unwrap();
     let file = directory.path().join("tokens");
@@ -130,10 +160,10 @@ async fn a_token_is_asked_for() {
             }
         }
     }
-    // The agent's sink has no token, and is told what is missing.
+    // Without one the agent's sink says what is missing.
     let agent = Agent::new(server.address);
     let state = until(|| agent.status().state.to_string(), |state| state.starts_with("misconfigured")).await;
-    assert!(state.contains("no bearer token"), "{state}");
+    assert!(state.contains("no bearer token") && state.contains("key `polku.token_file`"), "{state}");
     let ledger = server.ledger();
     assert_eq!((&ledger["accepted"], &ledger["repeated"]), (&3.into(), &3.into()), "{ledger}");
 }

@@ -1,6 +1,10 @@
 //! Clients that send what they should not, or do not do what they should.
 
-use std::{io::Write as _, net::TcpStream, time::Duration};
+use std::{
+    io::Write as _,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use tapio_delivery::polku::proto::v1::{IngestBatch, RawPayload, ingest_batch::Payload};
 use tapio_occurrence::event::v1::Event;
@@ -162,6 +166,14 @@ async fn connections_that_say_nothing_or_nonsense() {
         || server.get("/metrics").lines().find_map(|line| line.strip_prefix(away)?.parse::<u64>().ok()),
         |count| *count > Some(0),
     );
-    drop(half_open);
+    drop(half_open.split_off(100));
     serves(&server).await;
+    let begun = Instant::now();
+    let last = server.stop();
+    assert!(
+        last.contains("stopped") && begun.elapsed() < Duration::from_secs(9),
+        "{:?}: {last}",
+        begun.elapsed()
+    );
+    drop(half_open);
 }

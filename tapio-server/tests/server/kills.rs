@@ -45,6 +45,12 @@ async fn what_was_acknowledged_outlives_kills_and_is_there_once() {
     let ledger = agent.settled().await;
     assert_eq!(ledger.sent, agent.ids.len() as u64, "{ledger:?}");
     acknowledged.extend(agent.ids.iter().cloned());
+    let log = server.log();
+    assert_eq!(
+        (log.matches("journal opened").count(), log.matches("damaged").count()),
+        (KILLS + 1, 0),
+        "{log}"
+    );
     server.stop();
     let found = journaled_ids(directory.path()).await;
     let once: BTreeSet<_> = found.iter().cloned().collect();
