@@ -51,11 +51,14 @@ use self::{
 use crate::facts::Facts;
 
 /// Objects that wait to be compared. Each has its `managedFields` until then, some kilobytes.
-const WAITING: usize = 256;
+const WAITING: usize = 64;
 /// Objects that are compared and reported together.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 128;
 /// The longest time without a look at what is due.
 const LOOK: Duration = Duration::from_secs(3600);
+
+/// Why Secrets are not watched.
+const NOT_ASKED_FOR: &str = "not watched: `secrets` is off; set it to `hashes`";
 
 choices! {
     /// What is watched of Secrets.
@@ -80,36 +83,37 @@ settings! {
 ///
 /// # Errors
 /// The state cannot be opened, read or written.
-pub async fn run<F: Facts>(
+pub async fn run(
     access: Access,
     settings: &Settings,
     directory: PathBuf,
     cluster: Option<Arc<str>>,
-    facts: Arc<F>,
+    facts: impl Facts,
     status: Arc<Status>,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let for_teller = Arc::clone(&status);
+    let left_out: Vec<_> = KINDS.iter().filter(|kind| !is_watched(kind, settings)).collect();
+    KINDS.iter().for_each(|kind| status.starting(kind.name, kind.lost));
     let open = move || {
         let mut teller = Teller::new(Store::open(&directory)?, cluster, for_teller)?;
+        left_out.into_iter().for_each(|kind| teller.leave_out(kind, NOT_ASKED_FOR));
         let salt = teller.salt()?;
         anyhow::Ok((teller, salt))
     };
     let (teller, salt) = spawn_blocking(open).await.context("the state was not opened")??;
     let (send, receive) = mpsc::channel(WAITING);
     let mut watches = JoinSet::new();
-    for kind in watched(settings) {
-        status.starting(kind.name, kind.lost);
+    for kind in KINDS.iter().filter(|kind| is_watched(kind, settings)) {
         watches.spawn(watch(access.clone(), kind, salt.clone(), send.clone()));
     }
     // The watches have the only senders.
     drop(send);
-    tell(teller, receive, &*facts, stop).await
+    tell(teller, receive, &facts, stop).await
 }
 
-fn watched(settings: &Settings) -> impl Iterator<Item = &'static Kind> {
-    let secrets = settings.secrets == Secrets::Hashes;
-    KINDS.iter().filter(move |kind| kind.name != SECRET || secrets)
+fn is_watched(kind: &Kind, settings: &Settings) -> bool {
+    kind.name != SECRET || settings.secrets == Secrets::Hashes
 }
 
 /// Compares and reports what arrives, until `stop`. It may end at any time: what was reported and not yet written down is

@@ -93,7 +93,7 @@ struct Fold {
 #[derive(Debug)]
 pub(super) enum Folded {
     /// It is reported now.
-    Now(Report),
+    Now(Box<Report>),
     /// It is reported later, with others: the time, and the fold.
     Later(u64, String),
 }
@@ -118,7 +118,7 @@ impl Folds {
         let report = Report { event, count: before.saturating_add(count), forms };
         if fold.told_unix_ns == 0 || now_unix_ns >= due {
             fold.told_unix_ns = now_unix_ns;
-            Folded::Now(report)
+            Folded::Now(Box::new(report))
         } else {
             fold.waiting = Some(report);
             Folded::Later(due, name)

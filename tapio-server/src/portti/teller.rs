@@ -54,6 +54,8 @@ pub(super) struct Teller {
     due: BTreeSet<(u64, Due)>,
     sets: Sets,
     facts: Vec<Occurrence>,
+    /// When the last list became complete, or a kind missing, of which nothing is said yet.
+    synced_unix_ns: Option<u64>,
     now_unix_ns: u64,
 }
 
@@ -84,8 +86,15 @@ impl Teller {
             due: BTreeSet::new(),
             sets,
             facts: Vec::new(),
+            synced_unix_ns: None,
             now_unix_ns: 0,
         })
+    }
+
+    /// A kind that is not watched, because nobody asked for it.
+    pub(super) fn leave_out(&mut self, kind: &'static Kind, reason: &str) {
+        self.missing.insert(kind.name, reason.to_owned());
+        self.status.lost(kind.name, reason.to_owned());
     }
 
     /// The salt of this installation.
@@ -105,6 +114,9 @@ impl Teller {
             self.take(item)?;
         }
         self.look_again()?;
+        if let Some(at_unix_ns) = self.synced_unix_ns.take() {
+            self.synced(at_unix_ns)?;
+        }
         let sets = serde_json::to_vec(&self.sets)?;
         if self.store.note(SETS)?.as_ref() != Some(&sets) {
             self.store.put_note(SETS.to_owned(), Some(sets));
@@ -124,7 +136,10 @@ impl Teller {
             self.status.heard(kind.name, at_unix_ns);
         }
         match what {
-            What::Listing => drop(self.lists.insert(kind.name, BTreeSet::new())),
+            What::Listing => {
+                self.watched.remove(kind.name);
+                self.lists.insert(kind.name, BTreeSet::new());
+            }
             What::Object(arrived) => {
                 self.listed(kind, arrived.form.key());
                 self.object(kind, *arrived, at_unix_ns)?;
@@ -139,12 +154,12 @@ impl Teller {
             }
             What::Gone(key) => self.gone(kind, &key, at_unix_ns)?,
             What::Listed => self.all_listed(kind, at_unix_ns)?,
-            What::Lost(fault) => self.lost(kind, &fault, at_unix_ns)?,
+            What::Lost(fault) => self.lost(kind, &fault, at_unix_ns),
         }
         Ok(())
     }
 
-    /// Whether this object is new; counts it.
+    /// Notes that an object has come with a list.
     fn listed(&mut self, kind: &Kind, key: String) {
         if let Some(list) = self.lists.get_mut(kind.name) {
             list.insert(key);
@@ -161,6 +176,11 @@ impl Teller {
         }
         if before.is_none() {
             self.counted(kind, 1);
+        }
+        if managed.is_empty() && before.as_ref().is_some_and(|before| before.version != form.version) {
+            // The server notes no writers of an object that had no fields when it was made.
+            let written = format!("written/{}/{}", form.uid(), form.version);
+            form.written_unix_ns = self.store.intend(&written, at_unix_ns)?;
         }
         let is_same = before.as_ref().is_some_and(|before| before.version == form.version);
         if before.as_ref().is_none_or(|before| before.object != form.object) {
@@ -181,6 +201,11 @@ impl Teller {
             None => self.created(kind, &form, &managed)?,
             Some(before) if !is_same => self.updated(kind, before, &form, &managed)?,
             Some(_) => {}
+        }
+        let was_there = before.is_some() || self.is_known(kind)?;
+        let was_asked = before.as_ref().is_some_and(|before| before.deleting_unix_ns.is_some());
+        if let Some(asked) = form.deleting_unix_ns.filter(|_| was_there && !was_asked) {
+            self.erased(kind, &form, asked)?;
         }
         self.adjust(kind, &mut form, &mut over);
         let states = std::mem::take(&mut form.states);
@@ -222,7 +247,10 @@ impl Teller {
             // Nothing says when, so the time is written down before it is said: a repeat has the same.
             None => self.store.intend(&format!("gone/{uid}"), at_unix_ns)?,
         };
-        self.erased(kind, form, time_unix_ns)?;
+        // Otherwise it was said when somebody asked for it.
+        if form.deleting_unix_ns.is_none() {
+            self.erased(kind, form, time_unix_ns)?;
+        }
         let deleted = Deleted { object: form.reference().clone() };
         self.say(Said {
             fact: &deleted,
@@ -269,16 +297,12 @@ impl Teller {
         if kind.name == SLICES {
             self.store.keys("Service/")?.iter().try_for_each(|service| self.service(service))?;
         }
-        self.synced(at_unix_ns)
+        self.synced_unix_ns = Some(at_unix_ns);
+        Ok(())
     }
 
     /// A watch has failed. What it watched goes on being known, and is compared when it is listed again.
-    fn lost(
-        &mut self,
-        kind: &'static Kind,
-        fault: &tapio_kube::Fault,
-        at_unix_ns: u64,
-    ) -> anyhow::Result<()> {
+    fn lost(&mut self, kind: &'static Kind, fault: &tapio_kube::Fault, at_unix_ns: u64) {
         let resource = kind.resource();
         let reason = match fault.code {
             Some(403) => format!(
@@ -289,16 +313,12 @@ impl Teller {
             _ => fault.why.clone(),
         };
         self.lists.remove(kind.name);
-        self.status.lost(kind.name, reason.clone());
-        if !fault.is_refusal() {
-            return Ok(());
-        }
         self.watched.remove(kind.name);
-        if self.missing.insert(kind.name, reason.clone()).as_ref() != Some(&reason) {
+        self.status.lost(kind.name, reason.clone());
+        if self.missing.insert(kind.name, reason.clone()).is_none() {
             tracing::warn!(kind = kind.name, lost = kind.lost, "portti: {reason}");
-            self.synced(at_unix_ns)?;
+            self.synced_unix_ns = Some(at_unix_ns);
         }
-        Ok(())
     }
 
     /// Says what is known to be complete.
