@@ -1,6 +1,7 @@
 //! What was reported, on disk: the last forms of objects, and what is needed to go on from there.
 //!
-//! It is written after the facts are durable elsewhere. What is on disk is therefore never ahead of what was reported.
+//! One transaction holds the forms, and the facts that were made of them. Facts are sent after it, and sent again by the next
+//! run if this one ended before it knew that they had arrived. A fact is therefore neither lost nor made twice.
 
 use std::{
     collections::BTreeMap,
@@ -27,8 +28,6 @@ pub(super) struct Store {
     forms: BTreeMap<String, Option<Vec<u8>>>,
     /// Notes that are not yet written.
     notes: BTreeMap<String, Option<Vec<u8>>>,
-    /// Notes that are to be written before anything is reported.
-    intents: BTreeMap<String, Vec<u8>>,
 }
 
 impl Store {
@@ -49,7 +48,7 @@ impl Store {
                 make(&path).with_context(|| format!("cannot make {}", path.display()))?
             }
         };
-        Ok(Self { database, forms: BTreeMap::new(), notes: BTreeMap::new(), intents: BTreeMap::new() })
+        Ok(Self { database, forms: BTreeMap::new(), notes: BTreeMap::new() })
     }
 
     /// The salt of this installation, made on the first call.
@@ -111,36 +110,9 @@ impl Store {
         self.notes.insert(key, note);
     }
 
-    /// A time that a fact will have, written down before it is reported. If it was reported already, and that was not
-    /// written, this is the time that it had.
-    pub(super) fn intend(&mut self, key: &str, unix_ns: u64) -> anyhow::Result<u64> {
-        let known = match self.intents.get(key) {
-            Some(bytes) => Some(bytes.clone()),
-            None => self.read(NOTES, key)?,
-        };
-        if let Some(time) = known.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes) {
-            return Ok(time);
-        }
-        self.intents.insert(key.to_owned(), unix_ns.to_le_bytes().to_vec());
-        Ok(unix_ns)
-    }
-
-    /// Writes the times that facts will have, and nothing else. The next [`Self::commit`] removes them.
-    pub(super) fn commit_intents(&mut self) -> anyhow::Result<()> {
-        if self.intents.is_empty() {
-            return Ok(());
-        }
-        let transaction = begin(&self.database)?;
-        {
-            let mut notes = transaction.open_table(NOTES)?;
-            for (key, bytes) in &self.intents {
-                notes.insert(key.as_str(), bytes.as_slice())?;
-            }
-        }
-        transaction.commit()?;
-        let done = std::mem::take(&mut self.intents);
-        self.notes.extend(done.into_keys().map(|key| (key, None)));
-        Ok(())
+    /// How much is to be written.
+    pub(super) fn pending(&self) -> usize {
+        self.forms.len() + self.notes.len()
     }
 
     /// Writes everything. It is on disk when this returns.

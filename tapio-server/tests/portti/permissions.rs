@@ -8,6 +8,30 @@ use tapio_server::portti::{Secrets, Settings};
 
 use crate::support::{Portti, Told, cluster_or_skip, deploy, objects};
 
+/// The part of the Gateway API's definition that is used here.
+const ROUTES: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: httproutes.gateway.networking.k8s.io
+  annotations: {api-approved.kubernetes.io: unapproved}
+spec:
+  group: gateway.networking.k8s.io
+  scope: Namespaced
+  names: {kind: HTTPRoute, plural: httproutes, singular: httproute, listKind: HTTPRouteList}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+const ROUTE: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: pay, namespace: shop}
+spec: {rules: [{backendRefs: [{name: pay, port: 80}]}]}
+";
+
 #[test]
 fn the_role_reads_only() {
     let roles = objects(&fs::read_to_string(deploy("server/portti-role.yaml")).unwrap());
@@ -52,13 +76,18 @@ async fn one_kind_is_missing() {
     told.until(is).await;
     portti.stop().await;
 
-    // Secrets, asked for: keys, and hashes.
+    // Secrets, asked for: keys, and hashes. Routes, now that the API has them.
+    cluster.apply("routes.yaml", ROUTES, &[]);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd/httproutes.gateway.networking.k8s.io"]);
     cluster.kubectl(&["create", "secret", "generic", "token", "-n", "shop", "--from-literal=key=hunter2"]);
     let settings = Settings { secrets: Secrets::Hashes };
     let portti = Portti::start(&cluster, &Told::new(), settings).await;
     portti.settled().await;
     let told = &portti.told;
     cluster.kubectl(&["patch", "secret", "token", "-n", "shop", "-p", r#"{"stringData":{"key":"hunter3"}}"#]);
+    cluster.apply("route.yaml", ROUTE, &[]);
+    let (_, route) = told.until(|object: &Object| object.object.kind == "HTTPRoute").await;
+    assert_eq!((route.uses[0].kind.as_str(), route.uses[0].name.as_str()), ("Service", "pay"));
     let (_, change) = told.change("Secret", "token", |change| !change.fields.is_empty()).await;
     let field = &change.fields[0];
     assert_eq!((field.path.as_str(), field.aspect, change.fields.len()), ("data.key", Aspect::Data, 1));

@@ -6,7 +6,7 @@ use tapio_occurrence::{
     kubernetes::{Aspect, Change, Verb},
 };
 
-use super::Teller;
+use super::Reporter;
 use crate::portti::{
     diff::Diff,
     fact::Said,
@@ -20,7 +20,7 @@ use crate::portti::{
 /// Why a pod is disrupted, where somebody asked for it.
 const ASKED_FOR: &str = "EvictionByEvictionAPI";
 
-impl Teller {
+impl Reporter {
     /// An object is new. It is a change if somebody made it, and if it was not there before.
     pub(super) fn created(
         &mut self,
