@@ -18,6 +18,10 @@ const FORMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("forms");
 const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
 /// The page cache.
 const CACHE_BYTES: usize = 16 << 20;
+/// The note with the layout of forms, and the layout that this program has: another number for every change of a form that
+/// makes equal objects differ.
+const LAYOUT: &str = "layout";
+const LAYOUT_NOW: &[u8] = b"1";
 /// The note with the salt.
 const SALT: &str = "salt";
 
@@ -48,7 +52,26 @@ impl Store {
                 make(&path).with_context(|| format!("cannot make {}", path.display()))?
             }
         };
-        Ok(Self { database, forms: BTreeMap::new(), notes: BTreeMap::new() })
+        let mut store = Self { database, forms: BTreeMap::new(), notes: BTreeMap::new() };
+        if store.note(LAYOUT)?.as_deref() != Some(LAYOUT_NOW) {
+            store.forget()?;
+        }
+        Ok(store)
+    }
+
+    /// Forgets all forms, because another version of this program wrote them: objects are reported as if for the first time,
+    /// and not as if they were new. The salt stays.
+    fn forget(&mut self) -> anyhow::Result<()> {
+        let salt = self.note(SALT)?;
+        let transaction = begin(&self.database)?;
+        for table in [FORMS, NOTES] {
+            transaction.delete_table(table)?;
+            transaction.open_table(table)?;
+        }
+        transaction.commit()?;
+        self.put_note(SALT.to_owned(), salt);
+        self.put_note(LAYOUT.to_owned(), Some(LAYOUT_NOW.to_vec()));
+        self.commit()
     }
 
     /// The salt of this installation, made on the first call.
@@ -68,7 +91,7 @@ impl Store {
             Some(pending) => pending.clone(),
             None => self.read(FORMS, key)?,
         };
-        // A form of another version of this program is as good as none.
+        // What cannot be read is as good as none.
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
@@ -196,6 +219,22 @@ mod tests {
         let store = Store::open(directory.path()).unwrap();
         assert_eq!(store.form("Pod/a/2").unwrap(), Some(form("2")));
         assert_eq!(store.form("Pod/a/1").unwrap(), None);
+    }
+
+    #[test]
+    fn forms_of_another_layout_are_forgotten_and_the_salt_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap();
+        let hash = store.salt().unwrap().hash("x");
+        store.put("Pod/a/1".to_owned(), Some(&form("1"))).unwrap();
+        store.put_note("listed/Pod".to_owned(), Some(Vec::new()));
+        store.put_note(LAYOUT.to_owned(), Some(b"0".to_vec()));
+        store.commit().unwrap();
+        drop(store);
+        let mut store = Store::open(directory.path()).unwrap();
+        assert_eq!(store.form("Pod/a/1").unwrap(), None);
+        assert_eq!(store.note("listed/Pod").unwrap(), None);
+        assert_eq!(store.salt().unwrap().hash("x"), hash);
     }
 
     #[test]

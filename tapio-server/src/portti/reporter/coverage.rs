@@ -32,7 +32,9 @@ impl Reporter {
             }
         }
         self.watched.insert(kind.name, number);
-        self.missing.remove(kind.name);
+        if self.missing.remove(kind.name).is_some() {
+            tracing::info!(kind = kind.name, objects = number, "portti: it is watched now");
+        }
         self.status.watched(kind.name);
         self.status.count(kind.name, number);
         if !self.is_known(kind)? {
