@@ -1,9 +1,9 @@
 //! PORTTI: watches a Kubernetes cluster, and says what it holds, what changed in it, by whom, and what its objects'
 //! status says.
 //!
-//! A task a kind watches it, and reduces each object as it arrives to a small form ([`form`]). One more task compares the
-//! forms with those that were reported last ([`reporter`]), writes them down together with the facts that come of it
-//! ([`store`]), and sends these. While the facts are not accepted, nothing more is read from the API server.
+//! A task a kind watches it, and reduces each object as it arrives to a small form (`form`). One more task compares the
+//! forms with those that were reported last (`reporter`), writes them down together with the facts that come of it
+//! (`store`), and sends these. While the facts are not accepted, nothing more is read from the API server.
 
 mod aspect;
 mod diff;
