@@ -112,7 +112,7 @@ mod tests {
                 (500, json!({ "kind": "Status", "status": "Failure", "message": "enough", "code": 500 }))
             };
             let body = Body::from(format!("{answer}\n").into_bytes());
-            std::future::ready(Response::builder().status(status).body(body))
+            ready(Response::builder().status(status).body(body))
         });
         Client::new(service, "shop")
     }

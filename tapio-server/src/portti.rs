@@ -1,9 +1,9 @@
 //! PORTTI: watches a Kubernetes cluster, and says what it holds, what changed in it, by whom, and what its objects'
 //! status says.
 //!
-//! A task a kind watches it, and reduces each object as it arrives to a small form ([`form`]). One more task compares the
-//! forms with those that were reported last ([`teller`], [`store`]), sends the facts, and only then writes down that they
-//! were reported. While the facts are not accepted, nothing more is read from the API server.
+//! A task a kind watches it, and reduces each object as it arrives to a small form (`form`). One more task compares the
+//! forms with those that were reported last (`reporter`), writes them down together with the facts that come of it
+//! (`store`), and sends these. While the facts are not accepted, nothing more is read from the API server.
 
 mod aspect;
 mod diff;
@@ -16,6 +16,7 @@ mod kinds;
 mod origin;
 mod read;
 mod relations;
+mod reporter;
 mod role;
 mod salt;
 mod sentence;
@@ -23,7 +24,6 @@ mod sets;
 mod states;
 mod status;
 mod store;
-mod teller;
 mod watch;
 
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
@@ -46,18 +46,21 @@ pub use status::{KindStatus, Status};
 
 use self::{
     kinds::{KINDS, Kind, SECRET},
+    reporter::Reporter,
     store::Store,
-    teller::Teller,
     watch::{Item, watch},
 };
 use crate::facts::Facts;
 
 /// Objects that wait to be compared. Each has its `managedFields` until then, some kilobytes.
-const WAITING: usize = 256;
+const WAITING: usize = 64;
 /// Objects that are compared and reported together.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 128;
 /// The longest time without a look at what is due.
 const LOOK: Duration = Duration::from_secs(3600);
+
+/// Why Secrets are not watched.
+const NOT_ASKED_FOR: &str = "not watched: `secrets` is off; set it to `hashes`";
 
 choices! {
     /// What is watched of Secrets.
@@ -85,87 +88,89 @@ settings! {
 ///
 /// # Errors
 /// The state cannot be opened, read or written.
-pub async fn run<F: Facts>(
+pub async fn run(
     access: Access,
     settings: &Settings,
     directory: PathBuf,
     cluster: Option<Arc<str>>,
-    facts: Arc<F>,
+    facts: impl Facts,
     status: Arc<Status>,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    let for_teller = Arc::clone(&status);
+    let for_reporter = Arc::clone(&status);
+    let left_out: Vec<_> = KINDS.iter().filter(|kind| !is_watched(kind, settings)).collect();
+    KINDS.iter().for_each(|kind| status.starting(kind.name, kind.lost));
     let open = move || {
-        let mut teller = Teller::new(Store::open(&directory)?, cluster, for_teller)?;
-        let salt = teller.salt()?;
-        anyhow::Ok((teller, salt))
+        let mut reporter = Reporter::new(Store::open(&directory)?, cluster, for_reporter)?;
+        left_out.into_iter().for_each(|kind| reporter.leave_out(kind, NOT_ASKED_FOR));
+        let salt = reporter.salt()?;
+        anyhow::Ok((reporter, salt))
     };
-    let (teller, salt) = spawn_blocking(open).await.context("the state was not opened")??;
+    let (reporter, salt) = spawn_blocking(open).await.context("the state was not opened")??;
     let (send, receive) = mpsc::channel(WAITING);
     let mut watches = JoinSet::new();
-    for kind in watched(settings) {
-        status.starting(kind.name, kind.lost);
+    for kind in KINDS.iter().filter(|kind| is_watched(kind, settings)) {
         watches.spawn(watch(access.clone(), kind, salt.clone(), send.clone()));
     }
     // The watches have the only senders.
     drop(send);
-    tell(teller, receive, &*facts, stop).await
+    deliver(reporter, receive, &facts, stop).await
 }
 
-fn watched(settings: &Settings) -> impl Iterator<Item = &'static Kind> {
-    let secrets = settings.secrets == Secrets::Hashes;
-    KINDS.iter().filter(move |kind| kind.name != SECRET || secrets)
+fn is_watched(kind: &Kind, settings: &Settings) -> bool {
+    kind.name != SECRET || settings.secrets == Secrets::Hashes
 }
 
-/// Compares and reports what arrives, until `stop`. It may end at any time: what was reported and not yet written down is
-/// reported again, with the same ids.
-async fn tell(
-    mut teller: Teller,
+/// Compares and reports what arrives, until `stop`. It may end at any time: facts that were not yet known to have arrived are
+/// sent again by the next run.
+async fn deliver(
+    mut reporter: Reporter,
     mut items: mpsc::Receiver<Item>,
-    facts: &impl Facts,
+    sink: &impl Facts,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let mut stop = pin!(stop);
     let mut batch = Vec::with_capacity(TOGETHER);
+    let mut facts = reporter.undelivered()?;
     loop {
-        let due = teller.due_unix_ns();
+        if !facts.is_empty() {
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                () = accepted(sink, facts) => reporter.delivered(),
+            }
+        }
+        let due = reporter.due_unix_ns();
         let wait = due.map_or(LOOK, |due| Duration::from_nanos(due.saturating_sub(now_unix_ns())));
         tokio::select! {
-            () = &mut stop => return Ok(()),
+            () = &mut stop => {
+                on_disk(reporter, Reporter::close).await?;
+                return Ok(());
+            }
             received = items.recv_many(&mut batch, TOGETHER) => if received == 0 {
                 anyhow::bail!("the watches have ended");
             },
             () = sleep(wait) => {}
         }
         let arrived = std::mem::take(&mut batch);
-        let said;
-        (teller, said) = on_disk(teller, |teller| teller.tell(arrived, now_unix_ns())).await?;
-        tokio::select! {
-            () = &mut stop => return Ok(()),
-            () = accepted(facts, said) => {}
-        }
-        (teller, ()) = on_disk(teller, Teller::told).await?;
+        (reporter, facts) = on_disk(reporter, |reporter| reporter.compare(arrived, now_unix_ns())).await?;
     }
 }
 
 /// Sends facts until they are durable. Meanwhile nothing more is taken from the watches.
-async fn accepted(facts: &impl Facts, said: Vec<Occurrence>) {
-    if said.is_empty() {
-        return;
-    }
+async fn accepted(sink: &impl Facts, facts: Vec<Occurrence>) {
     let mut retry = RETRY;
-    while let Err(error) = facts.accept(said.clone()).await {
-        tracing::warn!(error = format!("{error:#}"), facts = said.len(), "portti: facts were not accepted");
+    while let Err(error) = sink.accept(facts.clone()).await {
+        tracing::warn!(error = format!("{error:#}"), facts = facts.len(), "portti: facts were not accepted");
         sleep(retry.wait()).await;
     }
 }
 
 /// Runs work that reads and writes the store.
 async fn on_disk<T: Send + 'static>(
-    mut teller: Teller,
-    work: impl FnOnce(&mut Teller) -> anyhow::Result<T> + Send + 'static,
-) -> anyhow::Result<(Teller, T)> {
-    let done = spawn_blocking(move || work(&mut teller).map(|done| (teller, done)));
+    mut reporter: Reporter,
+    work: impl FnOnce(&mut Reporter) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<(Reporter, T)> {
+    let done = spawn_blocking(move || work(&mut reporter).map(|done| (reporter, done)));
     done.await.context("the comparison was cut short")?
 }
 

@@ -46,7 +46,7 @@ impl Endpoints {
     }
 
     /// The state of a service.
-    pub(super) fn state(&self, form: &Form) -> Option<State> {
+    pub(super) fn state(&self, form: &Form, now_unix_ns: u64) -> Option<State> {
         let slices = self.services.get(&form.key());
         let sum =
             |of: fn(&Slice) -> usize| slices.into_iter().flat_map(BTreeMap::values).map(of).sum::<usize>();
@@ -56,6 +56,9 @@ impl Endpoints {
         }
         let written = slices.into_iter().flat_map(BTreeMap::values).map(|slice| slice.written_unix_ns).max();
         let created = form.object.created_unix_ns.unwrap_or_default();
+        let due = created.saturating_add(START_NS);
+        // Nothing says when the last slice went.
+        let since = if now_unix_ns > due { now_unix_ns } else { created };
         let text = match members {
             0 => "no endpoints".to_owned(),
             1 => "the only endpoint is not ready".to_owned(),
@@ -67,11 +70,7 @@ impl Endpoints {
             text: Some(text),
             ..Condition::default()
         };
-        Some(State {
-            condition,
-            since_unix_ns: written.unwrap_or(form.written_unix_ns).max(created),
-            due_unix_ns: created.saturating_add(START_NS),
-        })
+        Some(State { condition, since_unix_ns: written.unwrap_or(since).max(created), due_unix_ns: due })
     }
 
     /// When a service's slices were written last.
@@ -118,9 +117,9 @@ mod tests {
         let mut endpoints = Endpoints::default();
         let mut service = Form::default();
         service.object.object = reference("Service", "pay");
-        assert_eq!(endpoints.state(&service), None, "it selects nothing");
+        assert_eq!(endpoints.state(&service, 1), None, "it selects nothing");
         service.object.selector = vec![Pair { key: "app".into(), value: "pay".into() }];
-        let text = |endpoints: &Endpoints| endpoints.state(&service)?.condition.text;
+        let text = |endpoints: &Endpoints| endpoints.state(&service, 1)?.condition.text;
         assert_eq!(text(&endpoints).as_deref(), Some("no endpoints"));
         assert_eq!(endpoints.take(&slice("a", &[false, false])).as_deref(), Some("Service/shop/pay"));
         assert_eq!(text(&endpoints).as_deref(), Some("none of 2 endpoints is ready"));

@@ -85,7 +85,7 @@ pub(super) struct Folds(BTreeMap<String, Fold>);
 
 #[derive(Debug)]
 struct Fold {
-    told_unix_ns: u64,
+    reported_unix_ns: u64,
     waiting: Option<Report>,
 }
 
@@ -93,7 +93,7 @@ struct Fold {
 #[derive(Debug)]
 pub(super) enum Folded {
     /// It is reported now.
-    Now(Report),
+    Now(Box<Report>),
     /// It is reported later, with others: the time, and the fold.
     Later(u64, String),
 }
@@ -107,8 +107,8 @@ impl Folds {
         if self.0.len() >= MAX_FOLDS && !self.0.contains_key(&name) {
             self.forget(now_unix_ns);
         }
-        let fold = self.0.entry(name.clone()).or_insert(Fold { told_unix_ns: 0, waiting: None });
-        let due = fold.told_unix_ns.saturating_add(QUIET_NS);
+        let fold = self.0.entry(name.clone()).or_insert(Fold { reported_unix_ns: 0, waiting: None });
+        let due = fold.reported_unix_ns.saturating_add(QUIET_NS);
         let waiting = fold.waiting.take();
         let (before, mut forms) = waiting.map_or((0, Vec::new()), |waiting| (waiting.count, waiting.forms));
         forms.retain(|form| form.key() != event.form.key());
@@ -116,9 +116,9 @@ impl Folds {
             forms.push(event.form.clone());
         }
         let report = Report { event, count: before.saturating_add(count), forms };
-        if fold.told_unix_ns == 0 || now_unix_ns >= due {
-            fold.told_unix_ns = now_unix_ns;
-            Folded::Now(report)
+        if fold.reported_unix_ns == 0 || now_unix_ns >= due {
+            fold.reported_unix_ns = now_unix_ns;
+            Folded::Now(Box::new(report))
         } else {
             fold.waiting = Some(report);
             Folded::Later(due, name)
@@ -129,18 +129,19 @@ impl Folds {
     pub(super) fn due(&mut self, name: &str, now_unix_ns: u64) -> Option<Report> {
         let fold = self.0.get_mut(name)?;
         let report = fold.waiting.take()?;
-        fold.told_unix_ns = now_unix_ns;
+        fold.reported_unix_ns = now_unix_ns;
         Some(report)
     }
 
     /// Makes room: those that are quiet for long go, and else the one that was reported first.
     fn forget(&mut self, now_unix_ns: u64) {
-        let is_quiet =
-            |fold: &Fold| fold.waiting.is_none() && now_unix_ns.saturating_sub(fold.told_unix_ns) > QUIET_NS;
+        let is_quiet = |fold: &Fold| {
+            fold.waiting.is_none() && now_unix_ns.saturating_sub(fold.reported_unix_ns) > QUIET_NS
+        };
         self.0.retain(|_, fold| !is_quiet(fold));
         if self.0.len() >= MAX_FOLDS {
             let oldest =
-                self.0.iter().min_by_key(|(_, fold)| fold.told_unix_ns).map(|(name, _)| name.clone());
+                self.0.iter().min_by_key(|(_, fold)| fold.reported_unix_ns).map(|(name, _)| name.clone());
             self.0.retain(|name, _| Some(name) != oldest.as_ref());
         }
     }
@@ -172,7 +173,7 @@ mod tests {
         let start = 1_000 * SECOND_NS;
         assert!(matches!(folds.take(read, 3, start), Folded::Now(report) if report.count == 3));
         let Folded::Later(due, name) = folds.take(event("a", 4), 1, start + SECOND_NS) else {
-            panic!("told")
+            panic!("reported")
         };
         assert!(matches!(folds.take(event("a", 6), 2, start + 2 * SECOND_NS), Folded::Later(..)));
         assert!(matches!(folds.take(event("b", 1), 1, start), Folded::Now(_)), "another pod's");

@@ -30,6 +30,9 @@ const ANNOTATIONS_IGNORED: &[&str] = &[
     "volume.beta.kubernetes.io/",
 ];
 
+/// Annotations of ConfigMaps in which a component keeps its status.
+const STATUS_IN_DISGUISE: &[&str] = &["cluster-autoscaler.kubernetes.io/last-updated"];
+
 /// Paths and values, by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Flat {
@@ -56,7 +59,9 @@ impl Flat {
     /// Reads an object without its status.
     pub(super) fn read(compared: Compared, metadata: &ObjectMeta, data: &Value, salt: &Salt) -> Self {
         let mut reader = Reader { salt, compared, fields: Vec::new(), rest: String::new() };
-        if compared == Compared::Nothing {
+        let is_annotated =
+            |key: &&str| metadata.annotations.as_ref().is_some_and(|keys| keys.contains_key(*key));
+        if compared == Compared::Nothing || STATUS_IN_DISGUISE.iter().any(is_annotated) {
             return Self::default();
         }
         for (key, value) in data.as_object().into_iter().flatten() {
@@ -218,6 +223,20 @@ mod tests {
         }));
         assert_eq!(fields.iter().filter(|(_, value)| value.starts_with('#')).count(), 3, "{fields:?}");
         assert!(!format!("{fields:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_status_of_a_component_is_not_compared() {
+        let metadata = serde_json::from_value(json!({ "annotations": {
+            "cluster-autoscaler.kubernetes.io/last-updated": "now",
+        } }));
+        let flat = Flat::read(
+            Compared::All,
+            &metadata.unwrap(),
+            &json!({ "data": { "status": "x" } }),
+            &Salt::of(b"s"),
+        );
+        assert_eq!(flat, Flat::default());
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) struct Form {
     pub(super) deleting_unix_ns: Option<u64>,
     /// What it should be.
     pub(super) flat: Flat,
-    /// Its states. Of an object that was reported: those that have begun.
+    /// Its states that were reported and have not ended.
     pub(super) states: Vec<State>,
     /// The tool that owns it.
     pub(super) tool: Tool,
@@ -47,8 +47,8 @@ pub(super) struct Form {
 #[derive(Clone, Debug)]
 pub(super) struct Arrived {
     pub(super) form: Form,
-    /// When states ended, by condition and container.
-    pub(super) over: Vec<(&'static str, Option<String>, u64)>,
+    /// The states that it has; the form has only those that were reported.
+    pub(super) states: States,
     /// Who wrote what.
     pub(super) managed: Vec<ManagedFieldsEntry>,
 }
@@ -102,9 +102,8 @@ impl Arrived {
             deleting_unix_ns: form.deleting_unix_ns,
         };
         (kind.look)(&seen, &mut states);
-        form.states = states.now;
         let managed = metadata.managed_fields.take().unwrap_or_default();
-        Some(Self { form, over: states.over, managed })
+        Some(Self { form, states, managed })
     }
 }
 

@@ -233,10 +233,14 @@ pub(super) fn kind(name: &str) -> Option<&'static Kind> {
 mod tests {
     use super::*;
 
+    const PAGE: &str = include_str!("../../../docs/facts.md");
+
     #[test]
     fn every_kind_says_what_is_lost_without_it() {
         for (nth, of) in KINDS.iter().enumerate() {
             assert!(!of.lost.is_empty(), "{}", of.name);
+            let row = format!("| `{}` | {} |", of.resource(), of.lost);
+            assert!(PAGE.contains(&row), "docs/facts.md has no {row}");
             assert!(std::ptr::eq(kind(of.name).unwrap(), &KINDS[nth]), "{} is there twice", of.name);
         }
         assert_eq!(kind("Deployment").unwrap().resource(), "deployments.apps");

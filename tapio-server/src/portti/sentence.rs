@@ -14,6 +14,9 @@ const MAX_NAMED: usize = 2;
 const OBVIOUS: &[&str] =
     &["spec.jobTemplate.spec.template.spec.", "spec.template.spec.", "spec.template.", "spec."];
 
+/// The end of the path that `kubectl rollout restart` writes.
+const RESTARTED: &str = ".kubectl.kubernetes.io/restartedAt";
+
 /// `Kind namespace/name`.
 pub(super) fn name(reference: &Reference) -> String {
     match &reference.namespace {
@@ -49,7 +52,8 @@ pub(super) fn change(change: &Change) -> String {
     if let Some(manager) = &change.manager {
         let _ = write!(text, ", by {manager}");
     }
-    if let Some(tool) = &change.tool {
+    // The manager says that already.
+    if let Some(tool) = change.tool.as_ref().filter(|tool| *tool != "kubectl") {
         let application = change.application.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
         let _ = write!(text, " ({tool}{application})");
     }
@@ -58,6 +62,9 @@ pub(super) fn change(change: &Change) -> String {
 
 /// `image of app changed from pay:1 to pay:2`.
 fn field(field: &Field) -> String {
+    if field.path.ends_with(RESTARTED) {
+        return "restarted".to_owned();
+    }
     let what = what(field);
     // A hash says nothing but that the value is another one.
     let is_hash = |value: &Option<String>| value.as_ref().is_some_and(|value| value.starts_with('#'));
@@ -189,6 +196,13 @@ mod tests {
             ),
             ("Deployment", "spec.replicas".into(), Some("1"), Some("3"), "replicas changed from 1 to 3"),
             ("ConfigMap", "data.app.yaml".into(), None, Some("#2"), "key app.yaml added"),
+            (
+                "Deployment",
+                "spec.template.metadata.annotations.kubectl.kubernetes.io/restartedAt".into(),
+                None,
+                Some("now"),
+                "restarted",
+            ),
             ("Node", "spec.unschedulable".into(), None, Some("true"), "unschedulable set to true"),
         ] {
             let change = Change {

@@ -8,6 +8,8 @@ use super::read::SECOND_NS;
 
 /// The longest time between two changes of a set.
 const GAP_NS: u64 = 10 * SECOND_NS;
+/// The longest time between the first and the last change of a set: some managers never rest.
+const SPAN_NS: u64 = 120 * SECOND_NS;
 /// The most sets that may still grow.
 const MAX_SETS: usize = 256;
 
@@ -27,7 +29,7 @@ impl Sets {
         let whose = application.map_or_else(|| manager.to_owned(), |name| format!("{manager}/{name}"));
         let new = Set { first_unix_ns: unix_ns, last_unix_ns: unix_ns };
         let set = self.0.entry(whose.clone()).or_insert(new);
-        if set.last_unix_ns.abs_diff(unix_ns) > GAP_NS {
+        if set.last_unix_ns.abs_diff(unix_ns) > GAP_NS || set.first_unix_ns.abs_diff(unix_ns) > SPAN_NS {
             *set = new;
         }
         set.last_unix_ns = set.last_unix_ns.max(unix_ns);
@@ -55,6 +57,9 @@ mod tests {
         assert_ne!(at("kubectl", 8), first);
         assert_ne!(at("argocd", 27), first);
         let mut sets = Sets::default();
+        let ever: std::collections::BTreeSet<_> =
+            (0..100).map(|nth| sets.of("operator", None, nth * 5 * SECOND_NS)).collect();
+        assert_eq!(ever.len(), 4, "{ever:?}");
         assert_ne!(sets.of("a", Some("x"), 0), sets.of("a", Some("y"), 0));
         (0..1_000).for_each(|nth| drop(sets.of(&nth.to_string(), None, nth)));
         assert!(sets.0.len() <= MAX_SETS);

@@ -37,6 +37,8 @@ pub(super) struct States {
     pub(super) now: Vec<State>,
     /// Conditions (and containers) that it has not, and since when, where the status says that.
     pub(super) over: Vec<(&'static str, Option<String>, u64)>,
+    /// Whether states that it had do not end though it has them no longer: it is being deleted, or has failed for good.
+    pub(super) remains: bool,
 }
 
 /// What the functions of this module read.
@@ -68,7 +70,7 @@ impl State {
         [condition::TERMINATED, condition::EVICTED].contains(&self.condition.condition.as_str())
     }
 
-    /// Whether this is the same state as before: it was told already.
+    /// Whether this is the same state as before: it was reported already.
     pub(super) fn is(&self, before: &Self) -> bool {
         self.key() == before.key()
             && if self.is_final() {

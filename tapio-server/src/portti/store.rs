@@ -1,6 +1,7 @@
 //! What was reported, on disk: the last forms of objects, and what is needed to go on from there.
 //!
-//! It is written after the facts are durable elsewhere. What is on disk is therefore never ahead of what was reported.
+//! One transaction holds the forms, and the facts that were made of them. Facts are sent after it, and sent again by the next
+//! run if this one ended before it knew that they had arrived. A fact is therefore neither lost nor made twice.
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +18,10 @@ const FORMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("forms");
 const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
 /// The page cache.
 const CACHE_BYTES: usize = 16 << 20;
+/// The note with the layout of forms, and the layout that this program has: another number for every change of a form that
+/// makes equal objects differ.
+const LAYOUT: &str = "layout";
+const LAYOUT_NOW: &[u8] = b"1";
 /// The note with the salt.
 const SALT: &str = "salt";
 
@@ -27,8 +32,6 @@ pub(super) struct Store {
     forms: BTreeMap<String, Option<Vec<u8>>>,
     /// Notes that are not yet written.
     notes: BTreeMap<String, Option<Vec<u8>>>,
-    /// Notes that are to be written before anything is reported.
-    intents: BTreeMap<String, Vec<u8>>,
 }
 
 impl Store {
@@ -49,7 +52,26 @@ impl Store {
                 make(&path).with_context(|| format!("cannot make {}", path.display()))?
             }
         };
-        Ok(Self { database, forms: BTreeMap::new(), notes: BTreeMap::new(), intents: BTreeMap::new() })
+        let mut store = Self { database, forms: BTreeMap::new(), notes: BTreeMap::new() };
+        if store.note(LAYOUT)?.as_deref() != Some(LAYOUT_NOW) {
+            store.forget()?;
+        }
+        Ok(store)
+    }
+
+    /// Forgets all forms, because another version of this program wrote them: objects are reported as if for the first time,
+    /// and not as if they were new. The salt stays.
+    fn forget(&mut self) -> anyhow::Result<()> {
+        let salt = self.note(SALT)?;
+        let transaction = begin(&self.database)?;
+        for table in [FORMS, NOTES] {
+            transaction.delete_table(table)?;
+            transaction.open_table(table)?;
+        }
+        transaction.commit()?;
+        self.put_note(SALT.to_owned(), salt);
+        self.put_note(LAYOUT.to_owned(), Some(LAYOUT_NOW.to_vec()));
+        self.commit()
     }
 
     /// The salt of this installation, made on the first call.
@@ -69,7 +91,7 @@ impl Store {
             Some(pending) => pending.clone(),
             None => self.read(FORMS, key)?,
         };
-        // A form of another version of this program is as good as none.
+        // What cannot be read is as good as none.
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
@@ -111,36 +133,9 @@ impl Store {
         self.notes.insert(key, note);
     }
 
-    /// A time that a fact will have, written down before it is reported. If it was reported already, and that was not
-    /// written, this is the time that it had.
-    pub(super) fn intend(&mut self, key: &str, unix_ns: u64) -> anyhow::Result<u64> {
-        let known = match self.intents.get(key) {
-            Some(bytes) => Some(bytes.clone()),
-            None => self.read(NOTES, key)?,
-        };
-        if let Some(time) = known.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes) {
-            return Ok(time);
-        }
-        self.intents.insert(key.to_owned(), unix_ns.to_le_bytes().to_vec());
-        Ok(unix_ns)
-    }
-
-    /// Writes the times that facts will have, and nothing else. The next [`Self::commit`] removes them.
-    pub(super) fn commit_intents(&mut self) -> anyhow::Result<()> {
-        if self.intents.is_empty() {
-            return Ok(());
-        }
-        let transaction = begin(&self.database)?;
-        {
-            let mut notes = transaction.open_table(NOTES)?;
-            for (key, bytes) in &self.intents {
-                notes.insert(key.as_str(), bytes.as_slice())?;
-            }
-        }
-        transaction.commit()?;
-        let done = std::mem::take(&mut self.intents);
-        self.notes.extend(done.into_keys().map(|key| (key, None)));
-        Ok(())
+    /// How much is to be written.
+    pub(super) fn pending(&self) -> usize {
+        self.forms.len() + self.notes.len()
     }
 
     /// Writes everything. It is on disk when this returns.
@@ -224,6 +219,22 @@ mod tests {
         let store = Store::open(directory.path()).unwrap();
         assert_eq!(store.form("Pod/a/2").unwrap(), Some(form("2")));
         assert_eq!(store.form("Pod/a/1").unwrap(), None);
+    }
+
+    #[test]
+    fn forms_of_another_layout_are_forgotten_and_the_salt_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap();
+        let hash = store.salt().unwrap().hash("x");
+        store.put("Pod/a/1".to_owned(), Some(&form("1"))).unwrap();
+        store.put_note("listed/Pod".to_owned(), Some(Vec::new()));
+        store.put_note(LAYOUT.to_owned(), Some(b"0".to_vec()));
+        store.commit().unwrap();
+        drop(store);
+        let mut store = Store::open(directory.path()).unwrap();
+        assert_eq!(store.form("Pod/a/1").unwrap(), None);
+        assert_eq!(store.note("listed/Pod").unwrap(), None);
+        assert_eq!(store.salt().unwrap().hash("x"), hash);
     }
 
     #[test]

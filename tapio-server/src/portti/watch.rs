@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Objects in one answer of a list. Each is reduced before the next answer is asked for.
-const PAGE: u32 = 250;
+const PAGE: u32 = 100;
 /// Waits before a kind that was refused is tried again: permissions and kinds seldom come.
 const REFUSED: Backoff = Backoff::new(Duration::from_secs(30), Duration::from_secs(300));
 

@@ -23,8 +23,8 @@ pub(in crate::portti) fn pod(seen: &Seen<'_>, states: &mut States) {
         states.begin(condition::EVICTED, Some("Evicted"), text(status, "/status/message"), since);
     }
     containers(seen, started, states);
-    let is_over = phase == "Succeeded" || phase == "Failed";
-    if seen.deleting_unix_ns.is_some() || is_over {
+    states.remains = seen.deleting_unix_ns.is_some() || phase == "Failed";
+    if states.remains || phase == "Succeeded" {
         return;
     }
     if let Some(scheduled) = read::condition(status, "PodScheduled") {

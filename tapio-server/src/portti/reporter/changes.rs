@@ -6,7 +6,7 @@ use tapio_occurrence::{
     kubernetes::{Aspect, Change, Verb},
 };
 
-use super::Teller;
+use super::Reporter;
 use crate::portti::{
     diff::Diff,
     fact::Said,
@@ -20,7 +20,7 @@ use crate::portti::{
 /// Why a pod is disrupted, where somebody asked for it.
 const ASKED_FOR: &str = "EvictionByEvictionAPI";
 
-impl Teller {
+impl Reporter {
     /// An object is new. It is a change if somebody made it, and if it was not there before.
     pub(super) fn created(
         &mut self,
@@ -61,14 +61,13 @@ impl Teller {
         self.change(Verb::Updated, diff, form, writer, time)
     }
 
-    /// An object is gone. It is a change if somebody deleted it.
+    /// The deletion of an object was asked for at this time, or it is gone. It is a change if somebody did that.
     pub(super) fn erased(&mut self, kind: &Kind, form: &Form, time_unix_ns: u64) -> anyhow::Result<()> {
         let is_eviction = form.disruption.as_deref() == Some(ASKED_FOR);
         if !is_eviction && (form.is_of_components || !is_by_somebody(kind, form)) {
             return Ok(());
         }
-        let asked = form.deleting_unix_ns.unwrap_or(time_unix_ns);
-        self.change(Verb::Deleted, Diff::default(), form, Writer::default(), asked)
+        self.change(Verb::Deleted, Diff::default(), form, Writer::default(), time_unix_ns)
     }
 
     fn change(
@@ -80,8 +79,10 @@ impl Teller {
         time: u64,
     ) -> anyhow::Result<()> {
         let tool = form.tool.clone();
-        let whose = writer.manager.as_deref().unwrap_or("unknown");
-        let set = self.sets.of(whose, tool.application.as_deref(), time);
+        // Of unknown writers only those in one namespace are taken for one.
+        let namespace = form.reference().namespace.as_deref().unwrap_or_default();
+        let whose = writer.manager.clone().unwrap_or_else(|| format!("unknown/{namespace}"));
+        let set = self.sets.of(&whose, tool.application.as_deref(), time);
         let change = Change {
             object: form.reference().clone(),
             verb,

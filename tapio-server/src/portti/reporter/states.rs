@@ -5,31 +5,28 @@ use tapio_occurrence::{
     kubernetes::{Condition, condition},
 };
 
-use super::{Due, SLICES, Teller};
+use super::{Due, Reporter, SLICES};
 use crate::portti::{
     fact::{Said, severity},
     form::Form,
     kinds::Kind,
     sentence,
-    states::State,
+    states::{State, States},
 };
 
 /// The longest time by which a node's last sign of life may be earlier than its condition.
 const SILENCE_NS: u64 = 600 * 1_000_000_000;
 
-/// Conditions (and containers) that are over, and since when.
-type Over = Vec<(&'static str, Option<String>, u64)>;
-
-impl Teller {
+impl Reporter {
     /// Adds what other objects say about this one.
-    pub(super) fn adjust(&self, kind: &Kind, form: &mut Form, over: &mut Over) {
+    pub(super) fn adjust(&self, kind: &Kind, form: &Form, states: &mut States) {
         if kind.name == "Service" {
-            self.add_endpoints(form, over);
+            self.add_endpoints(form, states);
         }
         if kind.name == "Node"
             && let Some(sign) = self.signs.get(&form.reference().name)
         {
-            let silent = form.states.iter_mut().filter(|state| {
+            let silent = states.now.iter_mut().filter(|state| {
                 state.condition.condition == condition::NODE_NOT_READY
                     && state.condition.reason.as_deref() == Some("NodeStatusUnknown")
                     && *sign < state.since_unix_ns
@@ -45,47 +42,53 @@ impl Teller {
             return Ok(());
         }
         let Some(mut form) = self.store.form(key)? else { return Ok(()) };
-        let told = std::mem::take(&mut form.states);
-        let mut over = Over::new();
-        self.add_endpoints(&mut form, &mut over);
-        let now = std::mem::take(&mut form.states);
-        form.states = self.states(&form, &told, now, &over)?;
-        if form.states != told {
+        let mut states = States::default();
+        self.add_endpoints(&form, &mut states);
+        let reported = std::mem::take(&mut form.states);
+        form.states = self.states(&form, &reported, states)?;
+        if form.states != reported {
             self.store.put(key.to_owned(), Some(&form))?;
         }
         Ok(())
     }
 
-    fn add_endpoints(&self, form: &mut Form, over: &mut Over) {
+    fn add_endpoints(&self, form: &Form, states: &mut States) {
         if self.watched.contains_key(SLICES) {
-            form.states.extend(self.endpoints.state(form));
+            states.now.extend(self.endpoints.state(form, self.now_unix_ns));
             if let Some(written) = self.endpoints.written_unix_ns(&form.key()) {
-                over.push((condition::NO_ENDPOINTS, None, written));
+                states.over.push((condition::NO_ENDPOINTS, None, written));
             }
+        } else {
+            // Nothing is known of them now.
+            states.remains = true;
         }
     }
 
-    /// Says which states of an object begin and which end. Returns those that have begun.
+    /// Says which states of an object begin and which end. Returns those that have begun and not ended.
     pub(super) fn states(
         &mut self,
         form: &Form,
-        told: &[State],
-        now: Vec<State>,
-        over: &Over,
+        reported: &[State],
+        states: States,
     ) -> anyhow::Result<Vec<State>> {
         let key = form.key();
-        for before in told {
-            let goes_on = before.is_final() || now.iter().any(|state| state.key() == before.key());
-            // Endpoints are not known before all slices are.
-            let is_unknown =
-                before.condition.condition == condition::NO_ENDPOINTS && !self.watched.contains_key(SLICES);
-            if !goes_on && !is_unknown {
-                self.end(form, before, over)?;
+        let States { now, over, remains } = states;
+        let (mut begun, mut pending) = (Vec::new(), Vec::new());
+        for before in reported {
+            let said = over
+                .iter()
+                .find(|(condition, container, _)| before.key() == (*condition, container.as_deref()));
+            if now.iter().any(|state| state.key() == before.key()) {
+                continue;
+            }
+            match said {
+                _ if before.is_final() => {}
+                None if remains => begun.push(before.clone()),
+                said => self.end(form, before, said.map_or(form.written_unix_ns, |(.., since)| *since))?,
             }
         }
-        let (mut begun, mut pending) = (Vec::new(), Vec::new());
         for state in now {
-            if let Some(before) = told.iter().find(|before| state.is(before)) {
+            if let Some(before) = reported.iter().find(|before| state.is(before)) {
                 begun.push(before.clone());
             } else if state.due_unix_ns > self.now_unix_ns {
                 pending.push(state);
@@ -93,11 +96,6 @@ impl Teller {
                 self.begin(form, &state)?;
                 begun.push(state);
             }
-        }
-        if !self.watched.contains_key(SLICES) {
-            begun.extend(
-                told.iter().filter(|before| before.condition.condition == condition::NO_ENDPOINTS).cloned(),
-            );
         }
         for state in &pending {
             self.due.insert((state.due_unix_ns, Due::Object(key.clone())));
@@ -130,10 +128,8 @@ impl Teller {
         self.say_state(form, state.condition.clone(), state.since_unix_ns)
     }
 
-    fn end(&mut self, form: &Form, before: &State, over: &Over) -> anyhow::Result<()> {
-        let said =
-            over.iter().find(|(condition, container, _)| before.key() == (*condition, container.as_deref()));
-        let since = said.map_or(form.written_unix_ns, |(.., since)| *since).max(before.since_unix_ns);
+    fn end(&mut self, form: &Form, before: &State, since_unix_ns: u64) -> anyhow::Result<()> {
+        let since = since_unix_ns.max(before.since_unix_ns);
         let condition =
             Condition { status: "false".to_owned(), text: None, exit_code: None, ..before.condition.clone() };
         self.say_state(form, condition, since)
