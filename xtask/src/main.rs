@@ -79,8 +79,8 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "image",
-        arguments: "[--arch=amd64|arm64] [--tag=NAME:TAG] [--output=ARCHIVE]",
-        about: "The agent alone, linked statically, as a container image with its bill of materials: an OCI archive\n\
+        arguments: "[agent|server] [--arch=amd64|arm64] [--tag=NAME:TAG] [--output=ARCHIVE]",
+        about: "The agent or the server alone, linked statically, as a container image with its bill of materials: an OCI archive\n\
                 that `kube cluster load`, `docker load` and `skopeo copy` take. By Docker where one writes such\n\
                 archives, else by buildah. The same commit and compilers give the same digest, which is printed",
         run: image::task,
