@@ -12,7 +12,7 @@ use super::{DEPLOYED, in_cluster, none, servers};
 use crate::arch::Arch;
 use crate::tally::Tally;
 use crate::test::{self, Suites};
-use crate::{image, kernel_test, machine, setup};
+use crate::{image, kernel_test, machine, scenarios, setup};
 
 pub(super) const STEPS: &[Step] = &[
     Step {
@@ -25,6 +25,13 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "servers", lane: Lane::First, after: &[], budget: 600, run: || none(servers()) },
     Step { name: "images", lane: Lane::First, after: &[], budget: 3600, run: || none(images()) },
     Step { name: "cluster", lane: Lane::First, after: &[], budget: 1800, run: cluster },
+    Step {
+        name: "scenarios",
+        lane: Lane::First,
+        after: &[],
+        budget: 7200,
+        run: || none(scenarios::nightly()),
+    },
     Step { name: "tests", lane: Lane::First, after: &[], budget: 3600, run: long_tests },
     Step { name: "kernels", lane: Lane::First, after: &[], budget: 14_400, run: || kernel_test::run(&[]) },
 ];
