@@ -31,7 +31,7 @@ impl Kubectl {
 }
 
 /// The directory of the cluster's programs, or why this test cannot run here.
-fn programs(names: &[&str]) -> Result<PathBuf, String> {
+pub(crate) fn programs(names: &[&str]) -> Result<PathBuf, String> {
     let directory = match std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
         Some(named) => PathBuf::from(named),
         None => toolchain::cache()?.join("kube"),

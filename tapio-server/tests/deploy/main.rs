@@ -7,6 +7,7 @@
 mod apiserver;
 #[path = "../../../xtask/src/kube/certificate.rs"]
 mod certificate;
+mod chart;
 mod forms;
 #[path = "../../../xtask/src/kube/program.rs"]
 #[allow(dead_code, reason = "a part of it is the task's")]
