@@ -73,6 +73,12 @@ impl Cluster {
         Ok(json::<Answer>(&output)?.incident)
     }
 
+    /// The same for people, with every cause that was considered.
+    pub(super) fn why_text(&self, object: &str) -> Result<String> {
+        let output = self.tapio(&["why", object, &format!("--namespace={SHOP}"), "--output=wide"])?;
+        Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    }
+
     pub(super) fn incidents(&self) -> Result<Vec<Incident>> {
         let output = self.tapio(&["get", "incidents", "--output=json"])?;
         match output.status.success() {

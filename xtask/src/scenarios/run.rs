@@ -71,7 +71,10 @@ pub(super) fn run(cluster: &Cluster, scenario: &Scenario, record: bool) -> Resul
         return Ok(Outcome::Skipped(reason.clone()));
     }
     installation::heal(cluster)?;
-    let judged = broken(cluster, scenario);
+    let judged = broken(cluster, scenario).map(|judged| Outcome::Judged(Box::new(judged)));
+    if judged.as_ref().is_ok_and(Outcome::is_wrong) {
+        eprint!("{}", cluster.why_text(&scenario.ask)?);
+    }
     let recorded = match record {
         true => self::record(cluster, scenario),
         false => Ok(()),
@@ -83,7 +86,7 @@ pub(super) fn run(cluster: &Cluster, scenario: &Scenario, record: bool) -> Resul
         }
     }
     recorded?;
-    Ok(Outcome::Judged(Box::new(judged?)))
+    judged
 }
 
 fn broken(cluster: &Cluster, scenario: &Scenario) -> Result<Judged> {
