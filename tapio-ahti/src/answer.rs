@@ -159,11 +159,12 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
         Some(cause) => row(&mut out, "CAUSE", &shown(cause)),
         None => row(&mut out, "CAUSE", "not known"),
     }
-    for (nth, line) in rest.iter().take(MAX_THEN).enumerate() {
+    let chosen = chosen(rest);
+    for (nth, line) in chosen.iter().enumerate() {
         row(&mut out, if nth == 0 { "FIRST" } else { "THEN" }, &shown(line));
     }
-    if rest.len() > MAX_THEN {
-        row(&mut out, "", &format!("and {} more", rest.len() - MAX_THEN));
+    if rest.len() > chosen.len() {
+        row(&mut out, "", &format!("and {} more: -o json", rest.len() - chosen.len()));
     }
     if !incident.hits.is_empty() {
         row(&mut out, "HITS", &names(&incident.hits));
@@ -182,10 +183,37 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
         row(&mut out, if nth == 0 { "DO FIRST" } else { "THEN" }, &format!("{}{command}", advice.text));
     }
     if incident.seen_before > 0 {
-        row(&mut out, "SEEN", &format!("{} times before", incident.seen_before));
+        let times = if incident.seen_before == 1 {
+            "once".to_owned()
+        } else {
+            format!("{} times", incident.seen_before)
+        };
+        row(&mut out, "SEEN", &format!("{times} before"));
     }
     row(&mut out, "COVERAGE", &covered_text(coverage));
     out
+}
+
+/// The lines that tell the story: the first of each workload, and of the first one two. What the kernel says is closer to what
+/// happened than what the API server says a moment later.
+fn chosen(lines: &[Line]) -> Vec<&Line> {
+    let workload = |line: &Line| line.workload.clone();
+    let mut order: Vec<Name> = Vec::new();
+    for line in lines {
+        if !order.contains(&workload(line)) {
+            order.push(workload(line));
+        }
+    }
+    let mut chosen: Vec<&Line> = Vec::new();
+    for (nth, of) in order.iter().enumerate() {
+        let mut own: Vec<&Line> = lines.iter().filter(|line| line.workload == *of).collect();
+        if own.iter().any(|line| line.source == "kernel") {
+            own.retain(|line| line.source == "kernel");
+        }
+        chosen.extend(own.into_iter().take(if nth == 0 { 2 } else { 1 }));
+    }
+    chosen.truncate(MAX_THEN);
+    chosen
 }
 
 /// What is looked at, in one line.

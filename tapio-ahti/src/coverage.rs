@@ -90,9 +90,9 @@ impl Seen {
         self.last_kubernetes_ns = self.last_kubernetes_ns.max(Some(at_ns));
     }
 
-    /// Whether changes were seen from a time on.
-    pub(crate) fn has_changes(&self, from_ns: u64) -> bool {
-        self.synced_ns.is_some_and(|synced| synced <= from_ns)
+    /// Since when changes in Kubernetes are known.
+    pub(crate) const fn synced_ns(&self) -> Option<u64> {
+        self.synced_ns
     }
 
     /// Whether an agent looked at a node at a time.

@@ -1,6 +1,6 @@
 //! The engine: takes facts, keeps what they say, and explains it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 use tapio_occurrence::Occurrence;
@@ -8,12 +8,14 @@ use tapio_occurrence::Occurrence;
 use crate::{
     answer::{self, Answer, BY_NAME, State},
     coverage::{Coverage, Seen},
-    explain::{Explanation, Known, components, explain, is_standing, opens},
+    explain::{Known, components, explain},
     fact::{self, Refused, Said},
     finding::{Finding, FindingId},
     findings::Findings,
-    graph::{EntityId, Graph, Name, Step},
+    graph::{Entity, EntityId, Graph, Name, Step},
     incident::{Incident, Line, Status},
+    incidents::{Incidents, QUIET_NS},
+    links::Links,
     rule::Rules,
     story,
 };
@@ -46,10 +48,6 @@ pub struct Ledger {
     pub refused_connections: u64,
 }
 
-/// A symptom has to last so long, or come so late again, until it opens an incident.
-const SETTLE_NS: u64 = 30_000_000_000;
-/// After so long without symptoms an incident is resolved.
-const QUIET_NS: u64 = 300_000_000_000;
 /// Ids of facts are known for so long, against repeats.
 const REPEATS_NS: u64 = 1_200_000_000_000;
 /// Most ids that are known.
@@ -65,33 +63,11 @@ const EXPIRE_NS: u64 = 60_000_000_000;
 /// Everything is explained anew so often, in the time of facts, so that the same facts open the same incidents in the same
 /// order whenever somebody asks.
 const ASSESS_NS: u64 = 5_000_000_000;
-/// A resolved incident that comes back within this time has regressed; later it is another one.
-const COMES_BACK_NS: u64 = 24 * 3_600_000_000_000;
 
 impl Default for Limits {
     fn default() -> Self {
         Self { entities: 200_000, findings: 20_000, incidents: 1_000 }
     }
-}
-
-/// An incident that is kept, with what it was made of.
-#[derive(Debug)]
-struct Kept {
-    incident: Incident,
-    /// The findings of its last answer.
-    findings: BTreeSet<FindingId>,
-    number: u64,
-    /// When the last symptom was seen.
-    last_ns: u64,
-}
-
-/// What an assessment says about one cause.
-struct Told {
-    incident: Incident,
-    findings: BTreeSet<FindingId>,
-    /// Whether a symptom was seen in the last minutes.
-    is_active: bool,
-    last_ns: u64,
 }
 
 /// The engine.
@@ -102,15 +78,14 @@ pub struct Engine {
     findings: Findings,
     seen: Seen,
     ids: BTreeSet<u128>,
-    incidents: BTreeMap<u64, Kept>,
-    next_incident: u64,
+    links: Links,
+    incidents: Incidents,
     /// The latest time of a fact.
     now_ns: u64,
     expired_ns: u64,
     assessed_ns: u64,
     /// Whether nothing came since the last assessment.
     is_assessed: bool,
-    limits: Limits,
     ledger: Ledger,
 }
 
@@ -124,13 +99,12 @@ impl Engine {
             findings: Findings::new(limits.findings),
             seen: Seen::default(),
             ids: BTreeSet::new(),
-            incidents: BTreeMap::new(),
-            next_incident: 1,
+            links: Links::default(),
+            incidents: Incidents::new(limits.incidents),
             now_ns: 0,
             expired_ns: 0,
             assessed_ns: 0,
             is_assessed: true,
-            limits,
             ledger: Ledger::default(),
         }
     }
@@ -161,14 +135,27 @@ impl Engine {
         if fact.source == tapio_occurrence::kubernetes::SOURCE {
             self.seen.kubernetes(at);
         }
+        let touched = match &said {
+            Said::Finding(finding) => Some(finding.key.entity),
+            Said::Ended { key, .. } => Some(key.entity),
+            Said::Graph(entity) => *entity,
+            Said::Heartbeat(_) | Said::Synced(_) | Said::Nothing => None,
+        };
+        if let Some(entity) = touched {
+            self.links.touch(entity, &self.graph, at);
+        }
         match said {
             Said::Finding(finding) => {
-                self.findings.add(*finding);
+                let entity = finding.key.entity;
+                let id = self.findings.add(*finding);
+                self.links.forget(id);
+                self.end_with(entity);
             }
+            Said::Graph(Some(entity)) => self.end_with(entity),
             Said::Ended { key, at_ns } => self.findings.end(&key, at_ns),
             Said::Heartbeat(heartbeat) => self.seen.heartbeat(heartbeat, at),
             Said::Synced(synced) => self.seen.synced(synced, at),
-            Said::Graph | Said::Nothing => {}
+            Said::Graph(None) | Said::Nothing => {}
         }
         self.is_assessed = false;
         if self.now_ns.saturating_sub(self.assessed_ns) >= ASSESS_NS {
@@ -181,12 +168,21 @@ impl Engine {
         Ok(())
     }
 
+    /// The conditions of an object end with it.
+    fn end_with(&mut self, entity: EntityId) {
+        let Some(deleted_ns) = self.graph.get(entity).and_then(Entity::deleted_ns) else { return };
+        let states = self.findings.of(entity).filter(|(_, finding)| finding.is_state());
+        let keys: Vec<_> = states.map(|(_, finding)| finding.key.clone()).collect();
+        keys.iter().for_each(|key| self.findings.end(key, deleted_ns));
+    }
+
     fn expire(&mut self) {
         self.expired_ns = self.now_ns;
         self.graph.expire(self.now_ns);
         self.findings.expire(self.now_ns);
         let graph = &self.graph;
         self.findings.forget(|entity| graph.get(entity).is_none());
+        self.links.clear();
         let oldest_ms = self.now_ns.saturating_sub(REPEATS_NS) / 1_000_000;
         // The time is in the upper 48 bits of an id.
         self.ids = self.ids.split_off(&(u128::from(oldest_ms) << 80));
@@ -238,14 +234,21 @@ impl Engine {
 
     /// All incidents as of the latest fact, the newest first.
     pub fn incidents(&mut self) -> Vec<&Incident> {
+        self.refresh();
+        self.incidents.iter().rev().collect()
+    }
+
+    /// Brings everything that can be asked for up to date.
+    fn refresh(&mut self) {
         self.assess(false);
-        self.incidents.values().rev().map(|kept| &kept.incident).collect()
+        let Self { graph, findings, rules, seen, incidents, now_ns, .. } = self;
+        incidents.write(Known { graph, findings, rules, seen, now_ns: *now_ns });
     }
 
     /// Why an object fails: the incident that it is part of, an open one before a resolved one. Without a kind, workloads and
     /// services of that name are meant.
     pub fn why(&mut self, kind: Option<&str>, namespace: Option<&str>, name: &str) -> Answer {
-        self.assess(false);
+        self.refresh();
         let at = self.now_ns;
         let known = kind.and_then(answer::kind);
         let kinds = match (kind, &known) {
@@ -270,24 +273,23 @@ impl Engine {
         };
         let mut related = self.graph.walk(&[asked], &[Step::Owner], at);
         related.extend(self.graph.walk(&[asked], &[Step::Owned], at));
-        let name_of = |id: &EntityId| self.graph.get(*id).map(|entity| entity.name.clone());
-        answer.asked = name_of(&asked);
-        let names: BTreeSet<Name> = related.iter().filter_map(name_of).collect();
-        let is_of = |kept: &&Kept| {
-            let incident = &kept.incident;
+        answer.asked = self.graph.get(asked).map(|entity| entity.name.clone());
+        let entities = related.iter().filter_map(|id| self.graph.get(*id));
+        let names: BTreeSet<Name> = entities.map(|entity| entity.name.clone()).collect();
+        let is_of = |incident: &&Incident| {
             let lines = incident.lines.iter().map(|line| &line.entity);
             lines.chain(&incident.hits).chain(&incident.root).any(|name| names.contains(name))
         };
         let newest = |is_resolved: bool| {
-            let of_state = move |kept: &&Kept| (kept.incident.status == Status::Resolved) == is_resolved;
-            self.incidents.values().rev().filter(of_state).find(is_of)
+            let of_state = move |incident: &&Incident| (incident.status == Status::Resolved) == is_resolved;
+            self.incidents.iter().rev().filter(of_state).find(is_of)
         };
         let mut findings: Vec<_> =
             related.iter().flat_map(|id| self.findings.of(*id)).map(|(_, f)| f).collect();
         findings.sort_by_key(|finding| std::cmp::Reverse((finding.last_ns, finding.onset_ns)));
         answer.findings =
             findings.into_iter().take(MAX_FINDINGS).map(|f| story::line(self.known(), f)).collect();
-        answer.incident = newest(false).or_else(|| newest(true)).map(|kept| kept.incident.clone());
+        answer.incident = newest(false).or_else(|| newest(true)).cloned();
         answer.state = if answer.incident.is_some() { State::Incident } else { State::Quiet };
         answer
     }
@@ -298,106 +300,20 @@ impl Engine {
         if std::mem::replace(&mut self.is_assessed, true) {
             return;
         }
-        let known = self.known();
+        let Self { graph, findings, rules, seen, links, incidents, now_ns, .. } = self;
+        let known = Known { graph, findings, rules, seen, now_ns: *now_ns };
         let is_recent = |finding: &Finding| {
             !fact::is_change(&finding.key.kind)
-                && finding.is_active(self.now_ns, 2 * QUIET_NS)
+                && finding.is_active(known.now_ns, 2 * QUIET_NS)
                 && fact::is_failure(finding.severity)
         };
-        let effects: Vec<_> =
-            self.findings.iter().filter(|(_, finding)| is_recent(finding)).map(|(id, _)| id).collect();
-        let mut all: Vec<Told> = Vec::new();
-        for component in components(known, effects) {
-            for explanation in explain(known, &component) {
-                all.extend(self.told(known, &explanation));
-            }
-        }
-        all.sort_by_key(|told| told.incident.since_unix_ns);
-        let mut touched = BTreeSet::new();
-        for told in all {
-            touched.extend(self.keep(told, &touched, is_revision));
-        }
-        // Those whose findings are over and gone.
-        for (number, kept) in &mut self.incidents {
-            if !touched.contains(number) {
-                resolve(&mut kept.incident, kept.last_ns);
-            }
-        }
-        while self.incidents.len() > self.limits.incidents {
-            self.incidents.pop_first();
-        }
-    }
-
-    /// The incident of an explanation; `None` if it is no reason for one, and continues none.
-    fn told(&self, known: Known<'_>, explanation: &Explanation) -> Option<Told> {
-        let findings: BTreeSet<FindingId> =
-            explanation.root.iter().chain(&explanation.effects).copied().collect();
-        let mut open = self.incidents.values().filter(|kept| kept.incident.status != Status::Resolved);
-        let is_kept = open.any(|kept| !kept.findings.is_disjoint(&findings));
-        if !is_kept && !findings.iter().any(|id| has_settled(known, *id)) {
-            return None;
-        }
-        let symptoms =
-            || findings.iter().filter(|id| opens(known, **id)).filter_map(|id| known.findings.get(*id));
-        let last = |finding: &Finding| match finding.ended_ns {
-            None if finding.is_state() => known.now_ns,
-            ended => ended.unwrap_or_default().max(finding.last_ns),
-        };
-        Some(Told {
-            incident: story::incident(known, explanation),
-            is_active: symptoms().any(|finding| finding.is_active(known.now_ns, QUIET_NS)),
-            last_ns: symptoms().map(last).max().unwrap_or_default(),
-            findings,
-        })
-    }
-
-    /// Puts an answer into the incident that it continues, or into a new one. Returns its number.
-    fn keep(&mut self, told: Told, taken: &BTreeSet<u64>, is_revision: bool) -> Option<u64> {
-        let Told { mut incident, findings, is_active, last_ns } = told;
-        let others = || self.incidents.values().filter(|kept| !taken.contains(&kept.number));
-        let continues = |kept: &&Kept| !kept.findings.is_disjoint(&findings);
-        let comes_back = |kept: &&Kept| {
-            let since = incident.since_unix_ns;
-            kept.incident.fingerprint == incident.fingerprint
-                && kept
-                    .incident
-                    .resolved_unix_ns
-                    .is_some_and(|over| since.saturating_sub(over) < COMES_BACK_NS)
-        };
-        let known =
-            others().find(continues).or_else(|| others().filter(comes_back).last()).map(|kept| kept.number);
-        let number = match known {
-            Some(number) => number,
-            None if !is_active => return None,
-            None => self.next_incident,
-        };
-        self.next_incident = self.next_incident.max(number + 1);
-        incident.id = format!("TAP-{number}");
-        let same = |kept: &&Kept| kept.incident.fingerprint == incident.fingerprint && kept.number != number;
-        incident.seen_before = self.incidents.values().filter(same).count() as u64;
-        if let Some(before) = self.incidents.get(&number).map(|kept| &kept.incident) {
-            incident.seen_before += u64::from(before.status == Status::Regressed);
-            incident.status = match before.status {
-                Status::Open => Status::Open,
-                Status::Resolved | Status::Regressed => Status::Regressed,
-            };
-        }
-        if !is_active {
-            resolve(&mut incident, last_ns);
-        }
-        if let Some(before) = self.incidents.get(&number).map(|kept| &kept.incident) {
-            incident.revision = before.revision;
-            incident.revision += u64::from(is_revision && *before != incident);
-        }
-        // Two that turn out to be one: the older number stays.
-        let is_part = |kept: &Kept| {
-            kept.number > number
-                && kept.incident.status != Status::Resolved
-                && kept.findings.is_subset(&findings)
-        };
-        self.incidents.retain(|number, kept| taken.contains(number) || !is_part(kept));
-        self.incidents.insert(number, Kept { incident, findings, number, last_ns });
-        Some(number)
+        let recent = known.findings.iter().filter(|(_, finding)| is_recent(finding)).map(|(id, _)| id);
+        let components = components(known, links, recent);
+        let together: BTreeSet<FindingId> =
+            components.iter().flat_map(|component| &component.findings).copied().collect();
+        links.retain(|id| together.contains(&id));
+        let explanations = components.iter().flat_map(|component| explain(known, component)).collect();
+        incidents.update(known, explanations, is_revision);
     }
 
     /// All findings, the newest first.
@@ -407,31 +323,4 @@ impl Engine {
         all.sort_by_key(|finding| std::cmp::Reverse(finding.last_ns));
         all.into_iter().map(|finding| story::line(self.known(), finding)).collect()
     }
-}
-
-/// An incident is over some minutes after its last symptom.
-fn resolve(incident: &mut Incident, last_ns: u64) {
-    if incident.status != Status::Resolved {
-        incident.status = Status::Resolved;
-        incident.resolved_unix_ns = Some(last_ns.saturating_add(QUIET_NS));
-    }
-}
-
-/// Whether a finding is reason enough for an incident.
-fn has_settled(known: Known<'_>, id: FindingId) -> bool {
-    let Some(finding) = known.findings.get(id) else { return false };
-    let Some(kind) = known.rules.kind_of(finding).filter(|kind| kind.opens) else { return false };
-    if is_standing(known, finding) {
-        return false;
-    }
-    let lasts_ns = match finding.is_state() {
-        true => finding.ended_ns.unwrap_or(known.now_ns).saturating_sub(finding.onset_ns),
-        // What has happened stays so.
-        false if kind.at_least <= 1 => known.now_ns.saturating_sub(finding.onset_ns),
-        false => finding.last_ns.saturating_sub(finding.onset_ns),
-    };
-    // What is said to take five takes five a minute.
-    let is_often =
-        finding.is_state() || finding.count >= kind.at_least * lasts_ns.div_ceil(60_000_000_000).max(1);
-    lasts_ns >= SETTLE_NS && (kind.at_least <= 1 || is_often)
 }

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use self::cover::Certainty;
 pub(crate) use self::{
     cover::{Explanation, opens},
-    link::{Found, Link, look},
+    link::{Found, Link, Reach, look},
 };
 use crate::{
     coverage::Seen,
     finding::{Finding, FindingId},
     findings::Findings,
-    graph::Graph,
+    graph::{Graph, Name},
+    links::Links,
     rule::Rules,
 };
 
@@ -48,7 +49,11 @@ pub(crate) fn order(known: Known<'_>, id: FindingId) -> impl Ord + use<> {
 }
 
 /// Joins findings with all that may explain them.
-pub(crate) fn components(known: Known<'_>, effects: impl IntoIterator<Item = FindingId>) -> Vec<Component> {
+pub(crate) fn components(
+    known: Known<'_>,
+    known_links: &mut Links,
+    effects: impl IntoIterator<Item = FindingId>,
+) -> Vec<Component> {
     let mut links: BTreeMap<(FindingId, FindingId), Link> = BTreeMap::new();
     let mut open: Vec<FindingId> = effects.into_iter().collect();
     let mut done: BTreeSet<FindingId> = BTreeSet::new();
@@ -56,15 +61,12 @@ pub(crate) fn components(known: Known<'_>, effects: impl IntoIterator<Item = Fin
         if !done.insert(effect) {
             continue;
         }
-        for link in link::causes(known, effect) {
+        for link in known_links.of(effect, || link::causes(known, effect)) {
             open.push(link.cause);
             let pair = (link.cause, link.effect);
             // Of two rules for a pair, the stronger one.
-            match links.get(&pair) {
-                Some(other) if other.strength >= link.strength => {}
-                _ => {
-                    links.insert(pair, link);
-                }
+            if links.get(&pair).is_none_or(|other| other.strength < link.strength) {
+                links.insert(pair, link.clone());
             }
         }
     }
@@ -78,6 +80,14 @@ pub(crate) fn components(known: Known<'_>, effects: impl IntoIterator<Item = Fin
     let mut group: BTreeMap<FindingId, FindingId> = done.iter().map(|id| (*id, *id)).collect();
     for (a, b) in links.keys() {
         let (a, b) = (find(&mut group, *a), find(&mut group, *b));
+        group.insert(a.max(b), a.min(b));
+    }
+    // The same on several pods of a workload, and changes that were made together, are one story.
+    let mut of_kin: BTreeMap<Kin, FindingId> = BTreeMap::new();
+    for id in &done {
+        let Some(kin) = kin(known, *id) else { continue };
+        let other = *of_kin.entry(kin).or_insert(*id);
+        let (a, b) = (find(&mut group, *id), find(&mut group, other));
         group.insert(a.max(b), a.min(b));
     }
     let mut components: BTreeMap<FindingId, Component> = BTreeMap::new();
@@ -110,6 +120,20 @@ fn find(group: &mut BTreeMap<FindingId, FindingId>, id: FindingId) -> FindingId 
     }
     group.insert(id, root);
     root
+}
+
+/// What makes findings the same thing in several places: the type and the workload; of changes the set.
+pub(crate) type Kin = (String, Option<Name>);
+
+/// The kin of a finding; `None` for a change that was made by itself.
+pub(crate) fn kin(known: Known<'_>, id: FindingId) -> Option<Kin> {
+    let finding = known.findings.get(id)?;
+    if crate::fact::is_change(&finding.key.kind) {
+        return finding.set.clone().map(|set| (set, None));
+    }
+    let workload = known.graph.workload(finding.key.entity, finding.onset_ns);
+    let name = known.graph.get(workload)?.name.clone();
+    Some((finding.key.kind.to_string(), Some(name)))
 }
 
 /// Whether a claim has been there so often, or for so long, that it is no news.

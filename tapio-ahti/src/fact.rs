@@ -8,7 +8,7 @@ use tapio_occurrence::{
 };
 
 use crate::{
-    finding::{Fields, Finding, Key, MAX_VALUES, Other},
+    finding::{Fields, Finding, Key, MAX_VALUES, Other, Times},
     graph::{EntityId, Graph, Name},
 };
 
@@ -18,8 +18,8 @@ const MAX_TEXT: usize = 512;
 /// What the engine makes of a fact.
 #[derive(Debug)]
 pub(crate) enum Said {
-    /// Only the graph changed.
-    Graph,
+    /// Only the graph changed: an entity that is different now.
+    Graph(Option<EntityId>),
     /// A claim.
     Finding(Box<Finding>),
     /// A condition has ended.
@@ -61,12 +61,11 @@ pub(crate) fn read(fact: &Occurrence, graph: &mut Graph) -> Result<Said, Refused
     let at = fact.time_unix_ns;
     if let Some(object) = Object::of(fact) {
         let object = placed(object.map_err(refused)?);
-        graph.add(object, at, true);
-        return Ok(Said::Graph);
+        let added = graph.add(object, at, true);
+        return Ok(Said::Graph(added.filter(|(_, differs)| *differs).map(|(id, _)| id)));
     }
     if let Some(deleted) = Deleted::of(fact) {
-        graph.delete(&deleted.map_err(refused)?.object, at);
-        return Ok(Said::Graph);
+        return Ok(Said::Graph(graph.delete(&deleted.map_err(refused)?.object, at)));
     }
     if let Some(synced) = Synced::of(fact) {
         return synced.map(Said::Synced).map_err(refused);
@@ -124,6 +123,7 @@ fn finding(fact: &Occurrence, kind: Text, entity: EntityId, detail: String) -> F
         last_ns: fact.time_unix_ns,
         ended_ns: None,
         count: fact.count.max(1),
+        times: Times::at(fact.time_unix_ns, fact.count.max(1)),
         severity: fact.severity,
         message: cut(&fact.message),
         fields: fields(fact),
@@ -296,11 +296,8 @@ fn affected(fact: &Occurrence, workload: Option<&Workload>, graph: &mut Graph) -
         if let Some(owner) = &owner {
             graph.intern(owner, at);
         }
-        return graph.add(
-            Object { object, owners: owner.into_iter().collect(), node, ..Object::default() },
-            at,
-            false,
-        );
+        let object = Object { object, owners: owner.into_iter().collect(), node, ..Object::default() };
+        return graph.add(object, at, false).map(|(id, _)| id);
     }
     let (kind, name) = match (&workload.unit, &workload.container_id) {
         (Some(unit), _) => ("Unit", unit),
@@ -309,7 +306,7 @@ fn affected(fact: &Occurrence, workload: Option<&Workload>, graph: &mut Graph) -
     };
     // Units are of a node, as objects are of a namespace.
     let object = Reference { kind: kind.to_owned(), namespace: node.clone(), name: cut(name), uid: None };
-    graph.add(Object { object, node, ..Object::default() }, at, false)
+    graph.add(Object { object, node, ..Object::default() }, at, false).map(|(id, _)| id)
 }
 
 /// The owner of a pod, as its agent names it.
@@ -401,7 +398,7 @@ fn of_edges(fact: &Occurrence, graph: &mut Graph) -> Said {
         }
         graph.connections.add(client, (address, port), ago("since_ms"), ago("last_ms"));
     }
-    Said::Graph
+    Said::Graph(None)
 }
 
 /// The entity that a name stands for, for questions.

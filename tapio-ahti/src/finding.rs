@@ -37,6 +37,59 @@ pub(crate) struct Other {
     pub(crate) port: u16,
 }
 
+/// How often something occurred, in intervals that are as short as their number allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// Length of an interval.
+    step_ns: u64,
+    /// Count by the number of the interval.
+    counts: BTreeMap<u64, u64>,
+}
+
+/// The shortest interval.
+const STEP_NS: u64 = 5_000_000_000;
+/// Intervals of a finding.
+const MAX_STEPS: usize = 256;
+
+impl Times {
+    pub(crate) fn at(time_ns: u64, count: u64) -> Self {
+        Self { step_ns: STEP_NS, counts: BTreeMap::from([(time_ns / STEP_NS, count)]) }
+    }
+
+    /// Adds the counts of another one. Steps double, so that the order does not matter.
+    fn merge(&mut self, other: &Self) {
+        while self.step_ns < other.step_ns {
+            self.double();
+        }
+        let factor = self.step_ns / other.step_ns;
+        for (interval, count) in &other.counts {
+            let known = self.counts.entry(interval / factor).or_default();
+            *known = known.saturating_add(*count);
+        }
+        while self.counts.len() > MAX_STEPS {
+            self.double();
+        }
+    }
+
+    fn double(&mut self) {
+        self.step_ns = self.step_ns.saturating_mul(2);
+        let counts = std::mem::take(&mut self.counts);
+        for (interval, count) in counts {
+            *self.counts.entry(interval / 2).or_default() += count;
+        }
+    }
+
+    /// The first time from a time on at which it occurred, and which part of all occurrences came from then on, from 0 to
+    /// 1; `None` if none did.
+    pub(crate) fn from(&self, time_ns: u64) -> Option<(u64, f64)> {
+        let all: u64 = self.counts.values().sum();
+        let mut later = self.counts.range(time_ns / self.step_ns..).peekable();
+        let first = *later.peek()?.0;
+        let count: u64 = later.map(|(_, count)| count).sum();
+        Some(((first * self.step_ns).max(time_ns), count as f64 / all.max(1) as f64))
+    }
+}
+
 /// Values of a field, for the conditions of rules.
 pub(crate) type Fields = BTreeMap<Text, Vec<String>>;
 
@@ -56,6 +109,8 @@ pub(crate) struct Finding {
     /// When a condition ended.
     pub(crate) ended_ns: Option<u64>,
     pub(crate) count: u64,
+    /// How often, and when.
+    pub(crate) times: Times,
     pub(crate) severity: Severity,
     pub(crate) message: String,
     pub(crate) fields: Fields,
@@ -91,6 +146,7 @@ impl Finding {
             (a, b) => a.or(b),
         };
         self.count = self.count.saturating_add(other.count);
+        self.times.merge(&other.times);
         self.severity = self.severity.max(other.severity);
         self.exact &= other.exact;
         for pod in other.pods {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tapio_occurrence::kubernetes::{Object, Reference};
+use tapio_occurrence::kubernetes::{Object, Pair, Reference};
 
 pub(crate) use self::{connection::Connections, walk::Step};
 
@@ -58,6 +58,9 @@ struct Version {
     told: bool,
 }
 
+/// A label in a namespace.
+type Label = (Option<String>, Pair);
+
 /// Entities with their relations.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
@@ -72,6 +75,10 @@ pub(crate) struct Graph {
     referrers: BTreeMap<Name, BTreeSet<EntityId>>,
     /// Entities with a version that has this address.
     addresses: BTreeMap<IpAddr, BTreeSet<EntityId>>,
+    /// Pods and workloads by a label that a version of them has.
+    labelled: BTreeMap<Label, BTreeSet<EntityId>>,
+    /// Services and NetworkPolicies by the first label that a version of them selects; `None`: all pods of the namespace.
+    selectors: BTreeMap<Option<Label>, BTreeSet<EntityId>>,
     pub(crate) connections: Connections,
     max_entities: usize,
     /// Entities that were not taken since there are too many.
@@ -240,11 +247,27 @@ impl Graph {
         by_uid.or_else(|| self.named(&Name::from(of), at_ns))
     }
 
-    /// Adds a version of an object. `told`: by the API server.
-    pub(crate) fn add(&mut self, object: Object, from_ns: u64, told: bool) -> Option<EntityId> {
+    /// Adds a version of an object. `told`: by the API server. Returns whether it differs from the one before.
+    pub(crate) fn add(&mut self, object: Object, from_ns: u64, told: bool) -> Option<(EntityId, bool)> {
         let id = self.intern(&object.object, from_ns)?;
-        let referred: Vec<Name> = referred(&object).collect();
-        for name in referred {
+        let entity = self.get_mut(id)?;
+        let at = entity.versions.partition_point(|version| version.from_ns <= from_ns);
+        let is_repeated = |version: &Version| version.told == told && version.object == object;
+        if at.checked_sub(1).and_then(|before| entity.versions.get(before)).is_some_and(is_repeated) {
+            return Some((id, false));
+        }
+        self.index(id, &object);
+        let entity = self.get_mut(id)?;
+        entity.versions.insert(at, Version { from_ns, object, told });
+        if entity.versions.len() > MAX_VERSIONS {
+            // What it referred to stays in the indices until the entity goes, which costs a look at it.
+            entity.versions.remove(0);
+        }
+        Some((id, true))
+    }
+
+    fn index(&mut self, id: EntityId, object: &Object) {
+        for name in referred(object) {
             self.referrers.entry(name).or_default().insert(id);
         }
         if object.host_network.is_none() {
@@ -252,17 +275,13 @@ impl Graph {
                 self.addresses.entry(address.address.to_canonical()).or_default().insert(id);
             }
         }
-        let entity = self.get_mut(id)?;
-        let at = entity.versions.partition_point(|version| version.from_ns <= from_ns);
-        let is_repeated = |version: &Version| version.told == told && version.object == object;
-        if at.checked_sub(1).and_then(|before| entity.versions.get(before)).is_some_and(is_repeated) {
-            return Some(id);
+        let namespace = &object.object.namespace;
+        for pair in &object.labels {
+            self.labelled.entry((namespace.clone(), pair.clone())).or_default().insert(id);
         }
-        entity.versions.insert(at, Version { from_ns, object, told });
-        if entity.versions.len() > MAX_VERSIONS {
-            entity.versions.remove(0);
+        if is_selecting(&object.object.kind) {
+            self.selectors.entry(selected(object)).or_default().insert(id);
         }
-        Some(id)
     }
 
     /// Records that an object is gone since a time.
@@ -343,26 +362,38 @@ impl Graph {
             ids.remove(&id);
         }
         for version in &entity.versions {
-            for name in referred(&version.object) {
-                if let Some(ids) = self.referrers.get_mut(&name) {
-                    ids.remove(&id);
-                    if ids.is_empty() {
-                        self.referrers.remove(&name);
-                    }
-                }
+            let object = &version.object;
+            referred(object).for_each(|name| take_out(&mut self.referrers, &name, id));
+            for address in &object.addresses {
+                take_out(&mut self.addresses, &address.address.to_canonical(), id);
             }
-            for address in &version.object.addresses {
-                let address = address.address.to_canonical();
-                if let Some(ids) = self.addresses.get_mut(&address) {
-                    ids.remove(&id);
-                    if ids.is_empty() {
-                        self.addresses.remove(&address);
-                    }
-                }
+            for pair in &object.labels {
+                take_out(&mut self.labelled, &(object.object.namespace.clone(), pair.clone()), id);
             }
+            take_out(&mut self.selectors, &selected(object), id);
         }
         self.free.push(id);
     }
+}
+
+/// Removes an entity from an index.
+fn take_out<K: Ord>(index: &mut BTreeMap<K, BTreeSet<EntityId>>, key: &K, id: EntityId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+/// Whether pods are looked up by the selector of this kind.
+fn is_selecting(kind: &str) -> bool {
+    matches!(kind, "Service" | "NetworkPolicy")
+}
+
+/// The label by which an object is found that selects pods.
+fn selected(object: &Object) -> Option<Label> {
+    object.selector.iter().min().map(|pair| (object.object.namespace.clone(), pair.clone()))
 }
 
 /// The names that an object refers to.

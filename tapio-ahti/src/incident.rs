@@ -37,6 +37,8 @@ pub struct Line {
     pub last_unix_ns: u64,
     /// What it is about.
     pub entity: Name,
+    /// Its workload: the outermost owner of a pod, anything else itself.
+    pub workload: Name,
     /// Type of the fact.
     #[serde(rename = "type")]
     pub kind: String,

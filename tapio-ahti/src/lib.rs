@@ -12,6 +12,8 @@ mod finding;
 mod findings;
 mod graph;
 pub mod incident;
+mod incidents;
+mod links;
 mod rule;
 mod story;
 

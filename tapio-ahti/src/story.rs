@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    explain::{Certainty, Explanation, Found, Known, look, opens},
-    finding::{Finding, FindingId},
+    explain::{Certainty, Explanation, Found, Kin, Known, kin, look},
+    finding::{Finding, FindingId, MAX_FACTS},
     graph::{EntityId, Name, Step as Way},
     incident::{Advice, Considered, Evidence, Incident, Line, Status, Step},
     rule::Action,
@@ -12,6 +12,8 @@ use crate::{
 
 /// Lines of an answer; further findings are only counted.
 const MAX_LINES: usize = 24;
+/// Causes that are shown with their score.
+const MAX_CONSIDERED: usize = 5;
 /// Names in a list.
 const MAX_NAMES: usize = 25;
 
@@ -21,6 +23,7 @@ pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
         since_unix_ns: finding.onset_ns,
         last_unix_ns: finding.last_ns,
         entity: name(known, finding.key.entity),
+        workload: name(known, known.graph.workload(finding.key.entity, finding.onset_ns)),
         kind: finding.key.kind.to_string(),
         text: finding.message.clone(),
         count: finding.count,
@@ -31,32 +34,81 @@ pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
     }
 }
 
+/// Findings that are the same in several places, as one line.
+fn together(known: Known<'_>, of: &Explanation, ids: &[FindingId]) -> Option<Line> {
+    let mut all: Vec<&Finding> = ids.iter().filter_map(|id| known.findings.get(*id)).collect();
+    all.sort_by_key(|finding| finding.onset_ns);
+    let (first, others) = all.split_first()?;
+    let mut line = line(known, first);
+    // Of what came before its cause, the explained part counts.
+    let causes = of.links.iter().filter(|link| ids.contains(&link.effect));
+    let began = causes.filter_map(|link| known.findings.get(link.cause)).map(|cause| cause.onset_ns).min();
+    if let Some((from_ns, _)) =
+        began.filter(|began| *began > first.onset_ns).and_then(|began| first.times.from(began))
+    {
+        line.since_unix_ns = from_ns;
+    }
+    let mut pods: BTreeSet<EntityId> = first.pods.iter().copied().collect();
+    for other in others {
+        line.last_unix_ns = line.last_unix_ns.max(other.last_ns);
+        line.count = line.count.saturating_add(other.count);
+        line.facts.extend(other.facts.iter().map(|(_, id)| id.to_string()));
+        pods.extend(&other.pods);
+        if !other.exact {
+            line.owner = Evidence::Inferred;
+        }
+    }
+    line.facts.truncate(MAX_FACTS);
+    line.pods = pods.len();
+    Some(line)
+}
+
 fn name(known: Known<'_>, id: EntityId) -> Name {
     known.graph.get(id).map_or_else(|| Name::new("Unknown", None, "?"), |entity| entity.name.clone())
+}
+
+/// The same for incidents of the same class of cause and the same workload.
+pub(crate) fn fingerprint(known: Known<'_>, of: &Explanation) -> String {
+    let root = of.root.and_then(|id| known.findings.get(id));
+    let class = root.and_then(|root| known.rules.kind_of(root)).map_or("unknown", |kind| &kind.names);
+    let about = root.or_else(|| of.first(known).and_then(|id| known.findings.get(id)));
+    let workload = about.map(|about| known.graph.workload(about.key.entity, about.onset_ns));
+    let workload = workload.map(|id| name(known, id).to_string()).unwrap_or_default();
+    format!("v1:{class}:{workload}")
 }
 
 /// The incident of an explanation, without number and history.
 pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     let get = |id: FindingId| known.findings.get(id);
-    let shown: Vec<FindingId> = of.root.iter().chain(&of.effects).copied().take(MAX_LINES).collect();
-    let place: BTreeMap<FindingId, usize> = shown.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+    // The same on several pods of a workload is one line.
+    let mut lines: Vec<Vec<FindingId>> =
+        of.root.map(|root| [&[root], &*of.kin].concat()).into_iter().collect();
+    let mut of_kin: BTreeMap<Kin, usize> = BTreeMap::new();
+    for id in &of.effects {
+        let place = kin(known, *id).map(|kin| *of_kin.entry(kin).or_insert(lines.len()));
+        match place.and_then(|place| lines.get_mut(place)) {
+            Some(line) => line.push(*id),
+            None => lines.push(vec![*id]),
+        }
+    }
+    let number =
+        |(at, line): (usize, &Vec<FindingId>)| line.iter().map(move |id| (*id, at)).collect::<Vec<_>>();
+    lines.truncate(MAX_LINES);
+    let place: BTreeMap<FindingId, usize> = lines.iter().enumerate().flat_map(number).collect();
     let root = of.root.and_then(get);
     let root_kind = root.and_then(|root| known.rules.kind_of(root));
-    let first =
-        of.effects.iter().copied().find(|id| opens(known, *id)).or_else(|| of.effects.first().copied());
-    let first = first.or(of.root).and_then(get);
+    let first = of.first(known).and_then(get);
     let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
 
     let of_root = root.map(workload);
     let hits: BTreeSet<EntityId> = of
-        .effects
-        .iter()
-        .chain(&of.root)
-        .filter_map(|id| get(*id))
+        .all()
+        .filter_map(get)
         .filter(|finding| !crate::fact::is_change(&finding.key.kind))
         .map(workload)
         .collect();
-    let at_risk = at_risk(known, &hits);
+    let hits = workloads(known, hits, true);
+    let at_risk = workloads(known, at_risk(known, &hits), false);
     // What people ask about: who fails last in the chain, not where it began.
     let worst =
         of.effects.iter().rev().filter_map(|id| get(*id)).map(workload).find(|id| Some(*id) != of_root);
@@ -67,6 +119,9 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     };
     let chain = of.links.iter().filter_map(|link| {
         let (cause, effect) = (place.get(&link.cause)?, place.get(&link.effect)?);
+        if cause == effect {
+            return None;
+        }
         let rule = known.rules.rules.get(link.rule)?;
         let lag = get(link.effect)?.onset_ns as f64 - get(link.cause)?.onset_ns as f64;
         Some(Step {
@@ -79,13 +134,11 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         })
     });
     let mut chain: Vec<Step> = chain.collect();
-    chain.sort_by_key(|step| (step.cause, step.effect));
-    let class = root_kind.map_or("unknown", |kind| &kind.names);
-    let fingerprint_of = of_root.or_else(|| first.map(workload));
-    let fingerprint = fingerprint_of.map(|id| name(known, id).to_string()).unwrap_or_default();
+    chain.sort_by(|a, b| (a.cause, a.effect, !a.certain).cmp(&(b.cause, b.effect, !b.certain)));
+    chain.dedup_by_key(|step| (step.cause, step.effect));
     Incident {
         id: String::new(),
-        fingerprint: format!("v1:{class}:{fingerprint}"),
+        fingerprint: fingerprint(known, of),
         revision: 1,
         status: Status::Open,
         title,
@@ -95,7 +148,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         has_cause: root.is_some(),
         root: root.map(|root| name(known, root.key.entity)),
         root_kind: root_kind.map(|kind| kind.names.clone()),
-        lines: shown.iter().filter_map(|id| get(*id)).map(|finding| line(known, finding)).collect(),
+        lines: lines.iter().filter_map(|ids| together(known, of, ids)).collect(),
         chain,
         hits: names(known, &hits),
         at_risk: names(known, &at_risk),
@@ -108,6 +161,14 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         considered: considered(known, of),
         seen_before: 0,
     }
+}
+
+/// Whom failures hit: workloads. A node whose kubelet finds a probe failing, or a service without endpoints, only if there
+/// is nobody else.
+fn workloads(known: Known<'_>, all: BTreeSet<EntityId>, or_all: bool) -> BTreeSet<EntityId> {
+    let is_workload = |id: &EntityId| !known.graph.is(*id, "Node") && !known.graph.is(*id, "Service");
+    let found: BTreeSet<EntityId> = all.iter().copied().filter(is_workload).collect();
+    if found.is_empty() && or_all { all } else { found }
 }
 
 fn names(known: Known<'_>, ids: &BTreeSet<EntityId>) -> Vec<Name> {
@@ -132,22 +193,37 @@ fn title(
         }
     };
     let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
+    let says = |finding: &Finding| known.rules.kind_of(finding).map_or("is failing", |kind| &kind.says);
+    // What became of the cause's own workload is closer to what people see than the change.
+    let own = first
+        .filter(|first| root.is_some_and(|root| root.key != first.key && workload(root) == workload(first)));
     match (root, kind, worst) {
         (Some(root), Some(kind), Some(worst)) => {
-            format!("{} is failing because {} {}", short(worst), short(workload(root)), kind.says)
-        }
-        (Some(root), Some(kind), None) => match first.filter(|first| first.key != root.key) {
-            Some(first) => {
-                let says = known.rules.kind_of(first).map_or("is failing", |kind| &kind.says);
-                format!("{} {says} because it {}", short(workload(first)), kind.says)
+            let (worst, root_name) = (short(worst), short(workload(root)));
+            match own {
+                Some(own) => {
+                    format!("{worst} is failing because {root_name} {} since it {}", says(own), kind.says)
+                }
+                None => format!("{worst} is failing because {root_name} {}", kind.says),
             }
-            None => format!("{} {}", short(workload(root)), kind.says),
+        }
+        (Some(root), Some(kind), None) => match own {
+            Some(own) => format!("{} {} since it {}", short(workload(root)), says(own), kind.says),
+            None => match first.filter(|first| first.key != root.key) {
+                Some(first) => {
+                    format!(
+                        "{} {} because {} {}",
+                        short(workload(first)),
+                        says(first),
+                        short(workload(root)),
+                        kind.says
+                    )
+                }
+                None => format!("{} {}", short(workload(root)), kind.says),
+            },
         },
         _ => match first {
-            Some(first) => {
-                let says = known.rules.kind_of(first).map_or("is failing", |kind| &kind.says);
-                format!("{} {says}; the cause is not known", short(workload(first)))
-            }
+            Some(first) => format!("{} {}; the cause is not known", short(workload(first)), says(first)),
             None => "the cause is not known".to_owned(),
         },
     }
@@ -173,15 +249,18 @@ fn at_risk(known: Known<'_>, hits: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
 fn checked(known: Known<'_>, of: &Explanation) -> (Vec<String>, Vec<String>) {
     let explained: BTreeSet<usize> = of.links.iter().map(|link| link.rule).collect();
     let (mut ruled_out, mut missing) = (BTreeSet::new(), BTreeSet::new());
-    let effects = of.effects.iter().chain(&of.root).filter(|id| {
-        known.findings.get(**id).is_some_and(|finding| !crate::fact::is_change(&finding.key.kind))
-    });
-    for id in effects.take(MAX_LINES) {
-        let Some(finding) = known.findings.get(*id) else { continue };
+    let mut asked = BTreeSet::new();
+    for id in of.all() {
+        // One of each kind says what there is to say.
+        if asked.len() >= MAX_LINES || !asked.insert(kin(known, id)) {
+            continue;
+        }
+        let is_effect = |finding: &&Finding| !crate::fact::is_change(&finding.key.kind);
+        let Some(finding) = known.findings.get(id).filter(is_effect) else { continue };
         for (index, rule) in known.rules.with_effect(&finding.key.kind) {
             let Some(absent) = rule.absent.as_ref().filter(|_| !explained.contains(&index)) else { continue };
             let text = filled(absent, &values(known, finding));
-            match look(known, index, rule, *id) {
+            match look(known, index, rule, id) {
                 Some(Found::Absent) => ruled_out.insert(text),
                 Some(Found::NotCovered(what)) => {
                     missing.extend(what);
@@ -195,8 +274,13 @@ fn checked(known: Known<'_>, of: &Explanation) -> (Vec<String>, Vec<String>) {
 }
 
 fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> {
+    let mut shown = BTreeSet::new();
     let of = of.candidates.iter().filter_map(|candidate| {
         let finding = known.findings.get(candidate.finding)?;
+        // The same on another pod is the same cause.
+        if kin(known, candidate.finding).is_some_and(|kin| !shown.insert(kin)) {
+            return None;
+        }
         let round = |value: f64| (value * 100.0).round() / 100.0;
         Some(Considered {
             entity: name(known, finding.key.entity),
@@ -205,7 +289,7 @@ fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> {
             terms: candidate.terms.iter().map(|(term, value)| (term.clone(), round(*value))).collect(),
         })
     });
-    of.collect()
+    of.take(MAX_CONSIDERED).collect()
 }
 
 /// What a text may name, of a finding.
@@ -281,7 +365,7 @@ fn advice(known: Known<'_>, root: &Finding, actions: &[Action]) -> Vec<Advice> {
     let tool = root.field("tool");
     let fits = |action: &&Action| match action.tool.as_deref() {
         None => true,
-        Some("none") => tool.is_none(),
+        Some("none") => tool.is_none_or(|tool| tool == "kubectl"),
         Some(wanted) => tool == Some(wanted),
     };
     let advice = actions.iter().filter(fits).map(|action| Advice {

@@ -1,4 +1,5 @@
 mod kit;
+mod page;
 mod properties;
 mod scenarios;
 

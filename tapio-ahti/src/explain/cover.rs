@@ -8,15 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Component, Known, Link, is_standing, link, order};
-use crate::{
-    finding::{Finding, FindingId},
-    graph::Name,
-    rule::Class,
-};
+use super::{Component, Kin, Known, Link, is_standing, kin, link, order};
+use crate::{finding::FindingId, rule::Class};
 
 /// Most that one group of findings adds.
-const MOST: f64 = 4.0;
+const MOST: f64 = 6.0;
 /// How likely a finding is within half an hour without any cause: one in seven days.
 const LEAK: f64 = 0.003;
 /// What another cause has to add: odds of 20 to 1.
@@ -27,6 +23,8 @@ const MAX_CAUSES: usize = 3;
 const STANDING: f64 = -3.9;
 /// From this margin over the next best cause on, a cause is likely: odds of 4 to 1.
 const MARGIN: f64 = 1.4;
+/// Candidates that are kept with an explanation.
+const MAX_CANDIDATES: usize = 16;
 /// Longest chain.
 const MAX_HOPS: usize = 6;
 
@@ -58,13 +56,28 @@ pub(crate) struct Candidate {
 pub(crate) struct Explanation {
     /// `None`: the cause is not known.
     pub(crate) root: Option<FindingId>,
-    /// What is explained, in order of time, without the root.
+    /// The same as the root in other places: on other pods of the workload, or in other changes of the set.
+    pub(crate) kin: Vec<FindingId>,
+    /// What is explained, along the chain and then in order of time, without the root and its kin.
     pub(crate) effects: Vec<FindingId>,
     /// The links from the root to the effects: a tree.
     pub(crate) links: Vec<Link>,
     pub(crate) certainty: Certainty,
     /// The best causes, the best first.
     pub(crate) candidates: Vec<Candidate>,
+}
+
+impl Explanation {
+    /// All findings of it: the root, its kin, the effects.
+    pub(crate) fn all(&self) -> impl Iterator<Item = FindingId> {
+        self.root.iter().chain(&self.kin).chain(&self.effects).copied()
+    }
+
+    /// The first symptom that users can notice, else the first effect, else the cause.
+    pub(crate) fn first(&self, known: Known<'_>) -> Option<FindingId> {
+        let noticed = self.effects.iter().copied().find(|id| opens(known, *id));
+        noticed.or_else(|| self.effects.first().copied()).or(self.root)
+    }
 }
 
 pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanation> {
@@ -78,7 +91,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
         .findings
         .iter()
         .filter(|id| known.findings.get(**id).is_some_and(|finding| link::can_be_root(known, finding)))
-        .map(|id| candidate(component, *id))
+        .map(|id| candidate(known, component, *id))
         .collect();
     let mut explanations: Vec<Explanation> = Vec::new();
     while explanations.len() < MAX_CAUSES && !left.is_empty() {
@@ -96,7 +109,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
         };
         let explanation = explanation(known, component, best, &scored, &left);
         left.remove(&best.finding);
-        left.retain(|id| !explanation.effects.contains(id));
+        left.retain(|id| !explanation.effects.contains(id) && !explanation.kin.contains(id));
         explanations.push(explanation);
     }
     // What nothing explains has an unknown cause, all of it together.
@@ -106,6 +119,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
             component.links.iter().filter(|link| left.contains(&link.cause) && left.contains(&link.effect));
         explanations.push(Explanation {
             root: None,
+            kin: Vec::new(),
             links: links.cloned().collect(),
             effects,
             certainty: Certainty::Inconclusive,
@@ -124,27 +138,30 @@ fn nearest(scored: &[Candidate]) -> Option<&Candidate> {
 }
 
 /// Findings of one type on one workload are one group: more of them say no more.
-fn groups(known: Known<'_>, component: &Component) -> BTreeMap<FindingId, (Name, String)> {
-    let group = |id: &FindingId| {
-        let finding = known.findings.get(*id)?;
-        let workload = known.graph.workload(finding.key.entity, finding.onset_ns);
-        let name = known.graph.get(workload)?.name.clone();
-        Some((*id, (name, finding.key.kind.to_string())))
-    };
-    component.findings.iter().filter_map(group).collect()
+fn groups(known: Known<'_>, component: &Component) -> BTreeMap<FindingId, Kin> {
+    component.findings.iter().filter_map(|id| Some((*id, kin(known, *id)?))).collect()
 }
 
 /// Follows links from a cause, the likeliest way to each effect.
-fn candidate(component: &Component, root: FindingId) -> Candidate {
-    let mut reach = BTreeMap::from([(root, (1.0, None))]);
-    let mut here = vec![root];
+fn candidate(known: Known<'_>, component: &Component, root: FindingId) -> Candidate {
+    let of_root = kin(known, root);
+    let is_kin = |id: &&FindingId| **id == root || of_root.is_some() && kin(known, **id) == of_root;
+    let mut here: Vec<_> = component.findings.iter().filter(is_kin).copied().collect();
+    let mut reach: BTreeMap<FindingId, (f64, Option<usize>)> =
+        here.iter().map(|id| (*id, (1.0, None))).collect();
     for _ in 0..MAX_HOPS {
         let mut next = Vec::new();
         for (index, link) in component.links.iter().enumerate().filter(|(_, link)| here.contains(&link.cause))
         {
             let Some((so_far, _)) = reach.get(&link.cause) else { continue };
             let strength = so_far * link.strength;
-            if reach.get(&link.effect).is_none_or(|(known, _)| *known < strength) && link.effect != root {
+            let is_likelier = match reach.get(&link.effect) {
+                // The root and its kin.
+                Some((_, None)) => false,
+                Some((known, Some(_))) => *known < strength,
+                None => true,
+            };
+            if is_likelier {
                 reach.insert(link.effect, (strength, Some(index)));
                 next.push(link.effect);
             }
@@ -157,7 +174,7 @@ fn candidate(component: &Component, root: FindingId) -> Candidate {
 fn scored(
     known: Known<'_>,
     mut candidate: Candidate,
-    groups: &BTreeMap<FindingId, (Name, String)>,
+    groups: &BTreeMap<FindingId, Kin>,
     left: &BTreeSet<FindingId>,
 ) -> Candidate {
     let Some(finding) = known.findings.get(candidate.finding) else { return candidate };
@@ -166,17 +183,19 @@ fn scored(
     if kind.class != Class::Change && is_standing(known, finding) {
         candidate.terms.push(("has been there all the time".to_owned(), STANDING));
     }
-    let mut gains: BTreeMap<&(Name, String), f64> = BTreeMap::new();
+    let mut gains: BTreeMap<&Kin, f64> = BTreeMap::new();
     for (id, (strength, _)) in &candidate.reach {
-        let Some(group) = groups.get(id).filter(|_| *id != candidate.finding && left.contains(id)) else {
+        let is_effect = candidate.reach.get(id).is_some_and(|(_, link)| link.is_some()) && left.contains(id);
+        let Some(group) = groups.get(id).filter(|_| is_effect) else {
             continue;
         };
         let gain = ((strength + LEAK * (1.0 - strength)) / LEAK).ln().min(MOST);
         let most = gains.entry(group).or_default();
         *most = most.max(gain);
     }
-    for ((workload, kind), gain) in gains {
-        candidate.terms.push((format!("explains {kind} of {workload}"), gain));
+    for ((kind, workload), gain) in gains {
+        let of = workload.as_ref().map(|workload| format!(" of {workload}")).unwrap_or_default();
+        candidate.terms.push((format!("explains {kind}{of}"), gain));
     }
     candidate.score = candidate.terms.iter().map(|(_, value)| value).sum();
     candidate
@@ -189,9 +208,18 @@ fn explanation(
     scored: &[Candidate],
     left: &BTreeSet<FindingId>,
 ) -> Explanation {
-    let mut effects: Vec<FindingId> =
+    let mut reached: Vec<FindingId> =
         best.reach.keys().copied().filter(|id| *id != best.finding && left.contains(id)).collect();
-    effects.sort_by_cached_key(|id| order(known, *id));
+    // Along the chain, then in order of time.
+    let hops = |id: &FindingId| {
+        let links = std::iter::successors(best.reach.get(id), |(_, link)| {
+            best.reach.get(&component.links.get((*link)?)?.cause)
+        });
+        links.take(MAX_HOPS + 1).count()
+    };
+    reached.sort_by_cached_key(|id| (hops(id), order(known, *id)));
+    let is_kin = |id: &FindingId| best.reach.get(id).is_some_and(|(_, link)| link.is_none());
+    let (kin, effects): (Vec<_>, Vec<_>) = reached.into_iter().partition(is_kin);
     // The way to each effect, with what lies on it.
     let mut on_the_way: BTreeSet<usize> = BTreeSet::new();
     for effect in &effects {
@@ -209,7 +237,7 @@ fn explanation(
     // Another cause that lies on the way is part of the same story, unless nothing is gained by going further back.
     let rival = scored.iter().filter(|other| other.finding != best.finding).find(|other| {
         let shares = other.reach.keys().any(|id| effects.contains(id) && left.contains(id));
-        shares && !is_same_set(known, best.finding, other.finding)
+        shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())
     });
     let margin = rival.map_or(f64::INFINITY, |rival| best.score - rival.score);
     let first = effects.iter().copied().find(|id| opens(known, *id)).or_else(|| effects.first().copied());
@@ -229,14 +257,8 @@ fn explanation(
         _ if proved => Certainty::Confirmed,
         _ => Certainty::Likely,
     };
-    let candidates = scored.iter().take(5).cloned().collect();
-    Explanation { root: Some(best.finding), effects, links, certainty, candidates }
-}
-
-/// Whether two changes were made together.
-fn is_same_set(known: Known<'_>, a: FindingId, b: FindingId) -> bool {
-    let set = |id| known.findings.get(id).and_then(|finding: &Finding| finding.set.clone());
-    set(a).is_some_and(|a| Some(a) == set(b))
+    let candidates = scored.iter().take(MAX_CANDIDATES).cloned().collect();
+    Explanation { root: Some(best.finding), kin, effects, links, certainty, candidates }
 }
 
 pub(crate) fn opens(known: Known<'_>, id: FindingId) -> bool {

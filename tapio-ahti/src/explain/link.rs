@@ -1,6 +1,6 @@
 //! Links: one finding explains another, by a rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Known;
 use crate::{
@@ -19,6 +19,9 @@ const FLAT: f64 = 0.1;
 /// which are whole seconds and a controller's delay.
 const SAME_CLOCK_NS: u64 = 2_000_000_000;
 const OTHER_CLOCK_NS: u64 = 10_000_000_000;
+
+/// The part of an effect that has to come after its cause.
+const MOST: f64 = 0.5;
 
 /// One finding explains another.
 #[derive(Clone, Debug)]
@@ -43,11 +46,21 @@ pub(crate) enum Found {
     NotCovered(Vec<String>),
 }
 
+/// The entities that links depend on.
+pub(crate) type Reach = BTreeSet<EntityId>;
+
 /// All links to an effect.
-pub(crate) fn causes(known: Known<'_>, effect: FindingId) -> Vec<Link> {
-    let Some(finding) = known.findings.get(effect) else { return Vec::new() };
+pub(crate) fn causes(known: Known<'_>, effect: FindingId) -> (Vec<Link>, Reach) {
+    let Some(finding) = known.findings.get(effect) else { return Default::default() };
+    let at = finding.onset_ns;
+    let mut reach: Reach = known.graph.owners(finding.key.entity, at).into_iter().collect();
+    for pod in finding.pods.iter().chain(finding.peer.and_then(|peer| peer.entity).as_ref()) {
+        reach.extend(known.graph.owners(*pod, at));
+    }
     let rules = known.rules.with_effect(&finding.key.kind);
-    rules.flat_map(|(index, rule)| by_rule(known, index, rule, effect, finding)).collect()
+    let links =
+        rules.flat_map(|(index, rule)| by_rule(known, index, rule, effect, finding, &mut reach)).collect();
+    (links, reach)
 }
 
 /// What a rule has to say about an effect; `None` if it is not about it.
@@ -58,7 +71,7 @@ pub(crate) fn look(known: Known<'_>, index: usize, rule: &Rule, effect: FindingI
     if !is_of || !rule.effect.fits(finding) || starts(rule, finding).is_empty() {
         return None;
     }
-    if !by_rule(known, index, rule, effect, finding).is_empty() {
+    if !by_rule(known, index, rule, effect, finding, &mut Reach::new()).is_empty() {
         return Some(Found::Present);
     }
     let missing = not_covered(known, rule, finding);
@@ -77,7 +90,14 @@ fn starts(rule: &Rule, effect: &Finding) -> Vec<EntityId> {
     }
 }
 
-fn by_rule(known: Known<'_>, index: usize, rule: &Rule, effect: FindingId, finding: &Finding) -> Vec<Link> {
+fn by_rule(
+    known: Known<'_>,
+    index: usize,
+    rule: &Rule,
+    effect: FindingId,
+    finding: &Finding,
+    reach: &mut Reach,
+) -> Vec<Link> {
     let Known { graph, findings, .. } = known;
     let is_of = graph.get(finding.key.entity).is_some_and(|entity| rule.effect.is_of(&entity.name.kind));
     if !is_of || !rule.effect.fits(finding) {
@@ -86,6 +106,7 @@ fn by_rule(known: Known<'_>, index: usize, rule: &Rule, effect: FindingId, findi
     let at = finding.onset_ns;
     let mut links: BTreeMap<FindingId, Link> = BTreeMap::new();
     for entity in graph.walk(&starts(rule, finding), &rule.path, at) {
+        reach.insert(entity);
         if !graph.get(entity).is_some_and(|entity| rule.cause.is_of(&entity.name.kind)) {
             continue;
         }
@@ -93,9 +114,14 @@ fn by_rule(known: Known<'_>, index: usize, rule: &Rule, effect: FindingId, findi
             if cause == effect || !rule.cause.fits(other) {
                 continue;
             }
-            let Some(lag_s) = lag(other, finding, rule.lag.longest_s) else { continue };
-            let pair =
-                Pair { graph, cause: other, effect: finding, before: was_before(known, other, finding) };
+            let Some((lag_s, share)) = lag(other, finding, rule.lag.longest_s) else { continue };
+            let pair = Pair {
+                graph,
+                findings,
+                cause: other,
+                effect: finding,
+                before: was_before(known, other, finding),
+            };
             if rule.requires.iter().any(|evidence| pair.holds(*evidence) != Some(true)) {
                 continue;
             }
@@ -104,8 +130,8 @@ fn by_rule(known: Known<'_>, index: usize, rule: &Rule, effect: FindingId, findi
             let proved = |all: &Vec<Evidence>| all.iter().all(|evidence| pair.holds(*evidence) == Some(true));
             let is_certain = rule.certain.iter().any(proved);
             let strength = match is_certain {
-                true => SUREST,
-                false => (rule.strength * density(lag_s, &rule.lag) * weight.exp()).min(SUREST),
+                true => SUREST * share,
+                false => (rule.strength * density(lag_s, &rule.lag) * weight.exp() * share).min(SUREST),
             };
             if strength >= WEAKEST {
                 links.insert(cause, Link { cause, effect, rule: index, strength, is_certain });
@@ -125,21 +151,26 @@ fn was_before(known: Known<'_>, cause: &Finding, effect: &Finding) -> bool {
     all.any(|(_, other)| other.key.kind == effect.key.kind && other.onset_ns < cause.onset_ns)
 }
 
-/// Seconds from cause to effect; `None` if the cause is too late, or too early.
-fn lag(cause: &Finding, effect: &Finding, longest_s: f64) -> Option<f64> {
+/// Seconds from cause to effect, and which part of the effect came after the cause; `None` if the cause is too late, or too
+/// early. What began a little before its cause, such as with the pods that a rollout ended, is explained if most of it came
+/// after it.
+fn lag(cause: &Finding, effect: &Finding, longest_s: f64) -> Option<(f64, f64)> {
     let same_clock = !cause.node.is_empty() && cause.node == effect.node;
     let tolerated = if same_clock { SAME_CLOCK_NS } else { OTHER_CLOCK_NS };
-    if cause.onset_ns > effect.onset_ns.saturating_add(tolerated) {
-        return None;
-    }
+    let (onset_ns, share) = match cause.onset_ns > effect.onset_ns.saturating_add(tolerated) {
+        true => {
+            effect.times.from(cause.onset_ns.saturating_sub(tolerated)).filter(|(_, share)| *share >= MOST)?
+        }
+        false => (effect.onset_ns, 1.0),
+    };
     // A state, and what lasts, is a cause as long as it does.
-    let lasts = cause.is_state() && cause.ended_ns.is_none_or(|ended| ended >= effect.onset_ns)
-        || cause.last_ns >= effect.onset_ns;
-    let lag_s = effect.onset_ns.saturating_sub(cause.onset_ns) as f64 / 1e9;
+    let lasts =
+        cause.is_state() && cause.ended_ns.is_none_or(|ended| ended >= onset_ns) || cause.last_ns >= onset_ns;
+    let lag_s = onset_ns.saturating_sub(cause.onset_ns) as f64 / 1e9;
     match lag_s > longest_s {
-        true if lasts && !crate::fact::is_change(&cause.key.kind) => Some(longest_s),
+        true if lasts && !crate::fact::is_change(&cause.key.kind) => Some((longest_s, share)),
         true => None,
-        false => Some(lag_s),
+        false => Some((lag_s, share)),
     }
 }
 
@@ -160,17 +191,21 @@ fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
         match cover {
             Cover::Kubernetes => {
                 let from_ns = at.saturating_sub((rule.lag.longest_s.min(3_600.0) * 1e9) as u64);
-                if !known.seen.has_changes(at) {
-                    missing.push("changes in Kubernetes are not known at that time".to_owned());
-                } else if !known.seen.has_changes(from_ns) {
-                    missing.push("changes in Kubernetes are known only since shortly before".to_owned());
+                match known.seen.synced_ns() {
+                    Some(synced) if synced <= from_ns => {}
+                    Some(synced) if synced <= at => {
+                        let time = tapio_occurrence::timestamp(synced).to_string();
+                        let time = time.get(11..19).unwrap_or(&time);
+                        missing.push(format!("changes before {time} are not known"));
+                    }
+                    _ => missing.push("changes in Kubernetes are not known".to_owned()),
                 }
             }
             Cover::Agents => {
                 let mut path = rule.path.clone();
                 path.push(Step::Owned);
                 let pods = known.graph.walk(&starts(rule, effect), &path, at);
-                let nodes: std::collections::BTreeSet<_> =
+                let nodes: BTreeSet<_> =
                     pods.into_iter().filter_map(|pod| known.graph.node(pod, at)).collect();
                 for node in nodes {
                     let Some(node) = known.graph.get(node) else { continue };

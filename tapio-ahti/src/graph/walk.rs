@@ -141,6 +141,18 @@ impl Graph {
         found
     }
 
+    /// An entity with those whose answers depend on it: owners, what it uses or lists, what refers to it, and the services of
+    /// a pod.
+    pub(crate) fn around(&self, id: EntityId, at_ns: u64) -> BTreeSet<EntityId> {
+        let mut found: BTreeSet<EntityId> = self.owners(id, at_ns).into_iter().collect();
+        found.extend(self.uses(id, at_ns));
+        found.extend(self.referring(id));
+        if self.is(id, "Pod") {
+            found.extend(self.services(id, at_ns));
+        }
+        found
+    }
+
     /// The workload of a pod: its outermost owner.
     pub(crate) fn workload(&self, id: EntityId, at_ns: u64) -> EntityId {
         let owners = self.owners(id, at_ns);
@@ -187,14 +199,32 @@ impl Graph {
     }
 
     /// Objects of a kind in the namespace of a pod whose selector fits it, at the time or up to an hour before.
-    fn selecting(&self, kind: &str, pod: EntityId, at_ns: u64) -> Vec<EntityId> {
+    pub(crate) fn selecting(&self, kind: &str, pod: EntityId, at_ns: u64) -> Vec<EntityId> {
         let Some(entity) = self.get(pod) else { return Vec::new() };
         let labels = entity.object(at_ns).map(|object| object.labels.as_slice()).unwrap_or_default();
-        let namespace = entity.name.namespace.as_deref();
+        let namespace = &entity.name.namespace;
+        let keys = labels.iter().map(|pair| Some((namespace.clone(), pair.clone()))).chain([None]);
+        let found: BTreeSet<EntityId> =
+            keys.filter_map(|key| self.selectors.get(&key)).flatten().copied().collect();
         let fits = |id: &EntityId| {
-            self.recent(*id, at_ns).any(|object| selects(&object.selector, labels, kind == "NetworkPolicy"))
+            let is_meant = self
+                .get(*id)
+                .is_some_and(|entity| entity.name.kind == kind && entity.name.namespace == *namespace);
+            is_meant
+                && self
+                    .recent(*id, at_ns)
+                    .any(|object| selects(&object.selector, labels, kind == "NetworkPolicy"))
         };
-        self.of_kind(kind, namespace).filter(fits).collect()
+        found.into_iter().filter(fits).collect()
+    }
+
+    /// Pods and workloads with the labels that a selector asks for.
+    fn selected(&self, selector: &[Pair], namespace: Option<&str>) -> impl Iterator<Item = EntityId> {
+        let sets =
+            selector.iter().map(|pair| self.labelled.get(&(namespace.map(ToOwned::to_owned), pair.clone())));
+        // The smallest of them, or none if nothing has one of the labels.
+        let fewest = sets.min_by_key(|set| set.map_or(0, BTreeSet::len)).flatten();
+        fewest.into_iter().flatten().copied()
     }
 
     /// The versions of an entity that were valid at a time or up to an hour before.
@@ -224,26 +254,21 @@ impl Graph {
                 found.extend(pods);
             }
         }
-        for pod in self.of_kind("Pod", namespace.as_deref()) {
-            if found.len() >= MAX_VISITED {
-                break;
-            }
-            let labels = self.object(pod, at_ns).map(|object| object.labels.as_slice()).unwrap_or_default();
-            let is_recent = self.get(pod).is_some_and(|entity| {
-                entity.created_ns() <= at_ns
-                    && entity.deleted_ns().is_none_or(|deleted| deleted.saturating_add(MEMBERS_NS) > at_ns)
-            });
-            if is_recent && self.recent(id, at_ns).any(|object| selects(&object.selector, labels, false)) {
-                found.insert(pod);
-            }
-        }
-        // Where there are no pods (yet, or any more), the workloads whose pods it selects.
-        for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
-            for workload in self.of_kind(kind, namespace.as_deref()) {
-                let labels =
-                    self.object(workload, at_ns).map(|object| object.labels.as_slice()).unwrap_or_default();
-                if self.recent(id, at_ns).any(|object| selects(&object.selector, labels, false)) {
-                    found.insert(workload);
+        for service in self.recent(id, at_ns) {
+            for other in self.selected(&service.selector, namespace.as_deref()) {
+                if found.len() >= MAX_VISITED {
+                    return found;
+                }
+                let Some(entity) = self.get(other) else { continue };
+                let labels = entity.object(at_ns).map(|object| object.labels.as_slice()).unwrap_or_default();
+                let was_there = entity.created_ns() <= at_ns
+                    && entity.deleted_ns().is_none_or(|deleted| deleted.saturating_add(MEMBERS_NS) > at_ns);
+                // Where there are no pods (yet, or any more), the workloads whose pods it selects.
+                let is_meant =
+                    matches!(&*entity.name.kind, "Pod" | "Deployment" | "StatefulSet" | "DaemonSet")
+                        && was_there;
+                if is_meant && selects(&service.selector, labels, false) {
+                    found.insert(other);
                 }
             }
         }

@@ -4,9 +4,12 @@ use serde::Deserialize;
 
 use crate::{
     finding::Finding,
-    graph::{EntityId, Graph},
+    findings::Findings,
+    graph::{EntityId, Graph, Step},
 };
 
+/// How long a container that ended may keep its pod from answering.
+const RECENT_NS: u64 = 600_000_000_000;
 /// How exactly limits are compared: page sizes and rounding.
 const CLOSE: f64 = 0.02;
 
@@ -43,6 +46,7 @@ pub(crate) enum Evidence {
 /// A pair of cause and effect with the graph.
 pub(crate) struct Pair<'a> {
     pub(crate) graph: &'a Graph,
+    pub(crate) findings: &'a Findings,
     pub(crate) cause: &'a Finding,
     pub(crate) effect: &'a Finding,
     /// Other findings of the effect's type on the effect's workload, before the cause.
@@ -71,9 +75,18 @@ impl Pair<'_> {
             Evidence::AtCause => {
                 let peer = effect.peer?.entity?;
                 let at = effect.onset_ns;
-                let pods = self.graph.walk(&[peer], &[crate::graph::Step::Members], at);
-                let has = |pod: &EntityId| cause.pods.contains(pod) || cause.key.entity == *pod;
-                let mut existing = pods.iter().filter(|pod| self.graph.is(**pod, "Pod")).peekable();
+                let pods = self.graph.walk(&[peer], &[Step::Members], at);
+                let exists = |pod: &EntityId| self.graph.get(*pod).is_some_and(|pod| pod.exists(at));
+                let has = |pod: EntityId| {
+                    let same = |other: &Finding| {
+                        other.key.kind == cause.key.kind
+                            && other.onset_ns <= effect.last_ns
+                            && other.last_ns.saturating_add(RECENT_NS) >= effect.onset_ns
+                    };
+                    self.findings.of(pod).any(|(_, other)| same(other))
+                };
+                let mut existing =
+                    pods.into_iter().filter(|pod| self.graph.is(*pod, "Pod") && exists(pod)).peekable();
                 existing.peek()?;
                 Some(existing.all(has))
             }

@@ -296,8 +296,17 @@ impl Cluster {
         self.connects("network.connection_refused", client, server, times);
     }
 
+    pub(super) fn refused_once(&mut self, client: &str, server: &str) {
+        self.connect("network.connection_refused", client, server, 1, &[(0, 0)]);
+    }
+
     pub(super) fn connects(&mut self, kind: &str, client: &str, server: &str, times: u64) {
-        for (nth, wait) in [(0, 0), (1, 40), (0, 0), (1, 0)] {
+        self.connect(kind, client, server, times / 4, &[(0, 0), (1, 40), (0, 0), (1, 0)]);
+    }
+
+    /// `parts`: which pod of the client, and how long until the next part.
+    fn connect(&mut self, kind: &str, client: &str, server: &str, count: u64, parts: &[(usize, u64)]) {
+        for (nth, wait) in parts.iter().copied() {
             let mut fact = self.fact(kind, &format!("{client} -> {server}:8080 refused"), Severity::Error);
             fact.workload = Some(self.of_pod(client, nth));
             fact.node = self.node_of(client, nth).into();
@@ -309,7 +318,7 @@ impl Cluster {
             fact.peer =
                 Some(Peer { address: self.services[server], port: 8080, names: Some(Arc::new(names)) });
             fact.data = Data::from([("error", "ECONNREFUSED".into()), ("direction", "outbound".into())]);
-            fact.count = times / 4;
+            fact.count = count;
             if !self.dark.contains(&&*fact.node) {
                 self.facts.push(fact);
             }
@@ -332,6 +341,10 @@ impl Cluster {
         if verb == Verb::Deleted {
             self.portti(&Deleted { object: reference(kind, name) }, "");
         }
+    }
+
+    pub(super) fn delete(&mut self, kind: &str, name: &str) {
+        self.portti(&Deleted { object: reference(kind, name) }, "");
     }
 
     /// A new image: new pods beside the old ones, which go.

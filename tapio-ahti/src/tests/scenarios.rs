@@ -29,7 +29,10 @@ fn a_rollout_that_is_oom_killed_and_refuses_its_callers() {
     cluster.wait(30);
     let incident = cluster.incident();
     is(&incident, "Deployment shop/payments", "rollout", Certainty::Likely);
-    assert_eq!(incident.title, "checkout (shop) is failing because payments (shop) was rolled out");
+    assert_eq!(
+        incident.title,
+        "checkout (shop) is failing because payments (shop) is OOM-killed since it was rolled out"
+    );
     assert_eq!(incident, cluster.why("checkout"));
     let chain: Vec<_> = incident.chain.iter().map(|step| &*step.rule).collect();
     assert_eq!(chain, ["rollout-oom", "dead-refused"]);
@@ -149,13 +152,11 @@ fn a_configuration_that_was_edited() {
     let mut cluster = Cluster::shop();
     cluster.edit("ConfigMap", "payments-config", Aspect::Data, "h:1", "h:2");
     cluster.wait(90);
-    cluster.agent(
-        "container.exit_error",
-        "payments",
-        0,
-        "payments exited with 1",
-        Data::from([("status", 1u64.into())]),
-    );
+    for _ in 0..3 {
+        let data = Data::from([("status", 1u64.into())]);
+        cluster.agent("container.exit_error", "payments", 0, "payments exited with 1", data);
+        cluster.wait(20);
+    }
     cluster.wait(60);
     is(&cluster.incident(), "ConfigMap shop/payments-config", "configuration", Certainty::Likely);
 }
@@ -283,7 +284,10 @@ fn a_chain_of_four_hops() {
     cluster.wait(60);
     let incident = cluster.incident();
     is(&incident, "Deployment shop/db", "rollout", Certainty::Confirmed);
-    assert_eq!(incident.title, "gateway (shop) is failing because db (shop) was rolled out");
+    assert_eq!(
+        incident.title,
+        "gateway (shop) is failing because db (shop) is OOM-killed since it was rolled out"
+    );
     let rules: Vec<_> = incident.chain.iter().map(|step| &*step.rule).collect();
     assert_eq!(rules, ["rollout-oom", "dead-refused", "cascade", "dead-refused", "cascade", "dead-refused"]);
 }
@@ -297,4 +301,59 @@ fn a_policy_for_other_pods_is_not_blamed() {
     cluster.refused("checkout", "payments", 40);
     cluster.wait(60);
     is(&cluster.incident(), "Deployment shop/payments", "scaling", Certainty::Confirmed);
+}
+
+#[test]
+fn conditions_end_with_their_object() {
+    let mut cluster = Cluster::shop();
+    let pod = cluster.newest("stock");
+    cluster.condition("Pod", &pod, condition::NOT_READY, "ContainersNotReady", "");
+    cluster.wait(10);
+    cluster.delete("Pod", &pod);
+    cluster.wait(600);
+    assert_eq!(cluster.incidents(), []);
+}
+
+#[test]
+fn one_exit_is_no_incident() {
+    let mut cluster = Cluster::shop();
+    let data = Data::from([("status", 1u64.into())]);
+    cluster.agent("container.exit_error", "payments", 0, "payments exited with 1", data);
+    cluster.wait(600);
+    assert_eq!(cluster.incidents(), []);
+}
+
+#[test]
+fn the_same_on_several_pods_is_one_incident() {
+    let mut cluster = Cluster::shop();
+    for nth in 0..3 {
+        let data = Data::from([("signal", "SIGSEGV".into())]);
+        cluster.agent("container.crash", "payments", nth, "payments crashed", data);
+    }
+    cluster.wait(60);
+    let incident = cluster.incident();
+    assert_eq!(
+        (incident.lines.len(), incident.lines[0].count, incident.lines[0].pods),
+        (1, 3, 3),
+        "{incident:#?}"
+    );
+    assert_eq!(incident.title, "payments (shop) crashes");
+}
+
+#[test]
+fn refusals_that_began_with_the_rollout_itself_are_explained_by_what_most_came_after() {
+    let mut cluster = Cluster::shop();
+    cluster.roll_out("checkout", "checkout:2");
+    cluster.wait(90);
+    cluster.roll_out("payments", "pay:2");
+    // The old pods end.
+    cluster.refused_once("checkout", "payments");
+    cluster.wait(12);
+    for nth in 0..3 {
+        cluster.oom_of("payments", nth, 512 << 20);
+    }
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(60);
+    let incident = cluster.incident();
+    is(&incident, "Deployment shop/payments", "rollout", Certainty::Likely);
 }

@@ -1,0 +1,221 @@
+//! The life of incidents: they open, grow, merge, are resolved, and come back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    explain::{Explanation, Known, is_standing, opens},
+    finding::{Finding, FindingId},
+    incident::{Certainty, Incident, Status},
+    story,
+};
+
+/// A symptom has to last so long until it opens an incident.
+const SETTLE_NS: u64 = 30_000_000_000;
+/// After so long without symptoms an incident is resolved.
+pub(crate) const QUIET_NS: u64 = 300_000_000_000;
+/// A resolved incident that comes back within this time has regressed; later it is another one.
+const COMES_BACK_NS: u64 = 24 * 3_600_000_000_000;
+
+/// All incidents, by number.
+#[derive(Debug)]
+pub(crate) struct Incidents {
+    all: BTreeMap<u64, Kept>,
+    next: u64,
+    max: usize,
+}
+
+/// An incident with what it is made of.
+#[derive(Debug)]
+struct Kept {
+    /// As it was written last.
+    incident: Incident,
+    explanation: Explanation,
+    findings: BTreeSet<FindingId>,
+    basis: Basis,
+    /// Whether it has to be written anew before anybody reads it.
+    is_stale: bool,
+    /// Whether a question noticed a change that is not a revision yet.
+    is_unrevised: bool,
+    /// When the last symptom was seen.
+    last_ns: u64,
+}
+
+/// What an answer depends on: if it is the same, so is the answer.
+#[derive(Debug, PartialEq)]
+struct Basis {
+    root: Option<FindingId>,
+    certainty: Certainty,
+    /// Each finding with its onset, its last time, its count and its end.
+    findings: Vec<(FindingId, u64, u64, u64, Option<u64>)>,
+    links: Vec<(FindingId, FindingId, usize)>,
+}
+
+impl Incidents {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { all: BTreeMap::new(), next: 1, max }
+    }
+
+    /// The incidents, the oldest first.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Incident> {
+        self.all.values().map(|kept| &kept.incident)
+    }
+
+    /// Takes what explains everything that is going on now.
+    pub(crate) fn update(&mut self, known: Known<'_>, mut explanations: Vec<Explanation>, is_revision: bool) {
+        explanations.sort_by_cached_key(|explanation| first_ns(known, explanation));
+        let mut touched = BTreeSet::new();
+        for explanation in explanations {
+            touched.extend(self.keep(known, explanation, &touched, is_revision));
+        }
+        // Those whose findings are over and gone.
+        for (number, kept) in &mut self.all {
+            if !touched.contains(number) {
+                resolve(&mut kept.incident, kept.last_ns);
+            }
+        }
+        while self.all.len() > self.max {
+            self.all.pop_first();
+        }
+    }
+
+    /// Puts an explanation into the incident that it continues, or into a new one. Returns its number; `None` if it is no
+    /// reason for one.
+    fn keep(
+        &mut self,
+        known: Known<'_>,
+        explanation: Explanation,
+        taken: &BTreeSet<u64>,
+        is_revision: bool,
+    ) -> Option<u64> {
+        let findings: BTreeSet<FindingId> = explanation.all().collect();
+        let symptoms =
+            || findings.iter().filter(|id| opens(known, **id)).filter_map(|id| known.findings.get(*id));
+        let is_active = symptoms().any(|finding| finding.is_active(known.now_ns, QUIET_NS));
+        let last_ns = symptoms().map(|finding| last_ns(known, finding)).max().unwrap_or_default();
+        let fingerprint = story::fingerprint(known, &explanation);
+        let since_ns = first_ns(known, &explanation);
+
+        let others = || self.all.iter().filter(|(number, _)| !taken.contains(number));
+        let continues = |kept: &Kept| !kept.findings.is_disjoint(&findings);
+        let comes_back = |kept: &Kept| {
+            let over = kept.incident.resolved_unix_ns;
+            kept.incident.fingerprint == fingerprint
+                && over.is_some_and(|over| since_ns.saturating_sub(over) < COMES_BACK_NS)
+        };
+        let has_settled = || findings.iter().any(|id| has_settled(known, *id));
+        let continued = others().find(|(_, kept)| continues(kept)).map(|(number, _)| *number);
+        let number = match continued {
+            Some(number) => number,
+            None if !is_active || !has_settled() => return None,
+            None => others().rfind(|(_, kept)| comes_back(kept)).map_or(self.next, |(number, _)| *number),
+        };
+        self.next = self.next.max(number + 1);
+
+        let basis = Basis::of(known, &explanation);
+        let before = self.all.remove(&number);
+        let mut incident = match &before {
+            Some(kept) => kept.incident.clone(),
+            None => Incident { id: format!("TAP-{number}"), ..story::incident(known, &explanation) },
+        };
+        let is_changed = before.as_ref().is_none_or(|kept| kept.basis != basis);
+        let mut is_unrevised = is_changed;
+        if let Some(kept) = &before {
+            is_unrevised |= kept.is_unrevised;
+            incident.revision += u64::from(is_revision && is_unrevised);
+            if kept.incident.status == Status::Resolved && is_active {
+                (incident.status, incident.resolved_unix_ns) = (Status::Regressed, None);
+                incident.seen_before += 1;
+            }
+        } else {
+            let same = self.all.values().filter(|kept| kept.incident.fingerprint == fingerprint);
+            incident.seen_before = same.count() as u64;
+        }
+        incident.fingerprint = fingerprint;
+        if !is_active {
+            resolve(&mut incident, last_ns);
+        }
+        // Two that turn out to be one: the older number stays.
+        let is_part = |other: u64, kept: &Kept| {
+            other > number && kept.incident.status != Status::Resolved && kept.findings.is_subset(&findings)
+        };
+        self.all.retain(|other, kept| taken.contains(other) || !is_part(*other, kept));
+        is_unrevised &= !is_revision;
+        let is_stale = is_changed || before.is_some_and(|kept| kept.is_stale);
+        self.all
+            .insert(number, Kept { incident, explanation, findings, basis, is_stale, is_unrevised, last_ns });
+        Some(number)
+    }
+
+    /// Writes what has changed since it was written last.
+    pub(crate) fn write(&mut self, known: Known<'_>) {
+        for kept in self.all.values_mut().filter(|kept| kept.is_stale) {
+            kept.is_stale = false;
+            let before = &kept.incident;
+            kept.incident = Incident {
+                id: before.id.clone(),
+                fingerprint: before.fingerprint.clone(),
+                revision: before.revision,
+                status: before.status,
+                resolved_unix_ns: before.resolved_unix_ns,
+                seen_before: before.seen_before,
+                ..story::incident(known, &kept.explanation)
+            };
+        }
+    }
+}
+
+impl Basis {
+    fn of(known: Known<'_>, explanation: &Explanation) -> Self {
+        let findings = explanation.all().filter_map(|id| {
+            let finding = known.findings.get(id)?;
+            Some((id, finding.onset_ns, finding.last_ns, finding.count, finding.ended_ns))
+        });
+        let links = explanation.links.iter().map(|link| (link.cause, link.effect, link.rule));
+        Self {
+            root: explanation.root,
+            certainty: explanation.certainty,
+            findings: findings.collect(),
+            links: links.collect(),
+        }
+    }
+}
+
+/// When the first symptom began.
+fn first_ns(known: Known<'_>, explanation: &Explanation) -> u64 {
+    let first = explanation.first(known).and_then(|id| known.findings.get(id));
+    first.map_or(known.now_ns, |finding| finding.onset_ns)
+}
+
+fn last_ns(known: Known<'_>, finding: &Finding) -> u64 {
+    match finding.ended_ns {
+        None if finding.is_state() => known.now_ns,
+        ended => ended.unwrap_or_default().max(finding.last_ns),
+    }
+}
+
+/// An incident is over some minutes after its last symptom.
+fn resolve(incident: &mut Incident, last_ns: u64) {
+    if incident.status != Status::Resolved {
+        incident.status = Status::Resolved;
+        incident.resolved_unix_ns = Some(last_ns.saturating_add(QUIET_NS));
+    }
+}
+
+/// Whether a finding is reason enough for an incident.
+fn has_settled(known: Known<'_>, id: FindingId) -> bool {
+    let Some(finding) = known.findings.get(id) else { return false };
+    let Some(kind) = known.rules.kind_of(finding).filter(|kind| kind.opens) else { return false };
+    if is_standing(known, finding) {
+        return false;
+    }
+    let lasts_ns = match finding.is_state() {
+        true => finding.ended_ns.unwrap_or(known.now_ns).saturating_sub(finding.onset_ns),
+        // What has happened stays so.
+        false if kind.at_least <= 1 => known.now_ns.saturating_sub(finding.onset_ns),
+        false => finding.last_ns.saturating_sub(finding.onset_ns),
+    };
+    // What is said to take five takes five a minute.
+    let is_often =
+        finding.is_state() || finding.count >= kind.at_least * lasts_ns.div_ceil(60_000_000_000).max(1);
+    lasts_ns >= SETTLE_NS && (kind.at_least <= 1 || is_often)
+}
