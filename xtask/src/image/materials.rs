@@ -180,7 +180,7 @@ fn text(value: &Value) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::AGENT;
+    use super::super::{AGENT, SERVER};
     use super::*;
 
     const ROOT: &str = "tapio-agent";
@@ -228,6 +228,17 @@ mod tests {
                 "DEPENDS_ON",
                 "SPDXRef-Package-deep-1.0.0-x"
             )));
+        Ok(())
+    }
+
+    #[test]
+    fn the_server_has_no_kernel_programs() -> Result<()> {
+        let written = of(SERVER, "x86_64-unknown-linux-musl", "0123", "2026-11-18T11:06:40Z")?;
+        let document: Value = serde_json::from_str(&written)?;
+        let names: BTreeSet<_> = list(&document["packages"]).map(|package| text(&package["name"])).collect();
+        assert!(names.contains("redb") && names.contains("tapio-ahti"), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with("aya") || *name == EMBEDDED), "{names:?}");
+        assert!(text(&document["name"]).starts_with("tapio-server-"), "{}", document["name"]);
         Ok(())
     }
 }
