@@ -65,7 +65,7 @@ const STEPS: &[Step] = &[
 ];
 
 /// Suites that talk to the programs built by the step `servers`.
-const SERVED: &[&str] = &["kubernetes", "otlp", "telemetry"];
+const SERVED: &[&str] = &["deploy", "kubernetes", "otlp", "telemetry"];
 
 /// `ci [--nightly] [STEP...]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {
@@ -137,7 +137,10 @@ fn servers() -> Result<()> {
 
 /// Deploys on a real cluster, with the agent that the tests ran with.
 fn cluster() -> Result<Tally> {
-    in_cluster(image::of_tests, || test::run(DEPLOYED, Some("deployed_it_names_faults")))
+    in_cluster(
+        |archive| image::of_tests(image::AGENT, archive),
+        || test::run(DEPLOYED, Some("deployed_it_names_faults")),
+    )
 }
 
 /// The suite with the cluster tests.

@@ -1,4 +1,4 @@
-//! `cargo xtask image`: builds the agent's container image from a static binary.
+//! `cargo xtask image`: builds the container image of the agent or of the server from a static binary.
 //!
 //! The image contains the binary and its bill of materials. Version and dates come from the commit, so the
 //! same commit, compilers and builder produce the same bytes in any directory. The task reads the finished
@@ -7,6 +7,7 @@
 mod archive;
 mod builder;
 mod materials;
+mod program;
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,20 +18,17 @@ use anyhow::{Context as _, Result, bail};
 
 use self::archive::Archive;
 use self::builder::Request;
+pub(crate) use self::program::{AGENT, Program, SERVER};
 use crate::arch::Arch;
 use crate::{machine, portable, setup, toolchain};
 
-/// The only file in the image besides the bill of materials.
-const BINARY: &str = "usr/bin/tapio";
-const MATERIALS: &str = "usr/share/doc/tapio/tapio.spdx.json";
 /// The profile of `Cargo.toml` for release builds.
 const PROFILE: &str = "image";
-/// Maximum size unpacked, in bytes.
-const LIMIT: u64 = 25_000_000;
 
 /// The parsed arguments.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
+    program: Program,
     arch: Arch,
     tag: Option<String>,
     output: Option<PathBuf>,
@@ -46,45 +44,51 @@ struct Commit {
     date: String,
 }
 
-/// `image [--arch=amd64|arm64] [--tag=NAME:TAG] [--output=ARCHIVE]`
+/// `image [agent|server] [--arch=amd64|arm64] [--tag=NAME:TAG] [--output=ARCHIVE]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {
     let options = Options::parse(arguments)?;
-    setup::task(&[])?;
+    if options.program == AGENT {
+        // For the kernel programs.
+        setup::task(&[])?;
+    }
     make(options, PROFILE)
 }
 
-/// Builds the image for this machine's architecture with the agent that the tests ran with. That binary
-/// exists already, and is larger than the release build.
-pub(crate) fn of_tests(output: PathBuf) -> Result<()> {
-    make(Options { arch: Arch::native()?, tag: None, output: Some(output) }, portable::QUICK)
+/// Builds a program's image for this machine's architecture with the profile of the tests. The agent's binary
+/// exists already when they ran; it is larger than the release build.
+pub(crate) fn of_tests(program: Program, output: PathBuf) -> Result<()> {
+    make(Options { program, arch: Arch::native()?, tag: None, output: Some(output) }, portable::QUICK)
 }
 
-/// Builds the release image for this machine's architecture.
-pub(crate) fn shipped(output: PathBuf) -> Result<()> {
-    make(Options { arch: Arch::native()?, tag: None, output: Some(output) }, PROFILE)
+/// Builds the release image of a program for this machine's architecture.
+pub(crate) fn shipped(program: Program, output: PathBuf) -> Result<()> {
+    make(Options { program, arch: Arch::native()?, tag: None, output: Some(output) }, PROFILE)
 }
 
-fn make(Options { arch, tag, output }: Options, profile: &str) -> Result<()> {
+fn make(Options { program, arch, tag, output }: Options, profile: &str) -> Result<()> {
     let commit = Commit::here()?;
-    let directory = machine::target_directory()?.join("image").join(arch.name());
+    let name = program.name;
+    let directory = machine::target_directory()?.join("image").join(name).join(arch.name());
     let context = directory.join("context");
     empty(&context)?;
 
-    let binary = binary(arch, profile)?;
-    fs::copy(&binary, context.join("tapio")).with_context(|| format!("cannot copy {}", binary.display()))?;
-    let materials = materials::of_agent(&arch.target(), &commit.revision, &commit.date)?;
-    fs::write(context.join("tapio.spdx.json"), materials).context("cannot write the bill of materials")?;
+    let binary = binary(program, arch, profile)?;
+    fs::copy(&binary, context.join(name)).with_context(|| format!("cannot copy {}", binary.display()))?;
+    let materials = materials::of(program, &arch.target(), &commit.revision, &commit.date)?;
+    fs::write(context.join(format!("{name}.spdx.json")), materials)
+        .context("cannot write the bill of materials")?;
 
     let version = env!("CARGO_PKG_VERSION");
     let request = Request {
+        program,
         arch,
-        tag: tag.unwrap_or_else(|| format!("localhost/tapio:{version}")),
-        labels: labels(version, &commit),
+        tag: tag.unwrap_or_else(|| format!("localhost/{name}:{version}")),
+        labels: labels(program, version, &commit),
         time: commit.time,
-        limit: if profile == PROFILE { LIMIT } else { u64::MAX },
+        limit: if profile == PROFILE { program.limit } else { u64::MAX },
         context,
         scratch: directory.join("scratch"),
-        archive: output.unwrap_or_else(|| directory.join("tapio.tar")),
+        archive: output.unwrap_or_else(|| directory.join(format!("{name}.tar"))),
     };
     request.build()?;
     let image = Archive::read(&request.archive, &request.scratch)?;
@@ -95,13 +99,10 @@ fn make(Options { arch, tag, output }: Options, profile: &str) -> Result<()> {
 }
 
 /// <https://github.com/opencontainers/image-spec/blob/main/annotations.md>
-fn labels(version: &str, commit: &Commit) -> Vec<(&'static str, String)> {
+fn labels(program: Program, version: &str, commit: &Commit) -> Vec<(&'static str, String)> {
     vec![
-        ("org.opencontainers.image.title", "tapio".to_owned()),
-        (
-            "org.opencontainers.image.description",
-            "Learns in the kernel what is normal for a node's workloads, and reports what is not".to_owned(),
-        ),
+        ("org.opencontainers.image.title", program.name.to_owned()),
+        ("org.opencontainers.image.description", program.about.to_owned()),
         ("org.opencontainers.image.version", version.to_owned()),
         ("org.opencontainers.image.revision", commit.revision.clone()),
         ("org.opencontainers.image.created", commit.date.clone()),
@@ -109,25 +110,21 @@ fn labels(version: &str, commit: &Commit) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Maximum size of the release binary, in bytes.
-const AGENT_BYTES: u64 = 25_000_000;
-
-/// Builds the agent. A release build contains no paths of this machine.
-fn binary(arch: Arch, profile: &str) -> Result<PathBuf> {
+/// Builds the program. A release build contains no paths of this machine.
+fn binary(program: Program, arch: Arch, profile: &str) -> Result<PathBuf> {
+    let Program { name, package, limit, .. } = program;
     let mut cargo = portable::cargo(arch, "build", profile)?;
-    cargo.args(["--package", "tapio-agent", "--bin", "tapio"]);
+    cargo.args(["--package", package, "--bin", name]);
     if profile == PROFILE {
         cargo.env("CARGO_ENCODED_RUSTFLAGS", remapped()?).env_remove("RUSTFLAGS");
     }
     machine::run(&mut cargo)?;
-    let agent = portable::agent(arch, profile)?;
-    let bytes = agent.metadata().with_context(|| agent.display().to_string())?.len();
-    if profile == PROFILE && bytes > AGENT_BYTES {
-        bail!(
-            "the agent has {bytes} bytes, more than {AGENT_BYTES}: see what is new in `cargo tree -p tapio-agent`"
-        );
+    let binary = portable::binary(arch, profile, name)?;
+    let bytes = binary.metadata().with_context(|| binary.display().to_string())?.len();
+    if profile == PROFILE && bytes > limit {
+        bail!("{name} has {bytes} bytes, more than {limit}: see what is new in `cargo tree -p {package}`");
     }
-    Ok(agent)
+    Ok(binary)
 }
 
 /// Flags that remove build paths. They replace the user's flags, which would produce another binary.
@@ -142,7 +139,11 @@ fn remapped() -> Result<OsString> {
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { arch: Arch::native()?, tag: None, output: None };
+        let mut options = Self { program: AGENT, arch: Arch::native()?, tag: None, output: None };
+        let mut arguments = arguments;
+        if let Some((name, rest)) = arguments.split_first().filter(|(name, _)| !name.starts_with('-')) {
+            (options.program, arguments) = (Program::named(name)?, rest);
+        }
         for argument in arguments {
             match argument.split_once('=') {
                 Some(("--arch", name)) => options.arch = Arch::named(name)?,
@@ -154,7 +155,7 @@ impl Options {
                     bail!("--output={file}: name a file, without a colon in its name")
                 }
                 _ => bail!(
-                    "image does not know `{argument}`; it takes --arch, --tag and --output, each with ="
+                    "image does not know `{argument}`; it takes agent or server, then --arch, --tag and --output, each with ="
                 ),
             }
         }
@@ -224,12 +225,16 @@ mod tests {
 
     #[test]
     fn what_is_asked_for() -> Result<()> {
-        let options =
-            parse(&["--arch=arm64", "--tag=registry.example:5000/ops/tapio:v1_A", "--output=/tmp/i.tar"])?;
-        assert_eq!(options.arch, Arch::Arm64);
+        let options = parse(&[
+            "server",
+            "--arch=arm64",
+            "--tag=registry.example:5000/ops/tapio:v1_A",
+            "--output=/tmp/i.tar",
+        ])?;
+        assert_eq!((options.program, options.arch), (SERVER, Arch::Arm64));
         assert_eq!(options.tag.as_deref(), Some("registry.example:5000/ops/tapio:v1_A"));
         assert_eq!(options.output, Some("/tmp/i.tar".into()));
-        assert_eq!(parse(&[])?, Options { arch: Arch::native()?, tag: None, output: None });
+        assert_eq!(parse(&[])?, Options { program: AGENT, arch: Arch::native()?, tag: None, output: None });
         for wrong in [
             "--arch=mips",
             "--tag=tapio",
@@ -240,6 +245,7 @@ mod tests {
             "--output=",
             "--output=a:b",
             "--push",
+            "client",
         ] {
             assert!(parse(&[wrong]).is_err(), "{wrong}");
         }
@@ -256,14 +262,20 @@ mod tests {
         let commit =
             Commit { revision: "0123".into(), time: 1_795_000_000, date: "2026-11-18T11:06:40Z".into() };
         let mut digests = Vec::new();
-        for (arch, place) in [(Arch::Amd64, "a"), (Arch::Amd64, "b"), (Arch::Arm64, "c")] {
+        for (program, arch, place) in [
+            (AGENT, Arch::Amd64, "a"),
+            (AGENT, Arch::Amd64, "b"),
+            (AGENT, Arch::Arm64, "c"),
+            (SERVER, Arch::Amd64, "d"),
+        ] {
             let directory = std::env::temp_dir().join(format!("tapio-image-{}-{place}", std::process::id()));
             let request = Request {
+                program,
                 arch,
                 tag: "localhost/tapio:test".into(),
-                labels: labels("1.2.3", &commit),
+                labels: labels(program, "1.2.3", &commit),
                 time: commit.time,
-                limit: LIMIT,
+                limit: program.limit,
                 context: directory.join("context"),
                 scratch: directory.join("scratch"),
                 archive: directory.join("tapio.tar"),
@@ -279,8 +291,9 @@ mod tests {
 
     fn made(request: &Request) -> Result<String> {
         empty(&request.context)?;
-        fs::write(request.context.join("tapio"), "\x7fELF")?;
-        fs::write(request.context.join("tapio.spdx.json"), "{}")?;
+        let name = request.program.name;
+        fs::write(request.context.join(name), "\x7fELF")?;
+        fs::write(request.context.join(format!("{name}.spdx.json")), "{}")?;
         request.build()?;
         let image = Archive::read(&request.archive, &request.scratch)?;
         image.check(request)?;
@@ -298,7 +311,7 @@ mod tests {
             assert!(error.contains(named), "{named}: {error}");
         }
         let mut large = image.clone();
-        large.bytes = LIMIT + 1;
+        large.bytes = request.limit + 1;
         assert!(large.check(request).is_err());
         let mut more = image.clone();
         more.files.push("-rw-r--r-- 0/0 etc/x".into());

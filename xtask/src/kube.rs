@@ -15,7 +15,9 @@ mod program;
 mod programs;
 
 use std::env;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -84,6 +86,47 @@ pub(crate) fn in_cluster<T>(archive: &Path, run: impl FnOnce() -> Result<T>) -> 
         cluster::down()?;
     }
     ran
+}
+
+/// Whether a cluster is up.
+pub(crate) fn cluster_is_up() -> bool {
+    cluster::is_up()
+}
+
+/// Starts the cluster unless it is up.
+pub(crate) fn cluster_up() -> Result<()> {
+    cluster::up()
+}
+
+pub(crate) fn cluster_down() -> Result<()> {
+    cluster::down()
+}
+
+/// Imports the image of an archive into the cluster.
+pub(crate) fn cluster_load(archive: &Path) -> Result<()> {
+    cluster::load(&[&archive.to_string_lossy()])
+}
+
+/// A command in the node's namespaces, as the cluster's admin.
+pub(crate) fn node_command(command: &[&str]) -> Result<Command> {
+    cluster::inside(command)
+}
+
+/// The kubeconfig of the cluster's admin.
+pub(crate) fn kubeconfig() -> PathBuf {
+    cluster::admin()
+}
+
+/// The kubectl of the cluster's version, as its admin.
+pub(crate) fn kubectl() -> Result<Command> {
+    let mut kubectl = Command::new(programs_directory()?.join("kubectl"));
+    kubectl.env("KUBECONFIG", kubeconfig());
+    Ok(kubectl)
+}
+
+/// Writes a container image with a directory as its root and this command.
+pub(crate) fn write_image(name: &str, root: &Path, command: &[&str], out: &mut impl Write) -> Result<()> {
+    image::write(name, root, command, out)
 }
 
 fn apiserver_up(directory: Option<&Path>) -> Result<()> {

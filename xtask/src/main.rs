@@ -16,6 +16,7 @@ mod otelcol;
 mod portable;
 mod progress;
 mod run;
+mod scenarios;
 mod setup;
 mod tally;
 mod test;
@@ -79,11 +80,20 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "image",
-        arguments: "[--arch=amd64|arm64] [--tag=NAME:TAG] [--output=ARCHIVE]",
-        about: "The agent alone, linked statically, as a container image with its bill of materials: an OCI archive\n\
+        arguments: "[agent|server] [--arch=amd64|arm64] [--tag=NAME:TAG] [--output=ARCHIVE]",
+        about: "The agent or the server alone, linked statically, as a container image with its bill of materials: an OCI archive\n\
                 that `kube cluster load`, `docker load` and `skopeo copy` take. By Docker where one writes such\n\
                 archives, else by buildah. The same commit and compilers give the same digest, which is printed",
         run: image::task,
+    },
+    Task {
+        name: "scenarios",
+        arguments: "[NAME...] [--keep] [--record]",
+        about: "Failures for real, one after the other, and what Tapio says about each: all of scenarios/*.yaml, or\n\
+                these. On the cluster of `kube`, as root, which is started if it is not up; --keep leaves it up, with\n\
+                everything in it. --record writes the facts of each to tapio-ahti/tests/recorded. Exits with 1 if an\n\
+                answer is wrong: docs/scenarios.md",
+        run: scenarios::task,
     },
     Task {
         name: "otelcol",

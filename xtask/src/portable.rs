@@ -30,5 +30,10 @@ pub(crate) fn cargo(arch: Arch, task: &str, profile: &str) -> Result<Command> {
 
 /// The path of the agent built for that architecture with that profile.
 pub(crate) fn agent(arch: Arch, profile: &str) -> Result<PathBuf> {
-    Ok(machine::target_directory()?.join(arch.target()).join(profile).join("tapio"))
+    binary(arch, profile, "tapio")
+}
+
+/// The path of a program built for that architecture with that profile.
+pub(crate) fn binary(arch: Arch, profile: &str, name: &str) -> Result<PathBuf> {
+    Ok(machine::target_directory()?.join(arch.target()).join(profile).join(name))
 }

@@ -16,7 +16,6 @@ const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 /// Takes facts until the server stops.
 pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
     let mut newest = ahti.journal.watch();
-    let at_start = *newest.borrow();
     let mut retry = RETRY;
     let mut next = 0;
     loop {
@@ -39,9 +38,8 @@ pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> a
             ahti.taken.store(*last, Ordering::Relaxed);
             continue;
         }
-        if next > at_start || *newest.borrow_and_update() < next {
-            ahti.is_restored.store(true, Ordering::Relaxed);
-        }
+        // Nothing is left; an empty journal has nothing from the start.
+        ahti.is_restored.store(true, Ordering::Relaxed);
         tokio::select! {
             changed = newest.changed() => if changed.is_err() { return Ok(()) },
             _ = stopped.wait_for(|stop| *stop) => return Ok(()),

@@ -53,6 +53,8 @@ impl Server {
             .arg(format!("--polku-listen={address}"))
             .arg(format!("--listen={admin}"))
             .args(flags)
+            // Its port is the same for all of them.
+            .env("TAPIO_SERVER_AHTI_API", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -12,7 +12,7 @@ use super::{DEPLOYED, in_cluster, none, servers};
 use crate::arch::Arch;
 use crate::tally::Tally;
 use crate::test::{self, Suites};
-use crate::{image, kernel_test, machine, setup};
+use crate::{image, kernel_test, machine, scenarios, setup};
 
 pub(super) const STEPS: &[Step] = &[
     Step {
@@ -25,6 +25,13 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "servers", lane: Lane::First, after: &[], budget: 600, run: || none(servers()) },
     Step { name: "images", lane: Lane::First, after: &[], budget: 3600, run: || none(images()) },
     Step { name: "cluster", lane: Lane::First, after: &[], budget: 1800, run: cluster },
+    Step {
+        name: "scenarios",
+        lane: Lane::First,
+        after: &[],
+        budget: 7200,
+        run: || none(scenarios::nightly()),
+    },
     Step { name: "tests", lane: Lane::First, after: &[], budget: 3600, run: long_tests },
     Step { name: "kernels", lane: Lane::First, after: &[], budget: 14_400, run: || kernel_test::run(&[]) },
 ];
@@ -35,13 +42,18 @@ const LONG: &[(&str, &str)] =
 
 /// Deploys the release image: faults, then ten minutes of healthy load.
 fn cluster() -> Result<Tally> {
-    in_cluster(image::shipped, || {
-        let mut all = Tally::default();
-        for test in ["deployed_it_names_faults", "pods_that_no_node_can_take", "a_healthy_cluster_is_quiet"] {
-            all.add(&test::run_with(DEPLOYED, Some(test), LONG)?);
-        }
-        Ok(all)
-    })
+    in_cluster(
+        |archive| image::shipped(image::AGENT, archive),
+        || {
+            let mut all = Tally::default();
+            for test in
+                ["deployed_it_names_faults", "pods_that_no_node_can_take", "a_healthy_cluster_is_quiet"]
+            {
+                all.add(&test::run_with(DEPLOYED, Some(test), LONG)?);
+            }
+            Ok(all)
+        },
+    )
 }
 
 fn long_tests() -> Result<Tally> {
@@ -56,12 +68,13 @@ fn images() -> Result<()> {
     for place in &places {
         clone(place)?;
     }
-    for arch in Arch::ALL {
-        let digests = places.each_ref().map(|place| digest(place, arch));
-        let [first, second] = digests;
+    for (program, arch) in
+        ["agent", "server"].iter().flat_map(|program| Arch::ALL.map(|arch| (program, arch)))
+    {
+        let [first, second] = places.each_ref().map(|place| digest(place, program, arch));
         let (first, second) = (first?, second?);
-        ensure!(first == second, "{} of one commit differ: {first} and {second}", arch.name());
-        println!("{} {first}, twice", arch.name());
+        ensure!(first == second, "{program}, {} of one commit differ: {first} and {second}", arch.name());
+        println!("{program} {} {first}, twice", arch.name());
     }
     fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))
 }
@@ -75,9 +88,9 @@ fn clone(place: &Path) -> Result<()> {
 }
 
 /// `NAME:TAG DIGEST BYTES bytes, ARCHIVE`, as printed by `image`.
-fn digest(clone: &Path, arch: Arch) -> Result<String> {
+fn digest(clone: &Path, program: &str, arch: Arch) -> Result<String> {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(clone).args(["xtask", "image", &format!("--arch={}", arch.name())]);
+    cargo.current_dir(clone).args(["xtask", "image", program, &format!("--arch={}", arch.name())]);
     cargo.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_TARGET_DIR");
     let said = machine::output(&mut cargo)?;
     said.split(' ').nth(1).map(str::to_owned).with_context(|| format!("no digest in `{said}`"))

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{BINARY, MATERIALS, Request, empty};
+use super::{Request, empty};
 use crate::machine;
 
 /// The contents of an archive.
@@ -75,13 +75,14 @@ impl Archive {
         };
         same("name", &self.name, json!(request.tag))?;
         same("architecture", &self.config["architecture"], json!(request.arch.name()))?;
-        same("user", &config["User"], json!("0:0"))?;
-        same("entrypoint", &config["Entrypoint"], json!([format!("/{BINARY}")]))?;
+        let (binary, materials) = (request.program.path(), request.program.materials());
+        same("user", &config["User"], json!(request.program.user))?;
+        same("entrypoint", &config["Entrypoint"], json!([format!("/{binary}")]))?;
         for (label, value) in &request.labels {
             same(label, &config["Labels"][label], json!(value))?;
             same(label, &self.manifest["annotations"][label], json!(value))?;
         }
-        let wanted = [format!("-rwxr-xr-x 0/0 {BINARY}"), format!("-rw-r--r-- 0/0 {MATERIALS}")];
+        let wanted = [format!("-rwxr-xr-x 0/0 {binary}"), format!("-rw-r--r-- 0/0 {materials}")];
         ensure!(self.files == wanted, "the image's files are {:?}, not {wanted:?}", self.files);
         ensure!(
             self.bytes <= request.limit,

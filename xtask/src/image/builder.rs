@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use super::empty;
+use super::{Program, empty};
 use crate::arch::Arch;
 use crate::{machine, setup};
 
@@ -15,6 +15,7 @@ const BUILDAH: (&str, &str) = ("buildah", "buildah");
 /// An image to build.
 #[derive(Clone)]
 pub(super) struct Request {
+    pub(super) program: Program,
     pub(super) arch: Arch,
     /// `name:tag`
     pub(super) tag: String,
@@ -74,7 +75,7 @@ impl Request {
 
     /// Arguments common to both builders.
     fn arguments(&self) -> Result<Vec<String>> {
-        let dockerfile = machine::workspace()?.join("deploy/Dockerfile");
+        let dockerfile = machine::workspace()?.join(self.program.dockerfile);
         let mut arguments = vec![
             format!("--file={}", dockerfile.display()),
             format!("--platform=linux/{}", self.arch.name()),

@@ -11,14 +11,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use super::Program;
 use crate::machine;
 
-/// The crate with the binary's dependencies: the agent, with the kernel programs that it embeds.
-const ROOT: &str = "tapio-agent";
-const EMBEDDED: &str = "tapio-ebpf";
-
-/// The bill of materials of the agent, for a target, a commit and the commit's date.
-pub(super) fn of_agent(target: &str, revision: &str, date: &str) -> Result<String> {
+/// The bill of materials of a program, for a target, a commit and the commit's date.
+pub(super) fn of(program: Program, target: &str, revision: &str, date: &str) -> Result<String> {
     let mut cargo = machine::cargo();
     cargo.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", target]);
     let metadata =
@@ -28,11 +25,18 @@ pub(super) fn of_agent(target: &str, revision: &str, date: &str) -> Result<Strin
     let rustc = machine::output(Command::new("rustc").arg("--version").current_dir(machine::workspace()?))?;
     // `rustc 1.95.0 (59807616e 2026-04-14)`
     let rust = rustc.split(' ').nth(1).context("rustc does not tell its version")?;
-    let document = document(&metadata, &lock, rust, &format!("{revision}-{target}"), date)?;
+    let document = document(program, &metadata, &lock, rust, &format!("{revision}-{target}"), date)?;
     Ok(serde_json::to_string_pretty(&document)? + "\n")
 }
 
-fn document(metadata: &Value, lock: &str, rust: &str, build: &str, date: &str) -> Result<Value> {
+fn document(
+    program: Program,
+    metadata: &Value,
+    lock: &str,
+    rust: &str,
+    build: &str,
+    date: &str,
+) -> Result<Value> {
     let checksums = checksums(lock)?;
     let packages: BTreeMap<&str, &Value> =
         list(&metadata["packages"]).map(|each| (text(&each["id"]), each)).collect();
@@ -42,7 +46,8 @@ fn document(metadata: &Value, lock: &str, rust: &str, build: &str, date: &str) -
         let own = |(_, package): &(&&str, &&Value)| package["name"] == name && package["source"].is_null();
         packages.iter().find(own).map(|(id, _)| *id).with_context(|| format!("the workspace has no {name}"))
     };
-    let root = named(ROOT)?;
+    let root = named(program.package)?;
+    let embedded = program.embedded.map(named).transpose()?;
 
     let mut described = vec![
         library("rust-std", Some(rust), "MIT OR Apache-2.0", "The standard library of Rust"),
@@ -51,11 +56,11 @@ fn document(metadata: &Value, lock: &str, rust: &str, build: &str, date: &str) -
     let root_id = spdx_id(packages[root]);
     let mut relations = vec![
         relation("SPDXRef-DOCUMENT", "DESCRIBES", &root_id),
-        relation(&root_id, "CONTAINS", &spdx_id(packages[named(EMBEDDED)?])),
         relation(&root_id, "STATIC_LINK", "SPDXRef-Library-rust-std"),
         relation(&root_id, "STATIC_LINK", "SPDXRef-Library-musl"),
     ];
-    let mut open = vec![root, named(EMBEDDED)?];
+    relations.extend(embedded.map(|id| relation(&root_id, "CONTAINS", &spdx_id(packages[id]))));
+    let mut open: Vec<_> = [root].into_iter().chain(embedded).collect();
     let mut seen: BTreeSet<&str> = open.iter().copied().collect();
     while let Some(id) = open.pop() {
         let package = packages.get(id).with_context(|| format!("cargo does not describe {id}"))?;
@@ -81,8 +86,8 @@ fn document(metadata: &Value, lock: &str, rust: &str, build: &str, date: &str) -
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": format!("tapio-{version}"),
-        "documentNamespace": format!("https://spdx.org/spdxdocs/tapio-{version}-{build}"),
+        "name": format!("{}-{version}", program.name),
+        "documentNamespace": format!("https://spdx.org/spdxdocs/{}-{version}-{build}", program.name),
         "creationInfo": { "created": date, "creators": ["Tool: tapio-xtask"] },
         "packages": described,
         "relationships": relations,
@@ -175,7 +180,11 @@ fn text(value: &Value) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{AGENT, SERVER};
     use super::*;
+
+    const ROOT: &str = "tapio-agent";
+    const EMBEDDED: &str = "tapio-ebpf";
 
     #[test]
     fn what_is_in_the_binary_and_nothing_else() -> Result<()> {
@@ -204,7 +213,7 @@ mod tests {
             ] },
         });
         let lock = "[[package]]\nname = \"deep\"\nversion = \"1.0.0+x\"\nchecksum = \"abc\"\n";
-        let document = document(&metadata, lock, "1.95.0", "0123-target", "2026-11-18T11:06:40Z")?;
+        let document = document(AGENT, &metadata, lock, "1.95.0", "0123-target", "2026-11-18T11:06:40Z")?;
         let names: BTreeSet<_> = list(&document["packages"]).map(|package| text(&package["name"])).collect();
         assert_eq!(names, BTreeSet::from([ROOT, EMBEDDED, "linked_one", "deep", "rust-std", "musl"]));
         let Some(deep) = list(&document["packages"]).find(|package| package["name"] == "deep") else {
@@ -219,6 +228,17 @@ mod tests {
                 "DEPENDS_ON",
                 "SPDXRef-Package-deep-1.0.0-x"
             )));
+        Ok(())
+    }
+
+    #[test]
+    fn the_server_has_no_kernel_programs() -> Result<()> {
+        let written = of(SERVER, "x86_64-unknown-linux-musl", "0123", "2026-11-18T11:06:40Z")?;
+        let document: Value = serde_json::from_str(&written)?;
+        let names: BTreeSet<_> = list(&document["packages"]).map(|package| text(&package["name"])).collect();
+        assert!(names.contains("redb") && names.contains("tapio-ahti"), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with("aya") || *name == EMBEDDED), "{names:?}");
+        assert!(text(&document["name"]).starts_with("tapio-server-"), "{}", document["name"]);
         Ok(())
     }
 }

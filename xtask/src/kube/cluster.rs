@@ -52,7 +52,7 @@ pub(super) fn is_up() -> bool {
 pub(super) fn up() -> Result<()> {
     root()?;
     let state = Path::new(STATE);
-    let admin = state.join("admin.kubeconfig");
+    let admin = admin();
     if is_up() {
         println!("{}", admin.display());
         return Ok(());
@@ -156,8 +156,18 @@ pub(super) fn down() -> Result<()> {
     }
 }
 
+/// The kubeconfig of its admin.
+pub(super) fn admin() -> PathBuf {
+    Path::new(STATE).join("admin.kubeconfig")
+}
+
 /// Runs a command in the node's namespaces, as the cluster's admin.
 pub(super) fn exec(command: &[&str]) -> Result<()> {
+    machine::run(&mut inside(command)?)
+}
+
+/// A command in the node's namespaces, as the cluster's admin.
+pub(super) fn inside(command: &[&str]) -> Result<Command> {
     root()?;
     let state = Path::new(STATE);
     let Some(kubelet) = Program::new("kubelet", state).pid() else {
@@ -169,9 +179,9 @@ pub(super) fn exec(command: &[&str]) -> Result<()> {
     let mut inside = Command::new("nsenter");
     inside.args(["--target", &kubelet.to_string(), "--mount", "--net"]);
     inside.arg(format!("--wd={}", here.display())).arg("--").args(command);
-    inside.env("KUBECONFIG", state.join("admin.kubeconfig"));
+    inside.env("KUBECONFIG", admin());
     inside.env("PATH", format!("{}:{path}", programs.display()));
-    machine::run(&mut inside)
+    Ok(inside)
 }
 
 /// Imports images into the cluster.

@@ -1,0 +1,22 @@
+{{- define "server.selector" -}}
+app.kubernetes.io/name: tapio-server
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "server.portti" -}}
+app.kubernetes.io/name: tapio-server
+app.kubernetes.io/component: portti
+{{- end }}
+
+{{- /* What the server reads; the pod is made anew when it changes. */ -}}
+{{- define "server.config" -}}
+{{ toYaml .Values.config }}
+{{ end }}
+
+{{- /* A port that is reached from outside of the pod. */ -}}
+{{- define "server.port" -}}
+{{- if not (regexMatch "^(0\\.0\\.0\\.0|\\[::\\]):" .address) }}
+{{- fail (printf "%s: %s cannot be reached from outside the pod; use 0.0.0.0:PORT or [::]:PORT" .key .address) }}
+{{- end }}
+{{- regexFind "[0-9]+$" .address }}
+{{- end }}

@@ -1,0 +1,134 @@
+//! The chart: its defaults are the manifest, and it refuses values that make no sense.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use serde_json::{Value, json};
+use tapio_server::config::Config;
+
+use crate::{deploy, forms::programs, objects, one, server};
+
+struct Helm(PathBuf);
+
+impl Helm {
+    fn or_skip(test: &str) -> Option<Self> {
+        match programs(&["helm"]) {
+            Ok(programs) => Some(Self(programs.join("helm"))),
+            Err(reason) => {
+                println!("SKIP {test}: {reason}");
+                None
+            }
+        }
+    }
+
+    /// Returns its stdout, or its error output.
+    fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut helm = Command::new(&self.0);
+        for what in ["CACHE", "CONFIG", "DATA"] {
+            helm.env(format!("HELM_{what}_HOME"), directory.path().join(what));
+        }
+        let output = helm.args(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    fn template(&self, set: &[&str]) -> Result<String, String> {
+        let chart = deploy("helm/tapio-server");
+        let mut arguments = vec!["template", "tapio-server", chart.to_str().unwrap(), "--namespace=tapio"];
+        arguments.extend(set.iter().flat_map(|set| ["--set", set]));
+        self.run(&arguments)
+    }
+}
+
+/// The schema has every setting of the server, with the server's documentation. `BLESS=1` writes it.
+#[test]
+fn the_schema_has_every_setting() {
+    let file = deploy("helm/tapio-server/values.schema.json");
+    let mut schema: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let mut settings = Config::json_schema();
+    // Without these the chart would mount nothing, or serve on an unknown port.
+    settings["required"] = json!(["listen", "polku", "state_dir"]);
+    settings["properties"]["polku"]["required"] = json!(["listen"]);
+    if std::env::var_os("BLESS").is_some() {
+        schema["properties"]["config"] = settings;
+        fs::write(file, format!("{schema:#}\n")).unwrap();
+        return;
+    }
+    assert!(
+        schema["properties"]["config"] == settings,
+        "settings and schema differ: BLESS=1 cargo test --package tapio-server --test deploy the_schema writes them into it"
+    );
+}
+
+#[test]
+fn the_defaults_are_the_manifest() {
+    let Some(helm) = Helm::or_skip("the_defaults_are_the_manifest") else { return };
+    // A release has a role of its own name.
+    let rendered = helm.template(&[]).unwrap().replace("tapio-server-portti", "tapio-portti");
+    let sorted = |objects: Vec<Value>| {
+        let mut objects: Vec<_> =
+            objects.into_iter().map(|object| (object["kind"].to_string(), object)).collect();
+        objects.sort_by(|(one, _), (other, _)| one.cmp(other));
+        objects
+    };
+    // Helm creates the namespace and would refuse to adopt it, so the chart has none.
+    let shipped = server().into_iter().filter(|object| object["kind"] != "Namespace");
+    assert_eq!(sorted(objects(&rendered)), sorted(shipped.collect()));
+    helm.run(&["lint", "--strict", deploy("helm/tapio-server").to_str().unwrap()]).unwrap();
+}
+
+#[test]
+fn values_go_where_they_belong() {
+    let Some(helm) = Helm::or_skip("values_go_where_they_belong") else { return };
+    let render = |set: &[&str]| objects(&helm.template(set).unwrap());
+    let kept = render(&["volume.claim=true", "volume.size=9Gi", "volume.storageClass=fast"]);
+    let claim = &one(&kept, "PersistentVolumeClaim")["spec"];
+    assert_eq!(
+        (&claim["storageClassName"], &claim["resources"]["requests"]["storage"]),
+        (&json!("fast"), &json!("9Gi"))
+    );
+    let volume = &one(&kept, "Deployment")["spec"]["template"]["spec"]["volumes"][1];
+    assert_eq!(volume["persistentVolumeClaim"]["claimName"], "tapio-server");
+
+    let secrets =
+        render(&["config.portti.secrets=hashes"]).into_iter().find(|object| object["kind"] == "ClusterRole");
+    assert!(
+        secrets.unwrap()["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|rule| rule["resources"] == json!(["secrets"]))
+    );
+    let alone = render(&["config.portti.kubernetes=off"]);
+    assert!(!alone.iter().any(|object| object["kind"].as_str().unwrap().starts_with("ClusterRole")));
+    assert_eq!(one(&alone, "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"], false);
+
+    let ports = render(&["config.listen=[::]:9999", "config.polku.listen=[::]:5000"]);
+    assert_eq!(one(&ports, "Service")["spec"]["ports"][0]["port"], 5000);
+    let container = &one(&ports, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(
+        (&container["ports"][0]["containerPort"], &container["ports"][1]["containerPort"]),
+        (&json!(5000), &json!(9999))
+    );
+}
+
+#[test]
+fn bad_values_are_refused_by_name() {
+    let Some(helm) = Helm::or_skip("bad_values_are_refused_by_name") else { return };
+    for (set, said) in [
+        ("imag.tag=1", "'imag' not allowed"),
+        ("config.quue=1", "'quue' not allowed"),
+        ("config.roles=pulku", "/config/roles"),
+        ("config.journal.max_bytes=1", "/config/journal/max_bytes"),
+        ("config.listen=127.0.0.1:9091", "config.listen: 127.0.0.1:9091 cannot be reached"),
+        ("config.listen=off", "config.listen: off cannot be reached"),
+        ("config.polku.listen=127.0.0.1:1", "config.polku.listen: 127.0.0.1:1 cannot be reached"),
+        ("config.state_dir=null", "'state_dir'"),
+        ("volume.size=2", "/volume/size"),
+        ("volume.claim=perhaps", "/volume/claim"),
+        ("replicas=2", "'replicas' not allowed"),
+    ] {
+        let refused = helm.template(&[set]).expect_err(set);
+        assert!(refused.contains(said), "{set}: {refused}");
+    }
+}

@@ -1,0 +1,123 @@
+//! All forms of the manifests, as an API server sees them.
+
+use std::{path::PathBuf, process::Command};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    apiserver::{self, ApiServer},
+    deploy, objects, one, toolchain,
+};
+
+const OVERLAYS: &[&str] = &["server", "server-volume", "both"];
+
+struct Kubectl {
+    program: PathBuf,
+    /// `--kubeconfig=FILE`, with a server.
+    kubeconfig: Option<String>,
+}
+
+impl Kubectl {
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = Command::new(&self.program).args(&self.kubeconfig).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn overlay(&self, name: &str) -> String {
+        self.run(&["kustomize", deploy("kustomize").join(name).to_str().unwrap()])
+    }
+}
+
+/// The directory of the cluster's programs, or why this test cannot run here.
+pub(crate) fn programs(names: &[&str]) -> Result<PathBuf, String> {
+    let directory = match std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
+        Some(named) => PathBuf::from(named),
+        None => toolchain::cache()?.join("kube"),
+    };
+    match names.iter().find(|name| !directory.join(name).is_file()) {
+        Some(missing) => {
+            Err(format!("there is no {missing} in {}: run `cargo xtask kube build`", directory.display()))
+        }
+        None => Ok(directory),
+    }
+}
+
+#[test]
+fn overlays_change_what_they_say() {
+    let programs = match programs(&["kubectl"]) {
+        Ok(programs) => programs,
+        Err(reason) => return println!("SKIP overlays_change_what_they_say: {reason}"),
+    };
+    let kubectl = Kubectl { program: programs.join("kubectl"), kubeconfig: None };
+    let [alone, volume, both] = [0, 1, 2].map(|nth| objects(&kubectl.overlay(OVERLAYS[nth])));
+    let state =
+        |objects: &[Value]| one(objects, "Deployment")["spec"]["template"]["spec"]["volumes"][1].clone();
+    assert_eq!(state(&alone), json!({ "name": "state", "emptyDir": { "sizeLimit": "2Gi" } }));
+    assert_eq!(
+        state(&volume),
+        json!({ "name": "state", "persistentVolumeClaim": { "claimName": "tapio-server" } })
+    );
+    assert_eq!(one(&volume, "PersistentVolumeClaim")["metadata"]["name"], "tapio-server");
+    one(&both, "Namespace");
+    let service = &one(&both, "Service")["metadata"];
+    let address =
+        format!("{}.{}:50051", service["name"].as_str().unwrap(), service["namespace"].as_str().unwrap());
+    let agent = &one(&both, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
+    let polku = agent["env"].as_array().unwrap().iter().find(|variable| variable["name"] == "POLKU_ENDPOINT");
+    assert_eq!(polku.unwrap()["value"], address);
+}
+
+#[test]
+fn an_api_server_accepts_every_form() {
+    let programs = match programs(&["etcd", "kube-apiserver", "kubectl"]) {
+        Ok(programs) => programs,
+        Err(reason) => return println!("SKIP an_api_server_accepts_every_form: {reason}"),
+    };
+    let directory = TempDir::new().unwrap();
+    let state = directory.path().join("apiserver");
+    let server = ApiServer::start(&programs, &state, "127.0.0.1", 0).unwrap();
+    let kubectl = Kubectl {
+        program: programs.join("kubectl"),
+        kubeconfig: Some(format!("--kubeconfig={}", server.admin().display())),
+    };
+    let accepted = std::panic::catch_unwind(|| accepts(&kubectl, &directory));
+    apiserver::remove(&state).unwrap();
+    accepted.unwrap();
+}
+
+fn accepts(kubectl: &Kubectl, directory: &TempDir) {
+    let apply = |file: &str, flags: &[&str]| {
+        kubectl.run(&[&["apply", "--validate=strict", "-f", file], flags].concat())
+    };
+    let [agents, server] =
+        ["tapio.yaml", "server/tapio-server.yaml"].map(|name| deploy(name).to_str().unwrap().to_owned());
+    // Together in any order, and again: nothing of one changes what the other has.
+    for file in [&server, &agents, &server] {
+        apply(file, &[]);
+    }
+    let said = apply(&agents, &[]);
+    assert!(said.contains("namespace/tapio unchanged"), "{said}");
+    for overlay in OVERLAYS {
+        let file = directory.path().join(overlay);
+        let text = kubectl.overlay(overlay);
+        std::fs::write(&file, &text).unwrap();
+        let said = apply(file.to_str().unwrap(), &["--dry-run=server"]);
+        assert_eq!(said.lines().count(), objects(&text).len(), "{overlay}: {said}");
+    }
+    // The strictest level admits the server's pod.
+    kubectl.run(&["create", "namespace", "strict"]);
+    kubectl.run(&["label", "namespace", "strict", "pod-security.kubernetes.io/enforce=restricted"]);
+    kubectl.run(&["create", "serviceaccount", "tapio-server", "--namespace=strict"]);
+    let objects = crate::server();
+    let template = &one(&objects, "Deployment")["spec"]["template"];
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "spec": template["spec"],
+        "metadata": { "name": "a", "namespace": "strict", "labels": template["metadata"]["labels"] },
+    });
+    let file = directory.path().join("pod.yaml");
+    std::fs::write(&file, pod.to_string()).unwrap();
+    let said = apply(file.to_str().unwrap(), &["--dry-run=server"]);
+    assert!(said.contains("pod/a created"), "{said}");
+}

@@ -1,0 +1,168 @@
+//! A scenario's file: docs/scenarios.md describes its form.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
+
+use super::truth::Truth;
+
+/// What is broken, what to ask, and the truth.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scenario {
+    /// The file's name without `.yaml`.
+    pub(super) name: String,
+    /// A sentence or two.
+    pub(super) description: String,
+    /// Why it cannot run on this cluster.
+    pub(super) skip: Option<String>,
+    /// What breaks it, in order.
+    pub(super) inject: Vec<Step>,
+    /// What would outlive the application's namespace is undone by these, also if a step fails.
+    #[serde(default)]
+    pub(super) undo: Vec<Step>,
+    /// The object asked about, as for `kubectl tapio why`, in the namespace `shop`.
+    pub(super) ask: String,
+    /// Seconds from the first step within which the answer has to be right. Without a root: how long there may be no
+    /// incident.
+    pub(super) within_s: u64,
+    pub(super) truth: Truth,
+}
+
+/// One step: one of the first four keys.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Step {
+    /// Arguments of kubectl.
+    pub(super) kubectl: Option<Vec<String>>,
+    /// A manifest for `kubectl apply`.
+    pub(super) apply: Option<String>,
+    /// A command in the node's network and mount namespaces, as root.
+    pub(super) node: Option<Vec<String>>,
+    /// A pause in seconds.
+    pub(super) wait_s: Option<u64>,
+    /// Whether the scenario goes on if it fails.
+    #[serde(default)]
+    pub(super) may_fail: bool,
+}
+
+/// The scenarios of a directory, by name.
+pub(super) fn all(directory: &Path) -> Result<Vec<Scenario>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let mut all = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
+        if path.extension().is_some_and(|end| end == "yaml") {
+            all.push(read(&path).with_context(|| path.display().to_string())?);
+        }
+    }
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(all)
+}
+
+fn read(path: &Path) -> Result<Scenario> {
+    let scenario: Scenario = serde_saphyr::from_str(&fs::read_to_string(path)?)?;
+    ensure!(
+        path.file_stem().is_some_and(|stem| stem == scenario.name.as_str()),
+        "its name is not the file's"
+    );
+    scenario.check()?;
+    Ok(scenario)
+}
+
+impl Scenario {
+    fn check(&self) -> Result<()> {
+        for (nth, step) in self.inject.iter().chain(&self.undo).enumerate() {
+            step.check().with_context(|| format!("step {}", nth + 1))?;
+        }
+        ensure!(!self.inject.is_empty(), "inject: nothing is broken");
+        ensure!(self.ask.contains('/'), "ask: `{}` is not KIND/NAME", self.ask);
+        self.truth.check().context("truth")
+    }
+}
+
+impl Step {
+    fn check(&self) -> Result<()> {
+        let given =
+            [self.kubectl.is_some(), self.apply.is_some(), self.node.is_some(), self.wait_s.is_some()];
+        if given.iter().filter(|given| **given).count() != 1 {
+            bail!("give one of kubectl, apply, node and wait_s");
+        }
+        let words = self.kubectl.iter().chain(&self.node);
+        ensure!(words.into_iter().all(|words| !words.is_empty()), "the command is empty");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped() -> Result<Vec<Scenario>> {
+        all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios"))
+    }
+
+    #[test]
+    fn every_file_is_a_scenario() -> Result<()> {
+        let all = shipped()?;
+        assert!(all.len() >= 14, "{}", all.len());
+        // Only one has no cause, and only that of the node's memory cannot run on this cluster.
+        let names = |is: fn(&&Scenario) -> bool| -> Vec<_> {
+            all.iter().filter(is).map(|s| s.name.as_str()).collect()
+        };
+        assert_eq!(names(|scenario| scenario.truth.is_healthy()), ["healthy"]);
+        assert_eq!(names(|scenario| scenario.skip.is_some()), ["node-memory"]);
+        Ok(())
+    }
+
+    /// Rules of the engine, by their names.
+    #[test]
+    fn truths_name_rules_that_exist() -> Result<()> {
+        #[derive(Deserialize)]
+        struct Rules {
+            #[serde(default)]
+            rules: Vec<Rule>,
+        }
+        #[derive(Deserialize)]
+        struct Rule {
+            rule: String,
+        }
+        let mut known = Vec::new();
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tapio-ahti/rules");
+        for entry in fs::read_dir(directory)? {
+            let text = fs::read_to_string(entry?.path())?;
+            known.extend(serde_saphyr::from_str::<Rules>(&text)?.rules.into_iter().map(|rule| rule.rule));
+        }
+        for scenario in shipped()? {
+            for rule in scenario.truth.chain.iter().chain(&scenario.truth.may) {
+                assert!(known.contains(rule), "{}: there is no rule {rule}", scenario.name);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn mistakes_are_named() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("a.yaml");
+        let right = "name: a\ndescription: b\ninject: [{wait_s: 1}]\nask: deploy/a\nwithin_s: 9\ntruth: {root: none}\n";
+        fs::write(&file, right)?;
+        assert_eq!(all(directory.path())?.len(), 1);
+        for (from, to, said) in [
+            ("name: a", "name: b", "not the file's"),
+            ("wait_s: 1", "wait: 1", "wait"),
+            ("{wait_s: 1}", "{wait_s: 1, kubectl: [get]}", "give one of"),
+            ("{wait_s: 1}", "{node: []}", "empty"),
+            ("deploy/a", "a", "KIND/NAME"),
+            ("root: none", "root: none, kind: rollout", "truth"),
+            ("root: none", "root: payments", "truth"),
+        ] {
+            fs::write(&file, right.replace(from, to))?;
+            let error = format!("{:#}", all(directory.path()).unwrap_err());
+            assert!(error.contains(said) && error.contains("a.yaml"), "{to}: {error}");
+        }
+        Ok(())
+    }
+}
