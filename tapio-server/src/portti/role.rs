@@ -35,7 +35,7 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     tracing::info!(access = access.place(), "portti: watching Kubernetes");
     let status = Arc::new(Status::default());
     let state = Arc::new(State(Some(Arc::clone(&status))));
-    let journal = Arc::new(context.journal.of("portti"));
+    let journal = context.journal.of("portti");
     let run = async move {
         let directory = config.state_dir.as_path().to_owned();
         let cluster = config.cluster.get().map(Into::into);
