@@ -80,10 +80,14 @@ impl Seen {
     }
 
     pub(crate) fn synced(&mut self, synced: Synced, at_ns: u64) {
+        // While the API server is away nothing is watched, and the view gets old.
+        let is_watched = synced.kinds.iter().any(|watched| watched.kind == "Pod");
         self.synced_ns = Some(self.synced_ns.map_or(at_ns, |known| known.min(at_ns)));
         self.missing_kinds =
             synced.missing.into_iter().map(|missing| (missing.kind, missing.reason)).collect();
-        self.kubernetes(at_ns);
+        if is_watched {
+            self.kubernetes(at_ns);
+        }
     }
 
     pub(crate) fn kubernetes(&mut self, at_ns: u64) {

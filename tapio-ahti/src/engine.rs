@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use tapio_occurrence::Occurrence;
+use tapio_occurrence::{
+    Occurrence,
+    kubernetes::{self, Fact as _, Synced},
+};
 
 use crate::{
     answer::{self, Answer, BY_NAME, State},
@@ -132,8 +135,8 @@ impl Engine {
         if self.now_ns == 0 || at <= self.now_ns.saturating_add(AHEAD_NS) {
             self.now_ns = self.now_ns.max(at);
         }
-        if fact.source == tapio_occurrence::kubernetes::SOURCE {
-            self.seen.kubernetes(at);
+        if fact.source == kubernetes::SOURCE && fact.kind != Synced::TYPE {
+            self.seen.kubernetes(self.now_ns);
         }
         let touched = match &said {
             Said::Finding(finding) => Some(finding.key.entity),

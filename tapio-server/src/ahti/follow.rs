@@ -19,6 +19,7 @@ pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> a
     let mut retry = RETRY;
     let mut next = 0;
     loop {
+        let known = *newest.borrow_and_update();
         let facts = tokio::select! {
             facts = ahti.journal.read(next, TOGETHER) => facts,
             _ = stopped.wait_for(|stop| *stop) => return Ok(()),
@@ -39,6 +40,7 @@ pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> a
             continue;
         }
         // Nothing is left; an empty journal has nothing from the start.
+        ahti.taken.fetch_max(known, Ordering::Relaxed);
         ahti.is_restored.store(true, Ordering::Relaxed);
         tokio::select! {
             changed = newest.changed() => if changed.is_err() { return Ok(()) },

@@ -49,7 +49,7 @@ impl Opened {
     async fn all(&self) -> Vec<(u64, Event)> {
         let mut all = Vec::new();
         loop {
-            let from = all.last().map_or(0, |(seq, _)| seq + 1);
+            let from = all.last().map_or(0, |(seq, _): &(u64, Event)| *seq + 1);
             let read = self.journal.read(from, 1000).await.unwrap();
             if read.is_empty() {
                 return all;

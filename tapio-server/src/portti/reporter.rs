@@ -19,6 +19,7 @@ use super::{
     fact::Said,
     form::{Arrived, Form},
     kinds::{Kind, Role},
+    read::SECOND_NS,
     salt::Salt,
     sentence,
     sets::Sets,
@@ -34,6 +35,8 @@ const SETS: &str = "sets";
 const OUTBOX: &str = "outbox";
 /// The most changes of forms that wait for a fact to be written with.
 const MAX_PENDING: usize = 1_000;
+/// How often it is said what is watched, even if nothing changes: who reads the facts knows that somebody looks.
+const SYNCED_NS: u64 = 60 * SECOND_NS;
 /// The kind of EndpointSlices, whose list has to be known before a service can be said to have no endpoints.
 const SLICES: &str = "EndpointSlice";
 
@@ -60,6 +63,8 @@ pub(super) struct Reporter {
     facts: Vec<Occurrence>,
     /// When the last list became complete, or a kind missing, of which nothing is said yet.
     synced_unix_ns: Option<u64>,
+    /// When it is to be said again what is watched.
+    next_synced_unix_ns: Option<u64>,
     now_unix_ns: u64,
 }
 
@@ -91,6 +96,7 @@ impl Reporter {
             sets,
             facts: Vec::new(),
             synced_unix_ns: None,
+            next_synced_unix_ns: None,
             now_unix_ns: 0,
         })
     }
@@ -102,7 +108,7 @@ impl Reporter {
 
     /// When something has to be looked at again even if nothing arrives, 1970 UTC.
     pub(super) fn due_unix_ns(&self) -> Option<u64> {
-        self.due.first().map(|(due, _)| *due)
+        self.due.first().map(|(due, _)| *due).into_iter().chain(self.next_synced_unix_ns).min()
     }
 
     /// The facts of these items, in order.
@@ -112,8 +118,10 @@ impl Reporter {
             self.take(item)?;
         }
         self.look_again()?;
-        if let Some(at_unix_ns) = self.synced_unix_ns.take() {
+        let next = self.next_synced_unix_ns.filter(|next| *next <= now_unix_ns);
+        if let Some(at_unix_ns) = self.synced_unix_ns.take().or(next) {
             self.synced(at_unix_ns)?;
+            self.next_synced_unix_ns = Some(at_unix_ns.max(now_unix_ns).saturating_add(SYNCED_NS));
         }
         let sets = serde_json::to_vec(&self.sets)?;
         if self.store.note(SETS)?.as_ref() != Some(&sets) {

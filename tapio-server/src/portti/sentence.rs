@@ -1,6 +1,6 @@
 //! Messages: one sentence for people.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use tapio_occurrence::kubernetes::{
     Aspect, Change, Condition, Field, Object, Reference, Verb, Warning, condition,
@@ -10,6 +10,8 @@ use super::aspect;
 
 /// The most fields that a sentence names.
 const MAX_NAMED: usize = 2;
+/// The most bytes of a value in a sentence.
+const MAX_VALUE: usize = 80;
 /// Beginnings of paths that say nothing to a reader.
 const OBVIOUS: &[&str] =
     &["spec.jobTemplate.spec.template.spec.", "spec.template.spec.", "spec.template.", "spec."];
@@ -68,15 +70,28 @@ fn field(field: &Field) -> String {
     let what = what(field);
     // A hash says nothing but that the value is another one.
     let is_hash = |value: &Option<String>| value.as_ref().is_some_and(|value| value.starts_with('#'));
+    let (short_from, short_to) = (field.from.as_deref().map(short), field.to.as_deref().map(short));
     match (&field.from, &field.to) {
         (Some(_), Some(_)) if is_hash(&field.from) || is_hash(&field.to) => format!("{what} changed"),
-        (Some(from), Some(to)) => format!("{what} changed from {from} to {to}"),
+        (Some(_), Some(_)) => format!(
+            "{what} changed from {} to {}",
+            short_from.unwrap_or_default(),
+            short_to.unwrap_or_default()
+        ),
         (None, Some(_)) if is_hash(&field.to) => format!("{what} added"),
-        (None, Some(to)) => format!("{what} set to {to}"),
+        (None, Some(_)) => format!("{what} set to {}", short_to.unwrap_or_default()),
         (Some(_), None) if is_hash(&field.from) => format!("{what} removed"),
-        (Some(from), None) => format!("{what} removed (was {from})"),
+        (Some(_), None) => format!("{what} removed (was {})", short_from.unwrap_or_default()),
         (None, None) => format!("{what} changed"),
     }
+}
+
+/// A value as far as it fits into a sentence; the fact has more of it.
+fn short(value: &str) -> Cow<'_, str> {
+    if value.len() <= MAX_VALUE {
+        return value.into();
+    }
+    format!("{}…", &value[..value.floor_char_boundary(MAX_VALUE)]).into()
 }
 
 fn what(field: &Field) -> String {

@@ -61,6 +61,10 @@ impl Reporter {
         self.lists.remove(kind.name);
         self.watched.remove(kind.name);
         self.status.lost(kind.name, reason.clone());
+        // A cluster without the kind has no objects of it: nothing is missing.
+        if fault.code == Some(404) {
+            return;
+        }
         if self.missing.insert(kind.name, reason.clone()).is_none() {
             tracing::warn!(kind = kind.name, lost = kind.lost, "portti: {reason}");
             self.synced_unix_ns = Some(at_unix_ns);
