@@ -23,13 +23,15 @@ pub(crate) async fn run(role: &str) -> Result<()> {
             .stdin(Stdio::piped())
             .spawn()
             .context("cannot start the worker")?;
+        // Waiting for the worker would close it.
+        let input = worker.stdin.take();
         tokio::select! {
             ended = worker.wait() => {
                 println!("the worker ended: {}", ended.context("cannot wait for the worker")?);
             }
             stopped = &mut stopped => {
                 stopped?;
-                drop(worker.stdin.take());
+                drop(input);
                 worker.wait().await.context("cannot wait for the worker")?;
                 return Ok(());
             }
