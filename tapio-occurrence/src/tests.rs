@@ -221,7 +221,12 @@ fn a_look_up_is_an_event_with_its_name_and_answer() {
 
 #[test]
 fn what_portti_says_is_data_of_an_occurrence_and_back() {
-    let object = Reference { kind: "Deployment".to_owned(), namespace: Some("shop".to_owned()), name: "pay".to_owned(), uid: None };
+    let object = Reference {
+        kind: "Deployment".to_owned(),
+        namespace: Some("shop".to_owned()),
+        name: "pay".to_owned(),
+        uid: None,
+    };
     let change = Change {
         object: object.clone(),
         fields: vec![Field {
@@ -245,6 +250,7 @@ fn what_portti_says_is_data_of_an_occurrence_and_back() {
     assert_eq!(read, occurrence);
     assert_eq!(Change::of(&read).unwrap().unwrap(), change);
     assert!(Condition::of(&read).is_none());
-    let condition = Condition { object, condition: "Waiting".to_owned(), exit_code: Some(-1), ..Condition::default() };
+    let condition =
+        Condition { object, condition: "Waiting".to_owned(), exit_code: Some(-1), ..Condition::default() };
     assert_eq!(condition.to_data().unwrap().get("exit_code"), Some(&Value::Signed(-1)));
 }
