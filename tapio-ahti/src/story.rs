@@ -110,8 +110,8 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     let hits = workloads(known, hits, true);
     let at_risk = workloads(known, at_risk(known, &hits), false);
     // What people ask about: who fails last in the chain, not where it began.
-    let worst =
-        of.effects.iter().rev().filter_map(|id| get(*id)).map(workload).find(|id| Some(*id) != of_root);
+    let worst = of.effects.iter().rev().filter_map(|id| get(*id)).map(workload);
+    let worst = worst.filter(|id| hits.contains(id)).find(|id| Some(*id) != of_root);
     let title = title(known, worst, root, root_kind, first);
     let (ruled_out, missing) = match first {
         Some(_) => checked(known, of),
@@ -134,7 +134,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         })
     });
     let mut chain: Vec<Step> = chain.collect();
-    chain.sort_by(|a, b| (a.cause, a.effect, !a.certain).cmp(&(b.cause, b.effect, !b.certain)));
+    chain.sort_by_key(|step| (step.cause, step.effect, !step.certain));
     chain.dedup_by_key(|step| (step.cause, step.effect));
     Incident {
         id: String::new(),

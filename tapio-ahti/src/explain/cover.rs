@@ -73,10 +73,22 @@ impl Explanation {
         self.root.iter().chain(&self.kin).chain(&self.effects).copied()
     }
 
-    /// The first symptom that users can notice, else the first effect, else the cause.
+    /// What failed first: a failure that users can notice before a mere symptom, else the first effect, else the cause.
     pub(crate) fn first(&self, known: Known<'_>) -> Option<FindingId> {
-        let noticed = self.effects.iter().copied().find(|id| opens(known, *id));
-        noticed.or_else(|| self.effects.first().copied()).or(self.root)
+        let is_failure = |id: &FindingId| {
+            opens(known, *id)
+                && known.findings.get(*id).is_some_and(|finding| link::can_be_root(known, finding))
+        };
+        // Exact ones first: the kernel's before the API server's.
+        let is_exact = |id: &FindingId| {
+            known.findings.get(*id).is_some_and(|finding| !finding.key.kind.starts_with("kubernetes."))
+        };
+        let find = |wanted: &dyn Fn(&FindingId) -> bool| self.effects.iter().copied().find(|id| wanted(id));
+        find(&|id| is_failure(id) && is_exact(id))
+            .or_else(|| find(&is_failure))
+            .or_else(|| find(&|id| opens(known, *id)))
+            .or_else(|| self.effects.first().copied())
+            .or(self.root)
     }
 }
 
@@ -240,25 +252,27 @@ fn explanation(
         shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())
     });
     let margin = rival.map_or(f64::INFINITY, |rival| best.score - rival.score);
-    let first = effects.iter().copied().find(|id| opens(known, *id)).or_else(|| effects.first().copied());
-    let proved = first.is_some_and(|first| {
-        let mut here = first;
-        let mut hops = 0;
-        while let Some((_, Some(index))) = best.reach.get(&here) {
-            let Some(link) = component.links.get(*index).filter(|link| link.is_certain) else { return false };
-            here = link.cause;
-            hops += 1;
-        }
-        hops > 0
+    let candidates = scored.iter().take(MAX_CANDIDATES).cloned().collect();
+    let certainty = Certainty::Inconclusive;
+    let mut explanation =
+        Explanation { root: Some(best.finding), kin, effects, links, certainty, candidates };
+    // Whether each link on the way to the first failure is proved.
+    let ways = std::iter::successors(explanation.first(known), |here| {
+        let (_, link) = best.reach.get(here)?;
+        Some(component.links.get((*link)?)?.cause)
     });
-    let certainty = match (best.score, margin) {
-        (score, _) if score < 0.5 && !effects.is_empty() => Certainty::Inconclusive,
+    let links: Vec<Option<&Link>> = ways
+        .take(MAX_HOPS + 1)
+        .map_while(|here| best.reach.get(&here)?.1.map(|index| component.links.get(index)))
+        .collect();
+    let is_proved = !links.is_empty() && links.iter().all(|link| link.is_some_and(|link| link.is_certain));
+    explanation.certainty = match (best.score, margin) {
+        (score, _) if score < 0.5 && !explanation.effects.is_empty() => Certainty::Inconclusive,
         (_, margin) if margin < MARGIN => Certainty::Inconclusive,
-        _ if proved => Certainty::Confirmed,
+        _ if is_proved => Certainty::Confirmed,
         _ => Certainty::Likely,
     };
-    let candidates = scored.iter().take(MAX_CANDIDATES).cloned().collect();
-    Explanation { root: Some(best.finding), kin, effects, links, certainty, candidates }
+    explanation
 }
 
 pub(crate) fn opens(known: Known<'_>, id: FindingId) -> bool {
