@@ -65,7 +65,7 @@ const STEPS: &[Step] = &[
 ];
 
 /// Suites that talk to the programs built by the step `servers`.
-const SERVED: &[&str] = &["deploy", "kubernetes", "otlp", "telemetry"];
+const SERVED: &[&str] = &["deploy", "kubernetes", "otlp", "portti", "telemetry"];
 
 /// `ci [--nightly] [STEP...]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {

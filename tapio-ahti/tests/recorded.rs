@@ -1,0 +1,77 @@
+//! The facts of each scenario, as they were recorded on a real cluster, give the answer that the scenario's truth says.
+//!
+//! `cargo xtask scenarios --record` writes the recordings.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test's helpers fail as its assertions do")]
+
+use std::{fs, path::Path};
+
+use serde::Deserialize;
+use tapio_ahti::{
+    Engine, Limits, Rules,
+    answer::{self, Answer},
+};
+use tapio_occurrence::Occurrence;
+
+#[derive(Deserialize)]
+struct Scenario {
+    ask: Option<String>,
+    truth: Truth,
+}
+
+#[derive(Deserialize)]
+struct Truth {
+    root: Option<String>,
+    kind: Option<String>,
+}
+
+fn directory(path: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn answer(facts: &[Occurrence], asked: &str) -> Answer {
+    let mut engine = Engine::new(Rules::embedded().unwrap(), Limits::default());
+    for fact in facts {
+        engine.take(fact).unwrap();
+    }
+    let (kind, name) = asked.split_once('/').unwrap();
+    assert!(answer::kind(kind).is_some(), "{asked}");
+    engine.why(Some(kind), Some("shop"), name)
+}
+
+/// Whether a name is the expected one, which may end with a `*`.
+fn is(name: &str, expected: &str) -> bool {
+    match expected.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == expected,
+    }
+}
+
+#[test]
+fn recorded_failures_have_the_cause_that_their_scenario_says() {
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for entry in fs::read_dir(directory("tests/recorded")).unwrap() {
+        let path = entry.unwrap().path();
+        let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
+        let scenario = fs::read_to_string(directory("../scenarios").join(format!("{name}.yaml"))).unwrap();
+        let scenario: Scenario = serde_saphyr::from_str(&scenario).unwrap();
+        let (Some(asked), Some(root)) = (scenario.ask, scenario.truth.root) else { continue };
+        let recorded = fs::read(&path).unwrap();
+        let lines = recorded.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let facts: Vec<_> = lines.map(|line| Occurrence::read_json(line).unwrap()).collect();
+        let answer = answer(&facts, &asked);
+        let found = answer.incident.as_ref().and_then(|incident| incident.root.as_ref()).map(ToString::to_string);
+        let kind = answer.incident.as_ref().and_then(|incident| incident.root_kind.clone());
+        count += 1;
+        let is_right = found.as_ref().is_some_and(|found| is(found, &root))
+            && scenario.truth.kind.is_none_or(|expected| kind == Some(expected));
+        if !is_right {
+            wrong.push(format!("{name}: {found:?} ({kind:?}), not {root}\n{}", answer.text()));
+        }
+        // Another run gives the same bytes.
+        assert_eq!(answer, self::answer(&facts, &asked));
+    }
+    assert!(count > 0, "there are no recordings");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
