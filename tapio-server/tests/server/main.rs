@@ -1,6 +1,7 @@
 //! The real server, as a process, with real clients: the agent's sink, and clients that misbehave.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod answers;
 #[path = "../../../tapio-delivery/tests/sinks/certificates.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
 mod certificates;

@@ -21,6 +21,7 @@ pub(crate) struct Server {
     directory: PathBuf,
     pub(crate) address: SocketAddr,
     admin: SocketAddr,
+    api: SocketAddr,
 }
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tapio-server");
@@ -46,38 +47,41 @@ impl Server {
         directory: &Path,
         flags: &[&str],
     ) -> Self {
-        let admin = free_address();
+        let (admin, api) = (free_address(), free_address());
         let log = File::options().create(true).append(true).open(directory.join("server.log")).unwrap();
         command
             .arg(format!("--state-dir={}", directory.join("state").display()))
             .arg(format!("--polku-listen={address}"))
             .arg(format!("--listen={admin}"))
             .args(flags)
-            // Its port is the same for all of them.
-            .env("TAPIO_SERVER_AHTI_API", "off")
+            // By default its port is the same for all of them.
+            .env("TAPIO_SERVER_AHTI_API", api.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
         let child = command.spawn().unwrap();
-        let mut server = Self { child, directory: directory.to_owned(), address, admin };
+        let mut server = Self { child, directory: directory.to_owned(), address, admin, api };
         let ready = || {
             let ended = server.child.try_wait().unwrap();
             assert!(ended.is_none(), "{ended:?}: {}", server.log());
             server.ask("/readyz")
         };
-        let _ =
-            wait_until(ready, |answer| answer.as_ref().is_ok_and(|text| text.starts_with("HTTP/1.1 200")));
+        let _ = wait_until(ready, |answer| {
+            answer.as_ref().is_ok_and(|text| text.split(' ').nth(1) == Some("200"))
+        });
         server
     }
 
     fn ask(&self, path: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(self.admin)?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        ask(self.admin, path)
     }
 
+    /// The answer of the API: its first line, and its body.
+    pub(crate) fn answer(&self, path: &str) -> (String, String) {
+        let answer = ask(self.api, path).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.lines().next().unwrap().to_owned(), body.to_owned())
+    }
     /// The body that it serves at a path.
     pub(crate) fn get(&self, path: &str) -> String {
         self.ask(path).unwrap().split_once("\r\n\r\n").unwrap().1.to_owned()
@@ -123,6 +127,14 @@ impl Server {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
+}
+
+fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: x\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 impl Drop for Server {
