@@ -71,11 +71,9 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
 }
 
 impl role::State for Ahti {
+    /// While the engine takes what was in the journal at the start, agents can send; only answers have to wait.
     fn ready(&self) -> Result<(), String> {
-        match self.is_restored.load(Ordering::Relaxed) {
-            true => Ok(()),
-            false => Err("the engine is taking the facts of the journal".to_owned()),
-        }
+        Ok(())
     }
 
     fn status(&self) -> Value {
@@ -84,6 +82,7 @@ impl role::State for Ahti {
         let engine = self.engine();
         let ((entities, findings), ledger) = (engine.size(), engine.ledger());
         json!({
+            "restored": self.is_restored.load(Ordering::Relaxed),
             "taken": taken,
             "waiting": newest.saturating_sub(taken),
             "opaque": self.opaque.load(Ordering::Relaxed),

@@ -1,13 +1,17 @@
 //! The API of answers: JSON over HTTP, only to read.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use anyhow::Context as _;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{Query, Request, State, rejection::QueryRejection},
     http::{StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -81,6 +85,7 @@ pub(super) async fn serve(
         .route("/api/v1/findings", get(findings))
         .route("/api/v1/coverage", get(coverage))
         .route("/api/v1/export", get(export))
+        .layer(middleware::from_fn_with_state(Arc::clone(&ahti), once_restored))
         .with_state(ahti);
     let shutdown = async move {
         // An error means that the server is gone, which also means stop.
@@ -90,6 +95,15 @@ pub(super) async fn serve(
 }
 
 type Known = State<Arc<Ahti>>;
+
+/// An answer from half of the facts may be wrong: there is none until all have been taken.
+async fn once_restored(State(ahti): Known, request: Request, next: Next) -> Response {
+    if ahti.is_restored.load(Ordering::Relaxed) {
+        return next.run(request).await;
+    }
+    let text = "the server has just started, and still reads its journal: try again in some seconds";
+    Refused(StatusCode::SERVICE_UNAVAILABLE, text.to_owned()).into_response()
+}
 
 async fn why(
     State(ahti): Known,

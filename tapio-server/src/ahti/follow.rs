@@ -16,6 +16,7 @@ const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 /// Takes facts until the server stops.
 pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
     let mut newest = ahti.journal.watch();
+    let at_start = *newest.borrow();
     let mut retry = RETRY;
     let mut next = 0;
     loop {
@@ -37,6 +38,8 @@ pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> a
             next = last + 1;
             tokio::task::block_in_place(|| take(ahti, &facts));
             ahti.taken.store(*last, Ordering::Relaxed);
+            // Under load there may always be more.
+            ahti.is_restored.fetch_or(*last >= at_start, Ordering::Relaxed);
             continue;
         }
         // Nothing is left; an empty journal has nothing from the start.

@@ -22,7 +22,10 @@ const WHY: &str = "/api/v1/why?kind=deploy&namespace=shop&name=payments";
 
 /// The answer once the engine has taken everything.
 fn why(server: &Server) -> String {
-    wait_until(|| server.status(), |status| status["roles"]["ahti"]["waiting"] == 0);
+    wait_until(
+        || server.status()["roles"]["ahti"].clone(),
+        |ahti| ahti["waiting"] == 0 && ahti["restored"] == true,
+    );
     let (status, body) = server.answer(WHY);
     assert_eq!(status, "HTTP/1.0 200 OK");
     body
@@ -73,6 +76,7 @@ async fn the_answer_is_that_of_a_replay_also_after_a_kill() {
 async fn wrong_questions_are_refused_with_what_would_be_right() {
     let directory = tempdir().unwrap();
     let server = Server::start(directory.path(), &["--roles=polku,ahti"]);
+    wait_until(|| server.answer("/api/v1/coverage").0, |line| line.contains("200"));
     for (path, status, says) in [
         ("/api/v1/why", 400, "give name"),
         ("/api/v1/why?name=a&kind=deplo", 400, "there is no deplo"),
