@@ -14,6 +14,8 @@ use crate::{
 
 /// Maximum length of a text that is taken from a fact, in bytes.
 const MAX_TEXT: usize = 512;
+/// Most entries of a list of an object: more than PORTTI sends.
+const MAX_ENTRIES: usize = 2_048;
 
 /// What the engine makes of a fact.
 #[derive(Debug)]
@@ -53,35 +55,47 @@ pub struct Refused {
 
 /// Reads a fact into the graph.
 pub(crate) fn read(fact: &Occurrence, graph: &mut Graph) -> Result<Said, Refused> {
-    let refused = |error: serde_json::Error| Refused {
-        id: fact.id.to_string(),
-        kind: fact.kind.to_string(),
-        what: error.to_string(),
-    };
+    let wrong = |what: String| Refused { id: fact.id.to_string(), kind: cut(&fact.kind), what };
+    let refused = |error: serde_json::Error| wrong(error.to_string());
     let at = fact.time_unix_ns;
+    if fact.kind.len() > MAX_TEXT {
+        return Err(wrong(format!("type: longer than {MAX_TEXT} bytes")));
+    }
     if let Some(object) = Object::of(fact) {
         let object = placed(object.map_err(refused)?);
+        let lists = [object.owners.len(), object.uses.len(), object.addresses.len(), object.endpoints.len()];
+        if lists.into_iter().chain([object.labels.len(), object.selector.len()]).any(|len| len > MAX_ENTRIES)
+        {
+            return Err(wrong(format!("a list of more than {MAX_ENTRIES} entries")));
+        }
+        let all = object.owners.iter().chain(&object.uses).chain([&object.object]);
+        all.into_iter().try_for_each(named_well).map_err(wrong)?;
         let added = graph.add(object, at, true);
         return Ok(Said::Graph(added.filter(|(_, differs)| *differs).map(|(id, _)| id)));
     }
     if let Some(deleted) = Deleted::of(fact) {
-        return Ok(Said::Graph(graph.delete(&deleted.map_err(refused)?.object, at)));
+        let object = deleted.map_err(refused)?.object;
+        named_well(&object).map_err(wrong)?;
+        return Ok(Said::Graph(graph.delete(&object, at)));
     }
     if let Some(synced) = Synced::of(fact) {
         return synced.map(Said::Synced).map_err(refused);
     }
     if let Some(change) = Change::of(fact) {
         let change = change.map_err(refused)?;
+        named_well(&change.object).map_err(wrong)?;
         let Some(entity) = graph.intern(&change.object, at) else { return Ok(Said::Nothing) };
         return Ok(Said::Finding(Box::new(of_change(fact, change, entity))));
     }
     if let Some(condition) = Condition::of(fact) {
         let condition = condition.map_err(refused)?;
+        named_well(&condition.object).map_err(wrong)?;
         let Some(entity) = graph.intern(&condition.object, at) else { return Ok(Said::Nothing) };
         return Ok(of_condition(fact, &condition, entity));
     }
     if let Some(warning) = Warning::of(fact) {
         let warning = warning.map_err(refused)?;
+        named_well(&warning.object).map_err(wrong)?;
         let Some(entity) = graph.intern(&warning.object, at) else { return Ok(Said::Nothing) };
         return Ok(Said::Finding(Box::new(of_warning(fact, &warning, entity))));
     }
@@ -91,6 +105,15 @@ pub(crate) fn read(fact: &Occurrence, graph: &mut Graph) -> Result<Said, Refused
         _ if fact.source == SOURCE || fact.source == "otlp" => of_occurrence(fact, graph),
         _ => Said::Nothing,
     })
+}
+
+/// Names in Kubernetes have at most 253 bytes.
+fn named_well(of: &Reference) -> Result<(), String> {
+    let texts = [Some(&of.kind), of.namespace.as_ref(), Some(&of.name), of.uid.as_ref()];
+    match texts.into_iter().flatten().find(|text| text.len() > MAX_TEXT) {
+        Some(text) => Err(format!("a name of {} bytes, which is more than {MAX_TEXT}", text.len())),
+        None => Ok(()),
+    }
 }
 
 /// References of a namespaced object without a namespace are to objects of its namespace, unless these have none.

@@ -3,6 +3,8 @@ mod page;
 mod properties;
 mod scenarios;
 
+use tapio_occurrence::kubernetes::{Object, Pair, Reference};
+
 use self::kit::Cluster;
 use crate::{Engine, Limits, Rules};
 
@@ -60,4 +62,42 @@ fn repeats_change_nothing() {
     assert_eq!(of_once.len(), 1);
     assert_eq!(of_once, twice.incidents().into_iter().cloned().collect::<Vec<_>>());
     assert_eq!(twice.ledger().repeated, cluster.facts.len() as u64);
+}
+
+#[test]
+fn what_is_impossible_is_refused_and_changes_nothing() {
+    let mut cluster = Cluster::shop();
+    let mut long =
+        Object { object: Reference { kind: "Pod".to_owned(), ..Reference::default() }, ..Object::default() };
+    long.object.name = "x".repeat(1 << 20);
+    cluster.portti(&long, "");
+    let mut wide =
+        Object { object: Reference { kind: "Pod".to_owned(), ..Reference::default() }, ..Object::default() };
+    wide.labels = vec![Pair { key: "a".to_owned(), value: "b".to_owned() }; 3_000];
+    cluster.portti(&wide, "");
+    let mut engine = engine();
+    let errors: Vec<_> = cluster.facts.iter().filter_map(|fact| engine.take(fact).err()).collect();
+    let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(
+        texts[0].contains("a name of 1048576 bytes") && texts[1].contains("more than 2048 entries"),
+        "{texts:?}"
+    );
+    assert_eq!(engine.ledger().refused, 2);
+}
+
+#[test]
+fn a_million_facts_of_one_object_are_bounded() {
+    let mut cluster = Cluster::shop();
+    cluster.oom("payments");
+    let mut fact = cluster.facts.pop().unwrap();
+    let mut engine = engine();
+    for nth in 0..200_000u64 {
+        fact.id = ulid::Ulid::from_parts(fact.time_unix_ns / 1_000_000, u128::from(nth));
+        fact.time_unix_ns += 1_000_000;
+        engine.take(&fact).unwrap();
+    }
+    let (_, findings) = engine.size();
+    assert_eq!(findings, 1);
+    assert_eq!(engine.findings()[0].count, 200_000);
 }

@@ -61,7 +61,8 @@ fn recorded_failures_have_the_cause_that_their_scenario_says() {
         let lines = recorded.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let facts: Vec<_> = lines.map(|line| Occurrence::read_json(line).unwrap()).collect();
         let answer = answer(&facts, &asked);
-        let found = answer.incident.as_ref().and_then(|incident| incident.root.as_ref()).map(ToString::to_string);
+        let found =
+            answer.incident.as_ref().and_then(|incident| incident.root.as_ref()).map(ToString::to_string);
         let kind = answer.incident.as_ref().and_then(|incident| incident.root_kind.clone());
         count += 1;
         let is_right = found.as_ref().is_some_and(|found| is(found, &root))
