@@ -159,7 +159,7 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
         Some(cause) => row(&mut out, "CAUSE", &shown(cause)),
         None => row(&mut out, "CAUSE", "not known"),
     }
-    let chosen = chosen(rest);
+    let chosen = chosen(cause, rest);
     for (nth, line) in chosen.iter().enumerate() {
         row(&mut out, if nth == 0 { "FIRST" } else { "THEN" }, &shown(line));
     }
@@ -196,7 +196,7 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
 
 /// The lines that tell the story: the first of each workload, and of the first one two. What the kernel says is closer to what
 /// happened than what the API server says a moment later.
-fn chosen(lines: &[Line]) -> Vec<&Line> {
+fn chosen<'a>(cause: Option<&Line>, lines: &'a [Line]) -> Vec<&'a Line> {
     let workload = |line: &Line| line.workload.clone();
     let mut order: Vec<Name> = Vec::new();
     for line in lines {
@@ -207,7 +207,8 @@ fn chosen(lines: &[Line]) -> Vec<&Line> {
     let mut chosen: Vec<&Line> = Vec::new();
     for (nth, of) in order.iter().enumerate() {
         let mut own: Vec<&Line> = lines.iter().filter(|line| line.workload == *of).collect();
-        if own.iter().any(|line| line.source == "kernel") {
+        let is_of_cause = cause.is_some_and(|cause| cause.source == "kernel" && cause.workload == *of);
+        if is_of_cause || own.iter().any(|line| line.source == "kernel") {
             own.retain(|line| line.source == "kernel");
         }
         chosen.extend(own.into_iter().take(if nth == 0 { 2 } else { 1 }));

@@ -102,7 +102,9 @@ impl Incidents {
             kept.incident.fingerprint == fingerprint
                 && over.is_some_and(|over| since_ns.saturating_sub(over) < COMES_BACK_NS)
         };
-        let has_settled = || findings.iter().any(|id| has_settled(known, *id));
+        let root = explanation.root.and_then(|id| known.findings.get(id));
+        let is_expected = root.and_then(|root| known.rules.kind_of(root)).is_some_and(|kind| kind.expected);
+        let has_settled = || !is_expected && findings.iter().any(|id| has_settled(known, *id));
         let continued = others().find(|(_, kept)| continues(kept)).map(|(number, _)| *number);
         let number = match continued {
             Some(number) => number,

@@ -44,6 +44,9 @@ pub(crate) struct Kind {
     /// How many times a minute it has to occur before it opens one.
     #[serde(default = "once")]
     pub(crate) at_least: u64,
+    /// Whether what it causes is to be expected, and no incident.
+    #[serde(default)]
+    pub(crate) expected: bool,
     /// What happened, for the title: `is OOM-killed`.
     pub(crate) says: String,
     /// The cause, in a few words that stay the same for all of its kind: `memory`, `image`.

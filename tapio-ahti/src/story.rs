@@ -195,8 +195,9 @@ fn title(
     let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
     let says = |finding: &Finding| known.rules.kind_of(finding).map_or("is failing", |kind| &kind.says);
     // What became of the cause's own workload is closer to what people see than the change.
-    let own = first
-        .filter(|first| root.is_some_and(|root| root.key != first.key && workload(root) == workload(first)));
+    let is_change = |root: &Finding| crate::fact::is_change(&root.key.kind);
+    let own =
+        first.filter(|first| root.is_some_and(|root| is_change(root) && workload(root) == workload(first)));
     match (root, kind, worst) {
         (Some(root), Some(kind), Some(worst)) => {
             let (worst, root_name) = (short(worst), short(workload(root)));

@@ -357,3 +357,23 @@ fn refusals_that_began_with_the_rollout_itself_are_explained_by_what_most_came_a
     let incident = cluster.incident();
     is(&incident, "Deployment shop/payments", "rollout", Certainty::Likely);
 }
+
+#[test]
+fn who_calls_what_is_just_being_created_is_no_incident() {
+    let mut cluster = Cluster::shop();
+    cluster.changed("Deployment", "payments", Verb::Created, Vec::new());
+    cluster.wait(5);
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(300);
+    assert_eq!(cluster.incidents(), []);
+    // But if it crashes.
+    let mut cluster = Cluster::shop();
+    cluster.changed("Deployment", "payments", Verb::Created, Vec::new());
+    cluster.wait(5);
+    for nth in 0..3 {
+        cluster.agent("container.crash", "payments", nth, "payments crashed", Data::default());
+    }
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(60);
+    assert_eq!(cluster.incident().root_kind.as_deref(), Some("crash"));
+}
