@@ -41,6 +41,9 @@ pub(super) struct Form {
     pub(super) is_of_components: bool,
     /// Why it is going to be disrupted, of a pod.
     pub(super) disruption: Option<String>,
+    /// When and in which version its object was reported as it is: the id of that fact depends on them.
+    #[serde(default)]
+    pub(super) said: Option<(u64, String)>,
 }
 
 /// An object that arrived: its form, and what is needed only once.
@@ -89,6 +92,7 @@ impl Arrived {
                 .filter(|condition| text(condition, "/status") == Some("True"))
                 .and_then(|condition| text(condition, "/reason"))
                 .map(capped),
+            said: None,
         };
         if kind.name != "ReplicaSet" {
             form.object.revision = None;

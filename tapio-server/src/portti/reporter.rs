@@ -51,6 +51,8 @@ pub(super) struct Reporter {
     watched: BTreeMap<&'static str, u64>,
     /// Kinds that cannot be watched, and why.
     missing: BTreeMap<&'static str, String>,
+    /// Kinds whose objects this run has reported.
+    told_again: BTreeSet<&'static str>,
     endpoints: Endpoints,
     folds: Folds,
     /// When nodes gave their last sign of life.
@@ -88,6 +90,7 @@ impl Reporter {
             lists: BTreeMap::new(),
             watched: BTreeMap::new(),
             missing: BTreeMap::new(),
+            told_again: BTreeSet::new(),
             endpoints: Endpoints::default(),
             folds: Folds::default(),
             signs: BTreeMap::new(),
@@ -182,6 +185,12 @@ impl Reporter {
         Ok(())
     }
 
+    /// Whether objects are reported though they are as they were: once in each run, with the same ids. The journal drops them,
+    /// unless it has let them go, because they have not changed for so long.
+    fn tells_again(&self, kind: &Kind) -> bool {
+        self.lists.contains_key(kind.name) && !self.told_again.contains(kind.name)
+    }
+
     /// Notes that an object has come with a list.
     fn listed(&mut self, kind: &Kind, key: String) {
         if let Some(list) = self.lists.get_mut(kind.name) {
@@ -205,20 +214,26 @@ impl Reporter {
             // The server notes no writers of an object that had no fields when it was made.
             form.written_unix_ns = if is_same { before.written_unix_ns } else { at_unix_ns };
         }
-        if before.as_ref().is_none_or(|before| before.object != form.object) {
+        let unchanged = before.as_ref().filter(|before| before.object == form.object);
+        let is_said = unchanged.is_some();
+        let said = unchanged.and_then(|before| before.said.clone());
+        let (said_unix_ns, said_version) =
+            said.unwrap_or_else(|| (form.written_unix_ns, form.version.clone()));
+        if !is_said || self.tells_again(kind) {
             self.say(Said {
                 fact: &form.object,
-                time_unix_ns: form.written_unix_ns,
+                time_unix_ns: said_unix_ns,
                 severity: Severity::Debug,
                 outcome: Outcome::Success,
-                message: sentence::object(&form.object, before.is_none()),
-                about: (form.reference(), &form.version),
+                message: sentence::object(&form.object),
+                about: (form.reference(), &said_version),
                 apart: &[],
                 node: form.node(),
                 workload: self.workload(&form, None)?,
                 count: 1,
             })?;
         }
+        form.said = Some((said_unix_ns, said_version));
         match &before {
             None => self.created(kind, &form, &managed)?,
             Some(before) if !is_same => self.updated(kind, before, &form, &managed)?,

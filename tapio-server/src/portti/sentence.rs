@@ -28,8 +28,8 @@ pub(super) fn name(reference: &Reference) -> String {
 }
 
 /// For `kubernetes.object`.
-pub(super) fn object(object: &Object, is_new: bool) -> String {
-    format!("{} {}", name(&object.object), if is_new { "exists" } else { "is different" })
+pub(super) fn object(object: &Object) -> String {
+    format!("{} exists", name(&object.object))
 }
 
 /// For `kubernetes.change`.

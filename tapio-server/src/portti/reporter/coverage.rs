@@ -22,6 +22,7 @@ impl Reporter {
     pub(super) fn all_listed(&mut self, kind: &'static Kind, at_unix_ns: u64) -> anyhow::Result<()> {
         let Some(list) = self.lists.remove(kind.name) else { return Ok(()) };
         let number = list.len() as u64;
+        self.told_again.insert(kind.name);
         if kind.role == Role::Sign {
             self.signs.retain(|node, _| list.contains(node));
         } else {
