@@ -107,8 +107,11 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
         .collect();
     let mut explanations: Vec<Explanation> = Vec::new();
     while explanations.len() < MAX_CAUSES && !left.is_empty() {
-        let mut scored: Vec<Candidate> =
-            all.iter().cloned().map(|candidate| scored(known, candidate, &groups, &left)).collect();
+        let mut scored: Vec<Candidate> = all
+            .iter()
+            .cloned()
+            .map(|candidate| scored(known, component, candidate, &groups, &left))
+            .collect();
         scored.sort_by(|a, b| {
             let earlier = || order(known, a.finding).cmp(&order(known, b.finding));
             b.score.total_cmp(&a.score).then_with(earlier)
@@ -185,6 +188,7 @@ fn candidate(known: Known<'_>, component: &Component, root: FindingId) -> Candid
 
 fn scored(
     known: Known<'_>,
+    component: &Component,
     mut candidate: Candidate,
     groups: &BTreeMap<FindingId, Kin>,
     left: &BTreeSet<FindingId>,
@@ -196,9 +200,10 @@ fn scored(
         candidate.terms.push(("has been there all the time".to_owned(), STANDING));
     }
     let mut gains: BTreeMap<&Kin, f64> = BTreeMap::new();
-    for (id, (strength, _)) in &candidate.reach {
-        let is_effect = candidate.reach.get(id).is_some_and(|(_, link)| link.is_some()) && left.contains(id);
-        let Some(group) = groups.get(id).filter(|_| is_effect) else {
+    for (id, (_, link)) in &candidate.reach {
+        let Some(group) = groups.get(id).filter(|_| left.contains(id)) else { continue };
+        // What lies on the way was observed: how likely it has this effect does not depend on how likely the cause had it.
+        let Some(strength) = link.and_then(|link| component.links.get(link)).map(|link| link.strength) else {
             continue;
         };
         let gain = ((strength + LEAK * (1.0 - strength)) / LEAK).ln().min(MOST);
@@ -265,7 +270,9 @@ fn explanation(
         .take(MAX_HOPS + 1)
         .map_while(|here| best.reach.get(&here)?.1.map(|index| component.links.get(index)))
         .collect();
-    let is_proved = !links.is_empty() && links.iter().all(|link| link.is_some_and(|link| link.is_certain));
+    let is_proved = is_final(known, component, best.finding)
+        && !links.is_empty()
+        && links.iter().all(|link| link.is_some_and(|link| link.is_certain));
     explanation.certainty = match (best.score, margin) {
         (score, _) if score < 0.5 && !explanation.effects.is_empty() => Certainty::Inconclusive,
         (_, margin) if margin < MARGIN => Certainty::Inconclusive,
@@ -273,6 +280,23 @@ fn explanation(
         _ => Certainty::Likely,
     };
     explanation
+}
+
+/// Whether nothing may lie behind a cause: a change is somebody's doing; of anything else every cause that a rule knows has to
+/// be ruled out.
+fn is_final(known: Known<'_>, component: &Component, root: FindingId) -> bool {
+    let Some(finding) = known.findings.get(root) else { return false };
+    if crate::fact::is_change(&finding.key.kind) {
+        return true;
+    }
+    let mut rules = known.rules.with_effect(&finding.key.kind);
+    let is_seen = rules.all(|(index, rule)| {
+        !matches!(
+            link::look(known, index, rule, root),
+            Some(link::Found::NotCovered(_) | link::Found::Present)
+        )
+    });
+    is_seen && component.links.iter().all(|link| link.effect != root)
 }
 
 pub(crate) fn opens(known: Known<'_>, id: FindingId) -> bool {
