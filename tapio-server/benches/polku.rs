@@ -88,6 +88,7 @@ impl Server {
             .arg(format!("--state-dir={}", directory.join("state").display()))
             .arg(format!("--polku-listen={address}"))
             .arg(format!("--listen={admin}"))
+            .arg("--roles=polku")
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;

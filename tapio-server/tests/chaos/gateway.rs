@@ -16,6 +16,8 @@ pub(crate) fn start(address: SocketAddr, directory: &Path) -> Role {
         .arg(format!("--state-dir={}", directory.join("server").display()))
         .arg(format!("--polku-listen={address}"))
         .arg("--listen=off")
+        // By default its port is the same for all of them.
+        .env("TAPIO_SERVER_AHTI_API", "off")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

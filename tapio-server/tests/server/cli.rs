@@ -86,7 +86,7 @@ fn the_configuration_is_printed_and_checked() {
             "journal:\n  max_bytes: 1MiB\n",
             "server.yaml:2:14: journal.max_bytes: `1MiB` is not a size from 64MiB",
         ),
-        ("roles: portti\n", "server.yaml:1:8: roles: unknown role `portti`"),
+        ("roles: portta\n", "server.yaml:1:8: roles: unknown role `portta`"),
         ("polku:\n  key: /k\n", "server.yaml: polku.key: needs polku.cert"),
     ] {
         let said = check(text);
