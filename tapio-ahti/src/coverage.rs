@@ -99,6 +99,16 @@ impl Seen {
         self.synced_ns
     }
 
+    /// Why a kind of objects cannot be watched; `None` if it is, or if there are none.
+    pub(crate) fn missing_kind(&self, kind: &str) -> Option<&str> {
+        self.missing_kinds.get(kind).map(String::as_str)
+    }
+
+    /// Why an observer of a node's agent does not run; `None` if it does.
+    pub(crate) fn missing_observer(&self, node: &str, observer: &str) -> Option<&str> {
+        self.nodes.get(node)?.missing.get(observer).map(String::as_str)
+    }
+
     /// Whether an agent looked at a node at a time.
     pub(crate) fn has_node(&self, node: &str, at_ns: u64) -> bool {
         let spans = self.nodes.get(node).map(|node| node.spans.as_slice()).unwrap_or_default();

@@ -231,7 +231,7 @@ impl Engine {
     #[must_use]
     pub fn coverage(&self) -> Coverage {
         let nodes = self.graph.of_kind("Node", None).filter_map(|id| self.graph.get(id));
-        let existing = nodes.filter(|node| node.is_told() && node.exists(self.now_ns));
+        let existing = nodes.filter(|node| node.is_from_api() && node.exists(self.now_ns));
         self.seen.now(existing.map(|node| node.name.name.clone()).collect(), self.now_ns)
     }
 

@@ -287,7 +287,7 @@ fn of_heartbeat(fact: &Occurrence) -> Heartbeat {
         _ => &[],
     };
     let missing = list("observers").iter().filter_map(|observer| {
-        let name = observer.text("name")?;
+        let name = observer.text("observer")?;
         let state = observer.text("state").filter(|state| *state != "running")?;
         let why = observer.text("missing").unwrap_or(state);
         Some((cut(name), cut(why)))

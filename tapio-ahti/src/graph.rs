@@ -55,7 +55,7 @@ struct Version {
     from_ns: u64,
     object: Object,
     /// Whether it is from the API server, not derived from an agent's occurrence.
-    told: bool,
+    from_api: bool,
 }
 
 /// A label in a namespace.
@@ -112,8 +112,8 @@ impl Entity {
         let after = self.versions.partition_point(|version| version.from_ns <= at_ns);
         let (earlier, later) = self.versions.split_at(after);
         // The nearest one; of those from the API server if there are any.
-        let nearest = |told: bool| {
-            let fits = |version: &&Version| version.told || !told;
+        let nearest = |from_api: bool| {
+            let fits = |version: &&Version| version.from_api || !from_api;
             earlier.iter().rev().find(fits).or_else(|| later.iter().find(fits))
         };
         nearest(true).or_else(|| nearest(false))
@@ -126,8 +126,8 @@ impl Entity {
 
     /// When it was created; when it was first heard of where that is not known.
     pub(crate) fn created_ns(&self) -> u64 {
-        let told = self.versions.iter().find_map(|version| version.object.created_unix_ns);
-        told.or_else(|| self.versions.first().map(|version| version.from_ns)).unwrap_or(self.last_ns)
+        let created = self.versions.iter().find_map(|version| version.object.created_unix_ns);
+        created.or_else(|| self.versions.first().map(|version| version.from_ns)).unwrap_or(self.last_ns)
     }
 
     pub(crate) const fn deleted_ns(&self) -> Option<u64> {
@@ -142,8 +142,8 @@ impl Entity {
     }
 
     /// Whether the API server's view of it is known.
-    pub(crate) fn is_told(&self) -> bool {
-        self.versions.iter().any(|version| version.told)
+    pub(crate) fn is_from_api(&self) -> bool {
+        self.versions.iter().any(|version| version.from_api)
     }
 }
 
@@ -247,21 +247,24 @@ impl Graph {
         by_uid.or_else(|| self.named(&Name::from(of), at_ns))
     }
 
-    /// Adds a version of an object. `told`: by the API server. Returns whether it differs from the one before.
-    pub(crate) fn add(&mut self, object: Object, from_ns: u64, told: bool) -> Option<(EntityId, bool)> {
+    /// Adds a version of an object. `from_api`: the API server's view, not an agent's. Returns whether it differs from the one before.
+    pub(crate) fn add(&mut self, object: Object, from_ns: u64, from_api: bool) -> Option<(EntityId, bool)> {
         let id = self.intern(&object.object, from_ns)?;
         let entity = self.get_mut(id)?;
         let at = entity.versions.partition_point(|version| version.from_ns <= from_ns);
-        let is_repeated = |version: &Version| version.told == told && version.object == object;
+        let is_repeated = |version: &Version| version.from_api == from_api && version.object == object;
         if at.checked_sub(1).and_then(|before| entity.versions.get(before)).is_some_and(is_repeated) {
             return Some((id, false));
         }
         self.index(id, &object);
         let entity = self.get_mut(id)?;
-        entity.versions.insert(at, Version { from_ns, object, told });
+        entity.versions.insert(at, Version { from_ns, object, from_api });
         if entity.versions.len() > MAX_VERSIONS {
-            // What it referred to stays in the indices until the entity goes, which costs a look at it.
-            entity.versions.remove(0);
+            let oldest = entity.versions.remove(0);
+            let left: Vec<Object> = entity.versions.iter().map(|version| version.object.clone()).collect();
+            self.unindex(id, &oldest.object);
+            // Most of what it referred to, later versions do, too.
+            left.iter().for_each(|object| self.index(id, object));
         }
         Some((id, true))
     }
@@ -282,6 +285,17 @@ impl Graph {
         if is_selecting(&object.object.kind) {
             self.selectors.entry(selected(object)).or_default().insert(id);
         }
+    }
+
+    fn unindex(&mut self, id: EntityId, object: &Object) {
+        referred(object).for_each(|name| take_out(&mut self.referrers, &name, id));
+        for address in &object.addresses {
+            take_out(&mut self.addresses, &address.address.to_canonical(), id);
+        }
+        for pair in &object.labels {
+            take_out(&mut self.labelled, &(object.object.namespace.clone(), pair.clone()), id);
+        }
+        take_out(&mut self.selectors, &selected(object), id);
     }
 
     /// Records that an object is gone since a time.
@@ -338,7 +352,7 @@ impl Graph {
         let limit = now_ns.saturating_sub(KEPT_NS);
         let old = |entity: &Entity| match entity.deleted_ns {
             Some(deleted) => deleted < limit,
-            None => !entity.is_told() && entity.last_ns < limit,
+            None => !entity.is_from_api() && entity.last_ns < limit,
         };
         for index in 0..self.entities.len() {
             let Some(entity) = self.entities[index].take_if(|entity| old(entity)) else { continue };
@@ -361,17 +375,7 @@ impl Graph {
         if let Some(ids) = self.by_kind.get_mut(&(entity.name.kind.clone(), entity.name.namespace.clone())) {
             ids.remove(&id);
         }
-        for version in &entity.versions {
-            let object = &version.object;
-            referred(object).for_each(|name| take_out(&mut self.referrers, &name, id));
-            for address in &object.addresses {
-                take_out(&mut self.addresses, &address.address.to_canonical(), id);
-            }
-            for pair in &object.labels {
-                take_out(&mut self.labelled, &(object.object.namespace.clone(), pair.clone()), id);
-            }
-            take_out(&mut self.selectors, &selected(object), id);
-        }
+        entity.versions.iter().for_each(|version| self.unindex(id, &version.object));
         self.free.push(id);
     }
 }

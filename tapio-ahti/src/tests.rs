@@ -3,7 +3,10 @@ mod page;
 mod properties;
 mod scenarios;
 
-use tapio_occurrence::kubernetes::{Object, Pair, Reference};
+use tapio_occurrence::{
+    Data, Value,
+    kubernetes::{Missing, Object, Pair, Reference, Synced, Watched},
+};
 
 use self::kit::Cluster;
 use crate::{Engine, Limits, Rules};
@@ -100,4 +103,36 @@ fn a_million_facts_of_one_object_are_bounded() {
     let (_, findings) = engine.size();
     assert_eq!(findings, 1);
     assert_eq!(engine.findings()[0].count, 200_000);
+}
+
+#[test]
+fn what_is_not_watched_is_not_ruled_out() {
+    let mut cluster = Cluster::shop();
+    let missing = vec![Missing { kind: "Secret".to_owned(), reason: "off".to_owned() }];
+    let kinds = vec![Watched { kind: "Pod".to_owned(), objects: 15 }];
+    cluster.portti(&Synced { kinds, missing }, "");
+    // As agents send it.
+    let observer = Data::from([
+        ("observer", "container".into()),
+        ("state", "failed".into()),
+        ("missing", "it was stopped".into()),
+    ]);
+    cluster.heartbeat(Data::from([("observers", Value::List(vec![observer]))]));
+    for _ in 0..3 {
+        let data = Data::from([("status", Value::from(1u64))]);
+        cluster.agent("container.exit_error", "payments", 0, "payments exited with 1", data);
+        cluster.wait(20);
+    }
+    cluster.refused("checkout", "stock", 40);
+    cluster.wait(5);
+    let why = cluster.why("payments");
+    assert!(why.missing.contains(&"Secrets are not watched".to_owned()), "{why:#?}");
+    assert!(!why.ruled_out.iter().any(|text| text.contains("configured")), "{why:#?}");
+    let refused = cluster.why("checkout");
+    assert!(
+        refused.missing.iter().any(|text| text.starts_with("container does not run on node-")),
+        "{refused:#?}"
+    );
+    assert!(!refused.ruled_out.contains(&"crashes of stock".to_owned()), "{refused:#?}");
+    assert!(cluster.run().coverage().degraded.iter().any(|text| text.contains("it was stopped")));
 }

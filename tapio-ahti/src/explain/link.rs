@@ -183,6 +183,10 @@ fn density(lag_s: f64, lag: &Lag) -> f64 {
     (1.0 - FLAT).mul_add((-z * z / 2.0).exp(), FLAT)
 }
 
+/// The kinds that have to be watched to know of rollouts and of the state of pods.
+const WORKLOADS: &[&str] =
+    &["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Pod", "Service", "EndpointSlice"];
+
 /// What was not watched of what would show a cause.
 fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
     let mut missing = Vec::new();
@@ -200,6 +204,11 @@ fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
                     }
                     _ => missing.push("changes in Kubernetes are not known".to_owned()),
                 }
+                let kinds = rule.cause.of.iter().map(String::as_str);
+                let kinds: Vec<&str> =
+                    if rule.cause.of.is_empty() { WORKLOADS.to_vec() } else { kinds.collect() };
+                let unwatched = kinds.into_iter().filter(|kind| known.seen.missing_kind(kind).is_some());
+                missing.extend(unwatched.map(|kind| format!("{kind}s are not watched")));
             }
             Cover::Agents => {
                 let mut path = rule.path.clone();
@@ -207,11 +216,20 @@ fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
                 let pods = known.graph.walk(&starts(rule, effect), &path, at);
                 let nodes: BTreeSet<_> =
                     pods.into_iter().filter_map(|pod| known.graph.node(pod, at)).collect();
-                for node in nodes {
-                    let Some(node) = known.graph.get(node) else { continue };
-                    if !known.seen.has_node(&node.name.name, at) {
-                        missing.push(format!("no agent on {}", node.name.name));
+                if nodes.is_empty() {
+                    missing.push("the pods in question, and so their nodes, are not known".to_owned());
+                }
+                // Types begin with the observer that reports them.
+                let observers: BTreeSet<&str> =
+                    rule.cause.kinds.iter().filter_map(|kind| kind.split('.').next()).collect();
+                for node in nodes.into_iter().filter_map(|node| known.graph.get(node)) {
+                    let name = &node.name.name;
+                    if !known.seen.has_node(name, at) {
+                        missing.push(format!("no agent on {name}"));
                     }
+                    let missing_here =
+                        observers.iter().filter(|o| known.seen.missing_observer(name, o).is_some());
+                    missing.extend(missing_here.map(|observer| format!("{observer} does not run on {name}")));
                 }
             }
         }

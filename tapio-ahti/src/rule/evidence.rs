@@ -118,7 +118,7 @@ impl Pair<'_> {
     /// How many pods with the effect are younger and older than the cause.
     fn ages(&self) -> Option<(usize, usize)> {
         let pods: Vec<_> = self.effect.pods.iter().filter_map(|pod| self.graph.get(*pod)).collect();
-        if pods.is_empty() || !pods.iter().all(|pod| pod.is_told()) {
+        if pods.is_empty() || !pods.iter().all(|pod| pod.is_from_api()) {
             return None;
         }
         // Times of the API server are whole seconds.

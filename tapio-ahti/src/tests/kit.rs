@@ -28,6 +28,7 @@ pub(super) struct Cluster {
     /// Nodes without an agent.
     pub(super) dark: Vec<&'static str>,
     next_pod: u32,
+    heartbeat: Data,
 }
 
 pub(super) const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
@@ -60,6 +61,7 @@ impl Cluster {
             revision: BTreeMap::new(),
             dark: Vec::new(),
             next_pod: 0,
+            heartbeat: Data::from([("phase", "run".into())]),
         };
         for node in NODES {
             let object = reference("Node", node);
@@ -87,6 +89,12 @@ impl Cluster {
         cluster
     }
 
+    /// Heartbeats of all agents, with this data from now on.
+    pub(super) fn heartbeat(&mut self, data: Data) {
+        self.heartbeat = data;
+        self.wait(30);
+    }
+
     /// Time passes; agents send their heartbeats.
     pub(super) fn wait(&mut self, seconds: u64) {
         let end = self.now_ns + seconds * SEC;
@@ -95,7 +103,7 @@ impl Cluster {
             for node in NODES.into_iter().filter(|node| !self.dark.contains(node)).collect::<Vec<_>>() {
                 let mut beat = self.fact("tapio.heartbeat", "", Severity::Debug);
                 beat.node = node.into();
-                beat.data = Data::from([("phase", "run".into())]);
+                beat.data = self.heartbeat.clone();
                 self.facts.push(beat);
             }
         }
