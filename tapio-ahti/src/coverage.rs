@@ -9,6 +9,8 @@ use crate::fact::Heartbeat;
 
 /// After so long without a heartbeat nobody looks at a node: three of the default interval.
 const SILENT_NS: u64 = 90_000_000_000;
+/// After so long without news Kubernetes is not watched.
+const LOST_NS: u64 = 180_000_000_000;
 /// Heartbeats of a node that are kept.
 const MAX_SPANS: usize = 64;
 /// Nodes that are kept.
@@ -97,6 +99,12 @@ impl Seen {
     /// Since when changes in Kubernetes are known.
     pub(crate) const fn synced_ns(&self) -> Option<u64> {
         self.synced_ns
+    }
+
+    /// When Kubernetes was last heard of, if that is so long before a time that it was not watched then: PORTTI gives a sign
+    /// of life each minute.
+    pub(crate) fn kubernetes_lost_ns(&self, at_ns: u64) -> Option<u64> {
+        self.last_kubernetes_ns.filter(|last| last.saturating_add(LOST_NS) < at_ns)
     }
 
     /// Why a kind of objects cannot be watched; `None` if it is, or if there are none.

@@ -5,7 +5,7 @@ mod scenarios;
 
 use tapio_occurrence::{
     Data, Value,
-    kubernetes::{Missing, Object, Pair, Reference, Synced, Watched},
+    kubernetes::{Missing, Object, Pair, Reference},
 };
 
 use self::kit::Cluster;
@@ -108,9 +108,7 @@ fn a_million_facts_of_one_object_are_bounded() {
 #[test]
 fn what_is_not_watched_is_not_ruled_out() {
     let mut cluster = Cluster::shop();
-    let missing = vec![Missing { kind: "Secret".to_owned(), reason: "off".to_owned() }];
-    let kinds = vec![Watched { kind: "Pod".to_owned(), objects: 15 }];
-    cluster.portti(&Synced { kinds, missing }, "");
+    cluster.synced.missing = vec![Missing { kind: "Secret".to_owned(), reason: "off".to_owned() }];
     // As agents send it.
     let observer = Data::from([
         ("observer", "container".into()),
@@ -135,4 +133,16 @@ fn what_is_not_watched_is_not_ruled_out() {
     );
     assert!(!refused.ruled_out.contains(&"crashes of stock".to_owned()), "{refused:#?}");
     assert!(cluster.run().coverage().degraded.iter().any(|text| text.contains("it was stopped")));
+}
+
+#[test]
+fn while_kubernetes_is_not_watched_no_change_is_ruled_out() {
+    let mut cluster = Cluster::shop();
+    cluster.is_unwatched = true;
+    cluster.wait(600);
+    cluster.oom("payments");
+    cluster.wait(60);
+    let why = cluster.why("payments");
+    assert!(why.missing.iter().any(|text| text.starts_with("changes after ")), "{why:#?}");
+    assert!(why.ruled_out.is_empty(), "{why:#?}");
 }

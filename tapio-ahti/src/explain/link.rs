@@ -195,12 +195,17 @@ fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
         match cover {
             Cover::Kubernetes => {
                 let from_ns = at.saturating_sub((rule.lag.longest_s.min(3_600.0) * 1e9) as u64);
+                let time = |unix_ns| {
+                    let time = tapio_occurrence::timestamp(unix_ns).to_string();
+                    time.get(11..19).unwrap_or(&time).to_owned()
+                };
+                if let Some(last) = known.seen.kubernetes_lost_ns(at) {
+                    missing.push(format!("changes after {} are not known", time(last)));
+                }
                 match known.seen.synced_ns() {
                     Some(synced) if synced <= from_ns => {}
                     Some(synced) if synced <= at => {
-                        let time = tapio_occurrence::timestamp(synced).to_string();
-                        let time = time.get(11..19).unwrap_or(&time);
-                        missing.push(format!("changes before {time} are not known"));
+                        missing.push(format!("changes before {} are not known", time(synced)));
                     }
                     _ => missing.push("changes in Kubernetes are not known".to_owned()),
                 }

@@ -29,6 +29,10 @@ pub(super) struct Cluster {
     pub(super) dark: Vec<&'static str>,
     next_pod: u32,
     heartbeat: Data,
+    /// What PORTTI says as a sign of life.
+    pub(super) synced: Synced,
+    /// PORTTI is away.
+    pub(super) is_unwatched: bool,
 }
 
 pub(super) const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
@@ -62,6 +66,11 @@ impl Cluster {
             dark: Vec::new(),
             next_pod: 0,
             heartbeat: Data::from([("phase", "run".into())]),
+            synced: Synced {
+                kinds: vec![Watched { kind: "Pod".to_owned(), objects: 15 }],
+                missing: Vec::new(),
+            },
+            is_unwatched: false,
         };
         for node in NODES {
             let object = reference("Node", node);
@@ -78,8 +87,7 @@ impl Cluster {
         }
         cluster
             .portti(&Object { object: reference("ConfigMap", "payments-config"), ..Object::default() }, "");
-        let kinds = vec![Watched { kind: "Pod".to_owned(), objects: 15 }];
-        cluster.portti(&Synced { kinds, missing: Vec::new() }, "");
+        cluster.portti(&cluster.synced.clone(), "");
         for (client, server) in
             [("gateway", "checkout"), ("checkout", "payments"), ("payments", "db"), ("checkout", "stock")]
         {
@@ -100,6 +108,9 @@ impl Cluster {
         let end = self.now_ns + seconds * SEC;
         while self.now_ns + 30 * SEC <= end {
             self.now_ns += 30 * SEC;
+            if !self.is_unwatched {
+                self.portti(&self.synced.clone(), "");
+            }
             for node in NODES.into_iter().filter(|node| !self.dark.contains(node)).collect::<Vec<_>>() {
                 let mut beat = self.fact("tapio.heartbeat", "", Severity::Debug);
                 beat.node = node.into();
