@@ -198,6 +198,11 @@ impl Reader {
             self.spent += clock::thread_cpu().saturating_sub(start);
             if self.at.is_none() {
                 self.next = self.began + self.interval.max(self.spent * SHARE);
+                tracing::debug!(
+                    cgroups = self.tree.groups().len(),
+                    spent_us = self.spent.as_micros(),
+                    "cgroups scanned"
+                );
             }
             if let Some(found) = found {
                 self.record = found;

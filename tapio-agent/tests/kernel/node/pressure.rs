@@ -7,8 +7,9 @@ use crate::support::{Cgroup, Process, Tapio, Version, needs_a_kernel, skip};
 /// Scans often, so that learning and durations are short.
 const CONFIGURATION: &str = "observer: {node: {interval: 1s}}\n";
 const MIB: u64 = 1 << 20;
-/// Learning takes 16 samples two seconds apart, or slightly more if there are other cgroups.
-const LEARNED: Duration = Duration::from_secs(60);
+/// Time allowed from a fault until it is reported: a few scans, which are many seconds apart on an emulated CPU,
+/// because they may use one part in 200 of it.
+const REPORTED: Duration = Duration::from_secs(60);
 
 /// A container in all hierarchies, with memory and CPU time that can be limited.
 fn container() -> Result<Cgroup, String> {
@@ -26,6 +27,13 @@ macro_rules! container {
 
 fn observed() -> Tapio {
     Tapio::start_with(&["--observer=node"], CONFIGURATION)
+}
+
+/// Waits until a baseline is learned: 16 samples, two seconds or a scan apart.
+fn learn(tapio: &Tapio) {
+    let learned = Instant::now() + Duration::from_secs(40);
+    tapio.expect_scans(18);
+    std::thread::sleep(learned.saturating_duration_since(Instant::now()));
 }
 
 #[test]
@@ -77,8 +85,7 @@ fn memory_near_its_limit_is_reported_and_a_cache_is_not() {
     process.enter(&full);
     process.grow_to(56 * MIB);
 
-    // Scans may use one part in 200 of a CPU, so on an emulated CPU they are many seconds apart.
-    let reported = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&full));
+    let reported = tapio.expect_within(REPORTED, |o| o.is_in(&full));
     let reported = reported.of_observer("node", "memory_pressure").in_container(&full);
     reported.has("held_bytes", 54 * MIB..62 * MIB);
     tapio.expect_none(|o| o.is_in(&caching));
@@ -102,7 +109,7 @@ fn what_was_reported_is_not_reported_again_after_a_kill() {
     let mut process = Process::start("is-full");
     process.enter(&cgroup);
     process.grow_to(56 * MIB);
-    tapio.expect_one(|o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
+    tapio.expect_within(REPORTED, |o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
     // Time for the agent to record it and write it.
     std::thread::sleep(Duration::from_secs(4));
     // Dropping it kills the agent without a chance to write.
@@ -110,11 +117,11 @@ fn what_was_reported_is_not_reported_again_after_a_kill() {
 
     let tapio = start();
     tapio.expect_log("state snapshot restored", "");
-    std::thread::sleep(Duration::from_secs(3));
+    tapio.expect_scans(3);
     tapio.expect_none(|o| o.is_in(&cgroup));
     drop(tapio);
     std::fs::remove_file(state.path().join("snapshot")).unwrap();
-    start().expect_one(|o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
+    start().expect_within(REPORTED, |o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
 }
 
 /// By the container's own quota, and by its pod's.
@@ -132,14 +139,14 @@ fn throttling_by_a_quota_is_reported_with_limit_and_demand() {
         process.burn(1, 10, 90);
     }
     // No longer, because the tests that run beside this one would take this load for a noisy neighbour.
-    std::thread::sleep(Duration::from_secs(40));
+    learn(&tapio);
     for (process, cgroup) in [(&mut own, &limited), (&mut pods, &in_pod)] {
         tapio.expect_none(|o| o.is_in(cgroup));
         process.burn(1, 1000, 0);
     }
 
     for cgroup in [&limited, &in_pod] {
-        let reported = tapio.expect_within(Duration::from_secs(30), |o| o.is_in(cgroup));
+        let reported = tapio.expect_within(REPORTED, |o| o.is_in(cgroup));
         let reported = reported.of_observer("node", "cpu_throttled").in_container(cgroup);
         reported.has("limit_millicores", 300..301);
         reported.has("throttled_percent", 10..101);
@@ -165,12 +172,12 @@ fn waiting_for_memory_is_reported() {
     let mut process = Process::start("waits");
     process.enter(&cgroup);
     process.grow(1024, 16 * MIB);
-    std::thread::sleep(Duration::from_secs(45));
+    learn(&tapio);
     tapio.expect_none(|o| o.is_in(&cgroup));
     // The kernel throttles processes that allocate above it.
     cgroup.set("memory.high", &(4 * MIB).to_string());
 
-    let reported = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&cgroup));
+    let reported = tapio.expect_within(REPORTED, |o| o.is_in(&cgroup));
     let reported = reported.of_observer("node", "memory_pressure").in_container(&cgroup);
     reported.has("some_percent", 10..101);
 }
@@ -185,13 +192,13 @@ fn waiting_for_a_disk_is_reported() {
     let tapio = observed();
     let mut process = Process::start("writes");
     process.enter(&cgroup);
-    std::thread::sleep(LEARNED);
+    learn(&tapio);
     tapio.expect_none(|o| o.is_in(&cgroup));
     if let Err(reason) = process.write_through() {
         skip!("{reason}");
     }
 
-    let reported = tapio.expect_within(Duration::from_secs(40), |o| o.is_in(&cgroup));
+    let reported = tapio.expect_within(REPORTED, |o| o.is_in(&cgroup));
     let reported = reported.of_observer("node", "io_pressure").in_container(&cgroup);
     reported.has("some_percent", 20..101);
 }

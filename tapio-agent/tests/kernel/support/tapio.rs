@@ -28,6 +28,8 @@ use super::{
 const START: Duration = Duration::from_secs(30);
 /// Time allowed from a fault until its occurrence is printed.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Time allowed for the scans of the cgroups that a test waits for.
+const SCANS: Duration = Duration::from_secs(240);
 /// How long to wait for a second occurrence after the expected one.
 const QUIET: Duration = Duration::from_secs(1);
 /// How long to wait where no occurrence is expected: the agent delays a spike for two seconds, in case it is
@@ -200,6 +202,15 @@ impl Tapio {
         let has_both = |line: &String| line.contains(one) && line.contains(other);
         let found = self.log.wait(PATIENCE, |lines| lines.iter().any(has_both).then_some(()));
         assert!(found.is_some(), "no line with {one} and {other} in the log:\n{}", self.log.text());
+    }
+
+    /// Waits until the agent has scanned the cgroups this many times from now on. Scans use at most one part in 200 of
+    /// a CPU, so that on an emulated one they are seconds apart.
+    pub(crate) fn expect_scans(&self, count: usize) {
+        let scans = |lines: &[String]| lines.iter().filter(|line| line.contains("cgroups scanned")).count();
+        let before = self.log.wait(Duration::ZERO, |lines| Some(scans(lines))).unwrap_or_default();
+        let found = self.log.wait(SCANS, |lines| (scans(lines) >= before + count).then_some(()));
+        assert!(found.is_some(), "not scanned {count} times:\n{}", self.log.text());
     }
 
     /// Whether the agent has logged a line that contains this text.
