@@ -200,8 +200,9 @@ pub struct Actor {
     pub cgroup_id: u64,
     /// Process id in the root PID namespace; 0 if there is none.
     pub pid: u32,
-    /// Always 0; keeps the record free of padding.
-    pub reserved: u32,
+    /// 1 if it, or a process that it descends from, was started in its PID namespace from outside, as by an exec; only
+    /// known of those that ended a process of their own cgroup.
+    pub entered: u32,
     /// Command name of the process, not of the thread; all zeros if unknown.
     pub comm: Comm,
 }

@@ -196,7 +196,8 @@ fn judge(event: &ContainerEvent, settings: &Settings) -> Result<Anomaly, Malform
             .filter(|id| *id != 0),
         only: Only {
             scope: settings.scope,
-            from_outside: matches!(death, Death::Killed | Death::Stopped | Death::Exec),
+            from_outside: matches!(death, Death::Killed | Death::Stopped | Death::Exec)
+                && event.actor.entered == 0,
             expected_window_ns: (death == Death::ExitError).then(|| settings.expected_window.as_ns()),
             sandbox: sandbox(event, death),
             by_pod: is_restart(event, death),
@@ -290,6 +291,9 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
     }
     if matches!(death, Death::Killed | Death::Stopped) && event.origin == origin::KERNEL {
         put("sender", "kernel".into());
+    }
+    if death == Death::Killed && event.actor.entered != 0 {
+        put("sender", "entered".into());
     }
     if let Some((asked, ago_ns)) = asked(event)
         && !matches!(death, Death::OomKill | Death::Crash | Death::Abort)

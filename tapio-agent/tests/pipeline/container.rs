@@ -43,7 +43,7 @@ fn signalled(signal: u32, origin: u32, cgroup_id: u64) -> ContainerEvent {
 
 /// Another process of the host.
 fn runc() -> Actor {
-    Actor { cgroup_id: 1, pid: 77, reserved: 0, comm: comm(b"runc") }
+    Actor { cgroup_id: 1, pid: 77, entered: 0, comm: comm(b"runc") }
 }
 
 fn oom_kill(cgroup_id: u64) -> ContainerEvent {
@@ -51,7 +51,7 @@ fn oom_kill(cgroup_id: u64) -> ContainerEvent {
         signal: 9,
         origin: origin::KERNEL,
         oom_score_adj: -997_i32 as u32,
-        actor: Actor { cgroup_id, pid: 4250, reserved: 0, comm: comm(b"worker") },
+        actor: Actor { cgroup_id, pid: 4250, entered: 0, comm: comm(b"worker") },
         memory: Memory { anon_bytes: 500 * MIB, file_bytes: 3 * MIB, shmem_bytes: 0, page_tables_bytes: MIB },
         oom_cgroup: OomCgroup { cgroup_id: 99, usage_bytes: 512 * MIB, limit_bytes: 512 * MIB, levels_up: 1 },
         ..death(kind::OOM_KILL, cgroup_id)

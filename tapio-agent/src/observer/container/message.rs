@@ -146,16 +146,20 @@ impl fmt::Display for Role<'_> {
     }
 }
 
-/// `bash[12] of the host`, `the kernel`
+/// `bash[12] of app`, `sh[13], which was started in the container from outside,`, `the kernel`
 struct Sender<'a>(&'a Occurrence);
 
 impl fmt::Display for Sender<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sender = self.0.data.text("sender");
         let Some(actor) = &self.0.actor else {
-            let is_kernel = self.0.data.text("sender") == Some("kernel");
+            let is_kernel = sender == Some("kernel");
             return f.write_str(if is_kernel { "the kernel" } else { "an unknown process" });
         };
         Who(&actor.process.comm, actor.process.pid).fmt(f)?;
+        if sender == Some("entered") {
+            return f.write_str(", which was started in the container from outside, as by kubectl exec,");
+        }
         match actor.workload.as_deref().and_then(short_name) {
             Some(name) => write!(f, " of {name}"),
             None => Ok(()),

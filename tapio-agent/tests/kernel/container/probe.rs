@@ -46,6 +46,30 @@ fn what_is_stopped_in_other_pods_and_of_other_names_is_reported() {
     }
 }
 
+/// As by `kubectl exec`: a shell whose parent is outside, in the container's namespace and cgroup. What the container itself
+/// kills is its own business.
+#[test]
+fn what_somebody_kills_who_entered_the_container_is_reported() {
+    needs_a_kernel!();
+    let cgroup = super::container!();
+    let mut main = Process::start_as_init("main");
+    main.enter(&cgroup);
+    let tapio = start();
+    main.run("sleep 50 & kill -9 $!; wait");
+    tapio.expect_none(of(&cgroup));
+
+    main.run("sleep 50 &");
+    let victim = main.await_descendant("sleep");
+    let mut runtime = Process::start("runtime");
+    runtime.enter(&cgroup);
+    // All but itself and the first process of the namespace.
+    runtime.run(&format!("nsenter --pid=/proc/{}/ns/pid sh -c 'kill -9 -1'", main.pid()));
+    let reported = tapio.expect_one(of(&cgroup)).is("container.killed").severe("error");
+    let reported = reported.says("sender", "entered").says("signal", "SIGKILL");
+    assert!(reported.is_of_pid(victim), "{reported:?}");
+    assert!(reported.message().contains("sh["), "{reported:?}");
+}
+
 /// An exec through a runtime's shim: the process becomes the shim's child and is not the first process of the
 /// container.
 #[test]

@@ -6,7 +6,7 @@ use tapio_ebpf::{Current, Run, is_absent, now_ns};
 
 use crate::{
     AGENT, OFFSETS, constant, memory,
-    task::{Task, current_memory_cgroup},
+    task::{Task, current_has_entered, current_memory_cgroup},
 };
 
 /// `TRACE_SIGNAL_DELIVERED`, include/trace/events/signal.h. With any other result the signal is ignored or already
@@ -104,7 +104,7 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
     let v1_cgroup = if task.has_v1_memory_hierarchy() { current_memory_cgroup() } else { None };
     let comm = if current.pid == tgid { task.leader().comm() } else { current.comm };
     let actor =
-        Actor { cgroup_id: v1_cgroup.unwrap_or(current.cgroup_id), pid: current.pid, reserved: 0, comm };
+        Actor { cgroup_id: v1_cgroup.unwrap_or(current.cgroup_id), pid: current.pid, entered: 0, comm };
     if signal == SIGKILL && info as u64 == SEND_SIG_PRIV {
         memory::record_victim(task, &actor);
     }
@@ -120,6 +120,10 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
         actor,
     };
     describe(&mut last, info, current.pid == tgid);
+    let is_within = last.origin == origin::PROCESS && last.actor.cgroup_id == task.cgroup_id();
+    if is_within && !requests_termination(signal) {
+        last.actor.entered = current_has_entered();
+    }
     if requests_termination(signal) && last.origin != origin::ITSELF {
         last.asked_signal = signal;
         last.asked_ns = now_ns();
@@ -155,10 +159,10 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
 }
 
 impl LastSignal {
-    /// Returns true if a process in the same cgroup sent the signal.
+    /// Returns true if a process in the same cgroup sent the signal that was not started there from outside.
     #[inline(always)]
     pub(crate) fn is_from_own_cgroup(&self, cgroup_id: u64) -> bool {
-        self.origin == origin::PROCESS && self.actor.cgroup_id == cgroup_id
+        self.origin == origin::PROCESS && self.actor.cgroup_id == cgroup_id && self.actor.entered == 0
     }
 
     /// Returns true if the process sent the signal to itself and did not cause a fault. Where lockdown hides the

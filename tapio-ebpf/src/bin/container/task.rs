@@ -238,6 +238,42 @@ pub(crate) fn current_memory_cgroup() -> Option<u64> {
     Some(read::<u64>(node, fields::KN_ID)? | CGROUP_V1)
 }
 
+/// Maximum number of processes from one that was started in a container down to the sender of a signal.
+const MAX_DESCENT: u32 = 8;
+
+/// Returns 1 if the current process, or one that it descends from, was started in its PID namespace from outside, and 0
+/// if it descends from the first process there, has too many ancestors, or where helpers are forbidden.
+#[inline(never)]
+pub(crate) fn current_has_entered() -> u32 {
+    if is_absent(&OFFSETS[fields::SI_CODE]) {
+        return 0;
+    }
+    // SAFETY: the helper takes no arguments.
+    let mut task = unsafe { bpf_get_current_task() } as *const u8;
+    for _ in 0..MAX_DESCENT {
+        let Some(own) = pid_namespace_of(task) else { return 0 };
+        let first: Option<*const u8> = read(own, fields::REAPER);
+        let Some(first) = first.and_then(|first| read::<u32>(first, fields::TGID)) else { return 0 };
+        // That of its children, which may be another one for who made the namespace: it is the first process's parent.
+        if read(task, fields::TGID) == Some(first) {
+            return 0;
+        }
+        let Some(parent) = read::<*const u8>(task, fields::PARENT) else { return 0 };
+        if pid_namespace_of(parent) != Some(own) {
+            return 1;
+        }
+        task = parent;
+    }
+    0
+}
+
+/// Like [`Task::pid_namespace`], with a helper.
+#[inline(always)]
+fn pid_namespace_of(task: *const u8) -> Option<*const u8> {
+    let namespaces: *const u8 = read(task, fields::NSPROXY)?;
+    read(namespaces, fields::PID_NS)
+}
+
 /// Address of the hierarchy that a cgroup belongs to.
 #[inline(always)]
 pub(crate) fn root(cgroup: *const u8) -> u64 {
