@@ -8,6 +8,7 @@
 mod call;
 mod configuration;
 mod dns;
+mod kill;
 mod load;
 mod master;
 mod memory;
@@ -21,8 +22,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::settings::Settings;
 
-const USAGE: &str =
-    "shop gateway|orders|payments|stock|db | shop SERVICE worker | shop load | shop dns | shop get URL";
+const USAGE: &str = "shop gateway|orders|payments|stock|db | shop SERVICE worker | shop load | shop dns | shop get URL | shop kill SERVICE";
 
 fn main() -> ExitCode {
     match run() {
@@ -56,6 +56,7 @@ async fn perform(words: &[&str], settings: Settings) -> Result<()> {
             println!("{status}");
             Ok(())
         }
+        ["kill", role] => kill::worker(role),
         [role] if settings::next(role).is_some() && settings.has_worker => master::run(role).await,
         [role] | [role, "worker"] => match settings::next(role) {
             Some(next) => service::run(role, next, settings, words.len() > 1).await,
