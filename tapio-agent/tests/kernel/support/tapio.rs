@@ -29,7 +29,7 @@ const START: Duration = Duration::from_secs(30);
 /// Time allowed from a fault until its occurrence is printed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time allowed for the scans of the cgroups that a test waits for.
-const SCANS: Duration = Duration::from_secs(240);
+const SCANS: Duration = Duration::from_secs(400);
 /// How long to wait for a second occurrence after the expected one.
 const QUIET: Duration = Duration::from_secs(1);
 /// How long to wait where no occurrence is expected: the agent delays a spike for two seconds, in case it is
