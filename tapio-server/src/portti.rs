@@ -13,6 +13,7 @@ mod fact;
 mod flat;
 mod form;
 mod kinds;
+mod metrics;
 mod origin;
 mod read;
 mod relations;
@@ -42,7 +43,7 @@ use tokio::{
 };
 
 pub(crate) use role::start;
-pub use status::{KindStatus, Status};
+pub use status::{KindStatus, Status, Watch};
 
 use self::{
     kinds::{KINDS, Kind, SECRET},
@@ -98,6 +99,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let for_reporter = Arc::clone(&status);
+    let for_delivery = Arc::clone(&status);
     let left_out: Vec<_> = KINDS.iter().filter(|kind| !is_watched(kind, settings)).collect();
     KINDS.iter().for_each(|kind| status.starting(kind.name, kind.lost));
     let open = move || {
@@ -114,7 +116,7 @@ pub async fn run(
     }
     // The watches have the only senders.
     drop(send);
-    deliver(reporter, receive, &facts, stop).await
+    deliver(reporter, receive, &facts, &for_delivery, stop).await
 }
 
 fn is_watched(kind: &Kind, settings: &Settings) -> bool {
@@ -127,6 +129,7 @@ async fn deliver(
     mut reporter: Reporter,
     mut items: mpsc::Receiver<Item>,
     sink: &impl Facts,
+    status: &Status,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let mut stop = pin!(stop);
@@ -136,7 +139,7 @@ async fn deliver(
         if !facts.is_empty() {
             tokio::select! {
                 () = &mut stop => return Ok(()),
-                () = accepted(sink, facts) => reporter.delivered(),
+                () = accepted(sink, &facts, status) => reporter.delivered(),
             }
         }
         let due = reporter.due_unix_ns();
@@ -157,12 +160,14 @@ async fn deliver(
 }
 
 /// Sends facts until they are durable. Meanwhile nothing more is taken from the watches.
-async fn accepted(sink: &impl Facts, facts: Vec<Occurrence>) {
+async fn accepted(sink: &impl Facts, facts: &[Occurrence], status: &Status) {
     let mut retry = RETRY;
-    while let Err(error) = sink.accept(facts.clone()).await {
+    while let Err(error) = sink.accept(facts.to_vec()).await {
+        status.failed();
         tracing::warn!(error = format!("{error:#}"), facts = facts.len(), "portti: facts were not accepted");
         sleep(retry.wait()).await;
     }
+    status.delivered(facts);
 }
 
 /// Runs work that reads and writes the store.

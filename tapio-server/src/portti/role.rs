@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tapio_kube::Access;
 
-use super::{Status, run};
+use super::{Status, metrics::Metrics, run};
 use crate::role::{self, Context, Started};
 
 /// The state of the role; `None` where there is no cluster.
-struct State(Option<Arc<Status>>);
+struct State(Option<(Arc<Status>, Metrics)>);
 
 /// Starts the role.
 ///
@@ -34,7 +34,8 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     };
     tracing::info!(access = access.place(), "portti: watching Kubernetes");
     let status = Arc::new(Status::default());
-    let state = Arc::new(State(Some(Arc::clone(&status))));
+    let metrics = context.metrics.of_role(Metrics::registered);
+    let state = Arc::new(State(Some((Arc::clone(&status), metrics))));
     let journal = context.journal.of("portti");
     let run = async move {
         let directory = config.state_dir.as_path().to_owned();
@@ -47,7 +48,7 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
 impl role::State for State {
     fn ready(&self) -> Result<(), String> {
         match &self.0 {
-            Some(status) if !status.is_settled() => {
+            Some((status, _)) if !status.is_settled() => {
                 Err("not all of Kubernetes has been listed yet".to_owned())
             }
             _ => Ok(()),
@@ -56,10 +57,14 @@ impl role::State for State {
 
     fn status(&self) -> Value {
         match &self.0 {
-            Some(status) => json!({ "kinds": status.kinds() }),
+            Some((status, _)) => json!({ "kinds": status.kinds(), "facts": status.facts() }),
             None => json!({ "kubernetes": "not watched: no pod with a service account, and no KUBECONFIG" }),
         }
     }
 
-    fn measure(&self) {}
+    fn measure(&self) {
+        if let Some((status, metrics)) = &self.0 {
+            metrics.set(status);
+        }
+    }
 }
