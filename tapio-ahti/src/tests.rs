@@ -5,7 +5,7 @@ mod scenarios;
 
 use tapio_occurrence::{
     Data, Value,
-    kubernetes::{Missing, Object, Pair, Reference},
+    kubernetes::{Missing, Object, Pair, Reference, condition},
 };
 
 use self::kit::Cluster;
@@ -210,4 +210,22 @@ fn what_is_held_and_let_go_is_counted() {
     let (stock, ledger) = (engine.stock(), engine.ledger());
     assert_eq!((stock.connections, ledger.expired_connections), (0, 4), "{stock:?} {ledger:?}");
     assert_eq!((stock.findings, ledger.expired_findings > 0), (0, true), "{stock:?} {ledger:?}");
+}
+
+#[test]
+fn what_is_said_again_changes_nothing() {
+    let mut cluster = Cluster::shop();
+    let pod = cluster.newest("payments");
+    cluster.condition("Pod", &pod, condition::NOT_READY, "ContainersNotReady", "containers are not ready");
+    cluster.oom("payments");
+    cluster.wait(120);
+    let before = cluster.why("payments");
+    let mut again = cluster.facts.clone();
+    again.retain(|fact| ["kubernetes.object", "kubernetes.condition"].contains(&&*fact.kind));
+    assert!(again.iter().any(|fact| fact.kind == "kubernetes.condition"));
+    for (nth, fact) in again.iter_mut().enumerate() {
+        fact.id = ulid::Ulid::from_parts(fact.time_unix_ns / 1_000_000, u128::MAX - nth as u128);
+    }
+    cluster.facts.extend(again);
+    assert_eq!(cluster.why("payments"), before);
 }

@@ -18,7 +18,7 @@ use tapio_kube::Access;
 use tapio_occurrence::Occurrence;
 use tapio_server::{
     facts::Facts,
-    portti::{self, Settings, Status},
+    portti::{self, Place, Settings, Status},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -61,11 +61,11 @@ async fn main() -> anyhow::Result<()> {
     };
     let state = directory.path().join("state");
     let settings = Settings::default();
+    let place = Place { directory: state.clone(), cluster: None, retained: Duration::from_secs(1 << 31) };
     portti::run(
         Access::Kubeconfig(vec![file]),
         &settings,
-        state.clone(),
-        None,
+        place,
         Counter(Arc::clone(&facts)),
         Arc::clone(&status),
         known,

@@ -85,15 +85,25 @@ settings! {
     }
 }
 
-/// Watches until `stop` is ready. `directory` holds what was reported, so that a later run goes on from there.
+/// Where PORTTI runs, and for whom.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Holds what was reported, so that a later run goes on from there.
+    pub directory: PathBuf,
+    /// The name of the cluster.
+    pub cluster: Option<Arc<str>>,
+    /// How long whoever receives the facts retains them. What exists is said again in half of this time.
+    pub retained: Duration,
+}
+
+/// Watches until `stop` is ready.
 ///
 /// # Errors
 /// The state cannot be opened, read or written.
 pub async fn run(
     access: Access,
     settings: &Settings,
-    directory: PathBuf,
-    cluster: Option<Arc<str>>,
+    place: Place,
     facts: impl Facts,
     status: Arc<Status>,
     stop: impl Future<Output = ()> + Send,
@@ -103,7 +113,9 @@ pub async fn run(
     let left_out: Vec<_> = KINDS.iter().filter(|kind| !is_watched(kind, settings)).collect();
     KINDS.iter().for_each(|kind| status.starting(kind.name, kind.lost));
     let open = move || {
-        let mut reporter = Reporter::new(Store::open(&directory)?, cluster, for_reporter)?;
+        let store = Store::open(&place.directory)?;
+        let interval_ns = u64::try_from(place.retained.as_nanos()).unwrap_or(u64::MAX) / 2;
+        let mut reporter = Reporter::new(store, place.cluster, for_reporter)?.telling_again(interval_ns);
         left_out.into_iter().for_each(|kind| reporter.leave_out(kind, NOT_ASKED_FOR));
         let salt = reporter.salt()?;
         anyhow::Ok((reporter, salt))

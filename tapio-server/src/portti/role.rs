@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tapio_kube::Access;
 
-use super::{Status, metrics::Metrics, run};
+use super::{Place, Status, metrics::Metrics, run};
 use crate::role::{self, Context, Started};
 
 /// The state of the role; `None` where there is no cluster.
@@ -38,9 +38,12 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let state = Arc::new(State(Some((Arc::clone(&status), metrics))));
     let journal = context.journal.of("portti");
     let run = async move {
-        let directory = config.state_dir.as_path().to_owned();
-        let cluster = config.cluster.get().map(Into::into);
-        run(access, &config.portti, directory, cluster, journal, status, stop).await
+        let place = Place {
+            directory: config.state_dir.as_path().to_owned(),
+            cluster: config.cluster.get().map(Into::into),
+            retained: config.journal.max_age.get(),
+        };
+        run(access, &config.portti, place, journal, status, stop).await
     };
     Ok(Started { run: Box::pin(run), state })
 }

@@ -15,7 +15,7 @@ use tapio_occurrence::{
 };
 use tapio_server::{
     facts::Facts,
-    portti::{self, Settings, Status},
+    portti::{self, Place, Settings, Status},
 };
 use tokio::{
     sync::{oneshot, watch},
@@ -25,6 +25,8 @@ use tokio::{
 
 use super::{Cluster, deploy};
 
+/// For so long that nothing is said again because of it.
+const RETAINED: Duration = Duration::from_secs(1 << 31);
 /// How long a fact may take.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -132,12 +134,13 @@ impl Told {
         self.all().iter().map(|fact| format!("{}: {}", fact.kind, fact.message)).collect()
     }
 
-    /// No fact was sent twice, but for what there is, which each run says once more with the same ids.
+    /// No fact was sent twice, but for what there is and lasts, which each run says once more with the same ids.
     pub(crate) fn assert_distinct(&self) {
         let mut by_id = BTreeMap::new();
         for fact in self.all() {
             let before = by_id.insert(fact.id, fact.clone());
-            if let Some(before) = before.filter(|before| *before != fact || fact.kind != Object::TYPE) {
+            let lasts = [Object::TYPE, Condition::TYPE].contains(&&*fact.kind);
+            if let Some(before) = before.filter(|before| *before != fact || !lasts) {
                 panic!("twice: {before:?} and {fact:?}");
             }
         }
@@ -157,9 +160,11 @@ impl Portti {
         let (told, state) = (Arc::clone(told), cluster.file("portti"));
         let task = tokio::spawn({
             let (told, status) = (Arc::clone(&told), Arc::clone(&status));
+            let retained = RETAINED;
+            let place = Place { directory: state, cluster: Some("test".into()), retained };
             async move {
                 let stopped = async { drop(stopped.await) };
-                portti::run(access, &settings, state, Some("test".into()), Sink(told), status, stopped).await
+                portti::run(access, &settings, place, Sink(told), status, stopped).await
             }
         });
         Self { told, status, stop, task }
