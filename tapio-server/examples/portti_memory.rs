@@ -29,7 +29,7 @@ use tokio::{
 struct Counter(Arc<AtomicU64>);
 
 impl Facts for Counter {
-    async fn accept(&self, facts: Vec<Occurrence>) -> anyhow::Result<()> {
+    async fn accept(&mut self, facts: Vec<Occurrence>) -> anyhow::Result<()> {
         self.0.fetch_add(facts.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -66,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
         Access::Kubeconfig(vec![file]),
         &settings,
         place,
-        Counter(Arc::clone(&facts)),
+        &mut Counter(Arc::clone(&facts)),
         Arc::clone(&status),
         known,
     )

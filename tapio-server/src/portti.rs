@@ -7,12 +7,15 @@
 
 mod aspect;
 mod diff;
+mod elected;
 mod endpoints;
 mod event;
 mod fact;
 mod flat;
 mod form;
+mod gateway;
 mod kinds;
+mod lease;
 mod metrics;
 mod origin;
 mod read;
@@ -30,11 +33,12 @@ mod watch;
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use tapio_delivery::polku;
 use tapio_kube::{Access, Mode, RETRY};
 use tapio_occurrence::Occurrence;
 use tapio_service::{
     clock,
-    setting::{choices, settings},
+    setting::{Name, Wrong, choices, settings},
 };
 use tokio::{
     sync::mpsc,
@@ -43,7 +47,7 @@ use tokio::{
 };
 
 pub(crate) use role::start;
-pub use status::{KindStatus, Status, Watch};
+pub use status::{Election, KindStatus, Status, Watch};
 
 use self::{
     kinds::{KINDS, Kind, SECRET},
@@ -82,6 +86,28 @@ settings! {
         /// What is watched of Secrets. With `hashes` it is known which key of a Secret changed, and when; values are
         /// never sent. It takes the permission to list and watch Secrets.
         pub secrets: Secrets = Secrets::Off,
+        /// The gateway that facts are sent to, for a process that has this role alone. `off`: they go into the journal of
+        /// this process.
+        pub polku: polku::Settings = polku::Settings::default(),
+        /// Name of the Lease, in the namespace of the pod, that says which of several replicas reports; the others stand by
+        /// and take over. It takes `polku.endpoint`, so that all of them send to the same journal. Empty: there is only one.
+        pub lease: Name = Name::default(),
+    }
+}
+
+impl Settings {
+    /// Checks combinations of keys. Returns the invalid key, and the reason.
+    ///
+    /// # Errors
+    /// Two keys contradict each other, or one needs another.
+    pub fn check(&self) -> Result<(), (String, Wrong)> {
+        self.polku.check("portti.polku").map_err(|(key, wrong)| (format!("polku.{key}"), wrong))?;
+        if self.lease.get().is_some() && self.polku.endpoint.all().is_empty() {
+            let what =
+                "needs portti.polku.endpoint: replicas with a journal each would each know a part only";
+            return Err(("lease".to_owned(), Wrong(what.to_owned())));
+        }
+        Ok(())
     }
 }
 
@@ -104,7 +130,7 @@ pub async fn run(
     access: Access,
     settings: &Settings,
     place: Place,
-    facts: impl Facts,
+    facts: &mut impl Facts,
     status: Arc<Status>,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
@@ -128,7 +154,7 @@ pub async fn run(
     }
     // The watches have the only senders.
     drop(send);
-    deliver(reporter, receive, &facts, &for_delivery, stop).await
+    deliver(reporter, receive, facts, &for_delivery, stop).await
 }
 
 fn is_watched(kind: &Kind, settings: &Settings) -> bool {
@@ -140,7 +166,7 @@ fn is_watched(kind: &Kind, settings: &Settings) -> bool {
 async fn deliver(
     mut reporter: Reporter,
     mut items: mpsc::Receiver<Item>,
-    sink: &impl Facts,
+    sink: &mut impl Facts,
     status: &Status,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
@@ -154,6 +180,7 @@ async fn deliver(
                 () = accepted(sink, &facts, status) => reporter.delivered(),
             }
         }
+        status.caught_up(now_unix_ns());
         let due = reporter.due_unix_ns();
         let wait = due.map_or(LOOK, |due| Duration::from_nanos(due.saturating_sub(now_unix_ns())));
         tokio::select! {
@@ -164,6 +191,7 @@ async fn deliver(
             received = items.recv_many(&mut batch, TOGETHER) => if received == 0 {
                 anyhow::bail!("the watches have ended");
             },
+            () = sink.begins() => reporter.tell_all(),
             () = sleep(wait) => {}
         }
         let arrived = std::mem::take(&mut batch);
@@ -172,7 +200,7 @@ async fn deliver(
 }
 
 /// Sends facts until they are durable. Meanwhile nothing more is taken from the watches.
-async fn accepted(sink: &impl Facts, facts: &[Occurrence], status: &Status) {
+async fn accepted(sink: &mut impl Facts, facts: &[Occurrence], status: &Status) {
     let mut retry = RETRY;
     while let Err(error) = sink.accept(facts.to_vec()).await {
         status.failed();

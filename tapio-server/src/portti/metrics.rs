@@ -9,7 +9,7 @@ use tapio_service::metrics::{gauge, metrics, set};
 
 use super::{
     read::SECOND_NS,
-    status::{Status, Watch},
+    status::{Election, Status, Watch},
 };
 
 metrics! {
@@ -21,6 +21,10 @@ metrics! {
         portti_heard_timestamp_seconds: Family<OfKind, Gauge> = "When something of a kind was last received, seconds since 1970 UTC; 0 for never",
         portti_facts: Family<OfType, Counter> = "Facts of Kubernetes that are durable where they went, by type",
         portti_delivery_failures: Counter = "Times that facts of Kubernetes were not accepted; they are handed over again",
+        portti_reports: Gauge = "1 if this process reports what it sees, 0 while it stands by for another replica",
+        portti_takeovers: Counter = "Times that this process began to report, in place of another replica or of none",
+        portti_held: Gauge = "Facts that this process holds while it stands by",
+        portti_held_dropped: Counter = "Facts that it no longer holds though they may not have been delivered, since there are too many",
         portti_synced_timestamp_seconds: Gauge = "When it was last said what is watched, seconds since 1970 UTC; 0 for never",
     }
 }
@@ -65,6 +69,12 @@ impl Metrics {
             set(&self.portti_facts.get_or_create(&OfType { r#type }), count);
         }
         set(&self.portti_delivery_failures, facts.failures);
+        let alone = Election { reports: true, ..Election::default() };
+        let Election { reports, takeovers, held, dropped, .. } = status.election().unwrap_or(alone);
+        self.portti_reports.set(i64::from(reports));
+        set(&self.portti_takeovers, takeovers);
+        self.portti_held.set(gauge(held as u64));
+        set(&self.portti_held_dropped, dropped);
         let synced = facts.synced_unix_ns.unwrap_or_default() / SECOND_NS;
         self.portti_synced_timestamp_seconds.set(gauge(synced));
     }
@@ -109,6 +119,7 @@ mod tests {
             "tapio_portti_facts_total{type=\"kubernetes.change\"} 1",
             "tapio_portti_delivery_failures_total 1",
             "tapio_portti_synced_timestamp_seconds 9",
+            "tapio_portti_reports 1",
         ] {
             assert!(after.lines().any(|known| known == line), "{line}: {after}");
         }

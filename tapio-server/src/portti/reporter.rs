@@ -56,6 +56,8 @@ pub(super) struct Reporter {
     /// Kinds whose objects this run has reported.
     told_again: BTreeSet<&'static str>,
     again: Again,
+    /// The key of the last object of which it was said that it exists, while that is said of all.
+    all_after: Option<String>,
     endpoints: Endpoints,
     folds: Folds,
     /// When nodes gave their last sign of life.
@@ -95,6 +97,7 @@ impl Reporter {
             missing: BTreeMap::new(),
             told_again: BTreeSet::new(),
             again: Again::default(),
+            all_after: None,
             endpoints: Endpoints::default(),
             folds: Folds::default(),
             signs: BTreeMap::new(),
@@ -115,8 +118,9 @@ impl Reporter {
 
     /// When something has to be looked at again even if nothing arrives, 1970 UTC.
     pub(super) fn due_unix_ns(&self) -> Option<u64> {
-        let due = self.due.first().map(|(due, _)| *due);
-        due.into_iter().chain(self.next_synced_unix_ns).chain(self.again.due_unix_ns()).min()
+        let at_once = self.all_after.as_ref().map(|_| 0);
+        let due = self.due.first().map(|(due, _)| *due).into_iter().chain(at_once);
+        due.chain(self.next_synced_unix_ns).chain(self.again.due_unix_ns()).min()
     }
 
     /// The facts of these items, in order.
@@ -127,6 +131,7 @@ impl Reporter {
         }
         self.look_again()?;
         self.say_again()?;
+        self.say_next()?;
         let next = self.next_synced_unix_ns.filter(|next| *next <= now_unix_ns);
         if let Some(at_unix_ns) = self.synced_unix_ns.take().or(next) {
             self.synced(at_unix_ns)?;
@@ -287,6 +292,7 @@ impl Reporter {
         self.say(Said {
             fact: &deleted,
             time_unix_ns,
+            id_unix_ns: Some(form.deleting_unix_ns.unwrap_or(form.written_unix_ns)),
             severity: Severity::Debug,
             outcome: Outcome::Success,
             message: format!("{} is gone", sentence::name(form.reference())),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tapio_kube::Access;
 
-use super::{Place, Status, metrics::Metrics, run};
+use super::{Place, Status, elected::Elected, gateway::Gateway, lease::Lease, metrics::Metrics, run};
 use crate::role::{self, Context, Started};
 
 /// The state of the role; `None` where there is no cluster.
@@ -36,16 +36,35 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let status = Arc::new(Status::default());
     let metrics = context.metrics.of_role(Metrics::registered);
     let state = Arc::new(State(Some((Arc::clone(&status), metrics))));
-    let journal = context.journal.of("portti");
+    let cluster: Option<Arc<str>> = config.cluster.get().map(Into::into);
+    let gateway = Gateway::new(&config.portti.polku, cluster.clone())?;
+    let mut journal = context.journal.of("portti");
     let run = async move {
         let place = Place {
             directory: config.state_dir.as_path().to_owned(),
-            cluster: config.cluster.get().map(Into::into),
+            cluster,
             retained: config.journal.max_age.get(),
         };
-        run(access, &config.portti, place, journal, status, stop).await
+        let settings = &config.portti;
+        match (gateway, settings.lease.get()) {
+            (None, _) => run(access, settings, place, &mut journal, status, stop).await,
+            (Some(mut gateway), None) => run(access, settings, place, &mut gateway, status, stop).await,
+            (Some(gateway), Some(lease)) => {
+                let lease = Lease::new(access.clone(), lease.to_owned(), identity());
+                let mut elected = Elected::new(gateway, lease, Arc::clone(&status));
+                let done = run(access, settings, place, &mut elected, status, stop).await;
+                elected.finish().await;
+                done
+            }
+        }
     };
     Ok(Started { run: Box::pin(run), state })
+}
+
+/// What distinguishes this replica from others, and this run from others: the pod's name, and a random part.
+fn identity() -> String {
+    let host = rustix::system::uname();
+    format!("{}_{}", host.nodename().to_string_lossy(), ulid::Ulid::generate())
 }
 
 impl role::State for State {
@@ -60,7 +79,11 @@ impl role::State for State {
 
     fn status(&self) -> Value {
         match &self.0 {
-            Some((status, _)) => json!({ "kinds": status.kinds(), "facts": status.facts() }),
+            Some((status, _)) => json!({
+                "kinds": status.kinds(),
+                "facts": status.facts(),
+                "election": status.election(),
+            }),
             None => json!({ "kubernetes": "not watched: no pod with a service account, and no KUBECONFIG" }),
         }
     }

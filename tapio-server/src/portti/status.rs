@@ -9,7 +9,7 @@ use serde::Serialize;
 use tapio_occurrence::Occurrence;
 use tapio_service::clock;
 
-use super::read::SECOND_NS;
+use super::{lease::Turn, read::SECOND_NS};
 
 /// How it is with each kind. Shared between the role and whoever asks.
 #[derive(Debug, Default)]
@@ -73,10 +73,33 @@ pub struct Facts {
     pub synced_unix_ns: Option<u64>,
 }
 
+/// Which replica reports, as this one sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Election {
+    /// Whether this one does.
+    pub reports: bool,
+    /// Which other one does; absent if that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other: Option<String>,
+    /// How often this one has taken over.
+    pub takeovers: u64,
+    /// Facts that this one holds while it stands by.
+    pub held: usize,
+    /// Facts that it no longer holds though they may not have been delivered, since there are too many.
+    pub dropped: u64,
+    /// Why it cannot be found out whose turn it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
 #[derive(Debug, Default)]
 struct All {
     kinds: BTreeMap<&'static str, State>,
     facts: Facts,
+    /// Up to when everything that came was delivered.
+    delivered_unix_ns: u64,
+    /// Absent where there is one replica.
+    election: Option<Election>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -190,6 +213,43 @@ impl Status {
     /// Facts were not accepted.
     pub(super) fn failed(&self) {
         self.all().facts.failures += 1;
+    }
+
+    /// Everything that has come until now is durable where it went.
+    pub(super) fn caught_up(&self, unix_ns: u64) {
+        self.all().delivered_unix_ns = unix_ns;
+    }
+
+    /// Up to when everything that came was delivered, 1970 UTC.
+    pub(super) fn delivered_unix_ns(&self) -> u64 {
+        self.all().delivered_unix_ns
+    }
+
+    /// Which replica reports; `None` where there is only one.
+    #[must_use]
+    pub fn election(&self) -> Option<Election> {
+        self.all().election.clone()
+    }
+
+    /// Whose turn it is, with what this replica holds and what it has just let go since there is too much.
+    pub(super) fn turn(&self, turn: Turn, held: usize, dropped: u64) {
+        let mut all = self.all();
+        let election = all.election.get_or_insert_default();
+        let (reports, other) = match turn {
+            Turn::Own => (true, None),
+            Turn::Other(other, _) => (false, Some(other).filter(|other| !other.is_empty())),
+        };
+        (election.held, election.trouble) = (held, None);
+        election.dropped += dropped;
+        election.takeovers += u64::from(reports && !election.reports);
+        (election.reports, election.other) = (reports, other);
+    }
+
+    /// It cannot be found out whose turn it is; `reports` is whether this replica still does.
+    pub(super) fn no_turn(&self, reports: bool, trouble: String) {
+        let mut all = self.all();
+        let election = all.election.get_or_insert_default();
+        (election.reports, election.other, election.trouble) = (reports, None, Some(trouble));
     }
 
     /// It was said what is watched.

@@ -41,7 +41,8 @@ async fn restarts() {
     let (objects, others): (Vec<_>, Vec<_>) = new.into_iter().partition(|fact| fact.kind == Object::TYPE);
     assert!(objects.iter().all(|fact| known.contains(fact)), "{:#?}", told.messages());
     let lasts = |fact: &Occurrence| {
-        let said = known.iter().find(|before| before.data == fact.data && before.time_unix_ns == fact.time_unix_ns);
+        let said =
+            known.iter().find(|before| before.data == fact.data && before.time_unix_ns == fact.time_unix_ns);
         fact.kind == Condition::TYPE && said.is_some()
     };
     assert!(others.iter().all(lasts), "{:#?}", told.messages());
@@ -80,8 +81,7 @@ async fn restarts() {
         .collect();
     assert_eq!((replaced[0].0, replaced[1].0, replaced.len()), (Verb::Deleted, Verb::Created, 2));
     assert_ne!(replaced[0].1, replaced[1].1);
-    let is_same =
-        |fact: &Occurrence| fact.message.contains("shop/same") && fact.kind != Object::TYPE;
+    let is_same = |fact: &Occurrence| fact.message.contains("shop/same") && fact.kind != Object::TYPE;
     assert!(!told.all().iter().any(is_same), "{:#?}", told.messages());
     told.assert_distinct();
     // What was sent before is sent again with the same ids.

@@ -14,6 +14,8 @@ use crate::portti::{
     states::State,
 };
 
+/// Objects of a part, where everything is said again.
+const PART: usize = 256;
 /// Slots of an interval.
 const SLOTS: u64 = 256;
 
@@ -82,16 +84,42 @@ impl Reporter {
                 continue;
             }
             for key in self.store.keys(&format!("{}/", kind.name))? {
-                if !is_due(&key) {
-                    continue;
-                }
-                if let Some(form) = self.store.form(&key)? {
-                    self.exists(&form)?;
-                    self.lasts(&form, |_| true)?;
+                if is_due(&key) {
+                    self.say_of(&key)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// From now on it is said again of everything that it exists, a part each time that something is compared.
+    pub(in crate::portti) fn tell_all(&mut self) {
+        self.all_after = Some(String::new());
+    }
+
+    /// Says the next part of everything.
+    pub(super) fn say_next(&mut self) -> anyhow::Result<()> {
+        let Some(after) = self.all_after.take() else { return Ok(()) };
+        let keys = self.store.keys_after(&after, PART)?;
+        for key in &keys {
+            let kind = key.split('/').next().unwrap_or_default();
+            if self.watched.contains_key(kind) {
+                self.say_of(key)?;
+            }
+        }
+        self.all_after = keys.last().filter(|_| keys.len() == PART).cloned();
+        Ok(())
+    }
+
+    /// Says that an object exists, and what lasts.
+    fn say_of(&mut self, key: &str) -> anyhow::Result<()> {
+        let Some(form) = self.store.form(key)? else { return Ok(()) };
+        // Events are in the store, too, so that they are not said twice.
+        if !KINDS.iter().any(|kind| kind.role == Role::Object && kind.name == form.reference().kind) {
+            return Ok(());
+        }
+        self.exists(&form)?;
+        self.lasts(&form, |_| true)
     }
 
     /// Says that an object exists.
@@ -102,6 +130,7 @@ impl Reporter {
         self.say(Said {
             fact: &form.object,
             time_unix_ns,
+            id_unix_ns: None,
             severity: Severity::Debug,
             outcome: Outcome::Success,
             message: sentence::object(&form.object),

@@ -94,6 +94,7 @@ impl Reporter {
         self.say(Said {
             fact: &synced,
             time_unix_ns: at_unix_ns,
+            id_unix_ns: None,
             severity: Severity::Debug,
             outcome: Outcome::Success,
             message,

@@ -158,6 +158,7 @@ impl Reporter {
         self.say(Said {
             fact: &condition,
             time_unix_ns,
+            id_unix_ns: None,
             severity,
             outcome: if has_failed { Outcome::Failure } else { Outcome::Success },
             message: sentence::state(&condition),

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Debug,
     fs,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -49,7 +50,7 @@ pub(crate) struct Portti {
 }
 
 impl Facts for Sink {
-    async fn accept(&self, facts: Vec<Occurrence>) -> anyhow::Result<()> {
+    async fn accept(&mut self, facts: Vec<Occurrence>) -> anyhow::Result<()> {
         for fact in &facts {
             // What leaves can be read again.
             let text = serde_json::to_string(fact)?;
@@ -164,7 +165,7 @@ impl Portti {
             let place = Place { directory: state, cluster: Some("test".into()), retained };
             async move {
                 let stopped = async { drop(stopped.await) };
-                portti::run(access, &settings, place, Sink(told), status, stopped).await
+                portti::run(access, &settings, place, &mut Sink(told), status, stopped).await
             }
         });
         Self { told, status, stop, task }
@@ -195,6 +196,11 @@ impl Portti {
 
     /// Access as a service account with the shipped role, and nothing else.
     fn access(cluster: &Cluster) -> Access {
+        Access::Kubeconfig(vec![Self::kubeconfig(cluster, "default")])
+    }
+
+    /// A kubeconfig for it, with a namespace.
+    pub(crate) fn kubeconfig(cluster: &Cluster, namespace: &str) -> PathBuf {
         let token = cluster.file("portti-token");
         if !token.exists() {
             cluster.kubectl(&["create", "serviceaccount", "portti", "--namespace=tapio"]);
@@ -209,8 +215,10 @@ impl Portti {
         }
         let agent = fs::read_to_string(cluster.kubeconfig()).unwrap();
         let agent_token = format!("\"{}\"", cluster.file("token").display());
-        let file = cluster.file("portti.kubeconfig");
-        fs::write(&file, agent.replace(&agent_token, &format!("\"{}\"", token.display()))).unwrap();
-        Access::Kubeconfig(vec![file])
+        let file = cluster.file(&format!("portti-{namespace}.kubeconfig"));
+        let text = agent.replace(&agent_token, &format!("\"{}\"", token.display()));
+        let context = format!("cluster: a, namespace: {namespace}, user");
+        fs::write(&file, text.replace("cluster: a, user", &context)).unwrap();
+        file
     }
 }

@@ -106,3 +106,54 @@ fn what_nobody_watches_is_not_said_again() {
     run.later(2 * RETAINED);
     assert_eq!(run.facts("ConfigMap", Vec::new()), []);
 }
+
+#[test]
+fn everything_is_said_in_parts() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut run = start(directory.path(), 100);
+    let maps: Vec<What> = (0..600).map(|nth| map(&format!("m{nth}"), nth + 1, "1")).collect();
+    let whats = [What::Listing].into_iter().chain(maps).chain([What::Listed]).collect();
+    let first: BTreeSet<_> = run.facts("ConfigMap", whats).into_iter().map(|fact| fact.id).collect();
+    run.facts("Node", vec![What::Listing, node(), What::Listed]);
+    run.delivered();
+    run.reporter.tell_all();
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(run.reporter.due_unix_ns(), Some(0));
+        let part = run.facts("ConfigMap", Vec::new());
+        assert!(part.len() <= 257, "{}", part.len());
+        run.delivered();
+        all.extend(part);
+    }
+    assert_ne!(run.reporter.due_unix_ns(), Some(0));
+    assert_eq!(run.facts("ConfigMap", Vec::new()), []);
+    // 600 and a node, with its state.
+    assert_eq!(all.len(), 602);
+    let again: BTreeSet<_> = all.iter().map(|fact| fact.id).collect();
+    assert!(first.is_subset(&again), "with the same ids");
+}
+
+#[test]
+fn replicas_that_hear_of_it_at_other_times_say_the_same() {
+    // As the API server notes who wrote what.
+    let map = |version: u64, value: &str| {
+        let managed = json!({ "managedFields": [{
+            "manager": "kubectl", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+            "time": format!("2026-11-20T02:00:0{version}Z"), "fieldsV1": { "f:data": { "f:a": {} } },
+        }] });
+        what("ConfigMap", dynamic("a", "a", version, &managed, &json!({ "data": { "a": value } })))
+    };
+    let ids = |second: u64| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut run = start(directory.path(), second);
+        run.list("ConfigMap", vec![map(1, "1")]);
+        run.later(second);
+        let mut facts = run.facts("ConfigMap", vec![map(2, "2")]);
+        run.later(second);
+        facts.extend(run.facts("ConfigMap", vec![What::Gone("ConfigMap/shop/a".to_owned())]));
+        facts.into_iter().map(|fact| (fact.kind, fact.id)).collect::<Vec<_>>()
+    };
+    let (one, other) = (ids(100), ids(137));
+    assert_eq!(one.len(), 3, "{one:?}");
+    assert_eq!(one, other);
+}
