@@ -209,7 +209,7 @@ impl Config {
             ));
             return Err(Error::at("fold.max_window", what));
         }
-        self.polku.check().map_err(|(key, wrong)| Error::at(format_args!("polku.{key}"), wrong))?;
+        self.polku.check("polku").map_err(|(key, wrong)| Error::at(format_args!("polku.{key}"), wrong))?;
         self.otlp.check().map_err(|(key, wrong)| Error::at(format_args!("otlp.{key}"), wrong))?;
         self.observer.check().map_err(|(key, wrong)| Error::at(format_args!("observer.{key}"), wrong))?;
         let telemetry = self.telemetry.enabled(&self.otlp);

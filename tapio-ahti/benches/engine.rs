@@ -179,9 +179,11 @@ fn main() {
     println!("engine_facts_per_second {:.0} 1/s", FACTS as f64 / busy.as_secs_f64());
     println!("engine_p99_ms {:.2} ms", waits[waits.len() * 99 / 100].as_secs_f64() * 1e3);
     println!("engine_memory_mb {:.0} MiB", resident_mib() - before);
-    let (entities, findings) = engine.size();
+    let stock = engine.stock();
     eprintln!(
-        "{entities} entities, {findings} findings, {} incidents, {:?}",
+        "{} entities, {} findings, {} incidents, {:?}",
+        stock.entities,
+        stock.findings,
         engine.incidents().len(),
         engine.ledger()
     );

@@ -8,6 +8,7 @@ use tapio_occurrence::{printable::printable, timestamp};
 use crate::{
     incident::{Coverage, Evidence, Incident, Line, Name, Status},
     story,
+    story::KUBERNETES,
 };
 
 /// Why an object fails.
@@ -207,9 +208,9 @@ fn chosen<'a>(cause: Option<&Line>, lines: &'a [Line]) -> Vec<&'a Line> {
     let mut chosen: Vec<&Line> = Vec::new();
     for (nth, of) in order.iter().enumerate() {
         let mut own: Vec<&Line> = lines.iter().filter(|line| line.workload == *of).collect();
-        let is_of_cause = cause.is_some_and(|cause| cause.source == "kernel" && cause.workload == *of);
-        if is_of_cause || own.iter().any(|line| line.source == "kernel") {
-            own.retain(|line| line.source == "kernel");
+        let is_of_cause = cause.is_some_and(|cause| cause.source != KUBERNETES && cause.workload == *of);
+        if is_of_cause || own.iter().any(|line| line.source != KUBERNETES) {
+            own.retain(|line| line.source != KUBERNETES);
         }
         chosen.extend(own.into_iter().take(if nth == 0 { 2 } else { 1 }));
     }

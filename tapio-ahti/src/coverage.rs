@@ -11,10 +11,12 @@ use crate::fact::Heartbeat;
 const SILENT_NS: u64 = 90_000_000_000;
 /// After so long without news Kubernetes is not watched.
 const LOST_NS: u64 = 180_000_000_000;
-/// Heartbeats of a node that are kept.
+/// Times that are kept of a node, and of Kubernetes.
 const MAX_SPANS: usize = 64;
-/// Nodes that are kept.
-const MAX_NODES: usize = 20_000;
+/// Nodes that are kept; if there are more, those that were not heard of for a day are let go.
+pub(crate) const MAX_NODES: usize = 20_000;
+/// How long a node is kept after its last heartbeat, if there are too many.
+const KEPT_NS: u64 = 24 * 3_600_000_000_000;
 
 /// When each node and the API server were looked at.
 #[derive(Debug, Default)]
@@ -23,14 +25,21 @@ pub(crate) struct Seen {
     /// When the first complete view of Kubernetes was there.
     synced_ns: Option<u64>,
     last_kubernetes_ns: Option<u64>,
+    /// Times in which Kubernetes was watched: from one sign of life to when the next one was due. The oldest first.
+    watched: Vec<Span>,
     /// Kinds that cannot be watched, with the reason.
     missing_kinds: BTreeMap<String, String>,
+    /// Heartbeats of nodes that are not kept since there are too many.
+    pub(crate) refused: u64,
 }
+
+/// From when until when.
+type Span = (u64, u64);
 
 #[derive(Debug, Default)]
 struct Node {
     /// Times in which heartbeats followed each other, the oldest first.
-    spans: Vec<(u64, u64)>,
+    spans: Vec<Span>,
     missing: BTreeMap<String, String>,
     dropped: u64,
     last_ns: u64,
@@ -60,6 +69,7 @@ pub struct Coverage {
 impl Seen {
     pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat, at_ns: u64) {
         if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&heartbeat.node) {
+            self.refused += 1;
             return;
         }
         let node = self.nodes.entry(heartbeat.node).or_default();
@@ -68,17 +78,14 @@ impl Seen {
             (node.last_ns, node.missing, node.stopped) = (at_ns, heartbeat.missing, heartbeat.stops);
         }
         let end = if heartbeat.stops { at_ns } else { at_ns.saturating_add(SILENT_NS) };
-        node.spans.push((at_ns, end));
-        node.spans.sort_unstable();
-        let mut joined: Vec<(u64, u64)> = Vec::new();
-        for (from, to) in node.spans.drain(..) {
-            match joined.last_mut() {
-                Some((_, end)) if from <= *end => *end = to.max(*end),
-                _ => joined.push((from, to)),
-            }
+        join(&mut node.spans, (at_ns, end));
+    }
+
+    /// Lets go of nodes that were not heard of for a day, if there are too many.
+    pub(crate) fn expire(&mut self, now_ns: u64) {
+        if self.nodes.len() >= MAX_NODES {
+            self.nodes.retain(|_, node| node.last_ns.saturating_add(KEPT_NS) >= now_ns);
         }
-        let old = joined.len().saturating_sub(MAX_SPANS);
-        node.spans = joined.split_off(old);
     }
 
     pub(crate) fn synced(&mut self, synced: Synced, at_ns: u64) {
@@ -89,6 +96,11 @@ impl Seen {
             synced.missing.into_iter().map(|missing| (missing.kind, missing.reason)).collect();
         if is_watched {
             self.kubernetes(at_ns);
+            let forgotten = join(&mut self.watched, (at_ns, at_ns.saturating_add(LOST_NS)));
+            if forgotten > 0 {
+                // What was watched before is not known any more.
+                self.synced_ns = self.watched.first().map(|(from, _)| *from);
+            }
         }
     }
 
@@ -105,6 +117,13 @@ impl Seen {
     /// of life each minute.
     pub(crate) fn kubernetes_lost_ns(&self, at_ns: u64) -> Option<u64> {
         self.last_kubernetes_ns.filter(|last| last.saturating_add(LOST_NS) < at_ns)
+    }
+
+    /// The times between two others, in which Kubernetes was not watched between them: from the last sign of life to the next.
+    pub(crate) fn kubernetes_gaps(&self, from_ns: u64, to_ns: u64) -> impl Iterator<Item = Span> {
+        let ends = self.watched.iter().map(|(_, to)| to.saturating_sub(LOST_NS));
+        let gaps = ends.zip(self.watched.iter().skip(1).map(|(from, _)| *from));
+        gaps.filter(move |(last, next)| *last < to_ns && *next > from_ns)
     }
 
     /// Why a kind of objects cannot be watched; `None` if it is, or if there are none.
@@ -140,12 +159,18 @@ impl Seen {
         let missing = self.nodes.iter().flat_map(|(name, node)| {
             node.missing.iter().map(move |(observer, reason)| format!("{observer} on {name}: {reason}"))
         });
+        let beyond = (self.refused > 0).then(|| {
+            format!(
+                "agents of more than {MAX_NODES} nodes report; {} heartbeats of others were not taken",
+                self.refused
+            )
+        });
         let silent: Vec<String> = nodes.iter().filter(silent).map(why).collect();
         Coverage {
             nodes: nodes.len() - silent.len(),
             of_nodes: nodes.len(),
             silent,
-            degraded: missing.collect(),
+            degraded: missing.chain(beyond).collect(),
             kubernetes_age_s: self.last_kubernetes_ns.map(|last| now_ns.saturating_sub(last) / 1_000_000_000),
             missing_kinds: self
                 .missing_kinds
@@ -156,3 +181,22 @@ impl Seen {
         }
     }
 }
+
+/// Adds a time to others, joins those that touch, and forgets the oldest beyond [`MAX_SPANS`]. Returns how many were forgotten.
+fn join(spans: &mut Vec<Span>, span: Span) -> usize {
+    spans.push(span);
+    spans.sort_unstable();
+    let mut joined: Vec<Span> = Vec::new();
+    for (from, to) in spans.drain(..) {
+        match joined.last_mut() {
+            Some((_, end)) if from <= *end => *end = to.max(*end),
+            _ => joined.push((from, to)),
+        }
+    }
+    let old = joined.len().saturating_sub(MAX_SPANS);
+    *spans = joined.split_off(old);
+    old
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The engine: takes facts, keeps what they say, and explains it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use tapio_occurrence::{
@@ -16,7 +16,7 @@ use crate::{
     finding::{Finding, FindingId},
     findings::Findings,
     graph::{Entity, EntityId, Graph, Name, Step},
-    incident::{Incident, Line, Status},
+    incident::{Certainty, Incident, Line, Status},
     incidents::{Incidents, QUIET_NS},
     links::Links,
     rule::Rules,
@@ -43,12 +43,41 @@ pub struct Ledger {
     pub repeated: u64,
     /// Facts that say something impossible.
     pub refused: u64,
-    /// Findings that were let go since there were too many.
-    pub evicted_findings: u64,
+    /// Entities that were let go a day after they were gone, or after an agent had last named them.
+    pub expired_entities: u64,
     /// Entities that were not taken since there were too many.
     pub refused_entities: u64,
+    /// Versions of entities that were let go since the entity had too many.
+    pub evicted_versions: u64,
+    /// Connections that were let go a day after they were last seen.
+    pub expired_connections: u64,
     /// Connections that were not taken since there were too many.
     pub refused_connections: u64,
+    /// Findings that were let go a day after they were over, or with their entity.
+    pub expired_findings: u64,
+    /// Findings that were let go since there were too many.
+    pub evicted_findings: u64,
+    /// Incidents that were let go since there were too many.
+    pub evicted_incidents: u64,
+    /// Heartbeats that were not taken since there were too many nodes.
+    pub refused_heartbeats: u64,
+}
+
+/// What an engine holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stock {
+    /// Entities.
+    pub entities: usize,
+    /// Versions of entities.
+    pub versions: usize,
+    /// Connections: a client with an address and a port.
+    pub connections: usize,
+    /// Findings.
+    pub findings: usize,
+    /// Incidents by status and certainty, those that are over included.
+    pub incidents: BTreeMap<(Status, Certainty), usize>,
+    /// Rules.
+    pub rules: usize,
 }
 
 /// Ids of facts are known for so long, against repeats.
@@ -183,6 +212,7 @@ impl Engine {
         self.expired_ns = self.now_ns;
         self.graph.expire(self.now_ns);
         self.findings.expire(self.now_ns);
+        self.seen.expire(self.now_ns);
         let graph = &self.graph;
         self.findings.forget(|entity| graph.get(entity).is_none());
         self.links.clear();
@@ -208,17 +238,36 @@ impl Engine {
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         Ledger {
-            evicted_findings: self.findings.evicted,
+            expired_entities: self.graph.expired,
             refused_entities: self.graph.refused,
+            evicted_versions: self.graph.evicted_versions,
+            expired_connections: self.graph.connections.expired,
             refused_connections: self.graph.connections.refused,
+            expired_findings: self.findings.expired,
+            evicted_findings: self.findings.evicted,
+            evicted_incidents: self.incidents.evicted,
+            refused_heartbeats: self.seen.refused,
             ..self.ledger
         }
     }
 
-    /// Number of entities and of findings that are held.
+    /// What is held now.
     #[must_use]
-    pub fn size(&self) -> (usize, usize) {
-        (self.graph.len(), self.findings.len())
+    pub fn stock(&self) -> Stock {
+        Stock {
+            entities: self.graph.len(),
+            versions: self.graph.all().map(Entity::versions).sum(),
+            connections: self.graph.connections.len(),
+            findings: self.findings.len(),
+            incidents: self.incidents.by_state(),
+            rules: self.rules.len(),
+        }
+    }
+
+    /// The incidents that were opened after the one with this number, 0 for all: the number of each, and when its first symptom
+    /// began.
+    pub fn opened_after(&self, number: u64) -> impl Iterator<Item = (u64, u64)> {
+        self.incidents.after(number).map(|(number, incident)| (number, incident.since_unix_ns))
     }
 
     /// The latest time of a fact, nanoseconds since 1970 UTC.

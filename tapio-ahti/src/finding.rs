@@ -145,8 +145,13 @@ impl Finding {
             (Some(a), Some(b)) => Some(a.max(b)),
             (a, b) => a.or(b),
         };
-        self.count = self.count.saturating_add(other.count);
-        self.times.merge(&other.times);
+        // A state of which it was said already when it began: PORTTI says again what lasts.
+        let is_again = self.is_state()
+            && other.facts.iter().all(|(at, _)| self.facts.iter().any(|(known, _)| known == at));
+        if !is_again {
+            self.count = self.count.saturating_add(other.count);
+            self.times.merge(&other.times);
+        }
         self.severity = self.severity.max(other.severity);
         self.exact &= other.exact;
         for pod in other.pods {
@@ -158,7 +163,10 @@ impl Finding {
         }
         self.facts.extend(other.facts);
         self.facts.sort_unstable();
-        self.facts.dedup();
+        match self.is_state() {
+            true => self.facts.dedup_by_key(|(at, _)| *at),
+            false => self.facts.dedup(),
+        }
         self.facts.truncate(MAX_FACTS);
     }
 

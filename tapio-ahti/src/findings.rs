@@ -23,6 +23,8 @@ pub(crate) struct Findings {
     ends: BTreeMap<Key, Vec<u64>>,
     next: u64,
     max: usize,
+    /// Findings that were let go as they were over for a day, or with their entity.
+    pub(crate) expired: u64,
     /// Findings that were let go since there are too many.
     pub(crate) evicted: u64,
 }
@@ -147,6 +149,7 @@ impl Findings {
             })
             .map(|(id, _)| *id)
             .collect();
+        self.expired += old.len() as u64;
         for id in old {
             self.remove(id);
         }
@@ -157,6 +160,7 @@ impl Findings {
     pub(crate) fn forget(&mut self, is_gone: impl Fn(EntityId) -> bool) {
         let gone: Vec<_> =
             self.all.iter().filter(|(_, f)| is_gone(f.key.entity)).map(|(id, _)| *id).collect();
+        self.expired += gone.len() as u64;
         for id in gone {
             self.remove(id);
         }

@@ -81,8 +81,12 @@ pub(crate) struct Graph {
     selectors: BTreeMap<Option<Label>, BTreeSet<EntityId>>,
     pub(crate) connections: Connections,
     max_entities: usize,
+    /// Entities that were let go as they were gone for a day.
+    pub(crate) expired: u64,
     /// Entities that were not taken since there are too many.
     pub(crate) refused: u64,
+    /// Versions that were let go since their entity has too many.
+    pub(crate) evicted_versions: u64,
 }
 
 impl fmt::Display for Name {
@@ -128,6 +132,11 @@ impl Entity {
     pub(crate) fn created_ns(&self) -> u64 {
         let created = self.versions.iter().find_map(|version| version.object.created_unix_ns);
         created.or_else(|| self.versions.first().map(|version| version.from_ns)).unwrap_or(self.last_ns)
+    }
+
+    /// How many versions are kept.
+    pub(crate) const fn versions(&self) -> usize {
+        self.versions.len()
     }
 
     pub(crate) const fn deleted_ns(&self) -> Option<u64> {
@@ -262,6 +271,7 @@ impl Graph {
         if entity.versions.len() > MAX_VERSIONS {
             let oldest = entity.versions.remove(0);
             let left: Vec<Object> = entity.versions.iter().map(|version| version.object.clone()).collect();
+            self.evicted_versions += 1;
             self.unindex(id, &oldest.object);
             // Most of what it referred to, later versions do, too.
             left.iter().for_each(|object| self.index(id, object));
@@ -363,6 +373,7 @@ impl Graph {
     }
 
     fn forget(&mut self, id: EntityId, entity: &Entity) {
+        self.expired += 1;
         if let Some(uid) = &entity.uid {
             self.by_uid.remove(uid);
         }

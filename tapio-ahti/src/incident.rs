@@ -7,7 +7,7 @@ use tapio_occurrence::Name as Text;
 pub use crate::{coverage::Coverage, explain::Certainty, graph::Name};
 
 /// Where an incident is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It lasts.
@@ -48,7 +48,7 @@ pub struct Line {
     pub count: u64,
     /// In how many pods; 0 if it is about none.
     pub pods: usize,
-    /// Who says so: `kernel` or `kubernetes`.
+    /// Who says so: `kernel`, `scheduler` or `kubernetes`.
     pub source: Text,
     /// Whether the owner is known.
     pub owner: Evidence,

@@ -1,6 +1,9 @@
 //! The life of incidents: they open, grow, merge, are resolved, and come back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use crate::{
     explain::{Explanation, Known, is_standing, opens},
@@ -22,6 +25,8 @@ pub(crate) struct Incidents {
     all: BTreeMap<u64, Kept>,
     next: u64,
     max: usize,
+    /// Incidents that were let go since there are too many.
+    pub(crate) evicted: u64,
 }
 
 /// An incident with what it is made of.
@@ -52,12 +57,27 @@ struct Basis {
 
 impl Incidents {
     pub(crate) fn new(max: usize) -> Self {
-        Self { all: BTreeMap::new(), next: 1, max }
+        Self { all: BTreeMap::new(), next: 1, max, evicted: 0 }
     }
 
     /// The incidents, the oldest first.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Incident> {
         self.all.values().map(|kept| &kept.incident)
+    }
+
+    /// How many there are in each state.
+    pub(crate) fn by_state(&self) -> BTreeMap<(Status, Certainty), usize> {
+        let mut counts = BTreeMap::new();
+        for kept in self.all.values() {
+            *counts.entry((kept.incident.status, kept.explanation.certainty)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Those with a higher number.
+    pub(crate) fn after(&self, number: u64) -> impl Iterator<Item = (u64, &Incident)> {
+        let later = self.all.range((Bound::Excluded(number), Bound::Unbounded));
+        later.map(|(number, kept)| (*number, &kept.incident))
     }
 
     /// Takes what explains everything that is going on now.
@@ -75,6 +95,7 @@ impl Incidents {
         }
         while self.all.len() > self.max {
             self.all.pop_first();
+            self.evicted += 1;
         }
     }
 

@@ -17,7 +17,7 @@ mod links;
 mod rule;
 mod story;
 
-pub use engine::{Engine, Ledger, Limits};
+pub use engine::{Engine, Ledger, Limits, Stock};
 pub use fact::Refused;
 pub use rule::{Error, Rules};
 

@@ -200,6 +200,18 @@ impl Rules {
         Ok(all)
     }
 
+    /// How many rules there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there is no rule, which own files cannot bring about.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// What is known of a finding: the first kind that fits.
     pub(crate) fn kind_of(&self, finding: &crate::finding::Finding) -> Option<&Kind> {
         self.kinds.iter().find(|kind| kind.finding.fits(finding))

@@ -17,6 +17,9 @@ const MAX_CONSIDERED: usize = 5;
 /// Names in a list.
 const MAX_NAMES: usize = 25;
 
+/// The source of what the API server says.
+pub(crate) const KUBERNETES: &str = "kubernetes";
+
 /// A finding as a line.
 pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
     Line {
@@ -28,9 +31,18 @@ pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
         text: finding.message.clone(),
         count: finding.count,
         pods: finding.pods.len(),
-        source: if finding.key.kind.starts_with("kubernetes.") { "kubernetes" } else { "kernel" }.into(),
+        source: source(&finding.key.kind).into(),
         owner: if finding.exact { Evidence::Exact } else { Evidence::Inferred },
         facts: finding.facts.iter().map(|(_, id)| id.to_string()).collect(),
+    }
+}
+
+/// Who says something of this type: types begin with the observer that reports them.
+fn source(kind: &str) -> &'static str {
+    match kind.split('.').next() {
+        Some("kubernetes") => KUBERNETES,
+        Some("scheduler") => "scheduler",
+        _ => "kernel",
     }
 }
 

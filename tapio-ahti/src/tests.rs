@@ -5,7 +5,7 @@ mod scenarios;
 
 use tapio_occurrence::{
     Data, Value,
-    kubernetes::{Missing, Object, Pair, Reference},
+    kubernetes::{Missing, Object, Pair, Reference, condition},
 };
 
 use self::kit::Cluster;
@@ -100,7 +100,7 @@ fn a_million_facts_of_one_object_are_bounded() {
         fact.time_unix_ns += 1_000_000;
         engine.take(&fact).unwrap();
     }
-    let (_, findings) = engine.size();
+    let findings = engine.stock().findings;
     assert_eq!(findings, 1);
     assert_eq!(engine.findings()[0].count, 200_000);
 }
@@ -145,4 +145,87 @@ fn while_kubernetes_is_not_watched_no_change_is_ruled_out() {
     let why = cluster.why("payments");
     assert!(why.missing.iter().any(|text| text.starts_with("changes after ")), "{why:#?}");
     assert!(why.ruled_out.is_empty(), "{why:#?}");
+}
+
+#[test]
+fn a_past_gap_is_missing_as_long_as_a_change_in_it_could_be_the_cause() {
+    let why = |cluster: &Cluster| {
+        let mut cluster = cluster.clone();
+        cluster.oom("payments");
+        cluster.wait(60);
+        cluster.why("payments")
+    };
+    let mut cluster = Cluster::shop();
+    assert!(!why(&cluster).missing.iter().any(|text| text.contains("watched")));
+    cluster.is_unwatched = true;
+    let since = cluster.time_in(0);
+    cluster.wait(600);
+    cluster.is_unwatched = false;
+    let until = cluster.time_in(30);
+    cluster.wait(900);
+    let missing = format!("Kubernetes was not watched from {since} to {until}");
+    let during = why(&cluster);
+    assert!(during.missing.contains(&missing), "{missing}: {during:#?}");
+    assert!(during.ruled_out.is_empty(), "{during:#?}");
+    // Two hours later nothing that happened then is looked for.
+    cluster.wait(7_200);
+    let later = why(&cluster);
+    assert!(!later.missing.iter().any(|text| text.contains("watched")), "{later:#?}");
+    assert!(!later.ruled_out.is_empty(), "{later:#?}");
+}
+
+#[test]
+fn each_line_says_whose_it_is() {
+    let mut cluster = Cluster::shop();
+    cluster.oom("payments");
+    let data = Data::from([("seconds", Value::from(60u64))]);
+    cluster.agent("scheduler.latency", "payments", 0, "payments waits for a node", data);
+    let lines = cluster.run().findings();
+    let source = |kind: &str| lines.iter().find(|line| line.kind == kind).map(|line| line.source.as_ref());
+    assert_eq!(source("scheduler.latency"), Some("scheduler"), "{lines:#?}");
+    assert_eq!(source("container.oom_kill"), Some("kernel"));
+}
+
+#[test]
+fn what_is_held_and_let_go_is_counted() {
+    let mut cluster = Cluster::shop();
+    cluster.oom("payments");
+    cluster.wait(60);
+    let mut engine = cluster.run();
+    let stock = engine.stock();
+    assert_eq!(stock.incidents.values().sum::<usize>(), 1, "{stock:?}");
+    assert_eq!(stock.connections, 4, "{stock:?}");
+    assert!(stock.versions >= stock.entities / 2 && stock.rules > 10 && stock.findings > 0, "{stock:?}");
+    let opened: Vec<_> = engine.opened_after(0).collect();
+    assert_eq!((opened.len(), opened[0].0), (1, 1));
+    assert!(opened[0].1.abs_diff(cluster.now_ns) < 120_000_000_000, "{opened:?}");
+    assert_eq!(engine.opened_after(1).count(), 0);
+    // Two days later only what the API server knows is left.
+    let mut late = cluster.facts.last().unwrap().clone();
+    for days in 1..=96 {
+        late.time_unix_ns = cluster.now_ns + days * 1_800_000_000_000;
+        late.id = ulid::Ulid::from_parts(late.time_unix_ns / 1_000_000, u128::from(days));
+        engine.take(&late).unwrap();
+    }
+    let (stock, ledger) = (engine.stock(), engine.ledger());
+    assert_eq!((stock.connections, ledger.expired_connections), (0, 4), "{stock:?} {ledger:?}");
+    assert_eq!((stock.findings, ledger.expired_findings > 0), (0, true), "{stock:?} {ledger:?}");
+}
+
+#[test]
+fn what_is_said_again_changes_nothing() {
+    let mut cluster = Cluster::shop();
+    let pod = cluster.newest("payments");
+    cluster.condition("Pod", &pod, condition::NOT_READY, "ContainersNotReady", "containers are not ready");
+    cluster.oom("payments");
+    cluster.wait(120);
+    let before = cluster.why("payments");
+    let mut again = cluster.facts.clone();
+    again.retain(|fact| ["kubernetes.object", "kubernetes.condition"].contains(&&*fact.kind));
+    assert!(again.iter().any(|fact| fact.kind == "kubernetes.condition"));
+    for (nth, fact) in again.iter_mut().enumerate() {
+        fact.id = ulid::Ulid::from_parts(fact.time_unix_ns / 1_000_000, u128::MAX - nth as u128);
+    }
+    cluster.facts.extend(again);
+    assert_eq!(cluster.why("payments"), before);
 }

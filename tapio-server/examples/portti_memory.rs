@@ -18,7 +18,7 @@ use tapio_kube::Access;
 use tapio_occurrence::Occurrence;
 use tapio_server::{
     facts::Facts,
-    portti::{self, Settings, Status},
+    portti::{self, Place, Settings, Status},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -29,7 +29,7 @@ use tokio::{
 struct Counter(Arc<AtomicU64>);
 
 impl Facts for Counter {
-    async fn accept(&self, facts: Vec<Occurrence>) -> anyhow::Result<()> {
+    async fn accept(&mut self, facts: Vec<Occurrence>) -> anyhow::Result<()> {
         self.0.fetch_add(facts.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -61,12 +61,12 @@ async fn main() -> anyhow::Result<()> {
     };
     let state = directory.path().join("state");
     let settings = Settings::default();
+    let place = Place { directory: state.clone(), cluster: None, retained: Duration::from_secs(1 << 31) };
     portti::run(
         Access::Kubeconfig(vec![file]),
         &settings,
-        state.clone(),
-        None,
-        Counter(Arc::clone(&facts)),
+        place,
+        &mut Counter(Arc::clone(&facts)),
         Arc::clone(&status),
         known,
     )

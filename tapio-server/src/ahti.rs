@@ -6,17 +6,23 @@
 mod api;
 mod export;
 mod follow;
+mod metrics;
 mod settings;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use tapio_ahti::{Engine, Limits};
+use tapio_service::clock;
 
+use self::metrics::{Behind, Metrics};
 pub use self::settings::Settings;
 use crate::{
     journal::Journal,
@@ -27,8 +33,11 @@ use crate::{
 pub(crate) struct Ahti {
     engine: Mutex<Engine>,
     journal: Journal,
+    metrics: Metrics,
     /// The sequence number of the last fact that the engine took.
     taken: AtomicU64,
+    /// When all facts had been taken that there were then, in nanoseconds of the clock since boot.
+    caught_up_boot_ns: AtomicU64,
     /// Facts of the journal that are no occurrences, which the engine does not take.
     opaque: AtomicU64,
     /// Whether everything that was in the journal at the start has been taken.
@@ -39,6 +48,16 @@ impl Ahti {
     /// The engine. Nobody waits for anything while it is locked.
     pub(crate) fn engine(&self) -> MutexGuard<'_, Engine> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn behind(&self) -> Behind {
+        let journal = self.journal.status();
+        let taken = self.taken.load(Ordering::Relaxed);
+        // Sequence numbers have gaps where a damaged file was replaced.
+        let facts = journal.newest.saturating_sub(taken).min(journal.facts);
+        let since_ns = clock::boot_ns().saturating_sub(self.caught_up_boot_ns.load(Ordering::Relaxed));
+        let time = if facts == 0 { Duration::ZERO } else { Duration::from_nanos(since_ns) };
+        Behind { facts, time }
     }
 }
 
@@ -52,7 +71,9 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let ahti = Arc::new(Ahti {
         engine: Mutex::new(Engine::new(rules, Limits::default())),
         journal: context.journal.clone(),
+        metrics: context.metrics.of_role(Metrics::registered),
         taken: AtomicU64::new(0),
+        caught_up_boot_ns: AtomicU64::new(clock::boot_ns()),
         opaque: AtomicU64::new(0),
         is_restored: AtomicBool::new(false),
     });
@@ -77,20 +98,36 @@ impl role::State for Ahti {
     }
 
     fn status(&self) -> Value {
-        let newest = self.journal.status().newest;
-        let taken = self.taken.load(Ordering::Relaxed);
-        let engine = self.engine();
-        let ((entities, findings), ledger) = (engine.size(), engine.ledger());
+        let behind = self.behind();
+        let (stock, ledger) = {
+            let engine = self.engine();
+            (engine.stock(), engine.ledger())
+        };
+        let incidents = stock.incidents.iter().map(
+            |((status, certainty), count)| json!({ "status": status, "certainty": certainty, "count": count }),
+        );
         json!({
             "restored": self.is_restored.load(Ordering::Relaxed),
-            "taken": taken,
-            "waiting": newest.saturating_sub(taken),
+            "taken": self.taken.load(Ordering::Relaxed),
+            "behind": { "facts": behind.facts, "seconds": behind.time.as_secs() },
             "opaque": self.opaque.load(Ordering::Relaxed),
-            "entities": entities,
-            "findings": findings,
+            "entities": stock.entities,
+            "versions": stock.versions,
+            "connections": stock.connections,
+            "findings": stock.findings,
+            "incidents": incidents.collect::<Value>(),
+            "rules": stock.rules,
             "ledger": ledger,
         })
     }
 
-    fn measure(&self) {}
+    fn measure(&self) {
+        let behind = self.behind();
+        let (stock, ledger) = {
+            let engine = self.engine();
+            (engine.stock(), engine.ledger())
+        };
+        let opaque = self.opaque.load(Ordering::Relaxed);
+        self.metrics.set(&stock, &ledger, opaque, behind, self.is_restored.load(Ordering::Relaxed));
+    }
 }

@@ -110,7 +110,8 @@ impl Config {
 
     /// Checks what depends on several values at once.
     fn check(&self) -> Result<(), Error> {
-        self.polku.check().map_err(|(key, wrong)| Error::at(format_args!("polku.{key}"), wrong))
+        self.polku.check().map_err(|(key, wrong)| Error::at(format_args!("polku.{key}"), wrong))?;
+        self.portti.check().map_err(|(key, wrong)| Error::at(format_args!("portti.{key}"), wrong))
     }
 }
 

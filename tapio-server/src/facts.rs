@@ -1,6 +1,6 @@
 //! How a role of this process hands over facts.
 
-use std::future::Future;
+use std::future::{Future, pending};
 
 use tapio_occurrence::{Occurrence, event::event};
 
@@ -13,14 +13,19 @@ pub trait Facts: Send + Sync + 'static {
     ///
     /// # Errors
     /// Not all of them are durable: the same facts have to be handed over again, later.
-    fn accept(&self, facts: Vec<Occurrence>) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn accept(&mut self, facts: Vec<Occurrence>) -> impl Future<Output = anyhow::Result<()>> + Send;
+
+    /// Completes when it has to be told anew what exists. It may be cancelled.
+    fn begins(&mut self) -> impl Future<Output = ()> + Send {
+        pending()
+    }
 }
 
 /// Facts that are given to the journal at once.
 const CHUNK: usize = 1_024;
 
 impl Facts for Journal {
-    async fn accept(&self, facts: Vec<Occurrence>) -> anyhow::Result<()> {
+    async fn accept(&mut self, facts: Vec<Occurrence>) -> anyhow::Result<()> {
         for chunk in facts.chunks(CHUNK) {
             let events: Vec<_> = chunk.iter().map(event).collect();
             let outcomes = self.append(&events).await?;

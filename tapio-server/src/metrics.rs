@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, atomic::Ordering},
 };
 
 use prometheus_client::{
@@ -20,7 +20,7 @@ use tapio_service::metrics::{
 /// The counters and gauges. There is one instance, shared by reference.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    registry: Mutex<Registry>,
     own: Own,
 }
 
@@ -110,7 +110,7 @@ impl Default for Metrics {
         for limit in ["age", "bytes"] {
             own.journal_expired.get_or_create(&OfLimit { limit }).inc_by(0);
         }
-        Self { registry, own }
+        Self { registry: Mutex::new(registry), own }
     }
 }
 
@@ -124,6 +124,11 @@ impl Metrics {
         for reason in REFUSALS {
             self.own.facts_refused.get_or_create(&Refused { origin, reason }).inc_by(0);
         }
+    }
+
+    /// Registers the metrics of a role, which only a process with this role exposes.
+    pub(crate) fn of_role<T>(&self, registered: impl FnOnce(&mut Registry) -> T) -> T {
+        registered(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Creates the series of the gateway with 0.
@@ -227,7 +232,7 @@ impl Metrics {
     /// # Errors
     /// Never in practice, because writing to a `String` does not fail.
     pub fn render(&self) -> Result<String, std::fmt::Error> {
-        render(&self.registry)
+        render(&self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

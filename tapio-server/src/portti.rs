@@ -7,12 +7,16 @@
 
 mod aspect;
 mod diff;
+mod elected;
 mod endpoints;
 mod event;
 mod fact;
 mod flat;
 mod form;
+mod gateway;
 mod kinds;
+mod lease;
+mod metrics;
 mod origin;
 mod read;
 mod relations;
@@ -29,11 +33,12 @@ mod watch;
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use tapio_delivery::polku;
 use tapio_kube::{Access, Mode, RETRY};
 use tapio_occurrence::Occurrence;
 use tapio_service::{
     clock,
-    setting::{choices, settings},
+    setting::{Name, Wrong, choices, settings},
 };
 use tokio::{
     sync::mpsc,
@@ -42,7 +47,7 @@ use tokio::{
 };
 
 pub(crate) use role::start;
-pub use status::{KindStatus, Status};
+pub use status::{Election, KindStatus, Status, Watch};
 
 use self::{
     kinds::{KINDS, Kind, SECRET},
@@ -81,27 +86,62 @@ settings! {
         /// What is watched of Secrets. With `hashes` it is known which key of a Secret changed, and when; values are
         /// never sent. It takes the permission to list and watch Secrets.
         pub secrets: Secrets = Secrets::Off,
+        /// The gateway that facts are sent to, for a process that has this role alone. `off`: they go into the journal of
+        /// this process.
+        pub polku: polku::Settings = polku::Settings::default(),
+        /// Name of the Lease, in the namespace of the pod, that says which of several replicas reports; the others stand by
+        /// and take over. It takes `polku.endpoint`, so that all of them send to the same journal. Empty: there is only one.
+        pub lease: Name = Name::default(),
     }
 }
 
-/// Watches until `stop` is ready. `directory` holds what was reported, so that a later run goes on from there.
+impl Settings {
+    /// Checks combinations of keys. Returns the invalid key, and the reason.
+    ///
+    /// # Errors
+    /// Two keys contradict each other, or one needs another.
+    pub fn check(&self) -> Result<(), (String, Wrong)> {
+        self.polku.check("portti.polku").map_err(|(key, wrong)| (format!("polku.{key}"), wrong))?;
+        if self.lease.get().is_some() && self.polku.endpoint.all().is_empty() {
+            let what =
+                "needs portti.polku.endpoint: replicas with a journal each would each know a part only";
+            return Err(("lease".to_owned(), Wrong(what.to_owned())));
+        }
+        Ok(())
+    }
+}
+
+/// Where PORTTI runs, and for whom.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Holds what was reported, so that a later run goes on from there.
+    pub directory: PathBuf,
+    /// The name of the cluster.
+    pub cluster: Option<Arc<str>>,
+    /// How long whoever receives the facts retains them. What exists is said again in half of this time.
+    pub retained: Duration,
+}
+
+/// Watches until `stop` is ready.
 ///
 /// # Errors
 /// The state cannot be opened, read or written.
 pub async fn run(
     access: Access,
     settings: &Settings,
-    directory: PathBuf,
-    cluster: Option<Arc<str>>,
-    facts: impl Facts,
+    place: Place,
+    facts: &mut impl Facts,
     status: Arc<Status>,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let for_reporter = Arc::clone(&status);
+    let for_delivery = Arc::clone(&status);
     let left_out: Vec<_> = KINDS.iter().filter(|kind| !is_watched(kind, settings)).collect();
     KINDS.iter().for_each(|kind| status.starting(kind.name, kind.lost));
     let open = move || {
-        let mut reporter = Reporter::new(Store::open(&directory)?, cluster, for_reporter)?;
+        let store = Store::open(&place.directory)?;
+        let interval_ns = u64::try_from(place.retained.as_nanos()).unwrap_or(u64::MAX) / 2;
+        let mut reporter = Reporter::new(store, place.cluster, for_reporter)?.telling_again(interval_ns);
         left_out.into_iter().for_each(|kind| reporter.leave_out(kind, NOT_ASKED_FOR));
         let salt = reporter.salt()?;
         anyhow::Ok((reporter, salt))
@@ -114,7 +154,7 @@ pub async fn run(
     }
     // The watches have the only senders.
     drop(send);
-    deliver(reporter, receive, &facts, stop).await
+    deliver(reporter, receive, facts, &for_delivery, stop).await
 }
 
 fn is_watched(kind: &Kind, settings: &Settings) -> bool {
@@ -126,7 +166,8 @@ fn is_watched(kind: &Kind, settings: &Settings) -> bool {
 async fn deliver(
     mut reporter: Reporter,
     mut items: mpsc::Receiver<Item>,
-    sink: &impl Facts,
+    sink: &mut impl Facts,
+    status: &Status,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let mut stop = pin!(stop);
@@ -136,9 +177,10 @@ async fn deliver(
         if !facts.is_empty() {
             tokio::select! {
                 () = &mut stop => return Ok(()),
-                () = accepted(sink, facts) => reporter.delivered(),
+                () = accepted(sink, &facts, status) => reporter.delivered(),
             }
         }
+        status.caught_up(now_unix_ns());
         let due = reporter.due_unix_ns();
         let wait = due.map_or(LOOK, |due| Duration::from_nanos(due.saturating_sub(now_unix_ns())));
         tokio::select! {
@@ -149,6 +191,7 @@ async fn deliver(
             received = items.recv_many(&mut batch, TOGETHER) => if received == 0 {
                 anyhow::bail!("the watches have ended");
             },
+            () = sink.begins() => reporter.tell_all(),
             () = sleep(wait) => {}
         }
         let arrived = std::mem::take(&mut batch);
@@ -157,12 +200,14 @@ async fn deliver(
 }
 
 /// Sends facts until they are durable. Meanwhile nothing more is taken from the watches.
-async fn accepted(sink: &impl Facts, facts: Vec<Occurrence>) {
+async fn accepted(sink: &mut impl Facts, facts: &[Occurrence], status: &Status) {
     let mut retry = RETRY;
-    while let Err(error) = sink.accept(facts.clone()).await {
+    while let Err(error) = sink.accept(facts.to_vec()).await {
+        status.failed();
         tracing::warn!(error = format!("{error:#}"), facts = facts.len(), "portti: facts were not accepted");
         sleep(retry.wait()).await;
     }
+    status.delivered(facts);
 }
 
 /// Runs work that reads and writes the store.

@@ -165,7 +165,7 @@ const REFUSED: &[(&str, &str)] = &[
         "polku:\n  endpoint: http://x\n",
         "t.yaml:2:13: polku.endpoint: \"http://x\" has no port: write host:port, as in ",
     ),
-    ("polku: {key: /k}\n", "polku.key: needs polku.cert (--polku-cert=FILE): give both or neither"),
+    ("polku: {key: /k}\n", "polku.key: needs polku.cert: give both or neither"),
     (
         "polku: {endpoint: \"http://g:1\", ca: /ca}\n",
         "polku.ca: is for TLS, and http://g:1 is without: write https://g:1, or leave polku.ca out",

@@ -202,6 +202,10 @@ fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
                 if let Some(last) = known.seen.kubernetes_lost_ns(at) {
                     missing.push(format!("changes after {} are not known", time(last)));
                 }
+                let gaps = known.seen.kubernetes_gaps(from_ns, at);
+                missing.extend(gaps.map(|(last, next)| {
+                    format!("Kubernetes was not watched from {} to {}", time(last), time(next))
+                }));
                 match known.seen.synced_ns() {
                     Some(synced) if synced <= from_ns => {}
                     Some(synced) if synced <= at => {

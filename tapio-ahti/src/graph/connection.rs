@@ -23,6 +23,8 @@ pub(crate) struct Connections {
     of_client: BTreeMap<EntityId, BTreeMap<Destination, Seen>>,
     clients: BTreeMap<IpAddr, BTreeSet<EntityId>>,
     count: usize,
+    /// Connections that were let go as they were last seen a day ago.
+    pub(crate) expired: u64,
     /// Connections that were not taken since there are too many.
     pub(crate) refused: u64,
 }
@@ -48,6 +50,10 @@ impl Connections {
         }
     }
 
+    pub(crate) const fn len(&self) -> usize {
+        self.count
+    }
+
     /// The destinations of a client up to a time.
     pub(crate) fn of(&self, client: EntityId, at_ns: u64) -> impl Iterator<Item = Destination> {
         let known = self.of_client.get(&client).into_iter().flatten();
@@ -67,7 +73,9 @@ impl Connections {
             known.retain(|_, seen| seen.last_ns >= limit_ns);
             !known.is_empty()
         });
-        self.count = self.of_client.values().map(BTreeMap::len).sum();
+        let left = self.of_client.values().map(BTreeMap::len).sum();
+        self.expired += (self.count - left) as u64;
+        self.count = left;
         let of_client = &self.of_client;
         self.clients.retain(|address, clients| {
             let connects = |client: &EntityId| {

@@ -16,6 +16,7 @@ use crate::{Engine, answer::State, incident::Incident};
 const START_NS: u64 = 1_795_000_000_000_000_000;
 const SEC: u64 = 1_000_000_000;
 
+#[derive(Clone)]
 pub(super) struct Cluster {
     pub(super) facts: Vec<Occurrence>,
     pub(super) now_ns: u64,
@@ -119,6 +120,11 @@ impl Cluster {
             }
         }
         self.now_ns = end;
+    }
+
+    /// The time of day, as an answer gives it.
+    pub(super) fn time_in(&self, seconds: u64) -> String {
+        tapio_occurrence::timestamp(self.now_ns + seconds * SEC).to_string()[11..19].to_owned()
     }
 
     fn fact(&mut self, kind: &str, message: &str, severity: Severity) -> Occurrence {

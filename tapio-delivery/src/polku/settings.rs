@@ -9,12 +9,12 @@ settings! {
     pub struct Settings {
         /// Its address; https:// asks for TLS, http:// for none, and without either there is TLS where `ca`, `cert` or
         /// `token_file` is given. Of several the first that answers is used; when it is lost they are tried again in order.
-        /// POLKU_ENDPOINT sets it, too.
+        /// For agents POLKU_ENDPOINT sets it, too.
         pub endpoint: Endpoints = Endpoints::default(),
         /// PEM file with the certificates of the authorities that are trusted, instead of this machine's. Files are read
         /// again for each connection, and a new one is made when they change.
         pub ca: Off<AbsolutePath> = Off(None),
-        /// PEM file with the agent's own certificate, where the gateway asks for one.
+        /// PEM file with the client's own certificate, where the gateway asks for one.
         pub cert: Off<AbsolutePath> = Off(None),
         /// PEM file with the key of that certificate.
         pub key: Off<AbsolutePath> = Off(None),
@@ -24,15 +24,17 @@ settings! {
 }
 
 impl Settings {
-    /// Checks combinations of keys. Returns the invalid key, and the reason.
+    /// Checks combinations of keys. `section` is where they are in the configuration. Returns the invalid key, and the reason.
     ///
     /// # Errors
     /// Two keys contradict each other.
-    pub fn check(&self) -> Result<(), (&'static str, Wrong)> {
-        let alone = |key, missing: &str| Err((key, Wrong(format!("needs {missing}: give both or neither"))));
+    pub fn check(&self, section: &str) -> Result<(), (&'static str, Wrong)> {
+        let alone = |key, missing: &str| {
+            Err((key, Wrong(format!("needs {section}.{missing}: give both or neither"))))
+        };
         match (&self.cert.0, &self.key.0) {
-            (Some(_), None) => return alone("cert", "polku.key (--polku-key=FILE)"),
-            (None, Some(_)) => return alone("key", "polku.cert (--polku-cert=FILE)"),
+            (Some(_), None) => return alone("cert", "key"),
+            (None, Some(_)) => return alone("key", "cert"),
             _ => {}
         }
         let files = [("ca", &self.ca), ("cert", &self.cert), ("token_file", &self.token_file)];
@@ -42,7 +44,7 @@ impl Settings {
             (Some((key, _)), Some(plain)) => {
                 let host = plain.authority();
                 let what = format!(
-                    "is for TLS, and {plain} is without: write https://{host}, or leave polku.{key} out"
+                    "is for TLS, and {plain} is without: write https://{host}, or leave {section}.{key} out"
                 );
                 Err((key, Wrong(what)))
             }
@@ -74,10 +76,11 @@ mod tests {
 
     #[test]
     fn keys_that_do_not_go_together() {
-        let said =
-            |keys: &[_]| of(keys).check().map_err(|(key, wrong)| format!("{key}: {wrong}")).unwrap_err();
-        assert_eq!(said(&[("key", "/k")]), "key: needs polku.cert (--polku-cert=FILE): give both or neither");
-        assert_eq!(said(&[("cert", "/c")]), "cert: needs polku.key (--polku-key=FILE): give both or neither");
+        let said = |keys: &[_]| {
+            of(keys).check("polku").map_err(|(key, wrong)| format!("{key}: {wrong}")).unwrap_err()
+        };
+        assert_eq!(said(&[("key", "/k")]), "key: needs polku.cert: give both or neither");
+        assert_eq!(said(&[("cert", "/c")]), "cert: needs polku.key: give both or neither");
         let plain = ("endpoint", "https://a:1,http://b:2");
         for (keys, key) in [
             (vec![("ca", "/c")], "ca"),
@@ -91,8 +94,8 @@ mod tests {
             assert_eq!(error, expected);
         }
         let right = [("endpoint", "https://a:1,b:2"), ("ca", "/a"), ("cert", "/c"), ("key", "/k")];
-        assert_eq!(of(&right).check(), Ok(()));
-        assert_eq!(of(&[("endpoint", "http://a:1,b:2")]).check(), Ok(()));
+        assert_eq!(of(&right).check("polku"), Ok(()));
+        assert_eq!(of(&[("endpoint", "http://a:1,b:2")]).check("polku"), Ok(()));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) fn settings(keys: &[(&str, &str)]) -> Settings {
     for (key, text) in keys {
         settings.assign(key, text).unwrap_or_else(|wrong| panic!("{key}: {wrong}"));
     }
-    settings.check().unwrap();
+    settings.check("polku").unwrap();
     settings
 }
 

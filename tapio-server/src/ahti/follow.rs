@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use tapio_occurrence::event;
-use tapio_service::backoff::Backoff;
+use tapio_service::{backoff::Backoff, clock};
 use tokio::{sync::watch, time::sleep};
 
 use super::Ahti;
@@ -18,7 +18,9 @@ pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> a
     let mut newest = ahti.journal.watch();
     let at_start = *newest.borrow();
     let mut retry = RETRY;
-    let mut next = 0;
+    let (mut next, mut opened) = (0, 0);
+    // Once this fact is taken, all are that there were at this time.
+    let mut mark = (at_start, clock::boot_ns());
     loop {
         let known = *newest.borrow_and_update();
         let facts = tokio::select! {
@@ -36,14 +38,20 @@ pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> a
         retry = RETRY;
         if let Some((last, _)) = facts.last() {
             next = last + 1;
-            tokio::task::block_in_place(|| take(ahti, &facts));
+            opened = tokio::task::block_in_place(|| take(ahti, &facts, opened));
             ahti.taken.store(*last, Ordering::Relaxed);
+            if *last >= mark.0 {
+                ahti.caught_up_boot_ns.store(mark.1, Ordering::Relaxed);
+                mark = (*newest.borrow(), clock::boot_ns());
+            }
             // Under load there may always be more.
             ahti.is_restored.fetch_or(*last >= at_start, Ordering::Relaxed);
             continue;
         }
         // Nothing is left; an empty journal has nothing from the start.
         ahti.taken.fetch_max(known, Ordering::Relaxed);
+        mark = (known, clock::boot_ns());
+        ahti.caught_up_boot_ns.store(mark.1, Ordering::Relaxed);
         ahti.is_restored.store(true, Ordering::Relaxed);
         tokio::select! {
             changed = newest.changed() => if changed.is_err() { return Ok(()) },
@@ -52,7 +60,8 @@ pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> a
     }
 }
 
-fn take(ahti: &Ahti, facts: &[(u64, event::v1::Event)]) {
+/// Takes facts. Returns the number of the newest incident; those after `opened` are new.
+fn take(ahti: &Ahti, facts: &[(u64, event::v1::Event)], opened: u64) -> u64 {
     let mut engine = ahti.engine();
     for (seq, fact) in facts {
         match event::occurrence(fact) {
@@ -67,4 +76,13 @@ fn take(ahti: &Ahti, facts: &[(u64, event::v1::Event)]) {
             }
         }
     }
+    let now_ns = clock::unix_ns(clock::boot_ns());
+    // What is read again at the start was delayed by nothing but the restart.
+    let is_live = ahti.is_restored.load(Ordering::Relaxed);
+    engine.opened_after(opened).fold(opened, |_, (number, since_ns)| {
+        if is_live {
+            ahti.metrics.opened(Duration::from_nanos(now_ns.saturating_sub(since_ns)));
+        }
+        number
+    })
 }

@@ -56,6 +56,14 @@ fn an_error_names_file_line_and_key() {
             "t.yaml:2:12: journal.max_age: `14d` is not a duration from 1h to 8784h",
         ),
         (
+            "portti:\n  lease: a\n",
+            "t.yaml: portti.lease: needs portti.polku.endpoint: replicas with a journal each would each know a part only",
+        ),
+        (
+            "portti:\n  polku:\n    endpoint: https://a:1\n    key: /k\n",
+            "t.yaml: portti.polku.key: needs portti.polku.cert: give both or neither",
+        ),
+        (
             "polku:\n  cert: /c\n",
             "t.yaml: polku.cert: needs polku.key (--polku-key=FILE): give both or neither",
         ),

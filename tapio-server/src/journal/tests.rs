@@ -169,7 +169,7 @@ async fn many_that_wait_are_one_transaction() {
 #[tokio::test]
 async fn a_role_of_this_process_hands_over_occurrences() {
     let fixture = Fixture::new();
-    let opened = fixture.open();
+    let mut opened = fixture.open();
     let given = samples::occurrence();
     opened.journal.accept(vec![given.clone(), given.clone()]).await.unwrap();
     let found = opened.all().await;

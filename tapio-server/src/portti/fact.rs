@@ -15,6 +15,9 @@ pub(super) struct Said<'a, F> {
     pub(super) fact: &'a F,
     /// When it happened.
     pub(super) time_unix_ns: u64,
+    /// The time in its id, if that is another one: where nothing says when it happened, each replica has heard of it at
+    /// another time.
+    pub(super) id_unix_ns: Option<u64>,
     pub(super) severity: Severity,
     pub(super) outcome: Outcome,
     pub(super) message: String,
@@ -34,7 +37,10 @@ impl<F: Fact> Said<'_, F> {
         let uid = object.uid.as_deref().unwrap_or_default();
         let parts = [&[uid, version, F::TYPE], self.apart].concat();
         Ok(Occurrence {
-            id: Ulid::from_parts(self.time_unix_ns / 1_000_000, fingerprint(&parts)),
+            id: Ulid::from_parts(
+                self.id_unix_ns.unwrap_or(self.time_unix_ns) / 1_000_000,
+                fingerprint(&parts),
+            ),
             time_unix_ns: self.time_unix_ns,
             source: SOURCE.into(),
             kind: F::TYPE.into(),

@@ -1,5 +1,6 @@
 //! Makes facts of what the watches receive, by comparison with what was reported before.
 
+mod again;
 mod changes;
 mod coverage;
 mod events;
@@ -13,6 +14,7 @@ use std::{
 
 use tapio_occurrence::{Occurrence, Outcome, Severity, kubernetes::Deleted};
 
+use self::again::Again;
 use super::{
     endpoints::Endpoints,
     event::Folds,
@@ -53,6 +55,9 @@ pub(super) struct Reporter {
     missing: BTreeMap<&'static str, String>,
     /// Kinds whose objects this run has reported.
     told_again: BTreeSet<&'static str>,
+    again: Again,
+    /// The key of the last object of which it was said that it exists, while that is said of all.
+    all_after: Option<String>,
     endpoints: Endpoints,
     folds: Folds,
     /// When nodes gave their last sign of life.
@@ -91,6 +96,8 @@ impl Reporter {
             watched: BTreeMap::new(),
             missing: BTreeMap::new(),
             told_again: BTreeSet::new(),
+            again: Again::default(),
+            all_after: None,
             endpoints: Endpoints::default(),
             folds: Folds::default(),
             signs: BTreeMap::new(),
@@ -111,7 +118,9 @@ impl Reporter {
 
     /// When something has to be looked at again even if nothing arrives, 1970 UTC.
     pub(super) fn due_unix_ns(&self) -> Option<u64> {
-        self.due.first().map(|(due, _)| *due).into_iter().chain(self.next_synced_unix_ns).min()
+        let at_once = self.all_after.as_ref().map(|_| 0);
+        let due = self.due.first().map(|(due, _)| *due).into_iter().chain(at_once);
+        due.chain(self.next_synced_unix_ns).chain(self.again.due_unix_ns()).min()
     }
 
     /// The facts of these items, in order.
@@ -121,6 +130,8 @@ impl Reporter {
             self.take(item)?;
         }
         self.look_again()?;
+        self.say_again()?;
+        self.say_next()?;
         let next = self.next_synced_unix_ns.filter(|next| *next <= now_unix_ns);
         if let Some(at_unix_ns) = self.synced_unix_ns.take().or(next) {
             self.synced(at_unix_ns)?;
@@ -217,23 +228,11 @@ impl Reporter {
         let unchanged = before.as_ref().filter(|before| before.object == form.object);
         let is_said = unchanged.is_some();
         let said = unchanged.and_then(|before| before.said.clone());
-        let (said_unix_ns, said_version) =
-            said.unwrap_or_else(|| (form.written_unix_ns, form.version.clone()));
-        if !is_said || self.tells_again(kind) {
-            self.say(Said {
-                fact: &form.object,
-                time_unix_ns: said_unix_ns,
-                severity: Severity::Debug,
-                outcome: Outcome::Success,
-                message: sentence::object(&form.object),
-                about: (form.reference(), &said_version),
-                apart: &[],
-                node: form.node(),
-                workload: self.workload(&form, None)?,
-                count: 1,
-            })?;
+        form.said = Some(said.unwrap_or_else(|| (form.written_unix_ns, form.version.clone())));
+        let tells_again = self.tells_again(kind);
+        if !is_said || tells_again {
+            self.exists(&form)?;
         }
-        form.said = Some((said_unix_ns, said_version));
         match &before {
             None => self.created(kind, &form, &managed)?,
             Some(before) if !is_same => self.updated(kind, before, &form, &managed)?,
@@ -247,6 +246,9 @@ impl Reporter {
         self.adjust(kind, &form, &mut states);
         let reported = before.as_ref().map(|before| before.states.clone()).unwrap_or_default();
         form.states = self.states(&form, &reported, states)?;
+        if tells_again {
+            self.lasts(&form, |state| reported.contains(state))?;
+        }
         if before.as_ref() != Some(&form) {
             self.store.put(key, Some(&form))?;
         }
@@ -290,6 +292,7 @@ impl Reporter {
         self.say(Said {
             fact: &deleted,
             time_unix_ns,
+            id_unix_ns: Some(form.deleting_unix_ns.unwrap_or(form.written_unix_ns)),
             severity: Severity::Debug,
             outcome: Outcome::Success,
             message: format!("{} is gone", sentence::name(form.reference())),

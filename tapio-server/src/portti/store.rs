@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    ops::Bound,
     path::{Path, PathBuf},
 };
 
@@ -120,6 +121,15 @@ impl Store {
         Ok(keys)
     }
 
+    /// The next keys after one, in order, at most so many.
+    pub(super) fn keys_after(&mut self, key: &str, max: usize) -> anyhow::Result<Vec<String>> {
+        // Otherwise two sets would have to be merged.
+        self.commit()?;
+        let table = self.database.begin_read()?.open_table(FORMS)?;
+        let later = table.range::<&str>((Bound::Excluded(key), Bound::Unbounded))?;
+        later.take(max).map(|entry| Ok(entry?.0.value().to_owned())).collect()
+    }
+
     /// A note.
     pub(super) fn note(&self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
         match self.notes.get(key) {
@@ -214,6 +224,9 @@ mod tests {
         let mut store = Store::open(directory.path()).unwrap();
         assert_eq!(store.salt().unwrap().hash("x"), hash);
         assert_eq!(store.keys("Pod/").unwrap(), ["Pod/a/2"], "the salt was written with them");
+        assert_eq!(store.keys_after("", 5).unwrap(), ["Node//n", "Pod/a/2"]);
+        assert_eq!(store.keys_after("", 1).unwrap(), ["Node//n"]);
+        assert_eq!(store.keys_after("Node//n", 5).unwrap(), ["Pod/a/2"]);
         store.put("Pod/a/2".to_owned(), None).unwrap();
         drop(store);
         let store = Store::open(directory.path()).unwrap();

@@ -33,8 +33,12 @@ impl Helm {
     }
 
     fn template(&self, set: &[&str]) -> Result<String, String> {
-        let chart = deploy("helm/tapio-server");
-        let mut arguments = vec!["template", "tapio-server", chart.to_str().unwrap(), "--namespace=tapio"];
+        self.template_of("tapio-server", "tapio-server", set)
+    }
+
+    fn template_of(&self, chart: &str, release: &str, set: &[&str]) -> Result<String, String> {
+        let chart = deploy("helm").join(chart);
+        let mut arguments = vec!["template", release, chart.to_str().unwrap(), "--namespace=tapio"];
         arguments.extend(set.iter().flat_map(|set| ["--set", set]));
         self.run(&arguments)
     }
@@ -113,6 +117,49 @@ fn values_go_where_they_belong() {
 }
 
 #[test]
+fn one_release_has_the_agents_and_the_server_that_they_send_to() {
+    let Some(helm) = Helm::or_skip("one_release_has_the_agents_and_the_server_that_they_send_to") else {
+        return;
+    };
+    let render = |set: &[&str]| helm.template_of("tapio-both", "tapio", set);
+    let both = objects(&render(&[]).unwrap());
+    // Of each chart the same as in a release of its own, but for where the agents send, and what the release is called.
+    let of_server =
+        objects(&helm.template(&[]).unwrap().replace("instance: tapio-server", "instance: tapio"));
+    let name = |object: &Value| (object["kind"].to_string(), object["metadata"]["name"].to_string());
+    for object in &of_server {
+        assert!(both.contains(object), "{}", name(object).1);
+    }
+    let service = one(&of_server, "Service");
+    let (host, port) = (&service["metadata"]["name"], &service["spec"]["ports"][0]["port"]);
+    let endpoint = format!("{}:{port}", host.as_str().unwrap());
+    let set = format!("config.polku.endpoint={endpoint}");
+    let of_agents = objects(&helm.template_of("tapio", "tapio", &[&set]).unwrap());
+    for object in &of_agents {
+        assert!(both.contains(object), "{}", name(object).1);
+    }
+    assert_eq!(both.len(), of_server.len() + of_agents.len());
+    let mut names: Vec<_> = both.iter().map(name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), both.len(), "two objects have one name");
+    helm.run(&["lint", "--strict", deploy("helm/tapio-both").to_str().unwrap()]).unwrap();
+
+    let kept = objects(&render(&["tapio-server.volume.claim=true", "tapio.image.tag=v9"]).unwrap());
+    assert_eq!(one(&kept, "PersistentVolumeClaim")["metadata"]["name"], "tapio-server");
+    for (release, set, said) in [
+        ("tapio", "tapio.config.quue=1", "'quue' not allowed"),
+        ("tapio", "tapio-server.volume.claim=perhaps", "/volume/claim"),
+        ("tapio", "server.volume.claim=true", "'server' not allowed"),
+        ("tapio", "tapio-server.config.polku.listen=0.0.0.0:5000", "set it to tapio-server:5000"),
+        ("tapio-server", "tapio.image.tag=v9", "the release is called tapio-server"),
+    ] {
+        let refused = helm.template_of("tapio-both", release, &[set]).expect_err(set);
+        assert!(refused.contains(said), "{set}: {refused}");
+    }
+}
+
+#[test]
 fn bad_values_are_refused_by_name() {
     let Some(helm) = Helm::or_skip("bad_values_are_refused_by_name") else { return };
     for (set, said) in [
@@ -127,6 +174,7 @@ fn bad_values_are_refused_by_name() {
         ("volume.size=2", "/volume/size"),
         ("volume.claim=perhaps", "/volume/claim"),
         ("replicas=2", "'replicas' not allowed"),
+        ("nameOverride=A_b", "/nameOverride"),
     ] {
         let refused = helm.template(&[set]).expect_err(set);
         assert!(refused.contains(said), "{set}: {refused}");

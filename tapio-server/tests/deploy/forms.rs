@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
+use tapio_server::config::Config;
 use tempfile::TempDir;
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     deploy, objects, one, toolchain,
 };
 
-const OVERLAYS: &[&str] = &["server", "server-volume", "both"];
+const OVERLAYS: &[&str] = &["server", "server-volume", "both", "server-portti"];
 
 struct Kubectl {
     program: PathBuf,
@@ -67,6 +68,55 @@ fn overlays_change_what_they_say() {
     let agent = &one(&both, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
     let polku = agent["env"].as_array().unwrap().iter().find(|variable| variable["name"] == "POLKU_ENDPOINT");
     assert_eq!(polku.unwrap()["value"], address);
+}
+
+#[test]
+fn portti_on_its_own_sends_to_the_server_and_may_renew_its_lease() {
+    let programs = match programs(&["kubectl"]) {
+        Ok(programs) => programs,
+        Err(reason) => {
+            return println!("SKIP portti_on_its_own_sends_to_the_server_and_may_renew_its_lease: {reason}");
+        }
+    };
+    let kubectl = Kubectl { program: programs.join("kubectl"), kubeconfig: None };
+    let objects = objects(&kubectl.overlay("server-portti"));
+    let container = |name: &str| {
+        let found = objects
+            .iter()
+            .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == name);
+        found.unwrap()["spec"]["template"]["spec"]["containers"][0].clone()
+    };
+    let variables = |container: &Value| -> Vec<(String, String)> {
+        let of = |variable: &Value, key: &str| variable[key].as_str().unwrap().to_owned();
+        container["env"].as_array().unwrap().iter().map(|one| (of(one, "name"), of(one, "value"))).collect()
+    };
+    let (server, portti) = (container("tapio-server"), container("tapio-portti"));
+    assert!(variables(&server).contains(&("TAPIO_SERVER_ROLES".to_owned(), "polku,ahti".to_owned())));
+    assert_eq!(
+        (&server["image"], &server["securityContext"]),
+        (&portti["image"], &portti["securityContext"])
+    );
+
+    let environment = variables(&portti).into_iter().map(|(name, value)| (name.into(), value.into()));
+    let config = Config::load(None, environment, &[]).unwrap();
+    assert_eq!(config.roles.names(), ["portti"]);
+    assert_eq!(config.journal.max_age, Config::default().journal.max_age, "as the server's");
+    let service = one(&objects, "Service");
+    let [name, namespace] = ["name", "namespace"].map(|key| service["metadata"][key].as_str().unwrap());
+    let port = &service["spec"]["ports"][0]["port"];
+    assert_eq!(config.portti.polku.endpoint.to_string(), format!("http://{name}.{namespace}:{port}"));
+
+    let lease = config.portti.lease.get().unwrap();
+    assert_eq!(one(&objects, "Lease")["metadata"]["name"], lease);
+    let expected = json!([{
+        "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease],
+        "verbs": ["get", "update"],
+    }]);
+    assert_eq!(one(&objects, "Role")["rules"], expected);
+    assert_eq!(
+        one(&objects, "RoleBinding")["subjects"],
+        json!([{ "kind": "ServiceAccount", "name": "tapio-server", "namespace": "tapio" }])
+    );
 }
 
 #[test]

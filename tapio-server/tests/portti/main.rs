@@ -2,8 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod changes;
+mod elected;
 mod page;
 mod permissions;
+#[path = "../server/support.rs"]
+#[allow(dead_code, reason = "a part of it is the other suite's")]
+mod process;
 mod quiet;
 mod resume;
 mod states;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Facts of a failure as they were recorded on a cluster.
-fn recorded() -> Vec<Occurrence> {
+pub(crate) fn recorded() -> Vec<Occurrence> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tapio-ahti/tests/recorded/limit.jsonl");
     let text = fs::read_to_string(path).unwrap();
     text.lines().map(|line| Occurrence::read_json(line.as_bytes()).unwrap()).collect()
@@ -24,14 +24,14 @@ const WHY: &str = "/api/v1/why?kind=deploy&namespace=shop&name=payments";
 fn why(server: &Server) -> String {
     wait_until(
         || server.status()["roles"]["ahti"].clone(),
-        |ahti| ahti["waiting"] == 0 && ahti["restored"] == true,
+        |ahti| ahti["behind"]["facts"] == 0 && ahti["restored"] == true,
     );
     let (status, body) = server.answer(WHY);
     assert_eq!(status, "HTTP/1.0 200 OK");
     body
 }
 
-async fn send(server: &Server, facts: &[Occurrence]) {
+pub(crate) async fn send(server: &Server, facts: &[Occurrence]) {
     let mut stream = Stream::open(&mut connect(server.address).await).await.unwrap();
     stream.send(facts.iter().map(event).collect()).await;
     let ack = stream.ack().await.unwrap();

@@ -1,6 +1,7 @@
 //! The real server, as a process, with real clients: the agent's sink, and clients that misbehave.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod alerts;
 mod answers;
 #[path = "../../../tapio-delivery/tests/sinks/certificates.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
@@ -12,9 +13,14 @@ mod disk;
 mod hostile;
 mod kills;
 mod many;
+#[path = "../../../tapio-agent/tests/prometheus/queries.rs"]
+mod queries;
 #[path = "../../../tapio-delivery/tests/polku/agent.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
 mod sending;
 #[path = "../../../tapio-delivery/tests/sinks/agent.rs"]
 mod sinks;
 mod support;
+#[path = "../../../xtask/src/toolchain.rs"]
+#[allow(dead_code, reason = "where the cache is")]
+mod toolchain;

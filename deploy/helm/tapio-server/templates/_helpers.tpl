@@ -1,3 +1,8 @@
+{{- /* Names of objects. Beside the agents, in one release, they are others than the release's. */ -}}
+{{- define "server.name" -}}
+{{ .Values.nameOverride | default .Release.Name }}
+{{- end }}
+
 {{- define "server.selector" -}}
 app.kubernetes.io/name: tapio-server
 app.kubernetes.io/instance: {{ .Release.Name }}

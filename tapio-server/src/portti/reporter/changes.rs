@@ -104,10 +104,14 @@ impl Reporter {
         if form.disruption.as_deref() == Some(ASKED_FOR) && verb == "deleted" {
             message.push_str(" (evicted through the API, as a drain does)");
         }
+        // Nothing says when what was deleted at once was deleted.
+        let id_unix_ns =
+            (verb == "deleted" && form.deleting_unix_ns.is_none()).then_some(form.written_unix_ns);
         let workload = self.workload(form, None)?;
         self.say(Said {
             fact: &change,
             time_unix_ns: time,
+            id_unix_ns,
             severity: Severity::Info,
             outcome: Outcome::Success,
             message,

@@ -9,13 +9,14 @@ use super::{Reporter, SLICES};
 use crate::portti::{
     fact::Said,
     kinds::{Kind, Role},
+    status::Watch,
 };
 
 impl Reporter {
     /// A kind that is not watched, because nobody asked for it.
     pub(in crate::portti) fn leave_out(&mut self, kind: &'static Kind, reason: &str) {
         self.missing.insert(kind.name, reason.to_owned());
-        self.status.lost(kind.name, reason.to_owned());
+        self.status.lost(kind.name, Watch::Off, reason.to_owned());
     }
 
     /// All objects of a kind have come: others that were reported are gone.
@@ -61,7 +62,7 @@ impl Reporter {
         };
         self.lists.remove(kind.name);
         self.watched.remove(kind.name);
-        self.status.lost(kind.name, reason.clone());
+        self.status.lost(kind.name, Watch::of_fault(fault.code), reason.clone());
         // A cluster without the kind has no objects of it: nothing is missing.
         if fault.code == Some(404) {
             return;
@@ -74,6 +75,7 @@ impl Reporter {
 
     /// Says what is known to be complete.
     pub(super) fn synced(&mut self, at_unix_ns: u64) -> anyhow::Result<()> {
+        self.status.synced(at_unix_ns);
         let watched =
             self.watched.iter().map(|(kind, objects)| Watched { kind: (*kind).into(), objects: *objects });
         let missing = self
@@ -92,6 +94,7 @@ impl Reporter {
         self.say(Said {
             fact: &synced,
             time_unix_ns: at_unix_ns,
+            id_unix_ns: None,
             severity: Severity::Debug,
             outcome: Outcome::Success,
             message,

@@ -42,6 +42,7 @@ impl Reporter {
         self.say(Said {
             fact: &event.warning,
             time_unix_ns: event.time_unix_ns,
+            id_unix_ns: None,
             severity: Severity::Warning,
             outcome: Outcome::Failure,
             message: sentence::warning(&event.warning),

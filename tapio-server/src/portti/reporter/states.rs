@@ -125,31 +125,40 @@ impl Reporter {
     }
 
     fn begin(&mut self, form: &Form, state: &State) -> anyhow::Result<()> {
-        self.say_state(form, state.condition.clone(), state.since_unix_ns)
+        self.say_state(form, state.condition.clone(), state.since_unix_ns, None)
     }
 
     fn end(&mut self, form: &Form, before: &State, since_unix_ns: u64) -> anyhow::Result<()> {
         let since = since_unix_ns.max(before.since_unix_ns);
         let condition =
             Condition { status: "false".to_owned(), text: None, exit_code: None, ..before.condition.clone() };
-        self.say_state(form, condition, since)
+        self.say_state(form, condition, since, None)
     }
 
-    fn say_state(&mut self, form: &Form, mut condition: Condition, time_unix_ns: u64) -> anyhow::Result<()> {
+    /// Says that a state begins or ends. `again` tells it apart from the first time that it was said.
+    pub(super) fn say_state(
+        &mut self,
+        form: &Form,
+        mut condition: Condition,
+        time_unix_ns: u64,
+        again: Option<&str>,
+    ) -> anyhow::Result<()> {
         condition.object = form.reference().clone();
         let severity = severity(&condition);
         let container = condition.container.as_deref();
-        let apart = [
+        let mut apart = vec![
             condition.condition.as_str(),
             condition.status.as_str(),
             container.unwrap_or_default(),
             condition.reason.as_deref().unwrap_or_default(),
         ];
+        apart.extend(again);
         let has_failed = condition.status == "true" && severity > Severity::Info;
         let workload = self.workload(form, container)?;
         self.say(Said {
             fact: &condition,
             time_unix_ns,
+            id_unix_ns: None,
             severity,
             outcome: if has_failed { Outcome::Failure } else { Outcome::Success },
             message: sentence::state(&condition),

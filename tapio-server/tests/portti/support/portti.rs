@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Debug,
     fs,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use tapio_occurrence::{
 };
 use tapio_server::{
     facts::Facts,
-    portti::{self, Settings, Status},
+    portti::{self, Place, Settings, Status},
 };
 use tokio::{
     sync::{oneshot, watch},
@@ -25,6 +26,8 @@ use tokio::{
 
 use super::{Cluster, deploy};
 
+/// For so long that nothing is said again because of it.
+const RETAINED: Duration = Duration::from_secs(1 << 31);
 /// How long a fact may take.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -47,7 +50,7 @@ pub(crate) struct Portti {
 }
 
 impl Facts for Sink {
-    async fn accept(&self, facts: Vec<Occurrence>) -> anyhow::Result<()> {
+    async fn accept(&mut self, facts: Vec<Occurrence>) -> anyhow::Result<()> {
         for fact in &facts {
             // What leaves can be read again.
             let text = serde_json::to_string(fact)?;
@@ -132,12 +135,13 @@ impl Told {
         self.all().iter().map(|fact| format!("{}: {}", fact.kind, fact.message)).collect()
     }
 
-    /// No fact was sent twice, but for what there is, which each run says once more with the same ids.
+    /// No fact was sent twice, but for what there is and lasts, which each run says once more with the same ids.
     pub(crate) fn assert_distinct(&self) {
         let mut by_id = BTreeMap::new();
         for fact in self.all() {
             let before = by_id.insert(fact.id, fact.clone());
-            if let Some(before) = before.filter(|before| *before != fact || fact.kind != Object::TYPE) {
+            let lasts = [Object::TYPE, Condition::TYPE].contains(&&*fact.kind);
+            if let Some(before) = before.filter(|before| *before != fact || !lasts) {
                 panic!("twice: {before:?} and {fact:?}");
             }
         }
@@ -157,9 +161,11 @@ impl Portti {
         let (told, state) = (Arc::clone(told), cluster.file("portti"));
         let task = tokio::spawn({
             let (told, status) = (Arc::clone(&told), Arc::clone(&status));
+            let retained = RETAINED;
+            let place = Place { directory: state, cluster: Some("test".into()), retained };
             async move {
                 let stopped = async { drop(stopped.await) };
-                portti::run(access, &settings, state, Some("test".into()), Sink(told), status, stopped).await
+                portti::run(access, &settings, place, &mut Sink(told), status, stopped).await
             }
         });
         Self { told, status, stop, task }
@@ -190,6 +196,11 @@ impl Portti {
 
     /// Access as a service account with the shipped role, and nothing else.
     fn access(cluster: &Cluster) -> Access {
+        Access::Kubeconfig(vec![Self::kubeconfig(cluster, "default")])
+    }
+
+    /// A kubeconfig for it, with a namespace.
+    pub(crate) fn kubeconfig(cluster: &Cluster, namespace: &str) -> PathBuf {
         let token = cluster.file("portti-token");
         if !token.exists() {
             cluster.kubectl(&["create", "serviceaccount", "portti", "--namespace=tapio"]);
@@ -204,8 +215,10 @@ impl Portti {
         }
         let agent = fs::read_to_string(cluster.kubeconfig()).unwrap();
         let agent_token = format!("\"{}\"", cluster.file("token").display());
-        let file = cluster.file("portti.kubeconfig");
-        fs::write(&file, agent.replace(&agent_token, &format!("\"{}\"", token.display()))).unwrap();
-        Access::Kubeconfig(vec![file])
+        let file = cluster.file(&format!("portti-{namespace}.kubeconfig"));
+        let text = agent.replace(&agent_token, &format!("\"{}\"", token.display()));
+        let context = format!("cluster: a, namespace: {namespace}, user");
+        fs::write(&file, text.replace("cluster: a, user", &context)).unwrap();
+        file
     }
 }
