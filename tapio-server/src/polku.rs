@@ -10,6 +10,7 @@ mod check;
 mod files;
 mod gateway;
 mod settings;
+mod signal;
 mod stream;
 mod tls;
 mod token;
