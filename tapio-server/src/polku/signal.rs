@@ -41,8 +41,6 @@ use self::{
     traces::{Pending, SpanId, TraceId, Traces},
 };
 
-/// Length of a window.
-pub(super) const WINDOW_NS: u64 = 15_000_000_000;
 /// What was not heard of for this long is let go.
 const IDLE_NS: u64 = 3_600_000_000_000;
 /// So long for what was heard of only for a moment.
@@ -111,14 +109,14 @@ impl Taken {
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sizes {
-    pub(super) entities: usize,
-    pub(super) series: usize,
-    pub(super) traces: usize,
-    pub(super) streams: usize,
-    pub(super) edges: usize,
+pub(crate) struct Sizes {
+    pub(crate) entities: usize,
+    pub(crate) series: usize,
+    pub(crate) traces: usize,
+    pub(crate) streams: usize,
+    pub(crate) edges: usize,
     /// What was let go since there was too much, since the last time.
-    pub(super) evicted: u64,
+    pub(crate) evicted: u64,
 }
 
 #[derive(Debug)]
@@ -149,13 +147,15 @@ pub(super) struct Signals {
     edges: BTreeMap<(Id, Id, Operation), Calls>,
     /// Who is behind an address, for a caller.
     behind: HashMap<(Id, Id), Behind>,
+    /// Length of a window, and when the current one began.
+    length_ns: u64,
     window_ns: u64,
     hasher: [RandomState; 2],
     evicted: u64,
 }
 
 impl Signals {
-    pub(super) fn new(cluster: Option<Arc<str>>, now_ns: u64) -> Self {
+    pub(super) fn new(cluster: Option<Arc<str>>, length_ns: u64, now_ns: u64) -> Self {
         Self {
             cluster,
             entities: Entities::default(),
@@ -165,6 +165,7 @@ impl Signals {
             streams: Streams::default(),
             edges: BTreeMap::new(),
             behind: HashMap::new(),
+            length_ns,
             window_ns: now_ns,
             hasher: [RandomState::new(), RandomState::new()],
             evicted: 0,
@@ -478,7 +479,7 @@ impl Signals {
 
     /// When the current window ends.
     pub(super) const fn due_ns(&self) -> u64 {
-        self.window_ns.saturating_add(WINDOW_NS)
+        self.window_ns.saturating_add(self.length_ns)
     }
 
     /// Ends the window, and says what is abnormal, and who calls whom.
@@ -491,7 +492,7 @@ impl Signals {
         self.prefer_metrics(now_ns);
         let mut drafts: Vec<(Id, Option<Key>, Draft)> = Vec::new();
         for (key, series) in &mut self.series {
-            let said = series.close(from_ns, now_ns);
+            let said = series.close(from_ns, self.length_ns, now_ns);
             drafts.extend(said.into_iter().map(|draft| (key.entity, Some(*key), draft)));
         }
         for (entity, records) in &mut self.records {

@@ -4,11 +4,7 @@ use std::{convert::Infallible, pin::Pin, sync::Arc, task, time::Duration};
 
 use http::{Request, Response};
 use hyper::body::{Bytes, Incoming};
-use opentelemetry_proto::tonic::collector::{logs, metrics, trace};
-use prost::{
-    Message as _,
-    bytes::{Buf as _, BufMut as _},
-};
+use prost::bytes::{Buf as _, BufMut as _};
 use tokio::time::timeout;
 use tonic::{
     Code, Status,

@@ -194,9 +194,9 @@ fn message(of: &Of<'_>, about: About, signal: &Signal, normal: &Baseline) -> Str
             duration(normal.mean()),
         ),
         (About::Logs, _) => format!(
-            "{who} logged {errors} errors in {} (normal: {})",
+            "{who} logged {errors} errors in {}; normal are {} in a window",
             during(signal.window_ms),
-            normal.mean() * super::judge::windows(signal.window_ms * 1_000_000),
+            normal.mean(),
         ),
     }
 }

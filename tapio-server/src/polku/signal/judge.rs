@@ -3,8 +3,6 @@
 use tapio_common::baseline::{Baseline, Limits, Verdict};
 use tapio_occurrence::signal::Phase;
 
-use super::WINDOW_NS;
-
 /// An episode is said again so often while it goes on.
 const AGAIN_NS: u64 = 60_000_000_000;
 /// An episode is over after so many windows in a row that are normal.
@@ -114,10 +112,6 @@ impl Judge {
         self.run == 0 && self.episode.is_none()
     }
 
-    pub(super) const fn is_in_episode(&self) -> bool {
-        self.episode.is_some()
-    }
-
     /// What was normal before the episode.
     pub(super) const fn normal(&self) -> &Baseline {
         &self.normal
@@ -140,15 +134,11 @@ pub(super) fn at_least(part: u64, of: u64) -> u64 {
     (low.max(0.0) * 10_000.0) as u64
 }
 
-/// How many windows a duration has, at least one.
-pub(super) const fn windows(ns: u64) -> u64 {
-    let count = ns / WINDOW_NS;
-    if count == 0 { 1 } else { count }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const WINDOW_NS: u64 = 15_000_000_000;
 
     fn phases(judge: &mut Judge, values: impl IntoIterator<Item = u64>, now_ns: &mut u64) -> Vec<Phase> {
         let step = |value| {

@@ -134,7 +134,7 @@ impl Series {
     }
 
     /// Ends the window.
-    pub(super) fn close(&mut self, from_ns: u64, now_ns: u64) -> Vec<Draft> {
+    pub(super) fn close(&mut self, from_ns: u64, length_ns: u64, now_ns: u64) -> Vec<Draft> {
         let mut said = Vec::new();
         if self.window.calls < LEAST_CALLS {
             self.window.thin += 1;
@@ -149,7 +149,7 @@ impl Series {
             return said;
         }
         let window = std::mem::take(&mut self.window);
-        let from_ns = from_ns.saturating_sub(u64::from(window.thin) * super::WINDOW_NS);
+        let from_ns = from_ns.saturating_sub(u64::from(window.thin) * length_ns);
         let share = window.errors * 10_000 / window.calls;
         let certain = |normal: &Baseline| {
             at_least(window.errors, window.calls) > normal.mean() + judge::ERRORS.limits.floor

@@ -11,6 +11,7 @@ use tapio_occurrence::{kubernetes::Fact as _, signal::{self, Phase, Signal}};
 
 use super::*;
 
+const WINDOW_NS: u64 = 15_000_000_000;
 const START_NS: u64 = 1_795_000_000_000_000_000;
 
 fn pair(key: &str, text: &str) -> KeyValue {
@@ -41,7 +42,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         Self {
-            signals: Signals::new(Some("prod".into()), START_NS),
+            signals: Signals::new(Some("prod".into()), WINDOW_NS, START_NS),
             rng: Rng::with_seed(seed),
             now_ns: START_NS,
             facts: Vec::new(),

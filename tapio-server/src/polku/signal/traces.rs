@@ -55,15 +55,12 @@ pub(super) struct Traces {
     pub(super) evicted: u64,
 }
 
-/// What is known of a call when one of its ends comes.
+/// What is known of the caller when a called entity says so.
 #[derive(Debug, Default)]
 pub(super) struct Joined {
-    /// The caller, for a called entity.
     pub(super) caller: Option<Id>,
     /// The caller's call, which waited for this.
     pub(super) pending: Option<Box<Pending>>,
-    /// The called entity, for a caller.
-    pub(super) called: Option<Id>,
 }
 
 impl Traces {
@@ -80,7 +77,6 @@ impl Traces {
         let joined = known.map(|known| Joined {
             caller: Some(known.of),
             pending: known.pending.take(),
-            called: None,
         });
         let before = kept.parents.len() + kept.children.len();
         if before < MAX_OF_TRACE {
