@@ -60,6 +60,7 @@ pub(crate) const BY_NAME: &[&str] = &[
     "Node",
     "ConfigMap",
     "Unit",
+    "Application",
 ];
 
 /// Kinds with the short names of kubectl.
@@ -82,6 +83,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("HorizontalPodAutoscaler", &["horizontalpodautoscalers", "hpa"]),
     ("ResourceQuota", &["resourcequotas", "quota"]),
     ("Unit", &["units"]),
+    ("Application", &["applications", "app"]),
 ];
 
 /// The kind that kubectl's word for it stands for.
@@ -237,7 +239,7 @@ fn row(out: &mut String, head: &str, text: &str) {
     let _ = writeln!(out, "{head:<9} {}", printable(text));
 }
 
-fn shown(line: &Line) -> String {
+pub(crate) fn shown(line: &Line) -> String {
     let time = timestamp(line.since_unix_ns).to_string();
     let time = time.get(11..19).unwrap_or_default().to_owned();
     let times = match (line.count, line.pods) {

@@ -10,6 +10,7 @@ use tapio_occurrence::{
 
 use crate::{
     answer::{self, Answer, BY_NAME, State},
+    correlate::{self, Correlation},
     coverage::{Coverage, Seen},
     explain::{Known, components, explain},
     fact::{self, Refused, Said},
@@ -242,7 +243,7 @@ impl Engine {
             refused_entities: self.graph.refused,
             evicted_versions: self.graph.evicted_versions,
             expired_connections: self.graph.connections.expired,
-            refused_connections: self.graph.connections.refused,
+            refused_connections: self.graph.connections.refused + self.graph.calls.refused,
             expired_findings: self.findings.expired,
             evicted_findings: self.findings.evicted,
             evicted_incidents: self.incidents.evicted,
@@ -344,6 +345,27 @@ impl Engine {
         answer.incident = newest(false).or_else(|| newest(true)).cloned();
         answer.state = if answer.incident.is_some() { State::Incident } else { State::Quiet };
         answer
+    }
+
+    /// What is known of a trace.
+    pub fn correlate(&mut self, trace_id: &str) -> Correlation {
+        self.refresh();
+        let trace_id = trace_id.to_ascii_lowercase();
+        let of = |finding: &&Finding| correlate::is_of(finding, &trace_id);
+        let mut findings: Vec<_> = self.findings.iter().map(|(_, finding)| finding).filter(of).collect();
+        findings.sort_by_key(|finding| std::cmp::Reverse((finding.last_ns, finding.onset_ns)));
+        let is_of = |incident: &&Incident| {
+            let facts = findings.iter().flat_map(|finding| &finding.facts).map(|(_, id)| id.to_string());
+            let facts: BTreeSet<String> = facts.collect();
+            incident.lines.iter().flat_map(|line| &line.facts).any(|id| facts.contains(id))
+        };
+        Correlation {
+            signals: findings.iter().map(|finding| story::line(self.known(), finding)).collect(),
+            incidents: self.incidents.iter().rev().filter(is_of).cloned().collect(),
+            passed: correlate::passed(findings.iter().copied(), &trace_id),
+            nothing: findings.is_empty().then(correlate::nothing),
+            trace_id,
+        }
     }
 
     /// Explains everything that is going on, and brings the incidents up to date. A question in between does not count as a

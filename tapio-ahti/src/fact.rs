@@ -1,10 +1,13 @@
 //! What a fact says: about the graph, about coverage, and as a finding.
 
+mod signal;
+
 use std::collections::BTreeMap;
 
 use tapio_occurrence::{
     Name as Text, Occurrence, SOURCE, Severity, Value, Workload,
     kubernetes::{Aspect, Change, Condition, Deleted, Fact as _, Field, Object, Reference, Synced, Warning},
+    signal::{Calls, Signal},
 };
 
 use crate::{
@@ -98,6 +101,12 @@ pub(crate) fn read(fact: &Occurrence, graph: &mut Graph) -> Result<Said, Refused
         named_well(&warning.object).map_err(wrong)?;
         let Some(entity) = graph.intern(&warning.object, at) else { return Ok(Said::Nothing) };
         return Ok(Said::Finding(Box::new(of_warning(fact, &warning, entity))));
+    }
+    if let Some(signal) = Signal::of(fact) {
+        return signal::of_signal(fact, &signal.map_err(refused)?, graph).map_err(wrong);
+    }
+    if let Some(calls) = Calls::of(fact) {
+        return signal::of_calls(fact, &calls.map_err(refused)?, graph).map_err(wrong);
     }
     Ok(match &*fact.kind {
         "tapio.heartbeat" => Said::Heartbeat(of_heartbeat(fact)),
@@ -367,7 +376,7 @@ fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
                 graph.intern(&reference, at)
             });
         let known = named.or_else(|| graph.at_address(peer.address, at));
-        of_peer = Some(Other { entity: known, address: peer.address, port: peer.port });
+        of_peer = Some(Other { entity: known, address: Some(peer.address), port: peer.port });
     }
     // Connections are a matter of a whole workload; what happens in a container is the pod's.
     let is_network = fact.kind.starts_with("network.");
@@ -378,7 +387,8 @@ fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
             let name = graph.get(*id).map(|entity| entity.name.to_string()).unwrap_or_default();
             format!("{name}:{port} {question}")
         }
-        Some(Other { address, port, .. }) => format!("{address}:{port} {question}"),
+        Some(Other { address: Some(address), port, .. }) => format!("{address}:{port} {question}"),
+        Some(Other { address: None, port, .. }) => format!(":{port} {question}"),
         None => fact.workload.as_ref().and_then(|workload| workload.container.clone()).unwrap_or_default(),
     };
     let mut finding = finding(fact, fact.kind.clone(), about, cut(&detail));
@@ -387,8 +397,10 @@ fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
         finding.pods.push(entity);
     }
     if let Some(peer) = of_peer {
-        if fact.data.text("direction") != Some("inbound") {
-            graph.connections.add(about, (peer.address, peer.port), finding.onset_ns, finding.last_ns);
+        if let Some(address) = peer.address
+            && fact.data.text("direction") != Some("inbound")
+        {
+            graph.connections.add(about, (address, peer.port), finding.onset_ns, finding.last_ns);
         }
         finding.peer = Some(peer);
     }

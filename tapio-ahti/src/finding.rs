@@ -33,7 +33,8 @@ pub(crate) struct Key {
 pub(crate) struct Other {
     /// The service or pod; absent where the address is not known.
     pub(crate) entity: Option<EntityId>,
-    pub(crate) address: IpAddr,
+    /// Absent where applications report it, which name whom they call.
+    pub(crate) address: Option<IpAddr>,
     pub(crate) port: u16,
 }
 

@@ -3,6 +3,7 @@
 //! An entity keeps the versions that it had. Relations are read from the version that was valid at the time of the
 //! question, so the order in which facts arrive does not matter.
 
+mod calls;
 mod connection;
 mod walk;
 
@@ -15,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tapio_occurrence::kubernetes::{Object, Pair, Reference};
 
-pub(crate) use self::{connection::Connections, walk::Step};
+pub(crate) use self::{calls::Calls, connection::Connections, walk::Step};
 
 /// Versions of an entity that are kept; the oldest is let go.
 const MAX_VERSIONS: usize = 16;
@@ -80,6 +81,7 @@ pub(crate) struct Graph {
     /// Services and NetworkPolicies by the first label that a version of them selects; `None`: all pods of the namespace.
     selectors: BTreeMap<Option<Label>, BTreeSet<EntityId>>,
     pub(crate) connections: Connections,
+    pub(crate) calls: Calls,
     max_entities: usize,
     /// Entities that were let go as they were gone for a day.
     pub(crate) expired: u64,
@@ -370,6 +372,8 @@ impl Graph {
             self.forget(EntityId(index), &entity);
         }
         self.connections.expire(limit);
+        let Self { entities, calls, .. } = self;
+        calls.expire(limit, |id| entities.get(id.0 as usize).is_none_or(Option::is_none));
     }
 
     fn forget(&mut self, id: EntityId, entity: &Entity) {

@@ -9,11 +9,10 @@ use crate::{
     explain::{Explanation, Known, is_standing, opens},
     finding::{Finding, FindingId},
     incident::{Certainty, Incident, Status},
+    rule::SETTLE_S,
     story,
 };
 
-/// A symptom has to last so long until it opens an incident.
-const SETTLE_NS: u64 = 30_000_000_000;
 /// After so long without symptoms an incident is resolved.
 pub(crate) const QUIET_NS: u64 = 300_000_000_000;
 /// A resolved incident that comes back within this time has regressed; later it is another one.
@@ -237,11 +236,11 @@ fn has_settled(known: Known<'_>, id: FindingId) -> bool {
     let lasts_ns = match finding.is_state() {
         true => finding.ended_ns.unwrap_or(known.now_ns).saturating_sub(finding.onset_ns),
         // What has happened stays so.
-        false if kind.at_least <= 1 => known.now_ns.saturating_sub(finding.onset_ns),
+        false if kind.at_least <= 1 && kind.lasts_s <= SETTLE_S => known.now_ns.saturating_sub(finding.onset_ns),
         false => finding.last_ns.saturating_sub(finding.onset_ns),
     };
     // What is said to take five takes five a minute.
     let is_often =
         finding.is_state() || finding.count >= kind.at_least * lasts_ns.div_ceil(60_000_000_000).max(1);
-    lasts_ns >= SETTLE_NS && (kind.at_least <= 1 || is_often)
+    lasts_ns >= kind.lasts_s.saturating_mul(1_000_000_000) && (kind.at_least <= 1 || is_often)
 }

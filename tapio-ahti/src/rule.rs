@@ -44,6 +44,9 @@ pub(crate) struct Kind {
     /// How many times a minute it has to occur before it opens one.
     #[serde(default = "once")]
     pub(crate) at_least: u64,
+    /// How long it has to last before that, in seconds.
+    #[serde(default = "settle")]
+    pub(crate) lasts_s: u64,
     /// Whether what it causes is to be expected, and no incident.
     #[serde(default)]
     pub(crate) expected: bool,
@@ -58,6 +61,13 @@ pub(crate) struct Kind {
 
 const fn once() -> u64 {
     1
+}
+
+/// A symptom has to last so long until it opens an incident, if nothing else is said, in seconds.
+pub(crate) const SETTLE_S: u64 = 30;
+
+const fn settle() -> u64 {
+    SETTLE_S
 }
 
 /// How long after a cause its effect comes.

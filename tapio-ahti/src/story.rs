@@ -42,6 +42,7 @@ fn source(kind: &str) -> &'static str {
     match kind.split('.').next() {
         Some("kubernetes") => KUBERNETES,
         Some("scheduler") => "scheduler",
+        Some("signal") => "otlp",
         _ => "kernel",
     }
 }
@@ -248,7 +249,8 @@ fn at_risk(known: Known<'_>, hits: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
     for hit in hits {
         let pods = known.graph.walk(&[*hit], &[Way::Owned], known.now_ns);
         let services = known.graph.walk(&[*hit], &[Way::Owned, Way::Services], known.now_ns);
-        for id in pods.iter().chain(&services) {
+        for id in [hit].into_iter().chain(&pods).chain(&services) {
+            found.extend(known.graph.calls.callers(*id));
             for address in known.graph.addresses_of(*id, known.now_ns) {
                 found.extend(known.graph.connections.clients_of(address, known.now_ns));
             }
@@ -311,7 +313,7 @@ fn values(known: Known<'_>, finding: &Finding) -> BTreeMap<&'static str, String>
     let workload = name(known, known.graph.workload(finding.key.entity, finding.onset_ns));
     let peer = finding.peer.map(|peer| match peer.entity {
         Some(id) => name(known, id).name,
-        None => peer.address.to_string(),
+        None => peer.address.map_or_else(|| "?".to_owned(), |address| address.to_string()),
     });
     let field = |key| finding.field(key).unwrap_or("?").to_owned();
     BTreeMap::from([

@@ -12,6 +12,7 @@ mod exchange;
 #[cfg(feature = "telemetry")]
 mod export;
 mod pairs;
+mod read;
 mod record;
 mod request;
 mod resource;
@@ -41,6 +42,7 @@ pub use endpoint::Endpoint;
 #[cfg(feature = "telemetry")]
 pub use export::{Exported, Way};
 pub use pairs::Pairs;
+pub use read::occurrence;
 pub use request::REQUEST_BYTES;
 pub use settings::{Compression, PREFIX, Protocol, Settings, VARIABLES, Variable};
 pub use signals::{Enabled, OWN_VARIABLES, Signal, Telemetry};

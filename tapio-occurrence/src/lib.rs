@@ -9,6 +9,7 @@ pub mod kubernetes;
 pub mod printable;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
+pub mod signal;
 
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 

@@ -154,6 +154,12 @@ struct Settings {
     /// Admit only clients with a bearer token of this file, one a line
     #[arg(long, value_name = "FILE", help_heading = "POLKU")]
     polku_token_file: Option<String>,
+    /// Address for OTLP/gRPC: traces, metrics and logs of applications; 0.0.0.0:4317 is usual [default: off]
+    #[arg(long, value_name = "ADDR", help_heading = "POLKU")]
+    otlp_listen_grpc: Option<String>,
+    /// Address for OTLP/HTTP; 0.0.0.0:4318 is usual [default: off]
+    #[arg(long, value_name = "ADDR", help_heading = "POLKU")]
+    otlp_listen_http: Option<String>,
     /// Read settings from this YAML file; `tapio-server config` prints one
     #[arg(long, value_name = "FILE", help_heading = "Operating")]
     config: Option<PathBuf>,
@@ -183,6 +189,8 @@ impl Settings {
             ("--polku-key", "polku.key", &self.polku_key),
             ("--polku-client-ca", "polku.client_ca", &self.polku_client_ca),
             ("--polku-token-file", "polku.token_file", &self.polku_token_file),
+            ("--otlp-listen-grpc", "otlp.listen_grpc", &self.otlp_listen_grpc),
+            ("--otlp-listen-http", "otlp.listen_http", &self.otlp_listen_http),
             ("--listen", "listen", &self.listen),
             ("--log-level", "log.level", &self.log_level),
             ("--log-format", "log.format", &self.log_format),

@@ -38,6 +38,8 @@ settings! {
         pub roles: Roles = Roles::default(),
         /// The gateway that agents send to.
         pub polku: polku::Settings = polku::Settings::default(),
+        /// The receiver for OpenTelemetry, of role polku.
+        pub otlp: polku::otlp::Settings = polku::otlp::Settings::default(),
         /// What is watched in Kubernetes.
         pub portti: portti::Settings = portti::Settings::default(),
         /// What explains.

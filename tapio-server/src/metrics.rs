@@ -17,6 +17,8 @@ use tapio_service::metrics::{
     render,
 };
 
+use crate::polku::{self, otlp};
+
 /// The counters and gauges. There is one instance, shared by reference.
 #[derive(Debug)]
 pub struct Metrics {
@@ -44,6 +46,17 @@ metrics! {
         polku_waiting_bytes: Gauge = "Size of received events that wait to be written",
         polku_turned_away: Family<OfReason, Counter> = "Connections and calls turned away, by reason",
         polku_agents: Gauge = "Senders in the table of agents",
+        otlp_received: Family<OfPart, Counter> = "Spans, metric points and log records received by OTLP",
+        otlp_refused: Family<OfReason, Counter> = "Spans, points and records refused for good, by reason; senders get a partial success",
+        otlp_unused: Family<OfReason, Counter> = "Spans, points and records that signals do not need, by reason",
+        otlp_unreadable: Counter = "Requests by OTLP that are not valid, or too large",
+        otlp_evicted: Counter = "Traces, calls and edges that were let go since there were too many",
+        otlp_signals_dropped: Counter = "Signals that were let go as the journal could not be written for too long",
+        otlp_entities: Gauge = "Services, workloads and addresses that calls are counted of",
+        otlp_series: Gauge = "Sorts of calls with a baseline",
+        otlp_traces: Gauge = "Traces of the last seconds that are waited for",
+        otlp_streams: Gauge = "Streams of metric points of which the last value is known",
+        otlp_edges: Gauge = "Pairs of who calls whom",
         process_cpu_seconds: Counter<f64, AtomicU64> = "CPU time of the server",
         process_resident_memory_bytes: Gauge = "Resident memory of the server",
     }
@@ -68,6 +81,11 @@ struct OfLimit {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfReason {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfPart {
+    part: &'static str,
 }
 
 /// Why facts are refused.
@@ -134,6 +152,48 @@ impl Metrics {
     /// Creates the series of the gateway with 0.
     pub fn begin_gateway(&self) {
         TURNED_AWAY.into_iter().for_each(|reason| self.count_turned_away(reason, 0));
+    }
+
+    /// Creates the series of the receiver for OTLP with 0.
+    pub(crate) fn begin_otlp(&self) {
+        for part in otlp::PARTS {
+            self.own.otlp_received.get_or_create(&OfPart { part }).inc_by(0);
+        }
+        let (refused, unused) = (&self.own.otlp_refused, &self.own.otlp_unused);
+        let all = otlp::REFUSED.map(|reason| (refused, reason)).into_iter();
+        for (family, reason) in all.chain(otlp::UNUSED.map(|reason| (unused, reason))) {
+            family.get_or_create(&OfReason { reason }).inc_by(0);
+        }
+    }
+
+    /// Counts what became of a request.
+    pub(crate) fn otlp(&self, part: &'static str, received: u64, refused: &otlp::Reasons, unused: &otlp::Reasons) {
+        self.own.otlp_received.get_or_create(&OfPart { part }).inc_by(received);
+        for (family, reasons) in [(&self.own.otlp_refused, refused), (&self.own.otlp_unused, unused)] {
+            for (reason, count) in reasons {
+                family.get_or_create(&OfReason { reason }).inc_by(*count);
+            }
+        }
+    }
+
+    /// Counts a request that is not valid.
+    pub(crate) fn otlp_unreadable(&self) {
+        self.own.otlp_unreadable.inc();
+    }
+
+    /// Counts signals that were let go.
+    pub(crate) fn otlp_signals_dropped(&self, count: u64) {
+        self.own.otlp_signals_dropped.inc_by(count);
+    }
+
+    /// Sets how much the receiver keeps.
+    pub(crate) fn otlp_sizes(&self, sizes: &polku::Sizes) {
+        self.own.otlp_entities.set(gauge(sizes.entities as u64));
+        self.own.otlp_series.set(gauge(sizes.series as u64));
+        self.own.otlp_traces.set(gauge(sizes.traces as u64));
+        self.own.otlp_streams.set(gauge(sizes.streams as u64));
+        self.own.otlp_edges.set(gauge(sizes.edges as u64));
+        self.own.otlp_evicted.inc_by(sizes.evicted);
     }
 
     fn by_origin(&self) -> [&Family<OfOrigin, Counter>; 5] {

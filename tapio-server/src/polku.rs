@@ -1,4 +1,5 @@
-//! Role POLKU: receives facts from agents (`polku.v1.Gateway`), and acknowledges what is in the journal.
+//! Role POLKU: receives facts from agents (`polku.v1.Gateway`), and acknowledges what is in the journal. Receives what
+//! applications send by OTLP, too, and concludes signals from it.
 //!
 //! Hostile input is bounded: connections, streams, messages, batches, fields, memory. What each limit is, and what an
 //! Ack means: docs/server.md.
@@ -9,7 +10,9 @@ mod batch;
 mod check;
 mod files;
 mod gateway;
+pub mod otlp;
 mod settings;
+mod signal;
 mod stream;
 mod tls;
 mod token;
@@ -21,9 +24,17 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 
+pub(crate) use signal::Sizes;
 pub use settings::Settings;
 
-use self::{accept::Listener, agents::Agents, tls::Tls, token::Tokens};
+use self::{
+    accept::{Listener, Serve},
+    agents::Agents,
+    gateway::Gateway,
+    otlp::Otlp,
+    tls::Tls,
+    token::Tokens,
+};
 use crate::{
     journal::Journal,
     metrics::Metrics,
@@ -48,6 +59,8 @@ struct Shared {
     connections: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     memory_bytes: usize,
+    /// The receiver for OpenTelemetry, if it is on.
+    otlp: Option<Otlp>,
     started: Instant,
     stopped: watch::Receiver<bool>,
 }
@@ -58,12 +71,14 @@ struct Shared {
 /// The address cannot be bound, or a file for TLS or of tokens cannot be used.
 pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let settings = context.config.polku.clone();
-    let tls = Tls::new(&settings)?;
+    let tls = Tls::new(&settings, &[b"h2"])?;
     let tokens = settings.token_file.file().map(Tokens::new).transpose()?;
     if tokens.is_some() && tls.is_none() {
         tracing::warn!("polku.token_file without polku.cert: tokens can be read on the network");
     }
-    let listener = Listener::bind(settings.listen.0)?;
+    let listener = Listener::bind(settings.listen.0, "polku.listen")?;
+    let cluster = context.config.cluster.get().map(Into::into);
+    let (otlp, receiver) = Otlp::bind(&context.config.otlp, &settings, cluster)?.unzip();
     let streams = settings.streams.get() as usize;
     // A request for memory has 32 bits.
     let memory_bytes =
@@ -77,18 +92,35 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         is_tls: tls.is_some(),
         streams: Arc::new(Semaphore::new(streams)),
         calls: Arc::new(Semaphore::new(gateway::CALLS)),
-        connections: accept::places(streams),
+        connections: accept::places(accept::most_connections(streams)),
         memory: Arc::new(Semaphore::new(memory_bytes)),
         memory_bytes,
+        otlp,
         started: Instant::now(),
         stopped: context.stopped.clone(),
         settings,
     });
     shared.metrics.begin_gateway();
     tracing::info!(address = %shared.address, access = shared.access(), "POLKU listens");
+    if let Some(otlp) = &shared.otlp {
+        shared.metrics.begin_otlp();
+        tracing::info!(addresses = %otlp.addresses(), access = shared.access(), "POLKU listens for OTLP");
+    }
     let state = Arc::clone(&shared);
     let run = async move {
-        listener.serve(Arc::clone(&shared), tls).await;
+        let serve = Serve {
+            service: Gateway::server(&shared),
+            calls: Arc::clone(&shared.calls),
+            connections: Arc::clone(&shared.connections),
+            http1: false,
+            refuse: Status::into_http,
+        };
+        let receiving = async {
+            if let Some(receiver) = receiver {
+                receiver.serve(Arc::clone(&shared)).await;
+            }
+        };
+        tokio::join!(listener.serve(Arc::clone(&shared), tls, serve), receiving);
         // Streams may outlive their connections: they wait for what they have received.
         let all = u32::try_from(streams).unwrap_or(u32::MAX);
         let _ = shared.streams.acquire_many(all).await;
@@ -144,11 +176,15 @@ impl State for Shared {
             "connections": self.open_connections(),
             "waiting_bytes": self.waiting_bytes(),
             "agents": self.agents.status(),
+            "otlp": self.otlp.as_ref().map(Otlp::addresses),
         })
     }
 
     fn measure(&self) {
         let (streams, connections) = (self.open_streams(), self.open_connections());
         self.metrics.gateway(streams, connections, self.waiting_bytes(), self.agents.len());
+        if let Some(sizes) = self.otlp.as_ref().map(Otlp::sizes) {
+            self.metrics.otlp_sizes(&sizes);
+        }
     }
 }

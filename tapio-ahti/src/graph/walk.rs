@@ -46,6 +46,8 @@ pub(crate) enum Step {
     NamespaceServices,
     /// All nodes.
     Nodes,
+    /// What the entity calls.
+    Calls,
 }
 
 impl Graph {
@@ -109,6 +111,7 @@ impl Graph {
                 let namespace = self.get(id).and_then(|entity| entity.name.namespace.as_deref());
                 to.extend(self.of_kind("Service", namespace));
             }
+            Step::Calls => to.extend(self.calls.of(id, at_ns).take(MAX_VISITED)),
             Step::Nodes => to.extend(self.of_kind("Node", None).take(MAX_VISITED)),
         }
     }

@@ -34,6 +34,7 @@ pub(super) const EMBEDDED: &[(&str, &str)] = &[
     ("rules/scheduling.yaml", include_str!("../../rules/scheduling.yaml")),
     ("rules/node.yaml", include_str!("../../rules/node.yaml")),
     ("rules/dns.yaml", include_str!("../../rules/dns.yaml")),
+    ("rules/signals.yaml", include_str!("../../rules/signals.yaml")),
 ];
 
 pub(super) fn parse(name: &str, text: &str) -> Result<File, Error> {

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use tapio_occurrence::{
-    Actor, Data, Occurrence, Outcome, Peer, PeerNames, Process, SOURCE, Severity, Workload,
+    Actor, Data, Normal, Occurrence, Outcome, Peer, PeerNames, Process, SOURCE, Severity, Workload,
     kubernetes::{
         self, Address, Aspect, Change, Condition, Container, Deleted, Endpoint, Fact, Field, Object, Pair,
         Reference, Synced, Verb, Warning, Watched,
     },
+    signal::{self, Member, Passed, Phase, Side, Signal, Trace},
 };
 use ulid::Ulid;
 
@@ -34,6 +35,8 @@ pub(super) struct Cluster {
     pub(super) synced: Synced,
     /// PORTTI is away.
     pub(super) is_unwatched: bool,
+    /// The latency that signals have; 20 ms are normal.
+    pub(super) p90_us: u64,
 }
 
 pub(super) const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
@@ -72,6 +75,7 @@ impl Cluster {
                 missing: Vec::new(),
             },
             is_unwatched: false,
+            p90_us: 500_000,
         };
         for node in NODES {
             let object = reference("Node", node);
@@ -289,6 +293,80 @@ impl Cluster {
         fact.data = data;
         if !self.dark.contains(&&*fact.node) {
             self.facts.push(fact);
+        }
+    }
+
+    /// A signal about calls to a workload, or with a peer about its calls to that one, in an episode that began at a time. All
+    /// pods take part, or only the newest.
+    pub(super) fn signal(&mut self, kind: &str, name: &str, peer: Option<&str>, since_ns: u64) {
+        let pods = self.pods[name].iter().map(|(pod, ..)| Member {
+            pod: Some(pod.clone()),
+            pod_uid: Some(format!("uid-Pod-{pod}")),
+        });
+        let workload = |name: &str| Reference { uid: None, ..reference("Deployment", name) };
+        let trace_id = format!("{:032x}", u128::from(self.now_ns));
+        let signal = Signal {
+            object: workload(name),
+            side: Some(if peer.is_some() { Side::Client } else { Side::Server }),
+            peer: peer.map_or_else(signal::Peer::default, |peer| signal::Peer {
+                kind: Some(signal::HOST.to_owned()),
+                namespace: Some("shop".to_owned()),
+                name: Some(peer.to_owned()),
+            }),
+            operation: Some("http".to_owned()),
+            from: "spans".to_owned(),
+            phase: if since_ns + 60 * SEC > self.now_ns { Phase::Began } else { Phase::Continues },
+            since_ms: (self.now_ns - since_ns) / 1_000_000,
+            window_ms: 60_000,
+            calls: 1_000,
+            errors: if kind == signal::ERRORS { 400 } else { 0 },
+            p90_us: Some(self.p90_us),
+            pods: pods.collect(),
+            passed: vec![Passed { trace_id: trace_id.clone(), object: workload(name) }],
+            traces: vec![Trace { trace_id, span_id: None }],
+            ..Signal::default()
+        };
+        let severity = if kind == signal::ERRORS { Severity::Error } else { Severity::Warning };
+        let mut fact = self.fact(kind, &format!("{name}: {kind}"), severity);
+        fact.source = signal::SOURCE.into();
+        fact.count = 400;
+        fact.data = signal.to_data().unwrap();
+        fact.baseline = Some(Normal { mean: 20_000, deviation: 1_000, unit: "us".into(), samples: 500, ratio: None });
+        self.facts.push(fact);
+    }
+
+    pub(super) fn signal_ended(&mut self, kind: &str, name: &str, since_ns: u64) {
+        self.signal(kind, name, None, since_ns);
+        let fact = self.facts.last_mut().unwrap();
+        let ended = Signal { phase: Phase::Ended, ..Signal::of(fact).unwrap().unwrap() };
+        (fact.data, fact.severity) = (ended.to_data().unwrap(), Severity::Info);
+    }
+
+    /// A workload calls others.
+    pub(super) fn calls(&mut self, caller: &str, called: &[&str]) {
+        let workload = |name: &str| Reference { uid: None, ..reference("Deployment", name) };
+        let call = |name: &&str| signal::Call { object: workload(name), count: 1, ..signal::Call::default() };
+        let calls = signal::Calls {
+            object: workload(caller),
+            service: None,
+            calls: called.iter().map(call).collect(),
+        };
+        let mut fact = self.fact(signal::Calls::TYPE, "", Severity::Debug);
+        fact.source = signal::SOURCE.into();
+        fact.data = calls.to_data().unwrap();
+        self.facts.push(fact);
+    }
+
+    /// Signals of several at once, for some minutes: type, workload, and whom it calls.
+    pub(super) fn signals(&mut self, all: &[(&str, &str, Option<&str>)], minutes: u64) {
+        let since_ns = self.now_ns;
+        self.wait(30);
+        for _ in 0..minutes {
+            for (nth, (kind, name, peer)) in all.iter().enumerate() {
+                // A call ends after the one that it waits for.
+                self.signal(kind, name, *peer, since_ns + nth as u64 * 5_000_000);
+            }
+            self.wait(60);
         }
     }
 

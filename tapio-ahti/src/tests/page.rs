@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use crate::{
     Rules,
-    rule::{Evidence, Kind, Pattern, Rule},
+    rule::{Evidence, Kind, Pattern, Rule, SETTLE_S},
 };
 
 const PAGE: &str = "../docs/rules.md";
@@ -83,10 +83,11 @@ fn of_rule(out: &mut String, rule: &Rule) {
 
 fn of_kind(out: &mut String, kind: &Kind) {
     let class = format!("{:?}", kind.class).to_lowercase();
-    let opens = match (kind.opens, kind.at_least) {
-        (false, _) => "no".to_owned(),
-        (true, 1) => "yes".to_owned(),
-        (true, times) => format!("{times} a minute"),
+    let opens = match (kind.opens, kind.at_least, kind.lasts_s) {
+        (false, ..) => "no".to_owned(),
+        (true, 1, SETTLE_S) => "yes".to_owned(),
+        (true, 1, lasts_s) => format!("after {}", seconds(lasts_s as f64)),
+        (true, times, _) => format!("{times} a minute"),
     };
     let _ =
         writeln!(out, "| {} | {class} | {} | {opens} | {} |", pattern(&kind.finding), kind.names, kind.prior);

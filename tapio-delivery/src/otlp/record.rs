@@ -8,9 +8,9 @@ use tapio_occurrence::{Data, Normal, Occurrence, Outcome, Peer, Severity};
 use super::attributes::{Attributes, real, text};
 
 /// The prefix of each event name.
-const NAMESPACE: &str = "tapio.";
+pub(super) const NAMESPACE: &str = "tapio.";
 /// Members of `data` that have an OpenTelemetry name, and are sent under that name only.
-const NAMED: &[(&str, &str)] = &[
+pub(super) const NAMED: &[(&str, &str)] = &[
     ("question", "dns.question.name"),
     ("transport", "network.transport"),
     ("local_address", "network.local.address"),

@@ -5,8 +5,11 @@ use std::{convert::Infallible, future::ready, mem, net::SocketAddr, pin::pin, sy
 use anyhow::Context as _;
 use futures_util::future::Either;
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -14,14 +17,10 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tonic::body::Body;
-use tower::Service as _;
+use tonic::{Status, body::Body};
+use tower::Service;
 
-use super::{
-    Shared,
-    gateway::{Busy, Gateway, Server},
-    tls::Tls,
-};
+use super::{Shared, gateway::Busy, tls::Tls};
 
 const BACKLOG: u32 = 1_024;
 /// The timeout of a TLS handshake.
@@ -37,12 +36,27 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
 /// Calls at once on a connection. An agent makes one.
 const CALLS: u32 = 16;
+/// How long the head of a request of HTTP/1 may take.
+const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of the headers of a call.
 const HEADER_BYTES: u32 = 16 << 10;
 /// Connections for each stream that is allowed: agents that reconnect, and health checks.
 const CONNECTIONS_PER_STREAM: usize = 2;
 /// The pause before accepting again if the process has no file descriptors left.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// What is served on the connections of a socket.
+#[derive(Clone)]
+pub(super) struct Serve<S> {
+    pub(super) service: S,
+    /// Places for calls that are no streams, and for connections.
+    pub(super) calls: Arc<Semaphore>,
+    pub(super) connections: Arc<Semaphore>,
+    /// Whether HTTP/1 is served, too.
+    pub(super) http1: bool,
+    /// The answer to a call that is not admitted.
+    pub(super) refuse: fn(Status) -> Response<Body>,
+}
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -56,7 +70,7 @@ impl Listener {
     ///
     /// # Errors
     /// The address is unavailable; the text names the setting.
-    pub(super) fn bind(address: SocketAddr) -> anyhow::Result<Self> {
+    pub(super) fn bind(address: SocketAddr, key: &str) -> anyhow::Result<Self> {
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             // Connections of an earlier server may linger in TIME_WAIT.
@@ -65,9 +79,8 @@ impl Listener {
             socket.listen(BACKLOG)
         };
         let unavailable = || {
-            format!(
-                "POLKU cannot listen on {address}: give another address with --polku-listen=ADDR (key `polku.listen`)"
-            )
+            let flag = key.replace(['.', '_'], "-");
+            format!("POLKU cannot listen on {address}: give another address with --{flag}=ADDR (key `{key}`)")
         };
         let listener = bind().with_context(unavailable)?;
         let address = listener.local_addr().with_context(unavailable)?;
@@ -80,9 +93,12 @@ impl Listener {
     }
 
     /// Accepts until the server stops, then waits until the connections have ended.
-    pub(super) async fn serve(self, shared: Arc<Shared>, tls: Option<Tls>) {
-        let server = Gateway::server(&shared);
-        let places = Arc::clone(&shared.connections);
+    pub(super) async fn serve<S>(self, shared: Arc<Shared>, tls: Option<Tls>, serve: Serve<S>)
+    where
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let places = Arc::clone(&serve.connections);
         let mut stopped = shared.stopped.clone();
         let mut stop = pin!(async move {
             // An error means that the sender is gone, which also means stop.
@@ -102,7 +118,7 @@ impl Listener {
                             continue;
                         };
                         let tls = tls.as_ref().map(Tls::acceptor);
-                        let connection = Connection { server: server.clone(), shared: Arc::clone(&shared), peer };
+                        let connection = Connection { serve: serve.clone(), shared: Arc::clone(&shared), peer };
                         connections.spawn(connection.run(tcp, tls, place));
                     }
                     Err(error) => {
@@ -122,9 +138,9 @@ impl Listener {
     }
 }
 
-/// Places for connections.
-pub(super) fn places(streams: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(most_connections(streams)))
+/// Places for connections, or for calls.
+pub(super) fn places(most: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(most))
 }
 
 /// The most connections at once.
@@ -132,13 +148,17 @@ pub(super) const fn most_connections(streams: usize) -> usize {
     streams * CONNECTIONS_PER_STREAM + 16
 }
 
-struct Connection {
-    server: Server,
+struct Connection<S> {
+    serve: Serve<S>,
     shared: Arc<Shared>,
     peer: SocketAddr,
 }
 
-impl Connection {
+impl<S> Connection<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     async fn run(self, tcp: TcpStream, tls: Option<tokio_rustls::TlsAcceptor>, _place: OwnedSemaphorePermit) {
         // Without it small messages are delayed.
         let _ = tcp.set_nodelay(true);
@@ -157,23 +177,25 @@ impl Connection {
     }
 
     async fn serve(self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let Self { server, shared, peer } = self;
+        let Self { serve: Serve { service, calls: places, http1, refuse, .. }, shared, peer } = self;
         let (calls, mut running) = watch::channel(0_usize);
         let calls = Arc::new(calls);
         let admitting = Arc::clone(&shared);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let admitted = admitting.admit(request.headers());
-            match admitted.and_then(|()| Busy::new(&admitting, &calls, request.uri().path())) {
+            match admitted.and_then(|()| Busy::new(&admitting, &places, &calls, request.uri().path())) {
                 Ok(busy) => {
                     // The call counts as running until its handler has dropped this.
                     request.extensions_mut().insert(busy);
-                    Either::Left(server.clone().call(request))
+                    Either::Left(service.clone().call(request))
                 }
-                Err(status) => Either::Right(ready(Ok::<Response<Body>, Infallible>(status.into_http()))),
+                Err(status) => Either::Right(ready(Ok::<Response<Body>, Infallible>(refuse(status)))),
             }
         });
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
         builder
+            .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
@@ -181,6 +203,7 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(CALLS)
             .max_header_list_size(HEADER_BYTES);
+        let builder = if http1 { builder } else { builder.http2_only() };
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         let mut stopped = shared.stopped.clone();
         let stop = async move {

@@ -7,7 +7,7 @@ use tapio_delivery::polku::proto::v1::{
     gateway_server::{Gateway as Calls, GatewayServer},
     ingest_event::Payload,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
@@ -45,12 +45,13 @@ impl Busy {
     /// There are too many at once. Streams have places of their own, and take them later.
     pub(super) fn new(
         shared: &Shared,
+        places: &Arc<Semaphore>,
         calls: &Arc<watch::Sender<usize>>,
         path: &str,
     ) -> Result<Self, Status> {
         let place = match path.ends_with("/StreamEvents") {
             true => None,
-            false => Some(Arc::clone(&shared.calls).try_acquire_owned().map_err(|_| {
+            false => Some(Arc::clone(places).try_acquire_owned().map_err(|_| {
                 shared.metrics.turned_away("calls");
                 Status::unavailable("too many calls at once: try again later, or use a stream")
             })?),

@@ -29,6 +29,8 @@ struct Files {
     cert: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
+    /// Protocols that are spoken over it, the preferred one first.
+    alpn: &'static [&'static [u8]],
 }
 
 impl Tls {
@@ -36,9 +38,9 @@ impl Tls {
     ///
     /// # Errors
     /// A file cannot be used.
-    pub(super) fn new(settings: &Settings) -> anyhow::Result<Option<Self>> {
+    pub(super) fn new(settings: &Settings, alpn: &'static [&'static [u8]]) -> anyhow::Result<Option<Self>> {
         let (Some(cert), Some(key)) = (settings.cert.file(), settings.key.file()) else { return Ok(None) };
-        let files = Files { cert, key, client_ca: settings.client_ca.file() };
+        let files = Files { cert, key, client_ca: settings.client_ca.file(), alpn };
         let current = (files.stamps(), files.acceptor()?);
         Ok(Some(Self { files, current: Mutex::new(current) }))
     }
@@ -90,7 +92,7 @@ impl Files {
         let key = PrivateKeyDer::from_pem_file(&self.key).with_context(|| unusable("key", &self.key))?;
         let config = builder.with_single_cert(chain, key).with_context(|| unusable("key", &self.key));
         let mut config = config?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = self.alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }
