@@ -152,7 +152,7 @@ fn finding(fact: &Occurrence, kind: Text, entity: EntityId, detail: String) -> F
         actor: None,
         node: cut(&fact.node),
         onset_ns: since(fact),
-        last_ns: fact.time_unix_ns,
+        last_ns: until(fact),
         ended_ns: None,
         count: fact.count.max(1),
         times: Times::at(fact.time_unix_ns, fact.count.max(1)),
@@ -169,6 +169,15 @@ fn finding(fact: &Occurrence, kind: Text, entity: EntityId, detail: String) -> F
 fn since(fact: &Occurrence) -> u64 {
     let ago = ["since_ms", "lasted_ms"].iter().find_map(|key| fact.data.number(key));
     fact.time_unix_ns.saturating_sub(ago.unwrap_or_default().saturating_mul(1_000_000))
+}
+
+/// When the latest of those came that it counts. What an agent expects from now on it does not report again, while it goes
+/// on and for an hour after.
+fn until(fact: &Occurrence) -> u64 {
+    const EXPECTED_MS: u64 = 3_600_000;
+    let expected = fact.data.number("expected_per_minute").map(|_| EXPECTED_MS);
+    let ms = fact.data.number("until_ms").into_iter().chain(expected).max().unwrap_or_default();
+    fact.time_unix_ns.saturating_add(ms.min(EXPECTED_MS).saturating_mul(1_000_000))
 }
 
 /// The texts and numbers of `data`, as rules compare them.

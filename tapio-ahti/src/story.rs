@@ -24,7 +24,7 @@ pub(crate) const KUBERNETES: &str = "kubernetes";
 pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
     Line {
         since_unix_ns: finding.onset_ns,
-        last_unix_ns: finding.last_ns,
+        last_unix_ns: finding.last_ns.min(known.now_ns),
         entity: name(known, finding.key.entity),
         workload: name(known, known.graph.workload(finding.key.entity, finding.onset_ns)),
         kind: finding.key.kind.to_string(),

@@ -167,7 +167,13 @@ impl Metrics {
     }
 
     /// Counts what became of a request.
-    pub(crate) fn otlp(&self, part: &'static str, received: u64, refused: &otlp::Reasons, unused: &otlp::Reasons) {
+    pub(crate) fn otlp(
+        &self,
+        part: &'static str,
+        received: u64,
+        refused: &otlp::Reasons,
+        unused: &otlp::Reasons,
+    ) {
         self.own.otlp_received.get_or_create(&OfPart { part }).inc_by(received);
         for (family, reasons) in [(&self.own.otlp_refused, refused), (&self.own.otlp_unused, unused)] {
             for (reason, count) in reasons {

@@ -20,6 +20,8 @@ const MAX_SUBJECTS: u32 = 16;
 const MAX_WINDOWS: usize = 16_384;
 /// The most owners counted in a shared window.
 const MAX_OWNERS: usize = 16_384;
+/// The data key of a follow-up: how long after its time the latest of those came that it counts, in milliseconds.
+const UNTIL: &str = "until_ms";
 /// By how many times the rate or magnitude must exceed what the window has reported to be reported at once. A
 /// fault that keeps growing is thus reported a logarithmic number of times.
 const WORSE: u64 = 10;
@@ -84,6 +86,8 @@ struct Window {
     reported: Level,
     seen: Level,
     repeats: Option<Anomaly>,
+    /// When the latest of the repeats happened.
+    latest_ns: u64,
     /// Hashed owners of the repeats, in a window that several owners may share.
     owners: BTreeSet<u64>,
 }
@@ -222,6 +226,7 @@ impl Window {
             reported: Level { rate: first.count, magnitude: first.magnitude },
             seen: Level::default(),
             repeats: None,
+            latest_ns: 0,
             owners: BTreeSet::new(),
         }
     }
@@ -265,6 +270,7 @@ impl Window {
         {
             self.owners.insert(owner);
         }
+        self.latest_ns = self.latest_ns.max(anomaly.time_ns);
         match &mut self.repeats {
             Some(worst) => worst.absorb(anomaly),
             none => *none = Some(anomaly),
@@ -308,6 +314,11 @@ impl Window {
     fn take(&mut self) -> Option<Anomaly> {
         let owners = mem::take(&mut self.owners).len() as u64;
         let mut repeats = self.repeats.take()?;
+        let until_ms = self.latest_ns.saturating_sub(repeats.time_ns) / 1_000_000;
+        self.latest_ns = 0;
+        if until_ms > 0 {
+            repeats.data.push(UNTIL, until_ms);
+        }
         if owners > 1 {
             repeats.disown(owners);
         }

@@ -240,6 +240,33 @@ fn an_incident_is_resolved_and_comes_back() {
     assert!(again.revision > over.revision);
 }
 
+/// An agent reports the first failure, then how many followed until when, and at last what it expects and leaves out.
+#[test]
+fn what_agents_fold_lasts_as_long_as_they_say() {
+    let refused = |cluster: &mut Cluster, count, more: &[(&'static str, u64)]| {
+        cluster.refused_once("checkout", "payments");
+        let fact = cluster.facts.last_mut().unwrap();
+        fact.count = count;
+        more.iter().for_each(|(key, value)| fact.data.push(*key, *value));
+    };
+    let mut cluster = Cluster::shop();
+    refused(&mut cluster, 1, &[]);
+    cluster.now_ns += 1_000_000_000;
+    refused(&mut cluster, 11, &[]);
+    cluster.wait(120);
+    assert_eq!(cluster.incidents(), [], "all within a second");
+    let fact = cluster.facts.iter_mut().rfind(|fact| fact.count == 11).unwrap();
+    fact.data.push("until_ms", 29_500u64);
+    assert_eq!(cluster.incident().status, Status::Open);
+    refused(&mut cluster, 44, &[("until_ms", 110_000), ("expected_per_minute", 22)]);
+    cluster.wait(3_000);
+    let incident = cluster.incident();
+    assert_eq!(incident.status, Status::Open, "they go on and are not reported");
+    assert!(incident.lines.iter().all(|line| line.last_unix_ns <= cluster.now_ns), "{incident:#?}");
+    cluster.wait(1_200);
+    assert_eq!(cluster.incident().status, Status::Resolved);
+}
+
 #[test]
 fn two_faults_at_once_are_two_incidents() {
     let mut cluster = Cluster::shop();

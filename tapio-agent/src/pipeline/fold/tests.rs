@@ -43,6 +43,26 @@ fn first_at_once_repeats_folded_window_grows() {
 }
 
 #[test]
+fn a_follow_up_says_until_when_they_came() {
+    let at = |seconds: u64, magnitude| Anomaly { time_ns: seconds * SECOND, ..refused(80, magnitude) };
+    let mut fold = Fold::new(30 * SECOND, 600 * SECOND);
+    fold.admit(at(0, 1), 0);
+    for (seconds, magnitude) in [(1, 3), (5, 9), (27, 5)] {
+        fold.admit(at(seconds, magnitude), seconds * SECOND);
+    }
+    let mut out = Vec::new();
+    fold.flush(30 * SECOND, &mut out);
+    let until = |out: &[Anomaly]| {
+        out.iter().map(|a| (a.time_ns / SECOND, a.data.number("until_ms"))).collect::<Vec<_>>()
+    };
+    assert_eq!(until(&out), [(5, Some(22_000))]);
+    out.clear();
+    fold.admit(at(40, 1), 40 * SECOND);
+    fold.flush(90 * SECOND, &mut out);
+    assert_eq!(until(&out), [(40, None)], "it is the only one");
+}
+
+#[test]
 fn it_is_woken_when_the_first_window_is_over_and_not_before() {
     let mut fold = Fold::new(10 * SECOND, 300 * SECOND);
     assert_eq!(fold.wake_at(), None);

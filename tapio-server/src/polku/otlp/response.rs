@@ -47,7 +47,8 @@ fn with(kind: Kind, partial: Partial, write: impl Fn(&dyn Response) -> Vec<u8>) 
     let is_partial = rejected > 0;
     match kind {
         Kind::Traces => write(&ExportTraceServiceResponse {
-            partial_success: is_partial.then_some(ExportTracePartialSuccess { rejected_spans: rejected, error_message }),
+            partial_success: is_partial
+                .then_some(ExportTracePartialSuccess { rejected_spans: rejected, error_message }),
         }),
         Kind::Metrics => write(&ExportMetricsServiceResponse {
             partial_success: is_partial
