@@ -16,7 +16,7 @@ use crate::{
     finding::{Finding, FindingId},
     findings::Findings,
     graph::{Entity, EntityId, Graph, Name, Step},
-    incident::{Incident, Line, Status},
+    incident::{Considered, Incident, Line, Status},
     incidents::{Incidents, QUIET_NS},
     links::Links,
     rule::Rules,
@@ -239,6 +239,28 @@ impl Engine {
     pub fn incidents(&mut self) -> Vec<&Incident> {
         self.refresh();
         self.incidents.iter().rev().collect()
+    }
+
+    /// The causes that come into question for what is going on now, the likeliest first: the cause of each open incident,
+    /// then the others that were considered.
+    pub fn causes(&mut self) -> Vec<Considered> {
+        self.refresh();
+        let Self { graph, findings, rules, seen, incidents, now_ns, .. } = self;
+        let known = Known { graph, findings, rules, seen, now_ns: *now_ns };
+        let mut ranked: Vec<(bool, Considered)> = Vec::new();
+        for explanation in incidents.open() {
+            let root = explanation.root.and_then(|root| known.findings.get(root));
+            for cause in story::considered(known, explanation) {
+                let is_root = root.is_some_and(|root| {
+                    root.facts.first().map(|(_, id)| id.to_string()).as_ref() == cause.facts.first()
+                });
+                ranked.push((is_root, cause));
+            }
+        }
+        ranked.sort_by(|(a_is, a), (b_is, b)| b_is.cmp(a_is).then(b.score.total_cmp(&a.score)));
+        let mut seen = BTreeSet::new();
+        ranked.retain(|(_, cause)| seen.insert(cause.facts.first().cloned()));
+        ranked.into_iter().map(|(_, cause)| cause).collect()
     }
 
     /// Brings everything that can be asked for up to date.

@@ -60,6 +60,12 @@ impl Incidents {
         self.all.values().map(|kept| &kept.incident)
     }
 
+    /// What explains the incidents that are not over.
+    pub(crate) fn open(&self) -> impl Iterator<Item = &Explanation> {
+        let open = self.all.values().filter(|kept| kept.incident.status != Status::Resolved);
+        open.map(|kept| &kept.explanation)
+    }
+
     /// Takes what explains everything that is going on now.
     pub(crate) fn update(&mut self, known: Known<'_>, mut explanations: Vec<Explanation>, is_revision: bool) {
         explanations.sort_by_cached_key(|explanation| first_ns(known, explanation));

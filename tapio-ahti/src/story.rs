@@ -6,7 +6,7 @@ use crate::{
     explain::{Certainty, Explanation, Found, Kin, Known, kin, look},
     finding::{Finding, FindingId, MAX_FACTS},
     graph::{EntityId, Name, Step as Way},
-    incident::{Advice, Considered, Evidence, Incident, Line, Status, Step},
+    incident::{Advice, Considered, Evidence, Explained, Incident, Line, Status, Step},
     rule::Action,
 };
 
@@ -158,7 +158,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
             .zip(root_kind)
             .map(|(root, kind)| advice(known, root, &kind.actions))
             .unwrap_or_default(),
-        considered: considered(known, of),
+        considered: considered(known, of).into_iter().take(MAX_CONSIDERED).collect(),
         seen_before: 0,
     }
 }
@@ -274,23 +274,40 @@ fn checked(known: Known<'_>, of: &Explanation) -> (Vec<String>, Vec<String>) {
     (ruled_out.into_iter().collect(), missing.into_iter().collect())
 }
 
-fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> {
+/// The causes that were considered, the best first, each once.
+pub(crate) fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> {
     let mut shown = BTreeSet::new();
+    let round = |value: f64| (value * 100.0).round() / 100.0;
+    let ids = |finding: &Finding| finding.facts.iter().map(|(_, id)| id.to_string()).collect();
+    let workload =
+        |finding: &Finding| name(known, known.graph.workload(finding.key.entity, finding.onset_ns));
+    let explained = |(id, rule): &(FindingId, usize)| {
+        let finding = known.findings.get(*id)?;
+        Some(Explained {
+            kind: finding.key.kind.to_string(),
+            workload: workload(finding),
+            rule: known.rules.rules.get(*rule)?.rule.clone(),
+            facts: ids(finding),
+        })
+    };
     let of = of.candidates.iter().filter_map(|candidate| {
         let finding = known.findings.get(candidate.finding)?;
         // The same on another pod is the same cause.
         if kin(known, candidate.finding).is_some_and(|kin| !shown.insert(kin)) {
             return None;
         }
-        let round = |value: f64| (value * 100.0).round() / 100.0;
         Some(Considered {
             entity: name(known, finding.key.entity),
+            workload: workload(finding),
+            kind: known.rules.kind_of(finding).map(|kind| kind.names.clone()).unwrap_or_default(),
+            facts: ids(finding),
+            explains: candidate.explains.iter().filter_map(explained).collect(),
             text: finding.message.clone(),
             score: round(candidate.score),
             terms: candidate.terms.iter().map(|(term, value)| (term.clone(), round(*value))).collect(),
         })
     });
-    of.take(MAX_CONSIDERED).collect()
+    of.collect()
 }
 
 /// What a text may name, of a finding.

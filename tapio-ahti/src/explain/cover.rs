@@ -25,6 +25,8 @@ const STANDING: f64 = -3.9;
 const MARGIN: f64 = 1.4;
 /// Candidates that are kept with an explanation.
 const MAX_CANDIDATES: usize = 16;
+/// What is kept of what a candidate explains.
+const MAX_EXPLAINED: usize = 16;
 /// Longest chain.
 const MAX_HOPS: usize = 6;
 
@@ -47,6 +49,8 @@ pub(crate) struct Candidate {
     pub(crate) score: f64,
     /// What the score is the sum of.
     pub(crate) terms: Vec<(String, f64)>,
+    /// What it explains with the rule that leads to it, the nearest first; of the candidates that are kept.
+    pub(crate) explains: Vec<(FindingId, usize)>,
     /// For each finding that it explains: how likely, and the link that leads to it.
     reach: BTreeMap<FindingId, (f64, Option<usize>)>,
 }
@@ -183,7 +187,7 @@ fn candidate(known: Known<'_>, component: &Component, root: FindingId) -> Candid
         }
         here = next;
     }
-    Candidate { finding: root, score: 0.0, terms: Vec::new(), reach }
+    Candidate { finding: root, score: 0.0, terms: Vec::new(), explains: Vec::new(), reach }
 }
 
 fn scored(
@@ -218,6 +222,25 @@ fn scored(
     candidate
 }
 
+/// How many links lead from a cause to a finding, and one.
+fn hops(component: &Component, candidate: &Candidate, id: FindingId) -> usize {
+    let links = std::iter::successors(candidate.reach.get(&id), |(_, link)| {
+        candidate.reach.get(&component.links.get((*link)?)?.cause)
+    });
+    links.take(MAX_HOPS + 1).count()
+}
+
+/// What a candidate explains, the nearest first.
+fn explains(known: Known<'_>, component: &Component, candidate: &Candidate) -> Vec<(FindingId, usize)> {
+    let rule = |(id, (_, link)): (&FindingId, &(f64, Option<usize>))| {
+        Some((*id, component.links.get((*link)?)?.rule))
+    };
+    let mut explained: Vec<_> = candidate.reach.iter().filter_map(rule).collect();
+    explained.sort_by_cached_key(|(id, _)| (hops(component, candidate, *id), order(known, *id)));
+    explained.truncate(MAX_EXPLAINED);
+    explained
+}
+
 fn explanation(
     known: Known<'_>,
     component: &Component,
@@ -228,13 +251,7 @@ fn explanation(
     let mut reached: Vec<FindingId> =
         best.reach.keys().copied().filter(|id| *id != best.finding && left.contains(id)).collect();
     // Along the chain, then in order of time.
-    let hops = |id: &FindingId| {
-        let links = std::iter::successors(best.reach.get(id), |(_, link)| {
-            best.reach.get(&component.links.get((*link)?)?.cause)
-        });
-        links.take(MAX_HOPS + 1).count()
-    };
-    reached.sort_by_cached_key(|id| (hops(id), order(known, *id)));
+    reached.sort_by_cached_key(|id| (hops(component, best, *id), order(known, *id)));
     let is_kin = |id: &FindingId| best.reach.get(id).is_some_and(|(_, link)| link.is_none());
     let (kin, effects): (Vec<_>, Vec<_>) = reached.into_iter().partition(is_kin);
     // The way to each effect, with what lies on it.
@@ -257,7 +274,11 @@ fn explanation(
         shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())
     });
     let margin = rival.map_or(f64::INFINITY, |rival| best.score - rival.score);
-    let candidates = scored.iter().take(MAX_CANDIDATES).cloned().collect();
+    let candidates = scored.iter().take(MAX_CANDIDATES).cloned().map(|mut candidate| {
+        candidate.explains = explains(known, component, &candidate);
+        candidate
+    });
+    let candidates = candidates.collect();
     let certainty = Certainty::Inconclusive;
     let mut explanation =
         Explanation { root: Some(best.finding), kin, effects, links, certainty, candidates };
