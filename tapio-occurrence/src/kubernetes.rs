@@ -346,6 +346,8 @@ pub mod condition {
     pub const LOST: &str = "Lost";
     /// A job failed.
     pub const FAILED: &str = "Failed";
+    /// A quota has nothing left of a resource; the text says of which.
+    pub const USED_UP: &str = "UsedUp";
     /// An autoscaler wants more pods than its maximum.
     pub const AT_MAXIMUM: &str = "AtMaximum";
     /// An autoscaler cannot scale; the reason says why.

@@ -160,7 +160,7 @@ impl Case {
         let first = causes.first().and_then(|cause| {
             let facts = |incident: &&tapio_ahti::incident::Incident| {
                 incident.has_cause
-                    && incident.lines.first().is_some_and(|line| line.facts.first() == cause.facts.first())
+                    && incident.lines.first().is_some_and(|line| cause.facts.first().is_some_and(|id| line.facts.contains(id)))
             };
             engine.incidents().into_iter().find(facts).map(|incident| incident.certainty)
         });

@@ -124,6 +124,7 @@ impl Snapshot {
         self.absent(&seen, &mut facts);
         self.warnings(&mut facts);
         self.connections(&mut facts);
+        self.logged(&mut facts);
         self.daemons(&mut facts);
         self.alerts(&mut facts);
         facts.all
@@ -202,7 +203,9 @@ impl Snapshot {
                 .iter()
                 .map(|field| format!("{} from {:?} to {:?}", field.path, field.from, field.to))
                 .collect();
-            let change = Change { object: object.object, fields, ..Change::default() };
+            // What is applied at once is one set.
+            let set = Some(format!("kubectl@{}", since / (10 * SEC)));
+            let change = Change { object: object.object, fields, set, ..Change::default() };
             facts.portti(since, &change, &format!("{kind} {name}: {}", said.join(", ")));
         }
     }
@@ -270,7 +273,17 @@ impl Snapshot {
                 put(why.0, &said(condition::REPLICA_FAILURE, "FailedCreate", &why.1));
             }
             "Service" if !list(of, "selector").is_empty() && self.endpoints(of).is_empty() => {
-                put(deployed, &said(condition::NO_ENDPOINTS, "NoEndpoints", "no endpoints"));
+                put(self.began(name), &said(condition::NO_ENDPOINTS, "NoEndpoints", "no endpoints"));
+            }
+            "ResourceQuota" => {
+                let amounts = list(of, "quota").iter().filter_map(|amount| {
+                    let word = |nth: usize| amount.get(nth).and_then(Value::as_str).unwrap_or_default();
+                    used_up(word(1), word(2)).then(|| format!("{}: {} of {} used", word(0), word(1), word(2)))
+                });
+                let text = amounts.collect::<Vec<_>>().join(", ");
+                if !text.is_empty() {
+                    put(deployed, &said(condition::USED_UP, "UsedUp", &text));
+                }
             }
             "PersistentVolumeClaim" if matches!(text(of, "status"), "Pending" | "Lost") => {
                 let why = self.last_event("PersistentVolumeClaim", name, &["ProvisioningFailed"]);
@@ -293,6 +306,16 @@ impl Snapshot {
         }
     }
 
+    /// When the first Event of an application's pods came.
+    fn began(&self, app: &str) -> u64 {
+        let of_app = self.events.iter().filter(|event| {
+            let name = text(event, "name");
+            text(event, "kind") == "Pod" && name.strip_prefix(app).is_some_and(|rest| rest.starts_with('-'))
+        });
+        let oldest = of_app.map(|event| self.ages(event).0).max().unwrap_or(DEPLOYED_NS);
+        self.at_ns - oldest.min(DEPLOYED_NS)
+    }
+
     fn pod_states(&self, of: &Value, said: impl Fn(&str, &str, &str) -> Condition) -> Vec<(u64, Condition)> {
         let name = text(of, "name");
         let start = time(text(of, "start")).unwrap_or(self.at_ns - DEPLOYED_NS);
@@ -305,7 +328,11 @@ impl Snapshot {
                 states.push((why.0, said(condition::UNSCHEDULABLE, "Unschedulable", &why.1)));
             }
         } else if ready == "False" && text(of, "phase") != "Succeeded" {
-            states.push((start, said(condition::NOT_READY, "ContainersNotReady", "")));
+            // The node's controller says so of pods on a node that is silent.
+            let node_lost = self.events.iter().filter(|event| text(event, "name") == name);
+            let node_lost = node_lost.filter(|event| text(event, "reason") == "NodeNotReady");
+            let since = node_lost.map(|event| self.at_ns - self.ages(event).0).min();
+            states.push((since.unwrap_or(start), said(condition::NOT_READY, "ContainersNotReady", "")));
         }
         for container in list(of, "containers") {
             let of_container = |mut condition: Condition, state: &Value| {
@@ -322,13 +349,20 @@ impl Snapshot {
                             "ErrImagePull" | "ImagePullBackOff" => {
                                 self.last_event("Pod", name, &["Failed to pull", "Failed"])
                             }
-                            _ => (start, String::new()),
+                            _ => {
+                                let ended = container.get("last").and_then(|last| time(text(last, "finished")));
+                                (ended.unwrap_or(start), String::new())
+                            }
                         };
                         states.push((why.0, of_container(said(condition::WAITING, reason, &why.1), state)));
                     }
                     "Terminated" if text(state, "exit_code") != "0" => {
                         let at = time(text(state, "finished")).unwrap_or(self.at_ns);
-                        states.push((at, of_container(said(condition::TERMINATED, reason, ""), state)));
+                        let ended = of_container(said(condition::TERMINATED, reason, ""), state);
+                        // Only the last end is known; those before it were spread over the time since the start.
+                        let ends = ended.restarts.unwrap_or(1).max(1);
+                        let step = at.saturating_sub(start) / ends;
+                        states.extend((0..ends).map(|nth| (at - nth * step, ended.clone())));
                     }
                     _ => {}
                 }
@@ -442,6 +476,49 @@ impl Snapshot {
         }
     }
 
+    /// What logs say about connections and names is what the kernel sees of them.
+    fn logged(&self, facts: &mut Facts) {
+        let errors = self.infra.get("errors").and_then(Value::as_object).into_iter().flatten();
+        for (app, summary) in errors {
+            let summary = summary.as_str().unwrap_or_default();
+            let Some(of) = self.of_kind("Pod").find(|pod| app_of(text(pod, "owner")) == *app && node_of(pod).is_some()) else {
+                continue;
+            };
+            let mut seen = BTreeSet::new();
+            for (marker, is_name) in [("lookup ", true), ("UnableToConnect on ", false)] {
+                for part in summary.split(marker).skip(1) {
+                    let end = part.find(|c: char| !c.is_ascii_alphanumeric() && !"-.:".contains(c)).unwrap_or(part.len());
+                    let (host, port) = part[..end].split_once(':').unwrap_or((&part[..end], ""));
+                    let known = self.of_kind("Service").any(|service| text(service, "name") == host);
+                    // A name that exists did not for a moment.
+                    if host.is_empty() || is_name && known || !seen.insert(part[..end].to_owned()) {
+                        continue;
+                    }
+                    self.fails(of, app, host, port, known, facts);
+                }
+            }
+        }
+    }
+
+    /// A pod cannot connect to a host, or not find it, for a minute.
+    fn fails(&self, of: &Value, app: &str, host: &str, port: &str, is_known: bool, facts: &mut Facts) {
+        let client = text(of, "name");
+        let node = node_of(of).unwrap_or_default();
+        for nth in 0..12 {
+            let at = self.at_ns - CHECKED_NS + nth * 5 * SEC;
+            let kind = if is_known { "network.connection_refused" } else { "network.dns_nxdomain_burst" };
+            let fact = facts.agent(at, kind, &node, &format!("{client} -> {host}:{port}"));
+            fact.workload = Some(pod(&self.namespace, client, &format!("uid-{client}"), app));
+            if is_known {
+                let port = port.parse().unwrap_or_default();
+                fact.peer = Some(service(&self.namespace, host, self.address(host), port));
+                fact.data = Data::from([("direction", "outbound".into())]);
+            } else {
+                fact.data = Data::from([("question", host.to_owned().into())]);
+            }
+        }
+    }
+
     /// Services of nodes that do not run.
     fn daemons(&self, facts: &mut Facts) {
         let stopped = self.infra.get("node_services").and_then(Value::as_object).into_iter().flatten();
@@ -476,6 +553,22 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// Whether an amount is at its limit.
+fn used_up(used: &str, hard: &str) -> bool {
+    let amount = |text: &str| {
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let scale = match &text[end..] {
+            "m" => 1e-3,
+            "Ki" => 1024.0,
+            "Mi" => 1024.0 * 1024.0,
+            "Gi" => 1024.0 * 1024.0 * 1024.0,
+            _ => 1.0,
+        };
+        text[..end].parse::<f64>().ok().map(|number| number * scale)
+    };
+    amount(used).zip(amount(hard)).is_some_and(|(used, hard)| used >= hard)
 }
 
 /// The node of a pod: `worker-01/192.168.0.222`.

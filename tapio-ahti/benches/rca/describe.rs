@@ -187,10 +187,20 @@ fn template(path: &str, value: &str, fields: &mut Spec) {
         "labels" => {
             fields.insert("spec.template.metadata.labels".to_owned(), value.to_owned());
         }
+        _ if parent.ends_with(".env") => {
+            fields.insert(format!("spec.template.spec.{path}"), hash(value));
+        }
         _ => {
             fields.insert(format!("spec.template.spec.{path}"), value.to_owned());
         }
     }
+}
+
+/// Values of environment variables are not sent, only whether they are the same.
+fn hash(value: &str) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(value, &mut hasher);
+    format!("h:{:016x}", std::hash::Hasher::finish(&hasher))
 }
 
 /// `http-get http://:8080/_healthz delay=5s timeout=1s period=10s #success=1 #failure=3`

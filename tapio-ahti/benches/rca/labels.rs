@@ -71,10 +71,9 @@ fn explained_texts<'a>(
 }
 
 fn label(cause: &Considered, fact: &Occurrence, facts: &ById<'_>) -> (&'static str, Blamed) {
-    let first = explained_texts(cause, facts).map(|(_, text)| text).next().unwrap_or_default();
     match &*fact.kind {
         "kubernetes.change" => match Change::of(fact) {
-            Some(Ok(change)) => of_change(&change, cause, facts, first),
+            Some(Ok(change)) => of_change(&change, cause, facts),
             _ => ("", Blamed::Own),
         },
         "kubernetes.condition" | "kubernetes.warning" => {
@@ -113,6 +112,7 @@ fn of_state(name: &str, fact: &Occurrence, text: &str) -> (&'static str, Blamed)
         "ReplicaFailure" => refused(text),
         "Waiting" if text_of(fact, "reason").contains("Image") => (image(text), Blamed::Own),
         "Pending" => (pending(text), Blamed::Own),
+        "UsedUp" => (quota(text), Blamed::Namespace),
         "FailedCreatePodSandBox" if text.contains("OOM") => ("oom_killed", Blamed::Own),
         _ => ("", Blamed::Own),
     }
@@ -159,7 +159,8 @@ fn unschedulable(text: &str, selects_nodes: bool) -> &'static str {
 fn image(text: &str) -> &'static str {
     let is = |part: &str| text.contains(part);
     match () {
-        () if is("no such host") || is("lookup ") => "image_registry_dns_failure",
+        // No answer at all; the set's texts end before they say why.
+        () if is("failed to do request") => "image_registry_dns_failure",
         () if is("authoriz") || is("denied") || is("forbidden") || is("401") || is("403") => {
             "missing_image_pull_secret"
         }
@@ -171,12 +172,12 @@ fn pending(text: &str) -> &'static str {
     if text.contains("storageclass") { "pvc_storage_class_mismatch" } else { "" }
 }
 
-fn of_change(change: &Change, cause: &Considered, facts: &ById<'_>, first: &str) -> (&'static str, Blamed) {
+fn of_change(change: &Change, cause: &Considered, facts: &ById<'_>) -> (&'static str, Blamed) {
     let has = |part: &str| change.fields.iter().any(|field| field.path.contains(part));
     match (&*change.object.kind, change.verb) {
         ("ResourceQuota", _) => {
             let refused =
-                explained_texts(cause, facts).map(|(_, text)| text).find(|text| text.contains("requested: "));
+                explained_texts(cause, facts).map(|(_, text)| text).find(|text| text.contains("requested: ") || text.contains(" used"));
             (quota(refused.unwrap_or(&change.object.name)), Blamed::Namespace)
         }
         ("Node", _) if has("spec.unschedulable") => ("node_cordon_mismatch", Blamed::Victim),
@@ -195,39 +196,43 @@ fn of_change(change: &Change, cause: &Considered, facts: &ById<'_>, first: &str)
             },
             Blamed::Victim,
         ),
-        _ => (of_rollout(&change.fields, cause, facts, first), Blamed::Own),
+        _ => (of_rollout(&change.fields, cause, facts), Blamed::Own),
     }
 }
 
 /// Which of the changed fields it was, by what came of it.
-fn of_rollout(fields: &[Field], cause: &Considered, facts: &ById<'_>, first: &str) -> &'static str {
+fn of_rollout(fields: &[Field], cause: &Considered, facts: &ById<'_>) -> &'static str {
     let has = |part: &str| fields.iter().any(|field| field.path.contains(part));
-    let Some(nearest) = cause.explains.first() else { return "" };
-    let probe = explained_texts(cause, facts).find_map(|(_, text)| {
-        ["Liveness", "Readiness", "Startup"]
-            .into_iter()
-            .find(|probe| text.starts_with(&format!("{probe} probe failed")))
+    // A restart comes of a liveness probe.
+    let mut probes: Vec<&str> = ["liveness", "startup", "readiness"].into_iter().collect();
+    probes.retain(|probe| {
+        let failed = format!("{probe} probe failed");
+        has(&format!("{probe}Probe"))
+            && explained_texts(cause, facts).any(|(_, text)| text.to_lowercase().starts_with(&failed))
     });
-    match &*nearest.kind {
-        "kubernetes.condition/Unschedulable" => unschedulable(first, has(".nodeSelector.")),
-        "kubernetes.condition/Waiting" if has(".image") => {
-            let pull = explained_texts(cause, facts)
-                .map(|(_, text)| text)
-                .find(|text| text.starts_with("Failed to pull"));
-            image(pull.unwrap_or(first))
-        }
-        "kubernetes.condition/ReplicaFailure" => refused(first).0,
-        "container.oom_kill" => "oom_killed",
-        "kubernetes.warning/FailedCreatePodSandBox" if first.contains("OOM") => "oom_killed",
-        "node.cpu_throttled" => "pod_cpu_overload",
-        _ => match probe {
-            Some(probe) if has(&format!("{}Probe", probe.to_lowercase())) => {
-                of_probe(&probe.to_lowercase(), fields)
-            }
-            _ if has(".env.") => "service_env_var_address_mismatch",
-            _ if has(".volumes.") => "volume_mount_permission_denied",
-            _ => "",
-        },
+    // What is closest to the mechanism says which.
+    let find = |kind: &str| {
+        let mut of_kind = explained_texts(cause, facts).filter(|(explained, _)| explained.kind == kind);
+        of_kind.next().map(|(_, text)| text)
+    };
+    if let Some(text) = find("kubernetes.condition/Unschedulable") {
+        return unschedulable(text, has(".nodeSelector."));
+    }
+    if let Some(text) = find("kubernetes.condition/ReplicaFailure") {
+        return refused(text).0;
+    }
+    if find("container.oom_kill").is_some() || find("kubernetes.warning/FailedCreatePodSandBox").is_some_and(|text| text.contains("OOM")) {
+        return "oom_killed";
+    }
+    if find("node.cpu_throttled").is_some() {
+        return "pod_cpu_overload";
+    }
+    let probe = probes.into_iter().map(|probe| of_probe(probe, fields)).find(|label| !label.is_empty());
+    match (probe, find("kubernetes.condition/Waiting")) {
+        (_, Some(text)) if has(".image") => image(text),
+        _ if has(".env.") => "service_env_var_address_mismatch",
+        _ if has(".volumes.") => "volume_mount_permission_denied",
+        (probe, _) => probe.unwrap_or_default(),
     }
 }
 

@@ -44,15 +44,27 @@ pub enum Certainty {
 
 /// A possible cause with what speaks for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidate {
+pub(crate) struct Considered {
     pub(crate) finding: FindingId,
     pub(crate) score: f64,
     /// What the score is the sum of.
     pub(crate) terms: Vec<(String, f64)>,
-    /// What it explains with the rule that leads to it, the nearest first; of the candidates that are kept.
+    /// What it explains by itself with the rule that leads to it, the nearest first.
     pub(crate) explains: Vec<(FindingId, usize)>,
-    /// For each finding that it explains: how likely, and the link that leads to it.
-    reach: BTreeMap<FindingId, (f64, Option<usize>)>,
+}
+
+/// A possible cause, while it is compared with others.
+#[derive(Clone, Debug)]
+struct Candidate {
+    finding: FindingId,
+    score: f64,
+    terms: Vec<(String, f64)>,
+    /// What it explains by itself. Of several changes that were made together, this tells which one it was.
+    own: Reached,
+    /// How much likelier that is with it.
+    own_score: f64,
+    /// What it explains together with its kin.
+    reach: Reached,
 }
 
 /// One cause with everything that it explains.
@@ -68,7 +80,7 @@ pub(crate) struct Explanation {
     pub(crate) links: Vec<Link>,
     pub(crate) certainty: Certainty,
     /// The best causes, the best first.
-    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) candidates: Vec<Considered>,
 }
 
 impl Explanation {
@@ -118,7 +130,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
             .collect();
         scored.sort_by(|a, b| {
             let earlier = || order(known, a.finding).cmp(&order(known, b.finding));
-            b.score.total_cmp(&a.score).then_with(earlier)
+            b.score.total_cmp(&a.score).then(b.own_score.total_cmp(&a.own_score)).then_with(earlier)
         });
         let Some(best) = nearest(&scored).filter(|best| {
             best.reach.keys().any(|id| left.contains(id))
@@ -153,7 +165,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
 fn nearest(scored: &[Candidate]) -> Option<&Candidate> {
     let best = scored.first()?;
     let mut close = scored.iter().skip(1).take_while(|other| best.score - other.score < MARGIN);
-    close.find(|other| best.reach.contains_key(&other.finding)).or(Some(best))
+    close.find(|other| best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_some())).or(Some(best))
 }
 
 /// Findings of one type on one workload are one group: more of them say no more.
@@ -161,13 +173,23 @@ fn groups(known: Known<'_>, component: &Component) -> BTreeMap<FindingId, Kin> {
     component.findings.iter().filter_map(|id| Some((*id, kin(known, *id)?))).collect()
 }
 
-/// Follows links from a cause, the likeliest way to each effect.
+/// A cause with all that it explains, together with its kin, and by itself.
 fn candidate(known: Known<'_>, component: &Component, root: FindingId) -> Candidate {
     let of_root = kin(known, root);
     let is_kin = |id: &&FindingId| **id == root || of_root.is_some() && kin(known, **id) == of_root;
-    let mut here: Vec<_> = component.findings.iter().filter(is_kin).copied().collect();
-    let mut reach: BTreeMap<FindingId, (f64, Option<usize>)> =
-        here.iter().map(|id| (*id, (1.0, None))).collect();
+    let all: Vec<_> = component.findings.iter().filter(is_kin).copied().collect();
+    let reach = reach(component, &all);
+    let own = if all.len() > 1 { self::reach(component, &[root]) } else { reach.clone() };
+    Candidate { finding: root, score: 0.0, terms: Vec::new(), own, own_score: 0.0, reach }
+}
+
+/// For each finding how likely it is where others are, and the last link to it; without one: those others.
+type Reached = BTreeMap<FindingId, (f64, Option<usize>)>;
+
+/// Follows links from findings, the likeliest way to each effect.
+fn reach(component: &Component, from: &[FindingId]) -> Reached {
+    let mut here: Vec<_> = from.to_vec();
+    let mut reach: Reached = here.iter().map(|id| (*id, (1.0, None))).collect();
     for _ in 0..MAX_HOPS {
         let mut next = Vec::new();
         for (index, link) in component.links.iter().enumerate().filter(|(_, link)| here.contains(&link.cause))
@@ -175,7 +197,7 @@ fn candidate(known: Known<'_>, component: &Component, root: FindingId) -> Candid
             let Some((so_far, _)) = reach.get(&link.cause) else { continue };
             let strength = so_far * link.strength;
             let is_likelier = match reach.get(&link.effect) {
-                // The root and its kin.
+                // Where it began.
                 Some((_, None)) => false,
                 Some((known, Some(_))) => *known < strength,
                 None => true,
@@ -187,7 +209,7 @@ fn candidate(known: Known<'_>, component: &Component, root: FindingId) -> Candid
         }
         here = next;
     }
-    Candidate { finding: root, score: 0.0, terms: Vec::new(), explains: Vec::new(), reach }
+    reach
 }
 
 fn scored(
@@ -203,8 +225,24 @@ fn scored(
     if kind.class != Class::Change && is_standing(known, finding) {
         candidate.terms.push(("has been there all the time".to_owned(), STANDING));
     }
+    for ((kind, workload), gain) in gains(component, &candidate.reach, groups, left) {
+        let of = workload.as_ref().map(|workload| format!(" of {workload}")).unwrap_or_default();
+        candidate.terms.push((format!("explains {kind}{of}"), gain));
+    }
+    candidate.score = candidate.terms.iter().map(|(_, value)| value).sum();
+    candidate.own_score = gains(component, &candidate.own, groups, left).values().sum();
+    candidate
+}
+
+/// How much likelier each group of findings is with a cause than without.
+fn gains<'a>(
+    component: &Component,
+    reach: &Reached,
+    groups: &'a BTreeMap<FindingId, Kin>,
+    left: &BTreeSet<FindingId>,
+) -> BTreeMap<&'a Kin, f64> {
     let mut gains: BTreeMap<&Kin, f64> = BTreeMap::new();
-    for (id, (_, link)) in &candidate.reach {
+    for (id, (_, link)) in reach {
         let Some(group) = groups.get(id).filter(|_| left.contains(id)) else { continue };
         // What lies on the way was observed: how likely it has this effect does not depend on how likely the cause had it.
         let Some(strength) = link.and_then(|link| component.links.get(link)).map(|link| link.strength) else {
@@ -214,18 +252,13 @@ fn scored(
         let most = gains.entry(group).or_default();
         *most = most.max(gain);
     }
-    for ((kind, workload), gain) in gains {
-        let of = workload.as_ref().map(|workload| format!(" of {workload}")).unwrap_or_default();
-        candidate.terms.push((format!("explains {kind}{of}"), gain));
-    }
-    candidate.score = candidate.terms.iter().map(|(_, value)| value).sum();
-    candidate
+    gains
 }
 
 /// How many links lead from a cause to a finding, and one.
-fn hops(component: &Component, candidate: &Candidate, id: FindingId) -> usize {
-    let links = std::iter::successors(candidate.reach.get(&id), |(_, link)| {
-        candidate.reach.get(&component.links.get((*link)?)?.cause)
+fn hops(component: &Component, reach: &Reached, id: FindingId) -> usize {
+    let links = std::iter::successors(reach.get(&id), |(_, link)| {
+        reach.get(&component.links.get((*link)?)?.cause)
     });
     links.take(MAX_HOPS + 1).count()
 }
@@ -235,8 +268,8 @@ fn explains(known: Known<'_>, component: &Component, candidate: &Candidate) -> V
     let rule = |(id, (_, link)): (&FindingId, &(f64, Option<usize>))| {
         Some((*id, component.links.get((*link)?)?.rule))
     };
-    let mut explained: Vec<_> = candidate.reach.iter().filter_map(rule).collect();
-    explained.sort_by_cached_key(|(id, _)| (hops(component, candidate, *id), order(known, *id)));
+    let mut explained: Vec<_> = candidate.own.iter().filter_map(rule).collect();
+    explained.sort_by_cached_key(|(id, _)| (hops(component, &candidate.own, *id), order(known, *id)));
     explained.truncate(MAX_EXPLAINED);
     explained
 }
@@ -251,7 +284,7 @@ fn explanation(
     let mut reached: Vec<FindingId> =
         best.reach.keys().copied().filter(|id| *id != best.finding && left.contains(id)).collect();
     // Along the chain, then in order of time.
-    reached.sort_by_cached_key(|id| (hops(component, best, *id), order(known, *id)));
+    reached.sort_by_cached_key(|id| (hops(component, &best.reach, *id), order(known, *id)));
     let is_kin = |id: &FindingId| best.reach.get(id).is_some_and(|(_, link)| link.is_none());
     let (kin, effects): (Vec<_>, Vec<_>) = reached.into_iter().partition(is_kin);
     // The way to each effect, with what lies on it.
@@ -274,11 +307,13 @@ fn explanation(
         shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())
     });
     let margin = rival.map_or(f64::INFINITY, |rival| best.score - rival.score);
-    let candidates = scored.iter().take(MAX_CANDIDATES).cloned().map(|mut candidate| {
-        candidate.explains = explains(known, component, &candidate);
-        candidate
-    });
-    let candidates = candidates.collect();
+    let considered = |candidate: &Candidate| Considered {
+        finding: candidate.finding,
+        score: candidate.score,
+        terms: candidate.terms.clone(),
+        explains: explains(known, component, candidate),
+    };
+    let candidates = scored.iter().take(MAX_CANDIDATES).map(considered).collect();
     let certainty = Certainty::Inconclusive;
     let mut explanation =
         Explanation { root: Some(best.finding), kin, effects, links, certainty, candidates };

@@ -46,6 +46,10 @@ pub(crate) enum Step {
     NamespaceServices,
     /// All nodes.
     Nodes,
+    /// All volumes.
+    Volumes,
+    /// Claims of the namespace.
+    Claims,
 }
 
 impl Graph {
@@ -110,6 +114,11 @@ impl Graph {
                 to.extend(self.of_kind("Service", namespace));
             }
             Step::Nodes => to.extend(self.of_kind("Node", None).take(MAX_VISITED)),
+            Step::Volumes => to.extend(self.of_kind("PersistentVolume", None).take(MAX_VISITED)),
+            Step::Claims => {
+                let namespace = self.get(id).and_then(|entity| entity.name.namespace.as_deref());
+                to.extend(self.of_kind("PersistentVolumeClaim", namespace).take(MAX_VISITED));
+            }
         }
     }
 

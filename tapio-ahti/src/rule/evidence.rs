@@ -41,6 +41,14 @@ pub(crate) enum Evidence {
     Named,
     /// The cause and the effect are in the same pod.
     SamePod,
+    /// A pod of the effect, or behind the service, has no node.
+    Unassigned,
+    /// The change binds the pods to a node that exists.
+    NamesNode,
+    /// The service or pod at the other end does not exist at the time of the effect.
+    PeerGone,
+    /// The claim that the change is about has a volume.
+    HoldsVolume,
 }
 
 /// A pair of cause and effect with the graph.
@@ -103,6 +111,29 @@ impl Pair<'_> {
                 let name = &self.graph.get(cause.key.entity)?.name.name;
                 let texts = ["text", "reason"].iter().filter_map(|key| effect.fields.get(*key)).flatten();
                 Some(texts.into_iter().any(|text| text.contains(&**name)) || effect.message.contains(&**name))
+            }
+            Evidence::Unassigned => {
+                let at = effect.onset_ns;
+                let pods = self.graph.walk(&[effect.key.entity], &[Step::Members, Step::Owned], at);
+                let mut pods = pods.into_iter().filter(|pod| self.graph.is(*pod, "Pod")).peekable();
+                pods.peek()?;
+                Some(pods.any(|pod| self.graph.node(pod, at).is_none()))
+            }
+            Evidence::NamesNode => {
+                let mut named = cause.fields.get("node_name").into_iter().flatten();
+                let exists = |name: &String| {
+                    let nodes = self.graph.of_kind("Node", None).filter_map(|node| self.graph.get(node));
+                    nodes.filter(|node| node.exists(effect.onset_ns)).any(|node| node.name.name == *name)
+                };
+                Some(named.any(exists))
+            }
+            Evidence::PeerGone => {
+                let peer = self.graph.get(effect.peer?.entity?)?;
+                Some(!peer.exists(effect.onset_ns))
+            }
+            Evidence::HoldsVolume => {
+                let claim = self.graph.get(cause.key.entity)?.object(effect.last_ns)?;
+                Some(claim.uses.iter().any(|used| used.kind == "PersistentVolume"))
             }
             Evidence::SamePod => {
                 let pods = |finding: &Finding| -> Vec<EntityId> {

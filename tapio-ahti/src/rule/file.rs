@@ -33,6 +33,7 @@ pub(super) const EMBEDDED: &[(&str, &str)] = &[
     ("rules/service.yaml", include_str!("../../rules/service.yaml")),
     ("rules/scheduling.yaml", include_str!("../../rules/scheduling.yaml")),
     ("rules/node.yaml", include_str!("../../rules/node.yaml")),
+    ("rules/probes.yaml", include_str!("../../rules/probes.yaml")),
     ("rules/dns.yaml", include_str!("../../rules/dns.yaml")),
 ];
 
