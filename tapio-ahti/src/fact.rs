@@ -205,9 +205,9 @@ fn of_change(fact: &Occurrence, change: Change, entity: EntityId) -> Finding {
         let is_limit = field.aspect == Aspect::Memory && field.path.contains("limits");
         field.to.as_deref().filter(|_| is_limit).and_then(quantity).map(|bytes| format!("{bytes:.0}"))
     });
-    values("node_name", |field| {
-        let is_name = field.path.ends_with("kubernetes.io/hostname") || field.path.ends_with(".nodeName");
-        field.to.clone().filter(|_| is_name)
+    values("node_label", |field| {
+        let (_, key) = field.path.split_once(".nodeSelector.")?;
+        Some(cut(&format!("{key}={}", field.to.as_ref()?)))
     });
     values("replicas", |field| field.to.clone().filter(|_| field.path == "spec.replicas"));
     finding

@@ -34,3 +34,39 @@ pub(crate) fn json_lines(path: &Path) -> Result<Vec<Value>, String> {
     };
     text(path)?.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(read).collect()
 }
+
+/// A table with a head.
+pub(crate) struct Table {
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
+        let text = text(path)?;
+        // Quotes are around texts without commas only.
+        let cells = |line: &str| line.split(',').map(|cell| cell.trim_matches('"').to_owned()).collect::<Vec<_>>();
+        let mut lines = text.lines().map(cells);
+        let head = lines.next().ok_or_else(|| format!("{}: it is empty", path.display()))?;
+        let rows: Vec<_> = lines.collect();
+        match rows.iter().position(|row| row.len() != head.len()) {
+            Some(nth) => Err(format!("{}:{}: not {} cells", path.display(), nth + 2, head.len())),
+            None => Ok(Self { head, rows }),
+        }
+    }
+
+    pub(crate) fn columns(&self) -> &[String] {
+        &self.head
+    }
+
+    /// A column; empty texts if there is none of the name.
+    pub(crate) fn texts(&self, column: &str) -> Vec<&str> {
+        let at = self.head.iter().position(|name| name == column);
+        self.rows.iter().map(|row| at.and_then(|at| row.get(at)).map_or("", String::as_str)).collect()
+    }
+
+    /// A column of numbers; what is none is not a number.
+    pub(crate) fn numbers(&self, column: &str) -> Vec<f64> {
+        self.texts(column).into_iter().map(|text| text.parse().unwrap_or(f64::NAN)).collect()
+    }
+}

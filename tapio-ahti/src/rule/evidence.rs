@@ -1,11 +1,12 @@
 //! Evidence: facts about a pair of cause and effect that decide whether one explains the other.
 
 use serde::Deserialize;
+use tapio_occurrence::kubernetes::Pair as Label;
 
 use crate::{
     finding::Finding,
     findings::Findings,
-    graph::{EntityId, Graph, Step},
+    graph::{EntityId, Graph, Name, Step},
 };
 
 /// How long a container that ended may keep its pod from answering.
@@ -43,8 +44,10 @@ pub(crate) enum Evidence {
     SamePod,
     /// A pod of the effect, or behind the service, has no node.
     Unassigned,
-    /// The change binds the pods to a node that exists.
-    NamesNode,
+    /// A node has all labels that the change asks for.
+    FitsNode,
+    /// The name that is asked for is of a service that does not exist any more.
+    AskedGone,
     /// The service or pod at the other end does not exist at the time of the effect.
     PeerGone,
     /// The claim that the change is about has a volume.
@@ -119,13 +122,28 @@ impl Pair<'_> {
                 pods.peek()?;
                 Some(pods.any(|pod| self.graph.node(pod, at).is_none()))
             }
-            Evidence::NamesNode => {
-                let mut named = cause.fields.get("node_name").into_iter().flatten();
-                let exists = |name: &String| {
-                    let nodes = self.graph.of_kind("Node", None).filter_map(|node| self.graph.get(node));
-                    nodes.filter(|node| node.exists(effect.onset_ns)).any(|node| node.name.name == *name)
+            Evidence::FitsNode => {
+                let wanted = cause.fields.get("node_label").filter(|labels| !labels.is_empty())?;
+                let nodes = self.graph.of_kind("Node", None).filter_map(|node| self.graph.get(node));
+                let mut labels = nodes
+                    .filter_map(|node| node.object(effect.onset_ns))
+                    .map(|node| node.labels.as_slice())
+                    .filter(|labels| !labels.is_empty())
+                    .peekable();
+                labels.peek()?;
+                let has = |labels: &[Label], wanted: &String| {
+                    labels.iter().any(|label| {
+                        wanted.strip_prefix(&*label.key).and_then(|rest| rest.strip_prefix('='))
+                            == Some(&*label.value)
+                    })
                 };
-                Some(named.any(exists))
+                Some(labels.any(|labels| wanted.iter().all(|wanted| has(labels, wanted))))
+            }
+            Evidence::AskedGone => {
+                let name = effect.field("question")?.split('.').next()?;
+                let namespace = self.graph.get(effect.key.entity)?.name.namespace.as_deref();
+                let service = self.graph.named(&Name::new("Service", namespace, name), effect.onset_ns)?;
+                Some(!self.graph.get(service)?.exists(effect.onset_ns))
             }
             Evidence::PeerGone => {
                 let peer = self.graph.get(effect.peer?.entity?)?;

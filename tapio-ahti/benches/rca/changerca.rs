@@ -1,0 +1,192 @@
+//! ChangeRCA: which of several rollouts that go on at once is the defective one.
+//!
+//! Each pod's calls are judged by the shared baseline; how much of the time a pod fails is what new and old pods are compared by.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
+
+use serde_json::Value;
+use tapio_occurrence::kubernetes::{Address, Aspect, Change, Container, Deleted, Field, Object, Pair, Reference};
+
+use crate::{
+    case::{Case, Said},
+    describe::{list, text},
+    facts::{Facts, SEC, pod, service},
+    files::{self, Table},
+    folders, series::Series,
+};
+
+const NAMESPACE: &str = "shop";
+/// Nothing is known of the set's nodes.
+const NODE: &str = "node";
+
+pub(crate) fn cases(directory: &Path) -> Result<Vec<Case>, String> {
+    folders(&directory.join("cases"))?.iter().map(|folder| case(folder)).collect()
+}
+
+fn case(folder: &Path) -> Result<Case, String> {
+    let about = files::json(&folder.join("case.json"))?;
+    let edges = Table::read(&folder.join("pod_edges.csv.gz"))?;
+    let truth = about.get("truth").cloned().unwrap_or_default();
+    Ok(Case {
+        name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        fault: text(&truth, "fault_type").to_owned(),
+        object: text(&truth, "change").to_owned(),
+        cause: String::new(),
+        choices: list(&about, "changes").len(),
+        facts: facts(&about, &edges),
+        // The question is which rollout it was.
+        say: Box::new(|cause, _| Said { object: cause.workload.name.clone(), cause: String::new() }),
+    })
+}
+
+fn number(of: &Value, key: &str) -> u64 {
+    of.get(key).and_then(Value::as_u64).unwrap_or_default()
+}
+
+fn reference(kind: &str, name: &str) -> Reference {
+    let namespace = (kind != "Node").then(|| NAMESPACE.to_owned());
+    Reference { kind: kind.to_owned(), namespace, name: name.to_owned(), uid: Some(format!("{kind}-{name}")) }
+}
+
+/// The ReplicaSet of a pod: `adservice-v2-fd6989b7c-w7f44`.
+fn replica_set(pod: &str) -> &str {
+    pod.rsplit_once('-').map_or(pod, |(set, _)| set)
+}
+
+fn facts(about: &Value, edges: &Table) -> Vec<tapio_occurrence::Occurrence> {
+    let mut facts = Facts::default();
+    let detected = number(about, "detect_time") * SEC;
+    let times: Vec<u64> = edges.numbers("time").into_iter().map(|time| time as u64 * SEC).collect();
+    let first = times.iter().min().copied().unwrap_or(detected);
+    facts.watched(&[NODE], first - 3_600 * SEC, detected + 120 * SEC);
+    facts.portti(first - 3_600 * SEC, &Object { object: reference("Node", NODE), ..Object::default() }, "");
+
+    let callees = edges.texts("callee");
+    let pods = edges.texts("pod");
+    let services: BTreeSet<&str> = callees.iter().chain(&edges.texts("caller")).copied().collect();
+    let address = |name: &str| {
+        let at = services.iter().position(|known| *known == name).unwrap_or(250);
+        IpAddr::V4(Ipv4Addr::new(10, 96, 0, at as u8))
+    };
+    for name in &services {
+        let object = Object {
+            object: reference("Deployment", name),
+            labels: vec![Pair { key: "app".to_owned(), value: (*name).to_owned() }],
+            ..Object::default()
+        };
+        facts.portti(first - 3_600 * SEC, &object, "");
+        let object = Object {
+            object: reference("Service", name),
+            addresses: vec![Address { address: address(name) }],
+            selector: vec![Pair { key: "app".to_owned(), value: (*name).to_owned() }],
+            ..Object::default()
+        };
+        facts.portti(first - 3_600 * SEC, &object, "");
+    }
+    // When each pod came.
+    let mut created: BTreeMap<&str, u64> = BTreeMap::new();
+    for change in list(about, "changes") {
+        for step in list(change, "steps") {
+            for pod in list(step, "new_pods").iter().filter_map(Value::as_str) {
+                created.insert(pod, number(step, "t") * SEC);
+            }
+        }
+    }
+    let owner: BTreeMap<&str, &str> = pods.iter().zip(&callees).map(|(pod, callee)| (*pod, *callee)).collect();
+    let mut sets = BTreeSet::new();
+    for (pod, owner) in &owner {
+        let since = created.get(pod).copied().unwrap_or(first - 3_600 * SEC);
+        if since > detected {
+            continue;
+        }
+        if sets.insert(replica_set(pod)) {
+            let object = Object {
+                object: reference("ReplicaSet", replica_set(pod)),
+                created_unix_ns: Some(since),
+                owners: vec![reference("Deployment", owner)],
+                ..Object::default()
+            };
+            facts.portti(since, &object, "");
+        }
+        let object = Object {
+            object: reference("Pod", pod),
+            created_unix_ns: Some(since),
+            owners: vec![reference("ReplicaSet", replica_set(pod))],
+            node: Some(NODE.to_owned()),
+            labels: vec![Pair { key: "app".to_owned(), value: (*owner).to_owned() }],
+            containers: vec![Container { name: "server".to_owned(), image: "x".to_owned(), ..Container::default() }],
+            ..Object::default()
+        };
+        facts.portti(since, &object, "");
+    }
+    for change in list(about, "changes") {
+        let name = text(change, "name");
+        let at = number(change, "release_time") * SEC;
+        for step in list(change, "steps").iter().filter(|step| number(step, "t") * SEC <= detected) {
+            for pod in list(step, "old_pods").iter().filter_map(Value::as_str) {
+                facts.portti(number(step, "t") * SEC + 30 * SEC, &Deleted { object: reference("Pod", pod) }, "");
+            }
+        }
+        if at > detected {
+            continue;
+        }
+        let rolled_out = Change {
+            object: reference("Deployment", name),
+            fields: vec![Field {
+                path: "spec.template.spec.containers.server.image".to_owned(),
+                aspect: Aspect::Image,
+                from: Some("v1".to_owned()),
+                to: Some("v2".to_owned()),
+            }],
+            ..Change::default()
+        };
+        facts.portti(at, &rolled_out, &format!("{name} was rolled out"));
+    }
+    signals(&mut facts, edges, detected, &owner, address);
+    facts.all
+}
+
+/// What the calls of each pod say, until the alarm.
+fn signals(
+    facts: &mut Facts,
+    edges: &Table,
+    detected: u64,
+    owner: &BTreeMap<&str, &str>,
+    address: impl Fn(&str) -> IpAddr,
+) {
+    let _ = (service, &address);
+    let (times, pods) = (edges.numbers("time"), edges.texts("pod"));
+    let callers = edges.texts("caller");
+    // What is normal is the workload's: its new pods have no past.
+    for (column, kind, scale, falls) in [
+        ("succ_pct", "signal.errors", 100.0, true),
+        ("latency_s", "signal.latency", 1e6, false),
+        ("cpu_pct", "signal.cpu", 1e3, false),
+        ("mem_pct", "signal.memory", 1e3, false),
+    ] {
+        let values = edges.numbers(column);
+        let mut series: BTreeMap<(&str, &str), Series> = BTreeMap::new();
+        let mut rows: Vec<usize> = (0..times.len()).collect();
+        rows.sort_by(|a, b| times[*a].total_cmp(&times[*b]));
+        for row in rows {
+            let at = times[row] as u64 * SEC;
+            let Some(of) = owner.get(pods[row]).filter(|_| at <= detected && values[row].is_finite()) else {
+                continue;
+            };
+            // Calls are of one caller each; a pod's resources are listed with each of them.
+            let caller = if kind.ends_with("errors") || kind.ends_with("latency") { callers[row] } else { "" };
+            let value = if falls { (100.0 - values[row]).max(0.0) } else { values[row].max(0.0) };
+            let is_abnormal = series.entry((of, caller)).or_default().judge((value * scale) as u64, at);
+            if let Some(normal) = is_abnormal {
+                let message = format!("{}: {column} {} (normally {normal})", pods[row], values[row]);
+                let fact = facts.agent(at, kind, NODE, &message);
+                fact.source = "otlp".into();
+                fact.workload = Some(pod(NAMESPACE, pods[row], &format!("Pod-{}", pods[row]), of));
+            }
+        }
+    }
+}
