@@ -11,7 +11,7 @@ use tapio_occurrence::{
 use crate::{
     answer::{self, Answer, BY_NAME, State},
     coverage::{Coverage, Seen},
-    explain::{Known, components, explain},
+    explain::{Known, Without, components, explain},
     fact::{self, Refused, Said},
     finding::{Finding, FindingId},
     findings::Findings,
@@ -83,6 +83,7 @@ pub struct Engine {
     ids: BTreeSet<u128>,
     links: Links,
     incidents: Incidents,
+    without: Without,
     /// The latest time of a fact.
     now_ns: u64,
     expired_ns: u64,
@@ -104,12 +105,20 @@ impl Engine {
             ids: BTreeSet::new(),
             links: Links::default(),
             incidents: Incidents::new(limits.incidents),
+            without: Without::default(),
             now_ns: 0,
             expired_ns: 0,
             assessed_ns: 0,
             is_assessed: true,
             ledger: Ledger::default(),
         }
+    }
+
+    /// The same engine without some of its parts.
+    #[must_use]
+    pub fn without(mut self, parts: Without) -> Self {
+        self.without = parts;
+        self
     }
 
     /// Takes a fact.
@@ -200,6 +209,7 @@ impl Engine {
             findings: &self.findings,
             rules: &self.rules,
             seen: &self.seen,
+            without: self.without,
             now_ns: self.now_ns,
         }
     }
@@ -245,8 +255,8 @@ impl Engine {
     /// then the others that were considered.
     pub fn causes(&mut self) -> Vec<Considered> {
         self.refresh();
-        let Self { graph, findings, rules, seen, incidents, now_ns, .. } = self;
-        let known = Known { graph, findings, rules, seen, now_ns: *now_ns };
+        let Self { graph, findings, rules, seen, incidents, without, now_ns, .. } = self;
+        let known = Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns };
         let mut ranked: Vec<(bool, Considered)> = Vec::new();
         for explanation in incidents.open() {
             let root = explanation.root.and_then(|root| known.findings.get(root));
@@ -266,8 +276,8 @@ impl Engine {
     /// Brings everything that can be asked for up to date.
     fn refresh(&mut self) {
         self.assess(false);
-        let Self { graph, findings, rules, seen, incidents, now_ns, .. } = self;
-        incidents.write(Known { graph, findings, rules, seen, now_ns: *now_ns });
+        let Self { graph, findings, rules, seen, incidents, without, now_ns, .. } = self;
+        incidents.write(Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns });
     }
 
     /// Why an object fails: the incident that it is part of, an open one before a resolved one. Without a kind, workloads and
@@ -325,8 +335,8 @@ impl Engine {
         if std::mem::replace(&mut self.is_assessed, true) {
             return;
         }
-        let Self { graph, findings, rules, seen, links, incidents, now_ns, .. } = self;
-        let known = Known { graph, findings, rules, seen, now_ns: *now_ns };
+        let Self { graph, findings, rules, seen, links, incidents, without, now_ns, .. } = self;
+        let known = Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns };
         let is_recent = |finding: &Finding| {
             !fact::is_change(&finding.key.kind)
                 && finding.is_active(known.now_ns, 2 * QUIET_NS)

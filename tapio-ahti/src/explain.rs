@@ -2,6 +2,7 @@
 
 mod cover;
 mod link;
+mod rates;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,17 @@ use crate::{
 /// Maximum number of findings that are explained together.
 const MAX_TOGETHER: usize = 256;
 
+/// Parts of the engine that are left out, to measure what they are worth. Nothing is, by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Without {
+    /// Whether what is always there is a cause like any other.
+    pub standing: bool,
+    /// Whether new pods are not compared with old ones.
+    pub old_new: bool,
+    /// Whether trouble on a connection is not charged to one of its ends.
+    pub two_ended: bool,
+}
+
 /// Everything that explaining reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
@@ -29,6 +41,7 @@ pub(crate) struct Known<'a> {
     pub(crate) findings: &'a Findings,
     pub(crate) rules: &'a Rules,
     pub(crate) seen: &'a Seen,
+    pub(crate) without: Without,
     pub(crate) now_ns: u64,
 }
 
@@ -140,7 +153,7 @@ pub(crate) fn kin(known: Known<'_>, id: FindingId) -> Option<Kin> {
 pub(crate) fn is_standing(known: Known<'_>, finding: &Finding) -> bool {
     const DAY_NS: u64 = 24 * 3_600_000_000_000;
     const OFTEN: usize = 3;
-    known.now_ns.saturating_sub(finding.onset_ns) > DAY_NS || known.findings.earlier(finding).count() >= OFTEN
+    !known.without.standing && (known.now_ns.saturating_sub(finding.onset_ns) > DAY_NS || known.findings.earlier(finding).count() >= OFTEN)
 }
 
 /// Explains a component.

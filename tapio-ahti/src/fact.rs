@@ -374,7 +374,7 @@ fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
         of_peer = Some(Other { entity: known, address: peer.address, port: peer.port });
     }
     // Connections are a matter of a whole workload; what happens in a container is the pod's.
-    let is_network = fact.kind.starts_with("network.");
+    let is_network = fact.kind.starts_with("network.") || fact.peer.is_some();
     let about = if is_network { client(fact, entity, graph) } else { entity };
     let question = fact.data.text("question").unwrap_or_default();
     let detail = match &of_peer {

@@ -18,6 +18,7 @@ mod rule;
 mod story;
 
 pub use engine::{Engine, Ledger, Limits};
+pub use explain::Without;
 pub use fact::Refused;
 pub use rule::{Error, Rules};
 

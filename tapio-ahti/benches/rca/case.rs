@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use tapio_ahti::{
-    Engine, Limits, Rules,
+    Engine, Limits, Rules, Without,
     incident::{Certainty, Considered},
 };
 use tapio_occurrence::{Occurrence, kubernetes};
@@ -130,7 +130,12 @@ impl Case {
     /// Asks the engine.
     pub(crate) fn explain(&self, wanted: &Wanted) -> Outcome {
         let rules = Rules::embedded().unwrap_or_else(|error| panic!("the rules are wrong: {error}"));
-        let mut engine = Engine::new(rules, Limits::default());
+        let without = Without {
+            standing: wanted.is_without("standing"),
+            old_new: wanted.is_without("old-new"),
+            two_ended: wanted.is_without("two-ended"),
+        };
+        let mut engine = Engine::new(rules, Limits::default()).without(without);
         let mut facts: Vec<&Occurrence> = self.facts.iter().filter(|fact| is_fed(fact, wanted)).collect();
         facts.sort_by_key(|fact| (fact.time_unix_ns, fact.id));
         for fact in &facts {

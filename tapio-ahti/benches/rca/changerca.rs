@@ -9,7 +9,10 @@ use std::{
 };
 
 use serde_json::Value;
-use tapio_occurrence::kubernetes::{Address, Aspect, Change, Container, Deleted, Field, Object, Pair, Reference};
+use tapio_occurrence::{
+    Data, Severity,
+    kubernetes::{Address, Aspect, Change, Container, Deleted, Field, Object, Pair, Reference},
+};
 
 use crate::{
     case::{Case, Said},
@@ -20,6 +23,8 @@ use crate::{
 };
 
 const NAMESPACE: &str = "shop";
+/// The question is asked so long after the alarm.
+const ANSWERED_NS: u64 = 60 * SEC;
 /// Nothing is known of the set's nodes.
 const NODE: &str = "node";
 
@@ -30,6 +35,7 @@ pub(crate) fn cases(directory: &Path) -> Result<Vec<Case>, String> {
 fn case(folder: &Path) -> Result<Case, String> {
     let about = files::json(&folder.join("case.json"))?;
     let edges = Table::read(&folder.join("pod_edges.csv.gz"))?;
+    let success = Table::read(&folder.join("destination_success.csv"))?;
     let truth = about.get("truth").cloned().unwrap_or_default();
     Ok(Case {
         name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -37,7 +43,7 @@ fn case(folder: &Path) -> Result<Case, String> {
         object: text(&truth, "change").to_owned(),
         cause: String::new(),
         choices: list(&about, "changes").len(),
-        facts: facts(&about, &edges),
+        facts: facts(&about, &edges, &success),
         // The question is which rollout it was.
         say: Box::new(|cause, _| Said { object: cause.workload.name.clone(), cause: String::new() }),
     })
@@ -57,9 +63,9 @@ fn replica_set(pod: &str) -> &str {
     pod.rsplit_once('-').map_or(pod, |(set, _)| set)
 }
 
-fn facts(about: &Value, edges: &Table) -> Vec<tapio_occurrence::Occurrence> {
+fn facts(about: &Value, edges: &Table, success: &Table) -> Vec<tapio_occurrence::Occurrence> {
     let mut facts = Facts::default();
-    let detected = number(about, "detect_time") * SEC;
+    let detected = number(about, "detect_time") * SEC + ANSWERED_NS;
     let times: Vec<u64> = edges.numbers("time").into_iter().map(|time| time as u64 * SEC).collect();
     let first = times.iter().min().copied().unwrap_or(detected);
     facts.watched(&[NODE], first - 3_600 * SEC, detected + 120 * SEC);
@@ -146,7 +152,8 @@ fn facts(about: &Value, edges: &Table) -> Vec<tapio_occurrence::Occurrence> {
         };
         facts.portti(at, &rolled_out, &format!("{name} was rolled out"));
     }
-    signals(&mut facts, edges, detected, &owner, address);
+    signals(&mut facts, edges, detected, &owner);
+    calls(&mut facts, success, detected, &owner, address);
     facts.all
 }
 
@@ -156,36 +163,73 @@ fn signals(
     edges: &Table,
     detected: u64,
     owner: &BTreeMap<&str, &str>,
-    address: impl Fn(&str) -> IpAddr,
 ) {
-    let _ = (service, &address);
-    let (times, pods) = (edges.numbers("time"), edges.texts("pod"));
-    let callers = edges.texts("caller");
+    let (times, pods, callers) = (edges.numbers("time"), edges.texts("pod"), edges.texts("caller"));
+    let mut rows: Vec<usize> = (0..times.len()).collect();
+    rows.sort_by(|a, b| times[*a].total_cmp(&times[*b]));
     // What is normal is the workload's: its new pods have no past.
-    for (column, kind, scale, falls) in [
-        ("succ_pct", "signal.errors", 100.0, true),
-        ("latency_s", "signal.latency", 1e6, false),
-        ("cpu_pct", "signal.cpu", 1e3, false),
-        ("mem_pct", "signal.memory", 1e3, false),
+    for (column, kind, scale, floor) in [
+        ("succ_pct", "signal.errors", 100.0, 500),
+        ("latency_s", "signal.latency", 1e6, 20_000),
+        ("cpu_pct", "signal.cpu", 100.0, 2_000),
+        ("mem_pct", "signal.memory", 100.0, 2_000),
     ] {
         let values = edges.numbers(column);
+        let is_call = matches!(kind, "signal.errors" | "signal.latency");
         let mut series: BTreeMap<(&str, &str), Series> = BTreeMap::new();
-        let mut rows: Vec<usize> = (0..times.len()).collect();
-        rows.sort_by(|a, b| times[*a].total_cmp(&times[*b]));
-        for row in rows {
+        let mut done: BTreeSet<(u64, &str)> = BTreeSet::new();
+        for row in &rows {
+            let row = *row;
             let at = times[row] as u64 * SEC;
             let Some(of) = owner.get(pods[row]).filter(|_| at <= detected && values[row].is_finite()) else {
                 continue;
             };
-            // Calls are of one caller each; a pod's resources are listed with each of them.
-            let caller = if kind.ends_with("errors") || kind.ends_with("latency") { callers[row] } else { "" };
-            let value = if falls { (100.0 - values[row]).max(0.0) } else { values[row].max(0.0) };
-            let is_abnormal = series.entry((of, caller)).or_default().judge((value * scale) as u64, at);
-            if let Some(normal) = is_abnormal {
-                let message = format!("{}: {column} {} (normally {normal})", pods[row], values[row]);
+            // A pod's resources are listed with each of its callers.
+            if !is_call && !done.insert((at, pods[row])) {
+                continue;
+            }
+            let caller = if is_call { callers[row] } else { "" };
+            let value = if column == "succ_pct" { 100.0 - values[row] } else { values[row] };
+            let known = series.entry((of, caller)).or_insert_with(|| Series::new(floor));
+            if let Some(normal) = known.judge((value.max(0.0) * scale) as u64, at) {
+                let message = format!("{}: {column} {} for {caller} (normally {:.1})", pods[row], values[row], normal as f64 / scale);
                 let fact = facts.agent(at, kind, NODE, &message);
                 fact.source = "otlp".into();
                 fact.workload = Some(pod(NAMESPACE, pods[row], &format!("Pod-{}", pods[row]), of));
+            }
+        }
+    }
+}
+
+/// What callers say about their calls, until the alarm.
+fn calls(facts: &mut Facts, table: &Table, detected: u64, pods: &BTreeMap<&str, &str>, address: impl Fn(&str) -> IpAddr) {
+    let times = table.numbers("timestamp");
+    for column in table.columns() {
+        let Some((caller, callee)) = column.split_once('_') else { continue };
+        let Some((client, _)) = pods.iter().find(|(_, owner)| **owner == caller) else { continue };
+        let workload = pod(NAMESPACE, client, &format!("Pod-{client}"), caller);
+        let edge = Data::from([
+            ("direction", "outbound".into()),
+            ("address", address(callee).into()),
+            ("port", 80u64.into()),
+        ]);
+        let start = times.first().copied().unwrap_or_default() as u64 * SEC;
+        let fact = facts.agent(start, "network.edges", NODE, "");
+        fact.severity = Severity::Debug;
+        fact.workload = Some(workload.clone());
+        fact.data = Data::from([("edges", tapio_occurrence::Value::List(vec![edge]))]);
+        let mut series = Series::new(500);
+        for (at, value) in times.iter().zip(table.numbers(column)) {
+            let at = *at as u64 * SEC;
+            if at > detected || !value.is_finite() {
+                continue;
+            }
+            if let Some(normal) = series.judge(((100.0 - value).max(0.0) * 100.0) as u64, at) {
+                let message = format!("{value:.0} % of the calls of {caller} to {callee} succeed (normally {:.0} %)", 100.0 - normal as f64 / 100.0);
+                let fact = facts.agent(at, "signal.errors", NODE, &message);
+                fact.source = "otlp".into();
+                fact.workload = Some(workload.clone());
+                fact.peer = Some(service(NAMESPACE, callee, address(callee), 80));
             }
         }
     }

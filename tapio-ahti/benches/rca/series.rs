@@ -6,16 +6,21 @@ use tapio_common::baseline::{Baseline, Limits, Verdict};
 const LIMITS: Limits = Limits { run: 3, min_samples: 8, ..Limits::DEFAULT };
 
 /// One series.
-#[derive(Default)]
 pub(crate) struct Series {
     baseline: Baseline,
+    limits: Limits,
 }
 
 impl Series {
+    /// A series in which less than `floor` above its mean is nothing.
+    pub(crate) fn new(floor: u64) -> Self {
+        Self { baseline: Baseline::default(), limits: Limits { floor, ..LIMITS } }
+    }
+
     /// Judges a sample. Returns what was normal if it is abnormal.
     pub(crate) fn judge(&mut self, value: u64, at_ns: u64) -> Option<u64> {
         let before = self.baseline;
-        match self.baseline.observe(value, at_ns, &LIMITS) {
+        match self.baseline.observe(value, at_ns, &self.limits) {
             Verdict::Spike => Some(before.mean()),
             Verdict::Shift if value > before.mean() => {
                 // What goes on is reported on.

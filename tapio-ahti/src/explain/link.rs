@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Known;
+use super::{Known, rates::new_against_old};
 use crate::{
     finding::{Finding, FindingId},
     graph::{EntityId, Step},
@@ -125,8 +125,16 @@ fn by_rule(
             if rule.requires.iter().any(|evidence| pair.holds(*evidence) != Some(true)) {
                 continue;
             }
-            let holding = rule.weights.iter().filter(|(evidence, _)| pair.holds(**evidence) == Some(true));
-            let weight: f64 = holding.map(|(_, weight)| weight).sum();
+            let is_of_ages = |evidence: Evidence| matches!(evidence, Evidence::OnlyNewPods | Evidence::OldPodsToo);
+            // Where there are new and old pods, how often they have the effect says more than whether they do.
+            let compares = rule.weights.keys().any(|evidence| is_of_ages(*evidence));
+            let compared = (compares && !known.without.old_new).then(|| new_against_old(known, other, finding)).flatten();
+            let is_meant = |evidence: Evidence| {
+                !is_of_ages(evidence) || compared.is_none() && !known.without.old_new
+            };
+            let holding = rule.weights.iter().filter(|(evidence, _)| is_meant(**evidence));
+            let holding = holding.filter(|(evidence, _)| pair.holds(**evidence) == Some(true));
+            let weight: f64 = holding.map(|(_, weight)| weight).sum::<f64>() + compared.unwrap_or_default();
             let proved = |all: &Vec<Evidence>| all.iter().all(|evidence| pair.holds(*evidence) == Some(true));
             let is_certain = rule.certain.iter().any(proved);
             let strength = match is_certain {

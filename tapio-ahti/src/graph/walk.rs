@@ -44,6 +44,8 @@ pub(crate) enum Step {
     Webhooks,
     /// Services of the namespace.
     NamespaceServices,
+    /// What the entity's workload connects to: services, and the workloads behind them.
+    Callees,
     /// All nodes.
     Nodes,
     /// All volumes.
@@ -113,11 +115,27 @@ impl Graph {
                 let namespace = self.get(id).and_then(|entity| entity.name.namespace.as_deref());
                 to.extend(self.of_kind("Service", namespace));
             }
+            Step::Callees => self.callees(id, at_ns, to),
             Step::Nodes => to.extend(self.of_kind("Node", None).take(MAX_VISITED)),
             Step::Volumes => to.extend(self.of_kind("PersistentVolume", None).take(MAX_VISITED)),
             Step::Claims => {
                 let namespace = self.get(id).and_then(|entity| entity.name.namespace.as_deref());
                 to.extend(self.of_kind("PersistentVolumeClaim", namespace).take(MAX_VISITED));
+            }
+        }
+    }
+
+    /// The services that a workload connects to, with the workloads behind them.
+    fn callees(&self, id: EntityId, at_ns: u64, to: &mut BTreeSet<EntityId>) {
+        let client = self.workload(id, at_ns);
+        for (address, _) in self.connections.of(client, at_ns) {
+            let Some(peer) = self.at_address(address, at_ns) else { continue };
+            if to.len() >= MAX_VISITED {
+                return;
+            }
+            to.insert(peer);
+            for member in self.members(peer, at_ns) {
+                to.extend(self.owners(member, at_ns));
             }
         }
     }

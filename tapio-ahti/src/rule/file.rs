@@ -34,6 +34,7 @@ pub(super) const EMBEDDED: &[(&str, &str)] = &[
     ("rules/scheduling.yaml", include_str!("../../rules/scheduling.yaml")),
     ("rules/node.yaml", include_str!("../../rules/node.yaml")),
     ("rules/probes.yaml", include_str!("../../rules/probes.yaml")),
+    ("rules/calls.yaml", include_str!("../../rules/calls.yaml")),
     ("rules/dns.yaml", include_str!("../../rules/dns.yaml")),
 ];
 
