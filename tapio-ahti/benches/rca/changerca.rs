@@ -58,6 +58,11 @@ fn reference(kind: &str, name: &str) -> Reference {
     Reference { kind: kind.to_owned(), namespace, name: name.to_owned(), uid: Some(format!("{kind}-{name}")) }
 }
 
+/// The Deployment of a pod: `adservice-v2-fd6989b7c-w7f44`.
+fn deployment(pod: &str) -> &str {
+    pod.split('-').next().unwrap_or(pod)
+}
+
 /// The ReplicaSet of a pod: `adservice-v2-fd6989b7c-w7f44`.
 fn replica_set(pod: &str) -> &str {
     pod.rsplit_once('-').map_or(pod, |(set, _)| set)
@@ -102,7 +107,7 @@ fn facts(about: &Value, edges: &Table, success: &Table) -> Vec<tapio_occurrence:
             }
         }
     }
-    let owner: BTreeMap<&str, &str> = pods.iter().zip(&callees).map(|(pod, callee)| (*pod, *callee)).collect();
+    let owner: BTreeMap<&str, &str> = pods.iter().map(|pod| (*pod, deployment(pod))).collect();
     let mut sets = BTreeSet::new();
     for (pod, owner) in &owner {
         let since = created.get(pod).copied().unwrap_or(first - 3_600 * SEC);
@@ -152,8 +157,8 @@ fn facts(about: &Value, edges: &Table, success: &Table) -> Vec<tapio_occurrence:
         };
         facts.portti(at, &rolled_out, &format!("{name} was rolled out"));
     }
-    signals(&mut facts, edges, detected, &owner);
-    calls(&mut facts, success, detected, &owner, address);
+    signals(&mut facts, edges, detected, &address);
+    calls(&mut facts, success, detected, &owner, &address);
     facts.all
 }
 
@@ -162,9 +167,10 @@ fn signals(
     facts: &mut Facts,
     edges: &Table,
     detected: u64,
-    owner: &BTreeMap<&str, &str>,
+    address: &dyn Fn(&str) -> IpAddr,
 ) {
-    let (times, pods, callers) = (edges.numbers("time"), edges.texts("pod"), edges.texts("caller"));
+    let (times, pods) = (edges.numbers("time"), edges.texts("pod"));
+    let (callers, callees) = (edges.texts("caller"), edges.texts("callee"));
     let mut rows: Vec<usize> = (0..times.len()).collect();
     rows.sort_by(|a, b| times[*a].total_cmp(&times[*b]));
     // What is normal is the workload's: its new pods have no past.
@@ -181,28 +187,37 @@ fn signals(
         for row in &rows {
             let row = *row;
             let at = times[row] as u64 * SEC;
-            let Some(of) = owner.get(pods[row]).filter(|_| at <= detected && values[row].is_finite()) else {
+            if at > detected || !values[row].is_finite() {
                 continue;
-            };
+            }
+            let of = deployment(pods[row]);
             // A pod's resources are listed with each of its callers.
             if !is_call && !done.insert((at, pods[row])) {
                 continue;
             }
-            let caller = if is_call { callers[row] } else { "" };
+            // The calls that a pod makes are listed as well as those that it answers.
+            let other = match (is_call, of == callers[row]) {
+                (false, _) => "",
+                (true, true) => callees[row],
+                (true, false) => callers[row],
+            };
             let value = if column == "succ_pct" { 100.0 - values[row] } else { values[row] };
-            let known = series.entry((of, caller)).or_insert_with(|| Series::new(floor));
+            let known = series.entry((of, other)).or_insert_with(|| Series::new(floor));
             if let Some(normal) = known.judge((value.max(0.0) * scale) as u64, at) {
-                let message = format!("{}: {column} {} for {caller} (normally {:.1})", pods[row], values[row], normal as f64 / scale);
+                let message = format!("{}: {column} {} with {other} (normally {:.4})", pods[row], values[row], normal as f64 / scale);
                 let fact = facts.agent(at, kind, NODE, &message);
                 fact.source = "otlp".into();
                 fact.workload = Some(pod(NAMESPACE, pods[row], &format!("Pod-{}", pods[row]), of));
+                if is_call && of == callers[row] {
+                    fact.peer = Some(service(NAMESPACE, other, address(other), 80));
+                }
             }
         }
     }
 }
 
 /// What callers say about their calls, until the alarm.
-fn calls(facts: &mut Facts, table: &Table, detected: u64, pods: &BTreeMap<&str, &str>, address: impl Fn(&str) -> IpAddr) {
+fn calls(facts: &mut Facts, table: &Table, detected: u64, pods: &BTreeMap<&str, &str>, address: &dyn Fn(&str) -> IpAddr) {
     let times = table.numbers("timestamp");
     for column in table.columns() {
         let Some((caller, callee)) = column.split_once('_') else { continue };
