@@ -44,6 +44,8 @@ pub(crate) enum Evidence {
     SamePod,
     /// A pod of the effect, or behind the service, has no node.
     Unassigned,
+    /// The effect is not about a connection, or the cause is at its other end.
+    Toward,
     /// A node has all labels that the change asks for.
     FitsNode,
     /// The name that is asked for is of a service that does not exist any more.
@@ -121,6 +123,13 @@ impl Pair<'_> {
                 let mut pods = pods.into_iter().filter(|pod| self.graph.is(*pod, "Pod")).peekable();
                 pods.peek()?;
                 Some(pods.any(|pod| self.graph.node(pod, at).is_none()))
+            }
+            Evidence::Toward => {
+                let Some(peer) = effect.peer else { return Some(true) };
+                let at = effect.onset_ns;
+                let there = self.graph.walk(&[peer.entity?], &[Step::Members, Step::Owner], at);
+                let cause = self.graph.workload(cause.key.entity, at);
+                Some(peer.entity == Some(cause) || there.contains(&cause))
             }
             Evidence::FitsNode => {
                 let wanted = cause.fields.get("node_label").filter(|labels| !labels.is_empty())?;
