@@ -44,6 +44,9 @@ pub(crate) struct Kind {
     /// How many times a minute it has to occur before it opens one.
     #[serde(default = "once")]
     pub(crate) at_least: u64,
+    /// How likely it is within half an hour without any cause: what is often there for no reason says little.
+    #[serde(default = "seldom")]
+    pub(crate) leak: f64,
     /// Whether what it causes is to be expected, and no incident.
     #[serde(default)]
     pub(crate) expected: bool,
@@ -58,6 +61,13 @@ pub(crate) struct Kind {
 
 const fn once() -> u64 {
     1
+}
+
+/// Once in seven days.
+pub(crate) const SELDOM: f64 = 0.003;
+
+const fn seldom() -> f64 {
+    SELDOM
 }
 
 /// How long after a cause its effect comes.
@@ -127,6 +137,10 @@ pub(crate) struct Rule {
     /// Evidence with its weight, in natural logarithms of odds.
     #[serde(default)]
     pub(crate) weights: BTreeMap<Evidence, f64>,
+    /// Whether new pods of the changed workload are compared with its old ones. Rules with a weight for the age of pods do
+    /// so in any case.
+    #[serde(default)]
+    pub(crate) compare: bool,
     /// What has to be covered to rule it out.
     #[serde(default)]
     pub(crate) covered_by: Vec<Cover>,

@@ -24,7 +24,7 @@ use crate::{
 
 const NAMESPACE: &str = "shop";
 /// The question is asked so long after the alarm.
-const ANSWERED_NS: u64 = 60 * SEC;
+const ANSWERED_NS: u64 = 120 * SEC;
 /// Nothing is known of the set's nodes.
 const NODE: &str = "node";
 

@@ -13,8 +13,6 @@ use crate::{finding::FindingId, rule::Class};
 
 /// Most that one group of findings adds.
 const MOST: f64 = 6.0;
-/// How likely a finding is within half an hour without any cause: one in seven days.
-const LEAK: f64 = 0.003;
 /// What another cause has to add: odds of 20 to 1.
 const ANOTHER: f64 = 3.0;
 /// Most causes of one component.
@@ -225,17 +223,18 @@ fn scored(
     if kind.class != Class::Change && is_standing(known, finding) {
         candidate.terms.push(("has been there all the time".to_owned(), STANDING));
     }
-    for ((kind, workload), gain) in gains(component, &candidate.reach, groups, left) {
+    for ((kind, workload), gain) in gains(known, component, &candidate.reach, groups, left) {
         let of = workload.as_ref().map(|workload| format!(" of {workload}")).unwrap_or_default();
         candidate.terms.push((format!("explains {kind}{of}"), gain));
     }
     candidate.score = candidate.terms.iter().map(|(_, value)| value).sum();
-    candidate.own_score = gains(component, &candidate.own, groups, left).values().sum();
+    candidate.own_score = gains(known, component, &candidate.own, groups, left).values().sum();
     candidate
 }
 
 /// How much likelier each group of findings is with a cause than without.
 fn gains<'a>(
+    known: Known<'_>,
     component: &Component,
     reach: &Reached,
     groups: &'a BTreeMap<FindingId, Kin>,
@@ -248,7 +247,9 @@ fn gains<'a>(
         let Some(strength) = link.and_then(|link| component.links.get(link)).map(|link| link.strength) else {
             continue;
         };
-        let gain = ((strength + LEAK * (1.0 - strength)) / LEAK).ln().min(MOST);
+        let kind = known.findings.get(*id).and_then(|finding| known.rules.kind_of(finding));
+        let leak = kind.map_or(crate::rule::SELDOM, |kind| kind.leak);
+        let gain = ((strength + leak * (1.0 - strength)) / leak).ln().min(MOST);
         let most = gains.entry(group).or_default();
         *most = most.max(gain);
     }

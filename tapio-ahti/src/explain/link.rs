@@ -127,7 +127,7 @@ fn by_rule(
             }
             let is_of_ages = |evidence: Evidence| matches!(evidence, Evidence::OnlyNewPods | Evidence::OldPodsToo);
             // Where there are new and old pods, how often they have the effect says more than whether they do.
-            let compares = rule.weights.keys().any(|evidence| is_of_ages(*evidence));
+            let compares = rule.compare || rule.weights.keys().any(|evidence| is_of_ages(*evidence));
             let compared = (compares && !known.without.old_new).then(|| new_against_old(known, other, finding)).flatten();
             let is_meant = |evidence: Evidence| {
                 !is_of_ages(evidence) || compared.is_none() && !known.without.old_new

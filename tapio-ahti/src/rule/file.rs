@@ -47,6 +47,10 @@ pub(super) fn parse(name: &str, text: &str) -> Result<File, Error> {
     })?;
     let wrong = |place: String, what: String| Error { place: format!("{name}: {place}"), what };
     for kind in &file.kinds {
+        if !(0.000_1..=0.5).contains(&kind.leak) {
+            let what = format!("leak: {} is not between 0.0001 and 0.5", kind.leak);
+            return Err(wrong(format!("kind {}", kind.finding.kinds.join(", ")), what));
+        }
         for action in &kind.actions {
             for text in
                 [Some(&action.text), action.command.as_ref(), action.undo.as_ref()].into_iter().flatten()
