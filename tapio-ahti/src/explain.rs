@@ -1,6 +1,7 @@
 //! Explaining: which findings explain which, and what is the smallest set of causes that explains them all.
 
 mod cover;
+mod ends;
 mod link;
 mod rates;
 
@@ -9,13 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use self::cover::Certainty;
 pub(crate) use self::{
     cover::{Explanation, opens},
+    ends::charged,
     link::{Found, Link, Reach, look},
 };
 use crate::{
     coverage::Seen,
     finding::{Finding, FindingId},
     findings::Findings,
-    graph::{Graph, Name},
+    graph::{EntityId, Graph, Name},
     links::Links,
     rule::Rules,
 };
@@ -144,16 +146,22 @@ pub(crate) fn kin(known: Known<'_>, id: FindingId) -> Option<Kin> {
     if crate::fact::is_change(&finding.key.kind) {
         return finding.set.clone().map(|set| (set, None));
     }
-    let workload = known.graph.workload(finding.key.entity, finding.onset_ns);
-    let name = known.graph.get(workload)?.name.clone();
+    let name = known.graph.get(workload(known, finding))?.name.clone();
     Some((finding.key.kind.to_string(), Some(name)))
+}
+
+/// The workload that a finding is about.
+pub(crate) fn workload(known: Known<'_>, finding: &Finding) -> EntityId {
+    charged(known, finding).unwrap_or_else(|| known.graph.workload(finding.key.entity, finding.onset_ns))
 }
 
 /// Whether a claim has been there so often, or for so long, that it is no news.
 pub(crate) fn is_standing(known: Known<'_>, finding: &Finding) -> bool {
     const DAY_NS: u64 = 24 * 3_600_000_000_000;
     const OFTEN: usize = 3;
-    !known.without.standing && (known.now_ns.saturating_sub(finding.onset_ns) > DAY_NS || known.findings.earlier(finding).count() >= OFTEN)
+    !known.without.standing
+        && (known.now_ns.saturating_sub(finding.onset_ns) > DAY_NS
+            || known.findings.earlier(finding).count() >= OFTEN)
 }
 
 /// Explains a component.

@@ -47,6 +47,9 @@ pub(crate) struct Kind {
     /// How likely it is within half an hour without any cause: what is often there for no reason says little.
     #[serde(default = "seldom")]
     pub(crate) leak: f64,
+    /// Whether it is about a connection, and may be of either end.
+    #[serde(default)]
+    pub(crate) two_ended: bool,
     /// Whether what it causes is to be expected, and no incident.
     #[serde(default)]
     pub(crate) expected: bool,

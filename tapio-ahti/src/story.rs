@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    explain::{Certainty, Explanation, Found, Kin, Known, kin, look},
+    explain::{Certainty, Explanation, Found, Kin, Known, charged, kin, look, workload},
     finding::{Finding, FindingId, MAX_FACTS},
     graph::{EntityId, Name, Step as Way},
     incident::{Advice, Considered, Evidence, Explained, Incident, Line, Status, Step},
@@ -67,12 +67,17 @@ fn name(known: Known<'_>, id: EntityId) -> Name {
     known.graph.get(id).map_or_else(|| Name::new("Unknown", None, "?"), |entity| entity.name.clone())
 }
 
+/// The object that a finding is about.
+fn object(known: Known<'_>, finding: &Finding) -> EntityId {
+    charged(known, finding).unwrap_or(finding.key.entity)
+}
+
 /// The same for incidents of the same class of cause and the same workload.
 pub(crate) fn fingerprint(known: Known<'_>, of: &Explanation) -> String {
     let root = of.root.and_then(|id| known.findings.get(id));
     let class = root.and_then(|root| known.rules.kind_of(root)).map_or("unknown", |kind| &kind.names);
     let about = root.or_else(|| of.first(known).and_then(|id| known.findings.get(id)));
-    let workload = about.map(|about| known.graph.workload(about.key.entity, about.onset_ns));
+    let workload = about.map(|about| workload(known, about));
     let workload = workload.map(|id| name(known, id).to_string()).unwrap_or_default();
     format!("v1:{class}:{workload}")
 }
@@ -98,7 +103,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     let root = of.root.and_then(get);
     let root_kind = root.and_then(|root| known.rules.kind_of(root));
     let first = of.first(known).and_then(get);
-    let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
+    let workload = |finding: &Finding| workload(known, finding);
 
     let of_root = root.map(workload);
     let hits: BTreeSet<EntityId> = of
@@ -146,7 +151,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         since_unix_ns: first.map_or(known.now_ns, |first| first.onset_ns),
         resolved_unix_ns: None,
         has_cause: root.is_some(),
-        root: root.map(|root| name(known, root.key.entity)),
+        root: root.map(|root| name(known, object(known, root))),
         root_kind: root_kind.map(|kind| kind.names.clone()),
         lines: lines.iter().filter_map(|ids| together(known, of, ids)).collect(),
         chain,
@@ -192,7 +197,7 @@ fn title(
             None => name.name,
         }
     };
-    let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
+    let workload = |finding: &Finding| workload(known, finding);
     let says = |finding: &Finding| known.rules.kind_of(finding).map_or("is failing", |kind| &kind.says);
     // What became of the cause's own workload is closer to what people see than the change.
     let is_change = |root: &Finding| crate::fact::is_change(&root.key.kind);
@@ -279,8 +284,7 @@ pub(crate) fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> 
     let mut shown = BTreeSet::new();
     let round = |value: f64| (value * 100.0).round() / 100.0;
     let ids = |finding: &Finding| finding.facts.iter().map(|(_, id)| id.to_string()).collect();
-    let workload =
-        |finding: &Finding| name(known, known.graph.workload(finding.key.entity, finding.onset_ns));
+    let workload = |finding: &Finding| name(known, workload(known, finding));
     let explained = |(id, rule): &(FindingId, usize)| {
         let finding = known.findings.get(*id)?;
         Some(Explained {
@@ -297,7 +301,7 @@ pub(crate) fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> 
             return None;
         }
         Some(Considered {
-            entity: name(known, finding.key.entity),
+            entity: name(known, object(known, finding)),
             workload: workload(finding),
             kind: known.rules.kind_of(finding).map(|kind| kind.names.clone()).unwrap_or_default(),
             facts: ids(finding),

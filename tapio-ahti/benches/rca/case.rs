@@ -19,6 +19,8 @@ pub(crate) struct Case {
     pub(crate) cause: String,
     /// Objects that could be blamed; 0 where that is not known.
     pub(crate) choices: usize,
+    /// Whether the fault leaves no trace in what is known, so that the right answer is that the cause is not known.
+    pub(crate) leaves_no_trace: bool,
     pub(crate) facts: Vec<Occurrence>,
     /// Says a cause in the words of the set.
     pub(crate) say: Say,
@@ -42,6 +44,7 @@ pub(crate) struct Outcome {
     pub(crate) name: String,
     pub(crate) fault: String,
     pub(crate) choices: usize,
+    pub(crate) leaves_no_trace: bool,
     /// The place of the right object among the objects that were named, from 1.
     pub(crate) object: Option<usize>,
     /// The place of the right object with the right cause.
@@ -165,7 +168,10 @@ impl Case {
         let first = causes.first().and_then(|cause| {
             let facts = |incident: &&tapio_ahti::incident::Incident| {
                 incident.has_cause
-                    && incident.lines.first().is_some_and(|line| cause.facts.first().is_some_and(|id| line.facts.contains(id)))
+                    && incident
+                        .lines
+                        .first()
+                        .is_some_and(|line| cause.facts.first().is_some_and(|id| line.facts.contains(id)))
             };
             engine.incidents().into_iter().find(facts).map(|incident| incident.certainty)
         });
@@ -173,6 +179,7 @@ impl Case {
             name: self.name.clone(),
             fault: self.fault.clone(),
             choices: self.choices,
+            leaves_no_trace: self.leaves_no_trace,
             object: place(objects.iter().position(|object| *object == self.object)),
             both: place(named.iter().position(|said| *said == expected)),
             certainty: first,

@@ -19,7 +19,8 @@ use crate::{
     describe::{list, text},
     facts::{Facts, SEC, pod, service},
     files::{self, Table},
-    folders, series::Series,
+    folders,
+    series::Series,
 };
 
 const NAMESPACE: &str = "shop";
@@ -43,6 +44,7 @@ fn case(folder: &Path) -> Result<Case, String> {
         object: text(&truth, "change").to_owned(),
         cause: String::new(),
         choices: list(&about, "changes").len(),
+        leaves_no_trace: false,
         facts: facts(&about, &edges, &success),
         // The question is which rollout it was.
         say: Box::new(|cause, _| Said { object: cause.workload.name.clone(), cause: String::new() }),
@@ -129,7 +131,11 @@ fn facts(about: &Value, edges: &Table, success: &Table) -> Vec<tapio_occurrence:
             owners: vec![reference("ReplicaSet", replica_set(pod))],
             node: Some(NODE.to_owned()),
             labels: vec![Pair { key: "app".to_owned(), value: (*owner).to_owned() }],
-            containers: vec![Container { name: "server".to_owned(), image: "x".to_owned(), ..Container::default() }],
+            containers: vec![Container {
+                name: "server".to_owned(),
+                image: "x".to_owned(),
+                ..Container::default()
+            }],
             ..Object::default()
         };
         facts.portti(since, &object, "");
@@ -139,7 +145,11 @@ fn facts(about: &Value, edges: &Table, success: &Table) -> Vec<tapio_occurrence:
         let at = number(change, "release_time") * SEC;
         for step in list(change, "steps").iter().filter(|step| number(step, "t") * SEC <= detected) {
             for pod in list(step, "old_pods").iter().filter_map(Value::as_str) {
-                facts.portti(number(step, "t") * SEC + 30 * SEC, &Deleted { object: reference("Pod", pod) }, "");
+                facts.portti(
+                    number(step, "t") * SEC + 30 * SEC,
+                    &Deleted { object: reference("Pod", pod) },
+                    "",
+                );
             }
         }
         if at > detected {
@@ -163,12 +173,7 @@ fn facts(about: &Value, edges: &Table, success: &Table) -> Vec<tapio_occurrence:
 }
 
 /// What the calls of each pod say, until the alarm.
-fn signals(
-    facts: &mut Facts,
-    edges: &Table,
-    detected: u64,
-    address: &dyn Fn(&str) -> IpAddr,
-) {
+fn signals(facts: &mut Facts, edges: &Table, detected: u64, address: &dyn Fn(&str) -> IpAddr) {
     let (times, pods) = (edges.numbers("time"), edges.texts("pod"));
     let (callers, callees) = (edges.texts("caller"), edges.texts("callee"));
     let mut rows: Vec<usize> = (0..times.len()).collect();
@@ -204,7 +209,12 @@ fn signals(
             let value = if column == "succ_pct" { 100.0 - values[row] } else { values[row] };
             let known = series.entry((of, other)).or_insert_with(|| Series::new(floor));
             if let Some(normal) = known.judge((value.max(0.0) * scale) as u64, at) {
-                let message = format!("{}: {column} {} with {other} (normally {:.4})", pods[row], values[row], normal as f64 / scale);
+                let message = format!(
+                    "{}: {column} {} with {other} (normally {:.4})",
+                    pods[row],
+                    values[row],
+                    normal as f64 / scale
+                );
                 let fact = facts.agent(at, kind, NODE, &message);
                 fact.source = "otlp".into();
                 fact.workload = Some(pod(NAMESPACE, pods[row], &format!("Pod-{}", pods[row]), of));
@@ -217,7 +227,13 @@ fn signals(
 }
 
 /// What callers say about their calls, until the alarm.
-fn calls(facts: &mut Facts, table: &Table, detected: u64, pods: &BTreeMap<&str, &str>, address: &dyn Fn(&str) -> IpAddr) {
+fn calls(
+    facts: &mut Facts,
+    table: &Table,
+    detected: u64,
+    pods: &BTreeMap<&str, &str>,
+    address: &dyn Fn(&str) -> IpAddr,
+) {
     let times = table.numbers("timestamp");
     for column in table.columns() {
         let Some((caller, callee)) = column.split_once('_') else { continue };
@@ -240,7 +256,10 @@ fn calls(facts: &mut Facts, table: &Table, detected: u64, pods: &BTreeMap<&str, 
                 continue;
             }
             if let Some(normal) = series.judge(((100.0 - value).max(0.0) * 100.0) as u64, at) {
-                let message = format!("{value:.0} % of the calls of {caller} to {callee} succeed (normally {:.0} %)", 100.0 - normal as f64 / 100.0);
+                let message = format!(
+                    "{value:.0} % of the calls of {caller} to {callee} succeed (normally {:.0} %)",
+                    100.0 - normal as f64 / 100.0
+                );
                 let fact = facts.agent(at, "signal.errors", NODE, &message);
                 fact.source = "otlp".into();
                 fact.workload = Some(workload.clone());

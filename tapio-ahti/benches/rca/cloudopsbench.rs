@@ -59,6 +59,7 @@ fn case(directory: &Path, folder: &Path) -> Result<Case, String> {
         object: text(&truth, "fault_object").to_owned(),
         cause: text(&truth, "root_cause").to_owned(),
         choices: apps + nodes + 1,
+        leaves_no_trace: false,
         facts: snapshot.facts(),
         say: Box::new(move |cause, facts| labels::say(cause, facts, &names)),
     })
@@ -350,7 +351,8 @@ impl Snapshot {
                                 self.last_event("Pod", name, &["Failed to pull", "Failed"])
                             }
                             _ => {
-                                let ended = container.get("last").and_then(|last| time(text(last, "finished")));
+                                let ended =
+                                    container.get("last").and_then(|last| time(text(last, "finished")));
                                 (ended.unwrap_or(start), String::new())
                             }
                         };
@@ -481,13 +483,17 @@ impl Snapshot {
         let errors = self.infra.get("errors").and_then(Value::as_object).into_iter().flatten();
         for (app, summary) in errors {
             let summary = summary.as_str().unwrap_or_default();
-            let Some(of) = self.of_kind("Pod").find(|pod| app_of(text(pod, "owner")) == *app && node_of(pod).is_some()) else {
+            let Some(of) =
+                self.of_kind("Pod").find(|pod| app_of(text(pod, "owner")) == *app && node_of(pod).is_some())
+            else {
                 continue;
             };
             let mut seen = BTreeSet::new();
             for (marker, is_name) in [("lookup ", true), ("UnableToConnect on ", false)] {
                 for part in summary.split(marker).skip(1) {
-                    let end = part.find(|c: char| !c.is_ascii_alphanumeric() && !"-.:".contains(c)).unwrap_or(part.len());
+                    let end = part
+                        .find(|c: char| !c.is_ascii_alphanumeric() && !"-.:".contains(c))
+                        .unwrap_or(part.len());
                     let (host, port) = part[..end].split_once(':').unwrap_or((&part[..end], ""));
                     let known = self.of_kind("Service").any(|service| text(service, "name") == host);
                     // A name that exists did not for a moment.

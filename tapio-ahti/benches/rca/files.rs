@@ -45,7 +45,8 @@ impl Table {
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let text = text(path)?;
         // Quotes are around texts without commas only.
-        let cells = |line: &str| line.split(',').map(|cell| cell.trim_matches('"').to_owned()).collect::<Vec<_>>();
+        let cells =
+            |line: &str| line.split(',').map(|cell| cell.trim_matches('"').to_owned()).collect::<Vec<_>>();
         let mut lines = text.lines().map(cells);
         let head = lines.next().ok_or_else(|| format!("{}: it is empty", path.display()))?;
         let rows: Vec<_> = lines.collect();

@@ -176,8 +176,9 @@ fn of_change(change: &Change, cause: &Considered, facts: &ById<'_>) -> (&'static
     let has = |part: &str| change.fields.iter().any(|field| field.path.contains(part));
     match (&*change.object.kind, change.verb) {
         ("ResourceQuota", _) => {
-            let refused =
-                explained_texts(cause, facts).map(|(_, text)| text).find(|text| text.contains("requested: ") || text.contains(" used"));
+            let refused = explained_texts(cause, facts)
+                .map(|(_, text)| text)
+                .find(|text| text.contains("requested: ") || text.contains(" used"));
             (quota(refused.unwrap_or(&change.object.name)), Blamed::Namespace)
         }
         ("Node", _) if has("spec.unschedulable") => ("node_cordon_mismatch", Blamed::Victim),
@@ -221,7 +222,9 @@ fn of_rollout(fields: &[Field], cause: &Considered, facts: &ById<'_>) -> &'stati
     if let Some(text) = find("kubernetes.condition/ReplicaFailure") {
         return refused(text).0;
     }
-    if find("container.oom_kill").is_some() || find("kubernetes.warning/FailedCreatePodSandBox").is_some_and(|text| text.contains("OOM")) {
+    if find("container.oom_kill").is_some()
+        || find("kubernetes.warning/FailedCreatePodSandBox").is_some_and(|text| text.contains("OOM"))
+    {
         return "oom_killed";
     }
     if find("node.cpu_throttled").is_some() {

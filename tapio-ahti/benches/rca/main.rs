@@ -12,6 +12,7 @@ mod describe;
 mod facts;
 mod files;
 mod labels;
+mod nezha;
 mod score;
 mod series;
 
@@ -45,6 +46,11 @@ const SETS: &[Set] = &[
         name: "changerca",
         cases: changerca::cases,
         published: "published: A@1 .88, A@3 1.0 (ChangeRCA); .45 GIED, .39 Microscope, .51 MicroRCA",
+    },
+    Set {
+        name: "nezha-ob",
+        cases: nezha::cases,
+        published: "published: A@1 .93 (Nezha), .64 without logs, .16 MicroRCA, .41 MicroRank, .41 PDiagnose",
     },
 ];
 

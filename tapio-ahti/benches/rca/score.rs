@@ -69,6 +69,19 @@ pub(crate) fn print(set: &str, published: &str, outcomes: &[Outcome], wanted: &W
         confirmed.len(),
         confirmed.len() - confirmed.iter().copied().filter(is).count()
     );
+    let traceless: Vec<&&Outcome> = all.iter().filter(|outcome| outcome.leaves_no_trace).collect();
+    if !traceless.is_empty() {
+        let silent = traceless.iter().filter(|outcome| outcome.certainty < Some(Certainty::Likely)).count();
+        let right = all.iter().filter(|outcome| {
+            outcome.object == Some(1)
+                || outcome.leaves_no_trace && outcome.certainty < Some(Certainty::Likely)
+        });
+        println!(
+            "  of {} without a trace {silent} are answered unknown or inconclusive; A@1 where that is right {:.2}",
+            traceless.len(),
+            right.count() as f64 / all.len() as f64
+        );
+    }
     let key = set.replace('-', "_");
     println!("{key}_object_a1 {:.3} ratio", within(&all, object, 1));
     if has_cause {

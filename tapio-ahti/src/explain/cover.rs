@@ -21,6 +21,8 @@ const MAX_CAUSES: usize = 3;
 const STANDING: f64 = -3.9;
 /// From this margin over the next best cause on, a cause is likely: odds of 4 to 1.
 const MARGIN: f64 = 1.4;
+/// A cause that explains nothing has to be likelier than this by itself.
+const UNLIKELY: f64 = -1.75;
 /// Candidates that are kept with an explanation.
 const MAX_CANDIDATES: usize = 16;
 /// What is kept of what a candidate explains.
@@ -258,9 +260,8 @@ fn gains<'a>(
 
 /// How many links lead from a cause to a finding, and one.
 fn hops(component: &Component, reach: &Reached, id: FindingId) -> usize {
-    let links = std::iter::successors(reach.get(&id), |(_, link)| {
-        reach.get(&component.links.get((*link)?)?.cause)
-    });
+    let links =
+        std::iter::successors(reach.get(&id), |(_, link)| reach.get(&component.links.get((*link)?)?.cause));
     links.take(MAX_HOPS + 1).count()
 }
 
@@ -332,6 +333,8 @@ fn explanation(
         && links.iter().all(|link| link.is_some_and(|link| link.is_certain));
     explanation.certainty = match (best.score, margin) {
         (score, _) if score < 0.5 && !explanation.effects.is_empty() => Certainty::Inconclusive,
+        // What is so often of no consequence is no cause by itself.
+        (score, _) if score < UNLIKELY => Certainty::Inconclusive,
         (_, margin) if margin < MARGIN => Certainty::Inconclusive,
         _ if is_proved => Certainty::Confirmed,
         _ => Certainty::Likely,

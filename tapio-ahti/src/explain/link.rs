@@ -125,13 +125,16 @@ fn by_rule(
             if rule.requires.iter().any(|evidence| pair.holds(*evidence) != Some(true)) {
                 continue;
             }
-            let is_of_ages = |evidence: Evidence| matches!(evidence, Evidence::OnlyNewPods | Evidence::OldPodsToo);
+            let is_of_ages =
+                |evidence: Evidence| matches!(evidence, Evidence::OnlyNewPods | Evidence::OldPodsToo);
             // Where there are new and old pods, how often they have the effect says more than whether they do.
             let compares = rule.compare || rule.weights.keys().any(|evidence| is_of_ages(*evidence));
-            let compared = (compares && !known.without.old_new).then(|| new_against_old(known, other, finding)).flatten();
-            let is_meant = |evidence: Evidence| {
-                !is_of_ages(evidence) || compared.is_none() && !known.without.old_new
-            };
+            // What was there before the change does not need it.
+            let compared = (compares && !pair.before && !known.without.old_new)
+                .then(|| new_against_old(known, other, finding))
+                .flatten();
+            let is_meant =
+                |evidence: Evidence| !is_of_ages(evidence) || compared.is_none() && !known.without.old_new;
             let holding = rule.weights.iter().filter(|(evidence, _)| is_meant(**evidence));
             let holding = holding.filter(|(evidence, _)| pair.holds(**evidence) == Some(true));
             let weight: f64 = holding.map(|(_, weight)| weight).sum::<f64>() + compared.unwrap_or_default();

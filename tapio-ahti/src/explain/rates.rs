@@ -69,7 +69,8 @@ fn odds(new: Rate, old: Rate) -> f64 {
 
 /// The natural logarithm of how likely a count is, whatever its rate; without the part that depends on nothing but the counts.
 fn marginal(of: Rate) -> f64 {
-    ln_gamma(SHAPE + of.count) - (SHAPE + of.count) * (RATE + of.minutes).ln() + SHAPE * RATE.ln() - ln_gamma(SHAPE)
+    ln_gamma(SHAPE + of.count) - (SHAPE + of.count) * (RATE + of.minutes).ln() + SHAPE * RATE.ln()
+        - ln_gamma(SHAPE)
 }
 
 /// Stirling's series, from 7 on; below by the recurrence.
