@@ -251,14 +251,14 @@ impl Engine {
         self.incidents.iter().rev().collect()
     }
 
-    /// The causes that come into question for what is going on now, the likeliest first: the cause of each open incident,
-    /// then the others that were considered.
-    pub fn causes(&mut self) -> Vec<Considered> {
+    /// The causes that come into question for what went on at a time or later, the likeliest first: the cause of each
+    /// incident, then the others that were considered. Of an incident with an unknown cause it is where that is closest.
+    pub fn causes(&mut self, since_unix_ns: u64) -> Vec<Considered> {
         self.refresh();
         let Self { graph, findings, rules, seen, incidents, without, now_ns, .. } = self;
         let known = Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns };
         let mut ranked: Vec<(bool, Considered)> = Vec::new();
-        for explanation in incidents.open() {
+        for explanation in incidents.since(since_unix_ns) {
             let root = explanation.root.and_then(|root| known.findings.get(root));
             for cause in story::considered(known, explanation) {
                 let is_root = root.is_some_and(|root| {

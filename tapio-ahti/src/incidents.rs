@@ -60,10 +60,9 @@ impl Incidents {
         self.all.values().map(|kept| &kept.incident)
     }
 
-    /// What explains the incidents that are not over.
-    pub(crate) fn open(&self) -> impl Iterator<Item = &Explanation> {
-        let open = self.all.values().filter(|kept| kept.incident.status != Status::Resolved);
-        open.map(|kept| &kept.explanation)
+    /// What explains the incidents that had symptoms at a time or later.
+    pub(crate) fn since(&self, since_ns: u64) -> impl Iterator<Item = &Explanation> {
+        self.all.values().filter(move |kept| kept.last_ns >= since_ns).map(|kept| &kept.explanation)
     }
 
     /// Takes what explains everything that is going on now.

@@ -21,6 +21,10 @@ pub(crate) struct Case {
     pub(crate) choices: usize,
     /// Whether the fault leaves no trace in what is known, so that the right answer is that the cause is not known.
     pub(crate) leaves_no_trace: bool,
+    /// Who is asked about, by the name of a Deployment; everything if it is nobody.
+    pub(crate) asked: Option<String>,
+    /// The question is about what went on at this time or later; from the incidents' quiet time before the last fact if 0.
+    pub(crate) since_unix_ns: u64,
     pub(crate) facts: Vec<Occurrence>,
     /// Says a cause in the words of the set.
     pub(crate) say: Say,
@@ -70,6 +74,10 @@ pub(crate) struct Wanted {
     pub(crate) shows: bool,
 }
 
+/// The namespace of systems that are made up.
+pub(crate) const NAMESPACE: &str = "shop";
+/// After so long without symptoms an incident is over.
+const QUIET_NS: u64 = 300_000_000_000;
 /// What can be left out.
 const PARTS: &[&str] = &["changes", "kernel", "standing", "old-new", "two-ended", "learning"];
 
@@ -147,7 +155,18 @@ impl Case {
             }
         }
         let by_id: ById<'_> = facts.iter().map(|fact| (fact.id.to_string(), *fact)).collect();
-        let causes = engine.causes();
+        let since = match self.since_unix_ns {
+            0 => engine.now_unix_ns().saturating_sub(QUIET_NS),
+            since => since,
+        };
+        let mut causes = engine.causes(since);
+        if let Some(asked) = &self.asked {
+            // The incident of who is asked about comes first.
+            let incident = engine.why(Some("Deployment"), Some(NAMESPACE), asked).incident;
+            let of_asked = incident.map(|incident| incident.considered).unwrap_or_default();
+            causes.retain(|cause| !of_asked.iter().any(|known| known.facts == cause.facts));
+            causes.splice(0..0, of_asked);
+        }
         if wanted.shows {
             self.show(&mut engine, &causes, &by_id);
         }

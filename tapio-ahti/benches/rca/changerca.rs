@@ -15,7 +15,7 @@ use tapio_occurrence::{
 };
 
 use crate::{
-    case::{Case, Said},
+    case::{Case, NAMESPACE, Said},
     describe::{list, text},
     facts::{Facts, SEC, pod, service},
     files::{self, Table},
@@ -23,7 +23,6 @@ use crate::{
     series::Series,
 };
 
-const NAMESPACE: &str = "shop";
 /// The question is asked so long after the alarm.
 const ANSWERED_NS: u64 = 120 * SEC;
 /// Nothing is known of the set's nodes.
@@ -45,6 +44,8 @@ fn case(folder: &Path) -> Result<Case, String> {
         cause: String::new(),
         choices: list(&about, "changes").len(),
         leaves_no_trace: false,
+        asked: None,
+        since_unix_ns: 0,
         facts: facts(&about, &edges, &success),
         // The question is which rollout it was.
         say: Box::new(|cause, _| Said { object: cause.workload.name.clone(), cause: String::new() }),

@@ -60,6 +60,8 @@ fn case(directory: &Path, folder: &Path) -> Result<Case, String> {
         cause: text(&truth, "root_cause").to_owned(),
         choices: apps + nodes + 1,
         leaves_no_trace: false,
+        asked: None,
+        since_unix_ns: 0,
         facts: snapshot.facts(),
         say: Box::new(move |cause, facts| labels::say(cause, facts, &names)),
     })

@@ -13,6 +13,7 @@ mod facts;
 mod files;
 mod labels;
 mod nezha;
+mod petshop;
 mod score;
 mod series;
 
@@ -46,6 +47,11 @@ const SETS: &[Set] = &[
         name: "changerca",
         cases: changerca::cases,
         published: "published: A@1 .88, A@3 1.0 (ChangeRCA); .45 GIED, .39 Microscope, .51 MicroRCA",
+    },
+    Set {
+        name: "petshop",
+        cases: petshop::cases,
+        published: "published: none reachable; own Avg@5 .69 (share of the shift), chance .15",
     },
     Set {
         name: "nezha-ob",

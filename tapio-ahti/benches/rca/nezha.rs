@@ -15,7 +15,7 @@ use tapio_occurrence::{
 };
 
 use crate::{
-    case::{Case, Said},
+    case::{Case, NAMESPACE, Said},
     describe::text,
     facts::{Facts, SEC, pod, service},
     files::{self, Table},
@@ -23,7 +23,6 @@ use crate::{
     series::Series,
 };
 
-const NAMESPACE: &str = "shop";
 /// From this part of its limit on, a pod waits for CPU time.
 const THROTTLED_PERCENT: f64 = 80.0;
 /// The question is asked so long after the fault began.
@@ -52,6 +51,8 @@ fn case(folder: &Path, calls: &Table, nodes: &BTreeMap<&str, &str>) -> Result<Ca
         choices: nodes.len(),
         leaves_no_trace: CODE.contains(&&*fault),
         fault,
+        asked: None,
+        since_unix_ns: 0,
         facts: facts(&metrics, calls, nodes, began),
         say: Box::new(|cause, _| Said { object: cause.workload.name.clone(), cause: String::new() }),
     })

@@ -30,4 +30,9 @@ impl Series {
             Verdict::Learning | Verdict::Normal | Verdict::Shift => None,
         }
     }
+
+    /// What is normal.
+    pub(crate) fn mean(&self) -> u64 {
+        self.baseline.mean()
+    }
 }

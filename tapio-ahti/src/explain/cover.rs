@@ -128,10 +128,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
             .cloned()
             .map(|candidate| scored(known, component, candidate, &groups, &left))
             .collect();
-        scored.sort_by(|a, b| {
-            let earlier = || order(known, a.finding).cmp(&order(known, b.finding));
-            b.score.total_cmp(&a.score).then(b.own_score.total_cmp(&a.own_score)).then_with(earlier)
-        });
+        sort(known, &mut scored);
         let Some(best) = nearest(&scored).filter(|best| {
             best.reach.keys().any(|id| left.contains(id))
                 && (explanations.is_empty() || best.score >= ANOTHER)
@@ -152,12 +149,47 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
             root: None,
             kin: Vec::new(),
             links: links.cloned().collect(),
-            effects,
             certainty: Certainty::Inconclusive,
-            candidates: Vec::new(),
+            candidates: closest(known, component, &effects, &groups, &left),
+            effects,
         });
     }
     explanations
+}
+
+/// Where an unknown cause is closest: symptoms that no other symptom explains, by what they explain.
+fn closest(
+    known: Known<'_>,
+    component: &Component,
+    effects: &[FindingId],
+    groups: &BTreeMap<FindingId, Kin>,
+    left: &BTreeSet<FindingId>,
+) -> Vec<Considered> {
+    let explained: BTreeSet<FindingId> =
+        component.links.iter().filter(|link| left.contains(&link.cause)).map(|link| link.effect).collect();
+    let origins = effects.iter().filter(|id| !explained.contains(id));
+    let mut scored: Vec<Candidate> = origins
+        .map(|id| scored(known, component, candidate(known, component, *id), groups, left))
+        .collect();
+    sort(known, &mut scored);
+    scored.iter().take(MAX_CANDIDATES).map(|candidate| considered(known, component, candidate)).collect()
+}
+
+/// The best first; of the same score the one that explains more by itself, then the earlier one.
+fn sort(known: Known<'_>, candidates: &mut [Candidate]) {
+    candidates.sort_by(|a, b| {
+        let earlier = || order(known, a.finding).cmp(&order(known, b.finding));
+        b.score.total_cmp(&a.score).then(b.own_score.total_cmp(&a.own_score)).then_with(earlier)
+    });
+}
+
+fn considered(known: Known<'_>, component: &Component, candidate: &Candidate) -> Considered {
+    Considered {
+        finding: candidate.finding,
+        score: candidate.score,
+        terms: candidate.terms.clone(),
+        explains: explains(known, component, candidate),
+    }
 }
 
 /// The best candidate; if it explains another one without being likelier by [`MARGIN`], that other one: going further back
@@ -309,13 +341,8 @@ fn explanation(
         shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())
     });
     let margin = rival.map_or(f64::INFINITY, |rival| best.score - rival.score);
-    let considered = |candidate: &Candidate| Considered {
-        finding: candidate.finding,
-        score: candidate.score,
-        terms: candidate.terms.clone(),
-        explains: explains(known, component, candidate),
-    };
-    let candidates = scored.iter().take(MAX_CANDIDATES).map(considered).collect();
+    let candidates =
+        scored.iter().take(MAX_CANDIDATES).map(|other| considered(known, component, other)).collect();
     let certainty = Certainty::Inconclusive;
     let mut explanation =
         Explanation { root: Some(best.finding), kin, effects, links, certainty, candidates };
