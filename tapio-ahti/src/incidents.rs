@@ -118,8 +118,13 @@ impl Incidents {
         };
         self.next = self.next.max(number + 1);
 
-        let basis = Basis::of(known, &explanation);
         let before = self.all.remove(&number);
+        // What is over is not explained any more; the story stays as it was told.
+        let (explanation, findings) = match &before {
+            Some(kept) if kept.is_whole(known, &findings) => (kept.explanation.clone(), kept.findings.clone()),
+            _ => (explanation, findings),
+        };
+        let basis = Basis::of(known, &explanation);
         let mut incident = match &before {
             Some(kept) => kept.incident.clone(),
             None => Incident { id: format!("TAP-{number}"), ..story::incident(known, &explanation) },
@@ -168,6 +173,20 @@ impl Incidents {
                 ..story::incident(known, &kept.explanation)
             };
         }
+    }
+}
+
+impl Kept {
+    /// Whether these are its findings without some that are over for so long that nobody asks about them any more.
+    fn is_whole(&self, known: Known<'_>, findings: &BTreeSet<FindingId>) -> bool {
+        let is_over = |id: &FindingId| {
+            known.findings.get(*id).is_some_and(|finding| {
+                crate::fact::is_change(&finding.key.kind) || !finding.is_active(known.now_ns, 2 * QUIET_NS)
+            })
+        };
+        findings.len() < self.findings.len()
+            && findings.is_subset(&self.findings)
+            && self.findings.difference(findings).all(is_over)
     }
 }
 

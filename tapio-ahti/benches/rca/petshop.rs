@@ -68,10 +68,9 @@ fn facts(
     (target, alarmed): (&str, &str),
 ) -> Vec<tapio_occurrence::Occurrence> {
     let mut facts = Facts::default();
-    let rows = metrics.numbers("time").len() as u64;
     let began = BEGAN_NS;
     let first = began - 3_600 * SEC;
-    facts.watched(&[NODE], first, began + rows * STEP_NS + 60 * SEC);
+    facts.watched(&[NODE], first, began + ALARMED.end * STEP_NS - STEP_NS + 120 * SEC);
     nezha::system(&mut facts, nodes, calls, first);
     for column in metrics.columns() {
         let mut parts = column.split('|');
@@ -95,6 +94,9 @@ fn facts(
         let after = before.len() as u64;
         for (nth, value) in metrics.numbers(column).into_iter().enumerate().filter(|(_, value)| value.is_finite()) {
             let nth = nth as u64;
+            if nth >= ALARMED.end {
+                break;
+            }
             let judged = series.judge(turned(value), (after + nth) * STEP_NS);
             // That the target is abnormal is what the question says.
             let is_alarm = node == target && metric == alarmed && ALARMED.contains(&nth);
