@@ -11,6 +11,7 @@ mod cloudopsbench;
 mod describe;
 mod facts;
 mod files;
+mod itbench;
 mod labels;
 mod nezha;
 mod petshop;
@@ -70,24 +71,32 @@ fn main() -> ExitCode {
     }
 }
 
+/// The set that is about chains, not about causes.
+const CHAINS: &str = "itbench-chains";
+
 fn run() -> Result<(), String> {
-    let wanted = Wanted::parse(env::args().skip(1), SETS.iter().map(|set| set.name), DIRECTORY)?;
-    for set in
-        SETS.iter().filter(|set| wanted.sets.is_empty() || wanted.sets.iter().any(|name| name == set.name))
-    {
-        let directory = wanted.directory.join(set.name);
-        if !directory.is_dir() {
-            return Err(format!(
-                "{} is not there: unpack {}.tar.gz of the sets into {}, or name another folder by --dir=DIR",
+    let names = SETS.iter().map(|set| set.name).chain([CHAINS]);
+    let wanted = Wanted::parse(env::args().skip(1), names, DIRECTORY)?;
+    let is_wanted = |name: &str| wanted.sets.is_empty() || wanted.sets.iter().any(|set| set == name);
+    let directory = |name: &str| {
+        let directory = wanted.directory.join(name);
+        match directory.is_dir() {
+            true => Ok(directory),
+            false => Err(format!(
+                "{} is not there: unpack {name} of the sets into {}, or name another folder by --dir=DIR",
                 directory.display(),
-                set.name,
                 wanted.directory.display()
-            ));
+            )),
         }
-        let cases = (set.cases)(&directory)?;
+    };
+    for set in SETS.iter().filter(|set| is_wanted(set.name)) {
+        let cases = (set.cases)(&directory(set.name)?)?;
         let results: Vec<_> =
             cases.iter().filter(|case| wanted.is_of(case)).map(|case| case.explain(&wanted)).collect();
         score::print(set.name, set.published, &results, &wanted);
+    }
+    if is_wanted(CHAINS) {
+        itbench::print(&directory(CHAINS)?)?;
     }
     Ok(())
 }

@@ -64,7 +64,7 @@ fn reference(kind: &str, name: &str) -> Reference {
 }
 
 /// The one pod of a service.
-fn pod_of(service: &str) -> String {
+pub(crate) fn pod_of(service: &str) -> String {
     format!("{service}-1")
 }
 

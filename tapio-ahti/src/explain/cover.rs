@@ -143,18 +143,34 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
     // What nothing explains has an unknown cause, all of it together.
     if !left.is_empty() {
         let effects: Vec<_> = component.findings.iter().copied().filter(|id| left.contains(id)).collect();
-        let links =
-            component.links.iter().filter(|link| left.contains(&link.cause) && left.contains(&link.effect));
         explanations.push(Explanation {
             root: None,
             kin: Vec::new(),
-            links: links.cloned().collect(),
+            links: tree(known, component, &left),
             certainty: Certainty::Inconclusive,
             candidates: closest(known, component, &effects, &groups, &left),
             effects,
         });
     }
     explanations
+}
+
+/// The links among findings, of those to each effect the strongest one, without a cycle.
+fn tree(known: Known<'_>, component: &Component, among: &BTreeSet<FindingId>) -> Vec<Link> {
+    let is_among = |link: &&Link| among.contains(&link.cause) && among.contains(&link.effect);
+    let mut links: Vec<&Link> = component.links.iter().filter(is_among).collect();
+    links.sort_by_cached_key(|link| (order(known, link.cause), order(known, link.effect)));
+    links.sort_by(|a, b| b.strength.total_cmp(&a.strength));
+    let mut cause_of: BTreeMap<FindingId, FindingId> = BTreeMap::new();
+    let mut kept = Vec::new();
+    for link in links {
+        let mut causes = std::iter::successors(Some(link.cause), |id| cause_of.get(id).copied());
+        if !cause_of.contains_key(&link.effect) && !causes.any(|id| id == link.effect) {
+            cause_of.insert(link.effect, link.cause);
+            kept.push(link.clone());
+        }
+    }
+    kept
 }
 
 /// Where an unknown cause is closest: symptoms that no other symptom explains, by what they explain.

@@ -46,6 +46,8 @@ pub(crate) enum Step {
     NamespaceServices,
     /// What the entity's workload connects to: services, and the workloads behind them.
     Callees,
+    /// The workloads that connect to the entity's workload, by its addresses or its services.
+    Callers,
     /// All nodes.
     Nodes,
     /// All volumes.
@@ -116,6 +118,7 @@ impl Graph {
                 to.extend(self.of_kind("Service", namespace));
             }
             Step::Callees => self.callees(id, at_ns, to),
+            Step::Callers => self.callers(id, at_ns, to),
             Step::Nodes => to.extend(self.of_kind("Node", None).take(MAX_VISITED)),
             Step::Volumes => to.extend(self.of_kind("PersistentVolume", None).take(MAX_VISITED)),
             Step::Claims => {
@@ -136,6 +139,21 @@ impl Graph {
             to.insert(peer);
             for member in self.members(peer, at_ns) {
                 to.extend(self.owners(member, at_ns));
+            }
+        }
+    }
+
+    /// The workloads that connect to a workload.
+    fn callers(&self, id: EntityId, at_ns: u64, to: &mut BTreeSet<EntityId>) {
+        let mut pods = BTreeSet::new();
+        self.owned(self.workload(id, at_ns), at_ns, &mut pods);
+        let services: Vec<_> = pods.iter().flat_map(|pod| self.services(*pod, at_ns)).collect();
+        for there in pods.into_iter().chain(services) {
+            for address in self.addresses_of(there, at_ns) {
+                if to.len() >= MAX_VISITED {
+                    return;
+                }
+                to.extend(self.connections.clients_of(address, at_ns).take(MAX_VISITED));
             }
         }
     }
