@@ -43,12 +43,8 @@ pub(crate) fn print(directory: &Path) -> Result<(), String> {
     let mut plain = Tally::default();
     let mut disturbed = Tally::default();
     for (nth, scenario) in scenarios.iter().enumerate() {
-        let calls: BTreeSet<Edge> = scenarios
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != nth)
-            .flat_map(|(_, other)| calls(other))
-            .collect();
+        let others = scenarios.iter().enumerate().filter(|(other, _)| *other != nth);
+        let calls = agreed(others.flat_map(|(_, other)| calls(other)));
         let all: BTreeSet<&str> = calls.iter().flat_map(|(a, b)| [a.as_str(), b.as_str()]).collect();
         let alerts = alerts(scenario);
         run(scenario, &alerts, &calls, &mut plain)?;
@@ -140,6 +136,16 @@ fn calls(scenario: &Value) -> Vec<Edge> {
         })
     });
     of.collect()
+}
+
+/// Who calls whom, where scenarios contradict each other by what most of them say; a single one may be mistaken.
+fn agreed(said: impl Iterator<Item = Edge>) -> BTreeSet<Edge> {
+    let mut counts: BTreeMap<Edge, usize> = BTreeMap::new();
+    said.for_each(|edge| *counts.entry(edge).or_default() += 1);
+    let is_agreed = |((caller, callee), count): &(&Edge, &usize)| {
+        **count > 1 && **count > counts.get(&(callee.clone(), caller.clone())).copied().unwrap_or_default()
+    };
+    counts.iter().filter(is_agreed).map(|(edge, _)| edge.clone()).collect()
 }
 
 /// The edges between the workloads of alerts, past those without.

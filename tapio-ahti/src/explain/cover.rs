@@ -21,6 +21,8 @@ const MAX_CAUSES: usize = 3;
 const STANDING: f64 = -3.9;
 /// From this margin over the next best cause on, a cause is likely: odds of 4 to 1.
 const MARGIN: f64 = 1.4;
+/// A cause in between is preferred if its link is at least this part as strong.
+const NEARER: f64 = 0.5;
 /// A cause that explains nothing has to be likelier than this by itself.
 const UNLIKELY: f64 = -1.75;
 /// Candidates that are kept with an explanation.
@@ -155,10 +157,24 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
     explanations
 }
 
-/// The links among findings, of those to each effect the strongest one, without a cycle.
+/// The links among findings, of those to each effect the strongest one, without a cycle. What leads to another cause of the
+/// effect is further back, so that its own link to the effect says nothing new.
 fn tree(known: Known<'_>, component: &Component, among: &BTreeSet<FindingId>) -> Vec<Link> {
     let is_among = |link: &&Link| among.contains(&link.cause) && among.contains(&link.effect);
     let mut links: Vec<&Link> = component.links.iter().filter(is_among).collect();
+    let strengths: BTreeMap<(FindingId, FindingId), f64> =
+        links.iter().map(|link| ((link.cause, link.effect), link.strength)).collect();
+    let mut effects_of: BTreeMap<FindingId, Vec<FindingId>> = BTreeMap::new();
+    links.iter().for_each(|link| effects_of.entry(link.cause).or_default().push(link.effect));
+    let is_further_back = |link: &Link| {
+        let between = effects_of.get(&link.cause).into_iter().flatten();
+        between.filter(|id| **id != link.effect).any(|id| {
+            strengths.get(&(*id, link.effect)).is_some_and(|strength| *strength >= NEARER * link.strength)
+        })
+    };
+    let mut of_effect: BTreeMap<FindingId, usize> = BTreeMap::new();
+    links.iter().filter(|link| !is_further_back(link)).for_each(|link| *of_effect.entry(link.effect).or_default() += 1);
+    links.retain(|link| !of_effect.contains_key(&link.effect) || !is_further_back(link));
     links.sort_by_cached_key(|link| (order(known, link.cause), order(known, link.effect)));
     links.sort_by(|a, b| b.strength.total_cmp(&a.strength));
     let mut cause_of: BTreeMap<FindingId, FindingId> = BTreeMap::new();
