@@ -162,14 +162,17 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
 fn tree(known: Known<'_>, component: &Component, among: &BTreeSet<FindingId>) -> Vec<Link> {
     let is_among = |link: &&Link| among.contains(&link.cause) && among.contains(&link.effect);
     let mut links: Vec<&Link> = component.links.iter().filter(is_among).collect();
-    let strengths: BTreeMap<(FindingId, FindingId), f64> =
-        links.iter().map(|link| ((link.cause, link.effect), link.strength)).collect();
-    let mut effects_of: BTreeMap<FindingId, Vec<FindingId>> = BTreeMap::new();
-    links.iter().for_each(|link| effects_of.entry(link.cause).or_default().push(link.effect));
+    let by_ends: BTreeMap<(FindingId, FindingId), &Link> =
+        links.iter().map(|link| ((link.cause, link.effect), *link)).collect();
+    let mut effects_of: BTreeMap<FindingId, Vec<&Link>> = BTreeMap::new();
+    links.iter().for_each(|link| effects_of.entry(link.cause).or_default().push(*link));
+    // Along one rule: trouble that goes back and forth took the direct way.
     let is_further_back = |link: &Link| {
         let between = effects_of.get(&link.cause).into_iter().flatten();
-        between.filter(|id| **id != link.effect).any(|id| {
-            strengths.get(&(*id, link.effect)).is_some_and(|strength| *strength >= NEARER * link.strength)
+        between.filter(|first| first.effect != link.effect && first.rule == link.rule).any(|first| {
+            by_ends.get(&(first.effect, link.effect)).is_some_and(|second| {
+                second.rule == link.rule && second.strength >= NEARER * link.strength
+            })
         })
     };
     let mut of_effect: BTreeMap<FindingId, usize> = BTreeMap::new();
