@@ -121,7 +121,9 @@ impl Incidents {
         let before = self.all.remove(&number);
         // What is over is not explained any more; the story stays as it was told.
         let (explanation, findings) = match &before {
-            Some(kept) if kept.is_whole(known, &findings) => (kept.explanation.clone(), kept.findings.clone()),
+            Some(kept) if kept.is_whole(known, &findings) => {
+                (kept.explanation.clone(), kept.findings.clone())
+            }
             _ => (explanation, findings),
         };
         let basis = Basis::of(known, &explanation);

@@ -2,6 +2,7 @@ mod kit;
 mod page;
 mod properties;
 mod scenarios;
+mod state;
 
 use tapio_occurrence::{
     Data, Value,

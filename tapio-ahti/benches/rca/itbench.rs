@@ -49,7 +49,8 @@ pub(crate) fn print(directory: &Path) -> Result<(), String> {
         let alerts = alerts(scenario);
         run(scenario, &alerts, &calls, &mut plain)?;
         let own: BTreeSet<&str> = alerts.iter().map(|(name, _)| name.as_str()).collect();
-        let foreign: Vec<&str> = all.into_iter().filter(|name| !own.contains(name) && !is_part(scenario, name)).collect();
+        let foreign: Vec<&str> =
+            all.into_iter().filter(|name| !own.contains(name) && !is_part(scenario, name)).collect();
         let mut changed: Vec<(String, String)> = Vec::new();
         for (place, alert) in alerts.iter().enumerate() {
             if dice(nth, place, 0) >= LEFT_OUT {
@@ -62,7 +63,10 @@ pub(crate) fn print(directory: &Path) -> Result<(), String> {
         }
         run(scenario, &changed, &calls, &mut disturbed)?;
     }
-    println!("\nitbench-chains: {} scenarios with edges between what alerts name; published: none", plain.scenarios);
+    println!(
+        "\nitbench-chains: {} scenarios with edges between what alerts name; published: none",
+        plain.scenarios
+    );
     plain.print("as they are");
     disturbed.print("30 % left out, 30 % foreign");
     println!("itbench_chains_precision {:.3} ratio", disturbed.precision());
@@ -130,9 +134,11 @@ fn calls(scenario: &Value) -> Vec<Edge> {
     let of = list(gt, "propagations").iter().filter_map(|spread| {
         let (source, target) = (text(spread, "source"), text(spread, "target"));
         let ends = (base(source), base(target));
-        (ends.0 != ends.1 && is_service(source) && is_service(target)).then(|| match is_starvation(text(spread, "effect")) {
-            true => ends,
-            false => (ends.1, ends.0),
+        (ends.0 != ends.1 && is_service(source) && is_service(target)).then(|| {
+            match is_starvation(text(spread, "effect")) {
+                true => ends,
+                false => (ends.1, ends.0),
+            }
         })
     });
     of.collect()
@@ -173,7 +179,12 @@ fn truth(scenario: &Value, named: &BTreeSet<&str>) -> BTreeSet<Edge> {
     edges
 }
 
-fn run(scenario: &Value, alerts: &[(String, String)], calls: &BTreeSet<Edge>, tally: &mut Tally) -> Result<(), String> {
+fn run(
+    scenario: &Value,
+    alerts: &[(String, String)],
+    calls: &BTreeSet<Edge>,
+    tally: &mut Tally,
+) -> Result<(), String> {
     let named: BTreeSet<&str> = alerts.iter().map(|(name, _)| name.as_str()).collect();
     let wanted = truth(scenario, &named);
     if wanted.is_empty() {

@@ -92,7 +92,9 @@ fn facts(
             series.judge(turned(*value), nth as u64 * STEP_NS);
         }
         let after = before.len() as u64;
-        for (nth, value) in metrics.numbers(column).into_iter().enumerate().filter(|(_, value)| value.is_finite()) {
+        for (nth, value) in
+            metrics.numbers(column).into_iter().enumerate().filter(|(_, value)| value.is_finite())
+        {
             let nth = nth as u64;
             if nth >= ALARMED.end {
                 break;

@@ -170,13 +170,16 @@ fn tree(known: Known<'_>, component: &Component, among: &BTreeSet<FindingId>) ->
     let is_further_back = |link: &Link| {
         let between = effects_of.get(&link.cause).into_iter().flatten();
         between.filter(|first| first.effect != link.effect && first.rule == link.rule).any(|first| {
-            by_ends.get(&(first.effect, link.effect)).is_some_and(|second| {
-                second.rule == link.rule && second.strength >= NEARER * link.strength
-            })
+            by_ends
+                .get(&(first.effect, link.effect))
+                .is_some_and(|second| second.rule == link.rule && second.strength >= NEARER * link.strength)
         })
     };
     let mut of_effect: BTreeMap<FindingId, usize> = BTreeMap::new();
-    links.iter().filter(|link| !is_further_back(link)).for_each(|link| *of_effect.entry(link.effect).or_default() += 1);
+    links
+        .iter()
+        .filter(|link| !is_further_back(link))
+        .for_each(|link| *of_effect.entry(link.effect).or_default() += 1);
     links.retain(|link| !of_effect.contains_key(&link.effect) || !is_further_back(link));
     links.sort_by_cached_key(|link| (order(known, link.cause), order(known, link.effect)));
     links.sort_by(|a, b| b.strength.total_cmp(&a.strength));
@@ -203,9 +206,8 @@ fn closest(
     let explained: BTreeSet<FindingId> =
         component.links.iter().filter(|link| left.contains(&link.cause)).map(|link| link.effect).collect();
     let origins = effects.iter().filter(|id| !explained.contains(id));
-    let mut scored: Vec<Candidate> = origins
-        .map(|id| scored(known, component, candidate(known, component, *id), groups, left))
-        .collect();
+    let mut scored: Vec<Candidate> =
+        origins.map(|id| scored(known, component, candidate(known, component, *id), groups, left)).collect();
     sort(known, &mut scored);
     scored.iter().take(MAX_CANDIDATES).map(|candidate| considered(known, component, candidate)).collect()
 }
