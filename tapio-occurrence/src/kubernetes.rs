@@ -75,7 +75,7 @@ pub struct Object {
     /// Labels that an object selects pods by: of a Service, a workload, a NetworkPolicy, a PodDisruptionBudget.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub selector: Vec<Pair>,
-    /// Labels of a pod, or of a workload's pod template.
+    /// Labels of a pod, of a workload's pod template, or of a node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<Pair>,
     /// What a pod or a pod template uses (ConfigMap, Secret, PersistentVolumeClaim, ServiceAccount), what a claim is bound

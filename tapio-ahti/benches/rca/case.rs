@@ -79,7 +79,7 @@ pub(crate) const NAMESPACE: &str = "shop";
 /// After so long without symptoms an incident is over.
 const QUIET_NS: u64 = 300_000_000_000;
 /// What can be left out.
-const PARTS: &[&str] = &["changes", "kernel", "standing", "old-new", "two-ended", "learning"];
+const PARTS: &[&str] = &["changes", "kernel", "stopped-services", "standing", "old-new", "two-ended"];
 
 impl Wanted {
     pub(crate) fn parse(
@@ -230,5 +230,7 @@ impl Case {
 fn is_fed(fact: &Occurrence, wanted: &Wanted) -> bool {
     let is_change = fact.kind == <kubernetes::Change as kubernetes::Fact>::TYPE;
     let is_kernel = fact.source == tapio_occurrence::SOURCE && fact.kind != "tapio.heartbeat";
-    !(is_change && wanted.is_without("changes") || is_kernel && wanted.is_without("kernel"))
+    let is_stopped = fact.kind == "node.service_stopped";
+    !(is_stopped && wanted.is_without("stopped-services")
+        || is_change && wanted.is_without("changes") || is_kernel && wanted.is_without("kernel"))
 }

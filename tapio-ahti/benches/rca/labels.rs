@@ -161,9 +161,7 @@ fn image(text: &str) -> &'static str {
     match () {
         // No answer at all; the set's texts end before they say why.
         () if is("failed to do request") => "image_registry_dns_failure",
-        () if is("authoriz") || is("denied") || is("forbidden") || is("401") || is("403") => {
-            "missing_image_pull_secret"
-        }
+        () if is("authoriz") || is("anonymous token") => "missing_image_pull_secret",
         () => "incorrect_image_reference",
     }
 }
