@@ -232,5 +232,6 @@ fn is_fed(fact: &Occurrence, wanted: &Wanted) -> bool {
     let is_kernel = fact.source == tapio_occurrence::SOURCE && fact.kind != "tapio.heartbeat";
     let is_stopped = fact.kind == "node.service_stopped";
     !(is_stopped && wanted.is_without("stopped-services")
-        || is_change && wanted.is_without("changes") || is_kernel && wanted.is_without("kernel"))
+        || is_change && wanted.is_without("changes")
+        || is_kernel && wanted.is_without("kernel"))
 }

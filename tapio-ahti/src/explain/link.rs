@@ -130,7 +130,7 @@ fn by_rule(
             // Where there are new and old pods, how often they have the effect says more than whether they do.
             let compares = rule.compare || rule.weights.keys().any(|evidence| is_of_ages(*evidence));
             // What was there before the change does not need it.
-            let compared = (compares && !pair.before && !known.without.old_new)
+            let compared = (compares && (rule.compare || !pair.before) && !known.without.old_new)
                 .then(|| new_against_old(known, other, finding))
                 .flatten();
             let is_meant =

@@ -21,7 +21,8 @@ struct Rate {
 }
 
 /// The natural logarithm of the odds that pods that are younger than a change have a symptom at another rate than the older
-/// ones: positive where theirs is the higher one. `None` where there are no pods of both kinds, or none of them has it.
+/// ones: positive where theirs is the higher one. `None` where there are no pods of both kinds, or no new one
+/// has it.
 pub(super) fn new_against_old(known: Known<'_>, change: &Finding, effect: &Finding) -> Option<f64> {
     let at = effect.last_ns;
     let workload = known.graph.workload(change.key.entity, change.onset_ns);
@@ -46,8 +47,8 @@ pub(super) fn new_against_old(known: Known<'_>, change: &Finding, effect: &Findi
         let same = known.findings.of(id).filter(|(_, other)| other.key.kind == effect.key.kind);
         rate.count += same.map(|(_, other)| count_from(other, change.onset_ns)).sum::<f64>();
     }
-    // Where only others have the effect, there is nothing to compare.
-    (has_new && has_old && new.count + old.count > 0.0).then(|| odds(new, old).clamp(-MOST, MOST))
+    // New pods without it may not have been asked yet: that nothing is seen of them counts neither way.
+    (has_new && has_old && new.count > 0.0).then(|| odds(new, old).clamp(-MOST, MOST))
 }
 
 /// How often something occurred from a time on.
