@@ -27,6 +27,8 @@ const NEARER: f64 = 0.5;
 const UNLIKELY: f64 = -1.75;
 /// Candidates that are kept with an explanation.
 const MAX_CANDIDATES: usize = 16;
+/// Candidates of which it is kept what they explain.
+const MAX_SHOWN: usize = 6;
 /// What is kept of what a candidate explains.
 const MAX_EXPLAINED: usize = 16;
 /// Longest chain.
@@ -209,7 +211,12 @@ fn closest(
     let mut scored: Vec<Candidate> =
         origins.map(|id| scored(known, component, candidate(known, component, *id), groups, left)).collect();
     sort(known, &mut scored);
-    scored.iter().take(MAX_CANDIDATES).map(|candidate| considered(known, component, candidate)).collect()
+    scored
+        .iter()
+        .take(MAX_CANDIDATES)
+        .enumerate()
+        .map(|(nth, candidate)| considered(known, component, nth, candidate))
+        .collect()
 }
 
 /// The best first; of the same score the one that explains more by itself, then the earlier one.
@@ -220,12 +227,13 @@ fn sort(known: Known<'_>, candidates: &mut [Candidate]) {
     });
 }
 
-fn considered(known: Known<'_>, component: &Component, candidate: &Candidate) -> Considered {
+/// The first candidates with what they explain, the others by name.
+fn considered(known: Known<'_>, component: &Component, nth: usize, candidate: &Candidate) -> Considered {
     Considered {
         finding: candidate.finding,
         score: candidate.score,
         terms: candidate.terms.clone(),
-        explains: explains(known, component, candidate),
+        explains: if nth < MAX_SHOWN { explains(known, component, candidate) } else { Vec::new() },
     }
 }
 
@@ -378,8 +386,12 @@ fn explanation(
         shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())
     });
     let margin = rival.map_or(f64::INFINITY, |rival| best.score - rival.score);
-    let candidates =
-        scored.iter().take(MAX_CANDIDATES).map(|other| considered(known, component, other)).collect();
+    let candidates = scored
+        .iter()
+        .take(MAX_CANDIDATES)
+        .enumerate()
+        .map(|(nth, other)| considered(known, component, nth, other))
+        .collect();
     let certainty = Certainty::Inconclusive;
     let mut explanation =
         Explanation { root: Some(best.finding), kin, effects, links, certainty, candidates };
