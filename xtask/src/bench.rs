@@ -51,12 +51,11 @@ fn run_bench(bench: &Executable, arguments: &[String]) -> Result<()> {
     } else {
         Command::new(&bench.path)
     };
-    command
-        .arg("--bench")
-        .args(arguments)
-        .current_dir(&bench.directory)
-        .env("CARGO_MANIFEST_DIR", &bench.directory)
-        .stdout(Stdio::piped());
+    command.arg("--bench").args(arguments).env("CARGO_MANIFEST_DIR", &bench.directory).stdout(Stdio::piped());
+    // Paths among the arguments are of where they were given.
+    if arguments.is_empty() {
+        command.current_dir(&bench.directory);
+    }
     let mut child = command.spawn().context("cannot run it")?;
     let output = child.stdout.take().context("it has no output")?;
     for line in BufReader::new(output).lines() {
