@@ -12,12 +12,12 @@ use crate::{
     answer::{self, Answer, BY_NAME, State},
     correlate::{self, Correlation},
     coverage::{Coverage, Seen},
-    explain::{Known, components, explain},
+    explain::{Known, Without, components, explain},
     fact::{self, Refused, Said},
     finding::{Finding, FindingId},
     findings::Findings,
     graph::{Entity, EntityId, Graph, Name, Step},
-    incident::{Certainty, Incident, Line, Status},
+    incident::{Certainty, Considered, Incident, Line, Status},
     incidents::{Incidents, QUIET_NS},
     links::Links,
     rule::Rules,
@@ -113,6 +113,7 @@ pub struct Engine {
     ids: BTreeSet<u128>,
     links: Links,
     incidents: Incidents,
+    without: Without,
     /// The latest time of a fact.
     now_ns: u64,
     expired_ns: u64,
@@ -134,12 +135,20 @@ impl Engine {
             ids: BTreeSet::new(),
             links: Links::default(),
             incidents: Incidents::new(limits.incidents),
+            without: Without::default(),
             now_ns: 0,
             expired_ns: 0,
             assessed_ns: 0,
             is_assessed: true,
             ledger: Ledger::default(),
         }
+    }
+
+    /// The same engine without some of its parts.
+    #[must_use]
+    pub fn without(mut self, parts: Without) -> Self {
+        self.without = parts;
+        self
     }
 
     /// Takes a fact.
@@ -231,6 +240,7 @@ impl Engine {
             findings: &self.findings,
             rules: &self.rules,
             seen: &self.seen,
+            without: self.without,
             now_ns: self.now_ns,
         }
     }
@@ -291,11 +301,38 @@ impl Engine {
         self.incidents.iter().rev().collect()
     }
 
+    /// The causes that come into question for what went on at a time or later, the likeliest first: the cause of each
+    /// incident, and of what is no reason for one if it is likely; then the others that were considered. Of an unknown cause it
+    /// is where that is closest. What concerns an object that is asked about comes first.
+    pub fn causes(&mut self, since_unix_ns: u64, asked: Option<&Name>) -> Vec<Considered> {
+        self.refresh();
+        let Self { graph, findings, rules, seen, incidents, without, now_ns, .. } = self;
+        let known = Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns };
+        let mut ranked: Vec<([bool; 3], Considered)> = Vec::new();
+        let of_incidents = incidents.since(since_unix_ns).map(|explanation| (true, explanation));
+        let others = incidents.others().map(|explanation| (false, explanation));
+        for (is_incident, explanation) in of_incidents.chain(others) {
+            let is_asked = asked.is_some_and(|asked| story::concerns(known, explanation, asked));
+            let is_clear = explanation.certainty >= Certainty::Likely;
+            let root = explanation.root.and_then(|root| known.findings.get(root));
+            for cause in story::considered(known, explanation) {
+                let is_root = root.is_some_and(|root| {
+                    root.facts.first().map(|(_, id)| id.to_string()).as_ref() == cause.facts.first()
+                });
+                ranked.push(([is_asked, is_root && (is_incident || is_clear), is_incident], cause));
+            }
+        }
+        ranked.sort_by(|(a_is, a), (b_is, b)| b_is.cmp(a_is).then(b.score.total_cmp(&a.score)));
+        let mut seen = BTreeSet::new();
+        ranked.retain(|(_, cause)| seen.insert(cause.facts.first().cloned()));
+        ranked.into_iter().map(|(_, cause)| cause).collect()
+    }
+
     /// Brings everything that can be asked for up to date.
     fn refresh(&mut self) {
         self.assess(false);
-        let Self { graph, findings, rules, seen, incidents, now_ns, .. } = self;
-        incidents.write(Known { graph, findings, rules, seen, now_ns: *now_ns });
+        let Self { graph, findings, rules, seen, incidents, without, now_ns, .. } = self;
+        incidents.write(Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns });
     }
 
     /// Why an object fails: the incident that it is part of, an open one before a resolved one. Without a kind, workloads and
@@ -374,8 +411,8 @@ impl Engine {
         if std::mem::replace(&mut self.is_assessed, true) {
             return;
         }
-        let Self { graph, findings, rules, seen, links, incidents, now_ns, .. } = self;
-        let known = Known { graph, findings, rules, seen, now_ns: *now_ns };
+        let Self { graph, findings, rules, seen, links, incidents, without, now_ns, .. } = self;
+        let known = Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns };
         let is_recent = |finding: &Finding| {
             !fact::is_change(&finding.key.kind)
                 && finding.is_active(known.now_ns, 2 * QUIET_NS)

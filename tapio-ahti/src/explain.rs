@@ -1,26 +1,40 @@
 //! Explaining: which findings explain which, and what is the smallest set of causes that explains them all.
 
 mod cover;
+mod ends;
 mod link;
+mod rates;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::cover::Certainty;
 pub(crate) use self::{
     cover::{Explanation, opens},
+    ends::charged,
     link::{Found, Link, Reach, look},
 };
 use crate::{
     coverage::Seen,
     finding::{Finding, FindingId},
     findings::Findings,
-    graph::{Graph, Name},
+    graph::{EntityId, Graph, Name},
     links::Links,
     rule::Rules,
 };
 
 /// Maximum number of findings that are explained together.
 const MAX_TOGETHER: usize = 256;
+
+/// Parts of the engine that are left out, to measure what they are worth. Nothing is, by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Without {
+    /// Whether what is always there is a cause like any other.
+    pub standing: bool,
+    /// Whether new pods are not compared with old ones.
+    pub old_new: bool,
+    /// Whether trouble on a connection is not charged to one of its ends.
+    pub two_ended: bool,
+}
 
 /// Everything that explaining reads.
 #[derive(Clone, Copy)]
@@ -29,6 +43,7 @@ pub(crate) struct Known<'a> {
     pub(crate) findings: &'a Findings,
     pub(crate) rules: &'a Rules,
     pub(crate) seen: &'a Seen,
+    pub(crate) without: Without,
     pub(crate) now_ns: u64,
 }
 
@@ -131,16 +146,22 @@ pub(crate) fn kin(known: Known<'_>, id: FindingId) -> Option<Kin> {
     if crate::fact::is_change(&finding.key.kind) {
         return finding.set.clone().map(|set| (set, None));
     }
-    let workload = known.graph.workload(finding.key.entity, finding.onset_ns);
-    let name = known.graph.get(workload)?.name.clone();
+    let name = known.graph.get(workload(known, finding))?.name.clone();
     Some((finding.key.kind.to_string(), Some(name)))
+}
+
+/// The workload that a finding is about.
+pub(crate) fn workload(known: Known<'_>, finding: &Finding) -> EntityId {
+    charged(known, finding).unwrap_or_else(|| known.graph.workload(finding.key.entity, finding.onset_ns))
 }
 
 /// Whether a claim has been there so often, or for so long, that it is no news.
 pub(crate) fn is_standing(known: Known<'_>, finding: &Finding) -> bool {
     const DAY_NS: u64 = 24 * 3_600_000_000_000;
     const OFTEN: usize = 3;
-    known.now_ns.saturating_sub(finding.onset_ns) > DAY_NS || known.findings.earlier(finding).count() >= OFTEN
+    !known.without.standing
+        && (known.now_ns.saturating_sub(finding.onset_ns) > DAY_NS
+            || known.findings.earlier(finding).count() >= OFTEN)
 }
 
 /// Explains a component.

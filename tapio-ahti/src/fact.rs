@@ -111,7 +111,7 @@ pub(crate) fn read(fact: &Occurrence, graph: &mut Graph) -> Result<Said, Refused
     Ok(match &*fact.kind {
         "tapio.heartbeat" => Said::Heartbeat(of_heartbeat(fact)),
         "network.edges" => of_edges(fact, graph),
-        _ if fact.source == SOURCE || fact.source == "otlp" => of_occurrence(fact, graph),
+        _ if fact.source == SOURCE => of_occurrence(fact, graph),
         _ => Said::Nothing,
     })
 }
@@ -148,6 +148,7 @@ fn finding(fact: &Occurrence, kind: Text, entity: EntityId, detail: String) -> F
     Finding {
         key: Key { kind, entity, detail },
         pods: Vec::new(),
+        of_pods: BTreeMap::new(),
         peer: None,
         actor: None,
         node: cut(&fact.node),
@@ -222,6 +223,10 @@ fn of_change(fact: &Occurrence, change: Change, entity: EntityId) -> Finding {
     values("memory_limit_bytes", |field| {
         let is_limit = field.aspect == Aspect::Memory && field.path.contains("limits");
         field.to.as_deref().filter(|_| is_limit).and_then(quantity).map(|bytes| format!("{bytes:.0}"))
+    });
+    values("node_label", |field| {
+        let (_, key) = field.path.split_once(".nodeSelector.")?;
+        Some(cut(&format!("{key}={}", field.to.as_ref()?)))
     });
     values("replicas", |field| field.to.clone().filter(|_| field.path == "spec.replicas"));
     finding

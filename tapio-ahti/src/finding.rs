@@ -80,6 +80,11 @@ impl Times {
         }
     }
 
+    /// How often it occurred from a time on.
+    pub(crate) fn count_from(&self, time_ns: u64) -> u64 {
+        self.counts.range(time_ns / self.step_ns..).map(|(_, count)| count).sum()
+    }
+
     /// The first time from a time on at which it occurred, and which part of all occurrences came from then on, from 0 to
     /// 1; `None` if none did.
     pub(crate) fn from(&self, time_ns: u64) -> Option<(u64, f64)> {
@@ -100,6 +105,8 @@ pub(crate) struct Finding {
     pub(crate) key: Key,
     /// The entity of the fact itself, where `key.entity` is its workload.
     pub(crate) pods: Vec<EntityId>,
+    /// When which pod had it, where a workload's fact names several.
+    pub(crate) of_pods: BTreeMap<EntityId, Times>,
     pub(crate) peer: Option<Other>,
     /// Who had a hand in it.
     pub(crate) actor: Option<EntityId>,
@@ -160,6 +167,16 @@ impl Finding {
                 && self.pods.len() < MAX_PODS
             {
                 self.pods.insert(at, pod);
+            }
+        }
+        for (pod, times) in other.of_pods {
+            let is_full = self.of_pods.len() >= MAX_PODS;
+            match self.of_pods.get_mut(&pod) {
+                Some(known) => known.merge(&times),
+                None if is_full => {}
+                None => {
+                    self.of_pods.insert(pod, times);
+                }
             }
         }
         self.facts.extend(other.facts);

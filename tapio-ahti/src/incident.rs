@@ -78,12 +78,34 @@ pub struct Step {
 pub struct Considered {
     /// What it is about.
     pub entity: Name,
+    /// Its workload: the outermost owner of a pod, anything else itself.
+    pub workload: Name,
+    /// What the cause is about, in a word: `rollout`, `memory`.
+    pub kind: String,
+    /// Ids of its first facts.
+    pub facts: Vec<String>,
+    /// What it explains, the nearest first.
+    pub explains: Vec<Explained>,
     /// What happened.
     pub text: String,
     /// Natural logarithm of odds.
     pub score: f64,
     /// What that is the sum of.
     pub terms: Vec<(String, f64)>,
+}
+
+/// What a possible cause explains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// Type of the facts.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whose they are: the outermost owner of a pod, anything else itself.
+    pub workload: Name,
+    /// The rule that leads to it.
+    pub rule: String,
+    /// Ids of the first facts.
+    pub facts: Vec<String>,
 }
 
 /// Something to do.

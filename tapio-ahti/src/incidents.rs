@@ -22,6 +22,8 @@ const COMES_BACK_NS: u64 = 24 * 3_600_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Incidents {
     all: BTreeMap<u64, Kept>,
+    /// What explains what goes on without being an incident.
+    others: Vec<Explanation>,
     next: u64,
     max: usize,
     /// Incidents that were let go since there are too many.
@@ -56,7 +58,7 @@ struct Basis {
 
 impl Incidents {
     pub(crate) fn new(max: usize) -> Self {
-        Self { all: BTreeMap::new(), next: 1, max, evicted: 0 }
+        Self { all: BTreeMap::new(), others: Vec::new(), next: 1, max, evicted: 0 }
     }
 
     /// The incidents, the oldest first.
@@ -79,12 +81,28 @@ impl Incidents {
         later.map(|(number, kept)| (*number, &kept.incident))
     }
 
+    /// What explains the incidents that had symptoms at a time or later.
+    pub(crate) fn since(&self, since_ns: u64) -> impl Iterator<Item = &Explanation> {
+        self.all.values().filter(move |kept| kept.last_ns >= since_ns).map(|kept| &kept.explanation)
+    }
+
+    /// What explains the rest of what goes on, which is no reason for an incident.
+    pub(crate) fn others(&self) -> impl Iterator<Item = &Explanation> {
+        self.others.iter()
+    }
+
     /// Takes what explains everything that is going on now.
     pub(crate) fn update(&mut self, known: Known<'_>, mut explanations: Vec<Explanation>, is_revision: bool) {
         explanations.sort_by_cached_key(|explanation| first_ns(known, explanation));
         let mut touched = BTreeSet::new();
+        self.others.clear();
         for explanation in explanations {
-            touched.extend(self.keep(known, explanation, &touched, is_revision));
+            match self.keep(known, &explanation, &touched, is_revision) {
+                Some(number) => {
+                    touched.insert(number);
+                }
+                None => self.others.push(explanation),
+            }
         }
         // Those whose findings are over and gone.
         for (number, kept) in &mut self.all {
@@ -103,7 +121,7 @@ impl Incidents {
     fn keep(
         &mut self,
         known: Known<'_>,
-        explanation: Explanation,
+        explanation: &Explanation,
         taken: &BTreeSet<u64>,
         is_revision: bool,
     ) -> Option<u64> {
@@ -112,8 +130,8 @@ impl Incidents {
             || findings.iter().filter(|id| opens(known, **id)).filter_map(|id| known.findings.get(*id));
         let is_active = symptoms().any(|finding| finding.is_active(known.now_ns, QUIET_NS));
         let last_ns = symptoms().map(|finding| last_ns(known, finding)).max().unwrap_or_default();
-        let fingerprint = story::fingerprint(known, &explanation);
-        let since_ns = first_ns(known, &explanation);
+        let fingerprint = story::fingerprint(known, explanation);
+        let since_ns = first_ns(known, explanation);
 
         let others = || self.all.iter().filter(|(number, _)| !taken.contains(number));
         let continues = |kept: &Kept| !kept.findings.is_disjoint(&findings);
@@ -133,8 +151,15 @@ impl Incidents {
         };
         self.next = self.next.max(number + 1);
 
-        let basis = Basis::of(known, &explanation);
         let before = self.all.remove(&number);
+        // What is over is not explained any more; the story stays as it was told.
+        let (explanation, findings) = match &before {
+            Some(kept) if kept.is_whole(known, &findings) => {
+                (kept.explanation.clone(), kept.findings.clone())
+            }
+            _ => (explanation.clone(), findings),
+        };
+        let basis = Basis::of(known, &explanation);
         let mut incident = match &before {
             Some(kept) => kept.incident.clone(),
             None => Incident { id: format!("TAP-{number}"), ..story::incident(known, &explanation) },
@@ -183,6 +208,20 @@ impl Incidents {
                 ..story::incident(known, &kept.explanation)
             };
         }
+    }
+}
+
+impl Kept {
+    /// Whether these are its findings without some that are over for so long that nobody asks about them any more.
+    fn is_whole(&self, known: Known<'_>, findings: &BTreeSet<FindingId>) -> bool {
+        let is_over = |id: &FindingId| {
+            known.findings.get(*id).is_some_and(|finding| {
+                crate::fact::is_change(&finding.key.kind) || !finding.is_active(known.now_ns, 2 * QUIET_NS)
+            })
+        };
+        findings.len() < self.findings.len()
+            && findings.is_subset(&self.findings)
+            && self.findings.difference(findings).all(is_over)
     }
 }
 

@@ -19,6 +19,7 @@ mod rule;
 mod story;
 
 pub use engine::{Engine, Ledger, Limits, Stock};
+pub use explain::Without;
 pub use fact::Refused;
 pub use rule::{Error, Rules};
 

@@ -26,6 +26,8 @@ const FAR: &[&str] = &[
     "ValidatingWebhookConfiguration",
     "MutatingWebhookConfiguration",
     "Node",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
 ];
 
 impl Links {

@@ -47,6 +47,12 @@ pub(crate) struct Kind {
     /// How long it has to last before that, in seconds.
     #[serde(default = "settle")]
     pub(crate) lasts_s: u64,
+    /// How likely it is within half an hour without any cause: what is often there for no reason says little.
+    #[serde(default = "seldom")]
+    pub(crate) leak: f64,
+    /// Whether it is about a connection, and may be of either end.
+    #[serde(default)]
+    pub(crate) two_ended: bool,
     /// Whether what it causes is to be expected, and no incident.
     #[serde(default)]
     pub(crate) expected: bool,
@@ -68,6 +74,13 @@ pub(crate) const SETTLE_S: u64 = 30;
 
 const fn settle() -> u64 {
     SETTLE_S
+}
+
+/// Once in seven days.
+pub(crate) const SELDOM: f64 = 0.003;
+
+const fn seldom() -> f64 {
+    SELDOM
 }
 
 /// How long after a cause its effect comes.
@@ -137,6 +150,10 @@ pub(crate) struct Rule {
     /// Evidence with its weight, in natural logarithms of odds.
     #[serde(default)]
     pub(crate) weights: BTreeMap<Evidence, f64>,
+    /// Whether new pods of the changed workload are compared with its old ones. Rules with a weight for the age of pods do
+    /// so in any case.
+    #[serde(default)]
+    pub(crate) compare: bool,
     /// What has to be covered to rule it out.
     #[serde(default)]
     pub(crate) covered_by: Vec<Cover>,

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    explain::{Certainty, Explanation, Found, Kin, Known, kin, look},
+    explain::{Certainty, Explanation, Found, Kin, Known, charged, kin, look, workload},
     finding::{Finding, FindingId, MAX_FACTS},
     graph::{EntityId, Name, Step as Way},
-    incident::{Advice, Considered, Evidence, Incident, Line, Status, Step},
+    incident::{Advice, Considered, Evidence, Explained, Incident, Line, Status, Step},
     rule::Action,
 };
 
@@ -80,12 +80,17 @@ fn name(known: Known<'_>, id: EntityId) -> Name {
     known.graph.get(id).map_or_else(|| Name::new("Unknown", None, "?"), |entity| entity.name.clone())
 }
 
+/// The object that a finding is about.
+fn object(known: Known<'_>, finding: &Finding) -> EntityId {
+    charged(known, finding).unwrap_or(finding.key.entity)
+}
+
 /// The same for incidents of the same class of cause and the same workload.
 pub(crate) fn fingerprint(known: Known<'_>, of: &Explanation) -> String {
     let root = of.root.and_then(|id| known.findings.get(id));
     let class = root.and_then(|root| known.rules.kind_of(root)).map_or("unknown", |kind| &kind.names);
     let about = root.or_else(|| of.first(known).and_then(|id| known.findings.get(id)));
-    let workload = about.map(|about| known.graph.workload(about.key.entity, about.onset_ns));
+    let workload = about.map(|about| workload(known, about));
     let workload = workload.map(|id| name(known, id).to_string()).unwrap_or_default();
     format!("v1:{class}:{workload}")
 }
@@ -111,7 +116,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     let root = of.root.and_then(get);
     let root_kind = root.and_then(|root| known.rules.kind_of(root));
     let first = of.first(known).and_then(get);
-    let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
+    let workload = |finding: &Finding| workload(known, finding);
 
     let of_root = root.map(workload);
     let hits: BTreeSet<EntityId> = of
@@ -159,7 +164,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         since_unix_ns: first.map_or(known.now_ns, |first| first.onset_ns),
         resolved_unix_ns: None,
         has_cause: root.is_some(),
-        root: root.map(|root| name(known, root.key.entity)),
+        root: root.map(|root| name(known, object(known, root))),
         root_kind: root_kind.map(|kind| kind.names.clone()),
         lines: lines.iter().filter_map(|ids| together(known, of, ids)).collect(),
         chain,
@@ -171,7 +176,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
             .zip(root_kind)
             .map(|(root, kind)| advice(known, root, &kind.actions))
             .unwrap_or_default(),
-        considered: considered(known, of),
+        considered: considered(known, of).into_iter().take(MAX_CONSIDERED).collect(),
         seen_before: 0,
     }
 }
@@ -205,7 +210,7 @@ fn title(
             None => name.name,
         }
     };
-    let workload = |finding: &Finding| known.graph.workload(finding.key.entity, finding.onset_ns);
+    let workload = |finding: &Finding| workload(known, finding);
     let says = |finding: &Finding| known.rules.kind_of(finding).map_or("is failing", |kind| &kind.says);
     // What became of the cause's own workload is closer to what people see than the change.
     let is_change = |root: &Finding| crate::fact::is_change(&root.key.kind);
@@ -245,17 +250,8 @@ fn title(
 
 /// Who depends on workloads with symptoms, and has none.
 fn at_risk(known: Known<'_>, hits: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
-    let mut found = BTreeSet::new();
-    for hit in hits {
-        let pods = known.graph.walk(&[*hit], &[Way::Owned], known.now_ns);
-        let services = known.graph.walk(&[*hit], &[Way::Owned, Way::Services], known.now_ns);
-        for id in [hit].into_iter().chain(&pods).chain(&services) {
-            found.extend(known.graph.calls.callers(*id));
-            for address in known.graph.addresses_of(*id, known.now_ns) {
-                found.extend(known.graph.connections.clients_of(address, known.now_ns));
-            }
-        }
-    }
+    let callers = |hit: &EntityId| known.graph.walk(&[*hit], &[Way::Callers], known.now_ns);
+    let mut found: BTreeSet<EntityId> = hits.iter().flat_map(callers).collect();
     found.retain(|id| !hits.contains(id));
     found
 }
@@ -288,23 +284,45 @@ fn checked(known: Known<'_>, of: &Explanation) -> (Vec<String>, Vec<String>) {
     (ruled_out.into_iter().collect(), missing.into_iter().collect())
 }
 
-fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> {
+/// Whether a finding of an explanation is of an object or of its pods.
+pub(crate) fn concerns(known: Known<'_>, of: &Explanation, object: &Name) -> bool {
+    let findings = of.all().filter_map(|id| known.findings.get(id));
+    findings.into_iter().any(|finding| name(known, workload(known, finding)) == *object)
+}
+
+/// The causes that were considered, the best first, each once.
+pub(crate) fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> {
     let mut shown = BTreeSet::new();
+    let round = |value: f64| (value * 100.0).round() / 100.0;
+    let ids = |finding: &Finding| finding.facts.iter().map(|(_, id)| id.to_string()).collect();
+    let workload = |finding: &Finding| name(known, workload(known, finding));
+    let explained = |(id, rule): &(FindingId, usize)| {
+        let finding = known.findings.get(*id)?;
+        Some(Explained {
+            kind: finding.key.kind.to_string(),
+            workload: workload(finding),
+            rule: known.rules.rules.get(*rule)?.rule.clone(),
+            facts: ids(finding),
+        })
+    };
     let of = of.candidates.iter().filter_map(|candidate| {
         let finding = known.findings.get(candidate.finding)?;
         // The same on another pod is the same cause.
         if kin(known, candidate.finding).is_some_and(|kin| !shown.insert(kin)) {
             return None;
         }
-        let round = |value: f64| (value * 100.0).round() / 100.0;
         Some(Considered {
-            entity: name(known, finding.key.entity),
+            entity: name(known, object(known, finding)),
+            workload: workload(finding),
+            kind: known.rules.kind_of(finding).map(|kind| kind.names.clone()).unwrap_or_default(),
+            facts: ids(finding),
+            explains: candidate.explains.iter().filter_map(explained).collect(),
             text: finding.message.clone(),
             score: round(candidate.score),
             terms: candidate.terms.iter().map(|(term, value)| (term.clone(), round(*value))).collect(),
         })
     });
-    of.take(MAX_CONSIDERED).collect()
+    of.collect()
 }
 
 /// What a text may name, of a finding.

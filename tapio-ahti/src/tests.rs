@@ -3,6 +3,7 @@ mod page;
 mod properties;
 mod scenarios;
 mod signals;
+mod state;
 
 use tapio_occurrence::{
     Data, Value,

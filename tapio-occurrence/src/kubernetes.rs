@@ -75,7 +75,7 @@ pub struct Object {
     /// Labels that an object selects pods by: of a Service, a workload, a NetworkPolicy, a PodDisruptionBudget.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub selector: Vec<Pair>,
-    /// Labels of a pod, or of a workload's pod template.
+    /// Labels of a pod, of a workload's pod template, or of a node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<Pair>,
     /// What a pod or a pod template uses (ConfigMap, Secret, PersistentVolumeClaim, ServiceAccount), what a claim is bound
@@ -346,6 +346,8 @@ pub mod condition {
     pub const LOST: &str = "Lost";
     /// A job failed.
     pub const FAILED: &str = "Failed";
+    /// A quota has nothing left of a resource; the text says of which.
+    pub const USED_UP: &str = "UsedUp";
     /// An autoscaler wants more pods than its maximum.
     pub const AT_MAXIMUM: &str = "AtMaximum";
     /// An autoscaler cannot scale; the reason says why.

@@ -19,6 +19,8 @@ pub const ERRORS: &str = "signal.errors";
 pub const LATENCY: &str = "signal.latency";
 /// More errors are logged than normal.
 pub const LOGS: &str = "signal.logs";
+/// Hardly any calls come any more. POLKU does not conclude it; a source that does writes it as any other signal.
+pub const STARVATION: &str = "signal.starvation";
 
 /// Kind of an entity of which only `service.name` is known.
 pub const APPLICATION: &str = "Application";
@@ -49,7 +51,7 @@ pub enum Phase {
     Ended,
 }
 
-/// `signal.errors`, `signal.latency` and `signal.logs`: an entity is not as it normally is.
+/// `signal.errors`, `signal.latency`, `signal.logs` and `signal.starvation`: an entity is not as it normally is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
     /// The entity: a workload by the names of its owner, else a pod, else an `Application`.
@@ -185,7 +187,7 @@ impl Signal {
 
     /// Reads the `data` of an occurrence; `None` if it is of another type.
     pub fn of(occurrence: &Occurrence) -> Option<serde_json::Result<Self>> {
-        matches!(&*occurrence.kind, ERRORS | LATENCY | LOGS).then(|| round(&occurrence.data))
+        matches!(&*occurrence.kind, ERRORS | LATENCY | LOGS | STARVATION).then(|| round(&occurrence.data))
     }
 
     /// The entity that it calls.

@@ -12,8 +12,13 @@ use anyhow::{Context, Result, bail};
 use crate::executable::{self, Executable};
 use crate::{machine, setup};
 
-/// `bench [NAME...]`
-pub(crate) fn task(names: &[String]) -> Result<()> {
+/// The bench that has arguments of its own, and needs data that is not in the repository: only if it is named.
+const WITH_ARGUMENTS: &str = "rca";
+
+/// `bench [NAME...]`, `bench rca [ARGUMENT...]`
+pub(crate) fn task(arguments: &[String]) -> Result<()> {
+    let is_rca = arguments.first().is_some_and(|name| name == WITH_ARGUMENTS);
+    let (names, arguments) = arguments.split_at(if is_rca { 1 } else { arguments.len() });
     setup::task(&[])?;
     let mut cargo = machine::cargo();
     cargo.args(["bench", "--workspace", "--exclude", "tapio-ebpf"]);
@@ -22,14 +27,14 @@ pub(crate) fn task(names: &[String]) -> Result<()> {
     }
     cargo.args(names.iter().flat_map(|name| ["--bench", name]));
     let mut benches = executable::build(cargo)?;
-    benches.retain(|bench| bench.kind == "bench");
+    benches.retain(|bench| bench.kind == "bench" && (bench.target == WITH_ARGUMENTS) == is_rca);
     if benches.is_empty() {
         bail!("there are no such benches");
     }
     let mut failed = Vec::new();
     for bench in &benches {
         eprintln!("\n== {}", bench.target);
-        if let Err(error) = run_bench(bench) {
+        if let Err(error) = run_bench(bench, arguments) {
             eprintln!("{}: {error:#}", bench.target);
             failed.push(bench.target.as_str());
         }
@@ -40,17 +45,17 @@ pub(crate) fn task(names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn run_bench(bench: &Executable) -> Result<()> {
+fn run_bench(bench: &Executable, arguments: &[String]) -> Result<()> {
     let mut command = if bench.target.starts_with("kernel") {
         machine::as_root(&bench.path)?
     } else {
         Command::new(&bench.path)
     };
-    command
-        .arg("--bench")
-        .current_dir(&bench.directory)
-        .env("CARGO_MANIFEST_DIR", &bench.directory)
-        .stdout(Stdio::piped());
+    command.arg("--bench").args(arguments).env("CARGO_MANIFEST_DIR", &bench.directory).stdout(Stdio::piped());
+    // Paths among the arguments are of where they were given.
+    if arguments.is_empty() {
+        command.current_dir(&bench.directory);
+    }
     let mut child = command.spawn().context("cannot run it")?;
     let output = child.stdout.take().context("it has no output")?;
     for line in BufReader::new(output).lines() {

@@ -104,8 +104,10 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        arguments: "[NAME...]",
-        about: "Set up and run the benches, all or these: one `name value unit` a line on stdout",
+        arguments: "[NAME...] | rca [--dir=DIR] [--without=PART,...] [SET...]",
+        about: "Set up and run the benches, all or these: one `name value unit` a line on stdout. `rca`: how often the engine\n\
+                finds the cause in published sets of failures, which have to be unpacked in target/rca or DIR:\n\
+                docs/accuracy.md",
         run: bench::task,
     },
     Task {

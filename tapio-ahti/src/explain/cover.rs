@@ -13,8 +13,6 @@ use crate::{finding::FindingId, rule::Class};
 
 /// Most that one group of findings adds.
 const MOST: f64 = 6.0;
-/// How likely a finding is within half an hour without any cause: one in seven days.
-const LEAK: f64 = 0.003;
 /// What another cause has to add: odds of 20 to 1.
 const ANOTHER: f64 = 3.0;
 /// Most causes of one component.
@@ -23,8 +21,16 @@ const MAX_CAUSES: usize = 3;
 const STANDING: f64 = -3.9;
 /// From this margin over the next best cause on, a cause is likely: odds of 4 to 1.
 const MARGIN: f64 = 1.4;
+/// A cause in between is preferred if its link is at least this part as strong.
+const NEARER: f64 = 0.5;
+/// A cause that explains nothing has to be likelier than this by itself.
+const UNLIKELY: f64 = -1.75;
 /// Candidates that are kept with an explanation.
 const MAX_CANDIDATES: usize = 16;
+/// Candidates of which it is kept what they explain.
+const MAX_SHOWN: usize = 6;
+/// What is kept of what a candidate explains.
+const MAX_EXPLAINED: usize = 16;
 /// Longest chain.
 const MAX_HOPS: usize = 6;
 
@@ -42,13 +48,27 @@ pub enum Certainty {
 
 /// A possible cause with what speaks for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidate {
+pub(crate) struct Considered {
     pub(crate) finding: FindingId,
     pub(crate) score: f64,
     /// What the score is the sum of.
     pub(crate) terms: Vec<(String, f64)>,
-    /// For each finding that it explains: how likely, and the link that leads to it.
-    reach: BTreeMap<FindingId, (f64, Option<usize>)>,
+    /// What it explains by itself with the rule that leads to it, the nearest first.
+    pub(crate) explains: Vec<(FindingId, usize)>,
+}
+
+/// A possible cause, while it is compared with others.
+#[derive(Clone, Debug)]
+struct Candidate {
+    finding: FindingId,
+    score: f64,
+    terms: Vec<(String, f64)>,
+    /// What it explains by itself. Of several changes that were made together, this tells which one it was.
+    own: Reached,
+    /// How much likelier that is with it.
+    own_score: f64,
+    /// What it explains together with its kin.
+    reach: Reached,
 }
 
 /// One cause with everything that it explains.
@@ -64,7 +84,7 @@ pub(crate) struct Explanation {
     pub(crate) links: Vec<Link>,
     pub(crate) certainty: Certainty,
     /// The best causes, the best first.
-    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) candidates: Vec<Considered>,
 }
 
 impl Explanation {
@@ -112,10 +132,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
             .cloned()
             .map(|candidate| scored(known, component, candidate, &groups, &left))
             .collect();
-        scored.sort_by(|a, b| {
-            let earlier = || order(known, a.finding).cmp(&order(known, b.finding));
-            b.score.total_cmp(&a.score).then_with(earlier)
-        });
+        sort(known, &mut scored);
         let Some(best) = nearest(&scored).filter(|best| {
             best.reach.keys().any(|id| left.contains(id))
                 && (explanations.is_empty() || best.score >= ANOTHER)
@@ -130,18 +147,94 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
     // What nothing explains has an unknown cause, all of it together.
     if !left.is_empty() {
         let effects: Vec<_> = component.findings.iter().copied().filter(|id| left.contains(id)).collect();
-        let links =
-            component.links.iter().filter(|link| left.contains(&link.cause) && left.contains(&link.effect));
         explanations.push(Explanation {
             root: None,
             kin: Vec::new(),
-            links: links.cloned().collect(),
-            effects,
+            links: tree(known, component, &left),
             certainty: Certainty::Inconclusive,
-            candidates: Vec::new(),
+            candidates: closest(known, component, &effects, &groups, &left),
+            effects,
         });
     }
     explanations
+}
+
+/// The links among findings, of those to each effect the strongest one, without a cycle. What leads to another cause of the
+/// effect is further back, so that its own link to the effect says nothing new.
+fn tree(known: Known<'_>, component: &Component, among: &BTreeSet<FindingId>) -> Vec<Link> {
+    let is_among = |link: &&Link| among.contains(&link.cause) && among.contains(&link.effect);
+    let mut links: Vec<&Link> = component.links.iter().filter(is_among).collect();
+    let by_ends: BTreeMap<(FindingId, FindingId), &Link> =
+        links.iter().map(|link| ((link.cause, link.effect), *link)).collect();
+    let mut effects_of: BTreeMap<FindingId, Vec<&Link>> = BTreeMap::new();
+    links.iter().for_each(|link| effects_of.entry(link.cause).or_default().push(*link));
+    // Along one rule: trouble that goes back and forth took the direct way.
+    let is_further_back = |link: &Link| {
+        let between = effects_of.get(&link.cause).into_iter().flatten();
+        between.filter(|first| first.effect != link.effect && first.rule == link.rule).any(|first| {
+            by_ends
+                .get(&(first.effect, link.effect))
+                .is_some_and(|second| second.rule == link.rule && second.strength >= NEARER * link.strength)
+        })
+    };
+    let mut of_effect: BTreeMap<FindingId, usize> = BTreeMap::new();
+    links
+        .iter()
+        .filter(|link| !is_further_back(link))
+        .for_each(|link| *of_effect.entry(link.effect).or_default() += 1);
+    links.retain(|link| !of_effect.contains_key(&link.effect) || !is_further_back(link));
+    links.sort_by_cached_key(|link| (order(known, link.cause), order(known, link.effect)));
+    links.sort_by(|a, b| b.strength.total_cmp(&a.strength));
+    let mut cause_of: BTreeMap<FindingId, FindingId> = BTreeMap::new();
+    let mut kept = Vec::new();
+    for link in links {
+        let mut causes = std::iter::successors(Some(link.cause), |id| cause_of.get(id).copied());
+        if !cause_of.contains_key(&link.effect) && !causes.any(|id| id == link.effect) {
+            cause_of.insert(link.effect, link.cause);
+            kept.push(link.clone());
+        }
+    }
+    kept
+}
+
+/// Where an unknown cause is closest: symptoms that no other symptom explains, by what they explain.
+fn closest(
+    known: Known<'_>,
+    component: &Component,
+    effects: &[FindingId],
+    groups: &BTreeMap<FindingId, Kin>,
+    left: &BTreeSet<FindingId>,
+) -> Vec<Considered> {
+    let explained: BTreeSet<FindingId> =
+        component.links.iter().filter(|link| left.contains(&link.cause)).map(|link| link.effect).collect();
+    let origins = effects.iter().filter(|id| !explained.contains(id));
+    let mut scored: Vec<Candidate> =
+        origins.map(|id| scored(known, component, candidate(known, component, *id), groups, left)).collect();
+    sort(known, &mut scored);
+    scored
+        .iter()
+        .take(MAX_CANDIDATES)
+        .enumerate()
+        .map(|(nth, candidate)| considered(known, component, nth, candidate))
+        .collect()
+}
+
+/// The best first; of the same score the one that explains more by itself, then the earlier one.
+fn sort(known: Known<'_>, candidates: &mut [Candidate]) {
+    candidates.sort_by(|a, b| {
+        let earlier = || order(known, a.finding).cmp(&order(known, b.finding));
+        b.score.total_cmp(&a.score).then(b.own_score.total_cmp(&a.own_score)).then_with(earlier)
+    });
+}
+
+/// The first candidates with what they explain, the others by name.
+fn considered(known: Known<'_>, component: &Component, nth: usize, candidate: &Candidate) -> Considered {
+    Considered {
+        finding: candidate.finding,
+        score: candidate.score,
+        terms: candidate.terms.clone(),
+        explains: if nth < MAX_SHOWN { explains(known, component, candidate) } else { Vec::new() },
+    }
 }
 
 /// The best candidate; if it explains another one without being likelier by [`MARGIN`], that other one: going further back
@@ -149,7 +242,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
 fn nearest(scored: &[Candidate]) -> Option<&Candidate> {
     let best = scored.first()?;
     let mut close = scored.iter().skip(1).take_while(|other| best.score - other.score < MARGIN);
-    close.find(|other| best.reach.contains_key(&other.finding)).or(Some(best))
+    close.find(|other| best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_some())).or(Some(best))
 }
 
 /// Findings of one type on one workload are one group: more of them say no more.
@@ -157,13 +250,23 @@ fn groups(known: Known<'_>, component: &Component) -> BTreeMap<FindingId, Kin> {
     component.findings.iter().filter_map(|id| Some((*id, kin(known, *id)?))).collect()
 }
 
-/// Follows links from a cause, the likeliest way to each effect.
+/// A cause with all that it explains, together with its kin, and by itself.
 fn candidate(known: Known<'_>, component: &Component, root: FindingId) -> Candidate {
     let of_root = kin(known, root);
     let is_kin = |id: &&FindingId| **id == root || of_root.is_some() && kin(known, **id) == of_root;
-    let mut here: Vec<_> = component.findings.iter().filter(is_kin).copied().collect();
-    let mut reach: BTreeMap<FindingId, (f64, Option<usize>)> =
-        here.iter().map(|id| (*id, (1.0, None))).collect();
+    let all: Vec<_> = component.findings.iter().filter(is_kin).copied().collect();
+    let reach = reach(component, &all);
+    let own = if all.len() > 1 { self::reach(component, &[root]) } else { reach.clone() };
+    Candidate { finding: root, score: 0.0, terms: Vec::new(), own, own_score: 0.0, reach }
+}
+
+/// For each finding how likely it is where others are, and the last link to it; without one: those others.
+type Reached = BTreeMap<FindingId, (f64, Option<usize>)>;
+
+/// Follows links from findings, the likeliest way to each effect.
+fn reach(component: &Component, from: &[FindingId]) -> Reached {
+    let mut here: Vec<_> = from.to_vec();
+    let mut reach: Reached = here.iter().map(|id| (*id, (1.0, None))).collect();
     for _ in 0..MAX_HOPS {
         let mut next = Vec::new();
         for (index, link) in component.links.iter().enumerate().filter(|(_, link)| here.contains(&link.cause))
@@ -171,7 +274,7 @@ fn candidate(known: Known<'_>, component: &Component, root: FindingId) -> Candid
             let Some((so_far, _)) = reach.get(&link.cause) else { continue };
             let strength = so_far * link.strength;
             let is_likelier = match reach.get(&link.effect) {
-                // The root and its kin.
+                // Where it began.
                 Some((_, None)) => false,
                 Some((known, Some(_))) => *known < strength,
                 None => true,
@@ -183,7 +286,7 @@ fn candidate(known: Known<'_>, component: &Component, root: FindingId) -> Candid
         }
         here = next;
     }
-    Candidate { finding: root, score: 0.0, terms: Vec::new(), reach }
+    reach
 }
 
 fn scored(
@@ -199,23 +302,55 @@ fn scored(
     if kind.class != Class::Change && is_standing(known, finding) {
         candidate.terms.push(("has been there all the time".to_owned(), STANDING));
     }
+    for ((kind, workload), gain) in gains(known, component, &candidate.reach, groups, left) {
+        let of = workload.as_ref().map(|workload| format!(" of {workload}")).unwrap_or_default();
+        candidate.terms.push((format!("explains {kind}{of}"), gain));
+    }
+    candidate.score = candidate.terms.iter().map(|(_, value)| value).sum();
+    candidate.own_score = gains(known, component, &candidate.own, groups, left).values().sum();
+    candidate
+}
+
+/// How much likelier each group of findings is with a cause than without.
+fn gains<'a>(
+    known: Known<'_>,
+    component: &Component,
+    reach: &Reached,
+    groups: &'a BTreeMap<FindingId, Kin>,
+    left: &BTreeSet<FindingId>,
+) -> BTreeMap<&'a Kin, f64> {
     let mut gains: BTreeMap<&Kin, f64> = BTreeMap::new();
-    for (id, (_, link)) in &candidate.reach {
+    for (id, (_, link)) in reach {
         let Some(group) = groups.get(id).filter(|_| left.contains(id)) else { continue };
         // What lies on the way was observed: how likely it has this effect does not depend on how likely the cause had it.
         let Some(strength) = link.and_then(|link| component.links.get(link)).map(|link| link.strength) else {
             continue;
         };
-        let gain = ((strength + LEAK * (1.0 - strength)) / LEAK).ln().min(MOST);
+        let kind = known.findings.get(*id).and_then(|finding| known.rules.kind_of(finding));
+        let leak = kind.map_or(crate::rule::SELDOM, |kind| kind.leak);
+        let gain = ((strength + leak * (1.0 - strength)) / leak).ln().min(MOST);
         let most = gains.entry(group).or_default();
         *most = most.max(gain);
     }
-    for ((kind, workload), gain) in gains {
-        let of = workload.as_ref().map(|workload| format!(" of {workload}")).unwrap_or_default();
-        candidate.terms.push((format!("explains {kind}{of}"), gain));
-    }
-    candidate.score = candidate.terms.iter().map(|(_, value)| value).sum();
-    candidate
+    gains
+}
+
+/// How many links lead from a cause to a finding, and one.
+fn hops(component: &Component, reach: &Reached, id: FindingId) -> usize {
+    let links =
+        std::iter::successors(reach.get(&id), |(_, link)| reach.get(&component.links.get((*link)?)?.cause));
+    links.take(MAX_HOPS + 1).count()
+}
+
+/// What a candidate explains, the nearest first.
+fn explains(known: Known<'_>, component: &Component, candidate: &Candidate) -> Vec<(FindingId, usize)> {
+    let rule = |(id, (_, link)): (&FindingId, &(f64, Option<usize>))| {
+        Some((*id, component.links.get((*link)?)?.rule))
+    };
+    let mut explained: Vec<_> = candidate.own.iter().filter_map(rule).collect();
+    explained.sort_by_cached_key(|(id, _)| (hops(component, &candidate.own, *id), order(known, *id)));
+    explained.truncate(MAX_EXPLAINED);
+    explained
 }
 
 fn explanation(
@@ -228,13 +363,7 @@ fn explanation(
     let mut reached: Vec<FindingId> =
         best.reach.keys().copied().filter(|id| *id != best.finding && left.contains(id)).collect();
     // Along the chain, then in order of time.
-    let hops = |id: &FindingId| {
-        let links = std::iter::successors(best.reach.get(id), |(_, link)| {
-            best.reach.get(&component.links.get((*link)?)?.cause)
-        });
-        links.take(MAX_HOPS + 1).count()
-    };
-    reached.sort_by_cached_key(|id| (hops(id), order(known, *id)));
+    reached.sort_by_cached_key(|id| (hops(component, &best.reach, *id), order(known, *id)));
     let is_kin = |id: &FindingId| best.reach.get(id).is_some_and(|(_, link)| link.is_none());
     let (kin, effects): (Vec<_>, Vec<_>) = reached.into_iter().partition(is_kin);
     // The way to each effect, with what lies on it.
@@ -257,7 +386,12 @@ fn explanation(
         shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())
     });
     let margin = rival.map_or(f64::INFINITY, |rival| best.score - rival.score);
-    let candidates = scored.iter().take(MAX_CANDIDATES).cloned().collect();
+    let candidates = scored
+        .iter()
+        .take(MAX_CANDIDATES)
+        .enumerate()
+        .map(|(nth, other)| considered(known, component, nth, other))
+        .collect();
     let certainty = Certainty::Inconclusive;
     let mut explanation =
         Explanation { root: Some(best.finding), kin, effects, links, certainty, candidates };
@@ -275,6 +409,8 @@ fn explanation(
         && links.iter().all(|link| link.is_some_and(|link| link.is_certain));
     explanation.certainty = match (best.score, margin) {
         (score, _) if score < 0.5 && !explanation.effects.is_empty() => Certainty::Inconclusive,
+        // What is so often of no consequence is no cause by itself.
+        (score, _) if score < UNLIKELY => Certainty::Inconclusive,
         (_, margin) if margin < MARGIN => Certainty::Inconclusive,
         _ if is_proved => Certainty::Confirmed,
         _ => Certainty::Likely,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Known;
+use super::{Known, rates::new_against_old};
 use crate::{
     finding::{Finding, FindingId},
     graph::{EntityId, Step},
@@ -125,8 +125,21 @@ fn by_rule(
             if rule.requires.iter().any(|evidence| pair.holds(*evidence) != Some(true)) {
                 continue;
             }
-            let holding = rule.weights.iter().filter(|(evidence, _)| pair.holds(**evidence) == Some(true));
-            let weight: f64 = holding.map(|(_, weight)| weight).sum();
+            let is_of_ages =
+                |evidence: Evidence| matches!(evidence, Evidence::OnlyNewPods | Evidence::OldPodsToo);
+            // Where there are new and old pods, how often they have the effect says more than whether they do.
+            let compares = rule.compare || rule.weights.keys().any(|evidence| is_of_ages(*evidence));
+            // What was there before the change does not need it.
+            let compared = (compares && (rule.compare || !pair.before) && !known.without.old_new)
+                .then(|| new_against_old(known, other, finding))
+                .flatten()
+                // Where only old pods have it, a rule that does not compare weighs that.
+                .filter(|odds| rule.compare || *odds != 0.0);
+            let is_meant =
+                |evidence: Evidence| !is_of_ages(evidence) || compared.is_none() && !known.without.old_new;
+            let holding = rule.weights.iter().filter(|(evidence, _)| is_meant(**evidence));
+            let holding = holding.filter(|(evidence, _)| pair.holds(**evidence) == Some(true));
+            let weight: f64 = holding.map(|(_, weight)| weight).sum::<f64>() + compared.unwrap_or_default();
             let proved = |all: &Vec<Evidence>| all.iter().all(|evidence| pair.holds(*evidence) == Some(true));
             let is_certain = rule.certain.iter().any(proved);
             let strength = match is_certain {
@@ -148,7 +161,13 @@ fn was_before(known: Known<'_>, cause: &Finding, effect: &Finding) -> bool {
     let mut pods = known.graph.walk(&[workload], &[Step::Owned], effect.onset_ns);
     pods.extend(known.graph.walk(&[workload], &[Step::Owned], cause.onset_ns.saturating_sub(1)));
     let mut all = pods.into_iter().flat_map(|pod| known.findings.of(pod));
-    all.any(|(_, other)| other.key.kind == effect.key.kind && other.onset_ns < cause.onset_ns)
+    // One probe that fails while a pod starts is not what fails for good.
+    let least = known.rules.kind_of(effect).map_or(1, |kind| kind.at_least);
+    all.any(|(_, other)| {
+        other.key.kind == effect.key.kind
+            && other.onset_ns < cause.onset_ns
+            && other.count.saturating_sub(other.times.count_from(cause.onset_ns)) >= least
+    })
 }
 
 /// Seconds from cause to effect, and which part of the effect came after the cause; `None` if the cause is too late, or too

@@ -10,7 +10,7 @@ use tapio_occurrence::{
 
 use super::{Said, cut, finding, named_well};
 use crate::{
-    finding::{Key, Other},
+    finding::{Key, Other, Times},
     graph::{EntityId, Graph, Name},
 };
 
@@ -61,6 +61,8 @@ pub(super) fn of_signal(fact: &Occurrence, signal: &Signal, graph: &mut Graph) -
             && !finding.pods.contains(&pod)
         {
             finding.pods.push(pod);
+            // How many of its calls failed is not known: that some did counts once.
+            finding.of_pods.insert(pod, Times::at(fact.time_unix_ns, 1));
         }
     }
     finding.pods.sort_unstable();

@@ -37,9 +37,13 @@ impl Calls {
         known.filter(move |(_, (first, _))| *first <= at_ns).map(|((_, called), _)| *called)
     }
 
-    /// Who called an entity.
-    pub(crate) fn callers(&self, called: EntityId) -> impl Iterator<Item = EntityId> {
-        self.callers.range((called, EntityId(0))..=(called, EntityId(u32::MAX))).map(|(_, caller)| *caller)
+    /// Who called an entity up to a time.
+    pub(crate) fn callers(&self, called: EntityId, at_ns: u64) -> impl Iterator<Item = EntityId> {
+        let known = self.callers.range((called, EntityId(0))..=(called, EntityId(u32::MAX)));
+        let was = move |caller: &EntityId| {
+            self.known.get(&(*caller, called)).is_some_and(|(first, _)| *first <= at_ns)
+        };
+        known.map(|(_, caller)| *caller).filter(was)
     }
 
     /// Lets go of calls that were last seen before a time, and of those of an entity that is gone.

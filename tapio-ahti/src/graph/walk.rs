@@ -44,10 +44,16 @@ pub(crate) enum Step {
     Webhooks,
     /// Services of the namespace.
     NamespaceServices,
+    /// Whom the entity's workload calls or connects to: services, and the workloads behind them.
+    Calls,
+    /// The workloads that call the entity's workload, or connect to its addresses or its services.
+    Callers,
     /// All nodes.
     Nodes,
-    /// What the entity calls.
-    Calls,
+    /// All volumes.
+    Volumes,
+    /// Claims of the namespace.
+    Claims,
 }
 
 impl Graph {
@@ -111,8 +117,46 @@ impl Graph {
                 let namespace = self.get(id).and_then(|entity| entity.name.namespace.as_deref());
                 to.extend(self.of_kind("Service", namespace));
             }
-            Step::Calls => to.extend(self.calls.of(id, at_ns).take(MAX_VISITED)),
+            Step::Calls => self.called(id, at_ns, to),
+            Step::Callers => self.callers(id, at_ns, to),
             Step::Nodes => to.extend(self.of_kind("Node", None).take(MAX_VISITED)),
+            Step::Volumes => to.extend(self.of_kind("PersistentVolume", None).take(MAX_VISITED)),
+            Step::Claims => {
+                let namespace = self.get(id).and_then(|entity| entity.name.namespace.as_deref());
+                to.extend(self.of_kind("PersistentVolumeClaim", namespace).take(MAX_VISITED));
+            }
+        }
+    }
+
+    /// Whom a workload calls, as applications report it, and what it connects to, with the workloads behind.
+    fn called(&self, id: EntityId, at_ns: u64, to: &mut BTreeSet<EntityId>) {
+        let client = self.workload(id, at_ns);
+        let connected = self.connections.of(client, at_ns);
+        let connected = connected.filter_map(|(address, _)| self.at_address(address, at_ns));
+        for peer in self.calls.of(client, at_ns).chain(connected) {
+            if to.len() >= MAX_VISITED {
+                return;
+            }
+            to.insert(peer);
+            for member in self.members(peer, at_ns) {
+                to.extend(self.owners(member, at_ns));
+            }
+        }
+    }
+
+    /// The workloads that call a workload, or connect to it.
+    fn callers(&self, id: EntityId, at_ns: u64, to: &mut BTreeSet<EntityId>) {
+        let mut pods = BTreeSet::new();
+        self.owned(self.workload(id, at_ns), at_ns, &mut pods);
+        let services: Vec<_> = pods.iter().flat_map(|pod| self.services(*pod, at_ns)).collect();
+        for there in pods.into_iter().chain(services) {
+            to.extend(self.calls.callers(there, at_ns).take(MAX_VISITED));
+            for address in self.addresses_of(there, at_ns) {
+                if to.len() >= MAX_VISITED {
+                    return;
+                }
+                to.extend(self.connections.clients_of(address, at_ns).take(MAX_VISITED));
+            }
         }
     }
 

@@ -1,11 +1,12 @@
 //! Evidence: facts about a pair of cause and effect that decide whether one explains the other.
 
 use serde::Deserialize;
+use tapio_occurrence::kubernetes::Pair as Label;
 
 use crate::{
     finding::Finding,
     findings::Findings,
-    graph::{EntityId, Graph, Step},
+    graph::{EntityId, Graph, Name, Step},
 };
 
 /// How long a container that ended may keep its pod from answering.
@@ -41,6 +42,19 @@ pub(crate) enum Evidence {
     Named,
     /// The cause and the effect are in the same pod.
     SamePod,
+    /// A pod of the effect, or behind the service, has no node.
+    Unassigned,
+    /// The cause is at the other end of the calls or the connection that the effect is about. Of what a workload answers, its
+    /// own calls with the same trouble decide, where there are any.
+    Toward,
+    /// A node has all labels that the change asks for.
+    FitsNode,
+    /// The name that is asked for is of a service that does not exist any more.
+    AskedGone,
+    /// The service or pod at the other end does not exist at the time of the effect.
+    PeerGone,
+    /// The claim that the change is about has a volume.
+    HoldsVolume,
 }
 
 /// A pair of cause and effect with the graph.
@@ -103,6 +117,62 @@ impl Pair<'_> {
                 let name = &self.graph.get(cause.key.entity)?.name.name;
                 let texts = ["text", "reason"].iter().filter_map(|key| effect.fields.get(*key)).flatten();
                 Some(texts.into_iter().any(|text| text.contains(&**name)) || effect.message.contains(&**name))
+            }
+            Evidence::Unassigned => {
+                let at = effect.onset_ns;
+                let pods = self.graph.walk(&[effect.key.entity], &[Step::Members, Step::Owned], at);
+                let mut pods = pods.into_iter().filter(|pod| self.graph.is(*pod, "Pod")).peekable();
+                pods.peek()?;
+                Some(pods.any(|pod| self.graph.node(pod, at).is_none()))
+            }
+            Evidence::Toward => {
+                let at = effect.onset_ns;
+                let cause = self.graph.workload(cause.key.entity, at);
+                let is_there = |peer: EntityId| {
+                    peer == cause
+                        || self.graph.walk(&[peer], &[Step::Members, Step::Owner], at).contains(&cause)
+                };
+                if let Some(peer) = effect.peer {
+                    return Some(is_there(peer.entity?));
+                }
+                let calls = self.findings.of(effect.key.entity).filter(|(_, other)| {
+                    other.key.kind == effect.key.kind
+                        && other.onset_ns <= effect.last_ns
+                        && other.last_ns >= effect.onset_ns
+                });
+                let mut called = calls.filter_map(|(_, other)| other.peer?.entity).peekable();
+                Some(called.peek().is_none() || called.any(is_there))
+            }
+            Evidence::FitsNode => {
+                let wanted = cause.fields.get("node_label").filter(|labels| !labels.is_empty())?;
+                let nodes = self.graph.of_kind("Node", None).filter_map(|node| self.graph.get(node));
+                let mut labels = nodes
+                    .filter_map(|node| node.object(effect.onset_ns))
+                    .map(|node| node.labels.as_slice())
+                    .filter(|labels| !labels.is_empty())
+                    .peekable();
+                labels.peek()?;
+                let has = |labels: &[Label], wanted: &String| {
+                    labels.iter().any(|label| {
+                        wanted.strip_prefix(&*label.key).and_then(|rest| rest.strip_prefix('='))
+                            == Some(&*label.value)
+                    })
+                };
+                Some(labels.any(|labels| wanted.iter().all(|wanted| has(labels, wanted))))
+            }
+            Evidence::AskedGone => {
+                let name = effect.field("question")?.split('.').next()?;
+                let namespace = self.graph.get(effect.key.entity)?.name.namespace.as_deref();
+                let service = self.graph.named(&Name::new("Service", namespace, name), effect.onset_ns)?;
+                Some(!self.graph.get(service)?.exists(effect.onset_ns))
+            }
+            Evidence::PeerGone => {
+                let peer = self.graph.get(effect.peer?.entity?)?;
+                Some(!peer.exists(effect.onset_ns))
+            }
+            Evidence::HoldsVolume => {
+                let claim = self.graph.get(cause.key.entity)?.object(effect.last_ns)?;
+                Some(claim.uses.iter().any(|used| used.kind == "PersistentVolume"))
             }
             Evidence::SamePod => {
                 let pods = |finding: &Finding| -> Vec<EntityId> {

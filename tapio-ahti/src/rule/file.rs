@@ -33,6 +33,7 @@ pub(super) const EMBEDDED: &[(&str, &str)] = &[
     ("rules/service.yaml", include_str!("../../rules/service.yaml")),
     ("rules/scheduling.yaml", include_str!("../../rules/scheduling.yaml")),
     ("rules/node.yaml", include_str!("../../rules/node.yaml")),
+    ("rules/probes.yaml", include_str!("../../rules/probes.yaml")),
     ("rules/dns.yaml", include_str!("../../rules/dns.yaml")),
     ("rules/signals.yaml", include_str!("../../rules/signals.yaml")),
 ];
@@ -46,6 +47,10 @@ pub(super) fn parse(name: &str, text: &str) -> Result<File, Error> {
     })?;
     let wrong = |place: String, what: String| Error { place: format!("{name}: {place}"), what };
     for kind in &file.kinds {
+        if !(0.000_1..=0.5).contains(&kind.leak) {
+            let what = format!("leak: {} is not between 0.0001 and 0.5", kind.leak);
+            return Err(wrong(format!("kind {}", kind.finding.kinds.join(", ")), what));
+        }
         for action in &kind.actions {
             for text in
                 [Some(&action.text), action.command.as_ref(), action.undo.as_ref()].into_iter().flatten()

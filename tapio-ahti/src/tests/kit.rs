@@ -51,7 +51,7 @@ fn reference(kind: &str, name: &str) -> Reference {
     }
 }
 
-fn field(path: &str, aspect: Aspect, from: &str, to: &str) -> Field {
+pub(super) fn field(path: &str, aspect: Aspect, from: &str, to: &str) -> Field {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     Field { path: path.to_owned(), aspect, from: some(from), to: some(to) }
 }
@@ -297,10 +297,24 @@ impl Cluster {
     }
 
     /// A signal about calls to a workload, or with a peer about its calls to that one, in an episode that began at a time. All
-    /// pods take part, or only the newest.
+    /// pods take part.
     pub(super) fn signal(&mut self, kind: &str, name: &str, peer: Option<&str>, since_ns: u64) {
+        self.signal_of(kind, name, peer, since_ns, usize::MAX);
+    }
+
+    /// A signal of the newest pods.
+    pub(super) fn signal_of(
+        &mut self,
+        kind: &str,
+        name: &str,
+        peer: Option<&str>,
+        since_ns: u64,
+        newest: usize,
+    ) {
         let pods = self.pods[name]
             .iter()
+            .rev()
+            .take(newest)
             .map(|(pod, ..)| Member { pod: Some(pod.clone()), pod_uid: Some(format!("uid-Pod-{pod}")) });
         let workload = |name: &str| Reference { uid: None, ..reference("Deployment", name) };
         let trace_id = format!("{:032x}", u128::from(self.now_ns));
@@ -521,13 +535,53 @@ impl Cluster {
     }
 
     pub(super) fn warning(&mut self, kind: &str, name: &str, reason: &str) {
+        self.warning_of(kind, name, reason, reason);
+    }
+
+    pub(super) fn warning_of(&mut self, kind: &str, name: &str, reason: &str, text: &str) {
         let warning = Warning {
             object: reference(kind, name),
             reason: reason.to_owned(),
-            text: reason.to_owned(),
+            text: text.to_owned(),
             ..Warning::default()
         };
-        self.portti(&warning, "");
+        self.portti(&warning, &format!("{kind} shop/{name}: {reason}: {text}"));
+    }
+
+    /// A node as it is with a label.
+    pub(super) fn labelled_node(&mut self, name: &str, label: Pair) {
+        let object = Object {
+            object: reference("Node", name),
+            created_unix_ns: Some(START_NS - SEC),
+            labels: vec![label],
+            ..Object::default()
+        };
+        self.portti(&object, "");
+    }
+
+    /// A change that was made with others.
+    pub(super) fn changed_in(&mut self, set: &str, kind: &str, name: &str, fields: Vec<Field>) {
+        let change =
+            Change { object: reference(kind, name), fields, set: Some(set.to_owned()), ..Change::default() };
+        self.portti(&change, &format!("{kind} shop/{name} was changed"));
+    }
+
+    /// A rollout of which only the first pod is there.
+    pub(super) fn canary(&mut self, name: &str, fields: Vec<Field>) {
+        self.changed("Deployment", name, Verb::Updated, fields);
+        *self.revision.get_mut(name).unwrap() += 1;
+        self.replica_set(name);
+        self.wait(2);
+        self.pod(name);
+        self.endpoints(name, true);
+    }
+
+    /// What an agent says of its node.
+    pub(super) fn of_node(&mut self, kind: &str, node: &str, data: Data) {
+        let mut fact = self.fact(kind, &format!("{node}: {kind}"), Severity::Error);
+        fact.node = node.into();
+        fact.data = data;
+        self.facts.push(fact);
     }
 
     /// All incidents of the facts so far.

@@ -181,7 +181,9 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new("networking.k8s.io", "v1", "Ingress", "ingresses")
         .relate(relations::ingress)
         .lost("where Ingresses route to, and their changes"),
-    Kind::new("", "v1", "ResourceQuota", "resourcequotas").lost("changes of quotas"),
+    Kind::new("", "v1", "ResourceQuota", "resourcequotas")
+        .look(states::quota)
+        .lost("changes of quotas, and which are used up"),
     Kind::new("", "v1", "LimitRange", "limitranges").lost("changes of limit ranges"),
     Kind::new("", "v1", "ServiceAccount", "serviceaccounts")
         .lost("changes and deletions of service accounts"),

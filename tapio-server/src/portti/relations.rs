@@ -54,9 +54,8 @@ pub(super) fn daemon_set(data: &Value, object: &mut Object) {
     object.replicas = number(data, "/status/desiredNumberScheduled");
 }
 
-/// A node.
+/// A node. Its labels decide which pods it takes.
 pub(super) fn node(data: &Value, object: &mut Object) {
-    object.labels.clear();
     let ips = list(data, "/status/addresses").filter(|address| {
         text(address, "/type").is_some_and(|kind| kind == "InternalIP" || kind == "ExternalIP")
     });

@@ -10,7 +10,7 @@ use tapio_occurrence::kubernetes::{Condition, condition};
 
 pub(super) use node::node;
 pub(super) use pod::pod;
-pub(super) use workload::{autoscaler, claim, job, workload};
+pub(super) use workload::{autoscaler, claim, job, quota, workload};
 
 use super::read::{capped, list, text, time};
 use crate::portti::read::SECOND_NS;

@@ -1,5 +1,6 @@
-//! Workloads, jobs, autoscalers and claims.
+//! Workloads, jobs, autoscalers, quotas and claims.
 
+use serde_json::Value;
 use tapio_occurrence::kubernetes::condition;
 
 use super::{Rule, START_NS, Seen, States};
@@ -49,6 +50,24 @@ pub(in crate::portti) fn autoscaler(seen: &Seen<'_>, states: &mut States) {
     }
 }
 
+/// The states of a quota: it is used up if nothing is left of a resource. Nothing says since when.
+pub(in crate::portti) fn quota(seen: &Seen<'_>, states: &mut States) {
+    let amounts = |path| seen.data.pointer(path).and_then(Value::as_object).into_iter().flatten();
+    let used: Vec<String> = amounts("/status/hard")
+        .filter_map(|(resource, hard)| {
+            let hard = hard.as_str()?;
+            let used = seen.data.pointer("/status/used")?.get(resource)?.as_str()?;
+            let is_used_up = read::thousandths(used)? >= read::thousandths(hard)?;
+            is_used_up.then(|| format!("{resource}: {used} of {hard} used"))
+        })
+        .collect();
+    if used.is_empty() {
+        states.over.push((condition::USED_UP, None, seen.written_unix_ns));
+    } else {
+        states.begin(condition::USED_UP, None, Some(&used.join(", ")), seen.written_unix_ns);
+    }
+}
+
 /// The states of a claim. Binding takes a moment, and with some classes until the first pod comes.
 pub(in crate::portti) fn claim(seen: &Seen<'_>, states: &mut States) {
     match text(seen.data, "/status/phase") {
@@ -84,6 +103,19 @@ mod tests {
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
         expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_quota_with_nothing_left_is_used_up() {
+        let of_quota = |used: &str| {
+            let status = json!({ "hard": { "pods": "10", "services": "5" }, "used": { "pods": used, "services": "1" } });
+            of(quota, &json!({ "status": status }))
+        };
+        let used_up = of_quota("10");
+        assert_eq!(used_up.now[0].condition.text.as_deref(), Some("pods: 10 of 10 used"));
+        let left = of_quota("9");
+        assert!(left.now.is_empty());
+        assert_eq!(left.over[0].0, condition::USED_UP);
     }
 
     #[test]
