@@ -15,8 +15,8 @@ use crate::{
 
 /// Failures at a steady rate for this long become expected.
 const STEADY_NS: u64 = 120 * 1_000_000_000;
-/// A pattern that has not occurred for this long is reported again.
-const FORGET_NS: u64 = 3_600 * 1_000_000_000;
+/// A pattern that has not occurred for this long is news again. Follow-ups are at most ten minutes apart.
+const FORGET_NS: u64 = 900 * 1_000_000_000;
 /// The rate counts as changed if it is more than this many times the earlier one, or less than one part in
 /// this many.
 const VARIES: u64 = 3;
@@ -176,13 +176,9 @@ impl Pattern {
         let Sample { pace, time_ns, .. } = sample;
         let idle_ns = now_ns.saturating_sub(self.last_ns);
         self.last_ns = self.last_ns.max(now_ns);
-        if idle_ns >= FORGET_NS {
-            *self = Self { last_ns: now_ns, ..Self::new(time_ns) };
-            return self.state;
-        }
         let Some(pace) = pace else {
-            // The rate starts over, unless this is the first anomaly of another container of the workload.
-            if self.state == State::Learning && idle_ns >= STEADY_NS {
+            // It starts over, unless this is the first anomaly of another container of the workload.
+            if idle_ns >= if self.state == State::Learning { STEADY_NS } else { FORGET_NS } {
                 *self = Self { last_ns: now_ns, ..Self::new(time_ns) };
             }
             return self.state;
