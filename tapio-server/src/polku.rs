@@ -18,7 +18,10 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use http::HeaderMap;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 use tonic::Status;
 
 pub use settings::Settings;
@@ -28,6 +31,7 @@ use crate::{
     journal::Journal,
     metrics::Metrics,
     role::{Context, Started, State},
+    route::{self, Routes},
 };
 
 /// The origin of its facts, in metrics and in the ledger.
@@ -50,6 +54,12 @@ struct Shared {
     memory_bytes: usize,
     started: Instant,
     stopped: watch::Receiver<bool>,
+}
+
+/// The role, with the sinks that follow the journal.
+struct Running {
+    shared: Arc<Shared>,
+    routes: Routes,
 }
 
 /// Starts the role.
@@ -85,13 +95,19 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         settings,
     });
     shared.metrics.begin_gateway();
+    let mut sinks = JoinSet::new();
+    let routes = route::start(context, &mut sinks)?;
     tracing::info!(address = %shared.address, access = shared.access(), "POLKU listens");
-    let state = Arc::clone(&shared);
+    let state = Arc::new(Running { shared: Arc::clone(&shared), routes });
     let run = async move {
-        listener.serve(Arc::clone(&shared), tls).await;
+        tokio::select! {
+            () = listener.serve(Arc::clone(&shared), tls) => {}
+            ended = failed(&mut sinks) => return Err(ended),
+        }
         // Streams may outlive their connections: they wait for what they have received.
         let all = u32::try_from(streams).unwrap_or(u32::MAX);
         let _ = shared.streams.acquire_many(all).await;
+        while sinks.join_next().await.is_some() {}
         Ok(())
     };
     Ok(Started { run: Box::pin(run), state })
@@ -131,24 +147,40 @@ impl Shared {
     }
 }
 
-impl State for Shared {
+/// The first error of a sink's task. They end only when the server stops.
+async fn failed(sinks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
+    loop {
+        match sinks.join_next().await {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => return error,
+            Some(Err(error)) => return anyhow::anyhow!("a sink crashed: {error}"),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl State for Running {
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }
 
     fn status(&self) -> Value {
+        let Self { shared, routes } = self;
         json!({
-            "listen": self.address.to_string(),
-            "access": self.access(),
-            "streams": self.open_streams(),
-            "connections": self.open_connections(),
-            "waiting_bytes": self.waiting_bytes(),
-            "agents": self.agents.status(),
+            "listen": shared.address.to_string(),
+            "access": shared.access(),
+            "streams": shared.open_streams(),
+            "connections": shared.open_connections(),
+            "waiting_bytes": shared.waiting_bytes(),
+            "agents": shared.agents.status(),
+            "sinks": routes.status(),
         })
     }
 
     fn measure(&self) {
-        let (streams, connections) = (self.open_streams(), self.open_connections());
-        self.metrics.gateway(streams, connections, self.waiting_bytes(), self.agents.len());
+        let Self { shared, routes } = self;
+        let (streams, connections) = (shared.open_streams(), shared.open_connections());
+        shared.metrics.gateway(streams, connections, shared.waiting_bytes(), shared.agents.len());
+        routes.measure();
     }
 }
