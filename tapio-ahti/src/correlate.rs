@@ -30,7 +30,9 @@ pub struct Correlation {
 /// Whether a text is a trace id: 32 hexadecimal digits, not all of them 0.
 #[must_use]
 pub fn is_trace_id(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.bytes().any(|byte| byte != b'0')
+    text.len() == 32
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && text.bytes().any(|byte| byte != b'0')
 }
 
 /// Whether a finding has a trace as an exemplar.
@@ -41,7 +43,10 @@ pub(crate) fn is_of(finding: &Finding, trace_id: &str) -> bool {
 /// The entities that a trace passed through, by the findings that have it.
 pub(crate) fn passed<'a>(findings: impl Iterator<Item = &'a Finding>, trace_id: &str) -> Vec<String> {
     let all = findings.flat_map(|finding| finding.fields.get("passed").into_iter().flatten());
-    let mut names: Vec<_> = all.filter_map(|passed| passed.strip_prefix(trace_id)?.strip_prefix(' ')).map(ToOwned::to_owned).collect();
+    let mut names: Vec<_> = all
+        .filter_map(|passed| passed.strip_prefix(trace_id)?.strip_prefix(' '))
+        .map(ToOwned::to_owned)
+        .collect();
     names.sort_unstable();
     names.dedup();
     names

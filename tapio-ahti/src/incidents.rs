@@ -215,7 +215,9 @@ fn has_settled(known: Known<'_>, id: FindingId) -> bool {
     let lasts_ns = match finding.is_state() {
         true => finding.ended_ns.unwrap_or(known.now_ns).saturating_sub(finding.onset_ns),
         // What has happened stays so.
-        false if kind.at_least <= 1 && kind.lasts_s <= SETTLE_S => known.now_ns.saturating_sub(finding.onset_ns),
+        false if kind.at_least <= 1 && kind.lasts_s <= SETTLE_S => {
+            known.now_ns.saturating_sub(finding.onset_ns)
+        }
         false => finding.last_ns.saturating_sub(finding.onset_ns),
     };
     // What is said to take five takes five a minute.

@@ -231,10 +231,14 @@ mod tests {
             p90_us: Some(7),
             pods: vec![Member { pod: Some("checkout-1".to_owned()), pod_uid: None }],
             traces: vec![Trace { trace_id: "0af7651916cd43dd8448eb211c80319c".to_owned(), span_id: None }],
-            passed: vec![Passed { trace_id: "0af7651916cd43dd8448eb211c80319c".to_owned(), object: object.clone() }],
+            passed: vec![Passed {
+                trace_id: "0af7651916cd43dd8448eb211c80319c".to_owned(),
+                object: object.clone(),
+            }],
             ..Signal::default()
         };
-        let fact = Occurrence { kind: ERRORS.into(), data: signal.to_data().unwrap(), ..samples::occurrence() };
+        let fact =
+            Occurrence { kind: ERRORS.into(), data: signal.to_data().unwrap(), ..samples::occurrence() };
         let mut json = Vec::new();
         fact.write_json(&mut json);
         let fact = Occurrence::read_json(&json).unwrap();
@@ -244,7 +248,8 @@ mod tests {
 
         let call = Call { object: object.clone(), operation: "rpc".to_owned(), count: 3, ..Call::default() };
         let calls = Calls { object, service: None, calls: vec![call] };
-        let fact = Occurrence { kind: Calls::TYPE.into(), data: calls.to_data().unwrap(), ..samples::occurrence() };
+        let fact =
+            Occurrence { kind: Calls::TYPE.into(), data: calls.to_data().unwrap(), ..samples::occurrence() };
         assert_eq!(Calls::of(&fact).unwrap().unwrap(), calls);
     }
 }

@@ -17,7 +17,7 @@ use tapio_service::metrics::{
     render,
 };
 
-use crate::polku::{self, otlp};
+use crate::polku::{Sizes, otlp};
 
 /// The counters and gauges. There is one instance, shared by reference.
 #[derive(Debug)]
@@ -162,7 +162,13 @@ impl Metrics {
     }
 
     /// Counts what became of a request.
-    pub(crate) fn otlp(&self, part: &'static str, received: u64, refused: &otlp::Reasons, unused: &otlp::Reasons) {
+    pub(crate) fn otlp(
+        &self,
+        part: &'static str,
+        received: u64,
+        refused: &otlp::Reasons,
+        unused: &otlp::Reasons,
+    ) {
         self.own.otlp_received.get_or_create(&OfPart { part }).inc_by(received);
         for (family, reasons) in [(&self.own.otlp_refused, refused), (&self.own.otlp_unused, unused)] {
             for (reason, count) in reasons {
@@ -182,7 +188,7 @@ impl Metrics {
     }
 
     /// Sets how much the receiver keeps.
-    pub(crate) fn otlp_sizes(&self, sizes: &polku::Sizes) {
+    pub(crate) fn otlp_sizes(&self, sizes: &Sizes) {
         self.own.otlp_entities.set(gauge(sizes.entities as u64));
         self.own.otlp_series.set(gauge(sizes.series as u64));
         self.own.otlp_traces.set(gauge(sizes.traces as u64));

@@ -24,8 +24,8 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 
-pub(crate) use signal::Sizes;
 pub use settings::Settings;
+pub(crate) use signal::Sizes;
 
 use self::{
     accept::{Listener, Serve},

@@ -110,7 +110,9 @@ pub(super) fn of_calls(fact: &Occurrence, calls: &Calls, graph: &mut Graph) -> R
 /// The entity that POLKU means. Of a name or an address it is what Kubernetes has under it, if there is something.
 fn entity(of: &Reference, graph: &mut Graph, at_ns: u64) -> Option<EntityId> {
     let namespace = of.namespace.as_deref();
-    let known = |kind: &str, namespace: Option<&str>, name: &str| graph.named(&Name::new(kind, namespace, name), at_ns);
+    let known = |kind: &str, namespace: Option<&str>, name: &str| {
+        graph.named(&Name::new(kind, namespace, name), at_ns)
+    };
     let found = match &*of.kind {
         APPLICATION => WORKLOADS.iter().find_map(|kind| known(kind, namespace, &of.name)),
         HOST => match (of.name.parse::<IpAddr>(), of.name.split_once('.')) {

@@ -293,10 +293,9 @@ impl Cluster {
     /// A signal about calls to a workload, or with a peer about its calls to that one, in an episode that began at a time. All
     /// pods take part, or only the newest.
     pub(super) fn signal(&mut self, kind: &str, name: &str, peer: Option<&str>, since_ns: u64) {
-        let pods = self.pods[name].iter().map(|(pod, ..)| Member {
-            pod: Some(pod.clone()),
-            pod_uid: Some(format!("uid-Pod-{pod}")),
-        });
+        let pods = self.pods[name]
+            .iter()
+            .map(|(pod, ..)| Member { pod: Some(pod.clone()), pod_uid: Some(format!("uid-Pod-{pod}")) });
         let workload = |name: &str| Reference { uid: None, ..reference("Deployment", name) };
         let trace_id = format!("{:032x}", u128::from(self.now_ns));
         let signal = Signal {
@@ -325,7 +324,8 @@ impl Cluster {
         fact.source = signal::SOURCE.into();
         fact.count = 400;
         fact.data = signal.to_data().unwrap();
-        fact.baseline = Some(Normal { mean: 20_000, deviation: 1_000, unit: "us".into(), samples: 500, ratio: None });
+        fact.baseline =
+            Some(Normal { mean: 20_000, deviation: 1_000, unit: "us".into(), samples: 500, ratio: None });
         self.facts.push(fact);
     }
 

@@ -118,7 +118,10 @@ fn an_oom_kill_and_refusals_explain_errors() {
     let mut cluster = Cluster::shop();
     cluster.oom("payments");
     cluster.refused("checkout", "payments", 40);
-    cluster.signals(&[(ERRORS, "checkout", Some("payments")), (ERRORS, "checkout", None), (LOGS, "checkout", None)], 3);
+    cluster.signals(
+        &[(ERRORS, "checkout", Some("payments")), (ERRORS, "checkout", None), (LOGS, "checkout", None)],
+        3,
+    );
     let incident = cluster.incident();
     is(&incident, "Pod shop/payments-1-9", "memory");
     assert!(incident.lines.iter().any(|line| line.kind == LOGS), "{incident:#?}");
@@ -135,7 +138,8 @@ fn nobody_behind_a_service() {
 
 #[test]
 fn latency_alone_opens_an_incident_only_if_it_is_large_and_lasts() {
-    for (p90_us, minutes, incidents) in [(500_000, 12, 1), (500_000, 3, 0), (90_000, 30, 0), (250_000, 30, 0)] {
+    for (p90_us, minutes, incidents) in [(500_000, 12, 1), (500_000, 3, 0), (90_000, 30, 0), (250_000, 30, 0)]
+    {
         let mut cluster = Cluster::shop();
         cluster.p90_us = p90_us;
         cluster.signals(&[(LATENCY, "payments", None)], minutes);
@@ -161,7 +165,10 @@ fn a_signal_ends() {
     let ended_ns = cluster.now_ns;
     cluster.wait(400);
     let incident = cluster.incident();
-    assert_eq!((incident.status, incident.resolved_unix_ns), (Status::Resolved, Some(ended_ns + 300_000_000_000)));
+    assert_eq!(
+        (incident.status, incident.resolved_unix_ns),
+        (Status::Resolved, Some(ended_ns + 300_000_000_000))
+    );
 }
 
 #[test]

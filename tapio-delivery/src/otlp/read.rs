@@ -32,7 +32,12 @@ pub fn occurrence(resource: &[KeyValue], record: &LogRecord) -> Option<Result<Oc
     Some(read(kind, &Known::of(resource), &attributes, record))
 }
 
-fn read(kind: &str, resource: &Known<'_>, found: &Known<'_>, record: &LogRecord) -> Result<Occurrence, String> {
+fn read(
+    kind: &str,
+    resource: &Known<'_>,
+    found: &Known<'_>,
+    record: &LogRecord,
+) -> Result<Occurrence, String> {
     let lacks = |key: &str| format!("{key}: missing, or not as Tapio's agents write it");
     let id = found.text("log.record.uid").and_then(|id| Ulid::from_string(id).ok());
     let severity = match &*record.severity_text {
@@ -123,10 +128,11 @@ fn affected(resource: &Known<'_>) -> Option<Workload> {
         _ => None,
     };
     let image = resource.text("container.image.name");
-    let owner = ["Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicaSet"].iter().find_map(|kind| {
-        let name = resource.text(&format!("k8s.{}.name", kind.to_ascii_lowercase()))?;
-        Some(((*kind).to_owned(), name.to_owned()))
-    });
+    let owner =
+        ["Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicaSet"].iter().find_map(|kind| {
+            let name = resource.text(&format!("k8s.{}.name", kind.to_ascii_lowercase()))?;
+            Some(((*kind).to_owned(), name.to_owned()))
+        });
     let (owner_kind, owner) = owner.or_else(|| get("tapio.owner.kind").zip(get("tapio.owner.name"))).unzip();
     some(Workload {
         namespace: get("k8s.namespace.name"),
@@ -215,7 +221,8 @@ fn data(kind: &str, outcome: Outcome, has_peer: bool, found: &Known<'_>) -> Data
             }
             (Some((key, _)), Some(_)) if !workloads.contains(&key) => {
                 workloads.push(key);
-                let get = |member: &str| found.text(&format!("tapio.data.{key}.{member}")).map(ToOwned::to_owned);
+                let get =
+                    |member: &str| found.text(&format!("tapio.data.{key}.{member}")).map(ToOwned::to_owned);
                 data.push(key.to_owned(), Arc::new(workload(get)));
             }
             (None, _) => {
@@ -273,7 +280,10 @@ mod tests {
         let of_node = Occurrence {
             kind: "tapio.heartbeat".into(),
             outcome: Outcome::Timeout,
-            workload: Some(Arc::new(Workload { unit: Some("nginx.service".to_owned()), ..Workload::default() })),
+            workload: Some(Arc::new(Workload {
+                unit: Some("nginx.service".to_owned()),
+                ..Workload::default()
+            })),
             process: None,
             peer: None,
             baseline: None,

@@ -103,10 +103,14 @@ impl Otlp {
             anyhow::Ok((Listener::bind(listen.0, "otlp.listen_grpc")?, Tls::new(polku, &[b"h2"])?))
         });
         let http = settings.listen_http.0.map(|listen| {
-            anyhow::Ok((Listener::bind(listen.0, "otlp.listen_http")?, Tls::new(polku, &[b"h2", b"http/1.1"])?))
+            anyhow::Ok((
+                Listener::bind(listen.0, "otlp.listen_http")?,
+                Tls::new(polku, &[b"h2", b"http/1.1"])?,
+            ))
         });
         let listeners = Listeners { grpc: grpc.transpose()?, http: http.transpose()? };
-        let address = |listener: &Option<(Listener, _)>| listener.as_ref().map(|(listener, _)| listener.address());
+        let address =
+            |listener: &Option<(Listener, _)>| listener.as_ref().map(|(listener, _)| listener.address());
         let otlp = Self {
             signals: Mutex::new(Signals::new(cluster, window_ns(settings), now_ns())),
             decoding: Semaphore::new(DECODED),
@@ -143,14 +147,18 @@ impl Listeners {
             let (calls, connections, http1) = of(false);
             let refuse = |status| grpc::again(status).into_http();
             let service = grpc::Service(Arc::clone(&shared));
-            listener.serve(Arc::clone(&shared), tls, Serve { service, calls, connections, http1, refuse }).await;
+            listener
+                .serve(Arc::clone(&shared), tls, Serve { service, calls, connections, http1, refuse })
+                .await;
         };
         let http = async {
             let Some((listener, tls)) = self.http else { return };
             let (calls, connections, http1) = of(true);
             let refuse = |status| http::refuse(&status);
             let service = http::Service(Arc::clone(&shared));
-            listener.serve(Arc::clone(&shared), tls, Serve { service, calls, connections, http1, refuse }).await;
+            listener
+                .serve(Arc::clone(&shared), tls, Serve { service, calls, connections, http1, refuse })
+                .await;
         };
         let (done, ended) = watch::channel(false);
         let serving = async {
@@ -187,7 +195,12 @@ impl Shared {
     }
 
     /// Writes occurrences to the journal.
-    async fn write(&self, all: &[Occurrence], taken: &mut Taken, whys: &mut Vec<String>) -> Result<(), Failure> {
+    async fn write(
+        &self,
+        all: &[Occurrence],
+        taken: &mut Taken,
+        whys: &mut Vec<String>,
+    ) -> Result<(), Failure> {
         let mut events: Vec<Event> = all.iter().map(event).collect();
         events.retain(|event| match check(event) {
             Ok(()) => true,
@@ -234,7 +247,9 @@ impl Shared {
             if !waiting.is_empty() {
                 match self.journal.append(waiting.make_contiguous()).await {
                     Ok(_) => waiting.clear(),
-                    Err(error) => tracing::debug!(%error, signals = waiting.len(), "otlp: signals wait for the journal"),
+                    Err(error) => {
+                        tracing::debug!(%error, signals = waiting.len(), "otlp: signals wait for the journal")
+                    }
                 }
             }
             if is_last {
@@ -301,7 +316,9 @@ fn why(reason: &str) -> &'static str {
     match reason {
         "time" => "the time differs by more than 2 min from this server's: check the clock, or send sooner",
         "id" => "trace_id or span_id is not valid",
-        "resource" => "the resource has none of k8s.deployment.name and its like, k8s.pod.name, service.name: set service.name",
+        "resource" => {
+            "the resource has none of k8s.deployment.name and its like, k8s.pod.name, service.name: set service.name"
+        }
         "name" => "a name has more than 253 bytes",
         "buckets" => "the buckets of a histogram are not valid, or more than 256",
         "occurrence" => "an occurrence of Tapio that cannot be taken",

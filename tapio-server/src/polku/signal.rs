@@ -188,7 +188,10 @@ impl Signals {
     pub(super) fn spans(&mut self, all: &[ResourceSpans], now_ns: u64, taken: &mut Taken) {
         for part in all {
             let spans = || part.scope_spans.iter().flat_map(|scope| &scope.spans);
-            let Some(sender) = self.sender(part.resource.as_ref(), spans().count() as u64, now_ns, taken) else { continue };
+            let Some(sender) = self.sender(part.resource.as_ref(), spans().count() as u64, now_ns, taken)
+            else {
+                continue;
+            };
             let mut called = HashMap::new();
             for span in spans() {
                 if let Err(reason) = self.span(&sender, span, &mut called, now_ns, taken) {
@@ -216,8 +219,16 @@ impl Signals {
             Err(Not::Time) => return Err("time"),
         };
         let SpanCall { side, trace, span, parent, end_ns, duration_us, failed, said } = found;
-        let call = Call { end_ns, duration_us, failed, count: 1, pod: sender.pod.clone(), trace: Some((trace, span)) };
-        let key = Key { entity: sender.id, peer: None, side, operation: said.operation, origin: Origin::Spans };
+        let call = Call {
+            end_ns,
+            duration_us,
+            failed,
+            count: 1,
+            pod: sender.pod.clone(),
+            trace: Some((trace, span)),
+        };
+        let key =
+            Key { entity: sender.id, peer: None, side, operation: said.operation, origin: Origin::Spans };
         match side {
             Side::Server => {
                 let joined = self.traces.server(trace, span, parent, sender.id, now_ns);
@@ -245,7 +256,10 @@ impl Signals {
                         self.meet(pending, other, now_ns);
                         self.traces.keep(trace, span, sender.id, None);
                     }
-                    _ => match peer.and_then(|peer| self.behind.get(&(sender.id, peer))).and_then(|behind| behind.who) {
+                    _ => match peer
+                        .and_then(|peer| self.behind.get(&(sender.id, peer)))
+                        .and_then(|behind| behind.who)
+                    {
                         Some(who) => {
                             self.edge(sender.id, who, said.operation, end_ns);
                             self.add(Key { peer: Some(who), ..key }, &pending.call, now_ns)?;
@@ -289,7 +303,8 @@ impl Signals {
         if let Some(peer) = key.peer {
             let place = (key.entity, peer);
             if self.behind.len() < MAX_BEHIND || self.behind.contains_key(&place) {
-                let known = self.behind.entry(place).or_insert(Behind { who: None, alone: 0, last_ns: now_ns });
+                let known =
+                    self.behind.entry(place).or_insert(Behind { who: None, alone: 0, last_ns: now_ns });
                 known.last_ns = now_ns;
                 known.alone += 1;
                 if known.alone >= OUTSIDE {
@@ -353,7 +368,15 @@ impl Signals {
                 };
                 for point in &histogram.data_points {
                     let place = (side, operation, unit);
-                    let added = self.point(&sender, metric, point, histogram.aggregation_temporality, place, now_ns, taken);
+                    let added = self.point(
+                        &sender,
+                        metric,
+                        point,
+                        histogram.aggregation_temporality,
+                        place,
+                        now_ns,
+                        taken,
+                    );
                     if let Err(reason) = added {
                         taken.refuse(reason, 1);
                     }
@@ -390,9 +413,11 @@ impl Signals {
         // Only failures have it.
         let failed = said.failed || entity::text(&point.attributes, "error.type").is_some();
         let called = said.called.filter(|_| side == Side::Client);
-        let peer = called.map(|name| self.entities.called(name, sender.namespace.as_deref(), now_ns)).transpose();
+        let peer =
+            called.map(|name| self.entities.called(name, sender.namespace.as_deref(), now_ns)).transpose();
         let peer = peer.map_err(Unfit::reason)?;
-        let peer = peer.map(|peer| self.behind.get(&(sender.id, peer)).and_then(|behind| behind.who).unwrap_or(peer));
+        let peer = peer
+            .map(|peer| self.behind.get(&(sender.id, peer)).and_then(|behind| behind.who).unwrap_or(peer));
         if let Some(peer) = peer {
             self.edge(sender.id, peer, operation, point.time_unix_nano);
         }
@@ -404,7 +429,8 @@ impl Signals {
         for (duration, count) in calls {
             let duration = Duration::try_from_secs_f64(duration * unit / 1e6).unwrap_or_default();
             let (pod, trace) = (sender.pod.clone(), exemplars.next());
-            let call = Call { end_ns: point.time_unix_nano, duration_us: us(duration), failed, count, pod, trace };
+            let call =
+                Call { end_ns: point.time_unix_nano, duration_us: us(duration), failed, count, pod, trace };
             self.add(key, &call, now_ns)?;
         }
         Ok(())
@@ -523,7 +549,10 @@ impl Signals {
         let is_counted = |key: &&Key| {
             let of_metrics = Key { origin: Origin::Metrics, ..**key };
             key.origin == Origin::Spans
-                && self.series.get(&of_metrics).is_some_and(|series| series.last_ns.saturating_add(METRICS_NS) > now_ns)
+                && self
+                    .series
+                    .get(&of_metrics)
+                    .is_some_and(|series| series.last_ns.saturating_add(METRICS_NS) > now_ns)
         };
         let counted: Vec<Key> = self.series.keys().filter(is_counted).copied().collect();
         for key in counted {
@@ -550,7 +579,14 @@ impl Signals {
         }
         for (caller, edges) in due {
             let Some(entity) = self.entities.get(caller) else { continue };
-            let of = Of { entity, peer: None, side: None, operation: None, origin: Origin::Spans, cluster: self.cluster.as_ref() };
+            let of = Of {
+                entity,
+                peer: None,
+                side: None,
+                operation: None,
+                origin: Origin::Spans,
+                cluster: self.cluster.as_ref(),
+            };
             for some in edges.chunks(MAX_EDGES_TOGETHER) {
                 facts.push(fact::calls(&of, some.to_vec(), now_ns)?);
             }
@@ -572,7 +608,8 @@ impl Signals {
         used.extend(self.series.keys().flat_map(|key| [Some(key.entity), key.peer]).flatten());
         used.extend(self.records.keys());
         used.extend(self.edges.keys().flat_map(|(caller, called, _)| [*caller, *called]));
-        let behind = self.behind.iter().flat_map(|((caller, host), behind)| [Some(*caller), Some(*host), behind.who]);
+        let behind =
+            self.behind.iter().flat_map(|((caller, host), behind)| [Some(*caller), Some(*host), behind.who]);
         used.extend(behind.flatten());
         self.entities.sweep(&used, now_ns);
     }

@@ -59,7 +59,9 @@ pub(super) fn decode(kind: Kind, form: Form, body: &[u8]) -> Result<Request, Unr
     let bytes = match form {
         Form::Protobuf => count(body, Shape::of(kind), 0),
         // Objects and entries of arrays: no more than there are brackets and commas.
-        Form::Json => Some(body.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',')).count() * JSON_MEMBER_BYTES / 4),
+        Form::Json => Some(
+            body.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',')).count() * JSON_MEMBER_BYTES / 4,
+        ),
     };
     let malformed = |what: &str| Unreadable::Malformed(format!("the body is not {what}"));
     let bytes = bytes.ok_or_else(|| malformed("protobuf of OTLP"))?;
@@ -121,7 +123,11 @@ impl Shape {
             (Self::OfScope(Kind::Traces), 2) => Self::Span,
             (Self::OfScope(Kind::Metrics), 2) => Self::Metric,
             (Self::OfScope(Kind::Logs), 2) => Self::Record,
-            (Self::Resource, 1) | (Self::Scope, 3) | (Self::Span, 9) | (Self::Record, 6) | (Self::Metric, 12) => Self::Attribute,
+            (Self::Resource, 1)
+            | (Self::Scope, 3)
+            | (Self::Span, 9)
+            | (Self::Record, 6)
+            | (Self::Metric, 12) => Self::Attribute,
             (Self::Span, 11 | 13) | (Self::Resource, 3) => Self::Part,
             (Self::Record, 5) => Self::Value,
             (Self::Metric, 5 | 7 | 9 | 10 | 11) => Self::Points,
@@ -142,7 +148,12 @@ impl Shape {
         match self {
             Self::Span | Self::Record | Self::Metric => size_of::<Span>(),
             Self::Point => size_of::<HistogramDataPoint>(),
-            Self::Request(_) | Self::OfResource(_) | Self::OfScope(_) | Self::Points | Self::Exemplar | Self::Part => 128,
+            Self::Request(_)
+            | Self::OfResource(_)
+            | Self::OfScope(_)
+            | Self::Points
+            | Self::Exemplar
+            | Self::Part => 128,
             _ => size_of::<KeyValue>(),
         }
     }
@@ -161,7 +172,8 @@ fn count(mut body: &[u8], shape: Shape, depth: usize) -> Option<usize> {
         let (part, rest) = body.split_at_checked(length)?;
         body = rest;
         // A field of a point may be an exemplar in one form, and packed numbers in another.
-        let inner = shape.field(field).filter(|_| depth < MAX_DEPTH).and_then(|shape| count(part, shape, depth + 1));
+        let inner =
+            shape.field(field).filter(|_| depth < MAX_DEPTH).and_then(|shape| count(part, shape, depth + 1));
         bytes = bytes.saturating_add(inner.unwrap_or_default());
     }
     Some(bytes)
@@ -185,11 +197,16 @@ mod tests {
     #[test]
     fn many_empty_spans_are_not_decoded() {
         let few = spans(10_000).encode_to_vec();
-        assert!(matches!(decode(Kind::Traces, Form::Protobuf, &few), Ok(Request::Traces(request)) if request == spans(10_000)));
+        assert!(
+            matches!(decode(Kind::Traces, Form::Protobuf, &few), Ok(Request::Traces(request)) if request == spans(10_000))
+        );
         let many = spans(1_000_000).encode_to_vec();
         assert!(many.len() < 4 << 20);
         assert!(matches!(decode(Kind::Traces, Form::Protobuf, &many), Err(Unreadable::TooLarge(_))));
-        let json = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{}{{}}]}}]}}]}}"#, "{},".repeat(1_000_000));
+        let json = format!(
+            r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{}{{}}]}}]}}]}}"#,
+            "{},".repeat(1_000_000)
+        );
         assert!(matches!(decode(Kind::Traces, Form::Json, json.as_bytes()), Err(Unreadable::TooLarge(_))));
     }
 

@@ -9,7 +9,9 @@ use tokio::time::timeout;
 use tonic::{
     Code, Status,
     body::Body,
-    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EnabledCompressionEncodings, EncodeBuf, Encoder},
+    codec::{
+        Codec, CompressionEncoding, DecodeBuf, Decoder, EnabledCompressionEncodings, EncodeBuf, Encoder,
+    },
     server::Grpc,
 };
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -59,7 +61,8 @@ impl tower::Service<Request<Incoming>> for Service {
             Ok(match answered {
                 Ok(answer) if code(&answer) == Some(Code::OutOfRange) => too_large().into_http(),
                 Ok(answer) => answer,
-                Err(_) => Status::deadline_exceeded(format!("the request did not come within {PATIENCE:?}")).into_http(),
+                Err(_) => Status::deadline_exceeded(format!("the request did not come within {PATIENCE:?}"))
+                    .into_http(),
             })
         })
     }

@@ -5,7 +5,9 @@ use std::{convert::Infallible, io::Read as _, pin::Pin, sync::Arc, task};
 use flate2::read::GzDecoder;
 use http::{
     HeaderMap, Method, Request, Response, StatusCode,
-    header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
+    },
 };
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -55,7 +57,8 @@ impl tower::Service<Request<Incoming>> for Service {
             let form = form(request.headers());
             let answer = serve(&shared, form, request).await;
             let form = form.unwrap_or(Form::Protobuf);
-            Ok(answer.map_or_else(|refused| refused.response(form), |body| answer_of(StatusCode::OK, form, body)))
+            Ok(answer
+                .map_or_else(|refused| refused.response(form), |body| answer_of(StatusCode::OK, form, body)))
         })
     }
 }
@@ -89,7 +92,7 @@ async fn serve(shared: &Shared, form: Option<Form>, request: Request<Incoming>) 
     let partial = shared.export(*kind, form, &body).await?;
     Ok(match form {
         Form::Protobuf => response::protobuf(*kind, partial),
-        Form::Json => response::json(*kind, partial),
+        Form::Json => response::json(*kind, &partial),
     })
 }
 

@@ -121,7 +121,12 @@ impl Entities {
                 break;
             }
         }
-        let of_pod = || Some(Reference { uid: pod.pod_uid.clone(), ..reference("Pod", namespace.clone(), pod.pod.clone()?) });
+        let of_pod = || {
+            Some(Reference {
+                uid: pod.pod_uid.clone(),
+                ..reference("Pod", namespace.clone(), pod.pod.clone()?)
+            })
+        };
         let of_service = || Some(reference(APPLICATION, namespace.clone(), service.clone()?));
         let of = of.or_else(of_pod).or_else(of_service).ok_or(Unfit::Resource)?;
         let id = self.intern(of, service.as_deref(), now_ns)?;
@@ -135,7 +140,12 @@ impl Entities {
     }
 
     /// Whoever is called by this name or address: `peer.service`, `server.address`.
-    pub(super) fn called(&mut self, called: Called<'_>, namespace: Option<&str>, now_ns: u64) -> Result<Id, Unfit> {
+    pub(super) fn called(
+        &mut self,
+        called: Called<'_>,
+        namespace: Option<&str>,
+        now_ns: u64,
+    ) -> Result<Id, Unfit> {
         let own = || namespace.map(ToOwned::to_owned);
         let of = match called {
             Called::Service(name) => reference(APPLICATION, own(), named(Some(name))?.unwrap_or_default()),
@@ -230,7 +240,10 @@ mod tests {
 
     fn attributes(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
         let value = |text: &str| Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) });
-        pairs.iter().map(|(key, text)| KeyValue { key: (*key).to_owned(), value: value(text), ..KeyValue::default() }).collect()
+        pairs
+            .iter()
+            .map(|(key, text)| KeyValue { key: (*key).to_owned(), value: value(text), ..KeyValue::default() })
+            .collect()
     }
 
     #[test]
@@ -275,7 +288,7 @@ mod tests {
     #[test]
     fn what_nobody_uses_makes_room() {
         let mut entities = Entities::default();
-        let mut add = |entities: &mut Entities, name: String, now_ns| {
+        let add = |entities: &mut Entities, name: String, now_ns| {
             entities.sender(&attributes(&[("service.name", &name)]), now_ns).map(|sender| sender.id)
         };
         let first = add(&mut entities, "0".to_owned(), 1).unwrap();

@@ -1,18 +1,27 @@
 //! Signals as occurrences.
 
-use std::{hash::{DefaultHasher, Hash as _, Hasher as _}, sync::Arc};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use tapio_common::baseline::Baseline;
 use tapio_occurrence::{
     Data, Normal, Occurrence, Outcome, Severity, Workload,
     kubernetes::{Fact as _, Reference},
     signal::{
-        APPLICATION, Call as Said, Calls, ERRORS, HOST, LATENCY, LOGS, Member, Passed, Peer, Phase, SOURCE, Side, Signal, Trace,
+        APPLICATION, Call as Said, Calls, ERRORS, HOST, LATENCY, LOGS, Member, Passed, Peer, Phase, SOURCE,
+        Side, Signal, Trace,
     },
 };
 use ulid::Ulid;
 
-use super::{Operation, Origin, entity::{Entity, Id}, series::{About, Draft}, traces::TraceId};
+use super::{
+    Operation, Origin,
+    entity::{Entity, Id},
+    series::{About, Draft},
+    traces::TraceId,
+};
 
 /// Whose signal it is.
 pub(super) struct Of<'a> {
@@ -68,9 +77,12 @@ pub(super) fn signal<'a>(
         pods: tally.pods.iter().map(|pod| Member::clone(pod)).collect(),
     };
     let (kind, severity, value, unit) = match about {
-        About::Errors => {
-            (ERRORS, Severity::Error, (signal.errors * 10_000).checked_div(signal.calls), "errors of 10000 calls")
-        }
+        About::Errors => (
+            ERRORS,
+            Severity::Error,
+            (signal.errors * 10_000).checked_div(signal.calls),
+            "errors of 10000 calls",
+        ),
         About::Latency => (LATENCY, Severity::Warning, signal.p90_us, "us"),
         About::Logs => (LOGS, Severity::Warning, Some(signal.errors), "records"),
     };
@@ -176,8 +188,12 @@ fn message(of: &Of<'_>, about: About, signal: &Signal, normal: &Baseline) -> Str
     let during = |ms: u64| format!("{} s", ms.div_ceil(1_000));
     let (errors, all) = (signal.errors, signal.calls);
     match (about, signal.phase) {
-        (About::Errors, Phase::Ended) => format!("{calls} fail as seldom as normal again, after {}", during(signal.since_ms)),
-        (About::Latency, Phase::Ended) => format!("{calls} take as long as normal again, after {}", during(signal.since_ms)),
+        (About::Errors, Phase::Ended) => {
+            format!("{calls} fail as seldom as normal again, after {}", during(signal.since_ms))
+        }
+        (About::Latency, Phase::Ended) => {
+            format!("{calls} take as long as normal again, after {}", during(signal.since_ms))
+        }
         (About::Logs, Phase::Ended) => {
             format!("{who} logs as few errors as normal again, after {}", during(signal.since_ms))
         }
@@ -204,15 +220,15 @@ fn message(of: &Of<'_>, about: About, signal: &Signal, normal: &Baseline) -> Str
 fn percent(of_10_000: u64) -> String {
     match of_10_000 {
         0 => "0 %".to_owned(),
-        few @ ..1_000 => format!("{}.{} %", few / 100, few % 100 / 10),
+        few @ 1..1_000 => format!("{}.{} %", few / 100, few % 100 / 10),
         many => format!("{} %", many / 100),
     }
 }
 
 fn duration(us: u64) -> String {
     match us {
-        ..1_000 => format!("{us} us"),
-        ..10_000_000 => format!("{} ms", us / 1_000),
+        0..1_000 => format!("{us} us"),
+        1_000..10_000_000 => format!("{} ms", us / 1_000),
         _ => format!("{} s", us / 1_000_000),
     }
 }

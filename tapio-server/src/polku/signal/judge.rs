@@ -23,8 +23,10 @@ pub(super) struct Rule {
 pub(super) const ERRORS: Rule = Rule { limits: Limits { floor: 500, ..Limits::DEFAULT }, sustain: 2 };
 /// The 90th percentile of the duration of calls, in microseconds: three times the normal one, and 20 ms more than it. What
 /// grows less is learned.
-pub(super) const LATENCY: Rule =
-    Rule { limits: Limits { ratio_percent: 300, deviations: 6, floor: 20_000, ..Limits::DEFAULT }, sustain: 4 };
+pub(super) const LATENCY: Rule = Rule {
+    limits: Limits { ratio_percent: 300, deviations: 6, floor: 20_000, ..Limits::DEFAULT },
+    sustain: 4,
+};
 /// Log records of severity ERROR and above in a window: three times the normal number, and 10 more than it.
 pub(super) const LOGS: Rule =
     Rule { limits: Limits { ratio_percent: 300, floor: 10, ..Limits::DEFAULT }, sustain: 2 };
@@ -61,7 +63,8 @@ impl Judge {
         let is_free = self.run == 0 && self.episode.is_none();
         let before = if is_free { self.baseline.without_run() } else { self.normal };
         // A copy has no run that could end in a new level.
-        let is_over = before.clone().observe(value, now_ns, &rule.limits) == Verdict::Spike && is_certain(&before);
+        let is_over =
+            before.clone().observe(value, now_ns, &rule.limits) == Verdict::Spike && is_certain(&before);
         let Some(mut episode) = self.episode.take() else {
             self.baseline.observe(value, now_ns, &rule.limits);
             if !is_over {
@@ -178,7 +181,10 @@ mod tests {
         phases(&mut judge, vec![10; 20], &mut now_ns);
         let day = LONGEST_NS.div_ceil(WINDOW_NS) as usize + 10;
         let said = phases(&mut judge, vec![5_000; day], &mut now_ns);
-        assert_eq!((said[0], said.last(), said.iter().filter(|phase| **phase != Phase::Continues).count()), (Phase::Began, Some(&Phase::Ended), 2));
+        assert_eq!(
+            (said[0], said.last(), said.iter().filter(|phase| **phase != Phase::Continues).count()),
+            (Phase::Began, Some(&Phase::Ended), 2)
+        );
         assert_eq!(phases(&mut judge, vec![5_000; 50], &mut now_ns), []);
     }
 

@@ -28,7 +28,10 @@ const METRICS: &[(&str, Side, Operation, f64)] = &[
 
 /// What a metric is about; `None` if it is not used.
 pub(super) fn metric(name: &str) -> Option<(Side, Operation, f64)> {
-    METRICS.iter().find(|(known, ..)| *known == name).map(|(_, side, operation, unit)| (*side, *operation, *unit))
+    METRICS
+        .iter()
+        .find(|(known, ..)| *known == name)
+        .map(|(_, side, operation, unit)| (*side, *operation, *unit))
 }
 
 /// What was added to a stream.
@@ -61,9 +64,17 @@ impl Streams {
     }
 
     /// What a point adds to its stream.
-    pub(super) fn add(&mut self, stream: u128, point: &HistogramDataPoint, temporality: i32, now_ns: u64) -> Added {
+    pub(super) fn add(
+        &mut self,
+        stream: u128,
+        point: &HistogramDataPoint,
+        temporality: i32,
+        now_ns: u64,
+    ) -> Added {
         let (counts, bounds) = (&point.bucket_counts, &point.explicit_bounds);
-        let is_valid = counts.len() == bounds.len() + 1 && bounds.is_sorted() && bounds.iter().all(|bound| bound.is_finite());
+        let is_valid = counts.len() == bounds.len() + 1
+            && bounds.is_sorted()
+            && bounds.iter().all(|bound| bound.is_finite());
         if !is_valid || counts.len() > MAX_BUCKETS {
             return Added::Buckets;
         }
@@ -82,7 +93,8 @@ impl Streams {
             };
             let before = std::mem::replace(known, next);
             let is_same = before.start_ns == start_ns && before.counts.len() == counts.len();
-            let grown: Option<Vec<u64>> = counts.iter().zip(&before.counts).map(|(now, was)| now.checked_sub(*was)).collect();
+            let grown: Option<Vec<u64>> =
+                counts.iter().zip(&before.counts).map(|(now, was)| now.checked_sub(*was)).collect();
             match grown.filter(|_| is_same) {
                 Some(grown) => grown,
                 // A process that began since the last point has counted from nothing.
@@ -90,7 +102,10 @@ impl Streams {
                 None => return Added::First,
             }
         };
-        let middle = |bucket: usize| match (bucket.checked_sub(1).and_then(|below| bounds.get(below)), bounds.get(bucket)) {
+        let middle = |bucket: usize| match (
+            bucket.checked_sub(1).and_then(|below| bounds.get(below)),
+            bounds.get(bucket),
+        ) {
             (Some(from), Some(to)) => f64::midpoint(*from, *to),
             (None, Some(to)) => to / 2.0,
             (Some(from), None) => *from,

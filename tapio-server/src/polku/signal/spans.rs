@@ -123,7 +123,8 @@ pub(super) fn call(span: &Span, now_ns: u64) -> Result<SpanCall<'_>, Not> {
         Ok(SpanKind::Client | SpanKind::Producer) => Side::Client,
         _ => return Err(Not::Used),
     };
-    let trace = TraceId::try_from(&*span.trace_id).ok().filter(|id| *id != TraceId::default()).ok_or(Not::Id)?;
+    let trace =
+        TraceId::try_from(&*span.trace_id).ok().filter(|id| *id != TraceId::default()).ok_or(Not::Id)?;
     let id = SpanId::try_from(&*span.span_id).ok().filter(|id| *id != SpanId::default()).ok_or(Not::Id)?;
     // Without a parent it is empty.
     let parent = SpanId::try_from(&*span.parent_span_id).unwrap_or_default();
@@ -137,7 +138,16 @@ pub(super) fn call(span: &Span, now_ns: u64) -> Result<SpanCall<'_>, Not> {
         StatusCode::Ok => false,
         StatusCode::Unset => said.failed,
     };
-    Ok(SpanCall { side, trace, span: id, parent, end_ns, duration_us: (end_ns - start_ns) / 1_000, failed, said })
+    Ok(SpanCall {
+        side,
+        trace,
+        span: id,
+        parent,
+        end_ns,
+        duration_us: (end_ns - start_ns) / 1_000,
+        failed,
+        said,
+    })
 }
 
 /// Whether a time is close to the server's clock.

@@ -7,7 +7,10 @@ use opentelemetry_proto::tonic::{
     trace::v1::{ScopeSpans, Status, span::SpanKind},
 };
 use proptest::prelude::*;
-use tapio_occurrence::{kubernetes::Fact as _, signal::{self, Phase, Signal}};
+use tapio_occurrence::{
+    kubernetes::Fact as _,
+    signal::{self, Phase, Signal},
+};
 
 use super::*;
 
@@ -122,15 +125,20 @@ impl World {
 
     fn episodes(&self) -> Vec<(&'static str, u64)> {
         let kinds = [signal::ERRORS, signal::LATENCY, signal::LOGS];
-        let began = |kind: &str| self.said(kind).iter().filter(|signal| signal.phase == Phase::Began).count() as u64;
+        let began =
+            |kind: &str| self.said(kind).iter().filter(|signal| signal.phase == Phase::Began).count() as u64;
         kinds.map(|kind| (kind, began(kind))).into_iter().filter(|(_, count)| *count > 0).collect()
     }
 }
 
 fn healthy() -> impl Strategy<Value = Healthy> {
     let errors = prop_oneof![Just(0.0), 0.0..0.05, 0.05..0.4];
-    (15_u64..150, errors, 500.0..200_000.0, 0.1..1.0)
-        .prop_map(|(calls, errors, median_us, spread)| Healthy { calls, errors, median_us, spread })
+    (15_u64..150, errors, 500.0..200_000.0, 0.1..1.0).prop_map(|(calls, errors, median_us, spread)| Healthy {
+        calls,
+        errors,
+        median_us,
+        spread,
+    })
 }
 
 proptest! {
@@ -243,7 +251,14 @@ fn both_ends_of_a_call_and_who_calls_whom() {
             world.said(signal::ERRORS).into_iter().filter(|signal| signal.phase == Phase::Began).collect();
         let names: Vec<_> = began
             .iter()
-            .map(|signal| (signal.object.name.as_str(), signal.side, signal.peer.name.as_deref(), signal.peer.kind.as_deref()))
+            .map(|signal| {
+                (
+                    signal.object.name.as_str(),
+                    signal.side,
+                    signal.peer.name.as_deref(),
+                    signal.peer.kind.as_deref(),
+                )
+            })
             .collect();
         let expected = [
             ("payments", Some(Side::Server), None, None),
@@ -253,10 +268,15 @@ fn both_ends_of_a_call_and_who_calls_whom() {
         sorted.sort_by_key(|(_, side, ..)| *side);
         assert_eq!(sorted, expected, "{with_peer}");
         // The trace passed through both.
-        let of_one: Vec<_> = began[0].passed.iter().filter(|passed| passed.trace_id == began[0].traces[0].trace_id).collect();
+        let of_one: Vec<_> =
+            began[0].passed.iter().filter(|passed| passed.trace_id == began[0].traces[0].trace_id).collect();
         assert_eq!(of_one.len(), 2);
-        let edges: Vec<_> = world.facts.iter().filter_map(|fact| signal::Calls::of(fact)).collect::<Result<_, _>>().unwrap();
-        assert!(edges.iter().all(|calls| calls.object.name == "checkout" && calls.calls.len() == 1), "{edges:?}");
+        let edges: Vec<_> =
+            world.facts.iter().filter_map(signal::Calls::of).collect::<Result<_, _>>().unwrap();
+        assert!(
+            edges.iter().all(|calls| calls.object.name == "checkout" && calls.calls.len() == 1),
+            "{edges:?}"
+        );
         assert_eq!(edges[0].calls[0].object.name, "payments");
     }
 }
@@ -266,7 +286,8 @@ fn who_sends_no_spans_is_known_by_its_address() {
     let mut world = World::new(3);
     let window = |world: &mut World, errors| {
         world.now_ns += WINDOW_NS;
-        let mut spans: Vec<_> = (0..40).map(|_| world.span(SpanKind::Client, Healthy { errors, ..OF })).collect();
+        let mut spans: Vec<_> =
+            (0..40).map(|_| world.span(SpanKind::Client, Healthy { errors, ..OF })).collect();
         spans.iter_mut().for_each(|span| span.attributes.push(pair("server.address", "db.data.svc")));
         world.send("payments", spans);
         world.close();
@@ -275,7 +296,10 @@ fn who_sends_no_spans_is_known_by_its_address() {
     (0..6).for_each(|_| window(&mut world, 1.0));
     assert_eq!(world.episodes(), [(signal::ERRORS, 1)]);
     let said = world.said(signal::ERRORS).remove(0);
-    assert_eq!((said.peer.kind.as_deref(), said.peer.namespace.as_deref(), said.peer.name.as_deref()), (Some("Service"), Some("data"), Some("db")));
+    assert_eq!(
+        (said.peer.kind.as_deref(), said.peer.namespace.as_deref(), said.peer.name.as_deref()),
+        (Some("Service"), Some("data"), Some("db"))
+    );
     assert!(world.facts[0].message.contains("payments (shop) calls db"), "{}", world.facts[0].message);
 }
 
@@ -287,7 +311,8 @@ fn metrics_are_judged_and_spans_beside_them_only_give_exemplars() {
         for window in 0..4 {
             world.now_ns += WINDOW_NS;
             // Sampled: errors only.
-            let spans = (0..30).map(|_| world.span(SpanKind::Server, Healthy { errors: 1.0, ..OF })).collect();
+            let spans =
+                (0..30).map(|_| world.span(SpanKind::Server, Healthy { errors: 1.0, ..OF })).collect();
             world.send("payments", spans);
             if window == 3 {
                 counts[0][0] += 100;
@@ -308,12 +333,17 @@ fn metrics_are_judged_and_spans_beside_them_only_give_exemplars() {
                 let metric = Metric { name, data: Some(Data::Histogram(histogram)), ..Metric::default() };
                 let other = Metric {
                     name: "jvm.memory".to_owned(),
-                    data: Some(Data::Gauge(opentelemetry_proto::tonic::metrics::v1::Gauge { data_points: vec![Default::default(); 3] })),
+                    data: Some(Data::Gauge(opentelemetry_proto::tonic::metrics::v1::Gauge {
+                        data_points: vec![Default::default(); 3],
+                    })),
                     ..Metric::default()
                 };
                 let part = ResourceMetrics {
                     resource: Some(world.resource("payments")),
-                    scope_metrics: vec![ScopeMetrics { metrics: vec![metric, other], ..ScopeMetrics::default() }],
+                    scope_metrics: vec![ScopeMetrics {
+                        metrics: vec![metric, other],
+                        ..ScopeMetrics::default()
+                    }],
                     ..ResourceMetrics::default()
                 };
                 world.signals.metrics(&[part], world.now_ns, &mut world.taken);
@@ -372,10 +402,15 @@ fn hostile_input_is_bounded_and_counted() {
         world.signals.spans(&[part], world.now_ns, &mut world.taken);
     };
     for nth in 0..40_000 {
-        send(&mut world, format!("s{nth}"), &|span| span.attributes.push(pair("server.address", &format!("h{nth}"))));
+        send(&mut world, format!("s{nth}"), &|span| {
+            span.attributes.push(pair("server.address", &format!("h{nth}")))
+        });
     }
     let sizes = world.signals.sizes();
-    assert!(sizes.entities <= entity::MAX_ENTITIES && sizes.series <= MAX_SERIES && sizes.edges <= MAX_EDGES, "{sizes:?}");
+    assert!(
+        sizes.entities <= entity::MAX_ENTITIES && sizes.series <= MAX_SERIES && sizes.edges <= MAX_EDGES,
+        "{sizes:?}"
+    );
     assert!(world.taken.refused["entities"] > 30_000);
     let now_ns = world.now_ns;
     let hour = 3_600_000_000_000;
@@ -383,7 +418,9 @@ fn hostile_input_is_bounded_and_counted() {
     send(&mut world, "s0".to_owned(), &|span| span.end_time_unix_nano = now_ns - hour);
     send(&mut world, "s0".to_owned(), &|span| span.start_time_unix_nano = u64::MAX);
     send(&mut world, "s0".to_owned(), &|span| span.trace_id.clear());
-    send(&mut world, "s0".to_owned(), &|span| span.attributes.push(pair("server.address", &"x".repeat(4 << 20))));
+    send(&mut world, "s0".to_owned(), &|span| {
+        span.attributes.push(pair("server.address", &"x".repeat(4 << 20)))
+    });
     send(&mut world, "x".repeat(1 << 20), &|_| {});
     send(&mut world, String::new(), &|_| {});
     send(&mut world, "s0".to_owned(), &|span| span.kind = 77);

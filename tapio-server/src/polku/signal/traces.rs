@@ -2,11 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{
-    Key,
-    entity::Id,
-    series::Call,
-};
+use super::{Key, entity::Id, series::Call};
 
 /// How long a trace is waited for.
 const KEPT_NS: u64 = 20_000_000_000;
@@ -69,15 +65,19 @@ impl Traces {
     }
 
     /// A span that was called; its parent may be of another entity.
-    pub(super) fn server(&mut self, trace: TraceId, span: SpanId, parent: SpanId, of: Id, now_ns: u64) -> Joined {
+    pub(super) fn server(
+        &mut self,
+        trace: TraceId,
+        span: SpanId,
+        parent: SpanId,
+        of: Id,
+        now_ns: u64,
+    ) -> Joined {
         let has_parent = parent != SpanId::default();
         let kept = self.trace(trace, of, now_ns);
         let known = kept.parents.iter_mut().find(|known| has_parent && known.span == parent);
         let is_known = known.is_some();
-        let joined = known.map(|known| Joined {
-            caller: Some(known.of),
-            pending: known.pending.take(),
-        });
+        let joined = known.map(|known| Joined { caller: Some(known.of), pending: known.pending.take() });
         let before = kept.parents.len() + kept.children.len();
         if before < MAX_OF_TRACE {
             kept.parents.push(Parent { span, of, pending: None });
@@ -99,7 +99,13 @@ impl Traces {
     }
 
     /// Keeps a client's span. Returns its call if there is no room for it.
-    pub(super) fn keep(&mut self, trace: TraceId, span: SpanId, of: Id, pending: Option<Box<Pending>>) -> Option<Box<Pending>> {
+    pub(super) fn keep(
+        &mut self,
+        trace: TraceId,
+        span: SpanId,
+        of: Id,
+        pending: Option<Box<Pending>>,
+    ) -> Option<Box<Pending>> {
         let Some(kept) = self.all.get_mut(&trace) else { return pending };
         if kept.parents.len() + kept.children.len() >= MAX_OF_TRACE {
             self.evicted += 1;
@@ -136,7 +142,8 @@ impl Traces {
             self.order.pop_front();
             let Some(kept) = self.all.remove(&trace) else { continue };
             self.spans -= kept.parents.len() + kept.children.len();
-            waited.extend(kept.parents.into_iter().filter_map(|parent| parent.pending).map(|pending| *pending));
+            waited
+                .extend(kept.parents.into_iter().filter_map(|parent| parent.pending).map(|pending| *pending));
         }
         waited
     }
