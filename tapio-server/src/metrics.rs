@@ -361,10 +361,15 @@ mod tests {
         let metrics = Metrics::default();
         metrics.begin("polku");
         metrics.begin_gateway();
+        metrics.begin_otlp();
         let before = metrics.render().unwrap().lines().count();
         TURNED_AWAY.into_iter().for_each(|reason| metrics.turned_away(reason));
         REFUSALS.into_iter().for_each(|reason| metrics.refused("polku", reason, 1));
         metrics.opaque("polku", 1);
+        let all = |reasons: &[&'static str]| reasons.iter().map(|reason| (*reason, 1)).collect();
+        for part in otlp::PARTS {
+            metrics.otlp(part, 1, &all(&otlp::REFUSED), &all(&otlp::UNUSED));
+        }
         ["age", "bytes"].into_iter().for_each(|limit| metrics.expired(limit, 1));
         assert_eq!(metrics.render().unwrap().lines().count(), before);
     }
