@@ -23,6 +23,9 @@ const VARIES: u64 = 3;
 /// A rate this many times the expected one is reported.
 const WORSE: u64 = 10;
 const MINUTE_NS: u128 = 60 * 1_000_000_000;
+/// Health checks end connections by a reset, so that follow-ups wait until it is known whether the rate lasts. Of other
+/// failures they do not: somebody may not be served.
+const HELD: &str = "network.connection_reset";
 /// The data key of an occurrence that has become expected: failures per minute.
 const EXPECTED: &str = "expected_per_minute";
 
@@ -115,6 +118,7 @@ impl Steady {
         let pattern = self.0.pattern(&key, || Pattern::new(sample.time_ns));
         let before = pattern.state;
         let state = pattern.take(sample, occurrence.count, now_ns);
+        let is_held = occurrence.kind == HELD;
         match (before, state, sample.pace) {
             // The first anomaly of another container of the same workload is expected, too.
             (State::Expected | State::Lasted, State::Expected | State::Lasted, None) => {
@@ -125,13 +129,13 @@ impl Steady {
                 self.0.metrics.expected(occurrence.count);
                 return None;
             }
-            (State::Lasted, State::Lasted, Some(_)) => {
+            (before, State::Lasted, Some(_)) if before == State::Lasted || !is_held => {
                 pattern.state = State::Expected;
                 let per_minute = pattern.per_minute;
                 occurrence.data.push(EXPECTED, per_minute);
                 occurrence.message.push_str(&format!(": {per_minute} a minute, expected from now on"));
             }
-            (State::Learning, State::Learning | State::Lasted, Some(pace)) if pace.is_even => {
+            (State::Learning, State::Learning | State::Lasted, Some(pace)) if is_held && pace.is_even => {
                 // The next fold window is at most twice as long.
                 let until_ns =
                     now_ns.saturating_add(pace.window_ns.saturating_mul(2)).saturating_add(STEADY_NS / 2);
