@@ -172,8 +172,8 @@ fn since(fact: &Occurrence) -> u64 {
     fact.time_unix_ns.saturating_sub(ago.unwrap_or_default().saturating_mul(1_000_000))
 }
 
-/// When the latest of those came that it counts. What an agent expects from now on it does not report again, while it goes
-/// on and for an hour after.
+/// When the latest of those came that it counts. What an agent expects from now on it does not report again while it goes
+/// on, nor when it ends.
 fn until(fact: &Occurrence) -> u64 {
     const EXPECTED_MS: u64 = 3_600_000;
     let expected = fact.data.number("expected_per_minute").map(|_| EXPECTED_MS);

@@ -37,6 +37,8 @@ pub(crate) struct Reach {
 pub(crate) enum Command {
     /// Why an object fails: deploy/checkout, pod/checkout-7d9f, node/worker-2, or an incident: TAP-142
     Why(Asked),
+    /// Of which signals and incidents a trace is an exemplar, and which entities it passed through
+    Correlate(Correlate),
     /// Lists incidents, changes, findings, or what is covered
     Get(Get),
     /// Writes the facts of an incident, one JSON object a line, for `replay`
@@ -66,6 +68,16 @@ pub(crate) struct Asked {
     /// Exit with 1 if there is an open incident
     #[arg(long)]
     pub(crate) exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Correlate {
+    /// The trace: 32 hexadecimal digits
+    #[arg(long, value_name = "ID")]
+    pub(crate) trace_id: String,
+    /// Format
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 
 mod cli;
 mod connection;
+mod correlate;
 mod facts;
 mod failure;
 mod get;
@@ -61,6 +62,9 @@ fn run(arguments: Arguments) -> Result<(String, u8), Failure> {
                 match asking {
                     Command::Why(asked) => why::why(&reach, &asked).await,
                     Command::Get(what) => get::get(&reach, &what).await.map(|text| (text, 0)),
+                    Command::Correlate(asked) => {
+                        correlate::correlate(&reach, &asked).await.map(|text| (text, 0))
+                    }
                     Command::Export(export) => facts::export(&reach, &export).await.map(|text| (text, 0)),
                     Command::Doctor => connection::doctor(&reach).await.map(|text| (text, 0)),
                     Command::Replay(_) | Command::Completions { .. } => Ok((String::new(), 0)),

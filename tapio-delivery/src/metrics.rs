@@ -93,6 +93,17 @@ impl Metrics {
         self.dropped.get_or_create(&Drop { hop, reason }).get()
     }
 
+    /// Sets everything to the state and the accounts of a sink that is driven from outside of this crate.
+    pub fn set(&self, status: &Status) {
+        self.sink(status);
+        let sink = OfSink { sink: status.sink };
+        set(&self.sink_sent.get_or_create(&sink), status.ledger.sent);
+        set(&self.sink_rejected.get_or_create(&sink), status.ledger.rejected);
+        for (reason, count) in &status.ledger.dropped {
+            self.dropped_in_all(status.sink, reason, *count);
+        }
+    }
+
     /// Sets the gauges to the state and the accounts of a sink.
     pub(crate) fn sink(&self, Status { sink, state, ledger, spool, .. }: &Status) {
         for label in State::LABELS {

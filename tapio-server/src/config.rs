@@ -10,7 +10,7 @@ use tapio_service::{
         environment::{Environment, Program},
         file,
     },
-    setting::{AbsolutePath, Listen, Name, Node, Off, Page, SEC, Time, settings},
+    setting::{AbsolutePath, Listen, Many, Name, Named, Node, Off, Page, SEC, Time, Wrong, settings},
 };
 
 pub use roles::Roles;
@@ -19,7 +19,10 @@ pub use tapio_service::{
     log::Log,
 };
 
-use crate::{ahti, journal, polku, portti};
+use crate::{
+    ahti, journal, polku, portti,
+    route::{self, Route, Sink},
+};
 
 /// The variables of the server.
 pub const PROGRAM: Program =
@@ -44,6 +47,12 @@ settings! {
         pub portti: portti::Settings = portti::Settings::default(),
         /// What explains.
         pub ahti: ahti::Settings = ahti::Settings::default(),
+        /// Facts that are also sent elsewhere, each once to a sink, with `to` and, below `match`, `type`, `severity` and
+        /// `namespace`. ahti takes all facts, whatever is here. Only a file sets it.
+        pub routes: Many<Route> = Many::default(),
+        /// Where `routes` lead to, by names, each with `polku.endpoint`, `otlp.endpoint` (with all keys that an agent has for
+        /// them) or `stdout: true`. Only a file sets it.
+        pub sinks: Named<Sink> = Named::default(),
         /// Directory for the journal.
         pub state_dir: AbsolutePath = AbsolutePath::known("/var/lib/tapio-server"),
         /// The journal of facts, in `state_dir`.
@@ -113,7 +122,12 @@ impl Config {
     /// Checks what depends on several values at once.
     fn check(&self) -> Result<(), Error> {
         self.polku.check().map_err(|(key, wrong)| Error::at(format_args!("polku.{key}"), wrong))?;
-        self.portti.check().map_err(|(key, wrong)| Error::at(format_args!("portti.{key}"), wrong))
+        self.portti.check().map_err(|(key, wrong)| Error::at(format_args!("portti.{key}"), wrong))?;
+        if !self.sinks.0.is_empty() && !self.roles.names().contains(&"polku") {
+            let what = "needs the role polku, which sends facts on: add it to `roles`, or leave them out";
+            return Err(Error::at("sinks", Wrong(what.to_owned())));
+        }
+        route::check(&self.routes, &self.sinks).map_err(|(key, wrong)| Error::at(key, wrong))
     }
 }
 

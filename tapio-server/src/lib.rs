@@ -10,4 +10,5 @@ pub mod metrics;
 pub mod polku;
 pub mod portti;
 pub mod role;
+pub mod route;
 pub mod server;

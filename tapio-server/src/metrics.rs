@@ -17,7 +17,7 @@ use tapio_service::metrics::{
     render,
 };
 
-use crate::polku::{self, otlp};
+use crate::polku::{Sizes, otlp};
 
 /// The counters and gauges. There is one instance, shared by reference.
 #[derive(Debug)]
@@ -193,7 +193,7 @@ impl Metrics {
     }
 
     /// Sets how much the receiver keeps.
-    pub(crate) fn otlp_sizes(&self, sizes: &polku::Sizes) {
+    pub(crate) fn otlp_sizes(&self, sizes: &Sizes) {
         self.own.otlp_entities.set(gauge(sizes.entities as u64));
         self.own.otlp_series.set(gauge(sizes.series as u64));
         self.own.otlp_traces.set(gauge(sizes.traces as u64));
@@ -366,10 +366,15 @@ mod tests {
         let metrics = Metrics::default();
         metrics.begin("polku");
         metrics.begin_gateway();
+        metrics.begin_otlp();
         let before = metrics.render().unwrap().lines().count();
         TURNED_AWAY.into_iter().for_each(|reason| metrics.turned_away(reason));
         REFUSALS.into_iter().for_each(|reason| metrics.refused("polku", reason, 1));
         metrics.opaque("polku", 1);
+        let all = |reasons: &[&'static str]| reasons.iter().map(|reason| (*reason, 1)).collect();
+        for part in otlp::PARTS {
+            metrics.otlp(part, 1, &all(&otlp::REFUSED), &all(&otlp::UNUSED));
+        }
         ["age", "bytes"].into_iter().for_each(|limit| metrics.expired(limit, 1));
         assert_eq!(metrics.render().unwrap().lines().count(), before);
     }

@@ -21,7 +21,10 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use http::HeaderMap;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 use tonic::Status;
 
 pub use settings::Settings;
@@ -39,6 +42,7 @@ use crate::{
     journal::Journal,
     metrics::Metrics,
     role::{Context, Started, State},
+    route::{self, Routes},
 };
 
 /// The origin of its facts, in metrics and in the ledger.
@@ -63,6 +67,12 @@ struct Shared {
     otlp: Option<Otlp>,
     started: Instant,
     stopped: watch::Receiver<bool>,
+}
+
+/// The role, with the sinks that follow the journal.
+struct Running {
+    shared: Arc<Shared>,
+    routes: Routes,
 }
 
 /// Starts the role.
@@ -101,12 +111,14 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         settings,
     });
     shared.metrics.begin_gateway();
+    let mut sinks = JoinSet::new();
+    let routes = route::start(context, &mut sinks)?;
     tracing::info!(address = %shared.address, access = shared.access(), "POLKU listens");
     if let Some(otlp) = &shared.otlp {
         shared.metrics.begin_otlp();
         tracing::info!(addresses = %otlp.addresses(), access = shared.access(), "POLKU listens for OTLP");
     }
-    let state = Arc::clone(&shared);
+    let state = Arc::new(Running { shared: Arc::clone(&shared), routes });
     let run = async move {
         let serve = Serve {
             service: Gateway::server(&shared),
@@ -120,10 +132,14 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
                 receiver.serve(Arc::clone(&shared)).await;
             }
         };
-        tokio::join!(listener.serve(Arc::clone(&shared), tls, serve), receiving);
+        tokio::select! {
+            _ = async { tokio::join!(listener.serve(Arc::clone(&shared), tls, serve), receiving) } => {}
+            ended = failed(&mut sinks) => return Err(ended),
+        }
         // Streams may outlive their connections: they wait for what they have received.
         let all = u32::try_from(streams).unwrap_or(u32::MAX);
         let _ = shared.streams.acquire_many(all).await;
+        while sinks.join_next().await.is_some() {}
         Ok(())
     };
     Ok(Started { run: Box::pin(run), state })
@@ -163,28 +179,44 @@ impl Shared {
     }
 }
 
-impl State for Shared {
+/// The first error of a sink's task. They end only when the server stops.
+async fn failed(sinks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
+    loop {
+        match sinks.join_next().await {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => return error,
+            Some(Err(error)) => return anyhow::anyhow!("a sink crashed: {error}"),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl State for Running {
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }
 
     fn status(&self) -> Value {
+        let Self { shared, routes } = self;
         json!({
-            "listen": self.address.to_string(),
-            "access": self.access(),
-            "streams": self.open_streams(),
-            "connections": self.open_connections(),
-            "waiting_bytes": self.waiting_bytes(),
-            "agents": self.agents.status(),
-            "otlp": self.otlp.as_ref().map(Otlp::addresses),
+            "listen": shared.address.to_string(),
+            "access": shared.access(),
+            "streams": shared.open_streams(),
+            "connections": shared.open_connections(),
+            "waiting_bytes": shared.waiting_bytes(),
+            "agents": shared.agents.status(),
+            "otlp": shared.otlp.as_ref().map(Otlp::addresses),
+            "sinks": routes.status(),
         })
     }
 
     fn measure(&self) {
-        let (streams, connections) = (self.open_streams(), self.open_connections());
-        self.metrics.gateway(streams, connections, self.waiting_bytes(), self.agents.len());
-        if let Some(sizes) = self.otlp.as_ref().map(Otlp::sizes) {
-            self.metrics.otlp_sizes(&sizes);
+        let Self { shared, routes } = self;
+        let (streams, connections) = (shared.open_streams(), shared.open_connections());
+        shared.metrics.gateway(streams, connections, shared.waiting_bytes(), shared.agents.len());
+        if let Some(sizes) = shared.otlp.as_ref().map(Otlp::sizes) {
+            shared.metrics.otlp_sizes(&sizes);
         }
+        routes.measure();
     }
 }

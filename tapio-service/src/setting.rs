@@ -4,6 +4,7 @@
 
 mod form;
 pub mod list;
+mod many;
 mod page;
 mod section;
 mod text;
@@ -11,8 +12,9 @@ mod value;
 
 pub use form::Form;
 pub use list::List;
+pub use many::{Many, Named};
 pub use page::Page;
-pub use section::{InPlace, join, read_section, section_schema};
+pub use section::{InPlace, join, key, read_section, section_schema};
 pub use section::{Node, Section, Trail};
 pub use serde_json::Value as Json;
 pub use text::{AbsolutePath, Listen, Name, Off, Same, Switch};

@@ -8,7 +8,6 @@
 mod call;
 mod configuration;
 mod dns;
-mod kill;
 mod load;
 mod master;
 mod memory;
@@ -22,7 +21,8 @@ use anyhow::{Context as _, Result, bail};
 
 use self::settings::Settings;
 
-const USAGE: &str = "shop gateway|orders|payments|stock|db | shop SERVICE worker | shop load | shop dns | shop get URL | shop kill SERVICE";
+const USAGE: &str =
+    "shop gateway|orders|payments|stock|db | shop SERVICE worker | shop load | shop dns | shop get URL";
 
 fn main() -> ExitCode {
     match run() {
@@ -56,7 +56,6 @@ async fn perform(words: &[&str], settings: Settings) -> Result<()> {
             println!("{status}");
             Ok(())
         }
-        ["kill", role] => kill::worker(role),
         [role] if settings::next(role).is_some() && settings.has_worker => master::run(role).await,
         [role] | [role, "worker"] => match settings::next(role) {
             Some(next) => service::run(role, next, settings, words.len() > 1).await,

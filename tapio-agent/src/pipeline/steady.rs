@@ -15,14 +15,17 @@ use crate::{
 
 /// Failures at a steady rate for this long become expected.
 const STEADY_NS: u64 = 120 * 1_000_000_000;
-/// A pattern that has not occurred for this long is reported again.
-const FORGET_NS: u64 = 3_600 * 1_000_000_000;
+/// A pattern that has not occurred for this long is news again. Follow-ups are at most ten minutes apart.
+const FORGET_NS: u64 = 900 * 1_000_000_000;
 /// The rate counts as changed if it is more than this many times the earlier one, or less than one part in
 /// this many.
 const VARIES: u64 = 3;
 /// A rate this many times the expected one is reported.
 const WORSE: u64 = 10;
 const MINUTE_NS: u128 = 60 * 1_000_000_000;
+/// Health checks end connections by a reset, so that follow-ups wait until it is known whether the rate lasts. Of other
+/// failures they do not: somebody may not be served.
+const HELD: &str = "network.connection_reset";
 /// The data key of an occurrence that has become expected: failures per minute.
 const EXPECTED: &str = "expected_per_minute";
 
@@ -115,6 +118,7 @@ impl Steady {
         let pattern = self.0.pattern(&key, || Pattern::new(sample.time_ns));
         let before = pattern.state;
         let state = pattern.take(sample, occurrence.count, now_ns);
+        let is_held = occurrence.kind == HELD;
         match (before, state, sample.pace) {
             // The first anomaly of another container of the same workload is expected, too.
             (State::Expected | State::Lasted, State::Expected | State::Lasted, None) => {
@@ -125,13 +129,13 @@ impl Steady {
                 self.0.metrics.expected(occurrence.count);
                 return None;
             }
-            (State::Lasted, State::Lasted, Some(_)) => {
+            (before, State::Lasted, Some(_)) if before == State::Lasted || !is_held => {
                 pattern.state = State::Expected;
                 let per_minute = pattern.per_minute;
                 occurrence.data.push(EXPECTED, per_minute);
                 occurrence.message.push_str(&format!(": {per_minute} a minute, expected from now on"));
             }
-            (State::Learning, State::Learning | State::Lasted, Some(pace)) if pace.is_even => {
+            (State::Learning, State::Learning | State::Lasted, Some(pace)) if is_held && pace.is_even => {
                 // The next fold window is at most twice as long.
                 let until_ns =
                     now_ns.saturating_add(pace.window_ns.saturating_mul(2)).saturating_add(STEADY_NS / 2);
@@ -176,13 +180,9 @@ impl Pattern {
         let Sample { pace, time_ns, .. } = sample;
         let idle_ns = now_ns.saturating_sub(self.last_ns);
         self.last_ns = self.last_ns.max(now_ns);
-        if idle_ns >= FORGET_NS {
-            *self = Self { last_ns: now_ns, ..Self::new(time_ns) };
-            return self.state;
-        }
         let Some(pace) = pace else {
-            // The rate starts over, unless this is the first anomaly of another container of the workload.
-            if self.state == State::Learning && idle_ns >= STEADY_NS {
+            // It starts over, unless this is the first anomaly of another container of the workload.
+            if idle_ns >= if self.state == State::Learning { STEADY_NS } else { FORGET_NS } {
                 *self = Self { last_ns: now_ns, ..Self::new(time_ns) };
             }
             return self.state;

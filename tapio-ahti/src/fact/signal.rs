@@ -96,12 +96,14 @@ pub(super) fn of_calls(fact: &Occurrence, calls: &Calls, graph: &mut Graph) -> R
     if calls.calls.len() > MAX_ENTRIES {
         return Err(format!("a list of more than {MAX_ENTRIES} entries"));
     }
-    named_well(&calls.object)?;
+    [&calls.object]
+        .into_iter()
+        .chain(calls.calls.iter().map(|call| &call.object))
+        .try_for_each(named_well)?;
     let at = fact.time_unix_ns;
     let Some(caller) = entity(&calls.object, graph, at) else { return Ok(Said::Nothing) };
     let ago = |ms: u64| at.saturating_sub(ms.saturating_mul(1_000_000));
     for call in &calls.calls {
-        named_well(&call.object)?;
         if let Some(called) = entity(&call.object, graph, at) {
             graph.calls.add(caller, called, ago(call.since_ms), ago(call.last_ms));
         }

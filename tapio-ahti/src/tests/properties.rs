@@ -6,7 +6,7 @@ use tapio_occurrence::{
     kubernetes::{Object, Reference, condition},
 };
 
-use super::{engine, kit::Cluster};
+use super::{engine, kit::Cluster, signals::CASCADE};
 use crate::incident::{Certainty, Incident, Name};
 
 /// Facts of a failure with its true root.
@@ -33,7 +33,11 @@ fn failures() -> Vec<(Cluster, &'static str)> {
         "pulling image \"registry/pay:nothing\"",
     );
     image.wait(60);
-    vec![(limit, "payments"), (scaled, "payments"), (image, "payments")]
+    let mut signals = Cluster::shop();
+    signals.roll_out("payments", "pay:2");
+    signals.wait(60);
+    signals.signals(&CASCADE, 3);
+    vec![(limit, "payments"), (scaled, "payments"), (image, "payments"), (signals, "payments")]
 }
 
 fn answers(facts: &[Occurrence]) -> Vec<Incident> {

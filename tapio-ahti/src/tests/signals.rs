@@ -19,7 +19,7 @@ fn is(incident: &Incident, root: &str, kind: &str) {
 }
 
 /// payments answers with errors, and so do all that call it.
-const CASCADE: [(&str, &str, Option<&str>); 5] = [
+pub(super) const CASCADE: [(&str, &str, Option<&str>); 5] = [
     (ERRORS, "payments", None),
     (ERRORS, "checkout", Some("payments")),
     (ERRORS, "checkout", None),

@@ -19,6 +19,7 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tapio_ahti::{
     answer::{self, Answer},
+    correlate::{Correlation, is_trace_id},
     incident::{Coverage, Incident, Line},
 };
 use tapio_occurrence::printable::printable;
@@ -40,6 +41,12 @@ struct Asked {
 #[serde(deny_unknown_fields)]
 struct Exported {
     incident: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Traced {
+    trace_id: String,
 }
 
 /// A list of incidents.
@@ -81,6 +88,7 @@ pub(super) async fn serve(
     let listener = TcpListener::from_std(listener).context("the API cannot be served")?;
     let routes = Router::new()
         .route("/api/v1/why", get(why))
+        .route("/api/v1/correlate", get(correlate))
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/findings", get(findings))
         .route("/api/v1/coverage", get(coverage))
@@ -143,6 +151,19 @@ fn find(ahti: &Ahti, id: &str) -> Result<Incident, Refused> {
         ahti.engine().incidents().into_iter().find(|incident| incident.id.eq_ignore_ascii_case(id)).cloned()
     });
     found.ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("{id}: there is no such incident")))
+}
+
+async fn correlate(
+    State(ahti): Known,
+    asked: Result<Query<Traced>, QueryRejection>,
+) -> Result<Json<Correlation>, Refused> {
+    let Query(Traced { trace_id }) =
+        asked.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    if !is_trace_id(&trace_id) {
+        let what = "trace_id: give 32 hexadecimal digits, not all of them 0".to_owned();
+        return Err(Refused(StatusCode::BAD_REQUEST, what));
+    }
+    Ok(Json(tokio::task::block_in_place(|| ahti.engine().correlate(&trace_id))))
 }
 
 async fn incidents(State(ahti): Known) -> Json<Incidents> {

@@ -55,6 +55,54 @@ fn an_error_names_file_line_and_key() {
             "journal:\n  max_age: 14d\n",
             "t.yaml:2:12: journal.max_age: `14d` is not a duration from 1h to 8784h",
         ),
+        ("routes: [{to: a}]\n", "t.yaml: routes[0].to: unknown sink `a`. Known: "),
+        (
+            "routes: [{to: loq}]\nsinks: {log: {stdout: true}}\n",
+            "t.yaml: routes[0].to: unknown sink `loq`: did you mean `log`? Known: log",
+        ),
+        (
+            "routes: [{to: ahti}]\n",
+            "t.yaml: routes[0].to: ahti takes all facts, without a route: name one of `sinks`",
+        ),
+        ("routes: [{match: {type: a}}]\n", "t.yaml: routes[0].to: is not given: name one of `sinks`"),
+        ("routes: [{mach: {}}]\n", "t.yaml:1:11: routes: unknown key `mach`: did you mean `match`?"),
+        (
+            "routes: [{match: {severity: [error, bad]}}]\n",
+            "t.yaml:1:37: routes.match.severity: unknown severity `bad`. Known: debug, info, warning, error, critical",
+        ),
+        (
+            "routes: [{match: {type: [a b]}}]\n",
+            "t.yaml:1:26: routes.match.type: `a b` is not all, or a list of texts",
+        ),
+        (
+            "sinks: {A: {stdout: true}}\n",
+            "t.yaml:1:9: sinks: `A` is no name: use at most 32 lower-case letters",
+        ),
+        (
+            "sinks: {a: {}}\n",
+            "t.yaml: sinks.a: goes nowhere: give polku.endpoint, otlp.endpoint or stdout: true",
+        ),
+        (
+            "sinks: {a: {stdout: true, otlp: {endpoint: http://c:4318}}}\n",
+            "t.yaml: sinks.a: has otlp and stdout: give one",
+        ),
+        ("sinks: {a: {stdout: true}}\n", "t.yaml: sinks.a: no route leads to it"),
+        (
+            "routes: [{to: a}]\nsinks: {a: {polku: {endpoint: https://a:1, key: /k}}}\n",
+            "t.yaml: sinks.a.polku.key: needs sinks.a.polku.cert: give both or neither",
+        ),
+        (
+            "routes: [{to: a}]\nsinks: {a: {otlp: {endpoint: c:1}}}\n",
+            "t.yaml: sinks.a.otlp.endpoint: c:1 has no scheme",
+        ),
+        (
+            "routes: [{to: a}, {to: b}]\nsinks: {a: {stdout: true}, b: {stdout: true}}\n",
+            "t.yaml: sinks.b.stdout: there is one standard output",
+        ),
+        (
+            "roles: ahti\nroutes: [{to: a}]\nsinks: {a: {stdout: true}}\n",
+            "t.yaml: sinks: needs the role polku",
+        ),
         (
             "portti:\n  lease: a\n",
             "t.yaml: portti.lease: needs portti.polku.endpoint: replicas with a journal each would each know a part only",

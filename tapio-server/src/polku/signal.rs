@@ -10,35 +10,31 @@ mod judge;
 mod points;
 mod series;
 mod spans;
+mod take_logs;
+mod take_metrics;
+mod take_spans;
 mod traces;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState},
+    hash::RandomState,
     sync::Arc,
-    time::Duration,
 };
 
-use opentelemetry_proto::tonic::{
-    common::v1::KeyValue,
-    logs::v1::{LogRecord, ResourceLogs, SeverityNumber},
-    metrics::v1::{HistogramDataPoint, Metric, ResourceMetrics, metric::Data},
-    resource::v1::Resource,
-    trace::v1::{ResourceSpans, Span},
-};
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use tapio_occurrence::{
     Occurrence,
     signal::{Call as Edge, Side},
 };
 
+pub(super) use self::take_logs::records;
 use self::{
-    entity::{Called, Entities, Id, Sender, Unfit},
+    entity::{Entities, Id, Sender},
     fact::Of,
-    histogram::us,
-    points::{Added, Streams},
+    points::Streams,
     series::{Call, Draft, Records, Series},
-    spans::{Not, Operation, SpanCall},
-    traces::{Pending, SpanId, TraceId, Traces},
+    spans::Operation,
+    traces::{TraceId, Traces},
 };
 
 /// What was not heard of for this long is let go.
@@ -184,146 +180,6 @@ impl Signals {
         }
     }
 
-    /// Takes spans.
-    pub(super) fn spans(&mut self, all: &[ResourceSpans], now_ns: u64, taken: &mut Taken) {
-        for part in all {
-            let spans = || part.scope_spans.iter().flat_map(|scope| &scope.spans);
-            let Some(sender) = self.sender(part.resource.as_ref(), spans().count() as u64, now_ns, taken)
-            else {
-                continue;
-            };
-            let mut called = HashMap::new();
-            for span in spans() {
-                if let Err(reason) = self.span(&sender, span, &mut called, now_ns, taken) {
-                    taken.refuse(reason, 1);
-                }
-            }
-        }
-    }
-
-    fn span<'a>(
-        &mut self,
-        sender: &Sender,
-        span: &'a Span,
-        called: &mut HashMap<Called<'a>, Result<Id, Unfit>>,
-        now_ns: u64,
-        taken: &mut Taken,
-    ) -> Result<(), &'static str> {
-        let found = match spans::call(span, now_ns) {
-            Ok(found) => found,
-            Err(Not::Used) => {
-                taken.leave("internal", 1);
-                return Ok(());
-            }
-            Err(Not::Id) => return Err("id"),
-            Err(Not::Time) => return Err("time"),
-        };
-        let SpanCall { side, trace, span, parent, end_ns, duration_us, failed, said } = found;
-        let call = Call {
-            end_ns,
-            duration_us,
-            failed,
-            count: 1,
-            pod: sender.pod.clone(),
-            trace: Some((trace, span)),
-        };
-        let key =
-            Key { entity: sender.id, peer: None, side, operation: said.operation, origin: Origin::Spans };
-        match side {
-            Side::Server => {
-                let joined = self.traces.server(trace, span, parent, sender.id, now_ns);
-                if let Some(caller) = joined.caller.filter(|caller| *caller != sender.id) {
-                    self.edge(caller, sender.id, said.operation, end_ns);
-                    if let Some(pending) = joined.pending {
-                        self.meet(*pending, sender.id, now_ns);
-                    }
-                } else if let Some(pending) = joined.pending {
-                    self.alone(*pending, now_ns);
-                }
-                self.add(key, &call, now_ns)?;
-            }
-            Side::Client => {
-                let host = said.called.map(|name| {
-                    let namespace = sender.namespace.as_deref();
-                    *called.entry(name).or_insert_with(|| self.entities.called(name, namespace, now_ns))
-                });
-                let peer = host.transpose().map_err(Unfit::reason)?;
-                let key = Key { peer, ..key };
-                let pending = Pending { key, call };
-                match self.traces.client(trace, span, sender.id, now_ns) {
-                    Some(other) if other != sender.id => {
-                        self.edge(sender.id, other, said.operation, end_ns);
-                        self.meet(pending, other, now_ns);
-                        self.traces.keep(trace, span, sender.id, None);
-                    }
-                    _ => match peer
-                        .and_then(|peer| self.behind.get(&(sender.id, peer)))
-                        .and_then(|behind| behind.who)
-                    {
-                        Some(who) => {
-                            self.edge(sender.id, who, said.operation, end_ns);
-                            self.add(Key { peer: Some(who), ..key }, &pending.call, now_ns)?;
-                            self.traces.keep(trace, span, sender.id, None);
-                        }
-                        None => {
-                            let left = self.traces.keep(trace, span, sender.id, Some(Box::new(pending)));
-                            if let Some(pending) = left {
-                                self.alone(*pending, now_ns);
-                            }
-                        }
-                    },
-                }
-            }
-        }
-        if self.traces.is_full() {
-            self.expire_traces(now_ns);
-        }
-        Ok(())
-    }
-
-    /// The other end of a call is known.
-    fn meet(&mut self, pending: Pending, who: Id, now_ns: u64) {
-        let Pending { key, call } = pending;
-        if let Some(peer) = key.peer {
-            let place = (key.entity, peer);
-            if self.behind.len() < MAX_BEHIND || self.behind.contains_key(&place) {
-                self.behind.insert(place, Behind { who: Some(who), alone: 0, last_ns: now_ns });
-            } else {
-                self.evicted += 1;
-            }
-        }
-        if self.add(Key { peer: Some(who), ..key }, &call, now_ns).is_err() {
-            self.evicted += 1;
-        }
-    }
-
-    /// Nobody says that he was called: it is somebody outside, or who sends no spans.
-    fn alone(&mut self, pending: Pending, now_ns: u64) {
-        let Pending { key, call } = pending;
-        if let Some(peer) = key.peer {
-            let place = (key.entity, peer);
-            if self.behind.len() < MAX_BEHIND || self.behind.contains_key(&place) {
-                let known =
-                    self.behind.entry(place).or_insert(Behind { who: None, alone: 0, last_ns: now_ns });
-                known.last_ns = now_ns;
-                known.alone += 1;
-                if known.alone >= OUTSIDE {
-                    known.who = known.who.or(Some(peer));
-                }
-            }
-            self.edge(key.entity, peer, key.operation, call.end_ns);
-        }
-        if self.add(key, &call, now_ns).is_err() {
-            self.evicted += 1;
-        }
-    }
-
-    fn expire_traces(&mut self, now_ns: u64) {
-        for pending in self.traces.expire(now_ns) {
-            self.alone(pending, now_ns);
-        }
-    }
-
     fn add(&mut self, key: Key, call: &Call, now_ns: u64) -> Result<(), &'static str> {
         let is_full = self.series.len() + self.records.len() >= MAX_SERIES;
         match self.series.get_mut(&key) {
@@ -346,141 +202,6 @@ impl Signals {
             None => {
                 let calls = Calls { first_ns: at_ns, last_ns: at_ns, count: 1, said_ns: 0 };
                 self.edges.insert((caller, called, operation), calls);
-            }
-        }
-    }
-
-    /// Takes metrics.
-    pub(super) fn metrics(&mut self, all: &[ResourceMetrics], now_ns: u64, taken: &mut Taken) {
-        for part in all {
-            let metrics = || part.scope_metrics.iter().flat_map(|scope| &scope.metrics);
-            let count = metrics().map(points_of).sum();
-            let Some(sender) = self.sender(part.resource.as_ref(), count, now_ns, taken) else { continue };
-            for metric in metrics() {
-                let count = points_of(metric);
-                let Some((side, operation, unit)) = points::metric(&metric.name) else {
-                    taken.leave("metric", count);
-                    continue;
-                };
-                let Some(Data::Histogram(histogram)) = &metric.data else {
-                    taken.leave("form", count);
-                    continue;
-                };
-                for point in &histogram.data_points {
-                    let place = (side, operation, unit);
-                    let added = self.point(
-                        &sender,
-                        metric,
-                        point,
-                        histogram.aggregation_temporality,
-                        place,
-                        now_ns,
-                        taken,
-                    );
-                    if let Err(reason) = added {
-                        taken.refuse(reason, 1);
-                    }
-                }
-            }
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a point is nothing without what it is in")]
-    fn point(
-        &mut self,
-        sender: &Sender,
-        metric: &Metric,
-        point: &HistogramDataPoint,
-        temporality: i32,
-        (side, operation, unit): (Side, Operation, f64),
-        now_ns: u64,
-        taken: &mut Taken,
-    ) -> Result<(), &'static str> {
-        if !spans::is_now(point.time_unix_nano, now_ns) {
-            return Err("time");
-        }
-        let stream = self.stream(sender, &metric.name, &point.attributes);
-        let calls = match self.streams.add(stream, point, temporality, now_ns) {
-            Added::Calls(calls) => calls,
-            Added::First => {
-                taken.leave("first", 1);
-                return Ok(());
-            }
-            Added::Buckets => return Err("buckets"),
-            Added::Full => return Err("streams"),
-        };
-        let said = spans::read(&point.attributes);
-        // Only failures have it.
-        let failed = said.failed || entity::text(&point.attributes, "error.type").is_some();
-        let called = said.called.filter(|_| side == Side::Client);
-        let peer =
-            called.map(|name| self.entities.called(name, sender.namespace.as_deref(), now_ns)).transpose();
-        let peer = peer.map_err(Unfit::reason)?;
-        let peer = peer
-            .map(|peer| self.behind.get(&(sender.id, peer)).and_then(|behind| behind.who).unwrap_or(peer));
-        if let Some(peer) = peer {
-            self.edge(sender.id, peer, operation, point.time_unix_nano);
-        }
-        let key = Key { entity: sender.id, peer, side, operation, origin: Origin::Metrics };
-        let mut exemplars = point.exemplars.iter().filter_map(|exemplar| {
-            let trace = TraceId::try_from(&*exemplar.trace_id).ok().filter(|id| *id != TraceId::default())?;
-            Some((trace, SpanId::try_from(&*exemplar.span_id).unwrap_or_default()))
-        });
-        for (duration, count) in calls {
-            let duration = Duration::try_from_secs_f64(duration * unit / 1e6).unwrap_or_default();
-            let (pod, trace) = (sender.pod.clone(), exemplars.next());
-            let call =
-                Call { end_ns: point.time_unix_nano, duration_us: us(duration), failed, count, pod, trace };
-            self.add(key, &call, now_ns)?;
-        }
-        Ok(())
-    }
-
-    /// What a stream of points is known by.
-    fn stream(&self, sender: &Sender, name: &str, attributes: &[KeyValue]) -> u128 {
-        let hash = |state: &RandomState| {
-            // Attributes come in any order.
-            let one = |pair: &KeyValue| {
-                let mut hasher = state.build_hasher();
-                pair.key.hash(&mut hasher);
-                let value = pair.value.as_ref().map(prost::Message::encode_to_vec);
-                value.hash(&mut hasher);
-                hasher.finish()
-            };
-            let all = attributes.iter().map(one).fold(0_u64, u64::wrapping_add);
-            state.hash_one((sender.id, sender.process, name, all))
-        };
-        self.hasher.iter().map(hash).fold(0, |bits, hash| bits << 64 | u128::from(hash))
-    }
-
-    /// Takes log records.
-    pub(super) fn logs<'a>(
-        &mut self,
-        resource: Option<&Resource>,
-        all: impl Iterator<Item = &'a LogRecord> + Clone,
-        now_ns: u64,
-        taken: &mut Taken,
-    ) {
-        let Some(sender) = self.sender(resource, all.clone().count() as u64, now_ns, taken) else { return };
-        for record in all {
-            let at_ns = match record.time_unix_nano {
-                0 => record.observed_time_unix_nano,
-                at_ns => at_ns,
-            };
-            if !spans::is_now(at_ns, now_ns) {
-                taken.refuse("time", 1);
-                continue;
-            }
-            let trace = TraceId::try_from(&*record.trace_id).ok().filter(|id| *id != TraceId::default());
-            let trace = trace.map(|trace| (trace, SpanId::try_from(&*record.span_id).unwrap_or_default()));
-            let failed = record.severity_number >= SeverityNumber::Error as i32;
-            let pod = sender.pod.clone();
-            let call = Call { end_ns: at_ns, duration_us: 0, failed, count: 1, pod, trace };
-            let is_full = self.series.len() + self.records.len() >= MAX_SERIES;
-            match self.records.get_mut(&sender.id) {
-                Some(records) => records.add(&call, now_ns),
-                None if is_full => taken.refuse("series", 1),
-                None => self.records.entry(sender.id).or_default().add(&call, now_ns),
             }
         }
     }
@@ -613,23 +334,6 @@ impl Signals {
         used.extend(behind.flatten());
         self.entities.sweep(&used, now_ns);
     }
-}
-
-/// The records of a part of a request.
-pub(super) fn records(part: &ResourceLogs) -> impl Iterator<Item = &LogRecord> + Clone {
-    part.scope_logs.iter().flat_map(|scope| &scope.log_records)
-}
-
-fn points_of(metric: &Metric) -> u64 {
-    let count = match &metric.data {
-        Some(Data::Gauge(gauge)) => gauge.data_points.len(),
-        Some(Data::Sum(sum)) => sum.data_points.len(),
-        Some(Data::Histogram(histogram)) => histogram.data_points.len(),
-        Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
-        Some(Data::Summary(summary)) => summary.data_points.len(),
-        None => 0,
-    };
-    count as u64
 }
 
 #[cfg(test)]

@@ -141,7 +141,9 @@ async fn elect(
                     tracing::warn!(error = said, "portti: whose turn it is cannot be found out");
                     trouble = said;
                 }
-                status.no_turn(is_own, trouble.clone());
+                // Nobody knows what was delivered: as much is held as there is room for.
+                let dropped = held.let_go(now_s(), Some(0));
+                status.no_turn(is_own, trouble.clone(), held.len(), dropped);
             }
         }
         if turns.send_if_modified(|known| std::mem::replace(known, is_own) != is_own) && !is_own {

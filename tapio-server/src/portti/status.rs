@@ -246,10 +246,12 @@ impl Status {
     }
 
     /// It cannot be found out whose turn it is; `reports` is whether this replica still does.
-    pub(super) fn no_turn(&self, reports: bool, trouble: String) {
+    pub(super) fn no_turn(&self, reports: bool, trouble: String, held: usize, dropped: u64) {
         let mut all = self.all();
         let election = all.election.get_or_insert_default();
         (election.reports, election.other, election.trouble) = (reports, None, Some(trouble));
+        election.held = held;
+        election.dropped += dropped;
     }
 
     /// It was said what is watched.

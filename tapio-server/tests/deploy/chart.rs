@@ -109,6 +109,12 @@ fn values_go_where_they_belong() {
 
     let ports = render(&["config.listen=[::]:9999", "config.polku.listen=[::]:5000"]);
     assert_eq!(one(&ports, "Service")["spec"]["ports"][0]["port"], 5000);
+    let off = render(&["config.otlp.listen_http=off", "config.otlp.listen_grpc=[::]:5317"]);
+    let served = one(&off, "Service")["spec"]["ports"].as_array().unwrap().clone();
+    assert_eq!(
+        (served.len(), &served[2]["name"], &served[2]["port"]),
+        (3, &json!("otlp-grpc"), &json!(5317))
+    );
     let container = &one(&ports, "Deployment")["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(
         (&container["ports"][0]["containerPort"], &container["ports"][1]["containerPort"]),
@@ -170,6 +176,8 @@ fn bad_values_are_refused_by_name() {
         ("config.listen=127.0.0.1:9091", "config.listen: 127.0.0.1:9091 cannot be reached"),
         ("config.listen=off", "config.listen: off cannot be reached"),
         ("config.polku.listen=127.0.0.1:1", "config.polku.listen: 127.0.0.1:1 cannot be reached"),
+        ("config.otlp.listen_grpc=127.0.0.1:1", "config.otlp.listen_grpc: 127.0.0.1:1 cannot be reached"),
+        ("config.otlp.window=soon", "/config/otlp/window"),
         ("config.state_dir=null", "'state_dir'"),
         ("volume.size=2", "/volume/size"),
         ("volume.claim=perhaps", "/volume/claim"),

@@ -62,7 +62,14 @@ fn the_server_takes_its_configuration_and_the_pod_fits_it() {
     // Ports of the container, of the service, and of the settings.
     let listen = config.listen.0.unwrap().0;
     assert!(listen.ip().is_unspecified() && config.polku.listen.0.ip().is_unspecified());
-    let ports = [("polku", config.polku.listen.0.port()), ("metrics", listen.port())];
+    let [grpc, http] = [config.otlp.listen_grpc, config.otlp.listen_http].map(|listen| listen.0.unwrap().0);
+    assert!(grpc.ip().is_unspecified() && http.ip().is_unspecified());
+    let ports = [
+        ("polku", config.polku.listen.0.port()),
+        ("metrics", listen.port()),
+        ("otlp-grpc", grpc.port()),
+        ("otlp-http", http.port()),
+    ];
     let service = one(&objects, "Service");
     for (nth, (name, port)) in ports.into_iter().enumerate() {
         assert_eq!(container["ports"][nth], json!({ "name": name, "containerPort": port }));

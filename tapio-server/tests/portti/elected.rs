@@ -52,6 +52,15 @@ impl Replica {
         self.server.status()["roles"]["portti"]["election"]["reports"] == true
     }
 
+    /// Waits until its status says this of the Lease.
+    fn is_told(&self, trouble: &str) {
+        let election = || self.server.status()["roles"]["portti"]["election"].clone();
+        wait_until(election, |election| {
+            election["trouble"].as_str().is_some_and(|text| text.contains(trouble))
+        });
+        assert!(!self.reports());
+    }
+
     /// Waits until it reports. Returns how long that took.
     fn takes_over(&self) -> Duration {
         let start = Instant::now();
@@ -108,16 +117,16 @@ impl World<'_> {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_replica_takes_over() {
     let cluster = cluster_or_skip!("another_replica_takes_over");
-    let overlay = deploy("kustomize/server-portti/portti.yaml");
-    let objects = objects(&fs::read_to_string(&overlay).unwrap());
-    let lease = objects
-        .iter()
-        .filter(|object| ["Lease", "Role", "RoleBinding"].contains(&object["kind"].as_str().unwrap()));
-    for (nth, object) in lease.enumerate() {
+    let objects = objects(&fs::read_to_string(deploy("kustomize/server-portti/portti.yaml")).unwrap());
+    let apply = |kind: &str| {
+        let object = objects.iter().find(|object| object["kind"] == kind).unwrap();
         // The tests' service account.
-        let text = object.to_string().replace("\"tapio-server\"", "\"portti\"");
-        cluster.apply(&format!("lease-{nth}.yaml"), &text, &[]);
-    }
+        cluster.apply(
+            &format!("{kind}.yaml"),
+            &object.to_string().replace("\"tapio-server\"", "\"portti\""),
+            &[],
+        );
+    };
     let maps = ["early", "late", "last"];
     for name in maps {
         cluster.kubectl(&["create", "configmap", name, "-n", "shop", "--from-literal=a=1"]);
@@ -131,6 +140,13 @@ async fn another_replica_takes_over() {
     let directory = tempfile::tempdir().unwrap();
     let receiver = Server::start(directory.path(), &["--roles=polku,ahti"]);
     let first = replica(&cluster, &receiver, tempfile::tempdir().unwrap());
+    // What is missing is said, with the remedy.
+    first.is_told("there is no Lease tapio-portti: apply deploy/kustomize/server-portti");
+    apply("Lease");
+    first.is_told(
+        "the Lease tapio-portti is forbidden (403): grant get and update on it (Role tapio-portti-lease)",
+    );
+    ["Role", "RoleBinding"].into_iter().for_each(apply);
     first.takes_over();
     let second = replica(&cluster, &receiver, tempfile::tempdir().unwrap());
     assert!(!second.reports() && first.reports());

@@ -68,7 +68,10 @@ async fn no_alert_names_a_metric_or_label_that_a_real_run_does_not_expose() {
     std::fs::write(&kubeconfig, text).unwrap();
     let mut command = Command::new(PROGRAM);
     command.env("KUBECONFIG", &kubeconfig);
-    let server = Server::start_as(command, free_address(), directory.path(), &[]);
+    let config = directory.path().join("server.yaml");
+    std::fs::write(&config, "routes: [{to: out}]\nsinks: {out: {stdout: true}}\n").unwrap();
+    let config = format!("--config={}", config.display());
+    let server = Server::start_as(command, free_address(), directory.path(), &[&config]);
     let text = wait_until(
         || server.get("/metrics"),
         |text| number(text, "tapio_portti_facts_total{type=\"kubernetes.synced\"}") >= Some(1.0),

@@ -8,13 +8,20 @@ mod answers;
 mod certificates;
 mod cli;
 mod client;
+#[path = "../../../tapio-delivery/tests/otlp/collector.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod collector;
 mod delivery;
 mod disk;
 mod hostile;
 mod kills;
 mod many;
+#[path = "../../../xtask/src/kube/program.rs"]
+#[allow(dead_code, reason = "a part of it is the task's")]
+mod program;
 #[path = "../../../tapio-agent/tests/prometheus/queries.rs"]
 mod queries;
+mod routes;
 #[path = "../../../tapio-delivery/tests/polku/agent.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
 mod sending;

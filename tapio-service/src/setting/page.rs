@@ -56,6 +56,11 @@ impl Page {
         self.line(format_args!("{key}: [{}]", words.join(", ")));
     }
 
+    /// Writes a key with what has nothing in it, such as `{}`.
+    pub fn empty(&mut self, key: &str, text: &'static str) {
+        self.line(format_args!("{key}: {text}"));
+    }
+
     /// Writes a section: its documentation, its key and, indented, the output of `inside`. The whole file is
     /// the section without a key.
     pub fn section(&mut self, key: &str, docs: &[&str], inside: impl FnOnce(&mut Self)) {

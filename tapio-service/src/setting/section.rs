@@ -73,6 +73,15 @@ pub fn join(prefix: &str, key: &str) -> String {
     if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
 }
 
+/// The key of a field: of one whose name is a keyword of Rust, such as `r#type`, that word.
+#[must_use]
+pub const fn key(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
+
 /// Reads a node in place.
 pub struct InPlace<'a, N>(pub &'a mut N, pub &'a Trail);
 
@@ -270,7 +279,7 @@ macro_rules! settings {
         }
 
         impl $crate::setting::Section for $name {
-            const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
+            const KEYS: &'static [&'static str] = &[$($crate::setting::key(stringify!($field))),*];
 
             fn read_key<'de, M: ::serde::de::MapAccess<'de>>(
                 &mut self,
@@ -278,10 +287,10 @@ macro_rules! settings {
                 map: &mut M,
                 at: &$crate::setting::Trail,
             ) -> Result<(), M::Error> {
-                match key {
-                    $(stringify!($field) => map.next_value_seed($crate::setting::InPlace(&mut self.$field, at)),)*
-                    _ => Ok(()),
-                }
+                $(if key == $crate::setting::key(stringify!($field)) {
+                    return map.next_value_seed($crate::setting::InPlace(&mut self.$field, at));
+                })*
+                Ok(())
             }
         }
 
@@ -296,25 +305,25 @@ macro_rules! settings {
 
             fn assign(&mut self, path: &str, text: &str) -> Result<(), $crate::setting::Wrong> {
                 let (key, rest) = path.split_once('.').unwrap_or((path, ""));
-                match key {
-                    $(stringify!($field) => self.$field.assign(rest, text),)*
-                    _ => Err($crate::setting::unknown("key", key, <Self as $crate::setting::Section>::KEYS)),
-                }
+                $(if key == $crate::setting::key(stringify!($field)) {
+                    return self.$field.assign(rest, text);
+                })*
+                Err($crate::setting::unknown("key", key, <Self as $crate::setting::Section>::KEYS))
             }
 
             fn print(&self, key: &str, docs: &[&str], page: &mut $crate::setting::Page) {
                 page.section(key, docs, |page| {
-                    $($crate::setting::Node::print(&self.$field, stringify!($field), &[$($field_doc),*], page);)*
+                    $($crate::setting::Node::print(&self.$field, $crate::setting::key(stringify!($field)), &[$($field_doc),*], page);)*
                 });
             }
 
             fn paths(&self, prefix: &str, out: &mut Vec<String>) {
-                $($crate::setting::Node::paths(&self.$field, &$crate::setting::join(prefix, stringify!($field)), out);)*
+                $($crate::setting::Node::paths(&self.$field, &$crate::setting::join(prefix, $crate::setting::key(stringify!($field))), out);)*
             }
 
             fn schema(&self, _docs: &[&str]) -> $crate::setting::Json {
                 $crate::setting::section_schema([
-                    $((stringify!($field), $crate::setting::Node::schema(&self.$field, &[$($field_doc),*])),)*
+                    $(($crate::setting::key(stringify!($field)), $crate::setting::Node::schema(&self.$field, &[$($field_doc),*])),)*
                 ])
             }
         }

@@ -131,10 +131,14 @@ impl Cluster {
         }
         if let Some(words) = &step.node {
             let words = self.filled(words)?;
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            checked(&mut kube::node_command(&words)?)?;
+            self.on_node(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
         Ok(())
+    }
+
+    /// Runs a command in the node's network and mount namespaces, as root.
+    pub(super) fn on_node(&self, words: &[&str]) -> Result<()> {
+        checked(&mut kube::node_command(words)?).map(drop)
     }
 
     /// Puts addresses in place of `${ip:APP}`: that of the application's pod with this label.

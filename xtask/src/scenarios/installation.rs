@@ -14,6 +14,8 @@ use crate::{image, kube, machine, portable};
 /// The application's images: the second is what a rollout brings.
 const SHOP_IMAGES: [&str; 2] = ["localhost/shop:1", "localhost/shop:2"];
 const TAPIO: &str = "tapio";
+/// What agents have learned, on the node: deploy/tapio.yaml.
+const STATE: &str = "/var/lib/tapio";
 /// Time for agents and server to know the cluster.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How long the load flows before something is broken, so that baselines and connections are known.
@@ -82,6 +84,7 @@ pub(super) fn heal(cluster: &Cluster) -> Result<()> {
     let namespace = format!("--namespace={TAPIO}");
     cluster.kubectl(&["delete", "pods", &namespace, "--selector=app.kubernetes.io/name=tapio-server"])?;
     cluster.rolled_out("deployment/tapio-server", TAPIO)?;
+    forget(cluster)?;
     cluster.apply_file(&app.join("dns.yaml"))?;
     cluster.rolled_out("deployment/coredns", "kube-system")?;
     until(PATIENCE, || {
@@ -104,6 +107,22 @@ pub(super) fn heal(cluster: &Cluster) -> Result<()> {
         Ok((!flows(&log)).then(|| log.trim_end().to_owned()))
     })
     .context("the load does not flow")
+}
+
+/// Starts agents that have learned nothing: to those of the scenario before, what it broke may be normal.
+fn forget(cluster: &Cluster) -> Result<()> {
+    let namespace = format!("--namespace={TAPIO}");
+    let select = |nodes: &str| {
+        let patch =
+            format!(r#"{{"spec":{{"template":{{"spec":{{"nodeSelector":{{"scenarios":{nodes}}}}}}}}}}}"#);
+        cluster.kubectl(&["patch", "daemonset/tapio", &namespace, "--type=merge", "--patch", &patch])
+    };
+    let agents = "--selector=app.kubernetes.io/name=tapio";
+    select("\"none\"")?;
+    cluster.kubectl(&["wait", "pods", &namespace, agents, "--for=delete", "--timeout=120s"])?;
+    cluster.on_node(&["rm", "--recursive", "--force", STATE])?;
+    select("null")?;
+    cluster.rolled_out("daemonset/tapio", TAPIO)
 }
 
 /// `97 good, 0 bad, 1 waiting`

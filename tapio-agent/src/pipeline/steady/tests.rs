@@ -53,8 +53,12 @@ impl Line {
 
     /// Feeds resets of one container at these times.
     fn resets(&mut self, cgroup_id: u64, times_ns: impl Iterator<Item = u64>) {
+        self.failures("network.connection_reset", cgroup_id, times_ns);
+    }
+
+    fn failures(&mut self, kind: &str, cgroup_id: u64, times_ns: impl Iterator<Item = u64>) {
         for now_ns in times_ns {
-            let (_, kind) = crate::observer::kind("network.connection_reset").unwrap();
+            let (_, kind) = crate::observer::kind(kind).unwrap();
             let anomaly = Anomaly { kind, cgroup_id, time_ns: now_ns, ..refused(80, 1) };
             let at_once = self.fold.admit(anomaly, now_ns);
             at_once.into_iter().for_each(|anomaly| self.name(anomaly, now_ns));
@@ -112,6 +116,18 @@ fn checks_that_reset_are_reported_once_and_then_as_usual_once() {
     assert_eq!((line.reported.len(), line.count() + line.expected()), (2, 6000));
 }
 
+/// Somebody may not be served: that is said while it lasts, until it is expected.
+#[test]
+fn what_is_no_reset_does_not_wait() {
+    let mut line = Line::new();
+    line.failures("network.connection_timeout", 1, checks(1000, 3000));
+    assert_eq!(line.when(), [1000, 1030, 1090, 1210], "with each window until two minutes have passed");
+    let expected: Vec<_> = line.reported.iter().map(|(_, o)| o.data.number(EXPECTED)).collect();
+    assert_eq!(expected, [None, None, None, Some(120)]);
+    line.finish(3000 * SECOND);
+    assert_eq!((line.reported.len(), line.count() + line.expected()), (4, 4000), "none is lost");
+}
+
 #[test]
 fn far_more_than_usual_is_news_at_once_and_may_become_usual() {
     let mut line = Line::new();
@@ -147,7 +163,7 @@ fn what_does_not_last_is_reported_in_full() {
 }
 
 #[test]
-fn what_comes_back_after_an_hour_and_what_another_has_is_news() {
+fn what_comes_back_after_a_while_and_what_another_has_is_news() {
     let mut line = Line::new();
     line.resets(1, checks(1000, 2000));
     line.tick(2100 * SECOND);
@@ -158,10 +174,10 @@ fn what_comes_back_after_an_hour_and_what_another_has_is_news() {
     line.resets(3, checks(2210, 2211));
     assert_eq!(line.reported.len(), 1, "of another workload");
     line.owner = "shop";
-    line.tick(4000 * SECOND);
+    line.tick(2300 * SECOND);
     line.reported.clear();
-    line.resets(1, checks(8000, 8001));
-    assert_eq!(line.when(), [8000]);
+    line.resets(1, checks(3300, 3301));
+    assert_eq!(line.when(), [3300], "a fault that was mended a quarter of an hour ago");
 }
 
 #[test]

@@ -20,8 +20,6 @@ use serde::de::DeserializeOwned;
 /// Most bytes of a request once it is decoded. Few bytes of a request can become many: an empty span is two bytes, and
 /// 300 in memory.
 pub(super) const DECODED_BYTES: usize = 64 << 20;
-/// The members of a request in JSON that take the most for the fewest bytes.
-const JSON_MEMBER_BYTES: usize = size_of::<Span>();
 /// How deep messages are counted; values that are nested deeper are not decoded either.
 const MAX_DEPTH: usize = 64;
 
@@ -58,10 +56,10 @@ pub(super) enum Unreadable {
 pub(super) fn decode(kind: Kind, form: Form, body: &[u8]) -> Result<Request, Unreadable> {
     let bytes = match form {
         Form::Protobuf => count(body, Shape::of(kind), 0),
-        // Objects and entries of arrays: no more than there are brackets and commas.
-        Form::Json => Some(
-            body.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',')).count() * JSON_MEMBER_BYTES / 4,
-        ),
+        // Whatever is large in memory is an object.
+        Form::Json => {
+            Some(body.iter().filter(|byte| **byte == b'{').count() * size_of::<Span>() + body.len())
+        }
     };
     let malformed = |what: &str| Unreadable::Malformed(format!("the body is not {what}"));
     let bytes = bytes.ok_or_else(|| malformed("protobuf of OTLP"))?;

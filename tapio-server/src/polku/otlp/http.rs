@@ -92,7 +92,7 @@ async fn serve(shared: &Shared, form: Option<Form>, request: Request<Incoming>) 
     let partial = shared.export(*kind, form, &body).await?;
     Ok(match form {
         Form::Protobuf => response::protobuf(*kind, partial),
-        Form::Json => response::json(*kind, partial),
+        Form::Json => response::json(*kind, &partial),
     })
 }
 

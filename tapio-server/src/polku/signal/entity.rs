@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn what_nobody_uses_makes_room() {
         let mut entities = Entities::default();
-        let mut add = |entities: &mut Entities, name: String, now_ns| {
+        let add = |entities: &mut Entities, name: String, now_ns| {
             entities.sender(&attributes(&[("service.name", &name)]), now_ns).map(|sender| sender.id)
         };
         let first = add(&mut entities, "0".to_owned(), 1).unwrap();

@@ -220,15 +220,15 @@ fn message(of: &Of<'_>, about: About, signal: &Signal, normal: &Baseline) -> Str
 fn percent(of_10_000: u64) -> String {
     match of_10_000 {
         0 => "0 %".to_owned(),
-        few @ ..1_000 => format!("{}.{} %", few / 100, few % 100 / 10),
+        few @ 1..1_000 => format!("{}.{} %", few / 100, few % 100 / 10),
         many => format!("{} %", many / 100),
     }
 }
 
 fn duration(us: u64) -> String {
     match us {
-        ..1_000 => format!("{us} us"),
-        ..10_000_000 => format!("{} ms", us / 1_000),
+        0..1_000 => format!("{us} us"),
+        1_000..10_000_000 => format!("{} ms", us / 1_000),
         _ => format!("{} s", us / 1_000_000),
     }
 }

@@ -2,9 +2,13 @@
 
 use fastrand::Rng;
 use opentelemetry_proto::tonic::{
-    common::v1::{AnyValue, any_value::Value},
-    metrics::v1::{AggregationTemporality, Histogram, ScopeMetrics},
-    trace::v1::{ScopeSpans, Status, span::SpanKind},
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    logs::v1::LogRecord,
+    metrics::v1::{
+        AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, ResourceMetrics, ScopeMetrics,
+        metric::Data,
+    },
+    trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::SpanKind},
 };
 use proptest::prelude::*;
 use tapio_occurrence::{
@@ -141,8 +145,15 @@ fn healthy() -> impl Strategy<Value = Healthy> {
     })
 }
 
+/// A case takes a second without optimisation; `PROPTEST_CASES` is the long form.
+fn some() -> ProptestConfig {
+    let of_environment = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { of_environment.cases } else { 12 };
+    ProptestConfig { cases, ..of_environment }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(some())]
 
     #[test]
     fn steady_noise_is_quiet(of in healthy(), seed: u64) {
@@ -272,7 +283,7 @@ fn both_ends_of_a_call_and_who_calls_whom() {
             began[0].passed.iter().filter(|passed| passed.trace_id == began[0].traces[0].trace_id).collect();
         assert_eq!(of_one.len(), 2);
         let edges: Vec<_> =
-            world.facts.iter().filter_map(|fact| signal::Calls::of(fact)).collect::<Result<_, _>>().unwrap();
+            world.facts.iter().filter_map(signal::Calls::of).collect::<Result<_, _>>().unwrap();
         assert!(
             edges.iter().all(|calls| calls.object.name == "checkout" && calls.calls.len() == 1),
             "{edges:?}"
@@ -333,9 +344,7 @@ fn metrics_are_judged_and_spans_beside_them_only_give_exemplars() {
                 let metric = Metric { name, data: Some(Data::Histogram(histogram)), ..Metric::default() };
                 let other = Metric {
                     name: "jvm.memory".to_owned(),
-                    data: Some(Data::Gauge(opentelemetry_proto::tonic::metrics::v1::Gauge {
-                        data_points: vec![Default::default(); 3],
-                    })),
+                    data: Some(Data::Gauge(Gauge { data_points: vec![Default::default(); 3] })),
                     ..Metric::default()
                 };
                 let part = ResourceMetrics {
