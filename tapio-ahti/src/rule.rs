@@ -4,7 +4,7 @@ mod evidence;
 mod file;
 mod pattern;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 
@@ -184,6 +184,8 @@ pub struct Rules {
     pub(crate) rules: Vec<Rule>,
     /// Rules by the type of their effect.
     by_effect: BTreeMap<String, Vec<usize>>,
+    /// Kinds by the type of their finding, in order.
+    by_type: HashMap<String, Vec<usize>>,
 }
 
 impl Rules {
@@ -208,7 +210,12 @@ impl Rules {
     /// # Errors
     /// The first file that is wrong, with line, column and key.
     pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Error> {
-        let mut all = Self { kinds: Vec::new(), rules: Vec::new(), by_effect: BTreeMap::new() };
+        let mut all = Self {
+            kinds: Vec::new(),
+            rules: Vec::new(),
+            by_effect: BTreeMap::new(),
+            by_type: HashMap::new(),
+        };
         for (name, text) in files {
             let file = file::parse(name, text)?;
             all.kinds.extend(file.kinds);
@@ -217,6 +224,11 @@ impl Rules {
                     Some(known) => *known = rule,
                     None => all.rules.push(rule),
                 }
+            }
+        }
+        for (index, kind) in all.kinds.iter().enumerate() {
+            for name in &kind.finding.kinds {
+                all.by_type.entry(name.clone()).or_default().push(index);
             }
         }
         for (index, rule) in all.rules.iter().enumerate() {
@@ -241,7 +253,8 @@ impl Rules {
 
     /// What is known of a finding: the first kind that fits.
     pub(crate) fn kind_of(&self, finding: &crate::finding::Finding) -> Option<&Kind> {
-        self.kinds.iter().find(|kind| kind.finding.fits(finding))
+        let indices = self.by_type.get(&*finding.key.kind).into_iter().flatten();
+        indices.filter_map(|index| self.kinds.get(*index)).find(|kind| kind.finding.fits(finding))
     }
 
     /// The rules with an effect of this type.

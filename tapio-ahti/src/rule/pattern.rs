@@ -53,10 +53,11 @@ impl Pattern {
         self.kinds.iter().any(|kind| *kind == finding.key.kind)
             && self.with.iter().all(|(key, wanted)| {
                 let values = finding.fields.get(&**key).map(Vec::as_slice).unwrap_or_default();
-                let (not, any): (Vec<_>, Vec<_>) = wanted.iter().partition(|value| value.starts_with('!'));
                 let has = |value: &str| values.iter().any(|known| is(known, value));
-                not.iter().all(|value| !has(value.trim_start_matches('!')))
-                    && (any.is_empty() || any.iter().any(|value| has(value)))
+                let not = wanted.iter().filter_map(|value| value.strip_prefix('!'));
+                let mut any = wanted.iter().filter(|value| !value.starts_with('!')).peekable();
+                not.into_iter().all(|value| !has(value))
+                    && (any.peek().is_none() || any.any(|value| has(value)))
             })
     }
 
