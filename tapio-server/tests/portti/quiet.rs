@@ -55,7 +55,7 @@ async fn noise() {
     told.change("Node", "node-a", |_| true).await;
     let said: Vec<_> =
         told.messages().into_iter().filter(|message| !message.starts_with("kubernetes.synced")).collect();
-    // Of both that are new: the object and the change; of the node's label only the change.
-    assert_eq!(said.len(), 3, "{said:#?}");
+    // Of both the object, which a label is part of, and the change.
+    assert_eq!(said.len(), 4, "{said:#?}");
     portti.stop().await;
 }
