@@ -292,7 +292,7 @@ fn data(event: &ContainerEvent, death: Death) -> Data {
     if matches!(death, Death::Killed | Death::Stopped) && event.origin == origin::KERNEL {
         put("sender", "kernel".into());
     }
-    if death == Death::Killed && event.actor.entered != 0 {
+    if matches!(death, Death::Killed | Death::Stopped) && event.actor.entered != 0 {
         put("sender", "entered".into());
     }
     if let Some((asked, ago_ns)) = asked(event)

@@ -23,7 +23,8 @@ struct Rate {
 /// The natural logarithm of the odds that pods that are younger than a change have a symptom at another rate than the older
 /// ones: positive where theirs is the higher one, 0 where no new pod has it. `None` where there are no pods of both kinds.
 pub(super) fn new_against_old(known: Known<'_>, change: &Finding, effect: &Finding) -> Option<f64> {
-    let at = effect.last_ns;
+    // What is expected goes on beyond now; what has not happened yet counts for neither.
+    let at = effect.last_ns.min(known.now_ns);
     let workload = known.graph.workload(change.key.entity, change.onset_ns);
     let pods = known.graph.walk(&[workload], &[Step::Owned], at);
     let before = known.graph.walk(&[workload], &[Step::Owned], change.onset_ns.saturating_sub(1));

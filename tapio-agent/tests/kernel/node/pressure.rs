@@ -112,7 +112,7 @@ fn what_was_reported_is_not_reported_again_after_a_kill() {
     let mut process = Process::start("is-full");
     process.enter(&cgroup);
     process.grow_to(56 * MIB);
-    tapio.expect_within(REPORTED, |o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
+    tapio.expect_one_within(REPORTED, |o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
     // Time for the agent to record it and write it.
     std::thread::sleep(Duration::from_secs(4));
     // Dropping it kills the agent without a chance to write.
@@ -124,7 +124,7 @@ fn what_was_reported_is_not_reported_again_after_a_kill() {
     tapio.expect_none(|o| o.is_in(&cgroup));
     drop(tapio);
     std::fs::remove_file(state.path().join("snapshot")).unwrap();
-    start().expect_within(REPORTED, |o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
+    start().expect_one_within(REPORTED, |o| o.is_in(&cgroup)).of_observer("node", "memory_pressure");
 }
 
 /// By the container's own quota, and by its pod's.

@@ -235,7 +235,17 @@ impl Tapio {
     /// follows.
     #[track_caller]
     pub(crate) fn expect_one(&self, is_meant: impl Fn(&Occurrence) -> bool) -> Occurrence {
-        self.expect_some(&is_meant);
+        self.expect_one_within(PATIENCE, is_meant)
+    }
+
+    /// Like [`Self::expect_one`], with a longer time limit for the first.
+    #[track_caller]
+    pub(crate) fn expect_one_within(
+        &self,
+        patience: Duration,
+        is_meant: impl Fn(&Occurrence) -> bool,
+    ) -> Occurrence {
+        self.expect_within(patience, &is_meant);
         self.none_but(1, QUIET, &is_meant).remove(0)
     }
 
