@@ -152,7 +152,7 @@ impl Incidents {
         self.next = self.next.max(number + 1);
 
         let before = self.all.remove(&number);
-        // What is over is not explained any more; the story stays as it was told.
+        // What is over is not explained any more; its story stays as it was.
         let (explanation, findings) = match &before {
             Some(kept) if kept.is_whole(known, &findings) => {
                 (kept.explanation.clone(), kept.findings.clone())

@@ -15,7 +15,7 @@ pub trait Facts: Send + Sync + 'static {
     /// Not all of them are durable: the same facts have to be handed over again, later.
     fn accept(&mut self, facts: Vec<Occurrence>) -> impl Future<Output = anyhow::Result<()>> + Send;
 
-    /// Completes when it has to be told anew what exists. It may be cancelled.
+    /// Completes when what exists has to be reported again. It may be cancelled.
     fn begins(&mut self) -> impl Future<Output = ()> + Send {
         pending()
     }

@@ -1,4 +1,4 @@
-//! Two replicas of PORTTI and one server: one of them reports, the other takes over, nothing is told twice and nothing missed.
+//! Two replicas of PORTTI and one server: one of them reports, the other takes over, nothing is reported twice and nothing missed.
 
 use std::{
     collections::BTreeMap,
@@ -185,7 +185,7 @@ async fn another_replica_takes_over() {
             changes.iter().filter(|change| change.object.name == name && change.verb == Verb::Deleted);
         assert_eq!((deleted, changes.count()), (1, 1), "{name}");
     }
-    // What exists is told by each of them, and is there once.
+    // What exists is reported by each of them, and is there once.
     let namespaces = all::<Object>(&facts);
     let of_pay = |object: &&Object| object.object.kind == "ConfigMap" && object.object.name == "early";
     assert_eq!(namespaces.iter().filter(of_pay).count(), 1);
