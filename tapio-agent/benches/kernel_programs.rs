@@ -8,12 +8,15 @@ mod support;
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tapio_agent::{
     kernel::{self, Kernel, Loaded},
     observer::{Attach, Built, Hook, Object, container::Container, network::Network},
     source::{RunTime, Source as _},
 };
 
+/// The program that judges round trips.
+const ROUND_TRIP: &str = "tcp_probe";
 const WINDOWS: usize = 5;
 const WINDOW: Duration = Duration::from_millis(800);
 const EMPTY: &[Hook] =
@@ -34,9 +37,9 @@ fn main() -> anyhow::Result<()> {
     let (mut runs, mut readings) = (0, 0);
     for _ in 0..WINDOWS {
         let seen = network.counts.read()?[0].seen;
-        let before = [first(&network), first(&empty)];
+        let before = [of(&network, ROUND_TRIP)?, of(&empty, "empty")?];
         support::requests(WINDOW)?;
-        let after = [first(&network), first(&empty)];
+        let after = [of(&network, ROUND_TRIP)?, of(&empty, "empty")?];
         for (best, (before, after)) in best.iter_mut().zip(before.into_iter().zip(after)) {
             *best =
                 best.min((after.total - before.total).as_nanos() as f64 / (after.runs - before.runs) as f64);
@@ -84,9 +87,9 @@ fn ends(kernel: &Kernel) -> anyhow::Result<()> {
     {
         let mut best = [f64::MAX; 2];
         for _ in 0..WINDOWS {
-            let before = [of(&container, program), of(&empty, empty_program)];
+            let before = [of(&container, program)?, of(&empty, empty_program)?];
             support::short_processes(WINDOW)?;
-            let after = [of(&container, program), of(&empty, empty_program)];
+            let after = [of(&container, program)?, of(&empty, empty_program)?];
             for (best, (before, after)) in best.iter_mut().zip(before.into_iter().zip(after)) {
                 let ns = (after.total - before.total).as_nanos() as f64;
                 *best = best.min(ns / (after.runs - before.runs) as f64);
@@ -100,11 +103,8 @@ fn ends(kernel: &Kernel) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn of(loaded: &Loaded, program: &str) -> RunTime {
+fn of(loaded: &Loaded, program: &str) -> anyhow::Result<RunTime> {
     let times = loaded.run_times();
-    times.iter().find(|(name, _)| *name == program).map(|(_, time)| *time).unwrap_or_default()
-}
-
-fn first(loaded: &Loaded) -> RunTime {
-    loaded.run_times().first().map(|(_, time)| *time).unwrap_or_default()
+    let found = times.iter().find(|(name, _)| *name == program);
+    found.map(|(_, time)| *time).with_context(|| format!("{program} is not attached"))
 }

@@ -220,12 +220,22 @@ impl Engine {
 
     fn expire(&mut self) {
         self.expired_ns = self.now_ns;
+        let let_go = |engine: &Self| {
+            let Graph { expired, connections, calls, .. } = &engine.graph;
+            (*expired, connections.expired, calls.expired, engine.findings.expired)
+        };
+        let before = let_go(self);
         self.graph.expire(self.now_ns);
         self.findings.expire(self.now_ns);
         self.seen.expire(self.now_ns);
         let graph = &self.graph;
         self.findings.forget(|entity| graph.get(entity).is_none());
-        self.links.clear();
+        if let_go(self) != before {
+            self.links.clear();
+        }
+        // Of what is expected to go on, more has happened than when it was looked at.
+        let going_on = self.findings.iter().filter(|(_, finding)| finding.last_ns > self.now_ns);
+        going_on.for_each(|(id, _)| self.links.forget(id));
         let oldest_ms = self.now_ns.saturating_sub(REPEATS_NS) / 1_000_000;
         // The time is in the upper 48 bits of an id.
         self.ids = self.ids.split_off(&(u128::from(oldest_ms) << 80));
@@ -252,7 +262,7 @@ impl Engine {
             expired_entities: self.graph.expired,
             refused_entities: self.graph.refused,
             evicted_versions: self.graph.evicted_versions,
-            expired_connections: self.graph.connections.expired,
+            expired_connections: self.graph.connections.expired + self.graph.calls.expired,
             refused_connections: self.graph.connections.refused + self.graph.calls.refused,
             expired_findings: self.findings.expired,
             evicted_findings: self.findings.evicted,
@@ -357,15 +367,15 @@ impl Engine {
             let found = self.graph.all().filter(|entity| {
                 entity.name.name == name && kinds.contains(&&*entity.name.kind) && entity.exists(at)
             });
-            answer.similar = found.take(MAX_SIMILAR).map(|entity| entity.name.clone()).collect();
+            answer.similar = found.take(MAX_SIMILAR).map(|entity| Name::clone(&entity.name)).collect();
             answer.state = if self.ledger.taken == 0 { State::Empty } else { State::Unknown };
             return answer;
         };
         let mut related = self.graph.walk(&[asked], &[Step::Owner], at);
         related.extend(self.graph.walk(&[asked], &[Step::Owned], at));
-        answer.asked = self.graph.get(asked).map(|entity| entity.name.clone());
+        answer.asked = self.graph.get(asked).map(|entity| Name::clone(&entity.name));
         let entities = related.iter().filter_map(|id| self.graph.get(*id));
-        let names: BTreeSet<Name> = entities.map(|entity| entity.name.clone()).collect();
+        let names: BTreeSet<Name> = entities.map(|entity| Name::clone(&entity.name)).collect();
         let is_of = |incident: &&Incident| {
             let lines = incident.lines.iter().map(|line| &line.entity);
             lines.chain(&incident.hits).chain(&incident.root).any(|name| names.contains(name))
@@ -412,13 +422,11 @@ impl Engine {
             return;
         }
         let Self { graph, findings, rules, seen, links, incidents, without, now_ns, .. } = self;
+        let is_failure =
+            |finding: &Finding| !fact::is_change(&finding.key.kind) && fact::is_failure(finding.severity);
+        let active = findings.active(*now_ns, 2 * QUIET_NS);
+        let recent: Vec<_> = active.filter(|(_, finding)| is_failure(finding)).map(|(id, _)| id).collect();
         let known = Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns };
-        let is_recent = |finding: &Finding| {
-            !fact::is_change(&finding.key.kind)
-                && finding.is_active(known.now_ns, 2 * QUIET_NS)
-                && fact::is_failure(finding.severity)
-        };
-        let recent = known.findings.iter().filter(|(_, finding)| is_recent(finding)).map(|(id, _)| id);
         let components = components(known, links, recent);
         let together: BTreeSet<FindingId> =
             components.iter().flat_map(|component| &component.findings).copied().collect();

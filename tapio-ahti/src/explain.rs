@@ -5,13 +5,18 @@ mod ends;
 mod link;
 mod rates;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tapio_occurrence::Name as Text;
 
 pub use self::cover::Certainty;
 pub(crate) use self::{
-    cover::{Explanation, opens},
+    cover::{Explanation, Term, opens},
     ends::charged,
-    link::{Found, Link, Reach, look},
+    link::{Found, Link, Reach, Ways, look},
 };
 use crate::{
     coverage::Seen,
@@ -58,7 +63,7 @@ pub(crate) struct Component {
 /// The order in which findings are shown, which does not depend on the order in which they came.
 pub(crate) fn order(known: Known<'_>, id: FindingId) -> impl Ord + use<> {
     known.findings.get(id).map(|finding| {
-        let name = known.graph.get(finding.key.entity).map(|entity| entity.name.clone());
+        let name = known.graph.get(finding.key.entity).map(|entity| Arc::clone(&entity.name));
         (finding.onset_ns, finding.key.kind.clone(), name, finding.key.detail.clone())
     })
 }
@@ -138,16 +143,16 @@ fn find(group: &mut BTreeMap<FindingId, FindingId>, id: FindingId) -> FindingId 
 }
 
 /// What makes findings the same thing in several places: the type and the workload; of changes the set.
-pub(crate) type Kin = (String, Option<Name>);
+pub(crate) type Kin = (Text, Option<Arc<Name>>);
 
 /// The kin of a finding; `None` for a change that was made by itself.
 pub(crate) fn kin(known: Known<'_>, id: FindingId) -> Option<Kin> {
     let finding = known.findings.get(id)?;
     if crate::fact::is_change(&finding.key.kind) {
-        return finding.set.clone().map(|set| (set, None));
+        return finding.set.clone().map(|set| (set.into(), None));
     }
-    let name = known.graph.get(workload(known, finding))?.name.clone();
-    Some((finding.key.kind.to_string(), Some(name)))
+    let name = Arc::clone(&known.graph.get(workload(known, finding))?.name);
+    Some((finding.key.kind.clone(), Some(name)))
 }
 
 /// The workload that a finding is about.

@@ -21,6 +21,8 @@ pub(crate) struct Findings {
     episodes: BTreeMap<Key, Vec<FindingId>>,
     of_entity: BTreeMap<EntityId, BTreeSet<FindingId>>,
     ends: BTreeMap<Key, Vec<u64>>,
+    /// All but those that were over when it was last asked what is there, and of which nothing was said since.
+    recent: BTreeSet<FindingId>,
     next: u64,
     max: usize,
     /// Findings that were let go as they were over for a day, or with their entity.
@@ -51,6 +53,17 @@ impl Findings {
         ids.filter_map(|id| Some((*id, self.all.get(id)?)))
     }
 
+    /// The findings that are still there at a time, which is never before that of the last call.
+    pub(crate) fn active(
+        &mut self,
+        now_ns: u64,
+        quiet_ns: u64,
+    ) -> impl Iterator<Item = (FindingId, &Finding)> {
+        let Self { all, recent, .. } = self;
+        recent.retain(|id| all.get(id).is_some_and(|finding| finding.is_active(now_ns, quiet_ns)));
+        recent.iter().filter_map(|id| Some((*id, all.get(id)?)))
+    }
+
     /// Earlier episodes of the same claim.
     pub(crate) fn earlier(&self, finding: &Finding) -> impl Iterator<Item = &Finding> {
         let ids = self.episodes.get(&finding.key).into_iter().flatten();
@@ -78,6 +91,7 @@ impl Findings {
                 *first
             }
         };
+        self.recent.insert(id);
         self.settle(&key);
         id
     }
@@ -100,6 +114,7 @@ impl Findings {
         for id in self.episodes.get(key).into_iter().flatten() {
             if let Some(finding) = self.all.get_mut(id) {
                 finding.ended_ns = ends.iter().copied().find(|end| *end >= finding.last_ns);
+                self.recent.insert(*id);
             }
         }
     }

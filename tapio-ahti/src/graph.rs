@@ -8,9 +8,11 @@ mod connection;
 mod walk;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
     fmt,
+    hash::Hash,
     net::IpAddr,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -42,7 +44,7 @@ pub struct Name {
 /// A thing that facts are about.
 #[derive(Clone, Debug)]
 pub(crate) struct Entity {
-    pub(crate) name: Name,
+    pub(crate) name: Arc<Name>,
     pub(crate) uid: Option<String>,
     /// The oldest first.
     versions: Vec<Version>,
@@ -67,19 +69,19 @@ type Label = (Option<String>, Pair);
 pub(crate) struct Graph {
     entities: Vec<Option<Entity>>,
     free: Vec<EntityId>,
-    by_uid: BTreeMap<String, EntityId>,
+    by_uid: HashMap<String, EntityId>,
     /// Several, where an object was deleted and created again.
-    by_name: BTreeMap<Name, Vec<EntityId>>,
+    by_name: HashMap<Arc<Name>, Vec<EntityId>>,
     /// Entities by kind and namespace.
-    by_kind: BTreeMap<(String, Option<String>), BTreeSet<EntityId>>,
+    by_kind: HashMap<(String, Option<String>), BTreeSet<EntityId>>,
     /// Entities with a version that refers to this name.
-    referrers: BTreeMap<Name, BTreeSet<EntityId>>,
+    referrers: HashMap<Name, BTreeSet<EntityId>>,
     /// Entities with a version that has this address.
-    addresses: BTreeMap<IpAddr, BTreeSet<EntityId>>,
+    addresses: HashMap<IpAddr, BTreeSet<EntityId>>,
     /// Pods and workloads by a label that a version of them has.
-    labelled: BTreeMap<Label, BTreeSet<EntityId>>,
+    labelled: HashMap<Label, BTreeSet<EntityId>>,
     /// Services and NetworkPolicies by the first label that a version of them selects; `None`: all pods of the namespace.
-    selectors: BTreeMap<Option<Label>, BTreeSet<EntityId>>,
+    selectors: HashMap<Option<Label>, BTreeSet<EntityId>>,
     pub(crate) connections: Connections,
     pub(crate) calls: Calls,
     max_entities: usize,
@@ -194,9 +196,9 @@ impl Graph {
             }
             return Some(id);
         }
-        let name = Name::from(of);
+        let name = Arc::new(Name::from(of));
         let entity = Entity {
-            name: name.clone(),
+            name: Arc::clone(&name),
             uid: of.uid.clone(),
             versions: Vec::new(),
             deleted_ns: None,
@@ -356,7 +358,7 @@ impl Graph {
     /// Entities with a version that refers to this one by name.
     fn referring(&self, id: EntityId) -> impl Iterator<Item = EntityId> {
         let name = self.get(id).map(|entity| &entity.name);
-        name.and_then(|name| self.referrers.get(name)).into_iter().flatten().copied()
+        name.and_then(|name| self.referrers.get(&**name)).into_iter().flatten().copied()
     }
 
     /// Lets go of entities that are gone for a day, and of those that only agents named and no longer do.
@@ -396,7 +398,7 @@ impl Graph {
 }
 
 /// Removes an entity from an index.
-fn take_out<K: Ord>(index: &mut BTreeMap<K, BTreeSet<EntityId>>, key: &K, id: EntityId) {
+fn take_out<K: Eq + Hash>(index: &mut HashMap<K, BTreeSet<EntityId>>, key: &K, id: EntityId) {
     if let Some(ids) = index.get_mut(key) {
         ids.remove(&id);
         if ids.is_empty() {

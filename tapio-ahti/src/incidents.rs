@@ -22,6 +22,8 @@ const COMES_BACK_NS: u64 = 24 * 3_600_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Incidents {
     all: BTreeMap<u64, Kept>,
+    /// The numbers of those with a finding.
+    of_finding: BTreeMap<FindingId, BTreeSet<u64>>,
     /// What explains what goes on without being an incident.
     others: Vec<Explanation>,
     next: u64,
@@ -58,7 +60,14 @@ struct Basis {
 
 impl Incidents {
     pub(crate) fn new(max: usize) -> Self {
-        Self { all: BTreeMap::new(), others: Vec::new(), next: 1, max, evicted: 0 }
+        Self {
+            all: BTreeMap::new(),
+            of_finding: BTreeMap::new(),
+            others: Vec::new(),
+            next: 1,
+            max,
+            evicted: 0,
+        }
     }
 
     /// The incidents, the oldest first.
@@ -97,11 +106,11 @@ impl Incidents {
         let mut touched = BTreeSet::new();
         self.others.clear();
         for explanation in explanations {
-            match self.keep(known, &explanation, &touched, is_revision) {
-                Some(number) => {
+            match self.keep(known, explanation, &touched, is_revision) {
+                Ok(number) => {
                     touched.insert(number);
                 }
-                None => self.others.push(explanation),
+                Err(explanation) => self.others.push(explanation),
             }
         }
         // Those whose findings are over and gone.
@@ -110,31 +119,31 @@ impl Incidents {
                 resolve(&mut kept.incident, kept.last_ns);
             }
         }
-        while self.all.len() > self.max {
-            self.all.pop_first();
+        while self.all.len() > self.max
+            && let Some(oldest) = self.all.keys().next().copied()
+        {
+            self.take(oldest);
             self.evicted += 1;
         }
     }
 
-    /// Puts an explanation into the incident that it continues, or into a new one. Returns its number; `None` if it is no
-    /// reason for one.
+    /// Puts an explanation into the incident that it continues, or into a new one. Returns its number, or the explanation if
+    /// it is no reason for one.
     fn keep(
         &mut self,
         known: Known<'_>,
-        explanation: &Explanation,
+        explanation: Explanation,
         taken: &BTreeSet<u64>,
         is_revision: bool,
-    ) -> Option<u64> {
+    ) -> Result<u64, Explanation> {
         let findings: BTreeSet<FindingId> = explanation.all().collect();
         let symptoms =
             || findings.iter().filter(|id| opens(known, **id)).filter_map(|id| known.findings.get(*id));
         let is_active = symptoms().any(|finding| finding.is_active(known.now_ns, QUIET_NS));
         let last_ns = symptoms().map(|finding| last_ns(known, finding)).max().unwrap_or_default();
-        let fingerprint = story::fingerprint(known, explanation);
-        let since_ns = first_ns(known, explanation);
+        let fingerprint = story::fingerprint(known, &explanation);
+        let since_ns = first_ns(known, &explanation);
 
-        let others = || self.all.iter().filter(|(number, _)| !taken.contains(number));
-        let continues = |kept: &Kept| !kept.findings.is_disjoint(&findings);
         let comes_back = |kept: &Kept| {
             let over = kept.incident.resolved_unix_ns;
             kept.incident.fingerprint == fingerprint
@@ -143,54 +152,93 @@ impl Incidents {
         let root = explanation.root.and_then(|id| known.findings.get(id));
         let is_expected = root.and_then(|root| known.rules.kind_of(root)).is_some_and(|kind| kind.expected);
         let has_settled = || !is_expected && findings.iter().any(|id| has_settled(known, *id));
-        let continued = others().find(|(_, kept)| continues(kept)).map(|(number, _)| *number);
-        let number = match continued {
-            Some(number) => number,
-            None if !is_active || !has_settled() => return None,
-            None => others().rfind(|(_, kept)| comes_back(kept)).map_or(self.next, |(number, _)| *number),
+        let mut sharing = self.sharing(&findings);
+        sharing.retain(|number| !taken.contains(number));
+        let number = match sharing.first() {
+            Some(number) => *number,
+            None if !is_active || !has_settled() => return Err(explanation),
+            None => {
+                let others = self.all.iter().filter(|(number, _)| !taken.contains(number));
+                others.rev().find(|(_, kept)| comes_back(kept)).map_or(self.next, |(number, _)| *number)
+            }
         };
         self.next = self.next.max(number + 1);
 
-        let before = self.all.remove(&number);
-        // What is over is not explained any more; its story stays as it was.
-        let (explanation, findings) = match &before {
-            Some(kept) if kept.is_whole(known, &findings) => {
-                (kept.explanation.clone(), kept.findings.clone())
+        let mut kept = match self.take(number) {
+            Some(mut kept) => {
+                // What is over is not explained any more; its story stays as it was.
+                if !kept.is_whole(known, &findings) {
+                    (kept.explanation, kept.findings) = (explanation, findings);
+                }
+                let basis = Basis::of(known, &kept.explanation);
+                let is_changed = kept.basis != basis;
+                kept.basis = basis;
+                kept.is_stale |= is_changed;
+                kept.is_unrevised |= is_changed;
+                kept.incident.revision += u64::from(is_revision && kept.is_unrevised);
+                if kept.incident.status == Status::Resolved && is_active {
+                    (kept.incident.status, kept.incident.resolved_unix_ns) = (Status::Regressed, None);
+                    kept.incident.seen_before += 1;
+                }
+                kept
             }
-            _ => (explanation.clone(), findings),
-        };
-        let basis = Basis::of(known, &explanation);
-        let mut incident = match &before {
-            Some(kept) => kept.incident.clone(),
-            None => Incident { id: format!("TAP-{number}"), ..story::incident(known, &explanation) },
-        };
-        let is_changed = before.as_ref().is_none_or(|kept| kept.basis != basis);
-        let mut is_unrevised = is_changed;
-        if let Some(kept) = &before {
-            is_unrevised |= kept.is_unrevised;
-            incident.revision += u64::from(is_revision && is_unrevised);
-            if kept.incident.status == Status::Resolved && is_active {
-                (incident.status, incident.resolved_unix_ns) = (Status::Regressed, None);
-                incident.seen_before += 1;
+            None => {
+                let same = self.all.values().filter(|kept| kept.incident.fingerprint == fingerprint);
+                let seen_before = same.count() as u64;
+                let incident = story::incident(known, &explanation);
+                Kept {
+                    incident: Incident { id: format!("TAP-{number}"), seen_before, ..incident },
+                    basis: Basis::of(known, &explanation),
+                    explanation,
+                    findings,
+                    is_stale: true,
+                    is_unrevised: true,
+                    last_ns,
+                }
             }
-        } else {
-            let same = self.all.values().filter(|kept| kept.incident.fingerprint == fingerprint);
-            incident.seen_before = same.count() as u64;
-        }
-        incident.fingerprint = fingerprint;
+        };
+        kept.is_unrevised &= !is_revision;
+        kept.last_ns = last_ns;
+        kept.incident.fingerprint = fingerprint;
         if !is_active {
-            resolve(&mut incident, last_ns);
+            resolve(&mut kept.incident, last_ns);
         }
         // Two that turn out to be one: the older number stays.
-        let is_part = |other: u64, kept: &Kept| {
-            other > number && kept.incident.status != Status::Resolved && kept.findings.is_subset(&findings)
-        };
-        self.all.retain(|other, kept| taken.contains(other) || !is_part(*other, kept));
-        is_unrevised &= !is_revision;
-        let is_stale = is_changed || before.is_some_and(|kept| kept.is_stale);
-        self.all
-            .insert(number, Kept { incident, explanation, findings, basis, is_stale, is_unrevised, last_ns });
-        Some(number)
+        for other in sharing.into_iter().filter(|other| *other > number) {
+            let is_part = self.all.get(&other).is_some_and(|part| {
+                part.incident.status != Status::Resolved && part.findings.is_subset(&kept.findings)
+            });
+            if is_part {
+                self.take(other);
+            }
+        }
+        self.put(number, kept);
+        Ok(number)
+    }
+
+    /// The incidents with one of these findings.
+    fn sharing(&self, findings: &BTreeSet<FindingId>) -> BTreeSet<u64> {
+        findings.iter().filter_map(|id| self.of_finding.get(id)).flatten().copied().collect()
+    }
+
+    fn put(&mut self, number: u64, kept: Kept) {
+        for id in &kept.findings {
+            self.of_finding.entry(*id).or_default().insert(number);
+        }
+        self.all.insert(number, kept);
+    }
+
+    fn take(&mut self, number: u64) -> Option<Kept> {
+        let kept = self.all.remove(&number)?;
+        for id in &kept.findings {
+            if let Some(numbers) = self.of_finding.get_mut(id) {
+                numbers.remove(&number);
+                if numbers.is_empty() {
+                    self.of_finding.remove(id);
+                }
+            }
+        }
+        Some(kept)
     }
 
     /// Writes what has changed since it was written last.

@@ -165,7 +165,7 @@ pub(crate) struct Rule {
 }
 
 /// Where a walk begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum From {
     /// At the entity of the effect.

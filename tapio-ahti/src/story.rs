@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    explain::{Certainty, Explanation, Found, Kin, Known, charged, kin, look, workload},
+    explain::{Certainty, Explanation, Found, Kin, Known, Term, Ways, charged, kin, look, workload},
     finding::{Finding, FindingId, MAX_FACTS},
     graph::{EntityId, Name, Step as Way},
     incident::{Advice, Considered, Evidence, Explained, Incident, Line, Status, Step},
@@ -77,7 +77,7 @@ fn together(known: Known<'_>, of: &Explanation, ids: &[FindingId]) -> Option<Lin
 }
 
 fn name(known: Known<'_>, id: EntityId) -> Name {
-    known.graph.get(id).map_or_else(|| Name::new("Unknown", None, "?"), |entity| entity.name.clone())
+    known.graph.get(id).map_or_else(|| Name::new("Unknown", None, "?"), |entity| Name::clone(&entity.name))
 }
 
 /// The object that a finding is about.
@@ -268,10 +268,11 @@ fn checked(known: Known<'_>, of: &Explanation) -> (Vec<String>, Vec<String>) {
         }
         let is_effect = |finding: &&Finding| !crate::fact::is_change(&finding.key.kind);
         let Some(finding) = known.findings.get(id).filter(is_effect) else { continue };
+        let mut ways = Ways::of(known.graph, finding);
         for (index, rule) in known.rules.with_effect(&finding.key.kind) {
             let Some(absent) = rule.absent.as_ref().filter(|_| !explained.contains(&index)) else { continue };
             let text = filled(absent, &values(known, finding));
-            match look(known, index, rule, id) {
+            match look(known, index, rule, id, &mut ways) {
                 Some(Found::Absent) => ruled_out.insert(text),
                 Some(Found::NotCovered(what)) => {
                     missing.extend(what);
@@ -311,15 +312,22 @@ pub(crate) fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> 
         if kin(known, candidate.finding).is_some_and(|kin| !shown.insert(kin)) {
             return None;
         }
+        let kind = known.rules.kind_of(finding).map_or("", |kind| &kind.names);
+        let term = |term: &Term| match term {
+            Term::Prior => format!("prior of {kind}"),
+            Term::Standing => "has been there all the time".to_owned(),
+            Term::Explains((kind, Some(workload))) => format!("explains {kind} of {workload}"),
+            Term::Explains((kind, None)) => format!("explains {kind}"),
+        };
         Some(Considered {
             entity: name(known, object(known, finding)),
             workload: workload(finding),
-            kind: known.rules.kind_of(finding).map(|kind| kind.names.clone()).unwrap_or_default(),
+            kind: kind.to_owned(),
             facts: ids(finding),
             explains: candidate.explains.iter().filter_map(explained).collect(),
             text: finding.message.clone(),
             score: round(candidate.score),
-            terms: candidate.terms.iter().map(|(term, value)| (term.clone(), round(*value))).collect(),
+            terms: candidate.terms.iter().map(|(of, value)| (term(of), round(*value))).collect(),
         })
     });
     of.collect()

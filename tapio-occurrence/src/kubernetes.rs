@@ -122,7 +122,7 @@ pub struct Port {
 }
 
 /// A label.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Hash)]
 pub struct Pair {
     /// Key.
     pub key: String,

@@ -14,7 +14,7 @@ use std::{
 };
 
 use tapio_agent::{
-    kernel::Loaded,
+    kernel::{HookError, Loaded},
     observer::{self, ByHelper, Object, Observer as _, network::Network},
 };
 
@@ -38,10 +38,14 @@ pub(crate) fn bench_object(settings: &[u8]) -> anyhow::Result<Object<'_>> {
     })
 }
 
-/// Fails unless every program is attached: a benchmark of a missing program measures nothing.
+/// Fails unless every program is attached that this kernel supports. Names the others, since what is measured is without
+/// them.
 pub(crate) fn all_attached<'a>(loaded: impl IntoIterator<Item = &'a Loaded>) -> anyhow::Result<()> {
     for hook in loaded.into_iter().flat_map(|loaded| &loaded.hooks) {
-        hook.state.clone()?;
+        match hook.state.clone() {
+            Err(HookError::Unsupported(reason)) => eprintln!("without {}: {reason}", hook.hook.program),
+            state => state?,
+        }
     }
     Ok(())
 }

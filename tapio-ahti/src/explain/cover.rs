@@ -46,13 +46,24 @@ pub enum Certainty {
     Confirmed,
 }
 
+/// What a part of a score is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Term {
+    /// How likely such a cause is by itself.
+    Prior,
+    /// It has been there all the time.
+    Standing,
+    /// It explains a group of findings.
+    Explains(Kin),
+}
+
 /// A possible cause with what speaks for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Considered {
     pub(crate) finding: FindingId,
     pub(crate) score: f64,
     /// What the score is the sum of.
-    pub(crate) terms: Vec<(String, f64)>,
+    pub(crate) terms: Vec<(Term, f64)>,
     /// What it explains by itself with the rule that leads to it, the nearest first.
     pub(crate) explains: Vec<(FindingId, usize)>,
 }
@@ -62,7 +73,7 @@ pub(crate) struct Considered {
 struct Candidate {
     finding: FindingId,
     score: f64,
-    terms: Vec<(String, f64)>,
+    terms: Vec<(Term, f64)>,
     /// What it explains by itself. Of several changes that were made together, this tells which one it was.
     own: Reached,
     /// How much likelier that is with it.
@@ -123,7 +134,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
         .findings
         .iter()
         .filter(|id| known.findings.get(**id).is_some_and(|finding| link::can_be_root(known, finding)))
-        .map(|id| candidate(known, component, *id))
+        .map(|id| candidate(component, &groups, *id))
         .collect();
     let mut explanations: Vec<Explanation> = Vec::new();
     while explanations.len() < MAX_CAUSES && !left.is_empty() {
@@ -209,7 +220,7 @@ fn closest(
         component.links.iter().filter(|link| left.contains(&link.cause)).map(|link| link.effect).collect();
     let origins = effects.iter().filter(|id| !explained.contains(id));
     let mut scored: Vec<Candidate> =
-        origins.map(|id| scored(known, component, candidate(known, component, *id), groups, left)).collect();
+        origins.map(|id| scored(known, component, candidate(component, groups, *id), groups, left)).collect();
     sort(known, &mut scored);
     scored
         .iter()
@@ -251,9 +262,9 @@ fn groups(known: Known<'_>, component: &Component) -> BTreeMap<FindingId, Kin> {
 }
 
 /// A cause with all that it explains, together with its kin, and by itself.
-fn candidate(known: Known<'_>, component: &Component, root: FindingId) -> Candidate {
-    let of_root = kin(known, root);
-    let is_kin = |id: &&FindingId| **id == root || of_root.is_some() && kin(known, **id) == of_root;
+fn candidate(component: &Component, groups: &BTreeMap<FindingId, Kin>, root: FindingId) -> Candidate {
+    let of_root = groups.get(&root);
+    let is_kin = |id: &&FindingId| **id == root || of_root.is_some() && groups.get(id) == of_root;
     let all: Vec<_> = component.findings.iter().filter(is_kin).copied().collect();
     let reach = reach(component, &all);
     let own = if all.len() > 1 { self::reach(component, &[root]) } else { reach.clone() };
@@ -298,16 +309,15 @@ fn scored(
 ) -> Candidate {
     let Some(finding) = known.findings.get(candidate.finding) else { return candidate };
     let Some(kind) = known.rules.kind_of(finding) else { return candidate };
-    candidate.terms = vec![(format!("prior of {}", kind.names), kind.prior)];
+    candidate.terms = vec![(Term::Prior, kind.prior)];
     if kind.class != Class::Change && is_standing(known, finding) {
-        candidate.terms.push(("has been there all the time".to_owned(), STANDING));
+        candidate.terms.push((Term::Standing, STANDING));
     }
-    for ((kind, workload), gain) in gains(known, component, &candidate.reach, groups, left) {
-        let of = workload.as_ref().map(|workload| format!(" of {workload}")).unwrap_or_default();
-        candidate.terms.push((format!("explains {kind}{of}"), gain));
-    }
+    let gains_of = |reach| gains(known, component, reach, groups, left);
+    let explained = gains_of(&candidate.reach).into_iter();
+    candidate.terms.extend(explained.map(|(kin, gain)| (Term::Explains(kin.clone()), gain)));
     candidate.score = candidate.terms.iter().map(|(_, value)| value).sum();
-    candidate.own_score = gains(known, component, &candidate.own, groups, left).values().sum();
+    candidate.own_score = gains_of(&candidate.own).values().sum();
     candidate
 }
 
@@ -425,14 +435,13 @@ fn is_final(known: Known<'_>, component: &Component, root: FindingId) -> bool {
     if crate::fact::is_change(&finding.key.kind) {
         return true;
     }
-    let mut rules = known.rules.with_effect(&finding.key.kind);
-    let is_seen = rules.all(|(index, rule)| {
-        !matches!(
-            link::look(known, index, rule, root),
-            Some(link::Found::NotCovered(_) | link::Found::Present)
-        )
-    });
-    is_seen && component.links.iter().all(|link| link.effect != root)
+    let mut ways = link::Ways::of(known.graph, finding);
+    let mut is_seen = |(index, rule)| {
+        let found = link::look(known, index, rule, root, &mut ways);
+        !matches!(found, Some(link::Found::NotCovered(_) | link::Found::Present))
+    };
+    component.links.iter().all(|link| link.effect != root)
+        && known.rules.with_effect(&finding.key.kind).all(&mut is_seen)
 }
 
 pub(crate) fn opens(known: Known<'_>, id: FindingId) -> bool {

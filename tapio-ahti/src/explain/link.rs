@@ -1,11 +1,15 @@
 //! Links: one finding explains another, by a rule.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::LazyCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use super::{Known, rates::new_against_old};
 use crate::{
     finding::{Finding, FindingId},
-    graph::{EntityId, Step},
+    graph::{EntityId, Graph, Step},
     rule::{Class, Cover, Evidence, From, Lag, Pair, Rule},
 };
 
@@ -53,25 +57,31 @@ pub(crate) type Reach = BTreeSet<EntityId>;
 pub(crate) fn causes(known: Known<'_>, effect: FindingId) -> (Vec<Link>, Reach) {
     let Some(finding) = known.findings.get(effect) else { return Default::default() };
     let at = finding.onset_ns;
-    let mut reach: Reach = known.graph.owners(finding.key.entity, at).into_iter().collect();
+    let mut ways = Ways::of(known.graph, finding);
+    ways.ends.extend(known.graph.owners(finding.key.entity, at));
     for pod in finding.pods.iter().chain(finding.peer.and_then(|peer| peer.entity).as_ref()) {
-        reach.extend(known.graph.owners(*pod, at));
+        ways.ends.extend(known.graph.owners(*pod, at));
     }
     let rules = known.rules.with_effect(&finding.key.kind);
-    let links =
-        rules.flat_map(|(index, rule)| by_rule(known, index, rule, effect, finding, &mut reach)).collect();
-    (links, reach)
+    let links = rules.flat_map(|(index, rule)| by_rule(known, index, rule, effect, &mut ways)).collect();
+    (links, ways.ends)
 }
 
 /// What a rule has to say about an effect; `None` if it is not about it.
-pub(crate) fn look(known: Known<'_>, index: usize, rule: &Rule, effect: FindingId) -> Option<Found> {
-    let finding = known.findings.get(effect)?;
+pub(crate) fn look<'a>(
+    known: Known<'a>,
+    index: usize,
+    rule: &'a Rule,
+    effect: FindingId,
+    ways: &mut Ways<'a>,
+) -> Option<Found> {
+    let finding = ways.effect;
     let is_of =
         known.graph.get(finding.key.entity).is_some_and(|entity| rule.effect.is_of(&entity.name.kind));
     if !is_of || !rule.effect.fits(finding) || starts(rule, finding).is_empty() {
         return None;
     }
-    if !by_rule(known, index, rule, effect, finding, &mut Reach::new()).is_empty() {
+    if !by_rule(known, index, rule, effect, ways).is_empty() {
         return Some(Found::Present);
     }
     let missing = not_covered(known, rule, finding);
@@ -90,23 +100,53 @@ fn starts(rule: &Rule, effect: &Finding) -> Vec<EntityId> {
     }
 }
 
-fn by_rule(
-    known: Known<'_>,
+/// Where the paths of rules lead to from an effect. Many begin with the same steps.
+pub(crate) struct Ways<'a> {
+    graph: &'a Graph,
+    effect: &'a Finding,
+    along: BTreeMap<(From, &'a [Step]), Rc<BTreeSet<EntityId>>>,
+    /// Where whole paths lead to.
+    ends: Reach,
+}
+
+impl<'a> Ways<'a> {
+    pub(crate) const fn of(graph: &'a Graph, effect: &'a Finding) -> Self {
+        Self { graph, effect, along: BTreeMap::new(), ends: Reach::new() }
+    }
+
+    fn along(&mut self, rule: &Rule, path: &'a [Step]) -> Rc<BTreeSet<EntityId>> {
+        if let Some(there) = self.along.get(&(rule.from, path)) {
+            return Rc::clone(there);
+        }
+        let there = match path.split_last() {
+            None => starts(rule, self.effect).into_iter().collect(),
+            Some((last, before)) => {
+                let here = self.along(rule, before);
+                self.graph.take(&here, *last, self.effect.onset_ns)
+            }
+        };
+        let there = Rc::new(there);
+        self.along.insert((rule.from, path), Rc::clone(&there));
+        there
+    }
+}
+
+fn by_rule<'a>(
+    known: Known<'a>,
     index: usize,
-    rule: &Rule,
+    rule: &'a Rule,
     effect: FindingId,
-    finding: &Finding,
-    reach: &mut Reach,
+    ways: &mut Ways<'a>,
 ) -> Vec<Link> {
     let Known { graph, findings, .. } = known;
+    let finding = ways.effect;
     let is_of = graph.get(finding.key.entity).is_some_and(|entity| rule.effect.is_of(&entity.name.kind));
     if !is_of || !rule.effect.fits(finding) {
         return Vec::new();
     }
-    let at = finding.onset_ns;
     let mut links: BTreeMap<FindingId, Link> = BTreeMap::new();
-    for entity in graph.walk(&starts(rule, finding), &rule.path, at) {
-        reach.insert(entity);
+    for entity in ways.along(rule, &rule.path).iter().copied() {
+        ways.ends.insert(entity);
         if !graph.get(entity).is_some_and(|entity| rule.cause.is_of(&entity.name.kind)) {
             continue;
         }
@@ -115,13 +155,9 @@ fn by_rule(
                 continue;
             }
             let Some((lag_s, share)) = lag(other, finding, rule.lag.longest_s) else { continue };
-            let pair = Pair {
-                graph,
-                findings,
-                cause: other,
-                effect: finding,
-                before: was_before(known, other, finding),
-            };
+            let was_before = || was_before(known, other, finding);
+            let before = LazyCell::new(&was_before as &dyn Fn() -> bool);
+            let pair = Pair { graph, findings, cause: other, effect: finding, before };
             if rule.requires.iter().any(|evidence| pair.holds(*evidence) != Some(true)) {
                 continue;
             }
@@ -130,7 +166,7 @@ fn by_rule(
             // Where there are new and old pods, how often they have the effect says more than whether they do.
             let compares = rule.compare || rule.weights.keys().any(|evidence| is_of_ages(*evidence));
             // What was there before the change does not need it.
-            let compared = (compares && (rule.compare || !pair.before) && !known.without.old_new)
+            let compared = (compares && (rule.compare || !*pair.before) && !known.without.old_new)
                 .then(|| new_against_old(known, other, finding))
                 .flatten()
                 // Where only old pods have it, a rule that does not compare weighs that.

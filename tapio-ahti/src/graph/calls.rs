@@ -13,6 +13,8 @@ pub(crate) struct Calls {
     known: BTreeMap<(EntityId, EntityId), (u64, u64)>,
     /// Pairs the other way round.
     callers: BTreeSet<(EntityId, EntityId)>,
+    /// Pairs that were let go.
+    pub(crate) expired: u64,
     /// Pairs that were not taken since there are too many.
     pub(crate) refused: u64,
 }
@@ -48,10 +50,11 @@ impl Calls {
 
     /// Lets go of calls that were last seen before a time, and of those of an entity that is gone.
     pub(crate) fn expire(&mut self, limit_ns: u64, is_gone: impl Fn(EntityId) -> bool) {
-        let Self { known, callers, .. } = self;
+        let Self { known, callers, expired, .. } = self;
         known.retain(|(caller, called), (_, last_ns)| {
             let is_kept = *last_ns >= limit_ns && !is_gone(*caller) && !is_gone(*called);
             if !is_kept {
+                *expired += 1;
                 callers.remove(&(*called, *caller));
             }
             is_kept

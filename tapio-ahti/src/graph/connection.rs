@@ -64,7 +64,11 @@ impl Connections {
     pub(crate) fn clients_of(&self, address: IpAddr, at_ns: u64) -> impl Iterator<Item = EntityId> {
         let address = address.to_canonical();
         let clients = self.clients.get(&address).into_iter().flatten().copied();
-        clients.filter(move |client| self.of(*client, at_ns).any(|(to, _)| to == address))
+        let ports = (address, 0)..=(address, u16::MAX);
+        clients.filter(move |client| {
+            let known = self.of_client.get(client).map(|known| known.range(ports.clone()));
+            known.into_iter().flatten().any(|(_, seen)| seen.first_ns <= at_ns)
+        })
     }
 
     /// Lets go of connections that were last seen before a time.
@@ -79,7 +83,9 @@ impl Connections {
         let of_client = &self.of_client;
         self.clients.retain(|address, clients| {
             let connects = |client: &EntityId| {
-                of_client.get(client).is_some_and(|known| known.keys().any(|(to, _)| to == address))
+                of_client
+                    .get(client)
+                    .is_some_and(|known| known.range((*address, 0)..=(*address, u16::MAX)).next().is_some())
             };
             clients.retain(connects);
             !clients.is_empty()

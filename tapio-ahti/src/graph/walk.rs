@@ -15,7 +15,7 @@ const MAX_OWNERS: usize = 6;
 const MEMBERS_NS: u64 = 3_600_000_000_000;
 
 /// One step along a relation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Step {
     /// The entity and everything that owns it.
@@ -61,16 +61,21 @@ impl Graph {
     pub(crate) fn walk(&self, from: &[EntityId], path: &[Step], at_ns: u64) -> BTreeSet<EntityId> {
         let mut here: BTreeSet<EntityId> = from.iter().copied().collect();
         for step in path {
-            let mut next = BTreeSet::new();
-            for id in here {
-                if next.len() >= MAX_VISITED {
-                    break;
-                }
-                self.step(id, *step, at_ns, &mut next);
-            }
-            here = next;
+            here = self.take(&here, *step, at_ns);
         }
         here
+    }
+
+    /// The entities that one step leads to.
+    pub(crate) fn take(&self, from: &BTreeSet<EntityId>, step: Step, at_ns: u64) -> BTreeSet<EntityId> {
+        let mut next = BTreeSet::new();
+        for id in from {
+            if next.len() >= MAX_VISITED {
+                break;
+            }
+            self.step(*id, step, at_ns, &mut next);
+        }
+        next
     }
 
     fn step(&self, id: EntityId, step: Step, at_ns: u64, to: &mut BTreeSet<EntityId>) {

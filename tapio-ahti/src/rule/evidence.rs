@@ -1,5 +1,7 @@
 //! Evidence: facts about a pair of cause and effect that decide whether one explains the other.
 
+use std::cell::LazyCell;
+
 use serde::Deserialize;
 use tapio_occurrence::kubernetes::Pair as Label;
 
@@ -64,7 +66,7 @@ pub(crate) struct Pair<'a> {
     pub(crate) cause: &'a Finding,
     pub(crate) effect: &'a Finding,
     /// Other findings of the effect's type on the effect's workload, before the cause.
-    pub(crate) before: bool,
+    pub(crate) before: LazyCell<bool, &'a dyn Fn() -> bool>,
 }
 
 impl Pair<'_> {
@@ -79,8 +81,8 @@ impl Pair<'_> {
                 Some(set.any(|set| (set - limit).abs() <= limit * CLOSE))
             }
             Evidence::Lowered => Some(cause.fields.get("lowered").is_some_and(|paths| !paths.is_empty())),
-            Evidence::OnlyNewPods => self.ages().map(|(young, old)| young > 0 && old == 0 && !self.before),
-            Evidence::OldPodsToo => self.ages().map(|(_, old)| old > 0 || self.before),
+            Evidence::OnlyNewPods => self.ages().map(|(young, old)| young > 0 && old == 0 && !*self.before),
+            Evidence::OldPodsToo => self.ages().map(|(_, old)| old > 0 || *self.before),
             Evidence::ImageOfChange => {
                 let images = cause.fields.get("image").filter(|images| !images.is_empty())?;
                 let texts = ["text", "reason"].iter().filter_map(|key| effect.fields.get(*key)).flatten();
