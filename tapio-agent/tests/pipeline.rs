@@ -317,6 +317,21 @@ async fn a_storm_folds_and_adds_up() {
     first.iter().chain(&follow_up).for_each(conforms);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follow_up_says_until_when() {
+    let mut line = Line::new();
+    let mut event = plausible(kind::CONNECTION_REFUSED, OUTBOUND, "10.0.0.1:0", "10.0.0.7:6379");
+    for (value_us, later_ns) in [(5, 0), (9, 0), (1, 7_000_000)] {
+        event.value_us = value_us;
+        event.header.time_ns += later_ns;
+        line.event(&event);
+    }
+    line.finish();
+    let [_, follow_up] = line.occurrences().await.try_into().unwrap();
+    assert_eq!((&follow_up["data"]["elapsed_us"], &follow_up["data"]["until_ms"]), (&json!(9), &json!(7)));
+    conforms(&follow_up);
+}
+
 /// A reset has no duration to rank it by.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_resets_the_one_that_carried_most_is_reported() {

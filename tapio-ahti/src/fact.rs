@@ -11,7 +11,7 @@ use tapio_occurrence::{
 };
 
 use crate::{
-    finding::{Fields, Finding, Key, MAX_VALUES, Other, Times},
+    finding::{Expected, Fields, Finding, Key, MAX_VALUES, Other, Times},
     graph::{EntityId, Graph, Name},
 };
 
@@ -153,7 +153,9 @@ fn finding(fact: &Occurrence, kind: Text, entity: EntityId, detail: String) -> F
         actor: None,
         node: cut(&fact.node),
         onset_ns: since(fact),
+        seen_ns: until(fact),
         last_ns: until(fact),
+        expected: BTreeMap::new(),
         ended_ns: None,
         count: fact.count.max(1),
         times: Times::at(fact.time_unix_ns, fact.count.max(1)),
@@ -172,13 +174,11 @@ fn since(fact: &Occurrence) -> u64 {
     fact.time_unix_ns.saturating_sub(ago.unwrap_or_default().saturating_mul(1_000_000))
 }
 
-/// When the latest of those came that it counts. What an agent expects from now on it does not report again while it goes
-/// on, nor when it ends.
+/// When the latest of those came that it counts.
 fn until(fact: &Occurrence) -> u64 {
-    const EXPECTED_MS: u64 = 3_600_000;
-    let expected = fact.data.number("expected_per_minute").map(|_| EXPECTED_MS);
-    let ms = fact.data.number("until_ms").into_iter().chain(expected).max().unwrap_or_default();
-    fact.time_unix_ns.saturating_add(ms.min(EXPECTED_MS).saturating_mul(1_000_000))
+    const LONGEST_MS: u64 = 3_600_000;
+    let ms = fact.data.number("until_ms").unwrap_or_default().min(LONGEST_MS);
+    fact.time_unix_ns.saturating_add(ms.saturating_mul(1_000_000))
 }
 
 /// The texts and numbers of `data`, as rules compare them.
@@ -407,6 +407,18 @@ fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
     };
     let mut finding = finding(fact, fact.kind.clone(), about, cut(&detail));
     finding.exact = is_exact;
+    let who = || {
+        let comm = fact.process.as_ref().map(|process| &*process.comm).unwrap_or_default();
+        cut(&format!("{} {comm}", fact.node))
+    };
+    if fact.data.number("expected_per_minute").is_some() {
+        finding.expect(who(), Expected { since_ns: at, stopped_ns: 0 });
+    }
+    if fact.data.number("stopped_ms").is_some() {
+        finding.expect(who(), Expected { since_ns: 0, stopped_ns: at });
+        // It was counted where it was reported.
+        (finding.count, finding.times) = (0, Times::at(at, 0));
+    }
     if graph.is(entity, "Pod") {
         finding.pods.push(entity);
     }

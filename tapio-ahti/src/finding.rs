@@ -15,6 +15,8 @@ pub(crate) struct FindingId(pub(crate) u64);
 pub(crate) const MAX_FACTS: usize = 16;
 /// Maximum number of values of a field.
 pub(crate) const MAX_VALUES: usize = 64;
+/// Maximum number of nodes and processes that expect a finding.
+const MAX_EXPECTED: usize = 64;
 /// Maximum number of pods that a finding names.
 const MAX_PODS: usize = 64;
 
@@ -96,6 +98,26 @@ impl Times {
     }
 }
 
+/// Failures at a steady pace, which an agent does not report any more until they stop.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Expected {
+    /// When it said so last; 0: never.
+    pub(crate) since_ns: u64,
+    /// When the last one came, as it said when they had stopped; 0: never.
+    pub(crate) stopped_ns: u64,
+}
+
+impl Expected {
+    /// Until when they lasted. An agent that starts anew does not say when what an earlier one expected stops, so that it is
+    /// assumed for an hour at most.
+    const fn until_ns(self) -> u64 {
+        match self.stopped_ns >= self.since_ns {
+            true => self.stopped_ns,
+            false => self.since_ns.saturating_add(3_600_000_000_000),
+        }
+    }
+}
+
 /// Values of a field, for the conditions of rules.
 pub(crate) type Fields = BTreeMap<Text, Vec<String>>;
 
@@ -113,7 +135,12 @@ pub(crate) struct Finding {
     pub(crate) node: String,
     /// When it began.
     pub(crate) onset_ns: u64,
+    /// When it was last seen.
+    pub(crate) seen_ns: u64,
+    /// Until when it lasted: of what agents expect and do not report that may be later than it was seen.
     pub(crate) last_ns: u64,
+    /// What agents expect, by node and process.
+    pub(crate) expected: BTreeMap<String, Expected>,
     /// When a condition ended.
     pub(crate) ended_ns: Option<u64>,
     pub(crate) count: u64,
@@ -148,7 +175,9 @@ impl Finding {
                 }
             }
         }
-        self.last_ns = self.last_ns.max(other.last_ns);
+        self.seen_ns = self.seen_ns.max(other.seen_ns);
+        other.expected.into_iter().for_each(|(who, expected)| self.expect(who, expected));
+        self.last_ns = self.until_ns();
         self.ended_ns = match (self.ended_ns, other.ended_ns) {
             (Some(a), Some(b)) => Some(a.max(b)),
             (a, b) => a.or(b),
@@ -186,6 +215,21 @@ impl Finding {
             false => self.facts.dedup(),
         }
         self.facts.truncate(MAX_FACTS);
+    }
+
+    /// Takes what an agent says of what it expects.
+    pub(crate) fn expect(&mut self, who: String, expected: Expected) {
+        let known = self.expected.entry(who).or_default();
+        known.since_ns = known.since_ns.max(expected.since_ns);
+        known.stopped_ns = known.stopped_ns.max(expected.stopped_ns);
+        if self.expected.len() > MAX_EXPECTED {
+            self.expected.pop_last();
+        }
+        self.last_ns = self.until_ns();
+    }
+
+    fn until_ns(&self) -> u64 {
+        self.expected.values().map(|expected| expected.until_ns()).fold(self.seen_ns, u64::max)
     }
 
     /// Whether it is still there at a time: a condition until it ends, anything else for a while after it was last seen.

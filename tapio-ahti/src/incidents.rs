@@ -115,7 +115,8 @@ impl Incidents {
         }
         // Those whose findings are over and gone.
         for (number, kept) in &mut self.all {
-            if !touched.contains(number) {
+            if !touched.contains(number) && kept.incident.status != Status::Resolved {
+                kept.last_ns = last_symptom_ns(known, &kept.findings).unwrap_or(kept.last_ns);
                 resolve(&mut kept.incident, kept.last_ns);
             }
         }
@@ -137,10 +138,8 @@ impl Incidents {
         is_revision: bool,
     ) -> Result<u64, Explanation> {
         let findings: BTreeSet<FindingId> = explanation.all().collect();
-        let symptoms =
-            || findings.iter().filter(|id| opens(known, **id)).filter_map(|id| known.findings.get(*id));
-        let is_active = symptoms().any(|finding| finding.is_active(known.now_ns, QUIET_NS));
-        let last_ns = symptoms().map(|finding| last_ns(known, finding)).max().unwrap_or_default();
+        let is_active = symptoms(known, &findings).any(|finding| finding.is_active(known.now_ns, QUIET_NS));
+        let last_ns = last_symptom_ns(known, &findings).unwrap_or_default();
         let fingerprint = story::fingerprint(known, &explanation);
         let since_ns = first_ns(known, &explanation);
 
@@ -295,11 +294,18 @@ fn first_ns(known: Known<'_>, explanation: &Explanation) -> u64 {
     first.map_or(known.now_ns, |finding| finding.onset_ns)
 }
 
-fn last_ns(known: Known<'_>, finding: &Finding) -> u64 {
-    match finding.ended_ns {
+/// Those of the findings that open incidents.
+fn symptoms<'a>(known: Known<'a>, of: &BTreeSet<FindingId>) -> impl Iterator<Item = &'a Finding> {
+    of.iter().filter(move |id| opens(known, **id)).filter_map(move |id| known.findings.get(*id))
+}
+
+/// Until when there were symptoms.
+fn last_symptom_ns(known: Known<'_>, of: &BTreeSet<FindingId>) -> Option<u64> {
+    let last_ns = |finding: &Finding| match finding.ended_ns {
         None if finding.is_state() => known.now_ns,
         ended => ended.unwrap_or_default().max(finding.last_ns),
-    }
+    };
+    symptoms(known, of).map(last_ns).max()
 }
 
 /// An incident is over some minutes after its last symptom.

@@ -5,10 +5,12 @@ pub(crate) mod agent;
 pub(crate) mod slices;
 
 use std::{
+    collections::BTreeSet,
     env,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     process::Command,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -38,12 +40,17 @@ pub(crate) fn bench_object(settings: &[u8]) -> anyhow::Result<Object<'_>> {
     })
 }
 
-/// Fails unless every program is attached that this kernel supports. Names the others, since what is measured is without
-/// them.
+/// Fails unless every program is attached that this kernel supports. Names the others once, since what is measured is
+/// without them.
 pub(crate) fn all_attached<'a>(loaded: impl IntoIterator<Item = &'a Loaded>) -> anyhow::Result<()> {
+    static NAMED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     for hook in loaded.into_iter().flat_map(|loaded| &loaded.hooks) {
         match hook.state.clone() {
-            Err(HookError::Unsupported(reason)) => eprintln!("without {}: {reason}", hook.hook.program),
+            Err(HookError::Unsupported(reason)) => {
+                if NAMED.lock().unwrap_or_else(PoisonError::into_inner).insert(hook.hook.program) {
+                    eprintln!("without {}: {reason}", hook.hook.program);
+                }
+            }
             state => state?,
         }
     }

@@ -33,7 +33,10 @@ pub async fn deliver(
     mut send: impl FnMut(Occurrence),
 ) {
     let mut send = |occurrence: Occurrence| {
-        metrics.reported(occurrence.count);
+        // What has stopped is already counted as expected.
+        if !steady::has_stopped(&occurrence) {
+            metrics.reported(occurrence.count);
+        }
         send(occurrence);
     };
     let mut waiting = Waiting::default();
@@ -53,6 +56,7 @@ pub async fn deliver(
                 next
             }
             _ = tick.tick() => {
+                steady.stopped(clock::boot_ns()).into_iter().for_each(&mut send);
                 expected.over(clock::boot_ns()).for_each(&mut send);
                 steady.over(clock::boot_ns()).into_iter().for_each(&mut send);
                 for repeats in restarts.over(clock::boot_ns()) {

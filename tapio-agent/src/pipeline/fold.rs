@@ -21,7 +21,7 @@ const MAX_WINDOWS: usize = 16_384;
 /// The most owners counted in a shared window.
 const MAX_OWNERS: usize = 16_384;
 /// The data key of a follow-up: how long after its time the latest of those came that it counts, in milliseconds.
-const UNTIL: &str = "until_ms";
+pub(super) const UNTIL: &str = "until_ms";
 /// By how many times the rate or magnitude must exceed what the window has reported to be reported at once. A
 /// fault that keeps growing is thus reported a logarithmic number of times.
 const WORSE: u64 = 10;

@@ -61,6 +61,10 @@ impl<K: Hash + Eq + Clone + Serialize + DeserializeOwned, P: Serialize + Deseria
         self.known.get_or_insert_mut_ref(key, new)
     }
 
+    pub(super) fn forget(&mut self, key: &K) {
+        self.known.pop(key);
+    }
+
     /// Adds an occurrence to the one that waits under this key. Returns it if there is no room.
     pub(super) fn wait(&mut self, key: K, occurrence: Occurrence, until_ns: u64) -> Option<Occurrence> {
         if let Some(waits) = self.waiting.get_mut(&key) {

@@ -1,7 +1,7 @@
 //! Failures with known causes, and what must not be taken for one.
 
 use tapio_occurrence::{
-    Data,
+    Data, Outcome, Severity,
     kubernetes::{Aspect, Verb, condition},
 };
 
@@ -263,8 +263,21 @@ fn what_agents_fold_lasts_as_long_as_they_say() {
     let incident = cluster.incident();
     assert_eq!(incident.status, Status::Open, "they go on and are not reported");
     assert!(incident.lines.iter().all(|line| line.last_unix_ns <= cluster.now_ns), "{incident:#?}");
+    let mut stopped = cluster.clone();
     cluster.wait(1_200);
-    assert_eq!(cluster.incident().status, Status::Resolved);
+    assert_eq!(
+        cluster.incident().status,
+        Status::Resolved,
+        "an agent that started anew does not say when they stop"
+    );
+    refused(&mut stopped, 1, &[("stopped_ms", 1_000), ("expected_count", 7)]);
+    let fact = stopped.facts.last_mut().unwrap();
+    (fact.severity, fact.outcome) = (Severity::Info, Outcome::Success);
+    fact.time_unix_ns -= 2_800_000_000_000;
+    let last_ns = fact.time_unix_ns;
+    let over = stopped.incident();
+    assert_eq!(over.status, Status::Resolved, "they have stopped");
+    assert_eq!(over.resolved_unix_ns, Some(last_ns + 300_000_000_000));
 }
 
 #[test]

@@ -19,6 +19,7 @@ struct Line {
     steady: Steady,
     owner: &'static str,
     reported: Vec<(u64, Occurrence)>,
+    stopped: Vec<(u64, Occurrence)>,
 }
 
 impl Line {
@@ -27,7 +28,8 @@ impl Line {
     }
 
     fn with(steady: Steady) -> Self {
-        Self { fold: Fold::new(30 * SECOND, 600 * SECOND), steady, owner: "shop", reported: Vec::new() }
+        let fold = Fold::new(30 * SECOND, 600 * SECOND);
+        Self { fold, steady, owner: "shop", reported: Vec::new(), stopped: Vec::new() }
     }
 
     fn name(&mut self, anomaly: Anomaly, now_ns: u64) {
@@ -72,6 +74,8 @@ impl Line {
         out.into_iter().for_each(|anomaly| self.name(anomaly, now_ns));
         let over = self.steady.over(now_ns);
         self.reported.extend(over.into_iter().map(|late| (now_ns / SECOND, late)));
+        let stopped = self.steady.stopped(now_ns);
+        self.stopped.extend(stopped.into_iter().map(|stopped| (now_ns / SECOND, stopped)));
     }
 
     fn finish(&mut self, now_ns: u64) {
@@ -87,7 +91,7 @@ impl Line {
     }
 
     fn expected(&self) -> u64 {
-        self.steady.0.metrics.anomaly_ledger().expected
+        self.steady.patterns.metrics.anomaly_ledger().expected
     }
 
     fn when(&self) -> Vec<u64> {
@@ -126,6 +130,41 @@ fn what_is_no_reset_does_not_wait() {
     assert_eq!(expected, [None, None, None, Some(120)]);
     line.finish(3000 * SECOND);
     assert_eq!((line.reported.len(), line.count() + line.expected()), (4, 4000), "none is lost");
+}
+
+#[test]
+fn that_what_was_expected_has_stopped_is_reported_once_and_then_it_is_news() {
+    let mut line = Line::new();
+    line.failures("network.connection_refused", 1, checks(1000, 1300));
+    assert_eq!(line.when(), [1000, 1030, 1090, 1210]);
+    let reported = line.count();
+    (1300..4000).for_each(|second| line.tick(second * SECOND));
+    // After a quiet minute the window ends, at 1360; the next would end 300 s later.
+    let [(at, stopped)] = &line.stopped[..] else { panic!("{:?}", line.stopped) };
+    assert_eq!((*at, stopped.kind.as_ref(), stopped.count), (1720, "network.connection_refused", 1));
+    assert_eq!((stopped.severity, stopped.outcome), (Severity::Info, Outcome::Success));
+    assert_eq!(stopped.data.number(STOPPED), Some(360_000));
+    assert_eq!(
+        (stopped.data.number(UNREPORTED), stopped.data.number(EXPECTED)),
+        (Some(600 - reported), None)
+    );
+    line.reported.clear();
+    line.failures("network.connection_refused", 1, checks(4000, 4001));
+    assert_eq!(line.when(), [4000]);
+}
+
+/// Only what this agent has reported as expected can stop.
+#[test]
+fn what_becomes_much_worse_or_goes_on_has_not_stopped() {
+    let mut line = Line::new();
+    line.failures("network.connection_timeout", 1, checks(1000, 1300));
+    line.failures("network.connection_timeout", 1, (0..4_000).map(|n| 1300 * SECOND + n * SECOND / 40));
+    (1400..1500).for_each(|second| line.tick(second * SECOND));
+    assert!(line.stopped.is_empty(), "what is much worse is reported");
+    let mut line = Line::new();
+    line.failures("network.connection_timeout", 1, checks(1000, 9000));
+    line.finish(9000 * SECOND);
+    assert!(line.stopped.is_empty(), "an agent that ends");
 }
 
 #[test]
@@ -215,7 +254,7 @@ fn whose_owner_is_not_known_is_news_and_memory_is_bounded() {
         let occurrence = Occurrence { workload: Some(Arc::new(workload)), count: 1, ..sample() };
         reported += steady.admit(Sample { pace, ..taken }, occurrence, 1).map_or(0, |now| now.count);
     }
-    let (known, waiting) = steady.0.sizes();
+    let (known, waiting) = steady.patterns.sizes();
     assert!(known <= MAX.get() && waiting <= MAX.get());
     assert_eq!(reported + steady.over(u64::MAX).iter().map(|late| late.count).sum::<u64>(), 20_000);
 }
