@@ -1,3 +1,4 @@
+mod day;
 mod kit;
 mod page;
 mod properties;

@@ -88,9 +88,9 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "scenarios",
-        arguments: "[NAME...] [--keep] [--record]",
-        about: "Failures for real, one after the other, and what Tapio says about each: all of scenarios/*.yaml, or\n\
-                these. On the cluster of `kube`, as root, which is started if it is not up; --keep leaves it up, with\n\
+        arguments: "[NAME...] [--variants] [--keep] [--record]",
+        about: "Failures for real, one after the other, and what Tapio says about each: all of scenarios/*.yaml, with\n\
+                --variants each at another service and another time, too, or these. On the cluster of `kube`, as root, which is started if it is not up; --keep leaves it up, with\n\
                 everything in it. --record writes the facts of each to tapio-ahti/tests/recorded. Exits with 1 if an\n\
                 answer is wrong: docs/scenarios.md",
         run: scenarios::task,

@@ -29,12 +29,14 @@ struct Options {
     keep: bool,
     /// Writes the facts of each scenario to a file.
     record: bool,
+    /// Without names: the variants, too.
+    variants: bool,
 }
 
-/// `scenarios [NAME...] [--keep] [--record]`
+/// `scenarios [NAME...] [--variants] [--keep] [--record]`
 pub(crate) fn task(arguments: &[String]) -> Result<()> {
     let options = Options::parse(arguments)?;
-    let scenarios = chosen(file::all(&directory()?)?, &options.names)?;
+    let scenarios = chosen(file::all(&directory()?)?, &options)?;
     if let Some(reason) = kube::cluster_hindrance() {
         bail!("scenarios need a cluster: {reason}");
     }
@@ -53,7 +55,7 @@ pub(crate) fn nightly() -> Result<()> {
             eprintln!("skipped: {reason}");
             Ok(())
         }
-        None => task(&[]),
+        None => task(&["--variants".to_owned()]),
     }
 }
 
@@ -87,8 +89,9 @@ fn directory() -> Result<PathBuf> {
 }
 
 /// All of them, or those with these names, in the order of the names.
-fn chosen(all: Vec<Scenario>, names: &[String]) -> Result<Vec<Scenario>> {
-    if names.is_empty() {
+fn chosen(mut all: Vec<Scenario>, options: &Options) -> Result<Vec<Scenario>> {
+    if options.names.is_empty() {
+        all.retain(|scenario| options.variants || !scenario.is_variant);
         return Ok(all);
     }
     let known: Vec<_> = all.iter().map(|scenario| scenario.name.as_str()).collect();
@@ -96,7 +99,7 @@ fn chosen(all: Vec<Scenario>, names: &[String]) -> Result<Vec<Scenario>> {
         let found = all.iter().find(|scenario| scenario.name == *name).cloned();
         found.with_context(|| format!("there is no scenario `{name}`; there are {}", known.join(", ")))
     };
-    names.iter().map(find).collect()
+    options.names.iter().map(find).collect()
 }
 
 impl Options {
@@ -106,8 +109,11 @@ impl Options {
             match argument.as_str() {
                 "--keep" => options.keep = true,
                 "--record" => options.record = true,
+                "--variants" => options.variants = true,
                 name if !name.starts_with('-') => options.names.push(name.to_owned()),
-                _ => bail!("scenarios does not know `{argument}`; it takes names, --keep and --record"),
+                _ => bail!(
+                    "scenarios does not know `{argument}`; it takes names, --variants, --keep and --record"
+                ),
             }
         }
         Ok(options)
@@ -126,9 +132,12 @@ mod tests {
         assert_eq!((options.names.len(), options.keep, options.record), (2, true, false));
         assert!(parse(&["--kep"]).is_err());
         let all = || file::all(&directory()?);
-        assert_eq!(chosen(all()?, &options.names)?[1].name, "dns");
-        let error = chosen(all()?, &["lea".to_owned()]).unwrap_err().to_string();
+        assert_eq!(chosen(all()?, &options)?[1].name, "dns");
+        let error = chosen(all()?, &parse(&["lea"])?).unwrap_err().to_string();
         assert!(error.contains("`lea`") && error.contains("leak"), "{error}");
+        let count = |words: &[&str]| anyhow::Ok(chosen(all()?, &parse(words)?)?.len());
+        assert!(count(&[])? < count(&["--variants"])?);
+        assert_eq!(chosen(all()?, &parse(&["leak-gateway"])?)?[0].truth.root, "Deployment shop/gateway");
         Ok(())
     }
 }

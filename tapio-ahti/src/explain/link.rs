@@ -19,6 +19,8 @@ const WEAKEST: f64 = 0.02;
 const SUREST: f64 = 0.99;
 /// Part of all lags that the log-normal distribution does not have.
 const FLAT: f64 = 0.1;
+/// What a change loses whose pods did without the effect until the next one, in natural logarithms of odds: 20 to 1.
+const REPLACED: f64 = -3.0;
 /// How much later than its effect a cause may seem to begin: clocks of one host, of two, and times of the API server,
 /// which are whole seconds and a controller's delay.
 const SAME_CLOCK_NS: u64 = 2_000_000_000;
@@ -175,9 +177,12 @@ fn by_rule<'a>(
                 |evidence: Evidence| !is_of_ages(evidence) || compared.is_none() && !known.without.old_new;
             let holding = rule.weights.iter().filter(|(evidence, _)| is_meant(**evidence));
             let holding = holding.filter(|(evidence, _)| pair.holds(**evidence) == Some(true));
-            let weight: f64 = holding.map(|(_, weight)| weight).sum::<f64>() + compared.unwrap_or_default();
+            let is_replaced = was_replaced(known, other, finding);
+            let replaced = if is_replaced { REPLACED } else { 0.0 };
+            let weight: f64 =
+                holding.map(|(_, weight)| weight).sum::<f64>() + compared.unwrap_or_default() + replaced;
             let proved = |all: &Vec<Evidence>| all.iter().all(|evidence| pair.holds(*evidence) == Some(true));
-            let is_certain = rule.certain.iter().any(proved);
+            let is_certain = !is_replaced && rule.certain.iter().any(proved);
             let strength = match is_certain {
                 true => SUREST * share,
                 false => (rule.strength * density(lag_s, &rule.lag) * weight.exp() * share).min(SUREST),
@@ -204,6 +209,37 @@ fn was_before(known: Known<'_>, cause: &Finding, effect: &Finding) -> bool {
             && other.onset_ns < cause.onset_ns
             && other.count.saturating_sub(other.times.count_from(cause.onset_ns)) >= least
     })
+}
+
+/// Whether the pods of a change did without the effect until the next change of its kind, for as long as the effect took
+/// after the last one: of many rollouts a day, it is the last one.
+fn was_replaced(known: Known<'_>, cause: &Finding, effect: &Finding) -> bool {
+    let kind_of = |finding: &Finding| {
+        known.rules.kind_of(finding).filter(|kind| kind.class == Class::Change).map(|kind| &kind.names)
+    };
+    let Some(kind) = kind_of(cause) else { return false };
+    let later = known.findings.of(cause.key.entity).map(|(_, other)| other).filter(|other| {
+        (cause.onset_ns + 1..=effect.onset_ns).contains(&other.onset_ns) && kind_of(other) == Some(kind)
+    });
+    let later: BTreeSet<u64> = later.map(|other| other.onset_ns).collect();
+    let (Some(next_ns), Some(last_ns)) = (later.first(), later.last()) else { return false };
+    if next_ns - cause.onset_ns < effect.onset_ns - last_ns {
+        return false;
+    }
+    let pods = known.graph.walk(&[cause.key.entity], &[Step::Owned], next_ns - 1);
+    // Times of the API server are whole seconds.
+    let is_new = |pod: &EntityId| {
+        known.graph.get(*pod).is_some_and(|entity| {
+            entity.is_from_api() && entity.created_ns().saturating_add(1_000_000_000) >= cause.onset_ns
+        })
+    };
+    let mut own = pods.into_iter().filter(|id| known.graph.is(*id, "Pod")).filter(is_new).peekable();
+    let has = |pod: EntityId| {
+        effect.pods.contains(&pod)
+            || effect.of_pods.contains_key(&pod)
+            || known.findings.of(pod).any(|(_, other)| other.key.kind == effect.key.kind)
+    };
+    own.peek().is_some() && !own.any(has)
 }
 
 /// Seconds from cause to effect, and which part of the effect came after the cause; `None` if the cause is too late, or too

@@ -18,6 +18,8 @@ pub(super) struct Incident {
     pub(super) chain: Vec<Link>,
     #[serde(default)]
     pub(super) advice: Vec<Advice>,
+    #[serde(default)]
+    pub(super) missing: Vec<String>,
 }
 
 /// One link of the chain.

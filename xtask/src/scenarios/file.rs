@@ -1,5 +1,6 @@
 //! A scenario's file: docs/scenarios.md describes its form.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -29,6 +30,23 @@ pub(super) struct Scenario {
     /// incident.
     pub(super) within_s: u64,
     pub(super) truth: Truth,
+    /// The same fault elsewhere, or at another time, by name.
+    #[serde(default)]
+    variants: BTreeMap<String, Variant>,
+    /// Whether it is one of these.
+    #[serde(skip)]
+    pub(super) is_variant: bool,
+}
+
+/// What differs from the scenario.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variant {
+    /// Words of the file with what stands in their place.
+    #[serde(default)]
+    instead: BTreeMap<String, String>,
+    /// A pause before the first step, in seconds: the load has flowed for longer.
+    wait_s: Option<u64>,
 }
 
 /// One step: one of the first four keys.
@@ -48,28 +66,58 @@ pub(super) struct Step {
     pub(super) may_fail: bool,
 }
 
-/// The scenarios of a directory, by name.
+/// The scenarios of a directory with their variants, by name.
 pub(super) fn all(directory: &Path) -> Result<Vec<Scenario>> {
     let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let mut all = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
         if path.extension().is_some_and(|end| end == "yaml") {
-            all.push(read(&path).with_context(|| path.display().to_string())?);
+            all.extend(read(&path).with_context(|| path.display().to_string())?);
         }
     }
     all.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(all)
 }
 
-fn read(path: &Path) -> Result<Scenario> {
-    let scenario: Scenario = serde_saphyr::from_str(&fs::read_to_string(path)?)?;
+fn read(path: &Path) -> Result<Vec<Scenario>> {
+    let text = fs::read_to_string(path)?;
+    let scenario: Scenario = serde_saphyr::from_str(&text)?;
     ensure!(
         path.file_stem().is_some_and(|stem| stem == scenario.name.as_str()),
         "its name is not the file's"
     );
     scenario.check()?;
-    Ok(scenario)
+    let variants = scenario.variants.iter().map(|(name, variant)| {
+        let of = || format!("variant {name}");
+        let mut other: Scenario =
+            serde_saphyr::from_str(&replaced(&text, &variant.instead)).with_context(of)?;
+        other.name = format!("{}-{name}", scenario.name);
+        other.is_variant = true;
+        other
+            .inject
+            .splice(0..0, variant.wait_s.map(|wait_s| Step { wait_s: Some(wait_s), ..Step::default() }));
+        other.check().with_context(of)?;
+        Ok(other)
+    });
+    let variants: Result<Vec<_>> = variants.collect();
+    Ok([vec![scenario.clone()], variants?].concat())
+}
+
+/// A text with other words, all of them at once, so that two can change places.
+fn replaced(text: &str, instead: &BTreeMap<String, String>) -> String {
+    let is_of_word = |c: char| c.is_ascii_alphanumeric();
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(is_of_word) {
+        let (between, from_word) = rest.split_at(start);
+        let end = from_word.find(|c| !is_of_word(c)).unwrap_or(from_word.len());
+        let (word, after) = from_word.split_at(end);
+        out.push_str(between);
+        out.push_str(instead.get(word).map_or(word, String::as_str));
+        rest = after;
+    }
+    out + rest
 }
 
 impl Scenario {
@@ -107,7 +155,7 @@ mod tests {
     #[test]
     fn every_file_is_a_scenario() -> Result<()> {
         let all = shipped()?;
-        assert!(all.len() >= 14, "{}", all.len());
+        assert!(all.len() >= 40, "{}", all.len());
         // Only one has no cause, and only that of the node's memory cannot run on this cluster.
         let names = |is: fn(&&Scenario) -> bool| -> Vec<_> {
             all.iter().filter(is).map(|s| s.name.as_str()).collect()
@@ -140,6 +188,25 @@ mod tests {
                 assert!(known.contains(rule), "{}: there is no rule {rule}", scenario.name);
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn variants_are_the_same_elsewhere() -> Result<()> {
+        let instead = [("payments", "stock"), ("stock", "payments")];
+        let instead = instead.map(|(from, to)| (from.to_owned(), to.to_owned())).into();
+        assert_eq!(
+            replaced("deploy/payments, stock-*, payments2, \"stock\"", &instead),
+            "deploy/stock, payments-*, payments2, \"payments\""
+        );
+        let directory = tempfile::tempdir()?;
+        let text = "name: a\ndescription: b\ninject: [{kubectl: [delete, deploy/x]}]\nask: deploy/y\nwithin_s: 9\n\
+                    truth: {root: Deployment shop/x, chain: [c]}\nvariants: {later: {instead: {x: z}, wait_s: 5}}\n";
+        fs::write(directory.path().join("a.yaml"), text)?;
+        let all = all(directory.path())?;
+        let names: Vec<_> =
+            all.iter().map(|s| (s.name.as_str(), s.truth.root.as_str(), s.inject.len())).collect();
+        assert_eq!(names, [("a", "Deployment shop/x", 1), ("a-later", "Deployment shop/z", 2)]);
         Ok(())
     }
 

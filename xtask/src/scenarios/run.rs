@@ -39,6 +39,8 @@ pub(super) struct Judged {
     pub(super) others: Vec<String>,
     /// Incidents that accuse an innocent.
     pub(super) accused: Vec<String>,
+    /// Further faults that no incident has as its root.
+    pub(super) not_found: Vec<String>,
 }
 
 impl Outcome {
@@ -46,7 +48,10 @@ impl Outcome {
         match self {
             Self::Skipped(_) => false,
             Self::Failed(_) => true,
-            Self::Judged(judged) => !judged.judgement.is_right() || !judged.accused.is_empty(),
+            Self::Judged(judged) => {
+                let Judged { judgement, accused, not_found, .. } = &**judged;
+                !judgement.is_right() || !accused.is_empty() || !not_found.is_empty()
+            }
         }
     }
 
@@ -110,7 +115,13 @@ fn quiet(cluster: &Cluster, end: Instant) -> Result<Judged> {
         incidents = cluster.incidents()?;
     }
     let is_quiet = incidents.is_empty();
-    let judgement = Judgement { root: is_quiet, kind: is_quiet, first: is_quiet, ..Judgement::default() };
+    let judgement = Judgement {
+        root: is_quiet,
+        kind: is_quiet,
+        first: is_quiet,
+        missing: is_quiet,
+        ..Judgement::default()
+    };
     Ok(Judged {
         root: incidents.iter().find_map(Incident::root),
         kind: None,
@@ -119,6 +130,7 @@ fn quiet(cluster: &Cluster, end: Instant) -> Result<Judged> {
         seconds: None,
         others: incidents.iter().map(shown).collect(),
         accused: Vec::new(),
+        not_found: Vec::new(),
     })
 }
 
@@ -130,7 +142,8 @@ fn asked(cluster: &Cluster, scenario: &Scenario, start: Instant, end: Instant) -
         let now = Instant::now();
         let incident = cluster.why(&scenario.ask)?;
         let judgement = incident.as_ref().map(|incident| truth.judge(incident)).unwrap_or_default();
-        match judgement.is_right() {
+        let is_whole = truth.also.is_empty() || truth.not_found(&cluster.incidents()?).is_empty();
+        match judgement.is_right() && is_whole {
             true => _ = right_since.get_or_insert(now),
             false => right_since = None,
         }
@@ -152,7 +165,8 @@ fn judged(
     all: &[Incident],
 ) -> Judged {
     let is_asked = |other: &&Incident| incident.is_some_and(|incident| incident.id == other.id);
-    let others = all.iter().filter(|other| !is_asked(other) && !truth.is_root(other));
+    let others =
+        all.iter().filter(|other| !is_asked(other) && !truth.is_root(other) && !truth.is_also(other));
     Judged {
         root: incident.and_then(Incident::root),
         kind: incident.and_then(|incident| incident.root_kind.clone()),
@@ -161,6 +175,7 @@ fn judged(
         seconds,
         others: others.map(shown).collect(),
         accused: all.iter().filter(|incident| truth.accuses(incident)).map(shown).collect(),
+        not_found: truth.not_found(all),
     }
 }
 

@@ -1,23 +1,26 @@
 //! The table at the end.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::run::{Judged, Outcome};
+use super::truth::CONFIRMED;
 
 /// A row for each scenario; below it what was wrong, and the incidents beside the right one.
 pub(super) fn of(outcomes: &[(&str, Outcome)]) -> String {
     let mut out = String::new();
+    let width = outcomes.iter().map(|(name, _)| name.len()).max().unwrap_or_default().max("scenario".len());
     // Writing to a String does not fail.
     let _ = writeln!(
         out,
-        "\n{:<14} {:<5} {:<5} {:>9} {:>6}  {:<12} {:>7} {:>6}",
+        "\n{:<width$} {:<5} {:<5} {:>9} {:>6}  {:<12} {:>7} {:>6}",
         "scenario", "root", "kind", "precision", "recall", "certainty", "seconds", "others"
     );
     for (name, outcome) in outcomes {
         let _ = match outcome {
-            Outcome::Skipped(reason) => writeln!(out, "{name:<14} skipped: {reason}"),
-            Outcome::Failed(error) => writeln!(out, "{name:<14} FAILED: {error}"),
-            Outcome::Judged(judged) => writeln!(out, "{name:<14} {}", row(judged)),
+            Outcome::Skipped(reason) => writeln!(out, "{name:<width$} skipped: {reason}"),
+            Outcome::Failed(error) => writeln!(out, "{name:<width$} FAILED: {error}"),
+            Outcome::Judged(judged) => writeln!(out, "{name:<width$} {}", row(judged)),
         };
     }
     for (name, outcome) in outcomes {
@@ -28,7 +31,23 @@ pub(super) fn of(outcomes: &[(&str, Outcome)]) -> String {
     let run = outcomes.iter().filter(|(_, outcome)| !matches!(outcome, Outcome::Skipped(_)));
     let right = run.clone().filter(|(_, outcome)| !outcome.is_wrong()).count();
     let _ = writeln!(out, "\n{right} of {} right", run.count());
+    certainties(&mut out, outcomes);
     out
+}
+
+/// Of the answers of each certainty, how many had the right root: what `confirmed` and `likely` are worth.
+fn certainties(out: &mut String, outcomes: &[(&str, Outcome)]) {
+    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (_, outcome) in outcomes {
+        let Outcome::Judged(judged) = outcome else { continue };
+        let Some(certainty) = &judged.certainty else { continue };
+        let (right, all) = counts.entry(certainty).or_default();
+        *right += usize::from(judged.judgement.root && judged.accused.is_empty());
+        *all += 1;
+    }
+    for (certainty, (right, all)) in counts {
+        let _ = writeln!(out, "{certainty}: the right root in {right} of {all}");
+    }
 }
 
 fn row(judged: &Judged) -> String {
@@ -58,6 +77,15 @@ fn notes(out: &mut String, name: &str, judged: &Judged) {
     if !judged.judgement.first {
         note("the first advice is another".to_owned());
     }
+    if !judged.judgement.missing {
+        note("does not say what is missing".to_owned());
+    }
+    if !judged.judgement.root && judged.certainty.as_deref() == Some(CONFIRMED) {
+        note("CONFIRMED, and wrong".to_owned());
+    }
+    for fault in &judged.not_found {
+        note(format!("no incident of {fault}"));
+    }
     for accused in &judged.accused {
         note(format!("accuses an innocent: {accused}"));
     }
@@ -84,10 +112,12 @@ mod tests {
                     first: true,
                     precision: Some(0.5),
                     recall: Some(1.0),
+                    missing: true,
                 },
                 seconds: root.then_some(42),
                 others: vec!["TAP-2 stock is failing".into()],
                 accused: Vec::new(),
+                not_found: Vec::new(),
             }))
         };
         let table = of(&[
@@ -97,13 +127,14 @@ mod tests {
             ("dns", Outcome::Failed("kubectl".into())),
         ]);
         for line in [
-            "leak           yes   yes        0.50   1.00  likely            42      1",
-            "cpu            NO    yes        0.50   1.00  likely             -      1",
-            "node-memory    skipped: no",
-            "dns            FAILED: kubectl",
+            "leak        yes   yes        0.50   1.00  likely            42      1",
+            "cpu         NO    yes        0.50   1.00  likely             -      1",
+            "node-memory skipped: no",
+            "dns         FAILED: kubectl",
             "cpu: said root Deployment shop/payments, kind rollout",
             "leak: also TAP-2 stock is failing",
             "1 of 3 right",
+            "likely: the right root in 1 of 2",
         ] {
             assert!(table.lines().any(|found| found == line), "{line}\n{table}");
         }

@@ -9,11 +9,17 @@ use super::answer::Incident;
 
 /// The root of a scenario in which nothing is wrong.
 const NONE: &str = "none";
+/// The root of a scenario whose cause cannot be known: the answer has to say that.
+const UNKNOWN: &str = "unknown";
+/// The certainty of an answer that does not decide.
+const INCONCLUSIVE: &str = "inconclusive";
+/// The certainty of an answer that has to be right.
+pub(super) const CONFIRMED: &str = "confirmed";
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Truth {
-    /// `KIND NAMESPACE/NAME`, where `*` at the end stands for anything, or `none`.
+    /// `KIND NAMESPACE/NAME`, where `*` at the end stands for anything, or `none`, or `unknown`.
     pub(super) root: String,
     /// The cause in a word, as in `root_kind`; absent if there is more than one right word.
     pub(super) kind: Option<String>,
@@ -25,6 +31,11 @@ pub(super) struct Truth {
     pub(super) may: Vec<String>,
     /// Text of the first advice.
     pub(super) first: Option<String>,
+    /// Text of what the answer says is missing.
+    pub(super) missing: Option<String>,
+    /// Roots of further faults, each of which has to be the root of an incident of its own.
+    #[serde(default)]
+    pub(super) also: Vec<String>,
     /// Roots that would be wrong accusations, in any incident.
     #[serde(default)]
     pub(super) not: Vec<String>,
@@ -41,6 +52,8 @@ pub(super) struct Judgement {
     pub(super) recall: Option<f64>,
     /// Whether the first advice is as expected.
     pub(super) first: bool,
+    /// Whether it says what is missing.
+    pub(super) missing: bool,
 }
 
 impl Truth {
@@ -50,10 +63,14 @@ impl Truth {
             ensure!(says_nothing, "root: none, so there is no kind, chain or first advice");
             return Ok(());
         }
-        for root in self.not.iter().chain([&self.root]) {
+        let roots = self.not.iter().chain(&self.also).chain([&self.root]);
+        for root in roots.filter(|root| !self.is_unknown() || *root != UNKNOWN) {
             ensure!(root.contains(' '), "`{root}` is not KIND NAMESPACE/NAME");
         }
-        ensure!(!self.chain.is_empty(), "chain: name the rules that lead from the cause to what is seen");
+        ensure!(
+            self.is_unknown() || !self.chain.is_empty(),
+            "chain: name the rules that lead from the cause to what is seen"
+        );
         Ok(())
     }
 
@@ -62,9 +79,28 @@ impl Truth {
         self.root == NONE
     }
 
+    /// Whether the cause cannot be known.
+    fn is_unknown(&self) -> bool {
+        self.root == UNKNOWN
+    }
+
     /// Whether an incident has this cause.
     pub(super) fn is_root(&self, incident: &Incident) -> bool {
-        incident.root().is_some_and(|root| matches(&self.root, &root))
+        match self.is_unknown() {
+            true => incident.certainty == INCONCLUSIVE,
+            false => incident.root().is_some_and(|root| matches(&self.root, &root)),
+        }
+    }
+
+    /// Whether an incident is of a further fault.
+    pub(super) fn is_also(&self, incident: &Incident) -> bool {
+        incident.root().is_some_and(|root| self.also.iter().any(|also| matches(also, &root)))
+    }
+
+    /// Further faults that no incident has as its root.
+    pub(super) fn not_found(&self, all: &[Incident]) -> Vec<String> {
+        let has = |also: &&String| all.iter().filter_map(Incident::root).any(|root| matches(also, &root));
+        self.also.iter().filter(|also| !has(also)).cloned().collect()
     }
 
     /// Whether an incident accuses an innocent.
@@ -83,6 +119,10 @@ impl Truth {
             precision: share(found.iter().filter(is_right).count(), found.len()),
             recall: share(needed, self.chain.len()),
             first: self.first.as_ref().is_none_or(|text| first.is_some_and(|first| first.has(text))),
+            missing: self
+                .missing
+                .as_ref()
+                .is_none_or(|text| incident.missing.iter().any(|one| one.contains(text))),
         }
     }
 }
@@ -90,7 +130,7 @@ impl Truth {
 impl Judgement {
     /// Whether cause and advice are right.
     pub(super) fn is_right(&self) -> bool {
-        self.root && self.kind && self.first
+        self.root && self.kind && self.first && self.missing
     }
 }
 
@@ -125,6 +165,8 @@ mod tests {
             chain: vec!["a".into(), "c".into()],
             may: vec!["b".into()],
             first: Some("rollout undo".into()),
+            missing: None,
+            also: vec!["Deployment shop/stock".into()],
             not: vec!["Deployment shop/orders".into()],
         };
         truth.check()?;
@@ -134,6 +176,26 @@ mod tests {
         let other =
             Truth { root: "Pod shop/payments-*".into(), not: vec!["Deployment shop/*".into()], ..truth };
         assert!(!other.judge(&incident).is_right() && other.accuses(&incident));
+        assert_eq!(other.not_found(&[incident.clone()]), ["Deployment shop/stock"]);
+        let also = Truth { also: vec!["Deployment shop/pay*".into()], ..other };
+        assert!(also.is_also(&incident) && also.not_found(&[incident]).is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_be_known_has_to_be_inconclusive_and_say_what_is_missing() -> Result<()> {
+        let incident = |certainty: &str| {
+            serde_json::from_value(json!({
+                "id": "TAP-1", "title": "a is failing", "certainty": certainty, "status": "open",
+                "missing": ["no agent on node-1"],
+            }))
+        };
+        let truth = Truth { root: UNKNOWN.into(), missing: Some("no agent".into()), ..Truth::default() };
+        truth.check()?;
+        assert!(truth.judge(&incident(INCONCLUSIVE)?).is_right());
+        assert!(!truth.judge(&incident("likely")?).is_right());
+        let other = Truth { missing: Some("Secrets are not watched".into()), ..truth };
+        assert!(!other.judge(&incident(INCONCLUSIVE)?).is_right());
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! OOM kills: the victim, the cgroup with the limit, and the memory in it.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use super::{MIB, TOO_MUCH, container, of, start};
 use crate::support::{Occurrence, Process, Tapio, is_confidential, needs_a_kernel, skip};
@@ -187,8 +187,7 @@ fn what_a_group_held_before_is_reported() {
     let mut hog = Process::start("hog");
     hog.enter(&cgroup);
     hog.grow_to(30 * MIB);
-    // Even on a slow machine, the node observer scans a few times in this period.
-    std::thread::sleep(Duration::from_secs(30));
+    tapio.expect_scans(1);
     hog.begin_allocate(TOO_MUCH);
     hog.await_death();
 
