@@ -176,7 +176,7 @@ mod tests {
         let other =
             Truth { root: "Pod shop/payments-*".into(), not: vec!["Deployment shop/*".into()], ..truth };
         assert!(!other.judge(&incident).is_right() && other.accuses(&incident));
-        assert_eq!(other.not_found(&[incident.clone()]), ["Deployment shop/stock"]);
+        assert_eq!(other.not_found(std::slice::from_ref(&incident)), ["Deployment shop/stock"]);
         let also = Truth { also: vec!["Deployment shop/pay*".into()], ..other };
         assert!(also.is_also(&incident) && also.not_found(&[incident]).is_empty());
         Ok(())
