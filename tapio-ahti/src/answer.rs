@@ -193,6 +193,9 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
         };
         row(&mut out, "SEEN", &format!("{times} before"));
     }
+    if let Some(feedback) = incident.feedback {
+        row(&mut out, "JUDGED", feedback.word());
+    }
     row(&mut out, "COVERAGE", &covered_text(coverage));
     out
 }

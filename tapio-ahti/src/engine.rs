@@ -12,7 +12,7 @@ use crate::{
     answer::{self, Answer, BY_NAME, State},
     correlate::{self, Correlation},
     coverage::{Coverage, Seen},
-    explain::{Known, Without, components, explain},
+    explain::{Known, Without, causes, components, explain, kin},
     fact::{self, Refused, Said},
     finding::{Finding, FindingId},
     findings::Findings,
@@ -22,6 +22,8 @@ use crate::{
     links::Links,
     rule::Rules,
     story,
+    usual::{EXPLAINED, Usual},
+    verdicts::Verdicts,
 };
 
 /// What an engine may hold.
@@ -62,6 +64,10 @@ pub struct Ledger {
     pub evicted_incidents: u64,
     /// Heartbeats that were not taken since there were too many nodes.
     pub refused_heartbeats: u64,
+    /// Findings that were not counted as usual since there were too many types of them.
+    pub refused_usual: u64,
+    /// Verdicts of people that were not taken since there were too many.
+    pub refused_verdicts: u64,
 }
 
 /// What an engine holds.
@@ -112,6 +118,8 @@ pub struct Engine {
     seen: Seen,
     ids: BTreeSet<u128>,
     links: Links,
+    usual: Usual,
+    verdicts: Verdicts,
     incidents: Incidents,
     without: Without,
     /// The latest time of a fact.
@@ -134,6 +142,8 @@ impl Engine {
             seen: Seen::default(),
             ids: BTreeSet::new(),
             links: Links::default(),
+            usual: Usual::default(),
+            verdicts: Verdicts::default(),
             incidents: Incidents::new(limits.incidents),
             without: Without::default(),
             now_ns: 0,
@@ -173,6 +183,7 @@ impl Engine {
         // A node whose clock is hours ahead does not make all else old.
         if self.now_ns == 0 || at <= self.now_ns.saturating_add(AHEAD_NS) {
             self.now_ns = self.now_ns.max(at);
+            self.usual.heard(at);
         }
         if fact.source == kubernetes::SOURCE && fact.kind != Synced::TYPE {
             self.seen.kubernetes(self.now_ns);
@@ -181,7 +192,7 @@ impl Engine {
             Said::Finding(finding) => Some(finding.key.entity),
             Said::Ended { key, .. } => Some(key.entity),
             Said::Graph(entity) => *entity,
-            Said::Heartbeat(_) | Said::Synced(_) | Said::Nothing => None,
+            Said::Heartbeat(_) | Said::Synced(_) | Said::Feedback(_) | Said::Nothing => None,
         };
         if let Some(entity) = touched {
             self.links.touch(entity, &self.graph, at);
@@ -189,12 +200,21 @@ impl Engine {
         match said {
             Said::Finding(finding) => {
                 let entity = finding.key.entity;
-                let id = self.findings.add(*finding);
+                let onset_ns = finding.onset_ns;
+                let is_change = fact::is_change(&finding.key.kind);
+                let (id, is_new) = self.findings.add(*finding);
                 self.links.forget(id);
+                if is_new && is_change {
+                    let workload = self.graph.get(self.graph.workload(entity, onset_ns));
+                    workload.into_iter().for_each(|workload| self.usual.changed(&workload.name, onset_ns));
+                } else if is_new {
+                    self.usual.began(id, onset_ns);
+                }
                 self.end_with(entity);
             }
             Said::Graph(Some(entity)) => self.end_with(entity),
             Said::Ended { key, at_ns } => self.findings.end(&key, at_ns),
+            Said::Feedback(feedback) => self.verdicts.take(feedback, at),
             Said::Heartbeat(heartbeat) => self.seen.heartbeat(heartbeat, at),
             Said::Synced(synced) => self.seen.synced(synced, at),
             Said::Graph(None) | Said::Nothing => {}
@@ -236,11 +256,26 @@ impl Engine {
         // Of what is expected to go on, more has happened than when it was looked at.
         let going_on = self.findings.iter().filter(|(_, finding)| finding.last_ns > self.now_ns);
         going_on.for_each(|(id, _)| self.links.forget(id));
+        self.learn();
         let oldest_ms = self.now_ns.saturating_sub(REPEATS_NS) / 1_000_000;
         // The time is in the upper 48 bits of an id.
         self.ids = self.ids.split_off(&(u128::from(oldest_ms) << 80));
         while self.ids.len() > MAX_IDS {
             self.ids.pop_first();
+        }
+    }
+
+    /// Counts the findings that nothing explains.
+    fn learn(&mut self) {
+        let Self { graph, findings, rules, seen, links, usual, verdicts, without, now_ns, .. } = self;
+        usual.expire(*now_ns);
+        for (onset_ns, id) in usual.due(*now_ns) {
+            let known =
+                Known { graph, findings, rules, seen, usual, verdicts, without: *without, now_ns: *now_ns };
+            let explained = links.of(id, || causes(known, id)).iter().any(|link| link.strength >= EXPLAINED);
+            if let Some(kin) = kin(known, id).filter(|_| !explained) {
+                usual.count(kin, onset_ns);
+            }
         }
     }
 
@@ -250,6 +285,8 @@ impl Engine {
             findings: &self.findings,
             rules: &self.rules,
             seen: &self.seen,
+            usual: &self.usual,
+            verdicts: &self.verdicts,
             without: self.without,
             now_ns: self.now_ns,
         }
@@ -268,6 +305,8 @@ impl Engine {
             evicted_findings: self.findings.evicted,
             evicted_incidents: self.incidents.evicted,
             refused_heartbeats: self.seen.refused,
+            refused_usual: self.usual.refused,
+            refused_verdicts: self.verdicts.refused,
             ..self.ledger
         }
     }
@@ -316,8 +355,9 @@ impl Engine {
     /// is where that is closest. What concerns an object that is asked about comes first.
     pub fn causes(&mut self, since_unix_ns: u64, asked: Option<&Name>) -> Vec<Considered> {
         self.refresh();
-        let Self { graph, findings, rules, seen, incidents, without, now_ns, .. } = self;
-        let known = Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns };
+        let Self { graph, findings, rules, seen, usual, verdicts, incidents, without, now_ns, .. } = self;
+        let known =
+            Known { graph, findings, rules, seen, usual, verdicts, without: *without, now_ns: *now_ns };
         let mut ranked: Vec<([bool; 3], Considered)> = Vec::new();
         let of_incidents = incidents.since(since_unix_ns).map(|explanation| (true, explanation));
         let others = incidents.others().map(|explanation| (false, explanation));
@@ -341,8 +381,17 @@ impl Engine {
     /// Brings everything that can be asked for up to date.
     fn refresh(&mut self) {
         self.assess(false);
-        let Self { graph, findings, rules, seen, incidents, without, now_ns, .. } = self;
-        incidents.write(Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns });
+        let Self { graph, findings, rules, seen, usual, verdicts, incidents, without, now_ns, .. } = self;
+        incidents.write(Known {
+            graph,
+            findings,
+            rules,
+            seen,
+            usual,
+            verdicts,
+            without: *without,
+            now_ns: *now_ns,
+        });
     }
 
     /// Why an object fails: the incident that it is part of, an open one before a resolved one. Without a kind, workloads and
@@ -421,12 +470,15 @@ impl Engine {
         if std::mem::replace(&mut self.is_assessed, true) {
             return;
         }
-        let Self { graph, findings, rules, seen, links, incidents, without, now_ns, .. } = self;
+        self.usual.settle(self.now_ns);
+        let Self { graph, findings, rules, seen, usual, verdicts, links, incidents, without, now_ns, .. } =
+            self;
         let is_failure =
             |finding: &Finding| !fact::is_change(&finding.key.kind) && fact::is_failure(finding.severity);
         let active = findings.active(*now_ns, 2 * QUIET_NS);
         let recent: Vec<_> = active.filter(|(_, finding)| is_failure(finding)).map(|(id, _)| id).collect();
-        let known = Known { graph, findings, rules, seen, without: *without, now_ns: *now_ns };
+        let known =
+            Known { graph, findings, rules, seen, usual, verdicts, without: *without, now_ns: *now_ns };
         let components = components(known, links, recent);
         let together: BTreeSet<FindingId> =
             components.iter().flat_map(|component| &component.findings).copied().collect();

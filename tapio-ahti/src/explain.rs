@@ -16,7 +16,7 @@ pub use self::cover::Certainty;
 pub(crate) use self::{
     cover::{Explanation, Term, opens},
     ends::charged,
-    link::{Found, Link, Reach, Ways, look},
+    link::{Found, Link, Reach, Ways, causes, look},
 };
 use crate::{
     coverage::Seen,
@@ -25,6 +25,8 @@ use crate::{
     graph::{EntityId, Graph, Name},
     links::Links,
     rule::Rules,
+    usual::Usual,
+    verdicts::Verdicts,
 };
 
 /// Maximum number of findings that are explained together.
@@ -39,6 +41,8 @@ pub struct Without {
     pub old_new: bool,
     /// Whether trouble on a connection is not charged to one of its ends.
     pub two_ended: bool,
+    /// Whether what was usual so far is not taken into account.
+    pub learning: bool,
 }
 
 /// Everything that explaining reads.
@@ -48,6 +52,8 @@ pub(crate) struct Known<'a> {
     pub(crate) findings: &'a Findings,
     pub(crate) rules: &'a Rules,
     pub(crate) seen: &'a Seen,
+    pub(crate) usual: &'a Usual,
+    pub(crate) verdicts: &'a Verdicts,
     pub(crate) without: Without,
     pub(crate) now_ns: u64,
 }
@@ -81,7 +87,7 @@ pub(crate) fn components(
         if !done.insert(effect) {
             continue;
         }
-        for link in known_links.of(effect, || link::causes(known, effect)) {
+        for link in known_links.of(effect, || causes(known, effect)) {
             open.push(link.cause);
             let pair = (link.cause, link.effect);
             // Of two rules for a pair, the stronger one.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use tapio_occurrence::{
     Name as Text, Occurrence, SOURCE, Severity, Value, Workload,
+    feedback::Feedback,
     kubernetes::{Aspect, Change, Condition, Deleted, Fact as _, Field, Object, Reference, Synced, Warning},
     signal::{Calls, Signal},
 };
@@ -29,6 +30,8 @@ pub(crate) enum Said {
     Finding(Box<Finding>),
     /// A condition has ended.
     Ended { key: Key, at_ns: u64 },
+    /// Somebody judged an answer.
+    Feedback(Feedback),
     /// An agent looks.
     Heartbeat(Heartbeat),
     /// The view of Kubernetes is complete.
@@ -104,6 +107,14 @@ pub(crate) fn read(fact: &Occurrence, graph: &mut Graph) -> Result<Said, Refused
     }
     if let Some(signal) = Signal::of(fact) {
         return signal::of_signal(fact, &signal.map_err(refused)?, graph).map_err(wrong);
+    }
+    if let Some(feedback) = Feedback::of(fact) {
+        let feedback = feedback.map_err(refused)?;
+        let texts = [Some(&feedback.fingerprint), feedback.cause.as_ref()];
+        if texts.into_iter().flatten().any(|text| text.len() > 2 * MAX_TEXT) {
+            return Err(wrong(format!("a text of more than {} bytes", 2 * MAX_TEXT)));
+        }
+        return Ok(Said::Feedback(feedback));
     }
     if let Some(calls) = Calls::of(fact) {
         return signal::of_calls(fact, &calls.map_err(refused)?, graph).map_err(wrong);

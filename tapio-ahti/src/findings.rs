@@ -71,8 +71,8 @@ impl Findings {
         ids.filter_map(|id| self.all.get(id)).filter(move |other| other.onset_ns < onset_ns)
     }
 
-    /// Adds a fact's claim to the episode that it belongs to, which may join two.
-    pub(crate) fn add(&mut self, finding: Finding) -> FindingId {
+    /// Adds a fact's claim to the episode that it belongs to, which may join two. Returns it, and whether it is new.
+    pub(crate) fn add(&mut self, finding: Finding) -> (FindingId, bool) {
         let key = finding.key.clone();
         let near = |other: &Finding| {
             finding.onset_ns <= other.last_ns.saturating_add(EPISODE_NS)
@@ -93,7 +93,7 @@ impl Findings {
         };
         self.recent.insert(id);
         self.settle(&key);
-        id
+        (id, same.is_empty())
     }
 
     /// A condition has ended.

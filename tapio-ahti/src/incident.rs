@@ -2,7 +2,7 @@
 //! JSON is the same wherever it is shown.
 
 use serde::{Deserialize, Serialize};
-use tapio_occurrence::Name as Text;
+use tapio_occurrence::{Name as Text, feedback::Verdict};
 
 pub use crate::{coverage::Coverage, explain::Certainty, graph::Name};
 
@@ -167,4 +167,7 @@ pub struct Incident {
     pub considered: Vec<Considered>,
     /// How often the same was seen before.
     pub seen_before: u64,
+    /// What somebody said last of such an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<Verdict>,
 }

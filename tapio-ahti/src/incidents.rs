@@ -56,6 +56,8 @@ struct Basis {
     /// Each finding with its onset, its last time, its count and its end.
     findings: Vec<(FindingId, u64, u64, u64, Option<u64>)>,
     links: Vec<(FindingId, FindingId, usize)>,
+    /// Each cause that was considered, with its score in hundredths.
+    considered: Vec<(FindingId, i64)>,
 }
 
 impl Incidents {
@@ -242,8 +244,11 @@ impl Incidents {
 
     /// Writes what has changed since it was written last.
     pub(crate) fn write(&mut self, known: Known<'_>) {
-        for kept in self.all.values_mut().filter(|kept| kept.is_stale) {
-            kept.is_stale = false;
+        for kept in self.all.values_mut() {
+            kept.incident.feedback = known.verdicts.latest(&kept.incident.fingerprint);
+            if !std::mem::take(&mut kept.is_stale) {
+                continue;
+            }
             let before = &kept.incident;
             kept.incident = Incident {
                 id: before.id.clone(),
@@ -252,6 +257,7 @@ impl Incidents {
                 status: before.status,
                 resolved_unix_ns: before.resolved_unix_ns,
                 seen_before: before.seen_before,
+                feedback: before.feedback,
                 ..story::incident(known, &kept.explanation)
             };
         }
@@ -279,11 +285,14 @@ impl Basis {
             Some((id, finding.onset_ns, finding.last_ns, finding.count, finding.ended_ns))
         });
         let links = explanation.links.iter().map(|link| (link.cause, link.effect, link.rule));
+        let considered = explanation.candidates.iter();
+        let considered = considered.map(|cause| (cause.finding, (cause.score * 100.0).round() as i64));
         Self {
             root: explanation.root,
             certainty: explanation.certainty,
             findings: findings.collect(),
             links: links.collect(),
+            considered: considered.collect(),
         }
     }
 }

@@ -17,6 +17,8 @@ mod incidents;
 mod links;
 mod rule;
 mod story;
+mod usual;
+mod verdicts;
 
 pub use engine::{Engine, Ledger, Limits, Stock};
 pub use explain::Without;

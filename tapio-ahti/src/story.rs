@@ -178,6 +178,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
             .unwrap_or_default(),
         considered: considered(known, of).into_iter().take(MAX_CONSIDERED).collect(),
         seen_before: 0,
+        feedback: None,
     }
 }
 
@@ -316,8 +317,12 @@ pub(crate) fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> 
         let term = |term: &Term| match term {
             Term::Prior => format!("prior of {kind}"),
             Term::Standing => "has been there all the time".to_owned(),
-            Term::Explains((kind, Some(workload))) => format!("explains {kind} of {workload}"),
-            Term::Explains((kind, None)) => format!("explains {kind}"),
+            Term::Explains((kind, of), usual) => {
+                let of = of.as_ref().map(|workload| format!(" of {workload}")).unwrap_or_default();
+                let usual =
+                    usual.map(|times| format!(", which came {times} times in a fortnight for no reason"));
+                format!("explains {kind}{of}{}", usual.unwrap_or_default())
+            }
         };
         Some(Considered {
             entity: name(known, object(known, finding)),

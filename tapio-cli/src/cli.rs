@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use tapio_occurrence::feedback::Verdict;
 
 /// Why did this fail? Asks Tapio's server, which it reaches by a port-forward of its own, so that nothing has to be
 /// exposed.
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Correlate(Correlate),
     /// Lists incidents, changes, findings, or what is covered
     Get(Get),
+    /// Tells whether the answer for an incident was right; it counts in further answers
+    Feedback(Judgement),
     /// Writes the facts of an incident, one JSON object a line, for `replay`
     Export(Export),
     /// Explains recorded facts, without a server: prints incidents as JSON
@@ -78,6 +81,39 @@ pub(crate) struct Correlate {
     /// Format
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Judgement {
+    /// The incident: TAP-n
+    #[arg(value_name = "TAP-n")]
+    pub(crate) incident: String,
+    /// Whether it named the cause
+    #[arg(value_enum)]
+    pub(crate) verdict: Word,
+    /// In your own words, for those who look at it later
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Word {
+    /// It was the cause
+    Right,
+    /// It has to do with it, but is not the cause
+    NotQuite,
+    /// It was something else
+    Wrong,
+}
+
+impl Word {
+    pub(crate) const fn verdict(self) -> Verdict {
+        match self {
+            Self::Right => Verdict::Right,
+            Self::NotQuite => Verdict::NotQuite,
+            Self::Wrong => Verdict::Wrong,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use http::{Request, StatusCode, header::HOST};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::{
+    Request, StatusCode,
+    header::{CONTENT_TYPE, HOST},
+    request::Builder,
+};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
@@ -14,7 +18,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tapio_ahti::incident::Coverage;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -33,7 +37,7 @@ const LABELS: &str = "app.kubernetes.io/name=tapio-server";
 
 /// A connection to the server.
 pub(crate) struct Server {
-    sender: http1::SendRequest<Empty<Bytes>>,
+    sender: http1::SendRequest<Full<Bytes>>,
     /// The namespace of the current context.
     pub(crate) namespace: String,
     /// Where it is, for people.
@@ -128,8 +132,19 @@ impl Server {
     }
 
     pub(crate) async fn text(&mut self, path: &str) -> Result<String, Failure> {
-        let request = Request::get(path).header(HOST, "tapio-server").body(Empty::new());
-        let request = request.map_err(|error| Failure::Usage(format!("{path}: {error}")))?;
+        self.ask(Request::get(path), Full::default()).await
+    }
+
+    /// Sends JSON.
+    pub(crate) async fn post(&mut self, path: &str, body: &impl Serialize) -> Result<String, Failure> {
+        let body = serde_json::to_vec(body).context("this cannot be sent")?;
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        self.ask(request, Full::from(body)).await
+    }
+
+    async fn ask(&mut self, request: Builder, body: Full<Bytes>) -> Result<String, Failure> {
+        let request = request.header(HOST, "tapio-server").body(body);
+        let request = request.map_err(|error| Failure::Usage(error.to_string()))?;
         let place = self.place.clone();
         let exchange = async {
             let response = self.sender.send_request(request).await?;

@@ -6,6 +6,7 @@ mod connection;
 mod correlate;
 mod facts;
 mod failure;
+mod feedback;
 mod get;
 mod output;
 mod why;
@@ -64,6 +65,9 @@ fn run(arguments: Arguments) -> Result<(String, u8), Failure> {
                     Command::Get(what) => get::get(&reach, &what).await.map(|text| (text, 0)),
                     Command::Correlate(asked) => {
                         correlate::correlate(&reach, &asked).await.map(|text| (text, 0))
+                    }
+                    Command::Feedback(given) => {
+                        feedback::feedback(&reach, &given).await.map(|text| (text, 0))
                     }
                     Command::Export(export) => facts::export(&reach, &export).await.map(|text| (text, 0)),
                     Command::Doctor => connection::doctor(&reach).await.map(|text| (text, 0)),

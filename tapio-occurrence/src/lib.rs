@@ -4,6 +4,7 @@
 
 mod bytes;
 pub mod event;
+pub mod feedback;
 mod json;
 pub mod kubernetes;
 pub mod printable;

@@ -33,6 +33,8 @@ use crate::{
 pub(crate) struct Ahti {
     engine: Mutex<Engine>,
     journal: Journal,
+    /// The same, for what people say of answers.
+    feedback: Journal,
     metrics: Metrics,
     /// The sequence number of the last fact that the engine took.
     taken: AtomicU64,
@@ -71,6 +73,7 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let ahti = Arc::new(Ahti {
         engine: Mutex::new(Engine::new(rules, Limits::default())),
         journal: context.journal.clone(),
+        feedback: context.journal.of("feedback"),
         metrics: context.metrics.of_role(Metrics::registered),
         taken: AtomicU64::new(0),
         caught_up_boot_ns: AtomicU64::new(clock::boot_ns()),

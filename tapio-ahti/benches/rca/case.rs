@@ -79,7 +79,8 @@ pub(crate) const NAMESPACE: &str = "shop";
 /// After so long without symptoms an incident is over.
 const QUIET_NS: u64 = 300_000_000_000;
 /// What can be left out.
-const PARTS: &[&str] = &["changes", "kernel", "stopped-services", "standing", "old-new", "two-ended"];
+const PARTS: &[&str] =
+    &["changes", "kernel", "stopped-services", "standing", "old-new", "two-ended", "learning"];
 
 impl Wanted {
     pub(crate) fn parse(
@@ -145,6 +146,7 @@ impl Case {
             standing: wanted.is_without("standing"),
             old_new: wanted.is_without("old-new"),
             two_ended: wanted.is_without("two-ended"),
+            learning: wanted.is_without("learning"),
         };
         let mut engine = Engine::new(rules, Limits::default()).without(without);
         let mut facts: Vec<&Occurrence> = self.facts.iter().filter(|fact| is_fed(fact, wanted)).collect();

@@ -53,8 +53,8 @@ pub(crate) enum Term {
     Prior,
     /// It has been there all the time.
     Standing,
-    /// It explains a group of findings.
-    Explains(Kin),
+    /// It explains a group of findings. How often they came for no reason in a fortnight, if that counts against it.
+    Explains(Kin, Option<u64>),
 }
 
 /// A possible cause with what speaks for it.
@@ -309,13 +309,17 @@ fn scored(
 ) -> Candidate {
     let Some(finding) = known.findings.get(candidate.finding) else { return candidate };
     let Some(kind) = known.rules.kind_of(finding) else { return candidate };
-    candidate.terms = vec![(Term::Prior, kind.prior)];
+    candidate.terms = vec![(Term::Prior, known.verdicts.prior(&kind.names, kind.prior))];
     if kind.class != Class::Change && is_standing(known, finding) {
         candidate.terms.push((Term::Standing, STANDING));
     }
     let gains_of = |reach| gains(known, component, reach, groups, left);
     let explained = gains_of(&candidate.reach).into_iter();
-    candidate.terms.extend(explained.map(|(kin, gain)| (Term::Explains(kin.clone()), gain)));
+    candidate.terms.extend(
+        explained.map(|(kin, gain)| {
+            (Term::Explains(kin.clone(), usual(known, kin).map(|(count, _)| count)), gain)
+        }),
+    );
     candidate.score = candidate.terms.iter().map(|(_, value)| value).sum();
     candidate.own_score = gains_of(&candidate.own).values().sum();
     candidate
@@ -338,11 +342,18 @@ fn gains<'a>(
         };
         let kind = known.findings.get(*id).and_then(|finding| known.rules.kind_of(finding));
         let leak = kind.map_or(crate::rule::SELDOM, |kind| kind.leak);
+        let leak = usual(known, group).map_or(leak, |(_, usual)| usual.max(leak));
         let gain = ((strength + leak * (1.0 - strength)) / leak).ln().min(MOST);
         let most = gains.entry(group).or_default();
         *most = most.max(gain);
     }
     gains
+}
+
+/// How often a group of findings came for no reason, and how likely it therefore is; `None` if that is seldom.
+fn usual(known: Known<'_>, group: &Kin) -> Option<(u64, f64)> {
+    let (count, likely) = known.usual.of(group);
+    (!known.without.learning && likely > crate::rule::SELDOM).then_some((count, likely))
 }
 
 /// How many links lead from a cause to a finding, and one.

@@ -6,7 +6,10 @@ use tapio_occurrence::{
 };
 
 use super::kit::Cluster;
-use crate::incident::{Certainty, Status};
+use crate::{
+    Without,
+    incident::{Certainty, Incident, Status},
+};
 
 /// What is normal around a rollout: a probe that fails once, pods that end and refuse the last connections, a warm-up that
 /// is throttled, a job that fails once.
@@ -52,4 +55,54 @@ fn of_a_day_of_changes_there_is_the_one_incident_that_there_was() {
     (18..24).for_each(|hour| churn(&mut cluster, hour));
     let over = cluster.incident();
     assert_eq!((&over.id, over.status), (&incident.id, Status::Resolved));
+}
+
+/// Numbers without a pattern, the same in each run.
+fn draw(state: &mut u64, of: u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % of
+}
+
+/// Two hundred rollouts a day, and a worker that is OOM-killed thirty times a day whenever it likes: rollouts are not blamed for
+/// it, and one that breaks something else still is.
+#[test]
+fn of_what_is_usual_many_rollouts_are_not_blamed() {
+    const ROLLOUTS: u64 = 200;
+    const EACH_S: u64 = 86_400 / ROLLOUTS;
+    let mut cluster = Cluster::shop();
+    cluster.beat_s = 80;
+    let mut state = 7;
+    for _ in 0..ROLLOUTS {
+        let end_ns = cluster.now_ns + EACH_S * 1_000_000_000;
+        let name = ["payments", "checkout", "stock", "gateway"][draw(&mut state, 4) as usize];
+        cluster.roll_out(name, "another");
+        if draw(&mut state, ROLLOUTS) < 30 {
+            cluster.wait(draw(&mut state, 350));
+            cluster.oom("payments");
+            cluster.wait(60);
+        }
+        cluster.wait(end_ns.saturating_sub(cluster.now_ns) / 1_000_000_000);
+    }
+    let mut blamed = [0, 0];
+    for (blamed, learning) in blamed.iter_mut().zip([true, false]) {
+        let mut engine = super::engine().without(Without { learning, ..Without::default() });
+        cluster.facts.iter().for_each(|fact| engine.take(fact).unwrap());
+        let is_blamed = |incident: &&&Incident| incident.root_kind.as_deref() == Some("rollout");
+        // What comes back within a day is the same incident.
+        let times = |incident: &&Incident| 1 + incident.seen_before;
+        *blamed = engine.incidents().iter().filter(is_blamed).map(times).sum::<u64>();
+    }
+    let [without, with] = blamed;
+    assert!(without > 20 && with < 5, "{without} without learning, {with} with it");
+    cluster.roll_out("payments", "payments:exits");
+    cluster.wait(20);
+    for _ in 0..4 {
+        let data = Data::from([("status", 1u64.into())]);
+        cluster.agent("container.exit_error", "payments", 0, "exited with 1", data);
+        cluster.wait(20);
+    }
+    let answer = cluster.why("payments");
+    let root = answer.root.as_ref().map(|root| &*root.name);
+    assert_eq!((root, answer.root_kind.as_deref()), (Some("payments"), Some("rollout")), "{answer:#?}");
+    assert!(answer.certainty >= Certainty::Likely, "{answer:#?}");
 }

@@ -33,6 +33,8 @@ pub(super) struct Cluster {
     heartbeat: Data,
     /// What PORTTI says as a sign of life.
     pub(super) synced: Synced,
+    /// Seconds from one heartbeat to the next.
+    pub(super) beat_s: u64,
     /// PORTTI is away.
     pub(super) is_unwatched: bool,
     /// The latency that signals have; 20 ms are normal.
@@ -75,6 +77,7 @@ impl Cluster {
                 missing: Vec::new(),
             },
             is_unwatched: false,
+            beat_s: 30,
             p90_us: 500_000,
         };
         for node in NODES {
@@ -111,8 +114,8 @@ impl Cluster {
     /// Time passes; agents send their heartbeats.
     pub(super) fn wait(&mut self, seconds: u64) {
         let end = self.now_ns + seconds * SEC;
-        while self.now_ns + 30 * SEC <= end {
-            self.now_ns += 30 * SEC;
+        while self.now_ns + self.beat_s * SEC <= end {
+            self.now_ns += self.beat_s * SEC;
             if !self.is_unwatched {
                 self.portti(&self.synced.clone(), "");
             }
@@ -188,7 +191,8 @@ impl Cluster {
         self.next_pod += 1;
         self.next_address += 1;
         let pod = format!("{name}-{revision}-{}", self.next_pod);
-        let address = IpAddr::from([10, 0, 1, self.next_address as u8]);
+        let [.., high, low] = self.next_address.to_be_bytes();
+        let address = IpAddr::from([10, 1, high, low]);
         let node = NODES[self.next_pod as usize % NODES.len()];
         let object = Object {
             object: reference("Pod", &pod),

@@ -5,7 +5,7 @@ use tapio_occurrence::{
     kubernetes::{Aspect, Verb, condition},
 };
 
-use super::kit::Cluster;
+use super::kit::{Cluster, NODES};
 use crate::incident::{Certainty, Incident, Status};
 
 #[track_caller]
@@ -49,6 +49,26 @@ fn a_limit_that_was_lowered_is_proved() {
     cluster.refused("checkout", "payments", 40);
     cluster.wait(40);
     is(&cluster.incident(), "Deployment shop/payments", "rollout", Certainty::Confirmed);
+}
+
+/// The clock of one node after the other, early or late.
+#[test]
+fn a_clock_that_is_five_seconds_off() {
+    for node in NODES {
+        for (late_ns, early_ns) in [(5_000_000_000, 0), (0, 5_000_000_000)] {
+            let mut cluster = Cluster::shop();
+            cluster.roll_out("payments", "pay:2");
+            cluster.wait(20);
+            cluster.oom("payments");
+            cluster.wait(2);
+            cluster.refused("checkout", "payments", 40);
+            cluster.wait(60);
+            for fact in cluster.facts.iter_mut().filter(|fact| *fact.node == *node) {
+                fact.time_unix_ns = fact.time_unix_ns + late_ns - early_ns;
+            }
+            is(&cluster.incident(), "Deployment shop/payments", "rollout", Certainty::Likely);
+        }
+    }
 }
 
 #[test]

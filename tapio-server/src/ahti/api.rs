@@ -1,4 +1,4 @@
-//! The API of answers: JSON over HTTP, only to read.
+//! The API of answers: JSON over HTTP. All of it only reads, but what people say of answers.
 
 use std::{
     net::SocketAddr,
@@ -9,23 +9,35 @@ use anyhow::Context as _;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Query, Request, State, rejection::QueryRejection},
+    extract::{
+        Query, Request, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tapio_ahti::{
     answer::{self, Answer},
     correlate::{Correlation, is_trace_id},
     incident::{Coverage, Incident, Line},
 };
-use tapio_occurrence::printable::printable;
+use tapio_occurrence::{
+    Data, Occurrence, Outcome, Severity, event,
+    feedback::{self, Feedback, MAX_NOTE, Verdict},
+    kubernetes::Fact as _,
+    printable::printable,
+};
+use tapio_service::clock;
 use tokio::{net::TcpListener, sync::watch};
+use ulid::Ulid;
 
 use super::{Ahti, export::Export};
+use crate::journal;
 
 /// Which object, or which incident.
 #[derive(Debug, Deserialize)]
@@ -47,6 +59,15 @@ struct Exported {
 #[serde(deny_unknown_fields)]
 struct Traced {
     trace_id: String,
+}
+
+/// What somebody says of an incident's answer.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Judged {
+    incident: String,
+    verdict: Verdict,
+    note: Option<String>,
 }
 
 /// A list of incidents.
@@ -93,6 +114,7 @@ pub(super) async fn serve(
         .route("/api/v1/findings", get(findings))
         .route("/api/v1/coverage", get(coverage))
         .route("/api/v1/export", get(export))
+        .route("/api/v1/feedback", post(feedback))
         .layer(middleware::from_fn_with_state(Arc::clone(&ahti), once_restored))
         .with_state(ahti);
     let shutdown = async move {
@@ -180,6 +202,55 @@ async fn findings(State(ahti): Known) -> Json<Findings> {
 
 async fn coverage(State(ahti): Known) -> Json<Coverage> {
     Json(ahti.engine().coverage())
+}
+
+/// It is on disk before this answers, and counts in the next answer.
+async fn feedback(
+    State(ahti): Known,
+    judged: Result<Json<Judged>, JsonRejection>,
+) -> Result<Json<Value>, Refused> {
+    let Json(judged) = judged.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    if judged.note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE) {
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("note: longer than {MAX_NOTE} characters")));
+    }
+    let incident = find(&ahti, &judged.incident)?;
+    let fact = Feedback {
+        incident: incident.id,
+        fingerprint: incident.fingerprint,
+        cause: incident.root_kind,
+        verdict: judged.verdict,
+        note: judged.note,
+    };
+    let failed =
+        |error: String| Refused(StatusCode::SERVICE_UNAVAILABLE, format!("not noted, try again: {error}"));
+    let data = fact.to_data().map_err(|error| failed(error.to_string()))?;
+    let occurrence = said(&fact, data, clock::unix_ns(clock::boot_ns()));
+    let outcomes = ahti.feedback.append(&[event::event(&occurrence)]).await;
+    match outcomes.map_err(|trouble| failed(trouble.to_string()))?.first() {
+        Some(journal::Outcome::Accepted(_)) => Ok(Json(json!({ "id": occurrence.id.to_string() }))),
+        other => Err(failed(format!("the journal does not take it: {other:?}"))),
+    }
+}
+
+fn said(feedback: &Feedback, data: Data, now_ns: u64) -> Occurrence {
+    Occurrence {
+        id: Ulid::from_parts(now_ns / 1_000_000, fastrand::u128(..)),
+        time_unix_ns: now_ns,
+        source: feedback::SOURCE.into(),
+        kind: Feedback::TYPE.into(),
+        severity: Severity::Info,
+        outcome: Outcome::Unknown,
+        message: format!("{}: {}", feedback.incident, feedback.verdict.word()),
+        cluster: None,
+        node: "".into(),
+        workload: None,
+        process: None,
+        actor: None,
+        peer: None,
+        data,
+        baseline: None,
+        count: 1,
+    }
 }
 
 async fn export(

@@ -127,6 +127,8 @@ impl Metrics {
             ("finding", "full", ledger.evicted_findings),
             ("incident", "full", ledger.evicted_incidents),
             ("heartbeat", "full", ledger.refused_heartbeats),
+            ("usual", "full", ledger.refused_usual),
+            ("verdict", "full", ledger.refused_verdicts),
         ] {
             set(&own.ahti_let_go.get_or_create(&LetGo { what, reason }), count);
         }

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use tapio_ahti::{Engine, Limits, Rules, answer::Answer};
-use tapio_occurrence::{Occurrence, event::event};
+use tapio_ahti::{Engine, Limits, Rules, answer::Answer, incident::Incident};
+use tapio_occurrence::{Occurrence, event::event, feedback::Verdict};
 use tempfile::tempdir;
 
 use crate::{
@@ -96,4 +96,40 @@ async fn wrong_questions_are_refused_with_what_would_be_right() {
         let (line, body) = server.answer(path);
         assert!(line.contains(&status.to_string()) && body.contains(says), "{path}: {line}: {body}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_say_of_an_answer_is_kept_and_counts() {
+    const FEEDBACK: &str = "/api/v1/feedback";
+    let directory = tempdir().unwrap();
+    let server = Server::start(directory.path(), &["--roles=polku,ahti"]);
+    send(&server, &recorded()).await;
+    let incident = |text: &str| serde_json::from_str::<Answer>(text).unwrap().incident.unwrap();
+    let before = incident(&why(&server));
+    assert_eq!(before.feedback, None);
+    let id = &before.id;
+    for (body, status, says) in [
+        (format!(r#"{{"incident":"{id}","verdict":"maybe"}}"#), 400, "unknown variant `maybe`"),
+        (format!(r#"{{"incident":"{id}"}}"#), 400, "missing field `verdict`"),
+        (r#"{"incident":"TAP-99","verdict":"right"}"#.to_owned(), 404, "TAP-99: there is no such incident"),
+        (
+            format!(r#"{{"incident":"{id}","verdict":"right","note":"{}"}}"#, "a".repeat(513)),
+            400,
+            "note: longer than 512",
+        ),
+        (format!(r#"{{"incident":"{id}","verdict":"wrong","note":"it was the cache"}}"#), 200, r#""id":""#),
+    ] {
+        let (line, answer) = server.post(FEEDBACK, &body);
+        assert!(line.contains(&status.to_string()) && answer.contains(says), "{body}: {line}: {answer}");
+    }
+    assert!(server.answer(FEEDBACK).0.contains("405"));
+    let after = incident(&why(&server));
+    assert_eq!(after.feedback, Some(Verdict::Wrong));
+    let score = |incident: &Incident| incident.considered[0].score;
+    assert!(score(&after) < score(&before) - 0.2, "{} {}", score(&after), score(&before));
+    server.kill();
+    let server = Server::start(directory.path(), &["--roles=polku,ahti"]);
+    assert_eq!(incident(&why(&server)), after);
+    let (_, exported) = server.answer("/api/v1/export");
+    assert!(exported.lines().any(|line| line.contains("it was the cache")), "{exported}");
 }

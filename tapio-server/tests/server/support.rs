@@ -78,10 +78,17 @@ impl Server {
 
     /// The answer of the API: its first line, and its body.
     pub(crate) fn answer(&self, path: &str) -> (String, String) {
-        let answer = ask(self.api, path).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.lines().next().unwrap().to_owned(), body.to_owned())
+        parts(&ask(self.api, path).unwrap())
     }
+
+    /// The same for JSON that is sent.
+    pub(crate) fn post(&self, path: &str, body: &str) -> (String, String) {
+        let length = body.len();
+        let head =
+            format!("POST {path} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {length}");
+        parts(&exchange(self.api, &format!("{head}\r\nhost: x\r\n\r\n{body}")).unwrap())
+    }
+
     /// The body that it serves at a path.
     pub(crate) fn get(&self, path: &str) -> String {
         self.ask(path).unwrap().split_once("\r\n\r\n").unwrap().1.to_owned()
@@ -129,9 +136,18 @@ impl Server {
     }
 }
 
+fn parts(answer: &str) -> (String, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
 fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    exchange(address, &format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n"))
+}
+
+fn exchange(address: SocketAddr, request: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: x\r\n\r\n")?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

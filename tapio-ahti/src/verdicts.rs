@@ -1,0 +1,98 @@
+//! What people said of answers, and what it says about further ones.
+
+use std::collections::BTreeMap;
+
+use tapio_occurrence::feedback::{Feedback, Verdict};
+
+/// How many answers the prior of a rule file counts for.
+const STRENGTH: f64 = 10.0;
+/// How many one verdict counts for.
+const WEIGHT: f64 = 3.0;
+/// Most fingerprints, and most kinds of causes.
+const MAX: usize = 10_000;
+
+/// Verdicts by fingerprint, and by kind of cause.
+#[derive(Debug, Default)]
+pub(crate) struct Verdicts {
+    /// The latest of each, with its time.
+    latest: BTreeMap<String, (u64, Verdict)>,
+    /// How many were right, and how many were not.
+    of_kind: BTreeMap<String, (f64, f64)>,
+    /// Verdicts that were not taken since there are too many.
+    pub(crate) refused: u64,
+}
+
+impl Verdicts {
+    pub(crate) fn take(&mut self, feedback: Feedback, at_ns: u64) {
+        let is_full = |len: usize, is_known: bool| len >= MAX && !is_known;
+        let is_known = self.latest.contains_key(&feedback.fingerprint);
+        if is_full(self.latest.len(), is_known) {
+            self.refused += 1;
+            return;
+        }
+        let given = (at_ns, feedback.verdict);
+        let latest = self.latest.entry(feedback.fingerprint).or_insert(given);
+        *latest = (*latest).max(given);
+        let Some(kind) = feedback.cause else { return };
+        if is_full(self.of_kind.len(), self.of_kind.contains_key(&kind)) {
+            self.refused += 1;
+            return;
+        }
+        let (right, wrong) = self.of_kind.entry(kind).or_default();
+        match feedback.verdict {
+            Verdict::Right => *right += WEIGHT,
+            Verdict::NotQuite => *wrong += WEIGHT / 3.0,
+            Verdict::Wrong => *wrong += WEIGHT,
+        }
+    }
+
+    /// What was said last of such an incident.
+    pub(crate) fn latest(&self, fingerprint: &str) -> Option<Verdict> {
+        self.latest.get(fingerprint).map(|(_, verdict)| *verdict)
+    }
+
+    /// The natural logarithm of the odds that a cause of this kind is the root, after what was said of others.
+    pub(crate) fn prior(&self, kind: &str, prior: f64) -> f64 {
+        let Some((right, wrong)) = self.of_kind.get(kind) else { return prior };
+        let likely = prior.exp() / (1.0 + prior.exp());
+        ((likely * STRENGTH + right) / ((1.0 - likely) * STRENGTH + wrong)).ln()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feedback(fingerprint: &str, verdict: Verdict) -> Feedback {
+        Feedback {
+            incident: "TAP-1".to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            cause: Some("rollout".to_owned()),
+            verdict,
+            note: None,
+        }
+    }
+
+    #[test]
+    fn each_verdict_counts_and_the_latest_is_shown() {
+        let mut verdicts = Verdicts::default();
+        assert!((verdicts.prior("rollout", -2.0) + 2.0).abs() < 1e-9);
+        verdicts.take(feedback("a", Verdict::Wrong), 5);
+        let after_one = verdicts.prior("rollout", -2.0);
+        // 1.192 of 10, and three against it.
+        assert!((after_one - (1.192_f64 / 11.808).ln()).abs() < 1e-3, "{after_one}");
+        verdicts.take(feedback("a", Verdict::Right), 4);
+        assert_eq!(verdicts.latest("a"), Some(Verdict::Wrong), "what came late was said before");
+        verdicts.take(feedback("a", Verdict::Right), 6);
+        assert_eq!((verdicts.latest("a"), verdicts.latest("b")), (Some(Verdict::Right), None));
+        assert!(verdicts.prior("rollout", -2.0) > -2.0);
+        assert!((verdicts.prior("memory", -0.5) + 0.5).abs() < 1e-9, "of another kind");
+    }
+
+    #[test]
+    fn there_are_no_more_than_fit() {
+        let mut verdicts = Verdicts::default();
+        (0..MAX + 3).for_each(|nth| verdicts.take(feedback(&nth.to_string(), Verdict::Right), 1));
+        assert_eq!((verdicts.latest.len(), verdicts.refused), (MAX, 3));
+    }
+}

@@ -1,0 +1,25 @@
+//! `feedback`: tells the server whether an answer was right.
+
+use serde_json::json;
+use tapio_occurrence::feedback::MAX_NOTE;
+
+use crate::{
+    cli::{Judgement, Reach},
+    connection::Server,
+    failure::Failure,
+};
+
+pub(crate) async fn feedback(reach: &Reach, given: &Judgement) -> Result<String, Failure> {
+    let incident = given.incident.to_ascii_uppercase();
+    if incident.strip_prefix("TAP-").is_none_or(|number| number.parse::<u64>().is_err()) {
+        return Err(Failure::Usage(format!("{}: give an incident, such as TAP-142", given.incident)));
+    }
+    if given.note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE) {
+        return Err(Failure::Usage(format!("--note: at most {MAX_NOTE} characters")));
+    }
+    let mut server = Server::connect(reach).await?;
+    let verdict = given.verdict.verdict();
+    let body = json!({ "incident": incident, "verdict": verdict, "note": given.note });
+    server.post("/api/v1/feedback", &body).await?;
+    Ok(format!("{incident}: {} is noted, and counts in further answers\n", verdict.word()))
+}
