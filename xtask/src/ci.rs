@@ -44,24 +44,24 @@ const STEPS: &[Step] = &[
         name: "tests",
         lane: Lane::First,
         after: &[],
-        budget: 1040,
+        budget: 860,
         run: || test::run(Suites::AllBut(SERVED), None),
     },
     Step {
         name: "tests with servers",
         lane: Lane::First,
         after: &["servers"],
-        budget: 280,
+        budget: 440,
         run: || test::run(Suites::Only(SERVED), None),
     },
     Step {
         name: "guests",
         lane: Lane::First,
         after: &[],
-        budget: 230,
+        budget: 210,
         run: || kernel_test::run(&["--quick"]),
     },
-    Step { name: "cluster", lane: Lane::First, after: &["servers"], budget: 120, run: cluster },
+    Step { name: "cluster", lane: Lane::First, after: &["servers"], budget: 160, run: cluster },
 ];
 
 /// Suites that talk to the programs built by the step `servers`.

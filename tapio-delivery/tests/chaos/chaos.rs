@@ -1,4 +1,4 @@
-//! Combines all faults, from a seed: `TAPIO_CHAOS_SEED` repeats a run, `TAPIO_CHAOS_SECONDS` (60) makes it
+//! Combines all faults, from a seed: `TAPIO_CHAOS_SEED` repeats a run, `TAPIO_CHAOS_SECONDS` (30) makes it
 //! longer.
 
 use std::{
@@ -79,7 +79,7 @@ impl Stage<'_> {
 fn whatever_happens_what_was_accepted_arrives() {
     let number = |name: &str, or| std::env::var(name).map_or(or, |text| text.parse().unwrap());
     let seed = number("TAPIO_CHAOS_SEED", fastrand::u64(..));
-    let length = Duration::from_secs(number("TAPIO_CHAOS_SECONDS", 60));
+    let length = Duration::from_secs(number("TAPIO_CHAOS_SECONDS", 30));
     let rate = RATE.min(GIVEN / length.as_secs().max(1));
     println!("TAPIO_CHAOS_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);

@@ -66,6 +66,10 @@ fn has(aspect: Aspect) -> impl Fn(&Change) -> bool {
     move |change| change.fields.iter().any(|field| field.aspect == aspect)
 }
 
+fn now_unix_ns() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
+}
+
 fn words(text: &str) -> Vec<&str> {
     text.split(' ').collect()
 }
@@ -79,6 +83,22 @@ async fn as_manager(cluster: &Cluster, manager: &str, patch: serde_json::Value, 
     } else {
         deployments.patch("pay", &params, &patch).await.unwrap();
     }
+}
+
+/// The API server notes no writer of a field that is gone, and 0 replicas are none.
+#[tokio::test(flavor = "multi_thread")]
+async fn when_somebody_scaled_to_zero() {
+    let cluster = cluster_or_skip!("when_somebody_scaled_to_zero");
+    cluster.apply("shop.yaml", SHOP, &[]);
+    let portti = Portti::synced(&cluster).await;
+    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
+    let before = now_unix_ns();
+    cluster.kubectl(&words("scale deployment/pay --replicas=0 -n shop"));
+    let (occurrence, change) = portti.told.change("Deployment", "pay", has(Aspect::Replicas)).await;
+    assert_eq!(field(&change, Aspect::Replicas), ("spec.replicas", Some("1"), Some("0")));
+    assert_eq!(change.manager, None, "not who created it");
+    // Times of the API server are whole seconds.
+    assert!(occurrence.time_unix_ns + 1_000_000_000 >= before, "{occurrence:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,8 +167,7 @@ async fn what_somebody_changed() {
     assert_eq!(field(&change, Aspect::Selector), ("spec.selector.app", Some("pay"), Some("oops")));
     assert_eq!(change.manager.as_deref(), Some("kubectl-patch"));
 
-    let before =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let before = now_unix_ns();
     cluster.kubectl(&["cordon", "node-a"]);
     let (occurrence, change) = told.change("Node", "node-a", has(Aspect::Node)).await;
     assert_eq!(&*occurrence.node, "node-a");

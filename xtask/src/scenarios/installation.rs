@@ -80,11 +80,14 @@ fn shop(directory: &Path) -> Result<()> {
 pub(super) fn heal(cluster: &Cluster) -> Result<()> {
     let app = directory()?.join("app");
     remove_shop(cluster)?;
+    // What agents still say at their end is of the scenario before.
+    agents_end(cluster)?;
     // The journal ends with the pod.
     let namespace = format!("--namespace={TAPIO}");
     cluster.kubectl(&["delete", "pods", &namespace, "--selector=app.kubernetes.io/name=tapio-server"])?;
     cluster.rolled_out("deployment/tapio-server", TAPIO)?;
-    forget(cluster)?;
+    run_agents_on(cluster, "null")?;
+    cluster.rolled_out("daemonset/tapio", TAPIO)?;
     cluster.apply_file(&app.join("dns.yaml"))?;
     cluster.rolled_out("deployment/coredns", "kube-system")?;
     until(PATIENCE, || {
@@ -109,20 +112,20 @@ pub(super) fn heal(cluster: &Cluster) -> Result<()> {
     .context("the load does not flow")
 }
 
-/// Starts agents that have learned nothing: to those of the scenario before, what it broke may be normal.
-fn forget(cluster: &Cluster) -> Result<()> {
+/// Ends the agents, with what they have learned: to them, what the scenario before broke may be normal.
+fn agents_end(cluster: &Cluster) -> Result<()> {
     let namespace = format!("--namespace={TAPIO}");
-    let select = |nodes: &str| {
-        let patch =
-            format!(r#"{{"spec":{{"template":{{"spec":{{"nodeSelector":{{"scenarios":{nodes}}}}}}}}}}}"#);
-        cluster.kubectl(&["patch", "daemonset/tapio", &namespace, "--type=merge", "--patch", &patch])
-    };
     let agents = "--selector=app.kubernetes.io/name=tapio";
-    select("\"none\"")?;
+    run_agents_on(cluster, "\"none\"")?;
     cluster.kubectl(&["wait", "pods", &namespace, agents, "--for=delete", "--timeout=120s"])?;
-    cluster.on_node(&["rm", "--recursive", "--force", STATE])?;
-    select("null")?;
-    cluster.rolled_out("daemonset/tapio", TAPIO)
+    cluster.on_node(&["rm", "--recursive", "--force", STATE]).map(drop)
+}
+
+/// Runs agents only on nodes with this value of a label, as JSON.
+fn run_agents_on(cluster: &Cluster, nodes: &str) -> Result<()> {
+    let patch = format!(r#"{{"spec":{{"template":{{"spec":{{"nodeSelector":{{"scenarios":{nodes}}}}}}}}}}}"#);
+    let namespace = format!("--namespace={TAPIO}");
+    cluster.kubectl(&["patch", "daemonset/tapio", &namespace, "--type=merge", "--patch", &patch]).map(drop)
 }
 
 /// `97 good, 0 bad, 1 waiting`

@@ -1,5 +1,7 @@
 //! Changes: what somebody did to what an object should be.
 
+use std::cmp::Ordering;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use tapio_occurrence::{
     Outcome, Severity,
@@ -19,6 +21,8 @@ use crate::portti::{
 
 /// Why a pod is disrupted, where somebody asked for it.
 const ASKED_FOR: &str = "EvictionByEvictionAPI";
+/// Two changes within a second, of which times of the API server are, are heard of within this time.
+const JUST_NOW_NS: u64 = 10_000_000_000;
 
 impl Reporter {
     /// An object is new. It is a change if somebody made it, and if it was not there before.
@@ -57,7 +61,17 @@ impl Reporter {
                 return Ok(());
             }
         }
-        let time = writer.time_unix_ns.unwrap_or(form.written_unix_ns);
+        // Who takes a field away may be noted nowhere, such as who scales to 0. What was written before the version that is known
+        // is not this change, nor with it, unless that was just now.
+        let is_old = |time: u64| match time.cmp(&before.written_unix_ns) {
+            Ordering::Greater => false,
+            Ordering::Equal => self.now_unix_ns.saturating_sub(time) > JUST_NOW_NS,
+            Ordering::Less => true,
+        };
+        let writer = if writer.time_unix_ns.is_some_and(is_old) { Writer::default() } else { writer };
+        // Who scales is noted without a time.
+        let newest = Some(form.written_unix_ns).filter(|time| !is_old(*time));
+        let time = writer.time_unix_ns.or(newest).unwrap_or(self.now_unix_ns);
         self.change(Verb::Updated, diff, form, writer, time)
     }
 
@@ -104,9 +118,9 @@ impl Reporter {
         if form.disruption.as_deref() == Some(ASKED_FOR) && verb == "deleted" {
             message.push_str(" (evicted through the API, as a drain does)");
         }
-        // Nothing says when what was deleted at once was deleted.
-        let id_unix_ns =
-            (verb == "deleted" && form.deleting_unix_ns.is_none()).then_some(form.written_unix_ns);
+        // Where nothing says when it was, each replica has heard of it at another time.
+        let is_heard = time == self.now_unix_ns || verb == "deleted" && form.deleting_unix_ns.is_none();
+        let id_unix_ns = is_heard.then_some(form.written_unix_ns);
         let workload = self.workload(form, None)?;
         self.say(Said {
             fact: &change,
