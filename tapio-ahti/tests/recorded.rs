@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tapio_ahti::{
     Engine, Limits, Rules,
     answer::{self, Answer},
+    incident::{Certainty, Incident},
 };
 use tapio_occurrence::Occurrence;
 
@@ -23,6 +24,11 @@ struct Scenario {
 struct Truth {
     root: Option<String>,
     kind: Option<String>,
+    missing: Option<String>,
+    #[serde(default)]
+    also: Vec<String>,
+    #[serde(default)]
+    not: Vec<String>,
 }
 
 fn directory(path: &str) -> std::path::PathBuf {
@@ -42,6 +48,11 @@ fn answer(facts: &[Occurrence], asked: &str) -> Answer {
     let (kind, name) = asked.split_once('/').unwrap();
     assert!(answer::kind(kind).is_some(), "{asked}");
     engine.why(Some(kind), Some("shop"), name)
+}
+
+/// Whether an incident has this root.
+fn is_of(incident: &Incident, root: &str) -> bool {
+    incident.root.as_ref().is_some_and(|found| is(&found.to_string(), root))
 }
 
 /// Whether a name is the expected one, which may end with a `*`.
@@ -72,14 +83,30 @@ fn recorded_failures_have_the_cause_that_their_scenario_says() {
             continue;
         }
         let answer = answer(&facts, &asked);
-        let found =
-            answer.incident.as_ref().and_then(|incident| incident.root.as_ref()).map(ToString::to_string);
         let kind = answer.incident.as_ref().and_then(|incident| incident.root_kind.clone());
-        let is_right = found.as_ref().is_some_and(|found| is(found, &root))
-            && scenario.truth.kind.is_none_or(|expected| kind == Some(expected));
+        let is_root = |incident: &Incident| match root.as_str() {
+            "unknown" => incident.certainty == Certainty::Inconclusive,
+            root => is_of(incident, root),
+        };
+        let is_said = |text: &String| {
+            answer
+                .incident
+                .iter()
+                .flat_map(|incident| &incident.missing)
+                .any(|missing| missing.contains(text))
+        };
+        let is_right = answer.incident.as_ref().is_some_and(is_root)
+            && scenario.truth.kind.is_none_or(|expected| kind == Some(expected))
+            && scenario.truth.missing.as_ref().is_none_or(is_said);
         if !is_right {
-            wrong.push(format!("{name}: {found:?} ({kind:?}), not {root}\n{}", answer.text()));
+            wrong.push(format!("{name}: ({kind:?}), not {root}\n{}", answer.text()));
         }
+        let mut engine = engine(&facts);
+        let all = engine.incidents();
+        let accused = scenario.truth.not.iter().filter(|not| all.iter().any(|one| is_of(one, not)));
+        wrong.extend(accused.map(|not| format!("{name}: {not} is accused")));
+        let unseen = scenario.truth.also.iter().filter(|also| !all.iter().any(|one| is_of(one, also)));
+        wrong.extend(unseen.map(|also| format!("{name}: no incident of {also}")));
         // Another run gives the same bytes.
         assert_eq!(answer, self::answer(&facts, &asked));
     }
