@@ -22,6 +22,9 @@ pub struct Answer {
     /// The incident that it is part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<Incident>,
+    /// Whom it calls, directly or through others, if the incident is not its own: one of those that are hit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Name>,
     /// Findings about the object and what it owns, the newest first.
     pub findings: Vec<Line>,
     /// Objects of that name elsewhere, if it is not known.
@@ -100,9 +103,23 @@ impl Answer {
     #[must_use]
     pub fn text(&self) -> String {
         match (&self.incident, &self.asked) {
-            (Some(incident), _) => text(incident, &self.coverage),
+            (Some(incident), asked) => self.needed(asked.as_ref()) + &text(incident, &self.coverage),
             (None, Some(asked)) => self.quiet(asked),
             (None, None) => self.unknown(),
+        }
+    }
+
+    /// Why the incident is somebody else's.
+    fn needed(&self, asked: Option<&Name>) -> String {
+        match asked.zip(self.needs.as_ref()) {
+            Some((asked, needed)) => {
+                printable(&format!(
+                    "{asked} has no incident of its own. It calls {needed}, directly or through others:"
+                ))
+                .into_owned()
+                    + "\n"
+            }
+            None => String::new(),
         }
     }
 

@@ -97,6 +97,8 @@ const AHEAD_NS: u64 = 3_600_000_000_000;
 const MAX_FINDINGS: usize = 20;
 /// Names that an answer about an unknown object suggests.
 const MAX_SIMILAR: usize = 10;
+/// How many calls away somebody may fail whom an object needs.
+const MAX_NEEDED: usize = 4;
 /// Old entities and findings are let go so often, in the time of facts.
 const EXPIRE_NS: u64 = 60_000_000_000;
 /// Everything is explained anew so often, in the time of facts, so that the same facts open the same incidents in the same
@@ -431,14 +433,26 @@ impl Engine {
         };
         let newest = |is_resolved: bool| {
             let of_state = move |incident: &&Incident| (incident.status == Status::Resolved) == is_resolved;
-            self.incidents.iter().rev().filter(of_state).find(is_of)
+            self.incidents.iter().rev().filter(of_state)
+        };
+        // That somebody whom it calls fails may be all that is wrong: a server that answers with errors shows nothing else.
+        let needed = |hops: usize| {
+            let there = self.graph.walk(&[asked], &vec![Step::Calls; hops], at);
+            let names = there.iter().filter_map(|id| self.graph.get(*id)).map(|entity| &*entity.name);
+            let names: BTreeSet<&Name> = names.collect();
+            newest(false)
+                .find_map(|incident| Some((incident, incident.hits.iter().find(|hit| names.contains(hit))?)))
         };
         let mut findings: Vec<_> =
             related.iter().flat_map(|id| self.findings.of(*id)).map(|(_, f)| f).collect();
         findings.sort_by_key(|finding| std::cmp::Reverse((finding.last_ns, finding.onset_ns)));
         answer.findings =
             findings.into_iter().take(MAX_FINDINGS).map(|f| story::line(self.known(), f)).collect();
-        answer.incident = newest(false).or_else(|| newest(true)).cloned();
+        let own = newest(false).find(is_of);
+        let needed = (1..=MAX_NEEDED).filter(|_| own.is_none()).find_map(needed);
+        answer.needs = needed.map(|(_, hit)| hit.clone());
+        let open = own.or(needed.map(|(incident, _)| incident));
+        answer.incident = open.or_else(|| newest(true).find(is_of)).cloned();
         answer.state = if answer.incident.is_some() { State::Incident } else { State::Quiet };
         answer
     }

@@ -352,6 +352,25 @@ fn a_chain_of_four_hops() {
     assert_eq!(rules, ["rollout-oom", "dead-refused", "cascade", "dead-refused", "cascade", "dead-refused"]);
 }
 
+/// A server that answers its callers with errors shows nothing in the kernel.
+#[test]
+fn who_calls_somebody_who_fails_is_told_so() {
+    let mut cluster = Cluster::shop();
+    cluster.limit("db", "512Mi", "128Mi");
+    cluster.oom_of("db", 0, 128 << 20);
+    cluster.refused("payments", "db", 40);
+    cluster.wait(60);
+    let mut engine = cluster.run();
+    let own = engine.why(Some("deploy"), Some("shop"), "payments");
+    let of_caller = engine.why(Some("deploy"), Some("shop"), "gateway");
+    assert_eq!((own.needs, &own.incident), (None, &of_caller.incident));
+    assert_eq!(of_caller.needs.as_ref().map(|needs| &*needs.name), Some("payments"));
+    let first = "Deployment shop/gateway has no incident of its own. It calls Deployment shop/payments, directly or through others:\n";
+    assert!(of_caller.text().starts_with(first), "{}", of_caller.text());
+    let other = engine.why(Some("deploy"), Some("shop"), "stock");
+    assert_eq!((other.needs, other.incident), (None, None), "it calls nobody");
+}
+
 #[test]
 fn a_policy_for_other_pods_is_not_blamed() {
     let mut cluster = Cluster::shop();
