@@ -128,7 +128,9 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     let hits = workloads(known, hits, true);
     let at_risk = workloads(known, at_risk(known, &hits), false);
     // What people ask about: who fails last in the chain, not where it began.
-    let worst = of.effects.iter().rev().filter_map(|id| get(*id)).map(workload);
+    let reached = reached(of);
+    let worst =
+        of.effects.iter().rev().filter(|id| reached.contains(id)).filter_map(|id| get(*id)).map(workload);
     let worst = worst.filter(|id| hits.contains(id)).find(|id| Some(*id) != of_root);
     let title = title(known, worst, root, root_kind, first);
     let (ruled_out, missing) = match first {
@@ -195,6 +197,18 @@ fn names(known: Known<'_>, ids: &BTreeSet<EntityId>) -> Vec<Name> {
     names.sort_unstable();
     names.truncate(MAX_NAMES);
     names
+}
+
+/// What the cause itself leads to, without what changes that were made with it lead to; everything, if there is no cause.
+fn reached(of: &Explanation) -> BTreeSet<FindingId> {
+    let Some(root) = of.root else { return of.effects.iter().copied().collect() };
+    let mut found = BTreeSet::from([root]);
+    let mut open = vec![root];
+    while let Some(cause) = open.pop() {
+        let effects = of.links.iter().filter(|link| link.cause == cause).map(|link| link.effect);
+        open.extend(effects.filter(|effect| found.insert(*effect)));
+    }
+    found
 }
 
 fn title(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tapio_occurrence::kubernetes::Reference;
 
 use super::read::SECOND_NS;
 
@@ -10,6 +11,16 @@ use super::read::SECOND_NS;
 const GAP_NS: u64 = 10 * SECOND_NS;
 /// The longest time between the first and the last change of a set: some managers never rest.
 const SPAN_NS: u64 = 120 * SECOND_NS;
+/// Managers of single acts by hand: two of them within seconds are two changes.
+const BY_HAND: &[&str] = &[
+    "kubectl-annotate",
+    "kubectl-edit",
+    "kubectl-label",
+    "kubectl-patch",
+    "kubectl-rollout",
+    "kubectl-set",
+    "kubectl-taint",
+];
 /// The most sets that may still grow.
 const MAX_SETS: usize = 256;
 
@@ -24,9 +35,20 @@ struct Set {
 }
 
 impl Sets {
-    /// The name of the set that a change at this time belongs to.
-    pub(super) fn of(&mut self, manager: &str, application: Option<&str>, unix_ns: u64) -> String {
+    /// The name of the set that a change of an object at this time belongs to.
+    pub(super) fn of(
+        &mut self,
+        manager: &str,
+        application: Option<&str>,
+        object: &Reference,
+        unix_ns: u64,
+    ) -> String {
         let whose = application.map_or_else(|| manager.to_owned(), |name| format!("{manager}/{name}"));
+        if BY_HAND.contains(&manager) {
+            let namespace = object.namespace.as_deref().unwrap_or_default();
+            let time = tapio_occurrence::timestamp(unix_ns);
+            return format!("{whose}@{time}/{}/{namespace}/{}", object.kind, object.name);
+        }
         let new = Set { first_unix_ns: unix_ns, last_unix_ns: unix_ns };
         let set = self.0.entry(whose.clone()).or_insert(new);
         if set.last_unix_ns.abs_diff(unix_ns) > GAP_NS || set.first_unix_ns.abs_diff(unix_ns) > SPAN_NS {
@@ -50,7 +72,10 @@ mod tests {
     #[test]
     fn changes_of_one_manager_within_seconds_are_one_set() {
         let mut sets = Sets::default();
-        let mut at = |manager: &str, second: u64| sets.of(manager, None, (1_000 + second) * SECOND_NS);
+        let object =
+            |name: &str| Reference { kind: "Deployment".into(), name: name.into(), ..Reference::default() };
+        let a = object("a");
+        let mut at = |manager: &str, second: u64| sets.of(manager, None, &a, (1_000 + second) * SECOND_NS);
         let first = at("argocd", 0);
         assert_eq!(first, "argocd@1970-01-01T00:16:40Z");
         assert_eq!((at("argocd", 8), at("argocd", 16)), (first.clone(), first.clone()));
@@ -58,10 +83,16 @@ mod tests {
         assert_ne!(at("argocd", 27), first);
         let mut sets = Sets::default();
         let ever: std::collections::BTreeSet<_> =
-            (0..100).map(|nth| sets.of("operator", None, nth * 5 * SECOND_NS)).collect();
+            (0..100).map(|nth| sets.of("operator", None, &a, nth * 5 * SECOND_NS)).collect();
         assert_eq!(ever.len(), 4, "{ever:?}");
-        assert_ne!(sets.of("a", Some("x"), 0), sets.of("a", Some("y"), 0));
-        (0..1_000).for_each(|nth| drop(sets.of(&nth.to_string(), None, nth)));
+        assert_ne!(sets.of("a", Some("x"), &a, 0), sets.of("a", Some("y"), &a, 0));
+        assert_eq!(sets.of("argocd", None, &a, 0), sets.of("argocd", None, &object("b"), 0));
+        assert_ne!(
+            sets.of("kubectl-set", None, &a, 0),
+            sets.of("kubectl-set", None, &object("b"), 0),
+            "by hand"
+        );
+        (0..1_000).for_each(|nth| drop(sets.of(&nth.to_string(), None, &a, nth)));
         assert!(sets.0.len() <= MAX_SETS);
     }
 }

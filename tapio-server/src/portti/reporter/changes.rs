@@ -96,7 +96,7 @@ impl Reporter {
         // Of unknown writers only those in one namespace are taken for one.
         let namespace = form.reference().namespace.as_deref().unwrap_or_default();
         let whose = writer.manager.clone().unwrap_or_else(|| format!("unknown/{namespace}"));
-        let set = self.sets.of(&whose, tool.application.as_deref(), time);
+        let set = self.sets.of(&whose, tool.application.as_deref(), form.reference(), time);
         let change = Change {
             object: form.reference().clone(),
             verb,
