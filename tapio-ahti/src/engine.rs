@@ -270,7 +270,6 @@ impl Engine {
     /// Counts the findings that nothing explains.
     fn learn(&mut self) {
         let Self { graph, findings, rules, seen, links, usual, verdicts, without, now_ns, .. } = self;
-        usual.expire(*now_ns);
         for (onset_ns, id) in usual.due(*now_ns) {
             let known =
                 Known { graph, findings, rules, seen, usual, verdicts, without: *without, now_ns: *now_ns };

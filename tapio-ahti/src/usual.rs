@@ -24,8 +24,8 @@ const LEAK_HOURS: f64 = 0.5;
 const AFTER_CHANGE_HOURS: f64 = 0.25;
 /// The least part of all time that counts, however many changes there are.
 const LEAST: f64 = 0.1;
-/// So long after it began it is known whether something explains a finding.
-const LOOK_NS: u64 = 600_000_000_000;
+/// So long after it began it is known whether something explains a finding. It is still there then, with its links.
+const LOOK_NS: u64 = 540_000_000_000;
 /// An hour counts so long after its end.
 const SETTLED_NS: u64 = 1_800_000_000_000;
 /// From this strength of a link on, it explains a finding.
@@ -80,22 +80,18 @@ impl Usual {
         self.count(changes_of(workload), onset_ns);
     }
 
-    /// Lets go of what is older than a fortnight.
-    pub(crate) fn expire(&mut self, now_ns: u64) {
-        let first = (now_ns / HOUR_NS).saturating_sub(HOURS + 1);
-        self.series.retain(|_, hours| {
-            *hours = hours.split_off(&first);
-            !hours.is_empty()
-        });
-    }
-
-    /// Time has passed: another hour may count.
+    /// Time has passed: another hour may count, and one that is older than a fortnight no longer does.
     pub(crate) fn settle(&mut self, now_ns: u64) {
         let end = now_ns.saturating_sub(SETTLED_NS) / HOUR_NS;
         let start = self.since.unwrap_or(end).max(end.saturating_sub(HOURS));
         if std::mem::replace(&mut self.settled, start..end.max(start)) == self.settled {
             return;
         }
+        let start = self.settled.start;
+        self.series.retain(|_, hours| {
+            *hours = hours.split_off(&start);
+            !hours.is_empty()
+        });
         let sum =
             |hours: &BTreeMap<u64, u32>| hours.range(self.settled.clone()).map(|(_, n)| u64::from(*n)).sum();
         self.sums = self.series.iter().map(|(kin, hours)| (kin.clone(), sum(hours))).collect();
@@ -147,9 +143,8 @@ mod tests {
         let (count, likely) = usual.of(&refused());
         assert_eq!(count, 335);
         assert!((likely - 0.393).abs() < 0.003, "{likely}");
-        usual.expire(now_ns + 30 * DAY_NS);
         usual.settle(now_ns + 30 * DAY_NS);
-        assert_eq!(usual.of(&refused()), (0, 0.0));
+        assert_eq!((usual.of(&refused()), usual.series.len()), ((0, 0.0), 0));
     }
 
     #[test]
