@@ -282,6 +282,8 @@ const WORKLOADS: &[&str] =
 fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
     let mut missing = Vec::new();
     let at = effect.onset_ns;
+    let goes_on = effect.is_state() && effect.ended_ns.is_none();
+    let until_ns = if goes_on { known.now_ns } else { effect.last_ns.min(known.now_ns) };
     for cover in &rule.covered_by {
         match cover {
             Cover::Kubernetes => {
@@ -324,7 +326,8 @@ fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
                     rule.cause.kinds.iter().filter_map(|kind| kind.split('.').next()).collect();
                 for node in nodes.into_iter().filter_map(|node| known.graph.get(node)) {
                     let name = &node.name.name;
-                    if !known.seen.has_node(name, at) {
+                    // Somebody has to have looked all the while.
+                    if !known.seen.has_node(name, at) || !known.seen.has_node(name, until_ns) {
                         missing.push(format!("no agent on {name}"));
                     }
                     let missing_here =
