@@ -99,7 +99,7 @@ pub(super) enum Folded {
 }
 
 impl Folds {
-    /// Takes an Event that occurred `count` times more than before.
+    /// Takes an Event that occurred `count` times more than was reported.
     pub(super) fn take(&mut self, event: Event, count: u64, now_unix_ns: u64) -> Folded {
         let about = &event.warning.object;
         let whose = about.uid.clone().unwrap_or_else(|| super::form::key(about));
@@ -111,7 +111,11 @@ impl Folds {
         let due = fold.reported_unix_ns.saturating_add(QUIET_NS);
         let waiting = fold.waiting.take();
         let (before, mut forms) = waiting.map_or((0, Vec::new()), |waiting| (waiting.count, waiting.forms));
-        forms.retain(|form| form.key() != event.form.key());
+        // An Event that waits already was counted up to there.
+        let is_same = |form: &Form| form.key() == event.form.key();
+        let waits = forms.iter().find(|form| is_same(form)).and_then(|form| form.generation);
+        let count = event.form.generation.zip(waits).map_or(count, |(now, then)| now.saturating_sub(then));
+        forms.retain(|form| !is_same(form));
         if forms.len() < MAX_WAITING {
             forms.push(event.form.clone());
         }
@@ -175,7 +179,8 @@ mod tests {
         let Folded::Later(due, name) = folds.take(event("a", 4), 1, start + SECOND_NS) else {
             panic!("reported")
         };
-        assert!(matches!(folds.take(event("a", 6), 2, start + 2 * SECOND_NS), Folded::Later(..)));
+        // Three more than was reported, two more than waits.
+        assert!(matches!(folds.take(event("a", 6), 3, start + 2 * SECOND_NS), Folded::Later(..)));
         assert!(matches!(folds.take(event("b", 1), 1, start), Folded::Now(_)), "another pod's");
         let report = folds.due(&name, due).unwrap();
         assert_eq!((report.count, report.forms.len(), report.forms[0].generation), (3, 1, Some(6)));
