@@ -204,12 +204,13 @@ impl Engine {
                 let entity = finding.key.entity;
                 let onset_ns = finding.onset_ns;
                 let is_change = fact::is_change(&finding.key.kind);
+                let is_failure = fact::is_failure(finding.severity);
                 let (id, is_new) = self.findings.add(*finding);
                 self.links.forget(id);
                 if is_new && is_change {
                     let workload = self.graph.get(self.graph.workload(entity, onset_ns));
                     workload.into_iter().for_each(|workload| self.usual.changed(&workload.name, onset_ns));
-                } else if is_new {
+                } else if is_new && is_failure {
                     self.usual.began(id, onset_ns);
                 }
                 self.end_with(entity);

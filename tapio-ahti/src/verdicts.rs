@@ -8,15 +8,15 @@ use tapio_occurrence::feedback::{Feedback, Verdict};
 const STRENGTH: f64 = 10.0;
 /// How many one verdict counts for.
 const WEIGHT: f64 = 3.0;
-/// Most fingerprints, and most kinds of causes.
+/// Most incidents with a verdict.
 const MAX: usize = 10_000;
 
-/// Verdicts by fingerprint, and by kind of cause.
+/// The latest verdict of each incident: who says it twice, or changes his mind, has one.
 #[derive(Debug, Default)]
 pub(crate) struct Verdicts {
-    /// The latest of each, with its time.
-    latest: BTreeMap<String, (u64, Verdict)>,
-    /// How many were right, and how many were not.
+    /// By fingerprint and incident, with its time and the kind of cause that was named.
+    latest: BTreeMap<(String, String), (u64, Verdict, Option<String>)>,
+    /// How much speaks for each kind of cause, and how much against it.
     of_kind: BTreeMap<String, (f64, f64)>,
     /// Verdicts that were not taken since there are too many.
     pub(crate) refused: u64,
@@ -24,31 +24,33 @@ pub(crate) struct Verdicts {
 
 impl Verdicts {
     pub(crate) fn take(&mut self, feedback: Feedback, at_ns: u64) {
-        let is_full = |len: usize, is_known: bool| len >= MAX && !is_known;
-        let is_known = self.latest.contains_key(&feedback.fingerprint);
-        if is_full(self.latest.len(), is_known) {
+        let whose = (feedback.fingerprint, feedback.incident);
+        if self.latest.len() >= MAX && !self.latest.contains_key(&whose) {
             self.refused += 1;
             return;
         }
-        let given = (at_ns, feedback.verdict);
-        let latest = self.latest.entry(feedback.fingerprint).or_insert(given);
-        *latest = (*latest).max(given);
-        let Some(kind) = feedback.cause else { return };
-        if is_full(self.of_kind.len(), self.of_kind.contains_key(&kind)) {
-            self.refused += 1;
-            return;
+        let given = (at_ns, feedback.verdict, feedback.cause);
+        let latest = self.latest.entry(whose).or_insert_with(|| given.clone());
+        if given > *latest {
+            *latest = given;
         }
-        let (right, wrong) = self.of_kind.entry(kind).or_default();
-        match feedback.verdict {
-            Verdict::Right => *right += WEIGHT,
-            Verdict::NotQuite => *wrong += WEIGHT / 3.0,
-            Verdict::Wrong => *wrong += WEIGHT,
+        self.of_kind.clear();
+        for (_, verdict, kind) in self.latest.values() {
+            let Some(kind) = kind else { continue };
+            let (right, wrong) = self.of_kind.entry(kind.clone()).or_default();
+            match verdict {
+                Verdict::Right => *right += WEIGHT,
+                Verdict::NotQuite => *wrong += WEIGHT / 3.0,
+                Verdict::Wrong => *wrong += WEIGHT,
+            }
         }
     }
 
     /// What was said last of such an incident.
     pub(crate) fn latest(&self, fingerprint: &str) -> Option<Verdict> {
-        self.latest.get(fingerprint).map(|(_, verdict)| *verdict)
+        let of = self.latest.range((fingerprint.to_owned(), String::new())..);
+        let of = of.take_while(|((of, _), _)| of == fingerprint).map(|(_, (at, verdict, _))| (*at, *verdict));
+        of.max().map(|(_, verdict)| verdict)
     }
 
     /// The natural logarithm of the odds that a cause of this kind is the root, after what was said of others.
@@ -83,6 +85,8 @@ mod tests {
         assert!((after_one - (1.192_f64 / 11.808).ln()).abs() < 1e-3, "{after_one}");
         verdicts.take(feedback("a", Verdict::Right), 4);
         assert_eq!(verdicts.latest("a"), Some(Verdict::Wrong), "what came late was said before");
+        verdicts.take(feedback("a", Verdict::Wrong), 5);
+        assert!((verdicts.prior("rollout", -2.0) - after_one).abs() < 1e-9, "said twice");
         verdicts.take(feedback("a", Verdict::Right), 6);
         assert_eq!((verdicts.latest("a"), verdicts.latest("b")), (Some(Verdict::Right), None));
         assert!(verdicts.prior("rollout", -2.0) > -2.0);
@@ -92,7 +96,9 @@ mod tests {
     #[test]
     fn there_are_no_more_than_fit() {
         let mut verdicts = Verdicts::default();
-        (0..MAX + 3).for_each(|nth| verdicts.take(feedback(&nth.to_string(), Verdict::Right), 1));
+        verdicts.latest =
+            (0..MAX).map(|nth| ((nth.to_string(), String::new()), (1, Verdict::Right, None))).collect();
+        (0..3).for_each(|nth| verdicts.take(feedback(&format!("new {nth}"), Verdict::Right), 1));
         assert_eq!((verdicts.latest.len(), verdicts.refused), (MAX, 3));
     }
 }

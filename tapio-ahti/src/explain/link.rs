@@ -326,7 +326,7 @@ fn not_covered(known: Known<'_>, rule: &Rule, effect: &Finding) -> Vec<String> {
                     rule.cause.kinds.iter().filter_map(|kind| kind.split('.').next()).collect();
                 for node in nodes.into_iter().filter_map(|node| known.graph.get(node)) {
                     let name = &node.name.name;
-                    // Somebody has to have looked all the while.
+                    // Somebody has to have looked when it began, and up to its end.
                     if !known.seen.has_node(name, at) || !known.seen.has_node(name, until_ns) {
                         missing.push(format!("no agent on {name}"));
                     }
