@@ -148,6 +148,17 @@ fn that_what_was_expected_has_stopped_is_reported_once_and_then_it_is_news() {
         (stopped.data.number(UNREPORTED), stopped.data.number(EXPECTED)),
         (Some(600 - reported), None)
     );
+    let schema = serde_json::from_str(include_str!("../../../../docs/occurrence.schema.json")).unwrap();
+    let mut json = serde_json::to_value(stopped).unwrap();
+    json["data"]["elapsed_us"] = 12.into();
+    json["data"]["error"] = "ECONNREFUSED".into();
+    json["workload"]["container_id"] = "7".repeat(64).into();
+    let errors: Vec<_> = jsonschema::validator_for(&schema)
+        .unwrap()
+        .iter_errors(&json)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:?} {json:#}");
     line.reported.clear();
     line.failures("network.connection_refused", 1, checks(4000, 4001));
     assert_eq!(line.when(), [4000]);
