@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn there_are_no_more_than_fit() {
-        let mut verdicts = Verdicts::default();
-        verdicts.latest =
+        let latest =
             (0..MAX).map(|nth| ((nth.to_string(), String::new()), (1, Verdict::Right, None))).collect();
+        let mut verdicts = Verdicts { latest, ..Verdicts::default() };
         (0..3).for_each(|nth| verdicts.take(feedback(&format!("new {nth}"), Verdict::Right), 1));
         assert_eq!((verdicts.latest.len(), verdicts.refused), (MAX, 3));
     }
