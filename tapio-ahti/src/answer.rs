@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tapio_occurrence::{printable::printable, timestamp};
 
 use crate::{
-    incident::{Coverage, Evidence, Incident, Line, Name, Status},
+    incident::{Certainty, Coverage, Evidence, Incident, Line, Name, Status},
     story,
     story::KUBERNETES,
 };
@@ -165,9 +165,9 @@ const MAX_THEN: usize = 6;
 pub fn text(incident: &Incident, coverage: &Coverage) -> String {
     let mut out = String::new();
     let state = match incident.status {
-        Status::Open => story::shown(incident.certainty),
-        Status::Resolved => "RESOLVED",
-        Status::Regressed => "REGRESSED",
+        Status::Open => sure(incident),
+        Status::Resolved => "RESOLVED".to_owned(),
+        Status::Regressed => "REGRESSED".to_owned(),
     };
     // Writing to a String does not fail.
     let _ = writeln!(out, "{}.  {}  {state}", printable(&incident.title), incident.id);
@@ -177,7 +177,7 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
     };
     match cause {
         Some(cause) => row(&mut out, "CAUSE", &shown(cause)),
-        None => row(&mut out, "CAUSE", "not known"),
+        None => row(&mut out, "CAUSE", &format!("not known{}", closest(incident))),
     }
     let chosen = chosen(cause, rest);
     for (nth, line) in chosen.iter().enumerate() {
@@ -215,6 +215,25 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
     }
     row(&mut out, "COVERAGE", &covered_text(coverage));
     out
+}
+
+/// How sure an answer is: with a number, unless the evidence does not decide.
+#[must_use]
+pub fn sure(incident: &Incident) -> String {
+    let word = story::shown(incident.certainty);
+    match incident.lead.filter(|_| incident.certainty >= Certainty::Likely) {
+        Some(lead) => format!("{word} {} %", lead.chance.percent),
+        None => word.to_owned(),
+    }
+}
+
+/// Where a cause that is not known is closest.
+fn closest(incident: &Incident) -> String {
+    let unlikely = incident.lead.and(incident.lines.first()).map(|line| &line.text);
+    match unlikely.or_else(|| incident.considered.first().map(|considered| &considered.text)) {
+        Some(text) => format!("; closest: {text}"),
+        None => String::new(),
+    }
 }
 
 /// The lines that tell the story: the first of each workload, and of the first one two. What the kernel says is closer to what

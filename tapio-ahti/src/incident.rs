@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tapio_occurrence::{Name as Text, feedback::Verdict};
 
-pub use crate::{coverage::Coverage, explain::Certainty, graph::Name};
+pub use crate::{calibration::Lead, coverage::Coverage, explain::Certainty, graph::Name};
 
 /// Where an incident is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -149,6 +149,9 @@ pub struct Incident {
     /// What the cause is about, in a word: `rollout`, `memory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_kind: Option<String>,
+    /// How far the cause is ahead of others; absent if there is none. Without `has_cause` it is too unlikely to be named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lead: Option<Lead>,
     /// The cause, then what it led to, in order of time.
     pub lines: Vec<Line>,
     /// Which line explains which.

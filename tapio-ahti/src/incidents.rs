@@ -53,6 +53,8 @@ struct Kept {
 struct Basis {
     root: Option<FindingId>,
     certainty: Certainty,
+    /// How likely the root is, in percent, and after how many judged answers.
+    chance: Option<(u8, u64)>,
     /// Each finding with its onset, its last time, its count and its end.
     findings: Vec<(FindingId, u64, u64, u64, Option<u64>)>,
     links: Vec<(FindingId, FindingId, usize)>,
@@ -290,6 +292,7 @@ impl Basis {
         Self {
             root: explanation.root,
             certainty: explanation.certainty,
+            chance: explanation.lead.map(|lead| (lead.chance.percent, lead.chance.judged)),
             findings: findings.collect(),
             links: links.collect(),
             considered: considered.collect(),

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod calibration;
 pub mod correlate;
 mod coverage;
 mod engine;

@@ -113,7 +113,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         |(at, line): (usize, &Vec<FindingId>)| line.iter().map(move |id| (*id, at)).collect::<Vec<_>>();
     lines.truncate(MAX_LINES);
     let place: BTreeMap<FindingId, usize> = lines.iter().enumerate().flat_map(number).collect();
-    let root = of.root.and_then(get);
+    let root = of.named().and_then(get);
     let root_kind = root.and_then(|root| known.rules.kind_of(root));
     let first = of.first(known).and_then(get);
     let workload = |finding: &Finding| workload(known, finding);
@@ -168,6 +168,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         has_cause: root.is_some(),
         root: root.map(|root| name(known, object(known, root))),
         root_kind: root_kind.map(|kind| kind.names.clone()),
+        lead: of.lead,
         lines: lines.iter().filter_map(|ids| together(known, of, ids)).collect(),
         chain,
         hits: names(known, &hits),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use tapio_ahti::{
     answer::{self, Answer},
+    calibration::Lead,
     incident::{Coverage, Incident, Line, Status},
 };
 use tapio_occurrence::{
@@ -30,12 +31,23 @@ pub(crate) fn answer(answer: &Answer, format: Format) -> Result<String, Failure>
     }
 }
 
-/// Every cause that was considered, with what its score is made of.
+/// How likely the cause is the right one, and every cause that was considered, with what its score is made of.
 fn considered(incident: &Incident) -> String {
     let mut out = String::new();
+    if let Some(Lead { margin, chance }) = &incident.lead {
+        let ahead = match margin {
+            Some(margin) => format!("ahead of the next cause by {margin:.2}"),
+            None => "no other cause comes into question".to_owned(),
+        };
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            out,
+            "CHANCE    {} %: {ahead}; fitted to {} known failures, {} of this cluster judged",
+            chance.percent, chance.failures, chance.judged
+        );
+    }
     for candidate in &incident.considered {
         let entity = candidate.entity.to_string();
-        // Writing to a String does not fail.
         let _ = writeln!(
             out,
             "{:>6.2}    {}: {}",

@@ -34,7 +34,7 @@ impl Verdict {
 }
 
 /// `tapio.feedback`: somebody judged an incident's answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Feedback {
     /// The incident, `TAP-142`.
     pub incident: String,
@@ -45,6 +45,9 @@ pub struct Feedback {
     pub cause: Option<String>,
     /// Whether the answer named the cause.
     pub verdict: Verdict,
+    /// How likely that cause was held to be, from failures of other clusters, from 0 to 1; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chance: Option<f64>,
     /// In the person's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use tapio_ahti::{
     Engine, Limits, Rules, Without,
+    calibration::{self, Weights},
     incident::{Certainty, Considered, Name},
 };
 use tapio_occurrence::{Occurrence, kubernetes};
@@ -55,6 +56,8 @@ pub(crate) struct Outcome {
     pub(crate) both: Option<usize>,
     /// How sure the first answer is; `None`: no cause was named.
     pub(crate) certainty: Option<Certainty>,
+    /// What tells how likely that is right.
+    pub(crate) signs: Option<Weights>,
     /// What was named, for people.
     pub(crate) named: Vec<Said>,
     pub(crate) expected: Said,
@@ -81,6 +84,14 @@ const QUIET_NS: u64 = 300_000_000_000;
 /// What can be left out.
 const PARTS: &[&str] =
     &["changes", "kernel", "stopped-services", "standing", "old-new", "two-ended", "learning"];
+
+impl Outcome {
+    /// Whether the first answer is right, with the cause where the set names one.
+    pub(crate) fn is_right(&self) -> bool {
+        let place = if self.expected.cause.is_empty() { self.object } else { self.both };
+        place == Some(1)
+    }
+}
 
 impl Wanted {
     pub(crate) fn parse(
@@ -187,7 +198,8 @@ impl Case {
                         .first()
                         .is_some_and(|line| cause.facts.first().is_some_and(|id| line.facts.contains(id)))
             };
-            engine.incidents().into_iter().find(facts).map(|incident| incident.certainty)
+            let incident = engine.incidents().into_iter().find(facts)?;
+            Some((incident.certainty, incident.lead.and_then(|lead| lead.margin)))
         });
         Outcome {
             name: self.name.clone(),
@@ -196,7 +208,8 @@ impl Case {
             leaves_no_trace: self.leaves_no_trace,
             object: place(objects.iter().position(|object| *object == self.object)),
             both: place(named.iter().position(|said| *said == expected)),
-            certainty: first,
+            certainty: first.map(|(certainty, _)| certainty),
+            signs: first.map(|(certainty, margin)| calibration::signs(certainty, margin)),
             named,
             expected,
         }

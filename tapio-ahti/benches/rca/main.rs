@@ -5,6 +5,7 @@
 
 #![allow(clippy::panic, missing_docs, reason = "a bench's helpers fail as tests do")]
 
+mod calibrate;
 mod case;
 mod changerca;
 mod cloudopsbench;
@@ -15,10 +16,12 @@ mod itbench;
 mod labels;
 mod nezha;
 mod petshop;
+mod recorded;
 mod score;
 mod series;
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -59,6 +62,11 @@ const SETS: &[Set] = &[
         cases: nezha::cases,
         published: "published: A@1 .93 (Nezha), .64 without logs, .16 MicroRCA, .41 MicroRank, .41 PDiagnose",
     },
+    Set {
+        name: RECORDED,
+        cases: recorded::cases,
+        published: "scenarios of this repository, which the rules were made with",
+    },
 ];
 
 fn main() -> ExitCode {
@@ -71,6 +79,8 @@ fn main() -> ExitCode {
     }
 }
 
+/// The set that is part of this repository.
+const RECORDED: &str = "recorded";
 /// The set that is about chains, not about causes.
 const CHAINS: &str = "itbench-chains";
 
@@ -89,11 +99,19 @@ fn run() -> Result<(), String> {
             )),
         }
     };
+    let mut all = BTreeMap::new();
     for set in SETS.iter().filter(|set| is_wanted(set.name)) {
-        let cases = (set.cases)(&directory(set.name)?)?;
+        let cases = match set.name {
+            RECORDED => (set.cases)(Path::new(env!("CARGO_MANIFEST_DIR")))?,
+            name => (set.cases)(&directory(name)?)?,
+        };
         let results: Vec<_> =
             cases.iter().filter(|case| wanted.is_of(case)).map(|case| case.explain(&wanted)).collect();
         score::print(set.name, set.published, &results, &wanted);
+        all.insert(set.name, results);
+    }
+    if wanted.sets.is_empty() && wanted.only.is_none() && wanted.without.is_empty() {
+        calibrate::print(&all);
     }
     if is_wanted(CHAINS) {
         itbench::print(&directory(CHAINS)?)?;

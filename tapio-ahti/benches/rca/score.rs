@@ -53,8 +53,7 @@ pub(crate) fn print(set: &str, published: &str, outcomes: &[Outcome], wanted: &W
     }
     row("all", &all);
     let chance: f64 = all.iter().map(|outcome| 1.0 / outcome.choices.max(1) as f64).sum();
-    let is =
-        |outcome: &&&Outcome| if has_cause { outcome.both == Some(1) } else { outcome.object == Some(1) };
+    let is = |outcome: &&&Outcome| outcome.is_right();
     let speaks: Vec<&&Outcome> =
         all.iter().filter(|outcome| outcome.certainty >= Some(Certainty::Likely)).collect();
     let confirmed: Vec<&&Outcome> =

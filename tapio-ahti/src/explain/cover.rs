@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Component, Kin, Known, Link, is_standing, kin, link, order};
-use crate::{finding::FindingId, rule::Class};
+use crate::{calibration::Lead, finding::FindingId, rule::Class};
 
 /// Most that one group of findings adds.
 const MOST: f64 = 6.0;
@@ -94,11 +94,18 @@ pub(crate) struct Explanation {
     /// The links from the root to the effects: a tree.
     pub(crate) links: Vec<Link>,
     pub(crate) certainty: Certainty,
+    /// How far the root is ahead.
+    pub(crate) lead: Option<Lead>,
     /// The best causes, the best first.
     pub(crate) candidates: Vec<Considered>,
 }
 
 impl Explanation {
+    /// The root, if it is likely enough to be named.
+    pub(crate) fn named(&self) -> Option<FindingId> {
+        self.root.filter(|_| self.lead.is_none_or(|lead| lead.chance.is_named()))
+    }
+
     /// All findings of it: the root, its kin, the effects.
     pub(crate) fn all(&self) -> impl Iterator<Item = FindingId> {
         self.root.iter().chain(&self.kin).chain(&self.effects).copied()
@@ -163,6 +170,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
             kin: Vec::new(),
             links: tree(known, component, &left),
             certainty: Certainty::Inconclusive,
+            lead: None,
             candidates: closest(known, component, &effects, &groups, &left),
             effects,
         });
@@ -406,7 +414,7 @@ fn explanation(
         let shares = other.reach.keys().any(|id| effects.contains(id) && left.contains(id));
         shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())
     });
-    let margin = rival.map_or(f64::INFINITY, |rival| best.score - rival.score);
+    let margin = rival.map(|rival| best.score - rival.score);
     let candidates = scored
         .iter()
         .take(MAX_CANDIDATES)
@@ -415,7 +423,7 @@ fn explanation(
         .collect();
     let certainty = Certainty::Inconclusive;
     let mut explanation =
-        Explanation { root: Some(best.finding), kin, effects, links, certainty, candidates };
+        Explanation { root: Some(best.finding), kin, effects, links, certainty, lead: None, candidates };
     // Whether each link on the way to the first failure is proved.
     let ways = std::iter::successors(explanation.first(known), |here| {
         let (_, link) = best.reach.get(here)?;
@@ -432,10 +440,15 @@ fn explanation(
         (score, _) if score < 0.5 && !explanation.effects.is_empty() => Certainty::Inconclusive,
         // What is so often of no consequence is no cause by itself.
         (score, _) if score < UNLIKELY => Certainty::Inconclusive,
-        (_, margin) if margin < MARGIN => Certainty::Inconclusive,
+        (_, Some(margin)) if margin < MARGIN => Certainty::Inconclusive,
         _ if is_proved => Certainty::Confirmed,
         _ => Certainty::Likely,
     };
+    let lead = known.verdicts.lead(explanation.certainty, margin);
+    if !lead.chance.is_named() {
+        explanation.certainty = Certainty::Inconclusive;
+    }
+    explanation.lead = Some(lead);
     explanation
 }
 

@@ -2,6 +2,7 @@
 
 use tapio_occurrence::{
     Data,
+    feedback::{Feedback, Verdict},
     kubernetes::{Aspect, Pair, Verb, condition},
     signal::{ERRORS, STARVATION},
 };
@@ -267,4 +268,39 @@ fn behind_a_broken_caller_it_is_quiet() {
     let incident = cluster.why("checkout");
     let rules: Vec<_> = incident.chain.iter().map(|step| &*step.rule).collect();
     assert_eq!(rules, ["signal-starved"], "{incident:#?}");
+}
+
+#[test]
+fn where_answers_were_often_wrong_an_unlikely_cause_is_not_named() {
+    let mut cluster = Cluster::shop();
+    let fails = |cluster: &mut Cluster| {
+        cluster.roll_out("payments", "pay:2");
+        let pod = cluster.newest("payments");
+        cluster.condition("Pod", &pod, condition::NOT_READY, "ContainersNotReady", "");
+        unhealthy(cluster, "payments", "Readiness probe failed: connection refused");
+    };
+    for nth in 0..20 {
+        let verdict = Feedback {
+            incident: format!("TAP-{nth}"),
+            fingerprint: format!("v1:rollout:{nth}"),
+            cause: None,
+            verdict: Verdict::Wrong,
+            chance: Some(0.9),
+            note: None,
+        };
+        cluster.portti(&verdict, "wrong");
+    }
+    fails(&mut cluster);
+    let incident = cluster.incident();
+    let chance = incident.lead.unwrap().chance;
+    assert!(chance.percent < 50 && chance.judged == 20, "{chance:?}");
+    assert_eq!((incident.has_cause, incident.root.clone(), &*incident.advice), (false, None, &[][..]));
+    let text = crate::answer::text(&incident, &crate::incident::Coverage::default());
+    assert!(text.contains("the cause is not known"), "{text}");
+    assert!(text.contains("CAUSE     not known; closest: Deployment shop/payments"), "{text}");
+
+    let mut cluster = Cluster::shop();
+    fails(&mut cluster);
+    let text = crate::answer::text(&cluster.incident(), &crate::incident::Coverage::default());
+    assert!(text.contains(" %\nCAUSE"), "{text}");
 }

@@ -219,6 +219,7 @@ async fn feedback(
         fingerprint: incident.fingerprint,
         cause: incident.root_kind,
         verdict: judged.verdict,
+        chance: incident.lead.map(|lead| lead.chance.elsewhere),
         note: judged.note,
     };
     let failed =

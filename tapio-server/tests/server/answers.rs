@@ -126,6 +126,8 @@ async fn what_people_say_of_an_answer_is_kept_and_counts() {
     let after = incident(&why(&server));
     assert_eq!(after.feedback, Some(Verdict::Wrong));
     let score = |incident: &Incident| incident.considered[0].score;
+    let judged = |incident: &Incident| incident.lead.unwrap().chance.judged;
+    assert_eq!((judged(&before), judged(&after)), (0, 1));
     assert!(score(&after) < score(&before) - 0.2, "{} {}", score(&after), score(&before));
     server.kill();
     let server = Server::start(directory.path(), &["--roles=polku,ahti"]);
