@@ -136,7 +136,7 @@ mod tests {
             margin in prop::option::of(-10.0..100.0),
         ) {
             let moved = lead(Certainty::Likely, margin, shift(&judged), judged.len() as u64).chance;
-            prop_assert!(moved.percent % 5 == 0 && (5..=95).contains(&moved.percent), "{moved:?}");
+            prop_assert!(moved.percent.is_multiple_of(5) && (5..=95).contains(&moved.percent), "{moved:?}");
         }
 
         #[test]

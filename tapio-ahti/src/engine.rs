@@ -12,7 +12,7 @@ use crate::{
     answer::{self, Answer, BY_NAME, State},
     correlate::{self, Correlation},
     coverage::{Coverage, Seen},
-    explain::{Known, Without, causes, components, explain, kin},
+    explain::{Known, Link, Without, causes, components, explain, kin},
     fact::{self, Refused, Said},
     finding::{Finding, FindingId},
     findings::Findings,
@@ -64,7 +64,7 @@ pub struct Ledger {
     pub evicted_incidents: u64,
     /// Heartbeats that were not taken since there were too many nodes.
     pub refused_heartbeats: u64,
-    /// Findings that were not counted as usual since there were too many types of them.
+    /// What was not learned from since there was too much of it.
     pub refused_usual: u64,
     /// Verdicts of people that were not taken since there were too many.
     pub refused_verdicts: u64,
@@ -268,16 +268,25 @@ impl Engine {
         }
     }
 
-    /// Counts the findings that nothing explains.
+    /// Counts the findings that nothing explains, and after how long those came whose cause is proved.
     fn learn(&mut self) {
         let Self { graph, findings, rules, seen, links, usual, verdicts, without, now_ns, .. } = self;
         for (onset_ns, id) in usual.due(*now_ns) {
             let known =
                 Known { graph, findings, rules, seen, usual, verdicts, without: *without, now_ns: *now_ns };
-            let explained = links.of(id, || causes(known, id)).iter().any(|link| link.strength >= EXPLAINED);
-            if let Some(kin) = kin(known, id).filter(|_| !explained) {
-                usual.count(kin, onset_ns);
-            }
+            let links = links.of(id, || causes(known, id));
+            let explained = links.iter().any(|link| link.strength >= EXPLAINED);
+            let kin = kin(known, id).filter(|_| !explained);
+            let lag_s = |link: &Link| {
+                let cause = findings.get(link.cause)?;
+                Some((
+                    rules.rules.get(link.rule)?.rule.clone(),
+                    onset_ns.saturating_sub(cause.onset_ns) as f64 / 1e9,
+                ))
+            };
+            let proved: Vec<_> = links.iter().filter(|link| link.is_certain).filter_map(lag_s).collect();
+            kin.into_iter().for_each(|kin| usual.unexplained(kin, onset_ns));
+            proved.into_iter().for_each(|(rule, lag_s)| usual.proved(&rule, lag_s, onset_ns));
         }
     }
 
@@ -484,7 +493,9 @@ impl Engine {
         if std::mem::replace(&mut self.is_assessed, true) {
             return;
         }
-        self.usual.settle(self.now_ns);
+        if self.usual.settle(self.now_ns) {
+            self.links.clear();
+        }
         let Self { graph, findings, rules, seen, usual, verdicts, links, incidents, without, now_ns, .. } =
             self;
         let is_failure =

@@ -114,7 +114,7 @@ impl Incidents {
                 Ok(number) => {
                     touched.insert(number);
                 }
-                Err(explanation) => self.others.push(explanation),
+                Err(explanation) => self.others.push(*explanation),
             }
         }
         // Those whose findings are over and gone.
@@ -140,7 +140,7 @@ impl Incidents {
         explanation: Explanation,
         taken: &BTreeSet<u64>,
         is_revision: bool,
-    ) -> Result<u64, Explanation> {
+    ) -> Result<u64, Box<Explanation>> {
         let findings: BTreeSet<FindingId> = explanation.all().collect();
         let is_active = symptoms(known, &findings).any(|finding| finding.is_active(known.now_ns, QUIET_NS));
         let last_ns = last_symptom_ns(known, &findings).unwrap_or_default();
@@ -159,7 +159,7 @@ impl Incidents {
         sharing.retain(|number| !taken.contains(number));
         let number = match sharing.first() {
             Some(number) => *number,
-            None if !is_active || !has_settled() => return Err(explanation),
+            None if !is_active || !has_settled() => return Err(Box::new(explanation)),
             None => {
                 let others = self.all.iter().filter(|(number, _)| !taken.contains(number));
                 others.rev().find(|(_, kept)| comes_back(kept)).map_or(self.next, |(number, _)| *number)

@@ -15,6 +15,7 @@ mod findings;
 mod graph;
 pub mod incident;
 mod incidents;
+mod lags;
 mod links;
 mod rule;
 mod story;

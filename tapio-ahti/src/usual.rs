@@ -1,4 +1,4 @@
-//! What is usual: how often a workload has a finding that nothing explains.
+//! What is usual: how often a workload has a finding that nothing explains, and after how long effects come.
 //!
 //! What comes often for no reason says little when it comes after a change. Only hours that are over count, so that the order in
 //! which facts arrive does not matter.
@@ -9,9 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use tapio_occurrence::kubernetes::{Change, Fact as _};
-
-use crate::{explain::Kin, finding::FindingId, graph::Name};
+use crate::{
+    explain::Kin,
+    finding::FindingId,
+    graph::Name,
+    lags::{self, Lags},
+};
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 /// Hours that are remembered: a fortnight.
@@ -33,18 +36,31 @@ pub(crate) const EXPLAINED: f64 = 0.3;
 /// Most types of findings of workloads that are counted.
 const MAX_SERIES: usize = 20_000;
 
-/// How often each type of finding came, by workload and hour; of changes, how many there were.
+/// What is counted, by hour.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Counted {
+    /// Findings that nothing explains.
+    Findings(Kin),
+    /// Changes of a workload.
+    Changes(Arc<Name>),
+    /// Effects of a rule with a lag in this step.
+    Effects(String, usize),
+}
+
+/// How often things came.
 #[derive(Debug, Default)]
 pub(crate) struct Usual {
     /// The first hour of which anything is known.
     since: Option<u64>,
-    series: BTreeMap<Kin, BTreeMap<u64, u32>>,
-    /// The hours that count, and the sums over them.
+    series: BTreeMap<Counted, BTreeMap<u64, u32>>,
+    /// The hours that count, and what they say.
     settled: Range<u64>,
-    sums: BTreeMap<Kin, u64>,
+    findings: BTreeMap<Kin, u64>,
+    changes: BTreeMap<Arc<Name>, u64>,
+    lags: BTreeMap<String, Lags>,
     /// Findings of which it is not known yet whether something explains them, by when they began.
     fresh: BTreeSet<(u64, FindingId)>,
-    /// Findings that were not counted since there are too many types of them.
+    /// What was not counted since there is too much of it.
     pub(crate) refused: u64,
 }
 
@@ -67,53 +83,80 @@ impl Usual {
     }
 
     /// Counts a finding that nothing explains.
-    pub(crate) fn count(&mut self, kin: Kin, onset_ns: u64) {
-        if self.series.len() >= MAX_SERIES && !self.series.contains_key(&kin) {
-            self.refused += 1;
-            return;
-        }
-        *self.series.entry(kin).or_default().entry(onset_ns / HOUR_NS).or_default() += 1;
+    pub(crate) fn unexplained(&mut self, kin: Kin, onset_ns: u64) {
+        self.count(Counted::Findings(kin), onset_ns);
     }
 
     /// Counts a change of a workload.
     pub(crate) fn changed(&mut self, workload: &Arc<Name>, onset_ns: u64) {
-        self.count(changes_of(workload), onset_ns);
+        self.count(Counted::Changes(Arc::clone(workload)), onset_ns);
     }
 
-    /// Time has passed: another hour may count, and one that is older than a fortnight no longer does.
-    pub(crate) fn settle(&mut self, now_ns: u64) {
+    /// Counts an effect whose cause is proved.
+    pub(crate) fn proved(&mut self, rule: &str, lag_s: f64, onset_ns: u64) {
+        self.count(Counted::Effects(rule.to_owned(), lags::step(lag_s)), onset_ns);
+    }
+
+    fn count(&mut self, what: Counted, onset_ns: u64) {
+        if self.series.len() >= MAX_SERIES && !self.series.contains_key(&what) {
+            self.refused += 1;
+            return;
+        }
+        *self.series.entry(what).or_default().entry(onset_ns / HOUR_NS).or_default() += 1;
+    }
+
+    /// Time has passed: another hour may count, and one that is older than a fortnight no longer does. Returns whether lags fit
+    /// differently now.
+    pub(crate) fn settle(&mut self, now_ns: u64) -> bool {
         let end = now_ns.saturating_sub(SETTLED_NS) / HOUR_NS;
         let start = self.since.unwrap_or(end).max(end.saturating_sub(HOURS));
         if std::mem::replace(&mut self.settled, start..end.max(start)) == self.settled {
-            return;
+            return false;
         }
         let start = self.settled.start;
         self.series.retain(|_, hours| {
             *hours = hours.split_off(&start);
             !hours.is_empty()
         });
-        let sum =
-            |hours: &BTreeMap<u64, u32>| hours.range(self.settled.clone()).map(|(_, n)| u64::from(*n)).sum();
-        self.sums = self.series.iter().map(|(kin, hours)| (kin.clone(), sum(hours))).collect();
+        (self.findings, self.changes) = Default::default();
+        let mut effects: BTreeMap<&String, [u64; lags::STEPS]> = BTreeMap::new();
+        for (what, hours) in &self.series {
+            let sum = hours.range(self.settled.clone()).map(|(_, count)| u64::from(*count)).sum();
+            match what {
+                Counted::Findings(kin) => _ = self.findings.insert(kin.clone(), sum),
+                Counted::Changes(workload) => _ = self.changes.insert(Arc::clone(workload), sum),
+                Counted::Effects(rule, step) => {
+                    effects
+                        .entry(rule)
+                        .or_default()
+                        .get_mut(*step)
+                        .into_iter()
+                        .for_each(|count| *count = sum);
+                }
+            }
+        }
+        let lags = effects.into_iter().map(|(rule, counts)| (rule.clone(), Lags::of(counts))).collect();
+        std::mem::replace(&mut self.lags, lags) != self.lags
+    }
+
+    /// How well a lag of a rule fits, from 0 to 1, if its file says `before`.
+    pub(crate) fn fit(&self, rule: &str, lag_s: f64, before: f64) -> f64 {
+        self.lags.get(rule).map_or(before, |lags| lags.fit(lag_s, before))
     }
 
     /// How often it came for no reason in the last fortnight, and how likely it therefore is within half an hour, from 0 to 1.
     pub(crate) fn of(&self, kin: &Kin) -> (u64, f64) {
-        let times = |kin: &Kin| self.sums.get(kin).copied().unwrap_or_default();
-        let count = times(kin);
+        let count = self.findings.get(kin).copied().unwrap_or_default();
         if count == 0 {
             return (0, 0.0);
         }
         let all_hours = self.settled.end.saturating_sub(self.settled.start) as f64;
-        let changes = kin.1.as_ref().map_or(0, |workload| times(&changes_of(workload)));
+        let changes =
+            kin.1.as_ref().and_then(|workload| self.changes.get(workload)).copied().unwrap_or_default();
         let hours = (all_hours - changes as f64 * AFTER_CHANGE_HOURS).max(all_hours * LEAST);
         let rate = (1.0 + count as f64) / (PRIOR_HOURS + hours);
         (count, 1.0 - (-rate * LEAK_HOURS).exp())
     }
-}
-
-fn changes_of(workload: &Arc<Name>) -> Kin {
-    (Change::TYPE.into(), Some(Arc::clone(workload)))
 }
 
 #[cfg(test)]
@@ -137,7 +180,7 @@ mod tests {
         let now_ns = START_NS + 7 * DAY_NS;
         usual.settle(now_ns);
         assert_eq!(usual.of(&refused()), (0, 0.0));
-        (0..335).for_each(|nth| usual.count(refused(), START_NS + nth * HOUR_NS / 2));
+        (0..335).for_each(|nth| usual.unexplained(refused(), START_NS + nth * HOUR_NS / 2));
         // 336 in twice seven days: one in an hour.
         usual.settle(now_ns + HOUR_NS);
         let (count, likely) = usual.of(&refused());
@@ -155,7 +198,7 @@ mod tests {
         for nth in 0..14 * 200 {
             usual.changed(&workload, START_NS + nth * DAY_NS / 200);
         }
-        (0..14).for_each(|day| usual.count(refused(), START_NS + day * DAY_NS));
+        (0..14).for_each(|day| usual.unexplained(refused(), START_NS + day * DAY_NS));
         usual.settle(START_NS + 14 * DAY_NS + HOUR_NS);
         let (count, likely) = usual.of(&refused());
         // 200 times a quarter of an hour is more than a day: a tenth of the fortnight is left.
@@ -165,10 +208,23 @@ mod tests {
     }
 
     #[test]
+    fn lags_are_those_of_hours_that_are_over() {
+        let mut usual = Usual::default();
+        usual.heard(START_NS);
+        assert!(usual.settle(START_NS + HOUR_NS) || usual.lags.is_empty());
+        (0..10).for_each(|_| usual.proved("rollout-oom", 3.0, START_NS));
+        assert!((usual.fit("rollout-oom", 7_200.0, 0.5) - 0.5).abs() < 1e-9);
+        assert!(usual.settle(START_NS + 2 * HOUR_NS));
+        assert!((usual.fit("rollout-oom", 7_200.0, 0.5) - 0.3).abs() < 1e-9);
+        assert!((usual.fit("rollout-exit", 7_200.0, 0.5) - 0.5).abs() < 1e-9, "of another rule");
+        assert!(!usual.settle(START_NS + 3 * HOUR_NS), "nothing new");
+    }
+
+    #[test]
     fn what_is_too_much_is_counted() {
         let mut usual = Usual::default();
         for nth in 0..MAX_SERIES + 5 {
-            usual.count((format!("a.{nth}").into(), None), START_NS);
+            usual.unexplained((format!("a.{nth}").into(), None), START_NS);
         }
         assert_eq!((usual.series.len(), usual.refused), (MAX_SERIES, 5));
     }

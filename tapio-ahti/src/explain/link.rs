@@ -185,7 +185,7 @@ fn by_rule<'a>(
             let is_certain = !is_replaced && rule.certain.iter().any(proved);
             let strength = match is_certain {
                 true => SUREST * share,
-                false => (rule.strength * density(lag_s, &rule.lag) * weight.exp() * share).min(SUREST),
+                false => (rule.strength * fit(known, rule, lag_s) * weight.exp() * share).min(SUREST),
             };
             if strength >= WEAKEST {
                 links.insert(cause, Link { cause, effect, rule: index, strength, is_certain });
@@ -265,7 +265,13 @@ fn lag(cause: &Finding, effect: &Finding, longest_s: f64) -> Option<(f64, f64)> 
     }
 }
 
-/// How well a lag fits, from 0 to 1: 1 up to the median.
+/// How well a lag fits, from 0 to 1.
+fn fit(known: Known<'_>, rule: &Rule, lag_s: f64) -> f64 {
+    let before = density(lag_s, &rule.lag);
+    if known.without.learning { before } else { known.usual.fit(&rule.rule, lag_s, before) }
+}
+
+/// How well it fits by itself: 1 up to the median.
 fn density(lag_s: f64, lag: &Lag) -> f64 {
     if lag_s <= lag.median_s {
         return 1.0;

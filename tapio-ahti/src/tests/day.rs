@@ -106,3 +106,29 @@ fn of_what_is_usual_many_rollouts_are_not_blamed() {
     assert_eq!((root, answer.root_kind.as_deref()), (Some("payments"), Some("rollout")), "{answer:#?}");
     assert!(answer.certainty >= Certainty::Likely, "{answer:#?}");
 }
+
+/// Where memory takes an hour to run out, an hour is no reason to doubt.
+#[test]
+fn lags_that_were_proved_fit_afterwards() {
+    let mut cluster = Cluster::shop();
+    cluster.beat_s = 80;
+    for _ in 0..12 {
+        cluster.limit("payments", "512Mi", "128Mi");
+        cluster.wait(3_600);
+        cluster.oom_of("payments", 0, 128 << 20);
+        cluster.wait(3_600);
+    }
+    cluster.roll_out("stock", "stock:2");
+    cluster.wait(3_600);
+    cluster.oom("stock");
+    cluster.wait(160);
+    let score = |learning| {
+        let mut engine = super::engine().without(Without { learning, ..Without::default() });
+        cluster.facts.iter().for_each(|fact| engine.take(fact).unwrap());
+        let incident = engine.why(Some("deploy"), Some("shop"), "stock").incident.unwrap();
+        assert_eq!(incident.root_kind.as_deref(), Some("rollout"), "{incident:#?}");
+        incident.considered[0].score
+    };
+    let (with, without) = (score(false), score(true));
+    assert!(with > without + 0.2, "{without} without learning, {with} with it");
+}
