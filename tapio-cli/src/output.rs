@@ -48,13 +48,9 @@ fn considered(incident: &Incident) -> String {
     }
     for candidate in &incident.considered {
         let entity = candidate.entity.to_string();
-        let _ = writeln!(
-            out,
-            "{:>6.2}    {}: {}",
-            candidate.score,
-            printable(&entity),
-            printable(&candidate.text)
-        );
+        let whose = if candidate.text.starts_with(&entity) { String::new() } else { format!("{entity}: ") };
+        let text = whose + &candidate.text;
+        let _ = writeln!(out, "{:>6.2}    {}", candidate.score, printable(&text));
         for (term, value) in &candidate.terms {
             let _ = writeln!(out, "{value:>+12.2} {}", printable(term));
         }
