@@ -19,13 +19,15 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use tapio_ahti::{Engine, Limits};
+use tapio_ahti::{Engine, Limits, incident::Incident};
 use tapio_service::clock;
+use tokio::{sync::watch, task::JoinSet};
 
 use self::metrics::{Behind, Metrics};
 pub use self::settings::Settings;
 use crate::{
     journal::Journal,
+    notify::{self, Targets},
     role::{self, Context, Started},
 };
 
@@ -44,12 +46,19 @@ pub(crate) struct Ahti {
     opaque: AtomicU64,
     /// Whether everything that was in the journal at the start has been taken.
     is_restored: AtomicBool,
+    /// Who is told of incidents.
+    targets: Targets,
 }
 
 impl Ahti {
     /// The engine. Nobody waits for anything while it is locked.
     pub(crate) fn engine(&self) -> MutexGuard<'_, Engine> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All incidents, the newest first.
+    fn incidents(&self) -> Vec<Incident> {
+        tokio::task::block_in_place(|| self.engine().incidents().into_iter().cloned().collect())
     }
 
     fn behind(&self) -> Behind {
@@ -70,6 +79,9 @@ impl Ahti {
 pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let settings = &context.config.ahti;
     let rules = settings.rules()?;
+    let (incidents, now) = watch::channel(None);
+    let mut tellers = JoinSet::new();
+    let targets = notify::start(context, &now, &mut tellers)?;
     let ahti = Arc::new(Ahti {
         engine: Mutex::new(Engine::new(rules, Limits::default())),
         journal: context.journal.clone(),
@@ -79,13 +91,20 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         caught_up_boot_ns: AtomicU64::new(clock::boot_ns()),
         opaque: AtomicU64::new(0),
         is_restored: AtomicBool::new(false),
+        targets,
     });
+    if !tellers.is_empty() {
+        let (watched, stopped) = (Arc::clone(&ahti), context.stopped.clone());
+        let look = move || watched.is_restored.load(Ordering::Relaxed).then(|| watched.incidents());
+        tellers.spawn(notify::watch(look, incidents, stopped));
+    }
     let listener = settings.api.0.map(|listen| api::bind(listen.0)).transpose()?;
     let (followed, stopped) = (Arc::clone(&ahti), context.stopped.clone());
     let served = Arc::clone(&ahti);
     let run = async move {
         let serving = listener.map(|listener| tokio::spawn(api::serve(listener, served, stopped.clone())));
         follow::follow(&followed, stopped).await?;
+        tellers.shutdown().await;
         match serving {
             Some(serving) => serving.await.context("the API crashed")?,
             None => Ok(()),
@@ -121,6 +140,7 @@ impl role::State for Ahti {
             "incidents": incidents.collect::<Value>(),
             "rules": stock.rules,
             "ledger": ledger,
+            "notify": self.targets.status(),
         })
     }
 

@@ -20,7 +20,7 @@ pub use tapio_service::{
 };
 
 use crate::{
-    ahti, journal, polku, portti,
+    ahti, journal, notify, polku, portti,
     route::{self, Route, Sink},
 };
 
@@ -47,6 +47,10 @@ settings! {
         pub portti: portti::Settings = portti::Settings::default(),
         /// What explains.
         pub ahti: ahti::Settings = ahti::Settings::default(),
+        /// Who is told of incidents, by names, each with `webhook.url`, `slack.token_file` and `slack.channel` (or
+        /// `slack.url_file`), `pagerduty.key_file` or `alertmanager.url`, and of which: `namespace`, `certainty`. Only a file
+        /// sets it.
+        pub notify: Named<notify::Target> = Named::default(),
         /// Facts that are also sent elsewhere, each once to a sink, with `to` and, below `match`, `type`, `severity` and
         /// `namespace`. ahti takes all facts, whatever is here. Only a file sets it.
         pub routes: Many<Route> = Many::default(),
@@ -123,6 +127,11 @@ impl Config {
     fn check(&self) -> Result<(), Error> {
         self.polku.check().map_err(|(key, wrong)| Error::at(format_args!("polku.{key}"), wrong))?;
         self.portti.check().map_err(|(key, wrong)| Error::at(format_args!("portti.{key}"), wrong))?;
+        if !self.notify.0.is_empty() && !self.roles.names().contains(&"ahti") {
+            let what = "needs the role ahti, which knows of incidents: add it to `roles`, or leave it out";
+            return Err(Error::at("notify", Wrong(what.to_owned())));
+        }
+        notify::check(&self.notify).map_err(|(key, wrong)| Error::at(key, wrong))?;
         if !self.sinks.0.is_empty() && !self.roles.names().contains(&"polku") {
             let what = "needs the role polku, which sends facts on: add it to `roles`, or leave them out";
             return Err(Error::at("sinks", Wrong(what.to_owned())));

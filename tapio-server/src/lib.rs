@@ -7,6 +7,7 @@ pub mod config;
 pub mod facts;
 pub mod journal;
 pub mod metrics;
+pub mod notify;
 pub mod polku;
 pub mod portti;
 pub mod role;

@@ -56,7 +56,12 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     test_tools(TEST_TOOLS);
     if ci {
         test_tools(CI_TOOLS);
-        promtool();
+        taken_out("promtool", "prometheus", None);
+        taken_out(
+            "prometheus-alertmanager",
+            "prometheus-alertmanager",
+            Some("/usr/share/prometheus/alertmanager"),
+        );
         cargo_tools();
         kernel_clippy();
     }
@@ -189,24 +194,30 @@ fn test_tools(tools: &[(&str, &str)]) {
     }
 }
 
-/// Unpacks Prometheus's `promtool` from Debian's package. Installing the package would start a server on the
-/// agent's own port.
-fn promtool() {
+/// Takes a program out of Debian's package, and a directory without which it does not start. Installing the package would
+/// start a server, on the agent's own port.
+fn taken_out(program: &str, package: &str, directory: Option<&str>) {
     let taken = || -> Result<()> {
-        let root = machine::tool_root("promtool")?;
-        if machine::program("promtool").is_some() || root.join("promtool").is_file() {
+        let root = machine::tool_root(program)?;
+        if machine::program(program).is_some() || root.join(program).is_file() {
             return Ok(());
         }
-        say("`promtool` is missing, some tests need it: taking it out of the package prometheus");
+        say(&format!("`{program}` is missing, some tests need it: taking it out of the package {package}"));
         let partial = root.with_extension("partial");
         fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
-        machine::apt_unpack("prometheus", &partial)?;
+        machine::apt_unpack(package, &partial)?;
         fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
-        fs::rename(partial.join("usr/bin/promtool"), root.join("promtool")).context("it is not in there")?;
+        fs::rename(partial.join("usr/bin").join(program), root.join(program))
+            .context("it is not in there")?;
+        if let Some(directory) = directory.filter(|directory| !Path::new(directory).exists()) {
+            let unpacked = partial.join(directory.trim_start_matches('/'));
+            fs::create_dir_all(directory).with_context(|| format!("cannot make {directory}"))?;
+            machine::run(Command::new("cp").arg("-r").arg(unpacked.join(".")).arg(directory))?;
+        }
         fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))
     };
     if let Err(error) = taken() {
-        say(&format!("there is no promtool, those tests will be skipped: {error:#}"));
+        say(&format!("there is no {program}, those tests will be skipped: {error:#}"));
     }
 }
 

@@ -45,11 +45,16 @@ pub(crate) fn rules(file: &str) -> Vec<Rule> {
 
 /// `promtool`, or why it is missing.
 pub(crate) fn promtool() -> Result<PathBuf, String> {
-    let kept = toolchain::cache()?.join("promtool/promtool");
+    tool("promtool")
+}
+
+/// A program that `cargo xtask setup --ci` brings, or why it is missing.
+pub(crate) fn tool(name: &str) -> Result<PathBuf, String> {
+    let kept = toolchain::cache()?.join(name).join(name);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).map(|directory| directory.join("promtool"));
+    let places = std::env::split_paths(&path).map(|directory| directory.join(name));
     let found = places.chain([kept]).find(|place| place.is_file());
-    found.ok_or_else(|| "there is no promtool: cargo xtask setup --ci".to_owned())
+    found.ok_or_else(|| format!("there is no {name}: cargo xtask setup --ci"))
 }
 
 #[track_caller]

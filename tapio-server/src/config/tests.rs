@@ -104,6 +104,34 @@ fn an_error_names_file_line_and_key() {
             "t.yaml: sinks: needs the role polku",
         ),
         (
+            "notify: {a: {certainty: likely}}\n",
+            "t.yaml: notify.a: goes nowhere: give webhook.url, slack.token_file, slack.url_file, pagerduty.key_file or",
+        ),
+        (
+            "notify: {a: {webhook: {url: http://h}, alertmanager: {url: http://h}}}\n",
+            "t.yaml: notify.a: has webhook and alertmanager: give one",
+        ),
+        (
+            "notify: {a: {webhook: {url: h/x}}}\n",
+            "t.yaml:1:29: notify.webhook.url: `h/x` is not an address such as https://HOST:PORT/PATH",
+        ),
+        (
+            "notify: {a: {slack: {token_file: /t}}}\n",
+            "t.yaml: notify.a.slack.channel: is needed with token_file: give the id of a channel",
+        ),
+        (
+            "notify: {a: {slack: {token_file: /t, channel: C1, url_file: /u}}}\n",
+            "t.yaml: notify.a.slack: has token_file and url_file: give one",
+        ),
+        (
+            "notify: {a: {alertmanager: {url: http://h, token_file: /t}}}\n",
+            "t.yaml: notify.a.alertmanager.token_file: is never sent without TLS: write https:// in its url",
+        ),
+        (
+            "roles: polku\nnotify: {a: {webhook: {url: http://h}}}\n",
+            "t.yaml: notify: needs the role ahti, which knows of incidents",
+        ),
+        (
             "portti:\n  lease: a\n",
             "t.yaml: portti.lease: needs portti.polku.endpoint: replicas with a journal each would each know a part only",
         ),

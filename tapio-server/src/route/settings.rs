@@ -84,7 +84,7 @@ impl Match {
 
 impl Words {
     /// Whether a text is among them. What has none fits only where any would.
-    fn fits(&self, text: Option<&str>) -> bool {
+    pub(crate) fn fits(&self, text: Option<&str>) -> bool {
         let is_one = |word: &String| match word.strip_suffix('*') {
             Some(start) => text.is_some_and(|text| text.starts_with(start)),
             None => text == Some(word),

@@ -69,7 +69,7 @@ async fn no_alert_names_a_metric_or_label_that_a_real_run_does_not_expose() {
     let mut command = Command::new(PROGRAM);
     command.env("KUBECONFIG", &kubeconfig);
     let config = directory.path().join("server.yaml");
-    std::fs::write(&config, "routes: [{to: out}]\nsinks: {out: {stdout: true}}\n").unwrap();
+    std::fs::write(&config, "routes: [{to: out}]\nsinks: {out: {stdout: true}}\nnotify: {all: {webhook: {url: 'http://127.0.0.1:9'}}}\n").unwrap();
     let config = format!("--config={}", config.display());
     let server = Server::start_as(command, free_address(), directory.path(), &[&config]);
     let text = wait_until(

@@ -16,11 +16,13 @@ mod disk;
 mod hostile;
 mod kills;
 mod many;
+mod notify;
 #[path = "../../../xtask/src/kube/program.rs"]
 #[allow(dead_code, reason = "a part of it is the task's")]
 mod program;
 #[path = "../../../tapio-agent/tests/prometheus/queries.rs"]
 mod queries;
+mod receiver;
 mod routes;
 #[path = "../../../tapio-delivery/tests/polku/agent.rs"]
 #[allow(dead_code, reason = "each test uses a part")]

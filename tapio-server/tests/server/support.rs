@@ -141,7 +141,7 @@ fn parts(answer: &str) -> (String, String) {
     (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
-fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+pub(crate) fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     exchange(address, &format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n"))
 }
 

@@ -1,0 +1,89 @@
+//! The ways to tell.
+
+mod alertmanager;
+mod pagerduty;
+mod slack;
+mod webhook;
+
+use std::time::Duration;
+
+use tapio_ahti::incident::Incident;
+
+use self::{alertmanager::Alertmanager, pagerduty::PagerDuty, slack::Slack, webhook::Webhook};
+use super::{
+    http::{Failure, Http},
+    plan::{Able, Event},
+    settings::Target,
+};
+
+/// One thing to tell.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct News<'a> {
+    pub(super) what: What<'a>,
+    pub(super) cluster: Option<&'a str>,
+    pub(super) now_unix_ns: u64,
+}
+
+/// What it is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What<'a> {
+    /// One incident, with its name for those who are told, and what the channel needs to change what it said.
+    One { event: Event, incident: &'a Incident, key: &'a str, reference: Option<&'a str> },
+    /// Many incidents.
+    Storm(&'a [Incident]),
+}
+
+/// A way to tell.
+#[derive(Debug)]
+pub(super) enum Channel {
+    Webhook(Webhook),
+    Slack(Slack),
+    PagerDuty(PagerDuty),
+    Alertmanager(Alertmanager),
+}
+
+impl Channel {
+    /// The one that a target has.
+    pub(super) fn of(target: &Target) -> Option<Self> {
+        let webhook = Webhook::of(&target.webhook).map(Self::Webhook);
+        let slack = || Slack::of(&target.slack).map(Self::Slack);
+        let pagerduty = || PagerDuty::of(&target.pagerduty).map(Self::PagerDuty);
+        let alertmanager = || Alertmanager::of(&target.alertmanager).map(Self::Alertmanager);
+        webhook.or_else(slack).or_else(pagerduty).or_else(alertmanager)
+    }
+
+    pub(super) const fn able(&self) -> Able {
+        let able = Able { changes: true, repeats: None, storms: true };
+        match self {
+            Self::Slack(slack) => Able { changes: slack.can_change(), ..able },
+            // It forgets what it does not hear of again, and groups by itself.
+            Self::Alertmanager(_) => Able { repeats: Some(Duration::from_secs(60)), storms: false, ..able },
+            Self::Webhook(_) | Self::PagerDuty(_) => able,
+        }
+    }
+
+    /// Tells it. Returns what is needed to change it later.
+    pub(super) async fn tell(&self, http: &Http, news: News<'_>) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Webhook(webhook) => webhook.tell(http, news).await,
+            Self::Slack(slack) => slack.tell(http, news).await,
+            Self::PagerDuty(pagerduty) => pagerduty.tell(http, news).await,
+            Self::Alertmanager(alertmanager) => alertmanager.tell(http, news).await,
+        }
+    }
+}
+
+/// A secret from a file, which is read each time so that a renewed one is used.
+fn secret(file: &std::path::Path) -> Result<String, Failure> {
+    let lines = super::settings::secrets(file).map_err(Failure::Hold)?;
+    lines.into_iter().next().ok_or_else(|| Failure::Hold(format!("{} is empty", file.display())))
+}
+
+/// A bearer token as a header.
+fn bearer(token: &str) -> Result<http::HeaderMap, Failure> {
+    let value = http::HeaderValue::from_str(&format!("Bearer {token}"));
+    let mut value =
+        value.map_err(|_| Failure::Hold("the token has characters that no header has".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(http::HeaderMap::from_iter([(http::header::AUTHORIZATION, value)]))
+}
