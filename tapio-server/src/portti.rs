@@ -57,6 +57,11 @@ use self::{
 };
 use crate::facts::Facts;
 
+/// The resource of a kind that is watched.
+pub(crate) fn resource(kind: &str) -> Option<kube::api::ApiResource> {
+    kinds::kind(kind).map(Kind::api)
+}
+
 /// Objects that wait to be compared. Each has its `managedFields` until then, some kilobytes.
 const WAITING: usize = 64;
 /// Objects that are compared and reported together.

@@ -105,7 +105,7 @@ fn an_error_names_file_line_and_key() {
         ),
         (
             "notify: {a: {certainty: likely}}\n",
-            "t.yaml: notify.a: goes nowhere: give webhook.url, slack.token_file, slack.url_file, pagerduty.key_file or",
+            "t.yaml: notify.a: goes nowhere: give webhook.url, slack.token_file, slack.url_file, pagerduty.key_file, alertmanager.url",
         ),
         (
             "notify: {a: {webhook: {url: http://h}, alertmanager: {url: http://h}}}\n",

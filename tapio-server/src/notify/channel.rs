@@ -1,15 +1,20 @@
 //! The ways to tell.
 
 mod alertmanager;
+mod kubernetes;
 mod pagerduty;
 mod slack;
 mod webhook;
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tapio_ahti::incident::Incident;
+use tapio_service::setting::Switch;
 
-use self::{alertmanager::Alertmanager, pagerduty::PagerDuty, slack::Slack, webhook::Webhook};
+use self::{
+    alertmanager::Alertmanager, kubernetes::Kubernetes, pagerduty::PagerDuty, slack::Slack, webhook::Webhook,
+};
 use super::{
     http::{Failure, Http},
     plan::{Able, Event},
@@ -40,16 +45,23 @@ pub(super) enum Channel {
     Slack(Slack),
     PagerDuty(PagerDuty),
     Alertmanager(Alertmanager),
+    Kubernetes(Kubernetes),
 }
 
 impl Channel {
     /// The one that a target has.
-    pub(super) fn of(target: &Target) -> Option<Self> {
+    ///
+    /// # Errors
+    /// It has none, or it is Events of Kubernetes, and there is no way to the API server.
+    pub(super) fn of(target: &Target) -> anyhow::Result<Self> {
+        if target.kubernetes.events == Switch::True {
+            return Kubernetes::find().map(Self::Kubernetes);
+        }
         let webhook = Webhook::of(&target.webhook).map(Self::Webhook);
         let slack = || Slack::of(&target.slack).map(Self::Slack);
         let pagerduty = || PagerDuty::of(&target.pagerduty).map(Self::PagerDuty);
         let alertmanager = || Alertmanager::of(&target.alertmanager).map(Self::Alertmanager);
-        webhook.or_else(slack).or_else(pagerduty).or_else(alertmanager)
+        webhook.or_else(slack).or_else(pagerduty).or_else(alertmanager).context("goes nowhere")
     }
 
     pub(super) const fn able(&self) -> Able {
@@ -58,6 +70,8 @@ impl Channel {
             Self::Slack(slack) => Able { changes: slack.can_change(), ..able },
             // It forgets what it does not hear of again, and groups by itself.
             Self::Alertmanager(_) => Able { repeats: Some(Duration::from_secs(60)), storms: false, ..able },
+            // Each is about an object that has its own.
+            Self::Kubernetes(_) => Able { changes: false, storms: false, ..able },
             Self::Webhook(_) | Self::PagerDuty(_) => able,
         }
     }
@@ -69,6 +83,7 @@ impl Channel {
             Self::Slack(slack) => slack.tell(http, news).await,
             Self::PagerDuty(pagerduty) => pagerduty.tell(http, news).await,
             Self::Alertmanager(alertmanager) => alertmanager.tell(http, news).await,
+            Self::Kubernetes(kubernetes) => kubernetes.tell(news).await,
         }
     }
 }

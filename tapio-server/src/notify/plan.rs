@@ -1,6 +1,6 @@
 //! What has to be told: how incidents are now, against what was told of them.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tapio_ahti::incident::{Incident, Status};
@@ -98,9 +98,12 @@ impl Memory {
         now_ns: u64,
     ) -> Option<Step> {
         let mut fresh = Vec::new();
+        let mut known = BTreeSet::new();
         // The oldest first.
         for incident in incidents.iter().rev() {
-            match self.of(incident) {
+            let place = self.place(incident);
+            known.extend(place);
+            match place.and_then(|at| self.told.get(at)) {
                 None if incident.status != Status::Resolved && is_wanted(incident) => fresh.push(incident),
                 None => {}
                 Some(told) => {
@@ -111,11 +114,9 @@ impl Memory {
             }
         }
         // What nobody knows any more is over.
-        let is_known = |told: &Told| {
-            incidents.iter().any(|incident| self.of(incident).is_some_and(|known| std::ptr::eq(known, told)))
-        };
-        let gone = self.told.iter().filter(|told| told.incident.status != Status::Resolved && !told.in_storm);
-        if let Some(gone) = gone.into_iter().find(|told| !is_known(told)) {
+        let mut gone = self.told.iter().enumerate().filter(|(at, _)| !known.contains(at));
+        let gone = gone.find(|(_, told)| told.incident.status != Status::Resolved && !told.in_storm);
+        if let Some((_, gone)) = gone {
             let over = Incident {
                 status: Status::Resolved,
                 resolved_unix_ns: Some(now_ns),

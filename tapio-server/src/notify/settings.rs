@@ -4,7 +4,9 @@ use std::{fmt, path::Path, str::FromStr};
 
 use http::Uri;
 use tapio_ahti::incident::{Certainty, Incident};
-use tapio_service::setting::{AbsolutePath, Form, Name, Named, Off, Value, Wrong, choices, settings, shown};
+use tapio_service::setting::{
+    AbsolutePath, Form, Name, Named, Off, Switch, Value, Wrong, choices, settings, shown,
+};
 
 use crate::route::Words;
 
@@ -12,7 +14,7 @@ use crate::route::Words;
 const MAX: usize = 16;
 
 settings! {
-    /// Somebody who is told of incidents: one of webhook, slack, pagerduty and alertmanager, and of which.
+    /// Somebody who is told of incidents: one of webhook, slack, pagerduty, alertmanager and kubernetes, and of which.
     pub struct Target {
         /// A program that takes CloudEvents.
         pub webhook: Webhook = Webhook::default(),
@@ -22,6 +24,8 @@ settings! {
         pub pagerduty: PagerDuty = PagerDuty::default(),
         /// An Alertmanager with API v2, as all have since version 0.16.
         pub alertmanager: Alertmanager = Alertmanager::default(),
+        /// Events of Kubernetes, on the cause and on who is hit, as `kubectl describe` shows them.
+        pub kubernetes: Kubernetes = Kubernetes::default(),
         /// Namespaces of the workloads that are hit, or of the cause; shop-* are all that begin so.
         pub namespace: Words = Words::default(),
         /// How sure the cause has to be.
@@ -76,6 +80,14 @@ settings! {
     }
 }
 
+settings! {
+    /// Events of Kubernetes.
+    pub struct Kubernetes {
+        /// Whether they are written.
+        pub events: Switch = Switch::False,
+    }
+}
+
 choices! {
     /// How sure a cause has to be.
     pub enum Least {
@@ -95,12 +107,13 @@ pub struct Url(Option<Uri>);
 impl Target {
     /// The names of the channels that are given.
     fn given(&self) -> Vec<&'static str> {
-        let Self { webhook, slack, pagerduty, alertmanager, .. } = self;
+        let Self { webhook, slack, pagerduty, alertmanager, kubernetes, .. } = self;
         let given = [
             ("webhook", webhook.url.get().is_some()),
             ("slack", slack.token_file.0.is_some() || slack.url_file.0.is_some()),
             ("pagerduty", pagerduty.key_file.0.is_some()),
             ("alertmanager", alertmanager.url.get().is_some()),
+            ("kubernetes", kubernetes.events == Switch::True),
         ];
         given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect()
     }
@@ -135,7 +148,7 @@ pub(crate) fn check(targets: &Named<Target>) -> Result<(), (String, Wrong)> {
             [] => {
                 return wrong(
                     key,
-                    "goes nowhere: give webhook.url, slack.token_file, slack.url_file, pagerduty.key_file or alertmanager.url",
+                    "goes nowhere: give webhook.url, slack.token_file, slack.url_file, pagerduty.key_file, alertmanager.url or kubernetes.events",
                 );
             }
             _ => return wrong(key, &format!("has {}: give one", target.given().join(" and "))),

@@ -217,7 +217,8 @@ pub(super) static KINDS: &[Kind] = &[
         .lost("when a node that went silent was last alive"),
     Kind::new("", "v1", "Event", "events")
         .compared(Compared::Nothing)
-        .only(None, "type=Warning", Role::Event)
+        // Not those that tell of incidents.
+        .only(None, "type=Warning,reportingComponent!=tapio.dev/ahti", Role::Event)
         .lost("Warning Events"),
     Kind::new("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
         .relate(relations::http_route)
@@ -226,7 +227,6 @@ pub(super) static KINDS: &[Kind] = &[
 ];
 
 /// The kind of this name.
-#[cfg(test)]
 pub(super) fn kind(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)
 }

@@ -3,6 +3,7 @@
 
 mod changes;
 mod elected;
+mod events;
 mod page;
 mod permissions;
 #[path = "../server/support.rs"]
