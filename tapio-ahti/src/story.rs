@@ -244,7 +244,8 @@ fn title(
         }
         (Some(root), Some(kind), None) => match own {
             Some(own) => format!("{} {} since it {}", short(workload(root)), says(own), kind.says),
-            None => match first.filter(|first| first.key != root.key) {
+            // The same said twice explains nothing.
+            None => match first.filter(|first| workload(first) != workload(root) || says(first) != &kind.says) {
                 Some(first) => {
                     format!(
                         "{} {} because {} {}",
