@@ -9,6 +9,7 @@ use crate::{
     incident::{Certainty, Coverage, Evidence, Incident, Line, Name, Status},
     story,
     story::KUBERNETES,
+    visible::Prose,
 };
 
 /// Why an object fails.
@@ -177,6 +178,7 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
     };
     match cause {
         Some(cause) => row(&mut out, "CAUSE", &shown(cause)),
+        None if incident.hidden.cause => row(&mut out, "CAUSE", "not shown: you may not read where it is"),
         None => row(&mut out, "CAUSE", &format!("not known{}", closest(incident))),
     }
     let chosen = chosen(cause, rest);
@@ -186,17 +188,25 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
     if rest.len() > chosen.len() {
         row(&mut out, "", &format!("and {} more: -o json", rest.len() - chosen.len()));
     }
-    if !incident.hits.is_empty() {
-        row(&mut out, "HITS", &names(&incident.hits));
+    let hidden = incident.hidden;
+    if hidden.steps > 0 {
+        row(&mut out, "", &format!("{} where you may not read", counted(hidden.steps, "step")));
+    }
+    let hits = Some(names(&incident.hits)).filter(|_| !incident.hits.is_empty());
+    let hidden =
+        (hidden.hits > 0).then(|| format!("{} where you may not read", counted(hidden.hits, "workload")));
+    if hits.is_some() || hidden.is_some() {
+        let all: Vec<_> = hits.into_iter().chain(hidden).collect();
+        row(&mut out, "HITS", &all.join(" + "));
     }
     if !incident.at_risk.is_empty() {
         row(&mut out, "AT RISK", &names(&incident.at_risk));
     }
     if !incident.ruled_out.is_empty() {
-        row(&mut out, "RULED OUT", &incident.ruled_out.join(" · "));
+        row(&mut out, "RULED OUT", &joined(&incident.ruled_out));
     }
     if !incident.missing.is_empty() {
-        row(&mut out, "MISSING", &incident.missing.join(" · "));
+        row(&mut out, "MISSING", &joined(&incident.missing));
     }
     for (nth, advice) in incident.advice.iter().enumerate() {
         let command = advice.command.as_ref().map(|command| format!(": {command}")).unwrap_or_default();
@@ -291,6 +301,14 @@ pub(crate) fn shown(line: &Line) -> String {
         Evidence::Inferred => "inferred",
     };
     format!("{time} {}{times} [{}, {owner}]", line.text, line.source)
+}
+
+fn joined(texts: &[Prose]) -> String {
+    texts.iter().map(|text| &**text).collect::<Vec<_>>().join(" · ")
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn names(names: &[Name]) -> String {

@@ -1,6 +1,6 @@
 //! The engine: takes facts, keeps what they say, and explains it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 use tapio_occurrence::{
@@ -24,6 +24,7 @@ use crate::{
     story,
     usual::{EXPLAINED, Usual},
     verdicts::Verdicts,
+    visible::Named,
 };
 
 /// What an engine may hold.
@@ -353,6 +354,12 @@ impl Engine {
         let nodes = self.graph.of_kind("Node", None).filter_map(|id| self.graph.get(id));
         let existing = nodes.filter(|node| node.is_from_api() && node.exists(self.now_ns));
         self.seen.now(existing.map(|node| node.name.name.clone()).collect(), self.now_ns)
+    }
+
+    /// What words are the names of, for [`crate::visible::Sight`].
+    #[must_use]
+    pub fn naming(&self, words: HashSet<String>) -> HashMap<String, Named> {
+        self.graph.naming(words)
     }
 
     /// All incidents as of the latest fact, the newest first.

@@ -14,6 +14,7 @@ use tapio_occurrence::{
 use crate::{
     finding::{Expected, Fields, Finding, Key, MAX_VALUES, Other, Times},
     graph::{EntityId, Graph, Name},
+    visible::namespaces,
 };
 
 /// Maximum length of a text that is taken from a fact, in bytes.
@@ -172,6 +173,7 @@ fn finding(fact: &Occurrence, kind: Text, entity: EntityId, detail: String) -> F
         times: Times::at(fact.time_unix_ns, fact.count.max(1)),
         severity: fact.severity,
         message: cut(&fact.message),
+        places: namespaces(fact),
         fields: fields(fact),
         facts: vec![(fact.time_unix_ns, fact.id)],
         exact: true,

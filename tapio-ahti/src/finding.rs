@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 use tapio_occurrence::{Name as Text, Severity};
 use ulid::Ulid;
 
-use crate::graph::EntityId;
+use crate::{
+    graph::EntityId,
+    visible::{self, Places},
+};
 
 /// A finding, as a number that is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,6 +151,8 @@ pub(crate) struct Finding {
     pub(crate) times: Times,
     pub(crate) severity: Severity,
     pub(crate) message: String,
+    /// The namespaces that its facts name.
+    pub(crate) places: Places,
     pub(crate) fields: Fields,
     /// The first facts, in order of time.
     pub(crate) facts: Vec<(u64, Ulid)>,
@@ -189,6 +194,7 @@ impl Finding {
             self.count = self.count.saturating_add(other.count);
             self.times.merge(&other.times);
         }
+        visible::join(&mut self.places, other.places);
         self.severity = self.severity.max(other.severity);
         self.exact &= other.exact;
         for pod in other.pods {

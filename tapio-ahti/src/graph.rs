@@ -8,7 +8,7 @@ mod connection;
 mod walk;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     hash::Hash,
     net::IpAddr,
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tapio_occurrence::kubernetes::{Object, Pair, Reference};
 
 pub(crate) use self::{calls::Calls, connection::Connections, walk::Step};
+use crate::visible::{Named, Place};
 
 /// Versions of an entity that are kept; the oldest is let go.
 const MAX_VERSIONS: usize = 16;
@@ -72,6 +73,8 @@ pub(crate) struct Graph {
     by_uid: HashMap<String, EntityId>,
     /// Several, where an object was deleted and created again.
     by_name: HashMap<Arc<Name>, Vec<EntityId>>,
+    /// Every namespace that something was in.
+    namespaces: BTreeSet<String>,
     /// Entities by kind and namespace.
     by_kind: HashMap<(String, Option<String>), BTreeSet<EntityId>>,
     /// Entities with a version that refers to this name.
@@ -219,6 +222,11 @@ impl Graph {
         if let Some(uid) = &of.uid {
             self.by_uid.insert(uid.clone(), id);
         }
+        if let Place::Namespace(namespace) = name.place()
+            && self.namespaces.len() < self.max_entities
+        {
+            self.namespaces.insert(namespace);
+        }
         self.by_kind.entry((name.kind.clone(), name.namespace.clone())).or_default().insert(id);
         self.by_name.entry(name).or_default().push(id);
         Some(id)
@@ -353,6 +361,25 @@ impl Graph {
     pub(crate) fn of_kind(&self, kind: &str, namespace: Option<&str>) -> impl Iterator<Item = EntityId> {
         let key = (kind.to_owned(), namespace.map(ToOwned::to_owned));
         self.by_kind.get(&key).into_iter().flatten().copied()
+    }
+
+    /// What words are the names of.
+    pub(crate) fn naming(&self, words: HashSet<String>) -> HashMap<String, Named> {
+        let mut found: HashMap<String, Named> = words
+            .into_iter()
+            .map(|word| {
+                let is_namespace = self.namespaces.contains(&word);
+                (word, Named { is_namespace, ..Named::default() })
+            })
+            .collect();
+        for entity in self.all() {
+            let Place::Namespace(_) = entity.name.place() else { continue };
+            let word = entity.name.name.to_ascii_lowercase();
+            if let Some(named) = found.get_mut(&word) {
+                named.places.insert(entity.name.place());
+            }
+        }
+        found
     }
 
     /// Entities with a version that refers to this one by name.

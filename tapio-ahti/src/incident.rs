@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 use tapio_occurrence::{Name as Text, feedback::Verdict};
 
-pub use crate::{calibration::Lead, coverage::Coverage, explain::Certainty, graph::Name};
+pub use crate::{
+    calibration::Lead, coverage::Coverage, explain::Certainty, graph::Name, visible::Prose,
+};
 
 /// Where an incident is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,7 +45,7 @@ pub struct Line {
     #[serde(rename = "type")]
     pub kind: String,
     /// What happened.
-    pub text: String,
+    pub text: Prose,
     /// How often.
     pub count: u64,
     /// In how many pods; 0 if it is about none.
@@ -87,11 +89,11 @@ pub struct Considered {
     /// What it explains, the nearest first.
     pub explains: Vec<Explained>,
     /// What happened.
-    pub text: String,
+    pub text: Prose,
     /// Natural logarithm of odds.
     pub score: f64,
     /// What that is the sum of.
-    pub terms: Vec<(String, f64)>,
+    pub terms: Vec<(Prose, f64)>,
 }
 
 /// What a possible cause explains.
@@ -112,13 +114,13 @@ pub struct Explained {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advice {
     /// What.
-    pub text: String,
+    pub text: Prose,
     /// The command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<String>,
+    pub command: Option<Prose>,
     /// How to undo it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub undo: Option<String>,
+    pub undo: Option<Prose>,
 }
 
 /// An incident.
@@ -126,14 +128,14 @@ pub struct Advice {
 pub struct Incident {
     /// `TAP-` and a number.
     pub id: String,
-    /// The same for incidents of the same cause class and workload.
+    /// The same for incidents of the same cause class and workload; empty if the caller may not read where that is.
     pub fingerprint: String,
     /// Rises with every change of the answer.
     pub revision: u64,
     /// Where it is in its life.
     pub status: Status,
     /// One sentence.
-    pub title: String,
+    pub title: Prose,
     /// How sure the cause is.
     pub certainty: Certainty,
     /// When the first symptom began.
@@ -161,9 +163,9 @@ pub struct Incident {
     /// Workloads that depend on them and have none yet.
     pub at_risk: Vec<Name>,
     /// What was checked and is not the cause.
-    pub ruled_out: Vec<String>,
+    pub ruled_out: Vec<Prose>,
     /// What could not be checked.
-    pub missing: Vec<String>,
+    pub missing: Vec<Prose>,
     /// What to do, in order.
     pub advice: Vec<Advice>,
     /// All causes that were considered, the best first.
@@ -173,4 +175,26 @@ pub struct Incident {
     /// What somebody said last of such an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feedback: Option<Verdict>,
+    /// What the caller may not read.
+    #[serde(default, skip_serializing_if = "Hidden::is_nothing")]
+    pub hidden: Hidden,
+}
+
+/// What of an incident is not shown, as the caller may not read where it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hidden {
+    /// Whether the cause is known, and not shown.
+    pub cause: bool,
+    /// How many lines.
+    pub steps: usize,
+    /// How many workloads with symptoms.
+    pub hits: usize,
+}
+
+impl Hidden {
+    /// Whether all is shown.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }

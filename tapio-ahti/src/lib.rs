@@ -21,6 +21,7 @@ mod rule;
 mod story;
 mod usual;
 mod verdicts;
+pub mod visible;
 
 pub use engine::{Engine, Ledger, Limits, Stock};
 pub use explain::Without;

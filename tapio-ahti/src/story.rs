@@ -6,8 +6,9 @@ use crate::{
     explain::{Certainty, Explanation, Found, Kin, Known, Term, Ways, charged, kin, look, workload},
     finding::{Finding, FindingId, MAX_FACTS},
     graph::{EntityId, Name, Step as Way},
-    incident::{Advice, Considered, Evidence, Explained, Incident, Line, Status, Step},
+    incident::{Advice, Considered, Evidence, Explained, Hidden, Incident, Line, Status, Step},
     rule::Action,
+    visible::{self, Place, Places, Prose},
 };
 
 /// Lines of an answer; further findings are only counted.
@@ -28,7 +29,7 @@ pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
         entity: name(known, finding.key.entity),
         workload: name(known, known.graph.workload(finding.key.entity, finding.onset_ns)),
         kind: finding.key.kind.to_string(),
-        text: finding.message.clone(),
+        text: message(known, finding),
         count: finding.count,
         pods: finding.pods.len(),
         source: source(&finding.key.kind).into(),
@@ -74,6 +75,22 @@ fn together(known: Known<'_>, of: &Explanation, ids: &[FindingId]) -> Option<Lin
     line.facts.truncate(MAX_FACTS);
     line.pods = pods.len();
     Some(line)
+}
+
+/// What the facts of a finding say.
+fn message(known: Known<'_>, finding: &Finding) -> Prose {
+    Prose::new(finding.message.clone(), places(known, finding))
+}
+
+/// Where a finding is, and the namespaces that its facts name.
+fn places(known: Known<'_>, finding: &Finding) -> Places {
+    let own = [finding.key.entity, workload(known, finding)].map(|id| name(known, id).place());
+    let others = finding.peer.and_then(|peer| peer.entity).into_iter().chain(finding.actor);
+    // That a pod is on a node, or talks to it, is no secret of the cluster: its own object says it.
+    let others = others.map(|id| name(known, id).place()).filter(|place| *place != Place::Cluster);
+    let mut places = finding.places.clone();
+    visible::join(&mut places, own.into_iter().chain(others));
+    places
 }
 
 fn name(known: Known<'_>, id: EntityId) -> Name {
@@ -182,6 +199,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         considered: considered(known, of).into_iter().take(MAX_CONSIDERED).collect(),
         seen_before: 0,
         feedback: None,
+        hidden: Hidden::default(),
     }
 }
 
@@ -218,21 +236,17 @@ fn title(
     root: Option<&Finding>,
     kind: Option<&crate::rule::Kind>,
     first: Option<&Finding>,
-) -> String {
-    let short = |id: EntityId| {
-        let name = name(known, id);
-        match name.namespace {
-            Some(namespace) => format!("{} ({namespace})", name.name),
-            None => name.name,
-        }
-    };
+) -> Prose {
+    let short = |id: EntityId| short(&name(known, id));
     let workload = |finding: &Finding| workload(known, finding);
     let says = |finding: &Finding| known.rules.kind_of(finding).map_or("is failing", |kind| &kind.says);
     // What became of the cause's own workload is closer to what people see than the change.
     let is_change = |root: &Finding| crate::fact::is_change(&root.key.kind);
     let own =
         first.filter(|first| root.is_some_and(|root| is_change(root) && workload(root) == workload(first)));
-    match (root, kind, worst) {
+    let about = root.into_iter().chain(first).map(workload).chain(worst);
+    let places: Places = about.map(|id| name(known, id).place()).collect();
+    let text = match (root, kind, worst) {
         (Some(root), Some(kind), Some(worst)) => {
             let (worst, root_name) = (short(worst), short(workload(root)));
             match own {
@@ -262,6 +276,15 @@ fn title(
             Some(first) => format!("{} {}; the cause is not known", short(workload(first)), says(first)),
             None => "the cause is not known".to_owned(),
         },
+    };
+    Prose::new(text, places)
+}
+
+/// As titles name objects.
+pub(crate) fn short(name: &Name) -> String {
+    match &name.namespace {
+        Some(namespace) => format!("{} ({namespace})", name.name),
+        None => name.name.clone(),
     }
 }
 
@@ -274,9 +297,9 @@ fn at_risk(known: Known<'_>, hits: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
 }
 
 /// What was looked for to explain the first failures, and was not there, or could not be seen.
-fn checked(known: Known<'_>, of: &Explanation) -> (Vec<String>, Vec<String>) {
+fn checked(known: Known<'_>, of: &Explanation) -> (Vec<Prose>, Vec<Prose>) {
     let explained: BTreeSet<usize> = of.links.iter().map(|link| link.rule).collect();
-    let (mut ruled_out, mut missing) = (BTreeSet::new(), BTreeSet::new());
+    let (mut ruled_out, mut missing) = (BTreeMap::<String, Places>::new(), BTreeMap::<String, Places>::new());
     let mut asked = BTreeSet::new();
     for id in of.all() {
         // One of each kind says what there is to say.
@@ -290,16 +313,18 @@ fn checked(known: Known<'_>, of: &Explanation) -> (Vec<String>, Vec<String>) {
             let Some(absent) = rule.absent.as_ref().filter(|_| !explained.contains(&index)) else { continue };
             let text = filled(absent, &values(known, finding));
             match look(known, index, rule, id, &mut ways) {
-                Some(Found::Absent) => ruled_out.insert(text),
-                Some(Found::NotCovered(what)) => {
-                    missing.extend(what);
-                    false
-                }
-                Some(Found::Present) | None => false,
-            };
+                Some(Found::Absent) => ruled_out.entry(text).or_default().extend(places(known, finding)),
+                Some(Found::NotCovered(all)) => all
+                    .into_iter()
+                    .for_each(|what| missing.entry(what).or_default().extend(places(known, finding))),
+                Some(Found::Present) | None => {}
+            }
         }
     }
-    (ruled_out.into_iter().collect(), missing.into_iter().collect())
+    let prose = |texts: BTreeMap<String, Places>| {
+        texts.into_iter().map(|(text, places)| Prose::new(text, places)).collect()
+    };
+    (prose(ruled_out), prose(missing))
 }
 
 /// Whether a finding of an explanation is of an object or of its pods.
@@ -331,13 +356,14 @@ pub(crate) fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> 
         }
         let kind = known.rules.kind_of(finding).map_or("", |kind| &kind.names);
         let term = |term: &Term| match term {
-            Term::Prior => format!("prior of {kind}"),
-            Term::Standing => "has been there all the time".to_owned(),
+            Term::Prior => Prose::new(format!("prior of {kind}"), []),
+            Term::Standing => Prose::new("has been there all the time", []),
             Term::Explains((kind, of), usual) => {
+                let place = of.as_ref().map(|workload| workload.place());
                 let of = of.as_ref().map(|workload| format!(" of {workload}")).unwrap_or_default();
                 let usual =
                     usual.map(|times| format!(", which came {times} times in a fortnight for no reason"));
-                format!("explains {kind}{of}{}", usual.unwrap_or_default())
+                Prose::new(format!("explains {kind}{of}{}", usual.unwrap_or_default()), place)
             }
         };
         Some(Considered {
@@ -346,7 +372,7 @@ pub(crate) fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> 
             kind: kind.to_owned(),
             facts: ids(finding),
             explains: candidate.explains.iter().filter_map(explained).collect(),
-            text: finding.message.clone(),
+            text: message(known, finding),
             score: round(candidate.score),
             terms: candidate.terms.iter().map(|(of, value)| (term(of), round(*value))).collect(),
         })
@@ -430,10 +456,12 @@ fn advice(known: Known<'_>, root: &Finding, actions: &[Action]) -> Vec<Advice> {
         Some("none") => tool.is_none_or(|tool| tool == "kubectl"),
         Some(wanted) => tool == Some(wanted),
     };
+    let places = places(known, root);
+    let prose = |text: &String| Prose::new(filled(text, &values), places.clone());
     let advice = actions.iter().filter(fits).map(|action| Advice {
-        text: filled(&action.text, &values),
-        command: action.command.as_deref().map(|command| filled(command, &values)),
-        undo: action.undo.as_deref().map(|command| filled(command, &values)),
+        text: prose(&action.text),
+        command: action.command.as_ref().map(prose),
+        undo: action.undo.as_ref().map(prose),
     });
     advice.collect()
 }

@@ -1,0 +1,201 @@
+//! What a caller may not read is in no byte of an answer: over every recording, with each namespace hidden in turn.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test's helpers fail as its assertions do")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fs,
+    path::Path,
+};
+
+use serde_json::Value;
+use tapio_ahti::{
+    Engine, Limits, Rules, answer,
+    incident::Incident,
+    visible::{Place, Redact, Sight},
+};
+use tapio_occurrence::Occurrence;
+
+/// Kinds without a namespace.
+const OF_THE_CLUSTER: &[&str] =
+    &["Node", "PersistentVolume", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+/// The Service `default/kubernetes`, which is also a word of types and texts.
+const KNOWN_TO_ALL: &str = "kubernetes";
+
+/// What is in the facts of agents, and is not the namespace `tapio`.
+const SOURCE: &str = r#""source":"tapio""#;
+const HEARTBEAT: &str = r#""type":"tapio.heartbeat""#;
+
+/// Names by namespace; those that are in none are under the empty one.
+type Names = BTreeMap<String, BTreeSet<String>>;
+
+/// Collects names from the JSON of a fact, without anything of what is tested.
+fn collect(value: &Value, around: &str, names: &mut Names) {
+    match value {
+        Value::Object(fields) => {
+            let kind = fields.get("kind").and_then(Value::as_str).unwrap_or_default();
+            let own = fields.get("namespace").and_then(Value::as_str).unwrap_or(around);
+            let namespace = if OF_THE_CLUSTER.contains(&kind) { "" } else { own };
+            let is_object = fields.contains_key("kind") || fields.contains_key("namespace");
+            for key in ["name", "pod", "service", "owner"] {
+                if let Some(name) = fields.get(key).and_then(Value::as_str).filter(|_| is_object) {
+                    names.entry(namespace.to_owned()).or_default().insert(name.to_owned());
+                }
+            }
+            fields.values().for_each(|value| collect(value, own, names));
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect(value, around, names)),
+        _ => {}
+    }
+}
+
+/// Somebody who may read all but one place.
+struct Caller<'a> {
+    engine: &'a Engine,
+    hidden: Place,
+    sight: Sight,
+}
+
+impl<'a> Caller<'a> {
+    fn new(engine: &'a Engine, hidden: Place) -> Self {
+        Self { engine, hidden, sight: Sight::default() }
+    }
+
+    /// Looks until everything is known that has to be.
+    fn look<T>(&mut self, mut look: impl FnMut(&mut Sight) -> T) -> T {
+        loop {
+            let seen = look(&mut self.sight);
+            let unknown = self.sight.unknown();
+            if unknown.is_empty() {
+                return seen;
+            }
+            for place in unknown.places {
+                let may_read = place != self.hidden;
+                self.sight.learn(place, may_read);
+            }
+            self.sight.learn_words(self.engine.naming(unknown.words));
+        }
+    }
+
+    fn left<T: Redact + Clone>(&mut self, answer: &T) -> T {
+        self.look(|sight| {
+            let mut left = answer.clone();
+            left.redact(sight);
+            left
+        })
+    }
+
+    /// The facts that are exported.
+    fn exported(&mut self, facts: &[Occurrence]) -> String {
+        let shown = self.look(|sight| facts.iter().filter(|fact| sight.shows_fact(fact)).collect::<Vec<_>>());
+        shown.into_iter().map(|fact| serde_json::to_string(fact).unwrap() + "\n").collect()
+    }
+}
+
+/// The first of some names that occurs in a text, not as a part of another one nor as a key of JSON.
+fn found<'a>(names: &HashSet<&'a str>, text: &str) -> Option<&'a str> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let mut start = 0;
+    for (at, c) in text.char_indices() {
+        if is_of_name(c) {
+            continue;
+        }
+        let name = names.get(&text[start..at]);
+        if name.is_some() && !text[at..].starts_with("\":") {
+            return name.copied();
+        }
+        start = at + c.len_utf8();
+    }
+    names.iter().find(|name| name.contains('.') && text.contains(**name)).copied()
+}
+
+struct Recording {
+    name: String,
+    engine: Engine,
+    names: Names,
+    facts: Vec<Occurrence>,
+}
+
+fn recordings() -> impl Iterator<Item = Recording> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded");
+    fs::read_dir(directory).unwrap().map(|entry| {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let mut engine = Engine::new(Rules::embedded().unwrap(), Limits::default());
+        let (mut names, mut facts) = (Names::new(), Vec::new());
+        for line in text.lines() {
+            let fact = Occurrence::read_json(line.as_bytes()).unwrap();
+            engine.take(&fact).unwrap();
+            collect(&serde_json::from_str(line).unwrap(), "", &mut names);
+            facts.push(fact);
+        }
+        Recording { name: path.file_stem().unwrap().to_str().unwrap().to_owned(), engine, names, facts }
+    })
+}
+
+#[test]
+fn a_hidden_namespace_is_in_no_byte() {
+    let (mut searched, mut cut, mut counted) = (0, 0, 0);
+    for Recording { name: of, mut engine, names, facts } in recordings() {
+        let incidents: Vec<Incident> = engine.incidents().into_iter().cloned().collect();
+        let (findings, coverage) = (engine.findings(), engine.coverage());
+        let asked: BTreeSet<_> = findings.iter().map(|line| line.workload.clone()).collect();
+        let answers: Vec<_> = asked
+            .iter()
+            .map(|name| engine.why(Some(&name.kind), name.namespace.as_deref(), &name.name))
+            .collect();
+        for hidden in names.keys().filter(|name| !name.is_empty()) {
+            let mut caller = Caller::new(&engine, Place::Namespace(hidden.clone()));
+            let mut texts = vec![
+                serde_json::to_string(&caller.left(&findings)).unwrap(),
+                serde_json::to_string(&caller.left(&coverage)).unwrap(),
+                caller.exported(&facts).replace(SOURCE, "").replace(HEARTBEAT, ""),
+            ];
+            let of_incidents = caller.left(&incidents);
+            counted += of_incidents.iter().filter(|incident| !incident.hidden.is_nothing()).count();
+            texts.extend(of_incidents.iter().map(|incident| answer::text(incident, &coverage)));
+            texts.push(serde_json::to_string(&of_incidents).unwrap());
+            for answer in &answers {
+                let answer = caller.left(answer);
+                texts.extend([serde_json::to_string(&answer).unwrap(), answer.text()]);
+            }
+            let open: BTreeSet<&String> = names
+                .iter()
+                .filter(|(namespace, _)| *namespace != hidden)
+                .flat_map(|(_, names)| names)
+                .collect();
+            let secrets = names[hidden].iter().chain([hidden]);
+            let secrets: HashSet<&str> = secrets
+                .filter(|name| !open.contains(name) && *name != KNOWN_TO_ALL)
+                .map(String::as_str)
+                .collect();
+            for text in &texts {
+                searched += text.len();
+                assert_eq!(found(&secrets, text), None, "{of}: {hidden} is hidden: {text:.2000}");
+            }
+            let whole = serde_json::to_string(&findings).unwrap();
+            cut += usize::from(texts[0].len() < whole.len());
+        }
+        // Who may read all of it gets all of it.
+        let mut caller = Caller::new(&engine, Place::Everywhere);
+        assert_eq!(caller.left(&incidents), incidents, "{of}");
+        assert_eq!(caller.left(&findings), findings, "{of}");
+    }
+    assert!(searched > 1 << 20 && cut > 20 && counted > 0, "{searched} {cut} {counted}");
+}
+
+#[test]
+fn who_may_not_read_nodes_hears_nothing_about_them() {
+    for Recording { mut engine, .. } in recordings() {
+        let incidents: Vec<Incident> = engine.incidents().into_iter().cloned().collect();
+        let (findings, coverage) = (engine.findings(), engine.coverage());
+        let mut caller = Caller::new(&engine, Place::Cluster);
+        let coverage = caller.left(&coverage);
+        assert!(coverage.silent.is_empty() && coverage.degraded.is_empty());
+        let findings = caller.left(&findings);
+        assert!(findings.iter().all(|line| line.entity.namespace.is_some() && line.entity.kind != "Unit"));
+        for incident in caller.left(&incidents) {
+            assert!(incident.root.is_none_or(|root| root.kind != "Node"));
+        }
+    }
+}
