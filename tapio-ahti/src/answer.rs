@@ -99,6 +99,12 @@ pub fn kind(word: &str) -> Option<&'static str> {
     KINDS.iter().find(is).map(|(kind, _)| *kind)
 }
 
+/// Whether objects of a kind are in no namespace.
+#[must_use]
+pub fn is_of_cluster(word: &str) -> bool {
+    matches!(kind(word), Some("Node" | "PersistentVolume" | "Unit"))
+}
+
 impl Answer {
     /// The answer as text.
     #[must_use]

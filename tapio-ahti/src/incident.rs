@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tapio_occurrence::{Name as Text, feedback::Verdict};
 
+use crate::visible::Place;
 pub use crate::{
     calibration::Lead, coverage::Coverage, explain::Certainty, graph::Name, visible::Prose,
 };
@@ -189,6 +190,14 @@ pub struct Hidden {
     pub steps: usize,
     /// How many workloads with symptoms.
     pub hits: usize,
+}
+
+impl Incident {
+    /// Where its cause is, or where it began: its fingerprint ends with the object that it is about.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place::of_text(self.fingerprint.splitn(3, ':').nth(2).unwrap_or_default())
+    }
 }
 
 impl Hidden {

@@ -4,6 +4,7 @@
 //! in the order in which they were accepted.
 
 mod api;
+mod auth;
 mod export;
 mod follow;
 mod metrics;
@@ -23,8 +24,11 @@ use tapio_ahti::{Engine, Limits, incident::Incident};
 use tapio_service::clock;
 use tokio::{sync::watch, task::JoinSet};
 
-use self::metrics::{Behind, Metrics};
-pub use self::settings::Settings;
+use self::{
+    auth::Auth,
+    metrics::{Behind, Metrics},
+};
+pub use self::{api::paths, settings::Settings};
 use crate::{
     journal::Journal,
     notify::{self, Targets},
@@ -75,7 +79,7 @@ impl Ahti {
 /// Starts the role.
 ///
 /// # Errors
-/// A rule file is wrong, or the address of the API cannot be bound.
+/// A rule file is wrong, the address of the API cannot be bound, or there is no cluster whose users may ask.
 pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let settings = &context.config.ahti;
     let rules = settings.rules()?;
@@ -93,6 +97,7 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         is_restored: AtomicBool::new(false),
         targets,
     });
+    let auth = Auth::of(settings)?;
     if !tellers.is_empty() {
         let (watched, stopped) = (Arc::clone(&ahti), context.stopped.clone());
         let look = move || watched.is_restored.load(Ordering::Relaxed).then(|| watched.incidents());
@@ -102,7 +107,7 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let (followed, stopped) = (Arc::clone(&ahti), context.stopped.clone());
     let served = Arc::clone(&ahti);
     let run = async move {
-        let serving = listener.map(|listener| tokio::spawn(api::serve(listener, served, stopped.clone())));
+        let serving = listener.map(|listener| tokio::spawn(api::serve(listener, served, auth, stopped.clone())));
         follow::follow(&followed, stopped).await?;
         tellers.shutdown().await;
         match serving {

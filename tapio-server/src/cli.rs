@@ -88,7 +88,8 @@ struct TapioServer {
 
 const EPILOGUE: &str = "\
 Examples:
-  tapio-server --state-dir=/tmp/tapio            try it: agents send with --polku=HOST:50051
+  tapio-server --state-dir=/tmp/tapio --ahti-auth=none
+                                                 try it: agents send with --polku=HOST:50051
   tapio-server --polku-cert=/tls/tls.crt --polku-key=/tls/tls.key
                                                  with TLS: agents send with --polku=https://HOST:50051
   tapio-server --polku-cert=/tls/tls.crt --polku-key=/tls/tls.key --polku-client-ca=/tls/ca.crt
@@ -160,6 +161,10 @@ struct Settings {
     /// Address for OTLP/HTTP; 0.0.0.0:4318 is usual [default: off]
     #[arg(long, value_name = "ADDR", help_heading = "POLKU")]
     otlp_listen_http: Option<String>,
+    /// Who may ask why something failed: kubernetes (users of the cluster, by their tokens) or none (everybody on this
+    /// host) [default: kubernetes]
+    #[arg(long, value_name = "WHO", help_heading = "AHTI")]
+    ahti_auth: Option<String>,
     /// Read settings from this YAML file; `tapio-server config` prints one
     #[arg(long, value_name = "FILE", help_heading = "Operating")]
     config: Option<PathBuf>,
@@ -191,6 +196,7 @@ impl Settings {
             ("--polku-token-file", "polku.token_file", &self.polku_token_file),
             ("--otlp-listen-grpc", "otlp.listen_grpc", &self.otlp_listen_grpc),
             ("--otlp-listen-http", "otlp.listen_http", &self.otlp_listen_http),
+            ("--ahti-auth", "ahti.auth", &self.ahti_auth),
             ("--listen", "listen", &self.listen),
             ("--log-level", "log.level", &self.log_level),
             ("--log-format", "log.format", &self.log_format),

@@ -127,6 +127,7 @@ impl Config {
     fn check(&self) -> Result<(), Error> {
         self.polku.check().map_err(|(key, wrong)| Error::at(format_args!("polku.{key}"), wrong))?;
         self.portti.check().map_err(|(key, wrong)| Error::at(format_args!("portti.{key}"), wrong))?;
+        self.ahti.check().map_err(|(key, wrong)| Error::at(format_args!("ahti.{key}"), wrong))?;
         if !self.notify.0.is_empty() && !self.roles.names().contains(&"ahti") {
             let what = "needs the role ahti, which knows of incidents: add it to `roles`, or leave it out";
             return Err(Error::at("notify", Wrong(what.to_owned())));

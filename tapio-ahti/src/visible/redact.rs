@@ -116,9 +116,7 @@ fn left_of_incident(incident: &mut Incident, sight: &mut Sight) -> bool {
         let place = root.as_ref().filter(|_| is_cause_hidden).map(|(place, _)| place);
         incident.title = Prose::new(title(incident, place), []);
     }
-    // It ends with the object that it is about.
-    let about = incident.fingerprint.splitn(3, ':').nth(2).unwrap_or_default();
-    if !about.is_empty() && !(sight.reads(&Place::of_text(about)) && sight.shows(about)) {
+    if !(sight.reads(&incident.place()) && sight.shows(&incident.fingerprint)) {
         incident.fingerprint.clear();
     }
     !incident.lines.is_empty() || !incident.hits.is_empty() || !incident.at_risk.is_empty()

@@ -8,23 +8,22 @@ use std::{
 use anyhow::Context as _;
 use axum::{
     Json, Router,
-    body::Body,
     extract::{
         Query, Request, State,
         rejection::{JsonRejection, QueryRejection},
     },
-    http::{StatusCode, header},
+    http::{StatusCode, header::WWW_AUTHENTICATE},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
-use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tapio_ahti::{
-    answer::{self, Answer},
+    answer::{self, Answer, is_of_cluster},
     correlate::{Correlation, is_trace_id},
     incident::{Coverage, Incident, Line},
+    visible::Place,
 };
 use tapio_occurrence::{
     Data, Occurrence, Outcome, Severity, event,
@@ -36,7 +35,11 @@ use tapio_service::clock;
 use tokio::{net::TcpListener, sync::watch};
 use ulid::Ulid;
 
-use super::{Ahti, export::Export};
+use super::{
+    Ahti,
+    auth::{self, Auth, Viewer},
+    export::Export,
+};
 use crate::journal;
 
 /// Which object, or which incident.
@@ -84,12 +87,32 @@ struct Findings {
 }
 
 /// Why there is no answer.
-struct Refused(StatusCode, String);
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.0, format!("{}\n", printable(&self.1))).into_response()
+        let challenge = (self.0 == StatusCode::UNAUTHORIZED).then_some([(WWW_AUTHENTICATE, "Bearer")]);
+        (self.0, challenge, format!("{}\n", printable(&self.1))).into_response()
     }
+}
+
+type Method = fn() -> MethodRouter<Arc<Ahti>>;
+
+/// Everything that is served, each with a token only.
+const ROUTES: &[(&str, Method)] = &[
+    ("/api/v1/why", || get(why)),
+    ("/api/v1/correlate", || get(correlate)),
+    ("/api/v1/incidents", || get(incidents)),
+    ("/api/v1/findings", || get(findings)),
+    ("/api/v1/coverage", || get(coverage)),
+    ("/api/v1/export", || get(export)),
+    ("/api/v1/feedback", || post(feedback)),
+];
+
+/// The paths of the API.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    ROUTES.iter().map(|(path, _)| *path)
 }
 
 pub(super) fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
@@ -104,18 +127,15 @@ pub(super) fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener>
 pub(super) async fn serve(
     listener: std::net::TcpListener,
     ahti: Arc<Ahti>,
+    auth: Auth,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::from_std(listener).context("the API cannot be served")?;
-    let routes = Router::new()
-        .route("/api/v1/why", get(why))
-        .route("/api/v1/correlate", get(correlate))
-        .route("/api/v1/incidents", get(incidents))
-        .route("/api/v1/findings", get(findings))
-        .route("/api/v1/coverage", get(coverage))
-        .route("/api/v1/export", get(export))
-        .route("/api/v1/feedback", post(feedback))
+    let routes = ROUTES.iter().fold(Router::new(), |router, (path, method)| router.route(path, method()));
+    let routes = routes
         .layer(middleware::from_fn_with_state(Arc::clone(&ahti), once_restored))
+        // The outermost: nothing is said to who is not known, not even what there is.
+        .layer(middleware::from_fn_with_state(auth, auth::authenticated))
         .with_state(ahti);
     let shutdown = async move {
         // An error means that the server is gone, which also means stop.
@@ -137,18 +157,22 @@ async fn once_restored(State(ahti): Known, request: Request, next: Next) -> Resp
 
 async fn why(
     State(ahti): Known,
+    viewer: Viewer,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Answer>, Refused> {
     let Query(asked) = asked.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
     match (&asked.incident, &asked.name) {
         (Some(incident), None) => {
-            let incident = find(&ahti, incident)?;
-            let engine = ahti.engine();
+            let incident = seen(&ahti, &viewer, incident).await?;
+            let (coverage, as_of_unix_ns) = {
+                let engine = ahti.engine();
+                (engine.coverage(), engine.now_unix_ns())
+            };
             Ok(Json(Answer {
                 state: answer::State::Incident,
                 incident: Some(incident),
-                coverage: engine.coverage(),
-                as_of_unix_ns: engine.now_unix_ns(),
+                coverage: viewer.see(&ahti, coverage).await?,
+                as_of_unix_ns,
                 ..Answer::default()
             }))
         }
@@ -157,9 +181,14 @@ async fn why(
             if let Some(unknown) = kind.filter(|kind| answer::kind(kind).is_none()) {
                 return Err(Refused(StatusCode::BAD_REQUEST, format!("kind: there is no {unknown}")));
             }
-            Ok(Json(tokio::task::block_in_place(|| {
-                ahti.engine().why(kind, asked.namespace.as_deref(), name)
-            })))
+            match asked.namespace.as_deref() {
+                _ if kind.is_some_and(is_of_cluster) => viewer.require(&Place::Cluster).await?,
+                Some(namespace) => viewer.require(&Place::Namespace(namespace.to_owned())).await?,
+                None => {}
+            }
+            let answer =
+                tokio::task::block_in_place(|| ahti.engine().why(kind, asked.namespace.as_deref(), name));
+            Ok(Json(viewer.see(&ahti, answer).await?))
         }
         _ => Err(Refused(
             StatusCode::BAD_REQUEST,
@@ -168,15 +197,21 @@ async fn why(
     }
 }
 
-fn find(ahti: &Ahti, id: &str) -> Result<Incident, Refused> {
-    let found = tokio::task::block_in_place(|| {
+fn find(ahti: &Ahti, id: &str) -> Option<Incident> {
+    tokio::task::block_in_place(|| {
         ahti.engine().incidents().into_iter().find(|incident| incident.id.eq_ignore_ascii_case(id)).cloned()
-    });
-    found.ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("{id}: there is no such incident")))
+    })
+}
+
+/// What is left of an incident for who asks; of one of which nothing is left the same is said as of one that does not exist.
+async fn seen(ahti: &Ahti, viewer: &Viewer, id: &str) -> Result<Incident, Refused> {
+    let left = viewer.see(ahti, Vec::from_iter(find(ahti, id))).await?.pop();
+    left.ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("{id}: there is no such incident")))
 }
 
 async fn correlate(
     State(ahti): Known,
+    viewer: Viewer,
     asked: Result<Query<Traced>, QueryRejection>,
 ) -> Result<Json<Correlation>, Refused> {
     let Query(Traced { trace_id }) =
@@ -185,35 +220,45 @@ async fn correlate(
         let what = "trace_id: give 32 hexadecimal digits, not all of them 0".to_owned();
         return Err(Refused(StatusCode::BAD_REQUEST, what));
     }
-    Ok(Json(tokio::task::block_in_place(|| ahti.engine().correlate(&trace_id))))
+    let found = tokio::task::block_in_place(|| ahti.engine().correlate(&trace_id));
+    Ok(Json(viewer.see(&ahti, found).await?))
 }
 
-async fn incidents(State(ahti): Known) -> Json<Incidents> {
-    tokio::task::block_in_place(|| {
+async fn incidents(State(ahti): Known, viewer: Viewer) -> Result<Json<Incidents>, Refused> {
+    let (incidents, coverage) = tokio::task::block_in_place(|| {
         let mut engine = ahti.engine();
-        let coverage = engine.coverage();
-        Json(Incidents { incidents: engine.incidents().into_iter().cloned().collect(), coverage })
-    })
+        let incidents: Vec<Incident> = engine.incidents().into_iter().cloned().collect();
+        (incidents, engine.coverage())
+    });
+    let (incidents, coverage) = (viewer.see(&ahti, incidents).await?, viewer.see(&ahti, coverage).await?);
+    Ok(Json(Incidents { incidents, coverage }))
 }
 
-async fn findings(State(ahti): Known) -> Json<Findings> {
-    Json(Findings { findings: tokio::task::block_in_place(|| ahti.engine().findings()) })
+async fn findings(State(ahti): Known, viewer: Viewer) -> Result<Json<Findings>, Refused> {
+    let findings = tokio::task::block_in_place(|| ahti.engine().findings());
+    Ok(Json(Findings { findings: viewer.see(&ahti, findings).await? }))
 }
 
-async fn coverage(State(ahti): Known) -> Json<Coverage> {
-    Json(ahti.engine().coverage())
+async fn coverage(State(ahti): Known, viewer: Viewer) -> Result<Json<Coverage>, Refused> {
+    let coverage = ahti.engine().coverage();
+    Ok(Json(viewer.see(&ahti, coverage).await?))
 }
 
 /// It is on disk before this answers, and counts in the next answer.
 async fn feedback(
     State(ahti): Known,
+    viewer: Viewer,
     judged: Result<Json<Judged>, JsonRejection>,
 ) -> Result<Json<Value>, Refused> {
     let Json(judged) = judged.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
     if judged.note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE) {
         return Err(Refused(StatusCode::BAD_REQUEST, format!("note: longer than {MAX_NOTE} characters")));
     }
-    let incident = find(&ahti, &judged.incident)?;
+    seen(&ahti, &viewer, &judged.incident).await?;
+    let Some(incident) = find(&ahti, &judged.incident) else {
+        return Err(Refused(StatusCode::NOT_FOUND, format!("{}: there is no such incident", judged.incident)));
+    };
+    viewer.require_judge(&incident.place()).await?;
     let fact = Feedback {
         incident: incident.id,
         fingerprint: incident.fingerprint,
@@ -256,14 +301,14 @@ fn said(feedback: &Feedback, data: Data, now_ns: u64) -> Occurrence {
 
 async fn export(
     State(ahti): Known,
+    viewer: Viewer,
     asked: Result<Query<Exported>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let Query(asked) = asked.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let incident = asked.incident.as_deref().map(|id| find(&ahti, id)).transpose()?;
-    let export = Export::new(ahti, incident.as_ref());
-    let lines = stream::try_unfold(export, |mut export| async move {
-        Ok::<_, anyhow::Error>(export.next().await?.map(|lines| (lines, export)))
-    });
-    let kind = [(header::CONTENT_TYPE, "application/jsonl")];
-    Ok((kind, Body::from_stream(lines)).into_response())
+    let incident = match asked.incident.as_deref() {
+        Some(id) => Some(seen(&ahti, &viewer, id).await?),
+        None => None,
+    };
+    let is_whole = viewer.reads_all().await?;
+    Ok(Export::new(ahti, incident.as_ref(), (!is_whole).then_some(viewer)).into_response())
 }

@@ -4,14 +4,30 @@ use std::fs;
 
 use anyhow::Context as _;
 use tapio_ahti::Rules;
-use tapio_service::setting::{AbsolutePath, Listen, Off, settings};
+use tapio_service::setting::{AbsolutePath, Listen, Off, SEC, Time, Wrong, choices, settings};
+
+choices! {
+    /// Who may ask.
+    pub enum Auth {
+        /// Users of the cluster, by their tokens: each sees what is in namespaces that they may read.
+        Kubernetes = "kubernetes",
+        /// Everybody on this host.
+        None = "none",
+    }
+}
 
 settings! {
     /// What explains.
     pub struct Settings {
-        /// Where the API is served, for kubectl tapio. It asks for no token, so only this host, or this pod, should reach
-        /// it: kubectl tapio comes by a port-forward, which Kubernetes authorizes.
+        /// Where the API is served, for kubectl tapio, which comes by a port-forward.
         pub api: Off<Listen> = Off(Some(Listen(([127, 0, 0, 1], 8080).into()))),
+        /// Who may ask there. kubernetes: users of the cluster that the server runs in, or that KUBECONFIG names, by their
+        /// tokens; each sees what is in namespaces that they may read. none: everybody, so that `api` has to be an address of
+        /// this host.
+        pub auth: Auth = Auth::Kubernetes,
+        /// How long it is remembered whose a token is, and what they may read: for so long they see what they saw, after the right
+        /// to it was taken from them.
+        pub auth_cache: Time<0, { 60 * SEC }> = Time::of_ns(60 * SEC),
         /// A directory with own rule files (*.yaml), beside those that come with Tapio. A rule with the same name replaces
         /// the one that comes with it.
         pub rules: Off<AbsolutePath> = Off(None),
@@ -19,6 +35,24 @@ settings! {
 }
 
 impl Settings {
+    /// Checks combinations of keys. Returns the invalid key, and the reason.
+    ///
+    /// # Errors
+    /// Everybody could ask, from everywhere.
+    pub fn check(&self) -> Result<(), (&'static str, Wrong)> {
+        match self.api.0 {
+            Some(Listen(api)) if self.auth == Auth::None && !api.ip().is_loopback() => {
+                let what = format!(
+                    "`none` lets everybody ask who reaches ahti.api, and that is {api}: set ahti.api to an address of this host, such as \
+                     127.0.0.1:{}, or ahti.auth to kubernetes",
+                    api.port()
+                );
+                Err(("auth", Wrong(what)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The rules that come with the engine, and the user's own.
     pub(super) fn rules(&self) -> anyhow::Result<Rules> {
         let Some(directory) = &self.rules.0 else { return Ok(Rules::with([])?) };

@@ -55,6 +55,12 @@ fn an_error_names_file_line_and_key() {
             "journal:\n  max_age: 14d\n",
             "t.yaml:2:12: journal.max_age: `14d` is not a duration from 1h to 8784h",
         ),
+        (
+            "ahti:\n  api: 0.0.0.0:8080\n  auth: none\n",
+            "t.yaml: ahti.auth: `none` lets everybody ask who reaches ahti.api, and that is 0.0.0.0:8080: set ahti.api to an address of \
+             this host, such as 127.0.0.1:8080, or ahti.auth to kubernetes",
+        ),
+        ("ahti:\n  auth_cache: 61s\n", "t.yaml:2:15: ahti.auth_cache: `61s` is not a duration from 0"),
         ("routes: [{to: a}]\n", "t.yaml: routes[0].to: unknown sink `a`. Known: "),
         (
             "routes: [{to: loq}]\nsinks: {log: {stdout: true}}\n",

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command};
 use serde_json::{Value, json};
 use tapio_server::config::Config;
 
-use crate::{deploy, forms::programs, objects, one, server};
+use crate::{deploy, forms::programs, named, objects, one, server};
 
 struct Helm(PathBuf);
 
@@ -68,10 +68,13 @@ fn the_schema_has_every_setting() {
 fn the_defaults_are_the_manifest() {
     let Some(helm) = Helm::or_skip("the_defaults_are_the_manifest") else { return };
     // A release has a role of its own name.
-    let rendered = helm.template(&[]).unwrap().replace("tapio-server-portti", "tapio-portti");
+    let rendered = helm.template(&[]).unwrap();
+    let rendered = ["portti", "auth"].iter().fold(rendered, |text, role| {
+        text.replace(&format!("tapio-server-{role}"), &format!("tapio-{role}"))
+    });
     let sorted = |objects: Vec<Value>| {
         let mut objects: Vec<_> =
-            objects.into_iter().map(|object| (object["kind"].to_string(), object)).collect();
+            objects.into_iter().map(|object| (object["kind"].to_string() + &object["metadata"]["name"].to_string(), object)).collect();
         objects.sort_by(|(one, _), (other, _)| one.cmp(other));
         objects
     };
@@ -103,7 +106,10 @@ fn values_go_where_they_belong() {
             .iter()
             .any(|rule| rule["resources"] == json!(["secrets"]))
     );
-    let alone = render(&["config.portti.kubernetes=off"]);
+    let unwatched = render(&["config.portti.kubernetes=off"]);
+    named(&unwatched, "ClusterRoleBinding", "tapio-server-auth");
+    assert!(one(&unwatched, "Deployment")["spec"]["template"]["spec"].get("automountServiceAccountToken").is_none());
+    let alone = render(&["config.portti.kubernetes=off", "config.ahti.auth=none"]);
     assert!(!alone.iter().any(|object| object["kind"].as_str().unwrap().starts_with("ClusterRole")));
     assert_eq!(one(&alone, "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"], false);
 

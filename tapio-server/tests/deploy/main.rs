@@ -47,6 +47,12 @@ fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     found[0]
 }
 
+/// An object by kind and name.
+fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let is = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+    objects.iter().find(is).unwrap_or_else(|| panic!("there is no {kind} {name}"))
+}
+
 /// What the manifest applies.
 fn server() -> Vec<Value> {
     file("server/tapio-server.yaml")

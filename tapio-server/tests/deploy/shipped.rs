@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 use tapio_server::config::Config;
 
-use crate::{file, one, server};
+use crate::{file, named, one, server};
 
 const CONFIG: &str = "tapio-server.yaml";
 
@@ -22,18 +22,50 @@ fn the_role_is_portti_s() {
     let role = roles.iter().find(|role| role["metadata"]["name"] == "tapio-portti").unwrap();
     let objects = server();
     assert_eq!(
-        one(&objects, "ClusterRole"),
+        named(&objects, "ClusterRole", "tapio-portti"),
         role,
         "copy the one that is right: portti-role.yaml or tapio-server.yaml"
     );
-    let binding = one(&objects, "ClusterRoleBinding");
+    let binding = named(&objects, "ClusterRoleBinding", "tapio-portti");
     assert_eq!(binding["roleRef"]["name"], "tapio-portti");
     let account = &one(&objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"];
     assert_eq!(&binding["subjects"][0]["name"], account);
-    assert_eq!(&one(&objects, "ServiceAccount")["metadata"]["name"], account);
+    named(&objects, "ServiceAccount", account.as_str().unwrap());
     for rule in role["rules"].as_array().unwrap() {
         assert_eq!(rule["verbs"], json!(["get", "list", "watch"]), "{rule}");
     }
+}
+
+#[test]
+fn the_server_may_ask_about_users_and_users_get_their_rights_with_view_and_edit() {
+    let objects = server();
+    let account = &one(&objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"];
+    for (role, rules, subject) in [
+        (
+            "tapio-auth",
+            json!([
+                { "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"] },
+                { "apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"] },
+            ]),
+            account,
+        ),
+        (
+            "tapio-reader",
+            json!([{ "apiGroups": ["tapio.dev"], "resources": ["incidents"], "verbs": ["get"] }]),
+            &json!("tapio-reader"),
+        ),
+    ] {
+        assert_eq!(named(&objects, "ClusterRole", role)["rules"], rules);
+        let binding = named(&objects, "ClusterRoleBinding", role);
+        assert_eq!((&binding["roleRef"]["name"], &binding["subjects"][0]["name"]), (&json!(role), subject));
+    }
+    assert_eq!(named(&objects, "ClusterRole", "tapio-feedback")["rules"][0]["verbs"], json!(["update"]));
+    for (role, to) in [("tapio-reader", "view"), ("tapio-feedback", "edit")] {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{to}");
+        assert_eq!(named(&objects, "ClusterRole", role)["metadata"]["labels"][label], "true");
+    }
+    // Nothing runs as who may read everything.
+    assert_eq!(named(&objects, "ServiceAccount", "tapio-reader")["automountServiceAccountToken"], false);
 }
 
 #[test]
@@ -76,7 +108,7 @@ fn the_server_takes_its_configuration_and_the_pod_fits_it() {
         let served = &service["spec"]["ports"][nth];
         assert_eq!((&served["targetPort"], &served["port"]), (&json!(name), &json!(port)));
     }
-    assert!(config.ahti.api.0.unwrap().0.ip().is_loopback(), "it asks for no token");
+    assert!(config.ahti.api.0.unwrap().0.ip().is_loopback(), "it is reached by port-forwards");
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
         assert_eq!(container[probe]["httpGet"]["port"], "metrics");
     }

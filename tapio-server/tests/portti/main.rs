@@ -1,4 +1,4 @@
-//! PORTTI against a real API server, with exactly the permissions that it is shipped with.
+//! PORTTI, and who may read what, against a real API server, with exactly the permissions that are shipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod changes;
@@ -11,5 +11,6 @@ mod permissions;
 mod process;
 mod quiet;
 mod resume;
+mod rights;
 mod states;
 mod support;

@@ -66,6 +66,16 @@ fn every_example_of_the_help_is_valid() {
 }
 
 #[test]
+fn outside_of_a_cluster_it_says_how_to_start() {
+    let directory = tempdir().unwrap();
+    let state = format!("--state-dir={}", directory.path().display());
+    let said = run(&[&state, "--listen=off", "--polku-listen=127.0.0.1:0"], &[]);
+    assert_eq!(said.code, Some(1), "{}", said.error);
+    assert!(said.error.contains("ahti.auth: there is no cluster whose users may ask"), "{}", said.error);
+    assert!(said.error.contains("--ahti-auth=none"), "{}", said.error);
+}
+
+#[test]
 fn the_configuration_is_printed_and_checked() {
     let directory = tempdir().unwrap();
     let file = directory.path().join("server.yaml");

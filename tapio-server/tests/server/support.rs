@@ -56,6 +56,7 @@ impl Server {
             .args(flags)
             // By default its port is the same for all of them.
             .env("TAPIO_SERVER_AHTI_API", api.to_string())
+            .env("TAPIO_SERVER_AHTI_AUTH", "none")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -87,6 +88,18 @@ impl Server {
         let head =
             format!("POST {path} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {length}");
         parts(&exchange(self.api, &format!("{head}\r\nhost: x\r\n\r\n{body}")).unwrap())
+    }
+
+    /// The answer to somebody with a token: its head, and its body.
+    pub(crate) fn request(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (String, String) {
+        let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nhost: x\r\n{token}content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        let answer = exchange(self.api, &(head + body)).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
     }
 
     /// The body that it serves at a path.

@@ -13,6 +13,11 @@ app.kubernetes.io/name: tapio-server
 app.kubernetes.io/component: portti
 {{- end }}
 
+{{- define "server.ahti" -}}
+app.kubernetes.io/name: tapio-server
+app.kubernetes.io/component: ahti
+{{- end }}
+
 {{- /* What the server reads; the pod is made anew when it changes. */ -}}
 {{- define "server.config" -}}
 {{ toYaml .Values.config }}

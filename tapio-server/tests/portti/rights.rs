@@ -1,0 +1,331 @@
+//! Who sees what of the server's answers: users of a real API server, with the roles that are shipped.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tapio_delivery::polku::proto::v1::{
+    EventPayload, IngestBatch, gateway_client::GatewayClient, ingest_batch::Payload,
+};
+use tapio_occurrence::{Occurrence, event::event};
+use tonic::transport::Endpoint;
+
+use crate::{
+    process::{PROGRAM, Server, free_address, wait_until},
+    support::{Cluster, cluster_or_skip, deploy},
+};
+
+/// Where the failing workload is, and where those are that call it.
+const VAULT: &str = "vault";
+const PLAZA: &str = "plaza";
+
+/// Facts of a failure as they were recorded in one namespace, in two: `payments` fails in one, `orders` in the other.
+fn facts() -> Vec<Occurrence> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tapio-ahti/tests/recorded/leak.jsonl");
+    let text = fs::read_to_string(path).unwrap();
+    let moved = text.lines().map(|line| {
+        let mut fact: Value = serde_json::from_str(line).unwrap();
+        move_names(&mut fact);
+        Occurrence::read_json(fact.to_string().as_bytes()).unwrap()
+    });
+    moved.collect()
+}
+
+fn move_names(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let is_payments = ["name", "pod", "service", "owner"].iter().any(|key| {
+                fields.get(*key).and_then(Value::as_str).is_some_and(|name| name.starts_with("payments"))
+            });
+            if fields.get("namespace").is_some_and(|namespace| namespace == "shop") {
+                fields.insert("namespace".to_owned(), json!(if is_payments { VAULT } else { PLAZA }));
+            }
+            for key in ["message", "text"] {
+                if let Some(Value::String(text)) = fields.get_mut(key) {
+                    *text = moved(text);
+                }
+            }
+            fields.values_mut().for_each(move_names);
+        }
+        Value::Array(values) => values.iter_mut().for_each(move_names),
+        _ => {}
+    }
+}
+
+/// A text with the names of its namespaces changed: those before and after `payments...`, and all others.
+fn moved(text: &str) -> String {
+    let words = text.split(' ').collect::<Vec<_>>();
+    let is_payments = |at: usize| words.get(at).is_some_and(|word| word.contains("payments"));
+    let new = words.iter().enumerate().map(|(at, word)| {
+        let of = if is_payments(at) || word.starts_with("(shop)") && at > 0 && is_payments(at - 1) { VAULT } else { PLAZA };
+        ["shop/", ".shop", "_shop(", "(shop)"]
+            .iter()
+            .fold((*word).to_owned(), |word, place| match place {
+                // An image is no namespace.
+                &"shop/" if word.contains("localhost/") => word,
+                place => word.replace(place, &place.replace("shop", of)),
+            })
+    });
+    new.collect::<Vec<_>>().join(" ")
+}
+
+async fn send(server: &Server, facts: &[Occurrence]) {
+    let channel = Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
+    let payload = Some(Payload::Events(EventPayload { events: facts.iter().map(event).collect() }));
+    let batch = IngestBatch { source: "test".to_owned(), payload, ..IngestBatch::default() };
+    let batches = tokio_stream::iter([batch]);
+    let mut acks = GatewayClient::new(channel).stream_events(batches).await.unwrap().into_inner();
+    let ack = acks.message().await.unwrap().unwrap();
+    assert_eq!((ack.event_ids.len(), ack.errors.len()), (facts.len(), 0), "{:?}", ack.errors);
+    wait_until(
+        || server.status()["roles"]["ahti"].clone(),
+        |ahti| ahti["behind"]["facts"] == 0 && ahti["restored"] == true,
+    );
+}
+
+/// A service account, and a token of it.
+fn user(cluster: &Cluster, namespace: &str, name: &str) -> String {
+    let namespace = format!("--namespace={namespace}");
+    cluster.kubectl(&["create", "serviceaccount", name, &namespace]);
+    cluster.kubectl(&["create", "token", name, &namespace]).trim().to_owned()
+}
+
+fn bind(cluster: &Cluster, name: &str, namespace: &str, role: &str, account: &str) {
+    let (namespace, account) = (format!("--namespace={namespace}"), format!("--serviceaccount={account}"));
+    cluster.kubectl(&["create", "rolebinding", name, role, &account, &namespace]);
+}
+
+/// The server with the rights that it is shipped with.
+fn start(cluster: &Cluster, directory: &Path) -> Server {
+    let kubeconfig = cluster.file("server.kubeconfig");
+    if !kubeconfig.exists() {
+        let token = cluster.kubectl(&["create", "token", "tapio-server", "--namespace=tapio"]);
+        fs::write(cluster.file("server-token"), token.trim()).unwrap();
+        let agents = fs::read_to_string(cluster.kubeconfig()).unwrap();
+        let [of_agents, own] = ["token", "server-token"].map(|name| format!("\"{}\"", cluster.file(name).display()));
+        fs::write(&kubeconfig, agents.replace(&of_agents, &own)).unwrap();
+    }
+    let mut command = Command::new(PROGRAM);
+    command.env("KUBECONFIG", kubeconfig).env("TAPIO_SERVER_AHTI_AUTH_CACHE", "1s");
+    let flags = ["--roles=polku,ahti", "--ahti-auth=kubernetes"];
+    Server::start_as(command, free_address(), directory, &flags)
+}
+
+/// The world of these tests: the server with facts, and who asks.
+struct World {
+    server: Server,
+    /// May read `plaza`, by Tapio's role.
+    alice: String,
+    /// May read `vault`, as they may get pods there.
+    bob: String,
+    /// May read everything.
+    carol: String,
+    /// May read nothing.
+    mallory: String,
+}
+
+impl World {
+    async fn new(cluster: &Cluster, directory: &Path) -> Self {
+        cluster.kubectl(&["apply", "-f", deploy("server/tapio-server.yaml").to_str().unwrap()]);
+        for namespace in [VAULT, PLAZA] {
+            cluster.kubectl(&["create", "namespace", namespace]);
+        }
+        let [alice, bob, carol, mallory] =
+            ["alice", "bob", "carol", "mallory"].map(|name| user(cluster, "default", name));
+        bind(cluster, "alice", PLAZA, "--clusterrole=tapio-reader", "default:alice");
+        cluster.kubectl(&["create", "role", "pods", "--verb=get", "--resource=pods", "--namespace=vault"]);
+        bind(cluster, "bob", VAULT, "--role=pods", "default:bob");
+        let all = ["--clusterrole=tapio-reader", "--serviceaccount=default:carol"];
+        cluster.kubectl(&[&["create", "clusterrolebinding", "carol"], &all[..]].concat());
+        let server = start(cluster, directory);
+        send(&server, &facts()).await;
+        Self { server, alice, bob, carol, mallory }
+    }
+
+    fn get(&self, who: &str, path: &str) -> (u16, String) {
+        let (head, body) = self.server.request("GET", path, Some(who), "");
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    fn incidents(&self, who: &str) -> Vec<Value> {
+        let (status, body) = self.get(who, "/api/v1/incidents");
+        assert_eq!(status, 200, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        body["incidents"].as_array().unwrap().clone()
+    }
+
+    /// What somebody gets from every path, with each object of these namespaces.
+    fn everything(&self, who: &str, incidents: &[String]) -> String {
+        let names = ["orders", "payments", "gateway", "cart", "node", "nothing"];
+        let mut all = String::new();
+        for path in tapio_server::ahti::paths() {
+            let queries: Vec<String> = match path {
+                "/api/v1/why" => names
+                    .iter()
+                    .flat_map(|name| {
+                        let of = |namespace| format!("?namespace={namespace}&name={name}");
+                        [of(PLAZA), of(VAULT), format!("?name={name}"), format!("?kind=node&name={name}")]
+                    })
+                    .chain(incidents.iter().map(|id| format!("?incident={id}")))
+                    .collect(),
+                "/api/v1/correlate" => vec!["?trace_id=0af7651916cd43dd8448eb211c80319c".to_owned()],
+                "/api/v1/export" => {
+                    let each = incidents.iter().map(|id| format!("?incident={id}"));
+                    each.chain([String::new()]).collect()
+                }
+                "/api/v1/incidents" | "/api/v1/findings" | "/api/v1/coverage" => vec![String::new()],
+                "/api/v1/feedback" => {
+                    for id in incidents {
+                        let body = json!({ "incident": id, "verdict": "right" }).to_string();
+                        let (head, body) = self.server.request("POST", path, Some(who), &body);
+                        assert!(!head.contains(" 200 "), "{head}");
+                        all += &(head + &body);
+                    }
+                    Vec::new()
+                }
+                new => panic!("{new}: say here what to ask it"),
+            };
+            for query in queries {
+                let (status, body) = self.get(who, &format!("{path}{query}"));
+                assert!([200, 403, 404].contains(&status), "{path}{query}: {status} {body}");
+                // Who names a namespace hears that name again.
+                let is_echo = status == 403;
+                all += &if is_echo { body.replace("namespace vault", "").replace("namespace=vault", "") } else { body };
+                if is_echo && path.ends_with("why") && query.contains("namespace=plaza") {
+                    all = all.replace("namespace plaza", "").replace("namespace=plaza", "");
+                }
+            }
+        }
+        all
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everyone_sees_what_they_may_read_and_no_byte_of_the_rest() {
+    let cluster = cluster_or_skip!("everyone_sees_what_they_may_read_and_no_byte_of_the_rest");
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::new(&cluster, directory.path()).await;
+
+    // Without a token, with a wrong one, and with one for somebody else: nothing, whatever is asked.
+    let other = cluster.kubectl(&["create", "token", "carol", "--audience=other"]);
+    let unknown = [None, Some("not.a.token"), Some(other.trim())];
+    for path in tapio_server::ahti::paths().chain(["/", "/nothing"]) {
+        for method in ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"] {
+            for token in unknown.iter().take(if method == "GET" { 3 } else { 1 }) {
+                let (head, body) = world.server.request(method, path, *token, "{}");
+                assert!(head.starts_with("HTTP/1.0 401"), "{method} {path}: {head} {body}");
+                assert!(head.to_ascii_lowercase().contains("www-authenticate: bearer"), "{head}");
+                assert!(method == "HEAD" || body.contains("kubectl create token"), "{body}");
+            }
+        }
+    }
+
+    // Who may read everything has all of it, also with a token that is for Tapio alone.
+    let own = cluster.kubectl(&["create", "token", "carol", "--audience=tapio"]);
+    let all = world.incidents(&world.carol);
+    assert_eq!(world.incidents(own.trim()), all);
+    let across = |incident: &&Value| incident["root"]["namespace"] == VAULT && incident["hits"].to_string().contains(PLAZA);
+    let whole = all.iter().find(across).unwrap_or_else(|| panic!("{all:#?}"));
+    assert!(whole.get("hidden").is_none());
+    let ids: Vec<String> = all.iter().map(|incident| incident["id"].as_str().unwrap().to_owned()).collect();
+
+    // Alice: her part of the incident, and that its cause lies elsewhere.
+    let hers = world.incidents(&world.alice);
+    let hers = hers.iter().find(|incident| incident["id"] == whole["id"]).unwrap();
+    assert_eq!(hers["hidden"]["cause"], true, "{hers:#}");
+    assert!(hers["hidden"]["steps"].as_u64().unwrap() > 0 && hers["lines"].as_array().unwrap().len() > 0);
+    assert!(hers["title"].as_str().unwrap().ends_with("the cause lies in a namespace that you may not read"), "{hers:#}");
+    assert_eq!(hers["certainty"], whole["certainty"]);
+    let seen = world.everything(&world.alice, &ids);
+    assert!(seen.contains("orders") && seen.contains(PLAZA));
+    for secret in [VAULT, "payments"] {
+        let at = seen.find(secret).map(|at| seen[at.saturating_sub(300)..].chars().take(400).collect::<String>());
+        // She asks for the name herself, and gets it in no answer.
+        assert_eq!(at, None, "{secret}");
+    }
+    // Bob: the cause, and that it has effects elsewhere.
+    let his = world.incidents(&world.bob);
+    let his = his.iter().find(|incident| incident["id"] == whole["id"]).unwrap();
+    assert_eq!((&his["root"], &his["hidden"]["cause"]), (&whole["root"], &json!(false)));
+    let seen = world.everything(&world.bob, &ids);
+    assert!(seen.contains("payments") && seen.contains(VAULT));
+    for secret in [PLAZA, "orders-", "gateway-"] {
+        let at = seen.find(secret).map(|at| seen[at.saturating_sub(300)..].chars().take(400).collect::<String>());
+        assert_eq!(at, None, "{secret}");
+    }
+    // Mallory: nothing; an incident is as one that does not exist.
+    assert_eq!(world.incidents(&world.mallory), [] as [Value; 0]);
+    let id = &ids[0];
+    let there = world.get(&world.mallory, &format!("/api/v1/why?incident={id}"));
+    let nowhere = world.get(&world.mallory, "/api/v1/why?incident=TAP-999");
+    assert_eq!((there.0, there.1.replace(id, "TAP-999")), nowhere);
+    let (status, body) = world.get(&world.mallory, "/api/v1/export");
+    assert_eq!((status, body.as_str()), (200, ""));
+
+    // A namespace that one may not read: the same whether there is one, and the command that is said grants it.
+    let why = |namespace: &str| world.get(&world.alice, &format!("/api/v1/why?namespace={namespace}&name=payments"));
+    let (status, said) = why(VAULT);
+    assert_eq!((status, said.replace(VAULT, "none")), why("none"));
+    assert!(status == 403 && said.contains("get incidents.tapio.dev"), "{said}");
+    let command = said.trim().split_once("kubectl ").unwrap().1;
+    cluster.kubectl(&command.split(' ').collect::<Vec<_>>());
+    let granted = wait_until(|| why(VAULT), |(status, _)| *status == 200);
+    assert!(granted.1.contains("payments"), "{}", granted.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_end_and_an_api_server_that_is_away_gives_no_answer() {
+    let cluster = cluster_or_skip!("rights_end_and_an_api_server_that_is_away_gives_no_answer");
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::new(&cluster, directory.path()).await;
+    let incident = world.incidents(&world.alice)[0]["id"].clone();
+
+    // To judge an answer is a right of its own, where its cause lies.
+    let judge = |who: &str| {
+        let body = json!({ "incident": incident, "verdict": "right" }).to_string();
+        let (head, body) = world.server.request("POST", "/api/v1/feedback", Some(who), &body);
+        (head.split(' ').nth(1).unwrap().to_owned(), body)
+    };
+    let (status, said) = judge(&world.alice);
+    assert!(status == "403" && said.contains("where its cause lies, and you may not read that"), "{said}");
+    let (status, said) = judge(&world.bob);
+    assert!(status == "403" && said.contains("`update incidents.tapio.dev` in namespace vault"), "{said}");
+    bind(&cluster, "bob-judges", VAULT, "--clusterrole=tapio-feedback", "default:bob");
+    wait_until(|| judge(&world.bob), |(status, _)| status == "200");
+
+    // A right that was taken away.
+    cluster.kubectl(&["delete", "rolebinding", "alice", "--namespace=plaza"]);
+    let began = Instant::now();
+    wait_until(|| world.incidents(&world.alice).len(), |count| *count == 0);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // A user that is no more.
+    cluster.kubectl(&["delete", "serviceaccount", "bob", "--namespace=default"]);
+    wait_until(|| world.get(&world.bob, "/api/v1/coverage").0, |status| *status == 401);
+
+    let apiserver = cluster.server.program("kube-apiserver");
+    apiserver.stop().unwrap();
+    let paths: BTreeSet<&str> = tapio_server::ahti::paths().filter(|path| !path.ends_with("feedback")).collect();
+    let ask = || world.get(&world.carol, "/api/v1/incidents");
+    let (_, said) = wait_until(ask, |(status, _)| *status == 503);
+    assert!(said.contains("cannot be checked now: the API server cannot be reached"), "{said}");
+    for path in paths {
+        assert_eq!(world.get(&world.carol, path).0, 503, "{path}");
+    }
+    // One that is started meanwhile comes up, and answers once the API server does.
+    let directory = tempfile::tempdir().unwrap();
+    let late = start(&cluster, directory.path());
+    let ask = || late.request("GET", "/api/v1/coverage", Some(&world.carol), "").0;
+    assert!(ask().starts_with("HTTP/1.0 503"), "{}", ask());
+    cluster.server.resume().unwrap();
+    wait_until(ask, |head| head.starts_with("HTTP/1.0 200"));
+    wait_until(|| world.get(&world.carol, "/api/v1/incidents").0, |status| *status == 200);
+    // Tokens are nowhere in what the servers write.
+    for token in [&world.alice, &world.bob, &world.carol] {
+        assert!(!world.server.log().contains(token.as_str()) && !late.log().contains(token.as_str()));
+    }
+}
