@@ -23,7 +23,8 @@ pub(crate) struct Arguments {
 /// Where the server is.
 #[derive(Debug, Args)]
 pub(crate) struct Reach {
-    /// The server's API, instead of a port-forward: http://HOST:PORT
+    /// The server's API, instead of a port-forward: http://HOST:PORT. A token is sent to this host only, and only that of
+    /// --token-file
     #[arg(long, global = true, env = "TAPIO_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
     /// The namespace that the server runs in
@@ -32,6 +33,9 @@ pub(crate) struct Reach {
     /// The port of its API
     #[arg(long, global = true, default_value_t = 8080, value_name = "PORT")]
     pub(crate) server_port: u16,
+    /// Ask with the token in this file, instead of that of the kubeconfig's user
+    #[arg(long, global = true, env = "TAPIO_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,11 +1,11 @@
 //! The way to the server: its address, or a port-forward through the API server with the user's own kubeconfig.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use http::{
     Request, StatusCode,
-    header::{CONTENT_TYPE, HOST},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, TE},
     request::Builder,
 };
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -26,13 +26,15 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{cli::Reach, failure::Failure};
+use crate::{cli::Reach, failure::Failure, identity::Identity};
 
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest answer.
 const MAX_ANSWER: usize = 256 << 20;
 /// The labels of the server's pods.
+/// The trailer that says how much an answer does not show.
+const HIDDEN: &str = "tapio-hidden";
 const LABELS: &str = "app.kubernetes.io/name=tapio-server";
 
 /// A connection to the server.
@@ -42,6 +44,9 @@ pub(crate) struct Server {
     pub(crate) namespace: String,
     /// Where it is, for people.
     pub(crate) place: String,
+    identity: Identity,
+    /// How much the last answer does not show, as the caller may not read it.
+    pub(crate) hidden: u64,
 }
 
 /// A value as part of a query.
@@ -52,12 +57,12 @@ pub(crate) fn quoted(text: &str) -> String {
 impl Server {
     pub(crate) async fn connect(reach: &Reach) -> Result<Self, Failure> {
         match &reach.server {
-            Some(url) => Self::direct(url).await,
+            Some(url) => Self::direct(url, reach).await,
             None => Self::forwarded(reach).await,
         }
     }
 
-    async fn direct(url: &str) -> Result<Self, Failure> {
+    async fn direct(url: &str, reach: &Reach) -> Result<Self, Failure> {
         let wrong = || Failure::Usage(format!("--server {url}: give http://HOST:PORT"));
         let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
         let place = rest.trim_end_matches('/');
@@ -71,8 +76,17 @@ impl Server {
             .with_context(|| {
                 format!("{url} cannot be reached: is the server running there, with `api` set?")
             })?;
+        // Nor is that of the kubeconfig sent to whatever listens on this host.
+        let identity = match &reach.token_file {
+            Some(file) => {
+                let peer = stream.peer_addr().context("the connection is gone")?;
+                may_have_token(peer.ip(), url)?;
+                Identity::of_file(file)?
+            }
+            None => Identity::Unknown("with --server give a token by --token-file".to_owned()),
+        };
         let namespace = current_namespace().unwrap_or_else(|| "default".to_owned());
-        Self::over(stream, place.to_owned(), namespace).await
+        Self::over(stream, place.to_owned(), namespace, identity).await
     }
 
     async fn forwarded(reach: &Reach) -> Result<Self, Failure> {
@@ -81,10 +95,14 @@ impl Server {
         )?;
         let options = KubeConfigOptions::default();
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-        let config = config.context("the kubeconfig is not usable")?;
+        let mut config = config.context("the kubeconfig is not usable")?;
+        let identity = match &reach.token_file {
+            Some(file) => Some(Identity::of_file(file)?),
+            None => Identity::of_config(&mut config).await?,
+        };
         let namespace = config.default_namespace.clone();
         let client = Client::try_from(config).context("the kubeconfig is not usable")?;
-        let pods = Api::<Pod>::namespaced(client, &reach.server_namespace);
+        let pods = Api::<Pod>::namespaced(client.clone(), &reach.server_namespace);
         let listed = timeout(PATIENCE, pods.list(&ListParams::default().labels(LABELS))).await;
         let listed =
             listed.map_err(|_| anyhow!("the API server does not answer within {} s", PATIENCE.as_secs()))?;
@@ -116,19 +134,24 @@ impl Server {
         let stream = forwarded.take_stream(port).ok_or_else(|| anyhow!("no port-forward to {pod}"))?;
         // It has to live as long as its stream.
         tokio::spawn(async move { forwarded.join().await });
-        Self::over(stream, format!("{}/{pod}:{port}", reach.server_namespace), namespace).await
+        let identity = match identity {
+            Some(identity) => identity,
+            None => Identity::of_account(&client, &reach.server_namespace).await?,
+        };
+        Self::over(stream, format!("{}/{pod}:{port}", reach.server_namespace), namespace, identity).await
     }
 
     async fn over(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         place: String,
         namespace: String,
+        identity: Identity,
     ) -> Result<Self, Failure> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .with_context(|| format!("{place} speaks no HTTP"))?;
         tokio::spawn(connection);
-        Ok(Self { sender, namespace, place })
+        Ok(Self { sender, namespace, place, identity, hidden: 0 })
     }
 
     pub(crate) async fn text(&mut self, path: &str) -> Result<String, Failure> {
@@ -143,28 +166,40 @@ impl Server {
     }
 
     async fn ask(&mut self, request: Builder, body: Full<Bytes>) -> Result<String, Failure> {
-        let request = request.header(HOST, "tapio-server").body(body);
+        let mut request = request.header(HOST, "tapio-server").header(TE, "trailers");
+        if let Identity::Known(value, _) = &self.identity {
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request.body(body);
         let request = request.map_err(|error| Failure::Usage(error.to_string()))?;
         let place = self.place.clone();
         let exchange = async {
             let response = self.sender.send_request(request).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| anyhow!("{error}"))?.to_bytes();
-            Ok::<_, anyhow::Error>((status, String::from_utf8_lossy(&body).into_owned()))
+            let body = body.map_err(|error| anyhow!("{error}"))?;
+            let hidden =
+                body.trailers().and_then(|trailers| trailers.get(HIDDEN)?.to_str().ok()?.parse().ok());
+            let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            Ok::<_, anyhow::Error>((status, text, hidden.unwrap_or_default()))
         };
         let answered = timeout(PATIENCE, exchange).await;
         let answered =
             answered.map_err(|_| anyhow!("{place} does not answer within {} s", PATIENCE.as_secs()))?;
-        let (status, text) = answered.with_context(|| {
+        let (status, text, hidden) = answered.with_context(|| {
             format!("{place} does not answer: is its role ahti on, and its API on this port? `/status` of the server says so")
         })?;
+        self.hidden = hidden;
         let what = || format!("{place}: {}", text.trim_end());
         match status {
             StatusCode::OK => Ok(text),
             StatusCode::NOT_FOUND => Err(Failure::NoData(what())),
             StatusCode::BAD_REQUEST => Err(Failure::Usage(what())),
-            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Err(Failure::Forbidden(what())),
+            StatusCode::UNAUTHORIZED => Err(Failure::Forbidden(match &self.identity {
+                Identity::Known(_, whose) => format!("{}\nasked with the token of {whose}", what()),
+                Identity::Unknown(why) => format!("{}\n{why}", what()),
+            })),
+            StatusCode::FORBIDDEN => Err(Failure::Forbidden(what())),
             status => Err(Failure::Other(anyhow!("{place}: {status}: {}", text.trim_end()))),
         }
     }
@@ -176,6 +211,17 @@ impl Server {
             format!("{} is another version of the server: its answer cannot be read", self.place)
         })?)
     }
+}
+
+/// Over plain HTTP a token is only sent within this host, as others could read it.
+fn may_have_token(peer: IpAddr, url: &str) -> Result<(), Failure> {
+    if peer.to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "--server {url}: the token would go over the network as plain text: forward a port (kubectl port-forward), and give \
+         --server=http://127.0.0.1:PORT; or leave --server out"
+    )))
 }
 
 /// What a refusal of the API server means.
@@ -200,6 +246,11 @@ pub(crate) async fn doctor(reach: &Reach) -> Result<String, Failure> {
     let mut server = Server::connect(reach).await?;
     let coverage: Coverage = server.json("/api/v1/coverage").await?;
     let mut lines = vec![format!("ok    server {}", server.place)];
+    lines.extend(match &server.identity {
+        Identity::Known(_, whose) => Some(format!("ok    asked as {whose}")),
+        // It has answered all the same: it lets everybody ask.
+        Identity::Unknown(_) => None,
+    });
     lines.push(match (coverage.nodes, coverage.of_nodes) {
         (0, _) => "FAIL  no agent reports: set `polku` of the agents to this server's gateway".to_owned(),
         (nodes, all) if nodes < all => format!("warn  {nodes} of {all} nodes report"),
@@ -213,4 +264,22 @@ pub(crate) async fn doctor(reach: &Reach) -> Result<String, Failure> {
     let others = coverage.silent.iter().chain(&coverage.degraded).chain(&coverage.missing_kinds);
     lines.extend(others.map(|what| format!("warn  {what}")));
     Ok(lines.join("\n") + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_does_not_leave_this_host_as_plain_text() {
+        for (address, is_sent) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("fd00::1", false),
+        ] {
+            assert_eq!(may_have_token(address.parse().unwrap(), "http://x:1").is_ok(), is_sent, "{address}");
+        }
+    }
 }

@@ -27,7 +27,11 @@ pub(crate) async fn export(reach: &Reach, of: &Export) -> Result<String, Failure
         Some(incident) => format!("/api/v1/export?incident={}", crate::connection::quoted(incident)),
         None => "/api/v1/export".to_owned(),
     };
-    server.text(&path).await
+    let facts = server.text(&path).await?;
+    if server.hidden > 0 {
+        eprintln!("{} facts are left out: they name what you may not read", server.hidden);
+    }
+    Ok(facts)
 }
 
 /// Explains recorded facts.

@@ -8,6 +8,7 @@ mod facts;
 mod failure;
 mod feedback;
 mod get;
+mod identity;
 mod output;
 mod why;
 

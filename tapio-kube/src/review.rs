@@ -49,9 +49,8 @@ pub async fn user_of(client: &Client, token: &str, audience: Option<&str>) -> Re
     let answered = answer(reviews.create(&PostParams::default(), &review)).await?;
     let status = answered.status.unwrap_or_default();
     // An authenticator that knows nothing of audiences accepts any, and names none.
-    let is_meant = audience.is_none_or(|audience| {
-        status.audiences.iter().flatten().any(|accepted| accepted == audience)
-    });
+    let is_meant = audience
+        .is_none_or(|audience| status.audiences.iter().flatten().any(|accepted| accepted == audience));
     if status.authenticated != Some(true) || !is_meant {
         return Ok(None);
     }

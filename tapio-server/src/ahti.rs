@@ -24,11 +24,11 @@ use tapio_ahti::{Engine, Limits, incident::Incident};
 use tapio_service::clock;
 use tokio::{sync::watch, task::JoinSet};
 
+pub use self::{api::paths, settings::Settings};
 use self::{
     auth::Auth,
     metrics::{Behind, Metrics},
 };
-pub use self::{api::paths, settings::Settings};
 use crate::{
     journal::Journal,
     notify::{self, Targets},
@@ -107,7 +107,8 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let (followed, stopped) = (Arc::clone(&ahti), context.stopped.clone());
     let served = Arc::clone(&ahti);
     let run = async move {
-        let serving = listener.map(|listener| tokio::spawn(api::serve(listener, served, auth, stopped.clone())));
+        let serving =
+            listener.map(|listener| tokio::spawn(api::serve(listener, served, auth, stopped.clone())));
         follow::follow(&followed, stopped).await?;
         tellers.shutdown().await;
         match serving {

@@ -256,7 +256,10 @@ async fn feedback(
     }
     seen(&ahti, &viewer, &judged.incident).await?;
     let Some(incident) = find(&ahti, &judged.incident) else {
-        return Err(Refused(StatusCode::NOT_FOUND, format!("{}: there is no such incident", judged.incident)));
+        return Err(Refused(
+            StatusCode::NOT_FOUND,
+            format!("{}: there is no such incident", judged.incident),
+        ));
     };
     viewer.require_judge(&incident.place()).await?;
     let fact = Feedback {

@@ -140,7 +140,10 @@ fn away(fault: &Fault) -> Refused {
         }
         _ => fault.to_string(),
     };
-    Refused(StatusCode::SERVICE_UNAVAILABLE, format!("who asks, and what they may read, cannot be checked now: {why}"))
+    Refused(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("who asks, and what they may read, cannot be checked now: {why}"),
+    )
 }
 
 impl Reviews {

@@ -69,12 +69,14 @@ fn the_defaults_are_the_manifest() {
     let Some(helm) = Helm::or_skip("the_defaults_are_the_manifest") else { return };
     // A release has a role of its own name.
     let rendered = helm.template(&[]).unwrap();
-    let rendered = ["portti", "auth"].iter().fold(rendered, |text, role| {
-        text.replace(&format!("tapio-server-{role}"), &format!("tapio-{role}"))
-    });
+    let rendered = ["portti", "auth"]
+        .iter()
+        .fold(rendered, |text, role| text.replace(&format!("tapio-server-{role}"), &format!("tapio-{role}")));
     let sorted = |objects: Vec<Value>| {
-        let mut objects: Vec<_> =
-            objects.into_iter().map(|object| (object["kind"].to_string() + &object["metadata"]["name"].to_string(), object)).collect();
+        let mut objects: Vec<_> = objects
+            .into_iter()
+            .map(|object| (object["kind"].to_string() + &object["metadata"]["name"].to_string(), object))
+            .collect();
         objects.sort_by(|(one, _), (other, _)| one.cmp(other));
         objects
     };
@@ -108,7 +110,11 @@ fn values_go_where_they_belong() {
     );
     let unwatched = render(&["config.portti.kubernetes=off"]);
     named(&unwatched, "ClusterRoleBinding", "tapio-server-auth");
-    assert!(one(&unwatched, "Deployment")["spec"]["template"]["spec"].get("automountServiceAccountToken").is_none());
+    assert!(
+        one(&unwatched, "Deployment")["spec"]["template"]["spec"]
+            .get("automountServiceAccountToken")
+            .is_none()
+    );
     let alone = render(&["config.portti.kubernetes=off", "config.ahti.auth=none"]);
     assert!(!alone.iter().any(|object| object["kind"].as_str().unwrap().starts_with("ClusterRole")));
     assert_eq!(one(&alone, "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"], false);

@@ -62,20 +62,23 @@ fn moved(text: &str) -> String {
     let words = text.split(' ').collect::<Vec<_>>();
     let is_payments = |at: usize| words.get(at).is_some_and(|word| word.contains("payments"));
     let new = words.iter().enumerate().map(|(at, word)| {
-        let of = if is_payments(at) || word.starts_with("(shop)") && at > 0 && is_payments(at - 1) { VAULT } else { PLAZA };
-        ["shop/", ".shop", "_shop(", "(shop)"]
-            .iter()
-            .fold((*word).to_owned(), |word, place| match place {
-                // An image is no namespace.
-                &"shop/" if word.contains("localhost/") => word,
-                place => word.replace(place, &place.replace("shop", of)),
-            })
+        let of = if is_payments(at) || word.starts_with("(shop)") && at > 0 && is_payments(at - 1) {
+            VAULT
+        } else {
+            PLAZA
+        };
+        ["shop/", ".shop", "_shop(", "(shop)"].iter().fold((*word).to_owned(), |word, place| match place {
+            // An image is no namespace.
+            &"shop/" if word.contains("localhost/") => word,
+            place => word.replace(place, &place.replace("shop", of)),
+        })
     });
     new.collect::<Vec<_>>().join(" ")
 }
 
 async fn send(server: &Server, facts: &[Occurrence]) {
-    let channel = Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
+    let channel =
+        Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
     let payload = Some(Payload::Events(EventPayload { events: facts.iter().map(event).collect() }));
     let batch = IngestBatch { source: "test".to_owned(), payload, ..IngestBatch::default() };
     let batches = tokio_stream::iter([batch]);
@@ -107,7 +110,8 @@ fn start(cluster: &Cluster, directory: &Path) -> Server {
         let token = cluster.kubectl(&["create", "token", "tapio-server", "--namespace=tapio"]);
         fs::write(cluster.file("server-token"), token.trim()).unwrap();
         let agents = fs::read_to_string(cluster.kubeconfig()).unwrap();
-        let [of_agents, own] = ["token", "server-token"].map(|name| format!("\"{}\"", cluster.file(name).display()));
+        let [of_agents, own] =
+            ["token", "server-token"].map(|name| format!("\"{}\"", cluster.file(name).display()));
         fs::write(&kubeconfig, agents.replace(&of_agents, &own)).unwrap();
     }
     let mut command = Command::new(PROGRAM);
@@ -195,7 +199,11 @@ impl World {
                 assert!([200, 403, 404].contains(&status), "{path}{query}: {status} {body}");
                 // Who names a namespace hears that name again.
                 let is_echo = status == 403;
-                all += &if is_echo { body.replace("namespace vault", "").replace("namespace=vault", "") } else { body };
+                all += &if is_echo {
+                    body.replace("namespace vault", "").replace("namespace=vault", "")
+                } else {
+                    body
+                };
                 if is_echo && path.ends_with("why") && query.contains("namespace=plaza") {
                     all = all.replace("namespace plaza", "").replace("namespace=plaza", "");
                 }
@@ -229,7 +237,9 @@ async fn everyone_sees_what_they_may_read_and_no_byte_of_the_rest() {
     let own = cluster.kubectl(&["create", "token", "carol", "--audience=tapio"]);
     let all = world.incidents(&world.carol);
     assert_eq!(world.incidents(own.trim()), all);
-    let across = |incident: &&Value| incident["root"]["namespace"] == VAULT && incident["hits"].to_string().contains(PLAZA);
+    let across = |incident: &&Value| {
+        incident["root"]["namespace"] == VAULT && incident["hits"].to_string().contains(PLAZA)
+    };
     let whole = all.iter().find(across).unwrap_or_else(|| panic!("{all:#?}"));
     assert!(whole.get("hidden").is_none());
     let ids: Vec<String> = all.iter().map(|incident| incident["id"].as_str().unwrap().to_owned()).collect();
@@ -239,12 +249,16 @@ async fn everyone_sees_what_they_may_read_and_no_byte_of_the_rest() {
     let hers = hers.iter().find(|incident| incident["id"] == whole["id"]).unwrap();
     assert_eq!(hers["hidden"]["cause"], true, "{hers:#}");
     assert!(hers["hidden"]["steps"].as_u64().unwrap() > 0 && hers["lines"].as_array().unwrap().len() > 0);
-    assert!(hers["title"].as_str().unwrap().ends_with("the cause lies in a namespace that you may not read"), "{hers:#}");
+    assert!(
+        hers["title"].as_str().unwrap().ends_with("the cause lies in a namespace that you may not read"),
+        "{hers:#}"
+    );
     assert_eq!(hers["certainty"], whole["certainty"]);
     let seen = world.everything(&world.alice, &ids);
     assert!(seen.contains("orders") && seen.contains(PLAZA));
     for secret in [VAULT, "payments"] {
-        let at = seen.find(secret).map(|at| seen[at.saturating_sub(300)..].chars().take(400).collect::<String>());
+        let at =
+            seen.find(secret).map(|at| seen[at.saturating_sub(300)..].chars().take(400).collect::<String>());
         // She asks for the name herself, and gets it in no answer.
         assert_eq!(at, None, "{secret}");
     }
@@ -255,7 +269,8 @@ async fn everyone_sees_what_they_may_read_and_no_byte_of_the_rest() {
     let seen = world.everything(&world.bob, &ids);
     assert!(seen.contains("payments") && seen.contains(VAULT));
     for secret in [PLAZA, "orders-", "gateway-"] {
-        let at = seen.find(secret).map(|at| seen[at.saturating_sub(300)..].chars().take(400).collect::<String>());
+        let at =
+            seen.find(secret).map(|at| seen[at.saturating_sub(300)..].chars().take(400).collect::<String>());
         assert_eq!(at, None, "{secret}");
     }
     // Mallory: nothing; an incident is as one that does not exist.
@@ -268,7 +283,9 @@ async fn everyone_sees_what_they_may_read_and_no_byte_of_the_rest() {
     assert_eq!((status, body.as_str()), (200, ""));
 
     // A namespace that one may not read: the same whether there is one, and the command that is said grants it.
-    let why = |namespace: &str| world.get(&world.alice, &format!("/api/v1/why?namespace={namespace}&name=payments"));
+    let why = |namespace: &str| {
+        world.get(&world.alice, &format!("/api/v1/why?namespace={namespace}&name=payments"))
+    };
     let (status, said) = why(VAULT);
     assert_eq!((status, said.replace(VAULT, "none")), why("none"));
     assert!(status == 403 && said.contains("get incidents.tapio.dev"), "{said}");
@@ -309,7 +326,8 @@ async fn rights_end_and_an_api_server_that_is_away_gives_no_answer() {
 
     let apiserver = cluster.server.program("kube-apiserver");
     apiserver.stop().unwrap();
-    let paths: BTreeSet<&str> = tapio_server::ahti::paths().filter(|path| !path.ends_with("feedback")).collect();
+    let paths: BTreeSet<&str> =
+        tapio_server::ahti::paths().filter(|path| !path.ends_with("feedback")).collect();
     let ask = || world.get(&world.carol, "/api/v1/incidents");
     let (_, said) = wait_until(ask, |(status, _)| *status == 503);
     assert!(said.contains("cannot be checked now: the API server cannot be reached"), "{said}");

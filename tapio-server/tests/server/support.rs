@@ -91,7 +91,13 @@ impl Server {
     }
 
     /// The answer to somebody with a token: its head, and its body.
-    pub(crate) fn request(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (String, String) {
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: &str,
+    ) -> (String, String) {
         let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
         let length = body.len();
         let head = format!(

@@ -31,20 +31,15 @@ impl<K: Hash + Eq, V: Clone + Send + Sync + 'static> Remembered<K, V> {
     }
 
     /// The answer to a question, which is asked if it is not known, or for longer than `lasts` says.
-    pub(super) async fn get<A>(
-        &self,
-        key: K,
-        lasts: impl Fn(&V) -> Duration,
-        ask: impl FnOnce() -> A,
-    ) -> V
+    pub(super) async fn get<A>(&self, key: K, lasts: impl Fn(&V) -> Duration, ask: impl FnOnce() -> A) -> V
     where
         A: Future<Output = V> + Send + 'static,
     {
         let answer = {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let fresh = known.get(&key).filter(|entry| {
-                entry.asked.elapsed() < entry.answer.peek().map_or(PENDING, &lasts)
-            });
+            let fresh = known
+                .get(&key)
+                .filter(|entry| entry.asked.elapsed() < entry.answer.peek().map_or(PENDING, &lasts));
             match fresh.map(|entry| entry.answer.clone()) {
                 Some(answer) => answer,
                 None => {
