@@ -144,7 +144,7 @@ fn forbidden(user: &User, place: &Place) -> String {
     };
     let binding = |role: &str| {
         let is_of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let of: String = name.chars().map(|c| if is_of_name(c) { c } else { '-' }).collect();
+        let of: String = name.to_ascii_lowercase().chars().map(|c| if is_of_name(c) { c } else { '-' }).collect();
         format!("{role}-{}", of.trim_matches('-'))
     };
     match place {
@@ -188,7 +188,7 @@ mod tests {
             "{said}"
         );
         let said = forbidden(&user("O'Neil, Ann"), &Place::Cluster);
-        assert!(said.contains("clusterrolebinding tapio-reader--neil---nn "), "{said}");
+        assert!(said.contains("clusterrolebinding tapio-reader-o-neil--ann "), "{said}");
         assert!(said.ends_with(r"--user='O'\''Neil, Ann'"), "{said}");
     }
 }
