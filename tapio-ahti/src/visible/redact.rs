@@ -111,7 +111,16 @@ fn left_of_incident(incident: &mut Incident, sight: &mut Sight) -> bool {
     for texts in [&mut incident.ruled_out, &mut incident.missing] {
         texts.retain(|text| sight.shows_prose(text));
     }
+    let best = incident.considered.first().map(|cause| cause.facts.clone());
     incident.considered.retain_mut(|cause| left_of_cause(cause, sight));
+    // Without the best one the others would seem to be it.
+    if is_cause_hidden || incident.considered.first().map(|cause| &cause.facts) != best.as_ref() {
+        incident.considered.clear();
+    }
+    // Where a cause that is not known is closest is the first line.
+    if !incident.has_cause && !is_cause_hidden && seen.first() == Some(&false) {
+        incident.lead = None;
+    }
     if !sight.shows_prose(&incident.title) {
         let place = root.as_ref().filter(|_| is_cause_hidden).map(|(place, _)| place);
         incident.title = Prose::new(title(incident, place), []);
