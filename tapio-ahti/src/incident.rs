@@ -5,9 +5,7 @@ use serde::{Deserialize, Serialize};
 use tapio_occurrence::{Name as Text, feedback::Verdict};
 
 use crate::visible::Place;
-pub use crate::{
-    calibration::Lead, coverage::Coverage, explain::Certainty, graph::Name, visible::Prose,
-};
+pub use crate::{calibration::Lead, coverage::Coverage, explain::Certainty, graph::Name, visible::Prose};
 
 /// Where an incident is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

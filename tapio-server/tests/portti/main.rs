@@ -12,5 +12,7 @@ mod process;
 mod quiet;
 mod resume;
 mod rights;
+#[path = "../../../tapio-ahti/tests/visible/split.rs"]
+mod split;
 mod states;
 mod support;

@@ -144,7 +144,8 @@ fn forbidden(user: &User, place: &Place) -> String {
     };
     let binding = |role: &str| {
         let is_of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let of: String = name.to_ascii_lowercase().chars().map(|c| if is_of_name(c) { c } else { '-' }).collect();
+        let of: String =
+            name.to_ascii_lowercase().chars().map(|c| if is_of_name(c) { c } else { '-' }).collect();
         format!("{role}-{}", of.trim_matches('-'))
     };
     match place {
