@@ -8,6 +8,7 @@ mod connection;
 mod walk;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap, HashSet},
     fmt,
     hash::Hash,
@@ -373,10 +374,15 @@ impl Graph {
             })
             .collect();
         for entity in self.all() {
-            let Place::Namespace(_) = entity.name.place() else { continue };
-            let word = entity.name.name.to_ascii_lowercase();
-            if let Some(named) = found.get_mut(&word) {
-                named.places.insert(entity.name.place());
+            // Few names have capitals, and few are asked for.
+            let mut word = Cow::Borrowed(entity.name.name.as_str());
+            if word.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                word.to_mut().make_ascii_lowercase();
+            }
+            let Some(named) = found.get_mut(&*word) else { continue };
+            let place = entity.name.place();
+            if place != Place::Cluster {
+                named.places.insert(place);
             }
         }
         found

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, Serializer};
 use tapio_occurrence::{
-    Data, Occurrence, Value, Workload, feedback::Feedback, kubernetes::Fact as _, signal::HOST,
+    Data, Name as Text, Occurrence, Value, Workload, feedback::Feedback, kubernetes::Fact as _, signal::HOST,
 };
 
 pub use self::redact::Redact;
@@ -254,17 +254,13 @@ impl Sight {
     }
 
     fn shows_data(&mut self, data: &Data) -> bool {
+        let is_hidden = |(_, value): &&(Text, Value)| match value {
+            Value::Text(text) => !self.shows(text),
+            Value::List(entries) => entries.iter().filter(|entry| !self.shows_data(entry)).count() > 0,
+            Value::Number(_) | Value::Signed(_) | Value::Real(_) | Value::Workload(_) => false,
+        };
         // All of it, so that all is asked for at once.
-        data.0.iter().fold(true, |is_clean, (_, value)| {
-            let is_shown = match value {
-                Value::Text(text) => self.shows(text),
-                Value::List(entries) => {
-                    entries.iter().fold(true, |is_clean, entry| self.shows_data(entry) && is_clean)
-                }
-                Value::Number(_) | Value::Signed(_) | Value::Real(_) | Value::Workload(_) => true,
-            };
-            is_shown && is_clean
-        })
+        data.0.iter().filter(is_hidden).count() == 0
     }
 }
 

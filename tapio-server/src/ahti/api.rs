@@ -181,13 +181,13 @@ async fn why(
             if let Some(unknown) = kind.filter(|kind| answer::kind(kind).is_none()) {
                 return Err(Refused(StatusCode::BAD_REQUEST, format!("kind: there is no {unknown}")));
             }
-            match asked.namespace.as_deref() {
+            let namespace = asked.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+            match namespace {
                 _ if kind.is_some_and(is_of_cluster) => viewer.require(&Place::Cluster).await?,
                 Some(namespace) => viewer.require(&Place::Namespace(namespace.to_owned())).await?,
                 None => {}
             }
-            let answer =
-                tokio::task::block_in_place(|| ahti.engine().why(kind, asked.namespace.as_deref(), name));
+            let answer = tokio::task::block_in_place(|| ahti.engine().why(kind, namespace, name));
             Ok(Json(viewer.see(&ahti, answer).await?))
         }
         _ => Err(Refused(
@@ -312,6 +312,7 @@ async fn export(
         Some(id) => Some(seen(&ahti, &viewer, id).await?),
         None => None,
     };
-    let is_whole = viewer.reads_all().await?;
-    Ok(Export::new(ahti, incident.as_ref(), (!is_whole).then_some(viewer)).into_response())
+    // That nobody says what they may read is said before the first fact.
+    viewer.reads_all().await?;
+    Ok(Export::new(ahti, incident.as_ref(), viewer).into_response())
 }

@@ -17,7 +17,7 @@ use hyper::body::Frame;
 use tapio_ahti::{incident::Incident, visible::Sight};
 use tapio_occurrence::{Occurrence, event, kubernetes};
 
-use super::{Ahti, auth::Viewer};
+use super::{Ahti, api::Refused, auth::Viewer};
 
 /// Facts that are read at once.
 const TOGETHER: usize = 1_024;
@@ -33,14 +33,14 @@ pub(super) struct Export {
     /// Times of facts; what PORTTI says about objects is exported from the beginning, since it says it once.
     from_ns: u64,
     to_ns: u64,
-    /// For whom it is, if they may not read everything.
-    viewer: Option<Viewer>,
+    /// For whom it is.
+    viewer: Viewer,
     hidden: u64,
 }
 
 impl Export {
     /// The facts of an incident; without one all of them.
-    pub(super) fn new(ahti: Arc<Ahti>, of: Option<&Incident>, viewer: Option<Viewer>) -> Self {
+    pub(super) fn new(ahti: Arc<Ahti>, of: Option<&Incident>, viewer: Viewer) -> Self {
         let from_ns = of.map_or(0, |incident| incident.since_unix_ns.saturating_sub(BEFORE_NS));
         let to_ns = of.and_then(|incident| incident.resolved_unix_ns).unwrap_or(u64::MAX);
         Self { ahti, next: 0, from_ns, to_ns, viewer, hidden: 0 }
@@ -70,15 +70,19 @@ impl Export {
 
     /// Those of facts that name nothing that is hidden. What may be read is asked for each time: a long export ends with the right.
     async fn seen(&mut self, mut facts: Vec<Occurrence>) -> anyhow::Result<Vec<Occurrence>> {
-        let Some(viewer) = &self.viewer else { return Ok(facts) };
+        let away = |refused: Refused| anyhow!(refused.1);
+        if self.viewer.reads_all().await.map_err(away)? {
+            return Ok(facts);
+        }
         let mut sight = Sight::default();
         let mut shown = loop {
-            let shown: Vec<bool> = facts.iter().map(|fact| sight.shows_fact(fact)).collect();
+            let look = || facts.iter().map(|fact| sight.shows_fact(fact)).collect::<Vec<_>>();
+            let shown = tokio::task::block_in_place(look);
             let unknown = sight.unknown();
             if unknown.is_empty() {
                 break shown.into_iter();
             }
-            viewer.learn(&self.ahti, &mut sight, unknown).await.map_err(|refused| anyhow!(refused.1))?;
+            self.viewer.learn(&self.ahti, &mut sight, unknown).await.map_err(away)?;
         };
         let all = facts.len();
         facts.retain(|_| shown.next() == Some(true));

@@ -79,15 +79,14 @@ impl Server {
 
     /// The answer of the API: its first line, and its body.
     pub(crate) fn answer(&self, path: &str) -> (String, String) {
-        parts(&ask(self.api, path).unwrap())
+        let (head, body) = self.request("GET", path, None, "");
+        (head.lines().next().unwrap().to_owned(), body)
     }
 
     /// The same for JSON that is sent.
     pub(crate) fn post(&self, path: &str, body: &str) -> (String, String) {
-        let length = body.len();
-        let head =
-            format!("POST {path} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {length}");
-        parts(&exchange(self.api, &format!("{head}\r\nhost: x\r\n\r\n{body}")).unwrap())
+        let (head, body) = self.request("POST", path, None, body);
+        (head.lines().next().unwrap().to_owned(), body)
     }
 
     /// The answer to somebody with a token: its head, and its body.
@@ -153,11 +152,6 @@ impl Server {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
-}
-
-fn parts(answer: &str) -> (String, String) {
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
 pub(crate) fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {

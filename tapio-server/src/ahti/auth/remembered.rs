@@ -44,6 +44,8 @@ impl<K: Hash + Eq, V: Clone + Send + Sync + 'static> Remembered<K, V> {
                 Some(answer) => answer,
                 None => {
                     let answer = ask().boxed().shared();
+                    // It is answered even if nobody waits any more, and holds up no others.
+                    tokio::spawn(answer.clone());
                     known.put(key, Entry { asked: Instant::now(), answer: answer.clone() });
                     answer
                 }

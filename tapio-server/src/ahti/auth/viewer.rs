@@ -107,8 +107,11 @@ impl Viewer {
         }
         let mut sight = Sight::default();
         loop {
-            let mut left = answer.clone();
-            left.redact(&mut sight);
+            let left = tokio::task::block_in_place(|| {
+                let mut left = answer.clone();
+                left.redact(&mut sight);
+                left
+            });
             let unknown = sight.unknown();
             if unknown.is_empty() {
                 return Ok(left);
