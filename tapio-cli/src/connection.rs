@@ -32,9 +32,9 @@ use crate::{cli::Reach, failure::Failure, identity::Identity};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest answer.
 const MAX_ANSWER: usize = 256 << 20;
-/// The labels of the server's pods.
 /// The trailer that says how much an answer does not show.
 const HIDDEN: &str = "tapio-hidden";
+/// The labels of the server's pods.
 const LABELS: &str = "app.kubernetes.io/name=tapio-server";
 
 /// A connection to the server.
@@ -76,7 +76,7 @@ impl Server {
             .with_context(|| {
                 format!("{url} cannot be reached: is the server running there, with `api` set?")
             })?;
-        // Nor is that of the kubeconfig sent to whatever listens on this host.
+        // That of the kubeconfig is not sent to whatever listens there.
         let identity = match &reach.token_file {
             Some(file) => {
                 let peer = stream.peer_addr().context("the connection is gone")?;
