@@ -9,7 +9,6 @@ use crate::{
     incident::{Certainty, Coverage, Evidence, Incident, Line, Name, Status},
     story,
     story::KUBERNETES,
-    visible::Prose,
 };
 
 /// Why an object fails.
@@ -209,10 +208,10 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
         row(&mut out, "AT RISK", &names(&incident.at_risk));
     }
     if !incident.ruled_out.is_empty() {
-        row(&mut out, "RULED OUT", &joined(&incident.ruled_out));
+        row(&mut out, "RULED OUT", &incident.ruled_out.join(" · "));
     }
     if !incident.missing.is_empty() {
-        row(&mut out, "MISSING", &joined(&incident.missing));
+        row(&mut out, "MISSING", &incident.missing.join(" · "));
     }
     for (nth, advice) in incident.advice.iter().enumerate() {
         let command = advice.command.as_ref().map(|command| format!(": {command}")).unwrap_or_default();
@@ -307,10 +306,6 @@ pub(crate) fn shown(line: &Line) -> String {
         Evidence::Inferred => "inferred",
     };
     format!("{time} {}{times} [{}, {owner}]", line.text, line.source)
-}
-
-fn joined(texts: &[Prose]) -> String {
-    texts.iter().map(|text| &**text).collect::<Vec<_>>().join(" · ")
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -5,7 +5,7 @@
 mod redact;
 
 use std::{
-    borrow::Cow,
+    borrow::{Borrow, Cow},
     collections::{BTreeSet, HashMap, HashSet},
     fmt,
     ops::Deref,
@@ -78,7 +78,9 @@ pub struct Prose {
 }
 
 impl Prose {
-    pub(crate) fn new(text: impl Into<String>, places: impl IntoIterator<Item = Place>) -> Self {
+    /// A text that was made from something of these places.
+    #[must_use]
+    pub fn new(text: impl Into<String>, places: impl IntoIterator<Item = Place>) -> Self {
         let mut of = Places::new();
         join(&mut of, places);
         Self { text: text.into(), places: of }
@@ -89,6 +91,12 @@ impl Deref for Prose {
     type Target = str;
 
     fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Borrow<str> for Prose {
+    fn borrow(&self) -> &str {
         &self.text
     }
 }

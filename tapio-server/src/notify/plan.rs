@@ -196,7 +196,7 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use tapio_ahti::incident::Certainty;
+    use tapio_ahti::{incident::Certainty, visible::Prose};
 
     use super::*;
 
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(tell(&mut memory, &all, ABLE, 100), [], "nothing that people read is another");
         all[0].certainty = Certainty::Confirmed;
         assert_eq!(tell(&mut memory, &all, ABLE, 110), one(Event::Changed, 1));
-        all[0].title = "b".to_owned();
+        all[0].title = Prose::new("b", []);
         assert_eq!(tell(&mut memory, &all, ABLE, 120), [], "not so often");
         assert_eq!(tell(&mut memory, &all, ABLE, 140), one(Event::Changed, 1));
         all[0].status = Status::Resolved;
