@@ -70,7 +70,8 @@ impl Name {
     }
 }
 
-/// A text for people, with the places of what it names. In JSON it is a string, and its places are not known after that.
+/// A text for people, with the places of what it names. In JSON it is a string; what is read from there is everywhere, as its places
+/// are not known.
 #[derive(Clone, Debug, Default)]
 pub struct Prose {
     text: String,
@@ -135,7 +136,7 @@ impl Serialize for Prose {
 
 impl<'de> Deserialize<'de> for Prose {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self { text, places: Places::new() })
+        String::deserialize(deserializer).map(|text| Self { text, places: Places::from([Place::Everywhere]) })
     }
 }
 

@@ -19,6 +19,8 @@ fn places_of_names() {
     assert_eq!(Name::new("Pod", Some(&long), "a").place(), Place::Everywhere);
     let many = (0..=MAX_PLACES).map(|nth| Place::Namespace(nth.to_string()));
     assert_eq!(Prose::new("a", many).places, Places::from([Place::Everywhere]));
+    let read: Prose = serde_json::from_str("\"a\"").unwrap();
+    assert_eq!((&*read, read.places.clone()), ("a", Places::from([Place::Everywhere])));
 }
 
 #[test]
