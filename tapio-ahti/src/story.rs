@@ -259,18 +259,20 @@ fn title(
         (Some(root), Some(kind), None) => match own {
             Some(own) => format!("{} {} since it {}", short(workload(root)), says(own), kind.says),
             // The same said twice explains nothing.
-            None => match first.filter(|first| workload(first) != workload(root) || says(first) != &kind.says) {
-                Some(first) => {
-                    format!(
-                        "{} {} because {} {}",
-                        short(workload(first)),
-                        says(first),
-                        short(workload(root)),
-                        kind.says
-                    )
+            None => {
+                match first.filter(|first| workload(first) != workload(root) || says(first) != &kind.says) {
+                    Some(first) => {
+                        format!(
+                            "{} {} because {} {}",
+                            short(workload(first)),
+                            says(first),
+                            short(workload(root)),
+                            kind.says
+                        )
+                    }
+                    None => format!("{} {}", short(workload(root)), kind.says),
                 }
-                None => format!("{} {}", short(workload(root)), kind.says),
-            },
+            }
         },
         _ => match first {
             Some(first) => format!("{} {}; the cause is not known", short(workload(first)), says(first)),

@@ -258,8 +258,13 @@ impl Sight {
         if hidden > 0 || is_of_cluster && !self.reads(&Place::Cluster) {
             return false;
         }
-        let is_clean = self.shows(&fact.message);
-        self.shows_data(&fact.data) && is_clean
+        let actor = fact.actor.as_ref();
+        let processes = fact.process.iter().chain(actor.map(|actor| &actor.process));
+        let workloads = fact.workload.iter().chain(actor.and_then(|actor| actor.workload.as_ref()));
+        let images = workloads.filter_map(|workload| workload.image.as_deref());
+        let texts = processes.map(|process| &*process.comm).chain(images).chain([&*fact.message]);
+        let hidden = texts.filter(|text| !self.shows(text)).count();
+        self.shows_data(&fact.data) && hidden == 0
     }
 
     fn shows_data(&mut self, data: &Data) -> bool {
