@@ -260,7 +260,7 @@ fn title(
             Some(own) => format!("{} {} since it {}", short(workload(root)), says(own), kind.says),
             // The same said twice explains nothing.
             None => {
-                match first.filter(|first| workload(first) != workload(root) || says(first) != &kind.says) {
+                match first.filter(|first| workload(first) != workload(root) || says(first) != kind.says) {
                     Some(first) => {
                         format!(
                             "{} {} because {} {}",
