@@ -117,29 +117,33 @@ impl Answer {
 
     /// Why the incident is somebody else's.
     fn needed(&self, asked: Option<&Name>) -> String {
-        match asked.zip(self.needs.as_ref()) {
-            Some((asked, needed)) => {
-                printable(&format!(
-                    "{asked} has no incident of its own. It calls {needed}, directly or through others:"
-                ))
-                .into_owned()
-                    + "\n"
-            }
-            None => String::new(),
-        }
+        let text = asked.and_then(|asked| self.needed_text(asked));
+        text.map(|text| printable(&text).into_owned() + "\n").unwrap_or_default()
     }
 
-    fn quiet(&self, asked: &Name) -> String {
-        let mut out = String::new();
+    /// Why the incident is somebody else's; `None` if it is the object's own.
+    #[must_use]
+    pub fn needed_text(&self, asked: &Name) -> Option<String> {
+        let needed = self.needs.as_ref()?;
+        Some(format!("{asked} has no incident of its own. It calls {needed}, directly or through others:"))
+    }
+
+    /// What there is to say of an object that is part of no incident.
+    #[must_use]
+    pub const fn quiet_text(&self) -> &'static str {
         let covered = self.coverage.nodes > 0 && self.coverage.kubernetes_age_s.is_some();
-        let what = match (self.findings.is_empty(), covered) {
+        match (self.findings.is_empty(), covered) {
             (true, true) => "nothing is wrong: no findings in the last 24 h",
             (true, false) => {
                 "no findings, but not everything is watched (below): that does not mean that nothing is wrong"
             }
             (false, _) => "no incident; findings in the last 24 h, the newest first:",
-        };
-        let _ = writeln!(out, "{}: {what}", printable(&asked.to_string()));
+        }
+    }
+
+    fn quiet(&self, asked: &Name) -> String {
+        let mut out = String::new();
+        let _ = writeln!(out, "{}: {}", printable(&asked.to_string()), self.quiet_text());
         for line in self.findings.iter().take(MAX_THEN) {
             row(&mut out, "", &shown(line));
         }
@@ -150,11 +154,7 @@ impl Answer {
     fn unknown(&self) -> String {
         let mut out = String::new();
         let _ = match (self.state, self.similar.as_slice()) {
-            (State::Empty, _) => writeln!(
-                out,
-                "no facts have arrived yet: check that the agents have `polku` set to this server, and that role portti may \
-                 watch the API server (kubectl tapio doctor)"
-            ),
+            (State::Empty, _) => writeln!(out, "{NO_FACTS}"),
             (_, []) => writeln!(out, "no such object is known"),
             (_, similar) => writeln!(out, "no such object is known; there is {}", printable(&names(similar))),
         };
@@ -166,32 +166,78 @@ impl Answer {
 /// Lines after the first failure that are shown.
 const MAX_THEN: usize = 6;
 
+/// What is said where nothing is known at all.
+pub const NO_FACTS: &str = "no facts have arrived yet: check that the agents have `polku` set to this server, and that role portti may \
+                            watch the API server (kubectl tapio doctor)";
+/// An incident in the lines that tell its story.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Story<'a> {
+    /// The cause; `None` if it is not known.
+    pub cause: Option<&'a Line>,
+    /// The first failure, and what came then.
+    pub then: Vec<&'a Line>,
+    /// Further lines, which say nothing that changes the story.
+    pub more: usize,
+}
+
+impl<'a> Story<'a> {
+    /// The story of an incident.
+    #[must_use]
+    pub fn of(incident: &'a Incident) -> Self {
+        let (cause, rest) = match (incident.has_cause, incident.lines.split_first()) {
+            (true, Some((cause, rest))) => (Some(cause), rest),
+            _ => (None, incident.lines.as_slice()),
+        };
+        let then = chosen(cause, rest);
+        Self { cause, more: rest.len() - then.len(), then }
+    }
+}
+
+/// How sure an incident's cause is, or that the incident is over.
+#[must_use]
+pub fn state(incident: &Incident) -> String {
+    match incident.status {
+        Status::Open => sure(incident),
+        Status::Resolved => "RESOLVED".to_owned(),
+        Status::Regressed => "REGRESSED".to_owned(),
+    }
+}
+
+/// What is said where there is no cause.
+#[must_use]
+pub fn no_cause(incident: &Incident) -> String {
+    if incident.hidden.cause {
+        return "not shown: you may not read where it is".to_owned();
+    }
+    format!("not known{}", closest(incident))
+}
+
+/// How often the same was seen before; `None` if it was not.
+#[must_use]
+pub fn seen(incident: &Incident) -> Option<String> {
+    match incident.seen_before {
+        0 => None,
+        1 => Some("once before".to_owned()),
+        times => Some(format!("{times} times before")),
+    }
+}
+
 /// Writes an incident, with what was looked at.
 #[must_use]
 pub fn text(incident: &Incident, coverage: &Coverage) -> String {
     let mut out = String::new();
-    let state = match incident.status {
-        Status::Open => sure(incident),
-        Status::Resolved => "RESOLVED".to_owned(),
-        Status::Regressed => "REGRESSED".to_owned(),
-    };
     // Writing to a String does not fail.
-    let _ = writeln!(out, "{}.  {}  {state}", printable(&incident.title), incident.id);
-    let (cause, rest) = match (incident.has_cause, incident.lines.split_first()) {
-        (true, Some((cause, rest))) => (Some(cause), rest),
-        _ => (None, incident.lines.as_slice()),
-    };
-    match cause {
+    let _ = writeln!(out, "{}.  {}  {}", printable(&incident.title), incident.id, state(incident));
+    let story = Story::of(incident);
+    match story.cause {
         Some(cause) => row(&mut out, "CAUSE", &shown(cause)),
-        None if incident.hidden.cause => row(&mut out, "CAUSE", "not shown: you may not read where it is"),
-        None => row(&mut out, "CAUSE", &format!("not known{}", closest(incident))),
+        None => row(&mut out, "CAUSE", &no_cause(incident)),
     }
-    let chosen = chosen(cause, rest);
-    for (nth, line) in chosen.iter().enumerate() {
+    for (nth, line) in story.then.iter().enumerate() {
         row(&mut out, if nth == 0 { "FIRST" } else { "THEN" }, &shown(line));
     }
-    if rest.len() > chosen.len() {
-        row(&mut out, "", &format!("and {} more: -o json", rest.len() - chosen.len()));
+    if story.more > 0 {
+        row(&mut out, "", &format!("and {} more: -o json", story.more));
     }
     let hidden = incident.hidden;
     if hidden.steps > 0 {
@@ -217,13 +263,8 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
         let command = advice.command.as_ref().map(|command| format!(": {command}")).unwrap_or_default();
         row(&mut out, if nth == 0 { "DO FIRST" } else { "THEN" }, &format!("{}{command}", advice.text));
     }
-    if incident.seen_before > 0 {
-        let times = if incident.seen_before == 1 {
-            "once".to_owned()
-        } else {
-            format!("{} times", incident.seen_before)
-        };
-        row(&mut out, "SEEN", &format!("{times} before"));
+    if let Some(seen) = seen(incident) {
+        row(&mut out, "SEEN", &seen);
     }
     if let Some(feedback) = incident.feedback {
         row(&mut out, "JUDGED", feedback.word());
@@ -296,16 +337,26 @@ fn row(out: &mut String, head: &str, text: &str) {
 pub(crate) fn shown(line: &Line) -> String {
     let time = timestamp(line.since_unix_ns).to_string();
     let time = time.get(11..19).unwrap_or_default().to_owned();
-    let times = match (line.count, line.pods) {
+    format!("{time} {}{} [{}, {}]", line.text, times(line), line.source, owner(line))
+}
+
+/// How often something happened, to be put behind its text; empty if once.
+#[must_use]
+pub fn times(line: &Line) -> String {
+    match (line.count, line.pods) {
         (0 | 1, _) => String::new(),
         (count, 0 | 1) => format!(", {count} times"),
         (count, pods) => format!(", {count} times in {pods} pods"),
-    };
-    let owner = match line.owner {
+    }
+}
+
+/// Whether the owner of a line is known, in a word.
+#[must_use]
+pub const fn owner(line: &Line) -> &'static str {
+    match line.owner {
         Evidence::Exact => "exact",
         Evidence::Inferred => "inferred",
-    };
-    format!("{time} {}{times} [{}, {owner}]", line.text, line.source)
+    }
 }
 
 fn counted(count: usize, what: &str) -> String {

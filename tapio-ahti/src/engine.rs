@@ -1,5 +1,7 @@
 //! The engine: takes facts, keeps what they say, and explains it.
 
+mod ask;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;

@@ -113,7 +113,9 @@ impl From<&Reference> for Name {
 }
 
 impl Name {
-    pub(crate) fn new(kind: &str, namespace: Option<&str>, name: &str) -> Self {
+    /// A name.
+    #[must_use]
+    pub fn new(kind: &str, namespace: Option<&str>, name: &str) -> Self {
         Self { kind: kind.to_owned(), namespace: namespace.map(Into::into), name: name.to_owned() }
     }
 }
@@ -261,6 +263,11 @@ impl Graph {
             .or_else(|| ids.iter().filter(before).max_by_key(created))
             .or_else(|| ids.iter().min_by_key(created))
             .copied()
+    }
+
+    /// Everything that has or had a name.
+    pub(crate) fn all_named(&self, name: &Name) -> &[EntityId] {
+        self.by_name.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Resolves a reference as of a time.

@@ -3,8 +3,11 @@
 //! It does no I/O and reads no clock: time comes with the facts, and the same facts give the same answer.
 #![forbid(unsafe_code)]
 
+pub mod about;
 pub mod answer;
+pub mod blast;
 pub mod calibration;
+pub mod changes;
 pub mod correlate;
 mod coverage;
 mod engine;

@@ -1,3 +1,4 @@
+mod ask;
 mod day;
 mod kit;
 mod page;

@@ -179,6 +179,10 @@ fn a_hidden_namespace_is_in_no_byte() {
             .iter()
             .map(|name| engine.why(Some(&name.kind), name.namespace.as_deref(), &name.name))
             .collect();
+        let changes = engine.changes();
+        let abouts: Vec<_> = asked.iter().map(|name| engine.about(name)).collect();
+        let blasts: Vec<_> = incidents.iter().map(|incident| engine.blast(&incident.id)).collect();
+        assert!(abouts.iter().all(Option::is_some) && blasts.iter().all(Option::is_some), "{of}");
         for hidden in names.keys().filter(|name| !name.is_empty()) {
             let mut caller = Caller::new(&engine, Place::Namespace(hidden.clone()));
             let mut texts = vec![
@@ -196,6 +200,9 @@ fn a_hidden_namespace_is_in_no_byte() {
                 let answer = caller.left(answer);
                 texts.extend([serde_json::to_string(&answer).unwrap(), answer.text()]);
             }
+            texts.push(serde_json::to_string(&caller.left(&changes)).unwrap());
+            texts.extend(abouts.iter().map(|about| serde_json::to_string(&caller.left(about)).unwrap()));
+            texts.extend(blasts.iter().map(|blast| serde_json::to_string(&caller.left(blast)).unwrap()));
             let secrets = secrets(&names, hidden);
             for text in &texts {
                 searched += text.len();
@@ -207,6 +214,9 @@ fn a_hidden_namespace_is_in_no_byte() {
         // Who may read all of it gets all of it.
         let mut caller = Caller::new(&engine, Place::Everywhere);
         assert_eq!(caller.left(&incidents), incidents, "{of}");
+        assert_eq!(caller.left(&changes), changes, "{of}");
+        assert!(abouts.iter().all(|about| caller.left(about) == *about), "{of}");
+        assert!(blasts.iter().all(|blast| caller.left(blast) == *blast), "{of}");
         assert_eq!(caller.left(&findings), findings, "{of}");
     }
     assert!(searched > 1 << 20 && cut > 20, "{searched} {cut}");

@@ -8,6 +8,7 @@ mod auth;
 mod export;
 mod follow;
 mod metrics;
+mod pages;
 mod settings;
 
 use std::{
@@ -22,13 +23,17 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tapio_ahti::{Engine, Limits, incident::Incident};
 use tapio_service::clock;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 
-pub use self::{api::paths, settings::Settings};
 use self::{
+    api::events::{Latest, MAX_STREAMS},
     auth::Auth,
     metrics::{Behind, Metrics},
 };
+pub use self::{api::paths, settings::Settings};
 use crate::{
     journal::Journal,
     notify::{self, Targets},
@@ -52,6 +57,12 @@ pub(crate) struct Ahti {
     is_restored: AtomicBool,
     /// Who is told of incidents.
     targets: Targets,
+    /// What the streams of events say.
+    latest: watch::Sender<Latest>,
+    /// How many of them there may still be.
+    streams: Arc<Semaphore>,
+    /// Whether the server stops.
+    stopped: watch::Receiver<bool>,
 }
 
 impl Ahti {
@@ -96,6 +107,9 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         opaque: AtomicU64::new(0),
         is_restored: AtomicBool::new(false),
         targets,
+        latest: watch::Sender::default(),
+        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        stopped: context.stopped.clone(),
     });
     let auth = Auth::of(settings)?;
     if !tellers.is_empty() {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod arch;
+mod axe;
 mod bench;
 mod budget;
 mod ci;

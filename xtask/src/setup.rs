@@ -8,6 +8,7 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail};
 
 use crate::arch::Arch;
+use crate::axe;
 use crate::machine;
 use crate::progress::Progress;
 use crate::toolchain::{self, DEBIAN_LLVM, DEBIAN_PACKAGES, NIGHTLY, Route, Toolchain};
@@ -19,7 +20,8 @@ const CARGO_DENY: &str = "0.20.2";
 const TEST_TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("sysctl", "procps"), ("kill", "procps")];
 
 /// Programs that longer tests run, with their Debian packages.
-const CI_TOOLS: &[(&str, &str)] = &[("buildah", "buildah")];
+const CI_TOOLS: &[(&str, &str)] =
+    &[("buildah", "buildah"), ("chromium", "chromium"), ("chromedriver", "chromium-driver"), ("npm", "npm")];
 
 /// cargo subcommands for tasks of `ci`, with their rustup components.
 const CARGO_TOOLS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
@@ -62,6 +64,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
             "prometheus-alertmanager",
             Some("/usr/share/prometheus/alertmanager"),
         );
+        axe();
         cargo_tools();
         kernel_clippy();
     }
@@ -218,6 +221,30 @@ fn taken_out(program: &str, package: &str, directory: Option<&str>) {
     };
     if let Err(error) = taken() {
         say(&format!("there is no {program}, those tests will be skipped: {error:#}"));
+    }
+}
+
+/// Takes axe-core out of its npm package, without what npm would install beside it.
+fn axe() {
+    let taken = || -> Result<()> {
+        let root = machine::tool_root(axe::DIRECTORY)?;
+        if root.join(axe::FILE).is_file() {
+            return Ok(());
+        }
+        say("axe-core is missing, tests of the pages need it: taking it out of its npm package");
+        let partial = root.with_extension("partial");
+        fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
+        let mut npm = Command::new("npm");
+        machine::output(npm.args(["pack", "--silent", axe::PACKAGE]).current_dir(&partial))?;
+        let package = partial.join(format!("{}.tgz", axe::DIRECTORY));
+        machine::run(Command::new("tar").arg("-xzf").arg(package).arg("-C").arg(&partial))?;
+        fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+        fs::rename(partial.join("package").join(axe::FILE), root.join(axe::FILE))
+            .context("it is not in there")?;
+        fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))
+    };
+    if let Err(error) = taken() {
+        say(&format!("there is no axe-core, those tests will be skipped: {error:#}"));
     }
 }
 

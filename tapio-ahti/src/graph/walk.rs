@@ -227,6 +227,24 @@ impl Graph {
         }
     }
 
+    /// The entity, and everything that it owns or owned, also what is gone.
+    pub(crate) fn ever_owned(&self, id: EntityId) -> BTreeSet<EntityId> {
+        let mut found = BTreeSet::from([id]);
+        let mut open = vec![id];
+        while let Some(owner) = open.pop().filter(|_| found.len() < MAX_VISITED) {
+            let versions =
+                |other| self.get(other).map(|entity| entity.versions.as_slice()).unwrap_or_default();
+            let owned = |other: &EntityId| {
+                let owners = versions(*other).iter().flat_map(|version| {
+                    version.object.owners.iter().map(|owner| self.find(owner, version.from_ns))
+                });
+                owners.into_iter().any(|known| known == Some(owner))
+            };
+            open.extend(self.referring(owner).filter(owned).filter(|other| found.insert(*other)));
+        }
+        found
+    }
+
     /// The node of a pod; a node itself.
     pub(crate) fn node(&self, id: EntityId, at_ns: u64) -> Option<EntityId> {
         if self.is(id, "Node") {

@@ -2,7 +2,10 @@
 
 use super::{Place, Prose, Sight};
 use crate::{
+    about::About,
     answer::{Answer, State},
+    blast::{Blast, Reach},
+    changes::Changed,
     correlate::{self, Correlation},
     incident::{Considered, Coverage, Hidden, Incident, Line, Step},
     story::short,
@@ -23,6 +26,60 @@ impl Redact for Vec<Line> {
 impl Redact for Vec<Incident> {
     fn redact(&mut self, sight: &mut Sight) {
         self.retain_mut(|incident| left_of_incident(incident, sight));
+    }
+}
+
+impl Redact for Vec<Changed> {
+    fn redact(&mut self, sight: &mut Sight) {
+        self.retain_mut(|change| {
+            let is_seen = left_of_line(&mut change.line, sight);
+            for text in
+                [&mut change.manager, &mut change.tool, &mut change.application, &mut change.tool_revision]
+            {
+                *text = text.take().filter(|text| sight.shows(text));
+            }
+            is_seen
+        });
+    }
+}
+
+impl Redact for Option<About> {
+    fn redact(&mut self, sight: &mut Sight) {
+        let Some(about) = self.as_mut().filter(|about| sight.sees(&about.name)) else {
+            *self = None;
+            return;
+        };
+        about.pods.retain(|pod| sight.sees(&pod.name));
+        for names in [&mut about.owners, &mut about.calls, &mut about.callers] {
+            names.retain(|name| sight.sees(name));
+        }
+        about.incidents.redact(sight);
+        about.changes.redact(sight);
+        about.findings.redact(sight);
+    }
+}
+
+impl Redact for Option<Blast> {
+    fn redact(&mut self, sight: &mut Sight) {
+        let Some(blast) = self else { return };
+        let seen: Vec<bool> = blast.members.iter().map(|member| sight.sees(&member.name)).collect();
+        let place = |at: usize| {
+            let (before, rest) = seen.split_at_checked(at)?;
+            rest.first().filter(|is_seen| **is_seen)?;
+            Some(before.iter().filter(|is_seen| **is_seen).count())
+        };
+        let left = blast.reaches.iter().filter_map(|reach| {
+            let because = reach.because.clone().filter(|because| sight.shows(because));
+            Some(Reach { from: place(reach.from)?, to: place(reach.to)?, because, ..*reach })
+        });
+        blast.reaches = left.collect();
+        blast.members.retain_mut(|member| {
+            member.text = member.text.take().filter(|text| sight.shows_prose(text));
+            sight.sees(&member.name)
+        });
+        if blast.members.is_empty() {
+            *self = None;
+        }
     }
 }
 

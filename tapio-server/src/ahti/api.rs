@@ -1,5 +1,9 @@
 //! The API of answers: JSON over HTTP. All of it only reads, but what people say of answers.
 
+pub(super) mod events;
+pub(super) mod objects;
+pub(super) mod read;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
@@ -110,9 +114,23 @@ const ROUTES: &[(&str, Method)] = &[
     ("/api/v1/feedback", || post(feedback)),
 ];
 
+/// What other modules serve beside it, with a token, too.
+const MERGED: &[&str] = &[
+    "/api/v1/changes",
+    "/api/v1/entity",
+    "/api/v1/blast",
+    "/api/v1/events",
+    "/",
+    "/incidents/TAP-1",
+    "/incidents/TAP-1/blast",
+    "/workloads/shop/Deployment/payments",
+    "/changes",
+    "/coverage",
+];
+
 /// The paths of the API.
 pub fn paths() -> impl Iterator<Item = &'static str> {
-    ROUTES.iter().map(|(path, _)| *path)
+    ROUTES.iter().map(|(path, _)| *path).chain(MERGED.iter().copied())
 }
 
 pub(super) fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
@@ -133,7 +151,10 @@ pub(super) async fn serve(
     let listener = TcpListener::from_std(listener).context("the API cannot be served")?;
     let routes = ROUTES.iter().fold(Router::new(), |router, (path, method)| router.route(path, method()));
     let routes = routes
+        .merge(objects::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&ahti), once_restored))
+        .merge(events::routes())
+        .merge(super::pages::routes())
         // The outermost: nothing is said to who is not known, not even what there is.
         .layer(middleware::from_fn_with_state(auth, auth::authenticated))
         .with_state(ahti);
@@ -197,15 +218,9 @@ async fn why(
     }
 }
 
-fn find(ahti: &Ahti, id: &str) -> Option<Incident> {
-    tokio::task::block_in_place(|| {
-        ahti.engine().incidents().into_iter().find(|incident| incident.id.eq_ignore_ascii_case(id)).cloned()
-    })
-}
-
 /// What is left of an incident for who asks; of one of which nothing is left the same is said as of one that does not exist.
 async fn seen(ahti: &Ahti, viewer: &Viewer, id: &str) -> Result<Incident, Refused> {
-    let left = viewer.see(ahti, Vec::from_iter(find(ahti, id))).await?.pop();
+    let left = read::incident(ahti, viewer, id).await?;
     left.ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("{id}: there is no such incident")))
 }
 
@@ -255,7 +270,7 @@ async fn feedback(
         return Err(Refused(StatusCode::BAD_REQUEST, format!("note: longer than {MAX_NOTE} characters")));
     }
     seen(&ahti, &viewer, &judged.incident).await?;
-    let Some(incident) = find(&ahti, &judged.incident) else {
+    let Some(incident) = read::found(&ahti, &judged.incident) else {
         return Err(Refused(
             StatusCode::NOT_FOUND,
             format!("{}: there is no such incident", judged.incident),

@@ -6,7 +6,7 @@ use tapio_occurrence::event;
 use tapio_service::{backoff::Backoff, clock};
 use tokio::{sync::watch, time::sleep};
 
-use super::Ahti;
+use super::{Ahti, api::events::publish};
 
 /// Facts that are taken at once: while they are, nobody else can ask the engine.
 const TOGETHER: usize = 256;
@@ -76,6 +76,7 @@ fn take(ahti: &Ahti, facts: &[(u64, event::v1::Event)], opened: u64) -> u64 {
             }
         }
     }
+    publish(&ahti.latest, &engine);
     let now_ns = clock::unix_ns(clock::boot_ns());
     // What is read again at the start was delayed by nothing but the restart.
     let is_live = ahti.is_restored.load(Ordering::Relaxed);

@@ -134,7 +134,20 @@ impl World {
                     let each = incidents.iter().map(|id| format!("?incident={id}"));
                     each.chain([String::new()]).collect()
                 }
-                "/api/v1/incidents" | "/api/v1/findings" | "/api/v1/coverage" => vec![String::new()],
+                "/api/v1/incidents" | "/api/v1/findings" | "/api/v1/coverage" | "/api/v1/changes" | "/"
+                | "/changes" | "/coverage" => vec![String::new()],
+                "/api/v1/entity" => names
+                    .iter()
+                    .flat_map(|name| {
+                        let of = |namespace| format!("?kind=deploy&namespace={namespace}&name={name}");
+                        [of(PLAZA), of(VAULT), format!("?kind=node&name={name}")]
+                    })
+                    .collect(),
+                "/api/v1/blast" => incidents.iter().map(|id| format!("?incident={id}")).collect(),
+                // It says ids and revisions, and does not end.
+                "/api/v1/events" => Vec::new(),
+                // Asked for below, with what there is.
+                path if path.starts_with("/incidents/") || path.starts_with("/workloads/") => Vec::new(),
                 "/api/v1/feedback" => {
                     for id in incidents {
                         let body = json!({ "incident": id, "verdict": "right" }).to_string();
@@ -149,6 +162,10 @@ impl World {
             for query in queries {
                 let (status, body) = self.get(who, &format!("{path}{query}"));
                 assert!([200, 403, 404].contains(&status), "{path}{query}: {status} {body}");
+                if path == "/api/v1/entity" && status == 404 {
+                    assert!(body.contains("no such object is known"), "{body}");
+                    continue;
+                }
                 // Who names a namespace hears that name again, and no other.
                 let named = query.split(['?', '&']).find_map(|part| part.strip_prefix("namespace="));
                 all += &match named.filter(|_| status == 403) {
@@ -157,6 +174,19 @@ impl World {
                         .replace(&format!("namespace={named}"), ""),
                     None => body,
                 };
+            }
+        }
+        let of_incidents =
+            incidents.iter().flat_map(|id| [format!("/incidents/{id}"), format!("/incidents/{id}/blast")]);
+        let kinds = ["Deployment", "Service", "Pod"];
+        let of_workloads =
+            names.iter().flat_map(|name| kinds.map(|kind| format!("/workloads/{PLAZA}/{kind}/{name}")));
+        for path in of_incidents.chain(of_workloads) {
+            let (status, body) = self.get(who, &path);
+            assert!([200, 403, 404].contains(&status), "{path}: {status} {body}");
+            // Who names an object hears that name again.
+            if status == 200 {
+                all += &body;
             }
         }
         all

@@ -21,7 +21,7 @@ pub(crate) struct Server {
     directory: PathBuf,
     pub(crate) address: SocketAddr,
     admin: SocketAddr,
-    api: SocketAddr,
+    pub(crate) api: SocketAddr,
 }
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tapio-server");

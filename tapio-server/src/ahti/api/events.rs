@@ -1,0 +1,132 @@
+//! `GET /api/v1/events`: says when an incident has another revision, so that nobody has to ask again and again.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response, Sse, sse::Event},
+    routing::get,
+};
+use futures_util::stream;
+use serde_json::json;
+use tapio_ahti::{Engine, incident::Status};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::timeout,
+};
+
+use super::{Known, Refused};
+use crate::ahti::Ahti;
+
+/// A sign of life comes so often: a page is stale after 15 s without one.
+const BEAT: Duration = Duration::from_secs(5);
+/// A browser connects again so soon after its stream has ended.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Streams that are open at the same time.
+pub(in crate::ahti) const MAX_STREAMS: usize = 512;
+
+/// The revision and the status of each incident.
+type Revisions = BTreeMap<String, (u64, Status)>;
+
+/// What is known of the incidents, with a number that rises when anything of it changes.
+#[derive(Clone, Debug, Default)]
+pub(in crate::ahti) struct Latest {
+    pub(in crate::ahti) number: u64,
+    of: Arc<Revisions>,
+}
+
+/// Tells the streams if an incident has changed.
+pub(in crate::ahti) fn publish(latest: &watch::Sender<Latest>, engine: &Engine) {
+    let now: Revisions =
+        engine.revisions().map(|(id, revision, status)| (id.to_owned(), (revision, status))).collect();
+    latest.send_if_modified(|known| {
+        let is_other = *known.of != now;
+        if is_other {
+            *known = Latest { number: known.number + 1, of: Arc::new(now) };
+        }
+        is_other
+    });
+}
+
+pub(super) fn routes() -> Router<Arc<Ahti>> {
+    Router::new().route("/api/v1/events", get(events))
+}
+
+async fn events(State(ahti): Known, headers: HeaderMap) -> Result<Response, Refused> {
+    let permit = Arc::clone(&ahti.streams).try_acquire_owned();
+    let permit = permit.map_err(|_| {
+        let text = format!("{MAX_STREAMS} streams of events are open already: try again later");
+        Refused(StatusCode::SERVICE_UNAVAILABLE, text)
+    })?;
+    let mut latest = ahti.latest.subscribe();
+    let known = latest.borrow_and_update().clone();
+    let mut events = VecDeque::from([beat(&known).retry(AGAIN)]);
+    // Who comes again has missed what there was in between.
+    let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    if seen.is_some_and(|seen| seen != known.number.to_string()) {
+        events.extend(differing(&Revisions::new(), &known));
+    }
+    let stream = Stream { events, known, latest, stopped: ahti.stopped.clone(), _permit: permit };
+    let stream = stream::unfold(stream, |mut stream| async move {
+        let event = stream.next().await?;
+        Some((Ok::<_, Infallible>(event), stream))
+    });
+    Ok(([("cache-control", "no-store")], Sse::new(stream)).into_response())
+}
+
+struct Stream {
+    events: VecDeque<Event>,
+    known: Latest,
+    latest: watch::Receiver<Latest>,
+    stopped: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    /// The next event; `None` once the server stops.
+    async fn next(&mut self) -> Option<Event> {
+        while self.events.is_empty() {
+            let changed = tokio::select! {
+                changed = timeout(BEAT, self.latest.changed()) => changed,
+                _ = self.stopped.wait_for(|stop| *stop) => return None,
+            };
+            match changed {
+                Ok(changed) => {
+                    changed.ok()?;
+                    let now = self.latest.borrow_and_update().clone();
+                    self.events.extend(differing(&self.known.of, &now));
+                    self.known = now;
+                }
+                Err(_) => self.events.push_back(beat(&self.known)),
+            }
+        }
+        self.events.pop_front()
+    }
+}
+
+/// A sign of life, with the number of the latest change, so that nobody has to wonder whether one was missed.
+fn beat(known: &Latest) -> Event {
+    Event::default().event("beat").data(json!({ "number": known.number }).to_string())
+}
+
+/// An event for each incident that is not as it was, or is gone.
+fn differing(before: &Revisions, now: &Latest) -> Vec<Event> {
+    let is_other = |(id, state): &(&String, &(u64, Status))| before.get(*id) != Some(state);
+    let changed = now
+        .of
+        .iter()
+        .filter(is_other)
+        .map(|(id, (revision, status))| json!({ "id": id, "revision": revision, "status": status }));
+    let gone = before.keys().filter(|id| !now.of.contains_key(*id)).map(|id| json!({ "id": id }));
+    let event = |data: serde_json::Value| {
+        Event::default().event("incident").id(now.number.to_string()).data(data.to_string())
+    };
+    changed.chain(gone).map(event).collect()
+}

@@ -1,0 +1,63 @@
+//! The pages: what the API answers, for people. Made on the server; the script only keeps them fresh and adds keys.
+
+mod assets;
+mod blast;
+mod changes;
+mod coverage;
+mod escape;
+mod filter;
+mod frame;
+mod incident;
+mod now;
+mod part;
+mod picture;
+mod preferences;
+mod time;
+mod workload;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    http::{HeaderName, HeaderValue, header},
+    middleware,
+    response::Response,
+    routing::{get, post},
+};
+use tower_http::compression::CompressionLayer;
+
+use super::Ahti;
+
+/// What a browser may do with a page: nothing from elsewhere, no script and no style in the page itself, no frame around it.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+pub(super) fn routes() -> Router<Arc<Ahti>> {
+    Router::new()
+        .route("/", get(now::page))
+        .route("/incidents/{id}", get(incident::page))
+        .route("/incidents/{id}/blast", get(blast::page))
+        .route("/workloads/{namespace}/{kind}/{name}", get(workload::page))
+        .route("/changes", get(changes::page))
+        .route("/coverage", get(coverage::page))
+        .route("/preferences", post(preferences::set))
+        .route("/assets/{name}", get(assets::asset))
+        .layer(middleware::map_response(secured))
+        .layer(CompressionLayer::new())
+}
+
+async fn secured(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
