@@ -86,6 +86,12 @@ impl Prose {
         join(&mut of, places);
         Self { text: text.into(), places: of }
     }
+
+    /// Whether it names nothing that is elsewhere.
+    #[must_use]
+    pub fn is_only_of(&self, place: &Place) -> bool {
+        self.places.iter().all(|of| of == place)
+    }
 }
 
 impl Deref for Prose {

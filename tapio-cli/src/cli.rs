@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 }
 
 /// Where the server is.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Reach {
     /// The server's API, instead of a port-forward: http://HOST:PORT. A token is sent to this host only, and only that of
     /// --token-file
@@ -42,6 +42,8 @@ pub(crate) struct Reach {
 pub(crate) enum Command {
     /// Why an object fails: deploy/checkout, pod/checkout-7d9f, node/worker-2, or an incident: TAP-142
     Why(Asked),
+    /// Opens the pages in a browser, with your rights, until it is interrupted
+    Open(Open),
     /// Of which signals and incidents a trace is an exemplar, and which entities it passed through
     Correlate(Correlate),
     /// Lists incidents, changes, findings, or what is covered
@@ -75,6 +77,22 @@ pub(crate) struct Asked {
     /// Exit with 1 if there is an open incident
     #[arg(long)]
     pub(crate) exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Open {
+    /// KIND/NAME, or TAP-n; without it what is open now
+    #[arg(value_name = "OBJECT")]
+    pub(crate) object: Option<String>,
+    /// Namespace; without it the one of the current context
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// The port on this host; 0 is any
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// Only print the address
+    #[arg(long)]
+    pub(crate) no_browser: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,12 +4,15 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use http::{
-    Request, StatusCode,
+    HeaderValue, Request, Response, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, TE},
     request::Builder,
 };
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{body::Bytes, client::conn::http1};
+use hyper::{
+    body::{Bytes, Incoming},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -163,6 +166,22 @@ impl Server {
         let body = serde_json::to_vec(body).context("this cannot be sent")?;
         let request = Request::post(path).header(CONTENT_TYPE, "application/json");
         self.ask(request, Full::from(body)).await
+    }
+
+    /// Passes a request on, with the token of who asks.
+    pub(crate) async fn pass(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Failure> {
+        request.headers_mut().insert(HOST, HeaderValue::from_static("tapio-server"));
+        if let Identity::Known(value, _) = &self.identity {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
+        let place = self.place.clone();
+        let answered = timeout(PATIENCE, self.sender.send_request(request)).await;
+        let answered =
+            answered.map_err(|_| anyhow!("{place} does not answer within {} s", PATIENCE.as_secs()))?;
+        Ok(answered.with_context(|| format!("{place} does not answer"))?)
     }
 
     async fn ask(&mut self, request: Builder, body: Full<Bytes>) -> Result<String, Failure> {

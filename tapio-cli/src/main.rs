@@ -9,6 +9,7 @@ mod failure;
 mod feedback;
 mod get;
 mod identity;
+mod open;
 mod output;
 mod why;
 
@@ -63,6 +64,7 @@ fn run(arguments: Arguments) -> Result<(String, u8), Failure> {
             runtime.block_on(async move {
                 match asking {
                     Command::Why(asked) => why::why(&reach, &asked).await,
+                    Command::Open(asked) => open::open(&reach, &asked).await.map(|text| (text, 0)),
                     Command::Get(what) => get::get(&reach, &what).await.map(|text| (text, 0)),
                     Command::Correlate(asked) => {
                         correlate::correlate(&reach, &asked).await.map(|text| (text, 0))

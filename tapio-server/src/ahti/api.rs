@@ -101,10 +101,10 @@ impl IntoResponse for Refused {
     }
 }
 
-type Method = fn() -> MethodRouter<Arc<Ahti>>;
+/// A path with what answers there.
+pub(super) type Route = (&'static str, fn() -> MethodRouter<Arc<Ahti>>);
 
-/// Everything that is served, each with a token only.
-const ROUTES: &[(&str, Method)] = &[
+const ROUTES: &[Route] = &[
     ("/api/v1/why", || get(why)),
     ("/api/v1/correlate", || get(correlate)),
     ("/api/v1/incidents", || get(incidents)),
@@ -114,23 +114,15 @@ const ROUTES: &[(&str, Method)] = &[
     ("/api/v1/feedback", || post(feedback)),
 ];
 
-/// What other modules serve beside it, with a token, too.
-const MERGED: &[&str] = &[
-    "/api/v1/changes",
-    "/api/v1/entity",
-    "/api/v1/blast",
-    "/api/v1/events",
-    "/",
-    "/incidents/TAP-1",
-    "/incidents/TAP-1/blast",
-    "/workloads/shop/Deployment/payments",
-    "/changes",
-    "/coverage",
-];
-
-/// The paths of the API.
+/// All paths that are served, each with a token only.
 pub fn paths() -> impl Iterator<Item = &'static str> {
-    ROUTES.iter().map(|(path, _)| *path).chain(MERGED.iter().copied())
+    let all = [ROUTES, objects::ROUTES, events::ROUTES, super::pages::ROUTES];
+    all.into_iter().flatten().map(|(path, _)| *path)
+}
+
+/// A router of these.
+pub(super) fn routed(routes: &[Route]) -> Router<Arc<Ahti>> {
+    routes.iter().fold(Router::new(), |router, (path, method)| router.route(path, method()))
 }
 
 pub(super) fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
@@ -149,11 +141,10 @@ pub(super) async fn serve(
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::from_std(listener).context("the API cannot be served")?;
-    let routes = ROUTES.iter().fold(Router::new(), |router, (path, method)| router.route(path, method()));
-    let routes = routes
-        .merge(objects::routes())
+    let routes = routed(ROUTES)
+        .merge(routed(objects::ROUTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&ahti), once_restored))
-        .merge(events::routes())
+        .merge(routed(events::ROUTES))
         .merge(super::pages::routes())
         // The outermost: nothing is said to who is not known, not even what there is.
         .layer(middleware::from_fn_with_state(auth, auth::authenticated))

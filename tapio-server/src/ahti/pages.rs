@@ -26,7 +26,10 @@ use axum::{
 };
 use tower_http::compression::CompressionLayer;
 
-use super::Ahti;
+use super::{
+    Ahti,
+    api::{Route, routed},
+};
 
 /// What a browser may do with a page: nothing from elsewhere, no script and no style in the page itself, no frame around it.
 const HEADERS: [(HeaderName, &str); 4] = [
@@ -39,18 +42,19 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
+pub(super) const ROUTES: &[Route] = &[
+    ("/", || get(now::page)),
+    ("/incidents/{id}", || get(incident::page)),
+    ("/incidents/{id}/blast", || get(blast::page)),
+    ("/workloads/{namespace}/{kind}/{name}", || get(workload::page)),
+    ("/changes", || get(changes::page)),
+    ("/coverage", || get(coverage::page)),
+    ("/preferences", || post(preferences::set)),
+    ("/assets/{name}", || get(assets::asset)),
+];
+
 pub(super) fn routes() -> Router<Arc<Ahti>> {
-    Router::new()
-        .route("/", get(now::page))
-        .route("/incidents/{id}", get(incident::page))
-        .route("/incidents/{id}/blast", get(blast::page))
-        .route("/workloads/{namespace}/{kind}/{name}", get(workload::page))
-        .route("/changes", get(changes::page))
-        .route("/coverage", get(coverage::page))
-        .route("/preferences", post(preferences::set))
-        .route("/assets/{name}", get(assets::asset))
-        .layer(middleware::map_response(secured))
-        .layer(CompressionLayer::new())
+    routed(ROUTES).layer(middleware::map_response(secured)).layer(CompressionLayer::new())
 }
 
 async fn secured(mut response: Response) -> Response {

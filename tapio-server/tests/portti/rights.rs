@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -115,6 +117,20 @@ impl World {
         body["incidents"].as_array().unwrap().clone()
     }
 
+    /// What the stream of events says at once to somebody who comes again.
+    fn events(&self, token: &str) -> String {
+        let mut stream = TcpStream::connect(self.server.api).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let head = format!("authorization: Bearer {token}\r\nlast-event-id: 0");
+        write!(stream, "GET /api/v1/events HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n").unwrap();
+        let mut said = Vec::new();
+        let mut part = [0; 4_096];
+        while let Ok(length @ 1..) = stream.read(&mut part) {
+            said.extend(&part[..length]);
+        }
+        String::from_utf8(said).unwrap()
+    }
+
     /// What somebody gets from every path, with each object of these namespaces.
     fn everything(&self, who: &str, incidents: &[String]) -> String {
         let names = ["orders", "payments", "gateway", "cart", "node", "nothing"];
@@ -144,8 +160,11 @@ impl World {
                     })
                     .collect(),
                 "/api/v1/blast" => incidents.iter().map(|id| format!("?incident={id}")).collect(),
-                // It says ids and revisions, and does not end.
-                "/api/v1/events" => Vec::new(),
+                "/api/v1/events" => {
+                    all += &self.events(who);
+                    Vec::new()
+                }
+                "/preferences" | "/assets/{name}" => Vec::new(),
                 // Asked for below, with what there is.
                 path if path.starts_with("/incidents/") || path.starts_with("/workloads/") => Vec::new(),
                 "/api/v1/feedback" => {
@@ -223,6 +242,11 @@ async fn everyone_sees_what_they_may_read_and_no_byte_of_the_rest() {
     let whole = all.iter().find(across).unwrap_or_else(|| panic!("{all:#?}"));
     assert!(whole.get("hidden").is_none());
     let ids: Vec<String> = all.iter().map(|incident| incident["id"].as_str().unwrap().to_owned()).collect();
+
+    let told = world.events(&world.carol);
+    assert!(ids.iter().all(|id| told.contains(&format!("\"{id}\""))), "{told}");
+    let told = world.events(&world.mallory);
+    assert!(told.contains("event: beat") && !told.contains("TAP-"), "{told}");
 
     // Alice: her part of the incident, and that its cause lies elsewhere.
     let began = Instant::now();

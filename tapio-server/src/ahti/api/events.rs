@@ -1,14 +1,13 @@
 //! `GET /api/v1/events`: says when an incident has another revision, so that nobody has to ask again and again.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     sync::Arc,
     time::Duration,
 };
 
 use axum::{
-    Router,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response, Sse, sse::Event},
@@ -19,16 +18,18 @@ use serde_json::json;
 use tapio_ahti::{Engine, incident::Status};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
-use super::{Known, Refused};
-use crate::ahti::Ahti;
+use super::{Known, Refused, Route, read};
+use crate::ahti::{Ahti, auth::Viewer};
 
 /// A sign of life comes so often: a page is stale after 15 s without one.
 const BEAT: Duration = Duration::from_secs(5);
 /// A browser connects again so soon after its stream has ended.
 const AGAIN: Duration = Duration::from_secs(2);
+/// A stream ends so soon, and a browser connects again: whose token has expired is not let in then.
+const LASTS: Duration = Duration::from_secs(300);
 /// Streams that are open at the same time.
 pub(in crate::ahti) const MAX_STREAMS: usize = 512;
 
@@ -55,11 +56,9 @@ pub(in crate::ahti) fn publish(latest: &watch::Sender<Latest>, engine: &Engine) 
     });
 }
 
-pub(super) fn routes() -> Router<Arc<Ahti>> {
-    Router::new().route("/api/v1/events", get(events))
-}
+pub(super) const ROUTES: &[Route] = &[("/api/v1/events", || get(events))];
 
-async fn events(State(ahti): Known, headers: HeaderMap) -> Result<Response, Refused> {
+async fn events(State(ahti): Known, viewer: Viewer, headers: HeaderMap) -> Result<Response, Refused> {
     let permit = Arc::clone(&ahti.streams).try_acquire_owned();
     let permit = permit.map_err(|_| {
         let text = format!("{MAX_STREAMS} streams of events are open already: try again later");
@@ -70,10 +69,12 @@ async fn events(State(ahti): Known, headers: HeaderMap) -> Result<Response, Refu
     let mut events = VecDeque::from([beat(&known).retry(AGAIN)]);
     // Who comes again has missed what there was in between.
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let mut shown = BTreeSet::new();
     if seen.is_some_and(|seen| seen != known.number.to_string()) {
-        events.extend(differing(&Revisions::new(), &known));
+        events.extend(differing(&ahti, &viewer, &Revisions::new(), &known, &mut shown).await?);
     }
-    let stream = Stream { events, known, latest, stopped: ahti.stopped.clone(), _permit: permit };
+    let (stopped, ends) = (ahti.stopped.clone(), Instant::now() + LASTS);
+    let stream = Stream { ahti, viewer, events, known, shown, latest, stopped, ends, _permit: permit };
     let stream = stream::unfold(stream, |mut stream| async move {
         let event = stream.next().await?;
         Some((Ok::<_, Infallible>(event), stream))
@@ -82,17 +83,25 @@ async fn events(State(ahti): Known, headers: HeaderMap) -> Result<Response, Refu
 }
 
 struct Stream {
+    ahti: Arc<Ahti>,
+    viewer: Viewer,
     events: VecDeque<Event>,
     known: Latest,
+    /// The incidents of which it said something.
+    shown: BTreeSet<String>,
     latest: watch::Receiver<Latest>,
     stopped: watch::Receiver<bool>,
+    ends: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Stream {
-    /// The next event; `None` once the server stops.
+    /// The next event; `None` once the server stops, or who asks has to say again who they are.
     async fn next(&mut self) -> Option<Event> {
         while self.events.is_empty() {
+            if Instant::now() >= self.ends {
+                return None;
+            }
             let changed = tokio::select! {
                 changed = timeout(BEAT, self.latest.changed()) => changed,
                 _ = self.stopped.wait_for(|stop| *stop) => return None,
@@ -101,7 +110,9 @@ impl Stream {
                 Ok(changed) => {
                     changed.ok()?;
                     let now = self.latest.borrow_and_update().clone();
-                    self.events.extend(differing(&self.known.of, &now));
+                    let Self { ahti, viewer, known, shown, .. } = self;
+                    // Without an answer about their rights it ends, and they ask again.
+                    self.events.extend(differing(ahti, viewer, &known.of, &now, shown).await.ok()?);
                     self.known = now;
                 }
                 Err(_) => self.events.push_back(beat(&self.known)),
@@ -116,17 +127,28 @@ fn beat(known: &Latest) -> Event {
     Event::default().event("beat").data(json!({ "number": known.number }).to_string())
 }
 
-/// An event for each incident that is not as it was, or is gone.
-fn differing(before: &Revisions, now: &Latest) -> Vec<Event> {
-    let is_other = |(id, state): &(&String, &(u64, Status))| before.get(*id) != Some(state);
-    let changed = now
-        .of
-        .iter()
-        .filter(is_other)
-        .map(|(id, (revision, status))| json!({ "id": id, "revision": revision, "status": status }));
-    let gone = before.keys().filter(|id| !now.of.contains_key(*id)).map(|id| json!({ "id": id }));
-    let event = |data: serde_json::Value| {
-        Event::default().event("incident").id(now.number.to_string()).data(data.to_string())
+/// An event for each incident that is not as it was, or is gone, of those that they may see.
+async fn differing(
+    ahti: &Ahti,
+    viewer: &Viewer,
+    before: &Revisions,
+    now: &Latest,
+    shown: &mut BTreeSet<String>,
+) -> Result<Vec<Event>, Refused> {
+    let mut events = Vec::new();
+    let mut say = |data: serde_json::Value| {
+        events.push(Event::default().event("incident").id(now.number.to_string()).data(data.to_string()));
     };
-    changed.chain(gone).map(event).collect()
+    for (id, (revision, status)) in now.of.iter().filter(|(id, state)| before.get(*id) != Some(*state)) {
+        if read::incident(ahti, viewer, id).await?.is_some() {
+            shown.insert(id.clone());
+            say(json!({ "id": id, "revision": revision, "status": status }));
+        }
+    }
+    for id in before.keys().filter(|id| !now.of.contains_key(*id)) {
+        if shown.remove(id) {
+            say(json!({ "id": id }));
+        }
+    }
+    Ok(events)
 }

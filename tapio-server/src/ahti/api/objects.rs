@@ -1,9 +1,7 @@
 //! Changes, entities, and how far incidents reach.
 
-use std::sync::Arc;
-
 use axum::{
-    Json, Router,
+    Json,
     extract::{Query, State, rejection::QueryRejection},
     http::StatusCode,
     routing::get,
@@ -17,15 +15,14 @@ use tapio_ahti::{
     incident::{Coverage, Name},
 };
 
-use super::{Known, Refused, read};
-use crate::ahti::{Ahti, auth::Viewer};
+use super::{Known, Refused, Route, read};
+use crate::ahti::auth::Viewer;
 
-pub(super) fn routes() -> Router<Arc<Ahti>> {
-    Router::new()
-        .route("/api/v1/changes", get(changes))
-        .route("/api/v1/entity", get(entity))
-        .route("/api/v1/blast", get(blast))
-}
+pub(super) const ROUTES: &[Route] = &[
+    ("/api/v1/changes", || get(changes)),
+    ("/api/v1/entity", || get(entity)),
+    ("/api/v1/blast", || get(blast)),
+];
 
 /// A list of changes.
 #[derive(Debug, Serialize)]

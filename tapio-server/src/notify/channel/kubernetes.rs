@@ -9,7 +9,10 @@ use kube::{
     Api, Client,
     api::{DynamicObject, ObjectMeta, PostParams},
 };
-use tapio_ahti::incident::{Incident, Name};
+use tapio_ahti::{
+    incident::{Incident, Name},
+    visible::Place,
+};
 use tapio_kube::{Access, Mode};
 
 use super::{News, What};
@@ -80,8 +83,15 @@ impl Kubernetes {
             Event::Resolved => ("Normal", "TapioResolved"),
             Event::Opened | Event::Changed | Event::Regressed => ("Warning", "TapioIncident"),
         };
-        let head = text::head(event, incident, None);
-        let note = [vec![head], text::body(event, incident)].concat().join("\n");
+        // Who may read this namespace may not read others.
+        let place = object.namespace.clone().map_or(Place::Cluster, Place::Namespace);
+        let within = within(incident, &place);
+        let note = match &within {
+            Some(incident) => {
+                [vec![text::head(event, incident, None)], text::body(event, incident)].concat().join("\n")
+            }
+            None => format!("part of {id}: kubectl tapio why {id}", id = incident.id),
+        };
         let end = (0..=note.len().min(MAX_NOTE)).rev().find(|end| note.is_char_boundary(*end));
         let now = jiff::Timestamp::from_nanosecond(i128::from(now_unix_ns));
         let now = now.map_err(|error| Failure::Refused(format!("the clock of this host: {error}")))?;
@@ -102,12 +112,24 @@ impl Kubernetes {
             action: Some("Explained".to_owned()),
             reason: Some(reason.to_owned()),
             regarding: Some(object.clone()),
-            related: root.filter(|root| *root != object).cloned(),
+            related: root.filter(|root| root.namespace == object.namespace && *root != object).cloned(),
             note: note.get(..end.unwrap_or_default()).map(str::to_owned),
             type_: Some(kind.to_owned()),
             ..Written::default()
         })
     }
+}
+
+/// What of an incident is within a place; `None` if its sentence is not.
+fn within(incident: &Incident, place: &Place) -> Option<Incident> {
+    let mut within = incident.clone();
+    within.lines.retain(|line| line.text.is_only_of(place));
+    within.hits.retain(|name| name.place() == *place);
+    within.ruled_out.retain(|text| text.is_only_of(place));
+    within.missing.retain(|text| text.is_only_of(place));
+    within.advice.retain(|advice| advice.text.is_only_of(place));
+    let has_cause = !incident.has_cause || within.lines.first() == incident.lines.first();
+    (within.title.is_only_of(place) && has_cause).then_some(within)
 }
 
 /// An object as it is now; `None` if it is gone, or of a kind that the API server does not have.
@@ -138,5 +160,47 @@ fn failure(error: &kube::Error) -> Failure {
             Failure::Refused(status.message.clone())
         }
         error => Failure::Retry(format!("the API server: {error}"), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tapio_ahti::visible::Prose;
+
+    use super::*;
+
+    fn incident(title: &[&str], lines: &[&str]) -> Incident {
+        let mut incident: Incident = serde_json::from_value(serde_json::json!({
+            "id": "TAP-1", "fingerprint": "v1:rollout:Deployment a/x", "revision": 1, "status": "open", "title": "",
+            "certainty": "likely", "since_unix_ns": 1, "has_cause": true, "chain": [], "at_risk": [], "ruled_out": [],
+            "missing": [], "advice": [], "considered": [], "seen_before": 0,
+            "hits": lines.iter().map(|of| serde_json::json!({"kind": "Pod", "namespace": of, "name": "x"})).collect::<Vec<_>>(),
+            "lines": lines.iter().map(|of| serde_json::json!({
+                "since_unix_ns": 1, "last_unix_ns": 1, "type": "t", "text": "", "count": 1, "pods": 1, "source": "kernel",
+                "owner": "exact", "facts": [],
+                "entity": {"kind": "Pod", "namespace": of, "name": "x"},
+                "workload": {"kind": "Pod", "namespace": of, "name": "x"},
+            })).collect::<Vec<_>>(),
+        }))
+        .unwrap();
+        let places = |of: &[&str]| of.iter().map(|of| Place::Namespace((*of).to_owned())).collect::<Vec<_>>();
+        incident.title = Prose::new("t", places(title));
+        for (line, of) in incident.lines.iter_mut().zip(lines) {
+            line.text = Prose::new("l", places(&[*of]));
+        }
+        incident
+    }
+
+    #[test]
+    fn an_event_says_only_what_its_namespace_may_hear() {
+        let place = Place::Namespace("a".to_owned());
+        let within = |title: &[&str], lines: &[&str]| {
+            within(&incident(title, lines), &place)
+                .map(|incident| (incident.lines.len(), incident.hits.len()))
+        };
+        assert_eq!(within(&["a"], &["a", "a"]), Some((2, 2)));
+        assert_eq!(within(&["a"], &["a", "b"]), Some((1, 1)));
+        assert_eq!(within(&["a", "b"], &["a", "b"]), None, "its sentence names another");
+        assert_eq!(within(&["a"], &["b", "a"]), None, "its cause is elsewhere");
     }
 }
