@@ -27,6 +27,12 @@ pub(crate) struct Reach {
     /// --token-file
     #[arg(long, global = true, env = "TAPIO_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
+    /// The kubeconfig, instead of that of KUBECONFIG or ~/.kube/config
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig, instead of the current one
+    #[arg(long, global = true, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
     /// The namespace that the server runs in
     #[arg(long, global = true, default_value = "tapio", value_name = "NAMESPACE")]
     pub(crate) server_namespace: String,

@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Config,
     api::ListParams,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
@@ -88,15 +88,16 @@ impl Server {
             }
             None => Identity::Unknown("with --server give a token by --token-file".to_owned()),
         };
-        let namespace = current_namespace().unwrap_or_else(|| "default".to_owned());
+        let namespace = current_namespace(reach).unwrap_or_else(|| "default".to_owned());
         Self::over(stream, place.to_owned(), namespace, identity).await
     }
 
     async fn forwarded(reach: &Reach) -> Result<Self, Failure> {
-        let kubeconfig = Kubeconfig::read().context(
-            "there is no usable kubeconfig: set KUBECONFIG, or give the server's address by --server=http://HOST:PORT",
+        let kubeconfig = kubeconfig(reach).context(
+            "there is no usable kubeconfig: set KUBECONFIG, or give one by --kubeconfig, or the server's address by \
+             --server=http://HOST:PORT",
         )?;
-        let options = KubeConfigOptions::default();
+        let options = KubeConfigOptions { context: reach.context.clone(), ..KubeConfigOptions::default() };
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
         let mut config = config.context("the kubeconfig is not usable")?;
         let identity = match &reach.token_file {
@@ -253,9 +254,13 @@ fn refused(error: &kube::Error, what: &str, namespace: &str) -> Failure {
     }
 }
 
-fn current_namespace() -> Option<String> {
-    let kubeconfig = Kubeconfig::read().ok()?;
-    let current = kubeconfig.current_context?;
+fn kubeconfig(reach: &Reach) -> Result<Kubeconfig, KubeconfigError> {
+    reach.kubeconfig.as_ref().map_or_else(Kubeconfig::read, Kubeconfig::read_from)
+}
+
+fn current_namespace(reach: &Reach) -> Option<String> {
+    let kubeconfig = kubeconfig(reach).ok()?;
+    let current = reach.context.clone().or(kubeconfig.current_context)?;
     let context = kubeconfig.contexts.into_iter().find(|context| context.name == current)?;
     context.context?.namespace
 }

@@ -1,0 +1,48 @@
+//! What others start the program with: the plugins of k9s.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test's helpers fail as its assertions do")]
+
+use std::{collections::BTreeMap, fs, process::Command};
+
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Plugins {
+    plugins: BTreeMap<String, Plugin>,
+}
+
+#[derive(Deserialize)]
+struct Plugin {
+    scopes: Vec<String>,
+    args: Vec<String>,
+}
+
+#[test]
+fn each_plugin_of_k9s_asks_as_the_program_understands() {
+    let text =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/k9s/plugins.yaml")).unwrap();
+    let all: Plugins = serde_saphyr::from_str(&text).unwrap();
+    for (name, plugin) in &all.plugins {
+        let line = plugin.args[1].split(" | ").next().unwrap().strip_prefix("kubectl tapio ").unwrap();
+        for scope in &plugin.scopes {
+            let values = [
+                ("$RESOURCE_NAME", scope.as_str()),
+                ("$NAMESPACE", "shop"),
+                ("$NAME", "x"),
+                ("$CONTEXT", "c"),
+            ];
+            let filled =
+                values.iter().fold(line.replace('"', ""), |line, (key, value)| line.replace(key, value));
+            assert!(!filled.contains('$'), "{filled}");
+            let output = Command::new(env!("CARGO_BIN_EXE_kubectl-tapio"))
+                .args(filled.split(' '))
+                .env("KUBECONFIG", "/nothing")
+                .output()
+                .unwrap();
+            // It is understood, and there is no cluster.
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(said.contains("there is no usable kubeconfig"), "{name}: {filled}: {said}");
+        }
+    }
+    assert!(all.plugins.len() > 1);
+}
