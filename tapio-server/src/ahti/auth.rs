@@ -127,7 +127,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
 }
 
 fn unauthorized(what: &str) -> Refused {
-    let remedy = "kubectl tapio sends that of your kubeconfig; `kubectl create token NAME -n NAMESPACE` makes one of a service account";
+    let remedy = "kubectl tapio sends that of your kubeconfig, and kubectl tapio open shows the pages with it; `kubectl create token NAME -n NAMESPACE` makes one of a service account";
     Refused(StatusCode::UNAUTHORIZED, format!("{what}; {remedy}"))
 }
 
