@@ -124,7 +124,8 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         let serving =
             listener.map(|listener| tokio::spawn(api::serve(listener, served, auth, stopped.clone())));
         follow::follow(&followed, stopped).await?;
-        tellers.shutdown().await;
+        // What is being told is told to its end, so that nothing is told again after a restart.
+        while tellers.join_next().await.is_some() {}
         match serving {
             Some(serving) => serving.await.context("the API crashed")?,
             None => Ok(()),

@@ -167,7 +167,7 @@ impl Targets {
 impl Teller {
     async fn run(mut self, now: Now, mut stopped: watch::Receiver<bool>) {
         let mut retry = RETRY;
-        loop {
+        while !*stopped.borrow() {
             let wait = match self.step(&now).await {
                 Ok(true) => {
                     retry.reset();
@@ -254,7 +254,11 @@ impl Teller {
     fn refused(&self, why: &str) {
         tracing::warn!(notify = self.state.name, why, "refused for good: it is not told");
         self.own.notify_refused.get_or_create(&self.of()).inc();
-        self.state.inner.lock().unwrap_or_else(PoisonError::into_inner).refused += 1;
+        self.own.notify_waiting.get_or_create(&self.of()).set(0);
+        let mut inner = self.state.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.refused += 1;
+        // It answers, and nothing waits.
+        inner.trouble = None;
     }
 
     fn waits(&self, why: String, after: Option<Duration>) -> Option<Duration> {
