@@ -47,7 +47,7 @@ settings! {
         pub portti: portti::Settings = portti::Settings::default(),
         /// What explains.
         pub ahti: ahti::Settings = ahti::Settings::default(),
-        /// Who is told of incidents, by names, each with `webhook.url`, `slack.token_file` and `slack.channel` (or
+        /// Who is notified of incidents, by names, each with `webhook.url`, `slack.token_file` and `slack.channel` (or
         /// `slack.url_file`), `pagerduty.key_file` or `alertmanager.url`, and of which: `namespace`, `certainty`. Only a file
         /// sets it.
         pub notify: Named<notify::Target> = Named::default(),

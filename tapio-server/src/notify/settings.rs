@@ -1,4 +1,4 @@
-//! Whom incidents are told.
+//! Who is notified of incidents.
 
 use std::{fmt, path::Path, str::FromStr};
 
@@ -14,7 +14,7 @@ use crate::route::Words;
 const MAX: usize = 16;
 
 settings! {
-    /// Somebody who is told of incidents: one of webhook, slack, pagerduty, alertmanager and kubernetes, and of which.
+    /// Somebody who is notified of incidents: one of webhook, slack, pagerduty, alertmanager and kubernetes, and of which.
     pub struct Target {
         /// A program that takes CloudEvents.
         pub webhook: Webhook = Webhook::default(),
@@ -91,7 +91,7 @@ settings! {
 choices! {
     /// How sure a cause has to be.
     pub enum Least {
-        /// Everything is told.
+        /// All incidents.
         Inconclusive = "inconclusive",
         /// What is likely or confirmed.
         Likely = "likely",
