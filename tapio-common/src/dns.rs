@@ -303,6 +303,8 @@ pub struct Latency {
     pub lowest_us: u32,
     /// Number of answers since the last reading.
     pub answers: u32,
+    /// When the last reading was complete. Boot clock, nanoseconds.
+    pub read_ns: u64,
     /// The baseline of readings, in microseconds.
     pub baseline: Baseline,
 }

@@ -15,6 +15,7 @@ mod settings;
 
 use std::{
     hash::RandomState,
+    mem::offset_of,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroUsize,
 };
@@ -122,7 +123,7 @@ impl Observer for Dns {
         value: size_of::<Latency>(),
         // The answers since the last reading.
         transient: &[(0, 8)],
-        baselines: &[8],
+        baselines: &[offset_of!(Latency, baseline)],
         used: None,
     }];
     const FAULTS: &'static [Fault] = faults::FAULTS;

@@ -47,6 +47,11 @@ impl Stage {
         ended.occurrences.into_iter().filter(|o| o.is_to(self.resolver)).collect()
     }
 
+    pub(crate) fn expects_nothing(&self, ended: Ended) {
+        let reported = self.of(ended);
+        assert!(reported.is_empty(), "{reported:#?}");
+    }
+
     pub(crate) fn ask_over(&mut self, transport: Transport, name: &str) -> Result<u8, String> {
         self.client.ask(self.resolver, name, A, Ask::ONCE.over(transport))
     }

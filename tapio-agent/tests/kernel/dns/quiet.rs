@@ -32,7 +32,7 @@ fn healthy_look_ups_make_no_occurrence_and_each_is_counted() {
         // Over TCP a packet may be out of reach; other tests ask at the same time.
         assert!(counts.seen >= 10, "{program}: {counts:?}");
     }
-    assert!(stage.of(ended).is_empty());
+    stage.expects_nothing(ended);
 }
 
 #[test]
@@ -40,13 +40,31 @@ fn thousands_of_look_ups_a_second_make_no_occurrence() {
     needs_a_kernel!();
     let mut stage = Stage::new();
     let tapio = Tapio::start_observer("dns");
-    let (count, per_second) = if crate::support::guest::is_one() { (1_000, 500) } else { (15_000, 5_000) };
-    assert_eq!(stage.client.flood_dns(stage.resolver, "ok.example", count, per_second), Ok(count));
+    let count = flood(&mut stage);
     let ended = tapio.end();
     for (program, counts) in &ended.programs {
         assert!(counts.seen >= count.into(), "{program}: {counts:?}");
     }
-    assert!(stage.of(ended).is_empty());
+    stage.expects_nothing(ended);
+}
+
+/// Returns how many look-ups there were, all of which were answered.
+fn flood(stage: &mut Stage) -> u32 {
+    let (count, per_second) = if crate::support::guest::is_one() { (1_000, 500) } else { (15_000, 5_000) };
+    assert_eq!(stage.client.flood_dns(stage.resolver, "ok.example", count, per_second), Ok(count));
+    count
+}
+
+#[test]
+fn one_pause_of_a_busy_resolver_is_no_rise() {
+    needs_a_kernel!();
+    let mut stage = Stage::new();
+    let tapio = Tapio::start_observer("dns");
+    flood(&mut stage);
+    // A hundred questions wait for the same thing.
+    stage.server.dns_mode("stall 60");
+    flood(&mut stage);
+    stage.expects_nothing(tapio.end());
 }
 
 #[test]

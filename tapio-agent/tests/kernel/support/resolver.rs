@@ -109,7 +109,7 @@ impl Process {
     }
 
     /// Changes the answers of its servers to all names: `drop`, `servfail`, `nx`, or `delay MS`, which
-    /// delays each answer, until `normal`.
+    /// delays each answer, until `normal`; `stall MS` answers nothing for this time, once.
     pub(crate) fn dns_mode(&mut self, mode: &str) {
         self.order(&format!("dns_mode {mode}")).unwrap_or_else(|error| panic!("dns_mode {mode}: {error}"));
     }
@@ -159,7 +159,7 @@ pub(super) fn obey(order: &str, words: &mut Words<'_>) -> io::Result<String> {
         "dns_forward" => Ok(server::forward(words.next(), words.next())?.to_string()),
         "dns_mode" => {
             let mode: String = words.next();
-            let delay = if mode == "delay" { words.millis() } else { Duration::ZERO };
+            let delay = if matches!(&*mode, "delay" | "stall") { words.millis() } else { Duration::ZERO };
             server::set_mode(&mode, delay).map(|()| String::new())
         }
         "dns_ask" => {

@@ -4,10 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, LruHashMap},
 };
-use tapio_common::{
-    baseline::Baseline,
-    dns::{self, Latency, Resolver, code, kind, program},
-};
+use tapio_common::dns::{self, Latency, Resolver, code, kind, program};
 use tapio_ebpf::{Run, load, now_ns};
 
 use crate::{
@@ -193,12 +190,16 @@ fn judge(work: &mut Work) {
 fn learn(work: &mut Work, latency_us: u64) {
     let latency_us = if latency_us > u64::from(u32::MAX) { u32::MAX } else { latency_us as u32 };
     let Some(latency) = RESOLVERS.get_ptr_mut(&work.open.resolver) else {
-        let first = Latency { lowest_us: latency_us, answers: 1, baseline: Baseline::default() };
+        let first = Latency { lowest_us: latency_us, answers: 1, ..Latency::default() };
         let _ = RESOLVERS.insert(&work.open.resolver, &first, 0);
         return;
     };
     // SAFETY: a map value; CPUs that race here can lose a sample.
     let latency = unsafe { &mut *latency };
+    // Questions that wait at the same time wait for the same thing: they are one reading.
+    if work.open.sent_ns < latency.read_ns {
+        return;
+    }
     if latency.answers == 0 || latency_us < latency.lowest_us {
         latency.lowest_us = latency_us;
     }
@@ -206,14 +207,14 @@ fn learn(work: &mut Work, latency_us: u64) {
     if latency.answers < ANSWERS_PER_READING {
         return;
     }
-    latency.answers = 0;
+    let now = work.verdict.now_ns;
+    (latency.answers, latency.read_ns) = (0, now);
     let limits = constant(&SETTINGS.latency);
     let value = u64::from(latency.lowest_us);
     if latency.baseline.learn_if_normal(value, &limits) {
         return;
     }
     let before = latency.baseline;
-    let now = work.verdict.now_ns;
     let verdict = latency.baseline.judge(value, now, &limits);
     let level_us = latency.baseline.mean();
     if verdict == tapio_common::baseline::Verdict::Shift && level_us > before.mean() {

@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 enum Mode {
     /// As the name says, this much later.
     ByName(Duration),
+    /// Nothing for this time, once; the questions wait. Then normal.
+    Stall(Duration),
     Drop,
     Error(u8),
 }
@@ -31,6 +33,7 @@ static MODE: Mutex<Mode> = Mutex::new(Mode::ByName(Duration::ZERO));
 pub(super) fn set_mode(mode: &str, delay: Duration) -> io::Result<()> {
     let mode = match mode {
         "normal" | "delay" => Mode::ByName(delay),
+        "stall" => Mode::Stall(delay),
         "drop" => Mode::Drop,
         "servfail" => Mode::Error(2),
         "nx" => Mode::Error(NXDOMAIN),
@@ -118,8 +121,15 @@ fn after(delay: Duration, act: impl FnOnce() + Send + 'static) {
 
 /// What to answer and how much later, or none for no answer.
 fn plan(query: &Query<'_>, over: Transport, dropped: &Dropped) -> Option<(Duration, Vec<u8>)> {
-    let delay = match *MODE.lock().unwrap_or_else(PoisonError::into_inner) {
+    let mut mode = MODE.lock().unwrap_or_else(PoisonError::into_inner);
+    let delay = match *mode {
         Mode::ByName(delay) => delay,
+        Mode::Stall(time) => {
+            *mode = Mode::ByName(Duration::ZERO);
+            drop(mode);
+            thread::sleep(time);
+            Duration::ZERO
+        }
         Mode::Drop => return None,
         Mode::Error(rcode) => return Some((Duration::ZERO, query.answer(rcode, 0))),
     };
