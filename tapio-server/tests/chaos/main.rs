@@ -1,5 +1,5 @@
 //! The tests of the agents' delivery under chaos, with the real server in place of their gateway: it is killed, stopped
-//! and cut off, and so are agents. What was accepted is in its journal, once, in order.
+//! and cut off, and so are agents. What was accepted is in its journal, once, that of each run in order.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 #[path = "../../../tapio-delivery/tests/chaos/agent.rs"]
