@@ -29,7 +29,7 @@ struct Options {
     keep: bool,
     /// Writes the facts of each scenario to a file.
     record: bool,
-    /// Without names: the variants, too.
+    /// Without names: the variants and the long ones, too.
     variants: bool,
 }
 
@@ -91,7 +91,7 @@ fn directory() -> Result<PathBuf> {
 /// All of them, or those with these names, in the order of the names.
 fn chosen(mut all: Vec<Scenario>, options: &Options) -> Result<Vec<Scenario>> {
     if options.names.is_empty() {
-        all.retain(|scenario| options.variants || !scenario.is_variant);
+        all.retain(|scenario| options.variants || !(scenario.is_variant || scenario.long));
         return Ok(all);
     }
     let known: Vec<_> = all.iter().map(|scenario| scenario.name.as_str()).collect();

@@ -29,7 +29,7 @@ pub(super) const STEPS: &[Step] = &[
         name: "scenarios",
         lane: Lane::First,
         after: &[],
-        budget: 12_000,
+        budget: 16_000,
         run: || none(scenarios::nightly()),
     },
     Step { name: "tests", lane: Lane::First, after: &[], budget: 3600, run: long_tests },

@@ -19,6 +19,9 @@ pub(super) struct Scenario {
     pub(super) description: String,
     /// Why it cannot run on this cluster.
     pub(super) skip: Option<String>,
+    /// Whether it takes so long that it runs only by name and with the variants.
+    #[serde(default)]
+    pub(super) long: bool,
     /// What breaks it, in order.
     pub(super) inject: Vec<Step>,
     /// What would outlive the application's namespace is undone by these, also if a step fails.
@@ -156,11 +159,11 @@ mod tests {
     fn every_file_is_a_scenario() -> Result<()> {
         let all = shipped()?;
         assert!(all.len() >= 40, "{}", all.len());
-        // Only one has no cause, and only that of the node's memory cannot run on this cluster.
+        // Two have no cause, and only that of the node's memory cannot run on this cluster.
         let names = |is: fn(&&Scenario) -> bool| -> Vec<_> {
             all.iter().filter(is).map(|s| s.name.as_str()).collect()
         };
-        assert_eq!(names(|scenario| scenario.truth.is_healthy()), ["healthy"]);
+        assert_eq!(names(|scenario| scenario.truth.is_healthy()), ["churn", "healthy"]);
         assert_eq!(names(|scenario| scenario.skip.is_some()), ["node-memory"]);
         Ok(())
     }
