@@ -13,6 +13,7 @@ pub mod network;
 pub mod node;
 mod object;
 pub mod scheduler;
+pub mod storage;
 mod target;
 
 use std::time::Duration;
@@ -360,6 +361,9 @@ observers! {
     node: node::Node,
     /// The scheduler observer: what kube-scheduler says of itself, scraped from its /metrics.
     scheduler: scheduler::Scheduler,
+    /// The storage observer: block devices that fail, or became slow. Its kernel program judges, so a change takes effect at
+    /// the next start.
+    storage: storage::Storage,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod container;
 pub mod dns;
 pub mod network;
 pub mod node;
+pub mod storage;
 
 use bytemuck::{Pod, Zeroable};
 

@@ -1,0 +1,47 @@
+//! The storage observer's section of the configuration.
+
+use tapio_common::{baseline::Limits, storage};
+use tapio_service::setting::{Count, MS, SEC, Time, US, settings};
+
+settings! {
+    /// Thresholds of the storage observer. Its kernel program judges, so a change takes effect at the next start.
+    pub struct Settings {
+        /// A request that takes longer is storage.io_slow, or storage.queue_saturated, whatever is normal.
+        pub slow: Time<MS, { 600 * SEC }> = Time::of_ns(2 * SEC),
+        /// Latency, per device and operation: storage.io_slow, storage.queue_saturated. What is judged is the shortest time
+        /// of four requests.
+        pub latency: Latency = Latency::default(),
+        /// How long a device stays quiet after an anomaly of a kind; those suppressed are counted into the next one.
+        pub cooldown: Time<MS, { 3_600 * SEC }> = Time::of_ns(SEC),
+    }
+}
+
+settings! {
+    /// When the latency of a device is abnormal.
+    pub struct Latency {
+        /// How much over the mean is never too much.
+        pub floor: Time<0, { 60 * SEC }> = Time::of_ns(20 * MS),
+        /// How many readings over the mean, with hardly one between that is not, are a new level, which is then
+        /// learned.
+        pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run as u32),
+        /// How many readings teach a baseline before it judges.
+        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples as u32),
+    }
+}
+
+impl Settings {
+    /// The settings in the form that the kernel program takes.
+    #[must_use]
+    pub fn kernel(&self) -> storage::Settings {
+        storage::Settings {
+            latency: Limits {
+                floor: self.latency.floor.as_ns() / US,
+                run: self.latency.run.get() as u8,
+                min_samples: self.latency.min_samples.get() as u16,
+                ..Limits::DEFAULT
+            },
+            slow_us: self.slow.as_ns() / US,
+            cooldown_ns: self.cooldown.as_ns(),
+        }
+    }
+}
