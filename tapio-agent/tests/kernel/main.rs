@@ -10,4 +10,5 @@ mod container;
 mod dns;
 mod network;
 mod node;
+mod storage;
 mod support;

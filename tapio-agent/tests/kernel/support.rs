@@ -3,6 +3,7 @@
 pub(crate) mod cgroup;
 mod collector;
 pub(crate) mod counted;
+pub(crate) mod disk;
 pub(crate) mod guest;
 mod limit;
 pub(crate) mod limited;

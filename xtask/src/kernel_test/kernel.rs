@@ -18,7 +18,7 @@ const RELEASES: &[&str] =
     &["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
 
 /// Modules that the tests need and that Debian does not build in.
-const MODULES: &[&str] = &["veth", "sch_netem", "sch_tbf"];
+const MODULES: &[&str] = &["veth", "sch_netem", "sch_tbf", "loop"];
 
 /// A kernel in the cache.
 pub(super) struct Kernel {
@@ -38,7 +38,9 @@ impl Kernel {
     /// cached, and always with `update`.
     pub(super) fn get(query: &str, arch: Arch, update: bool) -> Result<Self> {
         let directory = cache()?.join(format!("{query}-{}", arch.name()));
-        if update || !directory.join("release").is_file() {
+        // One that was kept with other modules is downloaded again.
+        let is_kept = fs::read_to_string(directory.join("kept")).is_ok_and(|kept| kept == MODULES.join(" "));
+        if update || !is_kept {
             eprintln!("kernel-test: downloading kernel {query} for {}", arch.name());
             remove(&directory)?;
             download(query, arch, &directory)
@@ -115,8 +117,9 @@ fn keep(unpacked: &Path, release: &str, directory: &Path) -> Result<()> {
     let image = images.iter().find(|path| path.is_file()).context("the packages have no image")?;
     copy(image, &directory.join("vmlinuz"))?;
     keep_modules(&base, release, &directory.join("modules"))?;
+    fs::write(directory.join("release"), release).context("cannot write the release")?;
     // Written last: its presence means that the rest is complete.
-    fs::write(directory.join("release"), release).context("cannot write the release")
+    fs::write(directory.join("kept"), MODULES.join(" ")).context("cannot write what was kept")
 }
 
 fn tree(base: &Path, release: &str) -> PathBuf {

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{cgroup::Cgroup, process::Process};
+use super::{cgroup::Cgroup, disk::Disk, process::Process};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Occurrence {
@@ -40,6 +40,11 @@ impl Occurrence {
         self.peer().is_some_and(|peer| peer.ip() == client)
             && self.text("direction") == "inbound"
             && self.number("local_port") == u64::from(local_port)
+    }
+
+    /// Whether it is about this disk.
+    pub(crate) fn is_about(&self, disk: &Disk) -> bool {
+        self.text("device") == disk.name()
     }
 
     /// Its time, in seconds since 1970.

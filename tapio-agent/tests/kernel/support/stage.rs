@@ -16,7 +16,7 @@ use std::{
 use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{resolver, strain};
+use super::{disk, resolver, strain};
 
 /// Set for the child; its value is the command name that the child takes.
 pub(crate) const VARIABLE: &str = "TAPIO_TEST_PROCESS";
@@ -98,6 +98,8 @@ impl Sockets {
                 let (connection, peer) = self.listeners[words.next::<usize>()].accept()?;
                 return Ok(format!("{} {}", self.keep(connection), peer.port()));
             }
+            "disk_read" => disk::read(&words.next::<String>(), words.next(), words.next())?,
+            "disk_write" => disk::write(&words.next::<String>(), words.next(), words.next())?,
             "grow" => strain::grow(words.next(), words.next()),
             "grow_to" => strain::grow_to(words.next()),
             "fill_cache" => strain::fill_cache(words.next())?,
