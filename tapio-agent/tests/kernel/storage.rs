@@ -19,7 +19,7 @@ fn a_disk_that_became_slow_is_reported_once() {
     };
     disk.read(&mut reader, 100..150).unwrap();
     drop(limited);
-    let reported = tapio.expect_one(|o| o.is_about(&disk)).named("storage.io_slow");
+    let reported = tapio.expect_one(|o| o.is_about(&disk)).of_observer("storage", "io_slow");
     reported.has("latency_us", 40_000..400_000);
     assert_eq!(reported.text("operation"), "read");
     assert!(reported.baseline("mean") < 20_000.0);
@@ -36,7 +36,7 @@ fn a_write_that_the_disk_refuses_is_reported_once() {
     let tapio = Tapio::start_observer("storage");
     // There is memory for two of them.
     assert!(disk.write(&mut writer, 0..4).is_err());
-    let reported = tapio.expect_one(|o| o.is_about(&disk)).named("storage.io_error");
+    let reported = tapio.expect_one(|o| o.is_about(&disk)).of_observer("storage", "io_error");
     assert_eq!(reported.text("operation"), "write");
     // Before 5.16 a loop device does not say why.
     assert!(["ENOSPC", "EIO"].contains(&reported.text("error")));

@@ -10,21 +10,21 @@ pub(super) fn failed(o: &Occurrence) -> String {
     let (error, sector) = (text(o, "error"), number(o, "sector"));
     format!(
         "{}: a {} of {} failed at sector {sector}: {error}",
-        o.subject(),
+        Who(o),
         text(o, "operation"),
         text(o, "device")
     )
 }
 
 pub(super) fn slow(o: &Occurrence) -> String {
-    format!("{}: {}{}", o.subject(), Latency(o), Busiest(o))
+    format!("{}: {}{}", Who(o), Latency(o), Busiest(o))
 }
 
 pub(super) fn saturated(o: &Occurrence) -> String {
     let queued = Micros(number(o, "queued_us"));
     format!(
         "{}: {}, {queued} of it waiting for the device to take the request{}",
-        o.subject(),
+        Who(o),
         Latency(o),
         Busiest(o)
     )
@@ -36,6 +36,18 @@ fn number(o: &Occurrence, key: &str) -> u64 {
 
 fn text<'a>(o: &'a Occurrence, key: &str) -> &'a str {
     o.data.text(key).unwrap_or_default()
+}
+
+/// Whose request it was; the node, if that is nobody known.
+struct Who<'a>(&'a Occurrence);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.workload {
+            Some(_) => self.0.subject().fmt(f),
+            None => f.write_str("this node"),
+        }
+    }
 }
 
 /// `reads of vda rose from 400 us to 105 ms 12 s ago`, or `a read of vda took 2.4 s`

@@ -15,11 +15,15 @@ use super::{Process, cgroup};
 
 const MIB: u64 = 1 << 20;
 
-/// The parts are dropped in this order.
+/// The device is dropped before what it is on.
 pub(crate) struct Disk {
     device: PathBuf,
-    below: Option<Box<Self>>,
-    memory: Option<Memory>,
+    on: On,
+}
+
+enum On {
+    Memory { _is_held: Memory },
+    Disk(Box<Disk>),
 }
 
 /// A file system in memory.
@@ -40,13 +44,13 @@ impl Disk {
         let memory = Memory(directory);
         let file = memory.0.path().join("disk");
         File::create(&file).and_then(|file| file.set_len(mib * MIB)).map_err(|error| error.to_string())?;
-        Ok(Self { device: attach(&file)?, below: None, memory: Some(memory) })
+        Ok(Self { device: attach(&file)?, on: On::Memory { _is_held: memory } })
     }
 
     /// Creates one of the same size on top of this one.
     pub(crate) fn above(self) -> Result<Self, String> {
         let device = attach(&self.device)?;
-        Ok(Self { device, below: Some(Box::new(self)), memory: None })
+        Ok(Self { device, on: On::Disk(Box::new(self)) })
     }
 
     /// Its name, as in `/sys/block`.
@@ -66,7 +70,7 @@ impl Disk {
 
     /// Lets a process read so often a second from the disk below this one.
     pub(crate) fn limit_reads(&self, of: &Process, per_second: u32) -> Result<Limited, String> {
-        let below = self.below.as_ref().expect("a disk below");
+        let On::Disk(below) = &self.on else { panic!("a disk in memory has none below it") };
         let number = fs::metadata(&below.device).map_err(|error| error.to_string())?.rdev();
         let number = format!("{}:{}", major(number), minor(number));
         // As on systems with both versions: the controller is in one of them.
