@@ -95,6 +95,7 @@ const QUICK_TESTS: &[&str] = &[
     "network::connect::a_refused_connect_is_reported_once_with_its_process",
     "network::reset::a_reset_in_mid_transfer_is_reported_at_the_client",
     "node::pressure::memory_near_its_limit_is_reported_and_a_cache_is_not",
+    "storage::a_write_that_the_disk_refuses_is_reported_once",
 ];
 
 /// The parsed arguments.

@@ -50,6 +50,12 @@ fn empty_received(_: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Empty program on the hook of block requests that are done.
+#[btf_tracepoint(function = "block_rq_complete")]
+fn empty_done(_: BtfTracePointContext) -> i32 {
+    0
+}
+
 /// Emits an event for each segment received.
 #[btf_tracepoint(function = "tcp_probe")]
 fn flood(_: BtfTracePointContext) -> i32 {

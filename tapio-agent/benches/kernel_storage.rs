@@ -1,0 +1,140 @@
+//! Measures the storage observer: a run of its program against an empty one on the same hook in the same run, and the time
+//! of an application's reads with the observer and without.
+//!
+//! The times of programs are the kernel's (`bpf_stats`, including its two clock reads), the least of five windows. The load
+//! reads 4 KiB at random places of a file, past the page cache, one at a time; it needs a file system on a disk.
+
+mod support;
+
+use std::{
+    env,
+    fs::{File, OpenOptions},
+    io::Write as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use rustix::fs::OFlags;
+use support::slices::{self, Slices};
+use tapio_agent::{
+    kernel::{self, Kernel, Loaded},
+    observer::{Attach, Built, Hook, Object, storage::Storage},
+    source::{RunTime, Source as _},
+};
+
+const WINDOWS: usize = 5;
+/// Slices of a window.
+const SLICES: usize = 8;
+/// Groups of four slices, in the order off, on, on, off, so that drift of the machine affects both equally.
+const QUADS: usize = 75;
+const SLICE: Duration = Duration::from_millis(50);
+const LOAD: &str = "slices";
+const FILE_BYTES: u64 = 64 << 20;
+const BLOCK: u64 = 4096;
+
+const EMPTY: &[Hook] = &[Hook {
+    program: "empty_done",
+    attach: Attach::BtfTracepoint("block_rq_complete"),
+    needs: &[],
+    gives: "",
+    or: &[],
+}];
+
+fn main() -> anyhow::Result<()> {
+    if env::args().any(|argument| argument == LOAD) {
+        return load();
+    }
+    let kernel = Kernel::open("/proc".as_ref())?;
+    let storage = Built::new::<Storage>(&Default::default());
+    let storage = storage.object()?;
+    let settings = support::settings();
+    let empty = Object { hooks: EMPTY, ..support::bench_object(&settings)? };
+    program(&kernel, &storage, &empty)?;
+    paired(&kernel, &storage, "storage_read_ratio")?;
+    // What the hook costs by itself.
+    paired(&kernel, &empty, "storage_read_empty_ratio")
+}
+
+/// The time of a run.
+fn program(kernel: &Kernel, storage: &Object<'_>, empty: &Object<'_>) -> anyhow::Result<()> {
+    let (storage, empty) = (kernel.load(storage)?, kernel.load(empty)?);
+    support::all_attached([&storage, &empty])?;
+    let _measuring = kernel::measure()?;
+    let mut load = start()?;
+    let mut best = [f64::MAX; 2];
+    for _ in 0..WINDOWS {
+        let before = [first(&storage), first(&empty)];
+        (0..SLICES).try_for_each(|_| load.next().map(drop))?;
+        let after = [first(&storage), first(&empty)];
+        for (best, (before, after)) in best.iter_mut().zip(before.iter().zip(&after)) {
+            anyhow::ensure!(after.runs > before.runs, "the load made no requests");
+            let ns = (after.total - before.total).as_nanos() as f64;
+            *best = best.min(ns / (after.runs - before.runs) as f64);
+        }
+    }
+    let [ns, empty_ns] = best;
+    println!("storage_program_ratio {:.2} x", ns / empty_ns);
+    println!("storage_program_net_ns {:.1} ns", ns - empty_ns);
+    Ok(())
+}
+
+fn first(loaded: &Loaded) -> RunTime {
+    loaded.run_times().first().map(|(_, time)| *time).unwrap_or_default()
+}
+
+/// Time of a read, with the program attached and without, compared in pairs.
+fn paired(kernel: &Kernel, object: &Object<'_>, figure: &str) -> anyhow::Result<()> {
+    let mut load = start()?;
+    let mut ratios = Vec::new();
+    for _ in 0..QUADS {
+        let off = load.next()?;
+        let loaded = kernel.load(object)?;
+        support::all_attached([&loaded])?;
+        load.next()?;
+        let on = [load.next()?, load.next()?];
+        drop(loaded);
+        ratios.extend([on[0] / off, on[1] / load.next()?]);
+    }
+    slices::print_ratios(figure, &mut ratios);
+    Ok(())
+}
+
+fn start() -> anyhow::Result<Slices> {
+    let mut load = Slices::start(support::on_one_cpu()?.arg(LOAD))?;
+    load.next()?;
+    Ok(load)
+}
+
+/// As devices want it.
+#[repr(align(4096))]
+struct Block([u8; BLOCK as usize]);
+
+/// Runs in the load process: nanoseconds per read.
+fn load() -> anyhow::Result<()> {
+    let file = on_disk()?;
+    let mut block = Box::new(Block([0; BLOCK as usize]));
+    slices::each(|| {
+        let start = Instant::now();
+        let mut reads = 0;
+        while start.elapsed() < SLICE {
+            file.read_exact_at(&mut block.0, fastrand::u64(..FILE_BYTES / BLOCK) * BLOCK)?;
+            reads += 1;
+        }
+        Ok(start.elapsed().as_nanos() as f64 / f64::from(reads))
+    })
+}
+
+/// A file that is removed when the process ends.
+fn on_disk() -> anyhow::Result<File> {
+    let path = env::current_exe()?.with_extension(format!("read-{}", std::process::id()));
+    let mut written = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    for _ in 0..FILE_BYTES / (1 << 20) {
+        written.write_all(&[1; 1 << 20])?;
+    }
+    written.sync_all()?;
+    let direct = i32::try_from(OFlags::DIRECT.bits())?;
+    let file = OpenOptions::new().read(true).custom_flags(direct).open(&path);
+    std::fs::remove_file(&path)?;
+    file.context("the file system has no direct I/O")
+}
