@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tapio_occurrence::{printable::printable, timestamp};
 
 use crate::{
-    incident::{Certainty, Coverage, Evidence, Incident, Line, Name, Status},
+    incident::{Certainty, Coverage, Evidence, Incident, Line, Mute, Name, Status},
     story,
     story::KUBERNETES,
 };
@@ -222,6 +222,49 @@ pub fn seen(incident: &Incident) -> Option<String> {
     }
 }
 
+/// Who takes care of it; `None` if nobody said so.
+#[must_use]
+pub fn acked(incident: &Incident) -> Option<String> {
+    let ack = incident.ack.as_ref()?;
+    Some(format!("{}{}", said(ack.by.as_deref(), ack.at_unix_ns), reason(ack.reason.as_deref())))
+}
+
+/// That somebody takes care of an open incident, or that nobody is notified of it, in a word.
+#[must_use]
+pub fn attention(incident: &Incident) -> Option<&'static str> {
+    let is_open = incident.status != Status::Resolved;
+    match (&incident.mute, &incident.ack) {
+        (Some(_), _) => Some("muted"),
+        (None, Some(_)) if is_open => Some("acked"),
+        (None, _) => None,
+    }
+}
+
+/// Until when something is muted, and who did it.
+#[must_use]
+pub fn muted(mute: &Mute) -> String {
+    let of = mute.of.as_ref().map(|of| format!("with all of {of}, ")).unwrap_or_default();
+    let until = minute(mute.until_unix_ns);
+    let by = said(mute.by.as_deref(), mute.at_unix_ns);
+    format!("until {until}, {of}{by}{}", reason(mute.reason.as_deref()))
+}
+
+fn said(by: Option<&str>, at_ns: u64) -> String {
+    let by = by.map(|by| format!("by {by} ")).unwrap_or_default();
+    format!("{by}at {}", minute(at_ns))
+}
+
+fn reason(text: Option<&str>) -> String {
+    text.map(|text| format!(": {text}")).unwrap_or_default()
+}
+
+/// A time to the minute: `2026-11-12 02:07 UTC`.
+fn minute(unix_ns: u64) -> String {
+    let text = timestamp(unix_ns).to_string();
+    let (date, time) = (text.get(..10).unwrap_or_default(), text.get(11..16).unwrap_or_default());
+    format!("{date} {time} UTC")
+}
+
 /// Writes an incident, with what was looked at.
 #[must_use]
 pub fn text(incident: &Incident, coverage: &Coverage) -> String {
@@ -265,6 +308,12 @@ pub fn text(incident: &Incident, coverage: &Coverage) -> String {
     }
     if let Some(seen) = seen(incident) {
         row(&mut out, "SEEN", &seen);
+    }
+    if let Some(acked) = acked(incident) {
+        row(&mut out, "ACKED", &acked);
+    }
+    if let Some(muted) = incident.mute.as_ref().map(muted) {
+        row(&mut out, "MUTED", &muted);
     }
     if let Some(feedback) = incident.feedback {
         row(&mut out, "JUDGED", feedback.word());

@@ -12,6 +12,7 @@ use tapio_occurrence::{
 
 use crate::{
     answer::{self, Answer, BY_NAME, State},
+    attention::Mutes,
     correlate::{self, Correlation},
     coverage::{Coverage, Seen},
     explain::{Known, Link, Without, causes, components, explain, kin},
@@ -71,6 +72,8 @@ pub struct Ledger {
     pub refused_usual: u64,
     /// Verdicts of people that were not taken since there were too many.
     pub refused_verdicts: u64,
+    /// Mutes of objects that were not taken since there are too many.
+    pub refused_mutes: u64,
 }
 
 /// What an engine holds.
@@ -125,6 +128,7 @@ pub struct Engine {
     links: Links,
     usual: Usual,
     verdicts: Verdicts,
+    mutes: Mutes,
     incidents: Incidents,
     without: Without,
     /// The latest time of a fact.
@@ -149,6 +153,7 @@ impl Engine {
             links: Links::default(),
             usual: Usual::default(),
             verdicts: Verdicts::default(),
+            mutes: Mutes::default(),
             incidents: Incidents::new(limits.incidents),
             without: Without::default(),
             now_ns: 0,
@@ -197,7 +202,9 @@ impl Engine {
             Said::Finding(finding) => Some(finding.key.entity),
             Said::Ended { key, .. } => Some(key.entity),
             Said::Graph(entity) => *entity,
-            Said::Heartbeat(_) | Said::Synced(_) | Said::Feedback(_) | Said::Nothing => None,
+            Said::Heartbeat(_) | Said::Synced(_) | Said::Feedback(_) | Said::Attention(_) | Said::Nothing => {
+                None
+            }
         };
         if let Some(entity) = touched {
             self.links.touch(entity, &self.graph, at);
@@ -221,6 +228,12 @@ impl Engine {
             Said::Graph(Some(entity)) => self.end_with(entity),
             Said::Ended { key, at_ns } => self.findings.end(&key, at_ns),
             Said::Feedback(feedback) => self.verdicts.take(feedback, at),
+            Said::Attention(said) if said.incident.is_some() => {
+                // Who said it had asked, and so seen what there is now.
+                self.assess(false);
+                self.incidents.attend(&said, at);
+            }
+            Said::Attention(said) => self.mutes.take(&said, at),
             Said::Heartbeat(heartbeat) => self.seen.heartbeat(heartbeat, at),
             Said::Synced(synced) => self.seen.synced(synced, at),
             Said::Graph(None) | Said::Nothing => {}
@@ -321,6 +334,7 @@ impl Engine {
             refused_heartbeats: self.seen.refused,
             refused_usual: self.usual.refused,
             refused_verdicts: self.verdicts.refused,
+            refused_mutes: self.mutes.refused,
             ..self.ledger
         }
     }
@@ -401,17 +415,11 @@ impl Engine {
     /// Brings everything that can be asked for up to date.
     fn refresh(&mut self) {
         self.assess(false);
-        let Self { graph, findings, rules, seen, usual, verdicts, incidents, without, now_ns, .. } = self;
-        incidents.write(Known {
-            graph,
-            findings,
-            rules,
-            seen,
-            usual,
-            verdicts,
-            without: *without,
-            now_ns: *now_ns,
-        });
+        let Self { graph, findings, rules, seen, usual, verdicts, mutes, incidents, without, now_ns, .. } =
+            self;
+        let known =
+            Known { graph, findings, rules, seen, usual, verdicts, without: *without, now_ns: *now_ns };
+        incidents.write(known, mutes);
     }
 
     /// Why an object fails: the incident that it is part of, an open one before a resolved one. Without a kind, workloads and

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use tapio_occurrence::{
     Name as Text, Occurrence, SOURCE, Severity, Value, Workload,
+    attention::Attention,
     feedback::Feedback,
     kubernetes::{Aspect, Change, Condition, Deleted, Fact as _, Field, Object, Reference, Synced, Warning},
     signal::{Calls, Signal},
@@ -33,6 +34,8 @@ pub(crate) enum Said {
     Ended { key: Key, at_ns: u64 },
     /// Somebody judged an answer.
     Feedback(Feedback),
+    /// Somebody acknowledged or muted something.
+    Attention(Attention),
     /// An agent looks.
     Heartbeat(Heartbeat),
     /// The view of Kubernetes is complete.
@@ -116,6 +119,15 @@ pub(crate) fn read(fact: &Occurrence, graph: &mut Graph) -> Result<Said, Refused
             return Err(wrong(format!("a text of more than {} bytes", 2 * MAX_TEXT)));
         }
         return Ok(Said::Feedback(feedback));
+    }
+    if let Some(attention) = Attention::of(fact) {
+        let attention = attention.map_err(refused)?;
+        let Attention { by, incident, fingerprint, kind, namespace, name, reason, .. } = &attention;
+        let texts = [by, incident, fingerprint, kind, namespace, name, reason];
+        if texts.into_iter().flatten().any(|text| text.len() > 4 * MAX_TEXT) {
+            return Err(wrong(format!("a text of more than {} bytes", 4 * MAX_TEXT)));
+        }
+        return Ok(Said::Attention(attention));
     }
     if let Some(calls) = Calls::of(fact) {
         return signal::of_calls(fact, &calls.map_err(refused)?, graph).map_err(wrong);

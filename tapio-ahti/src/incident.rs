@@ -5,7 +5,14 @@ use serde::{Deserialize, Serialize};
 use tapio_occurrence::{Name as Text, feedback::Verdict};
 
 use crate::visible::Place;
-pub use crate::{calibration::Lead, coverage::Coverage, explain::Certainty, graph::Name, visible::Prose};
+pub use crate::{
+    attention::{Ack, Mute},
+    calibration::Lead,
+    coverage::Coverage,
+    explain::Certainty,
+    graph::Name,
+    visible::Prose,
+};
 
 /// Where an incident is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -174,6 +181,12 @@ pub struct Incident {
     /// What somebody said last of such an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feedback: Option<Verdict>,
+    /// Who takes care of it; absent if nobody said so since it opened or came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ack: Option<Ack>,
+    /// Until when nobody is notified of it; absent if that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mute: Option<Mute>,
     /// What the caller may not read.
     #[serde(default, skip_serializing_if = "Hidden::is_nothing")]
     pub hidden: Hidden,

@@ -5,7 +5,10 @@ use std::{
     ops::Bound,
 };
 
+use tapio_occurrence::attention::{Act, Attention};
+
 use crate::{
+    attention::{Ack, Mute, Mutes},
     explain::{Explanation, Known, is_standing, opens},
     finding::{Finding, FindingId},
     incident::{Certainty, Incident, Status},
@@ -46,6 +49,8 @@ struct Kept {
     is_unrevised: bool,
     /// When the last symptom was seen.
     last_ns: u64,
+    /// Until when it is muted by itself.
+    mute: Option<Mute>,
 }
 
 /// What an answer depends on: if it is the same, so is the answer.
@@ -182,6 +187,7 @@ impl Incidents {
                 if kept.incident.status == Status::Resolved && is_active {
                     (kept.incident.status, kept.incident.resolved_unix_ns) = (Status::Regressed, None);
                     kept.incident.seen_before += 1;
+                    kept.incident.ack = None;
                 }
                 kept
             }
@@ -197,6 +203,7 @@ impl Incidents {
                     is_stale: true,
                     is_unrevised: true,
                     last_ns,
+                    mute: None,
                 }
             }
         };
@@ -211,8 +218,9 @@ impl Incidents {
             let is_part = self.all.get(&other).is_some_and(|part| {
                 part.incident.status != Status::Resolved && part.findings.is_subset(&kept.findings)
             });
-            if is_part {
-                self.take(other);
+            if is_part && let Some(part) = self.take(other) {
+                kept.incident.ack = kept.incident.ack.or(part.incident.ack);
+                kept.mute = kept.mute.or(part.mute);
             }
         }
         self.put(number, kept);
@@ -244,8 +252,33 @@ impl Incidents {
         Some(kept)
     }
 
+    /// Notes that somebody takes care of an incident, or mutes it.
+    pub(crate) fn attend(&mut self, said: &Attention, at_ns: u64) {
+        let is_alike = |kept: &Kept| Some(&kept.incident.fingerprint) == said.fingerprint.as_ref();
+        let has_id = |kept: &Kept| Some(&kept.incident.id) == said.incident.as_ref();
+        let place = |is: &dyn Fn(&Kept) -> bool| {
+            self.all.iter().rev().find(|(_, kept)| is(kept)).map(|(number, _)| *number)
+        };
+        let began = |kept: &Kept| Some(kept.incident.since_unix_ns) == said.since_unix_ns;
+        // Its number is another one where facts from before it are gone; its cause may have become another one meanwhile.
+        let number = place(&|kept| has_id(kept) && is_alike(kept))
+            .or_else(|| place(&is_alike))
+            .or_else(|| place(&|kept| has_id(kept) && began(kept)));
+        let Some(kept) = number.and_then(|number| self.all.get_mut(&number)) else { return };
+        match said.act {
+            Act::Ack => {
+                let ack = Ack { by: said.by.clone(), at_unix_ns: at_ns, reason: said.reason.clone() };
+                kept.incident.ack = Some(ack);
+            }
+            Act::Unack => kept.incident.ack = None,
+            Act::Mute => kept.mute = Mute::of(said, at_ns),
+            Act::Unmute => kept.mute = None,
+        }
+        kept.incident.revision += 1;
+    }
+
     /// Writes what has changed since it was written last.
-    pub(crate) fn write(&mut self, known: Known<'_>) {
+    pub(crate) fn write(&mut self, known: Known<'_>, mutes: &Mutes) {
         for kept in self.all.values_mut() {
             kept.incident.feedback = known.verdicts.latest(&kept.incident.fingerprint);
             if !std::mem::take(&mut kept.is_stale) {
@@ -260,8 +293,13 @@ impl Incidents {
                 resolved_unix_ns: before.resolved_unix_ns,
                 seen_before: before.seen_before,
                 feedback: before.feedback,
+                ack: before.ack.clone(),
                 ..story::incident(known, &kept.explanation)
             };
+        }
+        for kept in self.all.values_mut() {
+            let own = kept.mute.as_ref().filter(|mute| mute.is_on(known.now_ns));
+            kept.incident.mute = own.or_else(|| mutes.longest(&kept.incident, known.now_ns)).cloned();
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod about;
 pub mod answer;
+pub mod attention;
 pub mod blast;
 pub mod calibration;
 pub mod changes;

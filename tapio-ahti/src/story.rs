@@ -199,6 +199,8 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         considered: considered(known, of).into_iter().take(MAX_CONSIDERED).collect(),
         seen_before: 0,
         feedback: None,
+        ack: None,
+        mute: None,
         hidden: Hidden::default(),
     }
 }

@@ -1,4 +1,5 @@
 mod ask;
+mod attention;
 mod day;
 mod kit;
 mod page;

@@ -13,7 +13,8 @@ use std::{
 
 use serde::{Deserialize, Serialize, Serializer};
 use tapio_occurrence::{
-    Data, Name as Text, Occurrence, Value, Workload, feedback::Feedback, kubernetes::Fact as _, signal::HOST,
+    Data, Name as Text, Occurrence, Value, Workload, attention::Attention, feedback::Feedback,
+    kubernetes::Fact as _, signal::HOST,
 };
 
 pub use self::redact::Redact;
@@ -254,7 +255,7 @@ impl Sight {
 
     /// Whether a fact names nothing that is hidden.
     pub fn shows_fact(&mut self, fact: &Occurrence) -> bool {
-        let places = match fact.kind == Feedback::TYPE {
+        let places = match fact.kind == Feedback::TYPE || fact.kind == Attention::TYPE {
             // It names an incident by its cause, and has people's own words.
             true => Places::from([Place::Everywhere]),
             false => namespaces(fact),

@@ -52,10 +52,14 @@ pub(crate) enum Command {
     Open(Open),
     /// Of which signals and incidents a trace is an exemplar, and which entities it passed through
     Correlate(Correlate),
-    /// Lists incidents, changes, findings, or what is covered
+    /// Lists incidents, changes, findings, what is covered, or what is muted
     Get(Get),
     /// Tells whether the answer for an incident was right; it counts in further answers
     Feedback(Judgement),
+    /// Tells that you take care of an incident: nobody is notified of its changes any more, only of its end
+    Ack(Acknowledgement),
+    /// Until a time nobody is notified of an incident, or of all incidents of an object or a namespace
+    Mute(Muting),
     /// Writes the facts of an incident, one JSON object a line, for `replay`
     Export(Export),
     /// Explains recorded facts, without a server: prints incidents as JSON
@@ -145,6 +149,41 @@ impl Word {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Acknowledgement {
+    /// The incident: TAP-n
+    #[arg(value_name = "TAP-n")]
+    pub(crate) incident: String,
+    /// Why, for those who look at it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Take it back
+    #[arg(long)]
+    pub(crate) undo: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Muting {
+    /// An incident, TAP-n, or KIND/NAME; without it everything in --namespace
+    #[arg(value_name = "TAP-n|KIND/NAME", required_unless_present = "namespace")]
+    pub(crate) object: Option<String>,
+    /// Namespace of the object; without it the one of the current context
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Until when: 2026-11-30T06:00:00Z, or 06:00, the next one in UTC
+    #[arg(long, value_name = "TIME", group = "end", required_unless_present_any = ["for", "undo"])]
+    pub(crate) until: Option<String>,
+    /// For how long from now: 90m, 2h
+    #[arg(long, value_name = "DURATION", group = "end")]
+    pub(crate) r#for: Option<String>,
+    /// Why, for those who look at it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// End the mute now
+    #[arg(long, group = "end")]
+    pub(crate) undo: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Get {
     /// What to list
     #[arg(value_enum)]
@@ -164,6 +203,8 @@ pub(crate) enum What {
     Findings,
     /// Which nodes report, and how old the view of Kubernetes is
     Coverage,
+    /// Objects and namespaces that are muted
+    Mutes,
 }
 
 #[derive(Debug, Args)]
@@ -200,6 +241,15 @@ pub(crate) enum Format {
     Wide,
     /// JSON
     Json,
+}
+
+/// An incident as it is written: TAP-142.
+pub(crate) fn incident(text: &str) -> Result<String, String> {
+    let incident = text.to_ascii_uppercase();
+    match incident.strip_prefix("TAP-").and_then(|number| number.parse::<u64>().ok()) {
+        Some(_) => Ok(incident),
+        None => Err(format!("{text}: give an incident, such as TAP-142")),
+    }
 }
 
 /// Splits KIND/NAME.

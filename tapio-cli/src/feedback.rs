@@ -4,16 +4,13 @@ use serde_json::json;
 use tapio_occurrence::feedback::MAX_NOTE;
 
 use crate::{
-    cli::{Judgement, Reach},
+    cli::{self, Judgement, Reach},
     connection::Server,
     failure::Failure,
 };
 
 pub(crate) async fn feedback(reach: &Reach, given: &Judgement) -> Result<String, Failure> {
-    let incident = given.incident.to_ascii_uppercase();
-    if incident.strip_prefix("TAP-").is_none_or(|number| number.parse::<u64>().is_err()) {
-        return Err(Failure::Usage(format!("{}: give an incident, such as TAP-142", given.incident)));
-    }
+    let incident = cli::incident(&given.incident).map_err(Failure::Usage)?;
     if given.note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE) {
         return Err(Failure::Usage(format!("--note: at most {MAX_NOTE} characters")));
     }

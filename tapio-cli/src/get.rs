@@ -1,7 +1,7 @@
 //! `get`: lists.
 
 use serde::Deserialize;
-use tapio_ahti::incident::{Coverage, Incident, Line};
+use tapio_ahti::incident::{Coverage, Incident, Line, Mute};
 
 use crate::{
     cli::{Format, Get, Reach, What},
@@ -19,6 +19,11 @@ struct Incidents {
 #[derive(Debug, Deserialize, serde::Serialize)]
 struct Findings {
     findings: Vec<Line>,
+}
+
+#[derive(Debug, Deserialize, serde::Serialize)]
+struct Mutes {
+    mutes: Vec<Mute>,
 }
 
 pub(crate) async fn get(reach: &Reach, get: &Get) -> Result<String, Failure> {
@@ -40,6 +45,13 @@ pub(crate) async fn get(reach: &Reach, get: &Get) -> Result<String, Failure> {
             match get.output {
                 Format::Json => output::json(&all.findings),
                 Format::Text | Format::Wide => Ok(output::lines(&all.findings, nothing)),
+            }
+        }
+        What::Mutes => {
+            let all: Mutes = server.json("/api/v1/mutes").await?;
+            match get.output {
+                Format::Json => output::json(&all.mutes),
+                Format::Text | Format::Wide => Ok(output::mutes(&all.mutes)),
             }
         }
         What::Coverage => {

@@ -1,6 +1,7 @@
 //! `kubectl tapio`: asks the central side of Tapio why something failed.
 #![forbid(unsafe_code)]
 
+mod attention;
 mod cli;
 mod connection;
 mod correlate;
@@ -69,6 +70,8 @@ fn run(arguments: Arguments) -> Result<(String, u8), Failure> {
                     Command::Correlate(asked) => {
                         correlate::correlate(&reach, &asked).await.map(|text| (text, 0))
                     }
+                    Command::Ack(given) => attention::ack(&reach, &given).await.map(|text| (text, 0)),
+                    Command::Mute(given) => attention::mute(&reach, &given).await.map(|text| (text, 0)),
                     Command::Feedback(given) => {
                         feedback::feedback(&reach, &given).await.map(|text| (text, 0))
                     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tapio_ahti::{
     answer::{self, Answer},
     calibration::Lead,
-    incident::{Coverage, Incident, Line, Status},
+    incident::{Coverage, Incident, Line, Mute, Status},
 };
 use tapio_occurrence::{
     printable::{self, printable},
@@ -70,9 +70,24 @@ pub(crate) fn incidents(incidents: &[Incident], coverage: &Coverage) -> String {
             Status::Regressed => "regressed",
         };
         let since = time(incident.since_unix_ns);
-        let _ = writeln!(out, "{:<8} {state:<9} {since}  {}", incident.id, printable(&incident.title));
+        let attention = answer::attention(incident).map(|word| format!(" [{word}]")).unwrap_or_default();
+        let title = printable(&incident.title);
+        let _ = writeln!(out, "{:<8} {state:<9} {since}  {title}{attention}", incident.id);
     }
     let _ = writeln!(out, "COVERAGE  {}", answer::covered_text(coverage));
+    out
+}
+
+pub(crate) fn mutes(mutes: &[Mute]) -> String {
+    let mut out = String::new();
+    if mutes.is_empty() {
+        let _ = writeln!(out, "nothing is muted but single incidents: get incidents");
+    }
+    for mute in mutes {
+        let of = mute.of.as_ref().map(ToString::to_string).unwrap_or_default();
+        let rest = answer::muted(&Mute { of: None, ..mute.clone() });
+        let _ = writeln!(out, "{}  {}", printable(&of), printable(&rest));
+    }
     out
 }
 

@@ -2,6 +2,7 @@
 //! JSON and as a gateway's event.
 #![forbid(unsafe_code)]
 
+pub mod attention;
 mod bytes;
 pub mod event;
 pub mod feedback;

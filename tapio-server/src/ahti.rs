@@ -21,7 +21,11 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use tapio_ahti::{Engine, Limits, incident::Incident};
+use tapio_ahti::{
+    Engine, Limits,
+    answer::Answer,
+    incident::{Incident, Name},
+};
 use tapio_service::clock;
 use tokio::{
     sync::{Semaphore, watch},
@@ -36,7 +40,7 @@ use self::{
 pub use self::{api::paths, settings::Settings};
 use crate::{
     journal::Journal,
-    notify::{self, Targets},
+    notify::{self, Alerts, Ask, Targets},
     role::{self, Context, Started},
 };
 
@@ -57,6 +61,8 @@ pub(crate) struct Ahti {
     is_restored: AtomicBool,
     /// Who is told of incidents.
     targets: Targets,
+    /// Alerts that came from an Alertmanager.
+    alerts: Arc<Alerts>,
     /// What the streams of events say.
     latest: watch::Sender<Latest>,
     /// How many of them there may still be.
@@ -74,6 +80,15 @@ impl Ahti {
     /// All incidents, the newest first.
     fn incidents(&self) -> Vec<Incident> {
         tokio::task::block_in_place(|| self.engine().incidents().into_iter().cloned().collect())
+    }
+
+    /// Answers why an object fails; nothing is known while not all facts have been taken.
+    fn ask(self: &Arc<Self>) -> Ask {
+        let ahti = Arc::clone(self);
+        Arc::new(move |of: &Name| match ahti.is_restored.load(Ordering::Relaxed) {
+            true => ahti.engine().why(Some(&of.kind), of.namespace.as_deref(), &of.name),
+            false => Answer::default(),
+        })
     }
 
     fn behind(&self) -> Behind {
@@ -97,6 +112,7 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let (incidents, now) = watch::channel(None);
     let mut tellers = JoinSet::new();
     let targets = notify::start(context, &now, &mut tellers)?;
+    let alerts = Arc::new(Alerts::open(context)?);
     let ahti = Arc::new(Ahti {
         engine: Mutex::new(Engine::new(rules, Limits::default())),
         journal: context.journal.clone(),
@@ -107,11 +123,13 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         opaque: AtomicU64::new(0),
         is_restored: AtomicBool::new(false),
         targets,
+        alerts: Arc::clone(&alerts),
         latest: watch::Sender::default(),
         streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         stopped: context.stopped.clone(),
     });
     let auth = Auth::of(settings)?;
+    alerts.start(&ahti.ask(), &context.stopped, &mut tellers)?;
     if !tellers.is_empty() {
         let (watched, stopped) = (Arc::clone(&ahti), context.stopped.clone());
         let look = move || watched.is_restored.load(Ordering::Relaxed).then(|| watched.incidents());

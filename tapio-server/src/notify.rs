@@ -3,7 +3,9 @@
 //! What has to be told is what incidents are now, against what was told of them, which each target remembers on disk. So nothing
 //! waits in a queue, a target that was away hears how things are, not how they were, and each thing is told at least once.
 
+mod alerts;
 mod channel;
+mod digest;
 mod http;
 mod memory;
 mod plan;
@@ -25,10 +27,14 @@ use tapio_ahti::incident::Incident;
 use tapio_service::{backoff::Backoff, clock, metrics::metrics};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
-pub(crate) use self::settings::check;
-pub use self::settings::{Alertmanager, Least, PagerDuty, Slack, Target, Url, Webhook};
+pub use self::settings::{Alertmanager, Digest, Least, PagerDuty, Slack, Target, Url, Webhook};
+pub(crate) use self::{
+    alerts::{Alerts, Ask, Outcomes, Payload},
+    settings::check,
+};
 use self::{
     channel::{Channel, News, What},
+    digest::Period,
     http::{Failure, Http},
     memory::File,
     plan::{Event, Memory, Step},
@@ -40,10 +46,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Waits until something is told again.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(300));
 
+/// What is told, in words.
+const EVENTS: [&str; 6] = ["opened", "changed", "resolved", "regressed", "storm", "digest"];
+
 metrics! {
     /// What became of what was to be told.
     struct Own {
-        notify_sent: Family<OfEvent, Counter> = "What targets were told, by event: opened, changed, resolved, regressed, storm",
+        notify_sent: Family<OfEvent, Counter> = "What targets were told, by event: opened, changed, resolved, regressed, storm, digest",
         notify_refused: Family<OfTarget, Counter> = "What a target refused for good",
         notify_retries: Family<OfTarget, Counter> = "Times that a target was not reached, or did not take something yet",
         notify_waiting: Family<OfTarget, Gauge> = "1 while something waits to be told since the target does not take it",
@@ -111,8 +120,15 @@ pub(crate) fn start(context: &Context, now: &Now, tasks: &mut JoinSet<()>) -> an
         let of = || format!("notify.{name}");
         let channel = Channel::of(target).with_context(of)?;
         let http = Http::new(target.ca.file().as_deref()).with_context(of)?;
-        let (file, memory) = File::open(config.state_dir.as_path(), name).with_context(of)?;
-        own.notify_waiting.get_or_create(&OfTarget { target: name.clone() }).set(0);
+        let (file, memory) = File::open(&config.state_dir.as_path().join("notify"), name).with_context(of)?;
+        let labels = OfTarget { target: name.clone() };
+        // So that each is there from the start.
+        own.notify_waiting.get_or_create(&labels).set(0);
+        own.notify_refused.get_or_create(&labels).inc_by(0);
+        own.notify_retries.get_or_create(&labels).inc_by(0);
+        for event in EVENTS {
+            own.notify_sent.get_or_create(&OfEvent { target: name.clone(), event }).inc_by(0);
+        }
         let state = Arc::new(State { name: name.clone(), inner: Mutex::default() });
         all.0.push(Arc::clone(&state));
         let teller = Teller {
@@ -187,8 +203,26 @@ impl Teller {
     async fn step(&mut self, now: &Now) -> Result<bool, Option<Duration>> {
         let Some(incidents) = now.borrow().clone() else { return Ok(false) };
         let now_unix_ns = clock::unix_ns(clock::boot_ns());
+        if self.memory.note_muted(&incidents, now_unix_ns) {
+            self.save();
+        }
         let is_wanted = |incident: &Incident| self.target.wants(incident);
-        let Some(step) = self.memory.next(&incidents, is_wanted, self.channel.able(), now_unix_ns) else {
+        let step = match Period::of(&self.target.digest) {
+            None => self.memory.next(&incidents, is_wanted, self.channel.able(), now_unix_ns),
+            Some(period) => {
+                let before = self.memory.digested_unix_ns;
+                let digest = self.memory.digest(period, &incidents, is_wanted, now_unix_ns);
+                if self.memory.digested_unix_ns != before {
+                    self.save();
+                }
+                digest.map(|digest| Step::Digest(Box::new(digest)))
+            }
+        };
+        let Some(step) = step else {
+            let told = self.memory.told.iter().filter_map(|told| told.reference.as_deref()).collect();
+            if let Err(failure) = self.channel.tend(&told, now_unix_ns).await {
+                tracing::warn!(notify = self.state.name, ?failure, "what is over is not taken away yet");
+            }
             return Ok(false);
         };
         let (key, reference) = match &step {
@@ -196,13 +230,14 @@ impl Teller {
                 let told = self.memory.of(incident);
                 (self.memory.key(incident), told.and_then(|told| told.reference.clone()))
             }
-            Step::Storm(_) => Default::default(),
+            Step::Storm(_) | Step::Digest(_) => Default::default(),
         };
         let what = match &step {
             Step::One(event, incident) => {
                 What::One { event: *event, incident, key: &key, reference: reference.as_deref() }
             }
             Step::Storm(incidents) => What::Storm(incidents),
+            Step::Digest(digest) => What::Digest(digest),
         };
         let news = News { what, cluster: self.cluster.as_deref(), now_unix_ns };
         let reference = match self.channel.tell(&self.http, news).await {
@@ -222,7 +257,13 @@ impl Teller {
             Step::Storm(incidents) => {
                 incidents.iter().for_each(|incident| self.memory.note(incident, None, true, now_unix_ns));
             }
+            Step::Digest(digest) => self.memory.note_digest(digest, now_unix_ns),
         }
+        self.save();
+        Ok(true)
+    }
+
+    fn save(&self) {
         if let Err(error) = self.file.save(&self.memory) {
             tracing::warn!(
                 notify = self.state.name,
@@ -230,7 +271,6 @@ impl Teller {
                 "after a restart it is told again"
             );
         }
-        Ok(true)
     }
 
     fn sent(&self, step: &Step) {
@@ -240,6 +280,7 @@ impl Teller {
             Step::One(Event::Resolved, _) => "resolved",
             Step::One(Event::Regressed, _) => "regressed",
             Step::Storm(_) => "storm",
+            Step::Digest(_) => "digest",
         };
         let target = self.state.name.clone();
         self.own.notify_sent.get_or_create(&OfEvent { target, event }).inc();

@@ -6,7 +6,7 @@ use crate::{
     blast::{self, Blast},
     changes::{self, Changed},
     graph::Name,
-    incident::{Incident, Status},
+    incident::{Incident, Mute, Status},
 };
 
 impl Engine {
@@ -29,6 +29,11 @@ impl Engine {
         self.refresh();
         let incident = self.incidents.iter().find(|incident| incident.id.eq_ignore_ascii_case(id))?;
         Some(blast::blast(self.known(), incident))
+    }
+
+    /// The objects and namespaces that are muted.
+    pub fn mutes(&self) -> Vec<Mute> {
+        self.mutes.on(self.now_ns).cloned().collect()
     }
 
     /// The incidents in their latest revision: id, revision and status.

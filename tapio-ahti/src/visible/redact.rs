@@ -4,10 +4,11 @@ use super::{Place, Prose, Sight};
 use crate::{
     about::About,
     answer::{Answer, State},
+    attention,
     blast::{Blast, Reach},
     changes::Changed,
     correlate::{self, Correlation},
-    incident::{Considered, Coverage, Hidden, Incident, Line, Step},
+    incident::{Ack, Considered, Coverage, Hidden, Incident, Line, Mute, Step},
     story::short,
 };
 
@@ -80,6 +81,16 @@ impl Redact for Option<Blast> {
         if blast.members.is_empty() {
             *self = None;
         }
+    }
+}
+
+impl Redact for Vec<Mute> {
+    fn redact(&mut self, sight: &mut Sight) {
+        self.retain_mut(|mute| {
+            let is_seen = mute.of.as_ref().is_none_or(|of| sight.reads(&attention::place(of)));
+            left_of_mute(mute, sight);
+            is_seen
+        });
     }
 }
 
@@ -182,10 +193,27 @@ fn left_of_incident(incident: &mut Incident, sight: &mut Sight) -> bool {
         let place = root.as_ref().filter(|_| is_cause_hidden).map(|(place, _)| place);
         incident.title = Prose::new(title(incident, place), []);
     }
+    incident.ack.iter_mut().for_each(|ack| left_of_ack(ack, sight));
+    incident.mute.iter_mut().for_each(|mute| left_of_mute(mute, sight));
     if !(sight.reads(&incident.place()) && sight.shows(&incident.fingerprint)) {
         incident.fingerprint.clear();
     }
     !incident.lines.is_empty() || !incident.hits.is_empty() || !incident.at_risk.is_empty()
+}
+
+/// What is left of an acknowledgement.
+fn left_of_ack(ack: &mut Ack, sight: &mut Sight) {
+    for text in [&mut ack.by, &mut ack.reason] {
+        *text = text.take().filter(|text| sight.shows(text));
+    }
+}
+
+/// What is left of a mute.
+fn left_of_mute(mute: &mut Mute, sight: &mut Sight) {
+    mute.of = mute.of.take().filter(|of| sight.reads(&attention::place(of)));
+    for text in [&mut mute.by, &mut mute.reason] {
+        *text = text.take().filter(|text| sight.shows(text));
+    }
 }
 
 /// The steps between lines that are seen, by their new places.

@@ -1,5 +1,7 @@
-//! The API of answers: JSON over HTTP. All of it only reads, but what people say of answers.
+//! The API of answers: JSON over HTTP. All of it only reads, but what people say, and alerts that come in.
 
+mod alerts;
+mod attention;
 pub(super) mod events;
 pub(super) mod objects;
 pub(super) mod read;
@@ -32,7 +34,7 @@ use tapio_ahti::{
 use tapio_occurrence::{
     Data, Occurrence, Outcome, Severity, event,
     feedback::{self, Feedback, MAX_NOTE, Verdict},
-    kubernetes::Fact as _,
+    kubernetes::Fact,
     printable::printable,
 };
 use tapio_service::clock;
@@ -116,7 +118,8 @@ const ROUTES: &[Route] = &[
 
 /// All paths that are served, each with a token only.
 pub fn paths() -> impl Iterator<Item = &'static str> {
-    let all = [ROUTES, objects::ROUTES, events::ROUTES, super::pages::ROUTES];
+    let all =
+        [ROUTES, objects::ROUTES, attention::ROUTES, alerts::ROUTES, events::ROUTES, super::pages::ROUTES];
     all.into_iter().flatten().map(|(path, _)| *path)
 }
 
@@ -143,6 +146,8 @@ pub(super) async fn serve(
     let listener = TcpListener::from_std(listener).context("the API cannot be served")?;
     let routes = routed(ROUTES)
         .merge(routed(objects::ROUTES))
+        .merge(routed(attention::ROUTES))
+        .merge(routed(alerts::ROUTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&ahti), once_restored))
         .merge(routed(events::ROUTES))
         .merge(super::pages::routes())
@@ -267,7 +272,7 @@ async fn feedback(
             format!("{}: there is no such incident", judged.incident),
         ));
     };
-    viewer.require_judge(&incident.place()).await?;
+    viewer.require_update(&incident.place(), "judge this answer").await?;
     let fact = Feedback {
         incident: incident.id,
         fingerprint: incident.fingerprint,
@@ -276,10 +281,21 @@ async fn feedback(
         chance: incident.lead.map(|lead| lead.chance.elsewhere),
         note: judged.note,
     };
+    let message = format!("{}: {}", fact.incident, fact.verdict.word());
+    keep(&ahti, feedback::SOURCE, message, &fact).await
+}
+
+/// Writes what somebody says into the journal. Returns its id.
+async fn keep<F: Fact>(
+    ahti: &Ahti,
+    source: &'static str,
+    message: String,
+    fact: &F,
+) -> Result<Json<Value>, Refused> {
     let failed =
         |error: String| Refused(StatusCode::SERVICE_UNAVAILABLE, format!("not noted, try again: {error}"));
     let data = fact.to_data().map_err(|error| failed(error.to_string()))?;
-    let occurrence = said(&fact, data, clock::unix_ns(clock::boot_ns()));
+    let occurrence = said(source, F::TYPE, message, data);
     let outcomes = ahti.feedback.append(&[event::event(&occurrence)]).await;
     match outcomes.map_err(|trouble| failed(trouble.to_string()))?.first() {
         Some(journal::Outcome::Accepted(_)) => Ok(Json(json!({ "id": occurrence.id.to_string() }))),
@@ -287,15 +303,16 @@ async fn feedback(
     }
 }
 
-fn said(feedback: &Feedback, data: Data, now_ns: u64) -> Occurrence {
+fn said(source: &'static str, kind: &'static str, message: String, data: Data) -> Occurrence {
+    let now_ns = clock::unix_ns(clock::boot_ns());
     Occurrence {
         id: Ulid::from_parts(now_ns / 1_000_000, fastrand::u128(..)),
         time_unix_ns: now_ns,
-        source: feedback::SOURCE.into(),
-        kind: Feedback::TYPE.into(),
+        source: source.into(),
+        kind: kind.into(),
         severity: Severity::Info,
         outcome: Outcome::Unknown,
-        message: format!("{}: {}", feedback.incident, feedback.verdict.word()),
+        message,
         cluster: None,
         node: "".into(),
         workload: None,

@@ -129,6 +129,7 @@ impl Metrics {
             ("heartbeat", "full", ledger.refused_heartbeats),
             ("usual", "full", ledger.refused_usual),
             ("verdict", "full", ledger.refused_verdicts),
+            ("mute", "full", ledger.refused_mutes),
         ] {
             set(&own.ahti_let_go.get_or_create(&LetGo { what, reason }), count);
         }

@@ -1,21 +1,24 @@
 //! The ways to tell.
 
 mod alertmanager;
+mod incidents;
 mod kubernetes;
 mod pagerduty;
 mod slack;
 mod webhook;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context as _;
 use tapio_ahti::incident::Incident;
 use tapio_service::setting::Switch;
 
+pub(super) use self::alertmanager::{ALERT, Alertmanager, ENDS_NS};
 use self::{
-    alertmanager::Alertmanager, kubernetes::Kubernetes, pagerduty::PagerDuty, slack::Slack, webhook::Webhook,
+    incidents::Incidents, kubernetes::Kubernetes, pagerduty::PagerDuty, slack::Slack, webhook::Webhook,
 };
 use super::{
+    digest::Digest,
     http::{Failure, Http},
     plan::{Able, Event},
     settings::Target,
@@ -36,6 +39,8 @@ pub(super) enum What<'a> {
     One { event: Event, incident: &'a Incident, key: &'a str, reference: Option<&'a str> },
     /// Many incidents.
     Storm(&'a [Incident]),
+    /// What happened in a period.
+    Digest(&'a Digest),
 }
 
 /// A way to tell.
@@ -46,16 +51,20 @@ pub(super) enum Channel {
     PagerDuty(PagerDuty),
     Alertmanager(Alertmanager),
     Kubernetes(Kubernetes),
+    Incidents(Incidents),
 }
 
 impl Channel {
     /// The one that a target has.
     ///
     /// # Errors
-    /// It has none, or it is Events of Kubernetes, and there is no way to the API server.
+    /// It has none, or it writes to Kubernetes, and there is no way to the API server.
     pub(super) fn of(target: &Target) -> anyhow::Result<Self> {
         if target.kubernetes.events == Switch::True {
             return Kubernetes::find().map(Self::Kubernetes);
+        }
+        if target.kubernetes.incidents == Switch::True {
+            return Incidents::find(target.kubernetes.keep.get()).map(Self::Incidents);
         }
         let webhook = Webhook::of(&target.webhook).map(Self::Webhook);
         let slack = || Slack::of(&target.slack).map(Self::Slack);
@@ -72,6 +81,8 @@ impl Channel {
             Self::Alertmanager(_) => Able { repeats: Some(Duration::from_secs(60)), storms: false, ..able },
             // Each is about an object that has its own.
             Self::Kubernetes(_) => Able { changes: false, storms: false, ..able },
+            // Each is an object.
+            Self::Incidents(_) => Able { storms: false, ..able },
             Self::Webhook(_) | Self::PagerDuty(_) => able,
         }
     }
@@ -84,6 +95,15 @@ impl Channel {
             Self::PagerDuty(pagerduty) => pagerduty.tell(http, news).await,
             Self::Alertmanager(alertmanager) => alertmanager.tell(http, news).await,
             Self::Kubernetes(kubernetes) => kubernetes.tell(news).await,
+            Self::Incidents(incidents) => incidents.tell(news).await,
+        }
+    }
+
+    /// Takes away what it said and nobody needs any more. `told` is what is needed to change what it said.
+    pub(super) async fn tend(&self, told: &BTreeSet<&str>, now_unix_ns: u64) -> Result<(), Failure> {
+        match self {
+            Self::Incidents(incidents) => incidents.tend(told, now_unix_ns).await,
+            _ => Ok(()),
         }
     }
 }

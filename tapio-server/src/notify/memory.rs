@@ -1,4 +1,4 @@
-//! What was told, on disk.
+//! What was told and heard, on disk.
 
 use std::{
     fs, io,
@@ -6,31 +6,32 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde::{Serialize, de::DeserializeOwned};
 use tapio_service::private;
 
-use super::plan::Memory;
-
-/// The file of a target.
+/// A file with JSON.
 #[derive(Debug)]
 pub(super) struct File(PathBuf);
 
 impl File {
-    /// The one of a target in the state directory, with what it says. What cannot be read counts as nothing, and is reported in
+    /// One in a directory within the state directory, with what it says. What cannot be read counts as nothing, and is reported in
     /// the log: incidents are told again then.
     ///
     /// # Errors
     /// The directory cannot be made, or the file is there and cannot be read.
-    pub(super) fn open(state_dir: &Path, target: &str) -> anyhow::Result<(Self, Memory)> {
-        let directory = state_dir.join("notify");
-        private::make_inner_directory(&directory)
+    pub(super) fn open<T: Default + DeserializeOwned>(
+        directory: &Path,
+        name: &str,
+    ) -> anyhow::Result<(Self, T)> {
+        private::make_inner_directory(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
-        let path = directory.join(format!("{target}.json"));
+        let path = directory.join(format!("{name}.json"));
         let memory = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
                 tracing::warn!(file = %path.display(), %error, "unreadable: open incidents are told again");
-                Memory::default()
+                T::default()
             }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Memory::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => T::default(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         Ok((Self(path), memory))
@@ -40,7 +41,7 @@ impl File {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(super) fn save(&self, memory: &Memory) -> anyhow::Result<()> {
+    pub(super) fn save(&self, memory: &impl Serialize) -> anyhow::Result<()> {
         let Self(path) = self;
         let new = path.with_extension("new");
         let text = serde_json::to_vec(memory)?;

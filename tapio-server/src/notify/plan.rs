@@ -5,6 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::{Deserialize, Serialize};
 use tapio_ahti::incident::{Incident, Status};
 
+use super::digest::Digest;
+
 /// From so many incidents within [`STORM_NS`] on, the others are told together.
 const STORM: usize = 5;
 const STORM_NS: u64 = 600_000_000_000;
@@ -43,6 +45,9 @@ pub(super) struct Told {
     pub(super) key: String,
     /// Whether it was only counted, with others.
     pub(super) in_storm: bool,
+    /// Whether it was muted since: once that is over, it is told how it stands.
+    #[serde(default)]
+    pub(super) was_muted: bool,
     /// What the channel needs to change what it said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reference: Option<String>,
@@ -52,6 +57,9 @@ pub(super) struct Told {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Memory {
     pub(super) told: Vec<Told>,
+    /// The end of the last period of which a digest was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) digested_unix_ns: Option<u64>,
 }
 
 /// What a channel can do.
@@ -72,6 +80,8 @@ pub(super) enum Step {
     One(Event, Box<Incident>),
     /// That there are many.
     Storm(Vec<Incident>),
+    /// What happened in a period.
+    Digest(Box<Digest>),
 }
 
 impl Memory {
@@ -89,6 +99,17 @@ impl Memory {
         by_number.or_else(|| self.told.iter().rposition(|told| is_alike(told) && apart_ns(told) < KEPT_NS))
     }
 
+    /// Notes what is muted, of what was told. Returns whether that is news.
+    pub(super) fn note_muted(&mut self, incidents: &[Incident], now_ns: u64) -> bool {
+        let mut is_news = false;
+        for incident in incidents.iter().filter(|incident| is_muted(incident, now_ns)) {
+            if let Some(told) = self.place(incident).and_then(|at| self.told.get_mut(at)) {
+                is_news |= !std::mem::replace(&mut told.was_muted, true);
+            }
+        }
+        is_news
+    }
+
     /// What to tell next, in order of time; nothing if everything was told.
     pub(super) fn next(
         &self,
@@ -98,14 +119,21 @@ impl Memory {
         now_ns: u64,
     ) -> Option<Step> {
         let mut fresh = Vec::new();
-        let mut known = BTreeSet::new();
         // The oldest first.
         for incident in incidents.iter().rev() {
-            let place = self.place(incident);
-            known.extend(place);
-            match place.and_then(|at| self.told.get(at)) {
-                None if incident.status != Status::Resolved && is_wanted(incident) => fresh.push(incident),
-                None => {}
+            match self.of(incident) {
+                None => {
+                    // Who takes care of it knows of it.
+                    let is_quiet = is_muted(incident, now_ns) || incident.ack.is_some();
+                    if incident.status != Status::Resolved && !is_quiet && is_wanted(incident) {
+                        fresh.push(incident);
+                    }
+                }
+                Some(told) if is_muted(incident, now_ns) => {
+                    if incident.status != Status::Resolved && told.is_due(able, now_ns) {
+                        return Some(Step::One(Event::Changed, Box::new(told.incident.clone())));
+                    }
+                }
                 Some(told) => {
                     if let Some(event) = told.event(incident, able, now_ns) {
                         return Some(Step::One(event, Box::new(incident.clone())));
@@ -113,16 +141,8 @@ impl Memory {
                 }
             }
         }
-        // What nobody knows any more is over.
-        let mut gone = self.told.iter().enumerate().filter(|(at, _)| !known.contains(at));
-        let gone = gone.find(|(_, told)| told.incident.status != Status::Resolved && !told.in_storm);
-        if let Some((_, gone)) = gone {
-            let over = Incident {
-                status: Status::Resolved,
-                resolved_unix_ns: Some(now_ns),
-                ..gone.incident.clone()
-            };
-            return Some(Step::One(Event::Resolved, Box::new(over)));
+        if let Some(gone) = self.gone(incidents, now_ns).next() {
+            return Some(Step::One(Event::Resolved, Box::new(gone)));
         }
         let lately = self.told.iter().filter(|told| now_ns.saturating_sub(told.first_unix_ns) < STORM_NS);
         let is_storm = able.storms && fresh.len() > 1 && lately.count() + fresh.len() > STORM;
@@ -131,6 +151,18 @@ impl Memory {
             Some(first) => Some(Step::One(Event::Opened, Box::new((*first).clone()))),
             None => None,
         }
+    }
+
+    /// What was told, and nobody knows any more: it is over.
+    pub(super) fn gone(&self, incidents: &[Incident], now_ns: u64) -> impl Iterator<Item = Incident> {
+        let known: BTreeSet<usize> = incidents.iter().filter_map(|incident| self.place(incident)).collect();
+        let gone = self.told.iter().enumerate().filter(move |(at, _)| !known.contains(at));
+        let gone = gone.filter(|(_, told)| told.incident.status != Status::Resolved && !told.in_storm);
+        gone.map(move |(_, told)| Incident {
+            status: Status::Resolved,
+            resolved_unix_ns: Some(now_ns),
+            ..told.incident.clone()
+        })
     }
 
     /// Remembers that an incident was told.
@@ -149,7 +181,9 @@ impl Memory {
         if incident.status == Status::Resolved {
             (incident.lines, incident.chain, incident.considered) = Default::default();
         }
-        let told = Told { incident, first_unix_ns, last_unix_ns: now_ns, key, in_storm, reference };
+        let was_muted = false;
+        let told =
+            Told { incident, first_unix_ns, last_unix_ns: now_ns, key, in_storm, was_muted, reference };
         match place.and_then(|at| self.told.get_mut(at)) {
             Some(known) => *known = told,
             None => self.told.push(told),
@@ -177,12 +211,21 @@ impl Told {
             (Status::Resolved, Status::Resolved) => return None,
             (Status::Resolved, _) => return Some(Event::Regressed),
             (_, Status::Resolved) => Event::Resolved,
-            _ if able.repeats.is_some_and(|every| u128::from(since_ns) >= every.as_nanos()) => Event::Changed,
+            _ if self.is_due(able, now_ns) => Event::Changed,
+            _ if incident.ack.is_some() => return None,
+            _ if self.was_muted => Event::Changed,
             _ if able.changes && since_ns >= CALM_NS && self.is_another(incident) => Event::Changed,
             _ => return None,
         };
         // Nobody heard of it alone.
         (!self.in_storm).then_some(event)
+    }
+
+    /// Whether who forgets has to be told again.
+    fn is_due(&self, able: Able, now_ns: u64) -> bool {
+        let since_ns = now_ns.saturating_sub(self.last_unix_ns);
+        let is_open = self.incident.status != Status::Resolved && !self.in_storm;
+        is_open && able.repeats.is_some_and(|every| u128::from(since_ns) >= every.as_nanos())
     }
 
     /// Whether somebody would want to know what the answer is now.
@@ -194,133 +237,10 @@ impl Told {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use tapio_ahti::{incident::Certainty, visible::Prose};
-
-    use super::*;
-
-    const SEC: u64 = 1_000_000_000;
-    const ABLE: Able = Able { changes: true, repeats: None, storms: true };
-
-    fn incident(nth: usize, since_s: u64) -> Incident {
-        serde_json::from_value(serde_json::json!({
-            "id": format!("TAP-{nth}"), "fingerprint": format!("v1:rollout:{nth}"), "revision": 1,
-            "status": "open", "title": "a", "certainty": "likely", "since_unix_ns": since_s * SEC,
-            "has_cause": false, "lines": [], "chain": [], "hits": [], "at_risk": [], "ruled_out": [],
-            "missing": [], "advice": [], "considered": [], "seen_before": 0,
-        }))
-        .unwrap()
-    }
-
-    /// What is told from now on, until there is nothing more to tell.
-    fn tell(
-        memory: &mut Memory,
-        incidents: &[Incident],
-        able: Able,
-        now_s: u64,
-    ) -> Vec<(Option<Event>, String)> {
-        let mut said = Vec::new();
-        while let Some(step) = memory.next(incidents, |_| true, able, now_s * SEC) {
-            assert!(said.len() < 100, "for ever: {step:?}");
-            match step {
-                Step::One(event, incident) => {
-                    said.push((Some(event), incident.id.clone()));
-                    memory.note(&incident, None, false, now_s * SEC);
-                }
-                Step::Storm(many) => {
-                    said.push((None, many.len().to_string()));
-                    many.iter().for_each(|incident| memory.note(incident, None, true, now_s * SEC));
-                }
-            }
-        }
-        said
-    }
-
-    fn one(event: Event, nth: usize) -> Vec<(Option<Event>, String)> {
-        vec![(Some(event), format!("TAP-{nth}"))]
-    }
-
-    #[test]
-    fn each_thing_is_told_once() {
-        let mut memory = Memory::default();
-        let mut all = [incident(1, 10)];
-        assert_eq!(tell(&mut memory, &all, ABLE, 40), one(Event::Opened, 1));
-        all[0].revision += 1;
-        assert_eq!(tell(&mut memory, &all, ABLE, 100), [], "nothing that people read is another");
-        all[0].certainty = Certainty::Confirmed;
-        assert_eq!(tell(&mut memory, &all, ABLE, 110), one(Event::Changed, 1));
-        all[0].title = Prose::new("b", []);
-        assert_eq!(tell(&mut memory, &all, ABLE, 120), [], "not so often");
-        assert_eq!(tell(&mut memory, &all, ABLE, 140), one(Event::Changed, 1));
-        all[0].status = Status::Resolved;
-        assert_eq!(tell(&mut memory, &all, ABLE, 150), one(Event::Resolved, 1));
-        assert_eq!(tell(&mut memory, &all, ABLE, 90_000), []);
-        let mut memory = Memory::default();
-        assert_eq!(tell(&mut memory, &all, ABLE, 150), [], "over before anybody listened");
-    }
-
-    #[test]
-    fn what_comes_back_is_the_same() {
-        let mut memory = Memory::default();
-        let mut all = [incident(1, 10)];
-        tell(&mut memory, &all, ABLE, 40);
-        let key = memory.key(&all[0]);
-        all[0].status = Status::Resolved;
-        tell(&mut memory, &all, ABLE, 500);
-        all[0].status = Status::Regressed;
-        assert_eq!(tell(&mut memory, &all, ABLE, 900), one(Event::Regressed, 1));
-        assert_eq!(memory.key(&all[0]), key);
-    }
-
-    #[test]
-    fn a_number_that_is_another_one_after_a_restart() {
-        let mut memory = Memory::default();
-        tell(&mut memory, &[incident(7, 10)], ABLE, 40);
-        let again = Incident { id: "TAP-1".to_owned(), ..incident(7, 10) };
-        assert_eq!(tell(&mut memory, std::slice::from_ref(&again), ABLE, 41), []);
-        // Another failure may get the number that one had.
-        let other = Incident { id: "TAP-7".to_owned(), ..incident(3, 50_000) };
-        assert_eq!(tell(&mut memory, &[other, again], ABLE, 50_040), one(Event::Opened, 7));
-    }
-
-    #[test]
-    fn what_nobody_knows_any_more_is_over() {
-        let mut memory = Memory::default();
-        tell(&mut memory, &[incident(1, 10), incident(2, 10)], ABLE, 40);
-        assert_eq!(tell(&mut memory, &[incident(2, 10)], ABLE, 50), one(Event::Resolved, 1));
-    }
-
-    #[test]
-    fn many_at_once_are_one_message() {
-        let mut memory = Memory::default();
-        let mut all: Vec<Incident> = (1..=9).rev().map(|nth| incident(nth, 10)).collect();
-        assert_eq!(tell(&mut memory, &all, ABLE, 40), [(None, "9".to_owned())]);
-        assert_eq!(tell(&mut memory, &all, ABLE, 41), []);
-        all.iter_mut().for_each(|incident| incident.status = Status::Resolved);
-        assert_eq!(tell(&mut memory, &all, ABLE, 500), [], "nobody heard of each");
-        let able = Able { storms: false, ..ABLE };
-        all.iter_mut().for_each(|incident| incident.status = Status::Open);
-        assert_eq!(tell(&mut Memory::default(), &all, able, 40).len(), 9);
-    }
-
-    #[test]
-    fn who_forgets_is_told_again() {
-        let able = Able { changes: true, repeats: Some(Duration::from_secs(60)), storms: false };
-        let mut memory = Memory::default();
-        let all = [incident(1, 10)];
-        assert_eq!(tell(&mut memory, &all, able, 40), one(Event::Opened, 1));
-        assert_eq!(tell(&mut memory, &all, able, 99), []);
-        assert_eq!(tell(&mut memory, &all, able, 100), one(Event::Changed, 1));
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut memory = Memory::default();
-        let many: Vec<Incident> = (0..MAX + 10).map(|nth| incident(nth, nth as u64)).collect();
-        many.iter().for_each(|incident| memory.note(incident, None, true, SEC));
-        assert_eq!(memory.told.len(), MAX);
-        memory.note(&incident(MAX + 20, 1), None, false, SEC + KEPT_NS);
-        assert_eq!(memory.told.len(), 1, "those of a storm end with the day");
-    }
+/// Whether nobody is to be told of an incident now.
+pub(super) fn is_muted(incident: &Incident, now_ns: u64) -> bool {
+    incident.mute.as_ref().is_some_and(|mute| mute.is_on(now_ns))
 }
+
+#[cfg(test)]
+mod tests;

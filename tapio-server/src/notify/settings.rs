@@ -3,9 +3,10 @@
 use std::{fmt, path::Path, str::FromStr};
 
 use http::Uri;
+use jiff::civil;
 use tapio_ahti::incident::{Certainty, Incident};
 use tapio_service::setting::{
-    AbsolutePath, Form, Name, Named, Off, Switch, Value, Wrong, choices, settings, shown,
+    AbsolutePath, Form, Name, Named, Off, SEC, Switch, Time, Value, Wrong, choices, settings, shown,
 };
 
 use crate::route::Words;
@@ -24,12 +25,14 @@ settings! {
         pub pagerduty: PagerDuty = PagerDuty::default(),
         /// An Alertmanager with API v2, as all have since version 0.16.
         pub alertmanager: Alertmanager = Alertmanager::default(),
-        /// Events of Kubernetes, on the cause and on who is hit, as `kubectl describe` shows them.
+        /// Events of Kubernetes, on the cause and on who is hit, as `kubectl describe` shows them; or objects `Incident`.
         pub kubernetes: Kubernetes = Kubernetes::default(),
         /// Namespaces of the workloads that are hit, or of the cause; shop-* are all that begin so.
         pub namespace: Words = Words::default(),
         /// How sure the cause has to be.
         pub certainty: Least = Least::Likely,
+        /// One message for all that happens in a period, instead of one for each thing.
+        pub digest: Digest = Digest::default(),
         /// PEM file with the certificates of the authorities that are trusted, instead of the public ones.
         pub ca: Off<AbsolutePath> = Off(None),
     }
@@ -81,10 +84,26 @@ settings! {
 }
 
 settings! {
-    /// Events of Kubernetes.
+    /// Objects of Kubernetes: one of both.
     pub struct Kubernetes {
-        /// Whether they are written.
+        /// Whether Events are written.
         pub events: Switch = Switch::False,
+        /// Whether objects `Incident` are written, in the namespaces of the causes. It takes deploy/server/incidents.
+        pub incidents: Switch = Switch::False,
+        /// How long an `Incident` is kept after it is resolved.
+        pub keep: Time<{ SEC }, { 86_400 * SEC }> = Time::of_ns(3_600 * SEC),
+    }
+}
+
+settings! {
+    /// One message for all that happens in a period. For webhook and slack.
+    pub struct Digest {
+        /// The period, such as 24h or 4h. off: each thing is told by itself.
+        pub every: Off<Time<{ 10 * SEC }, { 86_400 * SEC }>> = Off(None),
+        /// The time of day at which one ends, in UTC.
+        pub at: TimeOfDay = TimeOfDay::default(),
+        /// Whether there is a message when nothing happened, too.
+        pub empty: Switch = Switch::False,
     }
 }
 
@@ -100,6 +119,10 @@ choices! {
     }
 }
 
+/// A time of day: HH:MM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeOfDay(pub(super) civil::Time);
+
 /// An address of HTTP; may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Url(Option<Uri>);
@@ -113,7 +136,8 @@ impl Target {
             ("slack", slack.token_file.0.is_some() || slack.url_file.0.is_some()),
             ("pagerduty", pagerduty.key_file.0.is_some()),
             ("alertmanager", alertmanager.url.get().is_some()),
-            ("kubernetes", kubernetes.events == Switch::True),
+            ("kubernetes.events", kubernetes.events == Switch::True),
+            ("kubernetes.incidents", kubernetes.incidents == Switch::True),
         ];
         given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect()
     }
@@ -141,6 +165,13 @@ pub(crate) fn check(targets: &Named<Target>) -> Result<(), (String, Wrong)> {
             &format!("has {} targets, and {MAX} at most are possible", targets.0.len()),
         );
     }
+    let mut writers = targets.0.iter().filter(|(_, target)| target.kubernetes.incidents == Switch::True);
+    if let Some((name, _)) = writers.nth(1) {
+        return wrong(
+            format!("notify.{name}.kubernetes.incidents"),
+            "is on in another one, too: each would delete what the other writes",
+        );
+    }
     for (name, target) in &targets.0 {
         let key = format!("notify.{name}");
         match target.given()[..] {
@@ -148,10 +179,16 @@ pub(crate) fn check(targets: &Named<Target>) -> Result<(), (String, Wrong)> {
             [] => {
                 return wrong(
                     key,
-                    "goes nowhere: give webhook.url, slack.token_file, slack.url_file, pagerduty.key_file, alertmanager.url or kubernetes.events",
+                    "goes nowhere: give webhook.url, slack.token_file, slack.url_file, pagerduty.key_file, alertmanager.url, kubernetes.events or kubernetes.incidents",
                 );
             }
             _ => return wrong(key, &format!("has {}: give one", target.given().join(" and "))),
+        }
+        if target.digest.every.0.is_some() && !matches!(target.given()[..], ["webhook" | "slack"]) {
+            return wrong(
+                format!("{key}.digest.every"),
+                "is for webhook and slack: the others are about what goes on now; leave it out",
+            );
         }
         let Slack { token_file, channel, url_file, .. } = &target.slack;
         if token_file.0.is_some() && url_file.0.is_some() {
@@ -190,6 +227,31 @@ impl Url {
     /// The address with a path behind its own.
     pub(super) fn with(&self, path: &str) -> String {
         self.to_string().trim_end_matches('/').to_owned() + path
+    }
+}
+
+impl Value for TimeOfDay {
+    fn expected() -> String {
+        "a time of day such as 08:00".to_owned()
+    }
+
+    fn form() -> Form {
+        Form::Text("([01][0-9]|2[0-3]):[0-5][0-9]".to_owned())
+    }
+}
+
+impl FromStr for TimeOfDay {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let time = civil::Time::strptime("%H:%M", text).ok().filter(|_| text.len() == 5);
+        time.map(Self).ok_or_else(|| Wrong(format!("`{}` is not {}", shown(text), Self::expected())))
+    }
+}
+
+impl fmt::Display for TimeOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.strftime("%H:%M"))
     }
 }
 

@@ -1,12 +1,12 @@
 //! An incident in a few lines, for people who read it on a phone.
 
 use tapio_ahti::{
-    answer::sure,
+    answer::{attention, state, sure},
     incident::{Incident, Line},
 };
 use tapio_occurrence::{printable::printable, timestamp};
 
-use super::plan::Event;
+use super::{digest::Digest, plan::Event};
 
 /// Names in a list.
 const MAX_NAMES: usize = 4;
@@ -74,6 +74,44 @@ pub(super) fn storm(incidents: &[Incident], cluster: Option<&str>) -> (String, V
     }
     lines.push("More: kubectl tapio get incidents".to_owned());
     (shown(&head), lines)
+}
+
+/// What happened in a period as one message: its first line, and the others.
+pub(super) fn digest(digest: &Digest, cluster: Option<&str>) -> (String, Vec<String>) {
+    let place = cluster.map(|cluster| format!(" in {cluster}")).unwrap_or_default();
+    let Digest { from_unix_ns, to_unix_ns, opened, resolved, open, repeated } = digest;
+    let from_to = format!("{} to {} UTC", minute(*from_unix_ns), minute(*to_unix_ns));
+    let head = match opened.len() + resolved.len() + open.len() {
+        0 => format!("No incidents{place}, {from_to}"),
+        _ => format!(
+            "{} opened, {} resolved, {} still open from before{place}, {from_to}",
+            opened.len(),
+            resolved.len(),
+            open.len()
+        ),
+    };
+    let mut lines = Vec::new();
+    for (word, incidents) in [("Opened", opened), ("Still open", open), ("Resolved", resolved)] {
+        let line = |incident: &Incident| {
+            let marked = attention(incident).map(|word| format!(" [{word}]")).unwrap_or_default();
+            format!("{word}: {}  {}  {}{marked}", incident.id, incident.title, state(incident))
+        };
+        lines.extend(incidents.iter().take(MAX_TITLES).map(|incident| shown(&line(incident))));
+        if incidents.len() > MAX_TITLES {
+            lines.push(format!("{word}: and {} more", incidents.len() - MAX_TITLES));
+        }
+    }
+    lines.extend(repeated.iter().map(|repeated| {
+        let cause = repeated.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+        shown(&format!("Repeated: {}{cause}, {} times", repeated.of, repeated.times))
+    }));
+    lines.push("More: kubectl tapio get incidents".to_owned());
+    (shown(&head), lines)
+}
+
+fn minute(unix_ns: u64) -> String {
+    let time = timestamp(unix_ns).to_string();
+    time.get(..16).unwrap_or(&time).replace('T', " ")
 }
 
 fn time(unix_ns: u64) -> String {

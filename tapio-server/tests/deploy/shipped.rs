@@ -147,6 +147,8 @@ fn the_service_and_kubectl_tapio_find_the_pod() {
     assert_eq!(labels["app.kubernetes.io/name"], "tapio-server");
     assert_eq!(&deployment["spec"]["selector"]["matchLabels"], labels);
     assert_eq!(&one(&objects, "Service")["spec"]["selector"], labels);
+    let api = file("server/api-service.yaml");
+    assert_eq!(&one(&api, "Service")["spec"]["selector"], labels);
     // Variables of the service would be settings.
     assert_eq!(deployment["spec"]["template"]["spec"]["enableServiceLinks"], false);
 }

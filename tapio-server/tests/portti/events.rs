@@ -93,3 +93,62 @@ async fn who_fails_has_an_event_that_names_the_cause() {
     assert!(!portti.told.messages().iter().any(|text| text.contains("TapioIncident")));
     portti.stop().await;
 }
+
+/// The real API server's word about objects `Incident`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cause_has_an_incident_in_its_namespace_until_it_expires() {
+    let cluster: Cluster = cluster_or_skip!("a_cause_has_an_incident_in_its_namespace_until_it_expires");
+    cluster.apply("payments", DEPLOYMENT, &[]);
+    let directory = tempfile::tempdir().unwrap();
+    fail(&directory.path().join("state")).await;
+    let config = directory.path().join("config.yaml");
+    fs::write(&config, "notify: {cluster: {kubernetes: {incidents: true, keep: 1s}}}\n").unwrap();
+    let start = || {
+        let mut command = Command::new(PROGRAM);
+        command.env("KUBECONFIG", Portti::kubeconfig(&cluster, "default"));
+        let flags = ["--roles=polku,ahti", &format!("--config={}", config.display())];
+        Server::start_as(command, free_address(), directory.path(), &flags)
+    };
+    let state = |server: &Server| server.status()["roles"]["ahti"]["notify"]["cluster"].clone();
+    let portti = Portti::synced(&cluster).await;
+
+    // It may not, and there is no such kind: that is said, with what to do.
+    let server = start();
+    let said = wait_until(|| state(&server), |state| !state["trouble"].is_null());
+    let trouble = said["trouble"].as_str().unwrap();
+    assert!(trouble.contains("tapio-incidents") || trouble.contains("deploy/server/incidents"), "{trouble}");
+    server.kill();
+
+    cluster.kubectl(&["apply", "-k", deploy("server/incidents").to_str().unwrap()]);
+    let account = "--serviceaccount=tapio:portti";
+    cluster.kubectl(&["create", "clusterrolebinding", "incidents", "--clusterrole=tapio-incidents", account]);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd/incidents.tapio.dev", "--timeout=30s"]);
+    let server = start();
+    wait_until(|| state(&server), |state| state["sent"] == 1);
+    let list = || cluster.kubectl(&["get", "incidents", "--namespace=shop"]);
+    let shown = list();
+    let (head, row) = shown.trim().split_once('\n').unwrap();
+    let columns: Vec<&str> = head.split_whitespace().collect();
+    assert_eq!(columns, ["NAME", "ID", "CAUSE", "CERTAINTY", "SINCE", "STATE"]);
+    assert!(row.contains("TAP-1") && row.contains("payments (shop) is OOM-killed"), "{row}");
+    assert!(row.trim().ends_with("open"), "{row}");
+    let all = cluster.kubectl(&["get", "incidents", "-A", "-o", "json"]);
+    let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+    assert_eq!(all["items"].as_array().map(Vec::len), Some(1), "{all:#}");
+    let incident = &all["items"][0]["incident"];
+    assert!(incident["answer"].to_string().contains("Do first: roll back"), "{incident:#}");
+    // A stranger of the same kind is nobody's business.
+    let other = "{apiVersion: tapio.dev/v1alpha1, kind: Incident, metadata: {name: own, namespace: shop}, incident: {id: x, title: x, \
+                 certainty: likely, state: open, since: '2026-01-01T00:00:00Z', why: x}}";
+    cluster.apply("own", other, &[]);
+    // Its facts are gone, and so is the incident.
+    server.kill();
+    fs::remove_dir_all(directory.path().join("state/journal")).unwrap();
+    let server = start();
+    wait_until(|| state(&server), |state| state["sent"] == 1);
+    let rest = wait_until(list, |list| !list.contains("TAP-1"));
+    assert!(rest.contains("own"), "{rest}");
+    // PORTTI says nothing of them.
+    assert!(!portti.told.messages().iter().any(|text| text.contains("Incident")));
+    portti.stop().await;
+}

@@ -151,7 +151,7 @@ impl World {
                     each.chain([String::new()]).collect()
                 }
                 "/api/v1/incidents" | "/api/v1/findings" | "/api/v1/coverage" | "/api/v1/changes" | "/"
-                | "/changes" | "/coverage" => vec![String::new()],
+                | "/api/v1/mutes" | "/changes" | "/coverage" => vec![String::new()],
                 "/api/v1/entity" => names
                     .iter()
                     .flat_map(|name| {
@@ -171,6 +171,26 @@ impl World {
                     for id in incidents {
                         let body = json!({ "incident": id, "verdict": "right" }).to_string();
                         let (head, body) = self.server.request("POST", path, Some(who), &body);
+                        assert!(!head.contains(" 200 "), "{head}");
+                        all += &(head + &body);
+                    }
+                    Vec::new()
+                }
+                "/api/v1/alerts" => {
+                    let body = json!({ "version": "4", "alerts": [] }).to_string();
+                    let (head, body) = self.server.request("POST", path, Some(who), &body);
+                    assert!(
+                        head.contains(" 403 ") && body.contains("create alerts.tapio.dev"),
+                        "{head}: {body}"
+                    );
+                    all += &body;
+                    Vec::new()
+                }
+                "/api/v1/incidents/{id}/ack" | "/api/v1/incidents/{id}/mute" => {
+                    let body = json!({ "undo": true }).to_string();
+                    for id in incidents {
+                        let path = path.replace("{id}", id);
+                        let (head, body) = self.server.request("POST", &path, Some(who), &body);
                         assert!(!head.contains(" 200 "), "{head}");
                         all += &(head + &body);
                     }
@@ -323,6 +343,39 @@ async fn rights_end_and_an_api_server_that_is_away_gives_no_answer() {
     assert!(status == "403" && said.contains("`update incidents.tapio.dev` in namespace vault"), "{said}");
     bind(&cluster, "bob-judges", VAULT, "--clusterrole=tapio-feedback", "default:bob");
     wait_until(|| judge(&world.bob), |(status, _)| status == "200");
+
+    // So is to acknowledge it; who did it is said to those who may read their namespace.
+    let ack = format!("/api/v1/incidents/{}/ack", incident.as_str().unwrap());
+    let (head, said) = world.server.request("POST", &ack, Some(&world.alice), "{}");
+    assert!(head.contains(" 403 ") && said.contains("may not acknowledge this incident"), "{said}");
+    let (head, said) = world.server.request("POST", &ack, Some(&world.bob), r#"{"reason": "vault is mine"}"#);
+    assert!(head.contains(" 200 "), "{said}");
+    let acked = |who: &str| world.incidents(who)[0]["ack"].clone();
+    let seen = wait_until(|| acked(&world.carol), |ack| !ack.is_null());
+    assert_eq!(seen["by"], "system:serviceaccount:default:bob", "{seen}");
+    // His name has that of a namespace that he may not read; her words would have had one that she may not.
+    assert_eq!(acked(&world.bob)["reason"], "vault is mine");
+    for hidden in [&acked(&world.bob)["by"], &acked(&world.alice)["by"], &acked(&world.alice)["reason"]] {
+        assert!(hidden.is_null(), "{hidden}");
+    }
+    let mute = json!({ "namespace": PLAZA, "for": "1h" }).to_string();
+    let (head, said) = world.server.request("POST", "/api/v1/mutes", Some(&world.alice), &mute);
+    assert!(head.contains(" 403 ") && said.contains("may not mute Namespace plaza"), "{said}");
+
+    // An Alertmanager may send alerts, and nothing else.
+    for file in ["server/alerts.yaml", "server/api-service.yaml"] {
+        cluster.kubectl(&["apply", "-f", deploy(file).to_str().unwrap()]);
+    }
+    cluster.kubectl(&["create", "namespace", "monitoring"]);
+    cluster.kubectl(&["create", "serviceaccount", "alertmanager", "--namespace=monitoring"]);
+    let account = ["create", "token", "alertmanager", "--namespace=monitoring", "--audience=tapio"];
+    let sender = cluster.kubectl(&account);
+    let alerts = json!({ "version": "4", "alerts": [] }).to_string();
+    let send = |who: &str| world.server.request("POST", "/api/v1/alerts", Some(who), &alerts);
+    let (head, said) = send(sender.trim());
+    assert!(head.contains(" 409 ") && said.contains("add `notify.NAME.alertmanager.url`"), "{head}: {said}");
+    assert!(send(&world.carol).0.contains(" 403 "), "who may read everything may not");
+    assert_eq!(world.incidents(sender.trim()), [] as [Value; 0]);
 
     // A right that was taken away.
     cluster.kubectl(&["delete", "rolebinding", "alice", "--namespace=plaza"]);

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Facts of a failure as they were recorded on a cluster, without states, so that it ends some minutes after the last one.
-fn failure() -> Vec<Occurrence> {
+pub(crate) fn failure() -> Vec<Occurrence> {
     let facts = recorded().into_iter();
     facts.filter(|fact| &*fact.kind != "kubernetes.condition").collect()
 }
@@ -39,7 +39,7 @@ fn later(facts: &[Occurrence]) -> Vec<Occurrence> {
 }
 
 /// A server that tells `one`.
-fn start(directory: &Path, one: &str) -> Server {
+pub(crate) fn start(directory: &Path, one: &str) -> Server {
     let config = directory.join("config.yaml");
     fs::write(&config, format!("cluster: prod\nnotify: {{one: {one}}}\n")).unwrap();
     Server::start(directory, &["--roles=polku,ahti", &format!("--config={}", config.display())])
@@ -101,6 +101,47 @@ async fn a_webhook_gets_signed_events_once_also_over_a_kill() {
     assert_eq!(came.len(), 3, "nothing twice");
     let metrics = server.get("/metrics");
     assert!(metrics.contains(r#"tapio_notify_sent_total{target="one",event="resolved"} 1"#), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_says_each_thing_in_one_message_also_over_a_kill() {
+    let directory = tempdir().unwrap();
+    // It is away when the first one is due, and the server is killed then.
+    let (receiver, address) = Receiver::start(&[(503, "not yet")], "").await;
+    let one = format!("{{webhook: {{url: 'http://{address}'}}, digest: {{every: 10s}}}}");
+    let server = start(directory.path(), &one);
+    let file = directory.path().join("state/notify/one.json");
+    wait_until(|| fs::read_to_string(&file).unwrap_or_default(), |text| text.contains("digested_unix_ns"));
+    // Facts are of another day: what opens now began too long ago to be new.
+    let facts = failure();
+    send(&server, &facts).await;
+    let refused = receiver.wait(1)[0].json();
+    server.kill();
+    let server = start(directory.path(), &one);
+    let said = receiver.wait(2)[1].json();
+    assert_eq!(said["type"], "dev.tapio.digest.v1", "{said:#}");
+    assert_eq!(refused["data"]["from"], said["data"]["from"], "it was not taken before");
+    let count = |said: &Value, key: &str| said["data"][key].as_array().unwrap().len();
+    assert_eq!(
+        (count(&said, "opened"), count(&said, "resolved"), count(&said, "open")),
+        (0, 0, 1),
+        "{said:#}"
+    );
+    assert_eq!(said["data"]["open"][0]["root"]["name"], "payments");
+    wait_until(|| state(&server), |state| state["sent"].as_u64() >= Some(1));
+    send(&server, &later(&facts)).await;
+    let over =
+        wait_until(|| receiver.all(), |all| all.iter().any(|came| count(&came.json(), "resolved") == 1));
+    let periods: Vec<(Value, Value)> = over[1..]
+        .iter()
+        .map(|came| (came.json()["data"]["from"].clone(), came.json()["data"]["to"].clone()))
+        .collect();
+    assert!(periods.windows(2).all(|pair| pair[0].1 == pair[1].0), "no gap and nothing twice: {periods:?}");
+    // Nothing happens any more.
+    let sent = wait_until(|| state(&server), |state| state["sent"] == over.len() - 1)["sent"].clone();
+    tokio::time::sleep(std::time::Duration::from_secs(11)).await;
+    assert_eq!((state(&server)["sent"].clone(), receiver.all().len()), (sent, over.len()));
+    assert!(server.get("/metrics").contains(r#"tapio_notify_sent_total{target="one",event="digest"}"#));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +254,7 @@ async fn who_wants_only_another_namespace_hears_nothing() {
 }
 
 /// The real one, ended on drop.
-struct Alertmanager(Child, SocketAddr);
+pub(crate) struct Alertmanager(Child, SocketAddr);
 
 impl Drop for Alertmanager {
     fn drop(&mut self) {
@@ -224,9 +265,13 @@ impl Drop for Alertmanager {
 
 impl Alertmanager {
     fn start(program: &Path, directory: &Path) -> Self {
+        let config = "route: {receiver: none}\nreceivers: [{name: none}]\n";
+        Self::start_on(free_address(), program, directory, config)
+    }
+
+    pub(crate) fn start_on(address: SocketAddr, program: &Path, directory: &Path, text: &str) -> Self {
         let config = directory.join("alertmanager.yaml");
-        fs::write(&config, "route: {receiver: none}\nreceivers: [{name: none}]\n").unwrap();
-        let address = free_address();
+        fs::write(&config, text).unwrap();
         let child = Command::new(program)
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.path={}", directory.join("alertmanager").display()))
@@ -240,7 +285,7 @@ impl Alertmanager {
     }
 
     /// The alerts that it has, with those that are over.
-    fn alerts(&self) -> Value {
+    pub(crate) fn alerts(&self) -> Value {
         let said = ask(self.1, "/api/v2/alerts").unwrap_or_default();
         let body = said.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         serde_json::from_str(body).unwrap_or_default()

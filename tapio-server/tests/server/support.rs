@@ -158,7 +158,7 @@ pub(crate) fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     exchange(address, &format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n"))
 }
 
-fn exchange(address: SocketAddr, request: &str) -> std::io::Result<String> {
+pub(crate) fn exchange(address: SocketAddr, request: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();

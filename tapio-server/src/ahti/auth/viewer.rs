@@ -13,9 +13,11 @@ use tapio_kube::{Permission, User};
 use super::{Reviews, away, unauthorized};
 use crate::ahti::{Ahti, api::Refused};
 
-/// The resource of Tapio's rights: there are no objects of it.
+/// The resource of Tapio's rights; there are objects of it only if they are asked for.
 const GROUP: &str = "tapio.dev";
 const INCIDENTS: &str = "incidents";
+/// So it is for alerts that come from an Alertmanager.
+const ALERTS: &str = "alerts";
 
 /// Who asks.
 #[derive(Clone)]
@@ -77,8 +79,16 @@ impl Viewer {
         Err(Refused(StatusCode::FORBIDDEN, forbidden(user, place)))
     }
 
-    /// Refuses, if they may not say whether an answer about this place is right.
-    pub(in crate::ahti) async fn require_judge(&self, place: &Place) -> Result<(), Refused> {
+    /// Their name; `None` where nobody is asked who they are.
+    pub(in crate::ahti) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Everybody => None,
+            Self::User(_, user) => Some(&user.name),
+        }
+    }
+
+    /// Refuses, if they may not say anything of incidents of this place.
+    pub(in crate::ahti) async fn require_update(&self, place: &Place, to: &str) -> Result<(), Refused> {
         let Self::User(_, user) = self else { return Ok(()) };
         let namespace = match place {
             Place::Namespace(namespace) => Some(namespace.as_str()),
@@ -94,7 +104,20 @@ impl Viewer {
             None => "in all namespaces".to_owned(),
         };
         let what = format!(
-            "{} may not judge this answer: that takes `update incidents.tapio.dev` {of} (ClusterRole tapio-feedback, or edit)",
+            "{} may not {to}: that takes `update incidents.tapio.dev` {of} (ClusterRole tapio-feedback, or edit)",
+            user.name
+        );
+        Err(Refused(StatusCode::FORBIDDEN, what))
+    }
+
+    /// Refuses, if they may not send alerts.
+    pub(in crate::ahti) async fn require_alerts(&self) -> Result<(), Refused> {
+        let Self::User(_, user) = self else { return Ok(()) };
+        if self.may("create", (GROUP, ALERTS), None).await? {
+            return Ok(());
+        }
+        let what = format!(
+            "{} may not send alerts: that takes `create alerts.tapio.dev` in all namespaces (ClusterRole tapio-alerts, deploy/server/alerts.yaml)",
             user.name
         );
         Err(Refused(StatusCode::FORBIDDEN, what))

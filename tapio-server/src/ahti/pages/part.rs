@@ -73,6 +73,8 @@ pub(super) struct Card {
     pub(super) hits: String,
     pub(super) advice: Option<Advice>,
     pub(super) missing: usize,
+    /// That somebody takes care of it, or that nobody is notified of it.
+    pub(super) attention: Option<&'static str>,
 }
 
 impl Card {
@@ -86,6 +88,7 @@ impl Card {
             hits: hits(incident),
             advice: incident.advice.first().cloned(),
             missing: incident.missing.len(),
+            attention: answer::attention(incident),
         }
     }
 }

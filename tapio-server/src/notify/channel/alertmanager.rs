@@ -15,8 +15,10 @@ use crate::notify::{
     text,
 };
 
+/// The name of an incident's alert.
+pub(in crate::notify) const ALERT: &str = "TapioIncident";
 /// An alert that is not heard of again ends after so long: it is repeated each minute.
-const ENDS_NS: u64 = 300_000_000_000;
+pub(in crate::notify) const ENDS_NS: u64 = 300_000_000_000;
 
 #[derive(Debug)]
 pub(in crate::notify) struct Alertmanager {
@@ -25,7 +27,7 @@ pub(in crate::notify) struct Alertmanager {
 }
 
 impl Alertmanager {
-    pub(super) fn of(settings: &settings::Alertmanager) -> Option<Self> {
+    pub(in crate::notify) fn of(settings: &settings::Alertmanager) -> Option<Self> {
         settings.url.get()?;
         Some(Self { url: settings.url.clone(), token: settings.token_file.file() })
     }
@@ -41,12 +43,18 @@ impl Alertmanager {
         if let Some(before) = before.filter(|before| *before != labels) {
             alerts.push(alert(&before, Event::Resolved, incident, news));
         }
+        self.post(http, alerts).await?;
+        Ok(Some(labels.to_string()))
+    }
+
+    /// Sends alerts.
+    pub(in crate::notify) async fn post(&self, http: &Http, alerts: Vec<Value>) -> Result<(), Failure> {
         let headers = match &self.token {
             Some(file) => bearer(&secret(file)?)?,
             None => HeaderMap::new(),
         };
-        http.post(&self.url.with("/api/v2/alerts"), headers, Value::from(alerts).to_string().into()).await?;
-        Ok(Some(labels.to_string()))
+        let body = Value::from(alerts).to_string();
+        http.post(&self.url.with("/api/v2/alerts"), headers, body.into()).await.map(|_| ())
     }
 }
 
@@ -54,7 +62,7 @@ fn labels(incident: &Incident, cluster: Option<&str>) -> Value {
     let about = incident.root.as_ref().or(incident.hits.first());
     let severity = if incident.certainty >= Certainty::Likely { "critical" } else { "warning" };
     let all = [
-        ("alertname", Some("TapioIncident".to_owned())),
+        ("alertname", Some(ALERT.to_owned())),
         ("cluster", cluster.map(str::to_owned)),
         ("namespace", about.and_then(|name| name.namespace.clone())),
         ("kind", about.map(|name| name.kind.clone())),

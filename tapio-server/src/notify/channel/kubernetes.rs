@@ -121,7 +121,7 @@ impl Kubernetes {
 }
 
 /// What of an incident is within a place; `None` if its sentence is not.
-fn within(incident: &Incident, place: &Place) -> Option<Incident> {
+pub(super) fn within(incident: &Incident, place: &Place) -> Option<Incident> {
     let mut within = incident.clone();
     within.lines.retain(|line| line.text.is_only_of(place));
     within.hits.retain(|name| name.place() == *place);

@@ -41,7 +41,6 @@ impl PagerDuty {
 
 fn event(news: News<'_>) -> Value {
     let source = news.cluster.unwrap_or("tapio");
-    let summary = |head: &str| head.chars().take(MAX_SUMMARY).collect::<String>();
     match news.what {
         What::One { event: Event::Resolved, key, .. } => {
             json!({ "event_action": "resolve", "dedup_key": short(key) })
@@ -65,23 +64,29 @@ fn event(news: News<'_>) -> Value {
                 },
             })
         }
-        What::Storm(incidents) => {
-            let (head, lines) = text::storm(incidents, None);
-            json!({
-                "event_action": "trigger",
-                // Nothing resolves it: somebody has to look.
-                "dedup_key": short(&format!("storm-{}", news.now_unix_ns / 1_000_000_000)),
-                "client": "Tapio",
-                "payload": {
-                    "summary": summary(&head),
-                    "source": source,
-                    "severity": "critical",
-                    "timestamp": timestamp(news.now_unix_ns).to_string(),
-                    "custom_details": { "incidents": lines },
-                },
-            })
-        }
+        What::Storm(incidents) => many(text::storm(incidents, None), news),
+        What::Digest(digest) => many(text::digest(digest, None), news),
     }
+}
+
+/// Several incidents. Nothing resolves it: somebody has to look.
+fn many((head, lines): (String, Vec<String>), news: News<'_>) -> Value {
+    json!({
+        "event_action": "trigger",
+        "dedup_key": short(&format!("storm-{}", news.now_unix_ns / 1_000_000_000)),
+        "client": "Tapio",
+        "payload": {
+            "summary": summary(&head),
+            "source": news.cluster.unwrap_or("tapio"),
+            "severity": "critical",
+            "timestamp": timestamp(news.now_unix_ns).to_string(),
+            "custom_details": { "incidents": lines },
+        },
+    })
+}
+
+fn summary(head: &str) -> String {
+    head.chars().take(MAX_SUMMARY).collect()
 }
 
 fn short(key: &str) -> &str {

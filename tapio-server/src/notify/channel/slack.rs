@@ -104,6 +104,7 @@ fn message(news: News<'_>) -> Value {
             (text::head(event, incident, news.cluster), text::body(event, incident))
         }
         What::Storm(incidents) => text::storm(incidents, news.cluster),
+        What::Digest(digest) => text::digest(digest, news.cluster),
     };
     let head = escaped(&head);
     let lines: Vec<String> = lines

@@ -81,6 +81,18 @@ fn event(news: News<'_>) -> Value {
             let id = format!("storm-{}-{}", first.unwrap_or_default(), incidents.len());
             (id, "dev.tapio.storm.v1".to_owned(), None, json!({ "incidents": incidents }))
         }
+        What::Digest(digest) => {
+            let id = format!("digest-{}-{}", digest.from_unix_ns, digest.to_unix_ns);
+            let data = json!({
+                "from": timestamp(digest.from_unix_ns).to_string(),
+                "to": timestamp(digest.to_unix_ns).to_string(),
+                "opened": digest.opened,
+                "resolved": digest.resolved,
+                "open": digest.open,
+                "repeated": digest.repeated,
+            });
+            (id, "dev.tapio.digest.v1".to_owned(), None, data)
+        }
     };
     let mut event = json!({
         "specversion": "1.0",
