@@ -6,6 +6,7 @@ use tempfile::tempdir;
 
 use crate::{
     answers::{recorded, send},
+    dashboard,
     queries::{check_rules, exposed, is_exposed, promtool, rules, succeeds},
     support::{PROGRAM, Server, free_address, wait_until},
 };
@@ -56,7 +57,7 @@ fn number(text: &str, series: &str) -> Option<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_alert_names_a_metric_or_label_that_a_real_run_does_not_expose() {
+async fn no_alert_and_no_panel_names_a_metric_or_label_that_a_real_run_does_not_expose() {
     let directory = tempdir().unwrap();
     // With an API server that is away.
     let kubeconfig = directory.path().join("kubeconfig");
@@ -87,8 +88,13 @@ async fn no_alert_names_a_metric_or_label_that_a_real_run_does_not_expose() {
     }
     let exposed = exposed(&text);
     rules(RULES).iter().for_each(|rule| is_exposed(&rule.alert, std::slice::from_ref(&rule.expr), &exposed));
+    for (title, query) in dashboard::queries() {
+        is_exposed(&title, &[query], &exposed);
+    }
     match promtool() {
         Ok(promtool) => succeeds(Command::new(promtool).args(["check", "metrics"]), &text),
-        Err(reason) => println!("SKIP no_alert_names_a_metric_or_label: its last part: {reason}"),
+        Err(reason) => {
+            println!("SKIP no_alert_and_no_panel_names_a_metric_or_label: its last part: {reason}")
+        }
     }
 }

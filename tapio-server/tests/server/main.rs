@@ -3,6 +3,7 @@
 
 mod alerts;
 mod answers;
+mod attention;
 #[path = "../../../tapio-delivery/tests/sinks/certificates.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
 mod certificates;
@@ -11,9 +12,11 @@ mod client;
 #[path = "../../../tapio-delivery/tests/otlp/collector.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
 mod collector;
+mod dashboard;
 mod delivery;
 mod disk;
 mod hostile;
+mod incoming;
 mod kills;
 mod many;
 mod notify;
