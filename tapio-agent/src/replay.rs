@@ -9,6 +9,7 @@
 mod row;
 mod series;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::fs::File;
 use std::hash::RandomState;
@@ -37,6 +38,8 @@ pub struct ReplayArgs {
     /// When a row is abnormal.
     #[command(flatten)]
     pub options: Options,
+    #[arg(long, hide = true, value_parser = no_band)]
+    band: Option<Infallible>,
 }
 
 /// The thresholds for a row to be abnormal. Floor and ceiling are in the unit of the file.
@@ -48,11 +51,7 @@ pub struct Options {
     /// A spike is over the mean by more than this many deviations
     #[arg(long, default_value_t = Limits::DEFAULT.deviations, value_parser = clap::value_parser!(u8), value_name = "N")]
     pub deviations: u8,
-    /// Rows further than this many deviations from the mean, up or down, do not teach; a run of them
-    /// is a new level. In steps of a quarter
-    #[arg(long, default_value_t = f64::from(Limits::DEFAULT.band_quarters) / 4.0, value_parser = number_between::<0, 63>, value_name = "N")]
-    pub band: f64,
-    /// So many rows in a run are a new level
+    /// So many rows in a run, outside of 2.75 deviations, are a new level in a calm series; a restless one takes more
     #[arg(long, default_value_t = Limits::DEFAULT.run, value_parser = clap::value_parser!(u8).range(1..=100), value_name = "ROWS")]
     pub run: u8,
     /// Within this much of the mean nothing is abnormal; off unless given
@@ -74,7 +73,6 @@ impl Default for Options {
         Self {
             ratio: f64::from(Limits::DEFAULT.ratio_percent) / 100.0,
             deviations: Limits::DEFAULT.deviations,
-            band: f64::from(Limits::DEFAULT.band_quarters) / 4.0,
             run: Limits::DEFAULT.run,
             floor: 0.0,
             ceiling: 0.0,
@@ -215,7 +213,6 @@ impl Options {
         Limits {
             ratio_percent: (self.ratio * 100.0).round() as u16,
             deviations: self.deviations,
-            band_quarters: (self.band * 4.0).round() as u8,
             run: self.run,
             floor: (self.floor * factor).round() as u64,
             // A ceiling of 0 would mean none at all.
@@ -248,6 +245,11 @@ fn series_of<'a>(
         counts.forgotten += u64::from(known.len() == MAX_KEYS.get());
     }
     known.get_or_insert_mut_ref(key, Series::default)
+}
+
+/// The band is no option any more.
+fn no_band(_: &str) -> Result<Infallible, String> {
+    Err("the band is 2.75 deviations now; --floor widens it, --run says how many rows outside it are a new level".into())
 }
 
 /// Parses a finite decimal from `LEAST` to `MOST`.

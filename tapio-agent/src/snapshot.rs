@@ -22,7 +22,7 @@ use tapio_service::private;
 
 /// The version of everything in a snapshot. Raise it when the meaning or the position of any stored data
 /// changes.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 /// Older baselines say too little about the present.
 pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 

@@ -46,7 +46,7 @@ impl Series {
         };
         // A float too large for the integer becomes the largest integer.
         let verdict = self.baseline.observe((value * scale.factor).round() as u64, row, &scale.limits);
-        self.since = self.baseline.since();
+        self.since = self.baseline.since(row);
         let mean = self.baseline.mean();
         if mean != 0 && !USEFUL.contains(&mean) {
             self.baseline = Baseline::default();

@@ -203,7 +203,7 @@ fn flags_default_to_what_was_measured() {
 
 #[test]
 fn flags_out_of_range_are_refused() {
-    for flag in ["--ratio=0.5", "--ratio=NaN", "--run=0", "--floor=-1", "--ceiling=inf", "--band=x"] {
+    for flag in ["--ratio=0.5", "--ratio=NaN", "--run=0", "--floor=-1", "--ceiling=inf", "--band=2.5"] {
         assert!(Command::try_parse_from(["replay", "file.csv", flag]).is_err(), "{flag}");
     }
 }

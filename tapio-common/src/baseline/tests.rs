@@ -91,7 +91,7 @@ fn a_new_level_is_reported_once_and_learned() {
         let mut shifts = Vec::new();
         for row in 200..400 {
             if baseline.observe(level, row, &LIMITS) == Verdict::Shift {
-                shifts.push((row, baseline.since()));
+                shifts.push((row, baseline.since(row)));
             }
         }
         assert_eq!(shifts, [(204, 200)], "level {level}");
@@ -104,7 +104,7 @@ fn one_stray_sample_does_not_end_a_run() {
     let mut baseline = settled();
     let values = [9_000, 9_000, 9_000, 5_000, 9_000, 9_000, 9_000, 9_000];
     assert_eq!(spikes_and_shifts(&mut baseline, &values, &LIMITS), [0, 1]);
-    assert_eq!(baseline.since(), 0);
+    assert_eq!(baseline.since(7), 0);
 }
 
 #[test]
@@ -116,13 +116,26 @@ fn noise_that_outgrows_the_band_is_learned() {
 }
 
 #[test]
-fn a_flapping_series_needs_a_longer_run() {
-    let mut baseline = settled();
-    for row in 200..240 {
-        baseline.observe(if row % 4 == 0 { 9_000 } else { 5_000 }, row, &LIMITS);
+fn a_restless_series_needs_a_longer_run_unless_it_is_far_away() {
+    let mut baseline = Baseline::default();
+    for row in 0..1_500 {
+        baseline.observe(if row % 3 == 0 { 5_020 } else { 5_000 }, row, &LIMITS);
     }
-    assert_eq!(spikes_and_shifts(&mut baseline, &[9_000; 5], &LIMITS), [0, 0]);
-    assert_eq!(spikes_and_shifts(&mut baseline, &[9_000; 3], &LIMITS), [0, 1]);
+    assert!(baseline.unrest() > 240, "{}", baseline.unrest());
+    let count = |level| {
+        let mut baseline = baseline;
+        (1..100).find(|row| baseline.observe(level, *row, &LIMITS) == Verdict::Shift)
+    };
+    assert_eq!((count(5_060), count(9_000)), (Some(10), Some(7)));
+}
+
+#[test]
+fn levels_that_a_run_was_far_from_are_no_return() {
+    let mut baseline = settled();
+    for (level, returns) in [(9_000, 0), (5_000, 1), (9_100, 2), (5_000, 3), (7_000, 0)] {
+        let shifts = spikes_and_shifts(&mut baseline, &[level; 20], &LIMITS)[1];
+        assert_eq!((shifts, (baseline.run >> 12) & 0xf), (1, returns), "{level}");
+    }
 }
 
 #[test]

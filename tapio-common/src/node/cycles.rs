@@ -219,7 +219,7 @@ impl Track {
     #[inline(always)]
     pub fn expect(&self, instructions: u64, settings: &Settings) -> Option<u64> {
         let mean = self.cpi.mean();
-        let is_known = self.cpi.samples() >= settings.cpi.min_samples as u32 && mean < 1 << 20;
+        let is_known = self.cpi.samples() >= settings.cpi.min_samples && mean < 1 << 20;
         if is_known { Some((instructions * mean) >> 10) } else { None }
     }
 
@@ -251,7 +251,7 @@ impl Track {
         // Scaled by 1024 to keep fractions, since the numbers may be small.
         let whole = usage.instructions.wrapping_mul(1024).checked_div(counted).unwrap_or(0);
         let work = whole.wrapping_mul(1024).checked_div(window_ns >> 20).unwrap_or(0);
-        let is_learning = self.time.samples() < u32::from(settings.load.min_samples);
+        let is_learning = self.time.samples() < settings.load.min_samples;
         let is_comparable = is_near(time, self.time.mean()) || is_near(work, self.work.mean());
         judge(&mut self.time, time, now_ns, &settings.load);
         judge(&mut self.work, work, now_ns, &settings.load);

@@ -34,7 +34,7 @@ settings! {
         /// learned.
         pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run as u32),
         /// How many readings teach a baseline before it judges.
-        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples as u32),
+        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),
     }
 }
 
@@ -62,13 +62,13 @@ impl Settings {
             latency: Limits {
                 floor: self.latency.floor.as_ns() / US,
                 run: self.latency.run.get() as u8,
-                min_samples: self.latency.min_samples.get() as u16,
+                min_samples: self.latency.min_samples.get(),
                 ..Limits::DEFAULT
             },
             nxdomain: Limits {
                 floor: self.nxdomain.floor.get().into(),
                 ratio_percent: self.nxdomain.ratio.as_percent() as u16,
-                min_samples: self.nxdomain.min_samples.get() as u16,
+                min_samples: self.nxdomain.min_samples.get(),
                 ..Limits::DEFAULT
             },
             nxdomain_window_ns: self.nxdomain.window.as_ns(),

@@ -40,7 +40,7 @@ settings! {
         /// is then learned.
         pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run as u32),
         /// How many teach a baseline before it judges.
-        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples as u32),
+        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),
     }
 }
 
@@ -61,7 +61,7 @@ settings! {
         /// is then learned.
         pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run as u32),
         /// How many windows teach a baseline before it judges.
-        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples as u32),
+        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),
     }
 }
 
@@ -89,7 +89,7 @@ impl Latency {
             ratio_percent: self.ratio.as_percent() as u16,
             deviations: self.deviations.get() as u8,
             run: self.run.get() as u8,
-            min_samples: self.min_samples.get() as u16,
+            min_samples: self.min_samples.get(),
             floor: self.floor.as_ns() / US,
             ceiling: self.ceiling.0.map_or(0, |ceiling| ceiling.as_ns() / US),
             ..Limits::DEFAULT
@@ -104,7 +104,7 @@ impl Retransmit {
             ratio_percent: self.ratio.as_percent() as u16,
             deviations: self.deviations.get() as u8,
             run: self.run.get() as u8,
-            min_samples: self.min_samples.get() as u16,
+            min_samples: self.min_samples.get(),
             floor: self.min_share.of_1024().into(),
             ..Limits::DEFAULT
         }

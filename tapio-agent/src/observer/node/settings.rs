@@ -121,8 +121,7 @@ impl Settings {
 impl Cycles {
     /// The settings in the form that the kernel program takes. Their ranges fit the narrower types.
     pub(super) fn kernel(&self) -> cycles::Settings {
-        let load =
-            baseline::Limits { min_samples: self.min_samples.get() as u16, ..baseline::Limits::DEFAULT };
+        let load = baseline::Limits { min_samples: self.min_samples.get(), ..baseline::Limits::DEFAULT };
         let cpi = baseline::Limits {
             ratio_percent: self.ratio.as_percent() as u16,
             deviations: self.deviations.get() as u8,
@@ -149,7 +148,7 @@ impl Past {
             ratio_percent: self.ratio.as_percent() as u16,
             deviations: self.deviations.get() as u8,
             run: self.run.get() as u8,
-            min_samples: self.min_samples.get() as u16,
+            min_samples: self.min_samples.get(),
             floor: self.floor.of_1024().into(),
             ..baseline::Limits::DEFAULT
         };

@@ -125,7 +125,7 @@ impl Settings {
             ratio_percent: ratio.as_percent() as u16,
             deviations: deviations.get() as u8,
             run: run.get() as u8,
-            min_samples: min_samples.get() as u16,
+            min_samples: min_samples.get(),
             floor: floor.as_ns() / US,
             ..baseline::Limits::DEFAULT
         };
@@ -135,7 +135,7 @@ impl Settings {
             ratio_percent: ratio.as_percent() as u16,
             deviations: deviations.get() as u8,
             run: run.get() as u8,
-            min_samples: min_samples.get() as u16,
+            min_samples: min_samples.get(),
             floor: floor.get().into(),
             ..baseline::Limits::DEFAULT
         };

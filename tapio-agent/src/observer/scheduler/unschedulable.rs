@@ -48,7 +48,7 @@ impl Unschedulable {
         }
         self.seen_ns = now_ns;
         let before = self.baseline;
-        let is_learning = before.samples() < u32::from(limits.unschedulable.min_samples);
+        let is_learning = before.samples() < limits.unschedulable.min_samples;
         let verdict = self.baseline.observe(pods, now_ns, &limits.unschedulable);
         let is_abnormal = match verdict {
             Verdict::Learning => pods > 0,

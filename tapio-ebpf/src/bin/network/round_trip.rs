@@ -28,6 +28,9 @@ const MIN_DELAYED_ACK_US: u32 = 25_000;
 /// net/ipv4/tcp_output.c).
 const MAX_DELAYED_ACK_US: u32 = 50_000;
 
+/// From microseconds to the unit of a baseline's time, of which a run lasts less than 2^32.
+const STAMP_SHIFT: u32 = 10;
+
 /// Round trips per destination: a set-associative table with sets of [`WAYS`], indexed by hash. Not a hash map: a
 /// socket remembers the index of its path, and an array lookup takes a few instructions where a hash lookup takes a
 /// call.
@@ -129,8 +132,8 @@ pub(crate) const NORMAL: u32 = u32::MAX;
 /// Judges a round trip: [`LEARNING`], [`NORMAL`] or the kind of the event. In a function of its own: inlined, the
 /// verifier would walk each path through it combined with each path after it.
 #[inline(never)]
-fn judge(rtt: &mut Baseline, value_us: u64, stamp_us: u64) -> u32 {
-    match rtt.judge(value_us, stamp_us, &constant(&SETTINGS.rtt)) {
+fn judge(rtt: &mut Baseline, value_us: u64, stamp: u64) -> u32 {
+    match rtt.judge(value_us, stamp, &constant(&SETTINGS.rtt)) {
         Verdict::Learning => LEARNING,
         Verdict::Normal => NORMAL,
         Verdict::Spike => kind::RTT_SPIKE,
@@ -144,8 +147,9 @@ fn judge(rtt: &mut Baseline, value_us: u64, stamp_us: u64) -> u32 {
 fn abnormal(sk: *const u8, path: &mut Path, reading: &Reading, run: Run) {
     let before = path.rtt;
     let &Reading { value_us, certain_us, stamp_us } = reading;
-    // The time of a sample is when its segment was sent, by TCP's clock, which is already known.
-    let kind = match judge(&mut path.rtt, value_us, stamp_us) {
+    // The time of a sample is when its segment was sent, by TCP's clock, which is already known; in units of 1.024 ms.
+    let stamp = stamp_us >> STAMP_SHIFT;
+    let kind = match judge(&mut path.rtt, value_us, stamp) {
         LEARNING => return run.learning(),
         NORMAL => return run.normal(),
         kind => kind,
@@ -154,7 +158,8 @@ fn abnormal(sk: *const u8, path: &mut Path, reading: &Reading, run: Run) {
         return run.normal();
     }
     let now = now_ns();
-    let since_ns = now.wrapping_sub(stamp_us.wrapping_sub(path.rtt.since()).wrapping_mul(1000));
+    let ago = stamp.wrapping_sub(path.rtt.since(stamp));
+    let since_ns = now.wrapping_sub((ago << STAMP_SHIFT).wrapping_mul(1000));
     let key = path.key;
     emit(run, sk, &key, kind, &owner_of(sk, &key), now, |event| {
         event.value_us = value_us;
