@@ -31,7 +31,7 @@ settings! {
         /// How much over the mean is never too much.
         pub floor: Time<0, { 60 * SEC }> = Time::of_ns(20 * MS),
         /// How many readings over the mean, with hardly one between that is not, are a new level, which is then
-        /// learned.
+        /// learned. A restless series takes more, the fewer the further away the level is.
         pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run as u32),
         /// How many readings teach a baseline before it judges.
         pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),

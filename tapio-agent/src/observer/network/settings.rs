@@ -37,7 +37,7 @@ settings! {
         /// What is too much whatever was learned.
         pub ceiling: Off<Time<MS, { 600 * SEC }>> = Off(Some(Time::of_ns(500 * MS))),
         /// How many off the mean on one side, with hardly one between that is not, are a shift: a new level, which
-        /// is then learned.
+        /// is then learned. A restless series takes more, the fewer the further away the level is.
         pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run as u32),
         /// How many teach a baseline before it judges.
         pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),
@@ -58,7 +58,7 @@ settings! {
         /// How many mean deviations over the mean are too much.
         pub deviations: Count<1, 100> = Count::of(Limits::DEFAULT.deviations as u32),
         /// How many windows off the mean on one side, with hardly one between that is not, are a new level, which
-        /// is then learned.
+        /// is then learned. A restless series takes more, the fewer the further away the level is.
         pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run as u32),
         /// How many windows teach a baseline before it judges.
         pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),
