@@ -139,6 +139,25 @@ fn levels_that_a_run_was_far_from_are_no_return() {
 }
 
 #[test]
+fn within_the_floor_nothing_is_abnormal_and_beyond_it_a_level_is_new() {
+    let limits = Limits { floor: 2_000, ..LIMITS };
+    for (level, shifts) in [(6_950, 0), (3_050, 0), (7_200, 1), (2_800, 1)] {
+        let mut baseline = settled();
+        assert_eq!(spikes_and_shifts(&mut baseline, &[level; 50], &limits), [0, shifts], "{level}");
+    }
+}
+
+#[test]
+fn a_copy_without_the_run_has_all_but_the_run() {
+    let mut baseline = settled();
+    spikes_and_shifts(&mut baseline, &[9_000; 4], &LIMITS);
+    let mut copy = baseline.without_run();
+    assert_eq!((copy.mean(), copy.samples()), (baseline.mean(), baseline.samples()));
+    assert_eq!(spikes_and_shifts(&mut copy, &[9_000; 4], &LIMITS), [0, 0]);
+    assert_eq!(spikes_and_shifts(&mut baseline, &[9_000], &LIMITS), [0, 1]);
+}
+
+#[test]
 fn a_series_of_zeros_is_normal_until_it_is_not() {
     let mut baseline = Baseline::default();
     assert_eq!(spikes_and_shifts(&mut baseline, &[0; 100], &LIMITS), [0, 0]);
