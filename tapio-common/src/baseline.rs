@@ -25,6 +25,9 @@ use self::level::SCORE_MASK;
 /// for a fraction and for every product below without overflow.
 pub const MAX_VALUE: u64 = (1 << 48) - 1;
 
+/// From nanoseconds to a unit of time of which a run lasts less than 2^32: 1.05 ms. See [`Baseline::observe`].
+pub const TICK_SHIFT: u32 = 20;
+
 /// The result of judging one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
@@ -127,7 +130,7 @@ impl Baseline {
     ///
     /// `value` is in any unit, as long as it is the same for the whole series and for `limits`; see [`MAX_VALUE`].
     /// `now` is any number that never decreases, such as nanoseconds or a row number. Its lower half is kept: who asks
-    /// for [`Self::since`] chooses a unit of which a run lasts less than 2^32, such as milliseconds.
+    /// for [`Self::since`] chooses a unit of which a run lasts less than 2^32, such as nanoseconds over 2^[`TICK_SHIFT`].
     #[inline(always)]
     pub fn observe(&mut self, value: u64, now: u64, limits: &Limits) -> Verdict {
         if self.learn_if_normal(value, limits) { Verdict::Normal } else { self.judge(value, now, limits) }

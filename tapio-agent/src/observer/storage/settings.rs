@@ -22,10 +22,10 @@ settings! {
         /// How much over the mean is never too much.
         pub floor: Time<0, { 60 * SEC }> = Time::of_ns(20 * MS),
         /// How many readings over the mean, with hardly one between that is not, are a new level, which is then
-        /// learned.
+        /// learned. A restless series takes more, the fewer the further away the level is.
         pub run: Count<2, 100> = Count::of(Limits::DEFAULT.run as u32),
         /// How many readings teach a baseline before it judges.
-        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples as u32),
+        pub min_samples: Count<2, 10_000> = Count::of(Limits::DEFAULT.min_samples),
     }
 }
 
@@ -37,7 +37,7 @@ impl Settings {
             latency: Limits {
                 floor: self.latency.floor.as_ns() / US,
                 run: self.latency.run.get() as u8,
-                min_samples: self.latency.min_samples.get() as u16,
+                min_samples: self.latency.min_samples.get(),
                 ..Limits::DEFAULT
             },
             slow_us: self.slow.as_ns() / US,

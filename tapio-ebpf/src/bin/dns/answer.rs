@@ -4,7 +4,10 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, LruHashMap},
 };
-use tapio_common::dns::{self, Latency, Resolver, code, kind, program};
+use tapio_common::{
+    baseline::{self, TICK_SHIFT},
+    dns::{self, Latency, Resolver, code, kind, program},
+};
 use tapio_ebpf::{Run, load, now_ns};
 
 use crate::{
@@ -21,8 +24,6 @@ const MAX_RESOLVERS: u32 = 1_024;
 const ANSWERS_PER_READING: u32 = 4;
 /// Maximum number of pairs of a local address and a resolver that are known to exchange answers.
 const MAX_PATHS: u32 = 4_096;
-/// From nanoseconds to the unit of a baseline's time.
-const NOW_SHIFT: u32 = 20;
 /// `BPF_NOEXIST`, include/uapi/linux/bpf.h: what is there stays.
 const BPF_NOEXIST: u64 = 1;
 
@@ -217,11 +218,10 @@ fn learn(work: &mut Work, latency_us: u64) {
         return;
     }
     let before = latency.baseline;
-    // In units of about a millisecond: a run lasts less than 2^32 of them.
-    let verdict = latency.baseline.judge(value, now >> NOW_SHIFT, &limits);
+    let verdict = latency.baseline.judge(value, now >> TICK_SHIFT, &limits);
     let level_us = latency.baseline.mean();
-    if verdict == tapio_common::baseline::Verdict::Shift && level_us > before.mean() {
-        let since_ns = latency.baseline.since(now >> NOW_SHIFT) << NOW_SHIFT;
+    if verdict == baseline::Verdict::Shift && level_us > before.mean() {
+        let since_ns = latency.baseline.since(now >> TICK_SHIFT) << TICK_SHIFT;
         work.verdict = Verdict {
             kind: kind::LATENCY_SHIFT,
             value_us: level_us,

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::LruHashMap};
 use tapio_common::{
-    baseline::{Baseline, Verdict},
+    baseline::{Baseline, TICK_SHIFT, Verdict},
     storage::{self, LARGE_BYTES, Latency, Series, kind, operation},
 };
 use tapio_ebpf::{Run, now_ns};
@@ -109,12 +109,13 @@ fn learn(request: Request, series: &Series, time: &Time, run: Run) {
     }
     let waited_us = u64::from(latency.waited_us);
     let before = latency.baseline;
-    let verdict = latency.baseline.judge(value, time.now, &limits);
+    let verdict = latency.baseline.judge(value, time.now >> TICK_SHIFT, &limits);
     let level_us = latency.baseline.mean();
     match verdict {
         Verdict::Learning => run.learning(),
         Verdict::Shift if level_us > before.mean() => {
-            let since_ns = now_ns().wrapping_sub(time.now.wrapping_sub(latency.baseline.since()));
+            let began = latency.baseline.since(time.now >> TICK_SHIFT) << TICK_SHIFT;
+            let since_ns = now_ns().wrapping_sub(time.now.wrapping_sub(began));
             request.emit(run, kind::LATENCY_SHIFT, series.operation, |event| {
                 event.value_us = level_us;
                 event.waited_us = waited_us;
