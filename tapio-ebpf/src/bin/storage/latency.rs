@@ -7,7 +7,7 @@ use tapio_common::{
 };
 use tapio_ebpf::{Run, now_ns};
 
-use crate::{OFFSETS, SETTINGS, constant, request::Request};
+use crate::{SETTINGS, constant, request::Request};
 
 /// Maximum number of series with a baseline.
 const MAX_SERIES: u32 = 1_024;

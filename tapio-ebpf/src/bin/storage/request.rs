@@ -1,7 +1,5 @@
 //! Fields of a request, and its event.
 
-use core::mem;
-
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use tapio_common::{
     Comm, CooldownKey,
@@ -120,7 +118,7 @@ impl Request {
                 for word in 0..NAME_WORDS {
                     // SAFETY: the words of a member of 32 bytes, behind a typed pointer.
                     event.name[word] =
-                        unsafe { load(disk.add(word * mem::size_of::<u64>()), &OFFSETS[storage::NAME]) };
+                        unsafe { load(disk.add(word * size_of::<u64>()), &OFFSETS[storage::NAME]) };
                 }
                 if let Some(of_device) = LOADS.get_ptr(&device) {
                     // SAFETY: a map value, copied.
