@@ -27,7 +27,7 @@ const LEAST_SHIFT: u32 = 2;
 const SCATTERED: u64 = 4 * FULL;
 const SPREAD_BITS: u32 = 2;
 const OTHER_BITS: u32 = 10;
-/// Two levels alternate once they have come back this many times, each after less than [`STAY`] samples.
+/// Two levels alternate once they have come back this many times, each after less than 2^[`STAY_SHIFT`] samples.
 const ALTERNATING: u64 = 4;
 const RETURNS_MAX: u64 = 0xf;
 /// A level that stays for so many samples counts as one return less.
