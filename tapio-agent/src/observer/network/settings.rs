@@ -92,7 +92,6 @@ impl Latency {
             min_samples: self.min_samples.get(),
             floor: self.floor.as_ns() / US,
             ceiling: self.ceiling.0.map_or(0, |ceiling| ceiling.as_ns() / US),
-            ..Limits::DEFAULT
         }
     }
 }
