@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tapio_occurrence::attention::{Act, Attention};
 
@@ -16,7 +17,7 @@ pub const NAMESPACE: &str = "Namespace";
 const MAX: usize = 1_000;
 
 /// Somebody takes care of an incident.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ack {
     /// The user's name; absent if it is not known, or not to be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,7 +30,7 @@ pub struct Ack {
 }
 
 /// Nobody is notified until a time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Mute {
     /// The object or the namespace that is muted; absent if it is the incident.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 //! A logistic curve over what tells right answers from wrong ones. Its weights are fitted to failures whose causes are known,
 //! by `cargo xtask bench rca`, and what people say of the answers of this cluster moves it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::explain::Certainty;
@@ -22,7 +23,7 @@ const NAMED: u8 = 50;
 const STEP: f64 = 5.0;
 
 /// How far a cause is ahead of others.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Lead {
     /// By how much its score is higher than that of the next cause that explains some of the same and does not lie on the way,
     /// in natural logarithms of odds; absent if there is none.
@@ -33,7 +34,7 @@ pub struct Lead {
 }
 
 /// How likely the cause is the right one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Chance {
     /// In percent, rounded to 5, from 5 to 95.
     pub percent: u8,

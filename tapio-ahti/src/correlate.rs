@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tapio_occurrence::{printable::printable, signal::EXEMPLARS};
 
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// What is known of a trace.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Correlation {
     /// Its id.
     pub trace_id: String,

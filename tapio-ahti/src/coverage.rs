@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tapio_occurrence::kubernetes::Synced;
 
@@ -47,7 +48,7 @@ struct Node {
 }
 
 /// Coverage, as it is part of an answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     /// Nodes whose agent reports.
     pub nodes: usize,

@@ -16,6 +16,7 @@ use std::{
     sync::Arc,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tapio_occurrence::kubernetes::{Object, Pair, Reference};
 
@@ -32,7 +33,7 @@ const KEPT_NS: u64 = 24 * 3_600_000_000_000;
 pub(crate) struct EntityId(u32);
 
 /// What people call an object: kind, namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Name {
     /// Kind, such as `Deployment`.
     pub kind: String,

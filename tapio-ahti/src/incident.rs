@@ -1,6 +1,7 @@
 //! Incidents: facts that belong together, with the cause that explains them. This is what an answer consists of, and its
 //! JSON is the same wherever it is shown.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tapio_occurrence::{Name as Text, feedback::Verdict};
 
@@ -15,7 +16,7 @@ pub use crate::{
 };
 
 /// Where an incident is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It lasts.
@@ -27,7 +28,7 @@ pub enum Status {
 }
 
 /// Whether the owner of a fact is known or concluded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Evidence {
     /// The kernel or the API server says so.
@@ -37,7 +38,7 @@ pub enum Evidence {
 }
 
 /// One line of an answer, with the facts that it rests on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// When it began, nanoseconds since 1970 UTC.
     pub since_unix_ns: u64,
@@ -65,7 +66,7 @@ pub struct Line {
 }
 
 /// One link of the chain: which line explains which, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// The cause's index among the lines.
     pub cause: usize,
@@ -82,7 +83,7 @@ pub struct Step {
 }
 
 /// A possible cause with its score.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Considered {
     /// What it is about.
     pub entity: Name,
@@ -103,7 +104,7 @@ pub struct Considered {
 }
 
 /// What a possible cause explains.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Explained {
     /// Type of the facts.
     #[serde(rename = "type")]
@@ -117,7 +118,7 @@ pub struct Explained {
 }
 
 /// Something to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Advice {
     /// What.
     pub text: Prose,
@@ -130,7 +131,7 @@ pub struct Advice {
 }
 
 /// An incident.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Incident {
     /// `TAP-` and a number.
     pub id: String,
@@ -193,7 +194,7 @@ pub struct Incident {
 }
 
 /// What of an incident is not shown, as the caller may not read where it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hidden {
     /// Whether the cause is known, and not shown.
     pub cause: bool,

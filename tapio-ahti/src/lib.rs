@@ -22,6 +22,7 @@ mod incidents;
 mod lags;
 mod links;
 mod rule;
+pub mod schema;
 mod story;
 mod usual;
 mod verdicts;

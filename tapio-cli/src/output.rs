@@ -1,6 +1,9 @@
 //! How answers are printed.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal as _, stdout},
+};
 
 use serde::Serialize;
 use tapio_ahti::{
@@ -15,8 +18,14 @@ use tapio_occurrence::{
 
 use crate::{cli::Format, failure::Failure};
 
+/// JSON: programs get the bytes of the API, people one value a line.
 pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Other(error.into()))?;
+    let text = if stdout().is_terminal() {
+        serde_json::to_string_pretty(value)
+    } else {
+        serde_json::to_string(value)
+    };
+    let text = text.map_err(|error| Failure::Other(error.into()))?;
     Ok(format!("{}\n", printable::json(&text)))
 }
 

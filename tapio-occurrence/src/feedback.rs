@@ -11,6 +11,7 @@ pub const MAX_NOTE: usize = 512;
 
 /// Whether the answer named the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It was the cause.

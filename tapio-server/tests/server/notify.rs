@@ -10,6 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::hmac;
 use serde_json::Value;
+use tapio_ahti::incident::Incident;
 use tapio_occurrence::Occurrence;
 use tempfile::{TempDir, tempdir};
 use ulid::Ulid;
@@ -76,6 +77,10 @@ async fn a_webhook_gets_signed_events_once_also_over_a_kill() {
     );
     assert_eq!((&opened["source"], &opened["subject"]), (&"/tapio/prod".into(), &opened["data"]["id"]));
     assert_eq!(opened["data"]["root"]["name"], "payments", "{opened:#}");
+    // The incident's bytes are those of the API.
+    let incident: Incident = serde_json::from_value(opened["data"].clone()).unwrap();
+    let data = format!(r#""data":{}"#, serde_json::to_string(&incident).unwrap());
+    assert!(String::from_utf8_lossy(&came[1].body).contains(&data), "{opened:#}");
     for came in &came {
         assert_eq!(
             (came.path.as_str(), came.header("content-type")),

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use ring::hmac;
+use serde::Serialize;
 use serde_json::{Value, json};
+use tapio_ahti::incident::Incident;
 use tapio_occurrence::timestamp;
 
 use super::{News, What};
@@ -30,8 +32,8 @@ impl Webhook {
 
     pub(super) async fn tell(&self, http: &Http, news: News<'_>) -> Result<Option<String>, Failure> {
         let event = event(news);
-        let id = event.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let body = event.to_string();
+        let body = serde_json::to_string(&event).map_err(|error| Failure::Hold(error.to_string()))?;
+        let id = event.id;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/cloudevents+json"));
         let seconds = (news.now_unix_ns / 1_000_000_000).to_string();
@@ -60,10 +62,34 @@ impl Webhook {
     }
 }
 
-/// A CloudEvent. The same again has the same id.
-fn event(news: News<'_>) -> Value {
-    let source = format!("/tapio/{}", news.cluster.unwrap_or_default());
-    let time = timestamp(news.now_unix_ns).to_string();
+/// A CloudEvent.
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    specversion: &'static str,
+    /// The same again has the same.
+    id: String,
+    source: String,
+    #[serde(rename = "type")]
+    kind: String,
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    datacontenttype: &'static str,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Data<'a> {
+    /// As the API has it.
+    One(&'a Incident),
+    Storm {
+        incidents: &'a [Incident],
+    },
+    Digest(Value),
+}
+
+fn event(news: News<'_>) -> CloudEvent<'_> {
     let (id, kind, subject, data) = match news.what {
         What::One { event, incident, key, .. } => {
             let word = match event {
@@ -73,13 +99,13 @@ fn event(news: News<'_>) -> Value {
                 Event::Regressed => "regressed",
             };
             let id = format!("{key}-{word}-{}", incident.revision);
-            (id, format!("dev.tapio.incident.{word}.v1"), Some(&incident.id), json!(incident))
+            (id, format!("dev.tapio.incident.{word}.v1"), Some(&*incident.id), Data::One(incident))
         }
         What::Storm(incidents) => {
             let first =
                 incidents.first().map(|incident| format!("{}-{}", incident.id, incident.since_unix_ns));
             let id = format!("storm-{}-{}", first.unwrap_or_default(), incidents.len());
-            (id, "dev.tapio.storm.v1".to_owned(), None, json!({ "incidents": incidents }))
+            (id, "dev.tapio.storm.v1".to_owned(), None, Data::Storm { incidents })
         }
         What::Digest(digest) => {
             let id = format!("digest-{}-{}", digest.from_unix_ns, digest.to_unix_ns);
@@ -91,20 +117,17 @@ fn event(news: News<'_>) -> Value {
                 "open": digest.open,
                 "repeated": digest.repeated,
             });
-            (id, "dev.tapio.digest.v1".to_owned(), None, data)
+            (id, "dev.tapio.digest.v1".to_owned(), None, Data::Digest(data))
         }
     };
-    let mut event = json!({
-        "specversion": "1.0",
-        "id": id,
-        "source": source,
-        "type": kind,
-        "time": time,
-        "datacontenttype": "application/json",
-        "data": data,
-    });
-    if let (Some(subject), Some(event)) = (subject, event.as_object_mut()) {
-        event.insert("subject".to_owned(), subject.as_str().into());
+    CloudEvent {
+        specversion: "1.0",
+        id,
+        source: format!("/tapio/{}", news.cluster.unwrap_or_default()),
+        kind,
+        time: timestamp(news.now_unix_ns).to_string(),
+        subject,
+        datacontenttype: "application/json",
+        data,
     }
-    event
 }
