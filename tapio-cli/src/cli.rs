@@ -81,6 +81,9 @@ pub(crate) struct Asked {
     /// Namespace; without it the one of the current context
     #[arg(short, long)]
     pub(crate) namespace: Option<String>,
+    /// As of this time, such as 2026-11-29T02:10:00Z, instead of now
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
     /// Format
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,

@@ -18,12 +18,13 @@ pub(crate) async fn why(reach: &Reach, asked: &Asked) -> Result<(String, u8), Fa
     let (kind, name) =
         if is_incident { (None, "") } else { object(&asked.object).map_err(Failure::Usage)? };
     let mut server = Server::connect(reach).await?;
+    let at = asked.at.as_deref().map(|at| format!("&at={}", quoted(at))).unwrap_or_default();
     let path = if is_incident {
-        format!("/api/v1/why?incident={}", quoted(&asked.object.to_ascii_uppercase()))
+        format!("/api/v1/why?incident={}{at}", quoted(&asked.object.to_ascii_uppercase()))
     } else {
         let namespace = asked.namespace.as_deref().unwrap_or(&server.namespace);
         let kind = kind.map(|kind| format!("&kind={kind}")).unwrap_or_default();
-        format!("/api/v1/why?namespace={}&name={}{kind}", quoted(namespace), quoted(name))
+        format!("/api/v1/why?namespace={}&name={}{kind}{at}", quoted(namespace), quoted(name))
     };
     let answer: Answer = server.json(&path).await?;
     let text = output::answer(&answer, asked.output)?;

@@ -10,10 +10,14 @@ use std::{
     thread,
 };
 
+use tapio_ahti::{Engine, Limits, Rules};
+use tapio_occurrence::Occurrence;
+
 /// Serves one request with an answer. Returns what the program printed, and the request's head.
-fn asked(arguments: &[&str], answer: &'static str) -> (Output, String) {
+fn asked(arguments: &[&str], answer: impl Into<String>) -> (Output, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = answer.into();
     let served = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut head = Vec::new();
@@ -63,4 +67,21 @@ fn without_a_token_it_says_what_to_do() {
     assert_eq!(output.status.code(), Some(4));
     let said = text(&output.stderr);
     assert!(said.contains("there is no token\nwith --server give a token by --token-file"), "{said}");
+}
+
+#[test]
+fn as_json_an_answer_has_the_bytes_of_the_api() {
+    let recorded = include_str!("../../tapio-ahti/tests/recorded/limit.jsonl");
+    let mut engine = Engine::new(Rules::embedded().unwrap(), Limits::default());
+    for line in recorded.lines() {
+        engine.take(&Occurrence::read_json(line.as_bytes()).unwrap()).unwrap();
+    }
+    let body = serde_json::to_string(&engine.why(Some("deploy"), Some("shop"), "payments")).unwrap();
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let at = ["--at", "2026-11-29T02:10:00+01:00"];
+    let (output, head) =
+        asked(&[&["why", "deploy/payments", "-n", "shop", "-o", "json"], &at[..]].concat(), answer);
+    assert!(head.contains("&at=2026%2d11%2d29t02%3a10%3a00%2b01%3a00 http/1.1"), "{head}");
+    assert_eq!(text(&output.stdout), format!("{body}\n"));
+    assert!(body.contains(r#""incident":{"id":"TAP-"#));
 }

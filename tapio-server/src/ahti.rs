@@ -7,8 +7,12 @@ mod api;
 mod auth;
 mod export;
 mod follow;
+mod grpc;
+mod inner;
+mod mcp;
 mod metrics;
 mod pages;
+mod past;
 mod settings;
 
 use std::{
@@ -22,7 +26,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use tapio_ahti::{
-    Engine, Limits,
+    Engine, Limits, Rules,
     answer::Answer,
     incident::{Incident, Name},
 };
@@ -37,7 +41,7 @@ use self::{
     auth::Auth,
     metrics::{Behind, Metrics},
 };
-pub use self::{api::paths, settings::Settings};
+pub use self::{api::paths, grpc::proto, settings::Settings};
 use crate::{
     journal::Journal,
     notify::{self, Alerts, Ask, Targets},
@@ -47,6 +51,10 @@ use crate::{
 /// The engine, shared by who feeds it and who asks it.
 pub(crate) struct Ahti {
     engine: Mutex<Engine>,
+    /// What it explains by, for another one.
+    rules: Rules,
+    /// One answer as of another time is made at once.
+    past: Arc<Semaphore>,
     journal: Journal,
     /// The same, for what people say of answers.
     feedback: Journal,
@@ -114,7 +122,9 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let targets = notify::start(context, &now, &mut tellers)?;
     let alerts = Arc::new(Alerts::open(context)?);
     let ahti = Arc::new(Ahti {
-        engine: Mutex::new(Engine::new(rules, Limits::default())),
+        engine: Mutex::new(Engine::new(rules.clone(), Limits::default())),
+        rules,
+        past: Arc::new(Semaphore::new(1)),
         journal: context.journal.clone(),
         feedback: context.journal.of("feedback"),
         metrics: context.metrics.of_role(Metrics::registered),
@@ -138,9 +148,10 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let listener = settings.api.0.map(|listen| api::bind(listen.0)).transpose()?;
     let (followed, stopped) = (Arc::clone(&ahti), context.stopped.clone());
     let served = Arc::clone(&ahti);
+    let cluster = context.config.cluster.get().unwrap_or_default().to_owned();
     let run = async move {
-        let serving =
-            listener.map(|listener| tokio::spawn(api::serve(listener, served, auth, stopped.clone())));
+        let serving = listener
+            .map(|listener| tokio::spawn(api::serve(listener, served, auth, cluster, stopped.clone())));
         follow::follow(&followed, stopped).await?;
         // What is being told is told to its end, so that nothing is told again after a restart.
         while tellers.join_next().await.is_some() {}

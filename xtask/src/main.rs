@@ -16,6 +16,7 @@ mod machine;
 mod otelcol;
 mod portable;
 mod progress;
+mod python;
 mod run;
 mod scenarios;
 mod setup;

@@ -11,6 +11,7 @@ use crate::arch::Arch;
 use crate::axe;
 use crate::machine;
 use crate::progress::Progress;
+use crate::python;
 use crate::toolchain::{self, DEBIAN_LLVM, DEBIAN_PACKAGES, NIGHTLY, Route, Toolchain};
 
 /// The version of `cargo deny`, which checks licences and sources.
@@ -65,6 +66,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
             Some("/usr/share/prometheus/alertmanager"),
         );
         axe();
+        python();
         cargo_tools();
         kernel_clippy();
     }
@@ -245,6 +247,30 @@ fn axe() {
     };
     if let Err(error) = taken() {
         say(&format!("there is no axe-core, those tests will be skipped: {error:#}"));
+    }
+}
+
+/// Installs clients in Python, in an environment of their own.
+fn python() {
+    let installed = || -> Result<()> {
+        let root = machine::tool_root(python::DIRECTORY)?;
+        if root.join(python::PROGRAM).is_file() {
+            return Ok(());
+        }
+        say(
+            "clients in Python are missing, tests of the API need them: installing them in an environment of their own",
+        );
+        if machine::output(Command::new("python3").args(["-c", "import ensurepip"])).is_err() {
+            machine::apt_install(&["python3-venv"])?;
+        }
+        let partial = root.with_extension("partial");
+        machine::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&partial))?;
+        let mut pip = Command::new(partial.join(python::PROGRAM));
+        machine::run(pip.args(["-m", "pip", "install", "--quiet"]).args(python::PACKAGES))?;
+        fs::rename(&partial, &root).with_context(|| format!("cannot make {}", root.display()))
+    };
+    if let Err(error) = installed() {
+        say(&format!("there are no clients in Python, those tests will be skipped: {error:#}"));
     }
 }
 

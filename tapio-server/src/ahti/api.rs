@@ -2,8 +2,10 @@
 
 mod alerts;
 mod attention;
+mod document;
 pub(super) mod events;
 pub(super) mod objects;
+mod question;
 pub(super) mod read;
 
 use std::{
@@ -13,18 +15,15 @@ use std::{
 
 use anyhow::Context as _;
 use axum::{
-    Json, Router,
-    extract::{
-        Query, Request, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
+    Extension, Json, Router,
+    extract::{Path, Request, State, rejection::JsonRejection},
     http::{StatusCode, header::WWW_AUTHENTICATE},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
 use tapio_ahti::{
     answer::{self, Answer, is_of_cluster},
     correlate::{Correlation, is_trace_id},
@@ -33,7 +32,7 @@ use tapio_ahti::{
 };
 use tapio_occurrence::{
     Data, Occurrence, Outcome, Severity, event,
-    feedback::{self, Feedback, MAX_NOTE, Verdict},
+    feedback::{self, Feedback, MAX_NOTE},
     kubernetes::Fact,
     printable::printable,
 };
@@ -41,54 +40,34 @@ use tapio_service::clock;
 use tokio::{net::TcpListener, sync::watch};
 use ulid::Ulid;
 
+use self::{
+    document::{Document, Operation},
+    question::{Asked, Exported, Judged, Noted, Nothing, One, Question, Traced, Within, right},
+};
 use super::{
     Ahti,
     auth::{self, Auth, Viewer},
     export::Export,
+    grpc,
+    inner::Inner,
+    mcp,
+    past::{Knows, Past},
 };
 use crate::journal;
 
-/// Which object, or which incident.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Asked {
-    kind: Option<String>,
-    namespace: Option<String>,
-    name: Option<String>,
-    incident: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Exported {
-    incident: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Traced {
-    trace_id: String,
-}
-
-/// What somebody says of an incident's answer.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Judged {
-    incident: String,
-    verdict: Verdict,
-    note: Option<String>,
-}
-
 /// A list of incidents.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Incidents {
+    /// The newest first.
     incidents: Vec<Incident>,
+    /// What was looked at.
     coverage: Coverage,
 }
 
 /// A list of findings.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Findings {
+    /// The newest first.
     findings: Vec<Line>,
 }
 
@@ -103,29 +82,79 @@ impl IntoResponse for Refused {
     }
 }
 
-/// A path with what answers there.
-pub(super) type Route = (&'static str, fn() -> MethodRouter<Arc<Ahti>>);
+/// A path with what answers there, and what that is.
+struct Route {
+    path: &'static str,
+    serves: MethodRouter<Arc<Ahti>>,
+    operations: Vec<Operation>,
+}
 
-const ROUTES: &[Route] = &[
-    ("/api/v1/why", || get(why)),
-    ("/api/v1/correlate", || get(correlate)),
-    ("/api/v1/incidents", || get(incidents)),
-    ("/api/v1/findings", || get(findings)),
-    ("/api/v1/coverage", || get(coverage)),
-    ("/api/v1/export", || get(export)),
-    ("/api/v1/feedback", || post(feedback)),
-];
+/// A path that answers a query. Its description is that of the handler's types.
+fn reads<Q, A, F>(
+    path: &'static str,
+    id: &'static str,
+    what: &'static str,
+    handler: fn(Known, Viewer, Asked<Q>) -> F,
+) -> Route
+where
+    Q: JsonSchema + DeserializeOwned + Send + 'static,
+    A: JsonSchema + Serialize + 'static,
+    F: Future<Output = Result<Json<A>, Refused>> + Send + 'static,
+{
+    Route { path, serves: get(handler), operations: vec![Operation::reads::<Q, A>(id, what)] }
+}
+
+/// What has an answer once all facts have been taken.
+fn answers() -> Vec<Route> {
+    let mut routes = vec![
+        reads("/api/v1/why", "why", "Why an object fails, or an incident, with what was looked at", why),
+        reads("/api/v1/correlate", "correlate", "Of which signals a trace is an exemplar", correlate),
+        reads("/api/v1/incidents", "incidents", "All incidents, the newest first", incidents),
+        Route {
+            path: "/api/v1/incidents/{id}",
+            serves: get(incident),
+            operations: vec![Operation::reads::<One, Incident>("incident", "One incident")],
+        },
+        reads("/api/v1/findings", "findings", "Findings of the last 24 h, the newest first", findings),
+        reads("/api/v1/coverage", "coverage", "Which nodes report, and what cannot be watched", coverage),
+        Route {
+            path: "/api/v1/export",
+            serves: get(export),
+            operations: vec![Operation::streams::<Exported>(
+                "export",
+                "Facts, one JSON object a line",
+                "application/jsonl",
+            )],
+        },
+        Route {
+            path: "/api/v1/feedback",
+            serves: post(feedback),
+            operations: vec![Operation::posts::<Judged, Noted>(
+                "feedback",
+                "Says whether an answer was right",
+            )],
+        },
+    ];
+    routes.extend(objects::routes());
+    routes.extend(attention::routes());
+    routes.push(alerts::route());
+    routes
+}
+
+/// What answers at any time.
+fn always() -> Vec<Route> {
+    vec![events::route(), document::route()]
+}
 
 /// All paths that are served, each with a token only.
 pub fn paths() -> impl Iterator<Item = &'static str> {
-    let all =
-        [ROUTES, objects::ROUTES, attention::ROUTES, alerts::ROUTES, events::ROUTES, super::pages::ROUTES];
-    all.into_iter().flatten().map(|(path, _)| *path)
+    let pages = super::pages::ROUTES.iter().map(|(path, _)| *path);
+    answers().into_iter().chain(always()).map(|route| route.path).chain(pages).chain([grpc::PATH, mcp::PATH])
 }
 
 /// A router of these.
-pub(super) fn routed(routes: &[Route]) -> Router<Arc<Ahti>> {
-    routes.iter().fold(Router::new(), |router, (path, method)| router.route(path, method()))
+fn routed(routes: Vec<Route>) -> Router<Arc<Ahti>> {
+    routes.into_iter().fold(Router::new(), |router, route| router.route(route.path, route.serves))
 }
 
 pub(super) fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
@@ -141,19 +170,24 @@ pub(super) async fn serve(
     listener: std::net::TcpListener,
     ahti: Arc<Ahti>,
     auth: Auth,
+    cluster: String,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::from_std(listener).context("the API cannot be served")?;
-    let routes = routed(ROUTES)
-        .merge(routed(objects::ROUTES))
-        .merge(routed(attention::ROUTES))
-        .merge(routed(alerts::ROUTES))
+    let description = document::description(&answers().into_iter().chain(always()).collect::<Vec<_>>());
+    let api = routed(answers())
         .layer(middleware::from_fn_with_state(Arc::clone(&ahti), once_restored))
-        .merge(routed(events::ROUTES))
-        .merge(super::pages::routes())
+        .merge(routed(always()))
+        .layer(Extension(Document::new(&description)))
+        .with_state(Arc::clone(&ahti));
+    let inner = Inner::new(api.clone());
+    let mcp = mcp::routes(inner.clone(), &description, &cluster)?;
+    let routes = api
+        .merge(super::pages::routes().with_state(ahti))
+        .merge(mcp)
+        .merge(grpc::routes(inner))
         // The outermost: nothing is said to who is not known, not even what there is.
-        .layer(middleware::from_fn_with_state(auth, auth::authenticated))
-        .with_state(ahti);
+        .layer(middleware::from_fn_with_state(auth, auth::authenticated));
     let shutdown = async move {
         // An error means that the server is gone, which also means stop.
         let _ = stopped.wait_for(|stop| *stop).await;
@@ -172,13 +206,14 @@ async fn once_restored(State(ahti): Known, request: Request, next: Next) -> Resp
     Refused(StatusCode::SERVICE_UNAVAILABLE, text.to_owned()).into_response()
 }
 
-async fn why(
-    State(ahti): Known,
-    viewer: Viewer,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<Answer>, Refused> {
-    let Query(asked) = asked.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+async fn why(State(ahti): Known, viewer: Viewer, asked: Asked<Question>) -> Result<Json<Answer>, Refused> {
+    let asked = right(asked)?;
     match (&asked.incident, &asked.name) {
+        (Some(_), None) if asked.at.is_some() => Err(Refused(
+            StatusCode::BAD_REQUEST,
+            "at: an incident is known as it is now only: give the object, by kind, namespace and name"
+                .to_owned(),
+        )),
         (Some(incident), None) => {
             let incident = seen(&ahti, &viewer, incident).await?;
             let (coverage, as_of_unix_ns) = {
@@ -204,14 +239,28 @@ async fn why(
                 Some(namespace) => viewer.require(&Place::Namespace(namespace.to_owned())).await?,
                 None => {}
             }
-            let answer = tokio::task::block_in_place(|| ahti.engine().why(kind, namespace, name));
-            Ok(Json(viewer.see(&ahti, answer).await?))
+            match &asked.at {
+                None => explained(&ahti, &viewer, kind, namespace, name).await,
+                Some(at) => explained(&Past::of(&ahti, at).await?, &viewer, kind, namespace, name).await,
+            }
         }
         _ => Err(Refused(
             StatusCode::BAD_REQUEST,
             "give name, with kind and namespace where they are known, or incident".to_owned(),
         )),
     }
+}
+
+/// Why an object fails.
+async fn explained(
+    from: &impl Knows,
+    viewer: &Viewer,
+    kind: Option<&str>,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Json<Answer>, Refused> {
+    let answer = tokio::task::block_in_place(|| from.engine().why(kind, namespace, name));
+    Ok(Json(viewer.see(from, answer).await?))
 }
 
 /// What is left of an incident for who asks; of one of which nothing is left the same is said as of one that does not exist.
@@ -223,10 +272,9 @@ async fn seen(ahti: &Ahti, viewer: &Viewer, id: &str) -> Result<Incident, Refuse
 async fn correlate(
     State(ahti): Known,
     viewer: Viewer,
-    asked: Result<Query<Traced>, QueryRejection>,
+    asked: Asked<Traced>,
 ) -> Result<Json<Correlation>, Refused> {
-    let Query(Traced { trace_id }) =
-        asked.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let Traced { trace_id } = right(asked)?;
     if !is_trace_id(&trace_id) {
         let what = "trace_id: give 32 hexadecimal digits, not all of them 0".to_owned();
         return Err(Refused(StatusCode::BAD_REQUEST, what));
@@ -235,22 +283,54 @@ async fn correlate(
     Ok(Json(viewer.see(&ahti, found).await?))
 }
 
-async fn incidents(State(ahti): Known, viewer: Viewer) -> Result<Json<Incidents>, Refused> {
+async fn incidents(
+    State(ahti): Known,
+    viewer: Viewer,
+    within: Asked<Within>,
+) -> Result<Json<Incidents>, Refused> {
+    let within = Within::checked(within, &viewer).await?;
     let (incidents, coverage) = tokio::task::block_in_place(|| {
         let mut engine = ahti.engine();
         let incidents: Vec<Incident> = engine.incidents().into_iter().cloned().collect();
         (incidents, engine.coverage())
     });
-    let (incidents, coverage) = (viewer.see(&ahti, incidents).await?, viewer.see(&ahti, coverage).await?);
+    let (mut incidents, coverage) = (viewer.see(&ahti, incidents).await?, viewer.see(&ahti, coverage).await?);
+    // Of what is left for them: what is hidden may not be found out so.
+    incidents.retain(|incident| {
+        let lines = incident.lines.iter().map(|line| &line.entity);
+        within.has(incident.root.iter().chain(&incident.hits).chain(lines))
+    });
     Ok(Json(Incidents { incidents, coverage }))
 }
 
-async fn findings(State(ahti): Known, viewer: Viewer) -> Result<Json<Findings>, Refused> {
-    let findings = tokio::task::block_in_place(|| ahti.engine().findings());
-    Ok(Json(Findings { findings: viewer.see(&ahti, findings).await? }))
+async fn incident(
+    State(ahti): Known,
+    viewer: Viewer,
+    Path(One { id }): Path<One>,
+    nothing: Asked<Nothing>,
+) -> Result<Json<Incident>, Refused> {
+    right(nothing)?;
+    Ok(Json(seen(&ahti, &viewer, &id).await?))
 }
 
-async fn coverage(State(ahti): Known, viewer: Viewer) -> Result<Json<Coverage>, Refused> {
+async fn findings(
+    State(ahti): Known,
+    viewer: Viewer,
+    within: Asked<Within>,
+) -> Result<Json<Findings>, Refused> {
+    let within = Within::checked(within, &viewer).await?;
+    let findings = tokio::task::block_in_place(|| ahti.engine().findings());
+    let mut findings = viewer.see(&ahti, findings).await?;
+    findings.retain(|line| within.has([&line.entity]));
+    Ok(Json(Findings { findings }))
+}
+
+async fn coverage(
+    State(ahti): Known,
+    viewer: Viewer,
+    nothing: Asked<Nothing>,
+) -> Result<Json<Coverage>, Refused> {
+    right(nothing)?;
     let coverage = ahti.engine().coverage();
     Ok(Json(viewer.see(&ahti, coverage).await?))
 }
@@ -260,7 +340,7 @@ async fn feedback(
     State(ahti): Known,
     viewer: Viewer,
     judged: Result<Json<Judged>, JsonRejection>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Noted>, Refused> {
     let Json(judged) = judged.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
     if judged.note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE) {
         return Err(Refused(StatusCode::BAD_REQUEST, format!("note: longer than {MAX_NOTE} characters")));
@@ -291,14 +371,14 @@ async fn keep<F: Fact>(
     source: &'static str,
     message: String,
     fact: &F,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Noted>, Refused> {
     let failed =
         |error: String| Refused(StatusCode::SERVICE_UNAVAILABLE, format!("not noted, try again: {error}"));
     let data = fact.to_data().map_err(|error| failed(error.to_string()))?;
     let occurrence = said(source, F::TYPE, message, data);
     let outcomes = ahti.feedback.append(&[event::event(&occurrence)]).await;
     match outcomes.map_err(|trouble| failed(trouble.to_string()))?.first() {
-        Some(journal::Outcome::Accepted(_)) => Ok(Json(json!({ "id": occurrence.id.to_string() }))),
+        Some(journal::Outcome::Accepted(_)) => Ok(Json(Noted { id: occurrence.id.to_string() })),
         other => Err(failed(format!("the journal does not take it: {other:?}"))),
     }
 }
@@ -325,12 +405,8 @@ fn said(source: &'static str, kind: &'static str, message: String, data: Data) -
     }
 }
 
-async fn export(
-    State(ahti): Known,
-    viewer: Viewer,
-    asked: Result<Query<Exported>, QueryRejection>,
-) -> Result<Response, Refused> {
-    let Query(asked) = asked.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+async fn export(State(ahti): Known, viewer: Viewer, asked: Asked<Exported>) -> Result<Response, Refused> {
+    let asked = right(asked)?;
     let incident = match asked.incident.as_deref() {
         Some(id) => Some(seen(&ahti, &viewer, id).await?),
         None => None,

@@ -20,10 +20,11 @@ use kube::Client;
 use ring::{hmac, rand::SystemRandom};
 use tapio_kube::{Access, Fault, Mode, Permission, User};
 use tokio::sync::Semaphore;
+use tonic::Status;
 
 use self::remembered::Remembered;
 pub(super) use self::viewer::Viewer;
-use super::{api::Refused, settings};
+use super::{api::Refused, grpc, settings};
 
 /// The audience of tokens that are for Tapio alone; those for the API server are good as well, as kubectl has them.
 const AUDIENCE: &str = "tapio";
@@ -107,6 +108,7 @@ pub(super) async fn authenticated(State(auth): State<Auth>, mut request: Request
             request.extensions_mut().insert(viewer);
             next.run(request).await
         }
+        Err(refused) if grpc::is_call(request.headers()) => Status::from(refused).into_http(),
         Err(refused) => refused.into_response(),
     }
 }

@@ -22,7 +22,7 @@ use super::{Ahti, api::Refused, auth::Viewer};
 /// Facts that are read at once.
 const TOGETHER: usize = 1_024;
 /// The trailer with the number of facts that are not shown, as who asks may not read all that they name.
-const HIDDEN: &str = "tapio-hidden";
+pub(super) const HIDDEN: &str = "tapio-hidden";
 /// How long before an incident its causes may lie: the longest lag of a rule.
 const BEFORE_NS: u64 = 24 * 3_600_000_000_000;
 

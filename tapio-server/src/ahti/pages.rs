@@ -22,14 +22,11 @@ use axum::{
     http::{HeaderName, HeaderValue, header},
     middleware,
     response::Response,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use tower_http::compression::CompressionLayer;
 
-use super::{
-    Ahti,
-    api::{Route, routed},
-};
+use super::Ahti;
 
 /// What a browser may do with a page: nothing from elsewhere, no script and no style in the page itself, no frame around it.
 const HEADERS: [(HeaderName, &str); 4] = [
@@ -42,7 +39,10 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-pub(super) const ROUTES: &[Route] = &[
+/// A path with what answers there.
+type Page = (&'static str, fn() -> MethodRouter<Arc<Ahti>>);
+
+pub(super) const ROUTES: &[Page] = &[
     ("/", || get(now::page)),
     ("/incidents/{id}", || get(incident::page)),
     ("/incidents/{id}/blast", || get(blast::page)),
@@ -54,7 +54,8 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 pub(super) fn routes() -> Router<Arc<Ahti>> {
-    routed(ROUTES).layer(middleware::map_response(secured)).layer(CompressionLayer::new())
+    let routes = ROUTES.iter().fold(Router::new(), |router, (path, method)| router.route(path, method()));
+    routes.layer(middleware::map_response(secured)).layer(CompressionLayer::new())
 }
 
 async fn secured(mut response: Response) -> Response {

@@ -10,12 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tapio_delivery::polku::proto::v1::{
     EventPayload, IngestBatch, gateway_client::GatewayClient, ingest_batch::Payload,
 };
-use tapio_occurrence::{Occurrence, event::event};
-use tonic::transport::Endpoint;
+use tapio_occurrence::{Occurrence, event::event, timestamp};
+use tapio_server::ahti::proto::{self, ahti_client::AhtiClient};
+use tokio::runtime::Handle;
+use tonic::{
+    Code, Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     process::{PROGRAM, Server, free_address, wait_until},
@@ -85,6 +93,8 @@ struct World {
     carol: String,
     /// May read nothing.
     mallory: String,
+    /// When all of the facts were there.
+    then: Timestamp,
 }
 
 impl World {
@@ -101,8 +111,10 @@ impl World {
         let all = ["--clusterrole=tapio-reader", "--serviceaccount=default:carol"];
         cluster.kubectl(&[&["create", "clusterrolebinding", "carol"], &all[..]].concat());
         let server = start(cluster, directory);
-        send(&server, &facts()).await;
-        Self { server, alice, bob, carol, mallory }
+        let facts = facts();
+        send(&server, &facts).await;
+        let then = facts.iter().map(|fact| fact.time_unix_ns).max().unwrap();
+        Self { server, alice, bob, carol, mallory, then: timestamp(then) }
     }
 
     fn get(&self, who: &str, path: &str) -> (u16, String) {
@@ -131,6 +143,99 @@ impl World {
         String::from_utf8(said).unwrap()
     }
 
+    /// A client of gRPC with a token.
+    async fn client(&self, token: &str) -> AhtiClient<InterceptedService<Channel, impl Interceptor + use<>>> {
+        let channel = Endpoint::from_shared(format!("http://{}", self.server.api)).unwrap();
+        let token: MetadataValue<Ascii> = format!("Bearer {token}").parse().unwrap();
+        let with_token = move |mut request: Request<()>| -> Result<Request<()>, Status> {
+            request.metadata_mut().insert("authorization", token.clone());
+            Ok(request)
+        };
+        AhtiClient::with_interceptor(channel.connect().await.unwrap(), with_token)
+            .max_decoding_message_size(64 << 20)
+    }
+
+    /// What the calls of gRPC say.
+    async fn said(&self, who: &str, names: &[&str], incidents: &[String]) -> String {
+        let mut client = self.client(who).await;
+        let mut all = String::new();
+        let text = |incident: proto::Incident| {
+            let json = String::from_utf8(incident.json).unwrap();
+            format!("{} {:?} {:?} {json}", incident.title, incident.root, incident.hits)
+        };
+        let list = client.list_incidents(proto::ListRequest::default()).await.unwrap().into_inner();
+        all.extend(list.incidents.into_iter().map(text));
+        let mut answers = vec![
+            client.list_changes(proto::ListRequest::default()).await,
+            client.list_findings(proto::ListRequest::default()).await,
+            client.get_coverage(proto::CoverageRequest {}).await,
+        ];
+        for id in incidents {
+            let of = || proto::IncidentRequest { id: id.clone() };
+            all.extend(client.get_incident(of()).await.map(|incident| text(incident.into_inner())));
+            answers.push(client.get_blast(of()).await);
+        }
+        for (name, namespace) in names.iter().flat_map(|name| [(name, PLAZA), (name, VAULT)]) {
+            let (kind, namespace, name) = ("deploy".to_owned(), namespace.to_owned(), (*name).to_owned());
+            let of = proto::EntityRequest {
+                kind: kind.clone(),
+                namespace: namespace.clone(),
+                name: name.clone(),
+                ..Default::default()
+            };
+            answers.push(client.get_entity(of).await);
+            answers.push(client.why(proto::WhyRequest { kind, namespace, name, ..Default::default() }).await);
+        }
+        // Who names an object hears that name again.
+        let json = |answer: Response<proto::Answer>| String::from_utf8(answer.into_inner().json).unwrap();
+        all.extend(answers.into_iter().flatten().map(json));
+        let mut facts = client.export(proto::ExportRequest::default()).await.unwrap().into_inner();
+        while let Some(part) = facts.message().await.unwrap() {
+            all += &String::from_utf8(part.jsonl).unwrap();
+        }
+        all
+    }
+
+    fn calls(&self, who: &str, names: &[&str], incidents: &[String]) -> String {
+        let said = self.said(who, names, incidents);
+        tokio::task::block_in_place(|| Handle::current().block_on(said))
+    }
+
+    /// What a tool of MCP says.
+    fn tool(&self, who: &str, name: &str, arguments: Value) -> String {
+        let mut arguments = arguments;
+        arguments["cluster"] = "unnamed".into();
+        let params = json!({ "name": name, "arguments": arguments });
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        let (head, body) = self.server.request("POST", "/mcp", Some(who), &call.to_string());
+        assert!(head.contains(" 200 "), "{head}: {body}");
+        body
+    }
+
+    /// What all of them say.
+    fn tools(&self, who: &str, names: &[&str], incidents: &[String]) -> String {
+        let lists = ["incidents", "changes", "findings", "coverage"].map(|name| (name, json!({})));
+        let of_incidents = incidents.iter().flat_map(|id| {
+            [
+                ("incident", json!({ "id": id })),
+                ("blast", json!({ "incident": id })),
+                ("why", json!({ "incident": id })),
+            ]
+        });
+        let mut all: String =
+            lists.into_iter().chain(of_incidents).map(|(name, of)| self.tool(who, name, of)).collect();
+        for (name, namespace) in names.iter().flat_map(|name| [(name, PLAZA), (name, VAULT)]) {
+            let of = json!({ "kind": "deploy", "namespace": namespace, "name": name });
+            for said in [self.tool(who, "why", of.clone()), self.tool(who, "entity", of)] {
+                // Who names an object hears that name again.
+                if said.contains(r#""isError":false"#) {
+                    all += &said;
+                }
+            }
+        }
+        all
+    }
+
     /// What somebody gets from every path, with each object of these namespaces.
     fn everything(&self, who: &str, incidents: &[String]) -> String {
         let names = ["orders", "payments", "gateway", "cart", "node", "nothing"];
@@ -141,7 +246,14 @@ impl World {
                     .iter()
                     .flat_map(|name| {
                         let of = |namespace| format!("?namespace={namespace}&name={name}");
-                        [of(PLAZA), of(VAULT), format!("?name={name}"), format!("?kind=node&name={name}")]
+                        let then = format!("?name={name}&at={}", self.then);
+                        [
+                            of(PLAZA),
+                            of(VAULT),
+                            format!("?name={name}"),
+                            format!("?kind=node&name={name}"),
+                            then,
+                        ]
                     })
                     .chain(incidents.iter().map(|id| format!("?incident={id}")))
                     .collect(),
@@ -150,15 +262,24 @@ impl World {
                     let each = incidents.iter().map(|id| format!("?incident={id}"));
                     each.chain([String::new()]).collect()
                 }
-                "/api/v1/incidents" | "/api/v1/findings" | "/api/v1/coverage" | "/api/v1/changes" | "/"
-                | "/api/v1/mutes" | "/changes" | "/coverage" => vec![String::new()],
+                "/api/v1/incidents"
+                | "/api/v1/findings"
+                | "/api/v1/coverage"
+                | "/api/v1/changes"
+                | "/api/v1/mutes"
+                | "/"
+                | "/changes"
+                | "/coverage"
+                | "/api/v1/openapi.json" => vec![String::new()],
                 "/api/v1/entity" => names
                     .iter()
                     .flat_map(|name| {
                         let of = |namespace| format!("?kind=deploy&namespace={namespace}&name={name}");
-                        [of(PLAZA), of(VAULT), format!("?kind=node&name={name}")]
+                        let then = format!("?kind=deploy&namespace={PLAZA}&name={name}&at={}", self.then);
+                        [of(PLAZA), of(VAULT), format!("?kind=node&name={name}"), then]
                     })
                     .collect(),
+                "/api/v1/incidents/{id}" => Vec::new(),
                 "/api/v1/blast" => incidents.iter().map(|id| format!("?incident={id}")).collect(),
                 "/api/v1/events" => {
                     all += &self.events(who);
@@ -167,6 +288,14 @@ impl World {
                 "/preferences" | "/assets/{name}" => Vec::new(),
                 // Asked for below, with what there is.
                 path if path.starts_with("/incidents/") || path.starts_with("/workloads/") => Vec::new(),
+                "/ahti.v1.Ahti/{call}" => {
+                    all += &self.calls(who, &names, incidents);
+                    Vec::new()
+                }
+                "/mcp" => {
+                    all += &self.tools(who, &names, incidents);
+                    Vec::new()
+                }
                 "/api/v1/feedback" => {
                     for id in incidents {
                         let body = json!({ "incident": id, "verdict": "right" }).to_string();
@@ -215,8 +344,9 @@ impl World {
                 };
             }
         }
-        let of_incidents =
-            incidents.iter().flat_map(|id| [format!("/incidents/{id}"), format!("/incidents/{id}/blast")]);
+        let of_incidents = incidents.iter().flat_map(|id| {
+            [format!("/incidents/{id}"), format!("/incidents/{id}/blast"), format!("/api/v1/incidents/{id}")]
+        });
         let kinds = ["Deployment", "Service", "Pod"];
         let of_workloads =
             names.iter().flat_map(|name| kinds.map(|kind| format!("/workloads/{PLAZA}/{kind}/{name}")));
@@ -250,6 +380,13 @@ async fn everyone_sees_what_they_may_read_and_no_byte_of_the_rest() {
                 assert!(method == "HEAD" || body.contains("kubectl create token"), "{body}");
             }
         }
+    }
+
+    for token in ["not.a.token", other.trim()] {
+        let mut client = world.client(token).await;
+        let refused = client.get_coverage(proto::CoverageRequest {}).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+        assert!(refused.message().contains("kubectl create token"), "{refused}");
     }
 
     // Who may read everything has all of it, also with a token that is for Tapio alone.

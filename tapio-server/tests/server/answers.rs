@@ -62,8 +62,16 @@ async fn the_answer_is_that_of_a_replay_also_after_a_kill() {
     let server = Server::start(directory.path(), &["--roles=polku,ahti"]);
     assert_eq!(why(&server), expected);
     let answer: Answer = serde_json::from_str(&expected).unwrap();
-    assert_eq!(answer.incident.unwrap().root.unwrap().name, "payments");
+    assert_eq!(answer.incident.as_ref().unwrap().root.as_ref().unwrap().name, "payments");
     assert!(!second.is_empty());
+
+    // One incident has the same bytes, whatever it is part of.
+    let incident = serde_json::to_string(answer.incident.as_ref().unwrap()).unwrap();
+    let id = &answer.incident.as_ref().unwrap().id;
+    assert_eq!(server.answer(&format!("/api/v1/incidents/{id}")).1, incident);
+    for path in [format!("/api/v1/why?incident={id}"), "/api/v1/incidents".to_owned()] {
+        assert!(server.answer(&path).1.contains(&incident), "{path}");
+    }
 
     // What is exported is what was sent.
     let (_, exported) = server.answer("/api/v1/export");
@@ -82,6 +90,7 @@ async fn wrong_questions_are_refused_with_what_would_be_right() {
         ("/api/v1/why?name=a&kind=deplo", 400, "there is no deplo"),
         ("/api/v1/why?name=a&names=b", 400, "unknown field `names`"),
         ("/api/v1/why?incident=TAP-1", 404, "there is no such incident"),
+        ("/api/v1/incidents/TAP-1", 404, "there is no such incident"),
         ("/api/v1/export?incident=TAP-1", 404, "there is no such incident"),
         ("/api/v1/correlate", 400, "missing field `trace_id`"),
         ("/api/v1/correlate?trace_id=xyz", 400, "32 hexadecimal digits"),

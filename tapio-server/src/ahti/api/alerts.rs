@@ -8,8 +8,9 @@ use axum::{
     http::StatusCode,
     routing::post,
 };
+use serde_json::{Map, Value};
 
-use super::{Known, Refused, Route};
+use super::{Known, Refused, Route, document::Operation};
 use crate::{
     ahti::auth::Viewer,
     notify::{Outcomes, Payload},
@@ -18,7 +19,12 @@ use crate::{
 /// The version of what it sends.
 const VERSION: &str = "4";
 
-pub(super) const ROUTES: &[Route] = &[("/api/v1/alerts", || post(take))];
+type Object = Map<String, Value>;
+
+pub(super) fn route() -> Route {
+    let operation = Operation::posts::<Object, Object>("alerts", "Takes what Alertmanager's webhook sends");
+    Route { path: "/api/v1/alerts", serves: post(take), operations: vec![operation] }
+}
 
 async fn take(
     State(ahti): Known,

@@ -7,8 +7,8 @@ use axum::{
     routing::{get, post},
 };
 use jiff::{SignedDuration, Timestamp, civil::Time, tz::TimeZone};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tapio_ahti::{
     answer,
     attention::{self as ahti_attention, NAMESPACE},
@@ -17,7 +17,13 @@ use tapio_ahti::{
 use tapio_occurrence::attention::{Act, Attention, MAX_REASON, SOURCE};
 use tapio_service::clock;
 
-use super::{Known, Refused, Route, keep, read, seen};
+use super::{
+    Known, Refused, Route,
+    document::Operation,
+    keep,
+    question::{Noted, Nothing},
+    read, seen,
+};
 use crate::ahti::{Ahti, auth::Viewer};
 
 /// The longest mute: what is forgotten for longer is forgotten for good.
@@ -25,13 +31,24 @@ const MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// The longest name, in bytes.
 const MAX_NAME: usize = 253;
 
-pub(super) const ROUTES: &[Route] = &[
-    ("/api/v1/incidents/{id}/ack", || post(ack)),
-    ("/api/v1/incidents/{id}/mute", || post(mute)),
-    ("/api/v1/mutes", || get(mutes).post(mute_object)),
-];
+pub(super) fn routes() -> [Route; 3] {
+    let acks = Operation::posts::<Acked, Noted>("ack", "Says that somebody takes care of an incident");
+    let mutes_one = Operation::posts::<Muted, Noted>("mute", "Notifies nobody of an incident until a time");
+    let mutes_all =
+        Operation::posts::<MutedObject, Noted>("muteObject", "The same for an object or a namespace");
+    let lists = Operation::reads::<Nothing, Mutes>("mutes", "Objects and namespaces that are muted");
+    [
+        Route { path: "/api/v1/incidents/{id}/ack", serves: post(ack), operations: vec![acks] },
+        Route { path: "/api/v1/incidents/{id}/mute", serves: post(mute), operations: vec![mutes_one] },
+        Route {
+            path: "/api/v1/mutes",
+            serves: get(mutes).post(mute_object),
+            operations: vec![lists, mutes_all],
+        },
+    ]
+}
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Acked {
     reason: Option<String>,
@@ -39,7 +56,7 @@ struct Acked {
     undo: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Muted {
     until: Option<String>,
@@ -50,7 +67,7 @@ struct Muted {
 }
 
 /// A mute of all incidents of an object, or of a namespace.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MutedObject {
     kind: Option<String>,
@@ -64,7 +81,7 @@ struct MutedObject {
 }
 
 /// A list of mutes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Mutes {
     mutes: Vec<Mute>,
 }
@@ -74,7 +91,7 @@ async fn ack(
     viewer: Viewer,
     Path(id): Path<String>,
     acked: Result<Json<Acked>, JsonRejection>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Noted>, Refused> {
     let Acked { reason, undo } = body(acked)?;
     let act = if undo { Act::Unack } else { Act::Ack };
     of_incident(&ahti, &viewer, &id, Attention { reason: checked(reason)?, ..new(act, &viewer) }).await
@@ -85,7 +102,7 @@ async fn mute(
     viewer: Viewer,
     Path(id): Path<String>,
     muted: Result<Json<Muted>, JsonRejection>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Noted>, Refused> {
     let Muted { until, r#for, reason, undo } = body(muted)?;
     let said = muting(&viewer, until, r#for, reason, undo)?;
     of_incident(&ahti, &viewer, &id, said).await
@@ -101,7 +118,7 @@ async fn mute_object(
     State(ahti): Known,
     viewer: Viewer,
     muted: Result<Json<MutedObject>, JsonRejection>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Noted>, Refused> {
     let MutedObject { kind, namespace, name, until, r#for, reason, undo } = body(muted)?;
     let said = muting(&viewer, until, r#for, reason, undo)?;
     let namespace = namespace.filter(|namespace| !namespace.is_empty());
@@ -136,7 +153,7 @@ async fn of_incident(
     viewer: &Viewer,
     id: &str,
     said: Attention,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Noted>, Refused> {
     seen(ahti, viewer, id).await?;
     let Some(incident) = read::found(ahti, id) else {
         return Err(Refused(StatusCode::NOT_FOUND, format!("{id}: there is no such incident")));

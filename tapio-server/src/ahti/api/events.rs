@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Known, Refused, Route, read};
+use super::{Known, Refused, Route, document::Operation, question::Nothing, read};
 use crate::ahti::{Ahti, auth::Viewer};
 
 /// A sign of life comes so often: a page is stale after 15 s without one.
@@ -56,7 +56,11 @@ pub(in crate::ahti) fn publish(latest: &watch::Sender<Latest>, engine: &Engine) 
     });
 }
 
-pub(super) const ROUTES: &[Route] = &[("/api/v1/events", || get(events))];
+pub(super) fn route() -> Route {
+    let what = "When an incident has another revision";
+    let operation = Operation::streams::<Nothing>("events", what, "text/event-stream");
+    Route { path: "/api/v1/events", serves: get(events), operations: vec![operation] }
+}
 
 async fn events(State(ahti): Known, viewer: Viewer, headers: HeaderMap) -> Result<Response, Refused> {
     let permit = Arc::clone(&ahti.streams).try_acquire_owned();

@@ -10,7 +10,7 @@ use tapio_ahti::{
 use tokio::task::block_in_place;
 
 use super::Refused;
-use crate::ahti::{Ahti, auth::Viewer};
+use crate::ahti::{Ahti, auth::Viewer, past::Knows};
 
 /// All incidents, the newest first.
 pub(in crate::ahti) async fn incidents(ahti: &Ahti, viewer: &Viewer) -> Result<Vec<Incident>, Refused> {
@@ -33,9 +33,9 @@ pub(in crate::ahti) async fn incident(
 }
 
 /// What is looked at.
-pub(in crate::ahti) async fn coverage(ahti: &Ahti, viewer: &Viewer) -> Result<Coverage, Refused> {
-    let coverage = block_in_place(|| ahti.engine().coverage());
-    viewer.see(ahti, coverage).await
+pub(in crate::ahti) async fn coverage(from: &impl Knows, viewer: &Viewer) -> Result<Coverage, Refused> {
+    let coverage = block_in_place(|| from.engine().coverage());
+    viewer.see(from, coverage).await
 }
 
 /// Why an object fails.
@@ -53,13 +53,13 @@ pub(in crate::ahti) async fn changes(ahti: &Ahti, viewer: &Viewer) -> Result<Vec
 
 /// What is known of an entity.
 pub(in crate::ahti) async fn about(
-    ahti: &Ahti,
+    from: &impl Knows,
     viewer: &Viewer,
     of: &Name,
 ) -> Result<Option<About>, Refused> {
     viewer.require(&of.place()).await?;
-    let about = block_in_place(|| ahti.engine().about(of));
-    viewer.see(ahti, about).await
+    let about = block_in_place(|| from.engine().about(of));
+    viewer.see(from, about).await
 }
 
 /// How far an incident reaches.

@@ -11,7 +11,7 @@ use tapio_ahti::visible::{Place, Redact, Sight, Unknown};
 use tapio_kube::{Permission, User};
 
 use super::{Reviews, away, unauthorized};
-use crate::ahti::{Ahti, api::Refused};
+use crate::ahti::{api::Refused, past::Knows};
 
 /// The resource of Tapio's rights; there are objects of it only if they are asked for.
 const GROUP: &str = "tapio.dev";
@@ -124,7 +124,11 @@ impl Viewer {
     }
 
     /// What is left of an answer for them.
-    pub(in crate::ahti) async fn see<T: Redact + Clone>(&self, ahti: &Ahti, answer: T) -> Result<T, Refused> {
+    pub(in crate::ahti) async fn see<T: Redact + Clone>(
+        &self,
+        from: &impl Knows,
+        answer: T,
+    ) -> Result<T, Refused> {
         if self.reads_all().await? {
             return Ok(answer);
         }
@@ -139,14 +143,14 @@ impl Viewer {
             if unknown.is_empty() {
                 return Ok(left);
             }
-            self.learn(ahti, &mut sight, unknown).await?;
+            self.learn(from, &mut sight, unknown).await?;
         }
     }
 
     /// Finds out what has to be known.
     pub(in crate::ahti) async fn learn(
         &self,
-        ahti: &Ahti,
+        from: &impl Knows,
         sight: &mut Sight,
         unknown: Unknown,
     ) -> Result<(), Refused> {
@@ -154,7 +158,7 @@ impl Viewer {
         let rights = try_join_all(rights).await?;
         unknown.places.into_iter().zip(rights).for_each(|(place, may_read)| sight.learn(place, may_read));
         if !unknown.words.is_empty() {
-            let named = tokio::task::block_in_place(|| ahti.engine().naming(unknown.words));
+            let named = tokio::task::block_in_place(|| from.engine().naming(unknown.words));
             sight.learn_words(named);
         }
         Ok(())
