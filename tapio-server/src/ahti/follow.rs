@@ -10,6 +10,9 @@ use super::{Ahti, api::events::publish};
 
 /// Facts that are taken at once: while they are, nobody else can ask the engine.
 const TOGETHER: usize = 256;
+/// When no fact comes for so long, the incidents are brought up to date with the last ones: the engine itself does that every
+/// few seconds of the facts' own time, or when somebody asks.
+const QUIET: Duration = Duration::from_secs(1);
 /// Waits until the journal can be read again.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
@@ -19,6 +22,7 @@ pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> a
     let at_start = *newest.borrow();
     let mut retry = RETRY;
     let (mut next, mut opened) = (0, 0);
+    let mut is_said = true;
     // Once this fact is taken, all are that there were at this time.
     let mut mark = (at_start, clock::boot_ns());
     loop {
@@ -37,7 +41,7 @@ pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> a
         };
         retry = RETRY;
         if let Some((last, _)) = facts.last() {
-            next = last + 1;
+            (next, is_said) = (last + 1, false);
             opened = tokio::task::block_in_place(|| take(ahti, &facts, opened));
             ahti.taken.store(*last, Ordering::Relaxed);
             if *last >= mark.0 {
@@ -55,6 +59,14 @@ pub(super) async fn follow(ahti: &Ahti, mut stopped: watch::Receiver<bool>) -> a
         ahti.is_restored.store(true, Ordering::Relaxed);
         tokio::select! {
             changed = newest.changed() => if changed.is_err() { return Ok(()) },
+            () = sleep(QUIET), if !is_said => {
+                is_said = true;
+                tokio::task::block_in_place(|| {
+                    let mut engine = ahti.engine();
+                    engine.incidents();
+                    publish(&ahti.latest, &engine);
+                });
+            }
             _ = stopped.wait_for(|stop| *stop) => return Ok(()),
         }
     }
