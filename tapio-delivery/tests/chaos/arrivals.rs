@@ -1,6 +1,9 @@
 //! Compares the occurrences that arrived at the gateway with those accepted.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use ulid::Ulid;
 
@@ -22,16 +25,14 @@ pub(crate) fn repeats(arrived: &[Ulid]) -> usize {
     arrived.len() - arrived.iter().collect::<HashSet<_>>().len()
 }
 
-/// The first that arrived after a later one; duplicates do not count.
+/// The first of an agent's run that arrived after a later one of it; duplicates do not count. Runs have no order: what an
+/// agent that was killed has sent may be read after what its successor sends, because connections have none.
 pub(crate) fn out_of_order(arrived: &[Ulid]) -> Option<(Ulid, Ulid)> {
     let mut seen = HashSet::new();
-    let mut firsts = arrived.iter().filter(|id| seen.insert(**id)).peekable();
-    while let Some(id) = firsts.next() {
-        if let Some(next) = firsts.peek()
-            && *next < id
-        {
-            return Some((*id, **next));
-        }
-    }
-    None
+    let mut latest: HashMap<u128, Ulid> = HashMap::new();
+    arrived.iter().filter(|id| seen.insert(**id)).find_map(|id| {
+        // As `agent::id` makes them.
+        let before = latest.insert(id.random() >> 64, *id)?;
+        (before > *id).then_some((before, *id))
+    })
 }

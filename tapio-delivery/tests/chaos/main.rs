@@ -1,4 +1,4 @@
-//! Delivery with every fault at once: all accepted occurrences arrive, at least once and in order, and the
+//! Delivery with every fault at once: all accepted occurrences arrive, at least once and those of a run in order, and the
 //! counters balance. Gateway and agent are separate processes, which the tests really kill.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 

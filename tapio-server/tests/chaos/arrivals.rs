@@ -4,24 +4,13 @@
 #[allow(dead_code, reason = "a part is used")]
 mod compare;
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use tapio_server::journal::{FILE, Journal, Limits};
 use tempfile::tempdir;
 use ulid::Ulid;
 
-pub(crate) use compare::{missing, repeats};
-
-/// The first fact of an agent's run that arrived after a later one of it. Runs have no order: what an agent that was
-/// killed has sent may be read after what its successor sends, because connections have none.
-pub(crate) fn out_of_order(arrived: &[Ulid]) -> Option<(Ulid, Ulid)> {
-    let mut runs: BTreeMap<u128, Vec<Ulid>> = BTreeMap::new();
-    for id in arrived {
-        // As `agent::id` makes them.
-        runs.entry(id.random() >> 64).or_default().push(*id);
-    }
-    runs.values().find_map(|run| compare::out_of_order(run))
-}
+pub(crate) use compare::{missing, out_of_order, repeats};
 
 /// The ids in the journal, in order. The server may be running, so that a copy is read.
 pub(crate) fn arrivals(directory: &Path) -> Vec<Ulid> {
