@@ -162,7 +162,8 @@ fn a_socket_at_the_address_of_one_that_ended_unseen_inherits_nothing() {
     let (mut former, mut client) = (Process::start("former"), Process::start("client"));
     let mut connections = newest::<8, VALUE>("CONNECTIONS");
     let mut inherited = 0;
-    for _ in 0..200 {
+    // Where a socket comes to lie depends on what else the machine does.
+    for _ in 0..4_000 {
         let before: Vec<[u8; 8]> = connections.keys().map(Result::unwrap).collect();
         let connection = former.connect(to).unwrap();
         let accepted = server.accept(listener);
