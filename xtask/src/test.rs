@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -67,14 +66,12 @@ pub(crate) fn run(suites: Suites, filter: Option<&str>) -> Result<Tally> {
 pub(crate) fn run_with(suites: Suites, filter: Option<&str>, variables: &[(&str, &str)]) -> Result<Tally> {
     let mut executables = build()?;
     executables.retain(|executable| suites.has(&executable.target));
-    // Tests that fail fast come first, tests that need root come last, alone.
-    executables.sort_by_key(|executable| executable.kind == "test");
-    let (kernel, others): (Vec<_>, Vec<_>) =
-        executables.iter().partition(|executable| executable.target == KERNEL);
+    // Tests that fail fast come first, tests that need root come last.
+    executables.sort_by_key(|executable| (executable.target == KERNEL, executable.kind == "test"));
 
-    let mut results = two_at_a_time(&others, filter, variables)?;
+    let mut results = Vec::new();
     let mut took = Vec::new();
-    for executable in kernel {
+    for executable in &executables {
         for parts in parts(executable, filter)?.chunk_by(Part::is_beside) {
             let start = Instant::now();
             results.extend(side_by_side(executable, parts, variables)?);
@@ -119,33 +116,6 @@ fn parts(executable: &Executable, filter: Option<&str>) -> Result<Vec<Part>> {
         modules.entry(module.filter(|_| executable.target == KERNEL)).or_default().push(name.to_owned());
     }
     Ok(modules.into_iter().map(|(module, tests)| Part { module, tests: Some(tests) }).collect())
-}
-
-/// Runs suites, most of which wait most of the time. A suite's output appears when it has ended.
-fn two_at_a_time(
-    executables: &[&Executable],
-    filter: Option<&str>,
-    variables: &[(&str, &str)],
-) -> Result<Vec<Suite>> {
-    let queue = Mutex::new(executables.iter());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || -> Result<Vec<Suite>> {
-        let mut suites = Vec::new();
-        while let Some(executable) = next() {
-            for part in parts(executable, filter)? {
-                let mut said = Vec::new();
-                suites.push(part.run(executable, variables, &mut said)?);
-                println!("\n== {}\n{}", suites[suites.len() - 1].name, String::from_utf8_lossy(&said));
-            }
-        }
-        Ok(suites)
-    };
-    thread::scope(|scope| {
-        let other = scope.spawn(work);
-        let mut suites = work()?;
-        suites.extend(other.join().map_err(|_| anyhow!("a run of tests panicked"))??);
-        Ok(suites)
-    })
 }
 
 /// Runs parts in parallel. The first part's output appears immediately, that of the others afterwards.
