@@ -217,17 +217,14 @@ fn learn(work: &mut Work, latency_us: u64) {
     if latency.baseline.learn_if_normal(value, &limits) {
         return;
     }
-    let before = latency.baseline;
+    // In place, since the stack of the functions on this path has no room for a copy.
+    work.verdict.baseline = latency.baseline;
     let verdict = latency.baseline.judge(value, now >> TICK_SHIFT, &limits);
     let level_us = latency.baseline.mean();
-    if verdict == baseline::Verdict::Shift && level_us > before.mean() {
-        let since_ns = latency.baseline.since(now >> TICK_SHIFT) << TICK_SHIFT;
-        work.verdict = Verdict {
-            kind: kind::LATENCY_SHIFT,
-            value_us: level_us,
-            since_ns,
-            baseline: before,
-            ..Verdict::none(now)
-        };
+    if verdict == baseline::Verdict::Shift && level_us > work.verdict.baseline.mean() {
+        work.verdict.kind = kind::LATENCY_SHIFT;
+        work.verdict.code = 0;
+        work.verdict.value_us = level_us;
+        work.verdict.since_ns = latency.baseline.since(now >> TICK_SHIFT) << TICK_SHIFT;
     }
 }
