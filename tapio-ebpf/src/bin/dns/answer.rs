@@ -113,7 +113,11 @@ fn message(packet: &Packet, skb: *const u8) {
         // SAFETY: a map value, copied since its place can be used again.
         work.local = unsafe { *local };
     }
-    answer(work);
+    // One after the other: within each other their stacks are too large for the oldest kernels.
+    if is_known(work) {
+        learn(work);
+        conclude(work);
+    }
 }
 
 /// Inode number of the network namespace of the receiving device.
@@ -127,20 +131,25 @@ fn netns(skb: *const u8) -> u32 {
     }
 }
 
-/// An answer, if the question is known.
+/// Takes the question that this answers out of those that are open. Returns false if it is not known.
 #[inline(never)]
-fn answer(work: &mut Work) {
-    let Some(open) = OPEN.get_ptr(&work.local) else { return };
+fn is_known(work: &mut Work) -> bool {
+    let Some(open) = OPEN.get_ptr(&work.local) else { return false };
     // SAFETY: a map value, copied since its place can be used again.
     work.open = unsafe { *open };
     if work.open.name != work.question.name {
-        return;
+        return false;
     }
-    let Some(run) = Run::begin(program::NETIF_RECEIVE_SKB) else { return };
     let _ = OPEN.remove(&work.local);
     set_seen(SEEN);
-    let now = now_ns();
-    work.verdict = Verdict { code: work.question.code, ..Verdict::none(now) };
+    work.verdict = Verdict { code: work.question.code, ..Verdict::none(now_ns()) };
+    true
+}
+
+/// Judges a look-up, and reports it.
+#[inline(never)]
+fn conclude(work: &mut Work) {
+    let Some(run) = Run::begin(program::NETIF_RECEIVE_SKB) else { return };
     judge(work);
     work.report(run);
 }
@@ -150,9 +159,6 @@ fn answer(work: &mut Work) {
 fn judge(work: &mut Work) {
     let now = work.verdict.now_ns;
     let latency_us = now.wrapping_sub(work.open.sent_ns) / 1_000;
-    if work.open.queries == 1 && work.question.code < code::UNREACHABLE {
-        learn(work, latency_us);
-    }
     let key = lookup_key(&work.open.client, &work.question);
     let (mut total_us, mut queries, mut is_told) = (latency_us, work.open.queries as u32, false);
     if let Some(lookup) = LOOKUPS.get_ptr_mut(&key) {
@@ -190,7 +196,11 @@ fn judge(work: &mut Work) {
 
 /// Adds a latency to the resolver's baseline, and reports a rise of its level.
 #[inline(never)]
-fn learn(work: &mut Work, latency_us: u64) {
+fn learn(work: &mut Work) {
+    if work.open.queries != 1 || work.question.code >= code::UNREACHABLE {
+        return;
+    }
+    let latency_us = work.verdict.now_ns.wrapping_sub(work.open.sent_ns) / 1_000;
     let latency_us = if latency_us > u64::from(u32::MAX) { u32::MAX } else { latency_us as u32 };
     let Some(latency) = RESOLVERS.get_ptr_mut(&work.open.resolver) else {
         let first = Latency { lowest_us: latency_us, answers: 1, ..Latency::default() };
@@ -217,7 +227,6 @@ fn learn(work: &mut Work, latency_us: u64) {
     if latency.baseline.learn_if_normal(value, &limits) {
         return;
     }
-    // In place, since the stack of the functions on this path has no room for a copy.
     work.verdict.baseline = latency.baseline;
     let verdict = latency.baseline.judge(value, now >> TICK_SHIFT, &limits);
     let level_us = latency.baseline.mean();
