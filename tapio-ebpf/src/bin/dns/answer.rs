@@ -72,35 +72,39 @@ pub(crate) fn received(skb: *const u8) {
     };
     match packet.glance() {
         Some((UDP | TCP, source, _)) if !is_observed(source) => {}
-        Some((UDP | TCP | ICMP | ICMPV6, ..)) | None => message(&packet, skb),
+        Some((UDP | TCP | ICMP | ICMPV6, ..)) | None => {
+            if is_message(&packet, skb) {
+                answer();
+            }
+        }
         Some(_) => {}
     }
 }
 
-/// A packet that may hold an answer, or an ICMP message in place of one. In a function of its own, so that other packets
+/// Whether a packet holds an answer, or an ICMP message in place of one, and whose. In a function of its own, so that other packets
 /// pay for no registers.
 #[inline(never)]
-fn message(packet: &Packet, skb: *const u8) {
-    let Some(work) = work() else { return };
+fn is_message(packet: &Packet, skb: *const u8) -> bool {
+    let Some(work) = work() else { return false };
     if !packet.headers(work) {
-        return;
+        return false;
     }
     let is_unreachable = work.headers.unreachable != 0;
     let (local, remote) = if is_unreachable { work.headers.swapped() } else { work.headers.ends() };
     if !is_observed(remote.1) {
-        return;
+        return false;
     }
     match packet.message(work) {
         Found::Message => {}
         Found::Unreadable if !is_unreachable => {
             let _ = PATHS.insert(&path(&local.0, &remote.0), &UNREADABLE, 0);
-            return;
+            return false;
         }
-        _ => return,
+        _ => return false,
     }
     // An ICMP message quotes the question.
     if work.question.is_answer == is_unreachable {
-        return;
+        return false;
     }
     if is_unreachable {
         work.question.code = code::UNREACHABLE + u32::from(work.headers.unreachable) - 1;
@@ -113,7 +117,14 @@ fn message(packet: &Packet, skb: *const u8) {
         // SAFETY: a map value, copied since its place can be used again.
         work.local = unsafe { *local };
     }
-    // One after the other: within each other their stacks are too large for the oldest kernels.
+    true
+}
+
+/// An answer, if the question is known. One function after the other: within each other their stacks are too large for the
+/// oldest kernels.
+#[inline(never)]
+fn answer() {
+    let Some(work) = work() else { return };
     if is_known(work) {
         learn(work);
         conclude(work);
