@@ -98,7 +98,7 @@ settings! {
 settings! {
     /// One message for all that happens in a period. For webhook and slack.
     pub struct Digest {
-        /// The period, such as 24h or 4h. off: each thing is told by itself.
+        /// The period, such as 24h or 4h. off: each change is notified by itself.
         pub every: Off<Time<{ 10 * SEC }, { 86_400 * SEC }>> = Off(None),
         /// The time of day at which one ends, in UTC.
         pub at: TimeOfDay = TimeOfDay::default(),

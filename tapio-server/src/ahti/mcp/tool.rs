@@ -20,7 +20,7 @@ pub(super) struct Tools {
     cluster: String,
     /// The path of each in the API.
     paths: Vec<(String, String)>,
-    /// As clients are told.
+    /// As clients get it.
     list: String,
 }
 
@@ -112,7 +112,7 @@ impl Tools {
     }
 }
 
-/// A tool, as clients are told.
+/// A tool, as clients get it.
 fn tool(name: &str, operation: &Value, cluster: &str) -> Value {
     let of_cluster = json!({ "type": "string", "enum": [cluster], "description": "The cluster." });
     let mut properties = Map::from_iter([("cluster".to_owned(), of_cluster)]);
