@@ -81,6 +81,9 @@ impl Observer for Storage {
     }
 }
 
+/// Id of the root of cgroup v2, to which a file system's own requests are charged, and all where the controller is off.
+const ROOT: u64 = 1;
+
 fn judge(event: &StorageEvent) -> Result<Anomaly, Malformed> {
     let is_error = event.kind == kind::IO_ERROR;
     let kind = match event.kind {
@@ -120,7 +123,7 @@ fn judge(event: &StorageEvent) -> Result<Anomaly, Malformed> {
         magnitude: event.value_us,
         ..Anomaly::new(kind, &event.header)
     };
-    if anomaly.cgroup_id == 0 {
+    if anomaly.cgroup_id <= ROOT {
         anomaly.cgroup_id = WHOLE_NODE;
     }
     Ok(anomaly)

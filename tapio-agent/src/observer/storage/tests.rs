@@ -37,6 +37,12 @@ fn an_error_names_device_operation_and_sector() {
         ..event(kind::IO_ERROR)
     });
     assert_eq!((failed.kind.name, failed.cgroup_id), ("storage.io_error", WHOLE_NODE));
+    let of = |cgroup_id| {
+        let mut event = event(kind::IO_ERROR);
+        event.header.cgroup_id = cgroup_id;
+        judged(&event).cgroup_id
+    };
+    assert_eq!((of(1), of(77)), (WHOLE_NODE, 77), "the root of all groups is nobody in particular");
     assert_eq!(failed.data.text("operation"), Some("write"));
     assert_eq!((failed.data.text("error"), failed.data.number("sector")), (Some("ENOSPC"), Some(8)));
 }

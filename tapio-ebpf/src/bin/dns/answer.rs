@@ -81,8 +81,8 @@ pub(crate) fn received(skb: *const u8) {
     }
 }
 
-/// Whether a packet holds an answer, or an ICMP message in place of one, and whose. In a function of its own, so that other packets
-/// pay for no registers.
+/// Whether a packet holds an answer, or an ICMP message in place of one, and whose. In a function of its own, so that
+/// other packets pay for no registers.
 #[inline(never)]
 fn is_message(packet: &Packet, skb: *const u8) -> bool {
     let Some(work) = work() else { return false };

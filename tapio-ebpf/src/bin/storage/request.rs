@@ -3,7 +3,7 @@
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use tapio_common::{
     Comm, CooldownKey,
-    storage::{self, Load, NAME_WORDS, StorageEvent},
+    storage::{self, Load, NAME_WORDS, StorageEvent, kind},
 };
 use tapio_ebpf::{Run, is_absent, load, now_ns};
 
@@ -95,8 +95,10 @@ impl Request {
     pub(crate) fn emit(self, run: Run, kind: u32, operation: u32, fill: impl FnOnce(&mut StorageEvent)) {
         let now = now_ns();
         let device = self.device();
+        let cgroup_id = self.cgroup();
         let key = CooldownKey {
-            cgroup_id: 0,
+            // A level is the device's; a request is somebody's, who is not another's repeat.
+            cgroup_id: if kind == kind::LATENCY_SHIFT { 0 } else { cgroup_id },
             comm: Comm::default(),
             subject: bytemuck::cast([device, 0]),
             detail: operation,
@@ -109,7 +111,7 @@ impl Request {
             |event: &mut StorageEvent, suppressed| {
                 event.header.time_ns = now;
                 event.header.suppressed = suppressed;
-                event.header.cgroup_id = self.cgroup();
+                event.header.cgroup_id = cgroup_id;
                 event.kind = kind;
                 event.operation = operation;
                 event.device = device;
