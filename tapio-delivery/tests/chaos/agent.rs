@@ -64,6 +64,11 @@ pub(crate) fn id(run: u64, nth: u64) -> Ulid {
     Ulid::from_parts(1_795_141_098_123, u128::from(run) << 64 | u128::from(nth))
 }
 
+/// The run in an occurrence's id.
+pub(crate) fn run_of(id: Ulid) -> u64 {
+    (id.random() >> 64) as u64
+}
+
 impl Agent {
     pub(crate) fn start(order: &Order, log: &Path) -> Self {
         Self::start_as(role::here(), order, log)

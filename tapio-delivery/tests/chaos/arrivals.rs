@@ -7,6 +7,8 @@ use std::{
 
 use ulid::Ulid;
 
+use crate::agent::run_of;
+
 /// Everything that arrived, in order, including duplicates.
 pub(crate) fn arrivals(directory: &Path) -> Vec<Ulid> {
     let text = std::fs::read_to_string(directory.join("arrivals")).unwrap_or_default();
@@ -29,10 +31,9 @@ pub(crate) fn repeats(arrived: &[Ulid]) -> usize {
 /// agent that was killed has sent may be read after what its successor sends, because connections have none.
 pub(crate) fn out_of_order(arrived: &[Ulid]) -> Option<(Ulid, Ulid)> {
     let mut seen = HashSet::new();
-    let mut latest: HashMap<u128, Ulid> = HashMap::new();
+    let mut latest: HashMap<u64, Ulid> = HashMap::new();
     arrived.iter().filter(|id| seen.insert(**id)).find_map(|id| {
-        // As `agent::id` makes them.
-        let before = latest.insert(id.random() >> 64, *id)?;
+        let before = latest.insert(run_of(*id), *id)?;
         (before > *id).then_some((before, *id))
     })
 }
