@@ -29,10 +29,10 @@ use tapio_service::clock;
 use tokio::time::Instant;
 
 pub use self::hierarchy::Hierarchy;
+pub(crate) use self::tree::Tree;
 use self::{
     above::Shared,
     sample::{Eyes, Node},
-    tree::Tree,
     trigger::{Trigger, Waiting},
 };
 use crate::{

@@ -11,6 +11,7 @@ pub mod enrich;
 pub mod fault;
 pub mod kernel;
 pub mod metrics;
+mod namespaces;
 pub mod observer;
 pub mod pipeline;
 pub mod privileges;

@@ -9,6 +9,7 @@ pub mod dns;
 mod duration;
 mod gauge;
 mod kind;
+pub mod link;
 pub mod network;
 pub mod node;
 mod object;
@@ -46,12 +47,19 @@ const fn with<const A: usize, const B: usize, const ALL: usize>(
     all
 }
 
-/// Files that an observer has read for it, in addition to its kernel programs or instead of them: cgroup files and
-/// pressure, as [`tapio_common::node::Sample`].
+/// Files that an observer has read for it, in addition to its kernel programs or instead of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reads {
-    /// Time from one scan to the next.
-    pub interval: Duration,
+pub enum Reads {
+    /// Cgroup files and pressure, as [`tapio_common::node::Sample`].
+    Cgroups {
+        /// Time from one scan to the next.
+        interval: Duration,
+    },
+    /// Counters of network namespaces, as [`link::Namespace`].
+    Namespaces {
+        /// Time from one scan to the next.
+        interval: Duration,
+    },
 }
 
 /// A record that is not an event of this observer. It is counted and never causes a panic.
@@ -355,6 +363,8 @@ observers! {
     /// The DNS observer: look-ups that fail, are not answered, or take long. Its kernel programs judge, so a change takes
     /// effect at the next start.
     dns: dns::Dns,
+    /// The link observer: what the network drops below its connections.
+    link: link::Link,
     /// The network observer. Its kernel programs judge, so a change takes effect at the next start.
     network: network::Network,
     /// The node observer: memory, CPUs and waiting of containers, units and the node.

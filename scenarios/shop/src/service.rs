@@ -4,12 +4,13 @@
 //! on; any other is a request.
 
 use std::cell::Cell;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
@@ -40,10 +41,17 @@ pub(crate) async fn run(
     if let (Some(file), Some(expected)) = (&settings.config_file, &settings.expected) {
         configuration::check(file, expected)?;
     }
-    let listener = TcpListener::bind(("0.0.0.0", settings.port)).await;
-    let listener = listener.with_context(|| format!("cannot listen on port {}", settings.port))?;
+    let listener = listen(&settings).with_context(|| format!("cannot listen on port {}", settings.port))?;
     println!("{role} listens on port {}", settings.port);
     LocalSet::new().run_until(serve(listener, role, next, settings, is_worker)).await
+}
+
+/// Listens on all addresses, as [`TcpListener::bind`] does, with the backlog of the settings.
+fn listen(settings: &Settings) -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::UNSPECIFIED, settings.port).into())?;
+    socket.listen(settings.backlog)
 }
 
 async fn serve(
@@ -62,7 +70,10 @@ async fn serve(
     spawn_local(async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(spawn_local(Rc::clone(&served).answer(stream))),
+                Ok((stream, _)) => {
+                    drop(spawn_local(Rc::clone(&served).answer(stream)));
+                    tokio::time::sleep(Duration::from_millis(served.settings.accept_ms)).await;
+                }
                 Err(error) => {
                     eprintln!("accept: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;

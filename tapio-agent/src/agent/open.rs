@@ -10,7 +10,8 @@ use crate::{
     config::Config,
     enrich::memory::Past,
     kernel::Kernel,
-    observer::{self, Built},
+    namespaces::Namespaces,
+    observer::{self, Built, Reads},
     scrape::Scraper,
     snapshot::Snapshot,
     source::{Part, Records, Source},
@@ -83,10 +84,16 @@ impl Opener<'_> {
                 Err(error) => sources.refused = Some(error),
             }
         }
-        if let Some(reads) = built.reads {
-            let (cgroups, proc) = (self.config.cgroup_root.as_path(), self.config.proc_root.as_path());
-            let files = Files::open(cgroups, proc, reads.interval, Arc::clone(&self.past));
-            sources.all.push(Box::new(files));
+        let (cgroups, proc) = (self.config.cgroup_root.as_path(), self.config.proc_root.as_path());
+        match built.reads {
+            Some(Reads::Cgroups { interval }) => {
+                let files = Files::open(cgroups, proc, interval, Arc::clone(&self.past));
+                sources.all.push(Box::new(files));
+            }
+            Some(Reads::Namespaces { interval }) => {
+                sources.all.push(Box::new(Namespaces::open(cgroups, proc, interval)));
+            }
+            None => {}
         }
         if let Some(target) = &built.scrapes {
             sources.all.push(Box::new(Scraper::new(target.clone())));

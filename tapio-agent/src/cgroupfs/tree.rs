@@ -23,35 +23,35 @@ const WALK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The cgroup of a container or a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// Its id in the hierarchy that identity uses.
-    pub(super) id: u64,
+    pub(crate) id: u64,
     /// Its id in the memory controller's hierarchy.
-    pub(super) memory_id: u64,
+    pub(crate) memory_id: u64,
     /// The path below the root of each hierarchy.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Whether other containers or units are below it.
-    pub(super) inner: bool,
+    pub(crate) inner: bool,
     /// The innermost cgroup above it that belongs to no workload, as an index into [`Tree::above`].
-    pub(super) above: Option<usize>,
+    pub(crate) above: Option<usize>,
     /// Its depth below the root.
-    pub(super) depth: usize,
+    pub(crate) depth: usize,
 }
 
 /// A cgroup above containers and units, such as a pod or a slice. Everything below shares its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Above {
+pub(crate) struct Above {
     /// Its id, for identity and for memory.
-    pub(super) id: u64,
-    pub(super) path: PathBuf,
+    pub(crate) id: u64,
+    pub(crate) path: PathBuf,
     /// The next such cgroup above it.
-    pub(super) above: Option<usize>,
-    pub(super) depth: usize,
+    pub(crate) above: Option<usize>,
+    pub(crate) depth: usize,
 }
 
 /// The cgroups found by the last walk.
 #[derive(Clone, Debug)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     hierarchy: Hierarchy,
     /// `/proc/cgroups`, which counts the cgroups of cgroup v1.
     counts: PathBuf,
@@ -62,7 +62,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn new(hierarchy: Hierarchy, proc_root: &Path) -> Self {
+    pub(crate) fn new(hierarchy: Hierarchy, proc_root: &Path) -> Self {
         Self {
             hierarchy,
             counts: proc_root.join("cgroups"),
@@ -73,22 +73,22 @@ impl Tree {
         }
     }
 
-    pub(super) fn groups(&self) -> &[Group] {
+    pub(crate) fn groups(&self) -> &[Group] {
         &self.groups
     }
 
     /// The cgroups above containers and units. Each comes after those above it.
-    pub(super) fn above(&self) -> &[Above] {
+    pub(crate) fn above(&self) -> &[Above] {
         &self.above
     }
 
     /// Records that a listed cgroup was gone.
-    pub(super) fn is_stale(&mut self) {
+    pub(crate) fn is_stale(&mut self) {
         self.walked = None;
     }
 
     /// Walks the tree again if there is a reason to.
-    pub(super) fn update(&mut self) {
+    pub(crate) fn update(&mut self) {
         let count = self.hierarchy.count(&self.counts);
         let is_fresh = self.walked.is_some_and(|walked| walked.elapsed() < WALK_INTERVAL);
         if !is_fresh || count.is_none() || count != self.count {
@@ -189,6 +189,6 @@ fn twin(hierarchy: &Hierarchy, path: &Path, workload: Option<&Workload>) -> Opti
 }
 
 /// Whether a hierarchy's directory, such as `cpu,cpuacct`, has this controller.
-pub(super) fn has_controller(name: &OsStr, controller: &str) -> bool {
+pub(crate) fn has_controller(name: &OsStr, controller: &str) -> bool {
     name.to_str().is_some_and(|name| name.split(',').any(|part| part == controller))
 }

@@ -21,6 +21,7 @@ use tapio_common::CGROUP_V1;
 use tapio_occurrence::Workload;
 
 pub use path::{Named, parse_path};
+pub(crate) use process::has_host_pids;
 pub use process::in_host_pid_namespace;
 
 use super::REMEMBER;
@@ -100,8 +101,7 @@ impl Cgroups {
             is_cgroup2(&unified).then_some(Mount { path: unified, hybrid: true })
         };
         let memory = Some(root.join("memory")).filter(|path| path.join("memory.limit_in_bytes").is_file());
-        let proc_root =
-            process::has_host_pids(proc_root, in_host_pid_namespace()).then(|| proc_root.to_owned());
+        let proc_root = has_host_pids(proc_root, in_host_pid_namespace()).then(|| proc_root.to_owned());
         Self { mount, memory, proc_root, known: HashMap::new(), remember: REMEMBER }
     }
 

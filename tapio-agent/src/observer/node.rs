@@ -149,7 +149,7 @@ impl Observer for Node {
     }
 
     fn reads(settings: &Settings) -> Option<Reads> {
-        Some(Reads { interval: settings.interval.get() })
+        Some(Reads::Cgroups { interval: settings.interval.get() })
     }
 
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {

@@ -8,6 +8,7 @@
 mod agent;
 mod container;
 mod dns;
+mod link;
 mod network;
 mod node;
 mod storage;

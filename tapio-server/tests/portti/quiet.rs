@@ -54,7 +54,8 @@ async fn noise() {
     told.change("ConfigMap", "last", |_| true).await;
     told.change("Node", "node-a", |_| true).await;
     // Other objects, such as the namespace's service account, may come late.
-    let is_of_these = |message: &String| ["node-a", "shop/settings", "shop/last"].iter().any(|of| message.contains(of));
+    let is_of_these =
+        |message: &String| ["node-a", "shop/settings", "shop/last"].iter().any(|of| message.contains(of));
     let said: Vec<_> = told.messages().into_iter().filter(is_of_these).collect();
     // Of both the object, which a label is part of, and the change.
     assert_eq!(said.len(), 4, "{said:#?}");

@@ -24,7 +24,7 @@ pub fn in_host_pid_namespace() -> bool {
 
 /// Whether the directories at `proc_root` are named by the pids that the kernel programs report. `/proc` has
 /// the pids of the agent's own namespace; any other path is a mount of the host's.
-pub(super) fn has_host_pids(proc_root: &Path, is_in_host_namespace: bool) -> bool {
+pub(crate) fn has_host_pids(proc_root: &Path, is_in_host_namespace: bool) -> bool {
     is_in_host_namespace || proc_root != Path::new("/proc")
 }
 

@@ -106,6 +106,12 @@ impl Cgroup {
         fs::write(path.parent().unwrap().join(file), bytes.to_string()).unwrap();
     }
 
+    /// The UID of its pod.
+    pub(crate) fn pod_uid(&self) -> String {
+        let pod = self.paths[0].parent().unwrap().file_name().unwrap().to_str().unwrap();
+        pod.trim_start_matches("pod").to_owned()
+    }
+
     /// Moves a process into it.
     pub(crate) fn add(&self, pid: u32) {
         for path in &self.paths {

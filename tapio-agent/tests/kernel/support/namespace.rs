@@ -2,11 +2,16 @@
 
 use std::{
     fmt,
+    fs::File,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
     path::Path,
     process::Command,
     sync::atomic::{AtomicU8, Ordering},
+    thread,
 };
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub(crate) struct Namespace {
     name: String,
@@ -45,6 +50,31 @@ impl Namespace {
 
     pub(crate) fn ip(&self, arguments: &str) {
         ip(&format!("-n {} {arguments}", self.name));
+    }
+
+    /// Has the connections of the namespace tracked, or returns why they cannot be.
+    pub(crate) fn track(&self) -> Result<(), String> {
+        let mut command = self.command(Path::new("iptables"));
+        command.args(["--append", "INPUT", "--match", "conntrack", "--ctstate", "NEW", "--jump", "ACCEPT"]);
+        let output = command.output().map_err(|error| format!("iptables: {error}"))?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("iptables tracks nothing: {}", error.trim_end()))
+        }
+    }
+
+    /// Runs something in the namespace, on a thread of its own.
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();
+        thread::scope(|scope| {
+            let work = scope.spawn(move || {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                work()
+            });
+            work.join().unwrap()
+        })
     }
 
     fn tc(&self, arguments: &str) {

@@ -122,6 +122,11 @@ impl Occurrence {
         self.json["workload"]["container_id"] == *cgroup.container_id
     }
 
+    /// Whether it is about the pod of this container.
+    pub(crate) fn is_in_pod(&self, cgroup: &Cgroup) -> bool {
+        self.json["workload"]["pod_uid"] == *cgroup.pod_uid()
+    }
+
     #[track_caller]
     pub(crate) fn is(self, kind: &str) -> Self {
         assert_eq!(self.kind, kind, "{}", self.json);

@@ -204,10 +204,10 @@ impl Tapio {
         assert!(found.is_some(), "no line with {one} and {other} in the log:\n{}", self.log.text());
     }
 
-    /// Waits until the agent has scanned the cgroups this many times from now on. Scans use at most one part in 200 of
+    /// Waits until the agent has scanned cgroups or namespaces this many times from now on. Scans use at most one part in 200 of
     /// a CPU, so that on an emulated one they are seconds apart.
     pub(crate) fn expect_scans(&self, count: usize) {
-        let scans = |lines: &[String]| lines.iter().filter(|line| line.contains("cgroups scanned")).count();
+        let scans = |lines: &[String]| lines.iter().filter(|line| line.contains(" scanned")).count();
         let before = self.log.wait(Duration::ZERO, |lines| Some(scans(lines))).unwrap_or_default();
         let found = self.log.wait(SCANS, |lines| (scans(lines) >= before + count).then_some(()));
         assert!(found.is_some(), "not scanned {count} times:\n{}", self.log.text());
