@@ -88,28 +88,38 @@ struct KilledChild {
 /// How long after a child was killed by signal n the parent's status 128 + n, or signal n, is attributed to it: 10 s.
 const KILLED_CHILD_NS: u64 = 10_000_000_000;
 
-/// Records that a child of `parent` was killed by a signal.
-#[inline(always)]
-fn record_killed_child(parent: Task, signal: u32) {
-    let child = KilledChild {
-        parent_started_ns: parent.leader().started_ns(),
-        at_ns: now_ns(),
-        signal: u64::from(signal),
-    };
-    // If the map has no room, the exit of the parent is reported, too.
-    let _ = KILLED_CHILDREN.insert(&parent.tgid(), child, 0);
+/// A process: its id, and when it started.
+#[derive(Clone, Copy)]
+struct Process {
+    tgid: u32,
+    started_ns: u64,
 }
 
-/// Returns true if a child of the process was recently killed by this signal, so its own exit may only propagate that.
-#[inline(always)]
-fn lost_child_to(task: Task, signal: u32) -> bool {
-    let tgid = task.tgid();
-    let Some(child) = KILLED_CHILDREN.get_ptr(&tgid) else { return false };
-    // SAFETY: a map value.
-    let child = unsafe { &*child };
-    child.parent_started_ns == task.leader().started_ns()
-        && u64::from(signal) == child.signal
-        && now_ns().wrapping_sub(child.at_ns) < KILLED_CHILD_NS
+impl Process {
+    #[inline(always)]
+    fn of(task: Task) -> Self {
+        Self { tgid: task.tgid(), started_ns: task.leader().started_ns() }
+    }
+
+    /// Records that a child of it was killed by a signal.
+    #[inline(always)]
+    fn record_killed_child(self, signal: u32) {
+        let child =
+            KilledChild { parent_started_ns: self.started_ns, at_ns: now_ns(), signal: u64::from(signal) };
+        // If the map has no room, the exit of the parent is reported, too.
+        let _ = KILLED_CHILDREN.insert(&self.tgid, child, 0);
+    }
+
+    /// Returns true if a child of it was recently killed by this signal, so its own exit may only propagate that.
+    #[inline(always)]
+    fn lost_child_to(self, signal: u32) -> bool {
+        let Some(child) = KILLED_CHILDREN.get_ptr(&self.tgid) else { return false };
+        // SAFETY: a map value.
+        let child = unsafe { &*child };
+        child.parent_started_ns == self.started_ns
+            && u64::from(signal) == child.signal
+            && now_ns().wrapping_sub(child.at_ns) < KILLED_CHILD_NS
+    }
 }
 
 pub(crate) fn exited(task: *const u8) {
@@ -130,8 +140,8 @@ pub(crate) fn exited(task: *const u8) {
     let flags = task.flags();
     let is_main = flags & (flag::INIT | flag::SESSION_OF_HOST) != 0;
     let status = (code >> 8) & 0xff;
-    if signal == 0 && status > 128 && lost_child_to(task, status - 128) {
-        record_killed_child(task.parent(), status - 128);
+    if signal == 0 && status > 128 && Process::of(task).lost_child_to(status - 128) {
+        Process::of(task.parent()).record_killed_child(status - 128);
         return run.normal();
     }
     if signal == 0 && !is_main {
@@ -148,13 +158,26 @@ pub(crate) fn exited(task: *const u8) {
     report(task, flags, code, run);
 }
 
+/// Reads everything first: newer verifiers search all types for each pointer that is read, on each path to it.
 #[inline(never)]
-fn report(task: Task, flags: u32, code: u32, run: Run) {
-    let tgid = task.tgid();
-    let leader = task.leader();
-    let started_ns = leader.started_ns();
+fn report(task: Task, mut flags: u32, code: u32, run: Run) {
+    let (leader, parent) = (task.leader(), task.parent());
+    let process = Process { tgid: task.tgid(), started_ns: leader.started_ns() };
+    let of_parent = Process::of(parent);
+    let cgroup_id = task.cgroup_id();
+    let oom_score_adj = task.oom_score_adj();
+    if leader.has_not_executed() {
+        flags |= flag::NOT_EXECUTED;
+    }
+    if flags & (flag::INIT | flag::IN_NAMESPACE) == flag::IN_NAMESPACE
+        && parent.namespace_level() < task.namespace_level()
+    {
+        flags |= flag::ENTERED;
+    }
+    flags |= task.cpu_limit();
+    let comm = leader.comm();
     let (signal, status) = (code & 0x7f, (code >> 8) & 0xff);
-    let last_signal = last_signal::of(tgid, started_ns);
+    let last_signal = last_signal::of(process.tgid, process.started_ns);
     // The process was asked to terminate, and reports that by its status.
     if let Some(last_signal) = last_signal
         && signal == 0
@@ -164,41 +187,27 @@ fn report(task: Task, flags: u32, code: u32, run: Run) {
         return run.normal();
     }
     // The child's death was reported; `timeout`, `unshare` and `sudo` then raise the same signal.
-    if signal != 0 && last_signal.is_some_and(|last| last.is_raised(signal)) && lost_child_to(task, signal) {
-        record_killed_child(task.parent(), signal);
+    if signal != 0 && last_signal.is_some_and(|last| last.is_raised(signal)) && process.lost_child_to(signal)
+    {
+        of_parent.record_killed_child(signal);
         return run.normal();
     }
     // Kills from within the same cgroup are reported for the main process only: the parent's exit is not suppressed.
-    if signal != 0 && !last_signal.is_some_and(|last| last.is_from_own_cgroup(task.cgroup_id())) {
-        record_killed_child(task.parent(), signal);
+    if signal != 0 && !last_signal.is_some_and(|last| last.is_from_own_cgroup(cgroup_id)) {
+        of_parent.record_killed_child(signal);
     }
     let by_kernel = signal == SIGKILL && last_signal.is_some_and(|last| last.origin == origin::KERNEL);
-    if !is_first_report(tgid, started_ns, if by_kernel { KILLED_BY_KERNEL } else { SEPARATELY }) {
+    let how = if by_kernel { KILLED_BY_KERNEL } else { SEPARATELY };
+    if !is_first_report(process.tgid, process.started_ns, how) {
         return run.normal();
     }
     run.emit(|event: &mut ContainerEvent| {
-        event.header = Header {
-            time_ns: now_ns(),
-            cgroup_id: task.cgroup_id(),
-            pid: tgid,
-            suppressed: 0,
-            comm: leader.comm(),
-        };
+        event.header = Header { time_ns: now_ns(), cgroup_id, pid: process.tgid, suppressed: 0, comm };
         event.kind = if signal == 0 { kind::EXIT_ERROR } else { kind::SIGNALLED };
         (event.flags, event.signal, event.status) = (flags, signal, status);
-        event.oom_score_adj = task.oom_score_adj();
-        if leader.has_not_executed() {
-            event.flags |= flag::NOT_EXECUTED;
-        }
-        event.flags |= task.cpu_limit();
-        let parent = task.parent();
-        if flags & (flag::INIT | flag::IN_NAMESPACE) == flag::IN_NAMESPACE
-            && parent.namespace_level() < task.namespace_level()
-        {
-            event.flags |= flag::ENTERED;
-        }
+        event.oom_score_adj = oom_score_adj;
         event.address = UNKNOWN;
-        event.started_ns = started_ns;
+        event.started_ns = process.started_ns;
         event.memory = Memory {
             anon_bytes: UNKNOWN,
             file_bytes: UNKNOWN,
@@ -218,7 +227,7 @@ fn report(task: Task, flags: u32, code: u32, run: Run) {
         (event.origin, event.code) = (last_signal.origin, last_signal.code);
         event.address = last_signal.address;
         event.actor = last_signal.actor;
-        if last_signal.origin == origin::PROCESS && last_signal.actor.pid == parent.tgid() {
+        if last_signal.origin == origin::PROCESS && last_signal.actor.pid == of_parent.tgid {
             event.flags |= flag::BY_PARENT;
         }
     });
