@@ -23,10 +23,13 @@ pub(crate) struct Arguments {
 /// Where the server is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Reach {
-    /// The server's API, instead of a port-forward: http://HOST:PORT. A token is sent to this host only, and only that of
-    /// --token-file
+    /// The server's API, instead of a port-forward: https://HOST or http://HOST:PORT. Only the token of --token-file is sent, and by
+    /// http to this host only
     #[arg(long, global = true, env = "TAPIO_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
+    /// PEM file with the authorities that are trusted for https, instead of those of this machine
+    #[arg(long, global = true, env = "TAPIO_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// The kubeconfig, instead of that of KUBECONFIG or ~/.kube/config
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,

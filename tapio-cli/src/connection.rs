@@ -29,7 +29,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{cli::Reach, failure::Failure, identity::Identity};
+use crate::{address::Address, cli::Reach, failure::Failure, identity::Identity, tls};
 
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,6 +47,8 @@ pub(crate) struct Server {
     pub(crate) namespace: String,
     /// Where it is, for people.
     pub(crate) place: String,
+    /// What requests call it, which counts where a proxy is before it.
+    host: HeaderValue,
     identity: Identity,
     /// How much the last answer does not show, as the caller may not read it.
     pub(crate) hidden: u64,
@@ -66,13 +68,8 @@ impl Server {
     }
 
     async fn direct(url: &str, reach: &Reach) -> Result<Self, Failure> {
-        let wrong = || Failure::Usage(format!("--server {url}: give http://HOST:PORT"));
-        let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
-        let place = rest.trim_end_matches('/');
-        if place.contains('/') || !place.contains(':') {
-            return Err(wrong());
-        }
-        let stream = timeout(PATIENCE, TcpStream::connect(place)).await;
+        let address = Address::of(url, reach)?;
+        let stream = timeout(PATIENCE, TcpStream::connect((address.host.as_str(), address.port))).await;
         let stream = stream
             .map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))
             .and_then(|stream| stream.map_err(anyhow::Error::new))
@@ -82,20 +79,29 @@ impl Server {
         // That of the kubeconfig is not sent to whatever listens there.
         let identity = match &reach.token_file {
             Some(file) => {
-                let peer = stream.peer_addr().context("the connection is gone")?;
-                may_have_token(peer.ip(), url)?;
+                if !address.is_tls {
+                    let peer = stream.peer_addr().context("the connection is gone")?;
+                    may_have_token(peer.ip(), url)?;
+                }
                 Identity::of_file(file)?
             }
             None => Identity::Unknown("with --server give a token by --token-file".to_owned()),
         };
         let namespace = current_namespace(reach).unwrap_or_else(|| "default".to_owned());
-        Self::over(stream, place.to_owned(), namespace, identity).await
+        let host = HeaderValue::from_str(&address.authority).context("--server cannot be sent in a header")?;
+        if !address.is_tls {
+            return Self::over(stream, address.authority, host, namespace, identity).await;
+        }
+        let secured = timeout(PATIENCE, tls::connect(stream, &address, reach.ca_file.as_deref())).await;
+        let secured =
+            secured.map_err(|_| anyhow!("{url}: no TLS connection within {} s", PATIENCE.as_secs()))??;
+        Self::over(secured, address.authority, host, namespace, identity).await
     }
 
     async fn forwarded(reach: &Reach) -> Result<Self, Failure> {
         let kubeconfig = kubeconfig(reach).context(
             "there is no usable kubeconfig: set KUBECONFIG, or give one by --kubeconfig, or the server's address by \
-             --server=http://HOST:PORT",
+             --server=https://HOST",
         )?;
         let options = KubeConfigOptions { context: reach.context.clone(), ..KubeConfigOptions::default() };
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
@@ -142,12 +148,14 @@ impl Server {
             Some(identity) => identity,
             None => Identity::of_account(&client, &reach.server_namespace).await?,
         };
-        Self::over(stream, format!("{}/{pod}:{port}", reach.server_namespace), namespace, identity).await
+        let place = format!("{}/{pod}:{port}", reach.server_namespace);
+        Self::over(stream, place, HeaderValue::from_static("tapio-server"), namespace, identity).await
     }
 
     async fn over(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         place: String,
+        host: HeaderValue,
         namespace: String,
         identity: Identity,
     ) -> Result<Self, Failure> {
@@ -155,7 +163,7 @@ impl Server {
             .await
             .with_context(|| format!("{place} speaks no HTTP"))?;
         tokio::spawn(connection);
-        Ok(Self { sender, namespace, place, identity, hidden: 0 })
+        Ok(Self { sender, namespace, place, host, identity, hidden: 0 })
     }
 
     pub(crate) async fn text(&mut self, path: &str) -> Result<String, Failure> {
@@ -174,7 +182,7 @@ impl Server {
         &mut self,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Failure> {
-        request.headers_mut().insert(HOST, HeaderValue::from_static("tapio-server"));
+        request.headers_mut().insert(HOST, self.host.clone());
         if let Identity::Known(value, _) = &self.identity {
             request.headers_mut().insert(AUTHORIZATION, value.clone());
         }
@@ -186,7 +194,7 @@ impl Server {
     }
 
     async fn ask(&mut self, request: Builder, body: Full<Bytes>) -> Result<String, Failure> {
-        let mut request = request.header(HOST, "tapio-server").header(TE, "trailers");
+        let mut request = request.header(HOST, &self.host).header(TE, "trailers");
         if let Identity::Known(value, _) = &self.identity {
             request = request.header(AUTHORIZATION, value);
         }
@@ -239,8 +247,8 @@ fn may_have_token(peer: IpAddr, url: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::Usage(format!(
-        "--server {url}: the token would go over the network as plain text: forward a port (kubectl port-forward), and give \
-         --server=http://127.0.0.1:PORT; or leave --server out"
+        "--server {url}: the token would go over the network as plain text: give https://, forward a port (kubectl port-forward) and give \
+         --server=http://127.0.0.1:PORT, or leave --server out"
     )))
 }
 

@@ -1,6 +1,7 @@
 //! `kubectl tapio`: asks the central side of Tapio why something failed.
 #![forbid(unsafe_code)]
 
+mod address;
 mod attention;
 mod cli;
 mod connection;
@@ -12,6 +13,7 @@ mod get;
 mod identity;
 mod open;
 mod output;
+mod tls;
 mod why;
 
 use std::{io::Write as _, process::ExitCode};

@@ -39,9 +39,9 @@ use crate::{
 const COOKIE: &str = "tapio_open";
 /// What a page sends is small.
 const MAX_SENT: usize = 64 << 10;
-/// Headers of a request that the server needs.
-const PASSED: [HeaderName; 6] = [
-    header::ACCEPT,
+/// Headers of a request that the server needs. Without `Accept` it refuses in text: its page to sign in is not for those who have a
+/// token already.
+const PASSED: [HeaderName; 5] = [
     header::ACCEPT_ENCODING,
     header::CONTENT_TYPE,
     header::COOKIE,

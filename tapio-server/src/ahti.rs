@@ -16,6 +16,7 @@ mod past;
 mod settings;
 
 use std::{
+    net::TcpListener,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -30,14 +31,17 @@ use tapio_ahti::{
     answer::Answer,
     incident::{Incident, Name},
 };
-use tapio_service::clock;
+use tapio_service::{clock, setting::Listen};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
 };
 
 use self::{
-    api::events::{Latest, MAX_STREAMS},
+    api::{
+        events::{Latest, MAX_STREAMS},
+        serve,
+    },
     auth::Auth,
     metrics::{Behind, Metrics},
 };
@@ -46,6 +50,7 @@ use crate::{
     journal::Journal,
     notify::{self, Alerts, Ask, Targets},
     role::{self, Context, Started},
+    tls::Tls,
 };
 
 /// The engine, shared by who feeds it and who asks it.
@@ -113,7 +118,8 @@ impl Ahti {
 /// Starts the role.
 ///
 /// # Errors
-/// A rule file is wrong, the address of the API cannot be bound, or there is no cluster whose users may ask.
+/// A rule file is wrong, the address of the API cannot be bound, its certificate cannot be used, or there is no cluster whose
+/// users may ask.
 pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let settings = &context.config.ahti;
     let rules = settings.rules()?;
@@ -145,13 +151,13 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         let look = move || watched.is_restored.load(Ordering::Relaxed).then(|| watched.incidents());
         tellers.spawn(notify::watch(look, incidents, stopped));
     }
-    let listener = settings.api.0.map(|listen| api::bind(listen.0)).transpose()?;
+    let listener = listener(settings)?;
     let (followed, stopped) = (Arc::clone(&ahti), context.stopped.clone());
     let served = Arc::clone(&ahti);
     let cluster = context.config.cluster.get().unwrap_or_default().to_owned();
     let run = async move {
         let serving = listener
-            .map(|listener| tokio::spawn(api::serve(listener, served, auth, cluster, stopped.clone())));
+            .map(|(listener, tls)| tokio::spawn(serve::serve(listener, tls, served, auth, cluster, stopped.clone())));
         follow::follow(&followed, stopped).await?;
         // What is being told is told to its end, so that nothing is told again after a restart.
         while tellers.join_next().await.is_some() {}
@@ -161,6 +167,26 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
         }
     };
     Ok(Started { run: Box::pin(run), state: ahti })
+}
+
+/// The socket of the API, and its certificate.
+fn listener(settings: &Settings) -> anyhow::Result<Option<(TcpListener, Option<Tls>)>> {
+    let Some(Listen(address)) = settings.api.0 else { return Ok(None) };
+    let tls = settings.tls().map(Tls::new).transpose()?;
+    let listener = serve::bind(address)?;
+    let access = match (&tls, settings.auth) {
+        (Some(_), settings::Auth::Kubernetes) => "TLS, with a token",
+        (Some(_), settings::Auth::None) => "TLS, for everyone",
+        (None, settings::Auth::Kubernetes) => "plain, with a token",
+        (None, settings::Auth::None) => "plain, for everyone",
+    };
+    tracing::info!(%address, access, "AHTI listens");
+    if tls.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(
+            "ahti.api without ahti.cert: tokens can be read on the network, unless a proxy before it ends TLS"
+        );
+    }
+    Ok(Some((listener, tls)))
 }
 
 impl role::State for Ahti {

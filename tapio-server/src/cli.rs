@@ -165,6 +165,12 @@ struct Settings {
     /// host) [default: kubernetes]
     #[arg(long, value_name = "WHO", help_heading = "AHTI")]
     ahti_auth: Option<String>,
+    /// Certificate of the API and its chain, a PEM file; with it the API uses TLS
+    #[arg(long, value_name = "FILE", help_heading = "AHTI")]
+    ahti_cert: Option<String>,
+    /// Private key of that certificate, a PEM file
+    #[arg(long, value_name = "FILE", help_heading = "AHTI")]
+    ahti_key: Option<String>,
     /// Read settings from this YAML file; `tapio-server config` prints one
     #[arg(long, value_name = "FILE", help_heading = "Operating")]
     config: Option<PathBuf>,
@@ -197,6 +203,8 @@ impl Settings {
             ("--otlp-listen-grpc", "otlp.listen_grpc", &self.otlp_listen_grpc),
             ("--otlp-listen-http", "otlp.listen_http", &self.otlp_listen_http),
             ("--ahti-auth", "ahti.auth", &self.ahti_auth),
+            ("--ahti-cert", "ahti.cert", &self.ahti_cert),
+            ("--ahti-key", "ahti.key", &self.ahti_key),
             ("--listen", "listen", &self.listen),
             ("--log-level", "log.level", &self.log_level),
             ("--log-format", "log.format", &self.log_format),

@@ -8,13 +8,11 @@ mod accept;
 mod agents;
 mod batch;
 mod check;
-mod files;
 mod gateway;
 pub mod otlp;
 mod settings;
 mod signal;
 mod stream;
-mod tls;
 mod token;
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
@@ -35,7 +33,6 @@ use self::{
     agents::Agents,
     gateway::Gateway,
     otlp::Otlp,
-    tls::Tls,
     token::Tokens,
 };
 use crate::{
@@ -43,6 +40,7 @@ use crate::{
     metrics::Metrics,
     role::{Context, Started, State},
     route::{self, Routes},
+    tls::Tls,
 };
 
 /// The origin of its facts, in metrics and in the ledger.
@@ -81,7 +79,7 @@ struct Running {
 /// The address cannot be bound, or a file for TLS or of tokens cannot be used.
 pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let settings = context.config.polku.clone();
-    let tls = Tls::new(&settings, &[b"h2"])?;
+    let tls = settings.tls(&[b"h2"]).map(Tls::new).transpose()?;
     let tokens = settings.token_file.file().map(Tokens::new).transpose()?;
     if tokens.is_some() && tls.is_none() {
         tracing::warn!("polku.token_file without polku.cert: tokens can be read on the network");

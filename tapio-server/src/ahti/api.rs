@@ -2,23 +2,20 @@
 
 mod alerts;
 mod attention;
+mod connection;
 mod document;
 pub(super) mod events;
 pub(super) mod objects;
 mod question;
 pub(super) mod read;
+pub(super) mod serve;
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::Arc;
 
-use anyhow::Context as _;
 use axum::{
-    Extension, Json, Router,
-    extract::{Path, Request, State, rejection::JsonRejection},
+    Json, Router,
+    extract::{Path, State, rejection::JsonRejection},
     http::{StatusCode, header::WWW_AUTHENTICATE},
-    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
@@ -37,20 +34,17 @@ use tapio_occurrence::{
     printable::printable,
 };
 use tapio_service::clock;
-use tokio::{net::TcpListener, sync::watch};
 use ulid::Ulid;
 
 use self::{
-    document::{Document, Operation},
+    document::Operation,
     question::{Asked, Exported, Judged, Noted, Nothing, One, Question, Traced, Within, right},
 };
 use super::{
     Ahti,
-    auth::{self, Auth, Viewer},
+    auth::Viewer,
     export::Export,
-    grpc,
-    inner::Inner,
-    mcp,
+    grpc, mcp,
     past::{Knows, Past},
 };
 use crate::journal;
@@ -157,54 +151,7 @@ fn routed(routes: Vec<Route>) -> Router<Arc<Ahti>> {
     routes.into_iter().fold(Router::new(), |router, route| router.route(route.path, route.serves))
 }
 
-pub(super) fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok::<_, std::io::Error>(listener)
-    };
-    bind().with_context(|| format!("ahti.api: cannot serve on {address}: give another address, or off"))
-}
-
-pub(super) async fn serve(
-    listener: std::net::TcpListener,
-    ahti: Arc<Ahti>,
-    auth: Auth,
-    cluster: String,
-    mut stopped: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
-    let listener = TcpListener::from_std(listener).context("the API cannot be served")?;
-    let description = document::description(&answers().into_iter().chain(always()).collect::<Vec<_>>());
-    let api = routed(answers())
-        .layer(middleware::from_fn_with_state(Arc::clone(&ahti), once_restored))
-        .merge(routed(always()))
-        .layer(Extension(Document::new(&description)))
-        .with_state(Arc::clone(&ahti));
-    let inner = Inner::new(api.clone());
-    let mcp = mcp::routes(inner.clone(), &description, &cluster)?;
-    let routes = api
-        .merge(super::pages::routes().with_state(ahti))
-        .merge(mcp)
-        .merge(grpc::routes(inner))
-        // The outermost: nothing is said to who is not known, not even what there is.
-        .layer(middleware::from_fn_with_state(auth, auth::authenticated));
-    let shutdown = async move {
-        // An error means that the server is gone, which also means stop.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await.context("the API cannot be served")
-}
-
 type Known = State<Arc<Ahti>>;
-
-/// An answer from half of the facts may be wrong: there is none until all have been taken.
-async fn once_restored(State(ahti): Known, request: Request, next: Next) -> Response {
-    if ahti.is_restored.load(Ordering::Relaxed) {
-        return next.run(request).await;
-    }
-    let text = "the server has just started, and still reads its journal: try again in some seconds";
-    Refused(StatusCode::SERVICE_UNAVAILABLE, text.to_owned()).into_response()
-}
 
 async fn why(State(ahti): Known, viewer: Viewer, asked: Asked<Question>) -> Result<Json<Answer>, Refused> {
     let asked = right(asked)?;

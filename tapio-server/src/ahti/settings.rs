@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use tapio_ahti::Rules;
 use tapio_service::setting::{AbsolutePath, Listen, Off, SEC, Time, Wrong, choices, settings};
 
+use crate::tls;
+
 choices! {
     /// Who may ask.
     pub enum Auth {
@@ -25,6 +27,11 @@ settings! {
         /// tokens; each sees what is in namespaces that they may read. none: everybody, so that `api` has to be an address of
         /// this host.
         pub auth: Auth = Auth::Kubernetes,
+        /// PEM file with the certificate of `api` and its chain. With it `api` is served by TLS, and without TLS only to this host,
+        /// where port-forwards come from. `off`: plain HTTP. The files for TLS are read again when they change.
+        pub cert: Off<AbsolutePath> = Off(None),
+        /// PEM file with the key of that certificate.
+        pub key: Off<AbsolutePath> = Off(None),
         /// How long it is remembered whose a token is, and what they may read: for so long they see what they saw, after the right
         /// to it was taken from them.
         pub auth_cache: Time<0, { 60 * SEC }> = Time::of_ns(60 * SEC),
@@ -38,7 +45,7 @@ impl Settings {
     /// Checks combinations of keys. Returns the invalid key, and the reason.
     ///
     /// # Errors
-    /// Everybody could ask, from everywhere.
+    /// Everybody could ask, from everywhere; or a certificate has no key.
     pub fn check(&self) -> Result<(), (&'static str, Wrong)> {
         match self.api.0 {
             Some(Listen(api)) if self.auth == Auth::None && !api.ip().is_loopback() => {
@@ -49,8 +56,14 @@ impl Settings {
                 );
                 Err(("auth", Wrong(what)))
             }
-            _ => Ok(()),
+            _ => tls::check_pair("ahti", &self.cert, &self.key),
         }
+    }
+
+    /// The files for TLS, if it is on.
+    pub(super) fn tls(&self) -> Option<tls::Files> {
+        let (cert, key) = (self.cert.file()?, self.key.file()?);
+        Some(tls::Files { section: "ahti", cert, key, client_ca: None, alpn: &[b"h2", b"http/1.1"] })
     }
 
     /// The rules that come with the engine, and the user's own.

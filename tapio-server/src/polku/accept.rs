@@ -20,7 +20,8 @@ use tokio::{
 use tonic::{Status, body::Body};
 use tower::Service;
 
-use super::{Shared, gateway::Busy, tls::Tls};
+use super::{Shared, gateway::Busy};
+use crate::tls::Tls;
 
 const BACKLOG: u32 = 1_024;
 /// The timeout of a TLS handshake.

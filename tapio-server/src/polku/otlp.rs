@@ -38,9 +38,8 @@ use super::{
     accept::{Listener, Serve, places},
     check::check,
     signal::{self, Signals, Taken},
-    tls::Tls,
 };
-use crate::journal::Outcome;
+use crate::{journal::Outcome, tls::Tls};
 
 /// Most bytes of a request, also after it is decompressed.
 const BODY_BYTES: usize = 4 << 20;
@@ -99,14 +98,12 @@ impl Otlp {
         if settings.listen_grpc.0.is_none() && settings.listen_http.0.is_none() {
             return Ok(None);
         }
+        let tls = |alpn: &'static [&'static [u8]]| polku.tls(alpn).map(Tls::new).transpose();
         let grpc = settings.listen_grpc.0.map(|listen| {
-            anyhow::Ok((Listener::bind(listen.0, "otlp.listen_grpc")?, Tls::new(polku, &[b"h2"])?))
+            anyhow::Ok((Listener::bind(listen.0, "otlp.listen_grpc")?, tls(&[b"h2"])?))
         });
         let http = settings.listen_http.0.map(|listen| {
-            anyhow::Ok((
-                Listener::bind(listen.0, "otlp.listen_http")?,
-                Tls::new(polku, &[b"h2", b"http/1.1"])?,
-            ))
+            anyhow::Ok((Listener::bind(listen.0, "otlp.listen_http")?, tls(&[b"h2", b"http/1.1"])?))
         });
         let listeners = Listeners { grpc: grpc.transpose()?, http: http.transpose()? };
         let address =

@@ -2,6 +2,8 @@
 
 use tapio_service::setting::{AbsolutePath, Bytes, Count, Listen, MIB, Off, Wrong, settings};
 
+use crate::tls;
+
 settings! {
     /// The gateway that agents send to (gRPC, `polku.v1.Gateway`).
     pub struct Settings {
@@ -33,15 +35,16 @@ impl Settings {
     /// # Errors
     /// A key needs another one that is missing.
     pub fn check(&self) -> Result<(), (&'static str, Wrong)> {
-        let alone = |key, missing: &str| Err((key, Wrong(format!("needs {missing}: give both or neither"))));
-        match (&self.cert.0, &self.key.0, &self.client_ca.0) {
-            (Some(_), None, _) => alone("cert", "polku.key (--polku-key=FILE)"),
-            (None, Some(_), _) => alone("key", "polku.cert (--polku-cert=FILE)"),
-            (None, None, Some(_)) => {
-                let what = "needs polku.cert and polku.key: only TLS asks clients for certificates";
-                Err(("client_ca", Wrong(what.to_owned())))
-            }
-            _ => Ok(()),
+        if self.cert.0.is_none() && self.key.0.is_none() && self.client_ca.0.is_some() {
+            let what = "needs polku.cert and polku.key: only TLS asks clients for certificates";
+            return Err(("client_ca", Wrong(what.to_owned())));
         }
+        tls::check_pair("polku", &self.cert, &self.key)
+    }
+
+    /// The files for TLS, if it is on.
+    pub(super) fn tls(&self, alpn: &'static [&'static [u8]]) -> Option<tls::Files> {
+        let (cert, key) = (self.cert.file()?, self.key.file()?);
+        Some(tls::Files { section: "polku", cert, key, client_ca: self.client_ca.file(), alpn })
     }
 }

@@ -12,7 +12,7 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use subtle::{Choice, ConstantTimeEq as _};
 use tonic::Status;
 
-use super::files::{Stamps, stamps};
+use crate::files::{Stamps, stamps};
 
 /// A token with fewer bytes could be guessed.
 const LEAST_BYTES: usize = 16;

@@ -7,10 +7,10 @@ use std::{
 
 /// Identifies the version of each file by inode, size and change time (seconds and nanoseconds). Renewed secrets of
 /// Kubernetes come through a symbolic link, which watches on files miss.
-pub(super) type Stamps = Vec<Option<(u64, u64, i64, i64)>>;
+pub(crate) type Stamps = Vec<Option<(u64, u64, i64, i64)>>;
 
 /// The stamps of files as they are now.
-pub(super) fn stamps<'f>(files: impl IntoIterator<Item = &'f PathBuf>) -> Stamps {
+pub(crate) fn stamps<'f>(files: impl IntoIterator<Item = &'f PathBuf>) -> Stamps {
     files.into_iter().map(|file| stamp(file)).collect()
 }
 
