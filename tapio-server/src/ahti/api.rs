@@ -143,7 +143,7 @@ fn always() -> Vec<Route> {
 /// All paths that are served, each with a token only.
 pub fn paths() -> impl Iterator<Item = &'static str> {
     let pages = super::pages::ROUTES.iter().map(|(path, _)| *path);
-    answers().into_iter().chain(always()).map(|route| route.path).chain(pages).chain([grpc::PATH, mcp::PATH])
+    answers().into_iter().chain(always()).map(|route| route.path).chain(pages).chain(grpc::PATHS).chain([mcp::PATH])
 }
 
 /// A router of these.

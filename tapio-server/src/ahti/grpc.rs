@@ -1,6 +1,7 @@
 //! `ahti.v1.Ahti`: the questions of the API over gRPC, on the same port. Each call asks the same router in the caller's name, and has its
 //! bytes; main fields of incidents are typed, too.
 
+mod reflection;
 mod stream;
 
 use std::fmt::Write as _;
@@ -11,7 +12,7 @@ use axum::{
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use tapio_ahti::incident::{self, Incident};
 use tonic::{Code, Request, Response, Status};
 
@@ -34,14 +35,18 @@ pub mod proto {
     tonic::include_proto!("ahti.v1");
 }
 
-pub(super) const PATH: &str = "/ahti.v1.Ahti/{call}";
+const PATH: &str = "/ahti.v1.Ahti/{call}";
+pub(super) const PATHS: [&str; 3] = [PATH, reflection::V1ALPHA, reflection::V1];
 
 /// The calls, for tonic.
 struct Calls(Inner);
 
-/// Answers at [`PATH`].
-pub(super) fn routes(inner: Inner) -> Router {
-    Router::new().route_service(PATH, AhtiServer::new(Calls(inner)))
+/// Answers at [`PATHS`].
+///
+/// # Errors
+/// The calls are not described.
+pub(super) fn routes(inner: Inner) -> anyhow::Result<Router> {
+    Ok(Router::new().route_service(PATH, AhtiServer::new(Calls(inner))).merge(reflection::routes()?))
 }
 
 /// Whether a request is a call.
@@ -88,6 +93,11 @@ fn path(path: &str, parameters: &[(&str, &str)]) -> String {
 
 fn quoted(text: &str) -> impl std::fmt::Display {
     utf8_percent_encode(text, NON_ALPHANUMERIC)
+}
+
+/// A text, unless it is empty: so absent fields come.
+fn given(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
 }
 
 fn unreadable(error: serde_json::Error) -> Status {
@@ -137,6 +147,17 @@ impl Calls {
     async fn answer(&self, viewer: Viewer, path: &str) -> Result<Response<proto::Answer>, Status> {
         let json = self.ask(viewer, path).await?.into_bytes();
         Ok(Response::new(proto::Answer { json, incident: None }))
+    }
+
+    /// Notes what somebody says.
+    async fn note(&self, viewer: Viewer, path: &str, said: &Value) -> Result<Response<proto::Noted>, Status> {
+        #[derive(Deserialize)]
+        struct Read {
+            id: String,
+        }
+        let json = self.0.post(viewer, path, said).await?;
+        let read: Read = serde_json::from_str(&json).map_err(unreadable)?;
+        Ok(Response::new(proto::Noted { id: read.id }))
     }
 }
 
@@ -232,10 +253,6 @@ impl Ahti for Calls {
         &self,
         request: Request<proto::FeedbackRequest>,
     ) -> Result<Response<proto::Noted>, Status> {
-        #[derive(Deserialize)]
-        struct Read {
-            id: String,
-        }
         let viewer = viewer(&request)?;
         let feedback = request.into_inner();
         let verdict = match feedback.verdict() {
@@ -246,10 +263,41 @@ impl Ahti for Calls {
                 return Err(Status::invalid_argument("verdict: give RIGHT, NOT_QUITE or WRONG"));
             }
         };
-        let note = (!feedback.note.is_empty()).then_some(&feedback.note);
-        let body = json!({ "incident": feedback.incident, "verdict": verdict, "note": note });
-        let json = self.0.post(viewer, "/api/v1/feedback", &body).await?;
-        let read: Read = serde_json::from_str(&json).map_err(unreadable)?;
-        Ok(Response::new(proto::Noted { id: read.id }))
+        let proto::FeedbackRequest { incident, note, .. } = feedback;
+        let said = json!({ "incident": incident, "verdict": verdict, "note": given(note) });
+        self.note(viewer, "/api/v1/feedback", &said).await
+    }
+
+    async fn ack(&self, request: Request<proto::AckRequest>) -> Result<Response<proto::Noted>, Status> {
+        let viewer = viewer(&request)?;
+        let proto::AckRequest { incident, reason, undo } = request.into_inner();
+        if incident.is_empty() {
+            return Err(Status::invalid_argument("incident: give its id, such as TAP-142"));
+        }
+        let path = format!("/api/v1/incidents/{}/ack", quoted(&incident));
+        self.note(viewer, &path, &json!({ "reason": given(reason), "undo": undo })).await
+    }
+
+    async fn mute(&self, request: Request<proto::MuteRequest>) -> Result<Response<proto::Noted>, Status> {
+        let viewer = viewer(&request)?;
+        let asked = request.into_inner();
+        let proto::MuteRequest { incident, kind, namespace, name, until, r#for: lasts, reason, undo } = asked;
+        let mut said =
+            json!({ "until": given(until), "for": given(lasts), "reason": given(reason), "undo": undo });
+        let object = [("kind", kind), ("namespace", namespace), ("name", name)];
+        if incident.is_empty() {
+            for (key, text) in object {
+                said[key] = given(text).into();
+            }
+            return self.note(viewer, "/api/v1/mutes", &said).await;
+        }
+        if object.iter().any(|(_, text)| !text.is_empty()) {
+            return Err(Status::invalid_argument("give incident, or kind, namespace and name, and not both"));
+        }
+        self.note(viewer, &format!("/api/v1/incidents/{}/mute", quoted(&incident)), &said).await
+    }
+
+    async fn list_mutes(&self, request: Request<proto::ListMutesRequest>) -> Answered {
+        self.answer(viewer(&request)?, "/api/v1/mutes").await
     }
 }

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
+use prost_types::FileDescriptorProto;
 use serde_json::Value;
 use tapio_occurrence::Occurrence;
 use tapio_server::ahti::proto::{self, ahti_client::AhtiClient};
 use tokio::time::timeout;
 use tonic::{Code, Streaming, transport::Channel};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
 
 use crate::{
     facts::{alive, crashing},
@@ -104,6 +110,87 @@ async fn each_call_has_the_bytes_of_rest() {
     }
     let incident = format!("/api/v1/incidents/{id}");
     wait_until(|| rest(&incident), |json| json.contains(r#""feedback":"not-quite""#));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_and_muted_is_so_by_rest_too() {
+    let site = Site::of("leak").await;
+    let mut client = connect(&site).await;
+    let rest = |path: &str| site.server.answer(path).1;
+    let id = site.incidents()[0].clone();
+    let path = format!("/api/v1/incidents/{id}");
+    let incident = || id.clone();
+    let json = |key: &str| serde_json::from_str::<Value>(&rest(&path)).unwrap()[key].clone();
+
+    let ack = |undo| proto::AckRequest { incident: incident(), reason: "watching".to_owned(), undo };
+    assert!(!client.ack(ack(false)).await.unwrap().into_inner().id.is_empty());
+    wait_until(|| json("ack"), |ack| ack["reason"] == "watching");
+    let same = client.get_incident(proto::IncidentRequest { id: incident() }).await.unwrap().into_inner();
+    assert_eq!(String::from_utf8(same.json).unwrap(), rest(&path));
+    client.ack(ack(true)).await.unwrap();
+    wait_until(|| json("ack"), Value::is_null);
+
+    let mute = proto::MuteRequest { incident: incident(), r#for: "2h".to_owned(), ..Default::default() };
+    client.mute(mute.clone()).await.unwrap();
+    wait_until(|| json("mute"), |mute| mute["until_unix_ns"].is_u64() || mute["until"].is_string());
+    client.mute(proto::MuteRequest { undo: true, r#for: String::new(), ..mute.clone() }).await.unwrap();
+    wait_until(|| json("mute"), Value::is_null);
+
+    let of_object = proto::MuteRequest {
+        incident: String::new(),
+        kind: "deploy".to_owned(),
+        namespace: "shop".to_owned(),
+        name: "cart".to_owned(),
+        ..mute.clone()
+    };
+    client.mute(of_object.clone()).await.unwrap();
+    let listed = wait_until(|| rest("/api/v1/mutes"), |list| list.contains("cart"));
+    let answer = client.list_mutes(proto::ListMutesRequest {}).await.unwrap().into_inner();
+    assert_eq!(String::from_utf8(answer.json).unwrap(), listed);
+
+    for (mute, says) in [
+        (proto::MuteRequest { r#for: "soon".to_owned(), ..mute.clone() }, "`soon` is not a duration"),
+        (proto::MuteRequest { kind: "deploy".to_owned(), ..mute.clone() }, "and not both"),
+        (proto::MuteRequest { name: String::new(), ..of_object }, "give kind, namespace and name"),
+    ] {
+        let refused = client.mute(mute).await.unwrap_err();
+        assert!(refused.code() == Code::InvalidArgument && refused.message().contains(says), "{refused}");
+    }
+    let refused = client.ack(proto::AckRequest::default()).await.unwrap_err();
+    assert!(refused.message().starts_with("incident: give its id"), "{refused}");
+    let unknown = proto::AckRequest { incident: "TAP-99".to_owned(), ..Default::default() };
+    assert_eq!(client.ack(unknown).await.unwrap_err().code(), Code::NotFound);
+}
+
+/// As grpcurl does: which services there are, then the files that describe one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_a_description_is_told_of_every_call() {
+    let site = Site::empty();
+    let channel = Channel::from_shared(site.url("")).unwrap().connect().await.unwrap();
+    let mut client = ServerReflectionClient::new(channel);
+    let asked = [MessageRequest::ListServices(String::new()), MessageRequest::FileContainingSymbol("ahti.v1.Ahti".to_owned())];
+    let asked = asked.map(|asked| ServerReflectionRequest { message_request: Some(asked), ..Default::default() });
+    let mut answers = client.server_reflection_info(tokio_stream::iter(asked)).await.unwrap().into_inner();
+    let Some(MessageResponse::ListServicesResponse(list)) =
+        answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!("no list")
+    };
+    assert!(list.service.iter().any(|service| service.name == "ahti.v1.Ahti"), "{list:?}");
+    let Some(MessageResponse::FileDescriptorResponse(files)) =
+        answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!("no files")
+    };
+    let file = FileDescriptorProto::decode(&*files.file_descriptor_proto[0]).unwrap();
+    let calls: Vec<&str> = file.service[0].method.iter().map(|method| method.name()).collect();
+    let text = include_str!("../../../proto/ahti/v1/ahti.proto");
+    let written: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("rpc ")?.split_once('(').map(|(name, _)| name))
+        .collect();
+    assert_eq!(calls, written);
+    assert!(calls.len() > 12);
 }
 
 #[tokio::test(flavor = "multi_thread")]

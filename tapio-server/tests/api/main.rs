@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod at;
+#[path = "../../../tapio-delivery/tests/sinks/certificates.rs"]
+#[allow(dead_code, reason = "a part of it is the sinks'")]
+mod certificates;
 #[path = "../server/client.rs"]
 #[allow(dead_code, reason = "a part of it is the gateway's")]
 mod client;
@@ -26,6 +29,7 @@ mod site;
 #[path = "../server/support.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
 mod support;
+mod tls;
 #[path = "../../../xtask/src/toolchain.rs"]
 #[allow(dead_code, reason = "where the cache is")]
 mod toolchain;

@@ -18,9 +18,14 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn empty() -> Self {
+        Self::set(&[])
+    }
+
+    /// One without facts, with these flags.
+    pub(crate) fn set(flags: &[&str]) -> Self {
         let directory = tempdir().unwrap();
-        let site =
-            Self { server: Server::start(directory.path(), &["--roles=polku,ahti"]), _directory: directory };
+        let flags = [&["--roles=polku,ahti"], flags].concat();
+        let site = Self { server: Server::start(directory.path(), &flags), _directory: directory };
         site.settle();
         site
     }

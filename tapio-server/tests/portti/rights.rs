@@ -186,6 +186,13 @@ impl World {
             answers.push(client.get_entity(of).await);
             answers.push(client.why(proto::WhyRequest { kind, namespace, name, ..Default::default() }).await);
         }
+        answers.push(client.list_mutes(proto::ListMutesRequest {}).await);
+        for incident in incidents {
+            let ack = proto::AckRequest { incident: incident.clone(), undo: true, ..Default::default() };
+            let mute = proto::MuteRequest { incident: incident.clone(), undo: true, ..Default::default() };
+            let refused = [client.ack(ack).await.unwrap_err(), client.mute(mute).await.unwrap_err()];
+            all.extend(refused.map(|status| status.message().to_owned()));
+        }
         // Who names an object hears that name again.
         let json = |answer: Response<proto::Answer>| String::from_utf8(answer.into_inner().json).unwrap();
         all.extend(answers.into_iter().flatten().map(json));
@@ -292,6 +299,8 @@ impl World {
                     all += &self.calls(who, &names, incidents);
                     Vec::new()
                 }
+                // What the calls are, and nothing else.
+                path if path.starts_with("/grpc.reflection.") => Vec::new(),
                 "/mcp" => {
                     all += &self.tools(who, &names, incidents);
                     Vec::new()

@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use tempfile::tempdir;
 
-use crate::support::PROGRAM;
+use crate::{certificates::Authority, support::PROGRAM};
 
 struct Said {
     code: Option<i32>,
@@ -113,6 +113,11 @@ fn errors_before_it_is_ready_name_the_setting() {
     let state = format!("--state-dir={}", directory.path().join("state").display());
     let off = "--listen=off";
     let absent = directory.path().join("absent").display().to_string();
+    let authority = Authority::new("ours");
+    let [ours, theirs, other] = ["ours", "theirs", "other"].map(|name| directory.path().join(name));
+    authority.issue("localhost", &ours, &other);
+    authority.issue("localhost", &other, &theirs);
+    let [ours, theirs] = [ours, theirs].map(|file| file.display().to_string());
     for (arguments, code, expected) in [
         (vec!["--polku-listen=nowhere"], 2, "--polku-listen: `nowhere` is not ADDRESS:PORT"),
         (vec!["--polku-listen=192.0.2.1:1"], 1, "POLKU cannot listen on 192.0.2.1:1: give another address"),
@@ -122,6 +127,13 @@ fn errors_before_it_is_ready_name_the_setting() {
             1,
             "polku.cert: ",
         ),
+        (vec!["--roles=ahti", "--ahti-auth=none", "--ahti-cert", &ours, "--ahti-key", &absent], 1, "ahti.key: "),
+        (
+            vec!["--roles=ahti", "--ahti-auth=none", "--ahti-cert", &ours, "--ahti-key", &theirs],
+            1,
+            &format!("ahti.key: {theirs} is not the key of the certificate in {ours}: give ahti.cert and ahti.key"),
+        ),
+        (vec!["--ahti-cert", &ours], 2, "ahti.cert: needs ahti.key (--ahti-key=FILE)"),
     ] {
         let said = run(&[&[off, &state], &arguments[..]].concat(), &[]);
         assert_eq!(said.code, Some(code), "{arguments:?}: {}", said.error);
