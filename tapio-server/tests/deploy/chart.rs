@@ -1,18 +1,37 @@
 //! The chart: its defaults are the manifest, and it refuses values that make no sense.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::{Value, json};
 use tapio_server::config::Config;
 
-use crate::{deploy, forms::programs, named, objects, one, server};
+use crate::{deploy, file, forms::programs, named, objects, one, server};
 
-struct Helm(PathBuf);
+pub(crate) struct Helm(PathBuf);
+
+/// Values of all that is off.
+pub(crate) const EVERYTHING: [&str; 7] = [
+    "config.notify.objects.kubernetes.incidents=true",
+    "config.notify.objects.kubernetes.events=true",
+    "config.ahti.api=0.0.0.0:8080",
+    "api.service=true",
+    "api.tlsSecret=tapio-server-tls",
+    "alerts.senders[0].name=alertmanager",
+    "alerts.senders[0].namespace=monitoring",
+];
 
 impl Helm {
+    pub(crate) fn of(programs: &Path) -> Self {
+        Self(programs.join("helm"))
+    }
+
     fn or_skip(test: &str) -> Option<Self> {
         match programs(&["helm"]) {
-            Ok(programs) => Some(Self(programs.join("helm"))),
+            Ok(programs) => Some(Self::of(&programs)),
             Err(reason) => {
                 println!("SKIP {test}: {reason}");
                 None
@@ -32,7 +51,7 @@ impl Helm {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
-    fn template(&self, set: &[&str]) -> Result<String, String> {
+    pub(crate) fn template(&self, set: &[&str]) -> Result<String, String> {
         self.template_of("tapio-server", "tapio-server", set)
     }
 
@@ -134,6 +153,71 @@ fn values_go_where_they_belong() {
     );
 }
 
+/// What is off by default: as the files of `deploy/server` have it, and each only with its own value.
+#[test]
+fn objects_alerts_and_a_service_of_the_api_come_with_their_values_and_with_no_others() {
+    let test = "objects_alerts_and_a_service_of_the_api_come_with_their_values_and_with_no_others";
+    let Some(helm) = Helm::or_skip(test) else { return };
+    let render = |set: &[&str]| objects(&helm.template(set).unwrap());
+    let id = |object: &Value| (object["kind"].to_string(), object["metadata"]["name"].to_string());
+    let defaults: Vec<_> = render(&[]).iter().map(id).collect();
+    // As the files call it.
+    let added = |set: &[&str]| -> Vec<Value> {
+        let text = helm.template(set).unwrap();
+        let text = ["incidents", "events", "alerts"]
+            .iter()
+            .fold(text, |text, of| text.replace(&format!("tapio-server-{of}"), &format!("tapio-{of}")));
+        objects(&text).into_iter().filter(|object| !defaults.contains(&id(object))).collect()
+    };
+    let sorted = |mut objects: Vec<Value>| {
+        objects.sort_by_key(id);
+        objects
+    };
+    let [incidents, events, api, service, tls, name, namespace] = EVERYTHING;
+    let alone = added(&[incidents]);
+    let shipped = [file("server/incidents/crd.yaml"), file("server/incidents/role.yaml")].concat();
+    assert_eq!(sorted(alone), sorted(shipped));
+    assert_eq!(sorted(added(&[events])), sorted(file("server/events-role.yaml")));
+    assert_eq!(added(&[api, service]), file("server/api-service.yaml"));
+    let shipped = [file("server/alerts.yaml"), file("server/api-service.yaml")].concat();
+    assert_eq!(sorted(added(&[api, service, name, namespace])), sorted(shipped));
+    for nothing in [
+        "config.notify.objects.kubernetes.incidents=false",
+        "config.notify.team.slack.channel=C1",
+        "api.service=false",
+        tls,
+    ] {
+        assert_eq!(added(&[nothing]), [] as [Value; 0], "{nothing}");
+    }
+
+    // The server has the files that its settings name, and probes are on the other port.
+    let secured = render(&[tls]);
+    let pod = &one(&secured, "Deployment")["spec"]["template"]["spec"];
+    let text = one(&secured, "ConfigMap")["data"]["tapio-server.yaml"].as_str().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tapio-server.yaml");
+    fs::write(&path, text).unwrap();
+    let ahti = Config::of_file(&path).unwrap().ahti;
+    let container = &pod["containers"][0];
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["name"] == "tls").unwrap();
+    for (file, name) in [(ahti.cert.file(), "tls.crt"), (ahti.key.file(), "tls.key")] {
+        assert_eq!(file.unwrap(), Path::new(mount["mountPath"].as_str().unwrap()).join(name));
+    }
+    let volumes = pod["volumes"].as_array().unwrap();
+    let secret = json!({ "name": "tls", "secret": { "secretName": "tapio-server-tls" } });
+    assert!(volumes.contains(&secret), "{volumes:?}");
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        assert_eq!(container[probe]["httpGet"]["port"], "metrics");
+    }
+    // A server that writes objects needs a token, whatever else is off.
+    let writes = render(&["config.portti.kubernetes=off", "config.ahti.auth=none", events]);
+    assert_eq!(
+        one(&writes, "Deployment")["spec"]["template"]["spec"].get("automountServiceAccountToken"),
+        None
+    );
+}
+
 #[test]
 fn one_release_has_the_agents_and_the_server_that_they_send_to() {
     let Some(helm) = Helm::or_skip("one_release_has_the_agents_and_the_server_that_they_send_to") else {
@@ -194,9 +278,14 @@ fn bad_values_are_refused_by_name() {
         ("volume.size=2", "/volume/size"),
         ("volume.claim=perhaps", "/volume/claim"),
         ("replicas=2", "'replicas' not allowed"),
+        ("api.service=true", "config.ahti.api: 127.0.0.1:8080 cannot be reached"),
+        ("api.tlsSecret=A_b", "/api/tlsSecret"),
+        ("alerts.senders[0].name=alertmanager", "/alerts/senders/0"),
         ("nameOverride=A_b", "/nameOverride"),
     ] {
         let refused = helm.template(&[set]).expect_err(set);
         assert!(refused.contains(said), "{set}: {refused}");
     }
+    let refused = helm.template(&EVERYTHING[5..]).unwrap_err();
+    assert!(refused.contains("alerts.senders: they send to the API's Service"), "{refused}");
 }

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::{
     apiserver::{self, ApiServer},
+    chart::{EVERYTHING, Helm},
     deploy, objects, one, toolchain,
 };
 
@@ -121,7 +122,7 @@ fn portti_on_its_own_sends_to_the_server_and_may_renew_its_lease() {
 
 #[test]
 fn an_api_server_accepts_every_form() {
-    let programs = match programs(&["etcd", "kube-apiserver", "kubectl"]) {
+    let programs = match programs(&["etcd", "helm", "kube-apiserver", "kubectl"]) {
         Ok(programs) => programs,
         Err(reason) => return println!("SKIP an_api_server_accepts_every_form: {reason}"),
     };
@@ -132,12 +133,13 @@ fn an_api_server_accepts_every_form() {
         program: programs.join("kubectl"),
         kubeconfig: Some(format!("--kubeconfig={}", server.admin().display())),
     };
-    let accepted = std::panic::catch_unwind(|| accepts(&kubectl, &directory));
+    let chart = Helm::of(&programs).template(&EVERYTHING).unwrap();
+    let accepted = std::panic::catch_unwind(|| accepts(&kubectl, &directory, &chart));
     apiserver::remove(&state).unwrap();
     accepted.unwrap();
 }
 
-fn accepts(kubectl: &Kubectl, directory: &TempDir) {
+fn accepts(kubectl: &Kubectl, directory: &TempDir, chart: &str) {
     let apply = |file: &str, flags: &[&str]| {
         kubectl.run(&[&["apply", "--validate=strict", "-f", file], flags].concat())
     };
@@ -156,6 +158,10 @@ fn accepts(kubectl: &Kubectl, directory: &TempDir) {
         let said = apply(file.to_str().unwrap(), &["--dry-run=server"]);
         assert_eq!(said.lines().count(), objects(&text).len(), "{overlay}: {said}");
     }
+    let file = directory.path().join("chart");
+    std::fs::write(&file, chart).unwrap();
+    let said = apply(file.to_str().unwrap(), &["--dry-run=server"]);
+    assert_eq!(said.lines().count(), objects(chart).len(), "{said}");
     // The strictest level admits the server's pod.
     kubectl.run(&["create", "namespace", "strict"]);
     kubectl.run(&["label", "namespace", "strict", "pod-security.kubernetes.io/enforce=restricted"]);

@@ -20,8 +20,23 @@ app.kubernetes.io/component: ahti
 
 {{- /* What the server reads; the pod is made anew when it changes. */ -}}
 {{- define "server.config" -}}
-{{ toYaml .Values.config }}
+{{- $config := deepCopy .Values.config }}
+{{- if .Values.api.tlsSecret }}
+{{- $files := dict "cert" "/etc/tapio-server-tls/tls.crt" "key" "/etc/tapio-server-tls/tls.key" }}
+{{- $_ := set $config "ahti" (merge ($config.ahti | default dict) $files) }}
+{{- end }}
+{{- toYaml $config }}
 {{ end }}
+
+{{- /* Which objects of Kubernetes targets of `notify` write: "events", "incidents". */ -}}
+{{- define "server.writes" -}}
+{{- range .Values.config.notify }}
+{{- $kubernetes := (. | default dict).kubernetes | default dict }}
+{{- range list "events" "incidents" }}
+{{- if eq (get $kubernetes . | toString) "true" }}{{ . }} {{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
 
 {{- /* A port that is reached from outside of the pod. */ -}}
 {{- define "server.port" -}}
