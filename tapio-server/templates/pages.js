@@ -52,7 +52,9 @@
     try {
       const response = await fetch(location.href, { headers: { accept: "text/html" } });
       const text = await response.text();
-      if (response.headers.get("content-type")?.startsWith("text/html") && !isBusy()) {
+      const isPage = response.headers.get("content-type")?.startsWith("text/html");
+      if (isPage && response.status === 401) location.reload(); // To sign in again.
+      else if (isPage && !isBusy()) {
         show(new DOMParser().parseFromString(text, "text/html"));
         loaded = Date.now();
       }

@@ -1,5 +1,6 @@
 //! Who asks: the API server says whose token it is (TokenReview), and what they may read (SubjectAccessReview).
 
+pub(super) mod login;
 mod remembered;
 mod viewer;
 
@@ -14,7 +15,7 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     middleware::Next,
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use kube::Client;
 use ring::{hmac, rand::SystemRandom};
@@ -22,7 +23,10 @@ use tapio_kube::{Access, Fault, Mode, Permission, User};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use self::remembered::Remembered;
+use self::{
+    login::{Browser, Login, SignedIn},
+    remembered::Remembered,
+};
 pub(super) use self::viewer::Viewer;
 use super::{api::Refused, grpc, settings};
 
@@ -56,6 +60,7 @@ pub(super) struct Reviews {
     at_once: Semaphore,
     /// Tokens are not kept, only their hashes with this key, which nobody else has.
     key: hmac::Key,
+    login: Login,
     lasts: Duration,
     users: Remembered<Vec<u8>, Result<Option<Arc<User>>, Fault>>,
     rights: Remembered<(Arc<User>, Permission), Result<bool, Fault>>,
@@ -76,7 +81,8 @@ impl Auth {
                  set. Set it, or let everybody on this host ask: --ahti-auth=none"
             )
         };
-        let Ok(key) = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()) else {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let (Ok(key), Ok(login)) = (key, Login::new(settings.cert.0.is_some())) else {
             bail!("ahti.auth: the system has no random numbers")
         };
         Ok(Self::Kubernetes(Arc::new(Reviews {
@@ -84,32 +90,34 @@ impl Auth {
             client: Mutex::default(),
             at_once: Semaphore::new(AT_ONCE),
             key,
+            login,
             lasts: settings.auth_cache.get(),
             users: Remembered::new(TOKENS),
             rights: Remembered::new(RIGHTS),
         })))
     }
-
-    /// Who sends a request.
-    async fn viewer(&self, headers: &HeaderMap) -> Result<Viewer, Refused> {
-        let Self::Kubernetes(reviews) = self else { return Ok(Viewer::Everybody) };
-        let user = reviews.user(bearer(headers)?).await.map_err(|fault| away(&fault))?;
-        let user = user.ok_or_else(|| {
-            unauthorized("the API server does not accept this token: it has expired, or is another cluster's, or for others")
-        })?;
-        Ok(Viewer::User(Arc::clone(reviews), user))
-    }
 }
 
 /// Lets only those through who are known.
 pub(super) async fn authenticated(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {
-    match auth.viewer(request.headers()).await {
-        Ok(viewer) => {
+    let Auth::Kubernetes(reviews) = auth else {
+        request.extensions_mut().insert(Viewer::Everybody);
+        return next.run(request).await;
+    };
+    if login::is_sent(&request) {
+        return reviews.sign_in(request).await;
+    }
+    let browser = Browser::of(&request);
+    match reviews.viewer(request.headers(), &browser).await {
+        Ok((viewer, signed_in)) => {
             request.extensions_mut().insert(viewer);
+            if let Some(signed_in) = signed_in {
+                request.extensions_mut().insert(signed_in);
+            }
             next.run(request).await
         }
         Err(refused) if grpc::is_call(request.headers()) => Status::from(refused).into_http(),
-        Err(refused) => refused.into_response(),
+        Err(refused) => reviews.login.refuse(&browser, refused),
     }
 }
 
@@ -133,6 +141,10 @@ fn unauthorized(what: &str) -> Refused {
     Refused(StatusCode::UNAUTHORIZED, format!("{what}; {remedy}"))
 }
 
+fn unaccepted() -> Refused {
+    unauthorized("the API server does not accept this token: it has expired, or is another cluster's, or for others")
+}
+
 /// The API server does not say who asks, or what they may.
 fn away(fault: &Fault) -> Refused {
     let why = match fault.code {
@@ -149,6 +161,24 @@ fn away(fault: &Fault) -> Refused {
 }
 
 impl Reviews {
+    /// Who sends a request, by a header or by the cookie.
+    async fn viewer(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        browser: &Browser,
+    ) -> Result<(Viewer, Option<SignedIn>), Refused> {
+        let of_cookie = match headers.contains_key(AUTHORIZATION) {
+            true => None,
+            false => self.login.token(browser)?,
+        };
+        let token = match &of_cookie {
+            Some(token) => token,
+            None => bearer(headers)?,
+        };
+        let user = self.user(token).await.map_err(|fault| away(&fault))?.ok_or_else(unaccepted)?;
+        Ok((Viewer::User(Arc::clone(self), user), of_cookie.map(|_| SignedIn)))
+    }
+
     /// Whose token it is; `None` if the API server does not accept it.
     async fn user(self: &Arc<Self>, token: &str) -> Result<Option<Arc<User>>, Fault> {
         let key = hmac::sign(&self.key, token.as_bytes()).as_ref().to_vec();

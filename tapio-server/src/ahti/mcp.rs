@@ -22,7 +22,11 @@ use self::{
     message::{Message, Wrong},
     tool::Tools,
 };
-use super::{api::Refused, auth::Viewer, inner::Inner};
+use super::{
+    api::Refused,
+    auth::{Viewer, login::THIS_HOST},
+    inner::Inner,
+};
 
 pub(super) const PATH: &str = "/mcp";
 
@@ -150,5 +154,5 @@ fn server() -> Value {
 /// works.
 fn is_of_this_host(origin: &HeaderValue) -> bool {
     let uri = origin.to_str().ok().and_then(|text| text.parse::<Uri>().ok());
-    uri.as_ref().and_then(Uri::host).is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].contains(&host))
+    uri.as_ref().and_then(Uri::host).is_some_and(|host| THIS_HOST.contains(&host))
 }

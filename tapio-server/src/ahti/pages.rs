@@ -8,6 +8,7 @@ mod escape;
 mod filter;
 mod frame;
 mod incident;
+pub(super) mod login;
 mod now;
 mod part;
 mod picture;
@@ -26,7 +27,8 @@ use axum::{
 };
 use tower_http::compression::CompressionLayer;
 
-use super::Ahti;
+pub(super) use self::preferences::{Preferences, own};
+use super::{Ahti, auth::login::PATH as LOGIN};
 
 /// What a browser may do with a page: nothing from elsewhere, no script and no style in the page itself, no frame around it.
 const HEADERS: [(HeaderName, &str); 4] = [
@@ -50,6 +52,8 @@ pub(super) const ROUTES: &[Page] = &[
     ("/changes", || get(changes::page)),
     ("/coverage", || get(coverage::page)),
     ("/preferences", || post(preferences::set)),
+    (LOGIN, || get(login::again)),
+    ("/logout", || post(login::leave)),
     ("/assets/{name}", || get(assets::asset)),
 ];
 
@@ -59,10 +63,14 @@ pub(super) fn routes() -> Router<Arc<Ahti>> {
 }
 
 async fn secured(mut response: Response) -> Response {
+    secure(&mut response);
+    response
+}
+
+fn secure(response: &mut Response) {
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
 }

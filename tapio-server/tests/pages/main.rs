@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod keys;
 mod live;
+mod login;
 mod many;
 mod pictures;
 /// What the client sends where it does not matter.

@@ -1,6 +1,6 @@
 //! A server with facts.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use tapio_occurrence::{Occurrence, event::event};
 use tempfile::{TempDir, tempdir};
@@ -8,7 +8,7 @@ use tempfile::{TempDir, tempdir};
 use crate::{
     client::{Stream, connect},
     facts::recorded,
-    support::{Server, wait_until},
+    support::{PROGRAM, Server, free_address, wait_until},
 };
 
 pub(crate) struct Site {
@@ -23,9 +23,15 @@ impl Site {
 
     /// One without facts, with these flags.
     pub(crate) fn set(flags: &[&str]) -> Self {
+        Self::started(Command::new(PROGRAM), flags)
+    }
+
+    /// One that a command starts.
+    pub(crate) fn started(command: Command, flags: &[&str]) -> Self {
         let directory = tempdir().unwrap();
         let flags = [&["--roles=polku,ahti"], flags].concat();
-        let site = Self { server: Server::start(directory.path(), &flags), _directory: directory };
+        let server = Server::start_as(command, free_address(), directory.path(), &flags);
+        let site = Self { server, _directory: directory };
         site.settle();
         site
     }

@@ -292,7 +292,7 @@ impl World {
                     all += &self.events(who);
                     Vec::new()
                 }
-                "/preferences" | "/assets/{name}" => Vec::new(),
+                "/preferences" | "/login" | "/logout" | "/assets/{name}" => Vec::new(),
                 // Asked for below, with what there is.
                 path if path.starts_with("/incidents/") || path.starts_with("/workloads/") => Vec::new(),
                 "/ahti.v1.Ahti/{call}" => {

@@ -8,7 +8,7 @@ use axum::{
 
 /// A file that is part of the program.
 pub(super) struct Asset {
-    text: &'static str,
+    pub(super) text: &'static str,
     kind: &'static str,
     hash: u64,
     end: &'static str,

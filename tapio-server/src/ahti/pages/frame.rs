@@ -19,7 +19,7 @@ use super::{
 use crate::ahti::{
     Ahti,
     api::{Refused, read},
-    auth::Viewer,
+    auth::{Viewer, login::SignedIn},
 };
 
 /// After so long without a fact what is shown is old: three heartbeats of an agent.
@@ -32,6 +32,7 @@ pub(super) struct Asked {
     pub(super) ahti: Arc<Ahti>,
     pub(super) viewer: Viewer,
     preferences: Preferences,
+    is_signed_in: bool,
     /// Path and query.
     url: String,
     /// What the streams of events had said, before anything is read for the page.
@@ -46,8 +47,9 @@ impl FromRequestParts<Arc<Ahti>> for Asked {
         let url = parts.uri.path_and_query().map_or("/", |url| url.as_str()).to_owned();
         let number = ahti.latest.borrow().number;
         let preferences = Preferences::of(&parts.headers);
+        let is_signed_in = parts.extensions.get::<SignedIn>().is_some();
         let viewer = Viewer::from_request_parts(parts, ahti).await.map_err(IntoResponse::into_response)?;
-        let asked = Self { ahti: Arc::clone(ahti), viewer, preferences, url, number };
+        let asked = Self { ahti: Arc::clone(ahti), viewer, preferences, is_signed_in, url, number };
         if ahti.is_restored.load(Ordering::Relaxed) {
             return Ok(asked);
         }
@@ -71,6 +73,7 @@ impl Asked {
             title: title.to_owned(),
             here,
             preferences: self.preferences,
+            is_signed_in: self.is_signed_in,
             url: self.url.clone(),
             number: self.number,
             is_whole: is_whole(&coverage),
@@ -120,6 +123,8 @@ pub(super) struct Frame {
     pub(super) title: String,
     pub(super) here: Here,
     pub(super) preferences: Preferences,
+    /// Whether there is a cookie that signing out takes away.
+    pub(super) is_signed_in: bool,
     pub(super) url: String,
     /// Of what the streams of events said last.
     pub(super) number: u64,

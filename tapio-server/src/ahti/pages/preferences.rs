@@ -33,7 +33,7 @@ impl Theme {
 
 /// What somebody has chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Preferences {
+pub(in crate::ahti) struct Preferences {
     pub(super) theme: Theme,
     /// Whether single keys do something.
     pub(super) keys: bool,
@@ -44,7 +44,7 @@ const KEYS: &str = "tapio-keys";
 const YEAR_S: u32 = 31_536_000;
 
 impl Preferences {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(in crate::ahti) fn of(headers: &HeaderMap) -> Self {
         let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let pairs: Vec<_> =
             cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('=')).collect();
@@ -69,14 +69,18 @@ pub(super) async fn set(chosen: Result<Form<Chosen>, FormRejection>) -> Response
         Ok(chosen) => chosen,
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{}\n", error.body_text())).into_response(),
     };
-    // Only to a page of this server.
-    let is_own = back.starts_with('/') && !back.starts_with("//") && !back.contains(['\\', '\r', '\n']);
     let keys = if keys.is_some() { "on" } else { "off" };
     let cookie = |name, value| {
         (header::SET_COOKIE, format!("{name}={value}; Path=/; Max-Age={YEAR_S}; SameSite=Lax; HttpOnly"))
     };
     let cookies = AppendHeaders([cookie(THEME, theme.word()), cookie(KEYS, keys)]);
-    (cookies, Redirect::to(if is_own { &back } else { "/" })).into_response()
+    (cookies, Redirect::to(own(&back))).into_response()
+}
+
+/// A page to go back to, if it is one of this server, and the first one if not.
+pub(in crate::ahti) fn own(back: &str) -> &str {
+    let is_own = back.starts_with('/') && !back.starts_with("//") && !back.contains(['\\', '\r', '\n']);
+    if is_own { back } else { "/" }
 }
 
 #[cfg(test)]
