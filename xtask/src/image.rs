@@ -23,7 +23,7 @@ use crate::arch::Arch;
 use crate::{machine, portable, setup, toolchain};
 
 /// The profile of `Cargo.toml` for release builds.
-const PROFILE: &str = "image";
+pub(crate) const PROFILE: &str = "image";
 
 /// The parsed arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,11 +35,11 @@ struct Options {
 }
 
 /// The commit that the image is built from.
-struct Commit {
+pub(crate) struct Commit {
     /// Its id, with the suffix `-dirty` if files differ from it.
     revision: String,
     /// Seconds since 1970.
-    time: u64,
+    pub(crate) time: u64,
     /// The same in RFC 3339 format.
     date: String,
 }
@@ -110,16 +110,21 @@ fn labels(program: Program, version: &str, commit: &Commit) -> Vec<(&'static str
     ]
 }
 
-/// Builds the program. A release build contains no paths of this machine.
-fn binary(program: Program, arch: Arch, profile: &str) -> Result<PathBuf> {
-    let Program { name, package, limit, .. } = program;
+/// Builds a program. A release build contains no paths of this machine.
+pub(crate) fn built(package: &str, name: &str, arch: Arch, profile: &str) -> Result<PathBuf> {
     let mut cargo = portable::cargo(arch, "build", profile)?;
     cargo.args(["--package", package, "--bin", name]);
     if profile == PROFILE {
         cargo.env("CARGO_ENCODED_RUSTFLAGS", remapped()?).env_remove("RUSTFLAGS");
     }
     machine::run(&mut cargo)?;
-    let binary = portable::binary(arch, profile, name)?;
+    portable::binary(arch, profile, name)
+}
+
+/// The program of an image, no larger than it may be.
+fn binary(program: Program, arch: Arch, profile: &str) -> Result<PathBuf> {
+    let Program { name, package, limit, .. } = program;
+    let binary = built(package, name, arch, profile)?;
     let bytes = binary.metadata().with_context(|| binary.display().to_string())?.len();
     if profile == PROFILE && bytes > limit {
         bail!("{name} has {bytes} bytes, more than {limit}: see what is new in `cargo tree -p {package}`");
@@ -183,16 +188,16 @@ fn checked_tag(tag: &str) -> Result<&str> {
 
 impl Commit {
     /// The commit of the workspace.
-    fn here() -> Result<Self> {
+    pub(crate) fn here() -> Result<Self> {
         let git = |arguments: &[&str]| {
             let mut git = Command::new("git");
             git.args(arguments).current_dir(machine::workspace()?);
-            let said = machine::output(&mut git).context("an image is made from a git clone")?;
+            let said = machine::output(&mut git).context("what is shipped is made from a git clone")?;
             Ok::<_, anyhow::Error>(said.trim().to_owned())
         };
         let mut revision = git(&["rev-parse", "HEAD"])?;
         if !git(&["status", "--porcelain"])?.is_empty() {
-            eprintln!("image: files differ from the commit, which `revision` then says");
+            eprintln!("files differ from the commit, which `revision` then says");
             revision.push_str("-dirty");
         }
         // <https://reproducible-builds.org/specs/source-date-epoch/>
@@ -208,7 +213,7 @@ impl Commit {
 }
 
 /// Creates a directory, or empties it.
-fn empty(directory: &Path) -> Result<()> {
+pub(crate) fn empty(directory: &Path) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))?;
     }

@@ -11,6 +11,7 @@ mod executable;
 mod go;
 mod image;
 mod kernel_test;
+mod krew;
 mod kube;
 mod machine;
 mod otelcol;
@@ -87,6 +88,14 @@ const TASKS: &[Task] = &[
                 that `kube cluster load`, `docker load` and `skopeo copy` take. By Docker where one writes such\n\
                 archives, else by buildah. The same commit and compilers give the same digest, which is printed",
         run: image::task,
+    },
+    Task {
+        name: "krew",
+        arguments: "--homepage=URL --releases=URL [--arch=amd64|arm64] [--output=DIR]",
+        about: "`kubectl tapio` for krew: an archive of the plugin for Linux of both architectures or of one, linked statically, and\n\
+                the manifest that krew installs it by, for all archives that are in DIR: those of other systems may be put\n\
+                there before. The same commit and compilers give the same archives",
+        run: krew::task,
     },
     Task {
         name: "scenarios",
