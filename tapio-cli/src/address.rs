@@ -19,7 +19,8 @@ impl Address {
     pub(crate) fn of(url: &str, reach: &Reach) -> Result<Self, Failure> {
         let wrong = || Failure::Usage(format!("--server {url}: give https://HOST or http://HOST:PORT"));
         let uri: Uri = url.parse().map_err(|_| wrong())?;
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
+        let authority =
+            uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
         let is_root = uri.path_and_query().is_none_or(|path| path == "/");
         let (is_tls, port) = match (uri.scheme_str(), authority.port_u16()) {
             (Some("https"), port) => (true, port.unwrap_or(443)),
@@ -30,7 +31,9 @@ impl Address {
             return Err(wrong());
         }
         if !is_tls && reach.ca_file.is_some() {
-            return Err(Failure::Usage(format!("--ca-file: {url} is plain HTTP: give https://, or leave it out")));
+            return Err(Failure::Usage(format!(
+                "--ca-file: {url} is plain HTTP: give https://, or leave it out"
+            )));
         }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         Ok(Self { is_tls, host, port, authority: authority.to_string() })

@@ -88,7 +88,8 @@ impl Server {
             None => Identity::Unknown("with --server give a token by --token-file".to_owned()),
         };
         let namespace = current_namespace(reach).unwrap_or_else(|| "default".to_owned());
-        let host = HeaderValue::from_str(&address.authority).context("--server cannot be sent in a header")?;
+        let host =
+            HeaderValue::from_str(&address.authority).context("--server cannot be sent in a header")?;
         if !address.is_tls {
             return Self::over(stream, address.authority, host, namespace, identity).await;
         }

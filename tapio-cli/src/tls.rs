@@ -34,8 +34,8 @@ pub(crate) async fn connect(
     connected.map_err(|error| {
         let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
         Failure::Other(match tls {
-            Some(rustls::Error::InvalidCertificate(why)) => anyhow!(
-                "https://{}: its certificate is not accepted: {why}. --ca-file=FILE names the authorities that are trusted, and \
+            Some(rustls::Error::InvalidCertificate(_)) => anyhow!(
+                "https://{}: its certificate is not accepted: {error}. --ca-file=FILE names the authorities that are trusted, and \
                  --server a name that is in the certificate",
                 to.authority
             ),

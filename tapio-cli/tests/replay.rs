@@ -68,12 +68,12 @@ fn bad_input_is_refused_with_its_place() {
 #[test]
 fn without_a_server_it_says_what_to_do() {
     let text = says(&tapio(&["why", "deploy/pay"]), 1);
-    assert!(text.contains("kubeconfig") && text.contains("--server=http://HOST:PORT"), "{text}");
+    assert!(text.contains("kubeconfig") && text.contains("--server=https://HOST"), "{text}");
     let text = says(&tapio(&["why", "deploy/pay", "--server=http://127.0.0.1:9"]), 1);
     assert!(text.contains("http://127.0.0.1:9 cannot be reached"), "{text}");
     let text = says(&tapio(&["why", "deplo/pay"]), 2);
     assert!(text.contains("there is no kind deplo"), "{text}");
     let text = says(&tapio(&["why", "pay", "--server=127.0.0.1:9"]), 2);
-    assert!(text.contains("give http://HOST:PORT"), "{text}");
+    assert!(text.contains("give https://HOST or http://HOST:PORT"), "{text}");
     assert_eq!(tapio(&["nothing"]).status.code(), Some(2));
 }

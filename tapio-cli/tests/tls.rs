@@ -64,15 +64,19 @@ fn a_server_is_asked_whose_certificate_a_trusted_authority_gave() {
     assert_eq!(output.status.code(), Some(4), "{}", said(&output));
 
     // Another authority's, another name's, and one that this machine does not know: nothing was asked.
-    for (authority, name, flags) in
-        [(&theirs, "localhost", &[trust.as_str()][..]), (&ours, "other.example", &[&trust]), (&ours, "localhost", &[])]
-    {
+    let trusting = [trust.as_str()];
+    for (authority, name, flags) in [
+        (&theirs, "localhost", &trusting[..]),
+        (&ours, "other.example", &trusting[..]),
+        (&ours, "localhost", &trusting[..0]),
+    ] {
         let (port, served) = serve(authority, name);
         let output = ask(&format!("https://localhost:{port}"), flags, &token);
         assert_eq!((output.status.code(), served.join().unwrap()), (Some(1), None), "{name}");
         let said = said(&output);
         assert!(
-            said.contains("--ca-file") && (flags.is_empty() || said.contains("its certificate is not accepted")),
+            said.contains("--ca-file")
+                && (flags.is_empty() || said.contains("its certificate is not accepted")),
             "{said}"
         );
     }

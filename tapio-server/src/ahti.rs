@@ -37,6 +37,7 @@ use tokio::{
     task::JoinSet,
 };
 
+pub use self::{api::paths, grpc::proto, settings::Settings};
 use self::{
     api::{
         events::{Latest, MAX_STREAMS},
@@ -45,7 +46,6 @@ use self::{
     auth::Auth,
     metrics::{Behind, Metrics},
 };
-pub use self::{api::paths, grpc::proto, settings::Settings};
 use crate::{
     journal::Journal,
     notify::{self, Alerts, Ask, Targets},
@@ -156,8 +156,9 @@ pub(crate) fn start(context: &Context) -> anyhow::Result<Started> {
     let served = Arc::clone(&ahti);
     let cluster = context.config.cluster.get().unwrap_or_default().to_owned();
     let run = async move {
-        let serving = listener
-            .map(|(listener, tls)| tokio::spawn(serve::serve(listener, tls, served, auth, cluster, stopped.clone())));
+        let serving = listener.map(|(listener, tls)| {
+            tokio::spawn(serve::serve(listener, tls, served, auth, cluster, stopped.clone()))
+        });
         follow::follow(&followed, stopped).await?;
         // What is being told is told to its end, so that nothing is told again after a restart.
         while tellers.join_next().await.is_some() {}

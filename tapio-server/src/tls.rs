@@ -120,7 +120,11 @@ impl Files {
     fn certificates(&self, key: &str, file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
         let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let certificates = read.with_context(|| self.unusable(key, file))?;
-        anyhow::ensure!(!certificates.is_empty(), "{}: there is no certificate in it", self.unusable(key, file));
+        anyhow::ensure!(
+            !certificates.is_empty(),
+            "{}: there is no certificate in it",
+            self.unusable(key, file)
+        );
         Ok(certificates)
     }
 

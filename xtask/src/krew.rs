@@ -70,7 +70,13 @@ fn pack(archive: &Path, program: &Path, license: &Path, directory: &Path, time: 
             .with_context(|| format!("cannot change {}", to.display()))?;
     }
     let mut tar = Command::new("tar");
-    tar.args(["--format=ustar", "--owner=0", "--group=0", "--numeric-owner", "--use-compress-program=gzip -9n"]);
+    tar.args([
+        "--format=ustar",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--use-compress-program=gzip -9n",
+    ]);
     tar.arg(format!("--mtime=@{time}")).arg("-cf").arg(archive).arg("-C").arg(directory);
     machine::run(tar.args([PROGRAM, LICENSE]))
 }
@@ -86,7 +92,9 @@ impl Options {
                 Some(("--output", directory)) if !directory.is_empty() => {
                     output = Some(std::path::absolute(directory).context("--output is no path")?);
                 }
-                _ => bail!("krew does not know `{argument}`; it takes --homepage, --releases, --arch and --output, each with ="),
+                _ => bail!(
+                    "krew does not know `{argument}`; it takes --homepage, --releases, --arch and --output, each with ="
+                ),
             }
         }
         let needed = "such as https://HOST/PATH: krew's manifest says where the plugin is from";
@@ -101,7 +109,8 @@ impl Options {
 
 fn checked(name: &str, url: &str) -> Result<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/._~%-".contains(c);
-    let is_url = url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty()) && url.chars().all(is_plain);
+    let is_url =
+        url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty()) && url.chars().all(is_plain);
     ensure!(is_url, "{name}={url}: give https://HOST/PATH");
     Ok(url.trim_end_matches('/').to_owned())
 }
@@ -120,12 +129,20 @@ mod tests {
     fn what_is_asked_for() -> Result<()> {
         let needed = ["--homepage=https://tapio.example", "--releases=https://tapio.example/releases/"];
         let options = parse(&[&needed[..], &["--arch=arm64", "--output=/tmp/krew"]].concat())?;
-        assert_eq!((options.releases.as_str(), options.archs), ("https://tapio.example/releases", vec![Arch::Arm64]));
+        assert_eq!(
+            (options.releases.as_str(), options.archs),
+            ("https://tapio.example/releases", vec![Arch::Arm64])
+        );
         assert_eq!(options.output, Some("/tmp/krew".into()));
         assert_eq!(parse(&needed)?.archs, Arch::ALL);
-        for wrong in
-            ["--homepage=http://tapio.example", "--releases=https://", "--releases=https://a/${B}", "--arch=mips", "--output=", "linux"]
-        {
+        for wrong in [
+            "--homepage=http://tapio.example",
+            "--releases=https://",
+            "--releases=https://a/${B}",
+            "--arch=mips",
+            "--output=",
+            "linux",
+        ] {
             assert!(parse(&[&needed[..], &[wrong]].concat()).is_err(), "{wrong}");
         }
         assert!(parse(&needed[..1]).is_err() && parse(&needed[1..]).is_err());
@@ -141,15 +158,15 @@ mod tests {
         let program = directory.path().join("built");
         fs::write(&program, "\x7fELF")?;
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let pack = |archive: &Path| {
-            self::pack(archive, &program, &workspace.join(LICENSE), &directory.path().join("scratch"), TIME)
+        let packed = |archive: &Path| {
+            pack(archive, &program, &workspace.join(LICENSE), &directory.path().join("scratch"), TIME)
         };
         let archive = |arch: &str| output.join(format!("{PROGRAM}-linux-{arch}.tar.gz"));
         for arch in ["amd64", "arm64"] {
-            pack(&archive(arch))?;
+            packed(&archive(arch))?;
         }
         let again = directory.path().join("again.tar.gz");
-        pack(&again)?;
+        packed(&again)?;
         assert_eq!(fs::read(&again)?, fs::read(archive("amd64"))?, "made twice");
 
         let template = fs::read_to_string(workspace.join(TEMPLATE))?;
@@ -197,7 +214,9 @@ mod tests {
         // So does an archive that is another one, or has something else in it.
         fs::write(archive("arm64"), "")?;
         assert!(manifest.check(&output).is_err());
-        machine::run(Command::new("tar").arg("-czf").arg(archive("arm64")).arg("-C").arg(&workspace).arg(LICENSE))?;
+        machine::run(
+            Command::new("tar").arg("-czf").arg(archive("arm64")).arg("-C").arg(&workspace).arg(LICENSE),
+        )?;
         let (filled, _) = manifest::filled(&template, &release, &output)?;
         let refused = Manifest::read(&filled)?.check(&output).map(|_| ()).expect_err("no program");
         assert!(format!("{refused:#}").contains("has no kubectl-tapio"), "{refused:#}");

@@ -143,7 +143,13 @@ fn always() -> Vec<Route> {
 /// All paths that are served, each with a token only.
 pub fn paths() -> impl Iterator<Item = &'static str> {
     let pages = super::pages::ROUTES.iter().map(|(path, _)| *path);
-    answers().into_iter().chain(always()).map(|route| route.path).chain(pages).chain(grpc::PATHS).chain([mcp::PATH])
+    answers()
+        .into_iter()
+        .chain(always())
+        .map(|route| route.path)
+        .chain(pages)
+        .chain(grpc::PATHS)
+        .chain([mcp::PATH])
 }
 
 /// A router of these.

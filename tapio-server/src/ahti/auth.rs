@@ -23,11 +23,11 @@ use tapio_kube::{Access, Fault, Mode, Permission, User};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
+pub(super) use self::viewer::Viewer;
 use self::{
     login::{Browser, Login, SignedIn},
     remembered::Remembered,
 };
-pub(super) use self::viewer::Viewer;
 use super::{api::Refused, grpc, settings};
 
 /// The audience of tokens that are for Tapio alone; those for the API server are good as well, as kubectl has them.
@@ -142,7 +142,9 @@ fn unauthorized(what: &str) -> Refused {
 }
 
 fn unaccepted() -> Refused {
-    unauthorized("the API server does not accept this token: it has expired, or is another cluster's, or for others")
+    unauthorized(
+        "the API server does not accept this token: it has expired, or is another cluster's, or for others",
+    )
 }
 
 /// The API server does not say who asks, or what they may.

@@ -99,9 +99,10 @@ impl Otlp {
             return Ok(None);
         }
         let tls = |alpn: &'static [&'static [u8]]| polku.tls(alpn).map(Tls::new).transpose();
-        let grpc = settings.listen_grpc.0.map(|listen| {
-            anyhow::Ok((Listener::bind(listen.0, "otlp.listen_grpc")?, tls(&[b"h2"])?))
-        });
+        let grpc = settings
+            .listen_grpc
+            .0
+            .map(|listen| anyhow::Ok((Listener::bind(listen.0, "otlp.listen_grpc")?, tls(&[b"h2"])?)));
         let http = settings.listen_http.0.map(|listen| {
             anyhow::Ok((Listener::bind(listen.0, "otlp.listen_http")?, tls(&[b"h2", b"http/1.1"])?))
         });

@@ -168,8 +168,12 @@ async fn a_client_without_a_description_is_told_of_every_call() {
     let site = Site::empty();
     let channel = Channel::from_shared(site.url("")).unwrap().connect().await.unwrap();
     let mut client = ServerReflectionClient::new(channel);
-    let asked = [MessageRequest::ListServices(String::new()), MessageRequest::FileContainingSymbol("ahti.v1.Ahti".to_owned())];
-    let asked = asked.map(|asked| ServerReflectionRequest { message_request: Some(asked), ..Default::default() });
+    let asked = [
+        MessageRequest::ListServices(String::new()),
+        MessageRequest::FileContainingSymbol("ahti.v1.Ahti".to_owned()),
+    ];
+    let asked =
+        asked.map(|asked| ServerReflectionRequest { message_request: Some(asked), ..Default::default() });
     let mut answers = client.server_reflection_info(tokio_stream::iter(asked)).await.unwrap().into_inner();
     let Some(MessageResponse::ListServicesResponse(list)) =
         answers.message().await.unwrap().unwrap().message_response

@@ -95,7 +95,9 @@ async fn a_token_is_asked_for_and_given_back_as_a_cookie() {
     }
 
     // Where others could read it, none is asked for, and none is taken.
-    for (host, is_asked) in [("host: tapio.example", false), ("host: tapio.example\r\nx-forwarded-proto: https", true)] {
+    for (host, is_asked) in
+        [("host: tapio.example", false), ("host: tapio.example\r\nx-forwarded-proto: https", true)]
+    {
         let (_, body) = ask(&site, "GET", "/", &[host, PAGE], "");
         assert_eq!(body.contains("name=\"token\""), is_asked, "{body}");
         let (head, body) = ask(&site, "POST", "/login", &[host, FORM, OWN], &sent);
@@ -121,7 +123,11 @@ async fn a_token_is_asked_for_and_given_back_as_a_cookie() {
     assert!(head.contains(" 303 ") && head.contains("location: /changes"), "{head}");
     let mut stream = TcpStream::connect(site.server.api).unwrap();
     let length = sent.len();
-    write!(stream, "POST /login HTTP/1.0\r\n{here}\r\n{FORM}\r\n{OWN}\r\ncontent-length: {length}\r\n\r\n{sent}").unwrap();
+    write!(
+        stream,
+        "POST /login HTTP/1.0\r\n{here}\r\n{FORM}\r\n{OWN}\r\ncontent-length: {length}\r\n\r\n{sent}"
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let cookie = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
@@ -131,10 +137,16 @@ async fn a_token_is_asked_for_and_given_back_as_a_cookie() {
     // It is as good as the token, for pages and for what they load.
     for (path, says) in [("/", "payments"), ("/api/v1/incidents", "payments"), ("/login", "")] {
         let (head, body) = ask(&site, "GET", path, &[&here, &cookie], "");
-        assert!(head.contains(if path == "/login" { " 303 " } else { " 200 " }) && body.contains(says), "{head}");
+        assert!(
+            head.contains(if path == "/login" { " 303 " } else { " 200 " }) && body.contains(says),
+            "{head}"
+        );
     }
     let (_, body) = ask(&site, "GET", "/", &[&here, &format!("authorization: Bearer {TOKEN}")], "");
-    assert!(!body.contains("Sign out") && body.contains("payments"), "a token that a program sends is not a cookie");
+    assert!(
+        !body.contains("Sign out") && body.contains("payments"),
+        "a token that a program sends is not a cookie"
+    );
     // But not for what other pages send.
     let theme = "theme=dark&keys=on&back=%2F";
     for (header, status) in [(OWN, " 303 "), ("sec-fetch-site: same-site", " 403 "), (PAGE, " 403 ")] {
@@ -170,7 +182,10 @@ async fn somebody_signs_in_and_out_in_a_browser() {
         assert!(wide.as_u64().unwrap() <= u64::from(view.width), "{wide}");
     }
     // Its style is its own, and the policy lets nothing else in.
-    assert_ne!(browser.text("getComputedStyle(document.querySelector('input[type=password]')).maxWidth").await, "none");
+    assert_ne!(
+        browser.text("getComputedStyle(document.querySelector('input[type=password]')).maxWidth").await,
+        "none"
+    );
     let said = browser.complaints().await;
     assert!(said.iter().all(|said| said.contains("401")), "{said:?}");
 
@@ -180,7 +195,12 @@ async fn somebody_signs_in_and_out_in_a_browser() {
         client.find(Locator::Css(".login button")).await.unwrap().click().await.unwrap();
     };
     enter("a.bad.token").await;
-    browser.until("document.querySelector('[role=alert]')?.textContent.includes('does not accept this token')", SOON).await;
+    browser
+        .until(
+            "document.querySelector('[role=alert]')?.textContent.includes('does not accept this token')",
+            SOON,
+        )
+        .await;
     assert_eq!(browser.violations().await, [] as [String; 0]);
     // From there one still gets to the page that was asked for.
     enter(TOKEN).await;
@@ -194,7 +214,8 @@ async fn somebody_signs_in_and_out_in_a_browser() {
     assert_eq!(browser.violations().await, [] as [String; 0]);
     // The stream of events has it, too.
     browser.until("document.querySelector('#stale').hidden", SOON).await;
-    let streams = "fetch('/api/v1/coverage').then((answer) => { window.answered = String(answer.status) }), true";
+    let streams =
+        "fetch('/api/v1/coverage').then((answer) => { window.answered = String(answer.status) }), true";
     browser.until(streams, SOON).await;
     browser.until("window.answered === '200'", SOON).await;
 

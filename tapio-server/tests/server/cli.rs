@@ -118,6 +118,9 @@ fn errors_before_it_is_ready_name_the_setting() {
     authority.issue("localhost", &ours, &other);
     authority.issue("localhost", &other, &theirs);
     let [ours, theirs] = [ours, theirs].map(|file| file.display().to_string());
+    let mismatch = format!(
+        "ahti.key: {theirs} is not the key of the certificate in {ours}: give ahti.cert and ahti.key"
+    );
     for (arguments, code, expected) in [
         (vec!["--polku-listen=nowhere"], 2, "--polku-listen: `nowhere` is not ADDRESS:PORT"),
         (vec!["--polku-listen=192.0.2.1:1"], 1, "POLKU cannot listen on 192.0.2.1:1: give another address"),
@@ -127,11 +130,15 @@ fn errors_before_it_is_ready_name_the_setting() {
             1,
             "polku.cert: ",
         ),
-        (vec!["--roles=ahti", "--ahti-auth=none", "--ahti-cert", &ours, "--ahti-key", &absent], 1, "ahti.key: "),
+        (
+            vec!["--roles=ahti", "--ahti-auth=none", "--ahti-cert", &ours, "--ahti-key", &absent],
+            1,
+            "ahti.key: ",
+        ),
         (
             vec!["--roles=ahti", "--ahti-auth=none", "--ahti-cert", &ours, "--ahti-key", &theirs],
             1,
-            &format!("ahti.key: {theirs} is not the key of the certificate in {ours}: give ahti.cert and ahti.key"),
+            mismatch.as_str(),
         ),
         (vec!["--ahti-cert", &ours], 2, "ahti.cert: needs ahti.key (--ahti-key=FILE)"),
     ] {

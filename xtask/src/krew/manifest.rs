@@ -84,7 +84,8 @@ pub(super) fn filled(
 ) -> Result<(String, Vec<String>)> {
     // The comment is about the template.
     let start = template.find("apiVersion:").context("the template has no apiVersion")?;
-    let (head, platforms) = template[start..].split_once(PLATFORMS).context("the template has no platforms")?;
+    let (head, platforms) =
+        template[start..].split_once(PLATFORMS).context("the template has no platforms")?;
     let mut text = format!("{head}{PLATFORMS}");
     let mut missing = Vec::new();
     for platform in platforms.split(PLATFORM).skip(1) {
@@ -121,14 +122,24 @@ impl Manifest {
         let numbers: Vec<&str> =
             spec.version.strip_prefix('v').map(|version| version.split('.').collect()).unwrap_or_default();
         let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        ensure!(numbers.len() == 3 && numbers.iter().all(is_number), "version: {} is not vX.Y.Z", spec.version);
+        ensure!(
+            numbers.len() == 3 && numbers.iter().all(is_number),
+            "version: {} is not vX.Y.Z",
+            spec.version
+        );
         let short = &spec.short_description;
         ensure!(
-            !short.is_empty() && short.len() < SHORT && !short.contains(['\r', '\n']) && !short.ends_with('.'),
+            !short.is_empty()
+                && short.len() < SHORT
+                && !short.contains(['\r', '\n'])
+                && !short.ends_with('.'),
             "shortDescription: {short}: give one line of less than {SHORT} characters without a full stop"
         );
         ensure!(spec.homepage.starts_with("https://"), "homepage: {}", spec.homepage);
-        ensure!(!spec.description.is_empty() && !spec.caveats.is_empty(), "description, caveats: one is empty");
+        ensure!(
+            !spec.description.is_empty() && !spec.caveats.is_empty(),
+            "description, caveats: one is empty"
+        );
         ensure!(!spec.platforms.is_empty(), "platforms: there is no archive in {}", archives.display());
         let mut seen = BTreeSet::new();
         for platform in &spec.platforms {

@@ -81,7 +81,8 @@ async fn opened(mut tcp: TcpStream, peer: SocketAddr, tls: TlsAcceptor) -> io::R
     if peer.ip().to_canonical().is_loopback() {
         return Ok(Some((Box::new(tcp), peer)));
     }
-    let text = "this port speaks TLS: ask by https://. A token that was sent here could be read on the network\n";
+    let text =
+        "this port speaks TLS: ask by https://. A token that was sent here could be read on the network\n";
     let length = text.len();
     let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length";
     tcp.write_all(format!("{head}: {length}\r\n\r\n{text}").as_bytes()).await?;

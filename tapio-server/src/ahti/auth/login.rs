@@ -78,7 +78,8 @@ impl Browser {
         // In HTTP/2 it is a part of the URL.
         let host = request.uri().authority().cloned();
         let host = host.or_else(|| text(HOST.as_str())?.parse().ok());
-        let origin = text(ORIGIN.as_str()).and_then(|origin| origin.parse::<Uri>().ok()?.into_parts().authority);
+        let origin =
+            text(ORIGIN.as_str()).and_then(|origin| origin.parse::<Uri>().ok()?.into_parts().authority);
         Self {
             is_forwarded_tls: text("x-forwarded-proto") == Some("https"),
             is_own: match text("sec-fetch-site") {
@@ -184,12 +185,16 @@ impl Login {
         }
         let secure = if browser.is_this_host() { "" } else { "; Secure" };
         let text = format!("{NAME}={sealed}; Path=/; HttpOnly; SameSite=Strict{secure}");
-        HeaderValue::from_str(&text).map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+        HeaderValue::from_str(&text)
+            .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
 }
 
 fn not_own() -> Refused {
-    Refused(StatusCode::FORBIDDEN, "only a page of this server itself may send something with its cookie".to_owned())
+    Refused(
+        StatusCode::FORBIDDEN,
+        "only a page of this server itself may send something with its cookie".to_owned(),
+    )
 }
 
 impl Reviews {
