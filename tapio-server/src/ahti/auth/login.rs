@@ -10,7 +10,7 @@ use axum::{
     extract::{FromRequest as _, Request},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
-        header::{ACCEPT, COOKIE, HOST, LOCATION, ORIGIN, SET_COOKIE, WWW_AUTHENTICATE},
+        header::{ACCEPT, AUTHORIZATION, COOKIE, HOST, LOCATION, ORIGIN, SET_COOKIE, WWW_AUTHENTICATE},
         uri::Authority,
     },
     response::{IntoResponse as _, Response},
@@ -55,6 +55,8 @@ pub(super) struct Browser {
     /// Whether a page of this server sends it, and not one of another host or port.
     is_own: bool,
     only_reads: bool,
+    /// Whether it has shown nothing, and so done nothing wrong.
+    is_new: bool,
     /// Whether somebody looks at the answer.
     is_page: bool,
     /// The value of the cookie.
@@ -78,6 +80,8 @@ impl Browser {
         // In HTTP/2 it is a part of the URL.
         let host = request.uri().authority().cloned();
         let host = host.or_else(|| text(HOST.as_str())?.parse().ok());
+        let cookie = cookie(headers);
+        let only_reads = [Method::GET, Method::HEAD].contains(request.method());
         let origin =
             text(ORIGIN.as_str()).and_then(|origin| origin.parse::<Uri>().ok()?.into_parts().authority);
         Self {
@@ -87,9 +91,10 @@ impl Browser {
                 // An older browser.
                 None => origin.is_some() && origin == host,
             },
-            only_reads: [Method::GET, Method::HEAD].contains(request.method()),
+            only_reads,
+            is_new: only_reads && cookie.is_none() && !headers.contains_key(AUTHORIZATION),
             is_page: text(ACCEPT.as_str()).is_some_and(|types| types.contains("text/html")),
-            cookie: cookie(headers),
+            cookie,
             preferences: Preferences::of(headers),
             url: request.uri().path_and_query().map_or("/", |url| url.as_str()).to_owned(),
             host,
@@ -114,7 +119,7 @@ pub(super) fn is_sent(request: &Request) -> bool {
 
 /// What takes the cookie away.
 pub(in crate::ahti) fn ended() -> (HeaderName, String) {
-    (SET_COOKIE, format!("{NAME}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"))
+    (SET_COOKIE, format!("{NAME}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"))
 }
 
 impl Login {
@@ -164,9 +169,7 @@ impl Login {
         if !browser.is_page || refused.0 != StatusCode::UNAUTHORIZED {
             return refused.into_response();
         }
-        // Who has shown nothing yet has done nothing wrong.
-        let is_new = browser.only_reads && browser.cookie.is_none();
-        let why = (!is_new).then_some(refused.1.as_str());
+        let why = (!browser.is_new).then_some(refused.1.as_str());
         let is_private = self.is_private(browser);
         let mut response = pages::login::page(browser.preferences, &browser.url, why, is_private);
         *response.status_mut() = StatusCode::UNAUTHORIZED;
@@ -184,7 +187,7 @@ impl Login {
             return Err(unauthorized("the token is too long for a cookie"));
         }
         let secure = if browser.is_this_host() { "" } else { "; Secure" };
-        let text = format!("{NAME}={sealed}; Path=/; HttpOnly; SameSite=Strict{secure}");
+        let text = format!("{NAME}={sealed}; Path=/; HttpOnly; SameSite=Lax{secure}");
         HeaderValue::from_str(&text)
             .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
@@ -201,8 +204,6 @@ impl Reviews {
     /// Takes a token that the page sends, and gives a cookie for it.
     pub(super) async fn sign_in(self: &Arc<Self>, request: Request) -> Response {
         let mut browser = Browser::of(&request);
-        // That of an earlier token does not count here.
-        browser.cookie = None;
         let sent = Form::<Sent>::from_request(request, &()).await;
         let Ok(Form(Sent { token, back })) = sent else {
             return self.login.refuse(&browser, unauthorized("there is no token"));
@@ -256,7 +257,7 @@ mod tests {
         let here = browser("POST", "/login", &[("host", "127.0.0.1:8080")]);
         let text = login.cookie(&here, "abc.def").unwrap();
         let text = text.to_str().unwrap();
-        assert!(text.ends_with("; Path=/; HttpOnly; SameSite=Strict") && !text.contains("abc"), "{text}");
+        assert!(text.ends_with("; Path=/; HttpOnly; SameSite=Lax") && !text.contains("abc"), "{text}");
         let pair = text.split(';').next().unwrap();
         let returned = browser("GET", "/", &[("cookie", "a=b"), ("cookie", &format!("c=d; {pair}"))]);
         assert_eq!(login.token(&returned).unwrap().as_deref(), Some("abc.def"));
