@@ -5,6 +5,7 @@
 mod anomaly;
 pub(crate) mod baseline;
 pub mod container;
+pub mod cpu;
 pub mod dns;
 mod duration;
 mod gauge;
@@ -360,6 +361,9 @@ macro_rules! observers {
 observers! {
     /// The container observer: who died, and of what.
     container: container::Container,
+    /// The CPU observer: tasks that wait for a CPU because others run. Its kernel program judges, so a change takes effect at
+    /// the next start.
+    cpu: cpu::Cpu,
     /// The DNS observer: look-ups that fail, are not answered, or take long. Its kernel programs judge, so a change takes
     /// effect at the next start.
     dns: dns::Dns,

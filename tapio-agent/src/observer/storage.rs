@@ -14,7 +14,7 @@ use std::mem::offset_of;
 pub use settings::Settings;
 
 use tapio_common::{
-    WHOLE_NODE,
+    ROOT_CGROUP, WHOLE_NODE,
     storage::{self as fields, Latency, Series, StorageEvent, kind, operation},
 };
 use tapio_occurrence::{Data, Outcome, Severity};
@@ -81,9 +81,6 @@ impl Observer for Storage {
     }
 }
 
-/// Id of the root of cgroup v2, to which a file system's own requests are charged, and all where the controller is off.
-const ROOT: u64 = 1;
-
 fn judge(event: &StorageEvent) -> Result<Anomaly, Malformed> {
     let is_error = event.kind == kind::IO_ERROR;
     let kind = match event.kind {
@@ -123,7 +120,8 @@ fn judge(event: &StorageEvent) -> Result<Anomaly, Malformed> {
         magnitude: event.value_us,
         ..Anomaly::new(kind, &event.header)
     };
-    if anomaly.cgroup_id <= ROOT {
+    // To the root a file system's own requests are charged, and all where the controller is off.
+    if anomaly.cgroup_id <= ROOT_CGROUP {
         anomaly.cgroup_id = WHOLE_NODE;
     }
     Ok(anomaly)

@@ -8,7 +8,10 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Event, Header,
-    baseline::{Baseline, Limits, Verdict},
+    baseline::{
+        Baseline, Limits,
+        apart::{LEARNING, NORMAL, SHIFT, judge},
+    },
 };
 
 crate::fields! {
@@ -39,10 +42,6 @@ pub mod extra {
     /// Last-level cache misses.
     pub const MISSES: u32 = 2;
 }
-
-/// Id of the root of cgroup v2: tasks without a cgroup of their own, kernel threads, and all tasks where only cgroup v1
-/// is in use. It counts for the node, and is never reported.
-pub const ROOT: u64 = 1;
 
 /// A window is not judged if less of its CPU time than this was counted, in 1/1024: others used the counters.
 const MIN_COUNTED_SHARE: u64 = 256;
@@ -291,23 +290,6 @@ impl Track {
 #[inline(always)]
 const fn is_near(value: u64, mean: u64) -> bool {
     value.wrapping_mul(2) >= mean && value <= mean.wrapping_mul(2)
-}
-
-const LEARNING: u32 = 0;
-const NORMAL: u32 = 1;
-const SPIKE: u32 = 2;
-const SHIFT: u32 = 3;
-
-/// A verdict as a number. In a function of its own: inlined, the verifier would walk each path through it combined with
-/// each path after it.
-#[inline(never)]
-fn judge(baseline: &mut Baseline, value: u64, now_ns: u64, limits: &Limits) -> u32 {
-    match baseline.judge(value, now_ns, limits) {
-        Verdict::Learning => LEARNING,
-        Verdict::Normal => NORMAL,
-        Verdict::Spike => SPIKE,
-        Verdict::Shift => SHIFT,
-    }
 }
 
 #[cfg(test)]

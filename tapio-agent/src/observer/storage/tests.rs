@@ -1,5 +1,5 @@
 use bytemuck::Zeroable as _;
-use tapio_common::storage::Load;
+use tapio_common::{majority::Majority, storage::Load};
 
 use super::*;
 
@@ -50,11 +50,13 @@ fn an_error_names_device_operation_and_sector() {
 #[test]
 fn who_fills_the_queue_is_named_only_if_it_is_most_of_the_load() {
     let mut busy = event(kind::LATENCY_SHIFT);
-    busy.load = Load { cgroup_id: 9, votes: 90, bytes: 100, since_ns: 0 };
+    let mut bytes = Majority { cgroup_id: 9, votes: 90, own: 95, all: 100 };
+    busy.load = Load { bytes, since_ns: 0 };
     let reported = judged(&busy);
     assert_eq!(reported.noisy_neighbour, Some(9));
     assert_eq!(reported.data.number("noisy_neighbour_percent"), Some(95));
-    busy.load.votes = 20;
+    bytes.own = 60;
+    busy.load = Load { bytes, since_ns: 0 };
     assert_eq!(judged(&busy).noisy_neighbour, None);
 }
 

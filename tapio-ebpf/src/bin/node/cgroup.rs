@@ -5,14 +5,14 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 use tapio_common::{
-    Comm, CooldownKey, Header, WHOLE_NODE,
+    Comm, CooldownKey, Header, ROOT_CGROUP, WHOLE_NODE,
     baseline::Baseline,
     node::{
-        cycles::{self, CyclesEvent, ROOT, Settings, Track, Usage, WindowVerdict, program},
+        cycles::{self, CyclesEvent, Settings, Track, Usage, WindowVerdict, program},
         kind,
     },
 };
-use tapio_ebpf::{Run, is_agent, load, now_ns};
+use tapio_ebpf::{Run, cgroup_of, is_agent, now_ns};
 
 use crate::{AGENT, COUNTERS, OFFSETS, SETTINGS, constant, sampling::Cpu};
 
@@ -34,7 +34,9 @@ pub(crate) fn account(prev: *const u8, cpu: &Cpu, shift: u32) {
     let now = now_ns();
     let settings = &SETTINGS;
     if !is_agent(&constant(&AGENT)) {
-        let id = cgroup_of(prev);
+        let path = [cycles::CGROUPS, cycles::CGROUP, cycles::CGROUP_KN, cycles::KN_ID];
+        // SAFETY: a typed pointer and offsets of its fields.
+        let id = unsafe { cgroup_of(prev, path.map(|field| &OFFSETS[field])) };
         if let Some(track) = track(id) {
             let settings = constant(settings);
             if let Some(expected) = track.expect(slice.instructions, &settings) {
@@ -75,18 +77,6 @@ fn slice(cpu: &Cpu, shift: u32) -> Option<Usage> {
         known_cycles: 0,
         expected_cycles: 0,
     })
-}
-
-/// Id of the task's cgroup v2.
-#[inline(always)]
-fn cgroup_of(task: *const u8) -> u64 {
-    // SAFETY: typed pointers and offsets of their fields. Fields behind a null pointer read as zero.
-    unsafe {
-        let css_set: *const u8 = load(task, &OFFSETS[cycles::CGROUPS]);
-        let cgroup: *const u8 = load(css_set, &OFFSETS[cycles::CGROUP]);
-        let node: *const u8 = load(cgroup, &OFFSETS[cycles::CGROUP_KN]);
-        load(node, &OFFSETS[cycles::KN_ID])
-    }
 }
 
 #[inline(always)]
@@ -130,7 +120,7 @@ fn close(track: &mut Track, id: u64, now: u64) {
         return run.normal();
     }
     let mut kind = kind::CPI_OUTLIER;
-    if id == ROOT {
+    if id == ROOT_CGROUP {
         return run.normal();
     }
     if id == WHOLE_NODE {

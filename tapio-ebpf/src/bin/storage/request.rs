@@ -85,7 +85,8 @@ impl Request {
             // SAFETY: a map value; CPUs that race here can lose the bytes of a request.
             unsafe { &mut *of_device }.count(cgroup_id, bytes, now_ns);
         } else {
-            let first = Load { cgroup_id, votes: bytes.into(), bytes: bytes.into(), since_ns: now_ns };
+            let mut first = Load { since_ns: now_ns, ..Load::default() };
+            first.count(cgroup_id, bytes, now_ns);
             let _ = LOADS.insert(&device, &first, 0);
         }
     }

@@ -1,0 +1,25 @@
+//! The message of each anomaly: one sentence for people.
+
+use tapio_occurrence::{OWNERS, Occurrence};
+
+use crate::observer::duration::{Micros, Seconds};
+
+pub(super) fn delayed(o: &Occurrence) -> String {
+    let number = |key: &str| o.data.number(key).unwrap_or_default();
+    let who = match &o.workload {
+        None if o.data.number(OWNERS).is_none() => "a container or unit that is gone".to_owned(),
+        _ => o.subject().to_string(),
+    };
+    let normal = o.baseline.as_ref().map_or(0, |normal| normal.mean);
+    let instead = o.data.workload("noisy_neighbour").and_then(|workload| workload.name());
+    let instead = instead.map_or(String::new(), |name| {
+        format!("; {name} ran instead at least {} % of that time", number("noisy_neighbour_percent"))
+    });
+    format!(
+        "{who}: its tasks waited {} per second for a CPU for {}, normally {}, at most {} at a time{instead}",
+        Micros(number("waited_per_second_us")),
+        Seconds(number("since_ms") / 1000),
+        Micros(normal),
+        Micros(number("longest_us")),
+    )
+}
