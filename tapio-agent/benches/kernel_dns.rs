@@ -10,24 +10,19 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::bail;
-use rustix::time::{ClockId, clock_gettime};
-use support::slices::{self, Slices};
+use support::{
+    compare::{self, SLICE},
+    slices::{self, Slices},
+};
 use tapio_agent::{
-    kernel::{self, Kernel, Loaded},
+    kernel::Kernel,
     observer::{Attach, Built, Hook, Object, dns::Dns},
-    source::{RunTime, Source as _},
 };
 
-const WINDOWS: usize = 5;
-/// Slices of a window.
-const SLICES: usize = 8;
-/// Groups of four slices, in the order off, on, on, off, so that drift of the machine affects both equally.
-const QUADS: usize = 75;
-const SLICE: Duration = Duration::from_millis(50);
 const LOAD: &str = "slices";
 /// A loopback address that nobody uses, with the port of a resolver.
 const RESOLVER: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 84, 65, 80), 53);
@@ -62,16 +57,15 @@ fn main() -> anyhow::Result<()> {
     let settings = support::settings();
     let empty = Object { hooks: EMPTY, ..support::bench_object(&settings)? };
     for name in ["tcp", "stream", "udp"] {
-        paired(&kernel, &dns.object()?, &format!("dns_{name}_request_ratio"), name)?;
+        let figure = format!("dns_{name}_request_ratio");
+        compare::print_paired(&figure, &kernel, &dns.object()?, start(name)?)?;
     }
     // What the hooks cost by themselves.
-    paired(&kernel, &empty, "dns_tcp_request_empty_ratio", "tcp")
+    compare::print_paired("dns_tcp_request_empty_ratio", &kernel, &empty, start("tcp")?)
 }
 
 fn start(name: &str) -> anyhow::Result<Slices> {
-    let mut load = Slices::start(support::on_one_cpu()?.args([LOAD, name]))?;
-    load.next()?;
-    Ok(load)
+    Slices::on_one_cpu(&[LOAD, name])
 }
 
 /// The time of a run, per kind of packet.
@@ -81,49 +75,14 @@ fn programs(kernel: &Kernel) -> anyhow::Result<()> {
     let settings = support::settings();
     let empty = kernel.load(&Object { hooks: EMPTY, ..support::bench_object(&settings)? })?;
     support::all_attached([&dns, &empty])?;
-    let _measuring = kernel::measure()?;
     for name in ["tcp", "udp", "unconnected", "lookup"] {
-        let mut load = start(name)?;
-        let mut best = [[f64::MAX; 2]; 2];
-        for _ in 0..WINDOWS {
-            let before = [times(&dns), times(&empty)];
-            (0..SLICES).try_for_each(|_| load.next().map(drop))?;
-            let after = [times(&dns), times(&empty)];
-            for (best, (before, after)) in best.iter_mut().zip(before.iter().zip(&after)) {
-                for (best, (before, after)) in best.iter_mut().zip(before.iter().zip(after)) {
-                    let ns = (after.total - before.total).as_nanos() as f64;
-                    *best = best.min(ns / (after.runs - before.runs) as f64);
-                }
-            }
-        }
+        let least = compare::least(&[&dns, &empty], &mut start(name)?)?;
         for (at, hook) in ["received", "sent"].into_iter().enumerate() {
-            let [ns, empty_ns] = [best[0][at], best[1][at]];
+            let (ns, empty_ns) = (least[0][at], least[1][at]);
             println!("dns_{hook}_{name}_ratio {:.2} x", ns / empty_ns);
             println!("dns_{hook}_{name}_net_ns {:.1} ns", ns - empty_ns);
         }
     }
-    Ok(())
-}
-
-/// Of both programs, in the order of the hooks.
-fn times(loaded: &Loaded) -> Vec<RunTime> {
-    loaded.run_times().into_iter().map(|(_, time)| time).collect()
-}
-
-/// CPU of a request on one CPU, with the observer attached and without, compared in pairs.
-fn paired(kernel: &Kernel, object: &Object<'_>, figure: &str, name: &str) -> anyhow::Result<()> {
-    let mut load = start(name)?;
-    let mut ratios = Vec::new();
-    for _ in 0..QUADS {
-        let off = load.next()?;
-        let loaded = kernel.load(object)?;
-        support::all_attached([&loaded])?;
-        load.next()?;
-        let on = [load.next()?, load.next()?];
-        drop(loaded);
-        ratios.extend([on[0] / off, on[1] / load.next()?]);
-    }
-    slices::print_ratios(figure, &mut ratios);
     Ok(())
 }
 
@@ -144,16 +103,13 @@ fn load(name: &str) -> anyhow::Result<()> {
         other => bail!("no such load: {other}"),
     };
     slices::each(|| {
-        let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        let end = Instant::now() + SLICE;
+        let (cpu_ns, end) = (slices::cpu_ns(), Instant::now() + SLICE);
         let mut requests = 0;
         while Instant::now() < end {
             request()?;
             requests += 1;
         }
-        let now = clock_gettime(ClockId::ProcessCPUTime);
-        let spent = (now.tv_sec - cpu.tv_sec) as f64 * 1e9 + (now.tv_nsec - cpu.tv_nsec) as f64;
-        Ok(spent / f64::from(requests))
+        Ok((slices::cpu_ns() - cpu_ns) / f64::from(requests))
     })
 }
 

@@ -11,24 +11,20 @@ use std::{
     fs::{File, OpenOptions},
     io::Write as _,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Context as _;
 use rustix::fs::OFlags;
-use support::slices::{self, Slices};
+use support::{
+    compare::{self, SLICE},
+    slices::{self, Slices},
+};
 use tapio_agent::{
-    kernel::{self, Kernel, Loaded},
+    kernel::Kernel,
     observer::{Attach, Built, Hook, Object, storage::Storage},
-    source::{RunTime, Source as _},
 };
 
-const WINDOWS: usize = 5;
-/// Slices of a window.
-const SLICES: usize = 8;
-/// Groups of four slices, in the order off, on, on, off, so that drift of the machine affects both equally.
-const QUADS: usize = 75;
-const SLICE: Duration = Duration::from_millis(50);
 const LOAD: &str = "slices";
 const FILE_BYTES: u64 = 64 << 20;
 const BLOCK: u64 = 4096;
@@ -51,59 +47,24 @@ fn main() -> anyhow::Result<()> {
     let settings = support::settings();
     let empty = Object { hooks: EMPTY, ..support::bench_object(&settings)? };
     program(&kernel, &storage, &empty)?;
-    paired(&kernel, &storage, "storage_read_ratio")?;
+    compare::print_paired("storage_read_ratio", &kernel, &storage, start()?)?;
     // What the hook costs by itself.
-    paired(&kernel, &empty, "storage_read_empty_ratio")
+    compare::print_paired("storage_read_empty_ratio", &kernel, &empty, start()?)
 }
 
 /// The time of a run.
 fn program(kernel: &Kernel, storage: &Object<'_>, empty: &Object<'_>) -> anyhow::Result<()> {
     let (storage, empty) = (kernel.load(storage)?, kernel.load(empty)?);
     support::all_attached([&storage, &empty])?;
-    let _measuring = kernel::measure()?;
-    let mut load = start()?;
-    let mut best = [f64::MAX; 2];
-    for _ in 0..WINDOWS {
-        let before = [first(&storage), first(&empty)];
-        (0..SLICES).try_for_each(|_| load.next().map(drop))?;
-        let after = [first(&storage), first(&empty)];
-        for (best, (before, after)) in best.iter_mut().zip(before.iter().zip(&after)) {
-            anyhow::ensure!(after.runs > before.runs, "the load made no requests");
-            let ns = (after.total - before.total).as_nanos() as f64;
-            *best = best.min(ns / (after.runs - before.runs) as f64);
-        }
-    }
-    let [ns, empty_ns] = best;
+    let least = compare::least(&[&storage, &empty], &mut start()?)?;
+    let (ns, empty_ns) = (least[0][0], least[1][0]);
     println!("storage_program_ratio {:.2} x", ns / empty_ns);
     println!("storage_program_net_ns {:.1} ns", ns - empty_ns);
     Ok(())
 }
 
-fn first(loaded: &Loaded) -> RunTime {
-    loaded.run_times().first().map(|(_, time)| *time).unwrap_or_default()
-}
-
-/// Time of a read, with the program attached and without, compared in pairs.
-fn paired(kernel: &Kernel, object: &Object<'_>, figure: &str) -> anyhow::Result<()> {
-    let mut load = start()?;
-    let mut ratios = Vec::new();
-    for _ in 0..QUADS {
-        let off = load.next()?;
-        let loaded = kernel.load(object)?;
-        support::all_attached([&loaded])?;
-        load.next()?;
-        let on = [load.next()?, load.next()?];
-        drop(loaded);
-        ratios.extend([on[0] / off, on[1] / load.next()?]);
-    }
-    slices::print_ratios(figure, &mut ratios);
-    Ok(())
-}
-
 fn start() -> anyhow::Result<Slices> {
-    let mut load = Slices::start(support::on_one_cpu()?.arg(LOAD))?;
-    load.next()?;
-    Ok(load)
+    Slices::on_one_cpu(&[LOAD])
 }
 
 /// As devices want it.

@@ -4,6 +4,8 @@
 
 #[path = "pipeline/container.rs"]
 mod container;
+#[path = "pipeline/cpu.rs"]
+mod cpu;
 #[path = "pipeline/dns.rs"]
 mod dns;
 #[path = "pipeline/line.rs"]

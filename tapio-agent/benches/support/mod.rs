@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
 pub(crate) mod agent;
+pub(crate) mod compare;
 pub(crate) mod slices;
 
 use std::{

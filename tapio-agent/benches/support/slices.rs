@@ -6,11 +6,19 @@ use std::{
 };
 
 use anyhow::Context;
+use rustix::time::{ClockId, clock_gettime};
 
 /// A process that runs a slice for each line it reads, and writes the slice's cost.
 pub(crate) struct Slices(Child, BufReader<ChildStdout>);
 
 impl Slices {
+    /// Starts this program again on one CPU, with these arguments, and lets it run one slice, so that its caches are warm.
+    pub(crate) fn on_one_cpu(arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut slices = Self::start(super::on_one_cpu()?.args(arguments))?;
+        slices.next()?;
+        Ok(slices)
+    }
+
     /// Starts this program again, on one CPU, with these arguments. The new process calls [`each`].
     pub(crate) fn start(program: &mut Command) -> anyhow::Result<Self> {
         let mut child = program
@@ -49,6 +57,12 @@ pub(crate) fn each(mut slice: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Re
         println!("{}", slice()?);
     }
     Ok(())
+}
+
+/// CPU time of the whole process so far, in nanoseconds.
+pub(crate) fn cpu_ns() -> f64 {
+    let cpu = clock_gettime(ClockId::ProcessCPUTime);
+    cpu.tv_sec as f64 * 1e9 + cpu.tv_nsec as f64
 }
 
 /// Prints the quartiles of ratios.

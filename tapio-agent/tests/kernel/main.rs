@@ -7,6 +7,7 @@
 
 mod agent;
 mod container;
+mod cpu;
 mod dns;
 mod link;
 mod network;
