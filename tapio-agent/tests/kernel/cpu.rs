@@ -4,14 +4,9 @@ use std::{thread, time::Duration};
 
 use crate::support::{Cgroup, Process, Tapio, Version, needs_a_kernel, skip};
 
-/// Short windows, so that a test learns within seconds. Emulated CPUs get through less in each.
-const CONFIGURATION: &str = "observer: {cpu: {window: 250ms, min_samples: 12}}\n";
-/// Time in which a cgroup is learned, with some to spare.
-const LEARNING: Duration = Duration::from_millis(250 * 16);
-/// Time in which a level would be reported, and then learned.
-const LASTING: Duration = Duration::from_millis(250 * 10);
-/// More than there are CPUs.
-const HOGS: usize = 4;
+/// Short windows, so that a test learns within seconds.
+const CONFIGURATION: &str = "observer: {cpu: {window: 200ms, min_samples: 10}}\n";
+const WINDOW: Duration = Duration::from_millis(200);
 
 macro_rules! container {
     () => {
@@ -26,99 +21,71 @@ fn observed() -> Tapio {
     Tapio::start_with(&["--observer=cpu"], CONFIGURATION)
 }
 
-/// A process that computes for 2 ms, and sleeps for 4 ms, as a service does that has requests.
-fn service(cgroup: &Cgroup) -> Process {
-    let mut process = Process::start("serves");
+fn start_in(cgroup: &Cgroup, comm: &str) -> Process {
+    let process = Process::start(comm);
     process.enter(cgroup);
-    process.slice(2_000, 4_000);
     process
+}
+
+/// Lets a process compute for 2 ms and sleep for 4 ms by turns, as a service does that has requests.
+fn serve(process: &mut Process) {
+    process.slice(2_000, 4_000);
 }
 
 /// Lets a process do nothing but compute, in more threads than there are CPUs.
 fn hog(process: &mut Process) {
-    process.burn(HOGS, 60_000, 0);
+    process.burn(2 * thread::available_parallelism().unwrap().get(), 60_000, 0);
 }
 
 #[test]
-fn a_hog_in_another_container_is_reported_once() {
+fn a_hog_in_another_container_is_reported_once_and_only_of_who_is_not_nice() {
     needs_a_kernel!();
-    let (waiting, running) = (container!(), container!());
-    let _serves = service(&waiting);
-    let mut hogs = Process::start("hogs");
-    hogs.enter(&running);
+    let (waiting, nice, running) = (container!(), container!(), container!());
+    let (mut serves, mut gives_way) = (start_in(&waiting, "serves"), start_in(&nice, "gives-way"));
+    gives_way.be_nice();
+    serve(&mut serves);
+    serve(&mut gives_way);
+    let mut hogs = start_in(&running, "hogs");
     let tapio = observed();
-    thread::sleep(LEARNING);
-    tapio.expect_none(|o| o.is_in(&waiting));
+    thread::sleep(WINDOW * 12);
     hog(&mut hogs);
 
-    let reported = tapio.expect_one(|o| o.is_in(&waiting)).of_observer("cpu", "scheduling_delay").of_no_process();
+    let reported = tapio.expect_within(Duration::from_secs(20), |o| o.is_in(&waiting));
+    let reported = reported.of_observer("cpu", "scheduling_delay").of_no_process();
     reported.has("waited_per_second_us", 200_000..2_000_000);
-    reported.has("since_ms", 700..2_500);
+    reported.has("since_ms", 500..3_000);
     reported.has("longest_us", 1_000..2_000_000);
-    assert!(reported.baseline("mean") < 100_000.0, "{reported:?}");
     assert_eq!(reported.noisy_neighbour(), Some(&*running.container_id), "{reported:?}");
     reported.has("noisy_neighbour_percent", 50..101);
-    thread::sleep(LASTING);
+    // Until it would have been learned.
+    thread::sleep(WINDOW * 10);
     let ended = tapio.end();
     let (_, counts) = &ended.programs[0];
     assert_eq!(counts.seen, counts.accounted());
-    assert_eq!(ended.occurrences.iter().filter(|o| o.is_in(&waiting)).count(), 1, "{:#?}", ended.occurrences);
-    // It waits for its own threads.
-    assert!(!ended.occurrences.iter().any(|o| o.is_in(&running)), "{:#?}", ended.occurrences);
+    let of = |cgroup| ended.occurrences.iter().filter(|o| o.is_in(cgroup)).count();
+    // The hog waits for its own threads.
+    assert_eq!([of(&waiting), of(&nice), of(&running)], [1, 0, 0], "{:#?}", ended.occurrences);
 }
 
 #[test]
-fn a_quota_is_nobody_elses_doing() {
+fn a_quota_and_a_node_that_is_always_busy_are_nothing() {
     needs_a_kernel!();
-    let cgroup = container!();
-    if let Err(reason) = cgroup.is_limitable() {
+    let (limited, waiting, running) = (container!(), container!(), container!());
+    if let Err(reason) = limited.is_limitable() {
         skip!("{reason}");
     }
-    // Others are there all the time, so that somebody runs right before each wait for the quota ends.
-    let other = container!();
-    let mut hogs = Process::start("hogs");
-    hogs.enter(&other);
+    let mut hogs = start_in(&running, "hogs");
     hog(&mut hogs);
-    let mut process = Process::start("computes");
-    process.enter(&cgroup);
-    process.burn(2, 10, 40);
+    let (mut serves, mut computes) = (start_in(&waiting, "serves"), start_in(&limited, "computes"));
+    serve(&mut serves);
+    serve(&mut computes);
     let tapio = observed();
-    thread::sleep(LEARNING);
-    cgroup.limit_cpu(20_000, 100_000);
-    process.burn(2, 1_000, 0);
-    thread::sleep(LASTING);
-    tapio.expect_none(|o| o.is_in(&cgroup));
-}
-
-#[test]
-fn what_was_always_so_is_nothing() {
-    needs_a_kernel!();
-    let (waiting, running) = (container!(), container!());
-    let mut hogs = Process::start("hogs");
-    hogs.enter(&running);
-    hog(&mut hogs);
-    let _serves = service(&waiting);
-    let tapio = observed();
-    thread::sleep(LEARNING + LASTING);
-    tapio.expect_none(|o| o.is_in(&waiting) || o.is_in(&running));
-}
-
-#[test]
-fn own_threads_and_nice_ones_are_nothing() {
-    needs_a_kernel!();
-    let (building, running) = (container!(), container!());
-    let mut builds = Process::start("builds");
-    builds.enter(&building);
-    builds.burn(1, 2, 40);
-    let mut batch = Process::start("batch");
-    batch.enter(&running);
-    batch.run(&format!("chrt --batch --all-tasks --pid 0 {0} && renice --pid {0} --priority 19", batch.pid()));
-    batch.burn(1, 2, 40);
-    let tapio = observed();
-    thread::sleep(LEARNING);
-    // A build begins, beside a job that gives way.
-    hog(&mut builds);
-    hog(&mut batch);
-    thread::sleep(LASTING);
-    tapio.expect_none(|o| o.is_in(&running));
+    thread::sleep(WINDOW * 12);
+    limited.limit_cpu(10_000, 100_000);
+    thread::sleep(WINDOW * 10);
+    let ended = tapio.end();
+    let (_, counts) = &ended.programs[0];
+    assert!(counts.normal >= 10, "{counts:?}");
+    let of = |cgroup| ended.occurrences.iter().filter(|o| o.is_in(cgroup)).count();
+    assert_eq!([of(&limited), of(&waiting), of(&running)], [0; 3], "{:#?}", ended.occurrences);
 }

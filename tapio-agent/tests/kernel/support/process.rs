@@ -313,6 +313,11 @@ impl Process {
         self.order(&format!("call 1 {work_us} {rest_us}")).unwrap();
     }
 
+    /// Lets others run first, from now on.
+    pub(crate) fn be_nice(&mut self) {
+        self.order("be_nice").unwrap();
+    }
+
     /// Whether it is still running.
     pub(crate) fn lives(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

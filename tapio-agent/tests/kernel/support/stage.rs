@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
+use rustix::process::{Pid, Signal, getpid, kill_process, nice, set_child_subreaper};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{disk, resolver, strain};
@@ -175,6 +175,8 @@ impl Sockets {
             }
             "exit" => std::process::exit(words.next()),
             "abort" => std::process::abort(),
+            // For threads that this one creates.
+            "be_nice" => drop(nice(19)?),
             "adopt" => set_child_subreaper(Some(getpid()))?,
             "run" => {
                 let script = (&mut words.0).collect::<Vec<_>>().join(" ");
