@@ -455,9 +455,10 @@ fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
         }
         finding.peer = Some(peer);
     }
-    if let Some(actor) = &fact.actor {
-        finding.actor = actor.workload.as_deref().and_then(|workload| affected(fact, Some(workload), graph));
-    }
+    // Who killed it, or took what it needs.
+    let of_actor = fact.actor.as_ref().and_then(|actor| actor.workload.as_deref());
+    let of_actor = of_actor.or_else(|| fact.data.workload("noisy_neighbour"));
+    finding.actor = of_actor.and_then(|workload| affected(fact, Some(workload), graph));
     Said::Finding(Box::new(finding))
 }
 

@@ -1,5 +1,6 @@
 mod ask;
 mod attention;
+mod cpu;
 mod day;
 mod kit;
 mod page;

@@ -62,6 +62,10 @@ async fn serve(
     is_worker: bool,
 ) -> Result<()> {
     let held = memory::held(settings.hold_mb);
+    for _ in 0..settings.busy {
+        // They end with the process.
+        std::thread::spawn(|| work(Duration::MAX));
+    }
     if settings.leak_mb_per_s > 0 {
         spawn_local(memory::leak(settings.leak_mb_per_s));
     }
@@ -161,8 +165,8 @@ impl Service {
 
 /// Takes CPU time.
 fn work(time: Duration) {
-    let end = Instant::now() + time;
-    while Instant::now() < end {
+    let start = Instant::now();
+    while start.elapsed() < time {
         std::hint::spin_loop();
     }
 }

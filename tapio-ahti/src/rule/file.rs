@@ -36,6 +36,7 @@ pub(super) const EMBEDDED: &[(&str, &str)] = &[
     ("rules/probes.yaml", include_str!("../../rules/probes.yaml")),
     ("rules/dns.yaml", include_str!("../../rules/dns.yaml")),
     ("rules/signals.yaml", include_str!("../../rules/signals.yaml")),
+    ("rules/cpu.yaml", include_str!("../../rules/cpu.yaml")),
     ("rules/storage.yaml", include_str!("../../rules/storage.yaml")),
 ];
 

@@ -267,7 +267,7 @@ impl Cluster {
     }
 
     /// The workload of an agent's occurrence.
-    fn of_pod(&self, name: &str, nth: usize) -> Arc<Workload> {
+    pub(super) fn of_pod(&self, name: &str, nth: usize) -> Arc<Workload> {
         let pods = &self.pods[name];
         let (pod, ..) = &pods[pods.len() - 1 - nth];
         Arc::new(Workload {
