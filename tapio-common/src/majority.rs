@@ -38,8 +38,9 @@ impl Majority {
     #[must_use]
     pub const fn most(&self, least_percent: u64) -> Option<(u64, u64)> {
         match self.own.saturating_mul(100).checked_div(self.all) {
+            // Counts of CPUs that race may not add up.
             Some(percent) if percent >= least_percent && self.cgroup_id != 0 => {
-                Some((self.cgroup_id, percent))
+                Some((self.cgroup_id, if percent > 100 { 100 } else { percent }))
             }
             _ => None,
         }

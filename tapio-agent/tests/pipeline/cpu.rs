@@ -50,7 +50,7 @@ async fn a_container_that_waits() {
     let mut line = Line::of::<Cpu>();
     let of_line = line.cgroup_id;
     let [delayed] = reported(&mut line, &event(of_line, 1 << 40)).await.try_into().unwrap();
-    let waited = "its tasks waited 620 ms per second for a CPU for 6 seconds, normally 12 ms, at most 48 ms at a time";
+    let waited = "tasks waited for a CPU 620 ms per second for 6 seconds, normally 12 ms; longest wait 48 ms";
     assert_eq!(delayed["message"], format!("9b2c8089b3b0: {waited}"));
     let data = json!({"waited_per_second_us": 620_000, "waits": 310, "longest_us": 48_000, "window_ms": 2_000, "since_ms": 6_000});
     assert_eq!(delayed["data"], data, "a neighbour without a name is left out, with its share");
@@ -64,8 +64,8 @@ async fn a_container_that_ran_instead() {
     // Whoever waited is gone.
     let [delayed] = reported(&mut line, &event(1 << 40, of_line)).await.try_into().unwrap();
     let message = delayed["message"].as_str().unwrap();
-    assert!(message.starts_with("a container or unit that is gone: its tasks waited 620 ms"), "{message}");
-    assert!(message.ends_with("; 9b2c8089b3b0 ran instead at least 83 % of that time"), "{message}");
+    assert!(message.starts_with("a container or unit that is gone: tasks waited for a CPU 620 ms"), "{message}");
+    assert!(message.ends_with("; 9b2c8089b3b0 ran instead for at least 83 % of that"), "{message}");
     assert_eq!(delayed["data"]["noisy_neighbour_percent"], 83);
 }
 

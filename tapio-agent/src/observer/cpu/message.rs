@@ -13,10 +13,10 @@ pub(super) fn delayed(o: &Occurrence) -> String {
     let normal = o.baseline.as_ref().map_or(0, |normal| normal.mean);
     let instead = o.data.workload("noisy_neighbour").and_then(|workload| workload.name());
     let instead = instead.map_or(String::new(), |name| {
-        format!("; {name} ran instead at least {} % of that time", number("noisy_neighbour_percent"))
+        format!("; {name} ran instead for at least {} % of that", number("noisy_neighbour_percent"))
     });
     format!(
-        "{who}: its tasks waited {} per second for a CPU for {}, normally {}, at most {} at a time{instead}",
+        "{who}: tasks waited for a CPU {} per second for {}, normally {}; longest wait {}{instead}",
         Micros(number("waited_per_second_us")),
         Seconds(number("since_ms") / 1000),
         Micros(normal),

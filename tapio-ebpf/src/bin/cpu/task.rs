@@ -40,9 +40,14 @@ impl Task {
     /// Id of its cgroup v2.
     #[inline(always)]
     pub(crate) fn cgroup(self) -> u64 {
-        let path = [cpu::CGROUPS, cpu::CGROUP, cpu::CGROUP_KN, cpu::KN_ID];
+        let path = [
+            &OFFSETS[cpu::CGROUPS],
+            &OFFSETS[cpu::CGROUP],
+            &OFFSETS[cpu::CGROUP_KN],
+            &OFFSETS[cpu::KN_ID],
+        ];
         // SAFETY: a typed pointer and offsets of its fields.
-        unsafe { cgroup_of(self.0, path.map(|field| &OFFSETS[field])) }
+        unsafe { cgroup_of(self.0, path) }
     }
 
     /// Whether it asked to have others run first.

@@ -34,9 +34,14 @@ pub(crate) fn account(prev: *const u8, cpu: &Cpu, shift: u32) {
     let now = now_ns();
     let settings = &SETTINGS;
     if !is_agent(&constant(&AGENT)) {
-        let path = [cycles::CGROUPS, cycles::CGROUP, cycles::CGROUP_KN, cycles::KN_ID];
+        let path = [
+            &OFFSETS[cycles::CGROUPS],
+            &OFFSETS[cycles::CGROUP],
+            &OFFSETS[cycles::CGROUP_KN],
+            &OFFSETS[cycles::KN_ID],
+        ];
         // SAFETY: a typed pointer and offsets of its fields.
-        let id = unsafe { cgroup_of(prev, path.map(|field| &OFFSETS[field])) };
+        let id = unsafe { cgroup_of(prev, path) };
         if let Some(track) = track(id) {
             let settings = constant(settings);
             if let Some(expected) = track.expect(slice.instructions, &settings) {
