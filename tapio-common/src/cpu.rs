@@ -93,7 +93,7 @@ pub struct Waits {
     pub count: u64,
     /// Sum of the waits for the cgroup's own quota.
     pub quota_ns: u64,
-    /// Who ran instead, by the time waited.
+    /// Who ran instead, by the time waited; in all abnormal windows up to this one.
     pub instead: Majority,
 }
 
@@ -102,7 +102,9 @@ impl Waits {
     #[inline(always)]
     #[must_use]
     pub const fn us_per_second(&self, window_ns: u64) -> u64 {
-        match self.sum_ns.saturating_mul(1_000).checked_div(window_ns / 1_000) {
+        // More than that is 100 days; the product fits.
+        let sum_ns = if self.sum_ns > 1 << 53 { 1 << 53 } else { self.sum_ns };
+        match (sum_ns * 1_000).checked_div(window_ns / 1_000) {
             Some(us) => us,
             None => 0,
         }
@@ -211,6 +213,13 @@ impl Track {
         self.began_ns = now_ns;
         self.outlier_windows = 0;
         false
+    }
+
+    /// Forgets the waits of the window that has ended; but who runs instead, not while they are abnormal.
+    #[inline(always)]
+    pub fn begin(&mut self) {
+        let instead = if self.outlier_windows == 0 { Majority::default() } else { self.waits.instead };
+        self.waits = Waits { instead, ..Waits::default() };
     }
 
     /// Judges the window that ends. `before` receives the baseline as it was until then.

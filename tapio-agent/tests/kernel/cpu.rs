@@ -21,26 +21,46 @@ fn observed() -> Tapio {
     Tapio::start_with(&["--observer=cpu"], CONFIGURATION)
 }
 
+/// All on the same CPU, so that others are left to the agent, and to whoever else runs here.
 fn start_in(cgroup: &Cgroup, comm: &str) -> Process {
-    let process = Process::start(comm);
+    let mut process = Process::start(comm);
     process.enter(cgroup);
+    process.be_on(0);
     process
 }
 
-/// Lets a process compute for 2 ms and sleep for 4 ms by turns, as a service does that has requests.
+/// Lets each of four threads compute for 1 ms and sleep for 20 ms by turns, as a service does that has requests.
 fn serve(process: &mut Process) {
-    process.slice(2_000, 4_000);
+    process.slices(4, 1_000, 20_000);
 }
 
-/// Lets a process do nothing but compute, in more threads than there are CPUs.
+/// Whether this process, and so those that it starts, asked to have others run first.
+fn is_nice() -> bool {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let numbers: Vec<i32> = stat.rsplit(')').next().unwrap().split_whitespace().flat_map(str::parse).collect();
+    // Without the state, which is a letter: fields 19 and 41 of proc(5).
+    numbers[15] > 0 || numbers[37] != 0
+}
+
+macro_rules! needs_not_to_be_nice {
+    () => {
+        needs_a_kernel!();
+        if is_nice() {
+            skip!("the tests run at a low priority, so that nobody here may mind to wait");
+        }
+    };
+}
+
+/// Lets two threads do nothing but compute.
 fn hog(process: &mut Process) {
-    process.burn(2 * thread::available_parallelism().unwrap().get(), 60_000, 0);
+    process.burn(2, 60_000, 0);
 }
 
 #[test]
 fn a_hog_in_another_container_is_reported_once_and_only_of_who_is_not_nice() {
-    needs_a_kernel!();
+    needs_not_to_be_nice!();
     let (waiting, nice, running) = (container!(), container!(), container!());
+    [&waiting, &nice].into_iter().for_each(Cgroup::weigh_little);
     let (mut serves, mut gives_way) = (start_in(&waiting, "serves"), start_in(&nice, "gives-way"));
     gives_way.be_nice();
     serve(&mut serves);
@@ -52,9 +72,9 @@ fn a_hog_in_another_container_is_reported_once_and_only_of_who_is_not_nice() {
 
     let reported = tapio.expect_within(Duration::from_secs(20), |o| o.is_in(&waiting));
     let reported = reported.of_observer("cpu", "scheduling_delay").of_no_process();
-    reported.has("waited_per_second_us", 200_000..2_000_000);
-    reported.has("since_ms", 500..3_000);
-    reported.has("longest_us", 1_000..2_000_000);
+    reported.has("waited_per_second_us", 200_000..10_000_000);
+    reported.has("since_ms", 500..2_000);
+    reported.has("longest_us", 1_000..5_000_000);
     assert_eq!(reported.noisy_neighbour(), Some(&*running.container_id), "{reported:?}");
     reported.has("noisy_neighbour_percent", 50..101);
     // Until it would have been learned.
@@ -69,7 +89,7 @@ fn a_hog_in_another_container_is_reported_once_and_only_of_who_is_not_nice() {
 
 #[test]
 fn a_quota_and_a_node_that_is_always_busy_are_nothing() {
-    needs_a_kernel!();
+    needs_not_to_be_nice!();
     let (limited, waiting, running) = (container!(), container!(), container!());
     if let Err(reason) = limited.is_limitable() {
         skip!("{reason}");

@@ -50,7 +50,7 @@ async fn a_container_that_waits() {
     let mut line = Line::of::<Cpu>();
     let of_line = line.cgroup_id;
     let [delayed] = reported(&mut line, &event(of_line, 1 << 40)).await.try_into().unwrap();
-    let waited = "tasks waited for a CPU 620 ms per second for 6 seconds, normally 12 ms; longest wait 48 ms";
+    let waited = "tasks waited for a CPU 620 ms per second for 6.0 s, normally 12 ms; longest wait 48 ms";
     assert_eq!(delayed["message"], format!("9b2c8089b3b0: {waited}"));
     let data = json!({"waited_per_second_us": 620_000, "waits": 310, "longest_us": 48_000, "window_ms": 2_000, "since_ms": 6_000});
     assert_eq!(delayed["data"], data, "a neighbour without a name is left out, with its share");

@@ -51,7 +51,7 @@ impl Run {
         assert!(self.0.window_ended(end, WINDOW_NS));
         self.0.began_ns = end;
         let closed = self.0.close(WINDOW_NS, end, &settings(), &mut Baseline::default());
-        self.0.waits = Waits::default();
+        self.0.begin();
         closed
     }
 
@@ -135,6 +135,16 @@ fn who_ran_instead_is_counted_by_the_time_waited() {
     assert_eq!(track.waits.instead.most(50), Some((OTHER, 92)));
     assert_eq!((track.waits.count, track.waits.longest_ns), (100, 4 * MS));
     assert_eq!(track.waits.us_per_second(2_000 * MS), 162_500);
+}
+
+#[test]
+fn who_ran_instead_is_counted_for_as_long_as_it_lasts() {
+    let mut run = Run::learned(0);
+    run.windows(2, 600);
+    assert_eq!(run.0.waits.instead.most(100), Some((OTHER, 100)));
+    assert_eq!((run.0.waits.count, run.0.waits.instead.all), (0, 2 * 1_200 * MS));
+    run.windows(1, 0);
+    assert_eq!(run.0.waits, Waits::default());
 }
 
 #[test]

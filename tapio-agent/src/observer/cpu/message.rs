@@ -2,7 +2,7 @@
 
 use tapio_occurrence::{OWNERS, Occurrence};
 
-use crate::observer::duration::{Micros, Seconds};
+use crate::observer::duration::Micros;
 
 pub(super) fn delayed(o: &Occurrence) -> String {
     let number = |key: &str| o.data.number(key).unwrap_or_default();
@@ -18,7 +18,7 @@ pub(super) fn delayed(o: &Occurrence) -> String {
     format!(
         "{who}: tasks waited for a CPU {} per second for {}, normally {}; longest wait {}{instead}",
         Micros(number("waited_per_second_us")),
-        Seconds(number("since_ms") / 1000),
+        Micros(number("since_ms").saturating_mul(1_000)),
         Micros(normal),
         Micros(number("longest_us")),
     )

@@ -51,14 +51,30 @@ impl Cgroup {
         self.set("cpu.cfs_quota_us", &quota_us.to_string());
     }
 
+    /// Gives its pod a tenth of the CPU time that another pod gets, and all pods together nearly all of it, if that is
+    /// possible here.
+    pub(crate) fn weigh_little(&self) {
+        for (levels_up, name, weight) in
+            [(1, "cpu.weight", "10"), (3, "cpu.weight", "10000"), (1, "cpu.shares", "102"), (3, "cpu.shares", "102400")]
+        {
+            if let Some(file) = self.above(levels_up, name) {
+                fs::write(file, weight).unwrap();
+            }
+        }
+    }
+
     /// Limits the CPU time of its pod.
     pub(crate) fn limit_pod_cpu(&self, quota_us: u64, period_us: u64) {
-        let in_pod = |name: &str| self.file(name).and_then(|file| Some(file.parent()?.parent()?.join(name)));
-        if let Some(file) = in_pod("cpu.max") {
+        if let Some(file) = self.above(1, "cpu.max") {
             return fs::write(file, format!("{quota_us} {period_us}")).unwrap();
         }
-        fs::write(in_pod("cpu.cfs_period_us").unwrap(), period_us.to_string()).unwrap();
-        fs::write(in_pod("cpu.cfs_quota_us").unwrap(), quota_us.to_string()).unwrap();
+        fs::write(self.above(1, "cpu.cfs_period_us").unwrap(), period_us.to_string()).unwrap();
+        fs::write(self.above(1, "cpu.cfs_quota_us").unwrap(), quota_us.to_string()).unwrap();
+    }
+
+    /// A file of a cgroup above: 1 level up is its pod, 3 levels up all pods.
+    fn above(&self, levels_up: usize, name: &str) -> Option<PathBuf> {
+        Some(self.file(name)?.ancestors().nth(1 + levels_up)?.join(name))
     }
 
     fn file(&self, name: &str) -> Option<PathBuf> {

@@ -305,7 +305,12 @@ impl Process {
 
     /// Uses this much CPU time in each slice, however long it has to wait for a CPU.
     pub(crate) fn slice(&mut self, work_us: u64, rest_us: u64) {
-        self.order(&format!("slice 1 {work_us} {rest_us}")).unwrap();
+        self.slices(1, work_us, rest_us);
+    }
+
+    /// Like [`Self::slice`], in this many threads.
+    pub(crate) fn slices(&mut self, threads: usize, work_us: u64, rest_us: u64) {
+        self.order(&format!("slice {threads} {work_us} {rest_us}")).unwrap();
     }
 
     /// Like [`Self::slice`], mostly in the kernel.
@@ -316,6 +321,11 @@ impl Process {
     /// Lets others run first, from now on.
     pub(crate) fn be_nice(&mut self) {
         self.order("be_nice").unwrap();
+    }
+
+    /// Runs on this CPU only, from now on.
+    pub(crate) fn be_on(&mut self, cpu: usize) {
+        self.order(&format!("be_on {cpu}")).unwrap();
     }
 
     /// Whether it is still running.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, getpid, kill_process, nice, set_child_subreaper};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{disk, resolver, strain};
@@ -175,8 +176,13 @@ impl Sockets {
             }
             "exit" => std::process::exit(words.next()),
             "abort" => std::process::abort(),
-            // For threads that this one creates.
+            // Both for threads that this one creates.
             "be_nice" => drop(nice(19)?),
+            "be_on" => {
+                let mut cpus = CpuSet::new();
+                cpus.set(words.next());
+                sched_setaffinity(None, &cpus)?;
+            }
             "adopt" => set_child_subreaper(Some(getpid()))?,
             "run" => {
                 let script = (&mut words.0).collect::<Vec<_>>().join(" ");

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use tapio_common::{
     Comm, CooldownKey, Header, ROOT_CGROUP,
     baseline::Baseline,
-    cpu::{CpuEvent, Settings, Track, Wait, Waits, WindowVerdict, kind, program},
+    cpu::{CpuEvent, Settings, Track, Wait, WindowVerdict, kind, program},
 };
 use tapio_ebpf::{Run, is_agent, now_ns};
 
@@ -40,7 +40,7 @@ pub(crate) fn account(task: Task, waited_ns: u64, instead: u64) {
     }
     if track.window_ended(now, constant(&SETTINGS.window_ns)) {
         close(track, cgroup_id, now);
-        track.waits = Waits::default();
+        track.begin();
     }
 }
 
