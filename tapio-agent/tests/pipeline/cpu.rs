@@ -88,7 +88,7 @@ proptest! {
             let mut line = Line::of::<Cpu>();
             let mut event: CpuEvent = bytemuck::pod_read_unaligned(&record);
             event.header.time_ns %= 1 << 50;
-            event.header.cgroup_id = line.cgroup_id;
+            (event.header.cgroup_id, event.header.pid) = (line.cgroup_id, 0);
             assert_eq!(reported(&mut line, &event).await.len(), 1);
         });
     }
