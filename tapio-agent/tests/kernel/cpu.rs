@@ -37,7 +37,8 @@ fn serve(process: &mut Process) {
 /// Whether this process, and so those that it starts, asked to have others run first.
 fn is_nice() -> bool {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-    let numbers: Vec<i32> = stat.rsplit(')').next().unwrap().split_whitespace().flat_map(str::parse).collect();
+    let numbers: Vec<i32> =
+        stat.rsplit(')').next().unwrap().split_whitespace().flat_map(str::parse).collect();
     // Without the state, which is a letter: fields 19 and 41 of proc(5).
     numbers[15] > 0 || numbers[37] != 0
 }

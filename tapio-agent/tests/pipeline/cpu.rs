@@ -64,7 +64,10 @@ async fn a_container_that_ran_instead() {
     // Whoever waited is gone.
     let [delayed] = reported(&mut line, &event(1 << 40, of_line)).await.try_into().unwrap();
     let message = delayed["message"].as_str().unwrap();
-    assert!(message.starts_with("a container or unit that is gone: tasks waited for a CPU 620 ms"), "{message}");
+    assert!(
+        message.starts_with("a container or unit that is gone: tasks waited for a CPU 620 ms"),
+        "{message}"
+    );
     assert!(message.ends_with("; 9b2c8089b3b0 ran instead for at least 83 % of that"), "{message}");
     assert_eq!(delayed["data"]["noisy_neighbour_percent"], 83);
 }

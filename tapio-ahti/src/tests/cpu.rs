@@ -12,7 +12,8 @@ const ALONE: [&str; 3] = ["signal-delayed", "signal-called-delayed", "signal-slo
 impl Cluster {
     /// Tasks of a workload's newest pod wait, because those of another one's run.
     fn delayed(&mut self, name: &str, by: Option<&str>) {
-        let mut data = Data::from([("waited_per_second_us", 620_000_u64.into()), ("since_ms", 6_000_u64.into())]);
+        let mut data =
+            Data::from([("waited_per_second_us", 620_000_u64.into()), ("since_ms", 6_000_u64.into())]);
         if let Some(by) = by {
             data.push("noisy_neighbour", self.of_pod(by, 0));
         }
@@ -20,7 +21,11 @@ impl Cluster {
     }
 
     fn slow(&mut self) {
-        let all = [(LATENCY, "payments", None), (LATENCY, "checkout", Some("payments")), (LATENCY, "checkout", None)];
+        let all = [
+            (LATENCY, "payments", None),
+            (LATENCY, "checkout", Some("payments")),
+            (LATENCY, "checkout", None),
+        ];
         // Latency alone has to last.
         self.signals(&all, 12);
     }

@@ -61,7 +61,8 @@ impl Run {
 }
 
 fn outliers(verdicts: &[WindowVerdict]) -> Vec<usize> {
-    let is_outlier = |(at, verdict): (usize, &WindowVerdict)| (*verdict == WindowVerdict::Outlier).then_some(at);
+    let is_outlier =
+        |(at, verdict): (usize, &WindowVerdict)| (*verdict == WindowVerdict::Outlier).then_some(at);
     verdicts.iter().enumerate().filter_map(is_outlier).collect()
 }
 

@@ -1,9 +1,4 @@
-use tapio_common::{
-    Header,
-    baseline::Baseline,
-    cpu::Waits,
-    majority::Majority,
-};
+use tapio_common::{Header, baseline::Baseline, cpu::Waits, majority::Majority};
 
 use super::*;
 

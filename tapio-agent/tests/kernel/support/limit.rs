@@ -54,9 +54,12 @@ impl Cgroup {
     /// Gives its pod a tenth of the CPU time that another pod gets, and all pods together nearly all of it, if that is
     /// possible here.
     pub(crate) fn weigh_little(&self) {
-        for (levels_up, name, weight) in
-            [(1, "cpu.weight", "10"), (3, "cpu.weight", "10000"), (1, "cpu.shares", "102"), (3, "cpu.shares", "102400")]
-        {
+        for (levels_up, name, weight) in [
+            (1, "cpu.weight", "10"),
+            (3, "cpu.weight", "10000"),
+            (1, "cpu.shares", "102"),
+            (3, "cpu.shares", "102400"),
+        ] {
             if let Some(file) = self.above(levels_up, name) {
                 fs::write(file, weight).unwrap();
             }

@@ -40,12 +40,8 @@ impl Task {
     /// Id of its cgroup v2.
     #[inline(always)]
     pub(crate) fn cgroup(self) -> u64 {
-        let path = [
-            &OFFSETS[cpu::CGROUPS],
-            &OFFSETS[cpu::CGROUP],
-            &OFFSETS[cpu::CGROUP_KN],
-            &OFFSETS[cpu::KN_ID],
-        ];
+        let path =
+            [&OFFSETS[cpu::CGROUPS], &OFFSETS[cpu::CGROUP], &OFFSETS[cpu::CGROUP_KN], &OFFSETS[cpu::KN_ID]];
         // SAFETY: a typed pointer and offsets of its fields.
         unsafe { cgroup_of(self.0, path) }
     }
