@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["agent"],
     &["pipeline", "privileges"],
     // Deliver records; enrichment finds a cgroup's owner by its path.
+    &["namespaces"],
     &["cgroupfs", "scrape"],
     &["enrich"],
     &["config", "metrics"],
