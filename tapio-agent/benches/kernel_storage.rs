@@ -2,7 +2,8 @@
 //! of an application's reads with the observer and without.
 //!
 //! The times of programs are the kernel's (`bpf_stats`, including its two clock reads), the least of five windows. The load
-//! reads 4 KiB at random places of a file, past the page cache, one at a time; it needs a file system on a disk.
+//! reads 4 KiB at random places of a file, past the page cache, one at a time; it needs a file system on a disk. Last, the
+//! CPU time of a scan of this host's file systems, the least of a hundred.
 
 mod support;
 
@@ -11,7 +12,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Write as _,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -21,10 +22,13 @@ use support::{
     slices::{self, Slices},
 };
 use tapio_agent::{
+    filesystems::Filesystems,
     kernel::Kernel,
     observer::{Attach, Built, Hook, Object, storage::Storage},
 };
+use tapio_service::clock;
 
+const SCANS: usize = 100;
 const LOAD: &str = "slices";
 const FILE_BYTES: u64 = 64 << 20;
 const BLOCK: u64 = 4096;
@@ -49,7 +53,20 @@ fn main() -> anyhow::Result<()> {
     program(&kernel, &storage, &empty)?;
     compare::print_paired("storage_read_ratio", &kernel, &storage, start()?)?;
     // What the hook costs by itself.
-    compare::print_paired("storage_read_empty_ratio", &kernel, &empty, start()?)
+    compare::print_paired("storage_read_empty_ratio", &kernel, &empty, start()?)?;
+    scan()
+}
+
+fn scan() -> anyhow::Result<()> {
+    let filesystems = Filesystems::open("/proc".as_ref(), Duration::MAX);
+    let mut best = Duration::MAX;
+    for _ in 0..SCANS {
+        let start = clock::thread_cpu();
+        filesystems.scan().context("/proc/1/mountinfo cannot be read")?;
+        best = best.min(clock::thread_cpu().saturating_sub(start));
+    }
+    println!("storage_scan_us {:.1} us", best.as_secs_f64() * 1e6);
+    Ok(())
 }
 
 /// The time of a run.

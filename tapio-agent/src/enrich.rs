@@ -25,7 +25,10 @@ use self::{
     kubernetes::{Kubernetes, Missing},
     memory::Past,
 };
-use crate::{config::Config, observer::Anomaly};
+use crate::{
+    config::Config,
+    observer::{Anomaly, Volume},
+};
 
 /// Walks over the cgroup tree take at most 1/20 of one CPU, so that a storm of unknown cgroups costs little,
 /// while a newly asked-for cgroup usually still exists when its walk comes.
@@ -210,11 +213,30 @@ impl Identity {
         Peer { address, port, names: identity.map(|identity| Arc::clone(&identity.names)) }
     }
 
-    /// The lookups that may still complete for what happened at `time_ns` (boot clock) in a cgroup and a
-    /// process, with a peer. `None` if nothing more will become known.
+    /// The pod that an anomaly without an owner of its own belongs to, by its volume. Its names may not be known.
     #[must_use]
-    pub fn missing(&self, cgroup_id: u64, pid: u32, time_ns: u64, peer: Option<IpAddr>) -> Option<Missing> {
+    pub fn of_volume(&self, anomaly: &Anomaly) -> Option<Arc<Workload>> {
+        let uid = anomaly.volume.as_ref()?.pod_uid.as_ref().filter(|_| anomaly.cgroup_id == WHOLE_NODE)?;
+        let known = self.kubernetes.as_ref().and_then(|kubernetes| kubernetes.pods().pod(uid));
+        let unnamed = || Arc::new(Workload { pod_uid: Some(uid.clone()), ..Workload::default() });
+        Some(known.unwrap_or_else(unnamed))
+    }
+
+    /// The claim of a pod's volume, if it is certain.
+    #[must_use]
+    pub fn claim(&self, volume: &Volume) -> Option<String> {
+        self.kubernetes.as_ref()?.pods().claim(volume.pod_uid.as_ref()?, &volume.name)
+    }
+
+    /// The lookups that may still complete for an anomaly. `None` if nothing more will become known.
+    #[must_use]
+    pub fn missing(&self, anomaly: &Anomaly) -> Option<Missing> {
         let kubernetes = self.kubernetes.as_ref()?;
+        let Anomaly { cgroup_id, pid, time_ns, .. } = *anomaly;
+        let peer = anomaly.peer.map(|(address, _)| address);
+        if let Some(pod) = self.of_volume(anomaly) {
+            return kubernetes.missing(Some(pod), peer, time_ns);
+        }
         let is_named = |workload: &Workload| workload.container.is_some();
         let may_be_named =
             |workload: &&Arc<Workload>| workload.container_id.is_some() && workload.pod_uid.is_some();

@@ -5,7 +5,9 @@
 
 mod cgroup;
 mod child;
+mod filesystem;
 mod namespace;
+mod package;
 pub mod role;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, pin::Pin};
@@ -15,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub use self::{
     cgroup::Cgroup,
     child::Child,
+    filesystem::{Filesystem, mount_point},
     namespace::{Link, REQUEST_BYTES},
     role::Role,
 };
@@ -51,6 +54,8 @@ pub enum Subject {
     To(SocketAddr),
     /// The process itself: something that it did, or its exit.
     Process,
+    /// The file system at the [`mount_point`] of the process, which is not named.
+    Filesystem,
 }
 
 /// The reason why a fault was not caused.
@@ -78,15 +83,17 @@ impl fmt::Display for Subject {
         match self {
             Self::To(to) => write!(f, "to {to}"),
             Self::Process => f.write_str("of its process"),
+            Self::Filesystem => f.write_str("of its file system"),
         }
     }
 }
 
-/// The environment of the faults: namespaces and a cgroup, each created on first use.
+/// The environment of the faults: namespaces, a cgroup and a file system, each created on first use.
 #[derive(Debug)]
 pub struct Environment {
     link: Option<Link>,
     cgroup: Option<Cgroup>,
+    filesystem: Option<Filesystem>,
     cgroup_root: PathBuf,
 }
 
@@ -94,7 +101,7 @@ impl Environment {
     /// Creates an empty one. `cgroup_root` is where the cgroup hierarchies are mounted.
     #[must_use]
     pub const fn new(cgroup_root: PathBuf) -> Self {
-        Self { link: None, cgroup: None, cgroup_root }
+        Self { link: None, cgroup: None, filesystem: None, cgroup_root }
     }
 
     /// Returns a cgroup with a memory limit.
@@ -105,6 +112,17 @@ impl Environment {
         match &mut self.cgroup {
             Some(cgroup) => Ok(cgroup),
             none => Ok(none.insert(Cgroup::new(&self.cgroup_root)?)),
+        }
+    }
+
+    /// Returns a small file system.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn filesystem(&mut self) -> Result<&Filesystem, NotCaused> {
+        match &mut self.filesystem {
+            Some(filesystem) => Ok(filesystem),
+            none => Ok(none.insert(Filesystem::new()?)),
         }
     }
 
@@ -147,6 +165,7 @@ impl Environment {
             namespace::remove_stale().into_iter().map(|name| format!("network namespace {name}"));
         let cgroups =
             cgroup::remove_stale(&self.cgroup_root).into_iter().map(|name| format!("cgroup {name}"));
-        namespaces.chain(cgroups).collect()
+        let filesystems = filesystem::remove_stale().into_iter().map(|point| format!("file system {point}"));
+        namespaces.chain(cgroups).chain(filesystems).collect()
     }
 }

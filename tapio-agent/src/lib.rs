@@ -9,6 +9,7 @@ pub mod detection;
 pub mod doctor;
 pub mod enrich;
 pub mod fault;
+pub mod filesystems;
 pub mod kernel;
 pub mod metrics;
 mod namespaces;

@@ -17,6 +17,7 @@ mod object;
 pub mod scheduler;
 pub mod storage;
 mod target;
+mod volume;
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub use self::object::{
     SnapshotMap,
 };
 pub use self::target::{Read, Target};
+pub use self::volume::Volume;
 
 /// Concatenates the fields that all hooks need and the extra fields of one hook.
 const fn with<const A: usize, const B: usize, const ALL: usize>(
@@ -53,6 +55,11 @@ const fn with<const A: usize, const B: usize, const ALL: usize>(
 pub enum Reads {
     /// Cgroup files and pressure, as [`tapio_common::node::Sample`].
     Cgroups {
+        /// Time from one scan to the next.
+        interval: Duration,
+    },
+    /// Mounted file systems, as [`storage::filesystem::Filesystem`].
+    Filesystems {
         /// Time from one scan to the next.
         interval: Duration,
     },
@@ -375,8 +382,8 @@ observers! {
     node: node::Node,
     /// The scheduler observer: what kube-scheduler says of itself, scraped from its /metrics.
     scheduler: scheduler::Scheduler,
-    /// The storage observer: block devices that fail, or became slow. Its kernel program judges, so a change takes effect at
-    /// the next start.
+    /// The storage observer: block devices that fail, or became slow, and file systems that are full or read-only. Its
+    /// kernel program judges, so a change takes effect at the next start.
     storage: storage::Storage,
 }
 

@@ -33,7 +33,7 @@ pub use self::deliver::deliver;
 use self::fold::Fold;
 pub use self::{expected::Expected, steady::Steady};
 use crate::{
-    enrich::Identity,
+    enrich::{Identity, cgroups::Lookup},
     metrics::Metrics,
     observer::{Anomaly, Judge},
     snapshot::Contributions,
@@ -242,7 +242,9 @@ fn stands_for(record: &[u8]) -> u64 {
 /// excludes it, or if a probe of a pod that is not ready caused it.
 pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<Occurrence> {
     let time_unix_ns = clock::unix_ns(anomaly.time_ns);
-    let owner = identity.owner(anomaly.cgroup_id, anomaly.pid, anomaly.time_ns);
+    let owner = identity
+        .of_volume(&anomaly)
+        .map_or_else(|| identity.owner(anomaly.cgroup_id, anomaly.pid, anomaly.time_ns), Lookup::Known);
     if scope::is_probe(&anomaly, &owner)
         && anomaly.peer.is_some_and(|(address, _)| identity.may_fail_probes(address, time_unix_ns))
     {
@@ -266,6 +268,12 @@ pub fn name(anomaly: Anomaly, identity: &Identity, metrics: &Metrics) -> Option<
     }
     let peer = anomaly.peer.map(|(address, port)| identity.peer(address, port, time_unix_ns));
     let mut data = anomaly.data;
+    if let Some(volume) = &anomaly.volume {
+        data.push("volume", volume.name.clone());
+        if let Some(claim) = identity.claim(volume) {
+            data.push("claim", claim);
+        }
+    }
     if let Some(group) = anomaly.noisy_neighbour {
         let noisy_neighbour = identity.owner(group, 0, anomaly.time_ns).workload();
         // A container is not its own noisy neighbour: cgroups may be nested.

@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["pipeline", "privileges"],
     // Deliver records; enrichment finds a cgroup's owner by its path.
     &["namespaces"],
-    &["cgroupfs", "scrape"],
+    &["cgroupfs", "filesystems", "scrape"],
     &["enrich"],
     &["config", "metrics"],
     &["detection"],

@@ -16,6 +16,8 @@ mod node;
 mod record;
 #[path = "pipeline/scheduler.rs"]
 mod scheduler;
+#[path = "pipeline/storage.rs"]
+mod storage;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 

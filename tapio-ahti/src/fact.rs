@@ -353,6 +353,10 @@ fn affected(fact: &Occurrence, workload: Option<&Workload>, graph: &mut Graph) -
     let at = fact.time_unix_ns;
     let node = (!fact.node.is_empty()).then(|| fact.node.to_string());
     let Some(workload) = workload else {
+        // A volume that several pods share is not their node's.
+        if let Some(volume) = fact.data.text("volume") {
+            return claim(volume, at, graph);
+        }
         let reference = Reference { kind: "Node".to_owned(), namespace: None, name: node?, uid: None };
         return graph.intern(&reference, at);
     };
@@ -378,6 +382,14 @@ fn affected(fact: &Occurrence, workload: Option<&Workload>, graph: &mut Graph) -
     // Units are of a node, as objects are of a namespace.
     let object = Reference { kind: kind.to_owned(), namespace: node.clone(), name: cut(name), uid: None };
     graph.add(Object { object, node, ..Object::default() }, at, false).map(|(id, _)| id)
+}
+
+/// The claim that a volume belongs to, or the volume itself.
+fn claim(volume: &str, at: u64, graph: &mut Graph) -> Option<EntityId> {
+    let (kind, name) = ("PersistentVolume".to_owned(), cut(volume));
+    let volume = graph.intern(&Reference { kind, namespace: None, name, uid: None }, at)?;
+    let claim = graph.referring(volume).find(|id| graph.is(*id, "PersistentVolumeClaim"));
+    Some(claim.unwrap_or(volume))
 }
 
 /// The owner of a pod, as its agent names it.
@@ -428,7 +440,12 @@ fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
         }
         Some(Other { address: Some(address), port, .. }) => format!("{address}:{port} {question}"),
         Some(Other { address: None, port, .. }) => format!(":{port} {question}"),
-        None => fact.workload.as_ref().and_then(|workload| workload.container.clone()).unwrap_or_default(),
+        None => {
+            let container = fact.workload.as_ref().and_then(|workload| workload.container.clone());
+            // A node has several file systems.
+            let place = || fact.data.text("mount_point").map(ToOwned::to_owned);
+            container.or_else(place).unwrap_or_default()
+        }
     };
     let mut finding = finding(fact, fact.kind.clone(), about, cut(&detail));
     finding.exact = is_exact;

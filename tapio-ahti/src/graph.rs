@@ -397,7 +397,7 @@ impl Graph {
     }
 
     /// Entities with a version that refers to this one by name.
-    fn referring(&self, id: EntityId) -> impl Iterator<Item = EntityId> {
+    pub(crate) fn referring(&self, id: EntityId) -> impl Iterator<Item = EntityId> {
         let name = self.get(id).map(|entity| &entity.name);
         name.and_then(|name| self.referrers.get(&**name)).into_iter().flatten().copied()
     }

@@ -57,7 +57,7 @@ pub mod program {
     pub const BLOCK_RQ_COMPLETE: u32 = 0;
 }
 
-/// Values of [`StorageEvent::kind`].
+/// Values of [`StorageEvent::kind`], and of the same field of records that the agent itself makes.
 pub mod kind {
     /// The device reported an error.
     pub const IO_ERROR: u32 = 1;
@@ -65,6 +65,8 @@ pub mod kind {
     pub const IO_SLOW: u32 = 2;
     /// The level of a device's latency has risen.
     pub const LATENCY_SHIFT: u32 = 3;
+    /// File systems that are mounted: after this field comes JSON.
+    pub const FILESYSTEMS: u32 = 4;
 }
 
 /// Values of [`StorageEvent::operation`]: those of `enum req_op`, include/linux/blk_types.h, that somebody waits for.

@@ -9,6 +9,7 @@ use crate::{
     cgroupfs::Files,
     config::Config,
     enrich::memory::Past,
+    filesystems::Filesystems,
     kernel::Kernel,
     namespaces::Namespaces,
     observer::{self, Built, Reads},
@@ -92,6 +93,9 @@ impl Opener<'_> {
             }
             Some(Reads::Namespaces { interval }) => {
                 sources.all.push(Box::new(Namespaces::open(cgroups, proc, interval)));
+            }
+            Some(Reads::Filesystems { interval }) => {
+                sources.all.push(Box::new(Filesystems::open(proc, interval)));
             }
             None => {}
         }

@@ -196,10 +196,12 @@ impl Missing {
     }
 }
 
-/// Whether the container is unknown and may become known: the watch reports a new pod a moment after it
-/// starts.
+/// Whether the container, or the pod of a workload without one, is unknown and may become known: the watch reports a new
+/// pod a moment after it starts.
 fn may_come(index: &Index, workload: &Workload) -> bool {
-    workload.container_id.as_ref().is_some_and(|id| index.container(id).is_none())
-        // A container outside pods never becomes known.
-        && workload.pod_uid.is_some()
+    // A container outside pods never becomes known.
+    workload.pod_uid.as_ref().is_some_and(|uid| match &workload.container_id {
+        Some(id) => index.container(id).is_none(),
+        None => index.pod(uid).is_none(),
+    })
 }

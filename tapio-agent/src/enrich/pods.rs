@@ -14,7 +14,7 @@ use std::{
 use tapio_occurrence::Workload;
 
 pub(in crate::enrich) use pod::unix_ns;
-pub use pod::{Container, Pod};
+pub use pod::{Container, Pod, Volumes};
 pub use watch::watch;
 
 use super::{REMEMBER, peer_identity::PeerIdentity};
@@ -54,6 +54,8 @@ pub struct Index {
     containers: HashMap<String, Arc<Workload>>,
     /// Pods by UID; static pods also by the hash that their cgroups are named after.
     pods: HashMap<String, Arc<Workload>>,
+    /// Volumes by UID of the pod; static pods also by that hash.
+    volumes: HashMap<String, Volumes>,
     addresses: HashMap<IpAddr, Vec<Holder>>,
     /// UIDs of pods whose containers have all ended or been asked to end.
     over: HashSet<String>,
@@ -123,6 +125,7 @@ impl Pods {
             let names = [Some(&pod.uid), pod.static_hash.as_ref()];
             for name in names.into_iter().flatten() {
                 index.pods.insert(name.clone(), Arc::clone(&workload));
+                index.volumes.insert(name.clone(), pod.volumes.clone());
             }
             let replaced = entry.replaced.iter().map(|(container, _)| container);
             for container in pod.containers.iter().chain(replaced) {
@@ -175,6 +178,12 @@ impl Index {
     #[must_use]
     pub fn pod(&self, uid: &str) -> Option<Arc<Workload>> {
         self.pods.get(uid).cloned()
+    }
+
+    /// The claim of the volume that a pod has mounted by this name, if it is certain.
+    #[must_use]
+    pub fn claim(&self, uid: &str, mounted: &str) -> Option<String> {
+        self.volumes.get(uid)?.claim(mounted).map(ToOwned::to_owned)
     }
 
     /// Whether all containers of a pod have ended, or have been asked to because it is being deleted.

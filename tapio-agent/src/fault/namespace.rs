@@ -2,15 +2,14 @@
 //! it.
 
 use std::{
-    fs, io,
+    fs,
     net::{IpAddr, SocketAddr},
-    os::unix::process::CommandExt as _,
     path::Path,
-    process::Command,
 };
 
-use super::{NotCaused, role::NAMESPACES};
+use super::{NotCaused, package::Package, role::NAMESPACES};
 
+const IPROUTE2: Package = Package("iproute2");
 /// Prefix of the names of all namespaces. The pid of the self-test follows.
 const PREFIX: &str = "tapio-selftest-";
 /// The link's device, by the same name in both namespaces.
@@ -98,7 +97,7 @@ impl Link {
     pub fn slow_down(&self) -> Result<(), NotCaused> {
         let rate = format!("{}bit", (REQUEST_BYTES + HEADER_BYTES) * 8 * 1000 / QUEUE_MS);
         let (namespace, burst) = (self.asking.0.as_str(), "1600");
-        run(
+        IPROUTE2.run(
             "tc",
             &[
                 "-n", namespace, "qdisc", "replace", "dev", DEVICE, "root", "tbf", "rate", &rate, "burst",
@@ -151,28 +150,11 @@ fn remove(name: &str) -> bool {
 }
 
 fn ip(arguments: &[&str]) -> Result<(), NotCaused> {
-    run("ip", arguments, "run as root on the host: network namespaces take CAP_SYS_ADMIN and CAP_NET_ADMIN")
-}
-
-/// Runs a command. A failure means that the fault cannot be caused on this host.
-fn run(program: &str, arguments: &[&str], remedy: &str) -> Result<(), NotCaused> {
-    // Its own process group: Ctrl-C in the terminal does not stop it halfway.
-    let output = match Command::new(program).args(arguments).process_group(0).output() {
-        Ok(output) if output.status.success() => return Ok(()),
-        Ok(output) => output,
-        Err(error) => {
-            let reason = if error.kind() == io::ErrorKind::NotFound {
-                format!("there is no `{program}` here")
-            } else {
-                format!("`{program}` cannot be run: {error}")
-            };
-            return Err(NotCaused::Impossible { reason, remedy: "install iproute2".to_owned() });
-        }
-    };
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.trim().replace('\n', ", ");
-    let reason = format!("`{program} {}`: {said}", arguments.join(" "));
-    Err(NotCaused::Impossible { reason, remedy: remedy.to_owned() })
+    IPROUTE2.run(
+        "ip",
+        arguments,
+        "run as root on the host: network namespaces take CAP_SYS_ADMIN and CAP_NET_ADMIN",
+    )
 }
 
 #[cfg(test)]
@@ -193,23 +175,5 @@ mod tests {
         ] {
             assert_eq!(is_stale(name, alive), stale, "{name}");
         }
-    }
-
-    #[test]
-    fn what_is_missing_is_said_with_its_remedy() {
-        let Err(NotCaused::Impossible { reason, remedy }) = run("no-such-program", &[], "") else {
-            panic!("it is there");
-        };
-        assert_eq!(
-            (reason.as_str(), remedy.as_str()),
-            ("there is no `no-such-program` here", "install iproute2")
-        );
-        let Err(NotCaused::Impossible { reason, remedy }) =
-            run("sh", &["-c", "echo no >&2; exit 1"], "be root")
-        else {
-            panic!("it works");
-        };
-        assert!(reason.ends_with(": no"), "{reason}");
-        assert_eq!(remedy, "be root");
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tapio_common::Header;
 use tapio_occurrence::{Data, Normal, Occurrence, Outcome, Severity};
 
-use super::Kind;
+use super::{Kind, Volume};
 
 /// A judgement on one or several events, before names are resolved.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Anomaly {
     pub actor: Option<Box<Actor>>,
     /// The OOM cgroup. Enrichment adds its processes and its memory history to the report.
     pub full: Option<u64>,
+    /// The pod's volume that it is about. What has no owner of its own belongs to that pod.
+    pub volume: Option<Volume>,
     /// Report policy: the owners for which it is reported, and how often.
     pub only: Only,
     /// Address and port of the peer.
@@ -65,6 +67,7 @@ impl Anomaly {
             comm: header.comm.into(),
             actor: None,
             full: None,
+            volume: None,
             only: Only::ALL,
             peer: None,
             detail: 0,

@@ -1,11 +1,17 @@
-//! Storage: block devices that fail, or became slow.
+//! Storage: block devices that fail, or became slow; file systems that are full, or take no more writes.
 //!
 //! Watches `block_rq_complete` (tp_btf): its program judges in the kernel. Reports `storage.io_error`, `storage.io_slow` and
 //! `storage.queue_saturated`. docs/observers.md has the cost of a run.
 //!
 //! A device that is slow and one that is given more than it can do look alike to who waits. What tells them apart is
 //! whether a request waits with the device, or for the device to take it.
+//!
+//! Judges the file systems that the host has mounted, one record for each scan. Reports `storage.filesystem_full` and
+//! `storage.filesystem_readonly`. The same record says which volume is on a device.
 
+mod faults;
+pub mod filesystem;
+mod filesystems;
 mod message;
 mod settings;
 
@@ -19,17 +25,28 @@ use tapio_common::{
 };
 use tapio_occurrence::{Data, Outcome, Severity};
 
-use super::{Anomaly, Attach, Hook, Kind, Malformed, Observer, SnapshotMap, gauge};
+use self::filesystems::Filesystems;
+use crate::fault::Fault;
+
+use super::{Anomaly, Attach, Hook, Kind, Malformed, Observer, Reads, SnapshotMap, gauge};
 
 /// The storage observer.
 #[derive(Debug)]
-pub struct Storage;
+pub struct Storage {
+    filesystems: Filesystems,
+    settings: settings::Filesystems,
+}
 
 static IO_ERROR: Kind =
     Kind::new("storage.io_error", Severity::Error, Outcome::Failure, message::failed).not_measured();
 static IO_SLOW: Kind = Kind::new("storage.io_slow", Severity::Warning, Outcome::Unknown, message::slow);
 static QUEUE_SATURATED: Kind =
     Kind::new("storage.queue_saturated", Severity::Warning, Outcome::Unknown, message::saturated);
+static FILESYSTEM_FULL: Kind =
+    Kind::new("storage.filesystem_full", Severity::Warning, Outcome::Unknown, message::full).not_measured();
+static FILESYSTEM_READONLY: Kind =
+    Kind::new("storage.filesystem_readonly", Severity::Error, Outcome::Failure, message::read_only)
+        .not_measured();
 
 impl Observer for Storage {
     const NAME: &'static str = "storage";
@@ -53,7 +70,8 @@ impl Observer for Storage {
         gives: "storage.io_error, storage.io_slow, storage.queue_saturated",
         or: &[],
     }];
-    const KINDS: &'static [&'static Kind] = &[&IO_ERROR, &IO_SLOW, &QUEUE_SATURATED];
+    const KINDS: &'static [&'static Kind] =
+        &[&IO_ERROR, &IO_SLOW, &QUEUE_SATURATED, &FILESYSTEM_FULL, &FILESYSTEM_READONLY];
     const SNAPSHOT_MAPS: &'static [SnapshotMap] = &[SnapshotMap {
         map: "LATENCIES",
         key: Some(size_of::<Series>()),
@@ -63,21 +81,47 @@ impl Observer for Storage {
         baselines: &[offset_of!(Latency, baseline)],
         used: None,
     }];
+    const FAULTS: &'static [Fault] = faults::FAULTS;
     type Settings = Settings;
 
-    fn new(_: &Settings) -> Self {
-        Self
+    fn new(settings: &Settings) -> Self {
+        Self { filesystems: Filesystems::default(), settings: settings.filesystems.clone() }
     }
 
     fn kernel_settings(settings: &Settings) -> Vec<u8> {
         bytemuck::bytes_of(&settings.kernel()).to_vec()
     }
 
+    fn reads(settings: &Settings) -> Option<Reads> {
+        Some(Reads::Filesystems { interval: settings.filesystems.interval.get() })
+    }
+
     fn observe(&mut self, record: &[u8], out: &mut Vec<Anomaly>) -> Result<(), Malformed> {
+        if let Some(scan) = filesystem::read(record) {
+            let (header, mounted) = scan.map_err(|_| Malformed::Size(record.len()))?;
+            self.filesystems.judge(&header, mounted, &self.settings, out);
+            return Ok(());
+        }
         let event: StorageEvent =
             bytemuck::try_pod_read_unaligned(record).map_err(|_| Malformed::Size(record.len()))?;
-        out.push(judge(&event)?);
+        let mut anomaly = judge(&event)?;
+        if let Some(filesystem) = self.filesystems.on(event.device) {
+            anomaly.data.push("mount_point", filesystem.mount_point.clone());
+            if anomaly.data.text("device") != Some(&*filesystem.device) {
+                anomaly.data.push("filesystem_device", filesystem.device.clone());
+            }
+            anomaly.volume.clone_from(&filesystem.volume);
+        }
+        out.push(anomaly);
         Ok(())
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        self.filesystems.snapshot()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> anyhow::Result<()> {
+        self.filesystems.restore(snapshot)
     }
 }
 

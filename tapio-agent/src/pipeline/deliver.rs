@@ -133,8 +133,7 @@ async fn arrive(
     waiting: &mut Waiting<Anomaly>,
 ) -> Option<Anomaly> {
     identity.find_all(&mut anomaly).await;
-    let Anomaly { cgroup_id, pid, time_ns, peer, .. } = anomaly;
-    match identity.missing(cgroup_id, pid, time_ns, peer.map(|(address, _)| address)) {
+    match identity.missing(&anomaly) {
         Some(missing) => waiting.hold(anomaly, missing),
         None => Some(anomaly),
     }

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tapio_occurrence::Occurrence;
-use tapio_service::clock;
+use tapio_service::{
+    clock,
+    setting::{MS, Time},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -61,6 +64,8 @@ impl Attached {
         let mut settings = observer::Settings::default();
         // The self-test's children run outside of containers.
         settings.container.scope = Scope::All;
+        // A report has to come soon.
+        settings.storage.filesystems.interval = Time::of_ns(200 * MS);
         let has_faults =
             |name| observer::FAULTS.iter().any(|(observer, faults)| *observer == name && !faults.is_empty());
         let open: Vec<_> = observer::build(config.observers.names(), &settings)

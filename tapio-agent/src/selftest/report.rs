@@ -8,7 +8,7 @@ use super::{
     Outcome,
     recorder::{Seen, sees_host_pids},
 };
-use crate::fault::{Caused, Fault, Subject, role::COMM};
+use crate::fault::{Caused, Fault, Subject, mount_point, role::COMM};
 
 /// The correct report of a fault.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) fn is_about(fault: &Fault, caused: &Caused, occurrence: &Occurrence) 
             let peer = occurrence.peer.as_ref();
             peer.is_some_and(|peer| (peer.address, peer.port) == (to.ip(), to.port()))
         }
+        Subject::Filesystem => occurrence.data.text("mount_point") == mount_point(caused.pid).to_str(),
         // In its own pid namespace the self-test does not know its children's pids on the host.
         Subject::Process if !sees_host_pids() => fault.kinds.contains(&&*occurrence.kind),
         Subject::Process => {
@@ -46,7 +47,9 @@ pub(super) fn judge(fault: &'static Fault, caused: &Caused, seen: &Seen) -> Outc
     let comm = COMM.to_string_lossy();
     let process = occurrence.process.as_ref();
     let is_right = |pid| !sees_host_pids() || pid == caused.pid;
-    if !process.is_some_and(|process| process.comm == comm && is_right(process.pid)) {
+    if caused.subject != Subject::Filesystem
+        && !process.is_some_and(|process| process.comm == comm && is_right(process.pid))
+    {
         let said = process.map_or("no process".to_owned(), |p| format!("{}[{}]", p.comm, p.pid));
         let pid = caused.pid;
         return Outcome::Missed(format!("{} names {said}, but it was {comm}[{pid}]", occurrence.kind));

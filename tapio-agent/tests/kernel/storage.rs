@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Process, Tapio, disk::Disk, needs_a_kernel, skip};
+use crate::support::{Process, Tapio, disk::Disk, filesystem::Filesystem, needs_a_kernel, skip};
 
 #[test]
 fn a_disk_that_became_slow_is_reported_once() {
@@ -67,4 +67,68 @@ fn a_disk_that_is_as_fast_as_ever_is_nothing() {
     assert!(counts.seen >= 250 + 8 * 256, "{counts:?}");
     let reported: Vec<_> = ended.occurrences.iter().filter(|o| o.is_about(&disk)).collect();
     assert!(reported.is_empty(), "{reported:#?}");
+}
+
+/// An agent that looks often, and has looked once.
+fn looking() -> Tapio {
+    let often = "observer: {storage: {filesystems: {interval: 200ms}}}";
+    let tapio = Tapio::start_with(&["--observer=storage"], often);
+    tapio.expect_log("file systems scanned", "spent_us");
+    tapio
+}
+
+#[test]
+fn a_file_system_that_fills_is_reported_when_it_is_nearly_full_and_when_it_is() {
+    needs_a_kernel!();
+    let memory = match Filesystem::in_memory(32) {
+        Ok(memory) => memory,
+        Err(reason) => skip!("{reason}"),
+    };
+    let _second = memory.bind().unwrap();
+    let tapio = looking();
+    memory.fill(31);
+    let nearly = tapio.expect_some(|o| o.is_on(&memory)).of_observer("storage", "filesystem_full");
+    assert_eq!((nearly.text("state"), nearly.text("resource")), ("nearly_full", "bytes"));
+    assert_eq!((nearly.text("device"), nearly.text("filesystem")), ("tapio-test", "tmpfs"));
+    nearly.has("available_bytes", 1 << 19..2 << 20);
+    memory.fill(2);
+    let full = tapio.expect_one(|o| o.is_on(&memory) && o.text("state") == "full");
+    full.has("used_bytes", 31 << 20..33 << 20);
+    assert_eq!(tapio.end().occurrences.iter().filter(|o| o.is_on(&memory)).count(), 2);
+}
+
+#[test]
+fn a_file_system_that_becomes_read_only_is_reported_once() {
+    needs_a_kernel!();
+    let (one, other, image) = match [8; 3].map(Filesystem::in_memory) {
+        [Ok(one), Ok(other), Ok(image)] => (one, other, image),
+        [Err(reason), ..] | [_, Err(reason), _] | [.., Err(reason)] => skip!("{reason}"),
+    };
+    image.remount("ro");
+    let tapio = looking();
+    // What is reported of the others says that this was seen.
+    image.remount("rw");
+    one.remount("ro");
+    let reported = tapio.expect_some(|o| o.is_on(&one)).of_observer("storage", "filesystem_readonly");
+    assert_eq!((reported.text("option"), reported.text("filesystem")), ("ro", "tmpfs"));
+    image.remount("ro");
+    other.remount("ro");
+    tapio.expect_one(|o| o.is_on(&other));
+    let all = tapio.end().occurrences;
+    let of = |filesystem| all.iter().filter(|o| o.is_on(filesystem)).count();
+    assert_eq!((of(&one), of(&other), of(&image)), (1, 1, 0));
+}
+
+#[test]
+fn an_error_after_which_ext4_takes_no_more_writes_is_reported_once() {
+    needs_a_kernel!();
+    let ext4 = match Disk::new(16, 16).and_then(Filesystem::on) {
+        Ok(ext4) => ext4,
+        Err(reason) => skip!("{reason}"),
+    };
+    let tapio = looking();
+    ext4.damage();
+    let reported = tapio.expect_one(|o| o.is_on(&ext4)).of_observer("storage", "filesystem_readonly");
+    assert_eq!(reported.text("filesystem"), "ext4");
+    assert!(["ro", "emergency_ro"].contains(&reported.text("option")));
 }

@@ -39,6 +39,7 @@ pub(crate) fn every_value() -> Value {
         "podAnnotations": { "a": "b" },
         "podLabels": { "team": "platform" },
         "schedulerMetrics": true,
+        "podVolumes": "/var/lib/kubelet/pods",
         "volumes": [{ "name": "ca", "secret": { "secretName": "ca" } }],
         "volumeMounts": [{ "name": "ca", "mountPath": "/etc/ca" }],
         "podMonitor": { "enabled": true, "interval": "15s", "labels": { "release": "prometheus" } },
@@ -112,6 +113,7 @@ fn bad_values_are_refused_by_name() {
         ("podLabels.a=1", "/podLabels/a"),
         ("resources.limit.memory=1Mi", "'limit' not allowed"),
         ("schedulerMetrics=yes", "/schedulerMetrics"),
+        ("podVolumes=pods", "/podVolumes"),
         ("podMonitor.interval=soon", "/podMonitor/interval"),
         ("podMonitor.enabled=yes", "/podMonitor/enabled"),
     ] {
@@ -146,6 +148,12 @@ fn values_go_where_they_belong() {
         assert_eq!(test["containers"][0][what], agent["spec"]["containers"][0][what], "{what}");
     }
     assert_eq!(test["volumes"], agent["spec"]["volumes"]);
+    let mounts = agent["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
+    let pods = json!({
+        "name": "pods", "mountPath": "/host/var/lib/kubelet/pods", "readOnly": true,
+        "mountPropagation": "HostToContainer",
+    });
+    assert!(mounts.contains(&pods), "{mounts:#?}");
     assert_eq!(agent["spec"]["containers"][0]["ports"][0]["containerPort"], 9191);
     assert_eq!(agent["metadata"]["annotations"].get("prometheus.io/scrape"), None);
     assert_eq!(agent["metadata"]["labels"]["team"], "platform");

@@ -1,11 +1,15 @@
 //! The pipeline between the ring buffer and the sinks, and its output.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Instant};
 
 use serde_json::Value;
 use tapio_agent::{
     config::{Config, Flag},
-    enrich::Identity,
+    enrich::{
+        Identity,
+        kubernetes::Kubernetes,
+        pods::{Pod, Pods},
+    },
     metrics::Metrics,
     observer::{Anomaly, Built, Judge, Observer, network::Network},
     pipeline::{self, Stage, fold::Fold},
@@ -63,6 +67,14 @@ impl Line {
             identity: Identity::new(&config),
             host,
         }
+    }
+
+    /// Adds the pods of the node.
+    pub(crate) fn knowing(self, pods: Vec<Pod>) -> Self {
+        let mut known = Pods::default();
+        known.replace(pods, Instant::now(), 0);
+        let kubernetes = Kubernetes::of_pods(&known, &self.stage.metrics);
+        Self { identity: self.identity.with(Some(kubernetes)), ..self }
     }
 
     /// The root cgroup, which is the whole host.

@@ -2,7 +2,7 @@
 
 use tapio_occurrence::{
     Data, Outcome, Severity,
-    kubernetes::{Aspect, Verb, condition},
+    kubernetes::{Aspect, Object, Reference, Verb, condition},
 };
 
 use super::kit::{Cluster, NODES};
@@ -458,4 +458,95 @@ fn who_calls_what_is_just_being_created_is_no_incident() {
     cluster.refused("checkout", "payments", 40);
     cluster.wait(60);
     assert_eq!(cluster.incident().root_kind.as_deref(), Some("crash"));
+}
+
+fn filesystem(state: &str) -> Data {
+    Data::from([
+        ("mount_point", "/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/pvc-7/mount".into()),
+        ("device", "vdb".into()),
+        ("filesystem", "ext4".into()),
+        ("state", state.to_owned().into()),
+        ("resource", "bytes".into()),
+    ])
+}
+
+#[test]
+fn a_volume_that_is_full_ends_its_pod_and_fails_its_callers() {
+    let mut cluster = Cluster::shop();
+    cluster.agent("storage.filesystem_full", "db", 0, "db is nearly full", filesystem("nearly_full"));
+    cluster.wait(600);
+    assert_eq!(cluster.incidents(), [], "that alone is no incident");
+    cluster.agent("storage.filesystem_full", "db", 0, "db is full", filesystem("full"));
+    cluster.wait(5);
+    let status = || Data::from([("status", 1u64.into())]);
+    cluster.agent("container.exit_error", "db", 0, "db exited with 1", status());
+    cluster.wait(5);
+    cluster.agent("container.exit_error", "db", 0, "db exited with 1", status());
+    cluster.refused("payments", "db", 40);
+    cluster.wait(60);
+    let incident = cluster.incident();
+    is(&incident, &format!("Pod shop/{}", cluster.newest("db")), "storage", Certainty::Likely);
+    assert!(incident.chain.iter().any(|step| &*step.rule == "volume-ends"), "{incident:#?}");
+}
+
+#[test]
+fn a_disk_that_failed_made_the_volume_read_only() {
+    let mut cluster = Cluster::shop();
+    let data = [
+        ("device", "vdb".into()),
+        ("operation", "write".into()),
+        ("error", "EIO".into()),
+        ("sector", 8u64.into()),
+    ];
+    cluster.agent("storage.io_error", "db", 0, "a write of vdb failed", Data::from(data));
+    cluster.wait(5);
+    let mut read_only = filesystem("");
+    read_only.0.retain(|(key, _)| !["state", "resource"].contains(&&**key));
+    read_only.push("option", "ro");
+    cluster.agent("storage.filesystem_readonly", "db", 0, "db became read-only", read_only);
+    cluster.wait(10);
+    cluster.refused("payments", "db", 40);
+    cluster.wait(60);
+    let incident = cluster.incident();
+    is(&incident, &format!("Pod shop/{}", cluster.newest("db")), "storage", incident.certainty);
+    let chain: Vec<_> = incident.chain.iter().map(|step| &*step.rule).collect();
+    assert!(chain.contains(&"error-readonly"), "{incident:#?}");
+}
+
+#[test]
+fn a_node_whose_disk_is_full_evicts_its_pods() {
+    let mut cluster = Cluster::shop();
+    let pod = cluster.newest("db");
+    let number: usize = pod.rsplit('-').next().unwrap().parse().unwrap();
+    let node = NODES[number % NODES.len()];
+    cluster.of_node("storage.filesystem_full", node, filesystem("full"));
+    cluster.wait(30);
+    cluster.condition("Node", node, condition::DISK_PRESSURE, "KubeletHasDiskPressure", "disk pressure");
+    cluster.wait(5);
+    cluster.condition("Pod", &pod, condition::EVICTED, "Evicted", "The node was low on resource");
+    cluster.wait(60);
+    let incident = cluster.incident();
+    is(&incident, &format!("Node {node}"), "storage", incident.certainty);
+}
+
+#[test]
+fn a_volume_that_pods_share_is_its_claims() {
+    let mut cluster = Cluster::shop();
+    let named = |kind: &str, name: &str, namespace: Option<&str>| Reference {
+        kind: kind.to_owned(),
+        namespace: namespace.map(ToOwned::to_owned),
+        name: name.to_owned(),
+        uid: None,
+    };
+    let claim = named("PersistentVolumeClaim", "data", Some("shop"));
+    let uses = vec![named("PersistentVolume", "pvc-7", None)];
+    cluster.portti(&Object { object: claim.clone(), uses, ..Object::default() }, "");
+    let pod = named("Pod", &cluster.newest("db"), Some("shop"));
+    cluster.portti(&Object { object: pod, uses: vec![claim], ..Object::default() }, "");
+    let mut data = filesystem("full");
+    data.push("volume", "pvc-7");
+    cluster.of_node("storage.filesystem_full", "node-1", data);
+    cluster.wait(60);
+    let incident = cluster.incident();
+    is(&incident, "PersistentVolumeClaim shop/data", "storage", incident.certainty);
 }

@@ -17,6 +17,10 @@ pub(super) const NAMED: &[(&str, &str)] = &[
     ("local_port", "network.local.port"),
     ("status", "process.exit.code"),
     ("error", "error.type"),
+    ("device", "system.device"),
+    ("mount_point", "system.filesystem.mountpoint"),
+    ("filesystem", "system.filesystem.type"),
+    ("claim", "k8s.persistentvolumeclaim.name"),
 ];
 
 /// Builds the record; with its event name also as an attribute, if `named`.
@@ -74,6 +78,10 @@ fn attributes(occurrence: &Occurrence) -> Attributes {
             found.value(*attribute, value);
         }
     }
+    // A flush has no direction.
+    let direction =
+        occurrence.data.text("operation").filter(|operation| ["read", "write"].contains(operation));
+    found.text("disk.io.direction", direction);
     match occurrence.outcome {
         Outcome::Failure => {
             // Without further details, the occurrence's type says what kind of failure it is.
@@ -164,7 +172,10 @@ mod tests {
         for (nth, key) in keys.iter().enumerate() {
             assert!(!keys[..nth].contains(key), "{key} is there twice");
             let first = key.split('.').next().unwrap();
-            let known = ["log", "process", "network", "server", "dns", "error", "k8s", "tapio", "event"];
+            let known = [
+                "log", "process", "network", "server", "dns", "error", "k8s", "tapio", "event", "system",
+                "disk",
+            ];
             assert!(known.contains(&first), "{key}");
         }
     }
@@ -188,6 +199,27 @@ mod tests {
             let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
             assert_eq!(value, Some(&Value::StringValue(text.to_owned())), "{key}");
         }
+    }
+
+    #[test]
+    fn a_disk_has_its_device_and_its_direction() {
+        let of = |operation: &'static str| {
+            let data = [("device", "vda".into()), ("operation", operation.into()), ("error", "EIO".into())];
+            let failed = Occurrence {
+                data: Data::from(data),
+                kind: "storage.io_error".into(),
+                outcome: Outcome::Failure,
+                ..sample()
+            };
+            let found = record(&failed, false).attributes;
+            ["system.device", "disk.io.direction", "error.type"].map(|key| {
+                let pair = found.iter().find(|pair| pair.key == key)?.clone();
+                pair.value?.value
+            })
+        };
+        let text = |text: &str| Some(Value::StringValue(text.to_owned()));
+        assert_eq!(of("write"), [text("vda"), text("write"), text("EIO")]);
+        assert_eq!(of("flush"), [text("vda"), None, text("EIO")]);
     }
 
     #[test]

@@ -51,6 +51,10 @@ volumes:
     hostPath: {path: /sys/fs/cgroup, type: Directory}
   - name: state
     hostPath: {path: {{ .Values.config.state_dir | quote }}, type: DirectoryOrCreate}
+  {{- with .Values.podVolumes }}
+  - name: pods
+    hostPath: {path: {{ . | quote }}, type: Directory}
+  {{- end }}
   {{- with .Values.volumes }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -90,6 +94,9 @@ volumeMounts:
   - {name: config, mountPath: /etc/tapio, readOnly: true}
   - {name: cgroup, mountPath: {{ .Values.config.cgroup_root | quote }}, readOnly: true}
   - {name: state, mountPath: {{ .Values.config.state_dir | quote }}}
+  {{- with .Values.podVolumes }}
+  - {name: pods, mountPath: {{ printf "/host%s" . | quote }}, readOnly: true, mountPropagation: HostToContainer}
+  {{- end }}
   {{- with .Values.volumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -56,7 +56,13 @@ pub struct Pod {
     pub containers: Vec<Container>,
     /// Labels and annotations that sinks use.
     pub labels: Vec<(String, String)>,
+    /// Its volumes.
+    pub volumes: Volumes,
 }
+
+/// Names of a pod's volumes, each with that of its claim if it belongs to one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Volumes(Vec<(String, Option<String>)>);
 
 /// A container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +113,7 @@ impl Pod {
             ready_unix_ns: ready(status),
             containers: containers(spec, &statuses),
             labels: kept(pod),
+            volumes: spec.map(|spec| Volumes::of(pod, spec)).unwrap_or_default(),
         })
     }
 
@@ -127,6 +134,29 @@ impl Pod {
             labels: self.labels.clone(),
             ..Workload::default()
         }
+    }
+}
+
+impl Volumes {
+    /// The claim of an ephemeral volume is named after pod and volume.
+    fn of(pod: &v1::Pod, spec: &v1::PodSpec) -> Self {
+        let claim = |volume: &v1::Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+            (Some(source), _) => Some(source.claim_name.clone()),
+            (None, Some(_)) => pod.metadata.name.as_ref().map(|pod| format!("{pod}-{}", volume.name)),
+            (None, None) => None,
+        };
+        Self(spec.volumes.iter().flatten().map(|volume| (volume.name.clone(), claim(volume))).collect())
+    }
+
+    /// The claim of the volume that is mounted by this name: that of its PersistentVolume, if it belongs to a claim. Only a
+    /// pod with a single claim tells which that is.
+    #[must_use]
+    pub fn claim(&self, mounted: &str) -> Option<&str> {
+        if self.0.iter().any(|(name, claim)| name == mounted && claim.is_none()) {
+            return None;
+        }
+        let mut claims = self.0.iter().filter_map(|(_, claim)| claim.as_deref());
+        claims.next().filter(|_| claims.next().is_none())
     }
 }
 
@@ -287,6 +317,21 @@ mod tests {
                 ("cc", Some("docker"), "debug", Some("asked/debug")),
             ]
         );
+    }
+
+    #[test]
+    fn the_claim_of_a_volume_is_certain_or_absent() {
+        let claim = |name: &str, claim: &str| json!({ "name": name, "persistentVolumeClaim": { "claimName": claim } });
+        let of = |volumes: &[serde_json::Value]| {
+            read(json!({ "metadata": metadata(), "spec": { "containers": [], "volumes": volumes } })).volumes
+        };
+        let cache = json!({ "name": "cache", "emptyDir": { "medium": "Memory" } });
+        let pod = of(&[cache.clone(), claim("data", "data-db-0")]);
+        assert_eq!((pod.claim("pvc-7"), pod.claim("cache")), (Some("data-db-0"), None));
+        let ephemeral = json!({ "name": "tmp", "ephemeral": { "volumeClaimTemplate": { "spec": {} } } });
+        assert_eq!(of(&[ephemeral]).claim("pvc-8"), Some("p-tmp"));
+        let two = of(&[claim("data", "a"), claim("wal", "b")]);
+        assert_eq!((two.claim("pvc-7"), of(&[cache]).claim("pvc-7")), (None, None));
     }
 
     #[test]

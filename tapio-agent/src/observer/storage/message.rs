@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use tapio_occurrence::Occurrence;
+use tapio_occurrence::{Bytes, Occurrence};
 
-use crate::observer::duration::Micros;
+use crate::observer::duration::{Micros, Seconds};
 
 pub(super) fn failed(o: &Occurrence) -> String {
     let (error, sector) = (text(o, "error"), number(o, "sector"));
@@ -30,6 +30,37 @@ pub(super) fn saturated(o: &Occurrence) -> String {
     )
 }
 
+pub(super) fn full(o: &Occurrence) -> String {
+    let is_full = text(o, "state") == "full";
+    if text(o, "resource") == "inodes" {
+        let (used, available) = (number(o, "used_inodes"), number(o, "available_inodes"));
+        let few = if is_full { "no" } else { "few" };
+        return format!(
+            "{}: {} has {few} inodes left: {available} of {}",
+            Who(o),
+            Place(o),
+            used + available
+        );
+    }
+    let (used, available) = (number(o, "used_bytes"), number(o, "available_bytes"));
+    let nearly = if is_full { "" } else { "nearly " };
+    let left = format!("{} of {} left", Bytes(available), Bytes(used + available));
+    let growth =
+        o.data.number("growth_bytes_per_minute").filter(|_| !is_full).map_or_else(String::new, |per| {
+            format!(", grows {} a minute: full in about {}", Bytes(per), Seconds(number(o, "left_seconds")))
+        });
+    format!("{}: {} is {nearly}full: {left}{growth}", Who(o), Place(o))
+}
+
+pub(super) fn read_only(o: &Occurrence) -> String {
+    let how = match text(o, "option") {
+        "emergency_ro" => "takes no more writes after an error",
+        "shutdown" => "was shut down",
+        _ => "became read-only",
+    };
+    format!("{}: {} {how} ({})", Who(o), Place(o), text(o, "filesystem"))
+}
+
 fn number(o: &Occurrence, key: &str) -> u64 {
     o.data.number(key).unwrap_or_default()
 }
@@ -43,10 +74,28 @@ struct Who<'a>(&'a Occurrence);
 
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.workload {
-            Some(_) => self.0.subject().fmt(f),
-            None => f.write_str("this node"),
+        let workload = self.0.workload.as_ref();
+        let uid = workload.filter(|workload| workload.name().is_none()).and_then(|w| w.pod_uid.as_deref());
+        match (workload, uid) {
+            (Some(_), Some(uid)) => write!(f, "pod {uid}"),
+            (Some(_), None) => self.0.subject().fmt(f),
+            (None, _) => f.write_str("this node"),
         }
+    }
+}
+
+/// `volume of claim data-db-0 on vdb`, `/var/lib on vda1`
+struct Place<'a>(&'a Occurrence);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let data = &self.0.data;
+        match (data.text("claim"), data.text("volume")) {
+            (Some(claim), _) => write!(f, "the volume of claim {claim}")?,
+            (None, Some(volume)) => write!(f, "volume {volume}")?,
+            (None, None) => f.write_str(text(self.0, "mount_point"))?,
+        }
+        write!(f, " on {}", text(self.0, "device"))
     }
 }
 

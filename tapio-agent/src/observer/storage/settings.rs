@@ -1,7 +1,7 @@
 //! The storage observer's section of the configuration.
 
 use tapio_common::{baseline::Limits, storage};
-use tapio_service::setting::{Count, MS, SEC, Time, US, settings};
+use tapio_service::setting::{Bytes, Count, MS, Percent, SEC, Time, US, settings};
 
 settings! {
     /// Thresholds of the storage observer. Its kernel program judges, so a change takes effect at the next start.
@@ -13,6 +13,20 @@ settings! {
         pub latency: Latency = Latency::default(),
         /// How long a device stays quiet after an anomaly of a kind; those suppressed are counted into the next one.
         pub cooldown: Time<MS, { 3_600 * SEC }> = Time::of_ns(SEC),
+        /// File systems: storage.filesystem_full, storage.filesystem_readonly.
+        pub filesystems: Filesystems = Filesystems::default(),
+    }
+}
+
+settings! {
+    /// When a file system is nearly full.
+    pub struct Filesystems {
+        /// How often file systems are looked at.
+        pub interval: Time<{ 100 * MS }, { 3_600 * SEC }> = Time::of_ns(10 * SEC),
+        /// A file system of which less than this share of the bytes, or of the inodes, is available is nearly full.
+        pub free: Percent = Percent::of(5),
+        /// A file system with at least so many bytes available is not nearly full, whatever their share.
+        pub free_bytes: Bytes<0, { 1 << 50 }> = Bytes::of(20 << 30),
     }
 }
 

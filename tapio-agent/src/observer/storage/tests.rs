@@ -1,7 +1,8 @@
 use bytemuck::Zeroable as _;
 use tapio_common::{majority::Majority, storage::Load};
 
-use super::*;
+use super::{filesystem::Filesystem, *};
+use crate::observer::Volume;
 
 fn event(kind: u32) -> StorageEvent {
     let mut event = StorageEvent { kind, value_us: 100_000, ..StorageEvent::zeroed() };
@@ -9,9 +10,13 @@ fn event(kind: u32) -> StorageEvent {
     event
 }
 
+fn storage() -> Storage {
+    Storage::new(&Settings::default())
+}
+
 fn judged(event: &StorageEvent) -> Anomaly {
     let mut out = Vec::new();
-    Storage.observe(bytemuck::bytes_of(event), &mut out).unwrap();
+    storage().observe(bytemuck::bytes_of(event), &mut out).unwrap();
     out.remove(0)
 }
 
@@ -69,8 +74,38 @@ fn devices_and_operations_do_not_share_repeats() {
 }
 
 #[test]
+fn a_device_with_one_file_system_has_its_volume() {
+    let of = |mount_point: &str, device: &str| Filesystem {
+        device: device.to_owned(),
+        disks: vec![7],
+        mount_point: mount_point.to_owned(),
+        volume: Volume::of_path(mount_point),
+        ..Filesystem::default()
+    };
+    let volume = of("/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/pvc-7/mount", "vg-data");
+    let after = |mounted: &[Filesystem]| {
+        let (mut storage, mut out) = (storage(), Vec::new());
+        storage.observe(&filesystem::record(1, mounted).unwrap(), &mut out).unwrap();
+        assert!(out.is_empty());
+        storage
+            .observe(bytemuck::bytes_of(&StorageEvent { device: 7, ..event(kind::IO_SLOW) }), &mut out)
+            .unwrap();
+        out.remove(0)
+    };
+    let slow = after(std::slice::from_ref(&volume));
+    assert_eq!((slow.volume.as_ref(), slow.cgroup_id), (volume.volume.as_ref(), WHOLE_NODE));
+    assert_eq!(slow.data.text("mount_point"), Some(&*volume.mount_point));
+    assert_eq!(slow.data.text("filesystem_device"), Some("vg-data"));
+    let unclear = after(&[volume, of("/", "vda1")]);
+    assert_eq!((unclear.volume, unclear.data.text("mount_point")), (None, None), "it may be either");
+}
+
+#[test]
 fn records_that_are_no_events_are_refused() {
-    assert_eq!(Storage.observe(&[0; 3], &mut Vec::new()), Err(Malformed::Size(3)));
-    let unknown = Storage.observe(bytemuck::bytes_of(&event(99)), &mut Vec::new());
+    assert_eq!(storage().observe(&[0; 3], &mut Vec::new()), Err(Malformed::Size(3)));
+    let mut cut = filesystem::record(1, &[]).unwrap();
+    cut.pop();
+    assert_eq!(storage().observe(&cut, &mut Vec::new()), Err(Malformed::Size(cut.len())));
+    let unknown = storage().observe(bytemuck::bytes_of(&event(99)), &mut Vec::new());
     assert_eq!(unknown, Err(Malformed::Kind(99)));
 }

@@ -9,9 +9,8 @@ use std::{
 };
 
 use rustix::fs::{OFlags, major, minor};
-use tempfile::TempDir;
 
-use super::{Process, cgroup};
+use super::{Process, cgroup, filesystem::Filesystem};
 
 const MIB: u64 = 1 << 20;
 
@@ -22,27 +21,15 @@ pub(crate) struct Disk {
 }
 
 enum On {
-    Memory { _is_held: Memory },
+    Memory { _is_held: Filesystem },
     Disk(Box<Disk>),
-}
-
-/// A file system in memory.
-struct Memory(TempDir);
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        let _ = run("umount", &[self.0.path()]);
-    }
 }
 
 impl Disk {
     /// Creates one of so many MiB on memory that may be less, or returns why this is impossible.
     pub(crate) fn new(mib: u64, memory_mib: u64) -> Result<Self, String> {
-        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let size = format!("-osize={memory_mib}m");
-        run("mount", &["-ttmpfs".as_ref(), size.as_ref(), "tapio-test".as_ref(), directory.path()])?;
-        let memory = Memory(directory);
-        let file = memory.0.path().join("disk");
+        let memory = Filesystem::in_memory(memory_mib)?;
+        let file = memory.path().join("disk");
         File::create(&file).and_then(|file| file.set_len(mib * MIB)).map_err(|error| error.to_string())?;
         Ok(Self { device: attach(&file)?, on: On::Memory { _is_held: memory } })
     }
@@ -51,6 +38,11 @@ impl Disk {
     pub(crate) fn above(self) -> Result<Self, String> {
         let device = attach(&self.device)?;
         Ok(Self { device, on: On::Disk(Box::new(self)) })
+    }
+
+    /// Its path in `/dev`.
+    pub(super) fn device(&self) -> &Path {
+        &self.device
     }
 
     /// Its name, as in `/sys/block`.
@@ -117,7 +109,8 @@ fn attach(file: &Path) -> Result<PathBuf, String> {
     Ok(device)
 }
 
-fn run(program: &str, arguments: &[&Path]) -> Result<String, String> {
+/// Runs a program. Returns its output, or why it failed.
+pub(super) fn run(program: &str, arguments: &[&Path]) -> Result<String, String> {
     let output =
         Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
     if !output.status.success() {

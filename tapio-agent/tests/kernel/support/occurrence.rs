@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{cgroup::Cgroup, disk::Disk, process::Process};
+use super::{cgroup::Cgroup, disk::Disk, filesystem::Filesystem, process::Process};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Occurrence {
@@ -45,6 +45,11 @@ impl Occurrence {
     /// Whether it is about this disk.
     pub(crate) fn is_about(&self, disk: &Disk) -> bool {
         self.text("device") == disk.name()
+    }
+
+    /// Whether it is about this file system.
+    pub(crate) fn is_on(&self, filesystem: &Filesystem) -> bool {
+        Some(self.text("mount_point")) == filesystem.path().to_str()
     }
 
     /// Its time, in seconds since 1970.
