@@ -91,7 +91,6 @@ const QUICK_TESTS: &[&str] = &[
     "agent::rights::",
     "container::a_fault_of_a_child_is_a_crash_with_its_address",
     "container::oom::a_child_that_takes_too_much_memory_is_an_oom_kill",
-    "cpu::a_hog_in_another_container_is_reported_once_and_only_of_who_is_not_nice",
     "dns::failure::an_unconnected_socket_is_seen",
     "link::a_server_that_does_not_accept_is_reported_once_and_one_that_does_is_not",
     "network::connect::a_refused_connect_is_reported_once_with_its_process",
