@@ -198,21 +198,16 @@ impl Track {
         waits.instead.count(wait.instead, wait.ns);
     }
 
-    /// Returns true if the window has ended. One that should have ended long before is discarded: the cgroup hardly ran
-    /// since.
+    /// Returns true if the window has ended. One is as long as the cgroup hardly runs: had a task had to wait, it would have
+    /// been counted.
     #[inline(always)]
     pub fn window_ended(&mut self, now_ns: u64, window_ns: u64) -> bool {
-        let length_ns = now_ns.wrapping_sub(self.began_ns);
-        if length_ns < window_ns {
+        if self.began_ns == 0 {
+            self.began_ns = now_ns;
+            self.waits = Waits::default();
             return false;
         }
-        if length_ns < window_ns.wrapping_mul(2) {
-            return true;
-        }
-        self.waits = Waits::default();
-        self.began_ns = now_ns;
-        self.outlier_windows = 0;
-        false
+        now_ns.wrapping_sub(self.began_ns) >= window_ns
     }
 
     /// Forgets the waits of the window that has ended; but who runs instead, not while they are abnormal.
@@ -242,7 +237,9 @@ impl Track {
             return WindowVerdict::Normal;
         }
         if self.outlier_windows == 0 {
-            self.since_ns = now_ns.wrapping_sub(window_ns);
+            // Of a longer window, most may have been before that.
+            let most_ns = settings.window_ns.wrapping_mul(2);
+            self.since_ns = now_ns.wrapping_sub(if window_ns < most_ns { window_ns } else { most_ns });
         }
         self.outlier_windows += 1;
         let is_due = self.outlier_windows == settings.sustain;

@@ -149,11 +149,33 @@ fn who_ran_instead_is_counted_for_as_long_as_it_lasts() {
 }
 
 #[test]
-fn a_window_long_over_is_discarded() {
+fn a_cgroup_that_hardly_runs_has_long_windows() {
     let mut track = Track::default();
+    // What was before the first window is in none.
+    track.add(&wait(5 * MS), 4_999 * MS);
     assert!(!track.window_ended(5_000 * MS, WINDOW_NS));
+    assert_eq!(track.waits, Waits::default());
     track.add(&wait(5 * MS), 5_100 * MS);
-    assert!(!track.window_ended(6_999 * MS, WINDOW_NS) && track.window_ended(7_000 * MS, WINDOW_NS));
-    assert!(!track.window_ended(9_000 * MS, WINDOW_NS));
-    assert_eq!((track.began_ns, track.waits), (9_000 * MS, Waits::default()));
+    assert!(!track.window_ended(6_999 * MS, WINDOW_NS) && track.window_ended(65_000 * MS, WINDOW_NS));
+    assert_eq!(track.waits.us_per_second(60_000 * MS), 83);
+}
+
+#[test]
+fn who_hardly_ran_and_who_hardly_gets_to_run_are_reported_in_the_third_window() {
+    // One slice in ten seconds teaches; then one in ten seconds, each after a wait as long as that.
+    let mut run = Run(Track { began_ns: 3_600_000 * MS, ..Track::default() }, 3_600_000 * MS);
+    let mut closed = Vec::new();
+    for window in 0..40_u64 {
+        run.1 += 10_000 * MS;
+        let is_late = window >= 20;
+        run.0.add(&if is_late { wait(10_000 * MS) } else { Wait { instead: 0, ..wait(0) } }, run.1);
+        assert!(run.0.window_ended(run.1, WINDOW_NS));
+        run.0.began_ns = run.1;
+        closed.push(run.0.close(10_000 * MS, run.1, &settings(), &mut Baseline::default()));
+        if outliers(&closed).len() == 1 && run.0.outlier_windows == 3 {
+            assert_eq!(run.1 - run.0.since_ns, 24_000 * MS, "two windows before the end of the first");
+        }
+        run.0.begin();
+    }
+    assert_eq!(outliers(&closed), [22]);
 }
