@@ -58,6 +58,12 @@ fn line<'a>(report: &'a str, state: &str, name: &str) -> Option<&'a str> {
     })
 }
 
+/// What is said of an observer.
+fn section<'a>(report: &'a str, observer: &str) -> &'a str {
+    let mut sections = report.split("\n\n");
+    sections.find(|section| section.starts_with(&format!("observer {observer}\n"))).unwrap()
+}
+
 #[test]
 fn as_root_every_hook_is_attached() {
     if !is_root() || !has_btf() {
@@ -75,18 +81,23 @@ fn as_root_every_hook_is_attached() {
     // Few virtual machines expose the counters that sched_switch reads, and some kernels are built without
     // fentry.
     let mut attached = observer::HOOKS;
-    for (hook, why) in [("sched_switch", "PMU"), ("tcp_v4_connect", "fentry"), ("tcp_v6_connect", "fentry")] {
-        if line(&report, "ok", hook).is_none() {
-            let line = line(&report, "warn", hook).unwrap_or_else(|| panic!("{report}"));
+    let [node, network] = ["node", "network"].map(|observer| section(&report, observer));
+    for (of, hook, why) in [
+        (node, "sched_switch", "PMU"),
+        (network, "tcp_v4_connect", "fentry"),
+        (network, "tcp_v6_connect", "fentry"),
+    ] {
+        if line(of, "ok", hook).is_none() {
+            let line = line(of, "warn", hook).unwrap_or_else(|| panic!("{report}"));
             assert!(line.contains(why), "{line}");
             attached -= 1;
         }
     }
     let last = report.lines().last().unwrap();
     assert!(last.starts_with(&format!("{attached} of {} hooks attached", observer::HOOKS)), "{report}");
-    for hook in ["sched_switch", "tcp_v4_connect"] {
+    for (of, hook) in [(node, "sched_switch"), (network, "tcp_v4_connect")] {
         let is_missing = last.contains(&format!("without {hook} there is no n"));
-        assert_eq!(is_missing, line(&report, "ok", hook).is_none(), "{last}");
+        assert_eq!(is_missing, line(of, "ok", hook).is_none(), "{last}");
     }
     assert_eq!(code, Some(0));
 }
