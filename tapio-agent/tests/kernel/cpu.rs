@@ -20,7 +20,7 @@ macro_rules! container {
 
 fn observed() -> Tapio {
     let window = window().as_millis();
-    let configuration = format!("observer: {{cpu: {{window: {window}ms, min_samples: 10}}}}\n");
+    let configuration = format!("observer: {{cpu: {{window: {window}ms, min_samples: 4}}}}\n");
     Tapio::start_with(&["--observer=cpu"], &configuration)
 }
 
@@ -71,7 +71,8 @@ fn a_hog_in_another_container_is_reported_once_and_only_of_who_is_not_nice() {
     serve(&mut gives_way);
     let mut hogs = start_in(&running, "hogs");
     let tapio = observed();
-    thread::sleep(window() * 12);
+    // Who need not wait is looked at a few times a second, and each look ends a window.
+    thread::sleep(window() * 20);
     hog(&mut hogs);
 
     let reported = tapio.expect_within(window() * 100, |o| o.is_in(&waiting));
