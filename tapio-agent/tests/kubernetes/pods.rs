@@ -49,7 +49,11 @@ async fn every_sort_of_pod_has_its_owner() {
     for (nth, (name, kind, host_network, owner)) in cases.into_iter().enumerate() {
         let ip = if host_network { "192.168.0.1".to_owned() } else { format!("10.1.0.{}", nth + 1) };
         let shape = Shape { kind, host_network, ..Shape::new(name, "node-a", &ip) };
+        let before = agent.metric("tapio_kubernetes_objects_total", &[]);
         let uid = cluster.pod(&shape).await;
+        // The pod, and its status. An occurrence does not wait for long, and the machine may be busy.
+        let known = async || agent.metric("tapio_kubernetes_objects_total", &[]);
+        crate::support::until(known, |objects| *objects >= before + 2).await;
         let in_group = if matches!(kind, PodKind::Static) { Shape::STATIC_HASH } else { &uid };
         let cgroup_id = agent.cgroup(in_group, &shape.container_id());
         let reported = agent.tell(Agent::anomaly(cgroup_id, "127.0.0.1")).await;
