@@ -92,7 +92,6 @@ const QUICK_TESTS: &[&str] = &[
     "container::a_fault_of_a_child_is_a_crash_with_its_address",
     "container::oom::a_child_that_takes_too_much_memory_is_an_oom_kill",
     "dns::failure::an_unconnected_socket_is_seen",
-    "link::a_server_that_does_not_accept_is_reported_once_and_one_that_does_is_not",
     "network::connect::a_refused_connect_is_reported_once_with_its_process",
     "network::reset::a_reset_in_mid_transfer_is_reported_at_the_client",
     "node::pressure::memory_near_its_limit_is_reported_and_a_cache_is_not",
