@@ -87,6 +87,7 @@ const BOOTS: &[Boot] = &[
 const QUICK_KERNELS: &[&str] = &["5.10", kernel::NEWEST];
 const QUICK_TESTS: &[&str] = &[
     "agent::counts::",
+    "agent::hooks::",
     "agent::rights::",
     "container::a_fault_of_a_child_is_a_crash_with_its_address",
     "container::oom::a_child_that_takes_too_much_memory_is_an_oom_kill",
