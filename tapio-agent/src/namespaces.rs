@@ -86,19 +86,9 @@ impl Namespaces {
             parts: parts(proc_root, has_host_pids(proc_root, in_host_pid_namespace())),
         }
     }
-}
 
-impl Source for Namespaces {
-    fn of(&self) -> &'static str {
-        "files"
-    }
-
-    fn parts(&self) -> Vec<Part> {
-        self.parts.clone()
-    }
-
-    fn records(&mut self) -> anyhow::Result<Box<dyn Records>> {
-        Ok(Box::new(Reader {
+    fn reader(&self) -> Reader {
+        Reader {
             interval: self.interval,
             tree: self.tree.clone(),
             cgroups: self.cgroups.clone(),
@@ -111,7 +101,21 @@ impl Source for Namespaces {
             left: 0,
             overflows: HashMap::new(),
             record: bytemuck::Zeroable::zeroed(),
-        }))
+        }
+    }
+}
+
+impl Source for Namespaces {
+    fn of(&self) -> &'static str {
+        "files"
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        self.parts.clone()
+    }
+
+    fn records(&mut self) -> anyhow::Result<Box<dyn Records>> {
+        Ok(Box::new(self.reader()))
     }
 }
 

@@ -51,23 +51,8 @@ impl Host {
 
     /// The owner and a process of each namespace.
     fn found(&self) -> Vec<(u64, u32)> {
-        let interval = Duration::from_secs(1);
-        let mut source = Namespaces::open(&self.cgroups(), &self.proc(), interval);
-        source.tree.update();
-        let reader = Reader {
-            interval,
-            tree: source.tree.clone(),
-            cgroups: source.cgroups.clone(),
-            proc_root: source.proc_root.clone(),
-            counters: Counters::default(),
-            next: Instant::now(),
-            began: Instant::now(),
-            spent: Duration::ZERO,
-            waiting: Vec::new(),
-            left: 0,
-            overflows: HashMap::new(),
-            record: bytemuck::Zeroable::zeroed(),
-        };
+        let mut reader = Namespaces::open(&self.cgroups(), &self.proc(), Duration::from_secs(1)).reader();
+        reader.tree.update();
         let mut found: Vec<_> = reader.find().iter().map(|found| (found.cgroup_id, found.pid)).collect();
         found.sort_unstable();
         found
