@@ -7,7 +7,10 @@ use std::{
     os::fd::AsFd as _,
     path::Path,
     process::Command,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU8, Ordering},
+    },
     thread,
 };
 
@@ -31,6 +34,8 @@ const DEVICE: &str = "wire";
 const NOBODY: &str = "02:00:00:00:00:01";
 
 static NEXT: AtomicU8 = AtomicU8::new(0);
+/// Number of the next link. They differ within a process, and most likely from those of other test processes.
+static NEXT_LINK: LazyLock<AtomicU8> = LazyLock::new(|| AtomicU8::new(fastrand::u8(..)));
 
 impl Namespace {
     pub(crate) fn new() -> Self {
@@ -109,7 +114,8 @@ impl Drop for Namespace {
 
 impl Link {
     pub(crate) fn new() -> Self {
-        let link = Self { client: Namespace::new(), server: Namespace::new(), number: fastrand::u8(..) };
+        let number = NEXT_LINK.fetch_add(1, Ordering::Relaxed);
+        let link = Self { client: Namespace::new(), server: Namespace::new(), number };
         let (client, server) = (&link.client.name, &link.server.name);
         ip(&format!("-n {client} link add {DEVICE} type veth peer name {DEVICE} netns {server}"));
         for (namespace, host) in [(&link.client, 1), (&link.server, 2)] {
