@@ -9,6 +9,8 @@ mod scenarios;
 mod signals;
 mod state;
 
+use std::sync::LazyLock;
+
 use tapio_occurrence::{
     Data, Value,
     kubernetes::{Missing, Object, Pair, Reference, condition},
@@ -17,8 +19,11 @@ use tapio_occurrence::{
 use self::kit::Cluster;
 use crate::{Engine, Limits, Rules};
 
+/// Parsed once: that takes longer than most tests.
+static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::embedded().unwrap());
+
 fn engine() -> Engine {
-    Engine::new(Rules::embedded().unwrap(), Limits::default())
+    Engine::new(RULES.clone(), Limits::default())
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test's helpers fail as its assertions do")]
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::LazyLock};
 
 use serde::Deserialize;
 use tapio_ahti::{
@@ -13,6 +13,9 @@ use tapio_ahti::{
     incident::{Certainty, Incident},
 };
 use tapio_occurrence::Occurrence;
+
+/// Parsed once: that takes longer than most questions.
+static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::embedded().unwrap());
 
 #[derive(Deserialize)]
 struct Scenario {
@@ -36,7 +39,7 @@ fn directory(path: &str) -> std::path::PathBuf {
 }
 
 fn engine(facts: &[Occurrence]) -> Engine {
-    let mut engine = Engine::new(Rules::embedded().unwrap(), Limits::default());
+    let mut engine = Engine::new(RULES.clone(), Limits::default());
     for fact in facts {
         engine.take(fact).unwrap();
     }

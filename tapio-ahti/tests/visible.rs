@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use serde_json::Value;
@@ -19,6 +20,9 @@ use tapio_ahti::{
     visible::{Place, Redact, Sight},
 };
 use tapio_occurrence::Occurrence;
+
+/// Parsed once: that takes longer than most questions.
+static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::embedded().unwrap());
 
 /// Kinds without a namespace.
 const OF_THE_CLUSTER: &[&str] =
@@ -152,7 +156,7 @@ fn recordings() -> impl Iterator<Item = Recording> {
             true => text.lines().map(|line| split::split(line) + "\n").collect(),
             false => text,
         };
-        let mut engine = Engine::new(Rules::embedded().unwrap(), Limits::default());
+        let mut engine = Engine::new(RULES.clone(), Limits::default());
         let (mut names, mut facts) = (Names::new(), Vec::new());
         for line in text.lines() {
             let fact = Occurrence::read_json(line.as_bytes()).unwrap();
