@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use rustls::{
-    ClientConfig, RootCertStore,
+    CertificateError, ClientConfig, OtherError, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
@@ -34,6 +34,11 @@ pub(crate) async fn connect(
     connected.map_err(|error| {
         let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
         Failure::Other(match tls {
+            Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) if is_authoritys(other) => anyhow!(
+                "https://{}: its certificate is an authority's own, as `openssl req -x509` makes it: sign a server's certificate with \
+                 it, or make it with `-addext basicConstraints=critical,CA:FALSE`",
+                to.authority
+            ),
             Some(rustls::Error::InvalidCertificate(_)) => anyhow!(
                 "https://{}: its certificate is not accepted: {error}. --ca-file=FILE names the authorities that are trusted, and \
                  --server a name that is in the certificate",
@@ -45,6 +50,11 @@ pub(crate) async fn connect(
             _ => anyhow!("https://{}: no TLS connection: {error}", to.authority),
         })
     })
+}
+
+/// Whether a certificate was refused since it is an authority's: `webpki::Error`, of a crate that only rustls uses.
+fn is_authoritys(error: &OtherError) -> bool {
+    format!("{error:?}").contains("CaUsedAsEndEntity")
 }
 
 fn of_file(file: &Path) -> Result<RootCertStore, Failure> {

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, time::Duration};
 
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, OtherError};
 use tapio_service::setting::shown;
 use tonic::{Code, Status};
 
@@ -147,6 +147,10 @@ impl Trouble {
                     "its certificate is not valid at this time",
                     "renew it, or set the clock of this node",
                 ),
+                CertificateError::Other(other) if is_authoritys(other) => Self::new(
+                    "its certificate is an authority's own, as `openssl req -x509` makes it",
+                    "sign a server's certificate with it, or make it with `-addext basicConstraints=critical,CA:FALSE`",
+                ),
                 other => {
                     Self::new(format!("its certificate is refused: {other}"), "have another one made for it")
                 }
@@ -276,6 +280,11 @@ impl fmt::Display for Trouble {
         f.write_str(&self.what)?;
         self.remedy.iter().try_for_each(|remedy| write!(f, "; {remedy}"))
     }
+}
+
+/// Whether a certificate was refused since it is an authority's: `webpki::Error`, of a crate that only rustls uses.
+fn is_authoritys(error: &OtherError) -> bool {
+    format!("{error:?}").contains("CaUsedAsEndEntity")
 }
 
 /// The names that a certificate is valid for, if known.

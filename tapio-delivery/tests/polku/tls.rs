@@ -127,6 +127,7 @@ async fn both_sides_of_every_disagreement_are_reported_once() {
     let good = || files.gateway(&shared, name, false);
     let mutual = || files.gateway(&shared, name, true);
     let strange = files.theirs.server(name, &["h2"], None);
+    let authority = files.ours.itself(&["h2"]);
     let h1 = |alpn: &[&str]| Some(files.ours.server(name, alpn, None));
     // Some servers just close a connection of the other HTTP version.
     let other = |answer| Server::answering(Version::Http2, None, answer);
@@ -138,6 +139,12 @@ async fn both_sides_of_every_disagreement_are_reported_once() {
             ["authority that is not trusted", "key `polku.ca`"],
         ),
         ("https", good(), &[], ["authority that is not trusted", "--polku-ca=FILE"]),
+        (
+            "https",
+            Server::start_with(ANY, &shared, Some(authority)),
+            &[trust],
+            ["its certificate is an authority's own", "CA:FALSE"],
+        ),
         (
             "https",
             files.gateway(&shared, "gateway.example", false),
