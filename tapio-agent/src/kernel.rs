@@ -6,7 +6,7 @@
 mod attach;
 pub mod btf;
 mod counters;
-mod functions;
+mod instructions;
 mod listeners;
 mod loaded;
 mod rights;
@@ -166,7 +166,7 @@ impl Kernel {
         if object.counters.is_some() {
             loader.override_global(COUNTERS, chosen.as_slice(), true);
         }
-        let words = functions::place(object.bytes, &values);
+        let words = instructions::place(object.bytes, &values);
         let mut programs =
             loader.load(bytemuck::cast_slice(&words)).map_err(|error| explain_load(object.name, error))?;
         let counting = match &mut group {

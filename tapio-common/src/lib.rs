@@ -128,6 +128,10 @@ macro_rules! fields {
 /// replaces the call before it loads an object.
 pub const KFUNC: usize = 0x7f00_0000;
 
+/// Added to the index of a field, an offset that stands for the field's in a load of 32 bits. The agent replaces it before
+/// it loads an object.
+pub const FIELD: usize = 0x7c00;
+
 /// Name of the global that receives the observer's `Settings`, in objects that have any.
 pub const SETTINGS: &str = "SETTINGS";
 /// Name of the global in every kernel object that identifies the agent's own process.

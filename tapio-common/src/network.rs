@@ -22,6 +22,8 @@ crate::fields! {
     SADDR6 = "sock.__sk_common.skc_v6_rcv_saddr";
     /// Remote port, network order.
     DPORT = "sock.__sk_common.skc_dport";
+    /// Remote port, network order, and local port, host order.
+    PORTS = "sock.__sk_common.skc_portpair";
     /// Local port, host order.
     SPORT = "sock.__sk_common.skc_num";
     /// Local port, network order. Still set when the kernel has released a port that it chose itself.
@@ -48,14 +50,12 @@ crate::fields! {
     RACK_MSTAMP = "tcp_sock.rack.mstamp";
     /// The last RTT sample in microseconds, not smoothed.
     RACK_RTT = "tcp_sock.rack.rtt_us";
-    /// Control block of a segment, a `tcp_skb_cb`.
-    SEGMENT = "sk_buff.cb";
-    /// First sequence number of the segment.
-    SEGMENT_SEQ = "tcp_skb_cb.seq";
+    /// First sequence number of a segment.
+    SEGMENT_SEQ = "sk_buff.cb + tcp_skb_cb.seq";
     /// Sequence number after its last.
-    SEGMENT_END = "tcp_skb_cb.end_seq";
+    SEGMENT_END = "sk_buff.cb + tcp_skb_cb.end_seq";
     /// Its acknowledgement number.
-    SEGMENT_ACK = "tcp_skb_cb.ack_seq";
+    SEGMENT_ACK = "sk_buff.cb + tcp_skb_cb.ack_seq";
     /// Maximum segment size in payload bytes.
     MSS = "tcp_sock.mss_cache";
     /// Segments sent.

@@ -89,6 +89,8 @@ impl<'a> Types<'a> {
     /// Returns the byte offset of `struct.member.member`, through anonymous structs and unions. `member[3]` and
     /// `member[CONSTANT]` are array elements; the latter uses the value of an enum's constant as the index.
     ///
+    /// `struct.member + struct.member` is that of a member of a struct that another struct has in a member, as bytes.
+    ///
     /// `tracepoint(type)` is the byte offset of a tracepoint's first argument of this type, or of a pointer to this
     /// struct. `tracepoint(type[1])` is that of the second. Kernels add arguments, and programs have a branch for each
     /// signature.
@@ -111,6 +113,11 @@ impl<'a> Types<'a> {
         if let Some((tracepoint, argument)) = path.strip_suffix(')').and_then(|path| path.split_once('(')) {
             return self.argument(tracepoint, argument).ok_or_else(|| Absent::Argument(path.to_owned()));
         }
+        path.split(" + ").map(|path| self.field(path)).sum()
+    }
+
+    /// Byte offset of `struct.member.member`.
+    fn field(&self, path: &str) -> Result<u32, Absent> {
         let mut parts = path.split('.');
         let name = parts.next().unwrap_or_default();
         let mut id = *self.structs.get(name.as_bytes()).ok_or_else(|| Absent::Struct(name.to_owned()))?;
@@ -300,6 +307,8 @@ mod tests {
         assert_eq!(types.offset("sock.__sk_common.skc_daddr"), Ok(0));
         assert_eq!(types.offset("sock.__sk_common.skc_rcv_saddr"), Ok(4));
         assert!(types.offset("tcp_sock.rack.rtt_us").unwrap() > 500);
+        let control_block = types.offset("sk_buff.cb").unwrap();
+        assert_eq!(types.offset("sk_buff.cb + tcp_skb_cb.end_seq"), Ok(control_block + 4));
         let upid = |path| types.offset(path).unwrap();
         assert_eq!(upid("task_struct.comm[5]"), upid("task_struct.comm") + 5);
         // include/linux/pid.h: PIDTYPE_TGID is 1, and an hlist_head a pointer.

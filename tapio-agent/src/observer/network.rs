@@ -39,7 +39,7 @@ pub struct Network {
 }
 
 /// The fields that every hook needs.
-const SOCKET: [usize; 12] = [
+const SOCKET: [usize; 13] = [
     net::INET_SPORT,
     net::FAMILY,
     net::DADDR,
@@ -48,6 +48,7 @@ const SOCKET: [usize; 12] = [
     net::SADDR6,
     net::DPORT,
     net::SPORT,
+    net::PORTS,
     net::HASH,
     net::STATE,
     net::NET,
@@ -92,12 +93,11 @@ impl Observer for Network {
         Hook {
             program: "tcp_probe",
             attach: Attach::BtfTracepoint("tcp_probe"),
-            needs: &with::<_, 8, 20>(
+            needs: &with::<_, 7, 20>(
                 SOCKET,
                 [
                     net::RACK_MSTAMP,
                     net::RACK_RTT,
-                    net::SEGMENT,
                     net::SEGMENT_SEQ,
                     net::SEGMENT_END,
                     net::SEGMENT_ACK,
@@ -111,7 +111,7 @@ impl Observer for Network {
         Hook {
             program: "inet_sock_set_state",
             attach: Attach::BtfTracepoint("inet_sock_set_state"),
-            needs: &with::<_, 7, 19>(
+            needs: &with::<_, 7, 20>(
                 SOCKET,
                 [
                     net::ERR,
@@ -129,7 +129,7 @@ impl Observer for Network {
         Hook {
             program: "tcp_retransmit_skb",
             attach: Attach::BtfTracepoint("tcp_retransmit_skb"),
-            needs: &with::<_, 5, 17>(
+            needs: &with::<_, 5, 18>(
                 SOCKET,
                 [net::SEGS_OUT, net::RETRANSMITS, net::RCV_TSTAMP, net::BYTES_RECEIVED, net::BYTES_ACKED],
             ),
@@ -139,7 +139,7 @@ impl Observer for Network {
         Hook {
             program: "tcp_receive_reset",
             attach: Attach::BtfTracepoint("tcp_receive_reset"),
-            needs: &with::<_, 3, 15>(SOCKET, [net::BYTES_RECEIVED, net::BYTES_ACKED, net::RCV_TSTAMP]),
+            needs: &with::<_, 3, 16>(SOCKET, [net::BYTES_RECEIVED, net::BYTES_ACKED, net::RCV_TSTAMP]),
             gives: "network.connection_reset",
             or: &[],
         },
@@ -147,7 +147,7 @@ impl Observer for Network {
             program: "tcp_v4_connect",
             attach: Attach::FunctionExit("tcp_v4_connect"),
             // A helper reads it, and the address.
-            needs: &with::<_, 1, 13>(SOCKET, [net::LEADER]),
+            needs: &with::<_, 1, 14>(SOCKET, [net::LEADER]),
             gives: "network.connection_unreachable of IPv4 without a route",
             or: &[],
         },
@@ -155,7 +155,7 @@ impl Observer for Network {
             program: "tcp_v6_connect",
             attach: Attach::FunctionExit("tcp_v6_connect"),
             // A helper reads it, and the address.
-            needs: &with::<_, 1, 13>(SOCKET, [net::LEADER]),
+            needs: &with::<_, 1, 14>(SOCKET, [net::LEADER]),
             gives: "network.connection_unreachable of IPv6 without a route",
             or: &[],
         },

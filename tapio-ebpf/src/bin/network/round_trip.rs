@@ -1,24 +1,22 @@
 //! Round trips: combines samples into readings, and judges the readings.
 
-use core::ptr::read_volatile;
-
 use aya_ebpf::{macros::map, maps::Array};
 use tapio_common::{
     baseline::{Baseline, Verdict},
     network::{self as net, MAX_DESTINATIONS, Path, WAYS, direction, kind, program},
 };
-use tapio_ebpf::{Run, load, now_ns};
+use tapio_ebpf::{Run, load, now_ns, word};
 
 use crate::{
     OFFSETS, SEED, SETTINGS, constant,
     event::{destination, emit, owner_of},
-    socket::{Segment, Socket, new_socket, slot, socket_id, tcp_sock},
+    socket::{Socket, established_id, new_socket, slot, tcp_sock},
 };
 
 /// Minimum number of samples in a block. A reading is the lowest sample of a block and the one before it. The segments
 /// of a block were sent over at least the floor, so a flight that waited for a CPU does not look like a slow network;
 /// and most segments cost only a comparison.
-const BLOCK: u8 = 4;
+const BLOCK: u16 = 4;
 
 /// Shortest time for which a peer delays an acknowledgement that it has no data to send with. TCP_DELACK_MIN,
 /// include/net/tcp.h, is 40 ms, and a timer at 100 Hz may fire 10 ms early.
@@ -42,45 +40,87 @@ static PATHS: Array<Path> = Array::with_max_entries(MAX_DESTINATIONS, 0);
 static USED_PATHS: Array<u32> = Array::with_max_entries(PARTS, 0);
 const PARTS: u32 = 4096;
 
+/// Runs for each segment. What is rare is in functions of their own: the code of the common way is a few cache lines.
 pub(crate) fn round_trip(sk: *const u8, skb: *const u8) {
     let Some(tp) = tcp_sock(sk) else { return };
-    // SAFETY: typed pointers and offsets of their fields.
-    let stamp_us: u64 = unsafe { load(tp, &OFFSETS[net::RACK_MSTAMP]) };
-    let id = socket_id(sk);
+    let id = established_id(sk);
     let Some(socket) = slot(id) else { return };
     if socket.id != id {
-        *socket = new_socket(sk, id, stamp_us as u32);
-        // SAFETY: as above.
-        socket.segs_out = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
+        begin(sk, tp, socket, id);
     }
-    // The current sample came with the segment before this one.
-    let (carried_data, acked) = (socket.carried_data(), socket.acked);
-    socket.record_segment(&segment(skb));
-    if socket.stamp == stamp_us as u32 || socket.belongs_to_agent() {
-        return;
+    // SAFETY: typed pointers and fields of their structs. The lower half of the time tells it from the last sample's.
+    let stamp = unsafe { word::<{ net::RACK_MSTAMP }>(tp) };
+    if u64::from(socket.stamp) != stamp {
+        socket.stamp = stamp as u32;
+        add_sample(tp, socket);
+        // Segments that were sent together were delayed together, whatever the reason.
+        let took = u64::from((stamp as u32).wrapping_sub(socket.since));
+        if took >= constant(&SETTINGS.rtt.floor) && socket.samples >= BLOCK {
+            end_block(sk, tp, socket);
+        }
     }
-    socket.stamp = stamp_us as u32;
-    // SAFETY: as above.
-    let rtt_us: u32 = unsafe { load(tp, &OFFSETS[net::RACK_RTT]) };
-    let certain_us = certain_part(tp, socket, rtt_us, carried_data, acked);
+    socket.record_segment(skb);
+}
+
+#[cold]
+#[inline(never)]
+fn begin(sk: *const u8, tp: *const u8, socket: &mut Socket, id: u64) {
+    // SAFETY: typed pointers and fields of their structs.
+    unsafe {
+        *socket = new_socket(sk, id, word::<{ net::RACK_MSTAMP }>(tp) as u32);
+        socket.segs_out = load(tp, &OFFSETS[net::SEGS_OUT]);
+    }
+}
+
+/// Adds a sample to the block. It came with the last segment that was recorded.
+#[inline(always)]
+fn add_sample(tp: *const u8, socket: &mut Socket) {
+    socket.samples = socket.samples.wrapping_add(1);
+    // SAFETY: a typed pointer and a field of its struct.
+    let rtt_us = unsafe { word::<{ net::RACK_RTT }>(tp) };
+    if rtt_us >= u64::from(MIN_DELAYED_ACK_US) {
+        return add_long_sample(tp, socket, rtt_us as u32);
+    }
+    lower(&mut socket.lowest_ever, rtt_us);
+    lower(&mut socket.lowest, rtt_us);
+    // As `certain_part` has it for so short a time.
+    let certain_us = if socket.carried_data() { u64::from(socket.lowest_ever) } else { rtt_us };
+    lower(&mut socket.certain_lowest, certain_us);
+}
+
+/// Mostly there is nothing to store.
+#[inline(always)]
+fn lower(lowest: &mut u32, us: u64) {
+    if us < u64::from(*lowest) {
+        *lowest = us as u32;
+    }
+}
+
+/// Adds a sample that may be due to a delayed acknowledgement.
+#[cold]
+#[inline(never)]
+fn add_long_sample(tp: *const u8, socket: &mut Socket, rtt_us: u32) {
+    let certain_us = certain_part(tp, socket, rtt_us);
     // A delayed acknowledgement without data is not a problem; a slow response may be.
-    let value_us = if carried_data { rtt_us } else { certain_us };
+    let value_us = if socket.carried_data() { rtt_us } else { certain_us };
     socket.lowest = min(value_us, socket.lowest);
     socket.certain_lowest = min(certain_us, socket.certain_lowest);
-    if socket.samples < BLOCK - 1 {
-        socket.samples += 1;
+}
+
+/// Ends a block, which makes a reading with the one before it, and judges that.
+#[cold]
+#[inline(never)]
+fn end_block(sk: *const u8, tp: *const u8, socket: &mut Socket) {
+    socket.since = socket.stamp;
+    if socket.belongs_to_agent() {
         return;
     }
-    // Segments that were sent together were delayed together, whatever the reason.
-    if u64::from((stamp_us as u32).wrapping_sub(socket.since)) < constant(&SETTINGS.rtt).floor {
-        return;
-    }
-    socket.since = stamp_us as u32;
     let before = socket.before;
     let reading = Reading {
         value_us: u64::from(min(socket.lowest, before)),
         certain_us: u64::from(min(socket.certain_lowest, socket.certain_before)),
-        stamp_us,
+        // SAFETY: typed pointers and offsets of their fields.
+        stamp_us: unsafe { load(tp, &OFFSETS[net::RACK_MSTAMP]) },
     };
     (socket.before, socket.certain_before) = (socket.lowest, socket.certain_lowest);
     (socket.lowest, socket.certain_lowest) = (u32::MAX, u32::MAX);
@@ -99,20 +139,6 @@ pub(crate) fn round_trip(sk: *const u8, skb: *const u8) {
         return run.normal();
     }
     abnormal(sk, path, &reading, run);
-}
-
-/// Sequence numbers from the segment's control block, which TCP sets before it processes the segment.
-#[inline(always)]
-fn segment(skb: *const u8) -> Segment {
-    // SAFETY: a typed pointer, and offsets within its member of 48 bytes.
-    unsafe {
-        let control_block = skb.add(read_volatile(&OFFSETS[net::SEGMENT]) as usize);
-        Segment {
-            seq: load(control_block, &OFFSETS[net::SEGMENT_SEQ]),
-            end: load(control_block, &OFFSETS[net::SEGMENT_END]),
-            ack: load(control_block, &OFFSETS[net::SEGMENT_ACK]),
-        }
-    }
 }
 
 /// A reading: two blocks of samples.
@@ -253,18 +279,15 @@ fn path_at(place: u32) -> Option<&'static mut Path> {
 /// possible delay is subtracted, but not below the lowest sample of the connection, which the network took. Measured in
 /// docs/decisions/0004-rtt-sample.md.
 #[inline(always)]
-fn certain_part(tp: *const u8, socket: &mut Socket, rtt_us: u32, carried_data: bool, acked: u32) -> u32 {
+fn certain_part(tp: *const u8, socket: &mut Socket, rtt_us: u32) -> u32 {
     if rtt_us <= socket.lowest_ever {
         socket.lowest_ever = rtt_us;
         return rtt_us;
     }
-    if !carried_data {
-        if rtt_us < MIN_DELAYED_ACK_US {
-            return rtt_us;
-        }
+    if !socket.carried_data() {
         // SAFETY: a typed pointer and an offset of its fields.
         let mss: u32 = unsafe { load(tp, &OFFSETS[net::MSS]) };
-        if acked >= 2 * mss {
+        if socket.acked() >= 2 * mss {
             return rtt_us;
         }
     }

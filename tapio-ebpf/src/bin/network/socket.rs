@@ -2,9 +2,9 @@
 
 use aya_ebpf::{helpers::generated::bpf_skc_to_tcp_sock, macros::map, maps::Array};
 use tapio_common::network as net;
-use tapio_ebpf::load;
+use tapio_ebpf::word;
 
-use crate::{OFFSETS, connect::opener, event::local_port_number};
+use crate::{connect::opener, event::local_port_number};
 
 /// Number of slots in [`SOCKETS`]; a power of two.
 const SOCKETS_LEN: u32 = 65_536;
@@ -14,7 +14,7 @@ const SOCKETS_LEN: u32 = 65_536;
 #[map]
 static SOCKETS: Array<Socket> = Array::with_max_entries(SOCKETS_LEN, 0);
 
-/// State of one socket; smaller than a cache line.
+/// State of one socket, the size of a cache line.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Socket {
@@ -34,26 +34,27 @@ pub(crate) struct Socket {
     pub(crate) lowest_ever: u32,
     /// When the last segment of the previous block was sent; lower half of `rack.mstamp`.
     pub(crate) since: u32,
-    /// Acknowledgement number of the last segment received.
+    /// Acknowledgement number of the last segment received, and of the one before it; 0 if there was none.
     ack: u32,
-    /// Bytes that the last segment acknowledged.
-    pub(crate) acked: u32,
+    ack_before: u32,
+    /// Length of the last segment received, in sequence numbers.
+    length: u32,
     /// `segs_out` at the last reading or retransmission.
     pub(crate) segs_out: u32,
     /// `Path::tag` of its path. If the path has another tag, it was evicted.
     pub(crate) tag: u32,
     /// Index of its path.
     pub(crate) path: u16,
-    /// Samples in the current block.
-    pub(crate) samples: u8,
-    /// A [`net::direction`] with [`AGENT_SOCKET`] and [`HAS_DATA`].
+    /// Samples in the current block. If it overflows, the block waits for some more.
+    pub(crate) samples: u16,
+    /// A [`net::direction`] with [`AGENT_SOCKET`].
     pub(crate) flags: u8,
 }
 
 impl Socket {
     #[inline(always)]
     pub(crate) const fn direction(&self) -> u8 {
-        self.flags & !(AGENT_SOCKET | HAS_DATA)
+        self.flags & !AGENT_SOCKET
     }
 
     /// Returns true if it is known which side opened the connection.
@@ -65,18 +66,28 @@ impl Socket {
     /// Returns true if the last segment received carried data.
     #[inline(always)]
     pub(crate) const fn carried_data(&self) -> bool {
-        self.flags & HAS_DATA != 0
+        self.length != 0
     }
 
-    /// Records a segment. The RTT sample that it brings is read when the next one arrives.
+    /// Bytes that the last segment received acknowledged.
     #[inline(always)]
-    pub(crate) fn record_segment(&mut self, segment: &Segment) {
-        let acked = segment.ack.wrapping_sub(self.ack);
+    pub(crate) const fn acked(&self) -> u32 {
+        let acked = self.ack.wrapping_sub(self.ack_before);
         // A segment that arrived late acknowledges less than earlier ones.
-        let acked = if acked.cast_signed() > 0 { acked } else { 0 };
-        self.acked = if self.ack == 0 { 0 } else { acked };
-        self.ack = segment.ack;
-        self.flags = if segment.seq == segment.end { self.flags & !HAS_DATA } else { self.flags | HAS_DATA };
+        if self.ack_before == 0 || acked.cast_signed() < 0 { 0 } else { acked }
+    }
+
+    /// Records a segment, from its control block, which TCP fills before it processes the segment. The RTT sample that it
+    /// brings is read when the next one arrives.
+    #[inline(always)]
+    pub(crate) fn record_segment(&mut self, skb: *const u8) {
+        self.ack_before = self.ack;
+        // SAFETY: a typed pointer, and offsets within its member of 48 bytes.
+        unsafe {
+            self.ack = word::<{ net::SEGMENT_ACK }>(skb) as u32;
+            let (start, end) = (word::<{ net::SEGMENT_SEQ }>(skb), word::<{ net::SEGMENT_END }>(skb));
+            self.length = end.wrapping_sub(start) as u32;
+        }
     }
 
     #[inline(always)]
@@ -85,20 +96,8 @@ impl Socket {
     }
 }
 
-/// Sequence numbers of a received segment.
-pub(crate) struct Segment {
-    /// First byte.
-    pub(crate) seq: u32,
-    /// The byte after the last.
-    pub(crate) end: u32,
-    /// Acknowledgement number.
-    pub(crate) ack: u32,
-}
-
 /// The socket is the agent's own.
 const AGENT_SOCKET: u8 = 0x80;
-/// The last segment received carried data.
-const HAS_DATA: u8 = 0x40;
 
 /// The `tcp_sock` around a `sock`, as a typed pointer.
 #[inline(always)]
@@ -112,11 +111,15 @@ pub(crate) fn tcp_sock(sk: *const u8) -> Option<*const u8> {
 /// used, since the verifier forbids arithmetic on it.
 #[inline(always)]
 pub(crate) fn socket_id(sk: *const u8) -> u64 {
-    // SAFETY: a typed pointer and offsets of its fields.
-    let hash: u32 = unsafe { load(sk, &OFFSETS[net::HASH]) };
-    // SAFETY: as above.
-    let remote: u16 = unsafe { load(sk, &OFFSETS[net::DPORT]) };
-    u64::from(local_port_number(sk)) << 48 | u64::from(remote) << 32 | u64::from(hash)
+    let id = established_id(sk);
+    if id >> 48 == 0 { id | u64::from(local_port_number(sk)) << 48 } else { id }
+}
+
+/// [`socket_id`] of a socket that has its local port.
+#[inline(always)]
+pub(crate) fn established_id(sk: *const u8) -> u64 {
+    // SAFETY: a typed pointer and fields of its struct.
+    unsafe { word::<{ net::PORTS }>(sk) << 32 | word::<{ net::HASH }>(sk) }
 }
 
 #[inline(always)]
@@ -144,7 +147,8 @@ pub(crate) fn new_socket(sk: *const u8, id: u64, stamp: u32) -> Socket {
         lowest_ever: u32::MAX,
         since: stamp,
         ack: 0,
-        acked: 0,
+        ack_before: 0,
+        length: 0,
         segs_out: 0,
         tag: 0,
         path: 0,
