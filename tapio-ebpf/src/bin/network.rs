@@ -29,6 +29,8 @@ use aya_ebpf::{
 use tapio_common::network::{self as net, Settings, program};
 use tapio_ebpf::{load, object};
 
+use self::event::Sock;
+
 object!(fields: net::FIELDS, settings: Settings);
 
 /// Seed of [`net::Destination::hash`].
@@ -56,27 +58,28 @@ fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
 /// CLOSE -> SYN_SENT and CLOSE -> LISTEN run in the calling task; the others in any context.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const u8 = ctx.arg(0);
+    let address: *const u8 = ctx.arg(0);
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     // SAFETY: a typed pointer and an offset of its fields.
-    if unsafe { load::<u16>(sk, &OFFSETS[net::PROTOCOL]) } != IPPROTO_TCP {
+    if unsafe { load::<u16>(address, &OFFSETS[net::PROTOCOL]) } != IPPROTO_TCP {
         return 0;
     }
+    let sk = Sock::read(address);
     match (old, new) {
-        (CLOSE, SYN_SENT) => connect::connecting(sk),
+        (CLOSE, SYN_SENT) => connect::connecting(address),
         (SYN_SENT, ESTABLISHED) => connect::connected(sk),
         (SYN_RECV, ESTABLISHED) => connect::accepted(sk),
-        (_, ESTABLISHED) => socket::forget_samples(sk),
-        (SYN_SENT, SYN_RECV) => connect::simultaneous_open(sk),
+        (_, ESTABLISHED) => socket::forget_samples(address),
+        (SYN_SENT, SYN_RECV) => connect::simultaneous_open(address),
         (SYN_SENT, CLOSE) => connect::connect_failed(sk),
         (_, LISTEN) => connect::listening(sk),
         (LISTEN, CLOSE) => connect::stopped_listening(sk),
         (ESTABLISHED, CLOSE) => {
             loss::ended(sk);
-            connect::closed(sk);
+            connect::closed(address);
         }
-        (_, CLOSE) => connect::closed(sk),
+        (_, CLOSE) => connect::closed(address),
         _ => {}
     }
     0
@@ -85,14 +88,14 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(const struct sock *sk, const struct sk_buff *skb[, int err])`, include/trace/events/tcp.h.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
-    loss::retransmit(ctx.arg(0));
+    loss::retransmit(Sock::read(ctx.arg(0)));
     0
 }
 
 /// `TP_PROTO(struct sock *sk)`, include/trace/events/tcp.h. Runs before the reset is processed.
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
-    loss::reset(ctx.arg(0));
+    loss::reset(Sock::read(ctx.arg(0)));
     0
 }
 

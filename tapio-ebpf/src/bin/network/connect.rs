@@ -13,7 +13,7 @@ use tapio_ebpf::{Current, Run, load, now_ns};
 
 use crate::{
     AGENT, OFFSETS, SETTINGS, constant, edge,
-    event::{destination, emit, local_port, local_port_number},
+    event::{Sock, destination, emit, local_port, local_port_number},
     socket::{forget_samples, socket_id, tcp_sock},
 };
 
@@ -110,8 +110,8 @@ pub(crate) fn connector(sk: *const u8) -> Option<Owner> {
 
 /// Direction of a connection, and 1 if it is the agent's own, else 0.
 #[inline(always)]
-pub(crate) fn opener(sk: *const u8) -> (u32, u32) {
-    if let Some(owner) = connector(sk) {
+pub(crate) fn opener(sk: Sock) -> (u32, u32) {
+    if let Some(owner) = connector(sk.address) {
         return (direction::OUTBOUND, owner.is_agent);
     }
     let port = local_port(sk);
@@ -138,14 +138,14 @@ pub(crate) fn simultaneous_open(sk: *const u8) {
 }
 
 /// A peer has connected. Only accepted connections and simultaneous opens go from SYN_RECV to ESTABLISHED.
-pub(crate) fn accepted(sk: *const u8) {
-    forget_samples(sk);
-    let id = sk as u64;
+pub(crate) fn accepted(sk: Sock) {
+    forget_samples(sk.address);
+    let id = sk.address as u64;
     if let Some(connection) = CONNECTIONS.get_ptr_mut(&id) {
         // SAFETY: a map value.
         let connection = unsafe { &mut *connection };
         if connection.id == SIMULTANEOUS_OPEN {
-            connection.id = socket_id(sk);
+            connection.id = socket_id(sk.address);
             return;
         }
         // The entry is of an earlier socket at this address.
@@ -159,15 +159,15 @@ pub(crate) fn accepted(sk: *const u8) {
 }
 
 #[inline(never)]
-pub(crate) fn connected(sk: *const u8) {
-    forget_samples(sk);
-    let Some(connection) = CONNECTIONS.get_ptr_mut(&(sk as u64)) else { return };
+pub(crate) fn connected(sk: Sock) {
+    forget_samples(sk.address);
+    let Some(connection) = CONNECTIONS.get_ptr_mut(&(sk.address as u64)) else { return };
     // SAFETY: a map value.
     let connection = unsafe { &mut *connection };
     if connection.id != CONNECTING {
         return;
     }
-    connection.id = socket_id(sk);
+    connection.id = socket_id(sk.address);
     let Connection { owner, started_ns, .. } = *connection;
     if owner.is_agent != 0 {
         return;
@@ -199,7 +199,7 @@ pub(crate) fn connected(sk: *const u8) {
     }
     emit(run, sk, &key, kind::CONNECT_SLOW, &owner, now, |event| {
         event.value_us = value_us;
-        if let Some(tp) = tcp_sock(sk) {
+        if let Some(tp) = tcp_sock(sk.address) {
             // SAFETY: a typed pointer and offsets of its fields.
             event.retransmits = unsafe { load(tp, &OFFSETS[net::TOTAL_RETRANS]) };
         }
@@ -208,8 +208,8 @@ pub(crate) fn connected(sk: *const u8) {
 }
 
 #[inline(never)]
-pub(crate) fn connect_failed(sk: *const u8) {
-    let id = sk as u64;
+pub(crate) fn connect_failed(sk: Sock) {
+    let id = sk.address as u64;
     let Some(connection) = CONNECTIONS.get_ptr(&id) else { return };
     // SAFETY: a map value.
     let Connection { owner, started_ns, id: established } = unsafe { *connection };
@@ -219,10 +219,10 @@ pub(crate) fn connect_failed(sk: *const u8) {
         return;
     }
     let Some(run) = Run::begin(program::INET_SOCK_SET_STATE) else { return };
-    let Some(tp) = tcp_sock(sk) else { return run.normal() };
+    let Some(tp) = tcp_sock(sk.address) else { return run.normal() };
     // SAFETY: typed pointers and offsets of their fields.
     let (errno, retransmits): (u32, u32) =
-        unsafe { (load(sk, &OFFSETS[net::ERR]), load(tp, &OFFSETS[net::TOTAL_RETRANS])) };
+        unsafe { (load(sk.address, &OFFSETS[net::ERR]), load(tp, &OFFSETS[net::TOTAL_RETRANS])) };
     let now = now_ns();
     let value_us = now.wrapping_sub(started_ns) / 1000;
     let key = destination(sk, direction::OUTBOUND as u8);
@@ -235,7 +235,7 @@ pub(crate) fn connect_failed(sk: *const u8) {
         // The application gave up, and a SYN had been retransmitted: there was no answer.
         0 if retransmits > 0 => kind::CONNECTION_TIMEOUT,
         // No local port was available, so no SYN was sent.
-        0 if local_port_number(sk) == 0 => kind::CONNECTION_UNREACHABLE,
+        0 if local_port_number(sk.address) == 0 => kind::CONNECTION_UNREACHABLE,
         0 if value_us >= MIN_GIVEN_UP_US => {
             given_up = count_given_up(&key, now);
             if given_up < MIN_GIVEN_UP {
@@ -271,7 +271,7 @@ fn count_given_up(key: &Destination, now: u64) -> u64 {
 }
 
 #[inline(never)]
-pub(crate) fn listening(sk: *const u8) {
+pub(crate) fn listening(sk: Sock) {
     let mut owner = caller();
     let port = local_port(sk);
     let mut sockets = 1;
@@ -287,7 +287,7 @@ pub(crate) fn listening(sk: *const u8) {
     let _ = LISTENERS.insert(&port, Listener { owner, sockets }, 0);
 }
 
-pub(crate) fn stopped_listening(sk: *const u8) {
+pub(crate) fn stopped_listening(sk: Sock) {
     let port = local_port(sk);
     let Some(listener) = LISTENERS.get_ptr_mut(&port) else {
         let _ = ACCEPTING.remove(&port);

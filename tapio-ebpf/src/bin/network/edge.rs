@@ -7,7 +7,7 @@ use tapio_common::network::{
 };
 use tapio_ebpf::now_ns;
 
-use crate::event::{destination, owner_of};
+use crate::event::{Sock, destination, owner_of};
 
 type Edges = LruHashMap<Edge, Contacts>;
 
@@ -42,7 +42,7 @@ pub(crate) fn connected(cgroup_id: u64, destination: &Destination, now_ns: u64) 
 
 /// A client has connected to a workload.
 #[inline(never)]
-pub(crate) fn accepted(sk: *const u8) {
+pub(crate) fn accepted(sk: Sock) {
     let destination = destination(sk, direction::INBOUND as u8);
     let owner = owner_of(sk, &destination);
     if owner.is_agent != 0 {

@@ -19,8 +19,8 @@ pub(crate) const AF_INET6: u16 = 10;
 
 /// Owner of a socket, as far as it is known. Never the current task, which is arbitrary on most hooks.
 #[inline(always)]
-pub(crate) fn owner_of(sk: *const u8, key: &Destination) -> Owner {
-    if let Some(owner) = connector(sk) {
+pub(crate) fn owner_of(sk: Sock, key: &Destination) -> Owner {
+    if let Some(owner) = connector(sk.address) {
         return owner;
     }
     let mut owner = Owner::default();
@@ -30,7 +30,7 @@ pub(crate) fn owner_of(sk: *const u8, key: &Destination) -> Owner {
         // SAFETY: a map value.
         owner = unsafe { (*listener).owner };
     }
-    if let Some(cgroup_id) = cgroup(sk) {
+    if let Some(cgroup_id) = cgroup(sk.address) {
         // Another process listens on the same port of another address. Ids of cgroup v1 cannot be compared.
         if owner.cgroup_id != cgroup_id && owner.cgroup_id & CGROUP_V1 == 0 {
             owner = Owner::default();
@@ -56,17 +56,28 @@ fn cgroup(sk: *const u8) -> Option<u64> {
     (id != 0).then_some(id)
 }
 
-#[inline(always)]
-pub(crate) fn netns(sk: *const u8) -> u32 {
-    // SAFETY: a typed pointer and offsets of its fields.
-    let net: *const u8 = unsafe { load(sk, &OFFSETS[net::NET]) };
-    // SAFETY: as above.
-    unsafe { load(net, &OFFSETS[net::NET_INUM]) }
+/// A kernel socket and its network namespace. That is read once, where a program begins: newer verifiers search all types of
+/// the kernel for each pointer that a program reads, on each path.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock {
+    pub(crate) address: *const u8,
+    pub(crate) netns: u32,
+}
+
+impl Sock {
+    #[inline(always)]
+    pub(crate) fn read(address: *const u8) -> Self {
+        // SAFETY: a typed pointer and offsets of its fields.
+        let net: *const u8 = unsafe { load(address, &OFFSETS[net::NET]) };
+        // SAFETY: as above.
+        let netns = unsafe { load(net, &OFFSETS[net::NET_INUM]) };
+        Self { address, netns }
+    }
 }
 
 #[inline(always)]
-pub(crate) fn local_port(sk: *const u8) -> Port {
-    Port { netns: netns(sk), port: u32::from(local_port_number(sk)) }
+pub(crate) fn local_port(sk: Sock) -> Port {
+    Port { netns: sk.netns, port: u32::from(local_port_number(sk.address)) }
 }
 
 /// Local port; 0 if the socket has none yet.
@@ -112,12 +123,12 @@ pub(crate) fn v4_mapped(address: u32) -> [u8; 16] {
 
 /// Key of the connection's baselines.
 #[inline(always)]
-pub(crate) fn destination(sk: *const u8, direction: u8) -> Destination {
-    let (_, address) = addresses(sk);
+pub(crate) fn destination(sk: Sock, direction: u8) -> Destination {
+    let (_, address) = addresses(sk.address);
     // SAFETY: a typed pointer and offsets of its fields.
-    let remote = u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) });
-    let port = net::service_port(u32::from(direction), local_port_number(sk), remote);
-    let netns = if is_loopback(&address) { netns(sk) } else { 0 };
+    let remote = u16::from_be(unsafe { load(sk.address, &OFFSETS[net::DPORT]) });
+    let port = net::service_port(u32::from(direction), local_port_number(sk.address), remote);
+    let netns = if is_loopback(&address) { sk.netns } else { 0 };
     Destination { address, netns, port, direction: u16::from(direction) }
 }
 
@@ -135,7 +146,7 @@ pub(crate) fn is_loopback(address: &[u8; 16]) -> bool {
 #[inline(always)]
 pub(crate) fn emit(
     run: Run,
-    sk: *const u8,
+    sk: Sock,
     key: &Destination,
     kind: u32,
     owner: &Owner,
@@ -163,11 +174,11 @@ pub(crate) fn emit(
             };
             event.kind = kind;
             event.direction = u32::from(key.direction);
-            (event.local, event.remote) = addresses(sk);
-            event.local_port = local_port_number(sk);
+            (event.local, event.remote) = addresses(sk.address);
+            event.local_port = local_port_number(sk.address);
             // SAFETY: a typed pointer and offsets of its fields.
-            event.remote_port = u16::from_be(unsafe { load(sk, &OFFSETS[net::DPORT]) });
-            event.netns = netns(sk);
+            event.remote_port = u16::from_be(unsafe { load(sk.address, &OFFSETS[net::DPORT]) });
+            event.netns = sk.netns;
             fill(event);
         },
     );

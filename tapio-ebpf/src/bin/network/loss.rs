@@ -11,7 +11,7 @@ use crate::{
     AGENT, ESTABLISHED, OFFSETS, SETTINGS, SYN_SENT,
     connect::ETIMEDOUT,
     constant,
-    event::{destination, emit, owner_of},
+    event::{Sock, destination, emit, owner_of},
     round_trip::{NORMAL, path_of},
     socket::{Socket, new_socket, slot, socket_id, tcp_sock},
 };
@@ -39,14 +39,14 @@ struct Burst {
     reported: u64,
 }
 
-pub(crate) fn reset(sk: *const u8) {
+pub(crate) fn reset(sk: Sock) {
     // SAFETY: a typed pointer and offsets of its fields.
-    let state: u8 = unsafe { load(sk, &OFFSETS[net::STATE]) };
+    let state: u8 = unsafe { load(sk.address, &OFFSETS[net::STATE]) };
     // In SYN_SENT it is a refused connect; after ESTABLISHED, one side was already closing.
     if i32::from(state) != ESTABLISHED {
         return;
     }
-    let id = socket_id(sk);
+    let id = socket_id(sk.address);
     let Some(slot) = slot(id) else { return };
     // The direction may have become known since the slot was filled.
     let socket = if slot.id == id && slot.has_direction() { *slot } else { new_socket(sk, id, 0) };
@@ -54,7 +54,7 @@ pub(crate) fn reset(sk: *const u8) {
         return;
     }
     let Some(run) = Run::begin(program::TCP_RECEIVE_RESET) else { return };
-    let Some(tp) = tcp_sock(sk) else { return run.normal() };
+    let Some(tp) = tcp_sock(sk.address) else { return run.normal() };
     // SAFETY: as above.
     let received: u64 = unsafe { load(tp, &OFFSETS[net::BYTES_RECEIVED]) };
     // SAFETY: as above.
@@ -89,9 +89,9 @@ fn idle_ms(tp: *const u8) -> u32 {
 
 /// The peer did not answer [`UNANSWERED_RETRANSMITS`] retransmissions, or the kernel gave up the connection.
 #[inline(never)]
-fn unresponsive(sk: *const u8, tp: *const u8, program: u32, errno: u32) {
+fn unresponsive(sk: Sock, tp: *const u8, program: u32, errno: u32) {
     let Some(run) = Run::begin(program) else { return };
-    let id = socket_id(sk);
+    let id = socket_id(sk.address);
     let Some(slot) = slot(id) else { return run.normal() };
     let socket = if slot.id == id && slot.has_direction() { *slot } else { new_socket(sk, id, 0) };
     if socket.belongs_to_agent() {
@@ -115,31 +115,31 @@ fn unresponsive(sk: *const u8, tp: *const u8, program: u32, errno: u32) {
 }
 
 /// An established connection closes: with ETIMEDOUT if the kernel gave up the peer.
-pub(crate) fn ended(sk: *const u8) {
+pub(crate) fn ended(sk: Sock) {
     // SAFETY: a typed pointer and an offset of its fields.
-    let errno: u32 = unsafe { load(sk, &OFFSETS[net::ERR]) };
+    let errno: u32 = unsafe { load(sk.address, &OFFSETS[net::ERR]) };
     if errno != ETIMEDOUT {
         return;
     }
-    let Some(tp) = tcp_sock(sk) else { return };
+    let Some(tp) = tcp_sock(sk.address) else { return };
     unresponsive(sk, tp, program::INET_SOCK_SET_STATE, errno);
 }
 
-pub(crate) fn retransmit(sk: *const u8) {
+pub(crate) fn retransmit(sk: Sock) {
     // SAFETY: a typed pointer and offsets of its fields.
-    let state: u8 = unsafe { load(sk, &OFFSETS[net::STATE]) };
+    let state: u8 = unsafe { load(sk.address, &OFFSETS[net::STATE]) };
     // Retransmitted SYNs are reported with the result of the connect.
     if i32::from(state) == SYN_SENT {
         return;
     }
-    let Some(tp) = tcp_sock(sk) else { return };
+    let Some(tp) = tcp_sock(sk.address) else { return };
     // SAFETY: as above. This run then reports only that; the other retransmissions still count towards a burst.
     if unsafe { load::<u8>(tp, &OFFSETS[net::RETRANSMITS]) } == UNANSWERED_RETRANSMITS
         && i32::from(state) == ESTABLISHED
     {
         return unresponsive(sk, tp, program::TCP_RETRANSMIT_SKB, 0);
     }
-    let id = socket_id(sk);
+    let id = socket_id(sk.address);
     let Some(socket) = slot(id) else { return };
     if socket.id != id {
         *socket = new_socket(sk, id, 0);
@@ -215,9 +215,9 @@ fn judge_share(past: &mut Baseline, share: u64, now_ns: u64) -> u32 {
     }
 }
 
-/// Share of retransmitted segments, 1/1024.
+/// Share of retransmitted segments, 1/1024. Without a special case, for each of which the verifier would walk what follows.
 #[inline(always)]
 fn share(retransmits: u32, segments: u32) -> u64 {
     // At most all of them: `segments` is only updated at readings and retransmissions, and lags behind.
-    (u64::from(retransmits) << 10).checked_div(u64::from(segments)).unwrap_or(1024).min(1024)
+    (u64::from(retransmits) << 10) / u64::from(segments.max(retransmits).max(1))
 }

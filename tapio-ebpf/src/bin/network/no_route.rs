@@ -7,7 +7,7 @@ use tapio_ebpf::{Run, now_ns};
 use crate::{
     connect::{EACCES, EHOSTUNREACH, ENETUNREACH, caller},
     edge,
-    event::{AF_INET, AF_INET6, emit, is_loopback, netns, v4_mapped},
+    event::{AF_INET, AF_INET6, Sock, emit, is_loopback, v4_mapped},
 };
 
 /// `struct sockaddr_in` and `struct sockaddr_in6`, include/uapi/linux/in.h and in6.h.
@@ -45,8 +45,9 @@ pub(crate) fn returned(sk: *const u8, address: *const u8, value: i32, program: u
         return;
     }
     let Some(run) = Run::begin(program) else { return };
+    let sk = Sock::read(sk);
     let port = u16::from_be(given.port);
-    let netns = if is_loopback(&remote) { netns(sk) } else { 0 };
+    let netns = if is_loopback(&remote) { sk.netns } else { 0 };
     let key = Destination { address: remote, netns, port, direction: direction::OUTBOUND as u16 };
     let now = now_ns();
     edge::failed(owner.cgroup_id, &key, now);

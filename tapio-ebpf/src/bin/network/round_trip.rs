@@ -9,7 +9,7 @@ use tapio_ebpf::{Run, load, now_ns, word};
 
 use crate::{
     OFFSETS, SEED, SETTINGS, constant,
-    event::{destination, emit, owner_of},
+    event::{Sock, destination, emit, owner_of},
     socket::{Socket, established_id, new_socket, slot, tcp_sock},
 };
 
@@ -67,7 +67,7 @@ pub(crate) fn round_trip(sk: *const u8, skb: *const u8) {
 fn begin(sk: *const u8, tp: *const u8, socket: &mut Socket, id: u64) {
     // SAFETY: typed pointers and fields of their structs.
     unsafe {
-        *socket = new_socket(sk, id, word::<{ net::RACK_MSTAMP }>(tp) as u32);
+        *socket = new_socket(Sock::read(sk), id, word::<{ net::RACK_MSTAMP }>(tp) as u32);
         socket.segs_out = load(tp, &OFFSETS[net::SEGS_OUT]);
     }
 }
@@ -130,6 +130,7 @@ fn end_block(sk: *const u8, tp: *const u8, socket: &mut Socket) {
     }
 
     let Some(run) = Run::begin(program::TCP_PROBE) else { return };
+    let sk = Sock::read(sk);
     let Some(path) = path_of(sk, socket, &run) else { return run.learning() };
     // SAFETY: as above.
     let segs_out: u32 = unsafe { load(tp, &OFFSETS[net::SEGS_OUT]) };
@@ -170,7 +171,7 @@ fn judge(rtt: &mut Baseline, value_us: u64, stamp: u64) -> u32 {
 /// Handles a round trip that is not plainly normal. In a function of its own, so that the common path can use all
 /// registers.
 #[inline(never)]
-fn abnormal(sk: *const u8, path: &mut Path, reading: &Reading, run: Run) {
+fn abnormal(sk: Sock, path: &mut Path, reading: &Reading, run: Run) {
     let before = path.rtt;
     let &Reading { value_us, certain_us, stamp_us } = reading;
     // The time of a sample is when its segment was sent, by TCP's clock, which is already known; in units of 1.024 ms.
@@ -226,7 +227,7 @@ const fn min(a: u32, b: u32) -> u32 {
 
 /// Path of a socket, at the index that the socket remembers, or looked up again.
 #[inline(always)]
-pub(crate) fn path_of(sk: *const u8, socket: &mut Socket, run: &Run) -> Option<&'static mut Path> {
+pub(crate) fn path_of(sk: Sock, socket: &mut Socket, run: &Run) -> Option<&'static mut Path> {
     let path = path_at(u32::from(socket.path))?;
     if path.tag == socket.tag && socket.tag != 0 {
         return Some(path);

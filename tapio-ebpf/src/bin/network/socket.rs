@@ -4,7 +4,10 @@ use aya_ebpf::{helpers::generated::bpf_skc_to_tcp_sock, macros::map, maps::Array
 use tapio_common::network as net;
 use tapio_ebpf::word;
 
-use crate::{connect::opener, event::local_port_number};
+use crate::{
+    connect::opener,
+    event::{Sock, local_port_number},
+};
 
 /// Number of slots in [`SOCKETS`]; a power of two.
 const SOCKETS_LEN: u32 = 65_536;
@@ -131,7 +134,7 @@ pub(crate) fn slot(id: u64) -> Option<&'static mut Socket> {
 
 /// State of a socket that is seen for the first time.
 #[inline(always)]
-pub(crate) fn new_socket(sk: *const u8, id: u64, stamp: u32) -> Socket {
+pub(crate) fn new_socket(sk: Sock, id: u64, stamp: u32) -> Socket {
     let (direction, is_agent) = opener(sk);
     let mut flags = direction as u8;
     if is_agent != 0 {
