@@ -3,7 +3,11 @@
 //! A wait is the time that a task was on a CPU's run queue before a slice. What is judged is the sum of the waits for
 //! other cgroups, in microseconds a second: neither the cgroup's own tasks nor its CPU quota are somebody else's doing.
 
+mod slices;
+
 use bytemuck::{Pod, Zeroable};
+
+pub use self::slices::Slices;
 
 use crate::{
     Event, Header,
@@ -19,6 +23,8 @@ crate::fields! {
     PID = "task_struct.pid";
     /// Sum of all waits of a task, in nanoseconds. The wait before a slice is added when the slice begins.
     RUN_DELAY = "task_struct.sched_info.run_delay";
+    /// Sum of all slices of a task, in nanoseconds. That of the slice that ends is in it.
+    RAN = "task_struct.se.sum_exec_runtime";
     /// 120 plus the task's nice value.
     STATIC_PRIO = "task_struct.static_prio";
     /// One of `SCHED_*`.
@@ -118,7 +124,7 @@ pub struct Wait {
     pub ns: u64,
     /// Cgroup of the task that waited.
     pub cgroup_id: u64,
-    /// Cgroup that ran on this CPU right before; 0 if it was idle.
+    /// Cgroup that ran on this CPU meanwhile; 0 if it was idle.
     pub instead: u64,
     /// How long quotas have throttled the cgroup and those above it so far.
     pub throttled_ns: u64,

@@ -41,6 +41,7 @@ impl Observer for Cpu {
         needs: &[
             fields::PID,
             fields::RUN_DELAY,
+            fields::RAN,
             fields::STATIC_PRIO,
             fields::POLICY,
             fields::CGROUPS,

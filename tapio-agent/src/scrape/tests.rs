@@ -15,6 +15,7 @@ use crate::observer::{
 };
 
 #[path = "../../../tapio-delivery/tests/sinks/certificates.rs"]
+#[allow(dead_code, reason = "a part of it is the sinks'")]
 mod certificates;
 
 use certificates::Authority;

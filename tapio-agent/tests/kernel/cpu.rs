@@ -100,6 +100,34 @@ fn a_hog_in_another_container_is_reported_once_and_only_of_who_is_not_nice() {
 }
 
 #[test]
+fn a_hog_is_named_where_many_wait_who_run_one_after_the_other() {
+    needs_not_to_be_nice!();
+    let running = container!();
+    let waiting = [container!(), container!(), container!(), container!(), container!()];
+    for cgroup in waiting.iter().chain([&running]) {
+        if let Err(reason) = cgroup.is_limitable() {
+            skip!("{reason}");
+        }
+    }
+    // Each runs for a moment, so that who ran right before is mostly another one that had to wait.
+    let serve = |cgroup| {
+        let mut serves = start_in(cgroup, "serves");
+        serves.slices(4, 200, 5_000);
+        serves
+    };
+    let _serving: Vec<_> = waiting.iter().map(serve).collect();
+    let mut hogs = start_in(&running, "hogs");
+    let tapio = observed();
+    thread::sleep(window() * 20);
+    hogs.burn(32, 60_000, 0);
+    for cgroup in &waiting {
+        let reported = tapio.expect_within(window() * 100, |o| o.is_in(cgroup));
+        let reported = reported.of_observer("cpu", "scheduling_delay");
+        assert_eq!(reported.noisy_neighbour(), Some(&*running.container_id), "{reported:?}");
+    }
+}
+
+#[test]
 fn a_quota_and_a_node_that_is_always_busy_are_nothing() {
     needs_not_to_be_nice!();
     let (limited, waiting, running) = (container!(), container!(), container!());

@@ -39,6 +39,7 @@ async fn both_sides_of_every_disagreement() {
         let good = Receiver::start(is_grpc, Some(ours.server(name, &[alpn], None))).await;
         let silent = Receiver::start(is_grpc, Some(ours.server(name, &[], None))).await;
         let strange = Receiver::start(is_grpc, Some(theirs.server(name, &[alpn], None))).await;
+        let authority = Receiver::start(is_grpc, Some(ours.itself(&[alpn]))).await;
         let elsewhere = Receiver::start(is_grpc, Some(ours.server("collector.example", &[alpn], None))).await;
         let mutual = Receiver::start(is_grpc, Some(ours.server(name, &[alpn], Some(&ours)))).await;
         let other = Receiver::start(!is_grpc, None).await;
@@ -58,6 +59,7 @@ async fn both_sides_of_every_disagreement() {
                 vec![],
                 Some(("authority that is not trusted", "OTEL_EXPORTER_OTLP_CERTIFICATE")),
             ),
+            ("https", &authority, vec![trust], Some(("is an authority's own", "CA:FALSE"))),
             ("https", &elsewhere, vec![trust], Some(("is not for `localhost`, but for", "write a name"))),
             ("https", &plain, vec![trust], Some(("TLS", "write http://localhost:"))),
             ("http", &good, vec![], Some(("wants TLS", "write https://localhost:"))),

@@ -17,28 +17,15 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::BtfTracePointContext,
 };
-use tapio_common::cpu::{self, Settings};
+use tapio_common::cpu::{self, Settings, Slices};
 use tapio_ebpf::object;
 
 use task::Task;
 
 object!(fields: cpu::FIELDS, settings: Settings);
 
-/// The slice that runs on a CPU.
-#[repr(C)]
-struct Slice {
-    /// Thread id; 0 for the idle task.
-    pid: u32,
-    /// Slices since one was last accounted that had not to wait.
-    slices: u32,
-    /// How long the task had waited before this slice, the wait right before it not included.
-    run_delay_ns: u64,
-    /// Cgroup that ran right before; 0 if the CPU was idle.
-    instead: u64,
-}
-
 #[map]
-static SLICES: PerCpuArray<Slice> = PerCpuArray::with_max_entries(1, 0);
+static SLICES: PerCpuArray<Slices> = PerCpuArray::with_max_entries(1, 0);
 
 /// One in so many slices is accounted whether or not it had to wait, so that a cgroup that never has to is known as such.
 /// A prime number: tasks that take turns all have theirs.
@@ -50,25 +37,27 @@ const SAMPLE: u32 = 61;
 #[btf_tracepoint(function = "sched_switch")]
 fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let (prev, next) = (Task(ctx.arg(1)), Task(ctx.arg(2)));
-    let Some(slice) = SLICES.get_ptr_mut(0) else { return 0 };
+    let Some(slices) = SLICES.get_ptr_mut(0) else { return 0 };
     // SAFETY: a per-CPU map value; the hook runs with interrupts off, and nothing else uses the map.
-    let slice = unsafe { &mut *slice };
+    let slices = unsafe { &mut *slices };
     let (prev_pid, next_pid) = (prev.pid(), next.pid());
-    if prev_pid != 0 && slice.pid == prev_pid {
-        let waited_ns = prev.run_delay_ns().wrapping_sub(slice.run_delay_ns);
-        slice.slices = slice.slices.wrapping_add(1);
+    if prev_pid == 0 {
+        slices.idle();
+    } else if slices.pid == prev_pid {
+        let waited_ns = prev.run_delay_ns().wrapping_sub(slices.run_delay_ns);
+        slices.since_accounted = slices.since_accounted.wrapping_add(1);
         if waited_ns >= constant(&SETTINGS.min_wait_ns) {
-            cgroup::account(prev, waited_ns, slice.instead);
-        } else if slice.slices >= SAMPLE {
-            slice.slices = 0;
+            cgroup::account(prev, waited_ns, slices.instead(waited_ns));
+        } else if slices.since_accounted >= SAMPLE {
+            slices.since_accounted = 0;
             cgroup::account(prev, 0, 0);
         }
+        slices.end(prev.cgroup(), prev.ran_ns().wrapping_sub(slices.ran_ns));
     }
-    slice.pid = next_pid;
-    if next_pid == 0 {
-        return 0;
+    slices.pid = next_pid;
+    if next_pid != 0 {
+        slices.run_delay_ns = next.run_delay_ns();
+        slices.ran_ns = next.ran_ns();
     }
-    slice.run_delay_ns = next.run_delay_ns();
-    slice.instead = if prev_pid == 0 { 0 } else { prev.cgroup() };
     0
 }

@@ -37,6 +37,12 @@ impl Task {
         self.load(cpu::RUN_DELAY)
     }
 
+    /// How long it has run so far.
+    #[inline(always)]
+    pub(crate) fn ran_ns(self) -> u64 {
+        self.load(cpu::RAN)
+    }
+
     /// Id of its cgroup v2.
     #[inline(always)]
     pub(crate) fn cgroup(self) -> u64 {
