@@ -11,12 +11,13 @@ mod listeners;
 mod loaded;
 mod rights;
 mod runs;
+mod slices;
 mod snapshot;
 
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -39,6 +40,7 @@ pub use self::{
     loaded::{CountsReader, Events, HookState, Loaded},
     rights::{memlock_limit, version},
     runs::measure,
+    slices::{Slice, Slices},
 };
 use crate::{
     observer::{Fallback, Object},
@@ -197,7 +199,8 @@ impl Kernel {
             let lost = by_helper.lost;
             format!("{FORBIDDEN}: {lost}")
         });
-        let ring = Some(RingBuf::try_from(take(&mut programs, EVENTS)?)?);
+        // The loader omits the ring of an object that emits nothing.
+        let ring = programs.take_map(EVENTS).map(RingBuf::try_from).transpose()?;
         let counts = CountsReader {
             map: PerCpuArray::try_from(take(&mut programs, COUNTS)?)?,
             programs: u32::try_from(object.hooks.len())?,
@@ -210,7 +213,7 @@ impl Kernel {
             counted: object.counters.map(|counters| counters.program),
             counting: Mutex::new(counting),
             snapshot_maps,
-            programs: Mutex::new(Some(programs)),
+            programs: Arc::new(Mutex::new(Some(programs))),
             missed: Mutex::default(),
         })
     }

@@ -19,6 +19,7 @@ pub mod privileges;
 pub mod replay;
 pub mod scrape;
 pub mod selftest;
+mod slices;
 pub mod snapshot;
 pub mod source;
 

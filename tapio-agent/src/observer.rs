@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod dns;
 mod duration;
 mod gauge;
+pub mod health;
 mod kind;
 pub mod link;
 pub mod network;
@@ -68,6 +69,8 @@ pub enum Reads {
         /// Time from one scan to the next.
         interval: Duration,
     },
+    /// What its program has counted in a slice of time, as [`health::Failed`].
+    Slices(health::Plan),
 }
 
 /// A record that is not an event of this observer. It is counted and never causes a panic.
@@ -374,6 +377,8 @@ observers! {
     /// The DNS observer: look-ups that fail, are not answered, or take long. Its kernel programs judge, so a change takes
     /// effect at the next start.
     dns: dns::Dns,
+    /// The health observer: system calls that fail since something is used up.
+    health: health::Health,
     /// The link observer: what the network drops below its connections.
     link: link::Link,
     /// The network observer. Its kernel programs judge, so a change takes effect at the next start.

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["agent"],
     &["pipeline", "privileges"],
     // Deliver records; enrichment finds a cgroup's owner by its path.
-    &["namespaces"],
+    &["namespaces", "slices"],
     &["cgroupfs", "filesystems", "scrape"],
     &["enrich"],
     &["config", "metrics"],

@@ -7,6 +7,7 @@ pub mod baseline;
 pub mod container;
 pub mod cpu;
 pub mod dns;
+pub mod health;
 pub mod majority;
 pub mod network;
 pub mod node;

@@ -14,6 +14,7 @@ use crate::{
     namespaces::Namespaces,
     observer::{self, Built, Reads},
     scrape::Scraper,
+    slices::Sliced,
     snapshot::Snapshot,
     source::{Part, Records, Source},
 };
@@ -81,7 +82,10 @@ impl Opener<'_> {
                 Err(error) => Err(anyhow::anyhow!("{error:#}")),
             };
             match loaded {
-                Ok(loaded) => sources.all.push(Box::new(loaded)),
+                Ok(loaded) => sources.all.push(match built.reads {
+                    Some(Reads::Slices(plan)) => Box::new(Sliced::new(loaded, plan, self.config)),
+                    _ => Box::new(loaded),
+                }),
                 Err(error) => sources.refused = Some(error),
             }
         }
@@ -97,7 +101,7 @@ impl Opener<'_> {
             Some(Reads::Filesystems { interval }) => {
                 sources.all.push(Box::new(Filesystems::open(proc, interval)));
             }
-            None => {}
+            Some(Reads::Slices(_)) | None => {}
         }
         if let Some(target) = &built.scrapes {
             sources.all.push(Box::new(Scraper::new(target.clone())));

@@ -65,6 +65,12 @@ fn attach(programs: &mut Ebpf, by: &Fallback, btf: &Btf, cgroup_root: &Path) -> 
             program.load(tracepoint, btf).map_err(explain)?;
             program.attach().map_err(explain)?;
         }
+        Attach::Slices(tracepoint) => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(explain)?;
+            program.load(tracepoint, btf).map_err(explain)?;
+            // For a moment, to see that it can be.
+            program.attach().and_then(|link| program.detach(link)).map_err(explain)?;
+        }
         Attach::Tracepoint(category, name) => {
             let program: &mut TracePoint = program.try_into().map_err(explain)?;
             program.load().map_err(explain)?;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::Context as _;
@@ -49,7 +49,7 @@ pub struct Loaded {
     pub(super) counting: Mutex<Option<Counting>>,
     pub(super) snapshot_maps: snapshot::Maps,
     /// `None` once they are detached.
-    pub(super) programs: Mutex<Option<Ebpf>>,
+    pub(super) programs: Arc<Mutex<Option<Ebpf>>>,
     /// The last known numbers: they stay readable after the programs are detached.
     pub(super) missed: Mutex<Vec<(&'static str, u64)>>,
 }

@@ -171,6 +171,8 @@ impl Quantity {
 pub enum Attach {
     /// To this BTF tracepoint, which has typed arguments (`tp_btf`).
     BtfTracepoint(&'static str),
+    /// To this BTF tracepoint, for slices of time: it costs too much to be always attached. See [`Reads::Slices`](super::Reads).
+    Slices(&'static str),
     /// To a classic tracepoint by category and name, with the fields of its format file. Requires a readable tracefs.
     Tracepoint(&'static str, &'static str),
     /// To the entry of this kernel function (`fentry`). Not all kernels support it.
@@ -200,6 +202,7 @@ impl fmt::Display for Attach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BtfTracepoint(name) => write!(f, "tp_btf {name}"),
+            Self::Slices(name) => write!(f, "in slices of time, tp_btf {name}"),
             Self::Tracepoint(category, name) => write!(f, "tracepoint {category}/{name}"),
             Self::FunctionEntry(name) => write!(f, "fentry {name}"),
             Self::FunctionExit(name) => write!(f, "fexit {name}"),
