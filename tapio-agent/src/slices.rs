@@ -42,6 +42,8 @@ struct Reader {
     limits: Limits,
     /// The slice that has begun, and when, boot clock.
     slice: Option<(Slice, u64)>,
+    /// How long attaching took.
+    attaching: Duration,
     /// When the next slice begins or the current one ends.
     next: Instant,
     /// Length of the next slice.
@@ -103,6 +105,7 @@ impl Source for Sliced {
             plan: self.plan,
             limits,
             slice: None,
+            attaching: Duration::ZERO,
             next: Instant::now() + PAUSE,
             length: self.plan.slice,
             second_at: Instant::now(),
@@ -151,14 +154,25 @@ impl Reader {
     /// Begins a slice, or ends it.
     fn step(&mut self) -> anyhow::Result<()> {
         let Some((slice, began_ns)) = self.slice.take() else {
+            let start = Instant::now();
             self.slice = self.slices.begin()?.map(|slice| (slice, clock::boot_ns()));
+            self.attaching = start.elapsed();
             self.next = Instant::now() + self.length;
             return Ok(());
         };
+        let start = Instant::now();
         self.slices.end(slice)?;
+        let detaching = start.elapsed();
         let now_ns = clock::boot_ns();
         self.number += 1;
         let begins = self.read(now_ns, now_ns.saturating_sub(began_ns))?;
+        tracing::debug!(
+            slices = self.number,
+            failed = self.waiting.len() - 1,
+            attaching_us = self.attaching.as_micros(),
+            detaching_us = detaching.as_micros(),
+            "system calls looked at"
+        );
         let now = Instant::now();
         let follows = begins && now >= self.second_at;
         if follows {

@@ -9,6 +9,7 @@ mod agent;
 mod container;
 mod cpu;
 mod dns;
+mod health;
 mod link;
 mod network;
 mod node;

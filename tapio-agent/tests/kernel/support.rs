@@ -4,6 +4,7 @@ pub(crate) mod cgroup;
 mod collector;
 pub(crate) mod counted;
 pub(crate) mod disk;
+mod exhaust;
 pub(crate) mod filesystem;
 pub(crate) mod guest;
 mod limit;

@@ -14,7 +14,7 @@ settings! {
         /// 140 ns more.
         pub slice: Time<{ 10 * MS }, { 60 * SEC }> = Time::of_ns(100 * MS),
         /// How often they are looked at, on average.
-        pub interval: Time<{ 500 * MS }, { 3_600 * SEC }> = Time::of_ns(10 * SEC),
+        pub interval: Time<{ 100 * MS }, { 3_600 * SEC }> = Time::of_ns(10 * SEC),
         /// How long they are looked at once more, a second after something began to fail. At most once in six intervals.
         pub second_slice: Time<{ 10 * MS }, { 60 * SEC }> = Time::of_ns(2 * SEC),
         /// How many failures a minute over the mean are never too much.

@@ -7,18 +7,15 @@ use super::cgroup::Cgroup;
 impl Cgroup {
     /// Whether memory and CPU time of its processes can be limited, or the reason why not.
     pub(crate) fn is_limitable(&self) -> Result<(), String> {
-        for path in &self.paths {
-            // In cgroup v2 a controller exists in cgroups below one that enables it, from the root down.
-            let above: Vec<_> = path.ancestors().skip(1).take(4).collect();
-            for parent in above.into_iter().rev() {
-                let control = parent.join("cgroup.subtree_control");
-                for controller in ["+memory", "+cpu"].iter().filter(|_| control.exists()) {
-                    let _ = fs::write(&control, controller);
-                }
-            }
-        }
+        ["+memory", "+cpu"].into_iter().for_each(|controller| self.control(controller));
         self.has("memory.max").or_else(|_| self.has("memory.limit_in_bytes"))?;
         self.has("cpu.max").or_else(|_| self.has("cpu.cfs_quota_us"))
+    }
+
+    /// Whether the number of its threads can be limited, or the reason why not.
+    pub(crate) fn has_threads(&self) -> Result<(), String> {
+        self.control("+pids");
+        self.has("pids.max")
     }
 
     /// Whether a task in it has its own cgroup v2 cgroup, or the reason why not.
@@ -32,6 +29,18 @@ impl Cgroup {
     /// Whether it has such a file.
     pub(crate) fn has(&self, file: &str) -> Result<(), String> {
         self.file(file).map(|_| ()).ok_or_else(|| format!("a group has no {file} here"))
+    }
+
+    /// Has a controller where it is possible: in cgroup v2 it exists in cgroups below one that enables it, from the root down.
+    fn control(&self, controller: &str) {
+        for path in &self.paths {
+            for parent in path.ancestors().skip(1).take(4).collect::<Vec<_>>().into_iter().rev() {
+                let control = parent.join("cgroup.subtree_control");
+                if control.exists() {
+                    let _ = fs::write(&control, controller);
+                }
+            }
+        }
     }
 
     pub(crate) fn set(&self, file: &str, value: &str) {

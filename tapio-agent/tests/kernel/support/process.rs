@@ -293,6 +293,11 @@ impl Process {
         self.order(&format!("fill_cache {bytes}")).map(|_| ())
     }
 
+    /// Goes on asking for more than it may have, in the background.
+    pub(crate) fn exhaust(&mut self, what: &str, argument: &str) {
+        self.order(&format!("exhaust {what} {argument}")).unwrap();
+    }
+
     /// Writes to a disk repeatedly in the background, or returns why it cannot.
     pub(crate) fn write_through(&mut self) -> Result<(), String> {
         self.order("write_through").map(|_| ())

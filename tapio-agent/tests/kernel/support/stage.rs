@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, getpid, kill_process, nice, set_child_subreap
 use rustix::thread::{CpuSet, sched_setaffinity};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{disk, resolver, strain};
+use super::{disk, exhaust, resolver, strain};
 
 /// Set for the child; its value is the command name that the child takes.
 pub(crate) const VARIABLE: &str = "TAPIO_TEST_PROCESS";
@@ -101,6 +101,7 @@ impl Sockets {
             }
             "disk_read" => disk::read(&words.next::<String>(), words.next(), words.next())?,
             "disk_write" => disk::write(&words.next::<String>(), words.next(), words.next())?,
+            "exhaust" => exhaust::exhaust(&words.next::<String>(), words.next())?,
             "grow" => strain::grow(words.next(), words.next()),
             "grow_to" => strain::grow_to(words.next()),
             "fill_cache" => strain::fill_cache(words.next())?,
