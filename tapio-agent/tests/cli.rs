@@ -93,7 +93,7 @@ fn a_wrong_flag_is_refused_by_its_name() {
     for (argument, expected) in [
         (
             "--observer=netwrok",
-            "--observer: unknown observer `netwrok`: did you mean `network`? Known: container, cpu, dns, link, network",
+            "--observer: unknown observer `netwrok`: did you mean `network`? Known: container, cpu, dns, health, link, network",
         ),
         ("--observer=network,network", "--observer: observer `network` is named twice: name it once"),
         (

@@ -8,6 +8,8 @@ mod container;
 mod cpu;
 #[path = "pipeline/dns.rs"]
 mod dns;
+#[path = "pipeline/health.rs"]
+mod health;
 #[path = "pipeline/line.rs"]
 mod line;
 #[path = "pipeline/node.rs"]

@@ -92,15 +92,15 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "observer:\n  netwrok:\n    rtt: 1\n",
-        "t.yaml:2:3: observer: unknown key `netwrok`: did you mean `network`? Known: container, cpu, dns, link, network",
+        "t.yaml:2:3: observer: unknown key `netwrok`: did you mean `network`? Known: container, cpu, dns, health, link, network",
     ),
     (
         "observers: [netwrok]\n",
-        "t.yaml:1:13: observers: unknown observer `netwrok`: did you mean `network`? Known: container, cpu, dns, link, network",
+        "t.yaml:1:13: observers: unknown observer `netwrok`: did you mean `network`? Known: container, cpu, dns, health, link, network",
     ),
     (
         "observers:\n  - network\n  - 5\n",
-        "t.yaml:3:5: observers: unknown observer `5`. Known: container, cpu, dns, link, network",
+        "t.yaml:3:5: observers: unknown observer `5`. Known: container, cpu, dns, health, link, network",
     ),
     (
         "observers: [network, network]\n",
@@ -108,15 +108,15 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "observers: []\n",
-        "t.yaml:1:12: observers: no observer is named: expected all, or a list of some of container, cpu, dns, link, network",
+        "t.yaml:1:12: observers: no observer is named: expected all, or a list of some of container, cpu, dns, health, link, network",
     ),
     (
         "queue: 1\n\nobservers: {a: b}\n",
-        "t.yaml:3:12: observers: found map: expected all, or a list of some of container, cpu, dns, link, network",
+        "t.yaml:3:12: observers: found map: expected all, or a list of some of container, cpu, dns, health, link, network",
     ),
     (
         "queue: 1\n\nobservers: 5\n",
-        "t.yaml:3:1: observers: found integer `5`: expected all, or a list of some of container, cpu, dns, link, network",
+        "t.yaml:3:1: observers: found integer `5`: expected all, or a list of some of container, cpu, dns, health, link, network",
     ),
     (
         "observers: [[network]]\n",

@@ -21,12 +21,13 @@ pub use self::{
     settings::{Plan, Settings},
 };
 
+use self::settings::Limits;
 use tapio_common::health as fields;
 use tapio_occurrence::{Data, Outcome, Severity};
 
 use super::{
-    Anomaly, Attach, ByHelper, Fallback, Hook, Kind, Malformed, Observer, Reads,
-    gauge::{self, Gauge, Sustained},
+    Anomaly, Attach, ByHelper, Fallback, Hook, Kind, Malformed, Observer, Only, Reads,
+    gauge::{self, Gauge},
 };
 
 static RESOURCE_EXHAUSTED: Kind =
@@ -41,7 +42,7 @@ const MAX_TRACKS: usize = 4096;
 /// The health observer.
 #[derive(Debug)]
 pub struct Health {
-    limits: Arc<Sustained>,
+    limits: Arc<Limits>,
     state: State,
 }
 
@@ -178,26 +179,26 @@ impl Health {
             out.extend(track.judge(key.resource, slice, &self.limits));
         }
         tracks.retain(|_, track| now_ns.saturating_sub(track.failed_ns) < FORGET_NS);
-        *slices = slices.saturating_add(1).min(self.limits.limits.min_samples);
+        *slices = slices.saturating_add(1).min(self.limits.failures.limits.min_samples);
     }
 }
 
 impl Track {
     /// One that has not failed in so many slices.
-    fn quiet(slices: u32, limits: &Sustained) -> Self {
+    fn quiet(slices: u32, limits: &Limits) -> Self {
         let mut gauge = Gauge::default();
         for _ in 0..slices {
-            gauge.judge(0, 0, limits);
+            gauge.judge(0, 0, &limits.failures);
         }
         Self { gauge, failed_ns: 0, count: 0, most: None, abnormal: None }
     }
 
-    fn judge(&mut self, resource: Resource, slice: &Failed, limits: &Sustained) -> Option<Anomaly> {
+    fn judge(&mut self, resource: Resource, slice: &Failed, limits: &Limits) -> Option<Anomaly> {
         let now_ns = slice.header.time_ns;
         let (count, most) = (std::mem::take(&mut self.count), self.most.take());
         let per_minute = u128::from(count) * u128::from(MINUTE_NS) / u128::from(slice.slice_ns.max(1));
         let per_minute = u64::try_from(per_minute).unwrap_or(u64::MAX);
-        let Some(judged) = self.gauge.judge(per_minute, now_ns, limits) else {
+        let Some(judged) = self.gauge.judge(per_minute, now_ns, &limits.failures) else {
             self.abnormal = None;
             return None;
         };
@@ -214,16 +215,16 @@ impl Track {
             ("failures", failures.into()),
             ("since_ms", (now_ns.saturating_sub(since_ns) / 1_000_000).into()),
         ]);
-        for (key, number) in [("limit", failed.limit), ("used", failed.used)] {
-            if number != UNKNOWN {
-                data.push(key, number);
-            }
+        let keys = resource.keys().into_iter().flatten();
+        for (key, number) in keys.zip([failed.used, failed.limit]).filter(|(_, number)| *number != UNKNOWN) {
+            data.push(key, number);
         }
         Some(Anomaly {
             data,
             detail: resource as u32,
             baseline: Some(gauge::normal(&before, per_minute, "failures")),
             magnitude: per_minute,
+            only: Only { expected_window_ns: Some(limits.expected_window_ns), ..Only::ALL },
             ..Anomaly::new(&RESOURCE_EXHAUSTED, &failed.header)
         })
     }

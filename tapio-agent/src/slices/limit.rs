@@ -16,6 +16,7 @@ use crate::{
 /// Where limits are read.
 pub(super) struct Limits {
     cgroups: Cgroups,
+    cgroup_root: PathBuf,
     proc_root: PathBuf,
     /// Whether the files of processes there are those of the host's pids.
     has_host_pids: bool,
@@ -28,6 +29,7 @@ impl Limits {
     pub(super) fn new(cgroup_root: &Path, proc_root: &Path) -> Self {
         Self {
             cgroups: Cgroups::new(cgroup_root, proc_root),
+            cgroup_root: cgroup_root.to_owned(),
             proc_root: proc_root.to_owned(),
             has_host_pids: has_host_pids(proc_root, in_host_pid_namespace()),
         }
@@ -54,12 +56,15 @@ impl Limits {
         Some((UNKNOWN, number(&self.proc_root.join("sys").join(name))?))
     }
 
-    /// Of the innermost cgroup whose limit is reached.
+    /// Of the innermost cgroup whose limit is reached. With cgroup v1, the controller has a hierarchy of its own, in which
+    /// container runtimes use the same paths.
     fn threads(&mut self, cgroup_id: u64) -> Option<Amount> {
         self.cgroups.lookup(cgroup_id, Instant::now());
-        let own = self.cgroups.directory(cgroup_id)?;
         let root = self.cgroups.mount()?;
-        own.ancestors().take_while(|above| above.starts_with(root)).find_map(|cgroup| {
+        let path = self.cgroups.directory(cgroup_id)?.strip_prefix(root).ok()?.to_owned();
+        let of_one = self.cgroup_root.join("pids");
+        let mut all = [root, &of_one].into_iter().flat_map(|root| path.ancestors().map(|path| root.join(path)));
+        all.find_map(|cgroup| {
             let limit = number(&cgroup.join("pids.max"))?;
             let used = number(&cgroup.join("pids.current"))?;
             // Some may have ended since.

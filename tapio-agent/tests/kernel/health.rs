@@ -85,10 +85,10 @@ fn what_is_used_up_is_named_with_its_limit() {
         reported
     };
     let of_files = expect(&files, "EMFILE", "open_files").of(&opens);
-    of_files.has("limit", 64..65);
+    of_files.has("limit_files", 64..65);
     let of_memory = expect(&memory, "ENOMEM", "memory").of(&allocates);
-    of_memory.has("limit", 900_000_000..900_000_001);
-    of_memory.has("used", 1 << 20..900_000_000);
+    of_memory.has("limit_bytes", 900_000_000..900_000_001);
+    of_memory.has("used_bytes", 1 << 20..900_000_000);
     expect(&reads, "EROFS", "read_only_file_system").of(&creates);
 }
 
@@ -107,8 +107,8 @@ fn a_container_without_a_thread_left_is_reported_with_its_limit() {
     let reported = tapio.expect_within(REPORTED, |o| o.is_in(&cgroup));
     let reported = reported.of_observer("health", "resource_exhausted").of(&starts);
     assert_eq!([reported.text("error"), reported.text("resource")], ["EAGAIN", "threads"]);
-    reported.has("limit", 2..3);
-    reported.has("used", 2..10);
+    reported.has("limit_threads", 2..3);
+    reported.has("used_threads", 2..10);
 }
 
 #[test]

@@ -64,6 +64,18 @@ impl Resource {
         }
     }
 
+    /// The keys of how much is used and how much there is, with their unit; `None` where files tell neither.
+    pub(super) const fn keys(self) -> Option<[&'static str; 2]> {
+        match self {
+            Self::FileSystem | Self::DiskQuota | Self::ReadOnly => None,
+            Self::Memory => Some(["used_bytes", "limit_bytes"]),
+            Self::OpenFiles | Self::OpenFilesOfNode => Some(["used_files", "limit_files"]),
+            Self::Threads => Some(["used_threads", "limit_threads"]),
+            Self::InotifyWatches | Self::EpollWatches => Some(["used_watches", "limit_watches"]),
+            Self::InotifyInstances => Some(["used_instances", "limit_instances"]),
+        }
+    }
+
     /// What a call asked for that failed with this error; `None` if it does not count.
     #[must_use]
     pub fn of(number: u32, errno: u32) -> Option<Self> {

@@ -17,6 +17,9 @@ settings! {
         pub interval: Time<{ 100 * MS }, { 3_600 * SEC }> = Time::of_ns(10 * SEC),
         /// How long they are looked at once more, a second after something began to fail. At most once in six intervals.
         pub second_slice: Time<{ 10 * MS }, { 60 * SEC }> = Time::of_ns(2 * SEC),
+        /// How long the windows are in which the usual rate of a workload is learned that fails now and then: at that rate, one
+        /// report a window stands for all.
+        pub expected_window: Time<{ 10 * SEC }, { 86_400 * SEC }> = Time::of_ns(600 * SEC),
         /// How many failures a minute over the mean are never too much.
         pub floor: Count<1, 1_000_000> = Count::of(60),
         /// How many times the mean is too much.
@@ -41,6 +44,14 @@ pub struct Plan {
     pub second_slice: Duration,
 }
 
+/// The settings in the units that slices are judged in.
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) expected_window_ns: u64,
+    /// Limits for failures a minute.
+    pub(super) failures: Sustained,
+}
+
 impl Settings {
     pub(super) fn plan(&self) -> Plan {
         Plan {
@@ -51,7 +62,7 @@ impl Settings {
     }
 
     // The ranges of the settings fit the narrower types.
-    pub(super) fn limits(&self) -> Sustained {
+    pub(super) fn limits(&self) -> Limits {
         let limits = baseline::Limits {
             ratio_percent: self.ratio.as_percent() as u16,
             run: self.run.get() as u8,
@@ -59,6 +70,9 @@ impl Settings {
             floor: self.floor.get().into(),
             ..baseline::Limits::DEFAULT
         };
-        Sustained { limits, sustain: self.sustain.get() }
+        Limits {
+            expected_window_ns: self.expected_window.as_ns(),
+            failures: Sustained { limits, sustain: self.sustain.get() },
+        }
     }
 }
