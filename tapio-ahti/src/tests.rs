@@ -2,6 +2,7 @@ mod ask;
 mod attention;
 mod cpu;
 mod day;
+mod health;
 mod kit;
 mod page;
 mod properties;

@@ -4,11 +4,13 @@
 //! on; any other is a request.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
@@ -68,6 +70,10 @@ async fn serve(
     }
     if settings.leak_mb_per_s > 0 {
         spawn_local(memory::leak(settings.leak_mb_per_s));
+    }
+    if settings.leak_files > 0 {
+        let most = Some(settings.leak_files);
+        setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
     }
     let service = Rc::new(Service { role: role.to_owned(), next, settings, requests: Cell::new(0) });
     let served = Rc::clone(&service);
@@ -136,7 +142,13 @@ impl Service {
                 }
                 Err(_) => 400,
             },
-            _ => self.request(path).await,
+            _ => {
+                if self.settings.leak_files > 0 {
+                    // Without one left, it answers those that it has accepted.
+                    let _ = File::open("/dev/null").map(std::mem::forget);
+                }
+                self.request(path).await
+            }
         }
     }
 

@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) backlog: u32,
     /// `BUSY`: threads that do nothing but compute.
     pub(crate) busy: usize,
+    /// `LEAK_FILES`: the most files that may be open; each request opens one and leaves it open. 0 for no leak.
+    pub(crate) leak_files: u64,
     /// `LEAK_MB_PER_S`: memory that is taken and never given back.
     pub(crate) leak_mb_per_s: u64,
     /// `HOLD_MB`: memory that is held from the start.
@@ -69,6 +71,7 @@ impl Settings {
             accept_ms: number(set("ACCEPT_MS"), "ACCEPT_MS", 0)?,
             backlog: number(set("BACKLOG"), "BACKLOG", 1024)?,
             busy: number(set("BUSY"), "BUSY", 0)?,
+            leak_files: number(set("LEAK_FILES"), "LEAK_FILES", 0)?,
             leak_mb_per_s: number(set("LEAK_MB_PER_S"), "LEAK_MB_PER_S", 0)?,
             hold_mb: number(set("HOLD_MB"), "HOLD_MB", 0)?,
             crash_on: number(set("CRASH_ON"), "CRASH_ON", 0)?,

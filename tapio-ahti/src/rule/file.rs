@@ -37,6 +37,7 @@ pub(super) const EMBEDDED: &[(&str, &str)] = &[
     ("rules/dns.yaml", include_str!("../../rules/dns.yaml")),
     ("rules/signals.yaml", include_str!("../../rules/signals.yaml")),
     ("rules/cpu.yaml", include_str!("../../rules/cpu.yaml")),
+    ("rules/health.yaml", include_str!("../../rules/health.yaml")),
     ("rules/storage.yaml", include_str!("../../rules/storage.yaml")),
 ];
 

@@ -56,6 +56,12 @@ fn empty_done(_: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Empty program on the hook of results of system calls.
+#[btf_tracepoint(function = "sys_exit")]
+fn empty_call(_: BtfTracePointContext) -> i32 {
+    0
+}
+
 /// Emits an event for each segment received.
 #[btf_tracepoint(function = "tcp_probe")]
 fn flood(_: BtfTracePointContext) -> i32 {
