@@ -106,7 +106,7 @@ impl Source for Sliced {
             limits,
             slice: None,
             attaching: Duration::ZERO,
-            next: Instant::now() + PAUSE,
+            next: Instant::now() + PAUSE.min(self.plan.interval),
             length: self.plan.slice,
             second_at: Instant::now(),
             number: 0,

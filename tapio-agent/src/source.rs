@@ -1,5 +1,5 @@
 //! Sources deliver an observer's records: the ring buffer of kernel programs is one, cgroup files are another, a scraped
-//! service is a third, counters of network namespaces are a fourth.
+//! service is a third, counters of network namespaces are a fourth, what a program counts in slices of time is a fifth.
 //!
 //! The agent, `tapio doctor` and `tapio selftest` know a source by its parts, never by its type.
 

@@ -8,6 +8,7 @@
 
 mod call;
 mod failed;
+mod faults;
 mod message;
 mod settings;
 
@@ -24,6 +25,8 @@ pub use self::{
 use self::settings::Limits;
 use tapio_common::health as fields;
 use tapio_occurrence::{Data, Outcome, Severity};
+
+use crate::fault::{Fault, Role};
 
 use super::{
     Anomaly, Attach, ByHelper, Fallback, Hook, Kind, Malformed, Observer, Only, Reads,
@@ -74,15 +77,18 @@ struct Track {
     /// What failed most in this slice.
     #[serde(skip)]
     most: Option<Failed>,
-    /// Failures, and when the first slice began, since they are abnormal.
+    /// Since when they are abnormal.
     #[serde(skip)]
     abnormal: Option<Abnormal>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Abnormal {
+    /// When the first such slice began, boot clock.
     since_ns: u64,
+    /// Failures since then.
     count: u64,
+    is_reported: bool,
 }
 
 /// A map whose keys are no text, as a list.
@@ -119,6 +125,8 @@ impl Observer for Health {
         }],
     }];
     const KINDS: &'static [&'static Kind] = &[&RESOURCE_EXHAUSTED];
+    const FAULTS: &'static [Fault] = faults::FAULTS;
+    const ROLES: &'static [Role] = faults::ROLES;
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
@@ -203,10 +211,14 @@ impl Track {
             return None;
         };
         let began_ns = now_ns.saturating_sub(slice.slice_ns);
-        let abnormal = self.abnormal.get_or_insert(Abnormal { since_ns: began_ns, count: 0 });
+        let abnormal = self.abnormal.get_or_insert(Abnormal { since_ns: began_ns, count: 0, is_reported: false });
         abnormal.count = abnormal.count.saturating_add(count);
-        let Abnormal { since_ns, count: failures } = *abnormal;
         let (before, failed) = (judged?, most?);
+        // Once, however long it lasts.
+        if std::mem::replace(&mut abnormal.is_reported, true) {
+            return None;
+        }
+        let Abnormal { since_ns, count: failures, .. } = *abnormal;
         let mut data = Data::from([
             ("error", call::error_name(failed.errno).into()),
             ("system_call", call::name(failed.number).unwrap_or_default().into()),

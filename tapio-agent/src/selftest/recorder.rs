@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tapio_occurrence::Occurrence;
 use tapio_service::{
     clock,
-    setting::{MS, Time},
+    setting::{Count, MS, Time},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -66,6 +66,9 @@ impl Attached {
         settings.container.scope = Scope::All;
         // A report has to come soon.
         settings.storage.filesystems.interval = Time::of_ns(200 * MS);
+        settings.health.interval = Time::of_ns(200 * MS);
+        settings.health.second_slice = Time::of_ns(300 * MS);
+        settings.health.min_samples = Count::of(2);
         let has_faults =
             |name| observer::FAULTS.iter().any(|(observer, faults)| *observer == name && !faults.is_empty());
         let open: Vec<_> = observer::build(config.observers.names(), &settings)
