@@ -211,7 +211,8 @@ impl Track {
             return None;
         };
         let began_ns = now_ns.saturating_sub(slice.slice_ns);
-        let abnormal = self.abnormal.get_or_insert(Abnormal { since_ns: began_ns, count: 0, is_reported: false });
+        let abnormal =
+            self.abnormal.get_or_insert(Abnormal { since_ns: began_ns, count: 0, is_reported: false });
         abnormal.count = abnormal.count.saturating_add(count);
         let (before, failed) = (judged?, most?);
         // Once, however long it lasts.

@@ -63,7 +63,8 @@ impl Limits {
         let root = self.cgroups.mount()?;
         let path = self.cgroups.directory(cgroup_id)?.strip_prefix(root).ok()?.to_owned();
         let of_one = self.cgroup_root.join("pids");
-        let mut all = [root, &of_one].into_iter().flat_map(|root| path.ancestors().map(|path| root.join(path)));
+        let mut all =
+            [root, &of_one].into_iter().flat_map(|root| path.ancestors().map(|path| root.join(path)));
         all.find_map(|cgroup| {
             let limit = number(&cgroup.join("pids.max"))?;
             let used = number(&cgroup.join("pids.current"))?;
@@ -104,4 +105,64 @@ fn soft_limit(process: &Path, name: &str) -> Option<u64> {
 
 fn number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use linux_raw_sys::general::{__NR_clone, __NR_inotify_add_watch, __NR_openat, __NR_write};
+    use tapio_common::health::error;
+
+    use super::*;
+
+    #[test]
+    fn limits_are_read_where_they_are_and_unknown_where_not() {
+        let proc = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = proc.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("sys/fs/file-nr", "9248\t0\t1048576\n");
+        write("sys/fs/inotify/max_user_watches", "8192\n");
+        let table = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                     Max open files            1024                 524288               files     \n\
+                     Max address space         unlimited            unlimited            bytes     \n";
+        write("42/limits", table);
+        let mut limits = Limits::new(proc.path(), proc.path());
+        limits.has_host_pids = true;
+        let mut of = |number, errno| limits.of(&Call { cgroup_id: 7, number, errno }, 42);
+        assert_eq!(of(__NR_openat, error::ENFILE), (9248, 1_048_576));
+        assert_eq!(of(__NR_inotify_add_watch, error::ENOSPC), (UNKNOWN, 8192));
+        assert_eq!(of(__NR_openat, error::EMFILE), (UNKNOWN, 1024));
+        for (number, errno) in
+            [(__NR_clone, error::ENOMEM), (__NR_clone, error::EAGAIN), (__NR_write, error::ENOSPC)]
+        {
+            assert_eq!(of(number, errno), (UNKNOWN, UNKNOWN));
+        }
+        limits.has_host_pids = false;
+        let call = Call { cgroup_id: 7, number: __NR_openat, errno: error::EMFILE };
+        assert_eq!(limits.of(&call, 42), (UNKNOWN, UNKNOWN), "that is another process");
+    }
+
+    #[test]
+    fn the_limit_of_threads_is_that_of_the_cgroup_that_has_reached_it() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let root = tempfile::tempdir().unwrap();
+        let pod = root.path().join("kubepods/pod1");
+        let own = pod.join("container");
+        fs::create_dir_all(&own).unwrap();
+        fs::write(root.path().join("cgroup.controllers"), "pids\n").unwrap();
+        for (cgroup, limit, used) in [(&own, "max", "90"), (&pod, "100", "100")] {
+            fs::write(cgroup.join("pids.max"), limit).unwrap();
+            fs::write(cgroup.join("pids.current"), used).unwrap();
+        }
+        let call =
+            Call { cgroup_id: fs::metadata(&own).unwrap().ino(), number: __NR_clone, errno: error::EAGAIN };
+        let mut limits = Limits::new(root.path(), root.path());
+        assert_eq!(limits.of(&call, 42), (100, 100));
+        fs::write(pod.join("pids.current"), "20").unwrap();
+        assert_eq!(limits.of(&call, 42), (UNKNOWN, UNKNOWN), "another limit was met");
+    }
 }

@@ -56,7 +56,10 @@ async fn a_process_that_may_open_no_more_files() {
     assert!(what.contains("fails with EMFILE, 14 times seen in 1.1 s"), "{message}");
     assert!(what.ends_with("(ulimit -n) (1024 of 1024 used)"), "{message}");
     assert_eq!(exhausted["data"]["used_files"], 1024);
-    assert_eq!((&exhausted["baseline"]["mean"], &exhausted["baseline"]["unit"]), (&json!(0), &json!("failures")));
+    assert_eq!(
+        (&exhausted["baseline"]["mean"], &exhausted["baseline"]["unit"]),
+        (&json!(0), &json!("failures"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,9 @@ pub(super) fn exhausted(o: &Occurrence) -> String {
 /// What is used up, and where to look.
 const fn why(resource: Resource) -> &'static str {
     match resource {
-        Resource::FileSystem => "a file system or volume that it writes to has no bytes or inodes left (df, df -i)",
+        Resource::FileSystem => {
+            "a file system or volume that it writes to has no bytes or inodes left (df, df -i)"
+        }
         Resource::DiskQuota => "its disk quota is used up (quota, repquota)",
         Resource::ReadOnly => "it writes to a file system that is mounted read-only, or has become so",
         Resource::Memory => {
@@ -37,7 +39,9 @@ const fn why(resource: Resource) -> &'static str {
         }
         Resource::OpenFiles => "it has as many files open as it may: a leak, or a limit too low (ulimit -n)",
         Resource::OpenFilesOfNode => "the node has as many files open as it may (fs.file-max)",
-        Resource::Threads => "no more threads or processes may be started (pids.max of its cgroup, ulimit -u, kernel.pid_max)",
+        Resource::Threads => {
+            "no more threads or processes may be started (pids.max of its cgroup, ulimit -u, kernel.pid_max)"
+        }
         Resource::InotifyWatches => "its user has no inotify watches left (fs.inotify.max_user_watches)",
         Resource::InotifyInstances => {
             "its user has no inotify instances left (fs.inotify.max_user_instances), or it has too many files open (ulimit -n)"

@@ -54,11 +54,7 @@ pub(super) struct Limits {
 
 impl Settings {
     pub(super) fn plan(&self) -> Plan {
-        Plan {
-            slice: self.slice.get(),
-            interval: self.interval.get(),
-            second_slice: self.second_slice.get(),
-        }
+        Plan { slice: self.slice.get(), interval: self.interval.get(), second_slice: self.second_slice.get() }
     }
 
     // The ranges of the settings fit the narrower types.

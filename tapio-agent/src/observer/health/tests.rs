@@ -61,7 +61,10 @@ fn what_begins_to_fail_is_reported_in_the_second_slice_and_once() {
     assert!(observed.slice(&full).is_empty(), "once is not again and again");
     let reported = observed.slice(&full);
     let [exhausted] = &reported[..] else { panic!("{reported:#?}") };
-    assert_eq!((exhausted.kind.name, exhausted.cgroup_id, exhausted.pid), (RESOURCE_EXHAUSTED.name, CGROUP, 42));
+    assert_eq!(
+        (exhausted.kind.name, exhausted.cgroup_id, exhausted.pid),
+        (RESOURCE_EXHAUSTED.name, CGROUP, 42)
+    );
     let text = ["error", "system_call", "resource"].map(|key| exhausted.data.text(key));
     assert_eq!(text, [Some("ENOSPC"), Some("writev"), Some("file_system")]);
     let numbers = ["rate_failures", "failures", "since_ms"].map(|key| exhausted.data.number(key));
@@ -119,7 +122,13 @@ fn series_are_bounded() {
     let mut health = Health::new(&Settings::default());
     for cgroup_id in 0..2 * MAX_TRACKS as u64 {
         let header = Header { time_ns: cgroup_id, cgroup_id, ..bytemuck::Zeroable::zeroed() };
-        let failed = Failed { header, number: __NR_write, errno: error::ENOSPC, count: 1, ..bytemuck::Zeroable::zeroed() };
+        let failed = Failed {
+            header,
+            number: __NR_write,
+            errno: error::ENOSPC,
+            count: 1,
+            ..bytemuck::Zeroable::zeroed()
+        };
         health.observe(bytemuck::bytes_of(&failed), &mut Vec::new()).unwrap();
     }
     assert_eq!(health.state.tracks.len(), MAX_TRACKS);
