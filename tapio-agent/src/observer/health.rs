@@ -228,9 +228,10 @@ impl Track {
             ("failures", failures.into()),
             ("since_ms", (now_ns.saturating_sub(since_ns) / 1_000_000).into()),
         ]);
-        let keys = resource.keys().into_iter().flatten();
-        for (key, number) in keys.zip([failed.used, failed.limit]).filter(|(_, number)| *number != UNKNOWN) {
-            data.push(key, number);
+        for (key, number) in resource.keys().into_iter().zip([failed.used, failed.limit]) {
+            if let Some(key) = key.filter(|_| number != UNKNOWN) {
+                data.push(key, number);
+            }
         }
         Some(Anomaly {
             data,

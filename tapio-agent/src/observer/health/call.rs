@@ -64,15 +64,15 @@ impl Resource {
         }
     }
 
-    /// The keys of how much is used and how much there is, with their unit; `None` where files tell neither.
-    pub(super) const fn keys(self) -> Option<[&'static str; 2]> {
+    /// The keys of how much is used and how much there is, with their unit; `None` where no file tells.
+    pub(super) const fn keys(self) -> [Option<&'static str>; 2] {
         match self {
-            Self::FileSystem | Self::DiskQuota | Self::ReadOnly => None,
-            Self::Memory => Some(["used_bytes", "limit_bytes"]),
-            Self::OpenFiles | Self::OpenFilesOfNode => Some(["used_files", "limit_files"]),
-            Self::Threads => Some(["used_threads", "limit_threads"]),
-            Self::InotifyWatches | Self::EpollWatches => Some(["used_watches", "limit_watches"]),
-            Self::InotifyInstances => Some(["used_instances", "limit_instances"]),
+            Self::FileSystem | Self::DiskQuota | Self::ReadOnly => [None, None],
+            Self::Memory => [Some("used_bytes"), Some("limit_bytes")],
+            Self::OpenFiles | Self::OpenFilesOfNode => [Some("used_files"), Some("limit_files")],
+            Self::Threads => [Some("used_threads"), Some("limit_threads")],
+            Self::InotifyWatches | Self::EpollWatches => [None, Some("limit_watches")],
+            Self::InotifyInstances => [None, Some("limit_instances")],
         }
     }
 

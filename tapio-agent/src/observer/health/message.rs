@@ -9,10 +9,10 @@ pub(super) fn exhausted(o: &Occurrence) -> String {
     let number = |key: &str| o.data.number(key).unwrap_or_default();
     let text = |key: &str| o.data.text(key).unwrap_or_default();
     let resource = Resource::ALL.iter().find(|known| known.name() == text("resource"));
-    let amount = resource.and_then(|resource| resource.keys()).map(|keys| keys.map(|key| o.data.number(key)));
-    let used = match amount {
-        Some([Some(used), Some(limit)]) => format!(" ({used} of {limit} used)"),
-        Some([None, Some(limit)]) => format!(" (limit {limit})"),
+    let keys = resource.map_or([None, None], |resource| resource.keys());
+    let used = match keys.map(|key| o.data.number(key?)) {
+        [Some(used), Some(limit)] => format!(" ({used} of {limit} used)"),
+        [None, Some(limit)] => format!(" (limit {limit})"),
         _ => String::new(),
     };
     format!(
