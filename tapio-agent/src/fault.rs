@@ -56,6 +56,8 @@ pub enum Subject {
     Process,
     /// The file system at the [`mount_point`] of the process, which is not named.
     Filesystem,
+    /// The listening socket at this port, whose process is not named.
+    Listener(u16),
 }
 
 /// The reason why a fault was not caused.
@@ -84,16 +86,18 @@ impl fmt::Display for Subject {
             Self::To(to) => write!(f, "to {to}"),
             Self::Process => f.write_str("of its process"),
             Self::Filesystem => f.write_str("of its file system"),
+            Self::Listener(port) => write!(f, "at port {port}"),
         }
     }
 }
 
-/// The environment of the faults: namespaces, a cgroup and a file system, each created on first use.
+/// The environment of the faults: namespaces, a cgroup and a file system, each created on first use, and children that stay.
 #[derive(Debug)]
 pub struct Environment {
     link: Option<Link>,
     cgroup: Option<Cgroup>,
     filesystem: Option<Filesystem>,
+    children: Vec<Child>,
     cgroup_root: PathBuf,
 }
 
@@ -101,7 +105,7 @@ impl Environment {
     /// Creates an empty one. `cgroup_root` is where the cgroup hierarchies are mounted.
     #[must_use]
     pub const fn new(cgroup_root: PathBuf) -> Self {
-        Self { link: None, cgroup: None, filesystem: None, cgroup_root }
+        Self { link: None, cgroup: None, filesystem: None, children: Vec::new(), cgroup_root }
     }
 
     /// Returns a cgroup with a memory limit.
@@ -135,6 +139,11 @@ impl Environment {
             Some(link) => Ok(link),
             none => Ok(none.insert(Link::new()?)),
         }
+    }
+
+    /// Lets a child run until all faults are over.
+    pub fn keep(&mut self, child: Child) {
+        self.children.push(child);
     }
 
     /// Starts a child, moves it out of this process's cgroup into [`Self::cgroup`], resumes it or sends it a signal, and

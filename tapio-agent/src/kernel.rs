@@ -30,6 +30,7 @@ use tapio_common::{
 };
 use tapio_service::clock;
 
+pub(crate) use self::listeners::ListeningSocket;
 use self::{
     attach::EPERM,
     rights::{forbids_reading, needed, raise_memlock_limit},
@@ -195,7 +196,7 @@ impl Kernel {
         if let Some(map) = programs.take_map(listeners::MAP) {
             listeners::fill(&mut HashMap::try_from(map)?, &self.proc_root);
         }
-        let degraded = is_locked_down.then(|| {
+        let degraded = (is_locked_down && !by_helper.lost.is_empty()).then(|| {
             let lost = by_helper.lost;
             format!("{FORBIDDEN}: {lost}")
         });

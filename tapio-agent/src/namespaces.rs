@@ -1,20 +1,21 @@
 //! Samples the counters of network namespaces, and turns them into records like those of a kernel ring buffer.
 //!
 //! It samples the node's namespace and those of containers, one for all containers of a pod. A process of a container leads to
-//! its namespace: `/proc/PID/net` needs no capability, unlike `/proc/PID/ns/net`, and the inode number of a file there tells
-//! namespaces apart.
+//! its namespace: `/proc/PID/net` needs no capability, unlike `/proc/PID/ns/net`, and the inode number of `/proc/PID/net/stat` tells
+//! namespaces apart. Kernel programs find the same number.
 
 mod counters;
 
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
+    net::Ipv6Addr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use bytemuck::bytes_of;
+use bytemuck::{bytes_of, cast_slice};
 use tapio_common::{Header, WHOLE_NODE};
 use tapio_service::clock;
 use tokio::time::Instant;
@@ -29,8 +30,6 @@ use crate::{
 
 /// Number of namespaces that are read before other tasks run.
 const BATCH: usize = 16;
-/// Reading uses at most one part in this many of a CPU.
-const SHARE: u32 = 1000;
 /// A process in the node's namespace.
 const INIT: u32 = 1;
 
@@ -38,6 +37,8 @@ const INIT: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct Namespaces {
     interval: Duration,
+    /// Reading uses at most one part in this many of a CPU.
+    share: u32,
     tree: Tree,
     cgroups: Option<PathBuf>,
     proc_root: PathBuf,
@@ -47,6 +48,7 @@ pub(crate) struct Namespaces {
 /// Samples namespaces. It creates a record only when asked for the next one.
 struct Reader {
     interval: Duration,
+    share: u32,
     tree: Tree,
     /// The hierarchy in which processes of cgroups are looked up.
     cgroups: Option<PathBuf>,
@@ -63,7 +65,7 @@ struct Reader {
     left: usize,
     /// Overflows at the last scan, by namespace.
     overflows: HashMap<u64, u64>,
-    record: Namespace,
+    record: Vec<u8>,
 }
 
 /// A namespace, its owner's cgroup, and a process in it.
@@ -76,10 +78,11 @@ struct Found {
 
 impl Namespaces {
     /// Finds the cgroups at `cgroup_root`, and the processes at `proc_root`.
-    pub(crate) fn open(cgroup_root: &Path, proc_root: &Path, interval: Duration) -> Self {
+    pub(crate) fn open(cgroup_root: &Path, proc_root: &Path, interval: Duration, share: u32) -> Self {
         let hierarchy = Hierarchy::find(cgroup_root);
         Self {
             interval,
+            share,
             cgroups: hierarchy.root().map(Path::to_owned),
             tree: Tree::new(hierarchy, proc_root),
             proc_root: proc_root.to_owned(),
@@ -90,6 +93,7 @@ impl Namespaces {
     fn reader(&self) -> Reader {
         Reader {
             interval: self.interval,
+            share: self.share,
             tree: self.tree.clone(),
             cgroups: self.cgroups.clone(),
             proc_root: self.proc_root.clone(),
@@ -100,7 +104,7 @@ impl Namespaces {
             waiting: Vec::new(),
             left: 0,
             overflows: HashMap::new(),
-            record: bytemuck::Zeroable::zeroed(),
+            record: Vec::new(),
         }
     }
 }
@@ -142,16 +146,15 @@ impl Records for Reader {
             let sampled = self.sample(found);
             self.spent += clock::thread_cpu().saturating_sub(start);
             if self.waiting.is_empty() {
-                self.next = self.began + self.interval.max(self.spent * SHARE);
+                self.next = self.began + self.interval.max(self.spent * self.share);
                 tracing::debug!(
                     namespaces = self.overflows.len(),
                     spent_us = self.spent.as_micros(),
                     "network namespaces scanned"
                 );
             }
-            if let Some(sample) = sampled {
-                self.record = sample;
-                take(bytes_of(&self.record));
+            if sampled {
+                take(&self.record);
                 return true;
             }
         }
@@ -168,7 +171,7 @@ impl Reader {
         self.waiting = self.find();
         self.overflows.retain(|id, _| self.waiting.iter().any(|found| found.id == *id));
         self.spent = clock::thread_cpu().saturating_sub(start);
-        self.next = self.began + self.interval.max(self.spent * SHARE);
+        self.next = self.began + self.interval.max(self.spent * self.share);
     }
 
     /// The node's namespace, and those of containers. A container in the node's namespace has none of its own; one that
@@ -186,7 +189,8 @@ impl Reader {
                 found.cgroup_id = 0;
             }
         }
-        all.into_values().collect()
+        // They are read from the last to the first: the oldest one, the node's, comes first.
+        all.into_values().rev().collect()
     }
 
     /// The cgroups of containers, each with that of its owner: the pod, or the container itself.
@@ -212,15 +216,15 @@ impl Reader {
 
     /// Identifies the network namespace of a process.
     fn namespace_of(&self, pid: u32) -> Option<u64> {
-        fs::metadata(self.net(pid).join("netstat")).ok().map(|file| file.ino())
+        fs::metadata(self.net(pid).join("stat")).ok().map(|file| file.ino())
     }
 
     fn net(&self, pid: u32) -> PathBuf {
         self.proc_root.join(pid.to_string()).join("net")
     }
 
-    /// Reads the counters of a namespace; `None` if its process has ended, or another one has its pid.
-    fn sample(&mut self, found: Found) -> Option<Namespace> {
+    /// Reads a namespace as a record. Returns false if its process has ended, or another one has its pid.
+    fn sample(&mut self, found: Found) -> bool {
         let header = Header {
             time_ns: clock::boot_ns(),
             cgroup_id: found.cgroup_id,
@@ -236,9 +240,16 @@ impl Reader {
         }
         let before = self.overflows.insert(found.id, sample.listen_overflows);
         if before.is_some_and(|before| before != sample.listen_overflows) {
-            (sample.port, sample.longest) = counters::longest_queue(&net);
+            let (port, waiting) = counters::longest_queue(&net);
+            (sample.port, sample.longest) = (port.into(), waiting);
         }
-        (self.namespace_of(found.pid) == Some(found.id)).then_some(sample)
+        let next_hops = self.counters.next_hops(&net);
+        sample.next_hops = next_hops.len() as u32;
+        self.record.clear();
+        self.record.extend_from_slice(bytes_of(&sample));
+        self.record.extend(next_hops.iter().flat_map(Ipv6Addr::octets));
+        self.record.extend_from_slice(cast_slice(&self.counters.devices(&net)));
+        self.namespace_of(found.pid) == Some(found.id)
     }
 }
 
@@ -272,7 +283,11 @@ fn parts(proc_root: &Path, has_host_pids: bool) -> Vec<Part> {
         }
     });
     vec![
-        Part { name: "netstat", state: at("netstat"), gives: "link.listen_overflow, link.packet_drops" },
+        Part {
+            name: "netstat",
+            state: at("netstat"),
+            gives: "link.listen_overflow, link.packet_drops, and whose network the others are about",
+        },
         Part { name: "conntrack", state: tracking, gives: "link.conntrack_full" },
     ]
 }

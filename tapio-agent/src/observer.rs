@@ -68,6 +68,8 @@ pub enum Reads {
     Namespaces {
         /// Time from one scan to the next.
         interval: Duration,
+        /// Scans use at most one part in this many of a CPU, and come less often where they would use more.
+        share: u32,
     },
     /// What its program has counted in a slice of time, as [`health::Failed`].
     Slices(health::Plan),

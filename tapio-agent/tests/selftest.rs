@@ -99,7 +99,9 @@ fn all_faults_are_reported_once() {
     for (line, fault) in lines.iter().zip(&faults) {
         assert!(line.starts_with(fault.name) && line.contains("reported"), "{said}");
         assert!(fault.kinds.iter().any(|kind| line.contains(kind)), "{said}");
-        assert!(line.contains("tapio-fault"), "{said}");
+        // What is dropped is the namespace's, not a process's.
+        let has_process = fault.kinds != ["link.listen_overflow"];
+        assert!(line.contains("tapio-fault") == has_process, "{said}");
     }
     assert_eq!(last, format!("{0} of {0} faults reported", faults.len()));
     assert!(faults.len() >= 6);

@@ -4,6 +4,7 @@ mod cpu;
 mod day;
 mod health;
 mod kit;
+mod link;
 mod page;
 mod properties;
 mod scenarios;

@@ -8,6 +8,7 @@ pub mod container;
 pub mod cpu;
 pub mod dns;
 pub mod health;
+pub mod link;
 pub mod majority;
 pub mod network;
 pub mod node;

@@ -93,6 +93,7 @@ const QUICK_TESTS: &[&str] = &[
     "container::oom::a_child_that_takes_too_much_memory_is_an_oom_kill",
     "dns::failure::an_unconnected_socket_is_seen",
     "health::a_container_that_writes_to_a_full_file_system_is_reported_once",
+    "link::gateways_that_do_not_answer_are_reported_once_and_other_neighbours_are_not",
     "network::connect::a_refused_connect_is_reported_once_with_its_process",
     "network::reset::a_reset_in_mid_transfer_is_reported_at_the_client",
     "node::pressure::memory_near_its_limit_is_reported_and_a_cache_is_not",

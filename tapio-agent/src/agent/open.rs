@@ -95,8 +95,8 @@ impl Opener<'_> {
                 let files = Files::open(cgroups, proc, interval, Arc::clone(&self.past));
                 sources.all.push(Box::new(files));
             }
-            Some(Reads::Namespaces { interval }) => {
-                sources.all.push(Box::new(Namespaces::open(cgroups, proc, interval)));
+            Some(Reads::Namespaces { interval, share }) => {
+                sources.all.push(Box::new(Namespaces::open(cgroups, proc, interval, share)));
             }
             Some(Reads::Filesystems { interval }) => {
                 sources.all.push(Box::new(Filesystems::open(proc, interval)));

@@ -45,6 +45,9 @@ pub enum Absent {
     /// The struct has no such member.
     #[error("this kernel has no field {0}")]
     Field(String),
+    /// The kernel has the field, but lets no program load it.
+    #[error("this kernel does not let programs read {0}")]
+    Unreadable(String),
     /// The kernel has no such tracepoint, or no argument of it has the type.
     #[error("this kernel has no tracepoint with the argument {0}")]
     Argument(String),
@@ -95,23 +98,26 @@ impl<'a> Types<'a> {
     /// struct. `tracepoint(type[1])` is that of the second. Kernels add arguments, and programs have a branch for each
     /// signature.
     ///
-    /// `struct NAME` is the id of a struct, and `func NAME` that of a kernel function that programs call; `func NAME since
-    /// 6.11` on such a kernel only, where an older one has the function, but not for all programs.
+    /// `struct NAME` is the id of a struct, and `func NAME` that of a kernel function that programs call. What ends in ` since
+    /// 6.11` is absent from older kernels, which have it, but not for all programs.
     ///
     /// # Errors
     /// The struct, field, argument or function that this kernel does not have.
     pub fn offset(&self, path: &str) -> Result<u32, Absent> {
+        let (path, since) = path.split_once(" since ").unwrap_or((path, "0.0"));
+        let is_there = rights::version() >= rights::parse_version(since);
         if let Some(name) = path.strip_prefix("struct ") {
             return self.structs.get(name.as_bytes()).copied().ok_or_else(|| Absent::Struct(name.to_owned()));
         }
-        if let Some(function) = path.strip_prefix("func ") {
-            let (name, since) = function.split_once(" since ").unwrap_or((function, "0.0"));
-            let is_there = rights::version() >= rights::parse_version(since);
+        if let Some(name) = path.strip_prefix("func ") {
             let id = if is_there { self.function(name.as_bytes()) } else { None };
             return id.ok_or_else(|| Absent::Function(name.to_owned()));
         }
         if let Some((tracepoint, argument)) = path.strip_suffix(')').and_then(|path| path.split_once('(')) {
             return self.argument(tracepoint, argument).ok_or_else(|| Absent::Argument(path.to_owned()));
+        }
+        if !is_there {
+            return Err(Absent::Unreadable(path.to_owned()));
         }
         path.split(" + ").map(|path| self.field(path)).sum()
     }
@@ -329,6 +335,11 @@ mod tests {
         ] {
             assert_eq!(types.offset(wrong), Err(Absent::Argument(wrong.into())), "{wrong}");
         }
+        assert_eq!(types.offset("task_struct.pid since 5.0"), types.offset("task_struct.pid"));
+        assert_eq!(
+            types.offset("task_struct.pid since 99.0"),
+            Err(Absent::Unreadable("task_struct.pid".into()))
+        );
         assert_eq!(types.offset("no_such.x"), Err(Absent::Struct("no_such".into())));
         assert_eq!(types.offset("sock.no_such"), Err(Absent::Field("sock.no_such".into())));
         for end in (0..bytes.len()).step_by(97_531) {

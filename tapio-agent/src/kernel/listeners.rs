@@ -110,23 +110,42 @@ pub(super) fn fill(map: &mut Listeners, proc_root: &Path) {
     }
 }
 
+/// A listening socket of `/proc/PID/net/tcp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListeningSocket {
+    /// Its port.
+    pub(crate) port: u16,
+    /// How many connections wait to be accepted.
+    pub(crate) waiting: u32,
+}
+
+impl ListeningSocket {
+    /// `   0: 0100007F:1F90 00000000:0000 0A 00000000:00000005 ...`: number, local and remote address with port, state, and the
+    /// queues, of which the second is that of connections to accept.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace();
+        let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+        if fields.nth(1)? != TCP_LISTEN {
+            return None;
+        }
+        let (_, waiting) = fields.next()?.split_once(':')?;
+        Some(Self {
+            port: u16::from_str_radix(port, 16).ok()?,
+            waiting: u32::from_str_radix(waiting, 16).ok()?,
+        })
+    }
+}
+
 /// Listening ports in the network namespace of a process, with the number of sockets; `None` if they cannot be read.
 fn ports(process: &Path) -> Option<BTreeMap<u16, u64>> {
     // A listener on [::] also accepts IPv4, but only the second table lists it. Without IPv6 there is no second table.
     let mut tables = fs::read_to_string(process.join("net/tcp")).ok()?;
     tables.push_str(&fs::read_to_string(process.join("net/tcp6")).unwrap_or_default());
     let mut ports = BTreeMap::new();
-    for port in tables.lines().filter_map(listening_port) {
-        *ports.entry(port).or_insert(0) += 1;
+    for socket in tables.lines().filter_map(ListeningSocket::parse) {
+        *ports.entry(socket.port).or_insert(0) += 1;
     }
     Some(ports)
-}
-
-/// `   0: 0100007F:1F90 00000000:0000 0A ...`: a number, local and remote address with port, state.
-fn listening_port(line: &str) -> Option<u16> {
-    let mut fields = line.split_ascii_whitespace();
-    let (_, port) = fields.nth(1)?.rsplit_once(':')?;
-    (fields.nth(1)? == TCP_LISTEN).then(|| u16::from_str_radix(port, 16).ok())?
 }
 
 #[cfg(test)]
@@ -136,20 +155,22 @@ mod tests {
     #[test]
     fn listening_sockets_are_distinguished_from_others() {
         let ip4 =
-            "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1";
+            "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000005 00:00000000 00000000     0        0 1 1";
         let ip6 =
             "   1: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 00000000:0";
-        assert_eq!((listening_port(ip4), listening_port(ip6)), (Some(8080), Some(22)));
+        let of = |port, waiting| Some(ListeningSocket { port, waiting });
+        assert_eq!((ListeningSocket::parse(ip4), ListeningSocket::parse(ip6)), (of(8080, 5), of(22, 0)));
         let established =
-            "   2: 0100007F:1F90 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0 0 2";
+            "   2: 0100007F:1F90 0100007F:D431 01 00000000:00000005 00:00000000 00000000     0 0 2";
         for other in [
             "",
-            "  sl  local_address rem_address   st tx_queue",
+            "  sl  local_address rem_address   st tx_queue rx_queue",
             established,
-            "3: x 0:0 0A",
-            "4: 0:ZZ 0:0 0A",
+            "3: x 0:0 0A 1:1",
+            "4: 0:ZZ 0:0 0A 1:1",
+            "5: 0:16 0:0 0A 1",
         ] {
-            assert_eq!(listening_port(other), None, "{other}");
+            assert_eq!(ListeningSocket::parse(other), None, "{other}");
         }
     }
 

@@ -1,13 +1,20 @@
 //! Reads counters from the files of a network namespace.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{
+    fs::File,
+    io::Read as _,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
-use crate::observer::link::{Namespace, Reason};
+use crate::{
+    kernel::ListeningSocket,
+    observer::link::{DeviceDrops, Namespace, Reason},
+};
 
-/// More than any of these files has, but for the tables of sockets and `nf_conntrack` on hosts with hundreds of CPUs.
+/// More than any of these files has, but for tables of sockets, of hundreds of routes or devices, and `nf_conntrack` on hosts with
+/// hundreds of CPUs.
 const MAX_BYTES: u64 = 64 << 10;
-/// State of a listening socket in `/proc/PID/net/tcp`, include/net/tcp_states.h.
-const LISTEN: &str = "0A";
 
 /// Reads files into the same memory.
 #[derive(Debug, Default)]
@@ -52,6 +59,28 @@ impl Counters {
         if self.open(&net.join("softnet_stat")) {
             put(&mut sample.drops[Reason::CpuBacklog as usize], softnet_dropped(&self.text));
         }
+    }
+
+    /// The next hops of routes: of IPv4 those of the main table, and one of a route that has several.
+    pub(super) fn next_hops(&mut self, net: &Path) -> Vec<Ipv6Addr> {
+        let mut all = Vec::new();
+        if self.open(&net.join("route")) {
+            all.extend(self.text.lines().filter_map(next_hop));
+        }
+        if self.open(&net.join("ipv6_route")) {
+            all.extend(self.text.lines().filter_map(next_hop_of_six));
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// What the devices of a namespace dropped.
+    pub(super) fn devices(&mut self, net: &Path) -> Vec<DeviceDrops> {
+        if !self.open(&net.join("dev")) {
+            return Vec::new();
+        }
+        self.text.lines().filter_map(device).collect()
     }
 
     fn open(&mut self, path: &Path) -> bool {
@@ -102,8 +131,32 @@ fn softnet_dropped(text: &str) -> Option<u64> {
         .try_fold(0_u64, |sum, value| Some(sum.wrapping_add(value?)))
 }
 
+/// `eth0 00000000 0100A8C0 0003 ...`: device, destination, next hop, and flags that are not needed: zeros are none. The numbers
+/// are as in the kernel's memory.
+fn next_hop(line: &str) -> Option<Ipv6Addr> {
+    let next_hop = u32::from_str_radix(line.split_ascii_whitespace().nth(2)?, 16).ok()?;
+    (next_hop != 0).then(|| Ipv4Addr::from(next_hop.to_ne_bytes()).to_ipv6_mapped())
+}
+
+/// Destination, source and next hop, the first two each with the length of its prefix: 32 digits each. Zeros are none.
+fn next_hop_of_six(line: &str) -> Option<Ipv6Addr> {
+    let next_hop = u128::from_str_radix(line.split_ascii_whitespace().nth(4)?, 16).ok()?;
+    (next_hop != 0).then(|| next_hop.into())
+}
+
+/// `  eth0: 1 2 3 4 5 ...`: name, and what was received: bytes, packets, errors, dropped, for want of room; three more, and the
+/// same of what was sent (net/core/net-procfs.c, `dev_seq_printf_stats`).
+fn device(line: &str) -> Option<DeviceDrops> {
+    let (name, counters) = line.rsplit_once(':')?;
+    let counters: Vec<u64> = counters.split_ascii_whitespace().flat_map(str::parse).collect();
+    let dropped = |from: usize| Some(counters.get(from)?.wrapping_add(*counters.get(from + 1)?));
+    let mut device = DeviceDrops { name: [0; 16], drops: [dropped(3)?, dropped(11)?] };
+    device.name.iter_mut().zip(name.trim_start().bytes()).for_each(|(to, byte)| *to = byte);
+    Some(device)
+}
+
 /// The listening socket with the most connections that wait to be accepted, as port and number; zeros if none waits.
-pub(super) fn longest_queue(net: &Path) -> (u32, u32) {
+pub(super) fn longest_queue(net: &Path) -> (u16, u32) {
     let mut longest = (0, 0);
     for table in ["tcp", "tcp6"] {
         // Listening sockets come first, so the rest of a long table is not missed.
@@ -113,25 +166,13 @@ pub(super) fn longest_queue(net: &Path) -> (u32, u32) {
             continue;
         }
         let text = String::from_utf8_lossy(&text);
-        for (port, waiting) in text.lines().filter_map(queue) {
-            if waiting > longest.1 {
-                longest = (port, waiting);
+        for socket in text.lines().filter_map(ListeningSocket::parse) {
+            if socket.waiting > longest.1 {
+                longest = (socket.port, socket.waiting);
             }
         }
     }
     longest
-}
-
-/// `   0: 0100007F:1F90 00000000:0000 0A 00000000:00000005 ...`: number, local and remote address, state, and the queues, of
-/// which the second is that of connections to accept.
-fn queue(line: &str) -> Option<(u32, u32)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (_, port) = fields.nth(1)?.rsplit_once(':')?;
-    if fields.nth(1)? != LISTEN {
-        return None;
-    }
-    let (_, waiting) = fields.next()?.split_once(':')?;
-    Some((u32::from_str_radix(port, 16).ok()?, u32::from_str_radix(waiting, 16).ok()?))
 }
 
 #[cfg(test)]
@@ -150,6 +191,29 @@ mod tests {
     }
 
     #[test]
+    fn next_hops_are_those_of_routes_that_have_one() {
+        let addresses =
+            |all: &[&str]| -> Vec<Ipv6Addr> { all.iter().map(|one| one.parse().unwrap()).collect() };
+        let four = "Iface\tDestination\tGateway \tFlags\neth0\t00000000\t0100A8C0\t0003\neth0\t0000A8C0\t00000000\t0001\n";
+        let found: Vec<_> = four.lines().filter_map(next_hop).collect();
+        assert_eq!(found, addresses(&["::ffff:192.168.0.1"]));
+        let none = "00000000000000000000000000000000";
+        let six = |next_hop: &str| next_hop_of_six(&format!("{none} 00 {none} 00 {next_hop} 00000400 eth0"));
+        assert_eq!(six("fe800000000000000000000000000001").as_slice(), addresses(&["fe80::1"]));
+        assert_eq!((six(none), six("x"), next_hop_of_six("")), (None, None, None));
+    }
+
+    #[test]
+    fn what_devices_dropped_is_read() {
+        let line = " eth0:12: 1 2 3 40 5 6 7 8 9 10 11 120 13 14 15 16";
+        let name = *b"eth0:12\0\0\0\0\0\0\0\0\0";
+        assert_eq!(device(line), Some(DeviceDrops { name, drops: [45, 133] }));
+        for other in ["", " face |bytes packets|bytes", "lo: 1 2 3 4 5 6 7 8 9 10 11 12", "lo: x"] {
+            assert_eq!(device(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn a_table_of_cpus_is_summed_by_its_names() {
         // The names of Linux 6.18, with an older one's `searched` before them.
         let text = "entries searched drop\n00000010 00000000 0000000a\n00000010 00000000 00000001\n";
@@ -158,17 +222,5 @@ mod tests {
         assert_eq!(summed(text, "insert_failed"), None);
         assert_eq!(summed("drop\nnonsense\n", "drop"), None);
         assert_eq!(softnet_dropped("0000f0 00000002 0\n0000f1 00000003 0\n"), Some(5));
-    }
-
-    #[test]
-    fn what_waits_in_a_listening_socket_is_read() {
-        let listens = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000005 00:00000000 00000000";
-        assert_eq!(queue(listens), Some((8080, 5)));
-        let established = "   1: 0100007F:1F90 0100007F:D431 01 00000000:00000005 00:00000000";
-        for other in
-            ["  sl  local_address rem_address   st tx_queue rx_queue", established, "", "2: x 0:0 0A 1:1"]
-        {
-            assert_eq!(queue(other), None, "{other}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use tempfile::TempDir;
 
@@ -30,10 +30,11 @@ impl Host {
     fn process(&self, pid: u32, in_namespace_of: Option<u32>) {
         let net = self.proc().join(format!("{pid}/net"));
         fs::create_dir_all(&net).unwrap();
-        let netstat = net.join("netstat");
+        fs::write(net.join("netstat"), "TcpExt: ListenOverflows\nTcpExt: 3\n").unwrap();
+        let stat = net.join("stat");
         match in_namespace_of {
-            Some(other) => fs::hard_link(self.proc().join(format!("{other}/net/netstat")), netstat).unwrap(),
-            None => fs::write(netstat, "TcpExt: ListenOverflows\nTcpExt: 3\n").unwrap(),
+            Some(other) => symlink(self.proc().join(format!("{other}/net/stat")), stat).unwrap(),
+            None => fs::create_dir(stat).unwrap(),
         }
     }
 
@@ -51,7 +52,8 @@ impl Host {
 
     /// The owner and a process of each namespace.
     fn found(&self) -> Vec<(u64, u32)> {
-        let mut reader = Namespaces::open(&self.cgroups(), &self.proc(), Duration::from_secs(1)).reader();
+        let mut reader =
+            Namespaces::open(&self.cgroups(), &self.proc(), Duration::from_secs(1), 1000).reader();
         reader.tree.update();
         let mut found: Vec<_> = reader.find().iter().map(|found| (found.cgroup_id, found.pid)).collect();
         found.sort_unstable();

@@ -85,7 +85,7 @@ impl Room {
 pub struct ByHelper {
     /// Indices into the object's fields.
     pub fields: &'static [usize],
-    /// What is lost without them, human-readable.
+    /// What is lost without them beside hooks that need them, human-readable; may be empty.
     pub lost: &'static str,
 }
 

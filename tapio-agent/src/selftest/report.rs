@@ -28,6 +28,7 @@ pub(super) fn is_about(fault: &Fault, caused: &Caused, occurrence: &Occurrence) 
             peer.is_some_and(|peer| (peer.address, peer.port) == (to.ip(), to.port()))
         }
         Subject::Filesystem => occurrence.data.text("mount_point") == mount_point(caused.pid).to_str(),
+        Subject::Listener(port) => occurrence.data.number("port") == Some(port.into()),
         // In its own pid namespace the self-test does not know its children's pids on the host.
         Subject::Process if !sees_host_pids() => fault.kinds.contains(&&*occurrence.kind),
         Subject::Process => {
@@ -47,7 +48,7 @@ pub(super) fn judge(fault: &'static Fault, caused: &Caused, seen: &Seen) -> Outc
     let comm = COMM.to_string_lossy();
     let process = occurrence.process.as_ref();
     let is_right = |pid| !sees_host_pids() || pid == caused.pid;
-    if caused.subject != Subject::Filesystem
+    if !matches!(caused.subject, Subject::Filesystem | Subject::Listener(_))
         && !process.is_some_and(|process| process.comm == comm && is_right(process.pid))
     {
         let said = process.map_or("no process".to_owned(), |p| format!("{}[{}]", p.comm, p.pid));

@@ -1,15 +1,18 @@
 //! The link observer.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use crate::support::{Cgroup, Namespace, Occurrence, Process, Service, Tapio, Version, needs_a_kernel, skip};
+use crate::support::{
+    Cgroup, Link, Namespace, Occurrence, Process, Service, Tapio, Version, needs_a_kernel, skip,
+};
 
 /// Looks often, and learns fast.
-const CONFIGURATION: &str = "observer: {link: {interval: 500ms, drops: {min_samples: 2, floor: 100}}}\n";
+const CONFIGURATION: &str =
+    "observer: {link: {interval: 500ms, drops: {min_samples: 2, floor: 100}, flapping: {losses: 3}}}\n";
 /// Time allowed from a fault until it is reported: looks may use one part in 1,000 of a CPU, so on an emulated one they are
 /// seconds apart.
 const REPORTED: Duration = Duration::from_secs(90);
@@ -56,6 +59,117 @@ fn a_server_that_does_not_accept_is_reported_once_and_one_that_does_is_not() {
     reported.has("port", u64::from(listener.port)..u64::from(listener.port) + 1);
     reported.has("waiting_connections", 3..4);
     tapio.expect_none(|o| o.is_in_pod(&pods[1]));
+}
+
+/// Of two gateways, one has answered before. Nobody has the address beside them.
+#[test]
+fn gateways_that_do_not_answer_are_reported_once_and_other_neighbours_are_not() {
+    needs_a_kernel!();
+    let pod = match Cgroup::container(Version::Any) {
+        Ok(pod) => pod,
+        Err(reason) => skip!("{reason}"),
+    };
+    let link = Link::new();
+    let client = Process::start_in(&link.client, "client");
+    client.enter(&pod);
+    let [gone, absent] = [link.v4(2), link.v6(9)].map(|address| address.to_string());
+    link.client.ip(&format!("route add 203.0.113.0/24 via {gone}"));
+    link.client.ip(&format!("-6 route add 2001:db8:ffff::/48 via {absent}"));
+    let send = |to: IpAddr| {
+        let any: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        link.client.within(|| UdpSocket::bind((any, 0)).unwrap().send_to(b"?", (to, 9)).unwrap());
+    };
+    let behind: [IpAddr; 2] = ["203.0.113.1", "2001:db8:ffff::1"].map(|address| address.parse().unwrap());
+    assert!(link.sysctl("net.ipv4.neigh.DEVICE.delay_first_probe_time", 1));
+    send(behind[0]);
+    link.server.ip(&format!("address delete {gone}/24 dev wire"));
+    link.client.ip(&format!("neigh change {gone} dev wire nud stale"));
+    let tapio = observed();
+    for to in [behind[0], behind[1], link.v4(8)] {
+        send(to);
+    }
+    let reported = |gateway: &str| {
+        let reported = tapio.expect_within(REPORTED, |o| o.is_in_pod(&pod) && o.text("gateway") == gateway);
+        reported.of_observer("link", "neighbor_failed").of_no_process().severe("error").says("device", "wire")
+    };
+    assert!(reported(&gone).has_data("hardware_address"));
+    reported(&absent).has_no("hardware_address");
+    let ended = tapio.end();
+    let (_, counts) = &ended.programs[0];
+    assert!(counts.seen == counts.accounted() && counts.emitted >= 3, "{counts:?}");
+    let of_pod: Vec<_> = ended.occurrences.iter().filter(|o| o.is_in_pod(&pod)).collect();
+    assert_eq!(of_pod.len(), 2, "{of_pod:#?}");
+}
+
+/// Of two devices of the pod, one loses its carrier once. A bridge loses it whenever its only port does.
+#[test]
+fn a_carrier_that_comes_and_goes_is_reported_once() {
+    needs_a_kernel!();
+    let pod = match Cgroup::container(Version::Any) {
+        Ok(pod) => pod,
+        Err(reason) => skip!("{reason}"),
+    };
+    let link = Link::new();
+    let client = Process::start_in(&link.client, "client");
+    client.enter(&pod);
+    link.client.ip("link add once type veth peer name other");
+    if let Err(reason) = link.client.bridge("over", "wire") {
+        println!("without a bridge: {reason}");
+    }
+    for device in ["once", "other"] {
+        link.client.ip(&format!("link set {device} up"));
+    }
+    let tapio = observed();
+    link.client.ip("link set other down");
+    for state in ["down", "up"].iter().cycle().take(6) {
+        link.server.ip(&format!("link set wire {state}"));
+        // The kernel looks at carriers some time later, and at most once a second.
+        std::thread::sleep(Duration::from_millis(1_200));
+    }
+    let reported = tapio.expect_one_within(REPORTED, |o| o.is_in_pod(&pod));
+    let reported = reported.of_observer("link", "flapping").of_no_process().says("device", "wire");
+    reported.has("losses", 3..4);
+    reported.has("window_ms", 2_000..60_000);
+}
+
+/// What is larger than the other end takes is lost, and nobody is told.
+#[test]
+fn datagrams_that_a_device_cannot_send_are_reported_of_the_pod() {
+    needs_a_kernel!();
+    let pod = match Cgroup::container(Version::Any) {
+        Ok(pod) => pod,
+        Err(reason) => skip!("{reason}"),
+    };
+    let link = Link::new();
+    let client = Process::start_in(&link.client, "client");
+    client.enter(&pod);
+    link.server.ip("link set wire mtu 600");
+    let tapio = observed();
+    tapio.expect_scans(4);
+    let sender = link.client.within(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+    let reported =
+        while_sending(&sender, link.server_at(9), || tapio.expect_within(REPORTED, |o| o.is_in_pod(&pod)));
+    let reported = reported.of_observer("link", "packet_drops").of_no_process();
+    let reported = reported.says("reason", "device_transmit").says("device", "wire");
+    reported.has("rate_packets", 100..100_000_000);
+}
+
+/// Sends datagrams until the work is done.
+fn while_sending<T>(sender: &UdpSocket, to: SocketAddr, work: impl FnOnce() -> T) -> T {
+    let sending = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while sending.load(Ordering::Relaxed) {
+                // A receive buffer holds a few hundred.
+                (0..200).for_each(|_| drop(sender.send_to(&[0; 1400], to)));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let done = work();
+        sending.store(false, Ordering::Relaxed);
+        done
+    })
 }
 
 /// As many flows as the table has places, each with an answer and two seconds old, so that none makes room for another one.
@@ -113,19 +227,7 @@ fn datagrams_that_nobody_reads_are_reported_of_the_node() {
     let tapio = observed();
     tapio.expect_scans(4);
     let is_meant = |o: &Occurrence| o.text("reason") == "udp_receive_buffer";
-    let sending = AtomicBool::new(true);
-    let reported = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while sending.load(Ordering::Relaxed) {
-                // It holds a few hundred.
-                (0..200).for_each(|_| drop(sender.send_to(&[0; 1400], to)));
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
-        let reported = tapio.expect_within(REPORTED, is_meant);
-        sending.store(false, Ordering::Relaxed);
-        reported
-    });
+    let reported = while_sending(&sender, to, || tapio.expect_within(REPORTED, is_meant));
     let reported = reported.of_observer("link", "packet_drops").of_no_process();
     assert!(!reported.has_workload());
     reported.has("rate_packets", 100..100_000_000);

@@ -39,6 +39,7 @@ pub(super) const EMBEDDED: &[(&str, &str)] = &[
     ("rules/cpu.yaml", include_str!("../../rules/cpu.yaml")),
     ("rules/health.yaml", include_str!("../../rules/health.yaml")),
     ("rules/storage.yaml", include_str!("../../rules/storage.yaml")),
+    ("rules/link.yaml", include_str!("../../rules/link.yaml")),
 ];
 
 pub(super) fn parse(name: &str, text: &str) -> Result<File, Error> {
@@ -101,4 +102,19 @@ fn names(text: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::EMBEDDED;
+
+    #[test]
+    fn every_file_of_rules_comes_with_the_engine() {
+        let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("rules")).unwrap();
+        let names: BTreeSet<_> =
+            files.map(|file| format!("rules/{}", file.unwrap().file_name().display())).collect();
+        assert_eq!(names, EMBEDDED.iter().map(|(name, _)| (*name).to_owned()).collect());
+    }
 }

@@ -7,6 +7,31 @@ use tapio_occurrence::Occurrence;
 use super::Reason;
 use crate::observer::duration::Micros;
 
+pub(super) fn neighbor(o: &Occurrence) -> String {
+    let text = |key| o.data.text(key).unwrap_or_default();
+    let gateway = text("gateway");
+    let protocol = if gateway.contains(':') { "NDP" } else { "ARP" };
+    let before = match o.data.text("hardware_address") {
+        Some(address) => format!("last answered as {address}"),
+        None => "has not answered before".to_owned(),
+    };
+    format!(
+        "{}: gateway {gateway} does not answer {protocol} on {} ({before}): what is behind it cannot be reached",
+        Who(o),
+        text("device"),
+    )
+}
+
+pub(super) fn flapping(o: &Occurrence) -> String {
+    format!(
+        "{}: {} lost its carrier {} times in {}: its cable, its port or the device at the other end fails",
+        Who(o),
+        o.data.text("device").unwrap_or_default(),
+        number(o, "losses"),
+        Window(o),
+    )
+}
+
 pub(super) fn overflow(o: &Occurrence) -> String {
     let queue = match (o.data.number("port"), o.data.number("waiting_connections")) {
         (Some(port), Some(waiting)) => {
@@ -38,13 +63,15 @@ pub(super) fn full(o: &Occurrence) -> String {
 
 pub(super) fn drops(o: &Occurrence) -> String {
     let reason = o.data.text("reason").unwrap_or_default();
-    let reason = Reason::ALL.iter().find(|known| known.name() == reason);
+    let all = [&Reason::OF_NAMESPACE[..], &Reason::OF_DEVICE].concat();
+    let reason = all.into_iter().find(|known| known.name() == reason);
+    let device = o.data.text("device").map(|device| format!("{device} ")).unwrap_or_default();
     format!(
-        "{}: {} packets a minute are dropped, normally {}: {}",
+        "{}: {} packets a minute are dropped, normally {}: {device}{}",
         Who(o),
         number(o, "rate_packets"),
         o.baseline.as_ref().map_or(0, |normal| normal.mean),
-        reason.map_or("", |reason| why(*reason)),
+        reason.map_or("", why),
     )
 }
 
@@ -53,6 +80,8 @@ const fn why(reason: Reason) -> &'static str {
         Reason::UdpReceiveBuffer => "a process reads its UDP socket too slowly",
         Reason::TcpBacklog => "a process holds its TCP socket for too long",
         Reason::CpuBacklog => "a CPU processes what its devices receive too slowly",
+        Reason::DeviceReceive => "has no room for what it receives, or cannot use it",
+        Reason::DeviceTransmit => "cannot send what it is given, or the other end does not take it",
     }
 }
 

@@ -1,18 +1,25 @@
-//! The counters of one network namespace as a record.
+//! The counters of one network namespace as a record, with the next hops of its routes and the counters of its devices.
 
 use bytemuck::{Pod, Zeroable};
-use tapio_common::{Event, Header};
+use tapio_common::{Event, Header, link::kind};
 
 /// A number that is not there. Nothing is concluded from it.
 pub const UNKNOWN: u64 = u64::MAX;
+/// Bytes of the address of a next hop: IPv6, or IPv4 mapped to it.
+pub const NEXT_HOP_BYTES: usize = 16;
 
-/// The counters of one network namespace: sums since it exists. Any number may be [`UNKNOWN`].
+/// The counters of one network namespace: sums since it exists. Any number may be [`UNKNOWN`]. In a record the addresses of its
+/// next hops follow, [`NEXT_HOP_BYTES`] each, and its [`DeviceDrops`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Namespace {
     /// Owner: the pod or container whose namespace it is, or the node.
     pub header: Header,
-    /// Identifies it.
+    /// [`kind::COUNTERS`].
+    pub kind: u32,
+    /// The port of the socket with the longest queue.
+    pub port: u32,
+    /// Identifies it: inode number of `/proc/PID/net/stat`, of each process in it.
     pub id: u64,
     /// Connections that were dropped since a server did not accept them in time (`ListenOverflows`).
     pub listen_overflows: u64,
@@ -25,11 +32,11 @@ pub struct Namespace {
     /// The most that can be tracked (`nf_conntrack_max`).
     pub tracked_limit: u64,
     /// Packets that were dropped, by [`Reason`].
-    pub drops: [u64; Reason::ALL.len()],
+    pub drops: [u64; Reason::OF_NAMESPACE.len()],
     /// Of the listening sockets, how many connections wait in the longest queue; 0 if none waits.
     pub longest: u32,
-    /// The port of that socket.
-    pub port: u32,
+    /// The number of next hops that follow.
+    pub next_hops: u32,
 }
 
 impl Event for Namespace {
@@ -44,21 +51,33 @@ impl Namespace {
     pub const fn unknown(id: u64, header: Header) -> Self {
         Self {
             header,
+            kind: kind::COUNTERS,
+            port: 0,
             id,
             listen_overflows: UNKNOWN,
             untracked: UNKNOWN,
             evicted: UNKNOWN,
             tracked: UNKNOWN,
             tracked_limit: UNKNOWN,
-            drops: [UNKNOWN; Reason::ALL.len()],
+            drops: [UNKNOWN; Reason::OF_NAMESPACE.len()],
             longest: 0,
-            port: 0,
+            next_hops: 0,
         }
     }
 }
 
-/// Why the kernel drops packets that it has received in good order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The packets that a network device dropped since it exists.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct DeviceDrops {
+    /// Its name, padded with zeros.
+    pub name: [u8; 16],
+    /// By [`Reason::OF_DEVICE`].
+    pub drops: [u64; Reason::OF_DEVICE.len()],
+}
+
+/// Why packets are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// A process does not read its UDP socket fast enough (`RcvbufErrors`).
     UdpReceiveBuffer,
@@ -66,11 +85,17 @@ pub enum Reason {
     TcpBacklog,
     /// A CPU does not process what its devices receive fast enough (`softnet_stat`). Counted for the node.
     CpuBacklog,
+    /// A device has no room for what it receives, or cannot use it (`rx_dropped`, `rx_missed_errors`, `rx_fifo_errors`).
+    DeviceReceive,
+    /// A device cannot send what it is given (`tx_dropped`, `tx_fifo_errors`).
+    DeviceTransmit,
 }
 
 impl Reason {
-    /// In the order of [`Namespace::drops`].
-    pub const ALL: [Self; 3] = [Self::UdpReceiveBuffer, Self::TcpBacklog, Self::CpuBacklog];
+    /// Those that are counted for a namespace, in the order of [`Namespace::drops`].
+    pub const OF_NAMESPACE: [Self; 3] = [Self::UdpReceiveBuffer, Self::TcpBacklog, Self::CpuBacklog];
+    /// Those that are counted for each device.
+    pub const OF_DEVICE: [Self; 2] = [Self::DeviceReceive, Self::DeviceTransmit];
 
     /// Its name in data.
     #[must_use]
@@ -79,6 +104,8 @@ impl Reason {
             Self::UdpReceiveBuffer => "udp_receive_buffer",
             Self::TcpBacklog => "tcp_backlog",
             Self::CpuBacklog => "cpu_backlog",
+            Self::DeviceReceive => "device_receive",
+            Self::DeviceTransmit => "device_transmit",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The link observer's section of the configuration.
 
-use tapio_common::baseline;
+use tapio_common::{baseline, link};
 use tapio_service::setting::{Count, MS, Ratio, SEC, Time, settings};
 
 use crate::observer::gauge::Sustained;
@@ -14,8 +14,23 @@ settings! {
         /// How long the windows are in which the usual rate of link.listen_overflow is learned: at that rate, one report a
         /// window stands for all.
         pub expected_window: Time<{ 10 * SEC }, { 86_400 * SEC }> = Time::of_ns(600 * SEC),
+        /// How long a gateway that does not answer stays quiet after link.neighbor_failed; failures meanwhile are counted into
+        /// the next one.
+        pub cooldown: Time<MS, { 3_600 * SEC }> = Time::of_ns(60 * SEC),
+        /// Devices that lose their carrier again and again: link.flapping.
+        pub flapping: Flapping = Flapping::default(),
         /// Packets dropped in a minute, by reason, against their past: link.packet_drops.
         pub drops: Drops = Drops::default(),
+    }
+}
+
+settings! {
+    /// When a device is flapping.
+    pub struct Flapping {
+        /// How often it has to lose its carrier within the window.
+        pub losses: Count<2, 1_000> = Count::of(5),
+        /// How long the window is.
+        pub window: Time<SEC, { 86_400 * SEC }> = Time::of_ns(600 * SEC),
     }
 }
 
@@ -39,11 +54,21 @@ settings! {
 #[derive(Debug)]
 pub(super) struct Limits {
     pub(super) expected_window_ns: u64,
+    /// A device that loses its carrier so often is flapping,
+    pub(super) losses: usize,
+    /// if it does within this time.
+    pub(super) losses_within_ns: u64,
     /// Limits for packets a minute.
     pub(super) drops: Sustained,
 }
 
 impl Settings {
+    /// The settings in the form that the kernel program takes.
+    #[must_use]
+    pub fn kernel(&self) -> link::Settings {
+        link::Settings { cooldown_ns: self.cooldown.as_ns() }
+    }
+
     // The ranges of the settings fit the narrower types.
     pub(super) fn limits(&self) -> Limits {
         let drops = &self.drops;
@@ -56,6 +81,8 @@ impl Settings {
         };
         Limits {
             expected_window_ns: self.expected_window.as_ns(),
+            losses: self.flapping.losses.get() as usize,
+            losses_within_ns: self.flapping.window.as_ns(),
             drops: Sustained { limits, sustain: drops.sustain.get() },
         }
     }

@@ -78,6 +78,30 @@ fn drops_are_compared_with_what_they_were() {
 }
 
 #[test]
+fn drops_of_a_device_are_its_own() {
+    let mut link = Link::new(&Settings::default());
+    let mut out = Vec::new();
+    for look in 1..40_u64 {
+        let device = |name, drops| DeviceDrops { name, drops };
+        let devices = [
+            device(*b"eth0\0\0\0\0\0\0\0\0\0\0\0\0", [look, look.saturating_sub(30) * 2_000]),
+            // It was always so, and a device that is new has dropped nothing yet.
+            device(*b"eth1\0\0\0\0\0\0\0\0\0\0\0\0", [look * 9_000, 0]),
+            device(*b"eth2\0\0\0\0\0\0\0\0\0\0\0\0", [1 << 40; 2]),
+        ];
+        let devices = &devices[..if look < 20 { 2 } else { 3 }];
+        let record = [bytemuck::bytes_of(&at(look * 10)), bytemuck::cast_slice(devices)].concat();
+        link.observe(&record, &mut out).unwrap();
+    }
+    assert!(!out.is_empty());
+    for drops in &out {
+        let of = ["reason", "device"].map(|key| drops.data.text(key));
+        assert_eq!(of, [Some("device_transmit"), Some("eth0")], "{drops:#?}");
+        assert_eq!(drops.data.number("rate_packets"), Some(12_000));
+    }
+}
+
+#[test]
 fn a_namespace_that_is_gone_is_forgotten_and_a_counter_that_goes_back_is_no_anomaly() {
     let mut link = Link::new(&Settings::default());
     let mut out = Vec::new();
@@ -90,6 +114,83 @@ fn a_namespace_that_is_gone_is_forgotten_and_a_counter_that_goes_back_is_no_anom
     link.tick(20 * SECOND + FORGET_NS, &mut out);
     assert_eq!(link.wake_at(), None);
     assert_eq!(link.observe(&[0; 3], &mut out), Err(Malformed::Size(3)));
+}
+
+#[test]
+fn of_neighbours_that_do_not_answer_gateways_are_reported_of_the_namespace() {
+    let octets = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+    let mut link = Link::new(&Settings::default());
+    let mut out = Vec::new();
+    let mut observe = |record: &[u8]| link.observe(record, &mut out);
+    let sample = Namespace { next_hops: 2, ..at(10) };
+    let sample = [bytemuck::bytes_of(&sample), &octets("::ffff:10.0.0.1"), &octets("fe80::1")].concat();
+    assert_eq!(observe(&sample), Ok(()));
+    let failed = |namespace, gateway, hardware| NeighborFailed {
+        header: Header { time_ns: 12 * SECOND, cgroup_id: 0, pid: 0, suppressed: 2, comm: [0; 16].into() },
+        kind: kind::NEIGHBOR_FAILED,
+        padding: 0,
+        device: fields::Device {
+            namespace,
+            name: bytemuck::cast(*b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"),
+            index: 2,
+            padding: 0,
+        },
+        address: bytemuck::cast(octets(gateway)),
+        hardware: u64::from_ne_bytes(hardware),
+    };
+    let own = at(10).id;
+    let known = [2, 0, 0, 0xab, 0, 7, 0, 0];
+    for event in [
+        failed(own, "::ffff:10.0.0.1", known),
+        failed(own, "fe80::1", [0; 8]),
+        failed(own, "::ffff:10.0.0.2", [0; 8]),
+        failed(own + 1, "::ffff:10.0.0.1", [0; 8]),
+    ] {
+        assert_eq!(observe(bytemuck::bytes_of(&event)), Ok(()));
+    }
+    assert_eq!(observe(&sample[..sample.len() - 1]), Err(Malformed::Size(sample.len() - 1)));
+    let texts: Vec<_> = out
+        .iter()
+        .map(|anomaly| ["gateway", "device", "hardware_address"].map(|key| anomaly.data.text(key)))
+        .collect();
+    assert_eq!(
+        texts,
+        [[Some("10.0.0.1"), Some("eth0"), Some("02:00:00:ab:00:07")], [Some("fe80::1"), Some("eth0"), None],]
+    );
+    assert!(out.iter().all(|anomaly| anomaly.cgroup_id == 7 && anomaly.count == 3), "{out:#?}");
+    assert_ne!(out[0].detail, out[1].detail);
+}
+
+#[test]
+fn a_device_that_loses_its_carrier_often_enough_in_a_short_time_is_flapping() {
+    let lost = |second, losses| CarrierLost {
+        header: Header { time_ns: second * SECOND, cgroup_id: 0, ..at(0).header },
+        kind: kind::CARRIER_LOST,
+        losses,
+        device: fields::Device {
+            namespace: at(0).id,
+            name: bytemuck::cast(*b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"),
+            index: 2,
+            padding: 0,
+        },
+    };
+    let judged = |events: &[CarrierLost]| {
+        let mut link = Link::new(&Settings::default());
+        let mut out = Vec::new();
+        link.observe(bytemuck::bytes_of(&at(1)), &mut out).unwrap();
+        for event in events {
+            link.observe(bytemuck::bytes_of(event), &mut out).unwrap();
+        }
+        out.iter().map(|one| ["losses", "window_ms"].map(|key| one.data.number(key))).collect::<Vec<_>>()
+    };
+    let each =
+        |seconds: u64| (1..10_u32).map(|nth| lost(u64::from(nth) * seconds, 40 + nth)).collect::<Vec<_>>();
+    // What it lost before the first event is nothing; another report takes five more.
+    assert_eq!(judged(&each(60)), [[Some(5), Some(240_000)]]);
+    assert_eq!(judged(&each(160)), [[None; 2]; 0], "four in a window");
+    assert_eq!(judged(&[lost(10, 7), lost(12, 11)]), [[Some(5), Some(2_000)]], "three came back at once");
+    assert_eq!(judged(&[lost(10, 7), lost(700, 60)]), [[None; 2]; 0], "nobody knows when");
+    assert_eq!(judged(&[lost(10, 7), lost(12, 1)]), [[None; 2]; 0], "another device");
 }
 
 #[test]

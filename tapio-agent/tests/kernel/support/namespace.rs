@@ -57,6 +57,14 @@ impl Namespace {
         ip(&format!("-n {} {arguments}", self.name));
     }
 
+    /// Makes a bridge with this port. The error says why this kernel cannot.
+    pub(crate) fn bridge(&self, name: &str, port: &str) -> Result<(), String> {
+        run("ip", &format!("-n {} link add {name} type bridge", self.name))?;
+        self.ip(&format!("link set {port} master {name}"));
+        self.ip(&format!("link set {name} up"));
+        Ok(())
+    }
+
     /// Has the connections of the namespace tracked, or returns why they cannot be.
     pub(crate) fn track(&self) -> Result<(), String> {
         let mut command = self.command(Path::new("iptables"));

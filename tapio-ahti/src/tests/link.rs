@@ -1,0 +1,52 @@
+//! What fails below connections.
+
+use tapio_occurrence::Data;
+
+use super::kit::{Cluster, NODES};
+use crate::incident::Incident;
+
+const UNREACHABLE: &str = "network.connection_unreachable";
+
+fn gateway() -> Data {
+    Data::from([("gateway", "10.0.0.1".into()), ("device", "eth0".into())])
+}
+
+impl Cluster {
+    /// A workload's newest pod cannot connect.
+    fn cut_off(&mut self, name: &str) {
+        for _ in 0..10 {
+            let data = Data::from([("error", "EHOSTUNREACH".into()), ("direction", "outbound".into())]);
+            self.agent(UNREACHABLE, name, 0, &format!("{name}: no route to host"), data);
+            self.wait(5);
+        }
+        self.wait(60);
+    }
+}
+
+#[track_caller]
+fn is(incident: &Incident, root: &str, rule: &str) {
+    assert_eq!(incident.root.as_ref().map(ToString::to_string).as_deref(), Some(root), "{incident:#?}");
+    assert_eq!(incident.root_kind.as_deref(), Some("network"), "{incident:#?}");
+    assert!(incident.chain.iter().any(|step| &*step.rule == rule), "{incident:#?}");
+}
+
+#[test]
+fn the_gateway_of_a_node_is_why_its_pods_cannot_connect() {
+    let mut cluster = Cluster::shop();
+    let number: usize = cluster.newest("checkout").rsplit('-').next().unwrap().parse().unwrap();
+    let node = NODES[number % NODES.len()];
+    cluster.of_node("link.neighbor_failed", node, gateway());
+    cluster.wait(5);
+    cluster.cut_off("checkout");
+    is(&cluster.incident(), &format!("Node {node}"), "node-gateway-silent");
+}
+
+#[test]
+fn the_gateway_of_a_pod_is_why_it_cannot_connect() {
+    let mut cluster = Cluster::shop();
+    cluster.agent("link.neighbor_failed", "checkout", 0, "checkout: gateway", gateway());
+    cluster.wait(5);
+    cluster.cut_off("checkout");
+    let pod = cluster.newest("checkout");
+    is(&cluster.why("checkout"), &format!("Pod shop/{pod}"), "gateway-silent");
+}
