@@ -185,6 +185,6 @@ fn what_cannot_be_caused_is_skipped_with_the_remedy() {
         2,
         "{said}"
     );
-    assert!(said.ends_with("6 of 6 faults reported, 3 skipped\n"), "{said}");
+    assert!(said.ends_with("7 of 7 faults reported, 3 skipped\n"), "{said}");
     assert_eq!(code, Some(0));
 }

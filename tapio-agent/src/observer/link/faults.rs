@@ -14,7 +14,7 @@ use crate::fault::{
 };
 
 pub(super) const FAULTS: &[Fault] = &[Fault {
-    name: "server that does not accept",
+    name: "full listen queue",
     kinds: &["link.listen_overflow"],
     part: "netstat",
     cause: |environment| Box::pin(overflow(environment)),

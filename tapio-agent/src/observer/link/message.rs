@@ -39,12 +39,11 @@ pub(super) fn overflow(o: &Occurrence) -> String {
         }
         _ => "a server did not accept them in time".to_owned(),
     };
-    format!(
-        "{}: {} attempts to connect were dropped in {}: {queue}",
-        Who(o),
-        number(o, "dropped_connections"),
-        Window(o)
-    )
+    let dropped = match number(o, "dropped_connections") {
+        1 => "an attempt to connect was dropped".to_owned(),
+        dropped => format!("{dropped} attempts to connect were dropped"),
+    };
+    format!("{}: {dropped} in {}: {queue}", Who(o), Window(o))
 }
 
 pub(super) fn full(o: &Occurrence) -> String {
