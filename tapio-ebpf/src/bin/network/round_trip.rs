@@ -116,11 +116,15 @@ fn end_block(sk: *const u8, tp: *const u8, socket: &mut Socket) {
         return;
     }
     let before = socket.before;
-    let reading = Reading {
+    // SAFETY: typed pointers and offsets of their fields.
+    let stamp_us: u64 = unsafe { load(tp, &OFFSETS[net::RACK_MSTAMP]) };
+    let mut reading = Reading {
         value_us: u64::from(min(socket.lowest, before)),
         certain_us: u64::from(min(socket.certain_lowest, socket.certain_before)),
-        // SAFETY: typed pointers and offsets of their fields.
-        stamp_us: unsafe { load(tp, &OFFSETS[net::RACK_MSTAMP]) },
+        // The time of a sample is when its segment was sent, by TCP's clock, which is already known.
+        stamp: stamp_us >> STAMP_SHIFT,
+        normal: Baseline::default(),
+        kind: NORMAL,
     };
     (socket.before, socket.certain_before) = (socket.lowest, socket.certain_lowest);
     (socket.lowest, socket.certain_lowest) = (u32::MAX, u32::MAX);
@@ -139,7 +143,14 @@ fn end_block(sk: *const u8, tp: *const u8, socket: &mut Socket) {
     if path.rtt.learn_if_normal(reading.value_us, &constant(&SETTINGS.rtt)) {
         return run.normal();
     }
-    abnormal(sk, path, &reading, run);
+    reading.normal = path.rtt;
+    // Not in `abnormal`: on the oldest kernels the stack of all functions that call each other has 512 bytes.
+    reading.kind = judge(&mut path.rtt, reading.value_us, reading.stamp);
+    match reading.kind {
+        LEARNING => run.learning(),
+        NORMAL => run.normal(),
+        _ => abnormal(sk, path, &reading, run),
+    }
 }
 
 /// A reading: two blocks of samples.
@@ -148,8 +159,12 @@ struct Reading {
     value_us: u64,
     /// Lowest certain part of a sample.
     certain_us: u64,
-    /// `rack.mstamp` of the last sample.
-    stamp_us: u64,
+    /// When the last sample was sent, in units of 1.024 ms.
+    stamp: u64,
+    /// What was normal before it.
+    normal: Baseline,
+    /// As [`judge`] has it.
+    kind: u32,
 }
 
 const LEARNING: u32 = 0;
@@ -168,31 +183,21 @@ fn judge(rtt: &mut Baseline, value_us: u64, stamp: u64) -> u32 {
     }
 }
 
-/// Handles a round trip that is not plainly normal. In a function of its own, so that the common path can use all
-/// registers.
+/// Reports a round trip that is not normal, if it is to be.
 #[inline(never)]
 fn abnormal(sk: Sock, path: &mut Path, reading: &Reading, run: Run) {
-    let before = path.rtt;
-    let &Reading { value_us, certain_us, stamp_us } = reading;
-    // The time of a sample is when its segment was sent, by TCP's clock, which is already known; in units of 1.024 ms.
-    let stamp = stamp_us >> STAMP_SHIFT;
-    let kind = match judge(&mut path.rtt, value_us, stamp) {
-        LEARNING => return run.learning(),
-        NORMAL => return run.normal(),
-        kind => kind,
-    };
-    if !is_reportable(kind, u32::from(path.key.direction), &before, reading) {
+    if !is_reportable(reading, u32::from(path.key.direction)) {
         return run.normal();
     }
     let now = now_ns();
-    let ago = stamp.wrapping_sub(path.rtt.since(stamp));
+    let ago = reading.stamp.wrapping_sub(path.rtt.since(reading.stamp));
     let since_ns = now.wrapping_sub((ago << STAMP_SHIFT).wrapping_mul(1000));
     let key = path.key;
-    emit(run, sk, &key, kind, &owner_of(sk, &key), now, |event| {
-        event.value_us = value_us;
-        event.certain_us = certain_us;
+    emit(run, sk, &key, reading.kind, &owner_of(sk, &key), now, |event| {
+        event.value_us = reading.value_us;
+        event.certain_us = reading.certain_us;
         event.since_ns = since_ns;
-        event.baseline = before;
+        event.baseline = reading.normal;
     });
 }
 
@@ -200,14 +205,14 @@ fn abnormal(sk: Sock, path: &mut Path, reading: &Reading, run: Run) {
 /// may be either, and its event gives the certain part; a client acknowledges with its next request, and may pause
 /// before that as long as it likes. A fall is reported if it cannot be due to the peer.
 #[inline(always)]
-fn is_reportable(kind: u32, direction: u32, before: &Baseline, reading: &Reading) -> bool {
+fn is_reportable(reading: &Reading, direction: u32) -> bool {
     let limits = constant(&SETTINGS.rtt);
-    let mean = before.mean();
+    let mean = reading.normal.mean();
     let is_certain = reading.certain_us > mean.wrapping_add(limits.floor);
     if is_certain || (limits.ceiling != 0 && reading.certain_us > limits.ceiling) {
         return true;
     }
-    if kind == kind::RTT_SPIKE {
+    if reading.kind == kind::RTT_SPIKE {
         return false;
     }
     if reading.value_us > mean {
