@@ -118,7 +118,7 @@ fn a_hog_is_named_where_many_wait_who_run_one_after_the_other() {
     let _serving: Vec<_> = waiting.iter().map(serve).collect();
     let mut hogs = start_in(&running, "hogs");
     let tapio = observed();
-    thread::sleep(window() * 20);
+    thread::sleep(window() * 12);
     hogs.burn(32, 60_000, 0);
     for cgroup in &waiting {
         let reported = tapio.expect_within(window() * 100, |o| o.is_in(cgroup));
