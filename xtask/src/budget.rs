@@ -21,7 +21,7 @@ pub(crate) const HOST: Budget = Budget {
         // Real clients wait for answers that do not come; half of them beside the others.
         ("dns", 100),
         // Fills a table of a quarter of a million connections.
-        ("link", 40),
+        ("link", 60),
         ("network", 270),
         ("node", 270),
         ("support", 20),
