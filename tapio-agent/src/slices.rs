@@ -202,9 +202,7 @@ impl Reader {
         let all = self.slices.failures()?;
         for (call, failures) in &all {
             let known = self.known.get(call);
-            // A call that was evicted from the map begins at 0 again.
-            let before = known.map_or(0, |known| known.count).min(failures.count);
-            let count = failures.count - before;
+            let count = since(known.map_or(0, |known| known.count), failures.count);
             if count == 0 {
                 continue;
             }
@@ -231,5 +229,23 @@ impl Reader {
             self.known.retain(|call, _| all.iter().any(|(known, _)| known == call));
         }
         Ok(begins)
+    }
+}
+
+/// How many have been counted since. A call that was evicted from the map, and has failed again, began at 0.
+const fn since(before: u64, now: u64) -> u64 {
+    match now.checked_sub(before) {
+        Some(new) => new,
+        None => now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_was_evicted_is_counted_from_the_start() {
+        assert_eq!([since(0, 3), since(3, 3), since(3, 10), since(10, 3)], [3, 0, 7, 3]);
     }
 }

@@ -144,7 +144,7 @@ fn next_hop_of_six(line: &str) -> Option<Ipv6Addr> {
     (next_hop != 0).then(|| next_hop.into())
 }
 
-/// `  eth0: 1 2 3 4 5 ...`: name, and what was received: bytes, packets, errors, dropped, for want of room; three more, and the
+/// `  eth0: 1 2 3 4 5 ...`: name, and what was received: bytes, packets, errors, dropped, for lack of room; three more, and the
 /// same of what was sent (net/core/net-procfs.c, `dev_seq_printf_stats`).
 fn device(line: &str) -> Option<DeviceDrops> {
     let (name, counters) = line.rsplit_once(':')?;

@@ -4,7 +4,7 @@
 //! Reports `link.listen_overflow`, `link.conntrack_full` and `link.packet_drops`.
 //!
 //! Watches `neigh_timer_handler` (tp_btf), which rarely runs. Reports `link.neighbor_failed` of gateways: who connects to any
-//! other address that does not answer is told by the network observer. And `qdisc_reset` (tp_btf), which runs for each queue of a
+//! other address that does not answer is reported by the network observer. And `qdisc_reset` (tp_btf), which runs for each queue of a
 //! device that loses its carrier. Reports `link.flapping`.
 //!
 //! A namespace is a pod's, or the node's. Which process of a pod dropped something is not known: the owner is the pod.

@@ -17,6 +17,15 @@ const CONFIGURATION: &str =
 /// seconds apart.
 const REPORTED: Duration = Duration::from_secs(90);
 
+macro_rules! container {
+    () => {
+        match Cgroup::container(Version::Any) {
+            Ok(cgroup) => cgroup,
+            Err(reason) => skip!("{reason}"),
+        }
+    };
+}
+
 fn at(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
@@ -30,10 +39,7 @@ fn observed() -> Tapio {
 #[test]
 fn a_server_that_does_not_accept_is_reported_once_and_one_that_does_is_not() {
     needs_a_kernel!();
-    let pods = match (Cgroup::container(Version::Any), Cgroup::container(Version::Any)) {
-        (Ok(full), Ok(healthy)) => [full, healthy],
-        (Err(reason), _) | (_, Err(reason)) => skip!("{reason}"),
-    };
+    let pods = [container!(), container!()];
     let namespaces = [Namespace::new(), Namespace::new()];
     if !namespaces[0].sysctl("net.core.somaxconn", 2) {
         skip!("a network namespace has no somaxconn of its own here");
@@ -65,10 +71,7 @@ fn a_server_that_does_not_accept_is_reported_once_and_one_that_does_is_not() {
 #[test]
 fn gateways_that_do_not_answer_are_reported_once_and_other_neighbours_are_not() {
     needs_a_kernel!();
-    let pod = match Cgroup::container(Version::Any) {
-        Ok(pod) => pod,
-        Err(reason) => skip!("{reason}"),
-    };
+    let pod = container!();
     let link = Link::new();
     let client = Process::start_in(&link.client, "client");
     client.enter(&pod);
@@ -106,10 +109,7 @@ fn gateways_that_do_not_answer_are_reported_once_and_other_neighbours_are_not() 
 #[test]
 fn a_carrier_that_comes_and_goes_is_reported_once() {
     needs_a_kernel!();
-    let pod = match Cgroup::container(Version::Any) {
-        Ok(pod) => pod,
-        Err(reason) => skip!("{reason}"),
-    };
+    let pod = container!();
     let link = Link::new();
     let client = Process::start_in(&link.client, "client");
     client.enter(&pod);
@@ -133,14 +133,11 @@ fn a_carrier_that_comes_and_goes_is_reported_once() {
     reported.has("window_ms", 2_000..60_000);
 }
 
-/// What is larger than the other end takes is lost, and nobody is told.
+/// What is larger than the other end takes is lost without an error.
 #[test]
 fn datagrams_that_a_device_cannot_send_are_reported_of_the_pod() {
     needs_a_kernel!();
-    let pod = match Cgroup::container(Version::Any) {
-        Ok(pod) => pod,
-        Err(reason) => skip!("{reason}"),
-    };
+    let pod = container!();
     let link = Link::new();
     let client = Process::start_in(&link.client, "client");
     client.enter(&pod);
@@ -176,10 +173,7 @@ fn while_sending<T>(sender: &UdpSocket, to: SocketAddr, work: impl FnOnce() -> T
 #[test]
 fn a_table_without_a_place_for_another_connection_is_reported() {
     needs_a_kernel!();
-    let pod = match Cgroup::container(Version::Any) {
-        Ok(pod) => pod,
-        Err(reason) => skip!("{reason}"),
-    };
+    let pod = container!();
     let limit: u64 = match std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max") {
         Ok(limit) => limit.trim().parse().unwrap(),
         Err(error) => skip!("no connection can be tracked: {error}"),

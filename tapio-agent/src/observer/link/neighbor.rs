@@ -13,7 +13,7 @@ const HARDWARE_BYTES: usize = 6;
 
 /// A gateway that does not answer: the next hop of a route. `owner` is the header of a sample of its namespace.
 ///
-/// Any other neighbour is one that somebody here wants to reach, who is told by `network.connection_unreachable`, or an
+/// Any other neighbour is one that somebody here wants to reach, whom `network.connection_unreachable` names, or an
 /// address that nobody has: of a pod that has ended, or one that a scanner tries.
 pub(super) fn judge(event: &NeighborFailed, owner: &Header, next_hops: &[Ipv6Addr]) -> Option<Anomaly> {
     let address = Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(event.address));

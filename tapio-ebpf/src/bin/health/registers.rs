@@ -42,7 +42,7 @@ impl Registers {
         if is_absent(&OFFSETS[health::SYSCALLNO]) || self.load::<u64>(health::PSTATE) & MODE32 != 0 {
             return NONE;
         }
-        // Negative if it is none.
+        // Negative outside a system call.
         self.load::<u32>(health::SYSCALLNO).into()
     }
 }
