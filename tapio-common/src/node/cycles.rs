@@ -47,8 +47,8 @@ pub mod extra {
 const MIN_COUNTED_SHARE: u64 = 256;
 /// A window with fewer slices than this is not judged.
 const MIN_SLICES: u64 = 16;
-/// After this many windows in a row at another load, that is the new load, and all baselines are learned anew. Fewer
-/// than a shift of the load takes, after which the window would be compared.
+/// After this many windows in a row at another load, or once one of them is a new level of the load, all baselines are
+/// learned anew.
 const MAX_OTHER_LOAD: u32 = 4;
 
 /// One record of the ring buffer: cycles per instruction have been far above normal for several windows.
@@ -257,7 +257,9 @@ impl Track {
         if !is_learning && !is_comparable {
             self.outlier_windows = 0;
             self.other_load_windows += 1;
-            if self.other_load_windows >= MAX_OTHER_LOAD {
+            // The next window would be compared with what was normal at the load before.
+            let is_normal_now = is_near(time, self.time.mean()) || is_near(work, self.work.mean());
+            if is_normal_now || self.other_load_windows >= MAX_OTHER_LOAD {
                 self.other_load_windows = 0;
                 (self.cpi, self.time, self.work) = Default::default();
             }

@@ -88,6 +88,20 @@ fn another_load_is_not_compared_and_is_learned_if_it_stays() {
 }
 
 #[test]
+fn another_load_that_follows_a_small_rise_is_not_compared() {
+    // The small rise is of the same run as the load, which so becomes normal a few windows after it came.
+    for rise in 0..4 {
+        let mut run = Run::learned(10, 100);
+        for _ in 0..rise {
+            run.close(usage(11, 100));
+        }
+        let closed: Vec<_> = (0..40).map(|_| run.close(usage(100, 300))).collect();
+        assert!(!closed.contains(&WindowVerdict::Outlier), "{rise}: {closed:?}");
+        assert_eq!(closed.last(), Some(&WindowVerdict::Normal));
+    }
+}
+
+#[test]
 fn comparable_load_is_by_cpu_time_or_by_instructions() {
     let few = |percent, count| Usage { instructions: count, ..usage(percent, 100) };
     let mut run = Run(Track::default(), 0);
