@@ -1,7 +1,7 @@
 //! The one baseline: what is normal for one series, in 32 bytes.
 //!
 //! Compiled into the kernel programs and into the agent, so it is plain 64-bit integer arithmetic: no division by a
-//! variable, no unbounded loop, no allocation, no path that panics. The caller passes the time with each sample, as any
+//! variable on the common way, no unbounded loop, no allocation, no path that panics. The caller passes the time with each sample, as any
 //! number that never decreases.
 //!
 //! It keeps a smoothed mean and mean deviation in the manner of Jacobson and Karels (RFC 6298), and finds new levels by a
@@ -168,13 +168,15 @@ impl Baseline {
     /// [`Self::observe`] without the short cut, for any sample.
     #[inline(always)]
     pub fn judge(&mut self, value: u64, now: u64, limits: &Limits) -> Verdict {
-        let over_ceiling = limits.ceiling != 0 && value > limits.ceiling;
-        let value = value.min(MAX_VALUE);
-        let sample = value << FRACTION_BITS;
+        // Each question is asked where its answer is needed, and a division takes the place of comparisons: the verifier
+        // walks what is between a flag and its use once for each combination of flags.
+        let is_over_ceiling = || limits.ceiling != 0 && value > limits.ceiling;
+        let clipped = value.min(MAX_VALUE);
+        let sample = clipped << FRACTION_BITS;
         let samples = self.samples();
 
         if samples == 0 || samples < limits.min_samples {
-            if over_ceiling {
+            if is_over_ceiling() {
                 return Verdict::Spike;
             }
             if samples == 0 {
@@ -188,32 +190,33 @@ impl Baseline {
         }
 
         let unit = self.unit(limits);
-        let mean = self.mean_fixed();
-        let distance = sample.abs_diff(mean);
-        let is_far = self.is_far(value, limits);
-        let mut quarters = quotient((distance << 2) + (unit >> 1), unit);
+        let above = sample as i64 - self.mean_fixed() as i64;
+        let distance = above.unsigned_abs();
+        let mut quarters = ((distance << 2) + (unit >> 1)) / unit;
         if distance <= limits.floor_fixed() {
             quarters = quarters.min(DRIFT);
         }
-        let is_outside = is_far || quarters > CLIP;
 
-        if self.count(value, quarters.min(CLIP), sample >= mean, unit, now, limits) {
+        if self.count(clipped, quarters.min(CLIP), above, unit, now, limits) {
             // Never silent over the ceiling.
-            let is_known = self.shift(limits) && !over_ceiling;
+            let is_known = self.shift(limits) && !is_over_ceiling();
             return if is_known { Verdict::Normal } else { Verdict::Shift };
         }
         if self.score() == 0 {
             self.calm_down();
         }
-        if is_outside {
-            let deviation = self.deviation_fixed();
-            self.set_deviation((deviation + (deviation >> WIDEN_SHIFT)).min(FIXED_MAX));
-        }
-        if is_far || over_ceiling {
-            return Verdict::Spike;
-        }
-        if !is_outside {
+        let is_far = self.is_far(clipped, limits);
+        if !is_far && quarters <= CLIP {
+            if is_over_ceiling() {
+                return Verdict::Spike;
+            }
             self.train(sample, MEAN_GAIN_SHIFT, DEVIATION_GAIN_SHIFT);
+            return Verdict::Normal;
+        }
+        let deviation = self.deviation_fixed();
+        self.set_deviation((deviation + (deviation >> WIDEN_SHIFT)).min(FIXED_MAX));
+        if is_far || is_over_ceiling() {
+            return Verdict::Spike;
         }
         Verdict::Normal
     }
@@ -318,20 +321,6 @@ impl Baseline {
 fn is_over_ratio(value: u64, mean: u64, ratio_percent: u16) -> bool {
     let ratio = u64::from(ratio_percent);
     value * 100 > (mean >> FRACTION_BITS) * ratio + (((mean & 0xff) * ratio) >> FRACTION_BITS)
-}
-
-/// `dividend / divisor`, at most 15. By comparing and subtracting: the oldest verifiers and CPUs make little of a
-/// division.
-#[inline(always)]
-fn quotient(mut dividend: u64, divisor: u64) -> u64 {
-    let mut quotient = 0;
-    for bit in [3, 2, 1, 0] {
-        if dividend >= divisor << bit {
-            dividend -= divisor << bit;
-            quotient |= 1 << bit;
-        }
-    }
-    quotient
 }
 
 #[inline(always)]

@@ -4,14 +4,14 @@
 //! the other side takes three times its distance off.
 
 use super::{
-    Baseline, CLIP, DRIFT, FIRST_DEVIATION_SHIFT, FIXED_MAX, FRACTION_BITS, Limits, SAMPLES_MAX, UNREST_MAX,
-    float,
+    Baseline, CLIP, FIRST_DEVIATION_SHIFT, FIXED_MAX, FRACTION_BITS, Limits, SAMPLES_MAX, UNREST_MAX, float,
 };
 
 pub(super) const SCORE_MASK: u64 = 0xfff;
-const SCORE_MAX: u64 = 0x7ff;
+const SCORE_MAX: i64 = 0x7ff;
+const DRIFT: i64 = super::DRIFT as i64;
 /// What a sample outside the band adds to the score.
-const FULL: u64 = CLIP - DRIFT;
+const FULL: i64 = CLIP as i64 - DRIFT;
 const RUN_MAX: u8 = 100;
 /// How much a run that comes to nothing adds to the unrest; a sample without a run takes 1 off.
 const UNREST_STEP: u64 = 3;
@@ -24,7 +24,7 @@ const NEAR: u64 = 2;
 /// any series with many, would be a level.
 const LEAST_SHIFT: u32 = 2;
 /// What a scattered run needs more: four samples.
-const SCATTERED: u64 = 4 * FULL;
+const SCATTERED: u64 = 4 * FULL as u64;
 const SPREAD_BITS: u32 = 2;
 const OTHER_BITS: u32 = 10;
 /// Two levels alternate once they have come back this many times, each after less than 2^[`STAY_SHIFT`] samples.
@@ -34,44 +34,50 @@ const RETURNS_MAX: u64 = 0xf;
 const STAY_SHIFT: u32 = 7;
 
 impl Baseline {
-    /// Adds a sample to the score. True if the run has become a new level.
+    /// Adds a sample to the score: how far it is from the mean in quarters of a deviation, clipped, and `above` or below
+    /// it. True if the run has become a new level.
     #[inline(always)]
     pub(super) fn count(
         &mut self,
         value: u64,
         quarters: u64,
-        is_above: bool,
+        above: i64,
         unit: u64,
         now: u64,
         limits: &Limits,
     ) -> bool {
-        let score = self.score();
-        let size = score.unsigned_abs();
-        let is_other_side = score != 0 && (score > 0) != is_above;
-        let (gained, lost) = if is_other_side { (0, 3 * quarters + DRIFT) } else { (quarters, DRIFT) };
-        let left = (size + gained).saturating_sub(lost).min(SCORE_MAX);
-        if left == 0 {
+        let quarters = quarters as i64;
+        let side = (above >> 63) | 1;
+        let score = self.score() * side;
+        if score < 0 {
+            let left = -score - 3 * quarters - DRIFT;
+            if left > 0 {
+                self.set_score(-left * side);
+                return false;
+            }
             self.end_run();
-            if is_other_side && quarters > DRIFT {
+            if quarters > DRIFT {
                 self.begin_run(value, now);
-                self.set_score(quarters - DRIFT, is_above);
+                self.set_score((quarters - DRIFT) * side);
             }
             return false;
         }
-        if is_other_side {
-            self.set_score(left, score > 0);
+        let left = score + quarters - DRIFT;
+        if left <= 0 {
+            self.end_run();
             return false;
         }
         // Placed where the score gets past what one sample outside the band is worth, so that weak samples before it do not
         // move the beginning, and a clean step begins with its first sample.
-        if size < FULL {
+        if score < FULL {
             self.begin_run(value, now);
         } else {
             self.prolong_run(value);
         }
-        self.set_score(left, is_above);
-        let enough = FULL * u64::from(limits.run.clamp(1, RUN_MAX)) - (DRIFT - 1);
-        left > enough && self.is_certain(left - enough, unit)
+        let left = left.min(SCORE_MAX);
+        self.set_score(left * side);
+        let surplus = left - FULL * i64::from(limits.run.clamp(1, RUN_MAX)) + (DRIFT - 1);
+        surplus > 0 && self.is_certain(surplus as u64, unit)
     }
 
     /// Whether a run with more than a calm series would need has enough for this one.
@@ -141,9 +147,8 @@ impl Baseline {
     }
 
     #[inline(always)]
-    fn set_score(&mut self, size: u64, is_above: bool) {
-        let score = if is_above { size } else { size.wrapping_neg() };
-        self.run = (self.run & !SCORE_MASK) | (score & SCORE_MASK);
+    fn set_score(&mut self, score: i64) {
+        self.run = (self.run & !SCORE_MASK) | (score as u64 & SCORE_MASK);
     }
 
     #[inline(always)]
