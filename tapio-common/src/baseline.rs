@@ -1,8 +1,8 @@
 //! The one baseline: what is normal for one series, in 32 bytes.
 //!
 //! Compiled into the kernel programs and into the agent, so it is plain 64-bit integer arithmetic: no division by a
-//! variable on the common way, no unbounded loop, no allocation, no path that panics. The caller passes the time with each sample, as any
-//! number that never decreases.
+//! variable on the common way, no unbounded loop, no allocation, no path that panics. The caller passes the time with each
+//! sample, as any number that never decreases.
 //!
 //! It keeps a smoothed mean and mean deviation in the manner of Jacobson and Karels (RFC 6298), and finds new levels by a
 //! cumulative sum (CUSUM; Page, 1954), with these differences:

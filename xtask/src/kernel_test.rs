@@ -10,6 +10,12 @@ mod kernel;
 mod packages;
 mod report;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -126,18 +132,19 @@ pub(crate) fn run(arguments: &[&str]) -> Result<Tally> {
 
 fn test_all(options: &Options) -> Result<Tally> {
     setup::task(&[])?;
-    let mut rows = Vec::new();
+    let mut guests = Vec::new();
     for arch in Arch::ALL {
         let Some(kernels) = options.kernels(arch) else { continue };
         setup::emulator(arch)?;
-        let programs = Programs::build(arch)?;
+        let programs = Arc::new(Programs::build(arch)?);
         for query in kernels {
-            let kernel = Kernel::get(query, arch, options.update)?;
-            for boot in BOOTS.iter().filter(|boot| options.wants(boot) && boot.fits(arch)) {
-                rows.push(test(&kernel, boot, &programs, options)?);
-            }
+            let kernel = Arc::new(Kernel::get(query, arch, options.update)?);
+            let boots = BOOTS.iter().filter(|boot| options.wants(boot) && boot.fits(arch));
+            guests.extend(boots.map(|boot| (kernel.clone(), boot, programs.clone())));
         }
     }
+    let rows =
+        side_by_side(&guests, |(kernel, boot, programs), show| test(kernel, boot, programs, options, show))?;
     let tally = report(&rows)?;
     for row in rows.iter().filter(|_| options.quick) {
         let times = row.tests.times.iter().map(|(module, took)| (module.as_str(), *took));
@@ -146,16 +153,52 @@ fn test_all(options: &Options) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Runs as many guests at a time as there are CPUs, since one keeps less than one busy. The output of a single one
+/// appears at once, else that of each at its end.
+fn side_by_side<G: Sync>(
+    guests: &[G],
+    test: impl Fn(&G, &dyn Fn(&str)) -> Result<Row> + Sync,
+) -> Result<Vec<Row>> {
+    if let [guest] = guests {
+        return Ok(vec![test(guest, &|line| println!("{line}"))?]);
+    }
+    let next = AtomicUsize::new(0);
+    let rows = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(guest) = guests.get(at) else { break };
+                    let said = RefCell::new(String::new());
+                    let row = test(guest, &|line| said.borrow_mut().extend([line, "\n"]));
+                    print!("{}", said.borrow());
+                    rows.lock().unwrap_or_else(PoisonError::into_inner).insert(at, row);
+                }
+            });
+        }
+    });
+    rows.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+}
+
 /// Tests one kernel, booted in one way.
-fn test(kernel: &Kernel, boot: &Boot, programs: &Programs, options: &Options) -> Result<Row> {
-    eprintln!("\n== {} {} {}", kernel.release, kernel.arch.name(), boot.name);
+fn test(
+    kernel: &Kernel,
+    boot: &Boot,
+    programs: &Programs,
+    options: &Options,
+    show: &dyn Fn(&str),
+) -> Result<Row> {
+    let name = format!("{} {} {}", kernel.release, kernel.arch.name(), boot.name);
+    eprintln!("kernel-test: booting {name}");
+    show(&format!("\n== {name}"));
     let start = Instant::now();
     let filters: Vec<&str> = match &options.test {
         Some(filters) => filters.split(',').collect(),
         None if options.quick => QUICK_TESTS.to_vec(),
         None => boot.tests.to_vec(),
     };
-    let said = Guest::new(kernel, boot, programs).run(&filters)?;
+    let said = Guest::new(kernel, boot, programs, show).run(&filters)?;
     let mut row = Row::new(kernel, boot.name, said, start);
     expected::doctor(&mut row, options.bless)?;
     Skips::read()?.judge(&mut row, options.test.is_none() && !options.quick);

@@ -35,6 +35,8 @@ pub(super) struct Guest<'a> {
     kernel: &'a Kernel,
     boot: &'a Boot,
     programs: &'a Programs,
+    /// Takes each line of the tests' output.
+    show: &'a dyn Fn(&str),
 }
 
 /// The output of a guest.
@@ -46,21 +48,27 @@ pub(super) struct Said {
 }
 
 impl<'a> Guest<'a> {
-    pub(super) fn new(kernel: &'a Kernel, boot: &'a Boot, programs: &'a Programs) -> Self {
-        Self { kernel, boot, programs }
+    pub(super) fn new(
+        kernel: &'a Kernel,
+        boot: &'a Boot,
+        programs: &'a Programs,
+        show: &'a dyn Fn(&str),
+    ) -> Self {
+        Self { kernel, boot, programs, show }
     }
 
     /// Boots the guest, and runs the doctor and the tests with one of these filters in their names. Without
     /// filters it runs all tests and the self-test.
     pub(super) fn run(&self, filters: &[&str]) -> Result<Said> {
-        let initrd = Temporary(cache()?.join(format!("initramfs-{}", std::process::id())));
+        let name = format!("initramfs-{}-{}-{}", std::process::id(), self.kernel.release, self.boot.name);
+        let initrd = Temporary(cache()?.join(name));
         image::write(&initrd.0, &self.kernel.modules, self.programs, &self.steps(filters))?;
         let mut attempt = 1;
         loop {
             let mut steps = Steps::default();
             match self.boot(&initrd.0, &mut steps) {
                 Err(error) if attempt < ATTEMPTS && !steps.tested && steps.fault.is_none() => {
-                    eprintln!("kernel-test: {error:#}; once more");
+                    (self.show)(&format!("kernel-test: {error:#}; once more"));
                     attempt += 1;
                 }
                 said => return said,
@@ -113,7 +121,7 @@ impl<'a> Guest<'a> {
                 }
             }
         });
-        steps.listen(&lines)
+        steps.listen(&lines, self.show)
     }
 }
 
@@ -134,7 +142,7 @@ struct Steps {
 
 impl Steps {
     /// Follows the guest's output until it ends.
-    fn listen(&mut self, lines: &mpsc::Receiver<(String, Duration)>) -> Result<Said> {
+    fn listen(&mut self, lines: &mpsc::Receiver<(String, Duration)>, show: &dyn Fn(&str)) -> Result<Said> {
         let mut deadline = Instant::now() + LIMIT;
         let mut said = Said::default();
         loop {
@@ -146,11 +154,11 @@ impl Steps {
             // An emulated CPU may pause for so long that its kernel reports a lockup.
             let is_bug = line.contains("BUG:") && !line.contains("lockup");
             if line.contains("Kernel panic") || is_bug || line.contains("Oops") {
-                eprintln!("{line}");
+                show(&line);
                 self.fault.get_or_insert_with(|| line.clone());
                 deadline = deadline.min(Instant::now() + LAST_WORDS);
             }
-            self.line(&line, cpu, &mut said);
+            self.line(&line, cpu, &mut said, show);
         }
         self.finish(said)
     }
@@ -162,7 +170,7 @@ impl Steps {
         }
     }
 
-    fn line(&mut self, line: &str, cpu: Duration, said: &mut Said) {
+    fn line(&mut self, line: &str, cpu: Duration, said: &mut Said, show: &dyn Fn(&str)) {
         line.clone_into(&mut self.last);
         if let Some(name) = line.strip_prefix("@@begin ") {
             name.clone_into(&mut self.current);
@@ -175,7 +183,7 @@ impl Steps {
                 DOCTOR => said.doctor.push(line.to_owned()),
                 TESTS if !self.tests.line_at(line, cpu) => {}
                 "" => {}
-                _ => println!("{line}"),
+                _ => show(line),
             }
         }
     }
@@ -275,7 +283,7 @@ mod tests {
         lines.iter().try_for_each(|line| sender.send(((*line).to_owned(), Duration::ZERO)))?;
         drop(sender);
         let mut steps = Steps::default();
-        let said = steps.listen(&receiver);
+        let said = steps.listen(&receiver, &|_| ());
         Ok((steps, said))
     }
 
