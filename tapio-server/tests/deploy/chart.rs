@@ -55,6 +55,23 @@ impl Helm {
         self.template_of("tapio-server", "tapio-server", set)
     }
 
+    /// Installs or upgrades a release in a namespace of its name.
+    pub(crate) fn install(&self, release: &str, kubeconfig: &str, set: &[&str]) -> Result<String, String> {
+        let chart = deploy("helm/tapio-server");
+        let namespace = format!("--namespace={release}");
+        let flags = [
+            "upgrade",
+            "--install",
+            release,
+            chart.to_str().unwrap(),
+            &namespace,
+            "--create-namespace",
+            kubeconfig,
+        ];
+        let set = set.iter().flat_map(|set| ["--set", set]);
+        self.run(&flags.into_iter().chain(set).collect::<Vec<_>>())
+    }
+
     fn template_of(&self, chart: &str, release: &str, set: &[&str]) -> Result<String, String> {
         let chart = deploy("helm").join(chart);
         let mut arguments = vec!["template", release, chart.to_str().unwrap(), "--namespace=tapio"];

@@ -133,8 +133,12 @@ fn an_api_server_accepts_every_form() {
         program: programs.join("kubectl"),
         kubeconfig: Some(format!("--kubeconfig={}", server.admin().display())),
     };
-    let chart = Helm::of(&programs).template(&EVERYTHING).unwrap();
-    let accepted = std::panic::catch_unwind(|| accepts(&kubectl, &directory, &chart));
+    let helm = Helm::of(&programs);
+    let chart = helm.template(&EVERYTHING).unwrap();
+    let accepted = std::panic::catch_unwind(|| {
+        accepts(&kubectl, &directory, &chart);
+        installs_beside_another(&helm, &kubectl);
+    });
     apiserver::remove(&state).unwrap();
     accepted.unwrap();
 }
@@ -176,4 +180,24 @@ fn accepts(kubectl: &Kubectl, directory: &TempDir, chart: &str) {
     std::fs::write(&file, pod.to_string()).unwrap();
     let said = apply(file.to_str().unwrap(), &["--dry-run=server"]);
     assert!(said.contains("pod/a created"), "{said}");
+}
+
+/// What all servers of a cluster share is there, made by `kubectl apply` and then by a release.
+fn installs_beside_another(helm: &Helm, kubectl: &Kubectl) {
+    let kubeconfig = kubectl.kubeconfig.as_deref().unwrap();
+    let install = |name: &str, set: &[&str]| helm.install(name, kubeconfig, &[&EVERYTHING, set].concat());
+    let is_refused = |name, whose: &str| {
+        let said = install(name, &[]).unwrap_err();
+        let expected = format!("shared: ClusterRole tapio-reader is there and {whose};");
+        assert!(said.contains(&expected) && said.contains("set shared=false"), "{said}");
+    };
+    is_refused("one", "was made without Helm");
+    install("one", &["shared=false"]).unwrap();
+    kubectl.run(&["delete", "clusterrole", "tapio-reader", "tapio-feedback"]);
+    // The second time it is this release's own.
+    for _ in 0..2 {
+        install("two", &[]).unwrap();
+    }
+    is_refused("three", "is of release two in namespace two");
+    install("three", &["shared=false"]).unwrap();
 }

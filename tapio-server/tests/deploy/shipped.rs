@@ -40,8 +40,9 @@ fn the_role_is_portti_s() {
 fn the_server_may_ask_about_users_and_users_get_their_rights_with_view_and_edit() {
     let objects = server();
     let account = &one(&objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"];
-    for (role, rules, subject) in [
+    for (role, binding, rules, subject) in [
         (
+            "tapio-auth",
             "tapio-auth",
             json!([
                 { "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"] },
@@ -51,12 +52,13 @@ fn the_server_may_ask_about_users_and_users_get_their_rights_with_view_and_edit(
         ),
         (
             "tapio-reader",
+            "tapio-server-reader",
             json!([{ "apiGroups": ["tapio.dev"], "resources": ["incidents"], "verbs": ["get"] }]),
             &json!("tapio-reader"),
         ),
     ] {
         assert_eq!(named(&objects, "ClusterRole", role)["rules"], rules);
-        let binding = named(&objects, "ClusterRoleBinding", role);
+        let binding = named(&objects, "ClusterRoleBinding", binding);
         assert_eq!((&binding["roleRef"]["name"], &binding["subjects"][0]["name"]), (&json!(role), subject));
     }
     assert_eq!(named(&objects, "ClusterRole", "tapio-feedback")["rules"][0]["verbs"], json!(["update"]));

@@ -45,3 +45,18 @@ app.kubernetes.io/component: ahti
 {{- end }}
 {{- regexFind "[0-9]+$" .address }}
 {{- end }}
+
+{{- /* Fails if an object that servers share is there and is not this release's, before Helm does, with the remedy. */ -}}
+{{- define "server.unowned" -}}
+{{- $release := (index . 0).Release }}
+{{- $found := lookup (index . 1) (index . 2) "" (index . 3) }}
+{{- if $found }}
+{{- $owner := $found.metadata.annotations | default dict }}
+{{- $name := get $owner "meta.helm.sh/release-name" }}
+{{- $namespace := get $owner "meta.helm.sh/release-namespace" }}
+{{- if not (and (eq $name $release.Name) (eq $namespace $release.Namespace)) }}
+{{- $whose := ternary "was made without Helm" (printf "is of release %s in namespace %s" $name $namespace) (eq $name "") }}
+{{- fail (printf "shared: %s %s is there and %s; all servers of a cluster share it: set shared=false" (index . 2) (index . 3) $whose) }}
+{{- end }}
+{{- end }}
+{{- end }}
