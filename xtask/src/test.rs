@@ -20,6 +20,8 @@ const DOC: &str = "doc";
 /// Kernel tests that mostly wait, each for its own event: they run in parallel, also with the other tests of
 /// their observer.
 const PATIENT: &[&str] = &["dns::clients", "dns::timeout", "node::pressure"];
+/// Suites that mostly wait: they run in parallel.
+const PATIENT_SUITES: &[&str] = &["chaos", "large_spool", "polku", "selftest"];
 
 /// A row of the closing table.
 struct Suite {
@@ -67,16 +69,20 @@ pub(crate) fn run_with(suites: Suites, filter: Option<&str>, variables: &[(&str,
     let mut executables = build()?;
     executables.retain(|executable| suites.has(&executable.target));
     // Tests that fail fast come first, tests that need root come last.
-    executables.sort_by_key(|executable| (executable.target == KERNEL, executable.kind == "test"));
+    executables.sort_by_key(|executable| {
+        (executable.target == KERNEL, executable.kind == "test", executable.is_patient())
+    });
+    let mut parts = Vec::new();
+    for executable in &executables {
+        parts.extend(parts_of(executable, filter)?);
+    }
 
     let mut results = Vec::new();
     let mut took = Vec::new();
-    for executable in &executables {
-        for parts in parts(executable, filter)?.chunk_by(Part::is_beside) {
-            let start = Instant::now();
-            results.extend(side_by_side(executable, parts, variables)?);
-            took.extend(parts[0].module.clone().map(|module| (module, start.elapsed())));
-        }
+    for parts in parts.chunk_by(Part::is_beside) {
+        let start = Instant::now();
+        results.extend(side_by_side(parts, variables)?);
+        took.extend(parts[0].module.clone().map(|module| (module, start.elapsed())));
     }
     if suites.has(DOC) {
         results.push(timed(DOC.into(), || {
@@ -93,7 +99,8 @@ pub(crate) fn run_with(suites: Suites, filter: Option<&str>, variables: &[(&str,
 }
 
 /// A run of an executable.
-struct Part {
+struct Part<'a> {
+    executable: &'a Executable,
     /// Its module, if it runs only that.
     module: Option<String>,
     /// The tests' names; `None` for all.
@@ -102,9 +109,9 @@ struct Part {
 
 /// The runs of an executable: the kernel tests by module, which means by observer, and everything else in one
 /// run.
-fn parts(executable: &Executable, filter: Option<&str>) -> Result<Vec<Part>> {
+fn parts_of<'a>(executable: &'a Executable, filter: Option<&str>) -> Result<Vec<Part<'a>>> {
     if executable.target != KERNEL && filter.is_none() {
-        return Ok(vec![Part { module: None, tests: None }]);
+        return Ok(vec![Part { executable, module: None, tests: None }]);
     }
     let mut list = Command::new(&executable.path);
     list.args(["--list", "--format=terse"]).args(filter).current_dir(&executable.directory);
@@ -115,11 +122,12 @@ fn parts(executable: &Executable, filter: Option<&str>) -> Result<Vec<Part>> {
         let module = patient.or_else(|| Some(name.split_once("::")?.0)).map(str::to_owned);
         modules.entry(module.filter(|_| executable.target == KERNEL)).or_default().push(name.to_owned());
     }
-    Ok(modules.into_iter().map(|(module, tests)| Part { module, tests: Some(tests) }).collect())
+    let part = |(module, tests)| Part { executable, module, tests: Some(tests) };
+    Ok(modules.into_iter().map(part).collect())
 }
 
 /// Runs parts in parallel. The first part's output appears immediately, that of the others afterwards.
-fn side_by_side(executable: &Executable, parts: &[Part], variables: &[(&str, &str)]) -> Result<Vec<Suite>> {
+fn side_by_side(parts: &[Part], variables: &[(&str, &str)]) -> Result<Vec<Suite>> {
     let Some((first, others)) = parts.split_first() else { return Ok(Vec::new()) };
     thread::scope(|scope| {
         let others: Vec<_> = others
@@ -127,11 +135,11 @@ fn side_by_side(executable: &Executable, parts: &[Part], variables: &[(&str, &st
             .map(|part| {
                 scope.spawn(move || {
                     let mut said = Vec::new();
-                    part.run(executable, variables, &mut said).map(|suite| (suite, said))
+                    part.run(variables, &mut said).map(|suite| (suite, said))
                 })
             })
             .collect();
-        let mut suites = vec![first.run(executable, variables, &mut io::stdout())?];
+        let mut suites = vec![first.run(variables, &mut io::stdout())?];
         for other in others {
             let (suite, said) = other.join().map_err(|_| anyhow!("a run of tests panicked"))??;
             println!("\n== {}\n{}", suite.name, String::from_utf8_lossy(&said));
@@ -141,28 +149,33 @@ fn side_by_side(executable: &Executable, parts: &[Part], variables: &[(&str, &st
     })
 }
 
-impl Part {
-    /// Whether another part may run beside this one: only tests that mostly wait, beside the rest of their
-    /// observer's.
+impl Executable {
+    fn is_patient(&self) -> bool {
+        PATIENT_SUITES.contains(&self.target.as_str())
+    }
+}
+
+impl Part<'_> {
+    /// Whether another part may run beside this one: suites that mostly wait, and kernel tests that mostly wait
+    /// beside the rest of their observer's.
     fn is_beside(&self, other: &Self) -> bool {
+        if self.executable.is_patient() && other.executable.is_patient() {
+            return true;
+        }
         let both = self.module.as_deref().zip(other.module.as_deref());
         both.is_some_and(|(this, other)| PATIENT.contains(&other) && other.split("::").next() == Some(this))
     }
 
-    fn run(&self, executable: &Executable, variables: &[(&str, &str)], out: &mut dyn Write) -> Result<Suite> {
-        let mut name = executable.name();
+    fn run(&self, variables: &[(&str, &str)], out: &mut dyn Write) -> Result<Suite> {
+        let mut name = self.executable.name();
         if let Some(module) = &self.module {
             name = format!("{name} {module}");
         }
-        timed(name, || self.counted(executable, variables, out))
+        timed(name, || self.counted(variables, out))
     }
 
-    fn counted(
-        &self,
-        executable: &Executable,
-        variables: &[(&str, &str)],
-        out: &mut dyn Write,
-    ) -> Result<Tally> {
+    fn counted(&self, variables: &[(&str, &str)], out: &mut dyn Write) -> Result<Tally> {
+        let executable = self.executable;
         let mut command = if executable.target == KERNEL {
             match machine::as_root(&executable.path) {
                 Ok(mut command) => {
