@@ -14,6 +14,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use support::{
     agent::Agent,
+    compare,
     slices::{self, Slices},
 };
 use tapio_agent::{
@@ -25,7 +26,9 @@ use tapio_common::Counts;
 /// Groups of four slices, in the order off, on, on, off, so that drift of the machine affects both equally.
 const QUADS: usize = 75;
 const SLICE: Duration = Duration::from_millis(50);
-const IDLE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(10);
+/// A snapshot is written in it, too.
+const IDLE: Duration = Duration::from_secs(60);
 const FEW_DESTINATIONS: u32 = 10_000;
 const MANY_DESTINATIONS: u32 = 1_000_000;
 /// Connections open at once; the numbers above are multiples of it. While the others take their turns, the
@@ -43,17 +46,17 @@ fn main() -> anyhow::Result<()> {
     if env::args().nth(1).as_deref() == Some("slices") {
         return load();
     }
-    request_response()?;
+    let kernel = Kernel::open("/proc".as_ref())?;
+    request_response(&kernel)?;
+    compare::print_paired_all("request_response_all_ratio", &kernel, start()?)?;
     idle()?;
     memory()
 }
 
 /// CPU per request and response on one CPU, with the observer attached and without, compared in pairs.
-fn request_response() -> anyhow::Result<()> {
-    let kernel = Kernel::open("/proc".as_ref())?;
+fn request_response(kernel: &Kernel) -> anyhow::Result<()> {
     let built = Built::new::<Network>(&Default::default());
-    let mut load = Slices::start(support::on_one_cpu()?.arg("slices"))?;
-    load.next()?;
+    let mut load = start()?;
     let mut ratios = Vec::new();
     let mut counts = Counts::default();
     for _ in 0..QUADS {
@@ -73,9 +76,14 @@ fn request_response() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// CPU of the whole agent when idle.
+fn start() -> anyhow::Result<Slices> {
+    Slices::on_one_cpu(&["slices"])
+}
+
+/// CPU of the whole agent when idle, once it has read everything for the first time.
 fn idle() -> anyhow::Result<()> {
     let agent = Agent::start(&["--output=none"], &[])?;
+    thread::sleep(SETTLE);
     let before = agent.cpu()?;
     let start = Instant::now();
     thread::sleep(IDLE);

@@ -18,6 +18,7 @@ use anyhow::{Context, ensure};
 use program::Program;
 use support::{
     agent::Agent,
+    compare,
     slices::{self, Slices},
 };
 use tapio_agent::{
@@ -41,7 +42,9 @@ fn main() -> anyhow::Result<()> {
     }
     let group = Group::make()?;
     let program = forks()?;
-    compare(&group, &program)?;
+    let kernel = Kernel::open("/proc".as_ref())?;
+    paired(&kernel, &group, &program)?;
+    compare::print_paired_all("short_process_all_ratio", &kernel, start(&group, &program)?)?;
     storm(&group, &program)
 }
 
@@ -78,13 +81,9 @@ fn forks() -> anyhow::Result<Program> {
 }
 
 /// CPU per process on one CPU, with the observer attached and without, compared in pairs.
-fn compare(group: &Group, program: &Program) -> anyhow::Result<()> {
-    let kernel = Kernel::open("/proc".as_ref())?;
+fn paired(kernel: &Kernel, group: &Group, program: &Program) -> anyhow::Result<()> {
     let built = Built::new::<Container>(&Default::default());
-    let mut load =
-        Slices::start(support::on_one_cpu()?.arg("slices").args([group.0.as_path(), program.path()]))?;
-    fs::write(group.0.join("cgroup.procs"), load.pid().to_string())?;
-    load.next()?;
+    let mut load = start(group, program)?;
     let (mut ratios, mut costs) = (Vec::new(), Vec::new());
     let mut seen = 0;
     for _ in 0..QUADS {
@@ -103,6 +102,15 @@ fn compare(group: &Group, program: &Program) -> anyhow::Result<()> {
     println!("short_process_us {:.2} us", costs[costs.len() / 2] / 1e3);
     slices::print_ratios("short_process_ratio", &mut ratios);
     Ok(())
+}
+
+/// The load, in the cgroup.
+fn start(group: &Group, program: &Program) -> anyhow::Result<Slices> {
+    let mut load =
+        Slices::start(support::on_one_cpu()?.arg("slices").args([group.0.as_path(), program.path()]))?;
+    fs::write(group.0.join("cgroup.procs"), load.pid().to_string())?;
+    load.next()?;
+    Ok(load)
 }
 
 /// The number of runs of the program at process exit.

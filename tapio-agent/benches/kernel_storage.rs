@@ -54,6 +54,7 @@ fn main() -> anyhow::Result<()> {
     compare::print_paired("storage_read_ratio", &kernel, &storage, start()?)?;
     // What the hook costs by itself.
     compare::print_paired("storage_read_empty_ratio", &kernel, &empty, start()?)?;
+    compare::print_paired_all("storage_read_all_ratio", &kernel, start()?)?;
     scan()
 }
 

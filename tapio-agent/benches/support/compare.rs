@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tapio_agent::{
     kernel::{self, Kernel, Loaded},
-    observer::Object,
+    observer::{self, Built, Object},
     source::{RunTime, Source as _},
 };
 
@@ -51,13 +51,31 @@ pub(crate) fn print_paired(
     figure: &str,
     kernel: &Kernel,
     object: &Object<'_>,
+    load: Slices,
+) -> anyhow::Result<()> {
+    print_paired_of(figure, kernel, &[object], load)
+}
+
+/// The same with those of all observers. The one that is attached in slices of time is not: what it costs is measured
+/// by itself.
+pub(crate) fn print_paired_all(figure: &str, kernel: &Kernel, load: Slices) -> anyhow::Result<()> {
+    let mut built = observer::build(observer::NAMES, &observer::Settings::default());
+    built.retain(|built| !built.hooks.is_empty());
+    let objects = built.iter().map(Built::object).collect::<anyhow::Result<Vec<_>>>()?;
+    print_paired_of(figure, kernel, &objects.iter().collect::<Vec<_>>(), load)
+}
+
+fn print_paired_of(
+    figure: &str,
+    kernel: &Kernel,
+    objects: &[&Object<'_>],
     mut load: Slices,
 ) -> anyhow::Result<()> {
     let mut ratios = Vec::new();
     for _ in 0..QUADS {
         let off = load.next()?;
-        let loaded = kernel.load(object)?;
-        all_attached([&loaded])?;
+        let loaded = objects.iter().map(|object| kernel.load(object)).collect::<Result<Vec<_>, _>>()?;
+        all_attached(&loaded)?;
         load.next()?;
         let on = [load.next()?, load.next()?];
         drop(loaded);
