@@ -100,6 +100,7 @@ const QUICK_TESTS: &[&str] = &[
     "dns::failure::an_unconnected_socket_is_seen",
     "health::a_container_that_writes_to_a_full_file_system_is_reported_once",
     "link::gateways_that_do_not_answer_are_reported_once_and_other_neighbours_are_not",
+    "link::queues_that_are_made_and_removed_are_nothing",
     "network::connect::a_refused_connect_is_reported_once_with_its_process",
     "network::reset::a_reset_in_mid_transfer_is_reported_at_the_client",
     "node::pressure::memory_near_its_limit_is_reported_and_a_cache_is_not",

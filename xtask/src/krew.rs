@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use self::manifest::{Manifest, Release};
 use crate::arch::Arch;
 use crate::image::{self, Commit};
-use crate::machine;
+use crate::{go, machine};
 
 const PACKAGE: &str = "tapio-cli";
 const PROGRAM: &str = "kubectl-tapio";
@@ -58,6 +58,28 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
     }
     println!("kubectl krew install --manifest={} --archive=ARCHIVE", manifest.display());
     Ok(())
+}
+
+/// Makes the archive for this machine, has krew install it, and runs what krew installed.
+pub(crate) fn installed() -> Result<()> {
+    let directory = machine::target_directory()?.join("krew/installed");
+    image::empty(&directory)?;
+    let krew = directory.join("krew");
+    go::build(Path::new("krew"), "sigs.k8s.io/krew/cmd/krew", None, &krew)?;
+    let arch = Arch::native()?;
+    task(&[
+        "--homepage=https://example.com".into(),
+        "--releases=https://example.com".into(),
+        format!("--arch={}", arch.name()),
+        format!("--output={}", directory.display()),
+    ])?;
+    let root = directory.join("root");
+    let mut install = Command::new(krew);
+    install.arg("install").arg(format!("--manifest={}", directory.join("tapio.yaml").display()));
+    let archive = directory.join(format!("{PROGRAM}-linux-{}.tar.gz", arch.name()));
+    install.arg(format!("--archive={}", archive.display())).env("KREW_ROOT", &root);
+    machine::run(&mut install)?;
+    machine::run(Command::new(root.join("bin").join(PROGRAM)).arg("--version"))
 }
 
 /// Packs the program and the licence.

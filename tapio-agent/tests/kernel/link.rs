@@ -169,6 +169,19 @@ fn while_sending<T>(sender: &UdpSocket, to: SocketAddr, work: impl FnOnce() -> T
     })
 }
 
+/// A queue within another is reset before it has a device.
+#[test]
+fn queues_that_are_made_and_removed_are_nothing() {
+    needs_a_kernel!();
+    let link = Link::new();
+    let tapio = observed();
+    for millis in 1..=8 {
+        link.slow(millis);
+        link.clear();
+    }
+    tapio.expect_none(|_| true);
+}
+
 /// As many flows as the table has places, each with an answer and two seconds old, so that none makes room for another one.
 #[test]
 fn a_table_without_a_place_for_another_connection_is_reported() {

@@ -12,7 +12,7 @@ use super::{DEPLOYED, in_cluster, none, servers};
 use crate::arch::Arch;
 use crate::tally::Tally;
 use crate::test::{self, Suites};
-use crate::{image, kernel_test, machine, scenarios, setup};
+use crate::{image, kernel_test, krew, machine, scenarios, setup};
 
 pub(super) const STEPS: &[Step] = &[
     Step {
@@ -24,6 +24,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step { name: "servers", lane: Lane::First, after: &[], budget: 600, run: || none(servers()) },
     Step { name: "images", lane: Lane::First, after: &[], budget: 3600, run: || none(images()) },
+    Step { name: "krew", lane: Lane::First, after: &[], budget: 900, run: || none(krew::installed()) },
     Step { name: "cluster", lane: Lane::First, after: &[], budget: 1800, run: cluster },
     Step {
         name: "scenarios",

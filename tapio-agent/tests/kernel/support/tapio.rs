@@ -406,6 +406,7 @@ impl Report {
             ("tcp_v6_connect", no_function),
             ("netif_receive_skb", no_function),
             ("net_dev_queue", no_function),
+            ("neigh_timer_handler", no_function),
         ];
         let missing = hooks.iter().filter(|(hook, reasons)| refused(hook, *reasons)).count();
         let last = self.0.lines().last().unwrap_or_default();

@@ -5,7 +5,7 @@ use tapio_common::{
     CGROUP_V1, Comm,
     container::{self as fields, flag},
 };
-use tapio_ebpf::{is_absent, load};
+use tapio_ebpf::{is_absent, load, load_words};
 
 use crate::{OFFSETS, memory::read};
 
@@ -60,12 +60,8 @@ impl Task {
 
     #[inline(always)]
     pub(crate) fn comm(self) -> Comm {
-        let words: [u64; 2] = [
-            self.load(fields::COMM),
-            // SAFETY: the second word of the same 16 bytes.
-            unsafe { load(self.0.add(8), &OFFSETS[fields::COMM]) },
-        ];
-        bytemuck::cast(words)
+        // SAFETY: a member of 16 bytes, behind a typed pointer.
+        bytemuck::cast(unsafe { load_words::<2>(self.0, &OFFSETS[fields::COMM]) })
     }
 
     /// A field of `signal_struct`, which the threads of a group share.

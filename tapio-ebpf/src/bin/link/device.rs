@@ -1,7 +1,7 @@
 //! Fields of a network device.
 
 use tapio_common::link;
-use tapio_ebpf::load;
+use tapio_ebpf::{load, load_words};
 
 use crate::OFFSETS;
 
@@ -58,8 +58,7 @@ impl Device {
     pub(crate) fn describe(self, namespace: u64, to: &mut link::Device) {
         to.namespace = namespace;
         to.index = self.load(link::INDEX);
-        to.name[0] = self.load(link::NAME);
-        // SAFETY: the second word of a member of 16 bytes, behind a typed pointer.
-        to.name[1] = unsafe { load(self.0.add(size_of::<u64>()), &OFFSETS[link::NAME]) };
+        // SAFETY: a member of 16 bytes, behind a typed pointer.
+        to.name = unsafe { load_words(self.0, &OFFSETS[link::NAME]) };
     }
 }

@@ -4,7 +4,7 @@ use tapio_common::{
     CGROUP_V1, CooldownKey, Header,
     network::{self as net, Destination, NetworkEvent, Owner, Port, direction},
 };
-use tapio_ebpf::{Run, is_absent, load};
+use tapio_ebpf::{Run, is_absent, load, load_words};
 
 use crate::{
     OFFSETS, SETTINGS,
@@ -111,9 +111,8 @@ fn addresses(sk: *const u8) -> ([u8; 16], [u8; 16]) {
 /// As [`load`].
 #[inline(always)]
 unsafe fn load6(sk: *const u8, offset: &u32) -> [u8; 16] {
-    // SAFETY: guaranteed by the caller. Two words, since the verifier accepts loads of up to eight bytes.
-    let words: [u64; 2] = unsafe { [load(sk, offset), load(sk.add(8), offset)] };
-    bytemuck::cast(words)
+    // SAFETY: guaranteed by the caller.
+    bytemuck::cast(unsafe { load_words::<2>(sk, offset) })
 }
 
 #[inline(always)]

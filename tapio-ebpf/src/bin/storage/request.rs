@@ -3,9 +3,9 @@
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use tapio_common::{
     Comm, CooldownKey,
-    storage::{self, Load, NAME_WORDS, StorageEvent, kind},
+    storage::{self, Load, StorageEvent, kind},
 };
-use tapio_ebpf::{Run, is_absent, load, now_ns};
+use tapio_ebpf::{Run, is_absent, load, load_words, now_ns};
 
 use crate::{OFFSETS, SETTINGS, constant};
 
@@ -117,12 +117,8 @@ impl Request {
                 event.operation = operation;
                 event.device = device;
                 event.sector = self.load(storage::SECTOR);
-                let disk = self.disk();
-                for word in 0..NAME_WORDS {
-                    // SAFETY: the words of a member of 32 bytes, behind a typed pointer.
-                    event.name[word] =
-                        unsafe { load(disk.add(word * size_of::<u64>()), &OFFSETS[storage::NAME]) };
-                }
+                // SAFETY: a member of 32 bytes, behind a typed pointer.
+                event.name = unsafe { load_words(self.disk(), &OFFSETS[storage::NAME]) };
                 if let Some(of_device) = LOADS.get_ptr(&device) {
                     // SAFETY: a map value, copied.
                     event.load = unsafe { *of_device };
