@@ -83,24 +83,18 @@ macro_rules! object {
     };
 }
 
-/// Reads a field of a kernel struct whose type the verifier knows, by a direct load; behind a null pointer, zero.
-///
-/// A kernel makes zero of a load that faults, too. But that of Debian 11 (5.10) panics, if the program calls functions and the
-/// load is in none of them: the main program may be found without its table of faults (mended in 6.4 by "bpf: ensure main
-/// program has an extable"). So no load may fault.
+/// Reads a field of a kernel struct whose type the verifier knows, by a direct load. The kernel makes zero of a load that
+/// faults, as behind a null pointer.
 ///
 /// # Safety
-/// `base` must be null or a typed pointer as a `tp_btf` program receives it, and `offset` that of a `T` in its struct, of which
-/// zero is a value.
+/// `base` must be a typed pointer as a `tp_btf` program receives it, and `offset` that of a `T` in its struct. Where it may be
+/// null, the function must not be inlined into the program: a kernel such as Debian 11's (5.10) may look up a fault of the
+/// main program, if that calls functions, in a table that is not there, and panics ("bpf: ensure main program has an extable",
+/// since 6.4). So programs that follow pointers are `#[inline(never)]`: the main program then calls them, and does nothing else.
 #[inline(always)]
 pub unsafe fn load<T: Copy>(base: *const u8, offset: &u32) -> T {
     // SAFETY: guaranteed by the caller; the verifier checks the load against the struct's BTF.
-    unsafe {
-        if base.is_null() {
-            return core::mem::zeroed();
-        }
-        read_volatile(base.add(read_volatile(offset) as usize).cast::<T>())
-    }
+    unsafe { read_volatile(base.add(read_volatile(offset) as usize).cast::<T>()) }
 }
 
 /// Reads a field of several words, like [`load`]. The verifier accepts loads of up to eight bytes.
@@ -109,22 +103,15 @@ pub unsafe fn load<T: Copy>(base: *const u8, offset: &u32) -> T {
 /// As for [`load`].
 #[inline(always)]
 pub unsafe fn load_words<const N: usize>(base: *const u8, offset: &u32) -> [u64; N] {
-    let mut words = [0; N];
-    if !base.is_null() {
-        for (index, word) in words.iter_mut().enumerate() {
-            // SAFETY: guaranteed by the caller.
-            *word =
-                unsafe { read_volatile(base.add(read_volatile(offset) as usize).cast::<u64>().add(index)) };
-        }
-    }
-    words
+    // SAFETY: guaranteed by the caller.
+    core::array::from_fn(|index| unsafe { load(base.add(index * size_of::<u64>()), offset) })
 }
 
 /// Reads 32 bits of a field, zero-extended, like [`load`], but in one instruction, for programs that run so often that each
 /// counts: its offset is a mark in the instruction, which the agent replaces.
 ///
 /// # Safety
-/// `base` must be a typed pointer as a `tp_btf` program receives it, not null, and `FIELD` the index of a field of its struct.
+/// `base` must be a typed pointer as a `tp_btf` program receives it, and `FIELD` the index of a field of its struct.
 #[inline(always)]
 pub unsafe fn word<const FIELD: usize>(base: *const u8) -> u64 {
     let word: u64;
@@ -147,7 +134,7 @@ pub unsafe fn word<const FIELD: usize>(base: *const u8) -> u64 {
 /// As for [`load`], of all of them.
 #[inline(always)]
 pub unsafe fn cgroup_of(task: *const u8, [cgroups, cgroup, kn, id]: [&u32; 4]) -> u64 {
-    // SAFETY: guaranteed by the caller.
+    // SAFETY: guaranteed by the caller. Fields behind a null pointer read as zero.
     unsafe {
         let css_set: *const u8 = load(task, cgroups);
         let cgroup: *const u8 = load(css_set, cgroup);

@@ -29,6 +29,7 @@ static PAGE_BYTES: u64 = 0;
 /// `TP_PROTO(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`,
 /// include/trace/events/signal.h. Runs in the sending task, or in whichever task an interrupt that sends runs on.
 #[btf_tracepoint(function = "signal_generate")]
+#[inline(never)]
 fn signal_generate(ctx: BtfTracePointContext) -> i32 {
     let signal: u32 = ctx.arg(0);
     if !last_signal::may_terminate(signal) {
@@ -42,6 +43,7 @@ fn signal_generate(ctx: BtfTracePointContext) -> i32 {
 /// include/trace/events/oom.h. Runs in the task that requested memory, right after it has sent SIGKILL to the victim.
 /// Also runs for a victim that was already dying, to which the kernel sends nothing: that is not a kill.
 #[btf_tracepoint(function = "mark_victim")]
+#[inline(never)]
 fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     memory::confirm_victim(ctx.arg(0));
     0
@@ -49,6 +51,7 @@ fn mark_victim(ctx: BtfTracePointContext) -> i32 {
 
 /// `TP_PROTO(struct task_struct *p[, bool group_dead])`, include/trace/events/sched.h. Runs in the exiting thread.
 #[btf_tracepoint(function = "sched_process_exit")]
+#[inline(never)]
 fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     exit::exited(ctx.arg(0));
     0

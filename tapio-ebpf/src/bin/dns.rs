@@ -31,6 +31,7 @@ static SEED: u64 = 0;
 /// `TP_PROTO(struct sk_buff *skb)`, include/trace/events/net.h. Runs for each packet that is handed to a device, mostly
 /// in the task that sends it.
 #[btf_tracepoint(function = "net_dev_queue")]
+#[inline(never)]
 fn net_dev_queue(ctx: BtfTracePointContext) -> i32 {
     query::sent(ctx.arg(0));
     0
@@ -39,6 +40,7 @@ fn net_dev_queue(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(struct sk_buff *skb)`, include/trace/events/net.h. Runs in a softirq for each packet that a device
 /// received, virtual devices included. The data starts at the network header.
 #[btf_tracepoint(function = "netif_receive_skb")]
+#[inline(never)]
 fn netif_receive_skb(ctx: BtfTracePointContext) -> i32 {
     answer::received(ctx.arg(0));
     0

@@ -21,6 +21,7 @@ object!(fields: link::FIELDS, settings: Settings);
 
 /// `TP_PROTO(struct neighbour *n, int err)`, include/trace/events/neigh.h. Runs in a soft interrupt, on top of any task.
 #[btf_tracepoint(function = "neigh_timer_handler")]
+#[inline(never)]
 fn neigh_timer_handler(ctx: BtfTracePointContext) -> i32 {
     let neighbor = Neighbor(ctx.arg(0));
     if neighbor.has_failed() {
@@ -32,6 +33,7 @@ fn neigh_timer_handler(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(struct Qdisc *q)`, include/trace/events/qdisc.h. Runs for each queue of a device that is taken out of use: in a
 /// worker of the kernel soon after its carrier is lost.
 #[btf_tracepoint(function = "qdisc_reset")]
+#[inline(never)]
 fn qdisc_reset(ctx: BtfTracePointContext) -> i32 {
     let device = Device::of_queue(ctx.arg(0));
     if device.has_lost_its_carrier() {

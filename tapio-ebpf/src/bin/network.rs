@@ -57,6 +57,7 @@ fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, include/trace/events/sock.h.
 /// CLOSE -> SYN_SENT and CLOSE -> LISTEN run in the calling task; the others in any context.
 #[btf_tracepoint(function = "inet_sock_set_state")]
+#[inline(never)]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let address: *const u8 = ctx.arg(0);
     let old: i32 = ctx.arg(1);
@@ -87,6 +88,7 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 
 /// `TP_PROTO(const struct sock *sk, const struct sk_buff *skb[, int err])`, include/trace/events/tcp.h.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
+#[inline(never)]
 fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     loss::retransmit(Sock::read(ctx.arg(0)));
     0
@@ -94,6 +96,7 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
 
 /// `TP_PROTO(struct sock *sk)`, include/trace/events/tcp.h. Runs before the reset is processed.
 #[btf_tracepoint(function = "tcp_receive_reset")]
+#[inline(never)]
 fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     loss::reset(Sock::read(ctx.arg(0)));
     0
@@ -101,6 +104,7 @@ fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
 
 /// `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`, net/ipv4/tcp_ipv4.c.
 #[fexit(function = "tcp_v4_connect")]
+#[inline(never)]
 fn tcp_v4_connect(ctx: FExitContext) -> i32 {
     no_route::returned(ctx.arg(0), ctx.arg(1), ctx.arg(3), program::TCP_V4_CONNECT);
     0
@@ -108,6 +112,7 @@ fn tcp_v4_connect(ctx: FExitContext) -> i32 {
 
 /// `int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`, net/ipv6/tcp_ipv6.c.
 #[fexit(function = "tcp_v6_connect")]
+#[inline(never)]
 fn tcp_v6_connect(ctx: FExitContext) -> i32 {
     no_route::returned(ctx.arg(0), ctx.arg(1), ctx.arg(3), program::TCP_V6_CONNECT);
     0

@@ -27,6 +27,7 @@ const EAGAIN: u32 = 11;
 /// `TP_PROTO(struct request *rq, blk_status_t error, unsigned int nr_bytes)`, include/trace/events/block.h; before 5.16
 /// the error is a negative errno. Runs in an interrupt, on top of any task.
 #[btf_tracepoint(function = "block_rq_complete")]
+#[inline(never)]
 fn block_rq_complete(ctx: BtfTracePointContext) -> i32 {
     let request = Request(ctx.arg(0));
     let error: u32 = ctx.arg(1);
