@@ -47,9 +47,15 @@ fn block_rq_complete(ctx: BtfTracePointContext) -> i32 {
         run.normal();
         return 0;
     }
+    fail(request, operation, errno, done, run);
+    0
+}
+
+/// In a function of its own, for its place on the stack.
+#[inline(never)]
+fn fail(request: Request, operation: u32, errno: u32, done: u32, run: Run) {
     request.emit(run, kind::IO_ERROR, operation, |event| {
         event.errno = errno;
         event.bytes = done.into();
     });
-    0
 }

@@ -139,11 +139,17 @@ pub(crate) fn retransmit(sk: Sock) {
     {
         return unresponsive(sk, tp, program::TCP_RETRANSMIT_SKB, 0);
     }
+    count(sk, tp);
+}
+
+/// Counts a retransmission towards a burst.
+#[inline(never)]
+fn count(sk: Sock, tp: *const u8) {
     let id = socket_id(sk.address);
     let Some(socket) = slot(id) else { return };
     if socket.id != id {
         *socket = new_socket(sk, id, 0);
-        // SAFETY: as above. `segs_out` already includes the retransmitted segment.
+        // SAFETY: typed pointers and offsets of their fields. `segs_out` already includes the retransmitted segment.
         socket.segs_out = unsafe { load::<u32>(tp, &OFFSETS[net::SEGS_OUT]) }.wrapping_sub(1);
     }
     if socket.belongs_to_agent() {

@@ -45,15 +45,21 @@ pub(crate) fn judge(request: Request, operation: u32, done: u32, run: Run) -> i3
     };
     let series = Series { device, operation, is_large: u32::from(bytes > LARGE_BYTES) };
     if u64::from(time.total_us) > constant(&SETTINGS.slow_us) {
-        request.emit(run, kind::IO_SLOW, operation, |event| {
-            event.value_us = time.total_us.into();
-            event.waited_us = time.waited_us.into();
-            event.bytes = bytes.into();
-        });
+        slow(request, operation, bytes, &time, run);
         return 0;
     }
     learn(request, &series, &time, run);
     0
+}
+
+/// Reports a request that took too long. In a function of its own, for its place on the stack.
+#[inline(never)]
+fn slow(request: Request, operation: u32, bytes: u32, time: &Time, run: Run) {
+    request.emit(run, kind::IO_SLOW, operation, |event| {
+        event.value_us = time.total_us.into();
+        event.waited_us = time.waited_us.into();
+        event.bytes = bytes.into();
+    });
 }
 
 /// The time of a request.
