@@ -411,25 +411,4 @@ mod tests {
             }
         }
     }
-
-    /// Programs that run so often that a call counts, and whose own part follows no pointer that may be null.
-    const INLINED: [&str; 3] = ["sched_switch", "sys_exit", "tcp_probe"];
-    /// Reads the arguments, calls, and returns.
-    const A_CALL: usize = 8;
-
-    /// Why: `tapio_ebpf::load`.
-    #[test]
-    fn a_program_that_follows_pointers_does_so_in_a_function() {
-        let mut programs = 0;
-        for built in build(NAMES, &Settings::default()).iter().filter(|built| !built.hooks.is_empty()) {
-            let object = aya_obj::Object::parse(built.object().unwrap().bytes).unwrap();
-            for (name, program) in &object.programs {
-                let length = object.functions[&program.function_key()].instructions.len();
-                let is_call = length <= A_CALL;
-                assert!(is_call || INLINED.contains(&name.as_str()), "{name} has {length} instructions");
-                programs += 1;
-            }
-        }
-        assert!(programs > INLINED.len());
-    }
 }

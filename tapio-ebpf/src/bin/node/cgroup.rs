@@ -99,49 +99,61 @@ fn track(id: u64) -> Option<&'static mut Track> {
     Some(unsafe { &mut *track })
 }
 
+/// A window that has ended.
+struct Window {
+    usage: Usage,
+    length_ns: u64,
+    /// The baseline of the CPI before it.
+    before: Baseline,
+}
+
 /// Ends a window: judges it, and emits an event if it is to be reported.
 #[inline(never)]
 fn close(track: &mut Track, id: u64, now: u64) {
     let began = track.began_ns;
     // Set first, so that another CPU does not end the same window.
     track.began_ns = now;
-    let usage = track.usage;
+    let mut window =
+        Window { usage: track.usage, length_ns: now.wrapping_sub(began), before: Baseline::default() };
     track.usage = Usage::default();
-    let settings: Settings = constant(&SETTINGS);
-    let window_ns = now.wrapping_sub(began);
-    let mut before = Baseline::default();
-    let verdict = track.close(&usage, window_ns, now, &settings, &mut before);
+    // Not copied, for its place on the stack; the compiler must not take the value for that of its own time.
+    let settings: &Settings = core::hint::black_box(&SETTINGS);
+    let verdict = track.close(&window.usage, window.length_ns, now, settings, &mut window.before);
     if let WindowVerdict::Idle = verdict {
         return;
     }
     let Some(run) = Run::begin(program::SCHED_SWITCH) else { return };
-    if let WindowVerdict::Learning = verdict {
-        if track.cpi.samples() == 1 {
-            run.new_key();
+    match verdict {
+        WindowVerdict::Outlier if id != ROOT_CGROUP => report(track, id, now, &window, run),
+        WindowVerdict::Learning => {
+            if track.cpi.samples() == 1 {
+                run.new_key();
+            }
+            run.learning();
         }
-        return run.learning();
+        _ => run.normal(),
     }
-    if let WindowVerdict::Normal = verdict {
-        return run.normal();
-    }
+}
+
+/// In a function of its own, for its place on the stack.
+#[inline(never)]
+fn report(track: &Track, id: u64, now: u64, window: &Window, run: Run) {
     let mut kind = kind::CPI_OUTLIER;
-    if id == ROOT_CGROUP {
-        return run.normal();
-    }
     if id == WHOLE_NODE {
-        if !usage.is_slower_than_its_mix(settings.cpi.ratio_percent) {
+        if !window.usage.is_slower_than_its_mix(constant(&SETTINGS.cpi.ratio_percent)) {
             return run.normal();
         }
         kind = kind::IPC_DEGRADED;
     }
     let key = CooldownKey { cgroup_id: id, comm: Comm::default(), subject: [0; 16], detail: 0, kind };
-    run.emit_unless_cooling_down(&key, settings.cooldown_ns, now, |event: &mut CyclesEvent, suppressed| {
+    let cooldown_ns = constant(&SETTINGS.cooldown_ns);
+    run.emit_unless_cooling_down(&key, cooldown_ns, now, |event: &mut CyclesEvent, suppressed| {
         event.header = Header { time_ns: now, cgroup_id: id, pid: 0, suppressed, comm: Comm::default() };
         event.kind = kind;
         event.extra_kind = constant(&COUNTERS[2]);
-        event.usage = usage;
-        event.window_ns = window_ns;
+        event.usage = window.usage;
+        event.window_ns = window.length_ns;
         event.since_ns = track.since_ns;
-        event.cpi = before;
+        event.cpi = window.before;
     });
 }
