@@ -73,6 +73,15 @@ impl Child {
         }
     }
 
+    /// Waits until it has played its role and exits: who drops it earlier kills it, which is a fault of its own.
+    ///
+    /// # Errors
+    /// It fails, or does not end in time.
+    pub async fn end(&mut self) -> Result<(), String> {
+        self.wait_for("done").await?;
+        self.wait_exit().await
+    }
+
     /// Waits until it exits, with any status.
     ///
     /// # Errors

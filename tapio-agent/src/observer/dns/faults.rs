@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 async fn refused_lookup() -> Result<Caused, NotCaused> {
     let mut child = Child::start("ask-nobody", &[])?;
-    child.wait_for("done").await?;
+    child.end().await?;
     Ok(Caused { subject: Subject::To(NOBODY), pid: child.pid() })
 }
 

@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 async fn no_files() -> Result<Caused, NotCaused> {
     let mut child = Child::start("open-files", &[])?;
-    child.wait_for("done").await?;
+    child.end().await?;
     Ok(Caused { subject: Subject::Process, pid: child.pid() })
 }
 

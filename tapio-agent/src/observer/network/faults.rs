@@ -57,7 +57,7 @@ async fn refused_connect() -> Result<Caused, NotCaused> {
     let mut child = Child::start("refused", &[])?;
     let to = child.wait_for("to").await?;
     let to = to.parse().map_err(|_| format!("{to:?} is no address"))?;
-    child.wait_for("done").await?;
+    child.end().await?;
     Ok(Caused { subject: Subject::To(to), pid: child.pid() })
 }
 
@@ -65,7 +65,7 @@ async fn connect_given_up(environment: &mut Environment) -> Result<Caused, NotCa
     let link = environment.link()?;
     let to = link.black_hole();
     let mut child = Child::start("give-up", &[link.asking(), to.to_string()])?;
-    child.wait_for("done").await?;
+    child.end().await?;
     Ok(Caused { subject: Subject::To(to), pid: child.pid() })
 }
 
@@ -78,7 +78,7 @@ async fn slow_round_trips(environment: &mut Environment) -> Result<Caused, NotCa
     child.wait_for("calm").await?;
     link.slow_down()?;
     child.resume().await?;
-    child.wait_for("done").await?;
+    child.end().await?;
     Ok(Caused { subject: Subject::To(to), pid: child.pid() })
 }
 
