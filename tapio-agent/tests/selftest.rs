@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tapio_agent::observer;
 
 /// Tests run one at a time, because they measure round trip times.
+/// For what a busy machine does late.
+const PATIENCE: Duration = Duration::from_secs(60);
 static TURN: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
@@ -123,7 +125,7 @@ fn interrupted(signal: Signal, at: &str) {
         said += &String::from_utf8_lossy(&bytes[..read]);
     }
     let begin = Instant::now();
-    while (namespaces(&mine).len() < 2 || players(&mine) == 0) && begin.elapsed() < Duration::from_secs(5) {
+    while (namespaces(&mine).len() < 2 || players(&mine) == 0) && begin.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(namespaces(&mine).len(), 2, "{said}");
@@ -134,7 +136,7 @@ fn interrupted(signal: Signal, at: &str) {
     assert_eq!(namespaces(&mine), [""; 0]);
     let begin = Instant::now();
     while players(&mine) > 0 {
-        assert!(begin.elapsed() < Duration::from_secs(2), "a child lives");
+        assert!(begin.elapsed() < PATIENCE, "a child lives");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -154,7 +156,7 @@ fn killed_it_leaves_what_the_next_run_removes() {
     let mut child = selftest(&[]);
     let mine = format!("tapio-selftest-{}-", child.id());
     let begin = Instant::now();
-    while namespaces(&mine).len() < 2 && begin.elapsed() < Duration::from_secs(10) {
+    while namespaces(&mine).len() < 2 && begin.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(10));
     }
     child.kill().unwrap();
