@@ -12,9 +12,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tapio_agent::observer;
 
-/// Tests run one at a time, because they measure round trip times.
 /// For what a busy machine does late.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Tests run one at a time, because they measure round trip times.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
