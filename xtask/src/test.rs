@@ -21,7 +21,7 @@ const DOC: &str = "doc";
 /// their observer.
 const PATIENT: &[&str] = &["dns::clients", "dns::timeout", "node::pressure"];
 /// Suites that mostly wait: they run in parallel.
-const PATIENT_SUITES: &[&str] = &["chaos", "large_spool", "polku", "selftest"];
+const PATIENT_SUITES: &[&str] = &["chaos", "kubernetes", "large_spool", "polku", "portti", "selftest"];
 
 /// A row of the closing table.
 struct Suite {
