@@ -6,7 +6,10 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,8 +29,17 @@ pub(crate) struct Server {
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tapio-server");
 
+/// An address that nothing listens at, and that is given out once: each process begins at another port. Below those that the
+/// kernel gives out.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let nth = std::process::id().wrapping_mul(977).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let address = ([127, 0, 0, 1], 10_000 + (nth % 20_000) as u16).into();
+        if TcpListener::bind::<SocketAddr>(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 impl Server {
