@@ -29,10 +29,10 @@ pub(crate) const HOST: Budget = Budget {
 };
 /// CPU time, with `kernel-test --quick`, where guests share the machine, which makes the same work longer.
 pub(crate) const GUEST: Budget = Budget {
-    observer: 12,
+    observer: 8,
     // Those of the agent load the programs of all observers. New kernels verify those of dns for long.
     // link has two tests.
-    first: &[("agent", 220), ("container", 30), ("dns", 18), ("link", 18), ("network", 30), ("node", 30)],
+    first: &[("agent", 220), ("container", 30), ("dns", 12), ("link", 16), ("network", 30), ("node", 30)],
 };
 
 impl Budget {
