@@ -442,8 +442,9 @@ fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
         Some(Other { address: None, port, .. }) => format!(":{port} {question}"),
         None => {
             let container = fact.workload.as_ref().and_then(|workload| workload.container.clone());
-            // A node has several file systems.
-            let place = || fact.data.text("mount_point").map(ToOwned::to_owned);
+            // A node has several file systems and services.
+            let place =
+                || ["mount_point", "unit"].iter().find_map(|key| fact.data.text(key)).map(ToOwned::to_owned);
             container.or_else(place).unwrap_or_default()
         }
     };

@@ -405,6 +405,7 @@ fn values(known: Known<'_>, finding: &Finding) -> BTreeMap<&'static str, String>
         ("manager", field("manager")),
         ("tool", field("tool")),
         ("application", field("application")),
+        ("unit", field("unit")),
         ("tool_revision", field("tool_revision")),
         (
             "limit",
@@ -428,6 +429,7 @@ pub(crate) const NAMES: &[&str] = &[
     "manager",
     "tool",
     "application",
+    "unit",
     "tool_revision",
     "limit",
 ];

@@ -26,6 +26,20 @@ pub mod kind {
     pub const ANCESTOR: u32 = 5;
 }
 
+/// systemd units that a node of Kubernetes needs, and whose cgroup ends with them. Those that leave their containers
+/// running (containerd, Docker, k3s) keep their cgroup, so that it does not tell whether they run.
+pub const SERVICES: &[&str] = &[
+    "cri-docker.service",
+    "crio.service",
+    "etcd.service",
+    "kube-apiserver.service",
+    "kube-controller-manager.service",
+    "kube-proxy.service",
+    "kube-scheduler.service",
+    "kubelet.service",
+    "snap.microk8s.daemon-kubelite.service",
+];
+
 /// One sample. Counters are sums since the cgroup was created; any number may be [`UNKNOWN`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -66,6 +80,8 @@ pub struct Sample {
     pub throttled: u64,
     /// Time for which it was throttled, in microseconds, summed over CPUs.
     pub throttled_us: u64,
+    /// One more than its index in [`SERVICES`]; 0 for none of them.
+    pub service: u64,
 }
 
 impl Sample {
@@ -91,6 +107,7 @@ impl Sample {
             periods: UNKNOWN,
             throttled: UNKNOWN,
             throttled_us: UNKNOWN,
+            service: 0,
         }
     }
 }

@@ -19,6 +19,7 @@ use aya_ebpf::{
     macros::map,
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
+use bytemuck::Pod;
 pub use tapio_common::{ABSENT, Agent};
 use tapio_common::{Comm, Cooldown, CooldownKey, Counts, Event};
 
@@ -150,6 +151,31 @@ pub fn is_absent(offset: &u32) -> bool {
     unsafe { read_volatile(offset) == ABSENT }
 }
 
+/// Returns the value, of which the verifier then knows nothing. It walks each path on its own as long as paths leave different
+/// numbers behind; where they are forgotten, what follows is walked once. `unknown` is any number that the verifier does not
+/// know, such as one read from the kernel.
+#[inline(always)]
+pub fn forget(value: u64, unknown: u64) -> u64 {
+    let mut forgotten = value;
+    // SAFETY: it changes a register, and changes it back.
+    unsafe {
+        asm!(
+            "{value} ^= {unknown}",
+            "{value} ^= {unknown}",
+            value = inout(reg) forgotten,
+            unknown = in(reg) unknown,
+            options(pure, nomem, nostack),
+        );
+    }
+    forgotten
+}
+
+/// [`forget`] for plain old data of `N` words.
+#[inline(always)]
+pub fn forget_all<T: Pod, const N: usize>(value: T, unknown: u64) -> T {
+    bytemuck::cast(bytemuck::cast::<T, [u64; N]>(value).map(|word| forget(word, unknown)))
+}
+
 /// Current time in nanoseconds, boot clock.
 #[inline(always)]
 pub fn now_ns() -> u64 {
@@ -178,12 +204,14 @@ impl Current {
         let pid = (id >> 32) as u32;
         let is_leader = id as u32 == pid;
         let comm = if is_leader { None } else { leader_comm(leader, comm) };
+        // SAFETY: the helper takes no arguments.
+        let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+        let comm: Comm = comm.unwrap_or_else(|| bpf_get_current_comm().unwrap_or_default().into());
         Self {
-            // SAFETY: the helper takes no arguments.
-            cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+            cgroup_id,
             pid,
-            comm: comm.unwrap_or_else(|| bpf_get_current_comm().unwrap_or_default().into()),
-            is_agent: is_agent(agent),
+            comm: forget_all::<_, 2>(comm, cgroup_id),
+            is_agent: forget(is_agent(agent).into(), cgroup_id) != 0,
         }
     }
 }
@@ -313,6 +341,7 @@ impl Run {
             // If the map has no room, the next event of this key is not suppressed; no event is lost.
             let _ = COOLDOWNS.insert(key, Cooldown { emitted_ns: now_ns, suppressed: 0 }, 0);
         }
+        let suppressed = forget(suppressed, now_ns);
         if !self.emit(|event| fill(event, suppressed as u32)) {
             // The event was lost: the next one of this key must not be suppressed, and must carry the suppressed count.
             let retry = Cooldown { emitted_ns: now_ns.wrapping_sub(cooldown_ns), suppressed };

@@ -77,7 +77,7 @@ const BOOTS: &[Boot] = &[
         name: "cgroup-v1",
         parameters: "tapio.cgroups=v1",
         counted: false,
-        tests: &["container", "node::pressure::", "owner::"],
+        tests: &["container", "node::pressure::", "node::services::", "owner::"],
     },
     Boot {
         name: "cgroup-hybrid",
@@ -144,9 +144,21 @@ fn test_all(options: &Options) -> Result<Tally> {
             guests.extend(boots.map(|boot| (kernel.clone(), boot, programs.clone())));
         }
     }
-    let rows =
-        side_by_side(&guests, |(kernel, boot, programs), show| test(kernel, boot, programs, options, show))?;
-    let tally = report(&rows)?;
+    let tested =
+        side_by_side(&guests, |(kernel, boot, programs), show| test(kernel, boot, programs, options, show));
+    // What the others found is shown, also where a guest ended early.
+    let (mut rows, mut ended) = (Vec::new(), Vec::new());
+    for one in tested {
+        match one {
+            Ok(row) => rows.push(row),
+            Err(error) => ended.push(format!("{error:#}")),
+        }
+    }
+    let tally = report(&rows);
+    if !ended.is_empty() {
+        bail!("{}", ended.join("\n"));
+    }
+    let tally = tally?;
     for row in rows.iter().filter(|_| options.quick) {
         let times = row.tests.times.iter().map(|(module, took)| (module.as_str(), *took));
         budget::GUEST.check(times).with_context(|| row.release.clone())?;
@@ -159,9 +171,9 @@ fn test_all(options: &Options) -> Result<Tally> {
 fn side_by_side<G: Sync>(
     guests: &[G],
     test: impl Fn(&G, &dyn Fn(&str)) -> Result<Row> + Sync,
-) -> Result<Vec<Row>> {
+) -> Vec<Result<Row>> {
     if let [guest] = guests {
-        return Ok(vec![test(guest, &|line| println!("{line}"))?]);
+        return vec![test(guest, &|line| println!("{line}"))];
     }
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(BTreeMap::new());
@@ -199,7 +211,7 @@ fn test(
         None if options.quick => QUICK_TESTS.to_vec(),
         None => boot.tests.to_vec(),
     };
-    let said = Guest::new(kernel, boot, programs, show).run(&filters)?;
+    let said = Guest::new(kernel, boot, programs, show).run(&filters).context(name)?;
     let mut row = Row::new(kernel, boot.name, said, start);
     expected::doctor(&mut row, options.bless)?;
     Skips::read()?.judge(&mut row, options.test.is_none() && !options.quick);

@@ -3,7 +3,7 @@
 //! - `build [PROGRAM...]`: builds its programs if they are missing or of another version.
 //! - `apiserver up|down`: an API server with its etcd, for objects, tokens and permissions; any number of
 //!   them.
-//! - `cluster up|down|exec|load`: a complete cluster with one node in separate namespaces; one at a time, as
+//! - `cluster up|down|exec|load|stop|start`: a complete cluster with one node in separate namespaces; one at a time, as
 //!   root.
 //! - `image`: a container image from a directory, without a registry.
 
@@ -29,7 +29,7 @@ const APISERVER: &[&str] = &["etcd", "kube-apiserver", "kubectl"];
 
 const USAGE: &str = "kube build [PROGRAM...]\n\
                      kube apiserver up [DIRECTORY], which prints an admin's kubeconfig | down DIRECTORY|KUBECONFIG\n\
-                     kube cluster up | down | exec COMMAND... | load ARCHIVE...\n\
+                     kube cluster up | down | exec COMMAND... | load ARCHIVE... | stop PROGRAM | start PROGRAM\n\
                      kube image NAME:TAG DIRECTORY COMMAND... >ARCHIVE";
 
 /// `kube build|apiserver|cluster|image ...`
@@ -48,6 +48,8 @@ pub(crate) fn task(arguments: &[String]) -> Result<()> {
         ["cluster", "down"] => cluster::down(),
         ["cluster", "exec", command @ ..] if !command.is_empty() => cluster::exec(command),
         ["cluster", "load", archives @ ..] if !archives.is_empty() => cluster::load(archives),
+        ["cluster", "stop", name] => cluster::stop(name),
+        ["cluster", "start", name] => cluster::start_again(name),
         // Only `cluster up` runs this, in the node's namespaces.
         ["cluster", "node", directory] => cluster::node(Path::new(directory)),
         ["image", name, root, command @ ..] if !command.is_empty() => {
@@ -110,6 +112,16 @@ pub(crate) fn cluster_load(archive: &Path) -> Result<()> {
 /// A command in the node's namespaces, as the cluster's admin.
 pub(crate) fn node_command(command: &[&str]) -> Result<Command> {
     cluster::inside(command)
+}
+
+/// Stops a program of the node.
+pub(crate) fn cluster_stop(name: &str) -> Result<()> {
+    cluster::stop(name)
+}
+
+/// Starts a program of the node that was stopped.
+pub(crate) fn cluster_start(name: &str) -> Result<()> {
+    cluster::start_again(name)
 }
 
 /// The kubeconfig of the cluster's admin.

@@ -130,7 +130,7 @@ fn groups(hierarchy: &Hierarchy) -> Part {
     Part {
         name: "memory",
         state,
-        gives: "node.memory_pressure and node.oom_predicted of containers and units",
+        gives: "node.memory_pressure and node.oom_predicted of containers and units, node.service_stopped",
     }
 }
 

@@ -141,8 +141,9 @@ impl Eyes {
     pub(super) fn group(&mut self, group: &Group, is_limited: bool) -> Option<Sample> {
         let mut sample = Sample::unknown(kind::CGROUP, header(group.id));
         sample.inner = u32::from(group.inner);
+        sample.service = group.service;
+        let nothing = sample;
         let pressure = self.own(&group.path, Wants { held: is_limited, cpu: true }, &mut sample);
-        let nothing = Sample { inner: sample.inner, ..Sample::unknown(kind::CGROUP, sample.header) };
         if let Some(path) = pressure {
             // A vanished cgroup may have an old pressure value, which is dropped.
             if sample == nothing {

@@ -7,7 +7,7 @@ use std::{
 
 use tapio_common::{
     CGROUP_V1, WHOLE_NODE,
-    node::{Ancestor, UNKNOWN, UNLIMITED},
+    node::{Ancestor, SERVICES, UNKNOWN, UNLIMITED},
 };
 use tempfile::TempDir;
 
@@ -303,6 +303,24 @@ async fn of_groups_in_groups_those_that_have_others_say_so() {
     assert_eq!(inner("system.slice/nginx.service"), Some(0));
     assert_eq!(inner("user.slice/user-0.slice/user@0.service"), Some(0));
     assert_eq!(inner("user.slice/user-0.slice/user@0.service/app.slice/a.service"), None, "of its user");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_of_the_node_is_known_where_the_host_named_it() {
+    let host = Host::new();
+    for group in [
+        "system.slice/kubelet.service",
+        "system.slice/nginx.service",
+        &format!("system.slice/docker-{ID}.scope/kubelet.slice/kubelet.service"),
+        "user.slice/user-0.slice/user@0.service/app.slice/kubelet.service",
+    ] {
+        host.two(group);
+    }
+    let seen = scan(&mut host.reader()).await;
+    let services: Vec<_> = seen.values().filter(|sample| sample.service != 0).collect();
+    assert_eq!(services.len(), 1, "{services:?}");
+    assert_eq!(services[0].header.cgroup_id, host.ino("cgroup/system.slice/kubelet.service"));
+    assert_eq!(SERVICES[services[0].service as usize - 1], "kubelet.service");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapio_common::CGROUP_V1;
+use tapio_common::{CGROUP_V1, node::SERVICES};
 use tapio_occurrence::Workload;
 
 use super::hierarchy::Hierarchy;
@@ -32,6 +32,8 @@ pub(crate) struct Group {
     pub(crate) path: PathBuf,
     /// Whether other containers or units are below it.
     pub(crate) inner: bool,
+    /// One more than its index in [`SERVICES`]; 0 for none of them.
+    pub(crate) service: u64,
     /// The innermost cgroup above it that belongs to no workload, as an index into [`Tree::above`].
     pub(crate) above: Option<usize>,
     /// Its depth below the root.
@@ -144,7 +146,8 @@ fn walk(hierarchy: &Hierarchy) -> (Vec<Group>, Vec<Above>) {
                 }
                 within = Some(groups.len());
                 let id = twin(hierarchy, &path, workload.as_ref()).unwrap_or(memory_id);
-                groups.push(Group { id, memory_id, path: path.clone(), inner: false, above, depth });
+                let service = workload.as_ref().map_or(0, service);
+                groups.push(Group { id, memory_id, path: path.clone(), inner: false, service, above, depth });
             } else {
                 others.push(Above { id: memory_id, path: path.clone(), above, depth });
                 above = Some(others.len() - 1);
@@ -154,6 +157,12 @@ fn walk(hierarchy: &Hierarchy) -> (Vec<Group>, Vec<Above>) {
     }
     let above = keep_above(&mut groups, others);
     (groups, above)
+}
+
+/// See [`Group::service`].
+fn service(workload: &Workload) -> u64 {
+    let is_of = |name: &&str| workload.container_id.is_none() && workload.unit.as_deref() == Some(name);
+    SERVICES.iter().position(is_of).map_or(0, |at| at as u64 + 1)
 }
 
 /// Keeps those cgroups outside workloads that have containers or units below them.

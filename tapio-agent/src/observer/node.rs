@@ -1,7 +1,8 @@
 //! Node: memory, CPU and pressure of each container and unit, and of the node itself.
 //!
 //! Judges one [`Sample`](tapio_common::node::Sample) per cgroup and scan, read from cgroup files and from `/proc`.
-//! Reports `node.memory_pressure`, `node.oom_predicted`, `node.cpu_throttled` and `node.io_pressure`.
+//! Reports `node.memory_pressure`, `node.oom_predicted`, `node.cpu_throttled` and `node.io_pressure`; and
+//! `node.service_stopped`, of services that the node needs.
 //!
 //! Watches `sched_switch` (tp_btf): its program reads the counters of cycles and instructions there, and judges them in
 //! the kernel. Reports `node.cpi_outlier` and `node.ipc_degraded`. docs/observers.md has the cost of a run.
@@ -18,6 +19,7 @@ mod cpu;
 pub mod cycles;
 mod memory;
 mod message;
+mod services;
 mod settings;
 mod trend;
 mod waiting;
@@ -41,7 +43,7 @@ use tapio_common::{
 };
 use tapio_occurrence::{Data, Normal, Outcome, Severity};
 
-use self::{cpu::Cpu, cycles::Used, memory::Memory, settings::Limits, waiting::Waiting};
+use self::{cpu::Cpu, cycles::Used, memory::Memory, services::Services, settings::Limits, waiting::Waiting};
 use super::{Anomaly, Attach, Counters, Hook, Kind, Malformed, Observer, Reads, SnapshotMap, gauge};
 
 /// Snapshots of a [`Track`] omit the current window, and the number of abnormal windows before it.
@@ -71,7 +73,9 @@ const STARTUP_NS: u64 = 60 * 1_000_000_000;
 
 // Records are distinguished by their sizes.
 const _: () = assert!(
-    size_of::<Ancestor>() != size_of::<Sample>() && size_of::<Ancestor>() != size_of::<CyclesEvent>()
+    size_of::<Ancestor>() != size_of::<Sample>()
+        && size_of::<Ancestor>() != size_of::<CyclesEvent>()
+        && size_of::<Sample>() != size_of::<CyclesEvent>()
 );
 
 /// The node observer.
@@ -79,6 +83,7 @@ const _: () = assert!(
 pub struct Node {
     limits: Arc<Limits>,
     groups: HashMap<u64, Group>,
+    services: Services,
     /// State that an earlier agent had of cgroups without a sample so far.
     before: HashMap<u64, Group>,
     /// When vanished cgroups were last removed.
@@ -127,14 +132,22 @@ impl Observer for Node {
         SnapshotMap { map: "CGROUPS", key: Some(size_of::<u64>()), ..TRACK },
         SnapshotMap { map: "NODE", key: None, ..TRACK },
     ];
-    const KINDS: &'static [&'static Kind] =
-        &[&MEMORY_PRESSURE, &OOM_PREDICTED, &CPU_THROTTLED, &IO_PRESSURE, &CPI_OUTLIER, &IPC_DEGRADED];
+    const KINDS: &'static [&'static Kind] = &[
+        &MEMORY_PRESSURE,
+        &OOM_PREDICTED,
+        &CPU_THROTTLED,
+        &IO_PRESSURE,
+        &SERVICE_STOPPED,
+        &CPI_OUTLIER,
+        &IPC_DEGRADED,
+    ];
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
         Self {
             limits: Arc::new(settings.limits()),
             groups: HashMap::new(),
+            services: Services::default(),
             before: HashMap::new(),
             swept_ns: 0,
             waited: [None; 2],
@@ -275,6 +288,10 @@ impl Node {
         let is_node = sample.kind == kind::NODE;
         let now_ns = sample.header.time_ns;
         let limits = Arc::clone(&self.limits);
+        self.services.look(sample);
+        if is_node {
+            out.extend(self.services.gone(&sample.header));
+        }
         let Some(group) = self.state_for(sample) else { return };
         group.used.look(sample);
         out.extend(group.memory.judge(sample, &limits));
@@ -321,6 +338,8 @@ static CPU_THROTTLED: Kind =
     Kind::new("node.cpu_throttled", Severity::Warning, Outcome::Unknown, message::throttled);
 static IO_PRESSURE: Kind =
     Kind::new("node.io_pressure", Severity::Warning, Outcome::Unknown, message::io_waiting);
+static SERVICE_STOPPED: Kind =
+    Kind::new("node.service_stopped", Severity::Error, Outcome::Failure, message::stopped).not_measured();
 static CPI_OUTLIER: Kind =
     Kind::new("node.cpi_outlier", Severity::Warning, Outcome::Unknown, message::cpi_outlier);
 static IPC_DEGRADED: Kind =

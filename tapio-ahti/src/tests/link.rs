@@ -50,3 +50,19 @@ fn the_gateway_of_a_pod_is_why_it_cannot_connect() {
     let pod = cluster.newest("checkout");
     is(&cluster.why("checkout"), &format!("Pod shop/{pod}"), "gateway-silent");
 }
+
+#[test]
+fn a_device_that_comes_and_goes_is_why_callers_of_its_pod_wait() {
+    let mut cluster = Cluster::shop();
+    for nth in 0..3 {
+        let data =
+            Data::from([("device", "eth0".into()), ("losses", 5u64.into()), ("window_ms", 60_000u64.into())]);
+        cluster.agent("link.flapping", "payments", nth, "payments: eth0 lost its carrier 5 times", data);
+    }
+    cluster.connects("network.connection_timeout", "checkout", "payments", 40);
+    cluster.wait(120);
+    let incident = cluster.why("checkout");
+    assert_eq!(incident.root_kind.as_deref(), Some("network"), "{incident:#?}");
+    assert!(incident.root.as_ref().is_some_and(|root| root.to_string().starts_with("Pod shop/payments")));
+    assert!(incident.chain.iter().any(|step| &*step.rule == "link-callers"), "{incident:#?}");
+}

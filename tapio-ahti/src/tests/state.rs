@@ -192,6 +192,25 @@ fn a_service_of_a_node_that_was_stopped() {
     is(&cluster.incident(), "Node node-1", "daemon");
 }
 
+/// The rollout is innocent: a node without kube-proxy does not learn of the new pods.
+#[test]
+fn a_rollout_after_the_kube_proxy_of_its_callers_was_stopped() {
+    let mut cluster = Cluster::shop();
+    let of_proxy = Data::from([("unit", "kube-proxy.service".into()), ("since_ms", 16_000u64.into())]);
+    for node in ["node-1", "node-2"] {
+        cluster.of_node("node.service_stopped", node, of_proxy.clone());
+    }
+    cluster.wait(120);
+    cluster.roll_out("payments", "pay:2");
+    cluster.wait(20);
+    cluster.connects("network.connection_unreachable", "checkout", "payments", 40);
+    cluster.wait(60);
+    let incident = cluster.incident();
+    assert_eq!(incident.root_kind.as_deref(), Some("daemon"), "{incident:#?}");
+    let command = incident.advice[0].command.as_ref().map(ToString::to_string);
+    assert!(command.is_some_and(|command| command.contains("systemctl start kube-proxy.service")));
+}
+
 #[test]
 fn an_incident_that_is_over_keeps_its_story() {
     let mut cluster = Cluster::shop();

@@ -6,7 +6,7 @@
 /bin/busybox --install -s /busybox
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/busybox HOME=/root
 # Whatever happens, the machine ends.
-(sleep 1500; poweroff -f) > /dev/null 2>&1 &
+(sleep 3500; poweroff -f) > /dev/null 2>&1 &
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev

@@ -2,6 +2,7 @@
 //!
 //! Its API server is at 198.18.0.2:6443; pods and services are reachable from outside too. Programs run in
 //! the cgroup `kube-node` and pods in `kube-pods`: `down` kills the processes of those two, and nothing else.
+//! The node's own programs have cgroups named after units in it, as systemd would make them.
 
 mod node;
 
@@ -44,8 +45,11 @@ const PACKAGES: &[&str] =
     &["openssl", "iproute2", "iptables", "runc", "containernetworking-plugins", "busybox-static"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The program whose namespaces are the node's. A scenario may stop others.
+const NODE: &str = "containerd";
+
 pub(super) fn is_up() -> bool {
-    Program::new("kubelet", Path::new(STATE)).pid().is_some()
+    Program::new(NODE, Path::new(STATE)).pid().is_some()
 }
 
 /// Starts the cluster unless it is up, and prints the kubeconfig of an admin.
@@ -170,18 +174,55 @@ pub(super) fn exec(command: &[&str]) -> Result<()> {
 pub(super) fn inside(command: &[&str]) -> Result<Command> {
     root()?;
     let state = Path::new(STATE);
-    let Some(kubelet) = Program::new("kubelet", state).pid() else {
+    let Some(node) = Program::new(NODE, state).pid() else {
         bail!("no cluster is up: cargo xtask kube cluster up");
     };
     let programs = programs_directory()?;
     let path = std::env::var("PATH").unwrap_or_default();
     let here = std::env::current_dir().context("this directory is gone")?;
     let mut inside = Command::new("nsenter");
-    inside.args(["--target", &kubelet.to_string(), "--mount", "--net"]);
+    inside.args(["--target", &node.to_string(), "--mount", "--net"]);
     inside.arg(format!("--wd={}", here.display())).arg("--").args(command);
     inside.env("KUBECONFIG", admin());
     inside.env("PATH", format!("{}:{path}", programs.display()));
     Ok(inside)
+}
+
+/// Stops a program of the node, and removes its cgroups, as systemd does when a unit has ended.
+pub(super) fn stop(name: &str) -> Result<()> {
+    known(name)?.stop()?;
+    unit(name)?.iter().try_for_each(|group| remove_groups(group))
+}
+
+/// Starts a program of the node that was stopped.
+pub(super) fn start_again(name: &str) -> Result<()> {
+    let program = known(name)?;
+    match program.pid() {
+        Some(_) => Ok(()),
+        None => program.start(inside(&["sh", &script(name, Path::new(STATE)).to_string_lossy()])?),
+    }
+}
+
+/// A program that the node has.
+fn known(name: &str) -> Result<Program> {
+    root()?;
+    let state = Path::new(STATE);
+    if !script(name, state).is_file() {
+        bail!("the node has no program `{name}`, or no cluster is up");
+    }
+    Ok(Program::new(name, state))
+}
+
+/// The script that runs a program of the node in its cgroups.
+fn script(name: &str, state: &Path) -> PathBuf {
+    state.join(format!("{name}.sh"))
+}
+
+/// The cgroups of a program of the node: those that identify processes and account for memory.
+fn unit(name: &str) -> Result<Vec<PathBuf>> {
+    let memory = Path::new("/sys/fs/cgroup/memory");
+    let roots = [cgroup2()?].into_iter().chain(memory.is_dir().then(|| memory.to_owned()));
+    Ok(roots.map(|root| root.join(PROGRAMS_GROUP).join(format!("{name}.service"))).collect())
 }
 
 /// Imports images into the cluster.

@@ -15,14 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A program of a directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
-    name: &'static str,
+    name: String,
     directory: PathBuf,
 }
 
 impl Program {
     /// The program of this name, running or not.
-    pub(crate) fn new(name: &'static str, directory: &Path) -> Self {
-        Self { name, directory: directory.to_owned() }
+    pub(crate) fn new(name: &str, directory: &Path) -> Self {
+        Self { name: name.to_owned(), directory: directory.to_owned() }
     }
 
     /// Starts it. An argument must name the directory, because that identifies its process.

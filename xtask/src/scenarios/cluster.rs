@@ -133,6 +133,12 @@ impl Cluster {
             let words = self.filled(words)?;
             self.on_node(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
+        if let Some(name) = &step.stop {
+            kube::cluster_stop(name)?;
+        }
+        if let Some(name) = &step.start {
+            kube::cluster_start(name)?;
+        }
         Ok(())
     }
 

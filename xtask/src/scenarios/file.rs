@@ -52,7 +52,7 @@ struct Variant {
     wait_s: Option<u64>,
 }
 
-/// One step: one of the first four keys.
+/// One step: one of the keys but the last.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Step {
@@ -64,6 +64,10 @@ pub(super) struct Step {
     pub(super) node: Option<Vec<String>>,
     /// A pause in seconds.
     pub(super) wait_s: Option<u64>,
+    /// A program of the node that is stopped, such as `kube-proxy`.
+    pub(super) stop: Option<String>,
+    /// One that is started again.
+    pub(super) start: Option<String>,
     /// Whether the scenario goes on if it fails.
     #[serde(default)]
     pub(super) may_fail: bool,
@@ -136,10 +140,16 @@ impl Scenario {
 
 impl Step {
     fn check(&self) -> Result<()> {
-        let given =
-            [self.kubectl.is_some(), self.apply.is_some(), self.node.is_some(), self.wait_s.is_some()];
+        let given = [
+            self.kubectl.is_some(),
+            self.apply.is_some(),
+            self.node.is_some(),
+            self.wait_s.is_some(),
+            self.stop.is_some(),
+            self.start.is_some(),
+        ];
         if given.iter().filter(|given| **given).count() != 1 {
-            bail!("give one of kubectl, apply, node and wait_s");
+            bail!("give one of kubectl, apply, node, wait_s, stop and start");
         }
         let words = self.kubectl.iter().chain(&self.node);
         ensure!(words.into_iter().all(|words| !words.is_empty()), "the command is empty");

@@ -57,6 +57,11 @@ pub(super) fn throttled(o: &Occurrence) -> String {
     )
 }
 
+pub(super) fn stopped(o: &Occurrence) -> String {
+    let unit = o.data.text("unit").unwrap_or_default();
+    format!("{}: {unit} ended {} ago and has not come back", Who(o), Since(o))
+}
+
 pub(super) fn cpi_outlier(o: &Occurrence) -> String {
     let (cpi, normal) =
         (real(o, "cpi"), o.baseline.as_ref().map_or(0.0, |normal| normal.mean as f64 / 1024.0));

@@ -421,3 +421,42 @@ fn what_is_no_sample_is_malformed() {
     let mixed = Sample { kind: kind::NODE, ..group(7) };
     assert_eq!(node.observe(bytemuck::bytes_of(&mixed), &mut out), Err(Malformed::Kind(kind::NODE)));
 }
+
+fn service(name: &str) -> Sample {
+    let number = tapio_common::node::SERVICES.iter().position(|of| *of == name).unwrap() as u64 + 1;
+    Sample { service: number, ..group(900 + number) }
+}
+
+#[test]
+fn a_service_that_does_not_come_back_is_reported_once() {
+    let mut watched = Watched::new();
+    let (kubelet, proxy) = (service("kubelet.service"), service("kube-proxy.service"));
+    assert!(watched.look(&[kubelet, proxy, node()]).is_empty());
+    // Restarted, as another cgroup.
+    assert!(watched.look(&[proxy, node()]).is_empty());
+    assert!(watched.look(&[proxy, node()]).is_empty());
+    assert!(watched.look(&[Sample { header: group(7).header, ..kubelet }, proxy, node()]).is_empty());
+
+    let mut reported = Vec::new();
+    for _ in 0..20 {
+        reported.extend(watched.look(&[proxy, node()]));
+    }
+    assert_eq!(kinds(&reported), [("node.service_stopped", WHOLE_NODE)]);
+    assert_eq!(reported[0].data.text("unit"), Some("kubelet.service"));
+    assert_eq!(reported[0].data.number("since_ms"), Some(15_000));
+
+    // It runs again, and stops again; now with another one.
+    assert!(watched.look(&[kubelet, proxy, node()]).is_empty());
+    let reported: Vec<_> = (0..20).flat_map(|_| watched.look(&[node()])).collect();
+    assert_eq!(reported.len(), 2);
+    assert_ne!(reported[0].detail, reported[1].detail, "they are not repeats of each other");
+}
+
+#[test]
+fn a_scan_that_is_late_is_no_stopped_service() {
+    let mut watched = Watched::new();
+    assert!(watched.look(&[service("kubelet.service"), node()]).is_empty());
+    watched.at_s += 600;
+    assert!(watched.look(&[node()]).is_empty(), "one scan may have come while it was restarted");
+    assert!(watched.look(&[service("kubelet.service"), node()]).is_empty());
+}

@@ -43,18 +43,31 @@ impl Cgroup {
         let id = format!("{:032x}", fastrand::u128(..));
         let pod = format!("pod{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]);
         let mut cgroup = Self { paths: Vec::new(), made: Vec::new(), container_id };
-        for mut path in mounts {
-            for name in ["kubepods", "burstable", &pod, &cgroup.container_id] {
-                path.push(name);
-                match fs::create_dir(&path) {
-                    Ok(()) => cgroup.made.insert(0, path.clone()),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(format!("{} cannot be made: {error}", path.display())),
-                }
-            }
-            cgroup.paths.push(path);
-        }
+        let names = ["kubepods", "burstable", &pod, &cgroup.container_id.clone()];
+        mounts.into_iter().try_for_each(|mount| cgroup.make(mount, &names))?;
         Ok(cgroup)
+    }
+
+    /// Creates the cgroup of a systemd unit in all hierarchies, or returns why this is impossible.
+    pub(crate) fn unit(name: &str) -> Result<Self, String> {
+        let mut cgroup = Self { paths: Vec::new(), made: Vec::new(), container_id: String::new() };
+        let slice = format!("tapio-test-{}.slice", fastrand::u32(..));
+        mounts(Version::Any).into_iter().try_for_each(|mount| cgroup.make(mount, &[&slice, name]))?;
+        Ok(cgroup)
+    }
+
+    /// Creates the directories of one hierarchy, each in the one before.
+    fn make(&mut self, mut path: PathBuf, names: &[&str]) -> Result<(), String> {
+        for name in names {
+            path.push(name);
+            match fs::create_dir(&path) {
+                Ok(()) => self.made.insert(0, path.clone()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(format!("{} cannot be made: {error}", path.display())),
+            }
+        }
+        self.paths.push(path);
+        Ok(())
     }
 
     /// Creates another one in the same pod, as when a container restarts. Drop it before this one.

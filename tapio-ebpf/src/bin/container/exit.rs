@@ -5,7 +5,7 @@ use tapio_common::{
     Header,
     container::{self as fields, ContainerEvent, Memory, OomCgroup, UNKNOWN, flag, kind, origin, program},
 };
-use tapio_ebpf::{Run, now_ns};
+use tapio_ebpf::{Run, forget, now_ns};
 
 use crate::{
     last_signal::{self, SIGINT, SIGKILL, SIGQUIT, SIGTERM},
@@ -163,6 +163,9 @@ pub(crate) fn exited(task: *const u8) {
 fn report(task: Task, mut flags: u32, code: u32, run: Run) {
     let (leader, parent) = (task.leader(), task.parent());
     let process = Process { tgid: task.tgid(), started_ns: leader.started_ns() };
+    let forget = |value: u32| forget(value.into(), process.started_ns) as u32;
+    let (signal, status) = (forget(code & 0x7f), forget((code >> 8) & 0xff));
+    flags = forget(flags);
     let of_parent = Process::of(parent);
     let cgroup_id = task.cgroup_id();
     let oom_score_adj = task.oom_score_adj();
@@ -174,9 +177,8 @@ fn report(task: Task, mut flags: u32, code: u32, run: Run) {
     {
         flags |= flag::ENTERED;
     }
-    flags |= task.cpu_limit();
+    flags = forget(flags | task.cpu_limit());
     let comm = leader.comm();
-    let (signal, status) = (code & 0x7f, (code >> 8) & 0xff);
     let last_signal = last_signal::of(process.tgid, process.started_ns);
     // The process was asked to terminate, and reports that by its status.
     if let Some(last_signal) = last_signal

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use tapio_common::container::{self as fields, Actor, UNKNOWN, origin, program};
-use tapio_ebpf::{Current, Run, is_absent, now_ns};
+use tapio_ebpf::{Current, Run, forget_all, is_absent, now_ns};
 
 use crate::{
     AGENT, OFFSETS, constant, memory,
@@ -99,38 +99,45 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
     let Some(run) = Run::begin(program::SIGNAL_GENERATE) else { return };
     run.normal();
     let task = Task(task);
+    let started_ns = task.leader().started_ns();
+    let forget = |value: u64| tapio_ebpf::forget(value, started_ns);
+    let signal = || forget(signal.into()) as u32;
+    let is_delivered = forget(u64::from(result == DELIVERED));
     let current = Current::get(&constant(&AGENT), &OFFSETS[fields::CURRENT_LEADER], &OFFSETS[fields::COMM]);
     let tgid = task.tgid();
+    let itself = forget(u64::from(current.pid == tgid));
     let v1_cgroup = if task.has_v1_memory_hierarchy() { current_memory_cgroup() } else { None };
-    let comm = if current.pid == tgid { task.leader().comm() } else { current.comm };
-    let actor =
-        Actor { cgroup_id: v1_cgroup.unwrap_or(current.cgroup_id), pid: current.pid, entered: 0, comm };
-    if signal == SIGKILL && info as u64 == SEND_SIG_PRIV {
+    let comm = if itself != 0 { task.leader().comm() } else { current.comm };
+    let mut actor = Actor {
+        cgroup_id: forget(v1_cgroup.unwrap_or(current.cgroup_id)),
+        pid: current.pid,
+        entered: 0,
+        comm: forget_all::<_, 2>(comm, started_ns),
+    };
+    if signal() == SIGKILL && info as u64 == SEND_SIG_PRIV {
         memory::record_victim(task, &actor);
     }
+    let Described { origin, code, address } = describe(signal(), info, itself != 0);
+    let (origin, code) = (forget(origin.into()) as u32, forget(code.into()) as u32);
+    let is_within = origin == origin::PROCESS && actor.cgroup_id == task.cgroup_id();
+    if is_within && !requests_termination(signal()) {
+        actor.entered = current_has_entered();
+    }
+    actor.entered = forget(actor.entered.into()) as u32;
+    let asks = requests_termination(signal()) && origin != origin::ITSELF;
+    let aborts = signal() == SIGABRT && origin == origin::ITSELF;
+    let now_ns = now_ns();
     let mut last = LastSignal {
-        started_ns: task.leader().started_ns(),
-        signal,
-        origin: origin::KERNEL,
-        code: 0,
-        asked_signal: 0,
-        asked_ns: 0,
-        aborted_ns: 0,
-        address: UNKNOWN,
+        started_ns,
+        signal: signal(),
+        origin,
+        code,
+        asked_signal: forget(if asks { signal().into() } else { 0 }) as u32,
+        asked_ns: forget(if asks { now_ns } else { 0 }),
+        aborted_ns: forget(if aborts { now_ns } else { 0 }),
+        address: forget(address),
         actor,
     };
-    describe(&mut last, info, current.pid == tgid);
-    let is_within = last.origin == origin::PROCESS && last.actor.cgroup_id == task.cgroup_id();
-    if is_within && !requests_termination(signal) {
-        last.actor.entered = current_has_entered();
-    }
-    if requests_termination(signal) && last.origin != origin::ITSELF {
-        last.asked_signal = signal;
-        last.asked_ns = now_ns();
-    }
-    if signal == SIGABRT && last.origin == origin::ITSELF {
-        last.aborted_ns = now_ns();
-    }
     let Some(known) = LAST_SIGNALS.get_ptr_mut(&tgid) else {
         // If the map has no room, the sender will not be known.
         let _ = LAST_SIGNALS.insert(&tgid, last, 0);
@@ -149,7 +156,7 @@ pub(crate) fn signalled(signal: u32, info: *const u8, task: *const u8, result: i
     if last.aborted_ns == 0 {
         last.aborted_ns = known.aborted_ns;
     }
-    if known.outranks(&last, result) {
+    if known.outranks(&last, is_delivered != 0) {
         known.asked_signal = last.asked_signal;
         known.asked_ns = last.asked_ns;
         known.aborted_ns = last.aborted_ns;
@@ -175,8 +182,8 @@ impl LastSignal {
     /// Returns true if a later signal to the same process must not replace this one. SIGKILL is final, an ignored
     /// signal has no effect, and a handler passes a fault on by raising the same signal again.
     #[inline(always)]
-    fn outranks(&self, later: &Self, result: i32) -> bool {
-        if self.signal == SIGKILL || result != DELIVERED {
+    fn outranks(&self, later: &Self, is_delivered: bool) -> bool {
+        if self.signal == SIGKILL || !is_delivered {
             return true;
         }
         self.signal == later.signal && later.origin == origin::ITSELF && later.address == UNKNOWN
@@ -188,40 +195,45 @@ const fn requests_termination(signal: u32) -> bool {
     TERMINATION_REQUESTS & (1 << signal) != 0
 }
 
-/// Sets the origin of a signal from its siginfo.
+/// What the siginfo says.
+struct Described {
+    origin: u32,
+    code: u32,
+    address: u64,
+}
+
+/// Reads who sent a signal, and why, from its siginfo.
 #[inline(always)]
-fn describe(last: &mut LastSignal, info: *const u8, itself: bool) {
+fn describe(signal: u32, info: *const u8, itself: bool) -> Described {
+    let from = |origin| Described { origin, code: 0, address: UNKNOWN };
     if info as u64 == SEND_SIG_PRIV {
-        return;
+        return from(origin::KERNEL);
     }
     let by_process = if itself { origin::ITSELF } else { origin::PROCESS };
     // The process exceeded its file size limit: the kernel sends SIGXFSZ as if the process itself had, without a code.
-    let by_limit = itself && last.signal == SIGXFSZ;
+    let by_limit = itself && signal == SIGXFSZ;
     if info as u64 == SEND_SIG_NOINFO {
-        last.origin = if by_limit { origin::KERNEL } else { by_process };
-        return;
+        return from(if by_limit { origin::KERNEL } else { by_process });
     }
     let Some(code) = read_number(info, fields::SI_CODE) else {
         // Also reached without siginfo, where the verifier assumes that the pointer is never null.
         if by_limit {
-            return;
+            return from(origin::KERNEL);
         }
         // Lockdown. The faulting thread itself receives its fault; only SIGBUS for a memory failure comes from
         // elsewhere.
-        let sent = last.signal != SIGBUS || itself;
-        last.origin = if sent { by_process } else { origin::UNKNOWN };
-        return;
+        let sent = signal != SIGBUS || itself;
+        return from(if sent { by_process } else { origin::UNKNOWN });
     };
-    last.code = code;
-    let code = code as i32;
-    if code == SI_USER || code == SI_TKILL || code == SI_QUEUE {
-        last.origin = by_process;
-        return;
-    }
-    // The faulting thread itself receives its fault.
-    if code > 0 && itself {
-        last.origin = origin::ITSELF;
-        last.address = memory::read(info, fields::SI_ADDR).unwrap_or(UNKNOWN);
+    match code as i32 {
+        SI_USER | SI_TKILL | SI_QUEUE => Described { code, ..from(by_process) },
+        // The faulting thread itself receives its fault.
+        1.. if itself => Described {
+            origin: origin::ITSELF,
+            code,
+            address: memory::read(info, fields::SI_ADDR).unwrap_or(UNKNOWN),
+        },
+        _ => Described { code, ..from(origin::KERNEL) },
     }
 }
 

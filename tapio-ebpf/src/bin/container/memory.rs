@@ -10,7 +10,7 @@ use tapio_common::{
     CGROUP_V1, Header,
     container::{self as fields, Actor, ContainerEvent, Memory, OomCgroup, UNKNOWN, kind, origin, program},
 };
-use tapio_ebpf::{Run, is_absent, load, now_ns};
+use tapio_ebpf::{Run, forget, is_absent, load, now_ns};
 
 use crate::{
     OFFSETS, PAGE_BYTES, constant, exit,
@@ -168,7 +168,7 @@ fn find_oom_cgroup(task: Task, is_v1: bool, before: &OomCgroup, found: &mut OomC
     }
     let mut css = task.memory_css();
     let mut least_headroom = MAX_HEADROOM + 1;
-    let mut is_near = false;
+    let mut is_near = 0;
     for level in 0..MAX_LEVELS {
         if css.is_null() {
             break;
@@ -184,9 +184,9 @@ fn find_oom_cgroup(task: Task, is_v1: bool, before: &OomCgroup, found: &mut OomC
                 return;
             }
             let headroom = limit.saturating_sub(usage);
-            is_near |= headroom < limit / CLEARLY_FREE;
+            is_near = forget(u64::from(is_near != 0 || headroom < limit / CLEARLY_FREE), usage);
             if headroom < least_headroom {
-                least_headroom = headroom;
+                least_headroom = forget(headroom, usage);
                 let page_bytes = constant(&PAGE_BYTES);
                 found.cgroup_id = cgroup_id;
                 found.usage_bytes = usage.wrapping_mul(page_bytes);
@@ -202,7 +202,7 @@ fn find_oom_cgroup(task: Task, is_v1: bool, before: &OomCgroup, found: &mut OomC
         return;
     }
     // cgroup v1 also has combined limits of memory and swap, which are not read.
-    if least_headroom > MAX_HEADROOM && !is_near && !is_v1 {
+    if least_headroom > MAX_HEADROOM && is_near == 0 && !is_v1 {
         found.cgroup_id = 0;
     }
 }

@@ -1,5 +1,6 @@
 //! The part of `cluster up` that runs within the node's namespaces.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{ADDRESS, DIRECTORIES};
+use super::{ADDRESS, DIRECTORIES, script, unit};
 use crate::kube::apiserver::ApiServer;
 use crate::kube::certificate::{self, For};
 use crate::kube::program::Program;
@@ -133,7 +134,7 @@ impl Node {
     }
 
     /// Starts a part of the control plane, with the credentials of the user of that name.
-    fn control(&self, name: &'static str, arguments: &[&str]) -> Result<()> {
+    fn control(&self, name: &str, arguments: &[&str]) -> Result<()> {
         let user = certificate::user(&self.state, name, &format!("/CN=system:{name}"), &self.server)?;
         let by = |flag: &str| format!("--{flag}={}", user.display());
         let own = [by("kubeconfig"), by("authentication-kubeconfig"), by("authorization-kubeconfig")];
@@ -141,19 +142,34 @@ impl Node {
         self.start(name, &[&own, arguments].concat()).map(drop)
     }
 
-    fn start(&self, name: &'static str, arguments: &[&str]) -> Result<Program> {
+    /// Starts a program of the node by a script, which can start it again.
+    fn start(&self, name: &str, arguments: &[&str]) -> Result<Program> {
+        let mut text = "set -e\n".to_owned();
+        for group in unit(name)? {
+            let group = group.display();
+            text += &format!("mkdir -p '{group}'\necho $$ >'{group}/cgroup.procs'\n");
+        }
+        let words = arguments.iter().map(|word| format!(" '{word}'")).collect::<String>();
+        text += &format!("exec '{}'{words}\n", self.programs.join(name).display());
+        let script = script(name, &self.state);
+        fs::write(&script, text).with_context(|| format!("cannot write {}", script.display()))?;
         let program = Program::new(name, &self.state);
-        let mut command = self.program(name);
         program.start({
-            command.args(arguments);
+            let mut command = self.command("sh");
+            command.arg(script);
             command
         })?;
         Ok(program)
     }
 
-    /// One of the programs, with a `PATH` to the others.
+    /// One of the programs.
     fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(self.programs.join(name));
+        self.command(self.programs.join(name))
+    }
+
+    /// A command with a `PATH` to the programs.
+    fn command(&self, name: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(name);
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.programs.display()));
         // containerd warns that cgroup v1 is deprecated.
