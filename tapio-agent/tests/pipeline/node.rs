@@ -215,15 +215,15 @@ proptest! {
     /// Whatever a sample contains, nothing panics and nothing is lost.
     #[test]
     fn any_looks_are_counted(
-        looks in prop::collection::vec((prop::array::uniform16(any::<u64>()), 0_u32..4), 0..64)
+        looks in prop::collection::vec((prop::array::uniform17(any::<u64>()), 0_u32..4), 0..64)
     ) {
         let mut line = Line::of::<Node>();
         let mut malformed = 0;
         for (words, sort) in &looks {
             let mut look = sample(7);
             let body = size_of::<Header>() + 8;
-            bytemuck::bytes_of_mut(&mut look)[body..].copy_from_slice(bytemuck::cast_slice(&words[..15]));
-            (look.header.time_ns, look.kind) = (words[15], *sort);
+            bytemuck::bytes_of_mut(&mut look)[body..].copy_from_slice(bytemuck::cast_slice(&words[..16]));
+            (look.header.time_ns, look.kind) = (words[16], *sort);
             malformed += u64::from(*sort != kind::CGROUP);
             line.record(bytemuck::bytes_of(&look));
         }

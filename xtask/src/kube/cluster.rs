@@ -191,7 +191,16 @@ pub(super) fn inside(command: &[&str]) -> Result<Command> {
 /// Stops a program of the node, and removes its cgroups, as systemd does when a unit has ended.
 pub(super) fn stop(name: &str) -> Result<()> {
     known(name)?.stop()?;
-    unit(name)?.iter().try_for_each(|group| remove_groups(group))
+    let groups = unit(name)?;
+    let end = Instant::now() + PATIENCE;
+    // A process that has just ended is in its cgroup for a moment.
+    while let Err(error) = groups.iter().try_for_each(|group| remove_groups(group)) {
+        if Instant::now() > end {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 /// Starts a program of the node that was stopped.
