@@ -1,7 +1,7 @@
 //! A cluster of one node, called `node`, in separate network and mount namespaces.
 //!
 //! Its API server is at 198.18.0.2:6443; pods and services are reachable from outside too. Programs run in
-//! the cgroup `kube-node` and pods in `kube-pods`: `down` kills the processes of those two, and nothing else.
+//! the cgroup `kube-node.slice` and pods in `kube-pods`: `down` kills the processes of those two, and nothing else.
 //! The node's own programs have cgroups named after units in it, as systemd would make them.
 
 mod node;
@@ -25,7 +25,7 @@ const OUTSIDE: &str = "198.18.0.1";
 /// Pods and services.
 const NETWORKS: [&str; 2] = ["10.244.0.0/24", "10.96.0.0/16"];
 /// Its cgroups; the kubelet's settings name the second.
-const PROGRAMS_GROUP: &str = "kube-node";
+const PROGRAMS_GROUP: &str = "kube-node.slice";
 const PODS_GROUP: &str = "kube-pods";
 /// The state of the only cluster that can be up.
 const STATE: &str = "/var/lib/tapio-kube";
