@@ -164,6 +164,8 @@ impl Queue {
                     inner.unread -= written.evicted;
                     inner.ledger.drop("spool_full", written.evicted);
                     inner.written(&mut keys).iter().for_each(|key| disk.hold(*key));
+                    // What the spool holds and what the ledger counts change together.
+                    inner.stocked(&disk);
                     drop(inner);
                     self.well(&disk);
                     if written.evicted > 0 {
