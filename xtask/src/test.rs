@@ -19,7 +19,7 @@ const KERNEL: &str = "kernel";
 const DOC: &str = "doc";
 /// Kernel tests that mostly wait, each for its own event: they run in parallel, also with the other tests of
 /// their observer.
-const PATIENT: &[&str] = &["dns::clients", "dns::timeout", "node::pressure"];
+const PATIENT: &[&str] = &["dns::clients", "dns::timeout", "node::pressure", "node::services"];
 /// Suites that mostly wait: they run in parallel.
 const PATIENT_SUITES: &[&str] = &["chaos", "kubernetes", "large_spool", "polku", "portti", "selftest"];
 

@@ -4,7 +4,11 @@ use std::{
     fmt,
     fs::File,
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd as _,
+    os::{
+        fd::AsFd as _,
+        linux::net::SocketAddrExt as _,
+        unix::net::{self, UnixDatagram},
+    },
     path::Path,
     process::Command,
     sync::{
@@ -26,6 +30,8 @@ pub(crate) struct Link {
     pub(crate) client: Namespace,
     pub(crate) server: Namespace,
     number: u8,
+    /// Nobody else on the machine has this number as long as it is open.
+    _reserved: UnixDatagram,
 }
 
 /// Name of the device in both namespaces.
@@ -34,7 +40,7 @@ const DEVICE: &str = "wire";
 const NOBODY: &str = "02:00:00:00:00:01";
 
 static NEXT: AtomicU8 = AtomicU8::new(0);
-/// Number of the next link. They differ within a process, and most likely from those of other test processes.
+/// Number of the next link, unless another test process has it.
 static NEXT_LINK: LazyLock<AtomicU8> = LazyLock::new(|| AtomicU8::new(fastrand::u8(..)));
 
 impl Namespace {
@@ -120,10 +126,20 @@ impl Drop for Namespace {
     }
 }
 
+/// A number that no link of the machine has, and a socket whose abstract name reserves it.
+fn number() -> (u8, UnixDatagram) {
+    let mut numbers = (0..=u8::MAX).map(|_| NEXT_LINK.fetch_add(1, Ordering::Relaxed));
+    let reserved = numbers.find_map(|number| {
+        let name = net::SocketAddr::from_abstract_name(format!("tapio-test-link-{number}")).unwrap();
+        Some((number, UnixDatagram::bind_addr(&name).ok()?))
+    });
+    reserved.expect("all numbers of links are taken")
+}
+
 impl Link {
     pub(crate) fn new() -> Self {
-        let number = NEXT_LINK.fetch_add(1, Ordering::Relaxed);
-        let link = Self { client: Namespace::new(), server: Namespace::new(), number };
+        let (number, reserved) = number();
+        let link = Self { client: Namespace::new(), server: Namespace::new(), number, _reserved: reserved };
         let (client, server) = (&link.client.name, &link.server.name);
         ip(&format!("-n {client} link add {DEVICE} type veth peer name {DEVICE} netns {server}"));
         for (namespace, host) in [(&link.client, 1), (&link.server, 2)] {
