@@ -23,8 +23,7 @@ pub(crate) const HOST: Budget = Budget {
         // Fills a table of a quarter of a million connections.
         ("link", 60),
         ("network", 270),
-        // A service is gone only after 15 s; half of them beside the others.
-        ("node", 300),
+        ("node", 270),
         ("support", 20),
     ],
 };
