@@ -1,6 +1,7 @@
 //! Finds the cgroups to sample.
 
 use std::{
+    collections::VecDeque,
     ffi::OsStr,
     fs,
     os::unix::fs::DirEntryExt as _,
@@ -117,10 +118,12 @@ fn walk(hierarchy: &Hierarchy) -> (Vec<Group>, Vec<Above>) {
     let mut groups: Vec<Group> = Vec::new();
     let mut others: Vec<Above> = Vec::new();
     let Some(root) = hierarchy.root() else { return (groups, others) };
-    let mut waiting =
-        vec![Directory { path: PathBuf::new(), depth: 0, workload: None, within: None, above: None }];
+    let root_directory =
+        Directory { path: PathBuf::new(), depth: 0, workload: None, within: None, above: None };
+    // The outermost first: if there are too many, services of the node, which are far out, are not those left out.
+    let mut waiting = VecDeque::from([root_directory]);
     let mut seen = 0;
-    while let Some(directory) = waiting.pop() {
+    while let Some(directory) = waiting.pop_front() {
         // It may have vanished since it was listed.
         let Ok(entries) = fs::read_dir(root.join(&directory.path)) else { continue };
         for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
@@ -152,7 +155,7 @@ fn walk(hierarchy: &Hierarchy) -> (Vec<Group>, Vec<Above>) {
                 others.push(Above { id: memory_id, path: path.clone(), above, depth });
                 above = Some(others.len() - 1);
             }
-            waiting.push(Directory { path, depth, workload, within, above });
+            waiting.push_back(Directory { path, depth, workload, within, above });
         }
     }
     let above = keep_above(&mut groups, others);
