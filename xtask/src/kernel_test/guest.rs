@@ -226,9 +226,9 @@ fn emulator(arch: Arch, counted: bool) -> Result<Command> {
     // QEMU before 8 gets the flags of cmpxchg16b wrong, at random.
     let old = arch == Arch::Amd64 && version(&command)? < 8;
     let cpu = format!("{cpu}{}", if old { ",-cx16" } else { "" });
-    let threads = if counted { "single" } else { "multi" };
-    command.args(["-M", machine, "-cpu", &cpu, "-accel"]);
-    command.arg(format!("tcg,thread={threads},tb-size=256"));
+    // With a thread for each CPU, one executes what another has just rewritten: a breakpoint that the kernel
+    // had already taken out of a tracepoint was hit.
+    command.args(["-M", machine, "-cpu", &cpu, "-accel", "tcg,thread=single,tb-size=256"]);
     if counted {
         command.args(["-icount", "shift=1"]);
     }
