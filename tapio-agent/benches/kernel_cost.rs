@@ -11,7 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::{
+    Request, Response,
+    body::Bytes,
+    client::conn::http1::{SendRequest, handshake},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
 use support::{
     agent::Agent,
     compare,
@@ -26,6 +34,10 @@ use tapio_common::Counts;
 /// Groups of four slices, in the order off, on, on, off, so that drift of the machine affects both equally.
 const QUADS: usize = 75;
 const SLICE: Duration = Duration::from_millis(50);
+/// Arguments that make this program a load.
+const ECHO: &str = "echo";
+const HTTP: &str = "http";
+const RESPONSE: &[u8] = &[b'.'; 1024];
 const SETTLE: Duration = Duration::from_secs(10);
 /// A snapshot is written in it, too.
 const IDLE: Duration = Duration::from_secs(60);
@@ -43,12 +55,15 @@ const EACH_SECOND: (&str, &str) = ("TAPIO_SNAPSHOT", "1s");
 const TWICE: Duration = Duration::from_millis(2_200);
 
 fn main() -> anyhow::Result<()> {
-    if env::args().nth(1).as_deref() == Some("slices") {
-        return load();
+    match env::args().nth(1).as_deref() {
+        Some(ECHO) => return echo(),
+        Some(HTTP) => return http(),
+        _ => {}
     }
     let kernel = Kernel::open("/proc".as_ref())?;
     request_response(&kernel)?;
-    compare::print_paired_all("request_response_all_ratio", &kernel, start()?)?;
+    compare::print_paired_all("request_response_all_ratio", &kernel, start(ECHO)?)?;
+    compare::print_paired_all("http_request_all_ratio", &kernel, start(HTTP)?)?;
     idle()?;
     memory()
 }
@@ -56,7 +71,7 @@ fn main() -> anyhow::Result<()> {
 /// CPU per request and response on one CPU, with the observer attached and without, compared in pairs.
 fn request_response(kernel: &Kernel) -> anyhow::Result<()> {
     let built = Built::new::<Network>(&Default::default());
-    let mut load = start()?;
+    let mut load = start(ECHO)?;
     let mut ratios = Vec::new();
     let mut counts = Counts::default();
     for _ in 0..QUADS {
@@ -76,8 +91,8 @@ fn request_response(kernel: &Kernel) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start() -> anyhow::Result<Slices> {
-    Slices::on_one_cpu(&["slices"])
+fn start(load: &str) -> anyhow::Result<Slices> {
+    Slices::on_one_cpu(&[load])
 }
 
 /// CPU of the whole agent when idle, once it has read everything for the first time.
@@ -107,17 +122,51 @@ fn memory() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs in the load process: CPU nanoseconds per request.
-fn load() -> anyhow::Result<()> {
+/// Runs in a load process: CPU nanoseconds per request of 64 bytes and its echo, the least that a request can cost.
+fn echo() -> anyhow::Result<()> {
     let pair = support::Pair::connect()?;
     slices::each(|| {
-        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        let cpu = slices::cpu_ns();
         let end = Instant::now() + SLICE;
         let requests = pair.ask_until(|| Instant::now() >= end)?;
-        let now = clock_gettime(ClockId::ProcessCPUTime);
-        let spent = (now.tv_sec - cpu.tv_sec) as f64 * 1e9 + (now.tv_nsec - cpu.tv_nsec) as f64;
-        Ok(spent / requests as f64)
+        Ok((slices::cpu_ns() - cpu) / requests as f64)
     })
+}
+
+/// Runs in a load process: CPU nanoseconds per HTTP request and its response of 1 KiB, of client and server.
+fn http() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut client = runtime.block_on(connect())?;
+    slices::each(|| {
+        let cpu = slices::cpu_ns();
+        let end = Instant::now() + SLICE;
+        let mut requests = 0;
+        while Instant::now() < end {
+            runtime.block_on(async {
+                client.ready().await?;
+                let request = Request::get("/").header("host", "server").body(Empty::new())?;
+                let response = client.send_request(request).await?.into_body().collect().await?;
+                anyhow::ensure!(response.to_bytes().len() == RESPONSE.len(), "another response");
+                Ok(())
+            })?;
+            requests += 1;
+        }
+        Ok((slices::cpu_ns() - cpu) / f64::from(requests))
+    })
+}
+
+/// Connects to a server of this process. Both run as long as the runtime does.
+async fn connect() -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let client = tokio::net::TcpStream::connect(listener.local_addr()?).await?;
+    let (server, _) = listener.accept().await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let respond = |_| async { anyhow::Ok(Response::new(Full::new(Bytes::from_static(RESPONSE)))) };
+    tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(server), service_fn(respond)));
+    let (client, connection) = handshake(TokioIo::new(client)).await?;
+    tokio::spawn(connection);
+    Ok(client)
 }
 
 /// Opens one connection to each of this many loopback addresses, with enough samples for a reading.

@@ -154,6 +154,16 @@ fn every_type_is_documented() {
     }
 }
 
+#[test]
+fn every_service_of_the_node_is_documented() {
+    let page = include_str!("../../docs/observers.md");
+    let (_, section) = page.split_once("#### node.service_stopped").unwrap();
+    let section = section.split("####").next().unwrap();
+    for service in tapio_common::node::SERVICES {
+        assert!(section.contains(&format!("`{service}`")), "{service} is not documented");
+    }
+}
+
 /// The human-readable text. Owner and destination appear in each; the rest depends on the type.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages() {

@@ -81,6 +81,11 @@ impl Hierarchy {
         }
     }
 
+    /// Whether a cgroup at this path below the root may exist: it may unless the kernel says that it does not.
+    pub(super) fn may_have(&self, path: &Path) -> bool {
+        self.root().is_some_and(|root| root.join(path).try_exists().unwrap_or(true))
+    }
+
     /// A number that changes when a cgroup is created or removed: a cheap check before listing them.
     pub(super) fn count(&self, counts: &Path) -> Option<u64> {
         match self {

@@ -136,7 +136,7 @@ impl Eyes {
         (is_set(sample.limit_bytes) || is_set(sample.quota_us)).then_some(sample)
     }
 
-    /// Samples a cgroup; `None` if it has vanished. Its memory use is read even without a limit of its own if
+    /// Samples a cgroup; `None` if nothing of it can be read, unless it is a service that has not ended. Its memory use is read even without a limit of its own if
     /// a cgroup above it has one.
     pub(super) fn group(&mut self, group: &Group, is_limited: bool) -> Option<Sample> {
         let mut sample = Sample::unknown(kind::CGROUP, header(group.id));
@@ -151,7 +151,8 @@ impl Eyes {
             }
             self.waiting(&path, group.id, &mut sample);
         }
-        (sample != nothing).then_some(sample)
+        let is_running = || group.service != 0 && self.hierarchy.may_have(&group.path);
+        (sample != nothing || is_running()).then_some(sample)
     }
 
     /// Reads memory and CPU time of the cgroup at this path. Returns the directory with its pressure files.

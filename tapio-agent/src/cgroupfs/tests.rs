@@ -324,6 +324,32 @@ async fn a_service_of_the_node_is_known_where_the_host_named_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_has_not_ended_because_it_cannot_be_found_or_read() {
+    let host = Host::new();
+    let (kubelet, proxy) = ("cgroup/system.slice/kubelet.service", "cgroup/system.slice/kube-proxy.service");
+    for path in [kubelet, proxy] {
+        fs::create_dir_all(host.path(path)).unwrap();
+        // The kernel opens directories, but does not read them as files.
+        fs::create_dir(host.path(path).join("memory.max")).unwrap();
+    }
+    fs::write(host.path("cgroup/cgroup.controllers"), "memory cpu").unwrap();
+    let mut reader = host.reader();
+    let services = |seen: &HashMap<u64, Sample>| seen.values().filter(|sample| sample.service != 0).count();
+    assert_eq!(services(&scan(&mut reader).await), 2, "nothing of them can be read");
+
+    // The slice comes after the outermost cgroups, which are too many already.
+    for at in 0..20_000 {
+        fs::create_dir(host.path(&format!("cgroup/{at}"))).unwrap();
+    }
+    fs::remove_dir_all(host.path(proxy)).unwrap();
+    for _ in 0..2 {
+        let seen = scan(&mut reader).await;
+        assert_eq!(services(&seen), 1, "only the one that was removed has ended");
+        assert!(seen.contains_key(&host.ino(kubelet)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn garbage_is_unknown() {
     let host = Host::new();
     for (at, garbage) in

@@ -95,9 +95,23 @@ impl Tree {
         let count = self.hierarchy.count(&self.counts);
         let is_fresh = self.walked.is_some_and(|walked| walked.elapsed() < WALK_INTERVAL);
         if !is_fresh || count.is_none() || count != self.count {
-            (self.groups, self.above) = walk(&self.hierarchy);
+            let (groups, above) = walk(&self.hierarchy);
+            let before = std::mem::replace(&mut self.groups, groups);
+            self.above = above;
+            self.keep_services(before);
             self.walked = Some(Instant::now());
             self.count = count;
+        }
+    }
+
+    /// Keeps services of the node that the walk did not find, but that have not ended: a directory above could not be read,
+    /// or there are too many.
+    fn keep_services(&mut self, before: Vec<Group>) {
+        for group in before.into_iter().filter(|group| group.service != 0) {
+            let is_missed = self.groups.iter().all(|found| found.path != group.path);
+            if is_missed && self.hierarchy.may_have(&group.path) {
+                self.groups.push(Group { above: None, ..group });
+            }
         }
     }
 }

@@ -37,10 +37,12 @@ const DIRECTORIES: &[&str] = &[
     "/usr/libexec/kubernetes",
     "/var/lib/cni",
     "/var/lib/containerd",
-    "/var/lib/kubelet",
+    KUBELET,
     "/var/log/containers",
     "/var/log/pods",
 ];
+/// Where the kubelet mounts the volumes of pods. The machine sees those mounts, as that of a usual node does.
+const KUBELET: &str = "/var/lib/kubelet";
 const PACKAGES: &[&str] =
     &["openssl", "iproute2", "iptables", "runc", "containernetworking-plugins", "busybox-static"];
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -85,6 +87,7 @@ fn start(state: &Path, programs: &Path) -> Result<()> {
     for directory in directories {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
+    share(&state.join("root/kubelet"))?;
     let outside = format!("{OUTSIDE}/30");
     for arguments in [
         &["link", "add", "kube0", "type", "veth", "peer", "name", "kube1"][..],
@@ -99,7 +102,7 @@ fn start(state: &Path, programs: &Path) -> Result<()> {
     let mut inner = Command::new("sh");
     inner.args([
         "-c",
-        "echo $$ >\"$1\" && shift && exec unshare --mount --net --propagation private -- \"$@\"",
+        "echo $$ >\"$1\" && shift && exec unshare --mount --net --propagation unchanged -- \"$@\"",
         "sh",
     ]);
     inner.arg(group.join("cgroup.procs")).arg(std::env::current_exe().context("this program is gone")?);
@@ -118,6 +121,21 @@ fn start(state: &Path, programs: &Path) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Mounts the kubelet's directory so that what is mounted below it in another namespace is mounted here, too.
+fn share(own: &Path) -> Result<()> {
+    fs::create_dir_all(own).with_context(|| format!("cannot make {}", own.display()))?;
+    machine::run(Command::new("mount").arg("--bind").arg(own).arg(KUBELET))?;
+    // Of a group of its own, whatever that of the directory is.
+    machine::run(Command::new("mount").args(["--make-private", KUBELET]))?;
+    machine::run(Command::new("mount").args(["--make-shared", KUBELET]))
+}
+
+/// The mount points of this namespace, as /proc/PID/mountinfo writes them (Documentation/filesystems/proc.rst, 3.5).
+fn mount_points() -> Result<Vec<String>> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("the mounts cannot be read")?;
+    Ok(table.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect())
 }
 
 /// Stops the cluster. Its two cgroups contain all of its processes; its namespaces end with the last of them.
@@ -149,6 +167,9 @@ pub(super) fn down() -> Result<()> {
         let deleted = machine::run(Command::new("ip").args(["link", "delete", "kube0"]));
         // The link disappears with the namespace of its other end, possibly a moment later.
         deleted.or_else(|error| if link.exists() { Err(error) } else { Ok(()) })?;
+    }
+    if mount_points()?.iter().any(|point| point == KUBELET) {
+        machine::run(Command::new("umount").args(["--recursive", KUBELET]))?;
     }
     for directory in DIRECTORIES {
         // A directory that is missing or not empty is not the cluster's.

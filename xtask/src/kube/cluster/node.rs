@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{ADDRESS, DIRECTORIES, script, unit};
+use super::{ADDRESS, DIRECTORIES, KUBELET, mount_points, script, unit};
 use crate::kube::apiserver::ApiServer;
 use crate::kube::certificate::{self, For};
 use crate::kube::program::Program;
@@ -107,11 +107,14 @@ impl Node {
     /// machine's.
     fn mounts(&self) -> Result<()> {
         let mount = |arguments: &[&str]| machine::run(Command::new("mount").args(arguments));
+        for point in mount_points()?.iter().filter(|point| *point != KUBELET) {
+            mount(&["--make-private", point])?;
+        }
         mount(&["--make-rshared", "/"])?;
         mount(&["-t", "bpf", "bpf", "/sys/fs/bpf"])?;
         mount(&["-t", "tracefs", "tracefs", "/sys/kernel/tracing"])?;
         let root = self.state.join("root");
-        for path in DIRECTORIES {
+        for path in DIRECTORIES.iter().filter(|path| **path != KUBELET) {
             let own = root.join(path.trim_start_matches('/'));
             fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
             mount(&["--bind", &own.to_string_lossy(), path])?;
