@@ -16,6 +16,7 @@ use crate::{
         apart::{LEARNING, NORMAL, SHIFT, judge},
     },
     majority::Majority,
+    since,
 };
 
 crate::fields! {
@@ -213,7 +214,7 @@ impl Track {
             self.waits = Waits::default();
             return false;
         }
-        now_ns.wrapping_sub(self.began_ns) >= window_ns
+        since(now_ns, self.began_ns) >= window_ns
     }
 
     /// Forgets the waits of the window that has ended; but who runs instead, not while they are abnormal.

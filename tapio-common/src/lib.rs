@@ -47,6 +47,16 @@ pub struct Header {
     pub comm: Comm,
 }
 
+/// Time from one reading of a clock to a later one, nanoseconds. 0 if the later one is of another CPU whose clock is a little
+/// behind: the clocks that kernel programs read may be while the kernel adjusts them (`ktime_get_mono_fast_ns`,
+/// kernel/time/timekeeping.c).
+#[inline(always)]
+#[must_use]
+pub const fn since(now_ns: u64, then_ns: u64) -> u64 {
+    let ns = now_ns.wrapping_sub(then_ns);
+    if ns.cast_signed() < 0 { 0 } else { ns }
+}
+
 /// A command name as the kernel stores it: at most 15 bytes, padded with zeros. Two words, since a kernel program would
 /// copy bytes, and keep them on its stack, one by one.
 #[repr(transparent)]
@@ -192,4 +202,16 @@ pub struct Cooldown {
     pub emitted_ns: u64,
     /// How many events were suppressed since.
     pub suppressed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::since;
+
+    #[test]
+    fn a_clock_that_is_behind_another_is_at_no_distance() {
+        assert_eq!([since(9, 4), since(4, 4), since(4, 9)], [5, 0, 0]);
+        // A time before the boot, as a length that is longer than the uptime gives.
+        assert_eq!(since(10, 4_u64.wrapping_sub(100)), 106);
+    }
 }

@@ -6,6 +6,7 @@ use crate::{
     Event, Header,
     baseline::{Baseline, Limits},
     majority::Majority,
+    since,
 };
 
 crate::fields! {
@@ -134,7 +135,7 @@ impl Load {
     /// Counts the bytes of a request.
     #[inline(always)]
     pub fn count(&mut self, cgroup_id: u64, bytes: u32, now_ns: u64) {
-        if now_ns.wrapping_sub(self.since_ns) > Self::WINDOW_NS {
+        if since(now_ns, self.since_ns) > Self::WINDOW_NS {
             *self = Self { bytes: Majority::default(), since_ns: now_ns };
         }
         self.bytes.count(cgroup_id, bytes.into());

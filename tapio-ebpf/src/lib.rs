@@ -20,7 +20,7 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
 use bytemuck::Pod;
-pub use tapio_common::{ABSENT, Agent};
+pub use tapio_common::{ABSENT, Agent, since};
 use tapio_common::{Comm, Cooldown, CooldownKey, Counts, Event};
 
 /// Maximum number of programs in one object.
@@ -331,7 +331,7 @@ impl Run {
         if let Some(cooldown) = COOLDOWNS.get_ptr_mut(key) {
             // SAFETY: a map value; CPUs that race here can miscount the suppressed events by one.
             let cooldown = unsafe { &mut *cooldown };
-            if now_ns.wrapping_sub(cooldown.emitted_ns) < cooldown_ns {
+            if since(now_ns, cooldown.emitted_ns) < cooldown_ns {
                 cooldown.suppressed = cooldown.suppressed.wrapping_add(1);
                 return self.suppressed();
             }

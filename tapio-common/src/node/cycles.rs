@@ -12,6 +12,7 @@ use crate::{
         Baseline, Limits,
         apart::{LEARNING, NORMAL, SHIFT, judge},
     },
+    since,
 };
 
 crate::fields! {
@@ -201,7 +202,7 @@ impl Track {
     /// discarded: nothing ran in between, so its load cannot be compared.
     #[inline(always)]
     pub fn window_ended(&mut self, now_ns: u64, window_ns: u64) -> bool {
-        let length_ns = now_ns.wrapping_sub(self.began_ns);
+        let length_ns = since(now_ns, self.began_ns);
         if length_ns < window_ns {
             return false;
         }

@@ -5,7 +5,7 @@ use tapio_common::{
     Header,
     container::{self as fields, ContainerEvent, Memory, OomCgroup, UNKNOWN, flag, kind, origin, program},
 };
-use tapio_ebpf::{Run, forget, now_ns};
+use tapio_ebpf::{Run, forget, now_ns, since};
 
 use crate::{
     last_signal::{self, SIGINT, SIGKILL, SIGQUIT, SIGTERM},
@@ -118,7 +118,7 @@ impl Process {
         let child = unsafe { &*child };
         child.parent_started_ns == self.started_ns
             && u64::from(signal) == child.signal
-            && now_ns().wrapping_sub(child.at_ns) < KILLED_CHILD_NS
+            && since(now_ns(), child.at_ns) < KILLED_CHILD_NS
     }
 }
 

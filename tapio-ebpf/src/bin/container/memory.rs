@@ -10,7 +10,7 @@ use tapio_common::{
     CGROUP_V1, Header,
     container::{self as fields, Actor, ContainerEvent, Memory, OomCgroup, UNKNOWN, kind, origin, program},
 };
-use tapio_ebpf::{Run, forget, is_absent, load, now_ns};
+use tapio_ebpf::{Run, forget, is_absent, load, now_ns, since};
 
 use crate::{
     OFFSETS, PAGE_BYTES, constant, exit,
@@ -64,7 +64,7 @@ pub(crate) fn record_victim(task: Task, actor: &Actor) {
     // dies.
     let follows = pending.reported != 0
         && pending.killer == killer
-        && now.wrapping_sub(pending.event.header.time_ns) < TOGETHER_NS;
+        && since(now, pending.event.header.time_ns) < TOGETHER_NS;
     let before = if follows { pending.event.oom_cgroup } else { NOT_KNOWN };
     // Right after the victim, the kernel kills the processes that share its memory: they are part of it.
     let is_part = pending.reported != 0 && pending.killer == killer && pending.mm == mm;

@@ -9,7 +9,7 @@ use tapio_common::{
     baseline::Baseline,
     cpu::{CpuEvent, Settings, Track, Wait, WindowVerdict, kind, program},
 };
-use tapio_ebpf::{Run, is_agent, now_ns};
+use tapio_ebpf::{Run, is_agent, now_ns, since};
 
 use crate::{AGENT, SETTINGS, constant, task::Task};
 
@@ -62,7 +62,7 @@ fn track(id: u64) -> Option<&'static mut Track> {
 /// Ends a window: judges it, and emits an event if it is to be reported.
 #[inline(never)]
 fn close(track: &mut Track, cgroup_id: u64, now: u64) {
-    let window_ns = now.wrapping_sub(track.began_ns);
+    let window_ns = since(now, track.began_ns);
     // Set first, so that another CPU does not end the same window.
     track.began_ns = now;
     let settings: Settings = constant(&SETTINGS);

@@ -8,7 +8,7 @@ use tapio_common::{
     baseline::{self, TICK_SHIFT},
     dns::{self, Latency, Resolver, code, kind, program},
 };
-use tapio_ebpf::{Run, load, now_ns};
+use tapio_ebpf::{Run, load, now_ns, since};
 
 use crate::{
     OFFSETS, SETTINGS, constant, is_observed, names,
@@ -169,13 +169,13 @@ fn conclude(work: &mut Work) {
 #[inline(always)]
 fn judge(work: &mut Work) {
     let now = work.verdict.now_ns;
-    let latency_us = now.wrapping_sub(work.open.sent_ns) / 1_000;
+    let latency_us = since(now, work.open.sent_ns) / 1_000;
     let key = lookup_key(&work.open.client, &work.question);
     let (mut total_us, mut queries, mut is_told) = (latency_us, work.open.queries as u32, false);
     if let Some(lookup) = LOOKUPS.get_ptr_mut(&key) {
         // SAFETY: a map value.
         let lookup = unsafe { &*lookup };
-        total_us = now.wrapping_sub(lookup.first_ns) / 1_000;
+        total_us = since(now, lookup.first_ns) / 1_000;
         queries = lookup.queries;
         is_told = lookup.is_told != 0;
         let _ = LOOKUPS.remove(&key);
@@ -211,7 +211,7 @@ fn learn(work: &mut Work) {
     if work.open.queries != 1 || work.question.code >= code::UNREACHABLE {
         return;
     }
-    let latency_us = work.verdict.now_ns.wrapping_sub(work.open.sent_ns) / 1_000;
+    let latency_us = since(work.verdict.now_ns, work.open.sent_ns) / 1_000;
     let latency_us = if latency_us > u64::from(u32::MAX) { u32::MAX } else { latency_us as u32 };
     let Some(latency) = RESOLVERS.get_ptr_mut(&work.open.resolver) else {
         let first = Latency { lowest_us: latency_us, answers: 1, ..Latency::default() };

@@ -5,6 +5,7 @@ use tapio_common::{
     baseline::{self, Baseline},
     dns::{code, kind},
 };
+use tapio_ebpf::since;
 
 use crate::{
     SETTINGS, constant,
@@ -110,7 +111,7 @@ pub(crate) fn count(work: &mut Work) {
     };
     // SAFETY: a map value; CPUs that race here can miscount by a few.
     let lookups = unsafe { &mut *lookups };
-    if now.wrapping_sub(lookups.start_ns) >= constant(&SETTINGS.nxdomain_window_ns) {
+    if since(now, lookups.start_ns) >= constant(&SETTINGS.nxdomain_window_ns) {
         close(lookups, work);
         (lookups.start_ns, lookups.absent, lookups.answers) = (now, 0, 0);
     }
@@ -155,7 +156,7 @@ fn close(lookups: &mut Lookups, work: &mut Work) {
         work.verdict = Verdict {
             kind: kind::NXDOMAIN_BURST,
             code: code::NXDOMAIN,
-            value_us: now.wrapping_sub(lookups.start_ns) / 1_000,
+            value_us: since(now, lookups.start_ns) / 1_000,
             queries: absent,
             answers,
             baseline: before,

@@ -5,7 +5,7 @@ use tapio_common::{
     Comm,
     dns::{self, Asked, Client, Question, Resolver, Translated, kind, program},
 };
-use tapio_ebpf::{Current, Run, is_absent, load, now_ns};
+use tapio_ebpf::{Current, Run, is_absent, load, now_ns, since};
 
 use crate::{
     AGENT, OFFSETS, SEED,
@@ -266,14 +266,14 @@ fn ask(work: &mut Work) {
     };
     // SAFETY: a map value.
     let lookup = unsafe { &mut *lookup };
-    let since = now.wrapping_sub(lookup.last_ns);
-    if since >= FORGOTTEN_NS {
+    let ago_ns = since(now, lookup.last_ns);
+    if ago_ns >= FORGOTTEN_NS {
         *lookup = Lookup::first(now, id);
         return run.normal();
     }
     let is_same = lookup.id == id;
     (lookup.last_ns, lookup.id) = (now, id);
-    if since < AGAIN_NS || work.open.client.serves != 0 {
+    if ago_ns < AGAIN_NS || work.open.client.serves != 0 {
         return run.normal();
     }
     // Where answers may be missed, a missing one means nothing: in a TCP segment only the first message is read. A client
@@ -288,7 +288,7 @@ fn ask(work: &mut Work) {
     work.verdict = Verdict {
         kind: kind::ASKED_AGAIN,
         is_awaited: u32::from(lookup.is_told),
-        value_us: now.wrapping_sub(lookup.first_ns) / 1_000,
+        value_us: since(now, lookup.first_ns) / 1_000,
         queries: lookup.queries,
         ..Verdict::none(now)
     };

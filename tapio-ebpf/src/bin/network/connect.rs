@@ -9,7 +9,7 @@ use tapio_common::{
     baseline::{Baseline, Verdict},
     network::{self as net, Destination, Listener, MAX_DESTINATIONS, Owner, Port, direction, kind, program},
 };
-use tapio_ebpf::{Current, Run, load, now_ns};
+use tapio_ebpf::{Current, Run, load, now_ns, since};
 
 use crate::{
     AGENT, OFFSETS, SETTINGS, constant, edge,
@@ -174,7 +174,7 @@ pub(crate) fn connected(sk: Sock) {
     }
     let Some(run) = Run::begin(program::INET_SOCK_SET_STATE) else { return };
     let now = now_ns();
-    let value_us = now.wrapping_sub(started_ns) / 1000;
+    let value_us = since(now, started_ns) / 1000;
     let key = destination(sk, direction::OUTBOUND as u8);
     edge::connected(owner.cgroup_id, &key, now);
     if GIVEN_UP.get_ptr(&key).is_some() {
@@ -224,7 +224,7 @@ pub(crate) fn connect_failed(sk: Sock) {
     let (errno, retransmits): (u32, u32) =
         unsafe { (load(sk.address, &OFFSETS[net::ERR]), load(tp, &OFFSETS[net::TOTAL_RETRANS])) };
     let now = now_ns();
-    let value_us = now.wrapping_sub(started_ns) / 1000;
+    let value_us = since(now, started_ns) / 1000;
     let key = destination(sk, direction::OUTBOUND as u8);
     let mut given_up = 0;
     let kind = match errno {
@@ -260,7 +260,7 @@ fn count_given_up(key: &Destination, now: u64) -> u64 {
     if let Some(streak) = GIVEN_UP.get_ptr_mut(key) {
         // SAFETY: a map value; CPUs that race here lose a count.
         let streak = unsafe { &mut *streak };
-        if now.wrapping_sub(streak.last_ns) >= STREAK_NS {
+        if since(now, streak.last_ns) >= STREAK_NS {
             streak.times = 0;
         }
         (streak.times, streak.last_ns) = (streak.times.wrapping_add(1), now);

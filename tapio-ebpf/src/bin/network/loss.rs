@@ -5,7 +5,7 @@ use tapio_common::{
     baseline::{Baseline, Verdict},
     network::{self as net, Destination, MAX_DESTINATIONS, direction, kind, program},
 };
-use tapio_ebpf::{Run, load, now_ns};
+use tapio_ebpf::{Run, load, now_ns, since};
 
 use crate::{
     AGENT, ESTABLISHED, OFFSETS, SETTINGS, SYN_SENT,
@@ -174,12 +174,12 @@ fn count(sk: Sock, tp: *const u8) {
     };
     // SAFETY: a map value; CPUs that race here lose a count.
     let burst = unsafe { &mut *burst };
-    let since = now.wrapping_sub(burst.window_ns);
-    if since >= settings.retransmit_window_ns {
+    let length_ns = since(now, burst.window_ns);
+    if length_ns >= settings.retransmit_window_ns {
         let begins = segments.wrapping_sub(sent);
         let closed = share(burst.retransmits, begins.wrapping_sub(burst.segments));
         judge_share(&mut burst.share, closed, now);
-        let idle = since.checked_div(settings.retransmit_window_ns).unwrap_or(1) - 1;
+        let idle = length_ns.checked_div(settings.retransmit_window_ns).unwrap_or(1) - 1;
         if idle >= MAX_IDLE_WINDOWS {
             burst.share = Baseline::default();
         } else if idle > 0 {
@@ -204,7 +204,7 @@ fn count(sk: Sock, tp: *const u8) {
     }
     burst.reported = 1;
     emit(run, sk, &key, kind::RETRANSMIT_BURST, &owner_of(sk, &key), now, |event| {
-        event.value_us = now.wrapping_sub(burst.window_ns) / 1000;
+        event.value_us = since(now, burst.window_ns) / 1000;
         event.retransmits = burst.retransmits;
         event.segments = sent;
         event.baseline = burst.share;

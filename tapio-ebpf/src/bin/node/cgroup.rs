@@ -12,7 +12,7 @@ use tapio_common::{
         kind,
     },
 };
-use tapio_ebpf::{Run, cgroup_of, is_agent, now_ns};
+use tapio_ebpf::{Run, cgroup_of, is_agent, now_ns, since};
 
 use crate::{AGENT, COUNTERS, OFFSETS, SETTINGS, constant, sampling::Cpu};
 
@@ -113,8 +113,7 @@ fn close(track: &mut Track, id: u64, now: u64) {
     let began = track.began_ns;
     // Set first, so that another CPU does not end the same window.
     track.began_ns = now;
-    let mut window =
-        Window { usage: track.usage, length_ns: now.wrapping_sub(began), before: Baseline::default() };
+    let mut window = Window { usage: track.usage, length_ns: since(now, began), before: Baseline::default() };
     track.usage = Usage::default();
     // Not copied, for its place on the stack; the compiler must not take the value for that of its own time.
     let settings: &Settings = core::hint::black_box(&SETTINGS);

@@ -5,7 +5,7 @@ use tapio_common::{
     baseline::{Baseline, TICK_SHIFT, Verdict},
     storage::{self, LARGE_BYTES, Latency, Series, kind, operation},
 };
-use tapio_ebpf::{Run, now_ns};
+use tapio_ebpf::{Run, now_ns, since};
 
 use crate::{SETTINGS, constant, request::Request};
 
@@ -40,7 +40,7 @@ pub(crate) fn judge(request: Request, operation: u32, done: u32, run: Run) -> i3
     let time = Time {
         started_ns,
         now,
-        total_us: micros(now.wrapping_sub(started_ns)),
+        total_us: micros(since(now, started_ns)),
         waited_us: if given_ns > started_ns { micros(given_ns - started_ns) } else { 0 },
     };
     let series = Series { device, operation, is_large: u32::from(bytes > LARGE_BYTES) };
