@@ -8,7 +8,7 @@
 
 use tapio_agent::{kernel::HookError, observer::Quantity};
 
-use crate::support::{AGENT, Cgroup, Counted, Process, Report, Tapio, Version, needs_a_kernel, skip};
+use crate::support::{AGENT, Cgroup, Counted, Process, Report, Tapio, Version, guest, needs_a_kernel, skip};
 
 macro_rules! container {
     () => {
@@ -40,7 +40,10 @@ fn slices_that_grow_longer_are_reported_with_the_neighbour_that_came_then() {
     // The victim uses a third of a CPU in slices of 0.2 ms, then of 0.8 ms; the neighbour uses almost
     // nothing, then as much.
     suffers.slice(200, 400);
-    takes.slice(200, 20_000);
+    // The clock of an emulated CPU goes on while another has its turn: almost nothing would be much.
+    if !guest::is_one() {
+        takes.slice(200, 20_000);
+    }
     counted.learn();
     assert_eq!(counted.reported_for(&victim).len(), 0);
     suffers.slice(800, 1_600);

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -248,9 +248,9 @@ impl Process {
     }
 
     /// Ends in this way: `exit 1`, `abort`.
-    pub(crate) fn die(&mut self, how: &str) {
+    pub(crate) fn die(&mut self, how: &str) -> ExitStatus {
         self.begin(how);
-        self.await_death();
+        self.child.wait().unwrap()
     }
 
     /// Waits for its death. This closes its standard input, which alone ends nothing.
