@@ -234,6 +234,11 @@ fn deployed_it_names_faults_and_leaves_nothing_behind() {
         }
     }
 
+    // Beside the agent, with the memory that the pod may use.
+    let doctor = ["exec", "daemonset/tapio", "--namespace=tapio", "--", "tapio", "doctor", "--listen=off"];
+    let report = cluster.kubectl(&doctor);
+    assert!(report.contains(" hooks attached"), "{report}");
+
     // A new process, with nothing left of the first.
     let first = cluster.agent();
     let of_first = held(first);

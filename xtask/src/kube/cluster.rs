@@ -43,6 +43,8 @@ const DIRECTORIES: &[&str] = &[
 ];
 /// Where the kubelet mounts the volumes of pods. The machine sees those mounts, as that of a usual node does.
 const KUBELET: &str = "/var/lib/kubelet";
+/// The directory that is mounted there.
+const VOLUMES: &str = "/var/lib/tapio-kube-volumes";
 const PACKAGES: &[&str] =
     &["openssl", "iproute2", "iptables", "runc", "containernetworking-plugins", "busybox-static"];
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,7 +89,7 @@ fn start(state: &Path, programs: &Path) -> Result<()> {
     for directory in directories {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    share(&state.join("root/kubelet"))?;
+    share()?;
     let outside = format!("{OUTSIDE}/30");
     for arguments in [
         &["link", "add", "kube0", "type", "veth", "peer", "name", "kube1"][..],
@@ -124,9 +126,9 @@ fn start(state: &Path, programs: &Path) -> Result<()> {
 }
 
 /// Mounts the kubelet's directory so that what is mounted below it in another namespace is mounted here, too.
-fn share(own: &Path) -> Result<()> {
-    fs::create_dir_all(own).with_context(|| format!("cannot make {}", own.display()))?;
-    machine::run(Command::new("mount").arg("--bind").arg(own).arg(KUBELET))?;
+fn share() -> Result<()> {
+    fs::create_dir_all(VOLUMES).with_context(|| format!("cannot make {VOLUMES}"))?;
+    machine::run(Command::new("mount").args(["--bind", VOLUMES, KUBELET]))?;
     // Of a group of its own, whatever that of the directory is.
     machine::run(Command::new("mount").args(["--make-private", KUBELET]))?;
     machine::run(Command::new("mount").args(["--make-shared", KUBELET]))
@@ -170,6 +172,7 @@ pub(super) fn down() -> Result<()> {
     }
     if mount_points()?.iter().any(|point| point == KUBELET) {
         machine::run(Command::new("umount").args(["--recursive", KUBELET]))?;
+        fs::remove_dir_all(VOLUMES).with_context(|| format!("cannot remove {VOLUMES}"))?;
     }
     for directory in DIRECTORIES {
         // A directory that is missing or not empty is not the cluster's.
