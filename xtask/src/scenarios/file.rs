@@ -169,7 +169,7 @@ mod tests {
     fn every_file_is_a_scenario() -> Result<()> {
         let all = shipped()?;
         assert!(all.len() >= 40, "{}", all.len());
-        // Three have no cause, and only those of the node's memory and of volumes cannot run on this cluster.
+        // Three have no cause, and only that of the node's memory cannot run on this cluster.
         let names = |is: fn(&&Scenario) -> bool| -> Vec<_> {
             all.iter().filter(is).map(|s| s.name.as_str()).collect()
         };
