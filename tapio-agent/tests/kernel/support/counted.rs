@@ -2,6 +2,7 @@
 //! judge and the names are the agent's own.
 
 use std::{
+    ops::Range,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,14 +25,18 @@ use tapio_common::Header;
 use tapio_service::setting::{Count, Percent, SEC, Time};
 use tokio::runtime::Runtime;
 
-use super::{Cgroup, Occurrence};
+use super::{Cgroup, Occurrence, guest};
 
 /// Windows used for learning.
 const LEARNING: u32 = 10;
-/// Windows that a change has to last: twelve seconds, in which CPU time is sampled more than once.
+/// Windows that a change has to last, in which CPU time has to be sampled more than once.
 const SUSTAIN: u32 = 6;
-/// Length of a window, in seconds.
-const WINDOW: u32 = 2;
+
+/// Length of a window, in seconds. A scan may use one part in 200 of a CPU, so that on an emulated one of arm64, where it
+/// takes 75 ms, scans are 15 s apart.
+fn window() -> u32 {
+    if guest::is_one() { 6 } else { 2 }
+}
 
 pub(crate) struct Counted {
     runtime: Runtime,
@@ -83,14 +88,20 @@ impl Counted {
         Ok(Self { runtime, loaded, records, node, identity, containers, reported: Vec::new() })
     }
 
+    /// Milliseconds from the beginning of a change until it is reported.
+    pub(crate) fn reported_after() -> Range<u64> {
+        let least = u64::from(window() * (SUSTAIN - 1)) * 1_000;
+        least..least * 2
+    }
+
     /// Runs until baselines are learned, and a little longer.
     pub(crate) fn learn(&mut self) {
-        self.run(WINDOW * (LEARNING + 4) * Duration::from_secs(1));
+        self.run(window() * (LEARNING + 4) * Duration::from_secs(1));
     }
 
     /// Runs until a change has lasted long enough to be reported, and a little longer.
     pub(crate) fn last(&mut self) {
-        self.run(WINDOW * (SUSTAIN + 3) * Duration::from_secs(1));
+        self.run(window() * (SUSTAIN + 3) * Duration::from_secs(1));
     }
 
     fn run(&mut self, length: Duration) {
@@ -146,7 +157,7 @@ impl Counted {
 
 fn settings() -> Settings {
     let mut settings = Settings::default();
-    settings.cycles.window = Time::of_ns(u64::from(WINDOW) * SEC);
+    settings.cycles.window = Time::of_ns(u64::from(window()) * SEC);
     settings.cycles.min_samples = Count::of(LEARNING);
     settings.cycles.share = Percent::of(1);
     settings.cycles.sustain = Count::of(SUSTAIN);
