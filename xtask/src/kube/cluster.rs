@@ -170,8 +170,11 @@ pub(super) fn down() -> Result<()> {
         // The link disappears with the namespace of its other end, possibly a moment later.
         deleted.or_else(|error| if link.exists() { Err(error) } else { Ok(()) })?;
     }
-    if mount_points()?.iter().any(|point| point == KUBELET) {
-        machine::run(Command::new("umount").args(["--recursive", KUBELET]))?;
+    // Without it, what is mounted there is not the cluster's.
+    if Path::new(VOLUMES).exists() {
+        if mount_points()?.iter().any(|point| point == KUBELET) {
+            machine::run(Command::new("umount").args(["--recursive", KUBELET]))?;
+        }
         fs::remove_dir_all(VOLUMES).with_context(|| format!("cannot remove {VOLUMES}"))?;
     }
     for directory in DIRECTORIES {
