@@ -136,8 +136,8 @@ impl Eyes {
         (is_set(sample.limit_bytes) || is_set(sample.quota_us)).then_some(sample)
     }
 
-    /// Samples a cgroup; `None` if nothing of it can be read, unless it is a service that has not ended. Its memory use is read even without a limit of its own if
-    /// a cgroup above it has one.
+    /// Samples a cgroup; `None` if nothing of it can be read, unless it is a service that has not ended. Its memory use is
+    /// read even without a limit of its own if a cgroup above it has one.
     pub(super) fn group(&mut self, group: &Group, is_limited: bool) -> Option<Sample> {
         let mut sample = Sample::unknown(kind::CGROUP, header(group.id));
         sample.inner = u32::from(group.inner);
