@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 use tapio_occurrence::{
-    Occurrence,
+    Occurrence, Severity,
     kubernetes::{self, Fact as _, Synced},
 };
 
@@ -392,18 +392,23 @@ impl Engine {
         let Self { graph, findings, rules, seen, usual, verdicts, incidents, without, now_ns, .. } = self;
         let known =
             Known { graph, findings, rules, seen, usual, verdicts, without: *without, now_ns: *now_ns };
-        let mut ranked: Vec<([bool; 3], Considered)> = Vec::new();
+        let mut ranked: Vec<([bool; 4], Considered)> = Vec::new();
         let of_incidents = incidents.since(since_unix_ns).map(|explanation| (true, explanation));
         let others = incidents.others().map(|explanation| (false, explanation));
         for (is_incident, explanation) in of_incidents.chain(others) {
             let is_asked = asked.is_some_and(|asked| story::concerns(known, explanation, asked));
             let is_clear = explanation.certainty >= Certainty::Likely;
+            // What fails comes before what is slow.
+            let is_error = explanation
+                .all()
+                .filter_map(|id| known.findings.get(id))
+                .any(|finding| !fact::is_change(&finding.key.kind) && finding.severity >= Severity::Error);
             let root = explanation.root.and_then(|root| known.findings.get(root));
             for cause in story::considered(known, explanation) {
                 let is_root = root.is_some_and(|root| {
                     root.facts.first().map(|(_, id)| id.to_string()).as_ref() == cause.facts.first()
                 });
-                ranked.push(([is_asked, is_root && (is_incident || is_clear), is_incident], cause));
+                ranked.push(([is_asked, is_root && (is_incident || is_clear), is_incident, is_error], cause));
             }
         }
         ranked.sort_by(|(a_is, a), (b_is, b)| b_is.cmp(a_is).then(b.score.total_cmp(&a.score)));

@@ -29,7 +29,7 @@ use crate::{
     verdicts::Verdicts,
 };
 
-/// Maximum number of findings that are explained together.
+/// Maximum number of findings that are explained together. Of more, those that matter least are left out.
 const MAX_TOGETHER: usize = 256;
 
 /// Parts of the engine that are left out, to measure what they are worth. Nothing is, by default.
@@ -63,7 +63,47 @@ pub(crate) struct Known<'a> {
 pub(crate) struct Component {
     /// In order of time.
     pub(crate) findings: Vec<FindingId>,
+    /// By cause.
     pub(crate) links: Vec<Link>,
+}
+
+impl Component {
+    /// The links from a cause, with their indices.
+    fn links_of(&self, cause: FindingId) -> impl Iterator<Item = (usize, &Link)> {
+        let first = self.links.partition_point(|link| link.cause < cause);
+        let from_first = self.links.iter().enumerate().skip(first);
+        from_first.take_while(move |(_, link)| link.cause == cause)
+    }
+
+    /// Leaves out what matters least of too many: a change counts as much as it is likely the cause of something, and the
+    /// n-th finding of a type on a workload 1/n.
+    fn cut(&mut self, known: Known<'_>, most: usize) {
+        if self.findings.len() <= most {
+            return;
+        }
+        let mut strongest: BTreeMap<FindingId, f64> = BTreeMap::new();
+        for link in &self.links {
+            let strength = strongest.entry(link.cause).or_default();
+            *strength = strength.max(link.strength);
+        }
+        let mut of_kin: BTreeMap<Kin, f64> = BTreeMap::new();
+        let mut weight = |id: FindingId| {
+            let is_change =
+                known.findings.get(id).is_some_and(|finding| crate::fact::is_change(&finding.key.kind));
+            let kin = kin(known, id).filter(|_| !is_change);
+            let Some(kin) = kin else { return strongest.get(&id).copied().unwrap_or_default() };
+            let count = of_kin.entry(kin).or_default();
+            *count += 1.0;
+            count.recip()
+        };
+        let mut ranked: Vec<_> = self.findings.iter().map(|id| (weight(*id), *id)).collect();
+        // Of those that matter as much, the later ones.
+        ranked.reverse();
+        ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let kept: BTreeSet<_> = ranked.into_iter().take(most).map(|(_, id)| id).collect();
+        self.findings.retain(|id| kept.contains(id));
+        self.links.retain(|link| kept.contains(&link.cause) && kept.contains(&link.effect));
+    }
 }
 
 /// The order in which findings are shown, which does not depend on the order in which they came.
@@ -130,11 +170,7 @@ pub(crate) fn components(
     let mut components: Vec<_> = components.into_values().collect();
     for component in &mut components {
         component.findings.sort_by_cached_key(|id| order(known, *id));
-        if component.findings.len() > MAX_TOGETHER {
-            component.findings.truncate(MAX_TOGETHER);
-            let kept: BTreeSet<_> = component.findings.iter().copied().collect();
-            component.links.retain(|link| kept.contains(&link.cause) && kept.contains(&link.effect));
-        }
+        component.cut(known, MAX_TOGETHER);
     }
     components
 }

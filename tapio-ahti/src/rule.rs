@@ -254,7 +254,7 @@ impl Rules {
     /// What is known of a finding: the first kind that fits.
     pub(crate) fn kind_of(&self, finding: &crate::finding::Finding) -> Option<&Kind> {
         let indices = self.by_type.get(&*finding.key.kind).into_iter().flatten();
-        indices.filter_map(|index| self.kinds.get(*index)).find(|kind| kind.finding.fits(finding))
+        indices.filter_map(|index| self.kinds.get(*index)).find(|kind| kind.finding.has(finding))
     }
 
     /// The rules with an effect of this type.

@@ -4,7 +4,12 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test's helpers fail as its assertions do")]
 
-use std::{fs, path::Path, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::LazyLock,
+};
 
 use serde::Deserialize;
 use tapio_ahti::{
@@ -12,7 +17,11 @@ use tapio_ahti::{
     answer::{self, Answer},
     incident::{Certainty, Incident},
 };
-use tapio_occurrence::Occurrence;
+use tapio_occurrence::{
+    Occurrence, Value,
+    kubernetes::{Deleted, Fact as _, Object, Reference},
+};
+use ulid::Ulid;
 
 /// Parsed once: that takes longer than most questions.
 static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::embedded().unwrap());
@@ -36,6 +45,14 @@ struct Truth {
 
 fn directory(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn parse(lines: &str) -> Vec<Occurrence> {
+    lines.lines().map(|line| Occurrence::read_json(line.as_bytes()).unwrap()).collect()
+}
+
+fn recorded(name: &str) -> String {
+    fs::read_to_string(directory("tests/recorded").join(format!("{name}.jsonl"))).unwrap()
 }
 
 fn engine(facts: &[Occurrence]) -> Engine {
@@ -76,9 +93,7 @@ fn recorded_failures_have_the_cause_that_their_scenario_says() {
         let scenario = fs::read_to_string(directory("../scenarios").join(format!("{name}.yaml"))).unwrap();
         let scenario: Scenario = serde_saphyr::from_str(&scenario).unwrap();
         let (Some(asked), Some(root)) = (scenario.ask, scenario.truth.root) else { continue };
-        let recorded = fs::read(&path).unwrap();
-        let lines = recorded.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let facts: Vec<_> = lines.map(|line| Occurrence::read_json(line).unwrap()).collect();
+        let facts = parse(&fs::read_to_string(&path).unwrap());
         count += 1;
         if root == "none" {
             let incidents: Vec<_> = engine(&facts).incidents().into_iter().cloned().collect();
@@ -115,4 +130,98 @@ fn recorded_failures_have_the_cause_that_their_scenario_says() {
     }
     assert!(count > 0, "there are no recordings");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A healthy cluster, over and over: each time with new pods of new revisions. Then a rollout fails.
+#[test]
+fn of_a_replayed_day_of_a_healthy_cluster_there_is_no_incident_and_then_there_is_one() {
+    const DAY_NS: u64 = 86_400_000_000_000;
+    let mut lines = recorded("healthy");
+    let first = parse(&lines);
+    let made = made_names(&first);
+    let (start_ns, end_ns) = ends(&first);
+    lines.extend(gone(&first, end_ns).iter().map(line));
+    let mut engine = Engine::new(RULES.clone(), Limits::default());
+    let (mut now_ns, mut rollouts) = (start_ns, 0);
+    for round in 0..DAY_NS.div_ceil(end_ns - start_ns) {
+        // Of the same length, and sorted as before.
+        let rename = |lines: String, name: &String| lines.replace(name, &format!("{round:03}{}", &name[3..]));
+        let facts = parse(&made.iter().fold(lines.clone(), rename));
+        rollouts += facts.iter().filter(|fact| fact.message.contains(": restarted, by")).count();
+        take(&mut engine, facts, start_ns, now_ns);
+        now_ns += end_ns - start_ns;
+    }
+    assert!(rollouts > 200, "{rollouts} rollouts");
+    let titles: Vec<_> = engine.incidents().into_iter().map(|incident| &incident.title).collect();
+    assert!(titles.is_empty(), "{titles:#?}");
+
+    let failure = parse(&recorded("image"));
+    let start_ns = ends(&failure).0;
+    take(&mut engine, failure, start_ns, now_ns);
+    let incidents = engine.incidents();
+    let [incident] = incidents.as_slice() else { panic!("{incidents:#?}") };
+    assert!(is_of(incident, "Deployment shop/payments"), "{incident:#?}");
+}
+
+/// The times of the first and the last fact.
+fn ends(facts: &[Occurrence]) -> (u64, u64) {
+    let times = || facts.iter().map(|fact| fact.time_unix_ns);
+    (times().min().unwrap(), times().max().unwrap())
+}
+
+fn line(fact: &Occurrence) -> String {
+    let mut line = Vec::new();
+    fact.write_json(&mut line);
+    line.push(b'\n');
+    String::from_utf8(line).unwrap()
+}
+
+/// What is made up for pods and their ReplicaSets: uids, revisions, and the ends of pods' names.
+fn made_names(facts: &[Occurrence]) -> BTreeSet<String> {
+    let mut made = BTreeSet::new();
+    for data in facts.iter().map(|fact| &fact.data) {
+        let Some(kind @ ("Pod" | "ReplicaSet")) = data.text("kind") else { continue };
+        let end = data.text("name").and_then(|name| name.rsplit('-').next()).filter(|_| kind == "Pod");
+        let names = [data.text("uid"), data.text("revision"), end].into_iter().flatten();
+        made.extend(names.filter(|name| name.len() >= 5).map(str::to_owned));
+    }
+    made
+}
+
+/// What says that the pods and ReplicaSets that are left are gone.
+fn gone(facts: &[Occurrence], at_ns: u64) -> Vec<Occurrence> {
+    let mut left = BTreeMap::new();
+    for fact in facts {
+        if let Some(deleted) = Deleted::of(fact) {
+            left.remove(&deleted.unwrap().object);
+        } else if let Some(object) = Object::of(fact) {
+            left.insert(object.unwrap().object, fact);
+        }
+    }
+    left.retain(|object, _| ["Pod", "ReplicaSet"].contains(&&*object.kind));
+    let gone = |(object, fact): (Reference, &Occurrence)| Occurrence {
+        id: Ulid::from_parts(at_ns / 1_000_000, fact.id.random()),
+        time_unix_ns: at_ns,
+        kind: Deleted::TYPE.into(),
+        data: Deleted { object }.to_data().unwrap(),
+        ..fact.clone()
+    };
+    left.into_iter().map(gone).collect()
+}
+
+/// Takes facts at another time than when they were recorded.
+fn take(engine: &mut Engine, facts: Vec<Occurrence>, recorded_ns: u64, now_ns: u64) {
+    let moved = |time_ns: u64| time_ns - recorded_ns + now_ns;
+    for mut fact in facts {
+        fact.time_unix_ns = moved(fact.time_unix_ns);
+        fact.id = Ulid::from_parts(fact.time_unix_ns / 1_000_000, fact.id.random());
+        for (key, value) in &mut fact.data.0 {
+            if let Value::Number(time_ns) = value
+                && key.ends_with("_unix_ns")
+            {
+                *time_ns = time_ns.saturating_sub(recorded_ns) + now_ns;
+            }
+        }
+        engine.take(&fact).unwrap();
+    }
 }

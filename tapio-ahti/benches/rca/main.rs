@@ -114,7 +114,7 @@ fn run() -> Result<(), String> {
         calibrate::print(&all);
     }
     if is_wanted(CHAINS) {
-        itbench::print(&directory(CHAINS)?)?;
+        itbench::print(&directory(CHAINS)?, &wanted)?;
     }
     Ok(())
 }

@@ -285,12 +285,11 @@ type Reached = BTreeMap<FindingId, (f64, Option<usize>)>;
 
 /// Follows links from findings, the likeliest way to each effect.
 fn reach(component: &Component, from: &[FindingId]) -> Reached {
-    let mut here: Vec<_> = from.to_vec();
+    let mut here: BTreeSet<_> = from.iter().copied().collect();
     let mut reach: Reached = here.iter().map(|id| (*id, (1.0, None))).collect();
     for _ in 0..MAX_HOPS {
-        let mut next = Vec::new();
-        for (index, link) in component.links.iter().enumerate().filter(|(_, link)| here.contains(&link.cause))
-        {
+        let mut next = BTreeSet::new();
+        for (index, link) in here.iter().flat_map(|cause| component.links_of(*cause)) {
             let Some((so_far, _)) = reach.get(&link.cause) else { continue };
             let strength = so_far * link.strength;
             let is_likelier = match reach.get(&link.effect) {
@@ -301,7 +300,7 @@ fn reach(component: &Component, from: &[FindingId]) -> Reached {
             };
             if is_likelier {
                 reach.insert(link.effect, (strength, Some(index)));
-                next.push(link.effect);
+                next.insert(link.effect);
             }
         }
         here = next;

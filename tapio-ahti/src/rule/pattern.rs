@@ -50,15 +50,18 @@ fn each_one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<Strin
 impl Pattern {
     /// Whether a finding is meant. Kinds of the entity are left to [`Self::is_of`].
     pub(crate) fn fits(&self, finding: &Finding) -> bool {
-        self.kinds.iter().any(|kind| *kind == finding.key.kind)
-            && self.with.iter().all(|(key, wanted)| {
-                let values = finding.fields.get(&**key).map(Vec::as_slice).unwrap_or_default();
-                let has = |value: &str| values.iter().any(|known| is(known, value));
-                let not = wanted.iter().filter_map(|value| value.strip_prefix('!'));
-                let mut any = wanted.iter().filter(|value| !value.starts_with('!')).peekable();
-                not.into_iter().all(|value| !has(value))
-                    && (any.peek().is_none() || any.any(|value| has(value)))
-            })
+        self.kinds.iter().any(|kind| *kind == finding.key.kind) && self.has(finding)
+    }
+
+    /// Whether a finding of one of the types has the fields.
+    pub(crate) fn has(&self, finding: &Finding) -> bool {
+        self.with.iter().all(|(key, wanted)| {
+            let values = finding.fields.get(&**key).map(Vec::as_slice).unwrap_or_default();
+            let has = |value: &str| values.iter().any(|known| is(known, value));
+            let not = wanted.iter().filter_map(|value| value.strip_prefix('!'));
+            let mut any = wanted.iter().filter(|value| !value.starts_with('!')).peekable();
+            not.into_iter().all(|value| !has(value)) && (any.peek().is_none() || any.any(|value| has(value)))
+        })
     }
 
     /// Whether a finding's entity is of a kind that is meant.

@@ -107,6 +107,50 @@ fn of_what_is_usual_many_rollouts_are_not_blamed() {
     assert!(answer.certainty >= Certainty::Likely, "{answer:#?}");
 }
 
+/// What has more causes than are weighed together is explained by the likeliest.
+#[test]
+fn of_three_hundred_edits_a_day_it_is_the_last_one() {
+    let mut cluster = Cluster::shop();
+    cluster.beat_s = 80;
+    for _ in 0..300 {
+        cluster.edit("ConfigMap", "payments-config", Aspect::Data, "a", "b");
+        cluster.wait(240);
+    }
+    cluster.edit("ConfigMap", "payments-config", Aspect::Data, "b", "wrong");
+    let edited_ns = cluster.now_ns;
+    cluster.beat_s = 20;
+    cluster.wait(60);
+    exit(&mut cluster, 1);
+    let incident = cluster.why("payments");
+    assert_eq!(incident.root.as_ref().map(|root| &*root.name), Some("payments-config"), "{incident:#?}");
+    assert_eq!(incident.lines[0].since_unix_ns, edited_ns, "{incident:#?}");
+}
+
+/// And what has more effects keeps its cause, and each kind of effect.
+#[test]
+fn of_three_hundred_pods_that_fail_the_cause_is_found() {
+    let mut cluster = Cluster::shop();
+    cluster.roll_out("payments", "payments:exits");
+    (0..300).for_each(|_| drop(cluster.pod("payments")));
+    cluster.beat_s = 20;
+    exit(&mut cluster, 300);
+    let incident = cluster.why("payments");
+    let root = incident.root.as_ref().map(|root| &*root.name);
+    assert_eq!((root, incident.root_kind.as_deref()), (Some("payments"), Some("rollout")), "{incident:#?}");
+    assert!(incident.certainty >= Certainty::Likely, "{incident:#?}");
+}
+
+/// So many pods exit, again and again.
+fn exit(cluster: &mut Cluster, pods: usize) {
+    for _ in 0..4 {
+        for nth in 0..pods {
+            let data = Data::from([("status", 1u64.into())]);
+            cluster.agent("container.exit_error", "payments", nth, "exited with 1", data);
+        }
+        cluster.wait(cluster.beat_s);
+    }
+}
+
 /// Where memory takes an hour to run out, an hour is no reason to doubt.
 #[test]
 fn lags_that_were_proved_fit_afterwards() {

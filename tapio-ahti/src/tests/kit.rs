@@ -16,6 +16,8 @@ use crate::{Engine, answer::State, incident::Incident};
 
 const START_NS: u64 = 1_795_000_000_000_000_000;
 const SEC: u64 = 1_000_000_000;
+/// Revisions without pods that a Deployment keeps by default.
+const HISTORY: u32 = 10;
 
 #[derive(Clone)]
 pub(super) struct Cluster {
@@ -485,7 +487,11 @@ impl Cluster {
         self.wait(5);
         let old: Vec<_> = self.pods.get_mut(name).unwrap().drain(..3).collect();
         for (pod, ..) in old {
-            self.portti(&Deleted { object: reference("Pod", &pod) }, "");
+            self.delete("Pod", &pod);
+        }
+        let oldest = self.revision[name].saturating_sub(HISTORY + 1);
+        if oldest > 0 {
+            self.delete("ReplicaSet", &format!("{name}-{oldest}"));
         }
         self.endpoints(name, true);
     }
