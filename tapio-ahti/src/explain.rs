@@ -90,8 +90,10 @@ impl Component {
         let mut weight = |id: FindingId| {
             let is_change =
                 known.findings.get(id).is_some_and(|finding| crate::fact::is_change(&finding.key.kind));
-            let kin = kin(known, id).filter(|_| !is_change);
-            let Some(kin) = kin else { return strongest.get(&id).copied().unwrap_or_default() };
+            if is_change {
+                return strongest.get(&id).copied().unwrap_or_default();
+            }
+            let Some(kin) = kin(known, id) else { return 1.0 };
             let count = of_kin.entry(kin).or_default();
             *count += 1.0;
             count.recip()

@@ -89,8 +89,7 @@ pub(crate) fn print(directory: &Path, asked: &Wanted) -> Result<(), String> {
     Ok(())
 }
 
-/// How far the labels agree: each is told by what most of the other scenarios say of the same two workloads with the same
-/// alerts.
+/// How far the labels agree: each is predicted by most of the other scenarios with the same alerts of the same two workloads.
 fn agreement(scenarios: &[Value]) -> Tally {
     let mut known: BTreeMap<(String, String), Vec<bool>> = BTreeMap::new();
     for scenario in scenarios {
