@@ -87,6 +87,8 @@ pub struct Stock {
     pub connections: usize,
     /// Findings.
     pub findings: usize,
+    /// Findings that the latest explanations leave out, since more belong together than are weighed.
+    pub left_out: usize,
     /// Incidents by status and certainty, those that are over included.
     pub incidents: BTreeMap<(Status, Certainty), usize>,
     /// Rules.
@@ -137,6 +139,8 @@ pub struct Engine {
     assessed_ns: u64,
     /// Whether nothing came since the last assessment.
     is_assessed: bool,
+    /// As [`Stock::left_out`].
+    left_out: usize,
     ledger: Ledger,
 }
 
@@ -160,6 +164,7 @@ impl Engine {
             expired_ns: 0,
             assessed_ns: 0,
             is_assessed: true,
+            left_out: 0,
             ledger: Ledger::default(),
         }
     }
@@ -347,6 +352,7 @@ impl Engine {
             versions: self.graph.all().map(Entity::versions).sum(),
             connections: self.graph.connections.len(),
             findings: self.findings.len(),
+            left_out: self.left_out,
             incidents: self.incidents.by_state(),
             rules: self.rules.len(),
         }
@@ -530,6 +536,7 @@ impl Engine {
         let together: BTreeSet<FindingId> =
             components.iter().flat_map(|component| &component.findings).copied().collect();
         links.retain(|id| together.contains(&id));
+        self.left_out = components.iter().map(|component| component.left_out).sum();
         let explanations = components.iter().flat_map(|component| explain(known, component)).collect();
         incidents.update(known, explanations, is_revision);
     }

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Maximum number of findings that are explained together. Of more, those that matter least are left out.
-const MAX_TOGETHER: usize = 256;
+pub(crate) const MAX_TOGETHER: usize = 256;
 
 /// Parts of the engine that are left out, to measure what they are worth. Nothing is, by default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +65,8 @@ pub(crate) struct Component {
     pub(crate) findings: Vec<FindingId>,
     /// By cause.
     pub(crate) links: Vec<Link>,
+    /// Findings that were left out since there are too many.
+    pub(crate) left_out: usize,
 }
 
 impl Component {
@@ -103,6 +105,7 @@ impl Component {
         ranked.reverse();
         ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let kept: BTreeSet<_> = ranked.into_iter().take(most).map(|(_, id)| id).collect();
+        self.left_out = self.findings.len() - kept.len();
         self.findings.retain(|id| kept.contains(id));
         self.links.retain(|link| kept.contains(&link.cause) && kept.contains(&link.effect));
     }

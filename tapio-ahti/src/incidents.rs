@@ -65,6 +65,7 @@ struct Basis {
     links: Vec<(FindingId, FindingId, usize)>,
     /// Each cause that was considered, with its score in hundredths.
     considered: Vec<(FindingId, i64)>,
+    left_out: usize,
 }
 
 impl Incidents {
@@ -334,6 +335,7 @@ impl Basis {
             findings: findings.collect(),
             links: links.collect(),
             considered: considered.collect(),
+            left_out: explanation.left_out,
         }
     }
 }

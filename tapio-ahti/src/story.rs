@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    explain::{Certainty, Explanation, Found, Kin, Known, Term, Ways, charged, kin, look, workload},
+    explain::{
+        Certainty, Explanation, Found, Kin, Known, MAX_TOGETHER, Term, Ways, charged, kin, look, workload,
+    },
     finding::{Finding, FindingId, MAX_FACTS},
     graph::{EntityId, Name, Step as Way},
     incident::{Advice, Considered, Evidence, Explained, Hidden, Incident, Line, Status, Step},
@@ -150,10 +152,17 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         of.effects.iter().rev().filter(|id| reached.contains(id)).filter_map(|id| get(*id)).map(workload);
     let worst = worst.filter(|id| hits.contains(id)).find(|id| Some(*id) != of_root);
     let title = title(known, worst, root, root_kind, first);
-    let (ruled_out, missing) = match first {
+    let (ruled_out, mut missing) = match first {
         Some(_) => checked(known, of),
         None => (Vec::new(), Vec::new()),
     };
+    if of.left_out > 0 {
+        let text = format!(
+            "{} findings that matter least were left out: {MAX_TOGETHER} are weighed together",
+            of.left_out
+        );
+        missing.push(Prose::new(text, []));
+    }
     let chain = of.links.iter().filter_map(|link| {
         let (cause, effect) = (place.get(&link.cause)?, place.get(&link.effect)?);
         if cause == effect {

@@ -99,6 +99,8 @@ pub(crate) struct Explanation {
     pub(crate) lead: Option<Lead>,
     /// The best causes, the best first.
     pub(crate) candidates: Vec<Considered>,
+    /// As [`Component::left_out`].
+    pub(crate) left_out: usize,
 }
 
 impl Explanation {
@@ -174,6 +176,7 @@ pub(super) fn explain(known: Known<'_>, component: &Component) -> Vec<Explanatio
             lead: None,
             candidates: closest(known, component, &effects, &groups, &left),
             effects,
+            left_out: component.left_out,
         });
     }
     explanations
@@ -421,9 +424,16 @@ fn explanation(
         .enumerate()
         .map(|(nth, other)| considered(known, component, nth, other))
         .collect();
-    let certainty = Certainty::Inconclusive;
-    let mut explanation =
-        Explanation { root: Some(best.finding), kin, effects, links, certainty, lead: None, candidates };
+    let mut explanation = Explanation {
+        root: Some(best.finding),
+        kin,
+        effects,
+        links,
+        certainty: Certainty::Inconclusive,
+        lead: None,
+        candidates,
+        left_out: component.left_out,
+    };
     // Whether each link on the way to the first failure is proved.
     let ways = std::iter::successors(explanation.first(known), |here| {
         let (_, link) = best.reach.get(here)?;

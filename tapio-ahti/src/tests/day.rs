@@ -124,6 +124,13 @@ fn of_three_hundred_edits_a_day_it_is_the_last_one() {
     let incident = cluster.why("payments");
     assert_eq!(incident.root.as_ref().map(|root| &*root.name), Some("payments-config"), "{incident:#?}");
     assert_eq!(incident.lines[0].since_unix_ns, edited_ns, "{incident:#?}");
+    let left_out: Vec<String> = incident.missing.iter().map(ToString::to_string).collect();
+    let is_said =
+        |text: &&String| text.ends_with("findings that matter least were left out: 256 are weighed together");
+    let count = left_out.iter().find(is_said).and_then(|text| text.split_once(' ')?.0.parse::<usize>().ok());
+    let mut engine = cluster.run();
+    engine.incidents();
+    assert!(count.is_some_and(|count| count >= 45 && count == engine.stock().left_out), "{left_out:?}");
 }
 
 /// And what has more effects keeps its cause, and each kind of effect.

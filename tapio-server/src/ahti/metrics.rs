@@ -31,6 +31,7 @@ metrics! {
         ahti_versions: Gauge = "Versions of these objects",
         ahti_connections: Gauge = "Connections in the graph: a client with an address and a port",
         ahti_findings: Gauge = "Findings",
+        ahti_findings_left_out: Gauge = "Findings that the latest explanations leave out, since more belong together than are weighed",
         ahti_incidents: Family<OfIncident, Gauge> = "Incidents that are known, by status and certainty; resolved ones stay among them",
         ahti_let_go: Family<LetGo, Counter> = "What the engine has let go, by reason: over for a day, or too many",
         ahti_rules: Gauge = "Rules that are loaded",
@@ -106,6 +107,7 @@ impl Metrics {
             (&own.ahti_versions, stock.versions),
             (&own.ahti_connections, stock.connections),
             (&own.ahti_findings, stock.findings),
+            (&own.ahti_findings_left_out, stock.left_out),
             (&own.ahti_rules, stock.rules),
         ] {
             metric.set(gauge(number as u64));
