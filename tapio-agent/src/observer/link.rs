@@ -28,7 +28,7 @@ use tapio_common::{
 };
 use tapio_occurrence::{Data, Outcome, Severity};
 
-use self::{carrier::Carriers, drops::Drops, settings::Limits};
+use self::{carrier::Carriers, drops::Drops, neighbor::Gateways, settings::Limits};
 use crate::fault::{Fault, Role};
 
 use super::{Anomaly, Attach, ByHelper, Fallback, Hook, Kind, Malformed, Observer, Only, Reads, Room, with};
@@ -76,6 +76,7 @@ pub struct Link {
     limits: Limits,
     spaces: HashMap<u64, Space>,
     carriers: Carriers,
+    gateways: Gateways,
     /// When vanished namespaces were last removed.
     swept_ns: u64,
 }
@@ -121,7 +122,13 @@ impl Observer for Link {
     type Settings = Settings;
 
     fn new(settings: &Settings) -> Self {
-        Self { limits: settings.limits(), spaces: HashMap::new(), carriers: Carriers::default(), swept_ns: 0 }
+        Self {
+            limits: settings.limits(),
+            spaces: HashMap::new(),
+            carriers: Carriers::default(),
+            gateways: Gateways::default(),
+            swept_ns: 0,
+        }
     }
 
     fn kernel_settings(settings: &Settings) -> Vec<u8> {
@@ -141,7 +148,7 @@ impl Observer for Link {
                     bytemuck::try_pod_read_unaligned(record).map_err(|_| malformed())?;
                 // What happens in a namespace that no sample has shown is nobody's.
                 if let Some(space) = self.spaces.get(&event.device.namespace) {
-                    out.extend(neighbor::judge(&event, &space.last.header, &space.next_hops));
+                    out.extend(self.gateways.judge(&event, &space.last.header, &space.next_hops));
                 }
             }
             kind::CARRIER_LOST => {
@@ -170,6 +177,7 @@ impl Observer for Link {
 
     fn tick(&mut self, now_ns: u64, _: &mut Vec<Anomaly>) {
         self.carriers.forget(now_ns, &self.limits);
+        self.gateways.forget(now_ns);
         self.spaces.retain(|_, space| now_ns.saturating_sub(space.last.header.time_ns) < FORGET_NS);
         self.swept_ns = now_ns;
     }

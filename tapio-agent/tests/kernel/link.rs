@@ -105,6 +105,40 @@ fn gateways_that_do_not_answer_are_reported_once_and_other_neighbours_are_not() 
     assert_eq!(of_pod.len(), 2, "{of_pod:#?}");
 }
 
+/// As where a bridge has lost the address that is the gateway of all who are attached to it.
+#[test]
+fn a_gateway_that_several_pods_miss_is_reported_once_of_the_node() {
+    const GATEWAY: &str = "198.18.7.1";
+    needs_a_kernel!();
+    let pods = [container!(), container!(), container!()];
+    let links = [Link::new(), Link::new(), Link::new()];
+    let clients = links.each_ref().map(|link| Process::start_in(&link.client, "client"));
+    for ((client, pod), link) in clients.iter().zip(&pods).zip(&links) {
+        client.enter(pod);
+        link.client.ip(&format!("route add 203.0.113.0/24 via {GATEWAY} dev wire onlink"));
+    }
+    let tapio = observed();
+    let send = |from: &Link| {
+        let send = || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"?", "203.0.113.1:9").unwrap();
+        from.client.within(send);
+    };
+    let is_missed = |o: &Occurrence| o.has_data("gateway") && o.text("gateway") == GATEWAY;
+    send(&links[0]);
+    let first = tapio.expect_within(REPORTED, is_missed).of_observer("link", "neighbor_failed");
+    assert!(first.is_in_pod(&pods[0]), "{first:?}");
+    first.has_no("network_namespaces");
+    send(&links[1]);
+    let of_node = |o: &Occurrence| is_missed(o) && !o.has_workload();
+    let of_node =
+        tapio.expect_within(REPORTED, of_node).of_observer("link", "neighbor_failed").of_no_process();
+    of_node.has("network_namespaces", 2..3);
+    of_node.has_no("device");
+    send(&links[2]);
+    let ended = tapio.end();
+    let of_pods = ended.occurrences.iter().filter(|o| is_missed(o) && o.has_workload()).count();
+    assert_eq!(of_pods, 1, "{:#?}", ended.occurrences);
+}
+
 /// Of two devices of the pod, one loses its carrier once. A bridge loses it whenever its only port does.
 #[test]
 fn a_carrier_that_comes_and_goes_is_reported_once() {

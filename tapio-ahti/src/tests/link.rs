@@ -11,6 +11,12 @@ fn gateway() -> Data {
     Data::from([("gateway", "10.0.0.1".into()), ("device", "eth0".into())])
 }
 
+/// The node that a pod of the kit is on.
+fn node_of(pod: &str) -> &'static str {
+    let number: usize = pod.rsplit('-').next().unwrap().parse().unwrap();
+    NODES[number % NODES.len()]
+}
+
 impl Cluster {
     /// A workload's newest pod cannot connect.
     fn cut_off(&mut self, name: &str) {
@@ -33,8 +39,7 @@ fn is(incident: &Incident, root: &str, rule: &str) {
 #[test]
 fn the_gateway_of_a_node_is_why_its_pods_cannot_connect() {
     let mut cluster = Cluster::shop();
-    let number: usize = cluster.newest("checkout").rsplit('-').next().unwrap().parse().unwrap();
-    let node = NODES[number % NODES.len()];
+    let node = node_of(&cluster.newest("checkout"));
     cluster.of_node("link.neighbor_failed", node, gateway());
     cluster.wait(5);
     cluster.cut_off("checkout");
@@ -49,6 +54,26 @@ fn the_gateway_of_a_pod_is_why_it_cannot_connect() {
     cluster.cut_off("checkout");
     let pod = cluster.newest("checkout");
     is(&cluster.why("checkout"), &format!("Pod shop/{pod}"), "gateway-silent");
+}
+
+/// The first pod is reported by itself, until others miss the same gateway.
+#[test]
+fn a_gateway_that_several_pods_miss_is_one_incident_of_their_node() {
+    let mut cluster = Cluster::shop();
+    let node = node_of(&cluster.newest("checkout"));
+    cluster.agent("link.neighbor_failed", "checkout", 0, "checkout: gateway", gateway());
+    let of_pods = || Data::from([("gateway", "10.0.0.1".into()), ("network_namespaces", 7u64.into())]);
+    cluster.of_node("link.neighbor_failed", node, of_pods());
+    cluster.wait(5);
+    cluster.cut_off("checkout");
+    let other = (0..NODES.len()).map(|_| cluster.pod("payments")).find(|pod| node_of(pod) == node).unwrap();
+    cluster.condition("Pod", &other, "NotReady", "ContainersNotReady", "containers with unready status");
+    cluster.wait(60);
+    let incident = cluster.incident();
+    is(&incident, &format!("Node {node}"), "gateway-of-pods");
+    let unhealthy = "gateway-of-pods-unhealthy";
+    assert!(incident.chain.iter().any(|step| &*step.rule == unhealthy), "{incident:#?}");
+    assert!(incident.title.to_string().contains("has pods that cannot reach their gateway"), "{incident:#?}");
 }
 
 #[test]

@@ -15,11 +15,11 @@ pub(super) fn neighbor(o: &Occurrence) -> String {
         Some(address) => format!("last answered as {address}"),
         None => "has not answered before".to_owned(),
     };
-    format!(
-        "{}: gateway {gateway} does not answer {protocol} on {} ({before}): what is behind it cannot be reached",
-        Who(o),
-        text("device"),
-    )
+    let silent = match o.data.number("network_namespaces") {
+        Some(several) => format!("does not answer {protocol} of {several} network namespaces"),
+        None => format!("does not answer {protocol} on {}", text("device")),
+    };
+    format!("{}: gateway {gateway} {silent} ({before}): what is behind it cannot be reached", Who(o))
 }
 
 pub(super) fn flapping(o: &Occurrence) -> String {

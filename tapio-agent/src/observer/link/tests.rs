@@ -116,16 +116,13 @@ fn a_namespace_that_is_gone_is_forgotten_and_a_counter_that_goes_back_is_no_anom
     assert_eq!(link.observe(&[0; 3], &mut out), Err(Malformed::Size(3)));
 }
 
-#[test]
-fn of_neighbours_that_do_not_answer_gateways_are_reported_of_the_namespace() {
-    let octets = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
-    let mut link = Link::new(&Settings::default());
-    let mut out = Vec::new();
-    let mut observe = |record: &[u8]| link.observe(record, &mut out);
-    let sample = Namespace { next_hops: 2, ..at(10) };
-    let sample = [bytemuck::bytes_of(&sample), &octets("::ffff:10.0.0.1"), &octets("fe80::1")].concat();
-    assert_eq!(observe(&sample), Ok(()));
-    let failed = |namespace, gateway, hardware| NeighborFailed {
+fn octets(text: &str) -> [u8; NEXT_HOP_BYTES] {
+    text.parse::<Ipv6Addr>().unwrap().octets()
+}
+
+/// A neighbour of a namespace that does not answer, at second 12.
+fn failed(namespace: u64, gateway: &str, hardware: [u8; 8]) -> NeighborFailed {
+    NeighborFailed {
         header: Header { time_ns: 12 * SECOND, cgroup_id: 0, pid: 0, suppressed: 2, comm: [0; 16].into() },
         kind: kind::NEIGHBOR_FAILED,
         padding: 0,
@@ -137,7 +134,17 @@ fn of_neighbours_that_do_not_answer_gateways_are_reported_of_the_namespace() {
         },
         address: bytemuck::cast(octets(gateway)),
         hardware: u64::from_ne_bytes(hardware),
-    };
+    }
+}
+
+#[test]
+fn of_neighbours_that_do_not_answer_gateways_are_reported_of_the_namespace() {
+    let mut link = Link::new(&Settings::default());
+    let mut out = Vec::new();
+    let mut observe = |record: &[u8]| link.observe(record, &mut out);
+    let sample = Namespace { next_hops: 2, ..at(10) };
+    let sample = [bytemuck::bytes_of(&sample), &octets("::ffff:10.0.0.1"), &octets("fe80::1")].concat();
+    assert_eq!(observe(&sample), Ok(()));
     let own = at(10).id;
     let known = [2, 0, 0, 0xab, 0, 7, 0, 0];
     for event in [
@@ -159,6 +166,38 @@ fn of_neighbours_that_do_not_answer_gateways_are_reported_of_the_namespace() {
     );
     assert!(out.iter().all(|anomaly| anomaly.cgroup_id == 7 && anomaly.count == 3), "{out:#?}");
     assert_ne!(out[0].detail, out[1].detail);
+}
+
+#[test]
+fn a_gateway_that_several_miss_is_the_nodes() {
+    let mut link = Link::new(&Settings::default());
+    let mut out = Vec::new();
+    let mut of_node = at(10).header;
+    of_node.cgroup_id = WHOLE_NODE;
+    for (id, header) in [(1, at(10).header), (2, at(10).header), (3, at(10).header), (4, of_node)] {
+        let sample = Namespace { next_hops: 2, header, ..Namespace::unknown(id, header) };
+        let record = [bytemuck::bytes_of(&sample), &octets("::ffff:10.0.0.1"), &octets("fe80::1")].concat();
+        link.observe(&record, &mut out).unwrap();
+    }
+    let mut judged = |second, namespace, gateway| {
+        let mut event = failed(namespace, gateway, [0; 8]);
+        event.header.time_ns = second * SECOND;
+        let mut out = Vec::new();
+        link.observe(bytemuck::bytes_of(&event), &mut out).unwrap();
+        let [one] = &out[..] else { panic!("{out:#?}") };
+        let of = one.data.number("network_namespaces");
+        assert_eq!(of.is_some(), one.data.text("device").is_none(), "{one:#?}");
+        (one.cgroup_id == WHOLE_NODE, of, one.time_ns / SECOND)
+    };
+    let gateway = "::ffff:10.0.0.1";
+    assert_eq!(judged(20, 1, gateway), (false, None, 20));
+    assert_eq!(judged(21, 1, gateway), (false, None, 21), "the same one");
+    assert_eq!(judged(22, 2, "fe80::1"), (false, None, 22), "another gateway");
+    assert_eq!(judged(23, 4, gateway), (true, None, 23), "the node's own is no pod's");
+    assert_eq!(judged(30, 2, gateway), (true, Some(2), 20));
+    assert_eq!(judged(40, 3, gateway), (true, Some(3), 20));
+    assert_eq!(judged(145, 3, gateway), (true, Some(2), 30), "of one nothing was heard for two minutes");
+    assert_eq!(judged(400, 1, gateway), (false, None, 400));
 }
 
 #[test]
