@@ -162,6 +162,9 @@ pub(crate) struct Rule {
     /// What is ruled out where there is no such cause: `another change of {workload}`.
     #[serde(default)]
     pub(crate) absent: Option<String>,
+    /// How long such a cause goes on until it is reported, in seconds: before, its absence says nothing.
+    #[serde(default)]
+    pub(crate) reported_after_s: u64,
 }
 
 /// Where a walk begins.

@@ -279,7 +279,7 @@ impl Node {
             // Its CPU time is the sum of the cgroups below it.
             group.is_inner = true;
             out.extend(above::memory(&mut group.memory, above, &limits));
-            out.extend(above::cpu(&mut group.cpu, above, &limits));
+            out.extend(above::cpu(&mut group.cpu, above, group.is_new, &limits));
         }
     }
 
@@ -295,7 +295,7 @@ impl Node {
         let Some(group) = self.state_for(sample) else { return };
         group.used.look(sample);
         out.extend(group.memory.judge(sample, &limits));
-        out.extend(group.cpu.judge(sample, 0, &limits.cpu));
+        out.extend(group.cpu.judge(sample, 0, group.is_new, &limits.cpu));
         if sample.inner != 0 {
             return;
         }

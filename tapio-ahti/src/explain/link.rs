@@ -86,6 +86,9 @@ pub(crate) fn look<'a>(
     if !by_rule(known, index, rule, effect, ways).is_empty() {
         return Some(Found::Present);
     }
+    if known.now_ns.saturating_sub(finding.onset_ns) < rule.reported_after_s.saturating_mul(1_000_000_000) {
+        return None;
+    }
     let missing = not_covered(known, rule, finding);
     Some(if missing.is_empty() { Found::Absent } else { Found::NotCovered(missing) })
 }

@@ -96,3 +96,17 @@ fn waiting_alone_is_no_incident() {
     cluster.wait(600);
     assert!(cluster.incidents().is_empty(), "{:#?}", cluster.incidents());
 }
+
+/// Throttling of a container that is new is reported after a minute.
+#[test]
+fn throttling_is_ruled_out_once_it_would_have_been_reported() {
+    let is_ruled_out = |seconds| {
+        let mut cluster = Cluster::shop();
+        cluster.connects("network.connection_timeout", "checkout", "payments", 40);
+        cluster.wait(seconds);
+        let ruled_out = cluster.why("checkout").ruled_out;
+        ruled_out.iter().any(|text| text.to_string().starts_with("CPU throttling of"))
+    };
+    assert!(!is_ruled_out(45));
+    assert!(is_ruled_out(120));
+}

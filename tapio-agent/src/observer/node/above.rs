@@ -26,8 +26,8 @@ pub(super) fn memory(memory: &mut Memory, above: &Ancestor, limits: &Limits) -> 
 }
 
 /// The anomaly of its quota, if any.
-pub(super) fn cpu(cpu: &mut Cpu, above: &Ancestor, limits: &Limits) -> Option<Anomaly> {
-    let reported = cpu.judge(&above.sample, above.throttled, &limits.cpu)?;
+pub(super) fn cpu(cpu: &mut Cpu, above: &Ancestor, is_new: bool, limits: &Limits) -> Option<Anomaly> {
+    let reported = cpu.judge(&above.sample, above.throttled, is_new, &limits.cpu)?;
     Some(of(reported, above, above.cpu_cgroup, above.cpu_levels))
 }
 

@@ -35,25 +35,27 @@ pub(super) fn io_waiting(o: &Occurrence) -> String {
 
 pub(super) fn throttled(o: &Occurrence) -> String {
     let limit = Cpus(number(o, "limit_millicores"));
+    let past = match &o.baseline {
+        Some(_) => format!("normally {} %", normally(o)),
+        None => "since it started".to_owned(),
+    };
     if o.data.number("levels_up").is_some() {
         let wanted = o.data.number("wanted_millicores");
         let wanted =
             wanted.map_or(String::new(), |wanted| format!(" together, and want about {}", Cpus(wanted)));
         return format!(
-            "{}: throttled by the CPU quota{} in {} % of its periods, normally {} %: those in it may use {limit} CPU{wanted}",
+            "{}: throttled by the CPU quota{} in {} % of its periods, {past}: those in it may use {limit} CPU{wanted}",
             Who(o),
             Of(o),
             number(o, "throttled_percent"),
-            normally(o),
         );
     }
     let wanted = o.data.number("wanted_millicores");
     let wanted = wanted.map_or(String::new(), |wanted| format!(", and wants about {}", Cpus(wanted)));
     format!(
-        "{}: throttled in {} % of its periods, normally {} %: it may use {limit} CPU{wanted}",
+        "{}: throttled in {} % of its periods, {past}: it may use {limit} CPU{wanted}",
         Who(o),
         number(o, "throttled_percent"),
-        normally(o),
     )
 }
 

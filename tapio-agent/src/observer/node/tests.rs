@@ -201,6 +201,45 @@ fn throttling_above_its_past_is_reported_with_limit_and_demand() {
     assert_eq!((number("used_millicores"), number("wanted_millicores")), (500, 980));
 }
 
+/// What has no past is compared with nothing: it has to be throttled nearly all the time, and for a minute.
+#[test]
+fn throttling_since_the_start_is_reported_once_of_a_cgroup_that_is_new() {
+    let judged = |began_s: u64, throttled: &dyn Fn(u64) -> u64| {
+        let mut watched = Watched::new();
+        let mut reported = Vec::new();
+        let mut sample = Sample { quota_us: 2_000, period_us: 100_000, ..group(7) };
+        (sample.periods, sample.throttled, sample.throttled_us, sample.cpu_us) = (0, 0, 0, 0);
+        for second in (0..600).step_by(5) {
+            assert!(watched.look(&[node()]).is_empty());
+            watched.at_s -= 5;
+            if second < began_s {
+                watched.at_s += 5;
+                continue;
+            }
+            let throttled = throttled(second - began_s);
+            let found = watched.look(&[sample]);
+            reported.extend(found.into_iter().map(|one| (second - began_s, one)));
+            (sample.periods, sample.throttled) = (sample.periods + 50, sample.throttled + throttled);
+            (sample.throttled_us, sample.cpu_us) = (sample.throttled_us + 2_000_000, sample.cpu_us + 100_000);
+        }
+        reported
+    };
+    let reported = judged(300, &|_| 48);
+    let [(60, one)] = &reported[..] else { panic!("{reported:#?}") };
+    assert_eq!(
+        (one.kind.name, &one.baseline, one.only.expected_window_ns.is_some()),
+        ("node.cpu_throttled", &None, true)
+    );
+    let numbers = ["throttled_percent", "window_ms", "limit_millicores", "wanted_millicores"];
+    assert_eq!(one.time_ns, 1_305 * SECOND, "when it started");
+    assert_eq!(numbers.map(|key| one.data.number(key)), [Some(96), Some(60_000), Some(20), Some(420)]);
+
+    assert!(judged(0, &|_| 48).is_empty(), "it was so when the agent started");
+    assert!(judged(300, &|_| 38).is_empty(), "it is throttled less than that");
+    assert!(judged(300, &|second| if second < 50 { 50 } else { 0 }).is_empty(), "it takes long to start");
+    assert!(judged(300, &|second| if second < 5 { 0 } else { 20 }).is_empty());
+}
+
 /// A pod with a quota and a limit that its containers share, with these values of its own.
 fn pod(sample: Sample) -> Ancestor {
     let mut name = [0; tapio_common::node::MAX_NAME];
