@@ -248,7 +248,7 @@ fn title(
     kind: Option<&crate::rule::Kind>,
     first: Option<&Finding>,
 ) -> Prose {
-    let short = |id: EntityId| short(&name(known, id));
+    let titled = |id: EntityId| titled(&name(known, id));
     let workload = |finding: &Finding| workload(known, finding);
     let says = |finding: &Finding| known.rules.kind_of(finding).map_or("is failing", |kind| &kind.says);
     // What became of the cause's own workload is closer to what people see than the change.
@@ -259,7 +259,7 @@ fn title(
     let places: Places = about.map(|id| name(known, id).place()).collect();
     let text = match (root, kind, worst) {
         (Some(root), Some(kind), Some(worst)) => {
-            let (worst, root_name) = (short(worst), short(workload(root)));
+            let (worst, root_name) = (titled(worst), titled(workload(root)));
             match own {
                 Some(own) => {
                     format!("{worst} is failing because {root_name} {} since it {}", says(own), kind.says)
@@ -268,32 +268,42 @@ fn title(
             }
         }
         (Some(root), Some(kind), None) => match own {
-            Some(own) => format!("{} {} since it {}", short(workload(root)), says(own), kind.says),
+            Some(own) => format!("{} {} since it {}", titled(workload(root)), says(own), kind.says),
             // The same said twice explains nothing.
             None => {
                 match first.filter(|first| workload(first) != workload(root) || says(first) != kind.says) {
                     Some(first) => {
                         format!(
                             "{} {} because {} {}",
-                            short(workload(first)),
+                            titled(workload(first)),
                             says(first),
-                            short(workload(root)),
+                            titled(workload(root)),
                             kind.says
                         )
                     }
-                    None => format!("{} {}", short(workload(root)), kind.says),
+                    None => format!("{} {}", titled(workload(root)), kind.says),
                 }
             }
         },
         _ => match first {
-            Some(first) => format!("{} {}; the cause is not known", short(workload(first)), says(first)),
+            Some(first) => format!("{} {}; the cause is not known", titled(workload(first)), says(first)),
             None => "the cause is not known".to_owned(),
         },
     };
     Prose::new(text, places)
 }
 
+/// Kinds whose names say enough in a title. Objects of other kinds mostly have the name of a workload.
+const WORKLOADS: [&str; 9] =
+    ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "CronJob", "Job", "Pod", "Unit", "Application"];
+
 /// As titles name objects.
+fn titled(name: &Name) -> String {
+    let short = short(name);
+    if WORKLOADS.contains(&&*name.kind) { short } else { format!("{} {short}", name.kind) }
+}
+
+/// An object without its kind.
 pub(crate) fn short(name: &Name) -> String {
     match &name.namespace {
         Some(namespace) => format!("{} ({namespace})", name.name),

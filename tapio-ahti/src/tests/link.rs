@@ -73,7 +73,7 @@ fn a_gateway_that_several_pods_miss_is_one_incident_of_their_node() {
     is(&incident, &format!("Node {node}"), "gateway-of-pods");
     let unhealthy = "gateway-of-pods-unhealthy";
     assert!(incident.chain.iter().any(|step| &*step.rule == unhealthy), "{incident:#?}");
-    assert!(incident.title.to_string().contains("has pods that cannot reach their gateway"), "{incident:#?}");
+    assert!(incident.title.to_string().contains("because Node node-"), "{incident:#?}");
 }
 
 #[test]

@@ -197,6 +197,9 @@ fn a_policy_that_cuts() {
         Some("NetworkPolicy shop/deny"),
         "{incident:#?}"
     );
+    let title = "checkout (shop) is failing because NetworkPolicy deny (shop) was created";
+    assert_eq!(incident.title.to_string(), title);
+    assert!(incident.advice[0].command.is_some(), "{incident:#?}");
 }
 
 #[test]

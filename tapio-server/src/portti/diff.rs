@@ -57,10 +57,13 @@ impl Diff {
             let old = if order.is_le() { before.next() } else { None };
             let new = if order.is_ge() { after.next() } else { None };
             let Some((path, _)) = old.or(new) else { break };
-            let (from, to) = (old.map(|(_, value)| value), new.map(|(_, value)| value));
-            if from != to && !is_default(path, from.xor(to)) && !is_name(path, from.xor(to)) {
+            let (old, new) = (old.map(|(_, value)| value), new.map(|(_, value)| value));
+            let only = old.xor(new);
+            let other = if old.is_none() { from } else { to };
+            if old != new && !is_default(path, only) && !is_name(path, only) && !is_parent(path, only, other)
+            {
                 let aspect = aspect::of(kind, path);
-                fields.push(Field { path: path.clone(), aspect, from: from.cloned(), to: to.cloned() });
+                fields.push(Field { path: path.clone(), aspect, from: old.cloned(), to: new.cloned() });
             }
         }
         // Aspects are in the order of what they say; paths are in order already.
@@ -88,6 +91,13 @@ fn is_name(path: &str, only: Option<&String>) -> bool {
     let Some(name) = only else { return false };
     let ends = |key: &str| path.strip_suffix(key).is_some_and(|entry| entry.ends_with(&format!(".{name}")));
     [".name", ".mountPath", ".containerPort", ".port", ".key"].iter().any(|key| ends(key))
+}
+
+/// Whether an object that came or went, without fields, has some in the other version: it is these that came or went.
+fn is_parent(path: &str, only: Option<&String>, other: &Flat) -> bool {
+    let mut others = other.fields.iter().map(|(of, _)| of.as_str());
+    only.is_some_and(|value| value == "{}")
+        && others.any(|of| of.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
 #[cfg(test)]
@@ -139,6 +149,18 @@ mod tests {
         assert_eq!(diff.fields.len(), 1, "{diff:?}");
         let changed = Diff::of("Pod", &flat(&[("a.protocol", "TCP")]), &flat(&[("a.protocol", "UDP")]));
         assert_eq!(changed.fields.len(), 1);
+    }
+
+    #[test]
+    fn an_object_that_is_filled_or_emptied_is_neither_set_nor_removed() {
+        let (empty, filled) = (flat(&[("spec", "{}")]), flat(&[("spec.unschedulable", "true")]));
+        for (from, to) in [(&empty, &filled), (&filled, &empty)] {
+            let diff = Diff::of("Node", from, to);
+            let paths: Vec<_> = diff.fields.iter().map(|field| field.path.as_str()).collect();
+            assert_eq!(paths, ["spec.unschedulable"]);
+        }
+        let other = flat(&[("specimen", "1")]);
+        assert_eq!(Diff::of("Node", &empty, &other).fields.len(), 2, "it is gone");
     }
 
     #[test]
