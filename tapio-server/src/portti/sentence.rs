@@ -39,9 +39,13 @@ pub(super) fn change(change: &Change) -> String {
         Verb::Created => text.push_str("created"),
         Verb::Deleted => text.push_str("deleted"),
         Verb::Updated => {
-            let named: Vec<_> = change.fields.iter().take(MAX_NAMED).map(field).collect();
+            let beyond = change.more.unwrap_or_default();
+            // That there is one more takes as many words as to name it.
+            let is_one_more = beyond == 0 && change.fields.len() == MAX_NAMED + 1;
+            let count = if is_one_more { MAX_NAMED + 1 } else { MAX_NAMED };
+            let named: Vec<_> = change.fields.iter().take(count).map(field).collect();
             text.push_str(&named.join("; "));
-            match change.fields.len().saturating_sub(MAX_NAMED) as u64 + change.more.unwrap_or_default() {
+            match change.fields.len().saturating_sub(count) as u64 + beyond {
                 0 => {}
                 1 => text.push_str("; 1 more field changed"),
                 more => {
@@ -236,6 +240,20 @@ mod tests {
             ..Change::default()
         };
         assert_eq!(sentence(&created), "Service shop/pay: created (Argo CD shop)");
+    }
+
+    #[test]
+    fn three_fields_are_named_and_of_more_it_is_how_many() {
+        let of = |count: usize, more| {
+            let ports = (0..count).map(|port| format!("spec.ports.{port}.port"));
+            let fields = ports.map(|path| field("Service", &path, None, Some("80"))).collect();
+            sentence(&Change { object: reference("Service", "pay"), fields, more, ..Change::default() })
+        };
+        let two = "Service shop/pay: ports.0.port set to 80; ports.1.port set to 80";
+        assert_eq!(of(2, None), two);
+        assert_eq!(of(3, None), format!("{two}; ports.2.port set to 80"));
+        assert_eq!(of(4, None), format!("{two}; 2 more fields changed"));
+        assert_eq!(of(3, Some(1)), format!("{two}; 2 more fields changed"));
     }
 
     #[test]
