@@ -166,6 +166,32 @@ fn throttling_by_a_quota_is_reported_with_limit_and_demand() {
     }
 }
 
+/// Of two containers that come while the agent runs, and want a tenth of a CPU, one may use less. Nobody knows how they were before.
+#[test]
+fn throttling_since_the_start_is_reported_of_a_container_that_is_new() {
+    needs_a_kernel!();
+    let tapio = observed();
+    tapio.expect_scans(1);
+    // What comes before may be older than the agent.
+    std::thread::sleep(Duration::from_secs(62));
+    let (short, enough) = (container!(), container!());
+    short.limit_cpu(5_000, 100_000);
+    enough.limit_cpu(80_000, 100_000);
+    let [mut waits, mut runs] = [Process::start("is-short"), Process::start("has-enough")];
+    for (process, cgroup) in [(&mut waits, &short), (&mut runs, &enough)] {
+        process.enter(cgroup);
+        process.burn(1, 10, 90);
+    }
+    let reported = tapio.expect_one_within(Duration::from_secs(60) + REPORTED, |o| o.is_in(&short));
+    let reported = reported.of_observer("node", "cpu_throttled").in_container(&short).of_no_process();
+    reported.has("throttled_percent", 80..101);
+    reported.has("window_ms", 60_000..120_000);
+    reported.has("limit_millicores", 50..51);
+    reported.has("wanted_millicores", 51..1_000);
+    assert!(reported.message().contains("since it started"), "{}", reported.message());
+    tapio.expect_none(|o| o.is_in(&enough));
+}
+
 #[test]
 fn waiting_for_memory_is_reported() {
     needs_a_kernel!();
