@@ -203,17 +203,20 @@ impl Index {
         had.next().filter(|_| had.next().is_none()).map(|holder| Arc::clone(&holder.identity))
     }
 
-    /// Whether a pod with this address may fail probes at that time: it had never been ready yet, or is being
-    /// deleted. Times from the API are truncated to the second, so the pod may have had the address for up to
-    /// a second longer.
+    /// Whether a pod with this address may fail probes at that time: it had never been ready yet, is being
+    /// deleted, or is gone, and a probe that began before has not given up. Times from the API are truncated to the second, so the
+    /// pod may have had the address for up to a second longer.
     #[must_use]
     pub fn may_fail_probes(&self, address: IpAddr, unix_ns: u64) -> bool {
-        let holders = self.addresses.get(&address).into_iter().flatten();
-        let mut had = holders.filter(|holder| {
-            holder.since_unix_ns <= unix_ns.saturating_add(SECOND_NS)
-                && holder.until_unix_ns.is_none_or(|until| unix_ns < until)
-        });
-        had.any(|holder| holder.is_over || holder.ready_unix_ns.is_none_or(|ready| unix_ns < ready))
+        let has_begun = |holder: &&Holder| holder.since_unix_ns <= unix_ns.saturating_add(SECOND_NS);
+        let is_gone = |holder: &Holder| holder.until_unix_ns.is_some_and(|until| unix_ns >= until);
+        let may_fail =
+            |holder: &Holder| holder.is_over || holder.ready_unix_ns.is_none_or(|ready| unix_ns < ready);
+        let holders = || self.addresses.get(&address).into_iter().flatten().filter(has_begun);
+        match holders().all(is_gone) {
+            true => holders().next().is_some(),
+            false => holders().filter(|holder| !is_gone(holder)).any(may_fail),
+        }
     }
 
     /// Number of pods that exist now.

@@ -73,6 +73,17 @@ fn probes_may_fail_until_a_pod_was_ready_once_and_while_it_is_deleted() {
     pods.apply(Pod { is_over: true, ..ready(Some(200)) }, now);
     assert!(may_fail(&pods, 300));
     assert!(!pods.index().may_fail_probes([10, 0, 0, 2].into(), 300 * SECOND_NS));
+    // It is gone at second 400, and another one has its address from 500 on.
+    pods.apply(ready(Some(200)), now);
+    pods.delete(pod("a", &["1"]), now, 400 * SECOND_NS);
+    assert!(may_fail(&pods, 400) && may_fail(&pods, 530));
+    let other = Pod {
+        since_unix_ns: Some(500 * SECOND_NS),
+        ready_unix_ns: Some(510 * SECOND_NS),
+        ..pod("b", &["2"])
+    };
+    pods.apply(other, now);
+    assert!(may_fail(&pods, 450) && may_fail(&pods, 505) && !may_fail(&pods, 530));
 }
 
 #[test]
