@@ -239,6 +239,7 @@ mod tests {
             ("deploy/a", "a", "KIND/NAME"),
             ("root: none", "root: none, kind: rollout", "truth"),
             ("root: none", "root: payments", "truth"),
+            ("root: none", "root: Node a, chain: [c], not: [Node a]", "is the root"),
         ] {
             fs::write(&file, right.replace(from, to))?;
             let error = format!("{:#}", all(directory.path()).unwrap_err());

@@ -67,6 +67,7 @@ impl Truth {
         for root in roots.filter(|root| !self.is_unknown() || *root != UNKNOWN) {
             ensure!(root.contains(' '), "`{root}` is not KIND NAMESPACE/NAME");
         }
+        ensure!(!self.not.contains(&self.root), "not: {} is the root", self.root);
         ensure!(
             self.is_unknown() || !self.chain.is_empty(),
             "chain: name the rules that lead from the cause to what is seen"
