@@ -29,6 +29,8 @@ const OF_THE_CLUSTER: &[&str] =
     &["Node", "PersistentVolume", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 /// Names of objects that are also words of types and of Tapio's own texts: the Service `default/kubernetes`, a Deployment `old`.
 const OWN_WORDS: &[&str] = &["kubernetes", "old"];
+/// The same in one recording: a Deployment `gateway`, where the cause is a gateway that does not answer.
+const OWN_WORD_OF: (&str, &str) = ("bridge", "gateway");
 /// Recordings with objects of `payments` under another name, which are in its namespace and would be in the other one.
 const NOT_TO_SPLIT: &[&str] = &["account", "quota"];
 
@@ -239,11 +241,9 @@ fn incidents_hide_names_that_the_graph_has_let_go() {
             let left = caller.left(&incidents);
             cut += left.iter().filter(|incident| !incident.hidden.is_nothing()).count();
             let text = serde_json::to_string(&left).unwrap();
-            assert_eq!(
-                found(&secrets(&names, hidden), &text),
-                None,
-                "{of}: {hidden} is hidden: {text:.3000}"
-            );
+            let mut secrets = secrets(&names, hidden);
+            secrets.retain(|name| (of.as_str(), *name) != OWN_WORD_OF);
+            assert_eq!(found(&secrets, &text), None, "{of}: {hidden} is hidden: {text:.3000}");
         }
     }
     assert!(cut > 10, "{cut}");
