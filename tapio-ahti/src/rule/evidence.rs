@@ -44,6 +44,8 @@ pub(crate) enum Evidence {
     Named,
     /// The cause and the effect are in the same pod.
     SamePod,
+    /// Both are about the same gateway.
+    SameGateway,
     /// A pod of the effect, or behind the service, has no node.
     Unassigned,
     /// The cause is at the other end of the calls or the connection that the effect is about. Of what a workload answers, its
@@ -120,6 +122,7 @@ impl Pair<'_> {
                 let texts = ["text", "reason"].iter().filter_map(|key| effect.fields.get(*key)).flatten();
                 Some(texts.into_iter().any(|text| text.contains(&**name)) || effect.message.contains(&**name))
             }
+            Evidence::SameGateway => Some(cause.field("gateway")? == effect.field("gateway")?),
             Evidence::Unassigned => {
                 let at = effect.onset_ns;
                 let pods = self.graph.walk(&[effect.key.entity], &[Step::Members, Step::Owned], at);

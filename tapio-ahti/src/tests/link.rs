@@ -77,6 +77,20 @@ fn a_gateway_that_several_pods_miss_is_one_incident_of_their_node() {
 }
 
 #[test]
+fn another_gateway_that_a_pod_misses_is_its_own() {
+    let mut cluster = Cluster::shop();
+    let pod = cluster.newest("checkout");
+    let of_pods = Data::from([("gateway", "10.9.0.1".into()), ("network_namespaces", 7u64.into())]);
+    cluster.of_node("link.neighbor_failed", node_of(&pod), of_pods);
+    cluster.agent("link.neighbor_failed", "checkout", 0, "checkout: gateway", gateway());
+    cluster.wait(60);
+    let is_of_pod = |incident: &Incident| {
+        incident.root.as_ref().is_some_and(|root| root.to_string() == format!("Pod shop/{pod}"))
+    };
+    assert!(cluster.incidents().iter().any(is_of_pod), "{:#?}", cluster.incidents());
+}
+
+#[test]
 fn a_device_that_comes_and_goes_is_why_callers_of_its_pod_wait() {
     let mut cluster = Cluster::shop();
     for nth in 0..3 {

@@ -42,7 +42,7 @@ pub(super) fn change(change: &Change) -> String {
             let beyond = change.more.unwrap_or_default();
             // That there is one more takes as many words as to name it.
             let is_one_more = beyond == 0 && change.fields.len() == MAX_NAMED + 1;
-            let count = if is_one_more { MAX_NAMED + 1 } else { MAX_NAMED };
+            let count = MAX_NAMED + usize::from(is_one_more);
             let named: Vec<_> = change.fields.iter().take(count).map(field).collect();
             text.push_str(&named.join("; "));
             match change.fields.len().saturating_sub(count) as u64 + beyond {
