@@ -1,7 +1,8 @@
 //! The link observer.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -116,26 +117,27 @@ fn a_gateway_that_several_pods_miss_is_reported_once_of_the_node() {
     for ((client, pod), link) in clients.iter().zip(&pods).zip(&links) {
         client.enter(pod);
         link.client.ip(&format!("route add 203.0.113.0/24 via {GATEWAY} dev wire onlink"));
+        // The kernel asks three times, a second apart by default.
+        assert!(link.sysctl("net.ipv4.neigh.DEVICE.retrans_time_ms", 200));
     }
     let tapio = observed();
-    let send = |from: &Link| {
-        let send = || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"?", "203.0.113.1:9").unwrap();
-        from.client.within(send);
+    // Returns when the kernel has given up on the gateway.
+    let connect = |from: &Link| {
+        let refused = from.client.within(|| TcpStream::connect("203.0.113.1:9")).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::HostUnreachable, "{refused}");
     };
     let is_missed = |o: &Occurrence| o.has_data("gateway") && o.text("gateway") == GATEWAY;
-    send(&links[0]);
+    connect(&links[0]);
     let first = tapio.expect_within(REPORTED, is_missed).of_observer("link", "neighbor_failed");
     assert!(first.is_in_pod(&pods[0]), "{first:?}");
     first.has_no("network_namespaces");
-    send(&links[1]);
+    connect(&links[1]);
     let of_node = |o: &Occurrence| is_missed(o) && !o.has_workload();
     let of_node =
         tapio.expect_within(REPORTED, of_node).of_observer("link", "neighbor_failed").of_no_process();
     of_node.has("network_namespaces", 2..3);
     of_node.has_no("device");
-    send(&links[2]);
-    // The kernel asks three times, a second apart.
-    std::thread::sleep(Duration::from_secs(10));
+    connect(&links[2]);
     let ended = tapio.end();
     let of_node = ended.occurrences.iter().filter(|o| is_missed(o) && !o.has_workload());
     assert_eq!(of_node.map(|o| o.number("network_namespaces")).max(), Some(3), "{:#?}", ended.occurrences);
