@@ -173,7 +173,7 @@ mod tests {
         let names = |is: fn(&&Scenario) -> bool| -> Vec<_> {
             all.iter().filter(is).map(|s| s.name.as_str()).collect()
         };
-        assert_eq!(names(|scenario| scenario.truth.is_healthy()), ["busy", "churn", "healthy"]);
+        assert_eq!(names(|scenario| scenario.truth.is_healthy()), ["busy", "churn", "cpu-limits", "healthy"]);
         let skipped = names(|scenario| scenario.skip.is_some() && !scenario.is_variant);
         assert_eq!(skipped, ["node-memory"]);
         Ok(())
