@@ -1,6 +1,6 @@
 //! Answers, and their text for a terminal.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -345,24 +345,24 @@ fn closest(incident: &Incident) -> String {
 /// The lines that tell the story: the first of each workload, and of the first one two. What the kernel says is closer to what
 /// happened than what the API server says a moment later.
 fn chosen<'a>(cause: Option<&Line>, lines: &'a [Line]) -> Vec<&'a Line> {
-    let workload = |line: &Line| line.workload.clone();
-    let mut order: Vec<Name> = Vec::new();
-    for line in lines {
-        if !order.contains(&workload(line)) {
-            order.push(workload(line));
-        }
-    }
-    let mut chosen: Vec<&Line> = Vec::new();
-    for (nth, of) in order.iter().enumerate() {
-        let mut own: Vec<&Line> = lines.iter().filter(|line| line.workload == *of).collect();
-        let is_of_cause = cause.is_some_and(|cause| cause.source != KUBERNETES && cause.workload == *of);
-        if is_of_cause || own.iter().any(|line| line.source != KUBERNETES) {
-            own.retain(|line| line.source != KUBERNETES);
-        }
-        chosen.extend(own.into_iter().take(if nth == 0 { 2 } else { 1 }));
-    }
-    chosen.truncate(MAX_THEN);
-    chosen
+    let is_kubernetes = |line: &Line| line.source == KUBERNETES;
+    let has_closer = |line: &Line| {
+        let mut others = cause.into_iter().chain(lines);
+        others.any(|other| other.workload == line.workload && !is_kubernetes(other))
+    };
+    let first = lines.first().map(|line| &line.workload);
+    let mut shown: BTreeMap<&Name, usize> = BTreeMap::new();
+    let chosen = lines.iter().filter(|line| !is_kubernetes(line) || !has_closer(line)).filter(|line| {
+        let own = shown.entry(&line.workload).or_default();
+        *own += 1;
+        *own <= if Some(&line.workload) == first { 2 } else { 1 }
+    });
+    // If there are more, the kernel's first.
+    let (kubernetes, kernel): (Vec<_>, Vec<_>) =
+        chosen.enumerate().partition(|(_, line)| is_kubernetes(line));
+    let mut chosen: Vec<_> = kernel.into_iter().chain(kubernetes).take(MAX_THEN).collect();
+    chosen.sort_by_key(|(nth, _)| *nth);
+    chosen.into_iter().map(|(_, line)| line).collect()
 }
 
 /// What is looked at, in one line.

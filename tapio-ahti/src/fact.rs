@@ -407,8 +407,17 @@ fn client(fact: &Occurrence, entity: EntityId, graph: &mut Graph) -> EntityId {
     named.unwrap_or_else(|| graph.workload(entity, fact.time_unix_ns))
 }
 
+/// Whether it is a connection of a kubelet: mostly a probe, whose failure is that of the pod. It counts as the node's, not as one
+/// of the unit in which the kubelet runs.
+fn is_of_kubelet(fact: &Occurrence) -> bool {
+    let is_in_pod = fact.workload.as_ref().is_some_and(|workload| workload.pod_uid.is_some());
+    let is_kubelet = fact.process.as_ref().is_some_and(|process| tapio_occurrence::is_kubelet(&process.comm));
+    fact.kind.starts_with("network.") && is_kubelet && !is_in_pod
+}
+
 fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
-    let Some(entity) = affected(fact, fact.workload.as_deref(), graph) else { return Said::Nothing };
+    let workload = fact.workload.as_deref().filter(|_| !is_of_kubelet(fact));
+    let Some(entity) = affected(fact, workload, graph) else { return Said::Nothing };
     let is_exact =
         fact.workload.as_ref().is_none_or(|workload| workload.pod.is_none() || workload.pod_uid.is_some());
     let at = fact.time_unix_ns;

@@ -372,7 +372,7 @@ fn resolve(incident: &mut Incident, last_ns: u64) {
 fn has_settled(known: Known<'_>, id: FindingId) -> bool {
     let Some(finding) = known.findings.get(id) else { return false };
     let Some(kind) = known.rules.kind_of(finding).filter(|kind| kind.opens) else { return false };
-    // Processes of a node that are in no pod and no unit, such as a kubelet that probes, are nobody's failure.
+    // Processes of a node that are in no pod and no unit, and a kubelet that probes, are nobody's failure.
     let is_of_node =
         known.graph.is(finding.key.entity, "Node") && !finding.key.kind.starts_with("kubernetes.");
     if is_of_node || is_standing(known, finding) {

@@ -79,6 +79,32 @@ fn together(known: Known<'_>, of: &Explanation, ids: &[FindingId]) -> Option<Lin
     Some(line)
 }
 
+/// An effect may be seen so long before its cause: Kubernetes gives whole seconds, and either may be seen late.
+const SEEN_EARLY_NS: u64 = 5_000_000_000;
+
+/// The lines of findings, the cause first and then in order of time, and the place of each finding among them.
+fn in_order(
+    known: Known<'_>,
+    of: &Explanation,
+    all: &[Vec<FindingId>],
+) -> (BTreeMap<FindingId, usize>, Vec<Line>) {
+    let mut lines: Vec<_> = all.iter().filter_map(|ids| Some((ids, together(known, of, ids)?))).collect();
+    let mut since_ns: BTreeMap<FindingId, u64> =
+        lines.iter().flat_map(|(ids, line)| ids.iter().map(|id| (*id, line.since_unix_ns))).collect();
+    // From the cause on, so that an effect takes the time of its cause's cause, too.
+    for (ids, line) in &lines {
+        let causes = of.links.iter().filter(|link| ids.contains(&link.effect) && Some(link.cause) != of.root);
+        let began = causes.filter_map(|link| since_ns.get(&link.cause)).max().copied().unwrap_or_default();
+        if (1..=SEEN_EARLY_NS).contains(&began.saturating_sub(line.since_unix_ns)) {
+            since_ns.extend(ids.iter().map(|id| (*id, began)));
+        }
+    }
+    let is_root = |ids: &[FindingId]| of.root.is_some_and(|root| ids.contains(&root));
+    lines.sort_by_key(|(ids, _)| (!is_root(ids), ids.first().and_then(|id| since_ns.get(id)).copied()));
+    let place = lines.iter().enumerate().flat_map(|(at, (ids, _))| ids.iter().map(move |id| (*id, at)));
+    (place.collect(), lines.into_iter().map(|(_, line)| line).collect())
+}
+
 /// What the facts of a finding say.
 fn message(known: Known<'_>, finding: &Finding) -> Prose {
     Prose::new(finding.message.clone(), places(known, finding))
@@ -128,10 +154,8 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
             None => lines.push(vec![*id]),
         }
     }
-    let number =
-        |(at, line): (usize, &Vec<FindingId>)| line.iter().map(move |id| (*id, at)).collect::<Vec<_>>();
     lines.truncate(MAX_LINES);
-    let place: BTreeMap<FindingId, usize> = lines.iter().enumerate().flat_map(number).collect();
+    let (place, lines) = in_order(known, of, &lines);
     let root = of.named().and_then(get);
     let root_kind = root.and_then(|root| known.rules.kind_of(root));
     let first = of.first(known).and_then(get);
@@ -151,7 +175,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     let worst =
         of.effects.iter().rev().filter(|id| reached.contains(id)).filter_map(|id| get(*id)).map(workload);
     let worst = worst.filter(|id| hits.contains(id)).find(|id| Some(*id) != of_root);
-    let title = title(known, worst, root, root_kind, first);
+    let title = title(known, worst, root, root_kind, own_effect(known, of).or(first));
     let (ruled_out, mut missing) = match first {
         Some(_) => checked(known, of),
         None => (Vec::new(), Vec::new()),
@@ -195,7 +219,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         root: root.map(|root| name(known, object(known, root))),
         root_kind: root_kind.map(|kind| kind.names.clone()),
         lead: of.lead,
-        lines: lines.iter().filter_map(|ids| together(known, of, ids)).collect(),
+        lines,
         chain,
         hits: names(known, &hits),
         at_risk: names(known, &at_risk),
@@ -212,6 +236,21 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
         mute: None,
         hidden: Hidden::default(),
     }
+}
+
+/// What the kernel says that a change did to its own workload, where the first failure is one that Kubernetes says: a probe fails
+/// because of it.
+fn own_effect<'a>(known: Known<'a>, of: &Explanation) -> Option<&'a Finding> {
+    let get = |id: FindingId| known.findings.get(id);
+    let is_of_root = |finding: &&Finding| {
+        of.root.and_then(get).is_some_and(|root| workload(known, root) == workload(known, finding))
+    };
+    let is_kubernetes = |finding: &Finding| source(&finding.key.kind) == KUBERNETES;
+    of.first(known).and_then(get).filter(is_of_root).filter(|first| is_kubernetes(first))?;
+    let effects =
+        of.links.iter().filter(|link| Some(link.cause) == of.root).filter_map(|link| get(link.effect));
+    let mut effects = effects.filter(is_of_root).filter(|finding| !is_kubernetes(finding));
+    effects.find(|finding| known.rules.kind_of(finding).is_some())
 }
 
 /// Whom failures hit: workloads. A node whose kubelet finds a probe failing, or a service without endpoints, only if there

@@ -14,7 +14,7 @@ use std::{
 use serde::Deserialize;
 use tapio_ahti::{
     Engine, Limits, Rules,
-    answer::{self, Answer},
+    answer::{self, Answer, Story},
     incident::{Certainty, Incident},
 };
 use tapio_occurrence::{
@@ -25,6 +25,9 @@ use ulid::Ulid;
 
 /// Parsed once: that takes longer than most questions.
 static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::embedded().unwrap());
+
+/// What Kubernetes says may be a moment older than its cause.
+const SEEN_EARLY_NS: u64 = 5_000_000_000;
 
 #[derive(Deserialize)]
 struct Scenario {
@@ -101,6 +104,11 @@ fn recorded_failures_have_the_cause_that_their_scenario_says() {
             continue;
         }
         let answer = answer(&facts, &asked);
+        let told = answer.incident.iter().flat_map(|incident| Story::of(incident).then);
+        let times: Vec<_> = told.map(|line| line.since_unix_ns).collect();
+        if times.windows(2).any(|pair| pair[1] + SEEN_EARLY_NS < pair[0]) {
+            wrong.push(format!("{name} is not in order of time\n{}", answer.text()));
+        }
         let kind = answer.incident.as_ref().and_then(|incident| incident.root_kind.clone());
         let is_root = |incident: &Incident| match root.as_str() {
             "unknown" => incident.certainty == Certainty::Inconclusive,

@@ -125,6 +125,9 @@ pub struct Process {
     pub comm: String,
 }
 
+/// Command names of the kubelet, and of programs that it is a part of: k3s and MicroK8s.
+const KUBELETS: [&str; 4] = ["kubelet", "k3s-server", "k3s-agent", "kubelite"];
+
 /// The process that caused the event, such as the sender of a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
@@ -356,6 +359,12 @@ impl Workload {
         let name = self.pod.as_deref().or(self.unit.as_deref());
         name.or(self.container_id.as_deref().map(short_id))
     }
+}
+
+/// Whether this is the command name of the kubelet, or of a program that it is a part of.
+#[must_use]
+pub fn is_kubelet(comm: &str) -> bool {
+    KUBELETS.contains(&comm)
 }
 
 impl Occurrence {

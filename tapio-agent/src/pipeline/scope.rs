@@ -1,6 +1,6 @@
 //! The report policy: whose anomalies are reported, once their owners are known.
 
-use tapio_occurrence::Workload;
+use tapio_occurrence::{Workload, is_kubelet};
 
 use crate::{
     enrich::cgroups::Lookup,
@@ -30,13 +30,10 @@ pub(super) fn is_reported(
         && !is_sandbox(only.sandbox, owner, is_over)
 }
 
-/// The kubelet's command name.
-const KUBELET: [u8; 16] = *b"kubelet\0\0\0\0\0\0\0\0\0";
-
 /// Whether it looks like a failed probe: a connection by the kubelet, which runs in no pod.
 pub(super) fn is_probe(anomaly: &Anomaly, owner: &Lookup) -> bool {
     let is_in_pod = matches!(owner, Lookup::Known(workload) if workload.pod_uid.is_some());
-    anomaly.comm == KUBELET && anomaly.kind.of_health_checks && !is_in_pod
+    anomaly.kind.of_health_checks && !is_in_pod && is_kubelet(&super::comm(&anomaly.comm))
 }
 
 fn is_sandbox(sandbox: Sandbox, owner: &Lookup, is_over: impl FnOnce(&Workload) -> bool) -> bool {
@@ -112,7 +109,12 @@ mod tests {
     #[test]
     fn a_probe_is_a_connection_of_the_kubelet_which_is_in_no_pod() {
         let refused = crate::pipeline::fold::tests::refused(80, 1);
-        let by_kubelet = Anomaly { comm: KUBELET, ..refused.clone() };
+        let by = |comm: [u8; 16]| Anomaly { comm, ..refused.clone() };
+        let by_kubelet = by(*b"kubelet\0\0\0\0\0\0\0\0\0");
+        assert!(
+            is_probe(&by(*b"k3s-agent\0\0\0\0\0\0\0"), &unit("k3s-agent.service")),
+            "it is its kubelet, too"
+        );
         let in_pod = known(Workload { pod_uid: Some("a".to_owned()), ..Workload::default() });
         // The kubelet itself runs in a container if the node is one.
         for owner in [unit("kubelet.service"), container("node"), Lookup::Unowned, Lookup::Unknown] {

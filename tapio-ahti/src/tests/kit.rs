@@ -449,6 +449,29 @@ impl Cluster {
         }
     }
 
+    /// The kubelet's probes of a workload's newest pod fail, with the kubelet in a unit of its own.
+    pub(super) fn probed(&mut self, kind: &str, name: &str, times: u64) {
+        for _ in 0..times {
+            let workload = self.of_pod(name, 0);
+            let (_, address, _) = self.pods[name].last().unwrap();
+            let names = PeerNames {
+                namespace: workload.namespace.clone(),
+                pod: workload.pod.clone(),
+                ..PeerNames::default()
+            };
+            let peer = Peer { address: *address, port: 8080, names: Some(Arc::new(names)) };
+            let mut fact = self.fact(kind, &format!("kubelet.service (kubelet): {kind}"), Severity::Error);
+            fact.node = self.node_of(name, 0).into();
+            fact.workload =
+                Some(Arc::new(Workload { unit: Some("kubelet.service".to_owned()), ..Workload::default() }));
+            fact.process = Some(Process { pid: 900, comm: "kubelet".to_owned() });
+            fact.peer = Some(peer);
+            fact.data = Data::from([("direction", "outbound".into())]);
+            self.facts.push(fact);
+            self.wait(5);
+        }
+    }
+
     pub(super) fn changed(&mut self, kind: &str, name: &str, verb: Verb, fields: Vec<Field>) {
         if verb == Verb::Created {
             self.portti(&Object { object: reference(kind, name), ..Object::default() }, "");

@@ -90,6 +90,55 @@ fn another_gateway_that_a_pod_misses_is_its_own() {
     assert!(cluster.incidents().iter().any(is_of_pod), "{:#?}", cluster.incidents());
 }
 
+/// The kernel says of the new pods what Kubernetes only sees as a probe that fails, and a moment later. Whoever calls waits.
+#[test]
+fn a_rollout_that_accepts_too_slowly_is_said_to_in_the_order_of_time() {
+    let mut cluster = Cluster::shop();
+    cluster.roll_out("payments", "pay:2");
+    let pod = cluster.newest("payments");
+    cluster.warning_of("Pod", &pod, "Unhealthy", "Readiness probe failed");
+    cluster.condition("Pod", &pod, "NotReady", "ContainersNotReady", "containers with unready status");
+    cluster.endpoints("payments", false);
+    cluster.wait(3);
+    let data = Data::from([("dropped_connections", 90u64.into()), ("port", 8080u64.into())]);
+    cluster.agent("link.listen_overflow", "payments", 0, "payments: 90 attempts were dropped", data);
+    cluster.wait(20);
+    cluster.connects("network.connection_timeout", "checkout", "payments", 40);
+    cluster.wait(120);
+    let incident = cluster.incident();
+    let title = incident.title.to_string();
+    assert!(
+        title.contains("payments (shop) accepts connections too slowly since it was rolled out"),
+        "{title}"
+    );
+    let times: Vec<_> = incident.lines.iter().map(|line| line.since_unix_ns).collect();
+    assert!(times.len() > 3 && times.is_sorted(), "{incident:#?}");
+    for step in &incident.chain {
+        assert!(step.cause < step.effect, "{step:?} in {incident:#?}");
+    }
+}
+
+/// Its device is why; the kubelet, which probes it, is no victim of it.
+#[test]
+fn a_kubelet_whose_probes_fail_is_nobody_who_fails() {
+    let mut cluster = Cluster::shop();
+    for nth in 0..3 {
+        let data =
+            Data::from([("device", "eth0".into()), ("losses", 5u64.into()), ("window_ms", 60_000u64.into())]);
+        cluster.agent("link.flapping", "payments", nth, "payments: eth0 lost its carrier 5 times", data);
+    }
+    let before = cluster.clone();
+    cluster.connects("network.connection_timeout", "checkout", "payments", 40);
+    cluster.probed("network.connection_timeout", "payments", 20);
+    let incident = cluster.incident();
+    assert!(incident.title.to_string().starts_with("checkout (shop) is failing"), "{incident:#?}");
+    assert!(incident.hits.iter().all(|name| name.kind != "Unit"), "{incident:#?}");
+
+    let mut cluster = before;
+    cluster.probed("network.connection_timeout", "payments", 40);
+    assert_eq!(cluster.incidents(), [], "of a probe alone");
+}
+
 #[test]
 fn a_device_that_comes_and_goes_is_why_callers_of_its_pod_wait() {
     let mut cluster = Cluster::shop();
