@@ -1,16 +1,29 @@
 //! From an explanation to an incident that people read.
 
+mod advice;
+mod lines;
+mod title;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use self::{
+    advice::NAMES,
+    lines::{KUBERNETES, line},
+    title::short,
+};
+use self::{
+    advice::{advice, filled, values},
+    lines::{in_order, message, places},
+    title::{own_effect, title},
+};
 use crate::{
     explain::{
         Certainty, Explanation, Found, Kin, Known, MAX_TOGETHER, Term, Ways, charged, kin, look, workload,
     },
-    finding::{Finding, FindingId, MAX_FACTS},
+    finding::{Finding, FindingId},
     graph::{EntityId, Name, Step as Way},
-    incident::{Advice, Considered, Evidence, Explained, Hidden, Incident, Line, Status, Step},
-    rule::Action,
-    visible::{self, Place, Places, Prose},
+    incident::{Considered, Explained, Hidden, Incident, Status, Step},
+    visible::{Places, Prose},
 };
 
 /// Lines of an answer; further findings are only counted.
@@ -19,107 +32,6 @@ const MAX_LINES: usize = 24;
 const MAX_CONSIDERED: usize = 5;
 /// Names in a list.
 const MAX_NAMES: usize = 25;
-
-/// The source of what the API server says.
-pub(crate) const KUBERNETES: &str = "kubernetes";
-
-/// A finding as a line.
-pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
-    Line {
-        since_unix_ns: finding.onset_ns,
-        last_unix_ns: finding.last_ns.min(known.now_ns),
-        entity: name(known, finding.key.entity),
-        workload: name(known, known.graph.workload(finding.key.entity, finding.onset_ns)),
-        kind: finding.key.kind.to_string(),
-        text: message(known, finding),
-        count: finding.count,
-        pods: finding.pods.len(),
-        source: source(&finding.key.kind).into(),
-        owner: if finding.exact { Evidence::Exact } else { Evidence::Inferred },
-        facts: finding.facts.iter().map(|(_, id)| id.to_string()).collect(),
-    }
-}
-
-/// Who says something of this type: types begin with the observer that reports them.
-fn source(kind: &str) -> &'static str {
-    match kind.split('.').next() {
-        Some("kubernetes") => KUBERNETES,
-        Some("scheduler") => "scheduler",
-        Some("signal") => "otlp",
-        _ => "kernel",
-    }
-}
-
-/// Findings that are the same in several places, as one line.
-fn together(known: Known<'_>, of: &Explanation, ids: &[FindingId]) -> Option<Line> {
-    let mut all: Vec<&Finding> = ids.iter().filter_map(|id| known.findings.get(*id)).collect();
-    all.sort_by_key(|finding| finding.onset_ns);
-    let (first, others) = all.split_first()?;
-    let mut line = line(known, first);
-    // Of what came before its cause, the explained part counts.
-    let causes = of.links.iter().filter(|link| ids.contains(&link.effect));
-    let began = causes.filter_map(|link| known.findings.get(link.cause)).map(|cause| cause.onset_ns).min();
-    if let Some((from_ns, _)) =
-        began.filter(|began| *began > first.onset_ns).and_then(|began| first.times.from(began))
-    {
-        line.since_unix_ns = from_ns;
-    }
-    let mut pods: BTreeSet<EntityId> = first.pods.iter().copied().collect();
-    for other in others {
-        line.last_unix_ns = line.last_unix_ns.max(other.last_ns);
-        line.count = line.count.saturating_add(other.count);
-        line.facts.extend(other.facts.iter().map(|(_, id)| id.to_string()));
-        pods.extend(&other.pods);
-        if !other.exact {
-            line.owner = Evidence::Inferred;
-        }
-    }
-    line.facts.truncate(MAX_FACTS);
-    line.pods = pods.len();
-    Some(line)
-}
-
-/// An effect may be seen so long before its cause: Kubernetes gives whole seconds, and either may be seen late.
-const SEEN_EARLY_NS: u64 = 5_000_000_000;
-
-/// The lines of findings, the cause first and then in order of time, and the place of each finding among them.
-fn in_order(
-    known: Known<'_>,
-    of: &Explanation,
-    all: &[Vec<FindingId>],
-) -> (BTreeMap<FindingId, usize>, Vec<Line>) {
-    let mut lines: Vec<_> = all.iter().filter_map(|ids| Some((ids, together(known, of, ids)?))).collect();
-    let mut since_ns: BTreeMap<FindingId, u64> =
-        lines.iter().flat_map(|(ids, line)| ids.iter().map(|id| (*id, line.since_unix_ns))).collect();
-    // From the cause on, so that an effect takes the time of its cause's cause, too.
-    for (ids, line) in &lines {
-        let causes = of.links.iter().filter(|link| ids.contains(&link.effect) && Some(link.cause) != of.root);
-        let began = causes.filter_map(|link| since_ns.get(&link.cause)).max().copied().unwrap_or_default();
-        if (1..=SEEN_EARLY_NS).contains(&began.saturating_sub(line.since_unix_ns)) {
-            since_ns.extend(ids.iter().map(|id| (*id, began)));
-        }
-    }
-    let is_root = |ids: &[FindingId]| of.root.is_some_and(|root| ids.contains(&root));
-    lines.sort_by_key(|(ids, _)| (!is_root(ids), ids.first().and_then(|id| since_ns.get(id)).copied()));
-    let place = lines.iter().enumerate().flat_map(|(at, (ids, _))| ids.iter().map(move |id| (*id, at)));
-    (place.collect(), lines.into_iter().map(|(_, line)| line).collect())
-}
-
-/// What the facts of a finding say.
-fn message(known: Known<'_>, finding: &Finding) -> Prose {
-    Prose::new(finding.message.clone(), places(known, finding))
-}
-
-/// Where a finding is, and the namespaces that its facts name.
-fn places(known: Known<'_>, finding: &Finding) -> Places {
-    let own = [finding.key.entity, workload(known, finding)].map(|id| name(known, id).place());
-    let others = finding.peer.and_then(|peer| peer.entity).into_iter().chain(finding.actor);
-    // That a pod is on a node, or talks to it, is no secret of the cluster: its own object says it.
-    let others = others.map(|id| name(known, id).place()).filter(|place| *place != Place::Cluster);
-    let mut places = finding.places.clone();
-    visible::join(&mut places, own.into_iter().chain(others));
-    places
-}
 
 fn name(known: Known<'_>, id: EntityId) -> Name {
     known.graph.get(id).map_or_else(|| Name::new("Unknown", None, "?"), |entity| Name::clone(&entity.name))
@@ -238,21 +150,6 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     }
 }
 
-/// What the kernel says that a change did to its own workload, where the first failure is one that Kubernetes says: a probe fails
-/// because of it.
-fn own_effect<'a>(known: Known<'a>, of: &Explanation) -> Option<&'a Finding> {
-    let get = |id: FindingId| known.findings.get(id);
-    let is_of_root = |finding: &&Finding| {
-        of.root.and_then(get).is_some_and(|root| workload(known, root) == workload(known, finding))
-    };
-    let is_kubernetes = |finding: &Finding| source(&finding.key.kind) == KUBERNETES;
-    of.first(known).and_then(get).filter(is_of_root).filter(|first| is_kubernetes(first))?;
-    let effects =
-        of.links.iter().filter(|link| Some(link.cause) == of.root).filter_map(|link| get(link.effect));
-    let mut effects = effects.filter(is_of_root).filter(|finding| !is_kubernetes(finding));
-    effects.find(|finding| known.rules.kind_of(finding).is_some())
-}
-
 /// Whom failures hit: workloads. A node whose kubelet finds a probe failing, or a service without endpoints, only if there
 /// is nobody else.
 fn workloads(known: Known<'_>, all: BTreeSet<EntityId>, or_all: bool) -> BTreeSet<EntityId> {
@@ -280,76 +177,6 @@ fn reached(of: &Explanation) -> BTreeSet<FindingId> {
     found
 }
 
-fn title(
-    known: Known<'_>,
-    worst: Option<EntityId>,
-    root: Option<&Finding>,
-    kind: Option<&crate::rule::Kind>,
-    first: Option<&Finding>,
-) -> Prose {
-    let titled = |id: EntityId| titled(&name(known, id));
-    let workload = |finding: &Finding| workload(known, finding);
-    let says = |finding: &Finding| known.rules.kind_of(finding).map_or("is failing", |kind| &kind.says);
-    // What became of the cause's own workload is closer to what people see than the change.
-    let is_change = |root: &Finding| crate::fact::is_change(&root.key.kind);
-    let own =
-        first.filter(|first| root.is_some_and(|root| is_change(root) && workload(root) == workload(first)));
-    let about = root.into_iter().chain(first).map(workload).chain(worst);
-    let places: Places = about.map(|id| name(known, id).place()).collect();
-    let text = match (root, kind, worst) {
-        (Some(root), Some(kind), Some(worst)) => {
-            let (worst, root_name) = (titled(worst), titled(workload(root)));
-            match own {
-                Some(own) => {
-                    format!("{worst} is failing because {root_name} {} since it {}", says(own), kind.says)
-                }
-                None => format!("{worst} is failing because {root_name} {}", kind.says),
-            }
-        }
-        (Some(root), Some(kind), None) => match own {
-            Some(own) => format!("{} {} since it {}", titled(workload(root)), says(own), kind.says),
-            // The same said twice explains nothing.
-            None => {
-                match first.filter(|first| workload(first) != workload(root) || says(first) != kind.says) {
-                    Some(first) => {
-                        format!(
-                            "{} {} because {} {}",
-                            titled(workload(first)),
-                            says(first),
-                            titled(workload(root)),
-                            kind.says
-                        )
-                    }
-                    None => format!("{} {}", titled(workload(root)), kind.says),
-                }
-            }
-        },
-        _ => match first {
-            Some(first) => format!("{} {}; the cause is not known", titled(workload(first)), says(first)),
-            None => "the cause is not known".to_owned(),
-        },
-    };
-    Prose::new(text, places)
-}
-
-/// Kinds whose names say enough in a title. Objects of other kinds mostly have the name of a workload.
-const WORKLOADS: [&str; 9] =
-    ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "CronJob", "Job", "Pod", "Unit", "Application"];
-
-/// As titles name objects.
-fn titled(name: &Name) -> String {
-    let short = short(name);
-    if WORKLOADS.contains(&&*name.kind) { short } else { format!("{} {short}", name.kind) }
-}
-
-/// An object without its kind.
-pub(crate) fn short(name: &Name) -> String {
-    match &name.namespace {
-        Some(namespace) => format!("{} ({namespace})", name.name),
-        None => name.name.clone(),
-    }
-}
-
 /// Who depends on workloads with symptoms, and has none.
 fn at_risk(known: Known<'_>, hits: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
     let callers = |hit: &EntityId| known.graph.walk(&[*hit], &[Way::Callers], known.now_ns);
@@ -362,7 +189,7 @@ fn at_risk(known: Known<'_>, hits: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
 fn checked(known: Known<'_>, of: &Explanation) -> (Vec<Prose>, Vec<Prose>) {
     let explained: BTreeSet<usize> = of.links.iter().map(|link| link.rule).collect();
     let (mut ruled_out, mut missing) = (BTreeMap::<String, Places>::new(), BTreeMap::<String, Places>::new());
-    let mut asked = BTreeSet::new();
+    let (mut asked, mut present) = (BTreeSet::new(), BTreeSet::new());
     for id in of.all() {
         // One of each kind says what there is to say.
         if asked.len() >= MAX_LINES || !asked.insert(kin(known, id)) {
@@ -372,17 +199,24 @@ fn checked(known: Known<'_>, of: &Explanation) -> (Vec<Prose>, Vec<Prose>) {
         let Some(finding) = known.findings.get(id).filter(is_effect) else { continue };
         let mut ways = Ways::of(known.graph, finding);
         for (index, rule) in known.rules.with_effect(&finding.key.kind) {
-            let Some(absent) = rule.absent.as_ref().filter(|_| !explained.contains(&index)) else { continue };
+            let Some(absent) = &rule.absent else { continue };
             let text = filled(absent, &values(known, finding));
+            if explained.contains(&index) {
+                present.insert(text);
+                continue;
+            }
             match look(known, index, rule, id, &mut ways) {
                 Some(Found::Absent) => ruled_out.entry(text).or_default().extend(places(known, finding)),
                 Some(Found::NotCovered(all)) => all
                     .into_iter()
                     .for_each(|what| missing.entry(what).or_default().extend(places(known, finding))),
-                Some(Found::Present) | None => {}
+                Some(Found::Present) => drop(present.insert(text)),
+                None => {}
             }
         }
     }
+    // Several rules look for the same, each in its own place.
+    ruled_out.retain(|text, _| !present.contains(text));
     let prose = |texts: BTreeMap<String, Places>| {
         texts.into_iter().map(|(text, places)| Prose::new(text, places)).collect()
     };
@@ -440,94 +274,6 @@ pub(crate) fn considered(known: Known<'_>, of: &Explanation) -> Vec<Considered> 
         })
     });
     of.collect()
-}
-
-/// What a text may name, of a finding.
-fn values(known: Known<'_>, finding: &Finding) -> BTreeMap<&'static str, String> {
-    let entity = name(known, finding.key.entity);
-    let workload = name(known, known.graph.workload(finding.key.entity, finding.onset_ns));
-    let peer = finding.peer.map(|peer| match peer.entity {
-        Some(id) => name(known, id).name,
-        None => peer.address.map_or_else(|| "?".to_owned(), |address| address.to_string()),
-    });
-    let field = |key| finding.field(key).unwrap_or("?").to_owned();
-    BTreeMap::from([
-        ("kind", entity.kind.to_lowercase()),
-        ("name", entity.name),
-        ("namespace", entity.namespace.unwrap_or_default()),
-        ("workload", format!("{}/{}", workload.kind.to_lowercase(), workload.name)),
-        ("workload_name", workload.name),
-        ("peer", peer.unwrap_or_else(|| "?".to_owned())),
-        ("node", finding.node.clone()),
-        ("actor", field("actor")),
-        ("manager", field("manager")),
-        ("tool", field("tool")),
-        ("application", field("application")),
-        ("unit", field("unit")),
-        ("tool_revision", field("tool_revision")),
-        (
-            "limit",
-            finding
-                .number("limit_bytes")
-                .map_or_else(|| "?".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
-        ),
-    ])
-}
-
-/// The names that texts of rules may have in braces.
-pub(crate) const NAMES: &[&str] = &[
-    "kind",
-    "name",
-    "namespace",
-    "workload",
-    "workload_name",
-    "peer",
-    "node",
-    "actor",
-    "manager",
-    "tool",
-    "application",
-    "unit",
-    "tool_revision",
-    "limit",
-];
-
-fn filled(text: &str, values: &BTreeMap<&'static str, String>) -> String {
-    let mut filled = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('{') {
-        filled.push_str(before);
-        match after.split_once('}').and_then(|(key, after)| Some((values.get(key)?, after))) {
-            Some((value, after)) => {
-                filled.push_str(value);
-                rest = after;
-            }
-            None => {
-                filled.push('{');
-                rest = after;
-            }
-        }
-    }
-    filled.push_str(rest);
-    filled
-}
-
-fn advice(known: Known<'_>, root: &Finding, actions: &[Action]) -> Vec<Advice> {
-    let values = values(known, root);
-    let tool = root.field("tool");
-    let fits = |action: &&Action| match action.tool.as_deref() {
-        None => true,
-        Some("none") => tool.is_none_or(|tool| tool == "kubectl"),
-        Some(wanted) => tool == Some(wanted),
-    };
-    let places = places(known, root);
-    let prose = |text: &String| Prose::new(filled(text, &values), places.clone());
-    let advice = actions.iter().filter(fits).map(|action| Advice {
-        text: prose(&action.text),
-        command: action.command.as_ref().map(prose),
-        undo: action.undo.as_ref().map(prose),
-    });
-    advice.collect()
 }
 
 /// How sure an answer is, in capitals.

@@ -140,6 +140,16 @@ fn recorded_failures_have_the_cause_that_their_scenario_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Several rules look for crashes, each in its own place: of a container that exits, and is killed by its probe, one finds them.
+#[test]
+fn what_one_rule_finds_another_does_not_rule_out() {
+    for (name, asked) in [("configuration", "deploy/payments"), ("liveness", "deploy/orders")] {
+        let incident = answer(&parse(&recorded(name)), asked).incident.unwrap();
+        assert!(!incident.ruled_out.is_empty());
+        assert!(!incident.ruled_out.iter().any(|text| text.contains("crashes of")), "{incident:#?}");
+    }
+}
+
 /// A healthy cluster, over and over: each time with new pods of new revisions. Then a rollout fails.
 #[test]
 fn of_a_replayed_day_of_a_healthy_cluster_there_is_no_incident_and_then_there_is_one() {
