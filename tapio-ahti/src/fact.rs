@@ -2,7 +2,10 @@
 
 mod signal;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use tapio_occurrence::{
     Name as Text, Occurrence, SOURCE, Severity, Value, Workload,
@@ -228,6 +231,9 @@ fn fields(fact: &Occurrence) -> Fields {
     fields
 }
 
+/// The field of a finding that says what an edit changed, in either direction.
+pub(crate) const EDIT: &str = "edit";
+
 fn of_change(fact: &Occurrence, change: Change, entity: EntityId) -> Finding {
     // The fields of an object that was created or deleted do not differ from anything.
     let detail = change.set.clone().unwrap_or_else(|| fact.id.to_string());
@@ -254,7 +260,20 @@ fn of_change(fact: &Occurrence, change: Change, entity: EntityId) -> Finding {
         Some(cut(&format!("{key}={}", field.to.as_ref()?)))
     });
     values("replicas", |field| field.to.clone().filter(|_| field.path == "spec.replicas"));
+    let edits = change.fields.iter().map(|field| edit(fact, field)).take(MAX_VALUES).collect();
+    finding.fields.insert(EDIT.into(), edits);
     finding
+}
+
+/// The same for an edit and for the one that takes it back, if it is known what from and what to.
+fn edit(fact: &Occurrence, field: &Field) -> String {
+    let mut values = [&field.from, &field.to].map(|value| value.as_deref().unwrap_or_default());
+    values.sort_unstable();
+    // What is not known is the same as nothing else.
+    let unknown = (values == ["", ""]).then_some(fact.id);
+    let mut hasher = DefaultHasher::new();
+    (&field.path, values, unknown).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 fn name_of(aspect: Aspect) -> String {

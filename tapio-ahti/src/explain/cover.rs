@@ -10,7 +10,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Component, Kin, Known, Link, is_standing, kin, link, order};
-use crate::{calibration::Lead, finding::FindingId, rule::Class};
+use crate::{
+    calibration::Lead,
+    fact::EDIT,
+    finding::{Finding, FindingId},
+    rule::Class,
+};
 
 /// Most that one group of findings adds.
 const MOST: f64 = 6.0;
@@ -412,8 +417,12 @@ fn explanation(
     }
     let links: Vec<Link> =
         on_the_way.iter().filter_map(|index| component.links.get(*index).cloned()).collect();
-    // Another cause that lies on the way is part of the same story, unless nothing is gained by going further back.
-    let rival = scored.iter().filter(|other| other.finding != best.finding).find(|other| {
+    // Another cause that lies on the way is part of the same story, unless nothing is gained by going further back. So is the same
+    // edit, made again or taken back.
+    let others = scored
+        .iter()
+        .filter(|other| other.finding != best.finding && !is_same_edit(known, other.finding, best.finding));
+    let rival = others.into_iter().find(|other| {
         let shares = other.reach.keys().any(|id| effects.contains(id) && left.contains(id));
         shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())
     });
@@ -460,6 +469,13 @@ fn explanation(
     }
     explanation.lead = Some(lead);
     explanation
+}
+
+/// Whether two changes are the same edit of the same object, in either direction.
+fn is_same_edit(known: Known<'_>, one: FindingId, other: FindingId) -> bool {
+    let [Some(one), Some(other)] = [one, other].map(|id| known.findings.get(id)) else { return false };
+    let edits = |finding: &Finding| finding.fields.get(EDIT).filter(|edits| !edits.is_empty()).cloned();
+    one.key.entity == other.key.entity && edits(one).is_some_and(|edit| Some(edit) == edits(other))
 }
 
 /// Whether nothing may lie behind a cause: a change is somebody's doing; of anything else every cause that a rule knows has to

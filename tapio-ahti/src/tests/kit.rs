@@ -542,12 +542,16 @@ impl Cluster {
     }
 
     pub(super) fn reselect(&mut self, service: &str, app: &str) {
-        let fields = vec![field("spec.selector.app", Aspect::Selector, service, app)];
-        self.changed("Service", service, Verb::Updated, fields);
+        self.edit_selector(service, service, app);
         self.selector(service, app);
         let kept = self.pods.insert(service.to_owned(), Vec::new()).unwrap();
         self.endpoints(service, true);
         self.pods.insert(service.to_owned(), kept);
+    }
+
+    pub(super) fn edit_selector(&mut self, service: &str, from: &str, to: &str) {
+        let fields = vec![field("spec.selector.app", Aspect::Selector, from, to)];
+        self.changed("Service", service, Verb::Updated, fields);
     }
 
     pub(super) fn condition(&mut self, kind: &str, name: &str, condition: &str, reason: &str, text: &str) {

@@ -157,6 +157,31 @@ fn a_selector_that_was_edited() {
     is(&incident, "Service shop/payments", "service", Certainty::Confirmed);
 }
 
+/// Which of the three it was does not matter: it is the same edit.
+#[test]
+fn a_selector_that_was_edited_and_restored_and_edited_again() {
+    let failing = |edits: &[[&str; 2]]| {
+        let mut cluster = Cluster::shop();
+        for (nth, [from, to]) in edits.iter().enumerate() {
+            let reason = ["NoEndpoints", ""][nth % 2];
+            cluster.edit_selector("payments", from, to);
+            cluster.wait(1);
+            if reason.is_empty() {
+                cluster.endpoints("payments", true);
+            } else {
+                cluster.condition("Service", "payments", condition::NO_ENDPOINTS, reason, "");
+                cluster.refused("checkout", "payments", 40);
+            }
+            cluster.wait(40);
+        }
+        cluster.incident()
+    };
+    let again = failing(&[["payments", "payment"], ["payment", "payments"], ["payments", "payment"]]);
+    is(&again, "Service shop/payments", "service", Certainty::Confirmed);
+    let other = failing(&[["payments", "payment"], ["payment", "payments"], ["payments", "pay"]]);
+    assert_eq!(other.certainty, Certainty::Inconclusive, "{other:#?}");
+}
+
 #[test]
 fn scaling_to_zero() {
     let mut cluster = Cluster::shop();
