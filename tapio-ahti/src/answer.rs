@@ -342,8 +342,19 @@ fn closest(incident: &Incident) -> String {
     }
 }
 
-/// The lines that tell the story: the first of each workload, and of the first one two. What the kernel says is closer to what
-/// happened than what the API server says a moment later.
+/// How much a line adds to a story.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Adds {
+    /// It is the first of a workload.
+    Workload,
+    /// It is the first of a type, of a workload that is there.
+    Type,
+    /// It is the first of a workload, but the third of a type.
+    Again,
+}
+
+/// The lines that tell the story: the first of each workload, and of the first one two. If they are all the same, others take the
+/// places of most. What the kernel says is closer to what happened than what the API server says a moment later.
 fn chosen<'a>(cause: Option<&Line>, lines: &'a [Line]) -> Vec<&'a Line> {
     let is_kubernetes = |line: &Line| line.source == KUBERNETES;
     let has_closer = |line: &Line| {
@@ -351,18 +362,30 @@ fn chosen<'a>(cause: Option<&Line>, lines: &'a [Line]) -> Vec<&'a Line> {
         others.any(|other| other.workload == line.workload && !is_kubernetes(other))
     };
     let first = lines.first().map(|line| &line.workload);
-    let mut shown: BTreeMap<&Name, usize> = BTreeMap::new();
-    let chosen = lines.iter().filter(|line| !is_kubernetes(line) || !has_closer(line)).filter(|line| {
-        let own = shown.entry(&line.workload).or_default();
+    let (mut of_workload, mut of_type) = (BTreeMap::<&Name, usize>::new(), BTreeMap::<&str, usize>::new());
+    let mut chosen = Vec::new();
+    for (nth, line) in lines.iter().enumerate().filter(|(_, line)| !is_kubernetes(line) || !has_closer(line))
+    {
+        let own = of_workload.entry(&line.workload).or_default();
+        let same = of_type.entry(&line.kind).or_default();
+        let most = if Some(&line.workload) == first { 2 } else { 1 };
+        let adds = match (*own < most, *same) {
+            (true, 0 | 1) => Adds::Workload,
+            (true, _) => Adds::Again,
+            (false, 0) => Adds::Type,
+            (false, _) => continue,
+        };
+        chosen.push((adds, is_kubernetes(line), nth));
         *own += 1;
-        *own <= if Some(&line.workload) == first { 2 } else { 1 }
-    });
-    // If there are more, the kernel's first.
-    let (kubernetes, kernel): (Vec<_>, Vec<_>) =
-        chosen.enumerate().partition(|(_, line)| is_kubernetes(line));
-    let mut chosen: Vec<_> = kernel.into_iter().chain(kubernetes).take(MAX_THEN).collect();
-    chosen.sort_by_key(|(nth, _)| *nth);
-    chosen.into_iter().map(|(_, line)| line).collect()
+        *same += 1;
+    }
+    if chosen.iter().all(|(adds, ..)| *adds != Adds::Again) {
+        chosen.retain(|(adds, ..)| *adds == Adds::Workload);
+    }
+    chosen.sort_unstable();
+    chosen.truncate(MAX_THEN);
+    chosen.sort_unstable_by_key(|(.., nth)| *nth);
+    chosen.into_iter().filter_map(|(.., nth)| lines.get(nth)).collect()
 }
 
 /// What is looked at, in one line.

@@ -14,7 +14,7 @@ pub(crate) use self::{
 use self::{
     advice::{advice, filled, values},
     lines::{in_order, message, places},
-    title::{own_effect, title},
+    title::title,
 };
 use crate::{
     explain::{
@@ -87,7 +87,7 @@ pub(crate) fn incident(known: Known<'_>, of: &Explanation) -> Incident {
     let worst =
         of.effects.iter().rev().filter(|id| reached.contains(id)).filter_map(|id| get(*id)).map(workload);
     let worst = worst.filter(|id| hits.contains(id)).find(|id| Some(*id) != of_root);
-    let title = title(known, worst, root, root_kind, own_effect(known, of).or(first));
+    let title = title(known, of, worst, root, root_kind, first);
     let (ruled_out, mut missing) = match first {
         Some(_) => checked(known, of),
         None => (Vec::new(), Vec::new()),

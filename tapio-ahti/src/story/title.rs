@@ -6,13 +6,17 @@ use super::{
 };
 use crate::{
     explain::{Explanation, Known, workload},
-    finding::{Finding, FindingId},
+    finding::Finding,
     graph::{EntityId, Name},
     visible::{Places, Prose},
 };
 
+/// What is said of what no rule knows.
+const FAILING: &str = "is failing";
+
 pub(super) fn title(
     known: Known<'_>,
+    of: &Explanation,
     worst: Option<EntityId>,
     root: Option<&Finding>,
     kind: Option<&crate::rule::Kind>,
@@ -20,25 +24,22 @@ pub(super) fn title(
 ) -> Prose {
     let titled = |id: EntityId| titled(&name(known, id));
     let workload = |finding: &Finding| workload(known, finding);
-    let says = |finding: &Finding| known.rules.kind_of(finding).map_or("is failing", |kind| &kind.says);
-    // What became of the cause's own workload is closer to what people see than the change.
-    let is_change = |root: &Finding| crate::fact::is_change(&root.key.kind);
-    let own =
-        first.filter(|first| root.is_some_and(|root| is_change(root) && workload(root) == workload(first)));
+    let says = |finding: &Finding| known.rules.kind_of(finding).map_or(FAILING, |kind| &kind.says);
+    let done = root
+        .filter(|root| crate::fact::is_change(&root.key.kind))
+        .and_then(|root| done(known, of, root, first));
     let about = root.into_iter().chain(first).map(workload).chain(worst);
     let places: Places = about.map(|id| name(known, id).place()).collect();
     let text = match (root, kind, worst) {
         (Some(root), Some(kind), Some(worst)) => {
             let (worst, root_name) = (titled(worst), titled(workload(root)));
-            match own {
-                Some(own) => {
-                    format!("{worst} is failing because {root_name} {} since it {}", says(own), kind.says)
-                }
+            match done {
+                Some(done) => format!("{worst} is failing because {root_name} {done} since it {}", kind.says),
                 None => format!("{worst} is failing because {root_name} {}", kind.says),
             }
         }
-        (Some(root), Some(kind), None) => match own {
-            Some(own) => format!("{} {} since it {}", titled(workload(root)), says(own), kind.says),
+        (Some(root), Some(kind), None) => match done {
+            Some(done) => format!("{} {done} since it {}", titled(workload(root)), kind.says),
             // The same said twice explains nothing.
             None => {
                 match first.filter(|first| workload(first) != workload(root) || says(first) != kind.says) {
@@ -81,17 +82,31 @@ pub(crate) fn short(name: &Name) -> String {
     }
 }
 
-/// What the kernel says that a change did to its own workload, where the first failure is one that Kubernetes says: a probe fails
-/// because of it.
-pub(super) fn own_effect<'a>(known: Known<'a>, of: &Explanation) -> Option<&'a Finding> {
-    let get = |id: FindingId| known.findings.get(id);
-    let is_of_root = |finding: &&Finding| {
-        of.root.and_then(get).is_some_and(|root| workload(known, root) == workload(known, finding))
-    };
+/// What a change did, in words: to its workload, or its workload to others. That is closer to what people see than the change.
+fn done<'a>(
+    known: Known<'a>,
+    of: &Explanation,
+    root: &Finding,
+    first: Option<&'a Finding>,
+) -> Option<&'a str> {
+    let of_root = workload(known, root);
+    let is_own = |finding: &&Finding| workload(known, finding) == of_root;
     let is_kubernetes = |finding: &Finding| source(&finding.key.kind) == KUBERNETES;
-    of.first(known).and_then(get).filter(is_of_root).filter(|first| is_kubernetes(first))?;
-    let effects =
-        of.links.iter().filter(|link| Some(link.cause) == of.root).filter_map(|link| get(link.effect));
-    let mut effects = effects.filter(is_of_root).filter(|finding| !is_kubernetes(finding));
-    effects.find(|finding| known.rules.kind_of(finding).is_some())
+    let effects = || {
+        let links = of.links.iter().filter(|link| Some(link.cause) == of.root);
+        links.filter_map(|link| known.findings.get(link.effect))
+    };
+    let says = |finding: &Finding| known.rules.kind_of(finding).map(|kind| &*kind.says);
+    let to_others = effects().find_map(|finding| {
+        let actor = known.graph.workload(finding.actor?, finding.onset_ns);
+        known.rules.kind_of(finding)?.by.as_deref().filter(|_| actor == of_root)
+    });
+    if to_others.is_some() {
+        return to_others;
+    }
+    let first = first.filter(is_own)?;
+    // A probe fails because of what the kernel says.
+    let mut closer = effects().filter(|finding| is_own(finding) && !is_kubernetes(finding));
+    let closer = closer.find_map(says).filter(|_| is_kubernetes(first));
+    Some(closer.or_else(|| says(first)).unwrap_or(FAILING))
 }

@@ -3,7 +3,7 @@
 use tapio_occurrence::{Data, kubernetes::condition};
 
 use super::kit::Cluster;
-use crate::incident::Incident;
+use crate::{answer::Story, incident::Incident};
 
 const LATENCY: &str = "signal.latency";
 /// The chain where nobody is to blame for the waiting.
@@ -48,6 +48,30 @@ fn a_neighbour_that_was_rolled_out_makes_others_slow() {
     cluster.slow();
     let chain = ["neighbour-changed", "signal-delayed", "signal-called-delayed", "signal-slow-callee"];
     is(&cluster.incident(), "Deployment shop/stock", "rollout", &chain);
+}
+
+/// All that wait say the same; what their callers see is part of the story, too.
+#[test]
+fn a_neighbour_is_said_to_take_what_others_need_and_the_story_is_not_all_of_them() {
+    let mut cluster = Cluster::shop();
+    cluster.roll_out("stock", "stock:2");
+    cluster.wait(30);
+    for name in ["payments", "checkout", "gateway", "db"] {
+        cluster.delayed(name, Some("stock"));
+        cluster.wait(1);
+    }
+    cluster.connects("network.connection_timeout", "checkout", "payments", 40);
+    cluster.wait(60);
+    let incident = cluster.why("checkout");
+    let title = incident.title.to_string();
+    assert!(
+        title.contains("because stock (shop) takes the CPU time of its neighbours since it was"),
+        "{title}"
+    );
+    let shown: Vec<_> = Story::of(&incident).then.iter().map(|line| &*line.kind).collect();
+    let is_delay = |kind: &&&str| **kind == "cpu.scheduling_delay";
+    assert_eq!(shown.iter().position(|kind| *kind == "network.connection_timeout"), Some(4), "{shown:?}");
+    assert_eq!(shown.iter().filter(is_delay).count(), 4, "{shown:?}");
 }
 
 #[test]
