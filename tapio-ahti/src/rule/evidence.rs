@@ -1,6 +1,6 @@
 //! Evidence: facts about a pair of cause and effect that decide whether one explains the other.
 
-use std::cell::LazyCell;
+use std::{cell::LazyCell, collections::BTreeSet, net::IpAddr};
 
 use serde::Deserialize;
 use tapio_occurrence::kubernetes::Pair as Label;
@@ -46,6 +46,9 @@ pub(crate) enum Evidence {
     SamePod,
     /// Both are about the same gateway.
     SameGateway,
+    /// The connection of the effect may pass the gateway or the device of the cause: addresses are of the same family, and if it is
+    /// the node's own, the two ends are not on the same node.
+    OnTheWay,
     /// A pod of the effect, or behind the service, has no node.
     Unassigned,
     /// The cause is at the other end of the calls or the connection that the effect is about. Of what a workload answers, its
@@ -123,6 +126,16 @@ impl Pair<'_> {
                 Some(texts.into_iter().any(|text| text.contains(&**name)) || effect.message.contains(&**name))
             }
             Evidence::SameGateway => Some(cause.field("gateway")? == effect.field("gateway")?),
+            Evidence::OnTheWay => {
+                let Some(peer) = effect.peer else { return Some(true) };
+                let gateway = cause.field("gateway").and_then(|gateway| gateway.parse::<IpAddr>().ok());
+                let mut families = gateway.zip(peer.address).into_iter();
+                let is_family = families.all(|(one, other)| one.is_ipv4() == other.to_canonical().is_ipv4());
+                let is_nodes =
+                    self.graph.is(cause.key.entity, "Node") && cause.field("network_namespaces").is_none();
+                let stays = is_nodes && peer.entity.is_some_and(|peer| self.is_on_one_node(peer));
+                Some(is_family && !stays)
+            }
             Evidence::Unassigned => {
                 let at = effect.onset_ns;
                 let pods = self.graph.walk(&[effect.key.entity], &[Step::Members, Step::Owned], at);
@@ -188,6 +201,20 @@ impl Pair<'_> {
                 Some(pods(effect).iter().any(|pod| of_cause.contains(pod)))
             }
         }
+    }
+
+    /// Whether all pods of the effect, and of the other end of its connection, are on the same node.
+    fn is_on_one_node(&self, peer: EntityId) -> bool {
+        let at = self.effect.onset_ns;
+        let is_there = |pod: &EntityId| {
+            self.graph.is(*pod, "Pod") && self.graph.get(*pod).is_some_and(|pod| pod.exists(at))
+        };
+        let nodes = |pods: BTreeSet<EntityId>| -> Option<BTreeSet<EntityId>> {
+            pods.into_iter().filter(is_there).map(|pod| self.graph.node(pod, at)).collect()
+        };
+        let servers = nodes(self.graph.walk(&[peer], &[Step::Members], at));
+        let clients = nodes(self.effect.pods.iter().copied().collect());
+        servers.zip(clients).is_some_and(|(servers, clients)| servers.len() == 1 && servers == clients)
     }
 
     /// How many pods with the effect are younger and older than the cause.

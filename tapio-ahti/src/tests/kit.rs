@@ -45,6 +45,12 @@ pub(super) struct Cluster {
 
 pub(super) const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
+/// The node that a pod is on.
+pub(super) fn node_of(pod: &str) -> &'static str {
+    let number: usize = pod.rsplit('-').next().unwrap().parse().unwrap();
+    NODES[number % NODES.len()]
+}
+
 fn reference(kind: &str, name: &str) -> Reference {
     let namespace = (kind != "Node").then(|| "shop".to_owned());
     Reference {
@@ -286,8 +292,7 @@ impl Cluster {
     fn node_of(&self, name: &str, nth: usize) -> &'static str {
         let pods = &self.pods[name];
         let (pod, ..) = &pods[pods.len() - 1 - nth];
-        let number: usize = pod.rsplit('-').next().unwrap().parse().unwrap();
-        NODES[number % NODES.len()]
+        node_of(pod)
     }
 
     /// What an agent says about a pod: the newest of the workload, or an older one.
@@ -515,6 +520,21 @@ impl Cluster {
         let oldest = self.revision[name].saturating_sub(HISTORY + 1);
         if oldest > 0 {
             self.delete("ReplicaSet", &format!("{name}-{oldest}"));
+        }
+        self.endpoints(name, true);
+    }
+
+    /// Has two pods of a workload on a node, and no others.
+    pub(super) fn move_to(&mut self, name: &str, node: &str) {
+        for _ in 0..2 * NODES.len() {
+            self.pod(name);
+        }
+        let is_there = |(pod, ..): &(String, IpAddr, u32)| node_of(pod) == node;
+        let (there, elsewhere): (Vec<_>, Vec<_>) =
+            self.pods.remove(name).unwrap().into_iter().partition(is_there);
+        self.pods.insert(name.to_owned(), there.into_iter().rev().take(2).collect());
+        for (pod, ..) in elsewhere {
+            self.delete("Pod", &pod);
         }
         self.endpoints(name, true);
     }

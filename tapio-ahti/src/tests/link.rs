@@ -2,19 +2,13 @@
 
 use tapio_occurrence::Data;
 
-use super::kit::{Cluster, NODES};
+use super::kit::{Cluster, NODES, node_of};
 use crate::incident::Incident;
 
 const UNREACHABLE: &str = "network.connection_unreachable";
 
 fn gateway() -> Data {
     Data::from([("gateway", "10.0.0.1".into()), ("device", "eth0".into())])
-}
-
-/// The node that a pod of the kit is on.
-fn node_of(pod: &str) -> &'static str {
-    let number: usize = pod.rsplit('-').next().unwrap().parse().unwrap();
-    NODES[number % NODES.len()]
 }
 
 impl Cluster {
@@ -116,6 +110,36 @@ fn a_rollout_that_accepts_too_slowly_is_said_to_in_the_order_of_time() {
     for step in &incident.chain {
         assert!(step.cause < step.effect, "{step:?} in {incident:#?}");
     }
+}
+
+/// Many nodes have a gateway of IPv6 that never answers.
+#[test]
+fn a_gateway_of_the_other_address_family_is_not_why() {
+    let is_why = |gateway: &'static str| {
+        let mut cluster = Cluster::shop();
+        let node = node_of(&cluster.newest("checkout"));
+        let data = Data::from([("gateway", gateway.into()), ("device", "eth0".into())]);
+        cluster.of_node("link.neighbor_failed", node, data);
+        cluster.wait(5);
+        cluster.connects("network.connection_timeout", "checkout", "payments", 40);
+        cluster.wait(60);
+        let incident = cluster.why("checkout");
+        incident.root.map(|root| root.to_string()) == Some(format!("Node {node}"))
+    };
+    assert!(is_why("10.0.0.1"));
+    assert!(!is_why("fd00::1"));
+}
+
+#[test]
+fn the_gateway_of_the_node_is_not_why_pods_of_the_same_node_do_not_answer() {
+    let mut cluster = Cluster::shop();
+    ["checkout", "payments"].iter().for_each(|name| cluster.move_to(name, NODES[0]));
+    cluster.of_node("link.neighbor_failed", NODES[0], gateway());
+    cluster.wait(5);
+    cluster.connects("network.connection_timeout", "checkout", "payments", 40);
+    cluster.wait(60);
+    let incident = cluster.why("checkout");
+    assert!(!incident.has_cause, "{incident:#?}");
 }
 
 /// Its device is why; the kubelet, which probes it, is no victim of it.
