@@ -348,13 +348,13 @@ enum Adds {
     /// It is the first of a workload.
     Workload,
     /// It is the first of a type, of a workload that is there.
-    Type,
+    NewType,
     /// It is the first of a workload, but the third of a type.
-    Again,
+    RepeatedType,
 }
 
-/// The lines that tell the story: the first of each workload, and of the first one two. If they are all the same, others take the
-/// places of most. What the kernel says is closer to what happened than what the API server says a moment later.
+/// The lines that tell the story: the first of each workload, and of the first one two. From the third of a type on, lines of other
+/// types go before. What the kernel says is closer to what happened than what the API server says a moment later.
 fn chosen<'a>(cause: Option<&Line>, lines: &'a [Line]) -> Vec<&'a Line> {
     let is_kubernetes = |line: &Line| line.source == KUBERNETES;
     let has_closer = |line: &Line| {
@@ -371,16 +371,17 @@ fn chosen<'a>(cause: Option<&Line>, lines: &'a [Line]) -> Vec<&'a Line> {
         let most = if Some(&line.workload) == first { 2 } else { 1 };
         let adds = match (*own < most, *same) {
             (true, 0 | 1) => Adds::Workload,
-            (true, _) => Adds::Again,
-            (false, 0) => Adds::Type,
+            (true, _) => Adds::RepeatedType,
+            (false, 0) => Adds::NewType,
             (false, _) => continue,
         };
-        chosen.push((adds, is_kubernetes(line), nth));
+        // What came first is never left out.
+        chosen.push((!chosen.is_empty(), adds, is_kubernetes(line), nth));
         *own += 1;
         *same += 1;
     }
-    if chosen.iter().all(|(adds, ..)| *adds != Adds::Again) {
-        chosen.retain(|(adds, ..)| *adds == Adds::Workload);
+    if chosen.iter().all(|(_, adds, ..)| *adds != Adds::RepeatedType) {
+        chosen.retain(|(_, adds, ..)| *adds == Adds::Workload);
     }
     chosen.sort_unstable();
     chosen.truncate(MAX_THEN);

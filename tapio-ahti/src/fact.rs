@@ -8,7 +8,7 @@ use std::{
 };
 
 use tapio_occurrence::{
-    Name as Text, Occurrence, SOURCE, Severity, Value, Workload,
+    Name as Text, Occurrence, Peer, SOURCE, Severity, Value, Workload,
     attention::Attention,
     feedback::Feedback,
     kubernetes::{Aspect, Change, Condition, Deleted, Fact as _, Field, Object, Reference, Synced, Warning},
@@ -199,6 +199,8 @@ fn finding(fact: &Occurrence, kind: Text, entity: EntityId, detail: String) -> F
 /// When it began: before the fact, where that says for how long.
 fn since(fact: &Occurrence) -> u64 {
     let ago = ["since_ms", "lasted_ms"].iter().find_map(|key| fact.data.number(key));
+    // The first of several losses.
+    let ago = ago.or_else(|| fact.data.number("window_ms").filter(|_| fact.kind == "link.flapping"));
     fact.time_unix_ns.saturating_sub(ago.unwrap_or_default().saturating_mul(1_000_000))
 }
 
@@ -231,14 +233,15 @@ fn fields(fact: &Occurrence) -> Fields {
     fields
 }
 
-/// The field of a finding that says what an edit changed, in either direction.
+/// Fields of a finding: what was edited, and what would take that back.
 pub(crate) const EDIT: &str = "edit";
+pub(crate) const REVERT: &str = "revert";
 
 fn of_change(fact: &Occurrence, change: Change, entity: EntityId) -> Finding {
     // The fields of an object that was created or deleted do not differ from anything.
     let detail = change.set.clone().unwrap_or_else(|| fact.id.to_string());
     let mut finding = finding(fact, Change::TYPE.into(), entity, detail);
-    finding.set = change.set;
+    finding.set.clone_from(&change.set);
     let mut aspects: Vec<String> = change.fields.iter().map(|field| name_of(field.aspect)).collect();
     aspects.sort_unstable();
     aspects.dedup();
@@ -260,20 +263,25 @@ fn of_change(fact: &Occurrence, change: Change, entity: EntityId) -> Finding {
         Some(cut(&format!("{key}={}", field.to.as_ref()?)))
     });
     values("replicas", |field| field.to.clone().filter(|_| field.path == "spec.replicas"));
-    let edits = change.fields.iter().map(|field| edit(fact, field)).take(MAX_VALUES).collect();
-    finding.fields.insert(EDIT.into(), edits);
+    finding.fields.insert(EDIT.into(), edits(&change, |field| [&field.from, &field.to]));
+    finding.fields.insert(REVERT.into(), edits(&change, |field| [&field.to, &field.from]));
     finding
 }
 
-/// The same for an edit and for the one that takes it back, if it is known what from and what to.
-fn edit(fact: &Occurrence, field: &Field) -> String {
-    let mut values = [&field.from, &field.to].map(|value| value.as_deref().unwrap_or_default());
-    values.sort_unstable();
-    // What is not known is the same as nothing else.
-    let unknown = (values == ["", ""]).then_some(fact.id);
-    let mut hasher = DefaultHasher::new();
-    (&field.path, values, unknown).hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+/// A hash of each field's path and values; none if any of them is not known, so that it is the same as nothing else.
+fn edits(change: &Change, values: fn(&Field) -> [&Option<String>; 2]) -> Vec<String> {
+    let is_known = |field: &Field| field.from.is_some() || field.to.is_some();
+    if change.more.is_some() || change.fields.len() > MAX_VALUES || !change.fields.iter().all(is_known) {
+        return Vec::new();
+    }
+    let hash = |field: &Field| {
+        let mut hasher = DefaultHasher::new();
+        (&field.path, values(field)).hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    };
+    let mut edits: Vec<String> = change.fields.iter().map(hash).collect();
+    edits.sort_unstable();
+    edits
 }
 
 fn name_of(aspect: Aspect) -> String {
@@ -426,16 +434,25 @@ fn client(fact: &Occurrence, entity: EntityId, graph: &mut Graph) -> EntityId {
     named.unwrap_or_else(|| graph.workload(entity, fact.time_unix_ns))
 }
 
-/// Whether it is a connection of a kubelet: mostly a probe, whose failure is that of the pod. It counts as the node's, not as one
-/// of the unit in which the kubelet runs.
-fn is_of_kubelet(fact: &Occurrence) -> bool {
+/// Whether it is a connection of the kubelet to a pod: mostly a probe, whose failure is that of the pod. It counts as the node's, not
+/// as one of the unit in which the kubelet runs.
+fn is_probe(fact: &Occurrence, graph: &Graph) -> bool {
     let is_in_pod = fact.workload.as_ref().is_some_and(|workload| workload.pod_uid.is_some());
     let is_kubelet = fact.process.as_ref().is_some_and(|process| tapio_occurrence::is_kubelet(&process.comm));
-    fact.kind.starts_with("network.") && is_kubelet && !is_in_pod
+    let to_pod = |peer: &Peer| {
+        let known = || graph.at_address(peer.address, fact.time_unix_ns);
+        peer.names().pod.is_some() || known().is_some_and(|peer| graph.is(peer, "Pod"))
+    };
+    let is_inbound = fact.data.text("direction") == Some("inbound");
+    fact.kind.starts_with("network.")
+        && is_kubelet
+        && !is_in_pod
+        && !is_inbound
+        && fact.peer.as_ref().is_some_and(to_pod)
 }
 
 fn of_occurrence(fact: &Occurrence, graph: &mut Graph) -> Said {
-    let workload = fact.workload.as_deref().filter(|_| !is_of_kubelet(fact));
+    let workload = fact.workload.as_deref().filter(|_| !is_probe(fact, graph));
     let Some(entity) = affected(fact, workload, graph) else { return Said::Nothing };
     let is_exact =
         fact.workload.as_ref().is_none_or(|workload| workload.pod.is_none() || workload.pod_uid.is_some());

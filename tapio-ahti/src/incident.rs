@@ -161,7 +161,7 @@ pub struct Incident {
     /// How far the cause is ahead of others; absent if there is none. Without `has_cause` it is too unlikely to be named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lead: Option<Lead>,
-    /// The cause, then what it led to, in order of time.
+    /// The cause, then what it led to, in order of time; what is a few seconds older than its own cause comes after that.
     pub lines: Vec<Line>,
     /// Which line explains which.
     pub chain: Vec<Step>,

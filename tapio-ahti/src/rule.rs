@@ -58,7 +58,7 @@ pub(crate) struct Kind {
     pub(crate) expected: bool,
     /// What happened, for the title: `is OOM-killed`.
     pub(crate) says: String,
-    /// The same of who does it to others: `takes the CPU time of its neighbours`.
+    /// The same of who does it to others: `has taken CPU time from its neighbours`.
     #[serde(default)]
     pub(crate) by: Option<String>,
     /// The cause, in a few words that stay the same for all of its kind: `memory`, `image`.

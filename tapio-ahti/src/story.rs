@@ -13,7 +13,7 @@ pub(crate) use self::{
 };
 use self::{
     advice::{advice, filled, values},
-    lines::{in_order, message, places},
+    lines::{MAX_LINES, in_order, message, places},
     title::title,
 };
 use crate::{
@@ -26,8 +26,6 @@ use crate::{
     visible::{Places, Prose},
 };
 
-/// Lines of an answer; further findings are only counted.
-const MAX_LINES: usize = 24;
 /// Causes that are shown with their score.
 const MAX_CONSIDERED: usize = 5;
 /// Names in a list.
@@ -187,9 +185,9 @@ fn at_risk(known: Known<'_>, hits: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
 
 /// What was looked for to explain the first failures, and was not there, or could not be seen.
 fn checked(known: Known<'_>, of: &Explanation) -> (Vec<Prose>, Vec<Prose>) {
-    let explained: BTreeSet<usize> = of.links.iter().map(|link| link.rule).collect();
+    let explained: BTreeSet<_> = of.links.iter().map(|link| (link.rule, link.effect)).collect();
     let (mut ruled_out, mut missing) = (BTreeMap::<String, Places>::new(), BTreeMap::<String, Places>::new());
-    let (mut asked, mut present) = (BTreeSet::new(), BTreeSet::new());
+    let (mut asked, mut possible) = (BTreeSet::new(), BTreeSet::new());
     for id in of.all() {
         // One of each kind says what there is to say.
         if asked.len() >= MAX_LINES || !asked.insert(kin(known, id)) {
@@ -201,22 +199,25 @@ fn checked(known: Known<'_>, of: &Explanation) -> (Vec<Prose>, Vec<Prose>) {
         for (index, rule) in known.rules.with_effect(&finding.key.kind) {
             let Some(absent) = &rule.absent else { continue };
             let text = filled(absent, &values(known, finding));
-            if explained.contains(&index) {
-                present.insert(text);
+            if explained.contains(&(index, id)) {
+                possible.insert(text);
                 continue;
             }
             match look(known, index, rule, id, &mut ways) {
                 Some(Found::Absent) => ruled_out.entry(text).or_default().extend(places(known, finding)),
-                Some(Found::NotCovered(all)) => all
-                    .into_iter()
-                    .for_each(|what| missing.entry(what).or_default().extend(places(known, finding))),
-                Some(Found::Present) => drop(present.insert(text)),
+                Some(Found::NotCovered(all)) => {
+                    for what in all {
+                        missing.entry(what).or_default().extend(places(known, finding));
+                    }
+                    possible.insert(text);
+                }
+                Some(Found::Present) => drop(possible.insert(text)),
                 None => {}
             }
         }
     }
     // Several rules look for the same, each in its own place.
-    ruled_out.retain(|text, _| !present.contains(text));
+    ruled_out.retain(|text, _| !possible.contains(text));
     let prose = |texts: BTreeMap<String, Places>| {
         texts.into_iter().map(|(text, places)| Prose::new(text, places)).collect()
     };

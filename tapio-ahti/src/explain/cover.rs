@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Component, Kin, Known, Link, is_standing, kin, link, order};
 use crate::{
     calibration::Lead,
-    fact::EDIT,
+    fact::{EDIT, REVERT},
     finding::{Finding, FindingId},
     rule::Class,
 };
@@ -418,11 +418,17 @@ fn explanation(
     let links: Vec<Link> =
         on_the_way.iter().filter_map(|index| component.links.get(*index).cloned()).collect();
     // Another cause that lies on the way is part of the same story, unless nothing is gained by going further back. So is the same
-    // edit, made again or taken back.
-    let others = scored
-        .iter()
-        .filter(|other| other.finding != best.finding && !is_same_edit(known, other.finding, best.finding));
-    let rival = others.into_iter().find(|other| {
+    // edit, if it was made again, and what took it back in between.
+    let is_again = |field| {
+        move |other: &&Candidate| {
+            other.finding != best.finding && is_edit(known, other.finding, field, best.finding)
+        }
+    };
+    let was_repeated = scored.iter().any(|other| is_again(EDIT)(&other));
+    let is_same = |other: &&Candidate| was_repeated && (is_again(EDIT)(other) || is_again(REVERT)(other));
+    let others = scored.iter().filter(|other| other.finding != best.finding && !is_same(other));
+    let mut others = others;
+    let rival = others.find(|other| {
         let shares = other.reach.keys().any(|id| effects.contains(id) && left.contains(id));
         shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())
     });
@@ -471,11 +477,14 @@ fn explanation(
     explanation
 }
 
-/// Whether two changes are the same edit of the same object, in either direction.
-fn is_same_edit(known: Known<'_>, one: FindingId, other: FindingId) -> bool {
+/// Whether a change is the same edit as another one, or would take that back.
+fn is_edit(known: Known<'_>, one: FindingId, field: &str, other: FindingId) -> bool {
     let [Some(one), Some(other)] = [one, other].map(|id| known.findings.get(id)) else { return false };
-    let edits = |finding: &Finding| finding.fields.get(EDIT).filter(|edits| !edits.is_empty()).cloned();
-    one.key.entity == other.key.entity && edits(one).is_some_and(|edit| Some(edit) == edits(other))
+    let edits = |finding: &Finding, field: &str| -> BTreeSet<String> {
+        finding.fields.get(field).into_iter().flatten().cloned().collect()
+    };
+    let edit = edits(one, EDIT);
+    one.key.entity == other.key.entity && !edit.is_empty() && edit == edits(other, field)
 }
 
 /// Whether nothing may lie behind a cause: a change is somebody's doing; of anything else every cause that a rule knows has to

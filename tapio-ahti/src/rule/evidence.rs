@@ -203,7 +203,7 @@ impl Pair<'_> {
         }
     }
 
-    /// Whether all pods of the effect, and of the other end of its connection, are on the same node.
+    /// Whether all pods of the effect, or the node that it is about, and all pods of the other end of its connection are on one node.
     fn is_on_one_node(&self, peer: EntityId) -> bool {
         let at = self.effect.onset_ns;
         let is_there = |pod: &EntityId| {
@@ -213,7 +213,11 @@ impl Pair<'_> {
             pods.into_iter().filter(is_there).map(|pod| self.graph.node(pod, at)).collect()
         };
         let servers = nodes(self.graph.walk(&[peer], &[Step::Members], at));
-        let clients = nodes(self.effect.pods.iter().copied().collect());
+        // Probes are the node's.
+        let clients = match self.graph.is(self.effect.key.entity, "Node") {
+            true => Some(BTreeSet::from([self.effect.key.entity])),
+            false => nodes(self.effect.pods.iter().copied().collect()),
+        };
         servers.zip(clients).is_some_and(|(servers, clients)| servers.len() == 1 && servers == clients)
     }
 

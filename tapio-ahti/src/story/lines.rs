@@ -13,6 +13,10 @@ use crate::{
 
 /// The source of what the API server says.
 pub(crate) const KUBERNETES: &str = "kubernetes";
+/// The source of what an agent says.
+pub(super) const KERNEL: &str = "kernel";
+/// Lines of an answer; further findings are only counted.
+pub(super) const MAX_LINES: usize = 24;
 
 /// A finding as a line.
 pub(crate) fn line(known: Known<'_>, finding: &Finding) -> Line {
@@ -37,7 +41,7 @@ pub(super) fn source(kind: &str) -> &'static str {
         Some("kubernetes") => KUBERNETES,
         Some("scheduler") => "scheduler",
         Some("signal") => "otlp",
-        _ => "kernel",
+        _ => KERNEL,
     }
 }
 
@@ -82,15 +86,15 @@ pub(super) fn in_order(
     let mut lines: Vec<_> = all.iter().filter_map(|ids| Some((ids, together(known, of, ids)?))).collect();
     let mut since_ns: BTreeMap<FindingId, u64> =
         lines.iter().flat_map(|(ids, line)| ids.iter().map(|id| (*id, line.since_unix_ns))).collect();
+    let is_root = |ids: &[FindingId]| of.root.is_some_and(|root| ids.contains(&root));
     // From the cause on, so that an effect takes the time of its cause's cause, too.
-    for (ids, line) in &lines {
+    for (ids, line) in lines.iter().filter(|(ids, _)| !is_root(ids)) {
         let causes = of.links.iter().filter(|link| ids.contains(&link.effect) && Some(link.cause) != of.root);
         let began = causes.filter_map(|link| since_ns.get(&link.cause)).max().copied().unwrap_or_default();
         if (1..=SEEN_EARLY_NS).contains(&began.saturating_sub(line.since_unix_ns)) {
             since_ns.extend(ids.iter().map(|id| (*id, began)));
         }
     }
-    let is_root = |ids: &[FindingId]| of.root.is_some_and(|root| ids.contains(&root));
     lines.sort_by_key(|(ids, _)| (!is_root(ids), ids.first().and_then(|id| since_ns.get(id)).copied()));
     let place = lines.iter().enumerate().flat_map(|(at, (ids, _))| ids.iter().map(move |id| (*id, at)));
     (place.collect(), lines.into_iter().map(|(_, line)| line).collect())

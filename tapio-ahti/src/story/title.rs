@@ -1,13 +1,14 @@
 //! An incident in a sentence.
 
 use super::{
-    lines::{KUBERNETES, source},
+    lines::{KERNEL, MAX_LINES, source},
     name,
 };
 use crate::{
     explain::{Explanation, Known, workload},
-    finding::Finding,
+    finding::{Finding, FindingId},
     graph::{EntityId, Name},
+    rule::Class,
     visible::{Places, Prose},
 };
 
@@ -27,7 +28,7 @@ pub(super) fn title(
     let says = |finding: &Finding| known.rules.kind_of(finding).map_or(FAILING, |kind| &kind.says);
     let done = root
         .filter(|root| crate::fact::is_change(&root.key.kind))
-        .and_then(|root| done(known, of, root, first));
+        .and_then(|root| done(known, of, worst, root, first));
     let about = root.into_iter().chain(first).map(workload).chain(worst);
     let places: Places = about.map(|id| name(known, id).place()).collect();
     let text = match (root, kind, worst) {
@@ -86,27 +87,34 @@ pub(crate) fn short(name: &Name) -> String {
 fn done<'a>(
     known: Known<'a>,
     of: &Explanation,
+    worst: Option<EntityId>,
     root: &Finding,
     first: Option<&'a Finding>,
 ) -> Option<&'a str> {
+    let get = |id: FindingId| known.findings.get(id);
+    let kind = |finding: &Finding| known.rules.kind_of(finding);
     let of_root = workload(known, root);
     let is_own = |finding: &&Finding| workload(known, finding) == of_root;
-    let is_kubernetes = |finding: &Finding| source(&finding.key.kind) == KUBERNETES;
-    let effects = || {
-        let links = of.links.iter().filter(|link| Some(link.cause) == of.root);
-        links.filter_map(|link| known.findings.get(link.effect))
-    };
-    let says = |finding: &Finding| known.rules.kind_of(finding).map(|kind| &*kind.says);
-    let to_others = effects().find_map(|finding| {
+    // On the way to who fails.
+    let cause_of = |id: &FindingId| of.links.iter().find(|link| link.effect == *id).map(|link| link.cause);
+    let is_worst = |id: &&FindingId| get(**id).map(|finding| workload(known, finding)) == worst;
+    let failing = worst.and_then(|_| of.effects.iter().rev().find(is_worst)).copied();
+    let way = std::iter::successors(failing, cause_of).take(MAX_LINES);
+    let to_others = way.filter_map(get).find_map(|finding| {
         let actor = known.graph.workload(finding.actor?, finding.onset_ns);
-        known.rules.kind_of(finding)?.by.as_deref().filter(|_| actor == of_root)
+        let by = kind(finding)?.by.as_deref()?;
+        (actor == of_root && !is_own(&finding)).then_some(by)
     });
     if to_others.is_some() {
         return to_others;
     }
     let first = first.filter(is_own)?;
     // A probe fails because of what the kernel says.
-    let mut closer = effects().filter(|finding| is_own(finding) && !is_kubernetes(finding));
-    let closer = closer.find_map(says).filter(|_| is_kubernetes(first));
-    Some(closer.or_else(|| says(first)).unwrap_or(FAILING))
+    let direct =
+        |id: &&FindingId| of.links.iter().any(|link| Some(link.cause) == of.root && link.effect == **id);
+    let is_closer = |finding: &&Finding| is_own(finding) && source(&finding.key.kind) == KERNEL;
+    let is_symptom = kind(first).is_some_and(|kind| kind.class == Class::Symptom);
+    let mut closer = of.effects.iter().filter(direct).filter_map(|id| get(*id)).filter(is_closer);
+    let closer = closer.find_map(kind).filter(|_| is_symptom);
+    Some(closer.or_else(|| kind(first)).map_or(FAILING, |kind| &kind.says))
 }

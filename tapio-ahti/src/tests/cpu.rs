@@ -65,7 +65,7 @@ fn a_neighbour_is_said_to_take_what_others_need_and_the_story_is_not_all_of_them
     let incident = cluster.why("checkout");
     let title = incident.title.to_string();
     assert!(
-        title.contains("because stock (shop) takes the CPU time of its neighbours since it was"),
+        title.contains("because stock (shop) has taken CPU time from its neighbours since it was"),
         "{title}"
     );
     let shown: Vec<_> = Story::of(&incident).then.iter().map(|line| &*line.kind).collect();

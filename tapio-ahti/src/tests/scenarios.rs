@@ -182,6 +182,21 @@ fn a_selector_that_was_edited_and_restored_and_edited_again() {
     assert_eq!(other.certainty, Certainty::Inconclusive, "{other:#?}");
 }
 
+/// Whether it was the edit, or that it was taken back, nobody can say.
+#[test]
+fn an_edit_and_its_revert_are_rivals() {
+    let mut cluster = Cluster::shop();
+    for (from, to) in [("payments", "payment"), ("payment", "payments")] {
+        cluster.edit_selector("payments", from, to);
+        cluster.wait(20);
+    }
+    cluster.condition("Service", "payments", condition::NO_ENDPOINTS, "NoEndpoints", "");
+    cluster.refused("checkout", "payments", 40);
+    cluster.wait(40);
+    let incident = cluster.incident();
+    assert_eq!(incident.certainty, Certainty::Inconclusive, "{incident:#?}");
+}
+
 #[test]
 fn scaling_to_zero() {
     let mut cluster = Cluster::shop();

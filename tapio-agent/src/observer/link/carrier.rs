@@ -51,7 +51,6 @@ impl Carriers {
                 ("window_ms", (now_ns.saturating_sub(began_ns) / 1_000_000).into()),
             ]),
             cgroup_id: owner.cgroup_id,
-            time_ns: began_ns,
             detail: event.device.index,
             magnitude: losses,
             ..Anomaly::new(&FLAPPING, &event.header)

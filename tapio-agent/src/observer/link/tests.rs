@@ -220,20 +220,16 @@ fn a_device_that_loses_its_carrier_often_enough_in_a_short_time_is_flapping() {
         for event in events {
             link.observe(bytemuck::bytes_of(event), &mut out).unwrap();
         }
-        let of = |one: &Anomaly| {
-            let [losses, window_ms] = ["losses", "window_ms"].map(|key| one.data.number(key));
-            (one.time_ns / SECOND, losses, window_ms)
-        };
-        out.iter().map(of).collect::<Vec<_>>()
+        out.iter().map(|one| ["losses", "window_ms"].map(|key| one.data.number(key))).collect::<Vec<_>>()
     };
     let each =
         |seconds: u64| (1..10_u32).map(|nth| lost(u64::from(nth) * seconds, 40 + nth)).collect::<Vec<_>>();
     // What it lost before the first event is nothing; another report takes five more.
-    assert_eq!(judged(&each(60)), [(60, Some(5), Some(240_000))], "since the first of them");
-    assert_eq!(judged(&each(160)), [], "four in a window");
-    assert_eq!(judged(&[lost(10, 7), lost(12, 11)]), [(10, Some(5), Some(2_000))], "three came back at once");
-    assert_eq!(judged(&[lost(10, 7), lost(700, 60)]), [], "nobody knows when");
-    assert_eq!(judged(&[lost(10, 7), lost(12, 1)]), [], "another device");
+    assert_eq!(judged(&each(60)), [[Some(5), Some(240_000)]]);
+    assert_eq!(judged(&each(160)), [[None; 2]; 0], "four in a window");
+    assert_eq!(judged(&[lost(10, 7), lost(12, 11)]), [[Some(5), Some(2_000)]], "three came back at once");
+    assert_eq!(judged(&[lost(10, 7), lost(700, 60)]), [[None; 2]; 0], "nobody knows when");
+    assert_eq!(judged(&[lost(10, 7), lost(12, 1)]), [[None; 2]; 0], "another device");
 }
 
 #[test]
