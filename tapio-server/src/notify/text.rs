@@ -1,7 +1,7 @@
 //! An incident in a few lines, for people who read it on a phone.
 
 use tapio_ahti::{
-    answer::{attention, state, sure},
+    answer::{Story, attention, state, sure},
     incident::{Incident, Line},
 };
 use tapio_occurrence::{printable::printable, timestamp};
@@ -34,13 +34,10 @@ pub(super) fn body(event: Event, incident: &Incident) -> Vec<String> {
         line("Lasted", format!("{} min, from {} UTC", lasted_s.div_ceil(60), time(incident.since_unix_ns)));
         return lines;
     }
-    let (cause, rest) = match (incident.has_cause, incident.lines.split_first()) {
-        (true, Some((cause, rest))) => (Some(cause), rest),
-        _ => (None, incident.lines.as_slice()),
-    };
+    let story = Story::of(incident);
     let said = |line: &Line| format!("{} {}", time(line.since_unix_ns), line.text);
-    line("Why", cause.map_or_else(|| "not known".to_owned(), said));
-    if let Some(first) = rest.first() {
+    line("Why", story.cause.map_or_else(|| "not known".to_owned(), said));
+    if let Some(first) = story.then.first() {
         line("First", said(first));
     }
     if !incident.hits.is_empty() {
