@@ -25,8 +25,8 @@ const STEP: f64 = 5.0;
 /// How far a cause is ahead of others.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Lead {
-    /// By how much its score is higher than that of the next cause that explains some of the same and does not lie on the way,
-    /// in natural logarithms of odds; absent if there is none.
+    /// By how much its score is higher than that of the next cause that explains some of the same, does not lie on the way and is
+    /// not the same edit made again, in natural logarithms of odds; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
     /// How likely it is the cause.

@@ -270,7 +270,12 @@ fn of_change(fact: &Occurrence, change: Change, entity: EntityId) -> Finding {
 
 /// A hash of each field's path and values; none if any of them is not known, so that it is the same as nothing else.
 fn edits(change: &Change, values: fn(&Field) -> [&Option<String>; 2]) -> Vec<String> {
-    let is_known = |field: &Field| field.from.is_some() || field.to.is_some();
+    // PORTTI cuts long values: `... (400 bytes)`, with an ellipsis.
+    let is_cut = |value: &String| value.ends_with(" bytes)") && value.contains("… (");
+    let is_known = |field: &Field| {
+        let mut values = field.from.iter().chain(&field.to).peekable();
+        values.peek().is_some() && !values.any(is_cut)
+    };
     if change.more.is_some() || change.fields.len() > MAX_VALUES || !change.fields.iter().all(is_known) {
         return Vec::new();
     }

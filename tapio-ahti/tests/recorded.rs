@@ -104,8 +104,8 @@ fn recorded_failures_have_the_cause_that_their_scenario_says() {
             continue;
         }
         let answer = answer(&facts, &asked);
-        let told = answer.incident.iter().flat_map(|incident| Story::of(incident).then);
-        let times: Vec<_> = told.map(|line| line.since_unix_ns).collect();
+        let shown = answer.incident.iter().flat_map(|incident| Story::of(incident).then);
+        let times: Vec<_> = shown.map(|line| line.since_unix_ns).collect();
         if times.windows(2).any(|pair| pair[1] + SEEN_EARLY_NS < pair[0]) {
             wrong.push(format!("{name} is not in order of time\n{}", answer.text()));
         }

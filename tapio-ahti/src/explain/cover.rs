@@ -426,8 +426,7 @@ fn explanation(
     };
     let was_repeated = scored.iter().any(|other| is_again(EDIT)(&other));
     let is_same = |other: &&Candidate| was_repeated && (is_again(EDIT)(other) || is_again(REVERT)(other));
-    let others = scored.iter().filter(|other| other.finding != best.finding && !is_same(other));
-    let mut others = others;
+    let mut others = scored.iter().filter(|other| other.finding != best.finding && !is_same(other));
     let rival = others.find(|other| {
         let shares = other.reach.keys().any(|id| effects.contains(id) && left.contains(id));
         shares && !best.reach.get(&other.finding).is_some_and(|(_, link)| link.is_none())

@@ -1,7 +1,7 @@
 //! An incident in a sentence.
 
 use super::{
-    lines::{KERNEL, MAX_LINES, source},
+    lines::{KERNEL, source},
     name,
 };
 use crate::{
@@ -99,7 +99,7 @@ fn done<'a>(
     let cause_of = |id: &FindingId| of.links.iter().find(|link| link.effect == *id).map(|link| link.cause);
     let is_worst = |id: &&FindingId| get(**id).map(|finding| workload(known, finding)) == worst;
     let failing = worst.and_then(|_| of.effects.iter().rev().find(is_worst)).copied();
-    let way = std::iter::successors(failing, cause_of).take(MAX_LINES);
+    let way = std::iter::successors(failing, cause_of).take(of.effects.len() + 1);
     let to_others = way.filter_map(get).find_map(|finding| {
         let actor = known.graph.workload(finding.actor?, finding.onset_ns);
         let by = kind(finding)?.by.as_deref()?;

@@ -3,7 +3,7 @@
 use tapio_occurrence::Data;
 
 use super::kit::{Cluster, NODES, node_of};
-use crate::incident::Incident;
+use crate::incident::{Incident, Line};
 
 const UNREACHABLE: &str = "network.connection_unreachable";
 
@@ -128,6 +128,24 @@ fn a_gateway_of_the_other_address_family_is_not_why() {
     };
     assert!(is_why("10.0.0.1"));
     assert!(!is_why("fd00::1"));
+}
+
+/// Probes do not leave the node, whoever else does.
+#[test]
+fn the_gateway_of_the_node_is_not_why_its_kubelet_reaches_no_pod() {
+    let mut cluster = Cluster::shop();
+    for (name, node) in [("checkout", NODES[0]), ("stock", NODES[0]), ("payments", NODES[1])] {
+        cluster.move_to(name, node);
+    }
+    cluster.of_node("link.neighbor_failed", NODES[0], gateway());
+    cluster.wait(5);
+    cluster.probed("network.connection_timeout", "stock", 10);
+    cluster.connects("network.connection_timeout", "checkout", "payments", 40);
+    cluster.wait(60);
+    let incident = cluster.why("checkout");
+    assert_eq!(incident.root.map(|root| root.to_string()), Some(format!("Node {}", NODES[0])));
+    let is_probe = |line: &Line| line.kind == "network.connection_timeout" && line.entity.kind == "Node";
+    assert!(!incident.lines.iter().any(is_probe), "{:#?}", incident.lines);
 }
 
 #[test]
